@@ -17,6 +17,7 @@ from dcamt.runs.lock import run_lock
 from dcamt.runs.preview import write_preview
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
+from DCAMTTrainingLib.runs.start import discard
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -229,6 +230,9 @@ class ListOfRunsTest(TrainingCase):
             person.expects("Delete the run", "Ok")
             click(self.ui.discardButton)
         self.assertFalse(run.path.is_symlink() or moved.exists())
+        run.path.symlink_to(moved)
+        discard(run)
+        self.assertFalse(run.path.is_symlink())
 
     def test_status_shows_speed_remaining_time_and_memory(self) -> None:
         losses = {"total": 1.0}

@@ -186,7 +186,9 @@ class RunsPanel:
             return
         run, title = self.watch.run, _("Discard a run")
         question = _("Delete the run “{name}” with its models, checkpoints and the scans written for it? {folder}")
-        if not slicer.util.confirmOkCancelDisplay(question.format(name=run.path.name, folder=run.path), title):
+        if not slicer.util.confirmOkCancelDisplay(
+            question.format(name=run.path.name, folder=run.path.resolve()), title
+        ):
             return
         watch, self.watch = self.watch, None
         watch.close()

@@ -181,11 +181,10 @@ def discard(run: RunFolder) -> None:
     """
     _refuse_if_trained(run, _("Pause or stop the run first."))
     try:
-        shutil.rmtree(run.path.resolve())
+        with suppress(FileNotFoundError):
+            shutil.rmtree(run.path.resolve())
         if run.path.is_symlink():
             run.path.unlink()
-    except FileNotFoundError:
-        return
     except OSError as error:
         what = _("could not be removed ({reason}). Close programs that use it, and discard the run again.")
         raise OutputError(f"{run.path}: {what.format(reason=error.strerror or error)}") from error
