@@ -361,7 +361,7 @@ def test_table_of_interrupted_work_is_completed_later(
 
 @pytest.mark.parametrize("lost", ["a_image.wall.vtp", "a_image.wall.csv"])
 def test_scan_with_one_of_its_two_files_is_measured_again(folder: Path, lost: str) -> None:
-    """A command that is killed between two renames leaves one file."""
+    """One file is missing if a command was killed after it had renamed one temporary file, but not yet the other."""
     arguments = (folder / "scans", folder / "labels", "-o", folder / "out")
     assert call_wall(*arguments) == 0
     (folder / "out" / lost).unlink()
@@ -369,7 +369,7 @@ def test_scan_with_one_of_its_two_files_is_measured_again(folder: Path, lost: st
     assert (folder / "out" / lost).exists()
 
 
-def test_scan_with_a_file_of_another_program_is_skipped(folder: Path) -> None:
+def test_scan_whose_surface_file_was_written_by_another_program_is_skipped(folder: Path) -> None:
     surface = folder / "out" / "a_image.wall.vtp"
     surface.parent.mkdir()
     surface.write_text("other", encoding="utf-8")
@@ -520,7 +520,7 @@ def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_ove
     status: int,
     read: str,
 ) -> None:
-    """The other program writes while the scan `read` is read."""
+    """The other program writes while DCAMT reads the scan whose file name is `read`."""
     write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
     write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
     surface = folder / "out" / "b_image.wall.vtp"

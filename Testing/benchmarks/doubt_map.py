@@ -7,9 +7,9 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first doubtful place: the place with the largest summed doubt. Around the place, and around each
-  voxel of the outline, wrong voxels are counted with a Gaussian weight (SD `GLANCE_MM`). The rank is the fraction of
-  the outline's voxels whose count is lower than the count of the place.
+- the rank of the first doubtful place, which is the place with the largest summed doubt. Around the place, and around
+  each voxel of the outline, wrong voxels are counted with a Gaussian weight (SD `GLANCE_MM`). The rank is the fraction
+  of the outline's voxels whose count is lower than the count of the place.
 The number of places and the rank are printed for the map of doubt and for a map of disagreement.
 """
 
