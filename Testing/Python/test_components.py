@@ -195,7 +195,7 @@ def test_touching_components_are_separated_at_uncertain_voxels() -> None:
         separated = certain >= SURE > bridge
         assert chosen[45, 20, 20] == (not separated)
         assert (chosen > 0).sum() == ((organ[:34] > SURE) if separated else organ > 0.5).sum()
-    # A few certain voxels elsewhere do not raise the threshold for a less certain organ.
+    # A large component with a probability of 0.9 is preferred to a small component with a probability of 0.99.
     organ = torch.where(probabilities_of_balls(((40, 20, 20), 11))[1] > 0.5, 0.9, 0.01)
     organ[28:33, 3:8, 18:23] = 0.99
     assert select_components(torch.stack([1 - organ, organ]), CENTRE)[40, 20, 20] == 1

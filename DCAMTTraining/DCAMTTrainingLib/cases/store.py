@@ -68,7 +68,7 @@ def load_rows(node: Any) -> list[CaseRow]:
 
 
 def _save_references(node: Any, rows: Sequence[CaseRow]) -> None:
-    """Make the node refer to the nodes of the cases, and to no other node of earlier cases."""
+    """Replace the case references of `node` with references to the nodes of `rows`."""
     sources = [row.source for row in rows if isinstance(row.source, SceneScan)]
     identifiers = {identifier for source in sources for identifier in (source.volume, source.segmentation)}
     # After an import, a reference to the ID of a removed node would lead to another node that has this ID.
