@@ -317,5 +317,5 @@ def _distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case,
 
 
 def _file_name(name: str) -> str:
-    """Return a case's name for the names of files: without slashes, which would lead to another folder."""
+    """Return a case's name for use in file names: each slash or backslash is replaced by "_"."""
     return re.sub(r"[/\\]", "_", name)
