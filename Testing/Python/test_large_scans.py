@@ -184,7 +184,8 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    # The first box cuts the organ, so the whole scan is segmented. There, too, the organ is selected.
+    # The box `cut` contains only part of the organ, and `ROUNDS` allows no larger box, so the whole scan is segmented.
+    # In the whole scan, too, the organ is selected.
     monkeypatch.setattr(module, "ROUNDS", 1)
     cut = (slice(40, 70), *box[1:])
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(cut, WHOLE_FIELD, {1: organ}))
