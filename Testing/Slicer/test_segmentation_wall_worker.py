@@ -336,9 +336,9 @@ class InterruptedInsertionTest(ChosenPhantomCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def insert_earlier_wall(self) -> None:
-        """Insert a wall with other ratios; then mark it as outdated, hide it and change its legend's title.
+        """Insert a wall with 0.9 times the ratios; then mark it as outdated, hide it and change its legend's title.
 
-        The next insertion overwrites all three.
+        The next insertion overwrites the ratios, the mark, the visibility and the title.
         """
         wall = expected_wall()
         self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))

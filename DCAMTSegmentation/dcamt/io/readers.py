@@ -225,7 +225,8 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     """Open a file with the reader for its format, or else with ITK.
 
-    The format is known from the ending (NRRD, NIfTI), or else from the first bytes or the name.
+    An NRRD or NIfTI ending decides the format. For other endings, the first bytes decide, and a file with the name
+    DICOMDIR is opened as DICOM. HDF5, and DICOM without a preamble, also need a matching ending.
     """
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
