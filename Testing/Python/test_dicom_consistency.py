@@ -215,6 +215,8 @@ def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
         {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
         {"ImageOrientationPatient": [1, 0, 0, 0.5, 0.866, 0]},
         {"ImageOrientationPatient": [1.2, 0, 0, 0, 1, 0]},
+        {"ImageOrientationPatient": [2, 0, 0, 0, 0.5, 0]},
+        {"ImageOrientationPatient": [1, 0, 0, 0.1, 0.995, 0]},
         {"PixelSpacing": [0, 2]},
         {"PixelSpacing": [2, -2]},
     ],

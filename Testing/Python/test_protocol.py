@@ -135,6 +135,8 @@ def test_undefined_measurements_are_parsed_as_nan() -> None:
         ({"device": "tpu"}, "the device 'tpu' is unknown. Choose one of: auto, cpu, cuda, mps."),
         ({"affine": [[1, 0], [0, 1]]}, "the affine must hold 4 x 4 numbers, not 2 x 2."),
         ({"affine": "x"}, "'request.affine' must be an array of numbers."),
+        ({"affine": [["1", "0"], ["0", "1"]]}, "'request.affine' must be an array of numbers."),
+        ({"affine": [[None, 0.0], [0.0, 1.0]]}, "'request.affine' must be an array of numbers."),
         ({"volume": None}, "'request.volume' must be of type Path, not None."),
         ({"region": {"low": [1, 2, 3]}}, "'request.region' lacks the key 'high'."),
         ({"colour": 1}, "'request' has the unknown key 'colour'."),

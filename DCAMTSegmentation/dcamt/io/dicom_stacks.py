@@ -219,9 +219,11 @@ def slice_normal(orientation: np.ndarray, spacing: np.ndarray, path: Path, remed
     Raises:
         InputError: the directions are not perpendicular unit vectors, or a spacing is not positive.
     """
-    normal: np.ndarray = np.cross(orientation[:3], orientation[3:])
-    if abs(np.linalg.norm(normal) - 1) > 0.01 or (spacing <= 0).any():
+    directions = orientation.reshape(2, 3)
+    # The scalar products of perpendicular unit vectors are 0 and 1.
+    if not np.allclose(directions @ directions.T, np.eye(2), rtol=0, atol=0.02) or (spacing <= 0).any():
         raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=remedy)
+    normal: np.ndarray = np.cross(*directions)
     return normal
 
 

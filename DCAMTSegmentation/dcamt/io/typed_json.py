@@ -63,7 +63,10 @@ def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> An
         return {str(key): value_of(item, arguments[1], source, f"{where}.{key}") for key, item in value.items()}
     if hint is np.ndarray:
         try:
-            return np.array(value, np.float64)
+            array = np.array(value)
+            if array.dtype.kind not in "iuf":
+                raise TypeError(array.dtype)
+            return array.astype(np.float64)
         except (OverflowError, TypeError, ValueError) as error:
             raise InputError(f"'{where}' must be an array of numbers", path=source) from error
     if hint is Path and isinstance(value, str):
