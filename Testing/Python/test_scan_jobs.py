@@ -213,7 +213,7 @@ def test_results_below_the_patient_folders_are_no_scans(tmp_path: Path, results:
     scans = [tmp_path / patient / "lgemri.nrrd" for patient in ("p1", "p2")]
     assert sorted(find_scans(tmp_path).scans) == scans
     assert find_scans(tmp_path, results=[tmp_path / results]).scans == scans
-    # A folder that also contains a scan is searched.
+    # A folder that is given as a folder of results is searched if the folder contains a scan.
     assert find_scans(tmp_path, results=[tmp_path / "p1"]).names == find_scans(tmp_path).names
 
 
@@ -224,7 +224,7 @@ def test_folder_of_results_beside_folders_of_dicom_slices_is_no_scan(tmp_path: P
     write_dcamt_result(tmp_path / "out" / "p1.seg.nrrd")
     scans = [tmp_path / "p1", tmp_path / "p2"]
     assert find_scans(tmp_path, results=[tmp_path / "out"]).scans == scans
-    # A folder that also contains DICOM slices is a scan.
+    # A folder that is given as a folder of results is a scan if the folder contains DICOM slices.
     assert tmp_path / "p1" in find_scans(tmp_path, results=[tmp_path / "p1"]).scans
 
 
