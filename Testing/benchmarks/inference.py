@@ -24,8 +24,8 @@ bfloat16.
 
 `ratio` is the time divided by a reference time. The column `of` names this reference. `points` is the difference in
 Dice, in percentage points: in `protocol`, the mean difference from DCAMT's complete segmentation; in `whole`, the
-largest difference from the segmentation of the same scan without the field. The column `of` names the scan without the
-field `cropped`.
+largest difference from the segmentation of the same scan without the field. In `whole`, the column `of` holds the word
+`cropped`, for the scan without the field.
 """
 
 from __future__ import annotations
