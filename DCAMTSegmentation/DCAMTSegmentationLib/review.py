@@ -89,7 +89,7 @@ def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOver
 
 
 def is_doubt_calibrated(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the model's calibration corrected the result's map of doubt."""
+    """Return whether the model's calibration scaled the result's map of doubt."""
     return segmentation_node.GetAttribute(_DOUBT_CALIBRATED) is not None
 
 
@@ -168,7 +168,7 @@ def store_review_data(
     Args:
         doubts: the worst first, in the space of the result's volume.
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
-        is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
+        is_doubt_calibrated: whether the model's calibration scaled the map of doubt.
     """
     places = [
         {"position": (to_local @ [*doubt.position, 1.0])[:3].tolist(), "volume_ml": doubt.volume_ml} for doubt in doubts

@@ -70,7 +70,7 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
     [
         ({"model": "0" * 64}, "belongs to another model"),
         ({"format": 3}, "format 3"),
-        ({"doubt": {"bias": 0.0, "slope": -1.0}}, "correction of the doubt cannot be used"),
+        ({"doubt": {"bias": 0.0, "slope": -1.0}}, "scaling of the doubt cannot be used"),
         ({"cases": "many"}, "'calibration.cases' must be of type int"),
         ({"qualities": {"best": {**asdict(LINE)}}}, "quality 'best'"),
         ({"qualities": {"accurate": {**asdict(LINE), "knots": [0.8, 0.2]}}}, "cannot be used"),

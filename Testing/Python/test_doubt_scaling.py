@@ -1,4 +1,4 @@
-"""Test the correction of the map of doubt: its fit to voxels with known error probabilities, and its use."""
+"""Test the scaling of the map of doubt: its fit to voxels with known error probabilities, and its use."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_correction_is_finite_if_none_or_all_voxels_are_wrong() -> None:
         assert abs(float(fitted.apply(doubt).mean()) - wrong.mean()) < 0.1
 
 
-def test_doubt_below_the_range_of_the_fit_is_corrected_in_proportion() -> None:
+def test_doubt_below_the_range_of_the_fit_is_scaled_in_proportion() -> None:
     scaling = DoubtScaling(-0.6, 0.4)
     edge = scaling.apply(np.array([0.01])).item()
     assert edge == pytest.approx(expit(-0.6 + 0.4 * logit(0.01)))
@@ -74,15 +74,15 @@ def test_predictor_corrects_the_doubt_and_keeps_the_labels(tiny_package: ModelPa
     calibration = Calibration(tiny_package.card.checksum, {}, 8, 40, doubt=scaling)
     plain = Predictor(tiny_package, precision=torch.float32).segment(oblique_scan)
     predictor = Predictor(replace(tiny_package, calibration=calibration), precision=torch.float32)
-    corrected = predictor.segment(oblique_scan)
+    scaled = predictor.segment(oblique_scan)
     assert plain.doubt_map is not None
-    assert corrected.doubt_map is not None
+    assert scaled.doubt_map is not None
     doubtful = plain.doubt_map > 0
     assert doubtful.any()
-    np.testing.assert_allclose(corrected.doubt_map[doubtful], scaling.apply(plain.doubt_map[doubtful]), atol=1e-5)
-    np.testing.assert_array_equal(corrected.doubt_map[~doubtful], 0)
-    assert (plain.is_doubt_calibrated, corrected.is_doubt_calibrated) == (False, True)
-    np.testing.assert_array_equal(corrected.labelmap.voxels, plain.labelmap.voxels)
+    np.testing.assert_allclose(scaled.doubt_map[doubtful], scaling.apply(plain.doubt_map[doubtful]), atol=1e-5)
+    np.testing.assert_array_equal(scaled.doubt_map[~doubtful], 0)
+    assert (plain.is_doubt_calibrated, scaled.is_doubt_calibrated) == (False, True)
+    np.testing.assert_array_equal(scaled.labelmap.voxels, plain.labelmap.voxels)
     fast = predictor.segment(oblique_scan, FAST)
     assert fast.doubt_map is None
     assert not fast.is_doubt_calibrated

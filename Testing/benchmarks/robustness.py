@@ -16,8 +16,8 @@ scans also contain the voxel counts of `count_doubt`. Existing lines are not com
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
 - for each quality, the accuracy of the expected overlap, by two cross-validations: over cases, and over cases and
   disturbances,
-- for each interval of doubt, the fraction of wrong voxels: first without a correction of the doubt, then with each
-  case's doubt corrected by a fit to all other cases.
+- for each interval of doubt, the fraction of wrong voxels: first without a scaling of the doubt, then with each
+  case's doubt scaled by a fit to all other cases.
 
 `calibrate` fits the calibration of the shipped model to its twin's results in WORK/robustness.jsonl, and writes the
 calibration beside the shipped model.
@@ -348,16 +348,16 @@ def counts_by_case(rows: list[Row]) -> dict[str, np.ndarray]:
     return {row["case"]: np.array(row["doubt counts"]) for row in rows if "doubt counts" in row}
 
 
-def reliability_table(counts: dict[str, np.ndarray], is_corrected: bool) -> list[Row]:
+def reliability_table(counts: dict[str, np.ndarray], is_scaled: bool) -> list[Row]:
     """Return the fraction of wrong voxels for each interval of doubt (`DOUBT_EDGES`).
 
     Args:
-        is_corrected: whether the doubt of each case is corrected by a fit to the other cases.
+        is_scaled: whether the doubt of each case is scaled by a fit to the other cases.
     """
     total = np.zeros((3, len(DOUBT_EDGES) - 1))
     for case, (number, summed, wrong) in counts.items():
         doubt = summed / np.maximum(number, 1)
-        if is_corrected:
+        if is_scaled:
             others = fit_doubt_scaling(sum((other for name, other in counts.items() if name != case), np.zeros(1)))
             assert others is not None
             doubt = others.apply(doubt)
@@ -367,7 +367,7 @@ def reliability_table(counts: dict[str, np.ndarray], is_corrected: bool) -> list
     number, summed, wrong = total
     return [
         {
-            "corrected": is_corrected,
+            "scaled": is_scaled,
             "doubt": f"{100 * low:.0f} to {100 * high:.0f}%",
             "mean doubt": round(summed[index] / max(number[index], 1), 3),
             "wrong": round(wrong[index] / max(number[index], 1), 3),
@@ -386,7 +386,7 @@ def print_tables(work: Path) -> None:
         printed["calibration"] += calibration_table(part, quality, SPLITS)
         printed[quality] = robustness_table(part)
     counts = counts_by_case(rows)
-    printed["doubt"] = [line for is_corrected in (False, True) for line in reliability_table(counts, is_corrected)]
+    printed["doubt"] = [line for is_scaled in (False, True) for line in reliability_table(counts, is_scaled)]
     for rows_of in printed.values():
         print_table(rows_of)
     (work / "robustness.json").write_text(json.dumps(printed, indent=2), encoding="utf-8")
@@ -409,7 +409,7 @@ def calibrate(work: Path, shipped: Path) -> None:
     notes = (
         "fitted to results of the model's twin, which was trained like the model, but without the labels of"
         f" {cases} cases. The twin segmented the scans of these cases, undisturbed and disturbed; some"
-        " disturbances remove or misplace the atrium. The correction of the doubt is fitted to undisturbed scans only."
+        " disturbances remove or misplace the atrium. The scaling of the doubt is fitted to undisturbed scans only."
         " The figures come from cross-validation over these cases."
     )
     scans = len({(row["case"], row["disturbance"]) for row in rows})

@@ -48,7 +48,7 @@ class SegmentedScan:
         quality: `fast` or `accurate`.
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model is not
             calibrated for the quality.
-        is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
+        is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         seconds: time to segment and measure the scan, without reading and checking it.
     """
 

@@ -55,7 +55,7 @@ def calibrate(
     """Return the calibration of a package, from labelled cases that its training did not use.
 
     Each case gives its own scan and `DISTURBED` disturbed scans, with different disturbances of `CALIBRATING`. All
-    these scans are segmented in both qualities. The correction of the doubt is fitted to the undisturbed scans.
+    these scans are segmented in both qualities. The scaling of the doubt is fitted to the undisturbed scans.
 
     Args:
         package: the model, without a calibration.

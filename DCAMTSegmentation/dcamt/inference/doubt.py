@@ -1,6 +1,6 @@
 """Compute the doubt of a segmentation: a map with a value for each voxel, and features of the whole segmentation.
 
-The map estimates the probability that a voxel's label is wrong; a model's calibration corrects it for that model
+The map estimates the probability that a voxel's label is wrong; a model's calibration scales it for that model
 (`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. The features
 `entropy` and `disagreement` are computed from sums over the band within `BAND_MM` of the outline. These sums are
 divided by the number of segmented voxels, since the Dice coefficient relates errors to the volume. Each feature grows
@@ -46,7 +46,7 @@ def doubt_map(
     A voxel's label is its most likely class, or background where a component was removed.
 
     The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND * b),
-    corrected by `scaling`. Here q is 1 minus the probability of the voxel's label, r is the same for probabilities
+    scaled by `scaling`. Here q is 1 minus the probability of the voxel's label, r is the same for probabilities
     smoothed by `NEIGHBOURHOOD_MM`, and b is 1 if the label is background, else 0. Outside a box around the organs
     (see `NEGLIGIBLE`), the result is 0.
 
@@ -54,7 +54,7 @@ def doubt_map(
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
         removed: uint8 (I, J, K) on the scan's grid, not 0 where a component was removed; None if no component was
             removed.
-        scaling: the model's correction of the doubt; None for no correction.
+        scaling: the model's scaling of the doubt; None for no scaling.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
     organ_box = bounding_box((mean[0] < 1 - NEGLIGIBLE).numpy())
@@ -80,9 +80,9 @@ def doubt_map(
     on_grid = torch.zeros(grid.shape)
     on_grid[box] = (score + DOUBT_BACKGROUND * (labels == 0)).sigmoid()
     part = source_box_of(box, grid)
-    uncorrected = to_source(on_grid, grid, part)
-    # The correction was fitted on the scan's grid.
-    doubt[part] = uncorrected if scaling is None else scaling.apply(uncorrected)
+    unscaled = to_source(on_grid, grid, part)
+    # The scaling was fitted on the scan's grid.
+    doubt[part] = unscaled if scaling is None else scaling.apply(unscaled)
     return doubt
 
 

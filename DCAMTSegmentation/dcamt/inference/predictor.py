@@ -54,7 +54,7 @@ class Prediction:
         notes: messages for the user, for example that the GPU had too little memory.
         expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model is not
             calibrated for the quality.
-        is_doubt_calibrated: whether the model's calibration corrected `doubt_map`.
+        is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         doubt: the features of doubt from which the expected overlap is computed (`doubt.doubt_features`).
     """
 

@@ -23,7 +23,7 @@ from .doubt_scaling import DoubtScaling
 Curve = tuple[float, ...]
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""Formats that can be read; format 1 has no correction of the doubt."""
+"""Formats that can be read; format 1 has no scaling of the doubt."""
 _CALIBRATE_AGAIN = "Calibrate the model again with: dcamt models calibrate"
 LOW_OVERLAP = 0.7
 """A lower expected overlap means that the outline is probably wrong, or that the scan shows another organ."""
@@ -121,7 +121,7 @@ class OverlapFunction:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model's calibration: the expected overlap as a function of the doubt, and a correction of the map of doubt.
+    """A model's calibration: the expected overlap as a function of the doubt, and a scaling of the map of doubt.
 
     Attributes:
         model: checksum in the card of the model that was calibrated.
@@ -129,7 +129,7 @@ class Calibration:
         cases, scans: number of cases, and number of their scans, disturbed ones included.
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
-        doubt: the correction of the map of doubt; None if there is none, as in calibrations of format 1.
+        doubt: the scaling of the map of doubt; None if there is none, as in calibrations of format 1.
     """
 
     model: str
@@ -176,7 +176,7 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
         if not known or not function.is_sound():
             raise _unusable(f"numbers for quality '{quality}'", path)
     if calibration.doubt is not None and not calibration.doubt.is_sound():
-        raise _unusable("correction of the doubt", path)
+        raise _unusable("scaling of the doubt", path)
     return calibration
 
 

@@ -1,8 +1,8 @@
-"""Correct the map of doubt by Platt scaling, which is fitted to labelled cases. This module needs no torch.
+"""Scale the map of doubt by Platt scaling, which is fitted to labelled cases. This module needs no torch.
 
-The corrected doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector
-machines", Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` the corrected doubt is proportional
-to the doubt. The corrected doubt never falls as the doubt rises.
+The scaled doubt is sigmoid(bias + slope * logit(doubt)): J. Platt, "Probabilistic outputs for support vector
+machines", Advances in Large Margin Classifiers, 1999. Below `LEAST_DOUBT` the scaled doubt is proportional
+to the doubt. The scaled doubt never falls as the doubt rises.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ LEAST_DOUBT = 0.01
 BINS = 99
 """Number of equal intervals of doubt, from `LEAST_DOUBT` to 1, in which voxels are counted."""
 LEAST_SLOPE = 0.25
-"""A correction with a smaller slope is not used: it would make all voxels about equally doubtful."""
+"""A scaling with a smaller slope is not used: it would make all voxels about equally doubtful."""
 RIDGE, STEPS = 1.0, 50
-"""Weight of the ridge penalty towards no correction (bias 0, slope 1), and largest number of steps of the fit."""
+"""Weight of the ridge penalty towards no scaling (bias 0, slope 1), and largest number of steps of the fit."""
 LIMIT = 1e-3
 """Probabilities are limited to the range from `LIMIT` to 1 - `LIMIT` before their logit is computed."""
 
 
 @dataclass(frozen=True)
 class DoubtScaling:
-    """The bias and the slope of the correction, which acts on the logit of the doubt."""
+    """The bias and the slope of the scaling, which acts on the logit of the doubt."""
 
     bias: float
     slope: float
@@ -36,7 +36,7 @@ class DoubtScaling:
         return math.isfinite(self.bias) and math.isfinite(self.slope) and self.slope >= LEAST_SLOPE
 
     def apply(self, doubt: np.ndarray) -> np.ndarray:
-        """Return the corrected doubt (0 to 1), of the same shape."""
+        """Return the scaled doubt (0 to 1), of the same shape."""
         fitted = 1 / (1 + np.exp(-self.bias - self.slope * _logit(np.maximum(doubt, LEAST_DOUBT))))
         return fitted * np.minimum(doubt / LEAST_DOUBT, 1)
 
@@ -59,7 +59,7 @@ def count_doubt(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 
 def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
-    """Return the correction that fits the counts best; None if all counts are 0 or the correction is not sound.
+    """Return the scaling that fits the counts best; None if all counts are 0 or the scaling is not sound.
 
     Minimises the cross-entropy with a ridge penalty by Newton's method.
 
@@ -71,11 +71,11 @@ def fit_doubt_scaling(counts: np.ndarray) -> DoubtScaling | None:
         return None
     number, doubt, wrong = counted
     rows = np.column_stack([np.ones(len(number)), _logit(doubt / number)])
-    no_correction = np.array([0.0, 1.0])
-    weights = no_correction.copy()
+    no_scaling = np.array([0.0, 1.0])
+    weights = no_scaling.copy()
     for _ in range(STEPS):
         fitted = 1 / (1 + np.exp(-rows @ weights))
-        gradient = rows.T @ (number * fitted - wrong) + RIDGE * (weights - no_correction)
+        gradient = rows.T @ (number * fitted - wrong) + RIDGE * (weights - no_scaling)
         curvature = (rows * (number * fitted * (1 - fitted))[:, None]).T @ rows + RIDGE * np.eye(2)
         step = np.linalg.solve(curvature, gradient)
         # A full Newton step may overshoot where the sigmoid is flat, so each step changes a weight by 1 at most.

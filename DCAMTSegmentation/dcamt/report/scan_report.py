@@ -94,7 +94,7 @@ class ScanReport:
         trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast` and without a model.
         doubtful_places: the places of high doubt, the worst first; None if they are unknown.
         expected_overlap: expected Dice with an expert's outline; None if unknown, as without a calibration.
-        is_doubt_calibrated: whether the model's calibration corrected the map of doubt.
+        is_doubt_calibrated: whether the model's calibration scaled the map of doubt.
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader.
         identity: values that identify the patient and the scan, by title; empty by default.

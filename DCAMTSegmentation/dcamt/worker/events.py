@@ -72,7 +72,7 @@ class ScanSegmented:
         trust: Dice between the branches' own segmentations. In fast quality, doubt_map and trust are None.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality.
-        is_doubt_calibrated: whether the model's calibration corrected doubt_map.
+        is_doubt_calibrated: whether the model's calibration scaled doubt_map.
         seconds: time of the whole request, including the loading of the model.
     """
 
