@@ -77,7 +77,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
-    # `open_model` ignores a calibration file that belongs to another model, but `write_package` would remove it.
+    # A calibration file of another model counts, too: `open_model` ignores this file, but `write_package` removes it.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):
