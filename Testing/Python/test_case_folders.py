@@ -55,13 +55,13 @@ def test_mask_whose_name_extends_that_of_another_mask_is_no_scan(tmp_path: Path)
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
-def test_masks_in_a_folder_of_any_name_are_no_scans_if_each_has_a_scan_of_its_name(tmp_path: Path) -> None:
+def test_masks_in_a_folder_of_any_name_are_no_scans_if_every_mask_has_a_scan_of_the_same_name(tmp_path: Path) -> None:
     for name in ("p1", "p2", "p3_0000"):
         write_image(tmp_path / "scans" / f"{name}.nii.gz", 200)
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    for name in ("p1", "p4"):  # p4 has no scan of its name
+    for name in ("p1", "p4"):  # no scan is named p4
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)
     kept = [f"{name}.nii.gz" for name in ("p1", "p2", "p3_0000")]
@@ -117,7 +117,7 @@ def test_mask_is_no_scan_if_its_path_is_that_of_a_scan_with_an_added_or_replaced
         ("CT/p1_CT", "LA/p1_MR", False),
     ],
 )
-def test_mask_is_a_label_only_if_all_further_words_of_its_path_mean_the_atrium(
+def test_mask_whose_path_names_another_structure_or_another_modality_is_no_label(
     tmp_path: Path, scan: str, mask: str, is_label: bool
 ) -> None:
     write_image(tmp_path / f"{scan}.nii.gz", 200)
@@ -445,7 +445,7 @@ def test_bids_label_with_the_suffixes_t1w_dseg_belongs_to_the_t1w_scan(tmp_path:
         ("label-LA_desc-nnUNet", RESULT),
     ],
 )
-def test_bids_label_of_the_atrium_is_paired_beside_a_label_of_another_structure_or_a_result(
+def test_bids_label_of_the_atrium_is_paired_and_a_label_of_another_structure_or_a_result_is_skipped(
     tmp_path: Path, entities: str, reason: str
 ) -> None:
     scan, other = "sub-01/anat/sub-01_LGE.nii.gz", f"derivatives/sub-01/sub-01_{entities}_mask.nii.gz"
