@@ -94,7 +94,7 @@ def scene_content() -> list[str]:
     scene.SetSaveToXMLString(1)
     scene.Commit()
     lines = [*map(str, scene_state()), *scene.GetSceneXMLString().splitlines()]
-    # As in `scene_state`: a parameter node changes with its panel.
+    # Leave out parameter nodes, as `scene_state` does: input in the panel changes them.
     lines = [line for line in lines if "ScriptedModuleNode" not in line]
     scene.SetSaveToXMLString(0)
     for node in util.getNodesByClass("vtkMRMLTableNode"):
