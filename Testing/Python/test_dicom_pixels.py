@@ -168,6 +168,20 @@ def test_inverted_intensities_equal_the_result_of_gdcm(tmp_path: Path, stored: i
     )
 
 
+@pytest.mark.parametrize(
+    ("slope", "intercept", "kind"),
+    [(1, -7, np.int16), (1000, 0, np.int32), (10**8, 0, np.float32), (0.5, 0, np.float32)],
+    ids=str,
+)
+def test_rescaled_intensities_fit_their_type(tmp_path: Path, slope: float, intercept: int, kind: type) -> None:
+    for k in range(8):
+        write_slice(tmp_path / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=intercept)
+    scan = read_scan(tmp_path)
+    z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
+    assert scan.voxels.dtype == kind
+    np.testing.assert_allclose(scan.voxels[0, 3, 3], slope * (100.0 + 10 * z / STEP) + intercept, rtol=1e-6)
+
+
 def test_bits_above_the_stored_bits_are_ignored(tmp_path: Path) -> None:
     for k in range(8):
         path = write_slice(tmp_path / f"{k}.dcm", k)

@@ -21,7 +21,7 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     """Return the voxels (1, I, J, K) of the frames, each frame rescaled with its own slope and intercept.
 
     Voxels that are not rescaled keep the file's type, except float64, which becomes float32. Integers that are rescaled
-    by whole numbers become int16 or int32; other rescaled voxels become float32. If the frames' types differ, all
+    by whole numbers become int16 or int32 if the results fit; other rescaled voxels become float32. If the frames' types differ, all
     voxels get NumPy's common type, or float32 in place of float64.
 
     Raises:
@@ -51,7 +51,10 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
 def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     values = plane * slope + intercept
     if slope == int(slope) and intercept == int(intercept) and plane.dtype.kind in "iu":
-        return values.astype(np.int32 if np.abs(values).max(initial=0) > 32767 else np.int16)
+        largest = np.abs(values).max(initial=0)
+        for kind in (np.int16, np.int32):
+            if largest <= np.iinfo(kind).max:
+                return values.astype(kind)
     return values.astype(np.float32)
 
 
