@@ -21,8 +21,8 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
     """Return the voxels (1, I, J, K) of the frames, each frame rescaled with its own slope and intercept.
 
     Voxels that are not rescaled keep the file's type, except float64, which becomes float32. Integers that are rescaled
-    by whole numbers become int16 or int32 if the results fit; other rescaled voxels become float32. If the frames' types differ, all
-    voxels get NumPy's common type, or float32 in place of float64.
+    by whole numbers become int16 or int32 if the results fit; other rescaled voxels become float32. If the frames'
+    types differ, all voxels get NumPy's common type, or float32 in place of float64.
 
     Raises:
         InputError: a file cannot be read or decompressed, a file has a modality LUT, or the frames' sizes differ. The
