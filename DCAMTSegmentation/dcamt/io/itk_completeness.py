@@ -170,7 +170,7 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
     Args:
         start: the first byte of the compressed data.
         stated: the size in the header.
-        path: the header, which messages name.
+        path: the header file, for error messages.
         data: the file with the compressed data; it may be the same file as `path`.
     """
     held = os.path.getsize(data) - start
@@ -194,7 +194,7 @@ def _check_data(path: Path, data: Path, start: int, size: int, each: int, compre
     Compressed voxels are also refused if the end of the compressed stream is missing.
 
     Args:
-        path: the header, which messages name.
+        path: the header file, for error messages.
         each: the bytes of one number; a voxel has one number for each channel.
         compressed: the voxels are compressed with zlib or gzip.
         text: the voxels are written as text.

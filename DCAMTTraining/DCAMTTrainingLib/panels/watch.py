@@ -94,7 +94,7 @@ class WatchPanel:
             return
         if preview is None or preview.case != wanted:
             self._show_text(missing_preview_text(watch.state))
-            # If the user chooses the case of `preview` again, the preview is loaded again and its iteration shown.
+            # Otherwise this text would remain if the user chose the case of the shown preview again.
             self._shown = None
             return
         key = (watch.run.path.name, preview.case, preview.step)
