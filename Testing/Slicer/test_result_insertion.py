@@ -142,7 +142,7 @@ class InsertionTest(unittest.TestCase):
         new = list(insert_result(make_result(block(2)), SegmentationOptions(volume, show_3d=False)))
         (target,) = review.results()
         again = list(insert_result(make_result(block(2)), SegmentationOptions(volume, target=target, show_3d=False)))
-        # The four steps add the map, set the new map's image, add the table and add the segmentation.
+        # Only `new` has these four steps: add the map, set the map's image, add the table, add the segmentation.
         self.assertEqual(len(new) - len(again), 4)
 
     def test_error_about_an_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:

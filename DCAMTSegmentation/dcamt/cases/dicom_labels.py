@@ -60,8 +60,9 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
     segmentation is the first of these that is found:
     - the series to which the segmentation refers;
     - the series whose slices lie in the folder that contains the path;
-    - the scan with the same key as the path;
-    - if the path is a folder, the scan with the same key as the segmentation's file in this folder.
+    - the scan whose key equals the key of the path in `named`;
+    - if the path is a folder, the scan whose key equals the key that `classify` gives to the segmentation's file in
+      this folder.
 
     Without a scan, a segmentation keeps its key. Segmentations that `named` lists as automatic results or labels of
     other structures are unchanged. If several of the remaining segmentations have the same key, those with a word for

@@ -107,7 +107,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
     LDAV 2015) of the largest part with filled hollows. The points are moved so that the surface encloses the volume
-    of the part's voxels and hollows. Smoothing removes parts of a few voxels; `separate_ml` includes their volume.
+    of the part's voxels and hollows. Smoothing may remove components that have only a few voxels. `separate_ml`
+    includes the volume of the removed components.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
