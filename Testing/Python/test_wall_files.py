@@ -1,4 +1,4 @@
-"""Test the files of a wall analysis: surfaces, read with VTK and Slicer; tables; saved results."""
+"""Test the files of a wall analysis: surfaces, tables and saved results."""
 
 from __future__ import annotations
 

@@ -229,9 +229,8 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
     """Yield tiles that together fill a volume of `size`.
 
     All sizes are in voxels. Tiles start at multiples of `step`. An axis of at most `tile` voxels is not split. Along a
-    longer axis, a tile and its margins together measure at most `tile`. Exception: if `tile` is shorter than one `step`
-    plus two margins, a tile without its margins measures one `step`. With its margins, this tile may be longer than
-    `tile`.
+    longer axis, each tile's length without margins is the largest multiple of `step` that fits into `tile` together
+    with two margins, or one `step` if none fits. The last tile may be shorter.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

@@ -73,7 +73,7 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
 
 
 def _properties(frame: Frame) -> list[Callable[[Frame], str]]:
-    """Return functions that return the component and each of the `properties` of a frame."""
+    """Return functions that each read one value of a frame: first the component, then each item of `properties`."""
     return [
         lambda frame: frame.component,
         *(lambda frame, number=number: frame.properties[number] for number in range(len(frame.properties))),
