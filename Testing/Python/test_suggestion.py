@@ -82,7 +82,7 @@ def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Pat
     assert 50 < recipe.intensity.low < 120 < 200 < recipe.intensity.high < 320
 
 
-def test_mapped_labels_on_turned_axes_suggest_the_settings_of_plain_labels(tmp_path: Path) -> None:
+def test_suggested_settings_do_not_depend_on_label_mapping_or_axes_of_label_files(tmp_path: Path) -> None:
     """The label values 420 and 421 are one class; the axes of the label files differ from those of the scans."""
     table = write_task(tmp_path, (24, 20, 16), (2.0, 2.0, 3.0), (8.0,))
     plain = suggest_recipe(read_cases(table), 4 << 30)

@@ -4,7 +4,7 @@
 
 A sentence is a text that reaches the constructor of an error or a note, or a field of a dataclass that holds messages.
 Such a text is followed back through local variables, lists, parameters, module constants and the results of
-functions, so that the name of a local variable does not matter.
+functions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 ENGINE = Path(__file__).resolve().parents[2] / "DCAMTSegmentation" / "dcamt"
 COMMAND_LINE = ("api", "cli.py", "commands", "report")
-"""Parts of the engine whose messages are not translated: they belong to the command line, Python and reports."""
+"""Parts of the engine whose messages are not translated: the Python API, the command line and the reports."""
 CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("InputError", "MemoryShortage", "MissingPackage", "InternalError"), ("what", "remedy")),
     "OutputError": ("what",),
