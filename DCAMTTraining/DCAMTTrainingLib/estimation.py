@@ -120,9 +120,10 @@ class Estimation:
             self._on_change()
 
     def _scene_bytes(self, recipe: Recipe) -> tuple[int, int]:
-        """Return the bytes of memory and disk space that the scene's volumes will take, which are not files yet.
+        """Return the bytes of memory and disk space that the scene's volumes will take in the run.
 
-        Every case is counted as if it had a label.
+        `dcamt estimate` omits these volumes, since they are not written to files until the run starts. Every case is
+        counted as if it had a label.
         """
         memory, disk = 0.0, 0
         for row in self._used_rows():

@@ -177,7 +177,7 @@ def test_numbered_files_are_cases_unless_a_label_shows_that_they_are_channels(tm
 
 
 @pytest.mark.parametrize("name", ["imagesTr", "imagesTs"])
-def test_channels_in_a_folder_of_nnunet_are_one_case(tmp_path: Path, name: str) -> None:
+def test_channel_files_of_a_scan_in_imagestr_or_imagests_are_one_case(tmp_path: Path, name: str) -> None:
     home = make_files(tmp_path, *(f"{name}/{scan}_{n:04}.nii.gz" for scan in ("a", "b") for n in range(2))) / name
     found_cases = find_cases(home)
     assert scans_and_labels(found_cases, home) == {"a": ("a_0000.nii.gz", None), "b": ("b_0000.nii.gz", None)}
