@@ -39,16 +39,19 @@ class ModelList:
         return self._choices[index].channels if 0 <= index < len(self._choices) else ("",)
 
     def show(self, name: str) -> None:
-        """List the models and select `name`; if the model no longer exists, it is shown as missing."""
+        """List the models and select `name`; if the model no longer exists, it is shown as missing.
+
+        Without models, `name` may be empty; then the list is empty.
+        """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]
         self._filling = True
         self._combo_box.clear()
         for choice in self._choices:
             self._combo_box.addItem(choice.title)
-        if name not in names:
+        if name and name not in names:
             self._combo_box.addItem(_("{name} (missing)").format(name=name))
-        self._combo_box.setCurrentIndex(names.index(name) if name in names else len(names))
+        self._combo_box.setCurrentIndex(names.index(name) if name in names else self._combo_box.count - 1)
         self._filling = False
         self._show_card()
 

@@ -93,6 +93,16 @@ class ModelListTest(SegmentationCase):
             click(self.ui.importModelButton)
         self.assertEqual(len(person.errors()), 1)
 
+    def test_list_without_any_model_is_empty(self) -> None:
+        with mock.patch.object(model_list, "model_choices", return_value=[]):
+            models = model_list.ModelList(
+                self.ui.modelComboBox, self.ui.importModelButton, self.ui.removeModelButton, lambda name: None
+            )
+            models.show("")
+            self.assertEqual(self.titles(), [])
+            self.assertIn("This model is not on this computer", self.ui.modelComboBox.toolTip)
+            self.assertFalse(self.ui.removeModelButton.enabled)
+
     def test_missing_model_is_shown_and_reported(self) -> None:
         volume = add_scan()
         self.prepare(volume)
