@@ -167,8 +167,8 @@ def _paired_by_simplified_names(
 ) -> dict[str, Path]:
     """Return the labels by the names of their cases, and the labels without a case by their own names.
 
-    A label and a case are paired if `simplified` returns the same name for both, and another name for every other label
-    and case. The case must name every modality that the label names.
+    A label and a case are paired if `simplified` returns the same name for both and for no other label or case. An
+    empty name pairs nothing. The case must name every modality that the label names.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
