@@ -49,8 +49,9 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
     in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels`, the files of
-    further channels are skipped in any folder. But if a scan's first file already has several channels, the files
-    numbered after the first are scans of their own.
+    further channels are skipped in any folder. Exception: if `x_0000.nii.gz` itself has several channels,
+    `x_0001.nii.gz` is a scan of its own. In a subfolder, the exception applies only if `dcamt cases find` does not skip
+    `x_0001.nii.gz` as a channel.
 
     Args:
         channels: the number of channels that the model needs.

@@ -177,8 +177,9 @@ def _geometry(
         except (InputError, TypeError, ValueError):
             continue
         # If empty frames are omitted, the smallest distance between frames can be a multiple of the slice spacing. If
-        # the file states no usable slice spacing, the slice thickness is used instead. With slices of 1 mm at distances
-        # of 2 mm, the grid then gets empty slices between the frames; `fit_labelmap` removes the empty slices.
+        # the file states no usable slice spacing, the slice thickness is used instead. Example: frames 2 mm apart with
+        # a slice thickness of 1 mm get a grid with slices every 1 mm. Every other slice is empty; if the scan's slices
+        # are 2 mm apart, `fit_labelmap` removes the empty slices.
         count = round(step / stated) if stated > 0 else 0
         if stated > 0 and (not step or (count > 0 and abs(step / stated - count) < 0.02)):
             step = stated
