@@ -131,7 +131,7 @@ class SavedStateTest(TrainingCase):
         self.session.save()
         self.assertEqual([row.name for row in load_rows(self.session._node)], ["mine", "A", "imported"])
 
-    def test_case_of_a_removed_node_gets_no_node_of_an_imported_scene(self) -> None:
+    def test_case_of_a_removed_node_does_not_refer_to_an_imported_node_with_its_id(self) -> None:
         add_case("imported", 1)
         click(self.ui.addSceneButton)
         file = str(self.folder / "scene.mrb")

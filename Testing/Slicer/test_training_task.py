@@ -132,7 +132,7 @@ class TaskTest(TrainingCase):
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.assertEqual(self.session.settings.startFrom, "")
 
-    def test_removed_model_is_shown_and_another_start_can_be_chosen(self) -> None:
+    def test_removed_model_is_shown_and_can_be_replaced_by_random_weights(self) -> None:
         self.choose_tiny_model_and_settings()
         (user_folder() / "tiny.dcamt").unlink()
         self.module.leave()
