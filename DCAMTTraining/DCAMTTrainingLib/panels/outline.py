@@ -305,7 +305,8 @@ def _is_number(value: Any) -> bool:
 def _with_present_paths(case: dict[str, Any], run: Path) -> dict[str, Any]:
     """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking.
 
-    The former path may now belong to another run. If it does not, a proposal in the scene may still be marked with it.
+    A proposal in the scene may still have the segmentation's former path as an attribute. The former path is therefore
+    added as `FORMER_SEGMENTATION`, unless a file exists there, which may belong to another run.
     """
     saved = Path(case["segmentation"])
     present = _ranking_file(run).parent / saved.name
