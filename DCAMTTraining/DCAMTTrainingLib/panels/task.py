@@ -77,8 +77,9 @@ class TaskPanel:
             title = choice.title if choice.name in choice.title else f"{choice.title} ({choice.name})"
             self._ui.startFromSelector.addItem(title)
         if settings.startFrom not in self._models:
-            # The model was removed, or the scene comes from another computer. Without an item, the selector would show
-            # “Scratch”, and choosing “Scratch” would change nothing.
+            # The model was removed, or the scene comes from another computer. Without an item for the model, the
+            # selector would show “Scratch”. To choose the shown item emits no signal, so the settings would keep the
+            # model.
             self._models.append(settings.startFrom)
             self._ui.startFromSelector.addItem(_("{name} (not in the list of models)").format(name=settings.startFrom))
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom))
