@@ -29,6 +29,11 @@ def test_frames_in_any_order_are_read_at_their_positions(tmp_path: Path, places:
     assert read_header(path).grid.shape == (SIZE, SIZE, 12)
 
 
+@pytest.mark.parametrize("name", [".hidden.dcm", "scan.txt"])
+def test_chosen_file_is_read_although_a_folder_of_slices_would_skip_its_name(tmp_path: Path, name: str) -> None:
+    assert_slices_in_place(read_scan(write_frames(tmp_path / name, range(12))), 12)
+
+
 def test_missing_frame_is_refused(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "x.dcm", [0, 1, 2, 3, 5, 6, 7, 8])
     refused(lambda: read_scan(path), path, "lacks about 1")

@@ -126,6 +126,15 @@ class ListOfRunsTest(TrainingCase):
             choose(self.ui.previewSelector, case)
             self.wait_for(lambda text=text: text in self.ui.previewStatusLabel.text, text)
 
+    def test_scores_of_a_run_are_not_shown_for_a_run_without_scores(self) -> None:
+        ended = [{"event": "started", "step": 0, "of": 10}, {"event": "finished", "step": 10, "model": ""}]
+        scored, other = self.make_run("scored", ended), self.make_run("other", ended)
+        lines = ["case,label,dice,jaccard,hd95_mm,asd_mm", "one,1,0.5,0.3333333,12,3.25"]
+        scored.validation.write_text("\n".join(lines), encoding="utf-8")
+        for run, rows in ((scored, 1), (other, 0), (scored, 1)):
+            self.module.widget.runs.show(run)
+            self.assertEqual(self.ui.resultsTable.model().rowCount(), rows)
+
     def test_failed_request_for_a_preview_is_reported(self) -> None:
         run = self.make_run("paused", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])
         run.cases.write_text("name,image,label,role\nlast case,a.nrrd,b.nrrd,validation\n", encoding="utf-8")

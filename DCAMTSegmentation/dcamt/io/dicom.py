@@ -120,7 +120,7 @@ def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> S
     Messages about several files name `path`.
     """
     collected = FoundFiles()
-    for file in files:
+    for file in filter(is_dicom_name, files):
         read_file(file, collected)
     return _open_collected(path, collected, choice)
 

@@ -158,15 +158,10 @@ def is_image_class(sop_class: str) -> bool:
 
 
 def read_file(path: Path, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why the file has none, to `collected`.
-
-    Nothing is added for a file that is not DICOM by its name (`is_dicom_name`).
-    """
+    """Add the frames of a file, or the reason why the file has none, to `collected`."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    if not is_dicom_name(path):
-        return
     try:
         size = path.stat().st_size
         if size == 0:

@@ -101,7 +101,7 @@ class ResultsPanel:
     def _show_scores(self) -> None:
         path = self._watch.run.validation if self._watch is not None else None
         stamp = (str(path), path.stat().st_mtime) if path is not None and path.is_file() else None
-        if stamp == self._file_stamp and self._scores.rows:
+        if stamp is not None and stamp == self._file_stamp and self._scores.rows:
             return
         self._file_stamp = stamp
         rows: list[dict[str, str]] = []
