@@ -19,8 +19,8 @@ SAME_VOXEL = 1e-3
 SAME_AXIS = 1e-4
 """Largest deviation of a mask's axes from a volume's axes.
 
-The step to the mask's next voxel, in voxels of the volume, may differ by this much from (1, 0, 0), (0, 1, 0) or
-(0, 0, 1), in each component.
+The matrix (3, 3) from voxel indices of the mask to voxel indices of the volume may differ from the identity by this
+much in each element.
 """
 
 

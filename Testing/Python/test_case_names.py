@@ -81,7 +81,7 @@ def test_label_is_recognised_only_beside_its_scan() -> None:
 @pytest.mark.parametrize(
     "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
 )
-def test_labels_named_with_a_structure_and_results_are_recognised_beside_their_scan(word: str) -> None:
+def test_result_or_label_beside_its_scan_is_recognised_by_a_word_in_its_name(word: str) -> None:
     folder = Path("patients")
     files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
     assert labels_beside_scans(files, folder) == files[1:]
@@ -148,7 +148,7 @@ def test_label_belongs_to_the_case_with_the_longest_matching_name() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
-def test_capitals_of_a_short_name_matter_only_if_two_cases_differ_in_capitals() -> None:
+def test_capitals_of_a_label_name_are_ignored_unless_two_case_names_differ_only_in_capitals() -> None:
     labels = {"P1_LA": Path("P1_LA")}
     assert pair_with_labels(["p1"], labels) == {"p1": Path("P1_LA")}
     assert pair_with_labels(["p1", "P1"], labels) == {"P1": Path("P1_LA")}
