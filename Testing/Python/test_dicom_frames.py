@@ -162,7 +162,8 @@ def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) 
     assert {index // 8 for _, index in read_scan(path).frames} == {1}
 
 
-def test_numbered_groups_whose_position_ranges_overlap_by_a_quarter_are_not_time_points(tmp_path: Path) -> None:
+def test_parts_of_an_image_that_are_numbered_like_time_points_are_read_as_one_image(tmp_path: Path) -> None:
+    # Part 1 extends from place 0 to 4, part 2 from place 3 to 7: the overlap is a quarter of each range.
     parts = [1, 1, 1, 2, 1, 2, 2, 2]
     groups = [{"FrameContentSequence": {"TemporalPositionIndex": part}} for part in parts]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
