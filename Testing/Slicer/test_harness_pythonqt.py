@@ -1,4 +1,4 @@
-"""The harness's module `qt` follows conventions of PythonQt; calls of PySide6 lose no reference to None."""
+"""The harness's module `qt` follows conventions of PythonQt, and PySide6 keeps the reference count of None."""
 
 from __future__ import annotations
 
@@ -244,8 +244,8 @@ class TimerAndMenuTest(unittest.TestCase):
 
 
 class ReferenceCountTest(unittest.TestCase):
-    def test_calls_that_return_none_lose_no_reference_to_none(self) -> None:
-        """PySide6 6.12.0 loses a reference to None in calls that return None; Python 3.11 aborts at a count of 0."""
+    def test_calls_that_return_none_keep_the_reference_count_of_none(self) -> None:
+        """PySide6 6.12.0 lowers the reference count of None in calls that return None; at 0, Python 3.11 aborts."""
         from PySide6.QtCore import QObject
 
         without_parent, before = QObject(), sys.getrefcount(None)

@@ -128,7 +128,8 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIn("The report was written", self.ui.statusLabel.text)
         return request
 
-    def test_panel_asks_before_replacing_a_file_only_if_the_panel_added_the_ending(self) -> None:
+    def test_panel_asks_before_replacing_a_file_only_if_the_panel_appended_html_to_the_name(self) -> None:
+        # The file dialog itself asks before it accepts the name of an existing file.
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
             page.touch()

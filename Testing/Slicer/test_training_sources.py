@@ -189,7 +189,7 @@ class SourcesTest(TrainingCase):
         training_cases.add_case(volume, outline)
         self.module.enter()
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
-        # A case removed from the table is not listed again until it is added again.
+        # On opening, the panel lists a removed case only if the segmentation module added the case again.
         self.table.remove([0])
         self.module.leave()
         self.module.enter()
