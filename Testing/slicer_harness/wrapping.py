@@ -3,8 +3,8 @@
 A Qt property is read as an attribute; a method is called. A name is looked up as in PythonQt
 (PythonQtInstanceWrapper.cpp): as a property, then as a method or a signal, then as an enum value, and last as a
 dynamic property or a child object.
-Reading any other name raises AttributeError. Only writable and dynamic properties can be set; setting another name
-raises AttributeError, too. Only objects whose class was derived in Python can get new attributes.
+Reading any other name raises AttributeError. Only writable and dynamic properties can be set; an object whose
+class was derived in Python can also get new attributes. Setting any other name raises AttributeError, too.
 """
 
 from __future__ import annotations
@@ -177,8 +177,9 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
             names[name] = member
         elif callable(member):
             names[name] = QtMethod(name, pyside_class)
-    # A property hides any other member of the same name, even an inherited method. `name` is short for `objectName`.
+    # A property hides any other member of the same name, even an inherited method.
     names.update({name: QtProperty(name, pyside_class) for name in properties})
+    # In PythonQt, the attribute `name` is the property `objectName`, unless the class has a property `name`.
     if "objectName" in properties and "name" not in properties:
         names["name"] = QtProperty("objectName", pyside_class)
     # PythonQt appends an underscore to `exec`, which is a keyword of Python 2.
