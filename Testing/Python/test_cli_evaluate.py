@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import dcamt
@@ -145,7 +146,7 @@ def test_separate_process_prints_events_and_fails_if_stdout_is_full(folders: tup
         buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
         with open("/dev/full", "w", encoding="utf-8") as full:
             lost = subprocess.run(
-                [*map(str, arguments)],
+                [sys.executable, *map(str, arguments[1:])],
                 stdout=full,
                 stderr=subprocess.PIPE,
                 text=True,
