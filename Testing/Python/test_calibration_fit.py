@@ -65,7 +65,8 @@ def test_interval_allows_for_unseen_disturbances() -> None:
         truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # the logit is 2 less
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # The intervals come from fits that leave out a case and, for `unseen`, also a disturbance.
+    # For its intervals, `seen` is fitted repeatedly, each time without one case. `unseen` is fitted without one case and
+    # without one disturbance.
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
@@ -114,7 +115,7 @@ def test_fit_of_fewer_than_two_cases_is_refused() -> None:
         fit_overlap([{"doubt": 1.0}] * 3, [0.5] * 3, ["a"] * 3, ("doubt",))
 
 
-def test_rank_correlation_with_equal_values_is_spearmans() -> None:
+def test_rank_correlation_equals_spearmans_in_scipy_if_some_values_are_equal() -> None:
     expected, truth = [0.8, 0.8, 0.8, 0.9, 0.7, 0.9, 0.6], [0.7, 0.9, 0.8, 0.8, 0.8, 0.95, 0.5]
     figures = overlap_figures([ExpectedOverlap(value, 0, 1) for value in expected], truth)
     assert figures["rank correlation"] == pytest.approx(stats.spearmanr(expected, truth).statistic)

@@ -261,9 +261,9 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    A row belongs to the case if the row's scan is the volume. A row with the case's name also belongs to the case if
-    the row's scan is the case's file, or a volume that was removed from the scene. The name alone is not enough, since
-    another run may have a case with this name.
+    A row belongs to the case if the row's scan is the volume. A row with the case's name also belongs to the case in
+    two situations: the row's scan is the case's file, or the row's scan was a volume that has been removed from the
+    scene. The name alone is not enough, since another run may have a case with this name.
     """
     if row.scan == volume.GetID():
         return True
@@ -306,7 +306,8 @@ def _with_present_paths(case: dict[str, Any], run: Path) -> dict[str, Any]:
     """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking.
 
     A proposal in the scene may still have the segmentation's former path as an attribute. The former path is therefore
-    added as `FORMER_SEGMENTATION`, unless a file exists there, which may belong to another run.
+    added as `FORMER_SEGMENTATION`. If a file exists at the former path, it may belong to another run, and the path is
+    not added.
     """
     saved = Path(case["segmentation"])
     present = _ranking_file(run).parent / saved.name
