@@ -65,8 +65,8 @@ def test_interval_allows_for_unseen_disturbances() -> None:
         truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # the logit is 2 less
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # For its intervals, `seen` is fitted repeatedly, each time without one case. `unseen` is fitted without one case and
-    # without one disturbance.
+    # For its intervals, `seen` is fitted repeatedly, each time without one case. `unseen` is fitted without one case
+    # and without one disturbance.
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
