@@ -375,7 +375,7 @@ def test_exception_during_inference_is_reported_in_one_line(
 def test_output_of_libraries_is_not_printed(
     saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Warnings are not printed, even if the caller turns them into errors. Logging is disabled during the command."""
+    """The command ignores warnings, although the test turns warnings into errors. Logging is disabled meanwhile."""
     import logging
     import warnings
 

@@ -123,8 +123,9 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
     """Return the names of a MetaImage's data files.
 
-    A pattern or a list must name one file for each index along the last axis, for example for each slice. If the word
-    LIST is followed by a number n, 0 < n < number of axes, the list must name one file for each n-dimensional part.
+    A pattern, or a list after the word LIST, must name one file for each index along the last axis, for example for
+    each slice. After `LIST n`, where n is from 1 to the number of axes minus 1, a list must instead name one file for
+    each n-dimensional part.
 
     Args:
         value: the text of the field ElementDataFile.
