@@ -39,8 +39,8 @@ class FoundCases:
             conventions, all these are named: "nnU-Net and BIDS".
         cases: the cases; `find_cases` makes their names distinct.
         skipped: files that are not listed as a scan or label of a case.
-        unused: cases that are not for training, such as test cases; their scans are among `skipped`. Only test cases
-            may have a label.
+        unused: cases that are not for training, such as test cases; their scans are among `skipped`. Of
+            these cases, only test cases may have a label.
         classes: label values above 0 and their names, if the data set lists them.
     """
 

@@ -54,8 +54,8 @@ def write_measurement_table(
     Args:
         rows: the measurements of this command's scans.
         skipped: the rows of `measure_skipped`.
-        keep: whether rows that are in the table already are kept. Of equal rows, one is kept. Different rows of scans
-            of the same name are kept with a message, since a table may list scans of several folders.
+        keep: whether the table's earlier rows are kept. Of equal rows, one is kept. Different rows of scans of the
+            same name are kept with a message, since a table may list scans of several folders.
     """
     try:
         earlier = read_measurements_csv(table) if keep else []

@@ -193,7 +193,8 @@ def disk_bytes(recipe: Recipe, validated: bool) -> int:
     """Return an upper estimate, in bytes, of the disk space that the run folder takes at any time.
 
     Exported scans and previews are not included. The checkpoint and the best weights count twice, since a new file is
-    written before the old one is removed. Two models and 4 MiB of events are added.
+    written before the old one is removed. Two models (`model.dcamt` and `best.dcamt`) and 4 MiB of events are
+    added.
     """
     from ..networks.dual_vnet import DualVNet
 
