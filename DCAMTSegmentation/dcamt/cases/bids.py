@@ -34,7 +34,8 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     suffix are preferred (`T1w` for a label `T1w_dseg`). A label for which several scans or no scan remain is skipped,
     and so is an automatic result (`desc-pred`). Of several labels for a scan, those of other structures (`label-RA`)
     are skipped; if several labels remain, the scan and these labels are skipped, too. The folders `ignored` are not
-    searched. Folders of DICOM images are skipped; folders below `sub-...` are also `FoundCases.unused`.
+    searched. DICOM images below `sub-...` are listed in `FoundCases.skipped` and `FoundCases.unused`; all other DICOM
+    files are left out.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []

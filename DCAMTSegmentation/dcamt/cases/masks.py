@@ -54,9 +54,9 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # If a scan has a label by name (`labels/p1` for `cohort/p1`), its masks do not become further labels. A label
-    # whose key equals another scan's key is not a label of this scan: `p1_cine_seg` belongs to `p1_cine`, not to
-    # `p1_lge`, although the loose key of all three is `p1`.
+    # A mask does not become a second label of a scan that has a label by name. A label belongs to a scan if the scan's
+    # loose key ends with the label's loose key: `labels/p1` belongs to `cohort/p1`. But if a label's key equals the key
+    # of a scan, the label belongs only to this scan: `p1_cine_seg` belongs to `p1_cine`, not to `p1_lge`.
     labelled = {without_first_channel(file.key) for file in named if file.kind is FileKind.LABEL}
     scans = {without_first_channel(file.key) for file in rest}
     without_scan = {loose_key(key) for key in labelled - scans}
@@ -137,8 +137,8 @@ class _Parts:
 
         The part may be a folder (`reader1/p1` fits `scans/p1`, and `p1/reader1/lge` fits `p1/lge`) or the file's name
         (`p1/observerA` fits `p1/p1`). If the part is a folder, words at the end of the file's name may be left out,
-        too. For example, `gd/p1_gd` becomes `p1` without the folder `gd` and the word `gd`. The file then fits
-        `de/p1_de`, whose key is also `p1`: `_plain_key` removes words for the modality, such as `de`.
+        too. For example, `gd/p1_gd` fits `de/p1_de`, since both become `p1`: the first without the folder and the word
+        `gd`, the second because `_plain_key` removes words for the modality, such as `de`, from folders and names.
 
         The second result holds the further words of the file's name and the words of part `n`.
         """

@@ -286,8 +286,8 @@ def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], objec
 def _is_one_segmentation(path: Path) -> bool:
     """Return whether a path leads to a single segmentation.
 
-    A folder must contain exactly one DICOM segmentation and no image files of other formats. All other paths count as
-    a single segmentation.
+    A folder must contain exactly one DICOM segmentation and no image files of other formats. A path that is not a
+    folder always counts as a single segmentation.
     """
     if not path.is_dir():
         return True
