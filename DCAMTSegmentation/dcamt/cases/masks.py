@@ -55,8 +55,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
     # A mask does not become a second label of a scan that has a label by name. A label belongs to a scan if the scan's
-    # loose key ends with the label's loose key: `labels/p1` belongs to `cohort/p1`. But if a label's key equals the key
-    # of a scan, the label belongs only to this scan: `p1_cine_seg` belongs to `p1_cine`, not to `p1_lge`.
+    # loose key ends with the label's loose key: `labels/p1` belongs to `cohort/p1`. But if a label's key equals
+    # a scan's key, the label belongs only to this scan: `p1_cine_seg` belongs to `p1_cine`, not to `p1_lge`.
     labelled = {without_first_channel(file.key) for file in named if file.kind is FileKind.LABEL}
     scans = {without_first_channel(file.key) for file in rest}
     without_scan = {loose_key(key) for key in labelled - scans}
