@@ -148,7 +148,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The imported scene's parameter node may replace the open scene's node, which holds the cases. An imported node
-        # may get the ID of a removed node; such IDs are replaced by `load_rows`.
+        # may get the ID of a removed node. Therefore `load_rows` replaces the IDs of removed nodes in the cases.
         session = self.logic.session
         session.save()
         self._cases_before_import = (
