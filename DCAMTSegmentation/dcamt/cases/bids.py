@@ -30,12 +30,24 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     """Pair the scans of a BIDS data set with their labels by the entities in the files' names.
 
     A label fits a scan that has all the label's entities; `_DERIVATIVE_ENTITIES` are ignored. If several scans fit,
-    those that have no entity besides the label's are preferred. If several scans remain, those with the label's first
-    suffix are preferred (`T1w` for a label `T1w_dseg`). A label for which several scans or no scan remain is skipped,
-    and so is an automatic result (`desc-pred`). Of several labels for a scan, those of other structures (`label-RA`)
-    are skipped; if several labels remain, the scan and these labels are skipped, too. The folders `ignored` are not
-    searched. DICOM images below `sub-...` are listed in `FoundCases.skipped` and `FoundCases.unused`; all other DICOM
-    files are left out.
+    two rules choose among them, in this order:
+
+    1. Scans without further entities are preferred: `sub-01_mask` is the label of `sub-01_T1w`, not of
+       `sub-01_run-2_T1w`.
+    2. Scans with the label's first suffix are preferred: `sub-01_T1w_dseg` is the label of `sub-01_T1w`, not of
+       `sub-01_T2w`.
+
+    These labels are skipped:
+
+    - automatic results (`desc-pred`);
+    - a label that fits no scan, or several scans after both rules;
+    - a label of another structure (`label-RA`), if its scan has a label of the atrium;
+    - all labels of a scan that still has several. The scan is skipped, too.
+
+    DICOM images in folders `sub-...` are skipped, and are `FoundCases.unused`; other DICOM images are ignored.
+
+    Args:
+        ignored: folders that are not searched.
     """
     images: list[tuple[Path, dict[str, str]]] = []
     labels: list[tuple[Path, dict[str, str]]] = []
@@ -104,18 +116,21 @@ def _has_slices(path: Path) -> bool:
 
 
 def _has_word(path: Path, words: Collection[str]) -> bool:
-    """Return whether the entity `label` or `desc` of a label's name has one of the words."""
+    """Return whether the entity `label` or `desc` of a label's name has one of the words: `label-RA`."""
     entities, _ = _bids_name(path)
     return any(has_word(entities.get(key, ""), words) for key in ("label", "desc"))
 
 
 def _is_other_structure(path: Path) -> bool:
-    """Return whether a label's entities name another structure, and not the atrium."""
+    """Return whether a label's entities name another structure (`label-RA`), and not the left atrium."""
     return _has_word(path, OTHER_STRUCTURES) and not _has_word(path, ATRIUM_WORDS - {"left"})
 
 
 def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Return a BIDS name's entities (`sub`, `ses`, ...), and its suffixes (`T1w_seg` has two) in lower case."""
+    """Return the entities of a BIDS name, and its suffixes in lower case.
+
+    The name `sub-01_ses-1_T1w_seg` has the entities `{"sub": "01", "ses": "1"}` and the suffixes `["t1w", "seg"]`.
+    """
     entities, suffixes = {}, []
     for part in scan_name(path).split("_"):
         key, dash, value = part.partition("-")

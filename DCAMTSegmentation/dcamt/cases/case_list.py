@@ -34,9 +34,10 @@ _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 
 @dataclass(frozen=True)
 class Case:
-    """A scan of a case list, with its role; `label` is None if the scan has no label or its label is not used.
+    """A scan of a case list, with its role.
 
     Attributes:
+        label: None if the scan has no label or its label is not used.
         labels: the label mapping (see `cases.labels.parse_mapping`); empty if the label file has the recipe's values.
     """
 
@@ -53,7 +54,7 @@ class Case:
 
 
 def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[Case]:
-    """Return the cases of a table with the columns `name,image,label,role`; relative paths start at the table's folder.
+    """Return the cases of a table with the columns `name,image,label,role`; relative paths start at its folder.
 
     Lines with the role `left out` are skipped, and the label of an unlabelled case is dropped.
 
@@ -326,9 +327,9 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    If no file of exactly that name exists, backslashes become slashes and outer quotation marks are removed. A file
-    of the resulting name is then looked for, first with composed accents, then with decomposed accents. If no such
-    file exists, the path of the resulting name is returned.
+    If there is no such file, backslashes become slashes and outer quotation marks are removed. Then a file of this
+    name is looked for, first with composed accents, then with decomposed accents. If there is none, the path of this
+    name is returned.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text

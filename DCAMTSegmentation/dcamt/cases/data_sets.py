@@ -19,7 +19,7 @@ from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, 
 from .names import FileKind, case_name, classify
 
 _IGNORED = "ignore"
-"""nnU-Net's name for the value of voxels that are left out of training; it is no class."""
+"""nnU-Net's name for the value of voxels that are left out of training. The value is no class."""
 _TEST_CASE = "a test case of the data set"
 _UNNUMBERED_CHANNEL = (
     "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
@@ -43,7 +43,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
-    """Return label values above 0 and their names from a folder's `dataset.json`; empty if no class is named.
+    """Return label values above 0 and their names from a folder's `dataset.json`; empty if no value has a name.
 
     Raises:
         InputError: as `read_description`.
@@ -79,12 +79,17 @@ def _listed_entries(described: Mapping[str, Any], key: str, folder: Path) -> lis
 def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     """Return the image files, the label file and the name of each listed case, as listed; the name may be empty.
 
-    A case is listed as an image, as an array of images (one for each channel), as an array of an image and a label,
-    or as an object with keys such as `image` and `label`. Two files in an array are an image and a label if only the
-    second file has a word for labels in its name or folder.
+    `listed` has one of these forms:
+    - an array of cases;
+    - an object with the names of the cases as keys: `{"p1": case, "p2": case}`;
+    - an object with an array of all images and an array of all labels: `{"image": [...], "label": [...]}`.
 
-    `listed` is an array of cases, an object with the names of the cases as keys, or an object that holds an array of
-    all images and an array of all labels.
+    A case has one of these forms:
+    - an image: `"imagesTr/p1.nii.gz"`;
+    - an array of images, one for each channel;
+    - an array of an image and a label: `["imagesTr/p1.nii.gz", "labelsTr/p1.nii.gz"]`. Two files are read in this way
+      if only the second is a label by its name (`_is_label`);
+    - an object: `{"image": "imagesTr/p1.nii.gz", "label": "labelsTr/p1.nii.gz"}`.
     """
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
@@ -103,7 +108,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
-    """Return the image files and the label file (None without a label) of a case, as `dataset.json` lists them."""
+    """Return the image files and the label file (None without a label) of a case that has a form of `_entries`."""
     if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):
@@ -117,7 +122,7 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 
 
 def _is_label(text: object) -> bool:
-    """Return whether the name of a listed file, or of its folder, has a word for labels."""
+    """Return whether a listed file is a label by its name, its ending and its folder's name (`names.classify`)."""
     parts = PureWindowsPath(text).parts if isinstance(text, str) else ()  # Splits at both kinds of slashes.
     return classify(Path(*parts[-2:]), Path()).kind is FileKind.LABEL
 
@@ -125,9 +130,9 @@ def _is_label(text: object) -> bool:
 def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names.
 
-    Decathlon and nnU-Net v1 write {"1": "name"}; nnU-Net v2 writes {"name": 1}. An array is read as class names if the
-    background's name comes first and no element has a file ending. Any other array is ignored: some data sets list
-    their label files in this array.
+    Decathlon and nnU-Net v1 write `{"1": "name"}`; nnU-Net v2 writes `{"name": 1}`. An array is read as class names if
+    the background's name comes first and no element has an image ending: `["background", "name"]`. Other arrays are
+    ignored, since some data sets list their label files here.
     """
     listed = described.get("labels")
     if isinstance(listed, list):
@@ -157,8 +162,8 @@ class _ListedCases:
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
         """Add a case: the file of its first channel, and its label, if any.
 
-        If either file does not exist, the case is skipped. `io.readers.read_scan` finds the files of other channels if
-        they are named `x_0001`, `x_0002`, ...
+        If one of these files does not exist, the case is left out and the missing file is skipped. The files of other
+        channels are skipped; `io.readers.read_scan` finds them if they are named `x_0001`, `x_0002`, ...
         """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         label_path = self._file(label, LABEL_ENDINGS) if isinstance(label, str) and label else None
@@ -176,7 +181,11 @@ class _ListedCases:
         self.cases.append(Case(_file_name(name) or case_name(files[0]), files[0], label_path, role))
 
     def skip(self, images: Sequence[object], labels: Mapping[str, Path]) -> None:
-        """Skip the image files of all channels of a test case; `labels` are the test cases' labels by name."""
+        """Skip the image files of a test case, and add the case to `unused`.
+
+        Args:
+            labels: the labels of all test cases by name.
+        """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
@@ -184,7 +193,7 @@ class _ListedCases:
             self.unused.append(_unused_case(files[0], labels))
 
     def skip_unlisted(self, folders: Sequence[str]) -> None:
-        """In the subfolders `folders`, skip the scans and labels that `dataset.json` does not list."""
+        """Skip the scans and labels in the subfolders `folders` that `dataset.json` does not list."""
         named = {file for case in self.cases for file in (case.image, case.label)} | {
             skipped_file.path for skipped_file in self.skipped
         }
@@ -200,9 +209,16 @@ class _ListedCases:
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.
 
-        nnU-Net v1 omits the suffix `_0000` of image names. nnU-Net v2 allows environment variables in file names.
-        The ending in `text` may be wrong or missing. If neither the named file nor its variant with `_0000` exists, all
-        `endings` are tried in the same folder, with and without `_0000`. If exactly one file fits, it is returned.
+        Changes are tried in this order until a file exists. The first three are kept for the next:
+
+        1. Environment variables are replaced; nnU-Net v2 allows them.
+        2. Backslashes become slashes.
+        3. Of an absolute path, the last two parts are looked for in the data set's folder: `C:/Task1/imagesTr/a.nii`
+           becomes `imagesTr/a.nii`.
+        4. `_0000` is added, which nnU-Net v1 omits: `a.nii` becomes `a_0000.nii`.
+        5. Other `endings` are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`. Exactly one file must fit.
+
+        If no file exists, the path after the third change is returned.
         """
         if not (self._folder / text).exists():
             text = os.path.expandvars(text)
@@ -217,7 +233,6 @@ class _ListedCases:
             f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
         )
         if not path.exists() and not channel.exists() and path.parent.is_dir():
-            # The list gives another ending than the file has, or none.
             files = self._files(path.parent, endings)
             fitting = files.get(scan_name(path), []) + files.get(f"{scan_name(path)}_0000", [])
             return fitting[0] if len(fitting) == 1 else path
@@ -233,9 +248,9 @@ class _ListedCases:
 
 
 def find_listed_cases(folder: Path) -> FoundCases:
-    """Read the list of a Decathlon or nnU-Net v1 data set: its entries `training`, `validation`, `test` and the like.
+    """Read the cases that `dataset.json` lists under `training`, `validation`, `test` and similar keys.
 
-    The test cases are skipped if the folder `labelsTs` has labels.
+    If the folder `labelsTs` has labels, the test cases are skipped.
     """
     described, listed = read_description(folder), _ListedCases(folder)
     test_labels = {scan_name(file): file for file in files_in(folder / "labelsTs", LABEL_ENDINGS)}
@@ -266,7 +281,10 @@ def find_listed_nnunet_cases(folder: Path) -> FoundCases:
 
 
 def find_nnunet_cases(folder: Path) -> FoundCases:
-    """Pair `imagesTr/x_0000` with `labelsTr/x`; `imagesTs` is unlabelled, or skipped if `labelsTs` has labels."""
+    """Pair `imagesTr/x_0000` with `labelsTr/x`.
+
+    The scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans are skipped.
+    """
     cases: list[Case] = []
     skipped: list[SkippedFile] = []
     unused: list[Case] = []
@@ -298,15 +316,15 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
 
 
 def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
-    """Return a case that is not used for training, such as a test case; its label is looked up by name in `labels`."""
+    """Return a case that is not used for training, with its label from `labels`, if there is one of its name."""
     label = labels.get(without_channel(scan_name(image))) or labels.get(scan_name(image))
     return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
 
 
 def _distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
-    """Return one of the `unused` cases for each image; omit images that already occur in `cases`.
+    """Return the unused cases whose image is not in `cases`, one for each image.
 
-    If one of `cases` has the same name as an unused case, the unused case is renamed to `<image's folder>_<name>`.
+    If a case of `cases` has the name of an unused case, the unused case gets its folder's name: `imagesTs_a`.
     """
     names, images = {case.name for case in cases}, {case.image for case in cases}
     by_image = {case.image: case for case in unused if case.image not in images}

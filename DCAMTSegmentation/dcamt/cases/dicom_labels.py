@@ -36,8 +36,7 @@ class DicomFiles:
 def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
     """Return the DICOM slices, segmentations and contours among `files`; other objects are left out.
 
-    Files without DICOM's preamble are left out, too. But if such a file has one of `DICOM_SLICE_ENDINGS`, the file
-    counts as a slice.
+    A file without DICOM's preamble counts as a slice if it has one of `DICOM_SLICE_ENDINGS`. Otherwise it is left out.
     """
     slices, segmentations, contours = [], [], []
     for path in files:
@@ -56,20 +55,21 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
 def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[list[NamedFile], list[Path]]:
     """Give each DICOM segmentation below `folder` the kind `FileKind.LABEL` and the key of its scan.
 
-    In `named`, the path of a segmentation is its file or its folder; `images_below` decides which. The scan of a
-    segmentation is the first of these that is found:
-    - the series to which the segmentation refers;
-    - the series whose slices lie in the folder that contains the path;
-    - the scan whose key equals the key of the path in `named`;
-    - if the path is a folder, the scan whose key equals the key that `classify` gives to the segmentation's file in
-      this folder.
+    In `named`, a segmentation is listed by its file or its folder (see `images_below`). Its scan is the first of these
+    that is found (the examples are a scan and its segmentation):
 
-    Without a scan, a segmentation keeps its key. Segmentations that `named` lists as automatic results or labels of
-    other structures are unchanged. If several of the remaining segmentations have the same key, those with a word for
-    another structure in their name get the kind `FileKind.OTHER_LABEL`.
+    1. the series to which the segmentation refers;
+    2. the series whose slices lie beside the listed file or folder: `p1`, `p1/1-1.dcm`;
+    3. the scan with the same key: `images/p1`, `labels/p1/1-1.dcm`, which is listed by its folder `labels/p1`;
+    4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm`, which is listed by its folder
+       `labels`.
+
+    Without a scan, a segmentation keeps its key. Automatic results and labels of other structures are unchanged. If
+    several other segmentations have the key of one scan, those with a word for another structure in their name get the
+    kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
 
     Returns:
-        The files of `named` that are not contours, with the new kinds and keys; the paths of the contours.
+        The files of `named` without the contours, with the new kinds and keys; the paths of the contours.
     """
     segmentation_of: dict[Path, Path] = {}
     first_slices: dict[Path, tuple[Path, NamedFile]] = {}

@@ -63,7 +63,8 @@ def find_cases(folder: Path) -> FoundCases:
 def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     """Return the result of `find_cases`, but without an error if all scans are `FoundCases.unused`.
 
-    The folders `ignored` below `folder` are not searched.
+    Args:
+        ignored: folders below `folder` that are not searched.
 
     Raises:
         InputError: as `find_cases`.
@@ -92,9 +93,9 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[Path]) -> Iterator[Path]:
-    """Yield the outermost folders below `folder` that contain images and no data set.
+    """Yield the outermost folders below `folder` that contain images and lie outside of all `data_sets`.
 
-    The `data_sets` themselves and their subfolders are not yielded.
+    Beside the data set `Task02`, `Hospital` is yielded, but not `Hospital/p1`.
     """
     for place, folders, _ in walk_folders(folder, ignored):
         for name in list(folders):
@@ -142,9 +143,10 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
 
 
 def _find_nnunet_cases_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find the cases of an nnU-Net data set without `labelsTr` and `labelsTs`, whose labels may lie in other folders.
+    """Find the cases of an nnU-Net data set without `labelsTr` and `labelsTs`.
 
-    If names pair no label with a scan, the cases are those of `find_nnunet_cases`, if it finds any.
+    The labels may lie in another folder: `imagesTr/x_0000`, `GT/x`. So names of files determine the cases first. If no
+    scan gets a label by its name, `find_nnunet_cases` determines the cases, unless it finds none.
     """
     paired, found_cases = _pair_by_names(folder, ignored), find_nnunet_cases(folder)
     if any(case.label for case in paired.cases) or not found_cases.cases:
@@ -186,10 +188,16 @@ _SKIPPED_KINDS = {
 
 
 def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Pair scans and labels whose paths are equal without the words for image and label (`names.classify_all`).
+    """Find the cases of a folder by the names of its files: pair the scans and labels of equal keys.
 
-    Masks that are named after scans are recognised by their values (`masks`). Scans without a label become unlabelled
-    cases. If several labels fit a scan, or a label fits several scans, all these files are skipped.
+    Before the keys are compared, these files get other keys: DICOM segmentations (`dicom_labels`), masks (`masks`),
+    channel files, a folder's only label, and left-over labels (`left_over_labels`).
+
+    - A scan with one label becomes a labelled case: `p1_image`, `p1_label`.
+    - A scan without a label becomes an unlabelled case.
+    - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
+      all these files are skipped. The scans are also `FoundCases.unused`.
+    - A label without a scan is skipped.
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
@@ -227,10 +235,10 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
-    """Give the scan `x_0000` the key of its label `x`; skip the files of the scan's other channels.
+    """Give a scan with the channel files `x_0000`, `x_0001`, ... the key of `x`; skip all its files but the first.
 
-    If there is no label `x`, the files `x_0000`, `x_0001`, ... are channels only if `has_channel_files` is true.
-    Otherwise they stay separate cases, since the numbers may count patients.
+    The files are channels of one scan if `has_channel_files` is true, or if there is a label `x`, but no scan `x` and
+    no label `x_0000`. Otherwise they stay separate scans, since the numbers may count patients.
     """
     further = {
         other
@@ -256,9 +264,8 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Pair a folder's only scan and only label if all words of the label's name mean a label or the atrium.
 
-    Numbers in the label's name are ignored. If the label's name starts with the scan's name, the scan's name is
-    ignored, too. Slicer, for example, saves `Segmentation.seg.nrrd` beside a scan of any name, or
-    `LGE Segmentation_1.seg.nrrd` beside `LGE.nrrd`.
+    Numbers in the label's name are ignored, and so is the scan's name at its beginning. Slicer saves such names:
+    `Segmentation_1.seg.nrrd` beside a scan of any name, `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
@@ -289,7 +296,10 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
 
 
 def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the cases with distinct names: prefix equal names with the names of folders above the scan."""
+    """Return the cases with distinct names: prefix equal names with the names of folders above the scan.
+
+    The cases `x` of the scans `site1/x` and `site2/x` become `site1_x` and `site2_x`.
+    """
     cases = list(cases)
     for depth in range(1, 64):
         seen: defaultdict[str, list[int]] = defaultdict(list)

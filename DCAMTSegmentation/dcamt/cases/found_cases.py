@@ -35,12 +35,11 @@ class FoundCases:
     """The cases found in a folder.
 
     Attributes:
-        layout: the convention that the folder follows, such as "BIDS". If data sets in its subfolders follow different
-            conventions, all these are named: "nnU-Net and BIDS".
+        layout: the convention that the folder follows, such as "BIDS", or the conventions of the data sets in its
+            subfolders: "nnU-Net and BIDS".
         cases: the cases; `find_cases` makes their names distinct.
-        skipped: files that are not listed as a scan or label of a case.
-        unused: cases that are not for training, such as test cases; their scans are among `skipped`. Of
-            these cases, only test cases may have a label.
+        unused: cases that are not for training, such as test cases; their scans are among `skipped`. Only test cases
+            may have a label.
         classes: label values above 0 and their names, if the data set lists them.
     """
 
@@ -52,7 +51,7 @@ class FoundCases:
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
-    """Return the image files directly in a folder that have one of the endings; [] if there is no such folder."""
+    """Return the image files in a folder, without subfolders, that have one of the endings; [] without a folder."""
     if not folder.is_dir():
         return []
     kinds = tuple(endings)
@@ -62,9 +61,11 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
 def images_below(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[Path]:
     """Yield scans and labels at any depth; skip hidden entries and the folders `ignored` (`walk_folders`).
 
-    A folder of DICOM slices is yielded as one path. If a folder holds multi-frame images of different studies
-    instead, the path of each image is yielded. A subfolder with one DICOM segmentation, but without slices, contours
-    or subfolders, is yielded as one path. The files of all other DICOM segmentations and of all contours are yielded.
+    DICOM files are yielded as follows:
+    - slices: their folder (`p1` for `p1/1.dcm`, `p1/2.dcm`);
+    - multi-frame images of different studies in one folder: each file;
+    - a segmentation in a subfolder without other segmentations, slices, contours or subfolders: the subfolder;
+    - other segmentations, and contours: each file.
     """
     for place, folders, paths in walk_folders(folder, ignored):
         yield from image_files(paths)

@@ -31,13 +31,15 @@ from .names import (
 
 
 def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable[Path] = ()) -> dict[str, Path]:
-    """Return the labelmap files of `folder` by the name of their case.
+    """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
 
-    If the folder itself holds no files or only scans, but its subfolders hold labelled cases, return their labels.
+    If no file in the folder itself has few values, but its subfolders hold labelled cases, return the labels of these
+    cases.
 
     Args:
-        skip_images: leave out each scan that has a label or a mask (`cases.masks`) in the folder, and each automatic
-            result whose case has a label.
+        skip_images: leave out each scan that has a label, a mask of the atrium (`masks`) or an automatic result in the
+            folder, and each automatic result whose case has a label. Of `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is
+            returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
 
     Raises:
@@ -79,12 +81,11 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
 def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Path]:
     """Return the labels of the cases that `find_all_scans` finds, by the names of the cases.
 
-    The cases include a data set's test cases, which are not used for training.
-
-    Return {} if no case has a label, or if two labelled cases have the same name.
+    The cases include a data set's test cases. Return {} if no case has a label, or if two labelled cases have the same
+    name.
 
     Raises:
-        InputError: there are labels, but each scan that has labels has several.
+        InputError: every scan that has a label has several labels.
     """
     try:
         found_cases = find_all_scans(folder, ignored)
@@ -104,7 +105,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Pa
 
 
 def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Leave out scans that have a label or a mask among the files, and automatic results whose case has a label."""
+    """Return the files that `labelmaps_by_case` returns with `skip_images`."""
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
     results = {file.path for file in named if file.kind is FileKind.RESULT}
@@ -126,18 +127,17 @@ def _is_labelmap(path: Path) -> bool:
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by the names of their cases.
+    """Return the labels by the names of their cases; labels without a case keep their own names.
 
-    A case gets the first of these labels that exists:
+    A case gets the first of these labels that exists (the examples are a case and its label):
     - the label of the same name;
-    - the only label whose name is the same without words for the kind of file (`img0001` and `label0001`);
-    - the only label whose name is the same without words for the kind of file or the modality, ignoring capitals
-      (`p1_lge` and `P1_label`);
-    - the only label that has the case's name among its `short_names`. If a label's short names include the names of
-      several cases, the label fits only the case with the longest name.
+    - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
+    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
+    - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If several cases have such
+      names, the label fits only the longest: `p1_LA` rather than `p1`.
 
-    Other labels keep their own names. A word for a structure other than the atrium, such as `lawall`, must be in the
-    names of both the case and the label, or in neither name.
+    A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
+    no label of the case `p1`.
     """
     known = set(cases)
     paired = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
@@ -165,10 +165,10 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 def _paired_by_simplified_names(
     cases: Collection[str], labels: Mapping[str, Path], simplified: Callable[[str], str]
 ) -> dict[str, Path]:
-    """Return the labels by the names of their cases, and the labels without a case by their own names.
+    """Return the labels by the names of their cases; labels without a case keep their own names.
 
-    A label and a case are paired if `simplified` returns the same name for both and for no other label or case. An
-    empty name pairs nothing. The case must name every modality that the label names.
+    A label and a case are paired if `simplified` returns the same name for both, and another name for all other labels
+    and cases. The case must have all the label's words for the modality: `p1_mr` is no label of the case `p1_ct`.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
@@ -186,10 +186,10 @@ def _paired_by_simplified_names(
 
 
 def short_names(name: str) -> list[str]:
-    """Return shorter forms of a label's name, the longest first.
+    """Return the shorter forms of a label's name, the longest first.
 
-    Words for the atrium and qualifiers are removed one at a time, first at the end of the name, then at its beginning.
-    Each removal gives one form. At least one word remains.
+    Words for the atrium and qualifiers are removed one by one, first at the end of the name, then at its beginning.
+    At least one word remains.
 
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']

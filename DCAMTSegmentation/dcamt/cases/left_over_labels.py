@@ -1,7 +1,12 @@
-"""Pair each label that has no scan of the same name with the only scan of a similar name.
+"""Pair left-over labels with scans of similar names.
 
-The names may differ in capitals (`P1_image`, `p1_label`), in words for the modality (`p1_lge`, `p1_seg`), in words for
-the atrium (`p1`, `p1_LA_gt`), or in the folders (`Patients/p1`, `Outlines/p1`).
+A label is left over if no scan has its key (for the terms, see `names`). Four rules find its scan, in this order:
+
+1. The keys differ only in capitals: `P1_image`, `p1_label`.
+2. The loose keys are equal: `p1_lge`, `p1_seg`.
+3. The scan's loose key is the label's without words of `OUTLINE_WORDS`: `p1_lge`, `p1_LA_gt`.
+4. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
+   `Outlines/p1`.
 """
 
 from __future__ import annotations
@@ -25,24 +30,26 @@ from .names import (
 FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 """The scans or the labels of a folder by their keys."""
 _Simplify = Callable[[NamedFile], Hashable]
-"""A function that returns the parts of a file's path in which a scan and its label must agree."""
+"""A function that simplifies a file's key or path. A label fits a scan if their simplified values are equal."""
 
 
 def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Give labels the keys of their scans, where the keys differ.
+    """Give each left-over label the key of the only scan that fits it.
 
-    A label whose key is not the key of a scan gets the key of the only scan whose name fits.
+    The module's rules are tried in their order. A label gets the key of a scan if four conditions hold:
 
-    A scan that has a label before the call gets no other label. Several labels may get the key of a scan that has no
-    label before the call. If several scans fit, or the label names another modality, the label keeps its key. If there
-    are scans `p1_lge` and `p1_post`, a label `p1` also keeps its key, since both scans' names start with `p1`.
+    - Exactly one scan fits by the rule: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
+    - The scan had no label before the call. Several left-over labels may get the key of one scan.
+    - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
+    - No other scan's loose key starts with the label's: with `p1_lge` and `p1_post`, `p1_seg` gets no scan. This
+      condition does not apply if the last parts of both keys differ only in capitals.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals),
         (_loose, _loose),
-        (_loose, _without_structure),
-        (_beside, _beside_folder_of_labels),
+        (_loose, _without_outline_words),
+        (_folder_and_name, _folder_and_name_of_label),
     )
     starts: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
     for key in scans:
@@ -59,7 +66,7 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
                 continue
             (key,) = keys
             has_same_name = _without_capitals(label)[-1:] == tuple(part.casefold() for part in key[-1:])
-            if has_same_name or starts[_without_structure(label)] <= keys:
+            if has_same_name or starts[_without_outline_words(label)] <= keys:
                 _move(labels, label, key)
 
 
@@ -86,10 +93,10 @@ def _loose(file: NamedFile) -> Hashable:
     return loose_key(file.key)
 
 
-def _without_structure(file: NamedFile) -> Hashable:
-    """Return the loose key without `OUTLINE_WORDS`.
+def _without_outline_words(file: NamedFile) -> Hashable:
+    """Return the loose key without the words of `OUTLINE_WORDS`: `("p1",)` for `p1_LA_gt`.
 
-    If the file's name mentions the heart but not the atrium, return the path, which fits no scan.
+    If the name has the word `heart` but none for the atrium, return the path, which fits no scan: `p1_heart_seg`.
     """
     name = "".join(file.key[-1:])
     if has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"}):
@@ -97,21 +104,20 @@ def _without_structure(file: NamedFile) -> Hashable:
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
 
 
-def _beside(file: NamedFile) -> Hashable:
-    """Return the folder above a file's folder, and the file's name in lower case without `MODALITY_WORDS`.
+def _folder_and_name(file: NamedFile) -> Hashable:
+    """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    `_0000` at the end of the name is removed, unless the file's folder also holds a file with `_0001` in place of
-    `_0000`. If the name is empty, return the file's path.
+    The part loses `_0000` at its end. If the folder also holds a file with `_0001`, the part keeps `_0000`, since the
+    numbers may count patients. If the part is empty, return the file's path, which fits no other file.
     """
     key = file.key if channel_files(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
     return (file.path.parent.parent, name) if name else file.path
 
 
-def _beside_folder_of_labels(file: NamedFile) -> Hashable:
-    """Return the result of `_beside` if the file lies in a folder of labels, otherwise the path, which fits no scan.
+def _folder_and_name_of_label(file: NamedFile) -> Hashable:
+    """Return `_folder_and_name(file)` if the label lies in a folder of labels, else its path, which fits no scan.
 
-    In other folders, a scan and a label of the same name may belong to different patients, sites or times: `p1/heart`
-    and `p2/heart_label`.
+    In other folders, a scan and a label of one name may belong to different patients: `p1/heart`, `p2/heart_label`.
     """
-    return _beside(file) if is_folder_of_labels(file.path.parent.name) else file.path
+    return _folder_and_name(file) if is_folder_of_labels(file.path.parent.name) else file.path

@@ -1,6 +1,8 @@
-"""Find masks whose path is a scan's path with further words (`p1_LA`) or further folders (`reader1/p1`).
+"""Find masks: files that are named like scans but have few different values.
 
-Unlike a scan such as `p1_T1` or `visit2/p1`, a mask has few different values.
+A mask's path adds or replaces words or parts of a scan's path: `p1_LA` for `p1`, `reader1/p1` for `scans/p1`. The path
+of a second scan may do the same (`p1_T1`, `visit2/p1`), but a scan has many different values. The module `names`
+explains the terms.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ from .names import (
 
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
-_PARALLEL_PARTS = 6
-"""Paths that differ only in one part are compared if this part has at most this many different names.
+_MAXIMUM_NAMES = 6
+"""If more than this many different names occur in place of a part, the part is neither left out nor replaced.
 
-For example, `reader1/p1` and `reader2/p1` differ only in the first part, which has two different names.
+In place of the first part of `reader1/p1` and `reader2/p1`, two different names occur. In place of the first part of
+`patient1/lge` to `patient10/lge`, ten different names occur.
 """
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
@@ -41,10 +44,14 @@ _SAMPLE = 1 << 16
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a mask that was taken for a scan becomes a label with the key of its scan.
+    """Return the files of `named`; each mask gets the key of its scan and the kind of a label.
 
-    If the mask's name or folder adds a word that `OUTLINE_WORDS` lacks, the mask becomes a label of another structure.
-    If all scans that fit a file have few values, the file is returned unchanged, since these scans may be labels, too.
+    - If all further words are in `OUTLINE_WORDS`, a mask becomes a label: `p1_LA` beside `p1`. For masks with further
+      parts, `_masks_with_further_parts` has additional conditions.
+    - Otherwise, a mask becomes a label of another structure: `p1_RV`, `reader1/p1`.
+    - If names alone give a scan a label, the scan's masks become labels of another structure: `p1_LA` beside `p1` and
+      `p1_label`.
+    - If all scans that fit a file have few values, the file remains a scan: `q_LA` beside a mask `q`.
     """
     masks = masks_named_after_scans(named)
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
@@ -54,9 +61,11 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # A mask does not become a second label of a scan that has a label by name. A label belongs to a scan if the scan's
-    # loose key ends with the label's loose key: `labels/p1` belongs to `cohort/p1`. But if a label's key equals
-    # a scan's key, the label belongs only to this scan: `p1_cine_seg` belongs to `p1_cine`, not to `p1_lge`.
+    # A scan has a label by name in two cases:
+    # - The keys are equal: `p1_label` for `p1`.
+    # - The label's key is no scan's key, and the scan's loose key ends with the label's: `labels/p1` for `cohort/p1`.
+    # With the scans `p1_lge` and `p1_cine`, the label `p1_cine_seg` has the key of `p1_cine`. So `p1_lge` has no label
+    # by name, although its loose key equals the label's.
     labelled = {without_first_channel(file.key) for file in named if file.kind is FileKind.LABEL}
     scans = {without_first_channel(file.key) for file in rest}
     without_scan = {loose_key(key) for key in labelled - scans}
@@ -68,7 +77,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _masks_named_like_scans(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile]]:
-    """Yield (mask, scan) for each mask whose path differs from a scan's only in words for the format (`nifti/p1`)."""
+    """Yield (mask, scan) for each mask that has the scan's plain key and modalities: `nifti/p1` for `p1`."""
     similar: defaultdict[tuple[_Key, frozenset[str]], list[NamedFile]] = defaultdict(list)
     for file in scans:
         similar[_plain_key(file.key), frozenset(modalities(file.key))].append(file)
@@ -78,7 +87,10 @@ def _masks_named_like_scans(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
 
 
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
-    """Return {path: label with the scan's key} for each mask whose name is a scan's name with further words."""
+    """Return {path: label with the scan's key} for each mask whose name adds words to a scan's name: `p1_LA`, `p1_RV`.
+
+    If a further word is not in `OUTLINE_WORDS`, the label is one of another structure: `p1_RV`.
+    """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
@@ -88,17 +100,21 @@ def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]
 
 
 def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
-    """Yield (mask, scan, is_label) for each mask that fits a scan as `_Parts.fitting` says.
+    """Yield (mask, scan, is_label) for each mask whose path adds or replaces a part of a scan's path.
 
-    If several scans fit a mask whose key has only one part, the mask is skipped. `is_label` is true if only one scan
-    fits, `OUTLINE_WORDS` has all the mask's further words, and the scan's path has all the mask's words for the
-    modality.
+    `_Parts.fitting` finds the scans; those with few values do not count. If several scans fit a mask whose plain key
+    has only one part, the mask is left out: `phantom` beside `a` and `b` may be a scan.
 
-    Reading all files would be slow. Therefore, the files that share a part of their paths, such as `reader1`, are
-    searched for masks only if each of these files has a fitting scan and the first file has few values.
+    `is_label` is true if three conditions hold:
+    - Only one scan fits.
+    - All further words are in `OUTLINE_WORDS`: `LA/p1` is a label of `cohort/p1`, `LA_wall/p1` is not.
+    - The scan's path has all the mask's words for the modality: `LA/p1_MR` is no label of `CT/p1_CT`.
+
+    Reading all files would be slow. Therefore, a group of files (`_Parts.groups`) is read only if each file has a
+    fitting scan and the first file has few values.
     """
     parts = _Parts(scans)
-    for (n, _), files in parts.files_sharing.items():
+    for (n, _), files in parts.groups.items():
         fitting = [parts.fitting(file, n) for file in files]
         if not all(found for found, _ in fitting) or not has_few_values(files[0].path):
             continue
@@ -112,16 +128,17 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
 
 
 class _Parts:
-    """The scans of a folder, indexed by their paths and by their paths without one part.
+    """The files of a folder that are named like scans, indexed by their plain keys and by plain keys without one part.
 
     Attributes:
-        keys: the `_plain_key` of each file, by path.
-        files_sharing: for each (n, name), the files whose key has this name as part n.
+        keys: the plain key of each file, by path.
+        groups: for each (n, name), the files whose plain key has this name as part n. `reader1/p1` and `reader1/p2`
+            are the group `(0, "reader1")`.
     """
 
     def __init__(self, scans: Sequence[NamedFile]) -> None:
         self.keys = {file.path: _plain_key(file.key) for file in scans}
-        self.files_sharing: defaultdict[tuple[int, str], list[NamedFile]] = defaultdict(list)
+        self.groups: defaultdict[tuple[int, str], list[NamedFile]] = defaultdict(list)
         self._by_key: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
         self._without_part: defaultdict[tuple[int, _Key], defaultdict[str, list[NamedFile]]]
         self._without_part = defaultdict(lambda: defaultdict(list))
@@ -129,18 +146,19 @@ class _Parts:
             key = self.keys[file.path]
             self._by_key[key].append(file)
             for n, part in enumerate(key):
-                self.files_sharing[n, part].append(file)
+                self.groups[n, part].append(file)
                 self._without_part[n, _without_part(key, n)][part].append(file)
 
     def fitting(self, file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
-        """Return the scans that fit a file if part `n` of its path is left out or replaced.
+        """Return the scans that fit a file if part `n` of its key is left out or replaced, and the further words.
 
-        The part may be a folder (`reader1/p1` fits `scans/p1`, and `p1/reader1/lge` fits `p1/lge`) or the file's name
-        (`p1/observerA` fits `p1/p1`). If the part is a folder, words at the end of the file's name may be left out,
-        too. For example, `gd/p1_gd` fits `de/p1_de`, since both become `p1`: the first without the folder and the word
-        `gd`, the second because `_plain_key` removes words for the modality, such as `de`, from folders and names.
+        All keys are plain keys:
+        - Part `n` is left out: `reader1/p1` fits `scans/p1`; `p1/reader1/lge` and `p1/observerA` fit `p1/lge`.
+        - Part `n` is replaced: `train_gd/p1` fits `train/p1`.
+        - If part `n` is a folder, words at the end of the file's name, or the whole name, may be left out, too:
+          `gd/p1_gd` fits `de/p1_de`. Both plain keys are then `("p1",)`, since `de` is a word for the modality.
 
-        The second result holds the further words of the file's name and the words of part `n`.
+        The further words are the words of part `n` and the words that are left out at the end of the name.
         """
         key = self.keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
@@ -158,23 +176,28 @@ class _Parts:
         return [], frozenset()
 
     def _replacing(self, n: int, rest: _Key) -> Mapping[str, list[NamedFile]] | None:
-        """Return {part n: scans} for the scans whose key without part n is `rest`.
+        """Return {part n: scans} for the scans whose plain key without part n is `rest`.
 
-        Returns None if there are more than `_PARALLEL_PARTS` different parts, such as the names of many patients.
+        Return None if there are more than `_MAXIMUM_NAMES` different parts, such as the names of many patients.
         """
         if (n, rest) not in self._without_part:
             return {}
         found = self._without_part[n, rest]
-        return found if len(found) <= _PARALLEL_PARTS else None
+        return found if len(found) <= _MAXIMUM_NAMES else None
 
 
 def _plain_key(key: _Key) -> _Key:
-    """Return the `loose_key` of a key without `_0000`; of equal neighbouring parts, only one is kept."""
+    """Return the plain key: the loose key without `_0000`, in which equal neighbouring parts occur once.
+
+    >>> _plain_key(("P1", "p1_lge_0000"))
+    ('p1',)
+    """
     parts = loose_key(without_first_channel(key))
     return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
 
 
 def _without_part(key: _Key, n: int) -> _Key:
+    """Return a plain key without part `n`."""
     return _plain_key((*key[:n], *key[n + 1 :]))
 
 

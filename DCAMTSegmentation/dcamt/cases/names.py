@@ -1,10 +1,20 @@
 """Distinguish scans from labels by the names of files and folders, and find the files that belong to one case.
 
-The commands and panels that read a folder use the words and rules of this module. The words and rules cover nnU-Net
-(channel suffix `_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022
-(`enhanced`, `atriumSegImgMO`, `scarSegImgM`), EMIDEC (`Images`, `Contours`), names with `_image`, `_label`, `_seg`,
-`_mask`, `_gt` and similar words, labels named with a structure (`p1_LA_gt` for the scan `p1`), and automatic results
-(`p1_pred`).
+Terms of the package `cases` (the examples leave out the endings of files):
+
+- Part: the name of a folder below the searched folder, or a file's name without its ending.
+- Word: a piece of a part between `_`, `-`, `.` or blanks. `p1Mask` has the words `p1` and `mask`; `img0001` has the
+  words `img` and `0001`.
+- Kind: scan, label, label of another structure, or automatic result (`FileKind`).
+- Key: the parts of a file's path without words for the kind, such as `images` or `seg`. Files with equal keys belong
+  to one case: `images/p1` and `labels/p1_seg` have the key `("p1",)`.
+- Loose key: the key in lower case, without words for the modality or the file format. `MRI/P1_lge` has the loose key
+  `("p1",)`.
+- Mask: a file that is named like a scan but has few different values, such as `p1_LA` beside `p1` (see `masks`).
+- Further words: the words that a file's path has in addition to a scan's path. `p1_LA` adds `la` to `p1`.
+
+The words cover nnU-Net (channel suffix `_0000`), the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`,
+`lawall`), LAScarQS 2022 (`enhanced`, `atriumSegImgMO`, `scarSegImgM`) and EMIDEC (`Images`, `Contours`).
 """
 
 from __future__ import annotations
@@ -26,18 +36,18 @@ IMAGE_WORDS = frozenset(
     ]
 )
 ATRIUM_WORDS = frozenset(("la", "left", "atrium", "atrial", "leftatrium", "endo", "endocardium", "cavity", "lumen"))
-"""Words for the left atrium that a label's name may have in addition to its scan's name."""
+"""Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = frozenset(
     [
         *("ra", "rv", "lv", "right", "ventricle", "myo", "myocardium", "epi", "epicardium", "wall", "scar", "fibrosis"),
         *("lge", "fat", "aorta", "pv", "pvs", "veins", "laa", "appendage", "esophagus"),
     ]
 )
-"""Words for other structures that a label's name may have in addition to its scan's name."""
+"""Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
 QUALIFIERS = frozenset(
     ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground")
 )
-"""Words in a label's name that state how the label was made."""
+"""Words that state how a label was made, which a label's name may add: `p1_final_seg` for `p1`."""
 OUTLINE_WORDS = frozenset(
     [
         *ATRIUM_WORDS,
@@ -46,7 +56,7 @@ OUTLINE_WORDS = frozenset(
         *("target", "targets", "delineation", "delineations", "lab", "labs"),
     ]
 )
-"""Words that a mask of the atrium may have in addition to its scan's name."""
+"""Words that a mask of the atrium may add to its scan's path: `p1_roi` for `p1`."""
 _SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
 LABEL_WORDS = frozenset(
     [
@@ -77,7 +87,7 @@ OTHER_LABEL_WORDS = frozenset(
         *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
     ]
 )
-"""Words for labels of structures other than the left atrium, such as the wall (`FileKind.OTHER_LABEL`)."""
+"""Words that alone mark a label of another structure (`FileKind.OTHER_LABEL`): `p1_lawall`."""
 PREDICTION_WORDS = frozenset(("pred", "preds", "predict", "prediction", "predictions", "predicted", "autoseg"))
 """Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = frozenset(
@@ -86,7 +96,7 @@ RESULT_WORDS = frozenset(
         *("prob", "probs", "probability", "probabilities", "softmax", "logits", "uncertainty", "entropy", "confidence"),
     ]
 )
-"""Words that may mark an automatic result (see `classify_all`); names of scans may have such words, too."""
+"""Words that mark an automatic result only beside its scan or label (`classify_all`): `p1_output` beside `p1`."""
 _FORMAT_WORDS = frozenset(
     [
         *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),
@@ -96,16 +106,19 @@ _FORMAT_WORDS = frozenset(
 MODALITY_WORDS = _FORMAT_WORDS | frozenset(
     ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp")
 )
-"""Words that a scan's name may have in addition to its label's name. Names are also compared without these words."""
+"""Words for the modality or the file format. Loose keys leave them out."""
 _FILE_WORDS = frozenset(("file", "files", "map", "maps", "folder", "all"))
-"""Words that a folder of labels may have in its name."""
+"""Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
 _KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
-"""Words that are left out of a file's key (see `NamedFile`)."""
+"""Words for the kind of a file. Keys leave them out."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
-"""Words in which the names of a case's files may differ. Words for another structure are not among them."""
+"""Words in which the names of a case's files may differ: `p1_image`, `p1_seg`, `p1_dcamt`.
+
+Words for another structure, such as `lawall`, are not among them.
+"""
 SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
-"""A word joined to a number, as in `img0001` and `label0001`."""
+"""A word that is joined to a number, as in `img0001`."""
 
 _CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
@@ -133,7 +146,7 @@ class FileKind(Enum):
 
 @dataclass(frozen=True)
 class NamedFile:
-    """A file, its kind and its key: the parts of its path without words for the kind. Equal keys mean one case."""
+    """A file with its kind and its key (see the terms above)."""
 
     path: Path
     kind: FileKind
@@ -141,7 +154,7 @@ class NamedFile:
 
 
 def case_name(path: str | Path) -> str:
-    """Return the name of a file's case: the file's name without ending, suffix `_0000` and final word for the kind.
+    """Return the name of a file's case: the file's name without ending, `_0000` and a last word of `PAIRING_WORDS`.
 
     >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
     ['la_001', 'la_001', 'la_001']
@@ -168,9 +181,13 @@ def without_words(name: str, dropped: Collection[str]) -> str:
 
 
 def classify(path: Path, folder: Path) -> NamedFile:
-    """Return the kind and the key of a file below `folder`, from the words in its relative path.
+    """Return the kind and the key of a file below `folder`, judged by the words of its path alone.
 
-    `classify_all` also considers the other files in the folder.
+    The first rule that applies determines the kind:
+    - a word of `PREDICTION_WORDS`: an automatic result, such as `p1_pred`. A folder's word `predict` does not count;
+    - a word of `OTHER_LABEL_WORDS`: a label of another structure, such as `p1_lawall`;
+    - a word of `LABEL_WORDS`, or an ending that only labels have: a label, such as `labels/p1` or `p1.seg.nrrd`;
+    - otherwise: a scan.
     """
     return _classify(path, folder, frozenset())
 
@@ -203,15 +220,18 @@ def _parts(path: Path, folder: Path) -> list[str]:
 
 
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
-    """Return the kind and the key of each file below `folder`; files with equal keys belong to one case.
+    """Return the kind and the key of each file below `folder`, judged by the words of all paths.
 
-    Three rules are added to those of `classify`:
-    - A word such as `output`, in the name of the file or of a folder, marks a result if the file's key without the
-      word is the key of a scan. If the word is in the file's name, the key of a label suffices, too.
-    - If a label's name is a scan's name with words for structures or qualifiers, the label gets the scan's key. A word
-      for another structure changes the kind to `FileKind.OTHER_LABEL`.
-    - Labels in a folder `original` without scans are results if a folder `final` beside it holds labels: in these
-      folders, MONAI Label stores the labels of the model and the corrected labels.
+    The rules of `classify` apply first. Then three rules change kinds and keys, in this order:
+
+    1. MONAI Label stores the labels of its model in a folder `original`, and the corrected labels in a folder `final`
+       beside it. If `final` holds a label and `original` holds no scan, the labels in `original` are results.
+    2. A file with words of `RESULT_WORDS` in its path is a result if its key without these words is the key of a scan:
+       `p1_output` or `output/p1` beside `p1`. If a word is in the file's name, the key of a label suffices:
+       `p1_output` beside `p1_label`. A scan or label with such a word in its own path does not count.
+    3. If a label's name adds words for structures or qualifiers to a scan's name, the label gets the scan's key:
+       `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
+       another structure: `p1_RV_gt`.
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
@@ -258,9 +278,10 @@ def without_first_channel(key: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> NamedFile:
-    """Give a label the key of its scan, whose name is the label's name without words for structures or qualifiers.
+    """Return the label with the changes of the third rule of `classify_all`; unchanged if the rule does not apply.
 
-    If there is no such scan, the label is returned unchanged. A word for another structure changes the label's kind.
+    Args:
+        scans: the keys of the scans.
     """
     *folders, name = label.key or ("",)
     words = SEPARATORS.split(name)
@@ -277,8 +298,8 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
 def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
     """Yield the start and stop of each range of `words` that remains when droppable words at the ends are dropped.
 
-    Words and separators alternate; each word is dropped with the separator beside it. Ranges with a smaller start come
-    first; of ranges with the same start, the longest comes first.
+    Words and separators alternate in `words`; each word is dropped with the separator beside it. For `LA_p1_final` and
+    the droppable words `la` and `final`, the ranges are `LA_p1_final`, `LA_p1`, `p1_final` and `p1`, in this order.
     """
     first = 0
     while True:
@@ -293,15 +314,20 @@ def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterato
 
 
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
-    """Yield (file, scan, words) for two files that count as scans, if `file` is named like `scan` with further words.
+    """Yield (file, scan, further words) for each file that is named like a scan with further words.
 
-    The words are in lower case and stand at the end or at the beginning of the name, or are the name of a folder of
-    masks (`LA/p1` beside `scans/p1`). Capitals do not matter. If several scans fit a file, those whose names have the
-    most words come first. Scans that fit because a folder's name is left out come last.
+    Both files have the kind scan; `file` may be a mask. Capitals do not matter. The further words are in lower case.
+    They are at the end or at the beginning of the file's name, or they are the name of a folder:
+    - `p1_LA` and `LA_p1` add `la` to `p1`;
+    - `LA/p1` adds `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
-    For each file, a second comparison follows. There, the names of scans lose the words of `MODALITY_WORDS`: `p1_lge`
-    becomes `p1`, so that `p1_LA` is named like this scan with the further word `la`. Scans that the second comparison
-    finds are yielded with their `loose_key` as key.
+    If several scans fit a file, scans with more words come first: for `p1_T1_LA`, first `p1_T1`, then `p1`. Scans that
+    fit without a folder's name come last.
+
+    Then each file is compared with the loose keys of the scans: `p1_LA` adds `la` to `p1_lge`. In this comparison:
+    - The yielded scan has its loose key as key.
+    - Words for the modality are further words: `p1_T2_LA` adds `t2` and `la` to `p1_lge`.
+    - If all further words are in `MODALITY_WORDS`, nothing is yielded: `p1_T2` beside `p1_lge` is another scan.
     """
     scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
@@ -325,12 +351,15 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the files whose names mark them as labels or results of other files in the folder.
+    """Return the labels and results among the files whose scan is among the files, too.
 
-    A file named like a label but without a matching scan, such as a lone `heart_seg.nii.gz`, is not returned: it may be
-    a scan. A label's name may have further words after its scan's name: `p01_reader2_seg.nii.gz` is a label of
-    `p01.nii.gz`. Beside a scan of any name, a file such as 3D Slicer's `Segmentation-label_1.nrrd` is a label.
-    Capitals do not matter.
+    A label or result belongs to a scan in these cases; capitals do not matter:
+    - The loose keys are equal: `p1_seg` and `p1_lge`.
+    - The key is the scan's key with words added at the end: `p1_reader2_seg` and `p1`.
+    - The name has only words for labels and numbers, and the scan lies in the same folder: 3D Slicer's
+      `Segmentation-label_1` and a scan of any name.
+
+    A file that is named like a label but has no scan may be a scan itself: `heart_seg` without `heart`.
     """
     named = classify_all(files, folder)
     scans = {_lower(without_first_channel(file.key)) for file in named if file.kind is FileKind.SCAN}
@@ -348,7 +377,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
 
 def loose_key(key: Iterable[str]) -> tuple[str, ...]:
-    """Return a key in lower case, without the words of `MODALITY_WORDS`.
+    """Return the loose key: a key in lower case, without the words of `MODALITY_WORDS`.
 
     >>> loose_key(("MRI", "P1_lge"))
     ('p1',)
@@ -369,7 +398,11 @@ def name_starts(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def modalities(parts: Iterable[str]) -> set[str]:
-    """Return the words for the modality in the parts of a path, in lower case."""
+    """Return the words for the modality in the parts of a path, in lower case; words for the file format do not count.
+
+    >>> sorted(modalities(("nifti", "p1_LGE_MR")))
+    ['lge', 'mr']
+    """
     return {word for part in parts for word in _words(part)} & MODALITY_WORDS - _FORMAT_WORDS
 
 
@@ -379,9 +412,9 @@ def without_outline_words(name: str) -> str:
 
 
 def is_folder_of_labels(name: str) -> bool:
-    """Return whether a folder's name has a word for labels, and otherwise only words for the atrium, modality or files.
+    """Return whether a folder's name has only words for labels, outlines, the modality or files, such as `Labels_LA`.
 
-    The name may begin with a number.
+    At least one word must mean labels. The name may begin with a number.
 
     >>> names = ("Labels_LA", "2_label maps", "Ground Truth", "p2", "siteB_labels", "labels_2")
     >>> [is_folder_of_labels(name) for name in names]
@@ -408,6 +441,6 @@ def _has_only_label_words(path: Path) -> bool:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files with the ending of a scan or label, without hidden files and the maps beside a segmentation."""
+    """Return the files with the ending of a scan or label, except hidden files and the maps beside a segmentation."""
     shown = [path for path in files if not path.name.startswith(".")]
     return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]

@@ -205,12 +205,13 @@ def _read_any(path: Path) -> Volume:
 def name_classes(
     labelled: Sequence[Case], values: Sequence[int], folder: Path | None, mapped: Mapping[str, int] | None = None
 ) -> tuple[SegmentInfo, ...]:
-    """Return the classes 1 to the highest label value, with the names and colours that the files state.
+    """Return the classes 1 to the highest label value, with names and colours.
 
-    With label mappings, the names are those of `mapped`, and the files' colours are not used. A class whose name in
-    `mapped` is a number counts as a class without a name. Without label mappings, names and colours are those of the
-    first label's segments, but `dataset.json` takes precedence for names. Classes without a name are called
-    "Structure 1", ...
+    - With label mappings, the names are those of `mapped`; a number does not count as a name. The files' colours are
+      not used.
+    - Without label mappings, the names are those of `dataset.json`, else those of the first label's segments. The
+      colours are those of the segments.
+    - A class without a name is called "Structure 1", "Structure 2", ...
 
     Raises:
         InputError: the first label or a `dataset.json` cannot be read.
@@ -272,9 +273,10 @@ def plan_network(
 ) -> tuple[Network, tuple[int, int, int]]:
     """Return a network and a patch for scans of `shape` voxels; if possible, a training step fits into the memory.
 
-    The patch starts as the whole scan and is shortened along its longest axis in mm, step by step. This ends when the
-    training step fits into `MEMORY_FRACTION` of the memory and the patch has at most `LARGEST_PATCH` voxels, or when
-    each axis of the patch has at most max(the network's stride along the axis, `SMALLEST_MAP`) voxels.
+    The patch starts as the whole scan. Step by step, it is shortened along its longest axis in mm, until one of these
+    conditions holds:
+    - The training step fits into `MEMORY_FRACTION` of the memory, and the patch has at most `LARGEST_PATCH` voxels.
+    - Each axis of the patch has at most max(the network's stride along the axis, `SMALLEST_MAP`) voxels.
     """
     patch = [float(n) for n in shape]
     while True:
