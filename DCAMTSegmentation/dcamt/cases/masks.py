@@ -1,8 +1,12 @@
 """Find masks: files that are named like scans but have few different values.
 
 A mask's path adds or replaces words or parts of a scan's path: `p1_LA` for `p1`, `reader1/p1` for `scans/p1`. The path
-of a second scan may do the same (`p1_T1`, `visit2/p1`), but a scan has many different values. The module `names`
-explains the terms.
+of a second scan may do the same (`p1_T1`, `visit2/p1`), but a scan has many different values.
+
+The module `names` explains the terms. One term is added here:
+
+- Plain key: the loose key without `_0000`, in which equal neighbouring parts occur once. `P1/p1_lge_0000` has the plain
+  key `("p1",)`.
 """
 
 from __future__ import annotations
@@ -44,14 +48,14 @@ _SAMPLE = 1 << 16
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files of `named`; each mask gets the key of its scan and the kind of a label.
+    """Return the files of `named`; each mask gets the key of its scan and becomes a label.
 
-    - If all further words are in `OUTLINE_WORDS`, a mask becomes a label: `p1_LA` beside `p1`. For masks with further
-      parts, `_masks_with_further_parts` has additional conditions.
-    - Otherwise, a mask becomes a label of another structure: `p1_RV`, `reader1/p1`.
-    - If names alone give a scan a label, the scan's masks become labels of another structure: `p1_LA` beside `p1` and
-      `p1_label`.
-    - If all scans that fit a file have few values, the file remains a scan: `q_LA` beside a mask `q`.
+    - A mask whose further words are all in `OUTLINE_WORDS` becomes a label: `p1_LA` beside `p1`. If the mask adds or
+      replaces a part, more conditions apply (`_masks_with_further_parts`).
+    - Any other mask becomes a label of another structure: `p1_RV`, `reader1/p1`.
+    - A label that names alone determine takes precedence. Beside `p1` and `p1_label`, the mask `p1_LA` becomes a label
+      of another structure.
+    - If all scans that fit a file have few values, the file remains a scan: `q_LA` beside `q`, both of two values.
     """
     masks = masks_named_after_scans(named)
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
@@ -61,11 +65,12 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # A scan has a label by name in two cases:
-    # - The keys are equal: `p1_label` for `p1`.
-    # - The label's key is no scan's key, and the scan's loose key ends with the label's: `labels/p1` for `cohort/p1`.
-    # With the scans `p1_lge` and `p1_cine`, the label `p1_cine_seg` has the key of `p1_cine`. So `p1_lge` has no label
-    # by name, although its loose key equals the label's.
+    # A label by name takes precedence over a mask in two cases (the mask's key is now that of its scan):
+    # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
+    # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1` beside
+    #   `cohort/p1`.
+    # The label `p1_cine_seg` beside `p1_cine` has a scan's key. So it takes no precedence over the mask `p1_lge_LA`
+    # beside `p1_lge`, although the loose keys are equal.
     labelled = {without_first_channel(file.key) for file in named if file.kind is FileKind.LABEL}
     scans = {without_first_channel(file.key) for file in rest}
     without_scan = {loose_key(key) for key in labelled - scans}
@@ -187,7 +192,7 @@ class _Parts:
 
 
 def _plain_key(key: _Key) -> _Key:
-    """Return the plain key: the loose key without `_0000`, in which equal neighbouring parts occur once.
+    """Return the plain key of a file with this key.
 
     >>> _plain_key(("P1", "p1_lge_0000"))
     ('p1',)
