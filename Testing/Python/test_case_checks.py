@@ -101,7 +101,7 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     assert "The label holds the label value 3, but the recipe 'la' has only the label value 1" in only_problem(cases, 3)
 
 
-def test_scan_listed_as_a_label_is_reported(cases: list[Case]) -> None:
+def test_image_of_255_values_listed_as_a_label_is_reported(cases: list[Case]) -> None:
     values = np.random.default_rng(0).integers(0, 256, (24, 24, 24)).astype(np.uint8)
     other = cases[0].image.with_name("other.nrrd")
     assert cases[3].label
@@ -111,7 +111,7 @@ def test_scan_listed_as_a_label_is_reported(cases: list[Case]) -> None:
     assert only_problem(cases, 3) == problem
 
 
-def test_value_255_alone_means_the_class_of_a_recipe_with_one_class(cases: list[Case]) -> None:
+def test_mask_of_255_is_the_class_of_a_recipe_with_one_class(cases: list[Case]) -> None:
     assert cases[3].label
     mask = ellipsoid_scan()[1]
     write_nifti(cases[3].label, 255 * mask)
@@ -135,7 +135,7 @@ def test_class_absent_from_all_labels_is_reported(cases: list[Case]) -> None:
     assert message.startswith("No labelled case holds the class 'Wall' (label value 2)")
 
 
-def test_classes_are_not_reported_as_absent_if_the_labels_cannot_be_read(cases: list[Case]) -> None:
+def test_class_is_not_reported_as_absent_if_labels_cannot_be_read(cases: list[Case]) -> None:
     for case in cases[:2]:
         assert case.label is not None
         case.label.write_bytes(b"no label")
@@ -267,7 +267,7 @@ def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> 
     assert facts.problems == ()
 
 
-def test_scan_with_few_different_values_causes_a_warning(tmp_path: Path) -> None:
+def test_scan_with_two_different_intensities_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
     write_nifti(cases[1].image, ellipsoid_scan()[1])
     facts = facts_of(cases)
@@ -286,7 +286,7 @@ def test_scan_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
         load_case(cases[1], RECIPE, torch.device("cpu"))
 
 
-def test_label_of_two_scans_causes_a_warning(tmp_path: Path) -> None:
+def test_label_file_of_two_scans_causes_a_warning_for_both_cases(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=3, unlabelled=0, validation=0))
     cases[2] = replace(cases[2], label=cases[0].label)
     facts = facts_of(cases)
@@ -297,7 +297,7 @@ def test_label_of_two_scans_causes_a_warning(tmp_path: Path) -> None:
     ]
 
 
-def test_label_of_many_organs_in_place_of_a_scan_causes_a_warning(tmp_path: Path) -> None:
+def test_label_of_eight_values_listed_as_the_scan_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
     organs = np.arange(ellipsoid_scan()[0].size).reshape(ellipsoid_scan()[0].shape) % 8  # MM-WHS has 8 values
     write_nifti(cases[1].image, organs.astype(np.int16) * 100)
@@ -316,7 +316,7 @@ def test_label_that_covers_most_of_its_scan_causes_a_warning(tmp_path: Path) -> 
     assert facts[1].warnings == ()
 
 
-def test_label_that_is_an_uncorrected_result_causes_a_warning(tmp_path: Path) -> None:
+def test_label_that_is_a_result_of_dcamt_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
     label = cases[0].label
     assert label is not None

@@ -12,7 +12,7 @@ from dcamt.cases.found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, RESULT, Fo
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 
 
-def test_nnunet_data_set_is_recognised(tmp_path: Path) -> None:
+def test_nnunet_scans_are_paired_with_labelstr_and_imagests_is_unlabelled(tmp_path: Path) -> None:
     files = ("imagesTr/la_001_0000.nii.gz", "imagesTr/la_001_0001.nii.gz", "imagesTr/la_002_0000.nii.gz")
     labels = ("labelsTr/la_001.nii.gz", "labelsTr/la_009.nii.gz")
     found_cases = find_cases(make_files(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))
@@ -71,8 +71,12 @@ _BOTH = tuple(zip(_IMAGES, _LABELS, strict=True))
         [{"image": image, "label": label} for image, label in (*_BOTH, _BOTH[0])],
         2,
     ],
+    ids=(
+        *("cases by name", "arrays of image and label", "array of images, array of labels", "other keys"),
+        *("arrays of one file", "other endings", "case a listed twice", "number of cases"),
+    ),
 )
-def test_training_entry_of_dataset_json_may_have_different_forms(tmp_path: Path, training: object) -> None:
+def test_cases_a_and_b_are_found_in_each_form_of_the_training_list(tmp_path: Path, training: object) -> None:
     home = make_files(tmp_path, *_IMAGES, *_LABELS)
     described = {"labels": {"0": "background", "1": "LA"}, "training": training}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -81,14 +85,14 @@ def test_training_entry_of_dataset_json_may_have_different_forms(tmp_path: Path,
     assert not found.skipped
 
 
-def test_list_of_cases_may_name_all_channels_of_a_scan(tmp_path: Path) -> None:
+def test_listed_channels_a_0000_and_a_0001_are_one_case(tmp_path: Path) -> None:
     home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
     described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     assert scans_and_labels(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
 
 
-def test_only_the_first_listed_channel_is_used_if_file_names_have_no_channel_numbers(tmp_path: Path) -> None:
+def test_of_the_listed_channels_a_t1_and_a_t2_only_a_t1_is_used(tmp_path: Path) -> None:
     home = make_files(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
     described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -97,7 +101,7 @@ def test_only_the_first_listed_channel_is_used_if_file_names_have_no_channel_num
     assert [file.path.name for file in found.skipped] == ["a_T2.nii.gz"]
 
 
-def test_label_of_a_listed_case_does_not_replace_its_missing_scan(tmp_path: Path) -> None:
+def test_listed_case_without_its_scan_is_skipped_although_its_label_a_seg_nrrd_exists(tmp_path: Path) -> None:
     home = make_files(tmp_path, "cases/a.seg.nrrd", "cases/b.nii.gz")
     entries = [{"image": f"cases/{name}.nii.gz", "label": f"cases/{name}.seg.nrrd"} for name in "ab"]
     described = {"training": [entries[0], {"image": entries[1]["image"]}]}
@@ -107,7 +111,7 @@ def test_label_of_a_listed_case_does_not_replace_its_missing_scan(tmp_path: Path
     assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
 
 
-def test_folder_is_searched_only_once_for_files_with_another_ending(
+def test_folder_is_listed_once_for_files_with_another_ending_than_in_dataset_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = make_files(tmp_path, *(f"images/{number}.nii.gz" for number in range(9)))
@@ -119,7 +123,7 @@ def test_folder_is_searched_only_once_for_files_with_another_ending(
     assert listed.count(home / "images") == 1
 
 
-def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
+def test_nnunet_v1_entry_la_003_means_the_file_la_003_0000(tmp_path: Path) -> None:
     files = ("imagesTr/la_003_0000.nii.gz", "imagesTr/la_003_0001.nii.gz", "labelsTr/la_003.nii.gz")
     description = {
         "labels": {"0": "background", "1": "LA"},
@@ -139,7 +143,7 @@ def test_nnunet_v1_lists_images_without_channel_suffix(tmp_path: Path) -> None:
     assert found_cases.classes == ((1, "LA"),)
 
 
-def test_nnunet_v2_lists_several_files_per_case(tmp_path: Path) -> None:
+def test_nnunet_v2_case_of_two_images_has_the_first_as_its_scan(tmp_path: Path) -> None:
     make_files(tmp_path, "data/a.nii.gz", "data/b.nii.gz", "data/a_label.nii.gz", "elsewhere/c.nii.gz")
     listed = {
         "case1": {"images": ["a.nii.gz", "b.nii.gz"], "label": "a_label.nii.gz"},
@@ -168,7 +172,7 @@ def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path)
     )
 
 
-def test_numbered_files_are_cases_unless_a_label_shows_that_they_are_channels(tmp_path: Path) -> None:
+def test_files_p_0000_to_p_0002_are_cases_and_with_label_p_seg_channels_of_one_case(tmp_path: Path) -> None:
     names = [f"p_{number:04d}.nrrd" for number in range(3)]
     assert scans_and_labels(find_cases(make_files(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
     found_cases = find_cases(make_files(tmp_path, "p_seg.nrrd"))
@@ -177,7 +181,7 @@ def test_numbered_files_are_cases_unless_a_label_shows_that_they_are_channels(tm
 
 
 @pytest.mark.parametrize("name", ["imagesTr", "imagesTs"])
-def test_channel_files_of_a_scan_in_imagestr_or_imagests_are_one_case(tmp_path: Path, name: str) -> None:
+def test_channels_a_0000_and_a_0001_in_imagestr_are_one_case(tmp_path: Path, name: str) -> None:
     home = make_files(tmp_path, *(f"{name}/{scan}_{n:04}.nii.gz" for scan in ("a", "b") for n in range(2))) / name
     found_cases = find_cases(home)
     assert scans_and_labels(found_cases, home) == {"a": ("a_0000.nii.gz", None), "b": ("b_0000.nii.gz", None)}
@@ -191,8 +195,10 @@ def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
     assert find_cases(home).classes == ((1, "LA"),)
 
 
-@pytest.mark.parametrize("labels", [["background", "LA"], {"0": "background", "1": "LA", "\u00b2": "x"}])
-def test_classes_are_read_from_an_array_and_from_an_object_with_a_key_that_is_no_number(
+@pytest.mark.parametrize(
+    "labels", [["background", "LA"], {"0": "background", "1": "LA", "\u00b2": "x"}], ids=["array", "object"]
+)
+def test_class_la_is_read_from_an_array_and_from_an_object_that_also_has_the_key_superscript_two(
     tmp_path: Path, labels: object
 ) -> None:
     home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
@@ -257,7 +263,7 @@ def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
     assert skip_reasons(found_cases) == {"t.nii.gz": "a test case of the data set"}
 
 
-def test_all_files_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
+def test_both_channels_and_the_label_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
     listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", *test)
@@ -271,7 +277,7 @@ def test_cases_are_found_in_the_folders_if_dataset_json_lists_none(tmp_path: Pat
     assert scans_and_labels(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}
 
 
-def test_slashes_in_names_of_cases_are_replaced(tmp_path: Path) -> None:
+def test_slashes_in_the_case_name_are_replaced_by_underscores(tmp_path: Path) -> None:
     listed = {"../../a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     (tmp_path / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
@@ -299,7 +305,7 @@ def test_scan_in_several_lists_is_one_case(tmp_path: Path) -> None:
     assert [case.name for case in (*found.cases, *found.unused)] == ["a", "b"]
 
 
-def test_labels_of_nnunet_scans_may_lie_in_a_folder_of_another_name(tmp_path: Path) -> None:
+def test_nnunet_scan_in_imagestr_is_paired_with_its_label_in_a_folder_labels(tmp_path: Path) -> None:
     files = ("D/imagesTr/x_0000.nii.gz", "D/labels/x.nii.gz")
     assert [*scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path).values()] == [files]
 
@@ -334,8 +340,12 @@ def test_scans_in_subfolders_of_imagestr_are_found_without_labels(tmp_path: Path
     assert [*scans_and_labels(find_cases(home), home).values()] == [("imagesTr/p1/scan.nii.gz", None)]
 
 
-@pytest.mark.parametrize("further", [{}, {"training": [{"image": "imagesTr/la_001_0000.nii.gz"}]}])
-def test_lists_of_case_names_do_not_count_as_lists_of_files(tmp_path: Path, further: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "further",
+    [{}, {"training": [{"image": "imagesTr/la_001_0000.nii.gz"}]}],
+    ids=["only lists of names", "beside a list of files"],
+)
+def test_lists_of_case_names_such_as_la_001_are_ignored(tmp_path: Path, further: dict[str, object]) -> None:
     make_files(tmp_path, "imagesTr/la_001_0000.nii.gz", "labelsTr/la_001.nii.gz")
     described = {"train": ["la_001"], "val": ["la_002"], "testing": ["la_003"], **further}
     (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -344,7 +354,7 @@ def test_lists_of_case_names_do_not_count_as_lists_of_files(tmp_path: Path, furt
     assert {file.path.name for file in found.skipped} == ({"la_001.nii.gz"} if further else set())
 
 
-def test_list_entry_names_a_file_if_it_has_an_image_ending_or_the_file_exists(tmp_path: Path) -> None:
+def test_list_entries_gone_nii_gz_and_existing_file_b_are_files(tmp_path: Path) -> None:
     home = make_files(tmp_path, "x/a.nii.gz", "x/b", "x/c.nii.gz")
     described = {"train": ["x/a.nii.gz", "x/gone.nii.gz"], "val": ["x/b"]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -367,7 +377,7 @@ def test_list_entry_names_a_file_if_it_has_an_image_ending_or_the_file_exists(tm
         ),
     ],
 )
-def test_array_of_labels_names_classes_only_if_the_background_comes_first(
+def test_array_of_labels_names_classes_only_if_the_background_comes_first_and_no_files_are_listed(
     tmp_path: Path, labels: list[object], classes: tuple[tuple[int, str], ...]
 ) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")

@@ -46,7 +46,7 @@ def test_segmentation_beside_the_slices_is_their_label(tmp_path: Path, ending: s
     write_series(tmp_path / "p1", "1.2.3", ending)
     write_object(tmp_path / "p1" / "1-1.dcm", "1.2.3")
     write_series(tmp_path / "p2", "1.2.4", ending)
-    write_object(tmp_path / "p2" / "1-1.dcm")  # does not state its series
+    write_object(tmp_path / "p2" / "1-1.dcm")  # The segmentation refers to no series.
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
         "p1": ("p1", "p1/1-1.dcm"),
         "p2": ("p2", "p2/1-1.dcm"),
@@ -73,7 +73,7 @@ def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -
     assert skip_reasons(found) == {"S3": NO_SCAN}
 
 
-def test_segmentations_of_all_patients_may_lie_in_one_folder(tmp_path: Path) -> None:
+def test_segmentation_labels_p1_dcm_is_the_label_of_the_slices_in_images_p1(tmp_path: Path) -> None:
     for number, patient in enumerate(("p1", "p2"), start=1):
         write_series(tmp_path / "images" / patient, f"1.2.{number}")
         write_object(tmp_path / "labels" / f"{patient}.dcm")
@@ -84,16 +84,16 @@ def test_segmentations_of_all_patients_may_lie_in_one_folder(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("label", ["labels/p1.dcm", "labels/p1/1-1.dcm", "p1/SEG/1-1.dcm"])
-def test_single_segmentation_of_a_folder_is_paired_by_the_name_of_folder_or_file(tmp_path: Path, label: str) -> None:
+def test_segmentation_labels_p1_dcm_or_labels_p1_1_1_dcm_is_the_label_of_images_p1(tmp_path: Path, label: str) -> None:
     scan = "p1/scan.nii.gz" if label.startswith("p1") else "images/p1.nii.gz"
     make_files(tmp_path, scan)
-    write_object(tmp_path / label, "1.2.3")  # refers to the images from which the scan was converted
+    write_object(tmp_path / label, "1.2.3")  # The scan was converted from this series, which is missing.
     found, paths = find_cases(tmp_path), [label, str(Path(label).parent)]
     assert scans_and_labels(found, tmp_path)["p1"] in [(scan, path) for path in paths]
     assert not found.skipped
 
 
-def test_several_segmentations_and_automatic_results_are_skipped_with_the_reason(tmp_path: Path) -> None:
+def test_segmentations_a_and_b_of_scan_p1_and_result_pred_of_scan_p2_are_skipped(tmp_path: Path) -> None:
     write_series(tmp_path / "p1", "1.2.3")
     for reader in ("a", "b"):
         write_object(tmp_path / "p1" / f"{reader}.dcm", "1.2.3")
@@ -105,12 +105,12 @@ def test_several_segmentations_and_automatic_results_are_skipped_with_the_reason
     assert skip_reasons(found) == reasons
 
 
-def test_segmentations_of_other_structures_do_not_hide_the_label(tmp_path: Path) -> None:
+def test_segmentation_la_lge_is_the_label_and_ra_and_la_wall_beside_it_are_skipped(tmp_path: Path) -> None:
     for patient, series in (("p1", "1.2.3"), ("p2", "1.2.4")):
         write_series(tmp_path / patient, series)
     for name in ("LA_lge", "RA", "LA_wall"):
         write_object(tmp_path / "p1" / f"{name}.dcm", "1.2.3")
-    write_object(tmp_path / "p2" / "lge wall and cavity.dcm", "1.2.4")  # the only segmentation
+    write_object(tmp_path / "p2" / "lge wall and cavity.dcm", "1.2.4")  # the only segmentation of p2
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {
         "p1": ("p1", "p1/LA_lge.dcm"),
@@ -157,7 +157,7 @@ def test_multi_frame_images_of_different_studies_are_separate_scans(tmp_path: Pa
     assert scans_and_labels(find_cases(one_study), one_study) == {"one study": (".", None)}
 
 
-def test_predictions_may_be_segmentations_without_an_ending(tmp_path: Path) -> None:
+def test_labelmaps_by_case_finds_segmentations_named_p1_and_p2_seg_dcm(tmp_path: Path) -> None:
     files = [write_object(tmp_path / "labels" / name) for name in ("p1", "p2_seg.DCM")]
     write_slice(tmp_path / "labels" / "IM1", 1)
     assert labelmaps_by_case(tmp_path / "labels") == {"p1": files[0], "p2": files[1]}

@@ -1,4 +1,7 @@
-"""Find cases in a folder by file names, and masks also by their voxel values."""
+"""Find cases in a folder by file names, and masks also by their voxel values.
+
+The module `dcamt.cases.names` explains the terms, such as mask.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,13 @@ def write_image(path: Path, values: int) -> None:
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
 
 
-def test_mask_without_a_word_for_labels_in_its_name_is_recognised_by_its_values(tmp_path: Path) -> None:
+def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Path) -> None:
     for scan in ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"):
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
-    # `q` has as few values as a mask. Therefore `q_LA` does not become the label of `q`, and both files become cases.
-    for mask in ("q", "q_LA"):
-        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    for scan in ("q", "q_LA"):  # `q` has as few values as a mask, so `q_LA` is not its label.
+        write_image(tmp_path / f"{scan}.nii.gz", 2)
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {
         "p1": ("p1.nii.gz", "p1_LA.nii.gz"),
@@ -46,7 +48,7 @@ def test_mask_without_a_word_for_labels_in_its_name_is_recognised_by_its_values(
     }
 
 
-def test_mask_whose_name_extends_that_of_another_mask_is_no_scan(tmp_path: Path) -> None:
+def test_masks_p1_ra_and_p1_ra_final_beside_p1_are_skipped(tmp_path: Path) -> None:
     write_image(tmp_path / "p1.nii.gz", 200)
     for mask in ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
@@ -55,13 +57,13 @@ def test_mask_whose_name_extends_that_of_another_mask_is_no_scan(tmp_path: Path)
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
-def test_masks_in_a_folder_of_any_name_are_no_scans_if_every_mask_has_a_scan_of_the_same_name(tmp_path: Path) -> None:
+def test_masks_in_folder_reader1_are_skipped_if_all_have_scans_of_the_same_names(tmp_path: Path) -> None:
     for name in ("p1", "p2", "p3_0000"):
         write_image(tmp_path / "scans" / f"{name}.nii.gz", 200)
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    for name in ("p1", "p4"):  # no scan is named p4
+    for name in ("p1", "p4"):  # No scan is named p4, so both files are scans.
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)
     kept = [f"{name}.nii.gz" for name in ("p1", "p2", "p3_0000")]
@@ -78,20 +80,22 @@ def test_masks_in_a_folder_of_any_name_are_no_scans_if_every_mask_has_a_scan_of_
 @pytest.mark.parametrize(
     ("scans", "mask"),
     [
-        (["scans/p{}"], "reader1/p{}_AB"),
-        (["scans/p{}_lge"], "reader1/p{}"),
-        (["de/p{}_de"], "gd/p{}_gd"),
-        (["train/p{}_C0", "train/p{}_DE", "train/p{}_T2"], "train_gd/p{}_gd"),  # MyoPS 2020
-        (["scans/p{}/lge"], "reader1/p{}/lge"),
-        (["p{}/lge"], "p{}/reader1/lge"),
-        (["p{}/p{}"], "p{}/observerA"),
-        (["p{}/p{}"], "p{}/reader1/LA"),
-        (["p{}/dcm-LGE-1"], "p{}/mitralcutter"),
-        (["p{}/dcm-CMRA-1", "p{}/dcm-LGE-2"], "p{}/LA-cemrgnet"),
+        pytest.param(["scans/p{}"], "reader1/p{}_AB", id="added folder and word"),
+        pytest.param(["scans/p{}_lge"], "reader1/p{}", id="added folder, name without modality"),
+        pytest.param(["de/p{}_de"], "gd/p{}_gd", id="other word in folder and name"),
+        pytest.param(
+            ["train/p{}_C0", "train/p{}_DE", "train/p{}_T2"], "train_gd/p{}_gd", id="replaced folder (MyoPS 2020)"
+        ),
+        pytest.param(["scans/p{}/lge"], "reader1/p{}/lge", id="added outer folder"),
+        pytest.param(["p{}/lge"], "p{}/reader1/lge", id="added inner folder"),
+        pytest.param(["p{}/p{}"], "p{}/observerA", id="other name"),
+        pytest.param(["p{}/p{}"], "p{}/reader1/LA", id="added folder, other name"),
+        pytest.param(["p{}/dcm-LGE-1"], "p{}/mitralcutter", id="other name beside one scan"),
+        pytest.param(["p{}/dcm-CMRA-1", "p{}/dcm-LGE-2"], "p{}/LA-cemrgnet", id="other name beside two scans"),
     ],
 )
-@pytest.mark.parametrize("patients", [1, 8])
-def test_mask_is_no_scan_if_its_path_is_that_of_a_scan_with_an_added_or_replaced_part(
+@pytest.mark.parametrize("patients", [1, 8], ids="{} patients".format)
+def test_mask_is_skipped_if_its_path_adds_or_replaces_a_part_of_a_scans_path(
     tmp_path: Path, scans: list[str], mask: str, patients: int
 ) -> None:
     images = [f"{scan.replace('{}', str(n))}.nii.gz" for scan in scans for n in range(patients)]
@@ -117,7 +121,7 @@ def test_mask_is_no_scan_if_its_path_is_that_of_a_scan_with_an_added_or_replaced
         ("CT/p1_CT", "LA/p1_MR", False),
     ],
 )
-def test_mask_whose_path_names_another_structure_or_another_modality_is_no_label(
+def test_mask_la_p1_is_a_label_but_not_with_a_word_for_the_wall_or_another_modality(
     tmp_path: Path, scan: str, mask: str, is_label: bool
 ) -> None:
     write_image(tmp_path / f"{scan}.nii.gz", 200)
@@ -138,9 +142,7 @@ def test_mask_whose_path_names_another_structure_or_another_modality_is_no_label
         ("lge", "lge_LA", "lge_seg"),
     ],
 )
-def test_file_named_as_a_label_takes_precedence_over_a_mask_without_a_word_for_labels_in_its_path(
-    tmp_path: Path, scan: str, mask: str, label: str
-) -> None:
+def test_label_p1_label_takes_precedence_over_mask_p1_la(tmp_path: Path, scan: str, mask: str, label: str) -> None:
     write_image(tmp_path / f"{scan}.nii.gz", 200)
     for name in (mask, label):
         write_image(tmp_path / f"{name}.nii.gz", 2)
@@ -149,7 +151,7 @@ def test_file_named_as_a_label_takes_precedence_over_a_mask_without_a_word_for_l
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
 
 
-def test_label_of_another_modality_takes_no_precedence_over_a_mask(tmp_path: Path) -> None:
+def test_label_p1_cine_seg_takes_no_precedence_over_mask_p1_lge_la(tmp_path: Path) -> None:
     for name, values in (("lge", 200), ("lge_LA", 2), ("cine", 200), ("cine_seg", 2)):
         write_image(tmp_path / f"p1_{name}.nii.gz", values)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
@@ -158,13 +160,13 @@ def test_label_of_another_modality_takes_no_precedence_over_a_mask(tmp_path: Pat
     }
 
 
-def test_scan_with_few_values_beside_several_other_scans_in_the_top_folder_is_no_mask(tmp_path: Path) -> None:
+def test_phantom_with_two_values_beside_scans_a_and_b_is_a_scan(tmp_path: Path) -> None:
     for name, values in (("a", 200), ("b", 200), ("phantom", 2)):
         write_image(tmp_path / f"{name}.nii.gz", values)
     assert len(find_cases(tmp_path).cases) == 3
 
 
-def test_mask_of_a_patient_is_a_label_although_another_patient_has_a_file_named_as_a_label(tmp_path: Path) -> None:
+def test_mask_p1_la_is_a_label_although_patient_p3_has_the_label_postcontrast_seg(tmp_path: Path) -> None:
     for patient in ("p1", "p2", "p3"):
         write_image(tmp_path / patient / "postcontrast.nii.gz", 200)
     for label in ("p1/LA", "p2/LA", "p3/postcontrast_seg"):
@@ -174,26 +176,26 @@ def test_mask_of_a_patient_is_a_label_although_another_patient_has_a_file_named_
     assert labels == {"p1/LA.nii.gz", "p2/LA.nii.gz", "p3/postcontrast_seg.nii.gz"}
 
 
-def test_word_predict_marks_a_result_in_a_file_name_but_not_in_a_folder_name(tmp_path: Path) -> None:
+def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: Path) -> None:
     files = ("train/images/p1.nii.gz", "train/labels/p1.nii.gz", "predict/images/p9.nii.gz", "p1_predict.nii.gz")
     found = find_cases(make_files(tmp_path, *files))
     assert {case.image.relative_to(tmp_path).as_posix() for case in found.cases} == {files[0], files[2]}
     assert skip_reasons(found) == {"p1_predict.nii.gz": RESULT}
 
 
-def test_scans_of_many_patients_are_not_read_to_look_for_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "has_few_values", lambda path: pytest.fail(f"{path} was read"))
     files = [f"patient{number}/lge.nii.gz" for number in range(10)]
     assert len(find_cases(make_files(tmp_path, *files)).cases) == 10
 
 
 @pytest.mark.parametrize("labels", ["_labels", "label maps", "2_labels", "masks (final)", "lbls", "All segmentations"])
-def test_labels_are_paired_whatever_else_the_name_of_their_folder_says(tmp_path: Path, labels: str) -> None:
+def test_label_in_a_folder_such_as_label_maps_is_paired(tmp_path: Path, labels: str) -> None:
     found = find_cases(make_files(tmp_path, "1_images/p1.nii.gz", f"{labels}/p1.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"p1": ("1_images/p1.nii.gz", f"{labels}/p1.nii.gz")}
 
 
-def test_file_with_scan_and_label_is_not_the_mask_of_another_scan(tmp_path: Path) -> None:
+def test_h5_file_with_scan_and_label_beside_another_scan_is_a_case(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     write_image(tmp_path / "p1/lgemri.nii.gz", 200)
     with h5py.File(tmp_path / "p1/mri_norm2.h5", "w") as file:
@@ -205,7 +207,7 @@ def test_file_with_scan_and_label_is_not_the_mask_of_another_scan(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["scans", "imagesTr"])
-def test_mask_recognised_by_its_values_is_paired_with_a_scan_of_two_channels(tmp_path: Path, name: str) -> None:
+def test_mask_a_la_is_the_label_of_the_channels_a_0000_and_a_0001(tmp_path: Path, name: str) -> None:
     for scan in ("a_0000", "a_0001", "b_0000", "b_0001"):
         write_image(tmp_path / name / f"{scan}.nii.gz", 200)
     for mask in ("a_LA", "b_LA"):
@@ -216,9 +218,7 @@ def test_mask_recognised_by_its_values_is_paired_with_a_scan_of_two_channels(tmp
     assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
 
 
-def test_masks_beside_scans_named_by_modality_and_masks_in_folders_are_recognised_by_their_values(
-    tmp_path: Path,
-) -> None:
+def test_masks_p1_la_and_la_p4_are_the_labels_of_p1_lge_and_scans_p4(tmp_path: Path) -> None:
     for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"):
@@ -257,7 +257,9 @@ def test_masks_beside_scans_named_by_modality_and_masks_in_folders_are_recognise
         ("s1/ct", "s1/segmentations/heart_atrium_left"),
     ],
 )
-def test_label_is_paired_with_the_only_scan_of_a_similar_name(tmp_path: Path, image: str, label: str) -> None:
+def test_label_p1_seg_is_paired_with_the_only_scan_of_a_similar_name_such_as_p1_lge(
+    tmp_path: Path, image: str, label: str
+) -> None:
     home = make_files(tmp_path, f"{image}.nii.gz", f"{label}.nii.gz", "other/q.nii.gz", "other/q_seg.nii.gz")
     paired = scans_and_labels(find_cases(home), home)
     assert paired.pop("q") == ("other/q.nii.gz", "other/q_seg.nii.gz")
@@ -267,29 +269,33 @@ def test_label_is_paired_with_the_only_scan_of_a_similar_name(tmp_path: Path, im
 @pytest.mark.parametrize(
     ("images", "label"),
     [
+        # Several scans fit.
         (("p1_lge", "p1_cine"), "p1_seg"),
-        (("MRI/p1", "CT/p1"), "GT/p1"),
-        (("A/p1", "B/p2"), "B/p1_label"),
-        (("A/x/p1",), "B/y/p1_label"),
-        (("images/p1",), "wall/p1_mask"),
-        (("p1_lge",), "p1_RV_seg"),
         (("p1_left", "p1_right"), "p1_seg"),
         (("p1_lge", "p1_post"), "p1_seg"),
+        (("MRI/p1", "CT/p1"), "GT/p1"),
         (("p1/ct", "p1/pet"), "p1/seg"),
         (("s1/ct", "s1/pet"), "s1/segmentations/heart_atrium_left"),
+        (("a/p_0000", "a/p_0001"), "masks/p"),
+        # The label is of another structure.
+        (("images/p1",), "wall/p1_mask"),
+        (("p1_lge",), "p1_RV_seg"),
+        (("s1/ct",), "s1/segmentations/heart"),
+        # The label is of another modality.
         (("ct_1",), "mr_1_label"),
         (("CT/p1",), "MR_labels/p1"),
+        # The folders may be those of different patients, sites, sets or visits.
+        (("A/p1", "B/p2"), "B/p1_label"),
+        (("A/x/p1",), "B/y/p1_label"),
         (("p1/heart",), "p2/heart_label"),
         (("p1/pre/heart",), "p1/post/heart_label"),
         (("siteA/1",), "siteB_labels/1"),
         (("train/1",), "test_labels/1"),
         (("pre/p1",), "post/p1_label"),
         (("right/p1",), "left/p1_seg"),
-        (("s1/ct",), "s1/segmentations/heart"),
-        (("a/p_0000", "a/p_0001"), "masks/p"),
     ],
 )
-def test_label_that_may_belong_to_another_scan_or_structure_is_not_paired(
+def test_label_p1_seg_is_not_paired_if_it_may_belong_to_another_scan_or_structure(
     tmp_path: Path, images: tuple[str, ...], label: str
 ) -> None:
     home = make_files(tmp_path, *(f"{image}.nii.gz" for image in images), f"{label}.nii.gz")
@@ -325,7 +331,7 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
     assert scans_and_labels(found_cases, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
 
 
-def test_longer_word_that_contains_mask_or_seg_does_not_make_a_label(tmp_path: Path) -> None:
+def test_files_maskell_segal_2_and_imagery_are_scans(tmp_path: Path) -> None:
     found_cases = find_cases(make_files(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
     assert {name for name, (_, label) in scans_and_labels(found_cases, tmp_path).items() if label is None} == {
         "maskell",
@@ -334,7 +340,7 @@ def test_longer_word_that_contains_mask_or_seg_does_not_make_a_label(tmp_path: P
     }
 
 
-def test_ambiguous_files_and_a_label_without_a_scan_are_skipped(tmp_path: Path) -> None:
+def test_two_labels_of_a_two_scans_of_b_and_label_c_without_a_scan_are_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found_cases = find_cases(make_files(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert scans_and_labels(found_cases, tmp_path) == {"d": ("d.nii", None)}
@@ -342,7 +348,7 @@ def test_ambiguous_files_and_a_label_without_a_scan_are_skipped(tmp_path: Path) 
     assert {one.reason for one in found_cases.skipped if one.path.name == "c_label.nii"} == {"a label without a scan"}
 
 
-def test_case_names_are_unique(tmp_path: Path) -> None:
+def test_cases_x_in_the_folders_site1_and_site2_are_named_site1_x_and_site2_x(tmp_path: Path) -> None:
     files = ("site1/x_image.nii", "site1/x_label.nii", "site2/x_image.nii", "y.nii", "y.nrrd")
     found_cases = find_cases(make_files(tmp_path, *files))
     by_name = scans_and_labels(found_cases, tmp_path)
@@ -356,7 +362,7 @@ def test_folder_of_dicom_slices_is_one_scan(tmp_path: Path) -> None:
     assert scans_and_labels(found_cases, tmp_path) == {"slices": ("p1/slices", None), "p2": ("p2", "p2/label.nrrd")}
 
 
-def test_folder_without_scans_or_with_a_damaged_description_is_refused(tmp_path: Path) -> None:
+def test_folder_without_scans_or_with_a_damaged_dataset_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a folder"):
         find_cases(tmp_path / "none")
     with pytest.raises(
@@ -385,8 +391,8 @@ def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Pa
     files += ("p3/LGE.nrrd", "p3/LGE Segmentation_1.seg.nrrd")
     found_cases = find_cases(make_files(tmp_path, *files))
     assert set(scans_and_labels(found_cases, tmp_path).values()) == {files[:2], files[2:4], files[4:]}
-    unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd")  # the label may belong to either scan
-    # The names differ, so the label may belong to a scan that is missing.
+    unsure = ("q/a.nrrd", "q/b.nrrd", "q/Segmentation.seg.nrrd")  # The label may belong to either scan.
+    # The labels have other names than the scans, so they may belong to missing scans.
     unsure += ("r/a.nrrd", "r/other.seg.nrrd", "s/p1.nrrd", "s/p2_seg.nrrd", "t/p1.nrrd", "t/p12_seg.nrrd")
     found_cases = find_cases(make_files(tmp_path / "unsure", *unsure))
     assert all(case.label is None for case in found_cases.cases)
@@ -422,7 +428,7 @@ def test_bids_label_is_skipped_when_it_fits_several_scans(tmp_path: Path) -> Non
     assert skip_reasons(found_cases) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
 
 
-def test_bids_label_belongs_to_the_scan_without_further_entities(tmp_path: Path) -> None:
+def test_bids_label_sub_01_mask_belongs_to_sub_01_t1w_and_not_to_sub_01_run_2_t1w(tmp_path: Path) -> None:
     scan, other = (f"sub-01/anat/sub-01{run}_T1w.nii.gz" for run in ("", "_run-2"))
     label = "derivatives/sub-01/sub-01_mask.nii.gz"
     found = find_cases(make_files(tmp_path, scan, other, label))
@@ -445,7 +451,7 @@ def test_bids_label_with_the_suffixes_t1w_dseg_belongs_to_the_t1w_scan(tmp_path:
         ("label-LA_desc-nnUNet", RESULT),
     ],
 )
-def test_bids_label_of_the_atrium_is_paired_and_a_label_of_another_structure_or_a_result_is_skipped(
+def test_bids_label_la_is_paired_and_label_ra_or_desc_pred_beside_it_is_skipped(
     tmp_path: Path, entities: str, reason: str
 ) -> None:
     scan, other = "sub-01/anat/sub-01_LGE.nii.gz", f"derivatives/sub-01/sub-01_{entities}_mask.nii.gz"
@@ -455,7 +461,7 @@ def test_bids_label_of_the_atrium_is_paired_and_a_label_of_another_structure_or_
     assert skip_reasons(found) == {Path(other).name: reason}
 
 
-def test_bids_label_of_another_structure_is_used_if_it_is_the_only_one(tmp_path: Path) -> None:
+def test_bids_label_ra_is_paired_if_the_scan_has_no_other_label(tmp_path: Path) -> None:
     scan, label = "sub-01/anat/sub-01_LGE.nii.gz", "derivatives/sub-01/sub-01_label-RA_mask.nii.gz"
     found = find_cases(make_files(tmp_path, scan, label))
     assert scans_and_labels(found, tmp_path) == {"sub-01_LGE": (scan, label)}
@@ -479,13 +485,13 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     "word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto", "prob", "softmax", "uncertainty"]
 )
 @pytest.mark.parametrize("label", ["a_label.nii", None])
-def test_automatic_results_are_neither_scans_nor_labels(tmp_path: Path, word: str, label: str | None) -> None:
+def test_file_a_pred_beside_scan_a_is_a_result(tmp_path: Path, word: str, label: str | None) -> None:
     found_cases = find_cases(make_files(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
     assert scans_and_labels(found_cases, tmp_path) == {"a": ("a.nii", label)}
     assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
 
 
-def test_corrected_labels_of_monai_label_are_used_and_the_original_ones_are_results(tmp_path: Path) -> None:
+def test_monai_labels_in_folder_final_are_used_and_those_in_folder_original_are_results(tmp_path: Path) -> None:
     files = (
         "p1.nii.gz",
         "p2.nii.gz",
@@ -503,25 +509,29 @@ def test_corrected_labels_of_monai_label_are_used_and_the_original_ones_are_resu
 @pytest.mark.parametrize(
     "files",
     [
-        ("p1.nii.gz", "labels/original/p1.nii.gz", "labels/final/report_pred.nii.gz"),
-        ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2.nii.gz"),
-        ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"),
+        pytest.param(
+            ("p1.nii.gz", "labels/original/p1.nii.gz", "labels/final/report_pred.nii.gz"), id="only a result in final"
+        ),
+        pytest.param(("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2.nii.gz"), id="only a scan in final"),
+        pytest.param(
+            ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"), id="scan in original"
+        ),
     ],
 )
-def test_labels_in_folder_original_are_used_if_it_also_holds_a_scan_or_folder_final_holds_no_label(
+def test_label_in_folder_original_is_used_if_it_holds_a_scan_or_folder_final_holds_no_label(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     found = find_cases(make_files(tmp_path, *files))
     assert files[:2] in scans_and_labels(found, tmp_path).values()
 
 
-def test_lascarqs_submission_beside_its_scans_is_an_automatic_result(tmp_path: Path) -> None:
+def test_lascarqs_file_la_predict_1_beside_enhanced_1_is_a_result(tmp_path: Path) -> None:
     found = find_cases(make_files(tmp_path, "enhanced_1.nii.gz", "LA_predict_1.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"1": ("enhanced_1.nii.gz", None)}
     assert skip_reasons(found) == {"LA_predict_1.nii.gz": RESULT}
 
 
-def test_word_for_results_marks_a_result_only_if_a_scan_or_label_has_the_name_without_the_word(tmp_path: Path) -> None:
+def test_file_a_output_beside_label_a_is_a_result_and_lone_file_b_output_is_a_scan(tmp_path: Path) -> None:
     found = find_cases(
         make_files(tmp_path, "a_label.nii", "a_output.nii", "b_output.nii", "output/c.nii", "c_label.nii")
     )
@@ -529,7 +539,7 @@ def test_word_for_results_marks_a_result_only_if_a_scan_or_label_has_the_name_wi
     assert skip_reasons(found)["a_output.nii"] == RESULT
 
 
-def test_files_in_a_folder_of_results_are_neither_scans_nor_labels(tmp_path: Path) -> None:
+def test_files_in_the_folders_predictions_and_results_are_results(tmp_path: Path) -> None:
     found_cases = find_cases(
         make_files(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd")
     )
@@ -538,7 +548,7 @@ def test_files_in_a_folder_of_results_are_neither_scans_nor_labels(tmp_path: Pat
 
 
 @pytest.mark.parametrize("files", [("output/x.nii", "output/x_seg.nii"), ("out/images/x.nii", "out/labels/x.nii")])
-def test_scans_and_labels_in_a_folder_named_like_results_are_paired(tmp_path: Path, files: tuple[str, str]) -> None:
+def test_scan_and_label_in_a_folder_output_are_paired(tmp_path: Path, files: tuple[str, str]) -> None:
     assert scans_and_labels(find_cases(make_files(tmp_path, *files)), tmp_path) == {"x": files}
 
 
@@ -554,12 +564,12 @@ def test_scans_and_labels_in_a_folder_named_like_results_are_paired(tmp_path: Pa
         ("p1/LGE 3D.nrrd", "p1/LA.seg.nrrd"),
     ],
 )
-def test_label_whose_name_contains_a_structure_or_a_qualifier_is_paired(tmp_path: Path, image: str, label: str) -> None:
+def test_labels_p1_la_gt_and_p1_seg_final_are_paired_with_p1(tmp_path: Path, image: str, label: str) -> None:
     found_cases = find_cases(make_files(tmp_path, image, label))
     assert [*scans_and_labels(found_cases, tmp_path).values()] == [(image, label)]
 
 
-def test_labels_of_other_structures_and_of_other_scans_are_skipped(tmp_path: Path) -> None:
+def test_labels_p1_ra_gt_p2_scar_seg_and_p3_post_seg_are_skipped(tmp_path: Path) -> None:
     files = ("p1.nii", "p1_LA_gt.nii", "p1_RA_gt.nii", "p2.nii", "p2_scar_seg.nii", "p3.nii", "p3_post_seg.nii")
     found_cases = find_cases(make_files(tmp_path, *files))
     assert scans_and_labels(found_cases, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
@@ -570,7 +580,7 @@ def test_labels_of_other_structures_and_of_other_scans_are_skipped(tmp_path: Pat
     }
 
 
-def test_number_directly_after_a_word_is_the_name_of_the_case(tmp_path: Path) -> None:
+def test_img0001_and_label0001_are_the_case_0001(tmp_path: Path) -> None:
     assert scans_and_labels(find_cases(make_files(tmp_path, "img0001.nii", "label0001.nii")), tmp_path) == {
         "0001": ("img0001.nii", "label0001.nii")
     }

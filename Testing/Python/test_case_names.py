@@ -1,4 +1,7 @@
-"""File names determine the case's name, the channel, and which files are scans and which are labels."""
+"""File names determine the case's name, the channel, and which files are scans and which are labels.
+
+The module `dcamt.cases.names` explains the terms, such as key.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ from dcamt.io.channels import channel_of
         ("result.nrrd", "result"),
     ],
 )
-def test_case_name_omits_ending_channel_and_label_suffix(file: str, name: str) -> None:
+def test_case_name_of_la_001_0000_is_la_001_and_of_p01_gt_is_p01(file: str, name: str) -> None:
     assert case_name(file) == name
     assert case_name(f"folder/{file}") == name
 
@@ -47,13 +50,13 @@ def test_case_name_omits_ending_channel_and_label_suffix(file: str, name: str) -
         ("scan1.nii.gz", "mask1.nii.gz"),
     ],
 )
-def test_label_in_an_unusual_spelling_is_recognised_only_beside_a_scan(scan: str, label: str) -> None:
+def test_label_p1mask_or_segmentation_label_1_is_recognised_only_beside_a_scan(scan: str, label: str) -> None:
     folder = Path("patients")
     assert labels_beside_scans([folder / scan, folder / label], folder) == [folder / label]
     assert labels_beside_scans([folder / label], folder) == []
 
 
-def test_channel_number_is_read_from_the_suffix() -> None:
+def test_channel_of_a_0001_is_1_and_a_2019_has_no_channel() -> None:
     assert [channel_of(f"a_{n}.nii.gz") for n in ("0000", "0001", "2019", "x")] == [0, 1, None, None]
 
 
@@ -71,7 +74,7 @@ def test_files_of_public_data_sets_are_classified(tmp_path: Path) -> None:
     assert kind_and_key("x.seg.nrrd") == (FileKind.LABEL, ("x",))
 
 
-def test_label_is_recognised_only_beside_its_scan() -> None:
+def test_label_p01_seg_is_recognised_beside_p01_and_q_seg_without_q_is_not() -> None:
     folder = Path("patients")
     names = ["p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nii.gz", "p03_0000.nii", "p03_gt.nii", "q_seg.nii"]
     recognised = labels_beside_scans([folder / name for name in names], folder)
@@ -81,35 +84,35 @@ def test_label_is_recognised_only_beside_its_scan() -> None:
 @pytest.mark.parametrize(
     "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
 )
-def test_result_or_label_beside_its_scan_is_recognised_by_a_word_in_its_name(word: str) -> None:
+def test_label_p1_la_gt_and_result_p1_pred_are_recognised_beside_p1(word: str) -> None:
     folder = Path("patients")
     files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
     assert labels_beside_scans(files, folder) == files[1:]
 
 
-def test_label_of_a_scan_whose_name_has_a_modality_is_recognised() -> None:
+def test_label_p1_seg_is_recognised_beside_p1_lge() -> None:
     files = [Path(f"patients/{name}.nii.gz") for name in ("p1_lge", "p1_seg", "p2_mri", "p2_gt", "q_seg")]
     assert labels_beside_scans(files, Path("patients")) == [files[1], files[3]]
 
 
-def test_label_that_fits_scans_of_two_modalities_is_not_paired() -> None:
+def test_label_p1_seg_is_not_paired_with_cases_p1_lge_and_p1_t2() -> None:
     labels = {"p1_seg": Path("p1_seg")}
     assert pair_with_labels(["p1_lge", "p1_t2"], labels) == labels
 
 
-def test_label_of_another_modality_is_not_paired() -> None:
+def test_label_p1_mr_is_not_paired_with_case_p1_ct() -> None:
     labels = {"p1_mr": Path("p1_mr")}
     assert pair_with_labels(["p1_CT"], labels) == labels
 
 
-def test_label_is_paired_with_the_case_that_has_its_full_or_shortened_name() -> None:
+def test_label_p1_la_is_paired_with_case_p1_if_no_other_label_fits() -> None:
     labels = {name: Path(name) for name in ("p1_LA", "p2", "p2_LA", "p3_LA", "LA_p3", "p4_post_LA")}
     paired = pair_with_labels(["p1", "p2", "p3", "p4"], labels)
     assert paired["p1"] == Path("p1_LA")
     assert paired["p2"] == Path("p2")
-    assert "p3" not in paired, "two labels fit"
-    assert "p4" not in paired, "p4_post is another scan"
-    assert sorted(map(str, paired.values())) == sorted(labels), "no label is lost"
+    assert "p3" not in paired, "p3_LA and LA_p3 both fit p3"
+    assert "p4" not in paired, "p4_post_LA is a label of another scan, p4_post"
+    assert sorted(map(str, paired.values())) == sorted(labels), "labels without a case are returned, too"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_label_is_paired_with_the_case_that_has_its_full_or_shortened_name() -> 
         *(("p1", "out_p1"), ("P1", "p1"), ("P1_LGE", "p1_label"), ("mri_1", "mask_1")),
     ],
 )
-def test_words_for_the_kind_of_file_do_not_prevent_pairing(case: str, label: str) -> None:
+def test_case_seg_p1_and_label_gt_p1_are_paired(case: str, label: str) -> None:
     assert pair_with_labels([case], {label: Path(label)}) == {case: Path(label)}
 
 
@@ -135,27 +138,27 @@ def test_words_for_the_kind_of_file_do_not_prevent_pairing(case: str, label: str
         ("seg_p1", "p1_scarmask"),
     ],
 )
-def test_label_of_another_structure_is_not_paired(case: str, label: str) -> None:
+def test_label_p1_lawall_is_not_paired_with_case_p1(case: str, label: str) -> None:
     assert pair_with_labels([case], {label: Path(label)}) == {label: Path(label)}
 
 
-def test_label_belongs_to_the_case_with_the_longest_matching_name() -> None:
+def test_label_p1_la_final_is_paired_with_case_p1_la_and_not_with_p1() -> None:
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a")})
-    assert paired == {"p1_LA": Path("a")}, "p1 has no label"
+    assert paired == {"p1_LA": Path("a")}
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a"), "p1_final": Path("b")})
     assert paired == {"p1_LA": Path("a"), "p1": Path("b")}
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA": Path("a"), "p1_LA_final": Path("b")})
-    assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
+    assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}
 
 
-def test_capitals_of_a_label_name_are_ignored_unless_two_case_names_differ_only_in_capitals() -> None:
+def test_capitals_of_label_p1_la_matter_only_if_two_cases_differ_in_capitals() -> None:
     labels = {"P1_LA": Path("P1_LA")}
     assert pair_with_labels(["p1"], labels) == {"p1": Path("P1_LA")}
     assert pair_with_labels(["p1", "P1"], labels) == {"P1": Path("P1_LA")}
     assert pair_with_labels(["pa1", "PA1"], {"Pa1_LA": Path("x")}) == {"Pa1_LA": Path("x")}
 
 
-def test_short_name_keeps_at_least_one_word() -> None:
+def test_short_name_of_la_final_is_la() -> None:
     assert short_names("LA_final") == ["LA"]
     assert short_names("LA_manual_2") == ["manual_2", "2"]
 

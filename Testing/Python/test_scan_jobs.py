@@ -51,7 +51,7 @@ def write_dcamt_result(path: Path) -> None:
     write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID, None), path, SEGMENTS)
 
 
-def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
+def test_label_p01_seg_beside_scan_p01_is_skipped_and_lone_seg_is_a_scan(tmp_path: Path) -> None:
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
     create_empty_files(
         tmp_path,
@@ -68,7 +68,7 @@ def test_labels_beside_their_scans_are_not_segmented(tmp_path: Path) -> None:
     assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
 
 
-def test_mask_beside_a_scan_is_skipped_whatever_words_its_name_has(tmp_path: Path) -> None:
+def test_masks_p1_la_and_p1_roi_beside_scan_p1_are_skipped(tmp_path: Path) -> None:
     values = np.arange(GRID.shape[0] * GRID.shape[1] * GRID.shape[2]).reshape(GRID.shape)
     for name, voxels in (("p1", values), ("p1_T1", values), ("p1_LA", values % 2), ("p1_roi", values % 9)):
         write_volume(Volume(voxels[np.newaxis].astype(np.int16), GRID), tmp_path / f"{name}.nii.gz")
@@ -76,7 +76,7 @@ def test_mask_beside_a_scan_is_skipped_whatever_words_its_name_has(tmp_path: Pat
     assert {path.name for path in find_scans(tmp_path).skipped_files} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
 
 
-def test_mask_named_like_a_label_is_skipped_if_the_folder_contains_a_scan(tmp_path: Path) -> None:
+def test_label_p9_seg_without_scan_p9_is_skipped_if_the_folder_holds_another_scan(tmp_path: Path) -> None:
     values = np.arange(GRID.shape[0] * GRID.shape[1] * GRID.shape[2]).reshape(GRID.shape)
     files = {
         "p1": values,
@@ -90,7 +90,7 @@ def test_mask_named_like_a_label_is_skipped_if_the_folder_contains_a_scan(tmp_pa
     assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p2_seg.nii.gz"]
     for name in ("p1", "p2_seg"):
         (tmp_path / f"{name}.nii.gz").unlink()
-    assert len(find_scans(tmp_path).scans) == 3, "in a folder without scans, masks are not skipped"
+    assert len(find_scans(tmp_path).scans) == 3, "without a scan in the folder, files of few values are scans"
 
 
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
@@ -138,14 +138,14 @@ def test_subfolders_of_dicom_slices_may_be_named_like_subjects_of_bids(tmp_path:
         assert find_scans(tmp_path).scans == [tmp_path / "sub-1", tmp_path / "sub-2"]
 
 
-def test_masks_in_subfolders_are_no_scans(tmp_path: Path) -> None:
+def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
     write_dcamt_result(tmp_path / "p1" / "laendo.nrrd")
     with pytest.raises(InputError, match=r"contains no usable scan \(p1/laendo\.nrrd: a label without a scan\)"):
         find_scans(tmp_path)
 
 
-def test_scans_with_several_labels_and_scans_in_images_ts_are_segmented(tmp_path: Path) -> None:
-    """A repeated command finds the earlier results in the folder, as further labels."""
+def test_scan_p1_with_two_labels_and_test_scans_in_imagests_are_segmented(tmp_path: Path) -> None:
+    """The second label `segmentations/p1` may be the result of an earlier command."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / "clinic" / patient / "laendo.nrrd")
@@ -172,7 +172,7 @@ def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
     assert find_scans(data).scans == [data / patient / "lgemri.nrrd" for patient in ("p0", "p1", "p2")]
 
 
-def test_folders_that_are_linked_to_each_other_are_searched_once(tmp_path: Path) -> None:
+def test_folders_p0_and_p1_with_links_to_each_other_are_searched_once(tmp_path: Path) -> None:
     """Without a limit, the number of paths doubles with each link that is followed."""
     scan = create_empty_files(tmp_path / "p1", "lge.nrrd") / "lge.nrrd"
     earlier = create_empty_files(tmp_path / "p0", "lge.nrrd")
@@ -196,8 +196,8 @@ def test_scan_in_both_of_two_given_folders_is_refused(tmp_path: Path) -> None:
         plan_jobs([tmp_path, tmp_path / "p2"], tmp_path / "out")
 
 
-def test_masks_beside_patient_folders_hide_no_scans(tmp_path: Path) -> None:
-    """The results of an earlier command may lie there."""
+def test_results_p1_and_p2_beside_the_patient_folders_do_not_hide_the_scans(tmp_path: Path) -> None:
+    """The results of an earlier command may lie beside the patient folders."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / f"{patient}.nii.gz")
@@ -205,7 +205,7 @@ def test_masks_beside_patient_folders_hide_no_scans(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("results", ["nii", "nifti", "out", "x"])
-def test_results_below_the_patient_folders_are_no_scans(tmp_path: Path, results: str) -> None:
+def test_results_in_a_folder_beside_the_patient_folders_are_no_scans(tmp_path: Path, results: str) -> None:
     for patient in ("p1", "p2"):
         write_noise(tmp_path / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / patient / "laendo.nrrd")
@@ -228,7 +228,7 @@ def test_folder_of_results_beside_folders_of_dicom_slices_is_no_scan(tmp_path: P
     assert tmp_path / "p1" in find_scans(tmp_path, results=[tmp_path / "p1"]).scans
 
 
-def test_channel_files_in_patient_folders_are_one_scan(tmp_path: Path) -> None:
+def test_files_p1_0000_and_p1_0001_are_one_scan_for_a_model_of_two_channels(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         for channel in range(2):
             write_noise(tmp_path / patient / f"{patient}_000{channel}.nii.gz")
@@ -237,7 +237,7 @@ def test_channel_files_in_patient_folders_are_one_scan(tmp_path: Path) -> None:
     assert len(find_scans(tmp_path).scans) == 4
 
 
-def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:
+def test_files_a_0000_and_a_0001_are_one_scan_in_a_folder_imagests(tmp_path: Path) -> None:
     names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
     create_empty_files(tmp_path / "imagesTs", *names)
     create_empty_files(tmp_path / "patients", *names)
@@ -248,7 +248,7 @@ def test_channel_files_of_nnunet_are_one_scan(tmp_path: Path) -> None:
     assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
 
 
-def test_labels_of_a_folder_are_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_five_scans_is_searched_for_labels_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     create_empty_files(tmp_path, *(f"{number}.nrrd" for number in range(5)))
     searched = []
 
@@ -377,7 +377,7 @@ def test_existing_table_is_refused_without_overwrite_or_skip_existing(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["x.seg.nrrd", "x.nrrd", "x.nii.gz", "x.nii"])
-def test_own_result_is_recognised_until_another_program_saves_it(tmp_path: Path, name: str) -> None:
+def test_dcamt_result_is_recognised_until_another_program_saves_it(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     write_dcamt_result(path)
     assert is_dcamt_result(path)
@@ -388,6 +388,6 @@ def test_own_result_is_recognised_until_another_program_saves_it(tmp_path: Path,
     assert not is_dcamt_result(tmp_path / "gone.nrrd")
 
 
-def test_agreement_map_is_recognised_as_own_result(tmp_path: Path) -> None:
+def test_agreement_map_is_recognised_as_a_dcamt_result(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((1, *GRID.shape), np.float32), GRID), tmp_path / "map.nii.gz")
     assert is_dcamt_result(tmp_path / "map.nii.gz")

@@ -5,8 +5,8 @@ of a second scan may do the same (`p1_T1`, `visit2/p1`), but a scan has many dif
 
 The module `names` explains the terms. One term is added here:
 
-- Plain key: the loose key without `_0000`, in which equal neighbouring parts occur once. `P1/p1_lge_0000` has the plain
-  key `("p1",)`.
+- Plain key: the loose key without `_0000`, in which equal neighbouring parts occur once. `P1/p1_lge_0000` has the
+  plain key `("p1",)`.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
     # A label by name takes precedence over a mask in two cases (the mask's key is now that of its scan):
     # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
-    # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1` beside
-    #   `cohort/p1`.
+    # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1`
+    #   beside `cohort/p1`.
     # The label `p1_cine_seg` beside `p1_cine` has a scan's key. So it takes no precedence over the mask `p1_lge_LA`
     # beside `p1_lge`, although the loose keys are equal.
     labelled = {without_first_channel(file.key) for file in named if file.kind is FileKind.LABEL}
