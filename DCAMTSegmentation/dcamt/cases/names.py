@@ -6,8 +6,8 @@ Terms of the package `cases` (the examples leave out the endings of files):
 - Word: a piece of a part between `_`, `-`, `.` or blanks. `p1Mask` has the words `p1` and `mask`; `img0001` has the
   words `img` and `0001`.
 - Kind: scan, label, label of another structure, or automatic result (`FileKind`).
-- Key: the parts of a file's path without words for the kind, such as `images` or `seg`. Files with equal keys belong
-  to one case: `images/p1` and `labels/p1_seg` have the key `("p1",)`.
+- Key: the parts of a file's path without words for the kind, such as `images` or `seg`; empty parts are left out.
+  Files with equal keys belong to one case: `images/p1` and `labels/p1_seg` have the key `("p1",)`.
 - Loose key: the key in lower case, without words for the modality or the file format. `MRI/P1_lge` has the loose key
   `("p1",)`.
 - Mask: a file that is named like a scan but has few different values, such as `p1_LA` beside `p1` (see `masks`).
@@ -322,9 +322,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - `LA/p1` adds `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
     If several scans fit a file, scans with more words come first: for `p1_T1_LA`, first `p1_T1`, then `p1`. Scans that
-    fit without a folder's name come last.
+    fit if a folder's name is left out come last.
 
-    Then each file is compared with the loose keys of the scans: `p1_LA` adds `la` to `p1_lge`. In this comparison:
+    For each file, a comparison with the loose keys of the scans follows: `p1_LA` adds `la` to `p1_lge`. Here:
     - The yielded scan has its loose key as key.
     - Words for the modality are further words: `p1_T2_LA` adds `t2` and `la` to `p1_lge`.
     - If all further words are in `MODALITY_WORDS`, nothing is yielded: `p1_T2` beside `p1_lge` is another scan.
