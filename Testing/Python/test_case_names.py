@@ -148,7 +148,7 @@ def test_label_p1_la_final_is_paired_with_case_p1_la_and_not_with_p1() -> None:
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a"), "p1_final": Path("b")})
     assert paired == {"p1_LA": Path("a"), "p1": Path("b")}
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA": Path("a"), "p1_LA_final": Path("b")})
-    assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}
+    assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
 def test_capitals_of_label_p1_la_matter_only_if_two_cases_differ_in_capitals() -> None:

@@ -44,7 +44,7 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     - a label of another structure (`label-RA`), if its scan has a label of the atrium;
     - all labels of a scan that still has several. The scan is skipped, too.
 
-    DICOM images in folders `sub-...` are skipped, and are `FoundCases.unused`; other DICOM images are ignored.
+    DICOM images in folders `sub-...` are skipped, and are `FoundCases.unused`. All other DICOM files are left out.
 
     Args:
         ignored: folders that are not searched.

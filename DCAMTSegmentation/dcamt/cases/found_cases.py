@@ -38,8 +38,8 @@ class FoundCases:
         layout: the convention that the folder follows, such as "BIDS", or the conventions of the data sets in its
             subfolders: "nnU-Net and BIDS".
         cases: the cases; `find_cases` makes their names distinct.
-        unused: cases that are not for training, such as test cases; their scans are among `skipped`. Only test cases
-            may have a label.
+        unused: cases that are not for training, such as test cases; their scans are among `skipped`. Of these cases,
+            only test cases may have a label.
         classes: label values above 0 and their names, if the data set lists them.
     """
 
