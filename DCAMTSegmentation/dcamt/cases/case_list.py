@@ -243,8 +243,8 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
     The delimiter is the character in Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in
     the line of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines
-    are ignored. Capitals and outer blanks in column names do not matter. Before the column names, lines that begin
-    with `#` are ignored, except a line such as `# labels: 420=left atrium`, which states a label mapping.
+    are ignored. Capitals and outer blanks in column names do not matter. Lines before the column names that begin
+    with `#` are ignored. But the line `# labels: 420=left atrium` states a label mapping.
 
     Args:
         labels: as for `read_cases`.

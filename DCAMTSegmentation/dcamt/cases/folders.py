@@ -1,9 +1,12 @@
 """Find cases in a folder: pair its scans with their labels, by the data set's own list or by file names.
 
-Layouts: nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon, BIDS with derivatives, and
-folders in which words in the paths (`names`) distinguish scans from labels (Left Atrial Segmentation Challenge,
-LAScarQS, EMIDEC, `x_image`/`x_label`, `images/x`/`labels/x`, one scan beside Slicer's `Segmentation.seg.nrrd`, DICOM
-folders).
+The known data sets are nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon and BIDS with
+derivatives. In any other folder, words in the paths distinguish scans from labels (`names`). Such folders are:
+
+- the Left Atrial Segmentation Challenge, LAScarQS and EMIDEC;
+- `x_image` and `x_label`, or `images/x` and `labels/x`;
+- a scan beside Slicer's `Segmentation.seg.nrrd`;
+- folders of DICOM files.
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Return the cases of the data set in a folder, else of the data sets below it, else those paired by file names."""
+    """Return the cases of the data set in a folder, else of the data sets below it, else those found by file names."""
     reader = _data_set_reader(folder, ignored)
     if reader is not None:
         return reader(folder)
@@ -237,8 +240,11 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give a scan with the channel files `x_0000`, `x_0001`, ... the key of `x`; skip all its files but the first.
 
-    The files are channels of one scan if `has_channel_files` is true, or if there is a label `x`, but no scan `x` and
-    no label `x_0000`. Otherwise they stay separate scans, since the numbers may count patients.
+    The files are channels of one scan in two cases:
+    - `has_channel_files` is true.
+    - There is a label `x`, but no scan `x` and no label `x_0000`.
+
+    Otherwise the files stay separate scans, since the numbers may count patients.
     """
     further = {
         other

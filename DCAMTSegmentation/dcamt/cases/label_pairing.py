@@ -37,9 +37,9 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
     cases.
 
     Args:
-        skip_images: leave out each scan that has a label, a mask of the atrium (`masks`) or an automatic result in the
-            folder, and each automatic result whose case has a label. Of `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is
-            returned.
+        skip_images: leave out scans and results. A scan is left out if the folder holds its label, its mask of the
+            atrium (`masks`) or its automatic result. An automatic result is left out if its case has a label. Of `p1`,
+            `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
 
     Raises:
@@ -133,8 +133,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the label of the same name;
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
-    - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the label
-      has several such cases, it fits only the one with the longest name: `p1_LA` rather than `p1`.
+    - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
+      several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
@@ -168,8 +168,8 @@ def _paired_by_simplified_names(
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
     A label and a case are paired if `simplified` returns the same name for both and for no other label or case. An
-    empty name pairs nothing. The case must have all the label's words for the modality: `p1_mr` is no label of the case
-    `p1_ct`.
+    empty name pairs nothing. The case must have all the label's words for the modality: `p1_mr` is no label of the
+    case `p1_ct`.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)

@@ -65,7 +65,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # A label by name takes precedence over a mask in two cases (the mask's key is now that of its scan):
+    # The masks now have the keys or loose keys of their scans. A label by name takes precedence in two cases:
     # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
     # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1`
     #   beside `cohort/p1`.

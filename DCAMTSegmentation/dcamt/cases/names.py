@@ -356,8 +356,8 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     A label or result belongs to a scan in these cases; capitals do not matter:
     - The loose keys are equal: `p1_seg` and `p1_lge`.
     - The key is the scan's key with words added at the end: `p1_reader2_seg` and `p1`.
-    - The name has only words for labels and numbers, and the scan lies in the same folder: 3D Slicer's
-      `Segmentation-label_1` and a scan of any name.
+    - The name has only words for labels and numbers, and the scan lies in the same folder: Slicer saves
+      `Segmentation-label_1` beside a scan of any name.
 
     A file that is named like a label but has no scan may be a scan itself: `heart_seg` without `heart`.
     """

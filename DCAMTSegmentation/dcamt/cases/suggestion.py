@@ -1,7 +1,10 @@
 """Suggest a complete recipe for a case list: spacing, intensities, classes, network, patch and batch.
 
-The rules follow nnU-Net (Isensee et al., Nature Methods 2021): median spacing; a patch of the median scan's size,
-shortened until it fits into memory; and downsampling of an axis only while its spacing is below twice the finest one.
+The rules follow nnU-Net (Isensee et al., Nature Methods 2021):
+
+- The spacing is the median of the scans' spacings.
+- The patch has the median scan's size and is shortened until it fits into memory.
+- An axis is downsampled only while its spacing is below twice the finest one.
 """
 
 from __future__ import annotations
