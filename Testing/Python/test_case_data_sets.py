@@ -172,7 +172,7 @@ def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path)
     )
 
 
-def test_files_p_0000_to_p_0002_are_cases_and_with_label_p_seg_channels_of_one_case(tmp_path: Path) -> None:
+def test_files_p_0000_to_p_0002_are_three_cases_but_one_case_beside_label_p_seg(tmp_path: Path) -> None:
     names = [f"p_{number:04d}.nrrd" for number in range(3)]
     assert scans_and_labels(find_cases(make_files(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
     found_cases = find_cases(make_files(tmp_path, "p_seg.nrrd"))
@@ -198,9 +198,7 @@ def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "labels", [["background", "LA"], {"0": "background", "1": "LA", "\u00b2": "x"}], ids=["array", "object"]
 )
-def test_class_la_is_read_from_an_array_and_from_an_object_that_also_has_the_key_superscript_two(
-    tmp_path: Path, labels: object
-) -> None:
+def test_class_la_is_read_from_an_array_and_from_an_object_with_an_invalid_key(tmp_path: Path, labels: object) -> None:
     home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     (home / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
     assert find_cases(home).classes == ((1, "LA"),)
@@ -354,7 +352,7 @@ def test_lists_of_case_names_such_as_la_001_are_ignored(tmp_path: Path, further:
     assert {file.path.name for file in found.skipped} == ({"la_001.nii.gz"} if further else set())
 
 
-def test_list_entries_gone_nii_gz_and_existing_file_b_are_files(tmp_path: Path) -> None:
+def test_list_entry_gone_nii_gz_and_entry_of_the_existing_file_b_are_read_as_files(tmp_path: Path) -> None:
     home = make_files(tmp_path, "x/a.nii.gz", "x/b", "x/c.nii.gz")
     described = {"train": ["x/a.nii.gz", "x/gone.nii.gz"], "val": ["x/b"]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")

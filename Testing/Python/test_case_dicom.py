@@ -84,7 +84,9 @@ def test_segmentation_labels_p1_dcm_is_the_label_of_the_slices_in_images_p1(tmp_
 
 
 @pytest.mark.parametrize("label", ["labels/p1.dcm", "labels/p1/1-1.dcm", "p1/SEG/1-1.dcm"])
-def test_segmentation_labels_p1_dcm_or_labels_p1_1_1_dcm_is_the_label_of_images_p1(tmp_path: Path, label: str) -> None:
+def test_single_segmentation_in_a_folder_is_paired_if_the_folder_or_the_file_is_named_p1(
+    tmp_path: Path, label: str
+) -> None:
     scan = "p1/scan.nii.gz" if label.startswith("p1") else "images/p1.nii.gz"
     make_files(tmp_path, scan)
     write_object(tmp_path / label, "1.2.3")  # The scan was converted from this series, which is missing.

@@ -340,7 +340,7 @@ def test_files_maskell_segal_2_and_imagery_are_scans(tmp_path: Path) -> None:
     }
 
 
-def test_two_labels_of_a_two_scans_of_b_and_label_c_without_a_scan_are_skipped(tmp_path: Path) -> None:
+def test_scan_a_with_two_labels_label_b_of_two_scans_and_label_c_without_a_scan_are_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found_cases = find_cases(make_files(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert scans_and_labels(found_cases, tmp_path) == {"d": ("d.nii", None)}
