@@ -25,6 +25,16 @@ def test_nnunet_scans_are_paired_with_labelstr_and_imagests_is_unlabelled(tmp_pa
     assert {one.path.name for one in found_cases.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
 
 
+def test_numbers_p_0000_to_p_0002_of_scans_and_their_labels_count_patients(tmp_path: Path) -> None:
+    names = [f"p_000{number}" for number in range(3)]
+    files = [f"{folder}/{name}.nii.gz" for folder in ("imagesTr", "labelsTr") for name in names]
+    found_cases = find_cases(make_files(tmp_path, *files))
+    assert scans_and_labels(found_cases, tmp_path) == dict(
+        zip(names, zip(files[:3], files[3:], strict=True), strict=True)
+    )
+    assert found_cases.skipped == ()
+
+
 def test_nnunet_test_set_with_labels_is_skipped(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
     description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
@@ -242,6 +252,13 @@ def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, sta
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}
     assert scans_and_labels(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
+
+
+def test_listed_file_in_a_deeper_folder_is_found_without_its_channel(tmp_path: Path) -> None:
+    files = ("data/imagesTr/a_0000.nii.gz", "data/labelsTr/a.nii.gz")
+    pairs = [{"image": "./data/imagesTr/a.nii.gz", "label": "./data/labelsTr/a.nii.gz"}]
+    (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps({"training": pairs}), encoding="utf-8")
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"a": files}
 
 
 def test_files_that_the_data_set_does_not_list_are_skipped(tmp_path: Path) -> None:

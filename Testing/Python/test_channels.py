@@ -85,6 +85,16 @@ def test_numbered_files_outside_nnunet_folders_are_not_taken_for_channels(tmp_pa
     assert read_scan(tmp_path / "patient_0000.nii.gz").notes == ()
 
 
+@pytest.mark.parametrize(("count", "channels"), [(10, 10), (11, 0)])
+def test_more_than_ten_numbered_files_count_patients_also_in_nnunet_folders(
+    tmp_path: Path, count: int, channels: int
+) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    for number in range(count):
+        (tmp_path / "imagesTr" / f"p_{number:04d}.nii.gz").touch()
+    assert len(channel_files(tmp_path / "imagesTr" / "p_0000.nii.gz")) == channels
+
+
 def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
     write_channels(tmp_path, "a")
     shifted = Grid(GRID.shape, GRID.affine + np.pad([[3.0]], ((0, 3), (3, 0))))

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ..errors import InputError
@@ -225,7 +225,7 @@ class _ListedCases:
         path = self._folder / text
         if "\\" in text and not path.exists():
             path = self._folder / text.replace("\\", "/")
-        is_absolute = path.is_absolute() or PureWindowsPath(text).is_absolute()
+        is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
         if is_absolute and not path.exists():  # The data set was moved; its folders keep their names.
             path = self._folder.joinpath(*PureWindowsPath(text).parts[-2:])  # Splits at both kinds of slashes.
         kind = ending(path)
@@ -295,13 +295,15 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
             skipped += [
                 SkippedFile(file, _TEST_CASE) for file in (*files_in(images, SCAN_ENDINGS), *labels_by_name.values())
             ]
-            scans = [file for file in files_in(images, SCAN_ENDINGS) if not channel_of(file)]
-            unused += [_unused_case(file, labels_by_name) for file in scans]
+            scans = files_in(images, SCAN_ENDINGS)
+            first = [file for file in scans if _has_own_label(file, labels_by_name) or not channel_of(file)]
+            unused += [_unused_case(file, labels_by_name) for file in first]
             continue
         used = set()
         for file in files_in(images, SCAN_ENDINGS):
             name = without_channel(scan_name(file))
-            if name not in labels_by_name and scan_name(file) in labels_by_name:
+            # The number in the name of a scan and of its own label counts patients, not channels.
+            if _has_own_label(file, labels_by_name):
                 name = scan_name(file)
             elif channel_of(file):
                 skipped.append(SkippedFile(file, OTHER_CHANNEL))
@@ -313,6 +315,12 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
     return FoundCases(
         NNUNET, tuple(cases), tuple(skipped), _classes(read_description(folder)), _distinct_from(cases, unused)
     )
+
+
+def _has_own_label(file: Path, labels: Mapping[str, Path]) -> bool:
+    """Return whether a scan has a label of exactly its name, such as `p_0001`, and none named without `_0000`."""
+    name = scan_name(file)
+    return name in labels and (without_channel(name) == name or without_channel(name) not in labels)
 
 
 def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:

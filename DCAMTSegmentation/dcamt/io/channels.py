@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +37,17 @@ def without_channel(name: str) -> str:
 def channel_files(path: Path) -> tuple[Path, ...]:
     """Return a scan's channel files in order, up to the first missing number; () if there are fewer than two.
 
+    If there are more than ten such files, the numbers count patients, and the result is ().
+
     Args:
         path: the file of channel 0; for any other file, the result is ().
     """
     if channel_of(path) != 0:
         return ()
     file_ending, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
-    files = []
-    for number in range(_MAXIMUM_CHANNELS):
-        file = path.with_name(f"{stem}_{number:04d}{file_ending}")
-        if not file.is_file():
-            break
-        files.append(file)
-    return tuple(files) if len(files) > 1 else ()
+    numbered = (path.with_name(f"{stem}_{number:04d}{file_ending}") for number in range(_MAXIMUM_CHANNELS + 1))
+    files = tuple(takewhile(Path.is_file, numbered))
+    return files if 1 < len(files) <= _MAXIMUM_CHANNELS else ()
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
