@@ -72,7 +72,7 @@ def test_cropped_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
         fit_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), GRID, "scan")
 
 
-def test_segmentation_with_half_the_slice_spacing_is_placed_and_the_error_for_a_shifted_one_states_its_size() -> None:
+def test_segmentation_with_half_the_slice_spacing_is_placed_unless_shifted_by_a_fraction_of_a_voxel() -> None:
     voxels = np.zeros((*GRID.shape[:2], 2 * GRID.shape[2]), np.uint8)
     voxels[..., ::2] = two_boxes()
     affine = GRID.affine.copy()

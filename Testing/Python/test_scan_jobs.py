@@ -144,7 +144,7 @@ def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
         find_scans(tmp_path)
 
 
-def test_scan_p1_with_two_labels_and_test_scans_in_imagests_are_segmented(tmp_path: Path) -> None:
+def test_scans_in_imagests_and_scan_p1_with_two_labels_are_segmented(tmp_path: Path) -> None:
     """The second label `segmentations/p1` may be the result of an earlier command."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")

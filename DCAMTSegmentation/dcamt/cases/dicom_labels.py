@@ -64,9 +64,9 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
     4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm`, which is listed by its folder
        `labels`.
 
-    Without a scan, a segmentation keeps its key. Automatic results and labels of other structures are unchanged. If
-    several other segmentations have the key of one scan, those with a word for another structure in their name get the
-    kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
+    Without a scan, a segmentation keeps its key. Segmentations that have the kind `FileKind.RESULT` or
+    `FileKind.OTHER_LABEL` already are unchanged. If several segmentations get the same key, each one that is named
+    after another structure gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
 
     Returns:
         The files of `named` without the contours, with the new kinds and keys; the paths of the contours.

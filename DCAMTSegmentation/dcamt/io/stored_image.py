@@ -190,10 +190,9 @@ def is_gzip(path: Path) -> bool:
 
 
 def read_head(path: Path, size: int = 1024) -> bytes:
-    """Return the first `size` bytes of a file, decompressed if the file is gzip.
+    """Return the first `size` bytes of a file, decompressed if the file is gzip; all bytes of a shorter file.
 
-    A shorter file gives fewer bytes. A file gives none if it cannot be read, or if its decompression fails before
-    `size` decompressed bytes.
+    If reading or decompressing these bytes fails, b"" is returned.
     """
     try:
         with open_plain_or_gzip(path, size) as file:
