@@ -37,10 +37,10 @@ from .names import (
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
 _MAXIMUM_NAMES = 6
-"""If more than this many different names occur in place of a part, the part is neither left out nor replaced.
+"""A part is left out or replaced only if at most this many different plain keys differ in this part alone.
 
-In place of the first part of `reader1/p1` and `reader2/p1`, two different names occur. In place of the first part of
-`patient1/lge` to `patient10/lge`, ten different names occur.
+The plain keys of `reader1/p1` and `reader2/p1` differ in the first part alone: two keys. The plain keys of
+`patient1/lge` to `patient10/lge` do so, too: ten keys.
 """
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
@@ -65,7 +65,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
         masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # The masks now have the keys or loose keys of their scans. A label by name takes precedence in two cases:
+    # Each mask now has its scan's key, or the loose key if `named_after_scans` found the scan by its loose key. A label
+    # by name takes precedence in two cases:
     # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
     # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1`
     #   beside `cohort/p1`.
@@ -157,11 +158,11 @@ class _Parts:
     def fitting(self, file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
         """Return the scans that fit a file if part `n` of its key is left out or replaced, and the further words.
 
-        All keys are plain keys:
-        - Part `n` is left out: `reader1/p1` fits `scans/p1`; `p1/reader1/lge` and `p1/observerA` fit `p1/lge`.
-        - Part `n` is replaced: `train_gd/p1` fits `train/p1`.
+        All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
+        - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
+        - Part `n` is replaced: `train/p1` fits `train_gd/p1`.
         - If part `n` is a folder, words at the end of the file's name, or the whole name, may be left out, too:
-          `gd/p1_gd` fits `de/p1_de`. Both plain keys are then `("p1",)`, since `de` is a word for the modality.
+          `de/p1_de` fits `gd/p1_gd`. Both plain keys are then `("p1",)`, since `de` is a word for the modality.
 
         The further words are the words of part `n` and the words that are left out at the end of the name.
         """
