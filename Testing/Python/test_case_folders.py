@@ -340,7 +340,7 @@ def test_files_maskell_segal_2_and_imagery_are_scans(tmp_path: Path) -> None:
     }
 
 
-def test_scan_a_with_two_labels_label_b_of_two_scans_and_label_c_without_a_scan_are_skipped(tmp_path: Path) -> None:
+def test_case_with_two_labels_or_two_scans_or_without_a_scan_is_skipped(tmp_path: Path) -> None:
     files = ("a_image.nii", "a_label.nii", "a_seg.nii", "b.nii", "b_image.nii", "b_label.nii", "c_label.nii")
     found_cases = find_cases(make_files(tmp_path, *files, "d.nii", "d_agreement.nii", ".hidden.nii", "notes.txt"))
     assert scans_and_labels(found_cases, tmp_path) == {"d": ("d.nii", None)}
@@ -518,7 +518,7 @@ def test_monai_labels_in_folder_final_are_used_and_those_in_folder_original_are_
         ),
     ],
 )
-def test_label_in_folder_original_is_used_if_it_holds_a_scan_or_folder_final_holds_no_label(
+def test_label_in_folder_original_is_used_if_original_holds_a_scan_or_final_holds_no_label(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     found = find_cases(make_files(tmp_path, *files))

@@ -209,7 +209,8 @@ class _ListedCases:
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.
 
-        Changes are tried in this order until a file exists. The first three are kept for the next:
+        Changes are tried in this order until a file exists. Changes 2 and 3 start from the result of the previous
+        change; changes 4 and 5 both start from the result of change 3.
 
         1. Environment variables are replaced; nnU-Net v2 allows them.
         2. Backslashes become slashes.
@@ -302,7 +303,7 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
         used = set()
         for file in files_in(images, SCAN_ENDINGS):
             name = without_channel(scan_name(file))
-            # The number in the name of a scan and of its own label counts patients, not channels.
+            # If a label has the scan's full name, such as `p_0001`, the number counts patients, not channels.
             if _has_own_label(file, labels_by_name):
                 name = scan_name(file)
             elif channel_of(file):
@@ -318,7 +319,10 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
 
 
 def _has_own_label(file: Path, labels: Mapping[str, Path]) -> bool:
-    """Return whether a scan has a label of exactly its name, such as `p_0001`, and none named without `_0000`."""
+    """Return whether a scan's label has the scan's full name: the label `p_0001` for the scan `p_0001`.
+
+    If there are the labels `p` and `p_0000`, return False for the scan `p_0000`: its label is `p`.
+    """
     name = scan_name(file)
     return name in labels and (without_channel(name) == name or without_channel(name) not in labels)
 

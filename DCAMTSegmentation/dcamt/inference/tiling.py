@@ -229,8 +229,8 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
     """Yield tiles that together fill a volume of `size`.
 
     All sizes are in voxels. Tiles start at multiples of `step`. An axis of at most `tile` voxels is not split. Along a
-    longer axis, a tile without margins measures the largest multiple of `step` that fits into `tile` with two margins.
-    If no multiple fits, a tile without margins measures one `step`. The last tile may be shorter.
+    longer axis, the length of a tile without its margins is the largest multiple of `step` that is at most
+    `tile` - 2 * `margin`, but at least one `step`. The last tile may be shorter.
     """
     axes = []
     for length, edge, reach, multiple in zip(size, tile, margin, step, strict=True):

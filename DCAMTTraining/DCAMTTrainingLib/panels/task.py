@@ -78,8 +78,8 @@ class TaskPanel:
             self._ui.startFromSelector.addItem(title)
         if settings.startFrom not in self._models:
             # The model was removed, or the scene comes from another computer. Without an item for the model, the
-            # selector would show “Scratch”. To choose the shown item emits no signal, so the settings would keep the
-            # model.
+            # selector would show “Scratch” while the settings hold the model. The user could not set “Scratch” then:
+            # choosing the item that is already shown emits no signal.
             self._models.append(settings.startFrom)
             self._ui.startFromSelector.addItem(_("{name} (not in the list of models)").format(name=settings.startFrom))
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom))
