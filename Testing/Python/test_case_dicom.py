@@ -73,7 +73,7 @@ def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -
     assert skip_reasons(found) == {"S3": NO_SCAN}
 
 
-def test_segmentation_labels_p1_dcm_is_the_label_of_the_slices_in_images_p1(tmp_path: Path) -> None:
+def test_segmentation_named_p1_is_the_label_of_the_slices_in_folder_p1(tmp_path: Path) -> None:
     for number, patient in enumerate(("p1", "p2"), start=1):
         write_series(tmp_path / "images" / patient, f"1.2.{number}")
         write_object(tmp_path / "labels" / f"{patient}.dcm")

@@ -86,7 +86,7 @@ def test_numbered_files_outside_nnunet_folders_are_not_taken_for_channels(tmp_pa
 
 
 @pytest.mark.parametrize(("count", "channels"), [(10, 10), (11, 0)])
-def test_more_than_ten_numbered_files_count_patients_also_in_nnunet_folders(
+def test_more_than_ten_numbered_files_are_not_taken_for_channels_in_nnunet_folders(
     tmp_path: Path, count: int, channels: int
 ) -> None:
     (tmp_path / "imagesTr").mkdir()

@@ -375,7 +375,10 @@ def test_exception_during_inference_is_reported_in_one_line(
 def test_output_of_libraries_is_not_printed(
     saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command ignores warnings, although the test turns warnings into errors. Logging is disabled meanwhile."""
+    """The command ignores warnings, although the test turns warnings into errors.
+
+    The command also disables logging until the command ends.
+    """
     import logging
     import warnings
 
