@@ -231,6 +231,15 @@ def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
     return segmentation_node is not None and segmentation_node.GetAttribute(_CORRECTED) is not None
 
 
+def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
+    """Return whether `update_correction_marks` can compare a result's voxels with those that were written.
+
+    The function returns False for segments that were loaded from a `.seg.nrrd` file or copied into the node: they keep
+    their tags, but the node lacks the fingerprint. It also returns False if a segment has no labelmap.
+    """
+    return bool(segmentation_node.GetAttribute(_WRITTEN) and fingerprint(segmentation_node))
+
+
 def results() -> list[SegmentationNode]:
     """Return the segmentation nodes that hold a result, in the scene's order, in which new nodes are last."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")

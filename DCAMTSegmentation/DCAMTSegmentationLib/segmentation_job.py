@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import slicer
 from dcamt.geometry import Region
 from dcamt.worker.events import ScanSegmented, WorkerProgress
 from dcamt.worker.requests import SegmentRequest
+from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.model_choices import title_of
+from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes
 from slicer.i18n import tr as _
 
@@ -48,6 +51,8 @@ class SegmentationJob(WorkerJob):
     # Set by `start`.
     _snapshots: list[VolumeSnapshot]
     _region: Region | None
+    _target_fingerprint: str
+    """The fingerprint of the DCAMT segments in the target; empty without a target."""
 
     def __init__(
         self,
@@ -75,6 +80,7 @@ class SegmentationJob(WorkerJob):
         # The returned affine is not needed yet. The call refuses a non-linear transform before the worker starts.
         transform_to_target(options.volume, options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
+        self._target_fingerprint = fingerprint(options.target) if options.target is not None else ""
         super().start()
 
     def prepare(self) -> Iterator[SegmentRequest | None]:
@@ -101,9 +107,21 @@ class SegmentationJob(WorkerJob):
         result = LoadedResult.read(event, self._options.volume.GetName())
         yield None
         yield from self.compare_snapshots(self._snapshots)
-        options = self._options
+        options, edited = self._options, self._edited_target()
+        if edited is not None:
+            options = replace(options, target=None)
         segmentation = yield from insert_result(result, options)
+        if edited is not None:
+            what = _("{edited} was edited during the computation and is unchanged. The result is in {new}.")
+            self._notes.append(what.format(edited=edited.GetName(), new=segmentation.GetName()))
         yield JobOutcome(segmentation, result.summary(options.volume.GetName(), title_of(options.model)))
+
+    def _edited_target(self) -> SegmentationNode | None:
+        """Return the target if its DCAMT segments were edited since the start; None if not, or without a target."""
+        target = self._options.target
+        if target is None or not slicer.mrmlScene.IsNodePresent(target):
+            return None
+        return target if fingerprint(target) != self._target_fingerprint else None
 
     def _report_progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:
         self._fraction = max(self._fraction, fraction)

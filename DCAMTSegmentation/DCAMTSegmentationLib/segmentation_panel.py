@@ -305,15 +305,10 @@ class SegmentationPanel(VTKObservationMixin):
         self._click_guard.record()
 
     def _apply(self) -> None:
-        """Segment with the panel's settings. If that would replace a corrected result, ask the user first."""
+        """Segment with the panel's settings. If that may replace corrections, ask the user first."""
         settings = self._settings
-        if settings.outputSegmentation is not None:
-            review.update_correction_marks(settings.outputSegmentation)
-        if review.is_corrected(settings.outputSegmentation):
-            question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
-            name = settings.outputSegmentation.GetName()
-            if not slicer.util.confirmOkCancelDisplay(question.format(name=name), _("Replace a corrected result")):
-                return
+        if settings.outputSegmentation is not None and not confirm_replacing(settings.outputSegmentation):
+            return
         self._scene_had_no_result = not review.results()
         self._start_job(
             lambda: self._logic.apply(settings, self._on_progress, self._on_finished), _("Starting"), settings.model
@@ -415,3 +410,15 @@ class SegmentationPanel(VTKObservationMixin):
     def _show_error(self, message: str, detail: str) -> None:
         self._progress.show_message(message)
         slicer.util.errorDisplay(message, windowTitle=_("DCAMT Segmentation"), detailedText=detail)
+
+
+def confirm_replacing(segmentation_node: SegmentationNode) -> bool:
+    """Return whether a node's DCAMT segments may be replaced; ask the user if they were, or may have been, edited."""
+    if review.update_correction_marks(segmentation_node):
+        question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
+    elif find_dcamt_segments(segmentation_node) and not review.can_recognise_edits(segmentation_node):
+        question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
+    else:
+        return True
+    title = _("Replace a corrected result")
+    return bool(slicer.util.confirmOkCancelDisplay(question.format(name=segmentation_node.GetName()), title))

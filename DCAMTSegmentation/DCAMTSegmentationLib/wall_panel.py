@@ -191,6 +191,11 @@ class WallPanel:
         )
 
     def _on_measure_clicked(self, checked: bool = False) -> None:
+        """Start the measurement. If that replaces openings that the user corrected, ask first."""
+        if self._wall is not None and not self._wall.proposed:
+            question = _("The openings of this wall were corrected. Measure the wall again, with new openings?")
+            if not slicer.util.confirmOkCancelDisplay(question, _("Replace corrected openings")):
+                return
         self._on_measure(self.chosen_segment())
 
     def _on_open(self, checked: bool = False) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import slicer
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from fake_worker import PanelCase
-from segmentation_case import Person, add_scan, click, segment_mask
+from segmentation_case import Person, add_scan, choose, click, segment_mask
 
 
 class UndoTest(PanelCase):
@@ -95,3 +96,58 @@ class CorrectionTest(PanelCase):
         self.ui.inputSelector.setCurrentNode(volume)
         self.assertNotIn("before the correction", self.ui.trustLabel.text)  # measured after the correction
         self.assertTrue(review.is_corrected(segmentation))
+
+
+def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
+    """Replace the first segment's mask, as a person does in Segment Editor; return the new mask (K, J, I)."""
+    mask = np.zeros((16, 20, 24), np.uint8)
+    mask[4:9, 5:12, 6:15] = 1
+    identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+    return mask
+
+
+class UnknownHistoryTest(PanelCase):
+    """DCAMT segments in a node that does not tell how they were written."""
+
+    def copy_of_result(self, volume: VolumeNode) -> SegmentationNode:
+        """Return a node as it is loaded from the file of a result: with the segments and their tags alone."""
+        result = self.segment(volume)
+        loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "from file")
+        loaded.CreateDefaultDisplayNodes()
+        loaded.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        identifier = result.GetSegmentation().GetNthSegmentID(0)
+        loaded.GetSegmentation().CopySegmentFromSegmentation(result.GetSegmentation(), identifier)
+        slicer.mrmlScene.RemoveNode(result)
+        return loaded
+
+    def test_segments_loaded_from_a_file_are_replaced_only_after_a_question(self) -> None:
+        volume = add_scan()
+        loaded = self.copy_of_result(volume)
+        corrected = paint(loaded, volume)
+        choose(self.ui.outputSelector, loaded)
+        with Person() as person:
+            person.expects("may have been edited", "Cancel")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        np.testing.assert_array_equal(segment_mask(loaded, volume), corrected)
+        with Person() as person:
+            person.expects("may have been edited", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertTrue((segment_mask(loaded, volume) != corrected).any())
+        self.segment(volume)  # Now the node tells how its segments were written: no question.
+
+
+class EditedMeanwhileTest(PanelCase):
+    def test_result_goes_into_a_new_node_if_the_output_was_edited_during_the_computation(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        corrected: list[np.ndarray] = []
+        self.module.worker.before_answer = lambda: corrected.append(paint(segmentation, volume))
+        click(self.ui.applyButton)
+        self.wait()
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected[0])
+        (result,) = [node for node in review.results() if node is not segmentation]
+        self.assertEqual(self.settings.outputSegmentation, result)
+        self.assertIn("LGE segmentation was edited during the computation and is unchanged", self.ui.statusLabel.text)

@@ -193,6 +193,21 @@ class OpeningTest(InsertedWallCase):
         self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), float(wall_cm2), delta=0.3)
         self.assertNotIn("were proposed", self.ui.wallLabel.text)
 
+    def test_corrected_openings_are_replaced_only_after_a_question(self) -> None:
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
+        click(self.ui.wallOpenButton)
+        openings = scalars(self.segmentation, "opening")
+        with Person() as person:
+            person.expects("The openings of this wall were corrected", "Cancel")
+            click(self.ui.wallMeasureButton)
+        self.assertFalse(self.module.logic.isRunning())
+        np.testing.assert_array_equal(scalars(self.segmentation, "opening"), openings)
+        with Person() as person:
+            person.expects("The openings of this wall were corrected", "Ok")
+            click(self.ui.wallMeasureButton)
+        self.assertTrue(self.module.logic.isRunning())
+        self.module.logic.cancel()
+
     def test_curve_away_from_the_surface_is_refused(self) -> None:
         before = self.ui.wallLabel.text
         curve = add_closed_curve(np.array([-1.0, 0.2, -0.3]))
