@@ -228,7 +228,7 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
        beside it. If `final` holds a label and `original` holds no scan, the labels in `original` are results.
     2. A file with words of `RESULT_WORDS` in its path is a result if its key without these words is the key of a scan:
        `p1_output` or `output/p1` beside `p1`. If a word is in the file's name, the key of a label suffices:
-       `p1_output` beside `p1_label`. A scan or label with such a word in its own path does not count.
+       `p1_output` beside `p1_label`. That scan or label must have no word of `RESULT_WORDS` in its own path.
     3. If a label's name adds words for structures or qualifiers to a scan's name, the label gets the scan's key:
        `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
        another structure: `p1_RV_gt`.
@@ -321,11 +321,11 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - `p1_LA` and `LA_p1` add `la` to `p1`;
     - `LA/p1` adds `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
-    If several scans fit a file, scans with more words come first: for `p1_T1_LA`, first `p1_T1`, then `p1`. Scans that
-    fit if a folder's name is left out come last.
+    If several scans fit a file, scans with more words come first: for `p1_T1_LA`, first `p1_T1`, then `p1`. The
+    last scans are those that fit the file's path without a folder's name, such as `scans/p1` for `LA/p1`.
 
-    For each file, a comparison with the loose keys of the scans follows: `p1_LA` adds `la` to `p1_lge`. Here:
-    - The yielded scan has its loose key as key.
+    For each file, the scans found by their loose keys follow: `p1_LA` adds `la` to `p1_lge`. For these scans:
+    - The `key` of the yielded scan is its loose key.
     - Words for the modality are further words: `p1_T2_LA` adds `t2` and `la` to `p1_lge`.
     - If all further words are in `MODALITY_WORDS`, nothing is yielded: `p1_T2` beside `p1_lge` is another scan.
     """
@@ -351,7 +351,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the labels and results among the files whose scan is among the files, too.
+    """Return the labels and results that belong to a scan among the files.
 
     A label or result belongs to a scan in these cases; capitals do not matter:
     - The loose keys are equal: `p1_seg` and `p1_lge`.
