@@ -30,7 +30,7 @@ def test_frames_in_any_order_are_read_at_their_positions(tmp_path: Path, places:
 
 
 @pytest.mark.parametrize("name", [".hidden.dcm", "scan.txt"])
-def test_chosen_file_is_read_although_a_folder_of_slices_would_skip_its_name(tmp_path: Path, name: str) -> None:
+def test_file_whose_name_is_ignored_in_a_folder_is_read_if_the_file_is_chosen(tmp_path: Path, name: str) -> None:
     assert_slices_in_place(read_scan(write_frames(tmp_path / name, range(12))), 12)
 
 

@@ -298,7 +298,7 @@ class WallSceneTest(InsertedWallCase):
         self.assertEqual(visibilities(model), [True, True])
         self.assertEqual(visibilities(shared), [False, False])
 
-    def test_threshold_and_openings_of_a_copy_leave_the_wall_of_the_original(self) -> None:
+    def test_threshold_and_openings_of_a_copy_do_not_change_the_wall_of_the_original(self) -> None:
         original = self.segmentation
         wall_nodes.store_measured_outline(original, "blood", fingerprint(original, ["blood"]))
         burden, text = burden_cell(original), self.ui.wallLabel.text

@@ -54,8 +54,8 @@ class Person:
         """Expect a window whose title, text or details contain `text`; case is ignored.
 
         Args:
-            answer: the name of a button, a path ("open several": a sequence of paths), a text or, for a dialog, a
-                function that is called with the dialog.
+            answer: the name of a button, a path, a text or, for a dialog, a function that is called with the dialog.
+                For a question of the kind "open several" (a dialog to open several files), a sequence of paths.
         """
         self._expected.append((text, answer))
         return self

@@ -45,7 +45,7 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
     one, from the scan's nearest slice. Other frames, such as screenshots at the place of a slice, are ignored.
 
     Args:
-        separated: the frames that `separate_other_classes` moved, of all series.
+        separated: the frames that `separate_other_classes` returned; some may belong to other series than the scan.
         frames: the scan's frames.
     """
     positions = np.stack([frame.position for frame in sort_frames(frames)])

@@ -226,7 +226,8 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     """Open a file with the reader for its format, or else with ITK.
 
     An NRRD or NIfTI ending decides the format. For other endings, the first bytes decide, and a file with the name
-    DICOMDIR is opened as DICOM. HDF5, and DICOM without a preamble, also need a matching ending.
+    DICOMDIR is opened as DICOM. The first bytes of DICOM without a preamble count only if the file ends in .dcm or .ima
+    or has no ending. The first bytes of HDF5 count only if the file ends in .h5 or .hdf5.
     """
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
