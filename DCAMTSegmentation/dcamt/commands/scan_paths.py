@@ -50,8 +50,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
     in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels`, the files of
     further channels are skipped in any folder. Exception: if `x_0000.nii.gz` itself has several channels,
-    `x_0001.nii.gz` is a scan of its own. In a subfolder, the exception applies only if `dcamt cases find` does not skip
-    `x_0001.nii.gz` as a channel.
+    `x_0001.nii.gz` is a scan of its own. In subfolders, the files that `dcamt cases find` skips as channels are always
+    skipped.
 
     Args:
         channels: the number of channels that the model needs.

@@ -37,9 +37,11 @@ class _Timed:
 
 @dataclass(frozen=True)
 class RunStarted(_Timed):
-    """The run begins or resumes; so far, `iteration` of its `iterations` iterations are trained.
+    """The run begins or resumes.
 
-    `labelled`, `unlabelled` and `validation` are numbers of cases.
+    Attributes:
+        iteration, iterations: iterations trained so far, and iterations of the whole run.
+        labelled, unlabelled, validation: numbers of cases.
     """
 
     kind: ClassVar[str] = "started"
