@@ -254,7 +254,7 @@ def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, sta
     assert scans_and_labels(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
 
 
-def test_listed_file_in_a_deeper_folder_is_found_without_its_channel(tmp_path: Path) -> None:
+def test_file_a_0000_in_a_deeper_folder_is_found_if_dataset_json_lists_a(tmp_path: Path) -> None:
     files = ("data/imagesTr/a_0000.nii.gz", "data/labelsTr/a.nii.gz")
     pairs = [{"image": "./data/imagesTr/a.nii.gz", "label": "./data/labelsTr/a.nii.gz"}]
     (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps({"training": pairs}), encoding="utf-8")
@@ -369,7 +369,7 @@ def test_lists_of_case_names_such_as_la_001_are_ignored(tmp_path: Path, further:
     assert {file.path.name for file in found.skipped} == ({"la_001.nii.gz"} if further else set())
 
 
-def test_list_entry_gone_nii_gz_and_entry_of_the_existing_file_b_are_read_as_files(tmp_path: Path) -> None:
+def test_list_entry_is_a_path_if_it_has_an_image_ending_or_names_an_existing_file(tmp_path: Path) -> None:
     home = make_files(tmp_path, "x/a.nii.gz", "x/b", "x/c.nii.gz")
     described = {"train": ["x/a.nii.gz", "x/gone.nii.gz"], "val": ["x/b"]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -392,7 +392,7 @@ def test_list_entry_gone_nii_gz_and_entry_of_the_existing_file_b_are_read_as_fil
         ),
     ],
 )
-def test_array_of_labels_names_classes_only_if_the_background_comes_first_and_no_files_are_listed(
+def test_labels_array_is_read_as_class_names_only_if_the_background_comes_first_and_no_element_names_a_file(
     tmp_path: Path, labels: list[object], classes: tuple[tuple[int, str], ...]
 ) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")

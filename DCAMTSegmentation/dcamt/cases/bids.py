@@ -44,7 +44,8 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     - a label of another structure (`label-RA`), if its scan has a label of the atrium;
     - all labels of a scan that still has several. The scan is skipped, too.
 
-    DICOM images in folders `sub-...` are skipped, and are `FoundCases.unused`. All other DICOM files are left out.
+    DICOM images in folders `sub-...` are listed in `FoundCases.skipped`, and their cases in `FoundCases.unused`. All
+    other DICOM files appear in no list of the result.
 
     Args:
         ignored: folders that are not searched.

@@ -41,8 +41,9 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     - Exactly one scan fits by the rule: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan had no label before the call. Several left-over labels may get the key of one scan.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - No other scan's loose key starts with the label's: with `p1_lge` and `p1_post`, `p1_seg` gets no scan. This
-      condition does not apply if the last parts of both keys differ only in capitals.
+    - No other scan's loose key starts with the label's: with `p1_lge` and `p1_post`, `p1_seg` gets no scan. If
+      the last parts of the label's key and of the fitting scan's key are equal apart from capitals, this condition
+      does not apply: with `P1_image` and `p1_post`, `p1_label` gets the key of `P1_image`.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     rules: tuple[tuple[_Simplify, _Simplify], ...] = (

@@ -412,7 +412,7 @@ def without_outline_words(name: str) -> str:
 
 
 def is_folder_of_labels(name: str) -> bool:
-    """Return whether a folder's name has only words for labels, outlines, the modality or files, such as `Labels_LA`.
+    """Return whether a folder's name has only words for labels, outlines or the modality, and words such as `maps`.
 
     At least one word must mean labels. The name may begin with a number.
 
