@@ -202,8 +202,8 @@ class LauncherTest(TrainingCase):
         self.assertEqual(received, [])
 
 
-# An application that starts a run and is killed immediately afterwards. Mocks replace Slicer's modules, which are
-# imported, but not used by `start_process`.
+# An application that starts a run and is killed immediately afterwards. The import of `start_process` also imports
+# Slicer's modules. Starting a process does not use these modules, so mocks replace them.
 KILLED_APPLICATION = """
 import json, os, signal, sys
 from pathlib import Path

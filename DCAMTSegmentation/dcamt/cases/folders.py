@@ -270,8 +270,9 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     """Pair a folder's only scan and only label if all words of the label's name mean a label or the atrium.
 
-    Numbers in the label's name are ignored, and so is the scan's name at its beginning. Slicer saves such names:
-    `Segmentation_1.seg.nrrd` beside a scan of any name, `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
+    If the label's name begins with the scan's name, this beginning is ignored. Numbers in the label's name are ignored,
+    too. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of any name, `LGE Segmentation.seg.nrrd`
+    beside `LGE.nrrd`.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
