@@ -284,6 +284,35 @@ def test_result_is_refused_if_its_path_leads_to_a_scan(tmp_path: Path) -> None:
             check_result_paths([tmp_path / "out" / "a.nrrd", path], [scan])
 
 
+def test_result_is_refused_if_it_would_replace_a_slice_or_another_channel_of_a_scan(tmp_path: Path) -> None:
+    (tmp_path / "series").mkdir()
+    for number in range(3):
+        write_slice(tmp_path / "series" / f"IM{number}.dcm", number)
+    channels = create_empty_files(tmp_path / "scans", "x_0000.nrrd", "x_0001.nrrd")
+    (tmp_path / "link").symlink_to(tmp_path / "series")
+    for scan, path in (
+        (tmp_path / "series", tmp_path / "series" / "IM1.dcm"),
+        (tmp_path / "link", tmp_path / "series" / "IM1.dcm"),
+        (tmp_path / "series", tmp_path / "link" / "IM1.dcm"),
+        (channels / "x_0000.nrrd", channels / "x_0001.nrrd"),
+    ):
+        with pytest.raises(InputError, match=rf"{path.name}: would be replaced"):
+            check_result_paths([path], [scan])
+    # A result of an earlier command in the folder of the slices is no input.
+    (tmp_path / "series" / "series.seg.nrrd").touch()
+    check_result_paths(
+        [tmp_path / "series" / "series.seg.nrrd", tmp_path / "series" / "new.dcm"], [tmp_path / "series"]
+    )
+
+
+def test_table_of_measurements_never_replaces_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan = create_empty_files(tmp_path, "scan.nrrd", "own.dcamt") / "scan.nrrd"
+    model = str(tmp_path / "own.dcamt")
+    table = ["--measurements", model, "--overwrite"]
+    assert cli.main(["segment", str(scan), "-o", str(tmp_path / "out"), "--model", model, *table]) == 1
+    assert f"{model}: would be replaced by a result." in capsys.readouterr().err
+
+
 def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     check_result_paths([tmp_path / "a.stl", tmp_path / "out" / "a.stl"], [])

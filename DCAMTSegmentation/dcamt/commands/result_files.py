@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from ..cases.case_list import Case
+from ..cases.dicom_labels import dicom_files_among
 from ..errors import InputError, OutputError
 from ..io.atomic import refuse_device
+from ..io.channels import channel_files
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, ending
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
@@ -50,7 +53,8 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
     """Raise an error if a result cannot be written to `path`.
 
     Raises:
-        InputError: the result would replace one of the `inputs`.
+        InputError: the result would replace one of the `inputs`, a file of a further channel of one of them, or a DICOM
+            image in a folder among them.
         OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
     """
     check_result_paths([path], inputs)
@@ -62,9 +66,13 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     InputError is also raised if two of `paths` resolve to one path, since one result would replace the other.
     """
     known: dict[object, Path] = {}
-    for other in inputs:
-        for key in _file_keys(other):
-            known.setdefault(key, other)
+    folders: set[Path] = set()
+    for given in inputs:
+        if given.is_dir():
+            folders.add(Path(os.path.realpath(given)))
+        for other in (given, *channel_files(given)):
+            for key in _file_keys(other):
+                known.setdefault(key, other)
     results: set[object] = set()
     for path in paths:
         keys = _file_keys(path)
@@ -72,6 +80,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
             if key in known:
                 remedy = "Give another file or folder."
                 raise InputError("would be replaced by a result", path=known[key], remedy=remedy)
+        if folders and _is_image_in(path, folders):
+            raise InputError("would be replaced by a result", path=path, remedy="Give another file or folder.")
         # Two hard links to one file are allowed as results: after writing, each path is a file of its own.
         if keys[0] in results:
             remedy = "Give each result a file of its own."
@@ -91,6 +101,12 @@ def _file_keys(path: Path) -> tuple[object, ...]:
     except OSError:
         return (resolved,)
     return resolved, (status.st_dev, status.st_ino)
+
+
+def _is_image_in(path: Path, folders: AbstractSet[Path]) -> bool:
+    """Return whether a path leads to a DICOM image below one of the resolved `folders`."""
+    resolved = Path(os.path.realpath(path))
+    return not folders.isdisjoint(resolved.parents) and bool(dicom_files_among(filter(Path.is_file, [resolved])).slices)
 
 
 def _check_place(path: Path) -> None:

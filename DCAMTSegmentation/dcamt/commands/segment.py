@@ -22,7 +22,7 @@ from ..models.store import model_path
 from ..recipe import FAST
 from .console import Console, print_error
 from .measurement_table import measure_skipped, write_measurement_table
-from .result_files import OVERWRITE, SKIP, FileStamp, existing_rule, file_stamp
+from .result_files import OVERWRITE, SKIP, FileStamp, check_result_path, existing_rule, file_stamp
 from .scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
 from .scan_paths import FoundScans, find_scans
 from .segment_session import ScanRecord, SegmentSession
@@ -58,7 +58,9 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         work = jobs, {path: file_stamp(path) for job in jobs for path in job.files}
         if len(jobs) == 1 and not jobs[0].scan.exists():
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
-        model_path(options.model)
+        model = model_path(options.model)
+        if requested.table is not None:
+            check_result_path(requested.table, [model])
         for path, scans in zip(options.scans, found, strict=True):
             _print_skipped(path, scans, options.output)
         if existing == SKIP:
