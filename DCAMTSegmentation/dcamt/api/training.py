@@ -247,8 +247,8 @@ class TrainingSession:
 
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
-            # The best state is read before a model is written. If reading fails, `run.model` must be missing: after
-            # the last iteration, a resumed run writes the models and the report only if `run.model` is missing.
+            # Read the best state first, so that no model is written if the reading fails. After the last iteration, a
+            # resumed run writes the models and the report only if `run.model` does not exist.
             best = trainer.best()
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
             if best is None:

@@ -59,7 +59,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
     that is found (the examples are a scan and its segmentation):
 
     1. the series to which the segmentation refers;
-    2. the series whose slices lie beside the listed file or folder: `p1`, `p1/1-1.dcm`;
+    2. the series whose folder directly contains the listed file or folder: `p1`, `p1/1-1.dcm`;
     3. the scan with the same key: `images/p1`, `labels/p1/1-1.dcm`, which is listed by its folder `labels/p1`;
     4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm`, which is listed by its folder
        `labels`.

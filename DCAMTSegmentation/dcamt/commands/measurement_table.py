@@ -42,7 +42,8 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        console.print_error(f"{table}: skipped scans measured from their segmentations, without overlap: {measured}")
+        what = "skipped scans measured from their segmentations, without an expected overlap"
+        console.print_error(f"{table}: {what}: {measured}")
     return rows
 
 

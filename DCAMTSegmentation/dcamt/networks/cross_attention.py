@@ -49,8 +49,8 @@ class CrossAttention(nn.Module):
         """Return the attended values (B, heads, N, c) of queries, keys and values of the same shape.
 
         Without gradients, the attention is computed for one block of queries after another, to limit the memory; the
-        result is the same. With gradients, blocks would save no memory, since the backward pass needs the bias of all
-        blocks.
+        result is the same. With gradients, blocks would save no memory, since the backward pass needs the
+        `distance_bias` of all blocks.
         """
         tokens = query.shape[2]
         block = tokens if torch.is_grad_enabled() else queries_at_once(tokens, self.heads)
