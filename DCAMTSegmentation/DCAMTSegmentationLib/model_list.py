@@ -41,7 +41,7 @@ class ModelList:
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.
 
-        Without models, `name` may be empty; then the list is empty.
+        `name` may be empty only if there are no models. The list is then empty.
         """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]

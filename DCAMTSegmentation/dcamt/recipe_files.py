@@ -25,12 +25,12 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
     Args:
         source: the file to name in error messages.
-        for_training: whether to refuse a recipe in which a removed setting (`REMOVED`) is not switched off. If False,
-            removed settings are ignored.
+        for_training: if True, each removed setting in the recipe must have its value in `REMOVED`. If False, removed
+            settings are ignored.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each
-            other, or the recipe is for training and a removed setting (`REMOVED`) is not switched off.
+            other, or the recipe is for training and a removed setting has another value than in `REMOVED`.
     """
     recipe: Recipe = build(Recipe, _without_removed_keys(data, source, for_training), source, "recipe")
     check_recipe(recipe, source)
@@ -41,7 +41,7 @@ def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_train
     """Return a recipe's dictionary without the `REMOVED` keys.
 
     Raises:
-        InputError: the recipe is for training, and a removed setting (`REMOVED`) is not switched off.
+        InputError: the recipe is for training, and a removed setting has another value than in `REMOVED`.
     """
     for (section, key), off in REMOVED.items():
         values = data.get(section) if isinstance(data, Mapping) else None
@@ -61,7 +61,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
 
     Raises:
         InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
-            and a removed setting (`REMOVED`) is not switched off.
+            and a removed setting has another value than in `REMOVED`.
     """
     if Path(name_or_file).suffix == ".json":
         return _read_recipe(Path(name_or_file), for_training)

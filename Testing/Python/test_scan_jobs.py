@@ -144,8 +144,8 @@ def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
         find_scans(tmp_path)
 
 
-def test_scans_in_imagests_and_scan_p1_with_two_labels_are_segmented(tmp_path: Path) -> None:
-    """The second label `segmentations/p1` may be the result of an earlier command."""
+def test_scan_with_two_labels_and_scans_in_a_folder_imagests_are_found(tmp_path: Path) -> None:
+    """Scan p1 has two labels: `p1/laendo.nrrd`, and `segmentations/p1.seg.nrrd` as an earlier command may write it."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / "clinic" / patient / "laendo.nrrd")
@@ -173,7 +173,7 @@ def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
 
 
 def test_folders_p0_and_p1_with_links_to_each_other_are_searched_once(tmp_path: Path) -> None:
-    """Without a limit, the number of paths doubles with each link that is followed."""
+    """If each link were followed, each level of folders would have twice as many paths as the level above."""
     scan = create_empty_files(tmp_path / "p1", "lge.nrrd") / "lge.nrrd"
     earlier = create_empty_files(tmp_path / "p0", "lge.nrrd")
     data = tmp_path / "data"

@@ -16,7 +16,7 @@ from .charts import chart_picture
 from .png import write_png
 from .views import slice_picture, three_d_picture
 
-# Lengths are in pixels of the screen.
+# Lengths are in logical pixels of Qt; a picture has `SCALE` pixels per logical pixel.
 PANEL_WIDTH = 400
 VIEWS_WIDTH = 700
 """Width of the views or charts beside a panel, unless `limit_to_window` was called."""
@@ -85,7 +85,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
     """Return the axial, 3D, coronal and sagittal views in one picture.
 
     Args:
-        width, height: size of the whole picture in pixels of the screen.
+        width, height: size of the whole picture in logical pixels of Qt.
         fit: whether to show the whole volume; if not, each slice view keeps its centre and zoom.
         camera: see `views.three_d_picture`.
     """
@@ -113,7 +113,7 @@ def save(image: QtGui.QImage, path: Path) -> None:
 
 
 def _width_beside(panel: QtGui.QImage) -> int:
-    """Return the width, in pixels of the screen, of the views or charts beside a panel's picture."""
+    """Return the width, in logical pixels of Qt, of the views or charts beside a panel's picture."""
     return _window[0] - round(panel.width() / SCALE) if _window else VIEWS_WIDTH
 
 

@@ -86,7 +86,7 @@ class ScanReport:
             volumes of at most `MAX_OTHERS` others.
         measurements: one row for each segment.
         model: the card of the model that made the outlines; None if no model is known to have made them. If the
-            card's `name` is empty, at most the title of the model is known.
+            model's name and version are unknown, the card's `name` is empty, and its `title` may be empty, too.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.

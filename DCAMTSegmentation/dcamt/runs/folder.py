@@ -165,8 +165,8 @@ class RunFolder:
         """Return the recipe and cases of the run.
 
         Args:
-            for_training: whether to refuse a recipe in which a removed setting (`recipe_files.REMOVED`) is not switched
-                off. If False, removed settings are ignored.
+            for_training: if True, each removed setting in the recipe must have its value in `recipe_files.REMOVED`. If
+                False, removed settings are ignored.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.

@@ -12,7 +12,10 @@ from .rows import CaseRow, SceneScan, parse_rows, rows_to_json
 
 _CASES = "cases"
 _REFERENCE = "DCAMT.caseNode."
-"""Each node of a case has a reference whose role is this text and the node's ID at the time of saving."""
+"""The node that stores the rows has a reference to each volume and segmentation of the cases.
+
+The role of such a reference is this text, followed by the volume's or segmentation's ID at the time of saving.
+"""
 _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 """Roles in scenes of older versions, whose references are matched to the rows by order."""
 _REMOVED = "removed."
