@@ -162,7 +162,8 @@ class _Parts:
         - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
         - Part `n` is replaced: `train/p1` fits `train_gd/p1`.
         - If part `n` is a folder, words at the end of the file's name, or the whole name, may be left out, too:
-          `de/p1_de` fits `gd/p1_gd`. Both plain keys are then `("p1",)`, since `de` is a word for the modality.
+          `de/p1_de` fits `gd/p1_gd`. The plain key of `de/p1_de` is `("p1",)`, since `de` is a word for the modality.
+          The plain key of `gd/p1_gd` becomes `("p1",)` if the folder `gd` and the word `gd` are left out.
 
         The further words are the words of part `n` and the words that are left out at the end of the name.
         """
