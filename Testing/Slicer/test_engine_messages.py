@@ -28,7 +28,7 @@ class EngineMessagesTest(unittest.TestCase):
         self.assertEqual(listed, engine_sentences(), remedy)
 
     @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
-    def test_string_literal_passed_first_to_an_error_or_note_is_in_the_table(self) -> None:
+    def test_literal_first_argument_of_an_error_or_note_is_in_the_table(self) -> None:
         # The table is made from syntax trees; this regular expression finds the messages without them.
         written = re.compile(rf'\b(?:{"|".join(CONSTRUCTORS)})\(\s*"([^"{{]+)"')
         listed = set(sentences(lambda text: text))

@@ -328,7 +328,10 @@ def _has_own_label(file: Path, labels: Mapping[str, Path]) -> bool:
 
 
 def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
-    """Return a case that is not used for training, with its label from `labels`, if there is one of its name."""
+    """Return a case that is not used for training.
+
+    Its label, if any, is looked up in `labels` by the scan's name, first without `_0000`, then in full.
+    """
     label = labels.get(without_channel(scan_name(image))) or labels.get(scan_name(image))
     return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
 
