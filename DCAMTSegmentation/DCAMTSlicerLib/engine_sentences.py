@@ -334,6 +334,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("confidence must lie between 0 and 1"),
         _("consists of several multi-frame files, to which a DICOM segmentation cannot refer"),
         _("contains no usable scan ({0})"),
+        _("content"),
         _("convolutions must be at most 64"),
         _("could not be passed to DCAMT's background process ({0})"),
         _("could not be read ({0})"),

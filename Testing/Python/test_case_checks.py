@@ -336,3 +336,20 @@ def test_mapped_labels_are_checked_after_mapping(tmp_path: Path) -> None:
     loaded = load_case(mapped, RECIPE, torch.device("cpu"))
     assert loaded.label is not None
     assert loaded.label.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("is_copy", [False, True])
+@pytest.mark.parametrize("role", [LABELLED, UNLABELLED])
+def test_scan_of_two_cases_causes_a_warning(tmp_path: Path, role: str, is_copy: bool) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=3, unlabelled=0, validation=0))
+    again = cases[0].image
+    if is_copy:
+        again = Path(shutil.copy(again, tmp_path / "copy.nii.gz"))
+    cases[2] = replace(cases[2], image=again, label=cases[2].label if role == LABELLED else None, role=role)
+    facts = facts_of(cases)
+    assert [fact.problems for fact in facts] == [()] * 3
+    assert [fact.warnings for fact in facts] == [
+        (f"The scan is also that of '{cases[2].name}'. Check that each case has its own scan.",),
+        (),
+        (f"The scan is also that of '{cases[0].name}'. Check that each case has its own scan.",),
+    ]

@@ -397,3 +397,62 @@ def test_labels_array_is_read_as_class_names_only_if_the_background_comes_first_
 ) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
     assert data_sets.dataset_classes(tmp_path) == classes
+
+
+@pytest.mark.parametrize(
+    ("image", "label"), [("image", "gt"), ("images", "masks"), ("image", "label_path"), ("image_file", "Segmentation")]
+)
+def test_keys_of_a_listed_case_are_recognised_by_their_words(tmp_path: Path, image: str, label: str) -> None:
+    home = make_files(tmp_path, *_BOTH[0])
+    entry = {image: _IMAGES[0], label: _LABELS[0], "label_id": "7", "image_name": "a"}
+    (home / "dataset.json").write_text(json.dumps({"training": [entry]}), encoding="utf-8")
+    found = find_cases(home)
+    assert (scans_and_labels(found, home), found.layout) == ({"a": _BOTH[0]}, DECATHLON)
+
+
+def test_labels_under_two_keys_are_not_used(tmp_path: Path) -> None:
+    home = make_files(tmp_path, *_BOTH[0], "labelsTr/a_2.nii.gz")
+    entry = {"image": _IMAGES[0], "mask_1": _LABELS[0], "mask_2": "labelsTr/a_2.nii.gz"}
+    (home / "dataset.json").write_text(json.dumps({"training": [entry]}), encoding="utf-8")
+    found = find_cases(home)
+    assert scans_and_labels(found, home) == {"a": (_IMAGES[0], None)}
+    assert skip_reasons(found).keys() == {"a.nii.gz", "a_2.nii.gz"}
+
+
+def test_test_cases_that_are_listed_with_labels_are_not_trained_on(tmp_path: Path) -> None:
+    home = make_files(tmp_path, *_BOTH[0], "test/t.nii.gz", "test/t_seg.nii.gz", "test/u.nii.gz")
+    test = [{"image": "test/t.nii.gz", "label": "test/t_seg.nii.gz"}, {"image": "test/u.nii.gz"}]
+    described = {"training": [{"image": _IMAGES[0], "label": _LABELS[0]}], "testing": test}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert scans_and_labels(found, home) == {"a": _BOTH[0], "u": ("test/u.nii.gz", None)}
+    assert skip_reasons(found) == dict.fromkeys(("t.nii.gz", "t_seg.nii.gz"), "a test case of the data set")
+    assert [(case.name, case.label) for case in found.unused] == [("t", home / "test/t_seg.nii.gz")]
+
+
+@pytest.mark.parametrize("start", ["", "../Dataset1/", "{home}/"])
+def test_files_that_the_key_dataset_does_not_list_are_skipped(tmp_path: Path, start: str) -> None:
+    home = make_files(tmp_path / "Dataset1", *_IMAGES, *_LABELS, "imagesTs/c_0000.nii.gz")
+    images, label = [start.format(home=home) + _IMAGES[0]], start.format(home=home) + _LABELS[0]
+    described = {"dataset": {"one": {"images": images, "label": label}}}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert [case.name for case in found.cases] == ["one"]
+    assert skip_reasons(found) == dict.fromkeys(("b.nii.gz", "c_0000.nii.gz"), "dataset.json does not list it")
+    assert [case.name for case in found.unused] == ["b", "c"]
+
+
+def test_nnunet_scans_and_labels_may_lie_in_subfolders(tmp_path: Path) -> None:
+    files = [(f"imagesTr/{site}/p1_0000.nii.gz", f"labelsTr/{site}/p1.nii.gz") for site in ("siteA", "siteB")]
+    home = make_files(tmp_path, *files[0], *files[1])
+    (home / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LA": 1}}), encoding="utf-8")
+    found = find_cases(home)
+    assert list(scans_and_labels(found, home).values()) == files
+    assert found.classes == ((1, "LA"),)
+
+
+def test_region_of_one_value_names_a_class(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    described = {"labels": {"background": 0, "heart": [1, 2], "LA": [1], "wall": 2}}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert find_cases(home).classes == ((1, "LA"), (2, "wall"))

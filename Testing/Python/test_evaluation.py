@@ -471,3 +471,15 @@ def test_distance_that_is_undefined_in_every_case_has_no_mean(tmp_path: Path) ->
     assert summary.mean[0].title == "mean (95HD of 0 of 2 cases, 2 missed)"
     summary.write_csv(tmp_path / "scores.csv")
     assert {row["hd95_mm"] for row in read_table(tmp_path / "scores.csv")} == {""}
+
+
+def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
+    """The scans of the cases x_0000 and x_0001 are x_0000_0000 and x_0001_0000; results are named like the scans."""
+    grid = Grid((12, 12, 12), np.eye(4))
+    for number in range(2):
+        mask = np.zeros(grid.shape, np.uint8)
+        mask[2 : 6 + number, 2:8, 2:8] = 1
+        write_labelmap(Labelmap(mask, grid), tmp_path / "results" / f"x_{number:04d}_0000.nii.gz")
+        write_labelmap(Labelmap(mask, grid), tmp_path / "labels" / f"x_{number:04d}.nii.gz")
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [(row.case, row.score.dice) for row in evaluation.rows] == [("x_0000", 1.0), ("x_0001", 1.0)]

@@ -8,6 +8,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,9 +18,11 @@ import nrrd
 import numpy as np
 import pytest
 from dcamt.geometry import Grid
+from dcamt.metrics.evaluation import score_case, summarize_rows
 from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
+from dcamt.report.run_report_html import RunReport, render_run_report
 from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
 from dcamt.runs.events import ValidationScored, parse_run_event
 from dcamt.volume import Labelmap, Volume
@@ -223,3 +226,17 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
         # edges, so its centre is 7 voxels from these edges.
         assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()
+
+
+def test_classes_absent_from_a_case_are_named_below_the_scores() -> None:
+    recipe = tiny_recipe()
+    recipe = replace(recipe, classes=(*recipe.classes, replace(recipe.classes[0], label=2, name="Scar")))
+    mask = ellipsoid_scan()[1]
+    grid = Grid(mask.shape, np.eye(4))
+    both = np.where(np.arange(mask.shape[0])[:, None, None] < mask.shape[0] // 2, mask, 2 * mask).astype(np.uint8)
+    labels = [Labelmap(voxels, grid) for voxels in (both, mask)]
+    rows = [row for n, label in enumerate(labels) for row in score_case(f"case {n}", label, label, (1, 2))]
+    page = render_run_report(RunReport(recipe, {}, evaluation=summarize_rows(rows)))
+    absent = f"{recipe.classes[1].name} is absent from segmentation and label in 1 of 2 cases"
+    assert page.count("is absent from") == 1
+    assert f"<p>{absent}; such cases enter the means with Dice 1 and distance 0.</p>" in page

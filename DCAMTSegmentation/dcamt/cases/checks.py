@@ -2,7 +2,8 @@
 
 First the headers of all cases are checked. Then the voxels of each case are checked, unless the case is left out or
 its headers have a problem. Last, the cases are compared. No scan may be used both for training and for validation.
-Two scans should not have the same label file. Only the facts of a case stay in memory, not its voxels.
+No scan should occur twice, and two scans should not have the same label file. Only the facts of a case stay in memory,
+not its voxels.
 """
 
 from __future__ import annotations
@@ -80,10 +81,11 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
         if checked != facts[index]:
             facts[index] = checked
             yield checked
-    for index, text in _trained_and_validated(cases):
+    equal_scans = list(_equal_scans(cases))
+    for index, text in _trained_and_validated(cases, equal_scans):
         facts[index] = _with_problem(facts[index], text)
         yield facts[index]
-    for index, text in _shared_labels(cases):
+    for index, text in (*_repeated_scans(cases, equal_scans), *_shared_labels(cases)):
         facts[index] = replace(facts[index], warnings=(*facts[index].warnings, text))
         yield facts[index]
 
@@ -178,33 +180,50 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     return facts
 
 
-def _trained_and_validated(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
-    """Yield index and message once for each case whose scan is used both for training and for validation.
+def _equal_scans(cases: Sequence[Case]) -> Iterator[tuple[str, list[int]]]:
+    """Yield "file" or "content", and the indices of the cases whose scans are equal in this respect.
 
     Scans are equal if they are the same file or folder, or files of the same content.
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
-    reported: set[int] = set()
     for what, key_of in (("file", _file_identity), ("content", _checksum)):
         members_by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
-        if what == "content":
-            used = _select_equal_sizes(cases, used)
-        for index in used:
+        for index in used if what == "file" else _select_equal_sizes(cases, used):
             if (key := key_of(cases[index].image)) is not None:
                 members_by_key[key].append(index)
-        for members in members_by_key.values():
-            validated = [index for index in members if cases[index].role == VALIDATION]
-            trained = [index for index in members if cases[index].role != VALIDATION]
-            if not validated or not trained:
-                continue
-            for group, role, other in (
-                (validated, "training case", cases[trained[0]].name),
-                (trained, "validation case", cases[validated[0]].name),
-            ):
-                for index in (index for index in group if index not in reported):
-                    reported.add(index)
-                    text = f"The scan has the same {what} as the {role} '{other}'. Leave one of these cases out."
-                    yield index, text
+        yield from ((what, members) for members in members_by_key.values() if len(members) > 1)
+
+
+def _trained_and_validated(
+    cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]
+) -> Iterator[tuple[int, str]]:
+    """Yield index and message once for each case whose scan is used both for training and for validation."""
+    reported: set[int] = set()
+    for what, members in equal_scans:
+        validated = [index for index in members if cases[index].role == VALIDATION]
+        trained = [index for index in members if cases[index].role != VALIDATION]
+        if not validated or not trained:
+            continue
+        for group, role, other in (
+            (validated, "training case", cases[trained[0]].name),
+            (trained, "validation case", cases[validated[0]].name),
+        ):
+            for index in (index for index in group if index not in reported):
+                reported.add(index)
+                text = f"The scan has the same {what} as the {role} '{other}'. Leave one of these cases out."
+                yield index, text
+
+
+def _repeated_scans(cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[int, str]]:
+    """Yield index and warning once for each case whose scan occurs twice, but not for training and validation."""
+    reported: set[int] = set()
+    for _, members in equal_scans:
+        if len({cases[index].role == VALIDATION for index in members}) > 1:
+            continue
+        for index in (index for index in members if index not in reported):
+            reported.add(index)
+            other = cases[next(member for member in members if member != index)].name
+            yield index, f"The scan is also that of '{other}'. Check that each case has its own scan."
 
 
 def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
@@ -232,16 +251,13 @@ def _file_identity(path: Path) -> Hashable:
 
 
 def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the indices of the cases whose scan file needs a checksum.
-
-    The file of a training case needs a checksum if the file of a validation case has the same size, and vice versa.
-    """
+    """Return the indices of the cases whose scan file has the same size as the file of another case."""
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
         path = cases[index].image
         if path.is_file():
             sizes[path.stat().st_size].append(index)
-    return [i for group in sizes.values() if len({cases[i].role == VALIDATION for i in group}) == 2 for i in group]
+    return [index for group in sizes.values() if len(group) > 1 for index in group]
 
 
 def _checksum(path: Path) -> Hashable:

@@ -16,7 +16,7 @@ from ..io.channels import channel_files, channel_of, without_channel
 from ..io.formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, SkippedFile, files_in
-from .names import FileKind, case_name, classify
+from .names import IMAGE_WORDS, LABEL_WORDS, FileKind, case_name, classify, has_word
 
 _IGNORED = "ignore"
 """nnU-Net's name for the value of voxels that are left out of training. The value is no class."""
@@ -56,6 +56,7 @@ def lists_cases(described: Mapping[str, Any], folder: Path) -> bool:
     return any(_listed_entries(described, key, folder) for key in _LISTS)
 
 
+_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 _TEST_LISTS = ("test", "testing")
 _LISTS = ("training", "train", "validation", "val", *_TEST_LISTS)
 _LISTS_OF_FILES_OR_NAMES = ("train", "val", "testing")
@@ -112,13 +113,32 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
     if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):
-        values = {key.lower(): value for key, value in entry.items()}
         image, label = (
-            next((values[key] for key in keys if key in values), None) for keys in (_IMAGE_KEYS, _LABEL_KEYS)
+            _value_of(entry, keys, words) for keys, words in ((_IMAGE_KEYS, IMAGE_WORDS), (_LABEL_KEYS, LABEL_WORDS))
         )
     else:
         image, label = entry, None
     return image if isinstance(image, list) else [image] if isinstance(image, str) else [], label
+
+
+def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
+    """Return the value of the first of `keys` in `entry`; capitals do not matter.
+
+    If `entry` has none of `keys`, return the value of the only key that contains one of `words` and names a file, such
+    as `gt` or `image_path`. Return None if there is no such key, or several.
+    """
+    values = {key.lower(): value for key, value in entry.items()}
+    for key in keys:
+        if key in values:
+            return values[key]
+    named = [value for key, value in entry.items() if _names_file(value) and has_word(key, words)]
+    return named[0] if len(named) == 1 else None
+
+
+def _names_file(value: object) -> bool:
+    """Return whether a value is the name of an image file, or an array of such names."""
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(isinstance(name, str) and ending(name) in IMAGE_ENDINGS for name in names)
 
 
 def _is_label(text: object) -> bool:
@@ -142,6 +162,8 @@ def _classes(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
         listed = dict(enumerate(listed)) if begins_with_background and not names_files else None
     class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
+        if isinstance(value, list) and len(value) == 1:
+            (value,) = value  # A region of a single label value in nnU-Net v2.
         for number, name in ((key, value), (value, key)):
             if str(number).isdecimal() and isinstance(name, str) and int(number) > 0 and name != _IGNORED:
                 class_names[int(number)] = name
@@ -180,27 +202,33 @@ class _ListedCases:
         self._listed.add((files[0], label_path))
         self.cases.append(Case(_file_name(name) or case_name(files[0]), files[0], label_path, role))
 
-    def skip(self, images: Sequence[object], labels: Mapping[str, Path]) -> None:
-        """Skip the image files of a test case, and add the case to `unused`.
+    def skip(self, images: Sequence[object], label: object, labels: Mapping[str, Path]) -> None:
+        """Skip the image files of a test case and the label that is listed with them, and add the case to `unused`.
 
         Args:
-            labels: the labels of all test cases by name.
+            label: the label as listed; None if the case is listed without a label.
+            labels: the labels in `labelsTs` by name.
         """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
+        listed = self._file(label, LABEL_ENDINGS) if isinstance(label, str) and label else None
+        if listed is not None and listed not in labels.values():
+            self.skipped.append(SkippedFile(listed, _TEST_CASE))
         if files and files[0].exists():
-            self.unused.append(_unused_case(files[0], labels))
+            case = _unused_case(files[0], labels)
+            has_listed = listed is not None and listed.exists()
+            self.unused.append(replace(case, label=listed, role=LABELLED) if has_listed else case)
 
     def skip_unlisted(self, folders: Sequence[str]) -> None:
         """Skip the scans and labels in the subfolders `folders` that `dataset.json` does not list."""
-        named = {file for case in self.cases for file in (case.image, case.label)} | {
-            skipped_file.path for skipped_file in self.skipped
-        }
+        listed = [file for case in self.cases for file in (case.image, case.label) if file is not None]
+        # Resolved, since `dataset.json` may name a file by another path, such as an absolute one.
+        named = {os.path.realpath(file) for file in (*listed, *(skipped_file.path for skipped_file in self.skipped))}
         for name in folders:
             files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
             reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
-            unlisted = [file for file in files if file not in named]
+            unlisted = [file for file in files if os.path.realpath(file) not in named]
             self.skipped += [SkippedFile(file, reason) for file in unlisted]
             if name.startswith("images"):
                 scans = [file for file in unlisted if not channel_of(file)]
@@ -251,17 +279,17 @@ class _ListedCases:
 def find_listed_cases(folder: Path) -> FoundCases:
     """Read the cases that `dataset.json` lists under `training`, `validation`, `test` and similar keys.
 
-    If the folder `labelsTs` has labels, the test cases are skipped.
+    A test case is skipped if a label is listed with it, or if the folder `labelsTs` has labels.
     """
     described, listed = read_description(folder), _ListedCases(folder)
     test_labels = {scan_name(file): file for file in files_in(folder / "labelsTs", LABEL_ENDINGS)}
     for key in _LISTS:
         for images, label, name in _listed_entries(described, key, folder):
-            if key in _TEST_LISTS and test_labels:
-                listed.skip(images, test_labels)
+            if key in _TEST_LISTS and (test_labels or label):
+                listed.skip(images, label, test_labels)
             else:
                 listed.add(images, label, name)
-    listed.skip_unlisted(("imagesTr", "labelsTr", "imagesTs", "labelsTs"))
+    listed.skip_unlisted(_FOLDERS)
     has_channels = any(channel_of(case.image) is not None for case in listed.cases)
     layout = NNUNET if has_channels else DECATHLON
     return FoundCases(
@@ -278,7 +306,21 @@ def find_listed_nnunet_cases(folder: Path) -> FoundCases:
     described, listed = read_description(folder), _ListedCases(folder)
     for images, label, name in _entries(described["dataset"]):
         listed.add(images, label, name)
-    return FoundCases(NNUNET, tuple(listed.cases), tuple(listed.skipped), _classes(described))
+    listed.skip_unlisted(_FOLDERS)
+    return FoundCases(
+        NNUNET,
+        tuple(listed.cases),
+        tuple(listed.skipped),
+        _classes(described),
+        _distinct_from(listed.cases, listed.unused),
+    )
+
+
+def has_nnunet_files(folder: Path) -> bool:
+    """Return whether a data set's scans and labels lie directly in nnU-Net's folders, not in folders below them."""
+    scans = (files_in(folder / name, SCAN_ENDINGS) for name in ("imagesTr", "imagesTs"))
+    labels = (files_in(folder / name, LABEL_ENDINGS) for name in ("labelsTr", "labelsTs"))
+    return any(scans) and any(labels)
 
 
 def find_nnunet_cases(folder: Path) -> FoundCases:
@@ -337,15 +379,15 @@ def _unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
 
 
 def _distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the unused cases whose image is not in `cases`, one for each image.
+    """Return the unused cases whose scan is not in `cases`, one for each scan.
 
     If a case of `cases` has the name of an unused case, the unused case gets its folder's name: `imagesTs_a`.
     """
-    names, images = {case.name for case in cases}, {case.image for case in cases}
-    by_image = {case.image: case for case in unused if case.image not in images}
+    names, scans = {case.name for case in cases}, {case.scan for case in cases}
+    by_scan = {case.scan: case for case in unused if case.scan not in scans}
     return tuple(
         replace(case, name=f"{case.image.parent.name}_{case.name}") if case.name in names else case
-        for case in by_image.values()
+        for case in by_scan.values()
     )
 
 

@@ -24,7 +24,14 @@ from ..io.dicom_files import walk_folders
 from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
-from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
+from .data_sets import (
+    find_listed_cases,
+    find_listed_nnunet_cases,
+    find_nnunet_cases,
+    has_nnunet_files,
+    lists_cases,
+    read_description,
+)
 from .dicom_labels import DICOM_SLICE_ENDINGS, pair_dicom_segmentations
 from .found_cases import (
     CONTOURS,
@@ -138,15 +145,14 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
     if lists_cases(described, folder):
         return find_listed_cases
     if (folder / "imagesTr").is_dir():
-        has_labels = any((folder / name).is_dir() for name in ("labelsTr", "labelsTs"))
-        return find_nnunet_cases if has_labels else partial(_find_nnunet_cases_by_names, ignored=ignored)
+        return find_nnunet_cases if has_nnunet_files(folder) else partial(_find_nnunet_cases_by_names, ignored=ignored)
     if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
         return partial(find_bids_cases, ignored=ignored)
     return None
 
 
 def _find_nnunet_cases_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find the cases of an nnU-Net data set without `labelsTr` and `labelsTs`.
+    """Find the cases of an nnU-Net data set whose scans or labels lie in other folders, such as `labelsTr/siteA`.
 
     The labels may lie in another folder: `imagesTr/x_0000`, `GT/x`. So names of files determine the cases first. If no
     scan gets a label by its name, `find_nnunet_cases` determines the cases, unless it finds none.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.dicom_files import CONTOUR_REMEDY
-from ..io.formats import DICOM_ENDING, LABEL_ENDINGS
+from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
 from .dicom_labels import dicom_files_among
 from .folders import MAX_REASONS, find_all_scans
 from .found_cases import SEVERAL_LABELS
@@ -131,6 +131,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists (the examples are a case and its label):
     - the label of the same name;
+    - the label whose file has the same name: the label `x_0000` of the case `x_0000`, whose scan is `x_0000_0000`;
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
@@ -140,6 +141,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     no label of the case `p1`.
     """
     known = set(cases)
+    labels = _with_numbers_of_cases(known, labels)
     paired = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
     paired = _paired_by_simplified_names(
         known, paired, lambda name: without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
@@ -160,6 +162,16 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
         if len(names) == 1:
             paired[case] = paired.pop(names[0])
     return paired
+
+
+def _with_numbers_of_cases(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the labels by name, where a label `x_0000` of the case `x_0000` keeps `_0000`, which `case_name` drops."""
+    kept = {}
+    for name, path in labels.items():
+        file = scan_name(path)
+        is_number = file == f"{name}_0000" and file in cases and file not in labels and name not in cases
+        kept[file if is_number else name] = path
+    return kept
 
 
 def _paired_by_simplified_names(

@@ -97,7 +97,13 @@ def _scores(report: RunReport) -> str:
         return (row.title, names.get(row.label, str(row.label)), *overlaps, *distances, *volumes)
 
     sums = [*report.evaluation.mean, *report.evaluation.std]
-    return _table(head, map(cells, report.evaluation.rows), map(cells, sums))
+    absent = [
+        f"<p>{escape(names.get(row.label, str(row.label)))} is absent from segmentation and label in {row.empty} of"
+        f" {row.cases} cases; such cases enter the means with Dice 1 and distance 0.</p>"
+        for row in report.evaluation.mean
+        if row.empty
+    ]
+    return _table(head, map(cells, report.evaluation.rows), map(cells, sums)) + "".join(absent)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = ()) -> str:
