@@ -25,7 +25,7 @@ def test_nnunet_scans_are_paired_with_labelstr_and_imagests_is_unlabelled(tmp_pa
     assert {one.path.name for one in found_cases.skipped} == {"la_001_0001.nii.gz", "la_009.nii.gz"}
 
 
-def test_numbers_p_0000_to_p_0002_of_scans_and_their_labels_count_patients(tmp_path: Path) -> None:
+def test_scans_p_0000_to_p_0002_with_labels_of_the_same_names_are_three_cases(tmp_path: Path) -> None:
     names = [f"p_000{number}" for number in range(3)]
     files = [f"{folder}/{name}.nii.gz" for folder in ("imagesTr", "labelsTr") for name in names]
     found_cases = find_cases(make_files(tmp_path, *files))
@@ -121,7 +121,7 @@ def test_listed_case_without_its_scan_is_skipped_although_its_label_a_seg_nrrd_e
     assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
 
 
-def test_folder_is_listed_once_for_files_with_another_ending_than_in_dataset_json(
+def test_folder_is_read_once_if_its_files_have_other_endings_than_in_dataset_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = make_files(tmp_path, *(f"images/{number}.nii.gz" for number in range(9)))

@@ -108,10 +108,10 @@ def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
 
 
 class UnknownHistoryTest(PanelCase):
-    """DCAMT segments in a node that does not tell how they were written."""
+    """A segmentation node has DCAMT's segments, but not the fingerprint of the written segments."""
 
     def copy_of_result(self, volume: VolumeNode) -> SegmentationNode:
-        """Return a node as it is loaded from the file of a result: with the segments and their tags alone."""
+        """Return a node with a result's segment and tags, but without DCAMT's attributes, as if loaded from a file."""
         result = self.segment(volume)
         loaded = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "from file")
         loaded.CreateDefaultDisplayNodes()

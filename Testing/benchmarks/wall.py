@@ -6,10 +6,10 @@ Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are 
 trained with their labels, such as the shipped model's twin (`shipped_model.py`). Measures the wall on these
 segmentations and on the experts' labels, by every preset, openings excluded. No parameter was chosen on these cases.
 Prints
-- for each preset, and for IIR 1.2 with openings counted as wall: both burdens, the intraclass correlation for absolute
-  agreement of single measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of
-  agreement (Bland and Altman, Lancet 327:307, 1986),
-- for openings, border and wall: both areas, with ICC, bias and limits of agreement,
+- for each preset, and for IIR 1.2 with openings counted as wall: the burden on the experts' labels and on the
+  segmentations (mean ± SD), the intraclass correlation for absolute agreement of single measurements (ICC(A,1): McGraw
+  and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet 327:307, 1986),
+- for openings, border and wall: the area on the experts' labels and on the segmentations, with the same statistics,
 - the correlation between the presets' burdens on the experts' labels,
 - the overlap of the openings,
 - the seconds per case.
