@@ -6,7 +6,7 @@ import pytest
 from dcamt.worker.progress import LARGEST_GUESS, ProgressEstimate
 
 
-def test_expected_duration_gives_fraction_and_remaining_time_while_a_stage_has_one_report() -> None:
+def test_expected_duration_gives_fraction_and_remaining_time_before_the_second_report_of_a_stage() -> None:
     estimate = ProgressEstimate(100.0, expected_s=20.0)
     estimate.report("segmenting", 0.1, 101.0)
     assert estimate.fraction(105.0) == pytest.approx(0.25)

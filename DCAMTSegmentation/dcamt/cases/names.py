@@ -321,10 +321,14 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - `p1_LA` and `LA_p1` add `la` to `p1`;
     - `LA/p1` adds `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
-    If several scans fit a file, scans with more words come first: for `p1_T1_LA`, first `p1_T1`, then `p1`. The
-    last scans are those that fit the file's path without a folder's name, such as `scans/p1` for `LA/p1`.
+    If several scans fit a file, they are yielded in this order:
 
-    For each file, the scans found by their loose keys follow: `p1_LA` adds `la` to `p1_lge`. For these scans:
+    1. Scans whose key is the file's key without words of the name; names with more words come first. For `p1_T1_LA`,
+       these are `p1_T1`, then `p1`.
+    2. Scans whose key is the file's key without a folder: `scans/p1` for `LA/p1`.
+    3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
+
+    For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
     - Words for the modality are further words: `p1_T2_LA` adds `t2` and `la` to `p1_lge`.
     - If all further words are in `MODALITY_WORDS`, nothing is yielded: `p1_T2` beside `p1_lge` is another scan.

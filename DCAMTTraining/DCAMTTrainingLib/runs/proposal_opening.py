@@ -39,7 +39,7 @@ _remaining: set[str] = set()
 
 
 class ProposalOpening:
-    """The opening of one case; the opening adds the nodes that the scene lacks.
+    """The task that opens one ranked case; the task adds the case's scan or proposal if the scene lacks it.
 
     Args:
         case: an entry of a run's ranking.
