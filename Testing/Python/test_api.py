@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import dcamt
@@ -20,7 +21,7 @@ from dcamt.api.training import EventObserver, TrainingSession
 from dcamt.api.training_plan import plan_new_run, plan_resumed_run
 from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import doubtful_places
-from dcamt.models.package import open_model
+from dcamt.models.package import open_model, write_package
 from dcamt.runs.events import RunEvent
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
@@ -300,10 +301,22 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         f"{run.path}: there is no report",
     ]
     assert f"dcamt models calibrate {run.model} {run.cases}" in observer.warnings[0]
-    run.model.write_bytes(b"damaged")
-    observer = WarningObserver()
-    assert TrainingSession(plan_resumed_run(run.path, "cpu"), observer).run().iterations == 2
-    assert observer.warnings[0].startswith(f"{run.model}: ")
+
+
+@pytest.mark.parametrize("earlier", ["damaged", "stopped"])
+def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_iteration(
+    earlier: str, tmp_path: Path
+) -> None:
+    short_session(tmp_path, EventObserver()).run()
+    run = RunFolder(tmp_path / "run")
+    written = open_model(run.model)
+    if earlier == "damaged":
+        run.model.write_bytes(b"damaged")
+    else:  # as after a kill before the last model was written
+        stopped = replace(written.card, trained_on=written.card.trained_on | {"iterations": 1})
+        write_package(run.model, replace(written, card=stopped))
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), EventObserver()).run().iterations == 2
+    assert open_model(run.model).card.trained_on["iterations"] == 2
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

@@ -23,7 +23,7 @@ from ..distributed import (
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
-from ..models.package import Card, open_model, write_package
+from ..models.package import Card, open_model, read_card, write_package
 from ..recipe import Recipe
 from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, write_note
@@ -212,7 +212,7 @@ class TrainingSession:
                 trainer = self._trainer = Trainer(plan.recipe, run, device, log, plan.start_weights, team)
             if plan.resume:
                 trainer.resume()
-                if team.broadcast(trainer.step >= plan.recipe.training.iterations and run.model.exists()):
+                if team.broadcast(trainer.step >= plan.recipe.training.iterations and self._has_model_of(trainer.step)):
                     finished = RunFinished(trainer.step, str(run.model), trainer.seconds)
                     if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
                         self._observer.on_event(finished)
@@ -248,7 +248,7 @@ class TrainingSession:
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
             # Read the best state first, so that no model is written if the reading fails. After the last iteration, a
-            # resumed run writes the models and the report only if `run.model` does not exist.
+            # resumed run writes the models and the report only if `run.model` is not of the last iteration.
             best = trainer.best()
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
             if best is None:
@@ -256,6 +256,16 @@ class TrainingSession:
                 return
             card = model_card(plan, best)
             save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
+
+    def _has_model_of(self, step: int) -> bool:
+        """Return whether the run's model was trained for `step` iterations; False if the model is missing or damaged.
+
+        A run that was stopped and then resumed has a model of the earlier iteration until the models are written again.
+        """
+        try:
+            return read_card(self._plan.run.model).trained_on.get("iterations") == step
+        except InputError:
+            return False
 
     def _warn_of_missing_results(self) -> None:
         """Warn that a finished run lacks its calibration or report, as after a kill during the last steps."""
