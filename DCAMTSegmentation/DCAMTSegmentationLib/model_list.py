@@ -41,7 +41,7 @@ class ModelList:
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.
 
-        `name` may be empty only if there are no models. The list is then empty.
+        If there are no models and `name` is empty, the list is empty.
         """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]
@@ -49,7 +49,7 @@ class ModelList:
         self._combo_box.clear()
         for choice in self._choices:
             self._combo_box.addItem(choice.title)
-        if name and name not in names:
+        if name not in names and (name or names):
             self._combo_box.addItem(_("{name} (missing)").format(name=name))
         self._combo_box.setCurrentIndex(names.index(name) if name in names else self._combo_box.count - 1)
         self._filling = False

@@ -99,6 +99,7 @@ class ModelListTest(SegmentationCase):
                 self.ui.modelComboBox, self.ui.importModelButton, self.ui.removeModelButton, lambda name: None
             )
             models.show("")
+            self.assertEqual(models.channels, ("",))
             self.assertEqual(self.titles(), [])
             self.assertIn("This model is not on this computer", self.ui.modelComboBox.toolTip)
             self.assertFalse(self.ui.removeModelButton.enabled)
