@@ -184,7 +184,8 @@ class WallSession:
         """Write the table of all scans and return True; if that is impossible, print the error and return False.
 
         Args:
-            keep: whether to keep the rows of other scans, which another process may have added meanwhile.
+            keep: whether to keep the table's rows of scans that this command did not measure. Another process may have
+                added such rows since the command began.
         """
         try:
             write_wall_csv(self.results, table, _earlier_rows(table, skipped) if keep else [])

@@ -124,8 +124,9 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
     """Return the names of a MetaImage's data files.
 
     A pattern, or a list after the word LIST, must name one file for each index along the last axis, for example for
-    each slice. After `LIST n`, where n is from 1 to the number of axes minus 1, a list must instead name one file for
-    each n-dimensional part.
+    each slice. If the list follows `LIST n`, each file holds the first n axes: for the sizes (64, 64, 20, 3), `LIST 2`
+    needs 20 * 3 = 60 files. An n of 0 or above the number of axes is ignored. An n below 0 or equal to the number of
+    axes is refused.
 
     Args:
         value: the text of the field ElementDataFile.

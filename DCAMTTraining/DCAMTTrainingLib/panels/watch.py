@@ -94,7 +94,7 @@ class WatchPanel:
             return
         if preview is None or preview.case != wanted:
             self._show_text(missing_preview_text(watch.state))
-            # Otherwise this text would remain if the user chose the case of the shown preview again.
+            # If the user chooses the case of the earlier preview again, show this preview and its text again.
             self._shown = None
             return
         key = (watch.run.path.name, preview.case, preview.step)
