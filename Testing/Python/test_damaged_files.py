@@ -240,6 +240,7 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
         (1, "LIST 3\nd{:03}.raw\n", "ElementDataFile (1) that does not fit"),
         (11, "LIST -1\n" + "d{:03}.raw\n" * 11, "ElementDataFile (11) that does not fit"),
         (11, "LIST\n" + "d{:03}.raw\n" * 10, "ElementDataFile (10) that does not fit"),
+        (11, "LIST\n" + "d{:03}.raw\n" * 10 + "d{:03}.raw", "lacks a line break after the last name"),
         (11, "d%03d.raw 0 9 1", "ElementDataFile (10) that does not fit"),
         (11, "d%03d.raw 0 10 1 2", "damaged pattern for the names of its data files"),
     ],
@@ -258,7 +259,7 @@ def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
     path = tmp_path / "x.mhd"
     path.write_text(
         "ObjectType = Image\nNDims = 3\nDimSize = 9 10 11\nElementType = MET_SHORT\nBinaryData = True\n"
-        f"ElementSpacing = 1 1 1\nElementDataFile = {names.format(*range(11))}\n",
+        f"ElementSpacing = 1 1 1\nElementDataFile = {names.format(*range(11))}",
         encoding="utf-8",
     )
     if message:
@@ -485,6 +486,8 @@ def test_meta_image_with_a_missing_or_wrong_size_of_its_compressed_data_is_refus
         ("DimSize", "9 10", "has 2 numbers in the field DimSize instead of 3"),
         ("DimSize", "9", "has one number in the field DimSize instead of 3"),
         ("ElementSpacing", "1 1 x", "has damaged numbers in ElementSpacing"),
+        ("ElementSpacing", "1 1 inf", "has damaged numbers in ElementSpacing"),
+        ("Offset", "nan 0 0", "has damaged numbers in Offset"),
         ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
         ("ElementType", "met_short", 'the unknown ElementType "met_short"'),
         ("BinaryData", "False", "seems to have binary voxels, but its header lacks BinaryData = True"),
@@ -610,3 +613,50 @@ def test_zip_file_too_large_to_extract_is_refused_with_its_size(
         archive.writestr("x.raw", bytes(11 << 20))
     monkeypatch.setattr("dcamt.io.readers._MAXIMUM_UNZIPPED", 10 << 20)
     refused(lambda: read_scan(path), path, "holds 0.011 GiB, too much to extract")
+
+
+@pytest.mark.parametrize("compressor", ["NoCompression", "PackBits", "Deflate"])
+def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
+    """The headers of the last pages are zero; ITK would read only the pages before them."""
+    path = tmp_path / "x.tif"
+    image = sitk_image(np.random.default_rng(0).integers(0, 500, (32, 30, 40)).astype(np.int16), np.eye(4))
+    sitk.WriteImage(image, str(path), compressor != "NoCompression", compressor=compressor)
+    assert read_scan(path).grid.shape == (32, 30, 40)
+    data = path.read_bytes()
+    kept = len(data) // 2
+    path.write_bytes(data[:kept] + bytes(len(data) - kept))
+    refused(lambda: read_scan(path), path)
+
+
+def test_analyze_image_is_truncated_by_its_type_even_if_its_header_states_fewer_bits(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.hdr")
+    header = bytearray(path.read_bytes())
+    header[72:74] = (8).to_bytes(2, "little")  # bitpix; ITK uses the datatype instead
+    path.write_bytes(bytes(header))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    truncate(tmp_path / "x.img")
+    refused(lambda: read_scan(path), path, "x.img holds 990 of 1980 bytes")
+
+
+@pytest.mark.parametrize("kind", ["vtktypeint64", "vtktypeuint64"])
+def test_truncated_vtk_image_of_64_bit_numbers_is_refused(tmp_path: Path, kind: str) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    data = path.read_bytes()
+    start = data.index(b"SCALARS")
+    voxels = VOXELS.astype(">i8").tobytes(order="F")
+    path.write_bytes(data[:start] + f"SCALARS s {kind} 1\nLOOKUP_TABLE default\n".encode() + voxels)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    truncate(path)
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+def test_truncated_gipl_image_of_binary_voxels_is_refused(tmp_path: Path) -> None:
+    """ITK reads a byte for each voxel of the type 1 (binary)."""
+    path = tmp_path / "x.gipl"
+    sitk.WriteImage(sitk_image(VOXELS.astype(np.uint8) % 2, ORTHOGONAL["axial"]), str(path))
+    data = bytearray(path.read_bytes())
+    data[8:10] = (1).to_bytes(2, "big")
+    path.write_bytes(bytes(data))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS.astype(np.uint8) % 2)
+    truncate(path, 0.8)
+    refused(lambda: read_scan(path), path, "ends too early")

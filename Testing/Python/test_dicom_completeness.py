@@ -1,8 +1,9 @@
 """A DICOM scan that lacks slices, holds damaged slices or has several time points causes a note or an error."""
 
+import gzip
 import os
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pydicom
@@ -226,3 +227,37 @@ def test_message_names_the_fault_of_the_frames(
     change(data)
     data.save_as(file)
     refused(lambda: read_scan(file), file, message_part)
+
+
+@pytest.mark.parametrize("name", [".IM007.Ab12cD", "IM007.gz"])
+def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str) -> None:
+    """rsync copies into hidden files; an interrupted gunzip leaves compressed files."""
+    data = (_write_series(tmp_path) / "IM007").read_bytes()
+    (tmp_path / "IM006.gz").write_bytes(gzip.compress(data))  # a compressed copy beside the file itself
+    (tmp_path / "._IM005").write_bytes(bytes(200))  # macOS
+    write_slice(tmp_path / ".other", 3, series="1.2.99")
+    assert read_scan(tmp_path).notes == ()
+    (tmp_path / "IM007").unlink()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data[:-100])
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 7)
+    assert volume.notes == (f"Skipped hidden or compressed files: {name}. Slices may be missing.",)
+
+
+def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:
+    _write_series(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "IM008").touch()
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 8)
+    assert volume.notes == ("Skipped damaged files in other folders: b/IM008 (empty). Slices may be missing.",)
+
+
+def test_frames_whose_numbers_in_the_stack_do_not_begin_at_1_cause_a_note(tmp_path: Path) -> None:
+    def notes(numbers: Sequence[int]) -> tuple[str, ...]:
+        groups = [{"FrameContentSequence": {"StackID": "1", "InStackPositionNumber": number}} for number in numbers]
+        return read_scan(write_frames(tmp_path / "x.dcm", range(len(numbers)), groups)).notes
+
+    assert notes(range(3, 13)) == ("According to the headers, slices 1, 2 of the stack may be missing.",)
+    assert notes([*range(10, 1, -1)]) == ("According to the headers, slice 1 of the stack may be missing.",)
+    assert notes(range(1, 11)) == notes(range(0, 10)) == notes(range(2, 22, 2)) == notes(range(11, 21)) == ()

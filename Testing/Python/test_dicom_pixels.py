@@ -200,3 +200,18 @@ def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_pat
         path.write_bytes(path.read_bytes()[128 + 4 + 12 + length :])
         assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
     assert_slices_in_place(read_scan(tmp_path / "bare"), 8)
+
+
+def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
+    """pydicom decompresses more pixels than the image has, and only warns; GDCM refuses the file."""
+    for k in range(4):
+        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
+        data.PixelData = np.repeat(np.arange(SIZE, dtype="<u2"), SIZE).tobytes()
+        data.compress(RLELossless, generate_instance_uid=False)
+        data.save_as(tmp_path / f"{k}.dcm")
+    read_scan(tmp_path)
+    whole = (tmp_path / "2.dcm").read_bytes()
+    run = bytes([257 - SIZE, 5])  # a run of SIZE pixels of the value 5
+    assert whole.count(run) == 1
+    (tmp_path / "2.dcm").write_bytes(whole.replace(run, bytes([257 - 100, 5])))
+    refused(lambda: read_scan(tmp_path), tmp_path / "2.dcm", "RLE Lossless", "cannot be decompressed", "copy it again")

@@ -144,3 +144,21 @@ def test_impossible_offset_of_the_voxels_is_ignored_or_refused(tmp_path: Path, o
     else:
         itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
         np.testing.assert_array_equal(read_scan(path).voxels[0], itk.transpose(2, 1, 0))
+
+
+def test_note_states_both_spacings_if_sform_and_pixdim_contradict_each_other(tmp_path: Path) -> None:
+    spacing = (1.5, 1.2, 3)
+    for sform, codes in (("unit steps", (1, 0)), ("unit steps", (1, 1)), ("unit steps", (2, 0))):
+        (note,) = read_scan(write_header(tmp_path / "x.nii", SFORMS[sform], codes, spacing)).notes
+        assert "1.5 x 1.2 x 3 mm (pixdim) was used, as in 3D Slicer, not 1 x 1 x 1 mm (sform)" in note
+    (note,) = read_scan(write_header(tmp_path / "x.nii", SFORMS["sheared"], (1, 0), spacing)).notes
+    assert "1.5 x 1.237 x 3 mm (sform) was used, since the sform is sheared, not 1.5 x 1.2 x 3 mm (pixdim)" in note
+    (note,) = read_scan(write_header(tmp_path / "x.nii", np.eye(3) * 1000, (1, 0), (1500, 1200, 3000), unit=3)).notes
+    assert "1.5 x 1.2 x 3 mm (pixdim) was used" in note
+    for sform, codes in (
+        ("scaled", (1, 0)),
+        ("oblique, left-handed", (1, 1)),
+        ("unit steps", (2, 1)),
+        ("sheared", (1, 1)),
+    ):
+        assert read_scan(write_header(tmp_path / "x.nii", SFORMS[sform], codes, spacing)).notes == ()

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, IdentifyingNote
-from .dicom_completeness import dicomdir_files, missing_slices_notes, refuse_missing_files
+from .dicom_completeness import dicomdir_files, missing_slices_notes, refuse_missing_files, skipped_files_notes
 from .dicom_contradictions import refuse_separated_slices, separate_other_classes
 from .dicom_files import (
     FoundFiles,
@@ -145,6 +145,7 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
     of_series = [frame for frame in collected.frames if frame.series == series]
     separated_of_series = [frame for frame in separated if frame.series == series]
     notes += missing_slices_notes(frames, of_series, slice_gap(affine), separated_of_series)
+    notes += skipped_files_notes(path, collected.damaged, frames)
     if skipped:
         kinds = sorted({kind for _, kind in skipped})
         many = f"{len(skipped)} files that are not slices" if len(skipped) > 1 else "a file that is not a slice"

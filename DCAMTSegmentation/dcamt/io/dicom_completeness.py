@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import FoundFiles, list_names, quiet_pydicom
+from .dicom_files import FoundFiles, RejectedFile, list_names, quiet_pydicom
 from .dicom_frames import Frame
-from .stored_image import library_errors
+from .stored_image import library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
+_HEAD_BYTES = 1 << 16  # read of a hidden or compressed file to find its series
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
@@ -150,7 +152,7 @@ def _pattern(file: Path) -> str:
 def missing_slices_notes(
     frames: Sequence[Frame], series: Sequence[Frame], gap: float, separated: Sequence[Frame] = ()
 ) -> list[str]:
-    """Return notes if the spacing or the images' numbers in the headers suggest that slices are missing.
+    """Return notes if the spacing or the numbers of images or slices in the headers suggest that slices are missing.
 
     Args:
         frames: the scan's frames, one for each slice.
@@ -165,7 +167,12 @@ def missing_slices_notes(
             f"The slices are {gap:.4g} mm apart, but {stated:.4g} mm according to the headers: slices may be missing."
         )
     if len({frame.file for frame in series}) < len(series):
-        return notes  # The headers number the files, not the frames in a file.
+        # The headers number the files, not the frames in a file.
+        if lacking := _lacking_stack_positions(frames):
+            numbers = list_names([str(number) for number in lacking])
+            which = f"slice {numbers}" if len(lacking) == 1 else f"slices {numbers}"
+            notes.append(f"According to the headers, {which} of the stack may be missing.")
+        return notes
     counted, held = max(frame.stated_count for frame in frames), len(series) + len(separated)
     if lacking := _lacking_numbers(series, separated):
         numbers = list_names([str(number) for number in lacking])
@@ -176,6 +183,63 @@ def missing_slices_notes(
     elif counted > held:
         notes.append(f"The headers state {counted} images, but {held} were found: slices may be missing.")
     return notes
+
+
+def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
+    """Return the numbers in the stack below the lowest number of a frame.
+
+    The list is empty if the numbers are not consecutive, or if more numbers would be returned than half the number of
+    frames: then the numbers may count something else, such as the slices of all time points.
+    """
+    numbers = {frame.stack_position for frame in frames}
+    first = min(numbers)
+    is_consecutive = len(numbers) == len(frames) == max(numbers) - first + 1
+    return list(range(1, first)) if is_consecutive and first - 1 <= len(frames) // 2 else []
+
+
+def skipped_files_notes(path: Path, damaged: Sequence[RejectedFile], frames: Sequence[Frame]) -> list[IdentifyingNote]:
+    """Return notes on skipped files that may be slices of the scan in the folder `path`.
+
+    These are damaged files of an unknown series in other folders than the scan's, and DICOM files in the scan's folders
+    that are hidden or compressed with gzip, as an interrupted copy leaves them.
+    """
+    if not path.is_dir():
+        return []
+    folders = {frame.file.parent for frame in frames}
+    series = frames[0].series
+    elsewhere = [f"{bad.file.relative_to(path).as_posix()} ({bad.what})" for bad in damaged if not bad.series]
+    hidden = [
+        file.name
+        for folder in sorted(folders)
+        for file in sorted(folder.iterdir())
+        if _is_hidden_or_packed(file) and _may_be_of_series(file, series)
+    ]
+    return [
+        IdentifyingNote(f"Skipped {kind}: {list_names(names)}. Slices may be missing.")
+        for kind, names in (("damaged files in other folders", elsewhere), ("hidden or compressed files", hidden))
+        if names
+    ]
+
+
+def _is_hidden_or_packed(file: Path) -> bool:
+    """Return whether a file is hidden, or is compressed with gzip and has no uncompressed copy beside it."""
+    is_packed = file.suffix.lower() == ".gz" and not file.with_suffix("").exists()
+    return (file.name.startswith(".") or is_packed) and file.is_file()
+
+
+def _may_be_of_series(file: Path, series: str) -> bool:
+    """Return whether a file, which may be compressed with gzip, is DICOM of the series or of an unknown series."""
+    from pydicom import dcmread
+
+    head = read_head(file, _HEAD_BYTES) or read_head(file)
+    if head[128:132] != b"DICM":
+        return False
+    try:
+        with quiet_pydicom():
+            data = dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+    except Exception:  # pydicom raises errors of many types for a header that is cut.
+        return True
+    return str(data.get("SeriesInstanceUID", "")) in ("", series)
 
 
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:

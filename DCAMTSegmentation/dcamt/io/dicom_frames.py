@@ -41,6 +41,7 @@ class Frame:
     properties: tuple[str, ...] = ()  # other properties of the kind of image: image type, echo, b-value
     times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES; None if not stated
     instance: int = 0  # number of the file in the series; 0 if not stated
+    stack_position: int = 0  # number of the slice in its stack, in multi-frame files; 0 if not stated
     sop_class: str = ""
     constants: tuple[str, ...] = ()  # values of CONSTANT_ATTRIBUTES
     concatenation: tuple[str, int, int] = ("", 0, 0)  # UID, number of this file, number of files; 0 if not stated
@@ -213,6 +214,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         properties=properties,
         times=tuple(_time(header, keyword, group) for keyword, group in TIME_ATTRIBUTES),
         instance=_integer(data.get("InstanceNumber")),
+        stack_position=_integer(header.value("InStackPositionNumber", "FrameContentSequence")),
         sop_class=str(data.get("SOPClassUID", "")),
         constants=header.constants(),
         concatenation=(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from io import BytesIO
@@ -15,6 +16,9 @@ from .dicom_files import encoding_of, quiet_pydicom
 from .dicom_frames import Frame
 from .itk import quiet_sitk, quiet_terminal
 from .stored_image import library_errors
+
+_TOO_MANY_PIXELS = "non-conformant padding"
+"""Part of pydicom's warning about RLE data with more pixels than an image has, after padding or damage."""
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
@@ -80,16 +84,33 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
     _refuse_missing_fragments(file, data)
     unscaled = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
     try:
-        pixels = data.pixel_array
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pixels = data.pixel_array
+        if any(_TOO_MANY_PIXELS in str(warning.message) for warning in caught):
+            _read_with_itk(file, syntax.name)  # GDCM refuses the file unless the surplus is padding.
         return _bright_is_high(pixels[np.newaxis] if pixels.ndim == 2 else pixels, data), False
+    except InputError:
+        raise
     except Exception:
         # ITK would rescale all frames of the file with the same slope and intercept.
         if len(frames) > 1 and not unscaled:
             remedy = "Export the series uncompressed, or install pylibjpeg."
             raise InputError(f"is compressed ({syntax.name})", path=file, remedy=remedy) from None
-    with quiet_terminal():
-        pixels = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(file)))
+    pixels = _read_with_itk(file, syntax.name)
     return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), True
+
+
+def _read_with_itk(file: Path, syntax: str) -> np.ndarray:
+    """Return the pixels as ITK's library GDCM decompresses and rescales them; raise InputError if this fails."""
+    try:
+        with quiet_terminal():
+            pixels: np.ndarray = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(file)))
+    except RuntimeError as error:
+        what = f"cannot be read as a DICOM image (its compressed pixels, {syntax}, cannot be decompressed)"
+        remedy = "The file may be damaged: copy it again. Otherwise, export the series uncompressed."
+        raise InputError(what, path=file, remedy=remedy) from error
+    return pixels
 
 
 def _refuse_missing_fragments(file: Path, data: Any) -> None:

@@ -33,8 +33,11 @@ from .stored_image import (
 _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-_GIPL_BYTES = {1: 0, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
-"""Bytes of a voxel for each type of GIPL image; 0 for one-bit voxels, since the size of their data is not checked."""
+_VTK_BYTES |= {"vtktypeint64": 8, "vtktypeuint64": 8}  # written on Windows, where "long" has 4 bytes
+_GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
+"""Bytes of a voxel for each type of GIPL image. ITK reads a byte for each voxel of type 1 (binary), too."""
+_ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
+"""Bytes of a voxel for each `datatype` of an Analyze or NIfTI header. ITK ignores the header's `bitpix`."""
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
 _STRIPS, _TILES = (273, 279), (324, 325)
@@ -115,9 +118,11 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
             what = f"has {count} in the field {name} instead of {number}"
             raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
         try:
-            [float(word) for word in words]
-        except ValueError as error:
-            raise InputError(f"has damaged numbers in {name}", path=path, remedy=_EXPORT_AGAIN) from error
+            is_finite = all(math.isfinite(float(word)) for word in words)
+        except ValueError:
+            is_finite = False
+        if not is_finite:  # ITK would read 0.
+            raise InputError(f"has damaged numbers in {name}", path=path, remedy=_EXPORT_AGAIN)
 
 
 def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
@@ -134,8 +139,9 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
         sizes: the image's size along each axis.
 
     Raises:
-        InputError: no file is named, a pattern is damaged, or the number of files is wrong. ITK would return random
-            memory for the voxels of missing files.
+        InputError: no file is named, a pattern is damaged, the number of files is wrong, or a list does not end with a
+            line break. ITK would return random memory for the voxels of missing files. It ignores the last name of a
+            list without a line break after it.
     """
     words = value.split()
     if not words:
@@ -147,6 +153,9 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
         if axes_in_file == 0 or axes_in_file > len(sizes):
             axes_in_file = len(sizes) - 1
         wanted = math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
+        if names and not rest.endswith(b"\n"):
+            what = f"lacks a line break after the last name in its list of data files ({names[-1]})"
+            raise InputError(what, path=path, remedy="Add a line break at the file's end.")
     elif "%" in words[0]:
         if len(words) not in (1, 4):
             raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
@@ -290,9 +299,10 @@ def _check_analyze(path: Path) -> None:
     if not sizes:
         raise InputError("has a damaged header", path=path, remedy=DAMAGED)
     check_size(sizes, path)
-    bits = struct.unpack(f"{order}h", head[72:74])[0]
+    kind, bits = struct.unpack(f"{order}2h", head[70:74])
     offset = struct.unpack(f"{order}f", head[108:112])[0]
-    size = math.prod(sizes) * max(0, bits) // 8 + (int(offset) if math.isfinite(offset) else 0)
+    voxel_bits = 8 * _ANALYZE_BYTES[kind] if kind in _ANALYZE_BYTES else max(0, bits)
+    size = math.prod(sizes) * voxel_bits // 8 + (int(offset) if math.isfinite(offset) else 0)
     packed = is_gzip(image)
     with open(image, "rb") as file, data_file_errors(path, image):
         held, has_end = unpacked_size(file) if packed else (os.path.getsize(image), True)
@@ -301,7 +311,10 @@ def _check_analyze(path: Path) -> None:
 
 
 def _check_tiff(path: Path) -> None:
-    """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or the pages form a loop.
+    """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or a page is damaged.
+
+    A page without entries is damaged: TIFF requires at least one. Such a page lies in zeros that replace lost data; ITK
+    would return only the pages before it. Pages that form a loop are damaged, too.
 
     Raises:
         InputError: the content is not TIFF.
@@ -323,6 +336,8 @@ def _check_tiff(path: Path) -> None:
             seen.add(page)
             file.seek(page)
             (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, struct.calcsize(count_format)))
+            if number == 0:
+                raise EOFError
             entries = _read_exactly(file, number * entry)
             (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, struct.calcsize(word)))
             values = {}

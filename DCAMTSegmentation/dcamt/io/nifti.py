@@ -26,6 +26,7 @@ from .stored_image import (
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
 _SCANNER = 1  # code of a transform to the scanner's space
 _SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two of its axes exceeds this.
+_SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
 _HEADER_SIZES = {348: "1", 540: "2"}
 
 
@@ -37,6 +38,7 @@ def open_nifti(path: Path) -> StoredImage:
     float32, unless they are float64 or complex.
 
     Only the header is read here. `load` of the returned image also verifies the checksum at a compressed file's end.
+    A note states both spacings if the directions come from an sform whose spacing contradicts `pixdim`.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
@@ -55,7 +57,9 @@ def open_nifti(path: Path) -> StoredImage:
         stated = float(header["vox_offset"])
         offset = max(int(stated) if math.isfinite(stated) else 0, int(header["sizeof_hdr"]))
         affine = itk_affine(path, header)
-        affine[:3] *= _MM_PER_UNIT.get(_length_unit(header), 1.0)
+        mm = _MM_PER_UNIT.get(_length_unit(header), 1.0)
+        affine[:3] *= mm
+        notes = _spacing_notes(header, mm)
     size = math.prod(shape) * dtype.itemsize
     grid = Grid((shape[0], shape[1], shape[2]), affine)
 
@@ -80,6 +84,7 @@ def open_nifti(path: Path) -> StoredImage:
         grid=grid,
         load=load,
         verify=lambda: check_complete(path, size + offset, packed=packed),
+        notes=notes,
     )
 
 
@@ -145,12 +150,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
     """
     sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
-    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
-    sform = np.array(header.get_sform(), dtype=np.float64)
-    lengths = np.linalg.norm(sform[:3, :3], axis=0)
-    with np.errstate(all="ignore"):
-        axes = sform[:3, :3] / lengths
-    orthogonal = bool(np.isfinite(axes).all() and np.abs(axes.T @ axes - np.eye(3)).max() < _SKEW)
+    spacing, sform, axes, orthogonal = _spacing_and_sform(header)
     if sform_code > 0 and qform_code <= 0 and not orthogonal:
         return sform
     if not (np.isfinite(spacing) & (spacing != 0)).all():
@@ -160,7 +160,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
             remedy="Repair the scan's geometry, for instance by exporting it again from DICOM.",
         )
     affine = np.eye(4)
-    if orthogonal and (sform_code == _SCANNER or (sform_code > 0 and qform_code <= 0)):
+    if orthogonal and _sform_precedes(sform_code, qform_code):
         affine[:3, :3], affine[:3, 3] = axes * spacing, sform[:3, 3]
     elif qform_code > 0:
         affine[:3, :3] = _qform_axes(header) * spacing
@@ -168,6 +168,54 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     else:
         affine[:3, :3] = np.diag([-spacing[0], -spacing[1], spacing[2]])
     return affine
+
+
+def _spacing_and_sform(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
+    """Return the spacing in `pixdim`, the sform, its unit vectors along i, j, k, and whether these are orthogonal."""
+    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+    sform = np.array(header.get_sform(), dtype=np.float64)
+    with np.errstate(all="ignore"):
+        axes = sform[:3, :3] / _lengths(sform)
+    orthogonal = bool(np.isfinite(axes).all() and np.abs(axes.T @ axes - np.eye(3)).max() < _SKEW)
+    return spacing, sform, axes, orthogonal
+
+
+def _sform_precedes(sform_code: int, qform_code: int) -> bool:
+    """Return whether the directions come from an sform with orthogonal axes."""
+    return sform_code == _SCANNER or (sform_code > 0 and qform_code <= 0)
+
+
+def _lengths(sform: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.norm(sform[:3, :3], axis=0))
+
+
+def _contradict(spacing: np.ndarray, sform: np.ndarray) -> bool:
+    """Return whether a valid spacing in `pixdim` differs from the lengths of the sform's steps, which are not 0."""
+    lengths = _lengths(sform)
+    is_valid = np.isfinite(spacing).all() and spacing.all() and np.isfinite(lengths).all() and lengths.all()
+    return bool(is_valid and not np.allclose(np.abs(spacing), lengths, rtol=_SPACING_TOLERANCE, atol=0))
+
+
+def _spacing_notes(header: Any, mm: float) -> tuple[str, ...]:
+    """Return a note if the directions come from an sform whose spacing contradicts `pixdim`; otherwise ().
+
+    Args:
+        mm: millimetres per unit of the header.
+    """
+    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
+    spacing, sform, _, orthogonal = _spacing_and_sform(header)
+    is_used = _sform_precedes(sform_code, qform_code) and (orthogonal or qform_code <= 0)
+    if not (is_used and _contradict(spacing, sform)):
+        return ()
+    of_pixdim, of_sform = (f"{_by(numbers * mm)} mm" for numbers in (np.abs(spacing), _lengths(sform)))
+    use = f"{of_pixdim} (pixdim) was used, as in 3D Slicer, not {of_sform} (sform)"
+    if not orthogonal:
+        use = f"{of_sform} (sform) was used, since the sform is sheared, not {of_pixdim} (pixdim)"
+    return (f"The header states two spacings of the voxels: {use}.",)
+
+
+def _by(numbers: np.ndarray) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
 
 
 def _qform_axes(header: Any) -> np.ndarray:
