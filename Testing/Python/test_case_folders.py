@@ -151,7 +151,7 @@ def test_label_p1_label_takes_precedence_over_mask_p1_la(tmp_path: Path, scan: s
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
 
 
-def test_label_p1_cine_seg_takes_no_precedence_over_mask_p1_lge_la(tmp_path: Path) -> None:
+def test_p1_cine_seg_and_p1_lge_la_are_the_labels_of_p1_cine_and_p1_lge(tmp_path: Path) -> None:
     for name, values in (("lge", 200), ("lge_LA", 2), ("cine", 200), ("cine_seg", 2)):
         write_image(tmp_path / f"p1_{name}.nii.gz", values)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {

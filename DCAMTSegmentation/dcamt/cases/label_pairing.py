@@ -33,8 +33,8 @@ from .names import (
 def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable[Path] = ()) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
 
-    If no file in the folder itself has few values, but its subfolders hold labelled cases, return the labels of these
-    cases.
+    If the subfolders hold labelled cases, and no file in `folder` itself has few voxel values (`has_few_values`),
+    return the labels of these cases.
 
     Args:
         skip_images: leave out scans and results. A scan is left out if the folder holds its label, its mask of the
@@ -131,7 +131,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists (the examples are a case and its label):
     - the label of the same name;
-    - the label whose file has the same name: the label `x_0000` of the case `x_0000`, whose scan is `x_0000_0000`;
+    - the label whose file has the case's name, including the ending `_0000`, which `case_name` drops from the label's
+      name: `x_0000`, `x_0000.nii.gz`;
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include

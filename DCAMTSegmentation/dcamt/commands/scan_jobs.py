@@ -229,7 +229,7 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
             if other is not job:
                 if os.path.realpath(other.scan) == os.path.realpath(job.scan):
                     raise InputError("is given twice", path=job.scan, remedy="Give each scan once.")
-                what = f"and {other.scan} would both be written to {path}"
+                what = f"would get the same result file as {other.scan} ({path})"
                 raise InputError(what, path=job.scan, remedy="Rename one of the scans, or give one folder above both.")
         if len(set(job.files)) < len(job.files):
             path = next(path for path in job.files if job.files.count(path) > 1)

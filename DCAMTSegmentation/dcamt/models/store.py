@@ -139,8 +139,8 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
     target = user_folder() / f"{name}{MODEL_ENDING}"
     with atomic_path(target) as partial:
         partial.write_bytes(data)
-    # The old model's calibration file may now lie beside the new model. The file contains the old model's checksum, so
-    # the new model does not use the file.
+    # If the process ends here, the old model's calibration file stays beside the new model. This does no harm: the file
+    # contains the old model's checksum, so it is not used for the new model.
     if calibration is None:
         try:
             calibration_path(target).unlink(missing_ok=True)

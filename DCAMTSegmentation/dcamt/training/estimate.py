@@ -23,7 +23,10 @@ from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 BUDGET_S = 15.0
 """A larger patch is measured only if the elapsed time plus the patch's expected measuring time is at most this."""
 STEADY_S = 1.0
-"""Steps are repeated for this time, at most ten times. The fastest counts, since other programs may slow steps down."""
+"""Steps on a patch are measured until their total duration reaches this limit; ten steps at most.
+
+The fastest counts, since other programs may slow steps down.
+"""
 
 
 @dataclass(frozen=True)

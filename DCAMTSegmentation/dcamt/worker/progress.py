@@ -9,9 +9,9 @@ LARGEST_GUESS = 0.95
 class ProgressEstimate:
     """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    Until a report of the current stage exceeds the stage's first report, the remaining seconds come from the expected
-    duration, and the fraction is the larger of the reported and the expected fraction. Afterwards, only the reports
-    count. The fraction never decreases.
+    Once the current stage reports a larger fraction than in its first report, only the reports count. Until then, the
+    remaining seconds come from the expected duration, and the fraction is the larger of the reported and the expected
+    fraction. The fraction never decreases.
 
     Args:
         expected_s: the expected duration; None if unknown.
@@ -53,6 +53,6 @@ class ProgressEstimate:
         return left if left > 0 else None
 
     def _speed(self) -> float | None:
-        """Return the speed of the stage as fraction per second; None until a report exceeds the first."""
+        """Return the speed of the stage as fraction per second; None until its fraction exceeds its first report."""
         (start, first), (at, reported) = self._stage_start, self._reported
         return (reported - first) / (at - start) if reported > first and at > start else None
