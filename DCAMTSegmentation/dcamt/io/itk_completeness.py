@@ -166,7 +166,7 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
         names, wanted = [words[0] % number for number in numbers], sizes[-1]
     else:
         return [value]
-    if len(names) != wanted:
+    if not names or len(names) != wanted:
         what = f"has a number of data files in ElementDataFile ({len(names)}) that does not fit its DimSize"
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     return names
