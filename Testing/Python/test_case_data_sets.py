@@ -456,3 +456,56 @@ def test_region_of_one_value_names_a_class(tmp_path: Path) -> None:
     described = {"labels": {"background": 0, "heart": [1, 2], "LA": [1], "wall": 2}}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     assert find_cases(home).classes == ((1, "LA"), (2, "wall"))
+
+
+@pytest.mark.parametrize("start", ["/old/disk/set/", "D:\\set\\", "set/", "~/set/"])
+def test_listed_files_of_a_moved_data_set_are_found_in_deeper_folders(
+    tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ("p1/visit1/lge.nii.gz", "p1/visit1/seg.nii.gz")
+    make_files(tmp_path / "moved", *files)
+    described = {"training": [{"image": start + files[0], "label": start + files[1]}]}
+    (tmp_path / "moved/dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for home in (tmp_path / "moved", Path("moved")):
+        assert list(scans_and_labels(find_cases(home), home).values()) == [files]
+
+
+def test_listed_numbers_of_patients_are_not_called_channels(tmp_path: Path) -> None:
+    files = [(f"imagesTr/p_{n:04}.nii.gz", f"labelsTr/p_{n:04}.nii.gz") for n in range(3)]
+    home = make_files(tmp_path, *(file for pair in files for file in pair))
+    entries = [{"image": image, "label": label} for image, label in files]
+    (home / "dataset.json").write_text(json.dumps({"training": entries}), encoding="utf-8")
+    found = find_cases(home)
+    assert list(scans_and_labels(found, home).values()) == files
+    assert not found.skipped
+
+
+def test_lists_of_images_and_of_fewer_labels_are_not_read_as_cases(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz")
+    described = {"training": {"image": ["a.nii.gz", "b.nii.gz"], "label": ["a_seg.nii.gz"]}}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert scans_and_labels(found, home) == {"a": ("a.nii.gz", "a_seg.nii.gz"), "b": ("b.nii.gz", None)}
+
+
+def test_nnunet_labels_may_have_a_word_for_labels_or_other_capitals(tmp_path: Path) -> None:
+    files = [("imagesTr/a_0000.nii.gz", "labelsTr/a_seg.nii.gz"), ("imagesTr/B_0000.nii.gz", "labelsTr/b.nii.gz")]
+    home = make_files(tmp_path, *files[0], *files[1])
+    assert sorted(scans_and_labels(find_cases(home), home).values(), reverse=True) == files
+
+
+def test_other_folders_of_a_data_set_are_named_as_skipped(tmp_path: Path) -> None:
+    names = (
+        "imagesTr/a_0000.nii.gz",
+        "labelsTr/a.nii.gz",
+        "imagesVa/b_0000.nii.gz",
+        "labelsVa/b.nii.gz",
+        "notes/x.txt",
+    )
+    home = make_files(tmp_path, *names)
+    for described in ({}, {"training": [{"image": names[0], "label": names[1]}]}):
+        (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+        found = find_cases(home)
+        assert scans_and_labels(found, home) == {"a": names[:2]}
+        assert [file.path.name for file in found.skipped] == ["imagesVa", "labelsVa"]

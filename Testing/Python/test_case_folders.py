@@ -584,3 +584,8 @@ def test_img0001_and_label0001_are_the_case_0001(tmp_path: Path) -> None:
     assert scans_and_labels(find_cases(make_files(tmp_path, "img0001.nii", "label0001.nii")), tmp_path) == {
         "0001": ("img0001.nii", "label0001.nii")
     }
+
+
+def test_scans_of_one_name_in_one_folder_are_numbered(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "site1/x.nii.gz", "site1/x.nrrd", "site1/y.nrrd")
+    assert sorted(case.name for case in find_cases(home).cases) == ["1_x", "2_x", "y"]

@@ -164,3 +164,15 @@ def test_dataset_json_is_not_read_for_a_file_without_channel_number(
     (tmp_path / "a.nii.gz").touch()
     monkeypatch.setattr("dcamt.io.channels.channel_names", lambda path: pytest.fail(f"{path} is not a channel file"))
     assert not has_channel_files(tmp_path / "a.nii.gz")
+
+
+def test_numbered_files_are_patients_if_the_data_set_has_one_channel(tmp_path: Path) -> None:
+    folder = tmp_path / "imagesTr"
+    folder.mkdir()
+    for number in range(2):
+        (folder / f"p_{number:04}.nii.gz").touch()
+    first = folder / "p_0000.nii.gz"
+    assert has_channel_files(first)
+    for names, are_channels in (({"0": "LGE"}, False), ({"0": "LGE", "1": "T1"}, True)):
+        (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": names}), encoding="utf-8")
+        assert has_channel_files(first) is are_channels

@@ -83,7 +83,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     `listed` has one of these forms:
     - an array of cases;
     - an object with the names of the cases as keys: `{"p1": case, "p2": case}`;
-    - an object with an array of all images and an array of all labels: `{"image": [...], "label": [...]}`.
+    - an object with an array of all images and one of as many labels: `{"image": [...], "label": [...]}`.
 
     A case has one of these forms:
     - an image: `"imagesTr/p1.nii.gz"`;
@@ -95,7 +95,9 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
         images, labels = _files_of_case(listed)
-        if len(images) > 0 and isinstance(labels, list) and len(labels) == len(images):
+        if len(images) > 0:
+            if not isinstance(labels, list) or len(labels) != len(images):
+                return []
             return [([image], label, "") for image, label in zip(images, labels, strict=True)]
         named = [(name, entry) for name, entry in listed.items() if not isinstance(entry, str)]
     cases = []
@@ -220,6 +222,11 @@ class _ListedCases:
             has_listed = listed is not None and listed.exists()
             self.unused.append(replace(case, label=listed, role=LABELLED) if has_listed else case)
 
+    def keep_used(self) -> None:
+        """Remove the files of the cases from `skipped`: patients numbered `_0001`, or cases that two lists name."""
+        used = {file for case in self.cases for file in (case.image, case.label)}
+        self.skipped = [file for file in self.skipped if file.path not in used]
+
     def skip_unlisted(self, folders: Sequence[str]) -> None:
         """Skip the scans and labels in the subfolders `folders` that `dataset.json` does not list."""
         listed = [file for case in self.cases for file in (case.image, case.label) if file is not None]
@@ -242,8 +249,8 @@ class _ListedCases:
 
         1. Environment variables are replaced; nnU-Net v2 allows them.
         2. Backslashes become slashes.
-        3. Of an absolute path, the last two parts are looked for in the data set's folder: `C:/Task1/imagesTr/a.nii`
-           becomes `imagesTr/a.nii`.
+        3. First parts of the path are left out until the rest leads to a folder of the data set, or to a file beside
+           `dataset.json`: `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`.
         4. `_0000` is added, which nnU-Net v1 omits: `a.nii` becomes `a_0000.nii`.
         5. Other `endings` are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`. Exactly one file must fit.
 
@@ -254,9 +261,8 @@ class _ListedCases:
         path = self._folder / text
         if "\\" in text and not path.exists():
             path = self._folder / text.replace("\\", "/")
-        is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
-        if is_absolute and not path.exists():  # The data set was moved; its folders keep their names.
-            path = self._folder.joinpath(*PureWindowsPath(text).parts[-2:])  # Splits at both kinds of slashes.
+        if not path.exists():
+            path = self._file_of_moved_set(text) or path
         kind = ending(path)
         channel = path.with_name(
             f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
@@ -266,6 +272,13 @@ class _ListedCases:
             fitting = files.get(scan_name(path), []) + files.get(f"{scan_name(path)}_0000", [])
             return fitting[0] if len(fitting) == 1 else path
         return channel if not path.exists() and channel.exists() else path
+
+    def _file_of_moved_set(self, text: str) -> Path | None:
+        """Return the path after the third change of `_file`; None if there is no such folder or file."""
+        parts = PureWindowsPath(text).parts  # Splits at both kinds of slashes.
+        is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+        rests = [self._folder.joinpath(*parts[first:]) for first in range(int(is_absolute), len(parts))]
+        return next((rest for rest in rests if (rest.parent.is_dir() if rest != rests[-1] else rest.exists())), None)
 
     def _files(self, folder: Path, endings: Sequence[str]) -> Mapping[str, list[Path]]:
         """Return the files in a folder by their names without endings; the folder is listed only once."""
@@ -289,6 +302,7 @@ def find_listed_cases(folder: Path) -> FoundCases:
                 listed.skip(images, label, test_labels)
             else:
                 listed.add(images, label, name)
+    listed.keep_used()
     listed.skip_unlisted(_FOLDERS)
     has_channels = any(channel_of(case.image) is not None for case in listed.cases)
     layout = NNUNET if has_channels else DECATHLON
@@ -306,6 +320,7 @@ def find_listed_nnunet_cases(folder: Path) -> FoundCases:
     described, listed = read_description(folder), _ListedCases(folder)
     for images, label, name in _entries(described["dataset"]):
         listed.add(images, label, name)
+    listed.keep_used()
     listed.skip_unlisted(_FOLDERS)
     return FoundCases(
         NNUNET,
@@ -314,13 +329,6 @@ def find_listed_nnunet_cases(folder: Path) -> FoundCases:
         _classes(described),
         _distinct_from(listed.cases, listed.unused),
     )
-
-
-def has_nnunet_files(folder: Path) -> bool:
-    """Return whether a data set's scans and labels lie directly in nnU-Net's folders, not in folders below them."""
-    scans = (files_in(folder / name, SCAN_ENDINGS) for name in ("imagesTr", "imagesTs"))
-    labels = (files_in(folder / name, LABEL_ENDINGS) for name in ("labelsTr", "labelsTs"))
-    return any(scans) and any(labels)
 
 
 def find_nnunet_cases(folder: Path) -> FoundCases:

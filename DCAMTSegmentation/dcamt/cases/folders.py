@@ -11,6 +11,7 @@ derivatives. In any other folder, words in the paths distinguish scans from labe
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,6 @@ from .data_sets import (
     find_listed_cases,
     find_listed_nnunet_cases,
     find_nnunet_cases,
-    has_nnunet_files,
     lists_cases,
     read_description,
 )
@@ -52,6 +52,7 @@ from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
 _BESIDE_DATA_SET = "not searched, since it lies beside a data set; search this folder by itself"
+_IN_DATA_SET = "not searched, since the data set lists none of its files; search this folder by itself"
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
 
@@ -93,13 +94,26 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Return the cases of the data set in a folder, else of the data sets below it, else those found by file names."""
     reader = _data_set_reader(folder, ignored)
     if reader is not None:
-        return reader(folder)
+        found_cases = reader(folder)
+        unread = tuple(SkippedFile(path, _IN_DATA_SET) for path in _unread_folders(folder, found_cases, ignored))
+        return replace(found_cases, skipped=found_cases.skipped + unread)
     below = _data_sets_below(folder, ignored)
     if not below:
         return _pair_by_names(folder, ignored)
     found_cases = _join([_find(inner, ignored) for inner in below])
     beside = tuple(SkippedFile(path, _BESIDE_DATA_SET) for path in _folders_beside(folder, below, ignored))
     return replace(found_cases, skipped=found_cases.skipped + beside)
+
+
+def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> list[Path]:
+    """Return the folders of a data set that contain images, but no case and no skipped file of `found_cases`."""
+    cases = (*found_cases.cases, *found_cases.unused)
+    known = {os.path.realpath(file) for case in cases for file in (case.image, case.label) if file is not None}
+    known |= {os.path.realpath(file.path) for file in found_cases.skipped}
+    read = {parent for file in known for parent in Path(file).parents}
+    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    unread = [path for path in inner if path not in ignored and path.resolve() not in read]
+    return [path for path in unread if str(path.resolve()) not in known and any(images_below(path, ignored))]
 
 
 def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[Path]) -> Iterator[Path]:
@@ -145,19 +159,23 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
     if lists_cases(described, folder):
         return find_listed_cases
     if (folder / "imagesTr").is_dir():
-        return find_nnunet_cases if has_nnunet_files(folder) else partial(_find_nnunet_cases_by_names, ignored=ignored)
+        return partial(_find_nnunet_cases, ignored=ignored)
     if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
         return partial(find_bids_cases, ignored=ignored)
     return None
 
 
-def _find_nnunet_cases_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find the cases of an nnU-Net data set whose scans or labels lie in other folders, such as `labelsTr/siteA`.
+def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
+    """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
-    The labels may lie in another folder: `imagesTr/x_0000`, `GT/x`. So names of files determine the cases first. If no
-    scan gets a label by its name, `find_nnunet_cases` determines the cases, unless it finds none.
+    If `find_nnunet_cases` finds no label of a scan, names of files determine the cases: `imagesTr/x_0000` and `GT/x`,
+    `labelsTr/site1/x` or `labelsTr/x_seg`. If no scan gets a label by its name either, the cases are those of
+    `find_nnunet_cases`, unless it finds none.
     """
-    paired, found_cases = _pair_by_names(folder, ignored), find_nnunet_cases(folder)
+    found_cases = find_nnunet_cases(folder)
+    if any(case.label for case in (*found_cases.cases, *found_cases.unused)):
+        return found_cases
+    paired = _pair_by_names(folder, ignored)
     if any(case.label for case in paired.cases) or not found_cases.cases:
         return replace(paired, classes=found_cases.classes)
     known = {case.image for case in found_cases.cases} | {file.path for file in found_cases.skipped}
@@ -311,20 +329,23 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
 def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
     """Return the cases with distinct names: prefix equal names with the names of folders above the scan.
 
-    The cases `x` of the scans `site1/x` and `site2/x` become `site1_x` and `site2_x`.
+    The cases `x` of the scans `site1/x` and `site2/x` become `site1_x` and `site2_x`, those of `x.nrrd` and `x.nii.gz`
+    in one folder `1_x` and `2_x`.
     """
     cases = list(cases)
     for depth in range(1, 64):
         seen: defaultdict[str, list[int]] = defaultdict(list)
         for index, case in enumerate(cases):
             seen[case.name].append(index)
-        repeated = [index for members in seen.values() if len(members) > 1 for index in members]
+        repeated = [members for members in seen.values() if len(members) > 1]
         if not repeated:
             return tuple(cases)
-        for place, index in enumerate(repeated):
-            case = cases[index]
-            above = case.image.parent.parts[1:]
-            # If no folder is left to add, a number makes the name distinct.
-            more = above[-depth] if depth <= len(above) else str(place + 1)
-            cases[index] = replace(case, name=f"{more}_{case.name}")
+        for members in repeated:
+            is_one_folder = len({cases[index].image.parent for index in members}) == 1
+            for place, index in enumerate(members):
+                case = cases[index]
+                above = case.image.parent.parts[1:]
+                # If no folder makes the names distinct, a number does.
+                more = str(place + 1) if is_one_folder or depth > len(above) else above[-depth]
+                cases[index] = replace(case, name=f"{more}_{case.name}")
     return tuple(cases)

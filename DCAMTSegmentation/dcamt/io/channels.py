@@ -65,11 +65,13 @@ def channel_names(path: Path) -> tuple[str, ...]:
 def has_channel_files(path: Path) -> bool:
     """Return whether `path` is the first of several files that are channels of one scan.
 
-    The file must lie in one of nnU-Net's folders, or a `dataset.json` must name several channels. Elsewhere the
-    numbers may count patients.
+    A `dataset.json` must name several channels. If it names none, the file must lie in one of nnU-Net's folders.
+    Elsewhere the numbers may count patients.
     """
-    # `channel_names` comes last, since it opens a file.
-    return bool(channel_files(path)) and (path.parent.name in FOLDERS_OF_CHANNELS or len(channel_names(path)) > 1)
+    if not channel_files(path):
+        return False
+    names = channel_names(path)
+    return len(names) > 1 if names else path.parent.name in FOLDERS_OF_CHANNELS
 
 
 def one_channel_note(path: Path) -> tuple[str, ...]:
