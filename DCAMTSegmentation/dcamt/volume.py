@@ -321,12 +321,12 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     i, j, k = (slice(int(first), int(first) + size) for first, size in zip(offset, turned.shape, strict=True))
     placed = _shift_grid(grid, offset, turned.shape)
     mm, fraction = grid_difference(turned, placed)
+    if not labelmap.partial and (placed.shape != grid.shape or offset.any()):
+        raise _grid_mismatch(labelmap, grid, scan, "")
     if fraction > GRID_TOLERANCE:
         raise _grid_mismatch(
             labelmap, grid, scan, f": corresponding voxels lie up to {mm:.2g} mm ({fraction:.2g} voxels) apart"
         )
-    if not labelmap.partial and (placed.shape != grid.shape or offset.any()):
-        raise _grid_mismatch(labelmap, grid, scan, "")
     target = np.zeros(grid.shape, voxels.dtype)
     # For each axis, the range that scan and labelmap share: in indices of the scan, and of the labelmap.
     overlap = [

@@ -51,6 +51,14 @@ def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
             fit_labelmap(moved, GRID, "scan.nrrd")
 
 
+def test_message_states_the_whole_distance_of_a_label_that_lies_many_voxels_away() -> None:
+    affine = GRID.affine.copy()
+    affine[:3, 3] += 10.3 * affine[:3, 2]
+    moved = Labelmap(two_boxes(), Grid(GRID.shape, affine), Path("label.nrrd"))
+    with pytest.raises(InputError, match=r"the centres of the two grids lie 12\.9 mm apart"):
+        fit_labelmap(moved, GRID, "scan.nrrd")
+
+
 def test_label_with_another_axis_order_is_reoriented() -> None:
     voxels = two_boxes().transpose(2, 0, 1)[::-1]
     affine = GRID.affine[:, [2, 0, 1, 3]] * [-1, 1, 1, 1]

@@ -159,6 +159,21 @@ class ListOfRunsTest(TrainingCase):
             self.assertEqual([row[0] for row in cells], shown)
             self.assertEqual(cells[0][2:], ["0.500", "0.333", "12.00", "3.25"])
 
+    def test_mean_distances_are_shown_with_the_number_of_their_cases(self) -> None:
+        run = self.make_run("missed", [{"event": "started", "step": 0, "of": 10}])
+        lines = [
+            "case,label,dice,jaccard,hd95_mm,asd_mm,undefined,cases",
+            "found,1,0.5,0.4,2,1,0,1",
+            "missed,1,0,0,,,1,1",
+        ]
+        lines += ["mean,1,0.25,0.2,2,1,1,2", "std,1,0.25,0.2,,,1,2", "mean,2,0.5,0.4,2,1,0,2"]
+        run.validation.write_text("\n".join(lines), encoding="utf-8")
+        self.module.widget.runs.show(run)
+        model = self.ui.resultsTable.model()
+        names = [model.data(model.index(row, 0)) for row in range(model.rowCount())]
+        of = "(distances of 1 of 2 cases)"
+        self.assertEqual(names, ["found", "missed", f"mean {of}", f"std {of}", "mean"])
+
     def test_charts_are_removed_and_the_layout_is_restored(self) -> None:
         events = [{"event": "started", "step": 0, "of": 10}]
         events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})

@@ -125,7 +125,7 @@ class ResultsPanel:
     def _cells(self, row: dict[str, str]) -> list[str]:
         label = row.get("label", "")
         scores = [score_text(row.get(column, ""), digits) for column, digits in SCORES.items()]
-        return [row.get("case", ""), self._classes.get(label, label), *scores]
+        return [case_text(row), self._classes.get(label, label), *scores]
 
     def _selected_model(self) -> Path | None:
         index = self._ui.modelSelector.currentIndex
@@ -219,6 +219,15 @@ def class_names(recipe: Path) -> dict[str, str]:
         return {str(info.label): info.name for info in load_recipe(recipe, for_training=False).classes}
     except DCAMTError:
         return {}
+
+
+def case_text(row: dict[str, str]) -> str:
+    """Return the case of a row; for a mean or deviation also how many of its cases have distances, if not all have."""
+    name, undefined, cases = (row.get(column) or "" for column in ("case", "undefined", "cases"))
+    if name not in (MEAN, DEVIATION) or not (undefined.isdecimal() and cases.isdecimal()) or not int(undefined):
+        return name
+    defined = int(cases) - int(undefined)
+    return _("{name} (distances of {defined} of {cases} cases)").format(name=name, defined=defined, cases=cases)
 
 
 def score_text(text: str, digits: int) -> str:
