@@ -183,6 +183,61 @@ def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: P
     assert skip_reasons(found) == {"p1_predict.nii.gz": RESULT}
 
 
+@pytest.mark.parametrize(
+    ("scan", "mask", "is_label"),
+    [
+        ("p1", "p1_chambers/aorta", False),
+        ("p1", "p1/LA", True),
+        ("a/p1", "a/p1_ts/heart_atrium_left", False),
+        ("ct", "output/aorta", False),
+        ("scans/p1_0000", "runs/D501/fold_0/validation/p1", False),
+        ("LGE/LGE_1", "LA/LA_1", True),
+        ("LGE/LGE_1", "Scar/Scar_1", False),
+        ("p1", "p1LA", True),
+        ("P1", "P1SEG", True),
+        ("p1", "p1RV", False),
+    ],
+)
+def test_mask_in_a_folder_of_masks_or_with_a_word_joined_to_a_number_is_no_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scan: str, mask: str, is_label: bool
+) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    (case,) = find_cases(tmp_path).cases
+    assert (case.image, case.label) == (
+        tmp_path / f"{scan}.nii.gz",
+        tmp_path / f"{mask}.nii.gz" if is_label else None,
+    )
+    monkeypatch.chdir(tmp_path)
+    assert len(find_cases(Path()).cases) == 1
+
+
+def test_scan_with_few_values_among_other_scans_of_the_current_folder_is_no_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, values in (("a", 2), ("b", 200), ("c", 200)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    monkeypatch.chdir(tmp_path)
+    assert len(find_cases(Path()).cases) == 3
+
+
+@pytest.mark.parametrize(
+    ("scan", "result"),
+    [
+        ("p1", "p1_LA_probmap"),
+        ("p1", "p1_heatmap"),
+        ("p1/lge", "p1/LA_probability"),
+        ("train_1/enhanced", "train_1/scar_distance"),
+        ("p1", "p1_totalseg"),
+        ("LGE", "LGE doubt"),
+    ],
+)
+def test_map_beside_a_scan_is_an_automatic_result(tmp_path: Path, scan: str, result: str) -> None:
+    found = find_cases(make_files(tmp_path, f"{scan}.nii.gz", f"{result}.nii.gz"))
+    assert [case.image for case in found.cases] == [tmp_path / f"{scan}.nii.gz"]
+    assert skip_reasons(found) == {Path(f"{result}.nii.gz").name: RESULT}
+
+
 def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "has_few_values", lambda path: pytest.fail(f"{path} was read"))
     files = [f"patient{number}/lge.nii.gz" for number in range(10)]

@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
 from .names import (
+    LABEL_WORDS,
     OUTLINE_WORDS,
     SEPARATORS,
     FileKind,
@@ -63,8 +64,9 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         if file.path not in masks:
             kind = FileKind.LABEL if fits else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
-    for file, scan in _masks_named_like_scans([file for file in rest if file.path not in masks]):
-        masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
+    for find in (_masks_named_like_scans, _masks_in_other_folders):
+        for file, scan in list(find([file for file in rest if file.path not in masks])):
+            masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
     # Each mask now has its scan's key, or the loose key if `named_after_scans` found the scan by its loose key. A label
     # by name takes precedence in two cases:
     # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
@@ -92,6 +94,31 @@ def _masks_named_like_scans(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
             yield from ((file, scan) for file in files if file is not scan and has_few_values(file.path))
 
 
+def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile]]:
+    """Yield (mask, scan) for each mask in a folder that probably holds only masks.
+
+    In such a folder, each file has the name of a scan in any other folder (`fold_0/validation/p1` beside `scans/p1`),
+    or the folder lies beside a scan (`output/aorta` beside `ct`). The files are read only if at most `_MAXIMUM_NAMES`
+    other files have the name of each file, and if the first file has few values.
+    """
+    by_name: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
+    by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
+    for file in scans:
+        by_name[_plain_key(file.key)[-1:]].append(file)
+        by_folder[file.path.parent].append(file)
+    for folder, files in by_folder.items():
+        # Path(".") is its own parent.
+        beside = by_folder.get(folder.parent, [])[:_MAXIMUM_NAMES] if folder != folder.parent else []
+        names = [by_name[_plain_key(file.key)[-1:]] for file in files]
+        fitting = [beside or [other for other in named if other.path.parent != folder] for named in names]
+        if not all(1 <= len(found) <= _MAXIMUM_NAMES for found in fitting) or not has_few_values(files[0].path):
+            continue
+        for file, found in zip(files, fitting, strict=True):
+            scan = next((other for other in found if not has_few_values(other.path)), None)
+            if scan is not None and has_few_values(file.path):
+                yield file, scan
+
+
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
     """Return {path: label with the scan's key} for each mask whose name adds words to a scan's name: `p1_LA`, `p1_RV`.
 
@@ -100,7 +127,8 @@ def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in named_after_scans(named):
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
-            kind = FileKind.LABEL if words <= OUTLINE_WORDS else FileKind.OTHER_LABEL
+            # A word for labels may be joined to a number, as in `p1seg`.
+            kind = FileKind.LABEL if words <= OUTLINE_WORDS | LABEL_WORDS else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
     return masks
 

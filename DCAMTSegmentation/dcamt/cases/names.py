@@ -94,6 +94,8 @@ RESULT_WORDS = frozenset(
     [
         *("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet"),
         *("prob", "probs", "probability", "probabilities", "softmax", "logits", "uncertainty", "entropy", "confidence"),
+        *("probmap", "probmaps", "heatmap", "heatmaps", "distance", "distmap", "sdf", "totalseg", "totalsegmentator"),
+        *("doubt", "disagreement", "agreement"),
     ]
 )
 """Words that mark an automatic result only beside its scan or label (`classify_all`): `p1_output` beside `p1`."""
@@ -119,6 +121,9 @@ Words for another structure, such as `lawall`, are not among them.
 SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word that is joined to a number, as in `img0001`."""
+
+_JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
+"""A name that ends in a number and letters, as in `p1LA`."""
 
 _CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
@@ -228,7 +233,9 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
        beside it. If `final` holds a label and `original` holds no scan, the labels in `original` are results.
     2. A file with words of `RESULT_WORDS` in its path is a result if its key without these words is the key of a scan:
        `p1_output` or `output/p1` beside `p1`. If a word is in the file's name, the key of a label suffices:
-       `p1_output` beside `p1_label`. That scan or label must have no word of `RESULT_WORDS` in its own path.
+       `p1_output` beside `p1_label`. Then the file's name may also have words for structures, and the scan's key words
+       for the modality: `p1/LA_prob` beside `p1/lge`. That scan or label must have no word of `RESULT_WORDS` in its own
+       path.
     3. If a label's name adds words for structures or qualifiers to a scan's name, the label gets the scan's key:
        `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
        another structure: `p1_RV_gt`.
@@ -252,12 +259,13 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
         {without_first_channel(file.key) for file in named if file.kind is kind and file.path not in unsure}
         for kind in (FileKind.SCAN, FileKind.LABEL)
     )
+    loose_scans = {loose_key(key) for key in scans}
     for n, file in enumerate(named):
         if file.path in unsure:
             result = _classify(file.path, folder, RESULT_WORDS)
             in_name = bool(_words(scan_name(file.path)) & RESULT_WORDS)
             key = without_first_channel(result.key)
-            if key in scans or (in_name and key in labels):
+            if key in scans or (in_name and (key in labels or _adds_structures(key, loose_scans))):
                 named[n] = result
     scans |= {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
     return [
@@ -295,6 +303,15 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
     return label
 
 
+def _adds_structures(key: tuple[str, ...], loose_scans: Collection[tuple[str, ...]]) -> bool:
+    """Return whether a key adds words for structures to a scan's `loose_key`."""
+    *folders, name = key or ("",)
+    words = SEPARATORS.split(name)
+    shorter = ("".join(words[first:last]) for first, last in _ranges_without(words, ATRIUM_WORDS | OTHER_STRUCTURES))
+    keys = {loose_key((*folders, rest)) for rest in shorter if rest != name} - {()}
+    return not keys.isdisjoint(loose_scans)
+
+
 def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
     """Yield the start and stop of each range of `words` that remains when droppable words at the ends are dropped.
 
@@ -317,16 +334,19 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     """Yield (file, scan, further words) for each file that is named like a scan with further words.
 
     Both files have the kind scan; `file` may be a mask. Capitals do not matter. The further words are in lower case.
-    They are at the end or at the beginning of the file's name, or they are the name of a folder:
-    - `p1_LA` and `LA_p1` add `la` to `p1`;
-    - `LA/p1` adds `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
+    They are at the end or at the beginning of the file's name, or in the names of folders:
+    - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
+    - `LA/p1` and `LA/LA_p1` add `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or
+      `OTHER_STRUCTURES`;
+    - `p1_chambers/aorta`, in a folder named after the scan, adds `chambers` and `aorta` to `p1`.
 
     If several scans fit a file, they are yielded in this order:
 
     1. Scans whose key is the file's key without words of the name; names with more words come first. For `p1_T1_LA`,
        these are `p1_T1`, then `p1`.
     2. Scans whose key is the file's key without a folder: `scans/p1` for `LA/p1`.
-    3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
+    3. Scans after which a folder is named: `p1` for `p1_chambers/aorta`.
+    4. Scans found in the same three ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
@@ -341,10 +361,14 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
         ends = [(words[:last], words[last:]) for last in (*range(len(words) - 2, 0, -2), 0)]
         starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
         shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
+        if joined := _JOINED.fullmatch(name):
+            shorter.append(((*folders, joined[1]), [joined[2]]))
         shorter.sort(key=lambda parts: -len(SEPARATORS.split(parts[0][-1])))
         for n, part in enumerate(folders):
             if _words(part) <= OUTLINE_WORDS | OTHER_STRUCTURES:
-                shorter.append(((*folders[:n], *folders[n + 1 :], name), SEPARATORS.split(part)))
+                for rest in dict.fromkeys((name, without_words(name, _words(part)))):
+                    shorter.append(((*folders[:n], *folders[n + 1 :], rest), SEPARATORS.split(part)))
+        shorter += _named_after_folders(folders, name)
         for by_key, simplified in ((scans, tuple), (loose, loose_key)):
             for parts, dropped in shorter:
                 further = frozenset(word for word in dropped if word.isalnum())
@@ -352,6 +376,21 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
                 fits = by_key is scans or not (further <= MODALITY_WORDS or modalities(parts))
                 if scan is not None and scan.path != file.path and fits:
                     yield file, scan, further
+
+
+def _named_after_folders(folders: Sequence[str], name: str) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Return (key, further words) for each scan after which one of a file's folders may be named.
+
+    >>> _named_after_folders(["p1_chambers"], "aorta")
+    [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', '_', 'aorta'])]
+    """
+    keys = []
+    for n in range(len(folders) - 1, -1, -1):
+        words, below = SEPARATORS.split(folders[n]), SEPARATORS.split("_".join((*folders[n + 1 :], name)))
+        for last in range(len(words), 0, -2):
+            dropped = [*words[last + 1 :], "_"] if last < len(words) else []
+            keys.append(((*folders[:n], "".join(words[:last])), [*dropped, *below]))
+    return keys
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:

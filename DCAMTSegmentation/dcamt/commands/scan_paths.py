@@ -72,7 +72,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     inside: list[Path] = []
     if files:
         skipped = _skipped_files(files, path, channels)
-        inside = [file for file in files if file not in skipped]
+        left_out_files = set(skipped)
+        inside = [file for file in files if file not in left_out_files]
     if inside and not (folders and all(map(has_few_values, inside))):
         return _named(inside, skipped, folders)
     images = list(dicom_files_among(entries).slices)
@@ -137,15 +138,16 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
 
 def _skipped_files(files: list[Path], folder: Path, channels: int) -> list[Path]:
     """Return the labels and the files of further channels among the files of a folder."""
-    labels = labels_beside_scans(files, folder)
+    labels = dict.fromkeys(labels_beside_scans(files, folder))
     named = classify_all([file for file in files if file not in labels], folder)
-    labels += [mask.path for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
+    masks = [mask.path for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
+    labels |= dict.fromkeys(masks)
     if any(file.kind is FileKind.SCAN and file.path not in labels for file in named):
         # Files named like labels are labels if they have few values, even if their scans are missing.
         lone_labels = [file.path for file in named if file.kind is not FileKind.SCAN and file.path not in labels]
-        labels += [path for path in lone_labels if has_few_values(path)]
+        labels |= dict.fromkeys(path for path in lone_labels if has_few_values(path))
     further = set(_further_channels(files, channels))
-    return labels + [file for file in files if file in further and file not in labels]
+    return [*labels, *(file for file in files if file in further and file not in labels)]
 
 
 def _further_channels(files: Sequence[Path], channels: int) -> list[Path]:
