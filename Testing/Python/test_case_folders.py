@@ -188,6 +188,7 @@ def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: P
     [
         ("p1", "p1_chambers/aorta", False),
         ("p1", "p1/LA", True),
+        ("p1/lge", "p1/LA/p1", True),
         ("a/p1", "a/p1_ts/heart_atrium_left", False),
         ("ct", "output/aorta", False),
         ("scans/p1_0000", "runs/D501/fold_0/validation/p1", False),

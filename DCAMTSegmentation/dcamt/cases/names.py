@@ -381,15 +381,18 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 def _named_after_folders(folders: Sequence[str], name: str) -> list[tuple[tuple[str, ...], list[str]]]:
     """Return (key, further words) for each scan after which one of a file's folders may be named.
 
-    >>> _named_after_folders(["p1_chambers"], "aorta")
-    [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', '_', 'aorta'])]
+    Words of the key are no further words: `p1/LA/p1` adds `LA` to `p1`.
+
+    >>> _named_after_folders(["p1_chambers"], "p1_aorta")
+    [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', 'aorta'])]
     """
     keys = []
     for n in range(len(folders) - 1, -1, -1):
-        words, below = SEPARATORS.split(folders[n]), SEPARATORS.split("_".join((*folders[n + 1 :], name)))
+        words, below = SEPARATORS.split(folders[n]), SEPARATORS.split("_".join((*folders[n + 1 :], name)))[::2]
         for last in range(len(words), 0, -2):
-            dropped = [*words[last + 1 :], "_"] if last < len(words) else []
-            keys.append(((*folders[:n], "".join(words[:last])), [*dropped, *below]))
+            key = (*folders[:n], "".join(words[:last]))
+            known = {word for part in key for word in SEPARATORS.split(part)[::2]}
+            keys.append((key, [word for word in (*words[last + 1 :: 2], *below) if word not in known]))
     return keys
 
 
