@@ -237,6 +237,7 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
         (11, "LIST 2D\n" + "d{:03}.raw\n" * 11, ""),
         (11, "LIST 0\n" + "d{:03}.raw\n" * 11, ""),
         (11, "LIST 4\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST\n" + "d{:03}.raw\n" * 11 + " \t", ""),
         (1, "LIST 3\nd{:03}.raw\n", "ElementDataFile (1) that does not fit"),
         (11, "LIST 3\n", "ElementDataFile (0) that does not fit"),
         (11, "LIST -1\n", "ElementDataFile (0) that does not fit"),

@@ -1,5 +1,6 @@
 """Multi-frame DICOM files: every frame is read at its position, or the file is refused with a one-line message."""
 
+import gzip
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,13 @@ def test_frames_in_any_order_are_read_at_their_positions(tmp_path: Path, places:
 @pytest.mark.parametrize("name", [".hidden.dcm", "scan.txt"])
 def test_file_whose_name_is_ignored_in_a_folder_is_read_if_the_file_is_chosen(tmp_path: Path, name: str) -> None:
     assert_slices_in_place(read_scan(write_frames(tmp_path / name, range(12))), 12)
+
+
+@pytest.mark.parametrize("as_label", [False, True])
+def test_message_on_a_compressed_file_says_that_it_is_compressed(tmp_path: Path, as_label: bool) -> None:
+    path = tmp_path / "x.dcm.gz"
+    path.write_bytes(gzip.compress(write_frames(tmp_path / "x.dcm", range(12)).read_bytes()))
+    refused(lambda: read_header(path, as_labelmap=as_label), path, "is a DICOM file compressed with gzip", "Decompress")
 
 
 def test_missing_frame_is_refused(tmp_path: Path) -> None:

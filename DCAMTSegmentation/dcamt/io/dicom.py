@@ -145,7 +145,7 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
     of_series = [frame for frame in collected.frames if frame.series == series]
     separated_of_series = [frame for frame in separated if frame.series == series]
     notes += missing_slices_notes(frames, of_series, slice_gap(affine), separated_of_series)
-    notes += skipped_files_notes(path, collected.damaged, frames)
+    notes += skipped_files_notes(path, collected, frames)
     if skipped:
         kinds = sorted({kind for _, kind in skipped})
         many = f"{len(skipped)} files that are not slices" if len(skipped) > 1 else "a file that is not a slice"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import FoundFiles, RejectedFile, list_names, quiet_pydicom
+from .dicom_files import FoundFiles, list_names, quiet_pydicom
 from .dicom_frames import Frame
 from .stored_image import library_errors, read_head
 
@@ -197,22 +197,32 @@ def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
     return list(range(1, first)) if is_consecutive and first - 1 <= len(frames) // 2 else []
 
 
-def skipped_files_notes(path: Path, damaged: Sequence[RejectedFile], frames: Sequence[Frame]) -> list[IdentifyingNote]:
+def skipped_files_notes(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> list[IdentifyingNote]:
     """Return notes on skipped files that may be slices of the scan in the folder `path`.
 
-    These are damaged files of an unknown series in other folders than the scan's, and DICOM files in the scan's folders
-    that are hidden or compressed with gzip, as an interrupted copy leaves them.
+    These are damaged files of an unknown series that are named like the scan's slices but lie in other folders, and
+    DICOM files in the scan's folders that are hidden or compressed with gzip, as an interrupted copy leaves them. A
+    hidden or compressed copy of a file that was read causes no note.
+
+    Args:
+        collected: all frames and files that were found.
+        frames: the scan's frames.
     """
     if not path.is_dir():
         return []
     folders = {frame.file.parent for frame in frames}
-    series = frames[0].series
-    elsewhere = [f"{bad.file.relative_to(path).as_posix()} ({bad.what})" for bad in damaged if not bad.series]
+    patterns = {_pattern(frame.file) for frame in frames}
+    read = {frame.uid for frame in collected.frames}
+    elsewhere = [
+        f"{bad.file.relative_to(path).as_posix()} ({bad.what})"
+        for bad in collected.damaged
+        if not bad.series and _pattern(bad.file) in patterns
+    ]
     hidden = [
         file.name
         for folder in sorted(folders)
         for file in sorted(folder.iterdir())
-        if _is_hidden_or_packed(file) and _may_be_of_series(file, series)
+        if _is_hidden_or_packed(file) and _may_be_missing_slice(file, frames[0].series, read)
     ]
     return [
         IdentifyingNote(f"Skipped {kind}: {list_names(names)}. Slices may be missing.")
@@ -222,13 +232,16 @@ def skipped_files_notes(path: Path, damaged: Sequence[RejectedFile], frames: Seq
 
 
 def _is_hidden_or_packed(file: Path) -> bool:
-    """Return whether a file is hidden, or is compressed with gzip and has no uncompressed copy beside it."""
-    is_packed = file.suffix.lower() == ".gz" and not file.with_suffix("").exists()
-    return (file.name.startswith(".") or is_packed) and file.is_file()
+    return (file.name.startswith(".") or file.suffix.lower() == ".gz") and file.is_file()
 
 
-def _may_be_of_series(file: Path, series: str) -> bool:
-    """Return whether a file, which may be compressed with gzip, is DICOM of the series or of an unknown series."""
+def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> bool:
+    """Return whether a file, which may be compressed with gzip, is DICOM and may be a slice that was not read.
+
+    Args:
+        series: UID of the series; a file of an unknown series may belong to it.
+        read: UIDs of the files that were read.
+    """
     from pydicom import dcmread
 
     head = read_head(file, _HEAD_BYTES) or read_head(file)
@@ -236,10 +249,13 @@ def _may_be_of_series(file: Path, series: str) -> bool:
         return False
     try:
         with quiet_pydicom():
-            data = dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+            tags = ["SOPInstanceUID", "SeriesInstanceUID"]
+            data = dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=tags)
     except Exception:  # pydicom raises errors of many types for a header that is cut.
         return True
-    return str(data.get("SeriesInstanceUID", "")) in ("", series)
+    uid = str(data.get("SOPInstanceUID", ""))
+    is_copy = bool(uid) and uid in read
+    return not is_copy and str(data.get("SeriesInstanceUID", "")) in ("", series)
 
 
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:

@@ -153,7 +153,7 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
         if axes_in_file == 0 or axes_in_file > len(sizes):
             axes_in_file = len(sizes) - 1
         wanted = math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
-        if names and not rest.endswith(b"\n"):
+        if names and not rest.rstrip(b" \t").endswith(b"\n"):
             what = f"lacks a line break after the last name in its list of data files ({names[-1]})"
             raise InputError(what, path=path, remedy="Add a line break at the file's end.")
     elif "%" in words[0]:

@@ -39,7 +39,7 @@ from .itk import open_itk
 from .nifti import open_nifti
 from .nrrd import open_nrrd
 from .nrrd_header import MAGIC as NRRD_MAGIC
-from .stored_image import StoredImage, StoredSegment, library_errors, read_head
+from .stored_image import StoredImage, StoredSegment, is_gzip, library_errors, read_head
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -272,6 +272,8 @@ def _is_bare_dicom(kind: str, head: bytes) -> bool:
 def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     from pydicom import dcmread
 
+    if is_gzip(path):
+        raise InputError("is a DICOM file compressed with gzip", path=path, remedy="Decompress the file.")
     with library_errors(path, "a DICOM file"), quiet_pydicom():
         data = dcmread(path, stop_before_pixels=True, force=True, specific_tags=["SOPClassUID"])
         kind = str(data.get("SOPClassUID", "") or getattr(data.file_meta, "MediaStorageSOPClassUID", ""))
