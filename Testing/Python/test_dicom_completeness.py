@@ -246,6 +246,17 @@ def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str) -> 
     assert volume.notes == (f"Skipped hidden or compressed files: {name}. Slices may be missing.",)
 
 
+def test_empty_file_is_a_damaged_slice_only_if_its_name_is_that_of_a_slice(tmp_path: Path) -> None:
+    _write_series(tmp_path)
+    for name in ("LOCKFILE", "Icon_"):  # CDs and Macs have empty files beside the slices.
+        (tmp_path / name).touch()
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    for name in ("IM008", "last.dcm"):
+        (tmp_path / name).touch()
+        refused(lambda: read_scan(tmp_path), tmp_path, f"holds a damaged file: {name} (empty)")
+        (tmp_path / name).unlink()
+
+
 def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:
     _write_series(tmp_path / "a")
     (tmp_path / "b").mkdir()

@@ -12,7 +12,13 @@ from pathlib import Path
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, IdentifyingNote
-from .dicom_completeness import dicomdir_files, missing_slices_notes, refuse_missing_files, skipped_files_notes
+from .dicom_completeness import (
+    dicomdir_files,
+    is_named_like_slices,
+    missing_slices_notes,
+    refuse_missing_files,
+    skipped_files_notes,
+)
 from .dicom_contradictions import refuse_separated_slices, separate_other_classes
 from .dicom_files import (
     FoundFiles,
@@ -23,6 +29,7 @@ from .dicom_files import (
     quiet_pydicom,
     read_file,
 )
+from .dicom_frames import Frame
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, slice_gap
 from .dicom_times import choose_frames
@@ -134,7 +141,7 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
         raise _no_frames_error(path, collected)
     stack = choose_stack(path, stacks, choice, notes)
     series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
-    _refuse_rejected(path, collected, series, folders)
+    _refuse_rejected(path, collected, stack.frames)
     frames = choose_frames(path, stack, choice, notes)
     if len(frames) == 1:
         raise InputError("holds one DICOM slice only", path=path, remedy=_CHOOSE_FOLDER)
@@ -203,15 +210,22 @@ def _unplaced_error(rejected: RejectedFile) -> InputError:
     )
 
 
-def _refuse_rejected(path: Path, collected: FoundFiles, series: str, folders: set[Path]) -> None:
-    """Raise InputError if a file of the series is damaged, without a position or in colour.
+def _refuse_rejected(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> None:
+    """Raise InputError if a file of the frames' series is damaged, without a position or in colour.
 
-    A damaged file whose series is unknown counts, too, if it lies in one of the chosen stack's `folders`.
+    A damaged file of an unknown series counts, too, if it lies in a folder of the frames. Only an empty file that is
+    not named like a slice, such as `LOCKFILE` on a CD, does not count.
     """
+    series, folders = frames[0].series, {frame.file.parent for frame in frames}
     damaged = [
         rejected
         for rejected in collected.damaged
-        if rejected.series == series or (not rejected.series and rejected.file.parent in folders)
+        if rejected.series == series
+        or (
+            not rejected.series
+            and rejected.file.parent in folders
+            and (rejected.what != "empty" or is_named_like_slices(rejected.file, frames))
+        )
     ]
     if damaged:
         raise _damaged_error(path, damaged)

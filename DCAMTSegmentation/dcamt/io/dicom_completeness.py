@@ -149,6 +149,11 @@ def _pattern(file: Path) -> str:
     return pattern if "#" in pattern else str(file)
 
 
+def is_named_like_slices(file: Path, frames: Sequence[Frame]) -> bool:
+    """Return whether a file has the ending of a DICOM slice, or a name that differs from a frame's only in numbers."""
+    return file.suffix.lower() in (".dcm", ".ima") or _pattern(file) in {_pattern(frame.file) for frame in frames}
+
+
 def missing_slices_notes(
     frames: Sequence[Frame], series: Sequence[Frame], gap: float, separated: Sequence[Frame] = ()
 ) -> list[str]:
