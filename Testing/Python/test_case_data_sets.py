@@ -95,6 +95,14 @@ def test_cases_a_and_b_are_found_in_each_form_of_the_training_list(tmp_path: Pat
     assert not found.skipped
 
 
+def test_arrays_of_images_and_labels_are_paired_by_their_order(tmp_path: Path) -> None:
+    images, labels = ("images/a.nii.gz", "images/b.nii.gz"), ("labels/2.nii.gz", "labels/1.nii.gz")
+    described = {"training": {"image": images, "label": labels}}
+    (make_files(tmp_path, *images, *labels) / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    expected = {"a": (images[0], labels[0]), "b": (images[1], labels[1])}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
 def test_listed_channels_a_0000_and_a_0001_are_one_case(tmp_path: Path) -> None:
     home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
     described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
