@@ -5,7 +5,7 @@ The module `dcamt.cases.names` explains the terms, such as mask.
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from dcamt.cases import masks
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import BIDS, NAMES, OTHER_CHANNEL, OTHER_LABEL, RESULT
+from dcamt.cases.names import FileKind, NamedFile
 from dcamt.errors import InputError
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 
@@ -243,6 +244,61 @@ def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkey
     monkeypatch.setattr(masks, "has_few_values", lambda path: pytest.fail(f"{path} was read"))
     files = [f"patient{number}/lge.nii.gz" for number in range(10)]
     assert len(find_cases(make_files(tmp_path, *files)).cases) == 10
+
+
+@pytest.mark.parametrize(
+    ("further_files", "file"),
+    [
+        (["template.nii.gz"], "p{}/lge.nii.gz"),
+        ([f"p{n}/lge.nii.gz" for n in range(30)], "p{}/after/ablation.nii.gz"),
+        ([f"before/p{n}/lge.nii.gz" for n in range(30)], "after/p{}/lge.nii.gz"),
+    ],
+)
+def test_mask_search_reads_few_of_thirty_scans_below_other_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further_files: list[str], file: str
+) -> None:
+    read: set[Path] = set()
+    monkeypatch.setattr(masks, "has_few_values", lambda path: bool(read.add(path)))
+    files = [*further_files, *(file.format(number) for number in range(30))]
+    assert len(find_cases(make_files(tmp_path, *files)).cases) == len(files)
+    assert len(read) <= 12
+
+
+def test_mask_search_among_scans_of_one_name_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = [NamedFile(Path(f"p{n}/heart.nii.gz"), FileKind.SCAN, (f"p{n}", "heart")) for n in range(400)]
+    calls: list[PurePath] = []
+    parent = PurePath.parent.fget
+    assert parent is not None
+    monkeypatch.setattr(PurePath, "parent", property(lambda path: calls.append(path) or parent(path)))
+    assert masks.recognise_masks(named) == named
+    assert 0 < len(calls) < 20 * len(named)
+
+
+@pytest.mark.parametrize(
+    ("other_scan", "scan", "mask"),
+    [
+        ("p2", "nifti/p1_T1", "p1/LA/p1_T1"),
+        ("lge", "raw/p1/p1", "raw/p1/LA"),
+        ("MRI/p2", "MRI/p1_lge", "p1/MRI/LA"),
+    ],
+)
+def test_mask_stays_a_label_although_a_folder_above_it_is_named_after_a_scan(
+    tmp_path: Path, other_scan: str, scan: str, mask: str
+) -> None:
+    for name, values in ((other_scan, 200), (scan, 200), (mask, 2)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    labels = {case.image: case.label for case in find_cases(tmp_path).cases}
+    assert labels == {
+        tmp_path / f"{other_scan}.nii.gz": None,
+        tmp_path / f"{scan}.nii.gz": tmp_path / f"{mask}.nii.gz",
+    }
+
+
+def test_scan_lge_result_beside_a_scan_of_another_modality_is_a_scan(tmp_path: Path) -> None:
+    files = ("p1/T1.nii.gz", "p1/lge_result.nii.gz")
+    assert [case.image for case in find_cases(make_files(tmp_path, *files)).cases] == [
+        tmp_path / file for file in files
+    ]
 
 
 @pytest.mark.parametrize("labels", ["_labels", "label maps", "2_labels", "masks (final)", "lbls", "All segmentations"])

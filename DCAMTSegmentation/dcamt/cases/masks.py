@@ -12,9 +12,10 @@ The module `names` explains the terms. One term is added here:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from .names import (
     SEPARATORS,
     FileKind,
     NamedFile,
+    in_folders_named_after_scans,
     loose_key,
     modalities,
     name_starts,
@@ -60,15 +62,21 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """
     masks = masks_named_after_scans(named)
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
+    likely = _LikelyMasks()
+    in_folders = _masks_of(fit for fit in in_folders_named_after_scans(rest) if likely.includes(fit[0].path))
+    # Of these masks, the labels precede the next search. The others follow it, since it may find that they are labels:
+    # `p1/LA/p1_T1` is the label of `nifti/p1_T1`, although the folder `p1` is named after this scan.
+    masks |= {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
     for file, scan, fits in _masks_with_further_parts(rest):
         if file.path not in masks:
             kind = FileKind.LABEL if fits else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
+    masks = in_folders | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders):
         for file, scan in list(find([file for file in rest if file.path not in masks])):
             masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # Each mask now has its scan's key, or the loose key if `named_after_scans` found the scan by its loose key. A label
-    # by name takes precedence in two cases:
+    # Each mask now has its scan's key, or the loose key if the scan was found by its loose key. A label by name takes
+    # precedence in two cases:
     # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
     # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1`
     #   beside `cohort/p1`.
@@ -99,19 +107,20 @@ def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
 
     In such a folder, each file has the name of a scan in any other folder (`fold_0/validation/p1` beside `scans/p1`),
     or the folder lies beside a scan (`output/aorta` beside `ct`). The files are read only if at most `_MAXIMUM_NAMES`
-    other files have the name of each file, and if the first file has few values.
+    other files have the name of each file, and if `_LikelyMasks.includes` is true for the first file.
     """
     by_name: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in scans:
         by_name[_plain_key(file.key)[-1:]].append(file)
         by_folder[file.path.parent].append(file)
+    likely = _LikelyMasks()
     for folder, files in by_folder.items():
         # Path(".") is its own parent.
         beside = by_folder.get(folder.parent, [])[:_MAXIMUM_NAMES] if folder != folder.parent else []
         names = [by_name[_plain_key(file.key)[-1:]] for file in files]
-        fitting = [beside or [other for other in named if other.path.parent != folder] for named in names]
-        if not all(1 <= len(found) <= _MAXIMUM_NAMES for found in fitting) or not has_few_values(files[0].path):
+        fitting = [beside or _outside(folder, named) for named in names]
+        if not all(1 <= len(found) <= _MAXIMUM_NAMES for found in fitting) or not likely.includes(files[0].path):
             continue
         for file, found in zip(files, fitting, strict=True):
             scan = next((other for other in found if not has_few_values(other.path)), None)
@@ -119,13 +128,48 @@ def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
                 yield file, scan
 
 
+class _LikelyMasks:
+    """Finds files that have few values (`has_few_values`), but stops reading where it finds only scans.
+
+    A file is not read, and not included, if the last `_MAXIMUM_NAMES` files that were read in folders of the same name
+    are scans: `p7/cine/x` after `p1/cine/x` to `p6/cine/x`. The same holds for folders that lie beside each other:
+    `cine/p7/x` after `cine/p1/x` to `cine/p6/x`.
+    """
+
+    def __init__(self) -> None:
+        self._last_scans: defaultdict[Path | str, set[Path]] = defaultdict(set)
+
+    def includes(self, path: Path) -> bool:
+        """Return whether a file was read and has few values."""
+        last_scans = [self._last_scans[place] for place in (path.parent.name, path.parent.parent)]
+        if any(len(scans) >= _MAXIMUM_NAMES for scans in last_scans):
+            return False
+        is_mask = has_few_values(path)
+        for scans in last_scans:
+            if is_mask:
+                scans.clear()
+            else:
+                scans.add(path)
+        return is_mask
+
+
+def _outside(folder: Path, files: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files that do not lie in a folder; of more than `_MAXIMUM_NAMES` + 1 such files, only the first."""
+    return list(islice((file for file in files if file.path.parent != folder), _MAXIMUM_NAMES + 1))
+
+
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
     """Return {path: label with the scan's key} for each mask whose name adds words to a scan's name: `p1_LA`, `p1_RV`.
 
     If a further word is not in `OUTLINE_WORDS`, the label is one of another structure: `p1_RV`.
     """
+    return _masks_of(named_after_scans(named))
+
+
+def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) -> dict[Path, NamedFile]:
+    """Return {path: label with the scan's key} for each mask among the files of (file, scan, further words)."""
     masks: dict[Path, NamedFile] = {}
-    for file, scan, words in named_after_scans(named):
+    for file, scan, words in fitting:
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
             # A word for labels may be joined to a number, as in `p1seg`.
             kind = FileKind.LABEL if words <= OUTLINE_WORDS | LABEL_WORDS else FileKind.OTHER_LABEL
