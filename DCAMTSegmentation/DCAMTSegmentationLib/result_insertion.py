@@ -13,6 +13,7 @@ from dcamt.models.package import read_card
 from dcamt.models.store import model_path
 from dcamt.worker.events import SegmentResult
 from dcamt.worker.requests import OutlineMethod
+from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, write_segments
@@ -45,21 +46,32 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
     return transform_between(volume, target, remedy)
 
 
-def insert_result(result: LoadedResult, options: SegmentationOptions) -> Generator[None, None, SegmentationNode]:
+class TargetEditedError(Exception):
+    """Raised by `insert_result` if the target's DCAMT segments were edited since the segmentation began."""
+
+
+def insert_result(
+    result: LoadedResult, options: SegmentationOptions, target_fingerprint: str | None = None
+) -> Generator[None, None, SegmentationNode]:
     """Write a result, with map, table and doubtful places, into the options' target or into a new node.
 
     The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails, or
     if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
 
+    Args:
+        target_fingerprint: the fingerprint that the target's DCAMT segments must have before the last step. By default,
+            it is not checked.
+
     Returns:
         The segmentation node.
 
     Raises:
+        TargetEditedError: the target has another fingerprint than `target_fingerprint`.
         InputError: the target is related to the volume by a non-linear transform, a surface's file cannot be read, or
             the volume or a node of the result was removed during the insertion.
     """
     with SceneChanges() as changes:
-        return (yield from _Insertion(result, options, changes).steps())
+        return (yield from _Insertion(result, options, target_fingerprint, changes).steps())
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,7 @@ class _Insertion:
 
     result: LoadedResult
     options: SegmentationOptions
+    target_fingerprint: str | None
     changes: SceneChanges
 
     def steps(self) -> Generator[None, None, SegmentationNode]:
@@ -181,6 +194,8 @@ class _Insertion:
             if not slicer.mrmlScene.IsNodePresent(node):
                 what = _("was removed while the result was inserted")
                 raise InputError(what, path=node.GetName(), remedy=_("Segment the scan again."))
+        if not parts.segmentation.is_new and self.target_fingerprint not in (None, fingerprint(segmentation)):
+            raise TargetEditedError
         outdated = [review.own_helper(segmentation, review.PLACE_POINT)]
         if parts.doubt_map is None:
             outdated.append(review.own_helper(segmentation, review.DOUBT_MAP))

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-import slicer
 from dcamt.geometry import Region
 from dcamt.worker.events import ScanSegmented, WorkerProgress
 from dcamt.worker.requests import SegmentRequest
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.model_choices import title_of
-from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes
 from slicer.i18n import tr as _
 
 from .loaded_result import LoadedResult
 from .region_of_interest import region_of
-from .result_insertion import insert_result, transform_to_target
+from .result_insertion import TargetEditedError, insert_result, transform_to_target
 from .segmentation_options import SegmentationOptions
 from .volume_snapshot import VolumeSnapshot, write_snapshots
 from .worker_job import JobOutcome, WorkerJob
@@ -107,21 +105,15 @@ class SegmentationJob(WorkerJob):
         result = LoadedResult.read(event, self._options.volume.GetName())
         yield None
         yield from self.compare_snapshots(self._snapshots)
-        options, edited = self._options, self._edited_target()
-        if edited is not None:
-            options = replace(options, target=None)
-        segmentation = yield from insert_result(result, options)
-        if edited is not None:
+        options = self._options
+        try:
+            segmentation = yield from insert_result(result, options, self._target_fingerprint)
+        except TargetEditedError:
+            assert options.target is not None
+            segmentation = yield from insert_result(result, replace(options, target=None))
             what = _("{edited} was edited during the computation and is unchanged. The result is in {new}.")
-            self._notes.append(what.format(edited=edited.GetName(), new=segmentation.GetName()))
+            self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         yield JobOutcome(segmentation, result.summary(options.volume.GetName(), title_of(options.model)))
-
-    def _edited_target(self) -> SegmentationNode | None:
-        """Return the target if its DCAMT segments were edited since the start; None if not, or without a target."""
-        target = self._options.target
-        if target is None or not slicer.mrmlScene.IsNodePresent(target):
-            return None
-        return target if fingerprint(target) != self._target_fingerprint else None
 
     def _report_progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:
         self._fraction = max(self._fraction, fraction)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest import mock
+
 import numpy as np
 import slicer
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import result_insertion, review
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from fake_worker import PanelCase
@@ -147,6 +150,25 @@ class EditedMeanwhileTest(PanelCase):
         self.module.worker.before_answer = lambda: corrected.append(paint(segmentation, volume))
         click(self.ui.applyButton)
         self.wait()
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected[0])
+        (result,) = [node for node in review.results() if node is not segmentation]
+        self.assertEqual(self.settings.outputSegmentation, result)
+        self.assertIn("LGE segmentation was edited during the computation and is unchanged", self.ui.statusLabel.text)
+
+    def test_result_goes_into_a_new_node_if_the_output_was_edited_while_the_result_was_inserted(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        corrected: list[np.ndarray] = []
+        build_segment = result_insertion.build_segment
+
+        def edit(*arguments: Any) -> Any:
+            if not corrected:
+                corrected.append(paint(segmentation, volume))
+            return build_segment(*arguments)
+
+        with mock.patch.object(result_insertion, "build_segment", edit):
+            click(self.ui.applyButton)
+            self.wait()
         np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected[0])
         (result,) = [node for node in review.results() if node is not segmentation]
         self.assertEqual(self.settings.outputSegmentation, result)
