@@ -272,6 +272,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The number of channels is {0} in the scan, but {1} in the recipe"),
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
         _("The scan has the same {0} as the {1} '{2}'. Leave one of these cases out."),
+        _("The scan is also that of '{0}'. Check that each case has its own scan."),
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
         _("The series lacks {0}: slices may be missing."),
         _("The slices are {0} mm apart, but {1} mm according to the headers: slices may be missing."),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from dcamt.cases import data_sets
-from dcamt.cases.folders import find_cases
+from dcamt.cases.folders import find_all_scans, find_cases
 from dcamt.cases.found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, RESULT, FoundCases, files_in
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 
@@ -517,3 +517,60 @@ def test_other_folders_of_a_data_set_are_named_as_skipped(tmp_path: Path) -> Non
         found = find_cases(home)
         assert scans_and_labels(found, home) == {"a": names[:2]}
         assert [file.path.name for file in found.skipped] == ["imagesVa", "labelsVa"]
+
+
+@pytest.mark.parametrize("other", ["pred_mask", "auto_label", "scar_mask"])
+def test_predictions_and_masks_of_other_structures_are_no_labels_of_a_listed_case(tmp_path: Path, other: str) -> None:
+    home = make_files(tmp_path, *_BOTH[0], "other/a.nii.gz")
+    entry = {"image": _IMAGES[0], other: "other/a.nii.gz"}
+    for entries, label in (([entry], None), ([{**entry, "la_mask": _LABELS[0]}], _LABELS[0])):
+        (home / "dataset.json").write_text(json.dumps({"training": entries}), encoding="utf-8")
+        assert scans_and_labels(find_cases(home), home) == {"a": (_IMAGES[0], label)}
+
+
+def test_listed_case_may_be_named_scan_1(tmp_path: Path) -> None:
+    home = make_files(tmp_path, *_BOTH[0])
+    (home / "dataset.json").write_text(json.dumps({"training": {"scan_1": _BOTH[0]}}), encoding="utf-8")
+    assert scans_and_labels(find_cases(home), home) == {"scan_1": _BOTH[0]}
+
+
+@pytest.mark.parametrize("start", ["", "/old/disk/"])
+@pytest.mark.parametrize("key", ["training", "test"])
+def test_moved_scan_is_not_its_own_label(tmp_path: Path, start: str, key: str) -> None:
+    home = make_files(tmp_path, "a.nii.gz", "imagesTr/b.nii.gz")
+    pair = {"image": f"{start}scans/a.nii.gz", "label": f"{start}masks/a.nii.gz"}
+    described = {"training": [{"image": "imagesTr/b.nii.gz"}], key: [{"image": "imagesTr/b.nii.gz"}, pair]}
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    found = find_cases(home)
+    assert [(case.name, case.label) for case in found.cases] == [("b", None)]
+    assert home / start / "masks/a.nii.gz" in [file.path for file in found.skipped]
+    assert all(case.label is None for case in found.unused)
+
+
+def test_folders_with_links_to_files_and_ignored_folders_are_not_named_as_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_files(tmp_path, *(f"disk/{file}" for file in _BOTH[0]), "set/results/a.nii.gz", "set/notes/a.nii.gz")
+    for file in _BOTH[0]:
+        (tmp_path / "set" / file).parent.mkdir()
+        (tmp_path / "set" / file).symlink_to(tmp_path / "disk" / file)
+    monkeypatch.chdir(tmp_path)
+    found = find_all_scans(Path("set"), ignored=[tmp_path / "set/results"])
+    assert [file.path for file in found.skipped] == [Path("set/notes")]
+
+
+def test_label_of_a_test_case_is_not_compared_with_all_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 40
+    names = [(f"imagesTs/t{n}.nii.gz", f"labelsTs/t{n}.nii.gz") for n in range(count)]
+    home = make_files(tmp_path, *_BOTH[0], *(file for pair in names for file in pair))
+    described = {
+        "training": [{"image": _IMAGES[0], "label": _LABELS[0]}],
+        "test": [{"image": image, "label": label} for image, label in names],
+    }
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    compared: list[Path] = []
+    equal = Path.__eq__
+    monkeypatch.setattr(Path, "__eq__", lambda path, other: compared.append(path) or equal(path, other))
+    found = data_sets.find_listed_cases(home)
+    assert len(found.unused) == count
+    assert len(compared) < 10 * count

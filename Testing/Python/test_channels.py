@@ -66,6 +66,20 @@ def test_notes_use_the_channel_names_of_dataset_json(tmp_path: Path) -> None:
     assert read_scan(first, channels=2).notes == ("Read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
 
 
+def test_dataset_json_is_read_once_for_many_scans_and_again_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_dataset_json(tmp_path, {"0": "LGE", "1": "cine"})
+    read: list[Path] = []
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: read.append(path) or original(path, **options))
+    scans = [tmp_path / f"imagesTr/a{n}_0000.nii.gz" for n in range(9)]
+    assert {channel_names(scan) for scan in scans} == {("LGE", "cine")}
+    assert read == [tmp_path / "dataset.json"]
+    write_dataset_json(tmp_path, {"0": "T1 map"})
+    assert channel_names(scans[0]) == ("T1 map",)
+
+
 def test_suggested_recipe_names_the_channels(tmp_path: Path) -> None:
     write_channels(tmp_path / "imagesTr", "a")
     (tmp_path / "labelsTr").mkdir()

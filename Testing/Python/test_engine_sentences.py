@@ -102,3 +102,13 @@ def test_search_ends_if_functions_call_each_other() -> None:
         "def descend(more):\n    more.append('of the second function')\n    visit(more)\n"
     )
     assert sentences_of(code) == {"of the first function", "of the second function"}
+
+
+def test_all_functions_whose_results_a_loop_joins_are_followed() -> None:
+    code = (
+        "class Volume:\n    notes: tuple = ()\n"
+        "def load():\n    for number, text in (*first(), *second()):\n        Volume(None, notes=(text,))\n"
+        "def first():\n    yield 1, 'of the first function'\n"
+        "def second():\n    yield 2, 'of the second function'\n"
+    )
+    assert sentences_of(code) == {"of the first function", "of the second function"}

@@ -85,14 +85,15 @@ class Names:
     values: dict[str, list[tuple[ast.expr, Scope]]] = field(default_factory=dict)
 
     def bind(self, target: ast.expr, value: ast.expr, scope: Scope) -> None:
-        """Bind a target to a value; a tuple of targets is bound to the parts of a tuple."""
+        """Bind a target to a value; a tuple of targets is bound to the parts of a tuple without `*`."""
         if isinstance(target, ast.Name):
             self.values.setdefault(target.id, []).append((value, scope))
         elif isinstance(target, ast.Tuple):
             for index, part in enumerate(target.elts):
                 for element in _alternatives(value):
-                    same = isinstance(element, ast.Tuple) and len(element.elts) == len(target.elts)
-                    self.bind(part, element.elts[index] if same else element, scope)  # type: ignore[attr-defined]
+                    parts = element.elts if isinstance(element, ast.Tuple) else []
+                    same = len(parts) == len(target.elts) and not any(isinstance(one, ast.Starred) for one in parts)
+                    self.bind(part, parts[index] if same else element, scope)
 
 
 class MessageSources:

@@ -16,7 +16,18 @@ from ..io.channels import channel_files, channel_of, without_channel
 from ..io.formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, SkippedFile, files_in
-from .names import IMAGE_WORDS, LABEL_WORDS, FileKind, case_name, classify, has_word
+from .names import (
+    IMAGE_WORDS,
+    LABEL_WORDS,
+    MODALITY_WORDS,
+    OTHER_STRUCTURES,
+    PREDICTION_WORDS,
+    RESULT_WORDS,
+    FileKind,
+    case_name,
+    classify,
+    has_word,
+)
 
 _IGNORED = "ignore"
 """nnU-Net's name for the value of voxels that are left out of training. The value is no class."""
@@ -62,6 +73,8 @@ _LISTS = ("training", "train", "validation", "val", *_TEST_LISTS)
 _LISTS_OF_FILES_OR_NAMES = ("train", "val", "testing")
 """Lists whose entries are files or, in some nnU-Net data sets, only names of cases."""
 _BACKGROUND = ("background", "bg", "unlabeled", "unlabelled")
+_WORDS_OF_OTHER_KEYS = PREDICTION_WORDS | RESULT_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
+"""Words in keys of files that are neither the scan nor the label of the atrium, such as `pred_mask` and `scar_mask`."""
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels", "seg", "segmentation", "mask")
 
 
@@ -95,7 +108,8 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
         images, labels = _files_of_case(listed)
-        if len(images) > 0:
+        # In `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`, the key is the name of a case.
+        if len(images) > 0 and (labels is not None or any(key.lower() in _IMAGE_KEYS for key in listed)):
             if not isinstance(labels, list) or len(labels) != len(images):
                 return []
             return [([image], label, "") for image, label in zip(images, labels, strict=True)]
@@ -126,14 +140,19 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
     """Return the value of the first of `keys` in `entry`; capitals do not matter.
 
-    If `entry` has none of `keys`, return the value of the only key that contains one of `words` and names a file, such
-    as `gt` or `image_path`. Return None if there is no such key, or several.
+    If `entry` has none of `keys`, return the value of the only key that contains one of `words`, but none of
+    `_WORDS_OF_OTHER_KEYS`, and names a file, such as `gt` or `image_path`. Return None if there is no such key, or
+    several.
     """
     values = {key.lower(): value for key, value in entry.items()}
     for key in keys:
         if key in values:
             return values[key]
-    named = [value for key, value in entry.items() if _names_file(value) and has_word(key, words)]
+    named = [
+        value
+        for key, value in entry.items()
+        if _names_file(value) and has_word(key, words) and not has_word(key, _WORDS_OF_OTHER_KEYS)
+    ]
     return named[0] if len(named) == 1 else None
 
 
@@ -190,7 +209,7 @@ class _ListedCases:
         channels are skipped; `io.readers.read_scan` finds them if they are named `x_0001`, `x_0002`, ...
         """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
-        label_path = self._file(label, LABEL_ENDINGS) if isinstance(label, str) and label else None
+        label_path = self._label(label, files)
         missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
         self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
@@ -214,8 +233,8 @@ class _ListedCases:
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
-        listed = self._file(label, LABEL_ENDINGS) if isinstance(label, str) and label else None
-        if listed is not None and listed not in labels.values():
+        listed = self._label(label, files)
+        if listed is not None and labels.get(scan_name(listed)) != listed:
             self.skipped.append(SkippedFile(listed, _TEST_CASE))
         if files and files[0].exists():
             case = _unused_case(files[0], labels)
@@ -240,6 +259,17 @@ class _ListedCases:
             if name.startswith("images"):
                 scans = [file for file in unlisted if not channel_of(file)]
                 self.unused += [_unused_case(file, {}) for file in scans]
+
+    def _label(self, text: object, images: Sequence[Path]) -> Path | None:
+        """Return the path of the label that `dataset.json` names as `text`; None if it names none.
+
+        If the changes of `_file` lead to one of the case's `images`, the label is missing, and its unchanged path is
+        returned: beside `dataset.json`, the file `p1.nii.gz` is no label `labelsTr/p1.nii.gz` of itself.
+        """
+        if not isinstance(text, str) or not text:
+            return None
+        path = self._file(text, LABEL_ENDINGS)
+        return self._folder / text if path in images else path
 
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.

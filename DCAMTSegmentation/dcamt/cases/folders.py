@@ -25,13 +25,7 @@ from ..io.dicom_files import walk_folders
 from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
-from .data_sets import (
-    find_listed_cases,
-    find_listed_nnunet_cases,
-    find_nnunet_cases,
-    lists_cases,
-    read_description,
-)
+from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
 from .dicom_labels import DICOM_SLICE_ENDINGS, pair_dicom_segmentations
 from .found_cases import (
     CONTOURS,
@@ -52,7 +46,7 @@ from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
 _BESIDE_DATA_SET = "not searched, since it lies beside a data set; search this folder by itself"
-_IN_DATA_SET = "not searched, since the data set lists none of its files; search this folder by itself"
+_IN_DATA_SET = "not searched, since the data set lists no file in this folder; search the folder by itself"
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
 
@@ -108,12 +102,14 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> list[Path]:
     """Return the folders of a data set that contain images, but no case and no skipped file of `found_cases`."""
     cases = (*found_cases.cases, *found_cases.unused)
-    known = {os.path.realpath(file) for case in cases for file in (case.image, case.label) if file is not None}
-    known |= {os.path.realpath(file.path) for file in found_cases.skipped}
-    read = {parent for file in known for parent in Path(file).parents}
-    inner = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    unread = [path for path in inner if path not in ignored and path.resolve() not in read]
-    return [path for path in unread if str(path.resolve()) not in known and any(images_below(path, ignored))]
+    known = {file for case in cases for file in (case.image, case.label) if file is not None}
+    known |= {file.path for file in found_cases.skipped}
+    # A file may be a link to a file in another folder; then both folders are read.
+    places = {Path(os.path.realpath(place)) for file in known for place in (file, file.parent)}
+    read = places | {parent for place in places for parent in place.parents}
+    _, names, _ = next(walk_folders(folder, ignored))
+    unread = [folder / name for name in names if Path(os.path.realpath(folder / name)) not in read]
+    return [path for path in unread if any(images_below(path, ignored))]
 
 
 def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[Path]) -> Iterator[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -53,13 +54,25 @@ def channel_files(path: Path) -> tuple[Path, ...]:
 def channel_names(path: Path) -> tuple[str, ...]:
     """Return the channel names from the `dataset.json` beside a file or one folder above; () if there are none."""
     for folder in (path.parent, path.resolve().parent.parent):
+        described = folder / "dataset.json"
         try:
-            described = json.loads((folder / "dataset.json").read_text(encoding="utf-8-sig"))
-            listed = described.get("channel_names") or described.get("modality")  # nnU-Net v2, v1
-            return tuple(str(listed[number]) for number in sorted(listed, key=int))
-        except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+            status = described.stat()
+        except OSError:
             continue
+        if names := _listed_names(described, status.st_mtime_ns, status.st_size):
+            return names
     return ()
+
+
+@lru_cache(maxsize=16)
+def _listed_names(path: Path, changed: int, size: int) -> tuple[str, ...]:
+    """Read a `dataset.json` for `channel_names`; cached for each path, modification time `changed` and `size`."""
+    try:
+        described = json.loads(path.read_text(encoding="utf-8-sig"))
+        listed = described.get("channel_names") or described.get("modality")  # nnU-Net v2, v1
+        return tuple(str(listed[number]) for number in sorted(listed, key=int))
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        return ()
 
 
 def has_channel_files(path: Path) -> bool:
