@@ -174,7 +174,7 @@ def test_checkpoint_of_an_unfused_optimiser_is_loaded(optimiser: str) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_students_are_distilled_from_the_teachers_logits_of_unmixed_patches(mixed: bool) -> None:
+def test_teachers_see_unmixed_patches_and_their_logits_are_mixed_for_the_students(mixed: bool) -> None:
     one = Learner(tiny_recipe("batch=4", "labelled_per_batch=2"), CPU)
     one.half = None
     network = copy.deepcopy(one.network)

@@ -154,7 +154,7 @@ class ApplicationTest(unittest.TestCase):
         self.addCleanup(slicer.app.settings().remove, "MainWindow/layout")
         self.addCleanup(self.manager.setLayout, slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
 
-    def test_layout_is_kept_after_module_scene_and_session_are_closed(self) -> None:
+    def test_layout_stays_when_the_module_or_scene_or_session_is_closed(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         wanted = slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalPlotView

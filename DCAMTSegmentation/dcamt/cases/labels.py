@@ -124,8 +124,8 @@ def _entries(text: str) -> list[tuple[str, str]]:
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case on the grid of its scan, after applying the case's label mapping.
 
-    Without a mapping, 255 in a mask of 0 and 255 is read as the recipe's class if the recipe has only one class. Other
-    values stay as they are; `check_label` refuses those that the recipe does not have.
+    If there is no mapping, the recipe has one class, and the label's values are 0 and 255, then 255 becomes the value
+    of this class. Other values stay as they are; `check_label` refuses those that the recipe does not have.
 
     Args:
         grid: the scan's grid.

@@ -35,9 +35,9 @@ INNER = 0.6
 """Fraction of each axis that is searched first."""
 
 SMALLEST_ORGAN = 0.02
-"""Smallest volume of an organ in the inner part, as a fraction of a training patch.
+"""Smallest accepted volume of an organ in the inner part, as a fraction of a training patch.
 
-Each voxel's volume is multiplied by the voxel's certainty (`components.certainty`).
+An organ's volume is the sum of its voxels, each weighted by its certainty (`components.certainty`).
 """
 
 PredictCoarse = Callable[[Tensor], Tensor]

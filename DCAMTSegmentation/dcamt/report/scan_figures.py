@@ -32,13 +32,13 @@ GAP_MM = 3.0
 SLICE_HEIGHT_MM = 52.0
 """Largest height of a slice on paper."""
 OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
-"""Width on paper of an outline, and of the wider dark line that is drawn before the outline and forms its rim."""
+"""Width on paper of an outline, and of the wider dark line below the outline, which forms a rim."""
 STRIPE_MM = 1.6
 """Width of the stripes that mark openings, in patient mm."""
 STRIPE_COLOR = (0.86, 0.86, 0.87)
 """Colour of every other stripe."""
 LEAST_DOUBT = 0.2
-"""Slices hide any doubt below this value; such doubt lies along every outline."""
+"""Slices hide any doubt below this value, since even a right outline has such doubt."""
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
