@@ -64,7 +64,8 @@ def test_masks_in_folder_reader1_are_skipped_if_all_have_scans_of_the_same_names
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    for name in ("p1", "p4"):  # No scan is named p4, so both files are scans.
+    # The folder `atlas` has a file p4, but `scans` has none. So the files in `atlas` are not masks of the scans.
+    for name in ("p1", "p4"):
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)
     kept = [f"{name}.nii.gz" for name in ("p1", "p2", "p3_0000")]
@@ -200,7 +201,7 @@ def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: P
         ("p1", "p1RV", False),
     ],
 )
-def test_mask_in_a_folder_of_masks_or_with_a_word_joined_to_a_number_is_no_scan(
+def test_masks_such_as_la_p1_and_p1la_are_no_scans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scan: str, mask: str, is_label: bool
 ) -> None:
     write_image(tmp_path / f"{scan}.nii.gz", 200)
@@ -254,7 +255,7 @@ def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkey
         ([f"before/p{n}/lge.nii.gz" for n in range(30)], "after/p{}/lge.nii.gz"),
     ],
 )
-def test_mask_search_reads_few_of_thirty_scans_below_other_scans(
+def test_mask_search_reads_few_scans_if_each_of_thirty_patients_has_scans_in_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further_files: list[str], file: str
 ) -> None:
     read: set[Path] = set()
