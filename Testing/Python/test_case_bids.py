@@ -1,0 +1,76 @@
+"""Find cases in BIDS data sets, whose labels lie in the folder `derivatives`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dcamt.cases.folders import find_cases
+from dcamt.cases.found_cases import BIDS, OTHER_LABEL, RESULT
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+
+
+def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
+    raw = [f"sub-0{n}/ses-1/anat/sub-0{n}_ses-1_acq-lge_T1w.nii.gz" for n in (1, 2)]
+    second = "sub-01/ses-2/anat/sub-01_ses-2_acq-lge_T1w.nii.gz"
+    label = "derivatives/manual/sub-01/ses-1/anat/sub-01_ses-1_acq-lge_desc-atrium_dseg.nii.gz"
+    suffixed = "derivatives/manual/sub-02/ses-1/anat/sub-02_ses-1_acq-lge_T1w_seg.nii.gz"
+    others = ("derivatives/prep/sub-01/anat/sub-01_ses-1_acq-lge_desc-preproc_T1w.nii.gz", "sub-03/anat/notes.json")
+    stray = "derivatives/manual/sub-09/anat/sub-09_label-LA_mask.nii.gz"
+    found_cases = find_cases(make_files(tmp_path, *raw, second, label, suffixed, *others, stray))
+    assert found_cases.layout == BIDS
+    assert set(scans_and_labels(found_cases, tmp_path).values()) == {
+        (raw[0], label),
+        (raw[1], suffixed),
+        (second, None),
+    }
+    assert skip_reasons(found_cases) == {
+        Path(others[0]).name: "a derived image",
+        Path(stray).name: "a label without a scan",
+    }
+
+
+def test_bids_label_is_skipped_when_it_fits_several_scans(tmp_path: Path) -> None:
+    raw = [f"sub-01/anat/sub-01_run-{n}_T1w.nii.gz" for n in (1, 2)]
+    found_cases = find_cases(make_files(tmp_path, *raw, "derivatives/sub-01/anat/sub-01_dseg.nii.gz"))
+    assert all(case.label is None for case in found_cases.cases)
+    assert skip_reasons(found_cases) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
+
+
+def test_bids_label_sub_01_mask_belongs_to_sub_01_t1w_and_not_to_sub_01_run_2_t1w(tmp_path: Path) -> None:
+    scan, other = (f"sub-01/anat/sub-01{run}_T1w.nii.gz" for run in ("", "_run-2"))
+    label = "derivatives/sub-01/sub-01_mask.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, other, label))
+    assert scans_and_labels(found, tmp_path) == {"sub-01_T1w": (scan, label), "sub-01_run-2_T1w": (other, None)}
+
+
+def test_bids_label_with_the_suffixes_t1w_dseg_belongs_to_the_t1w_scan(tmp_path: Path) -> None:
+    scan, other = (f"sub-01/anat/sub-01_acq-lge_{suffix}.nii.gz" for suffix in ("T1w", "T2w"))
+    label = "derivatives/sub-01/sub-01_T1w_dseg.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, other, label))
+    assert set(scans_and_labels(found, tmp_path).values()) == {(scan, label), (other, None)}
+
+
+@pytest.mark.parametrize(
+    ("entities", "reason"),
+    [
+        ("space-LGE_label-RA", OTHER_LABEL),
+        ("label-wall", OTHER_LABEL),
+        ("desc-pred", RESULT),
+        ("label-LA_desc-nnUNet", RESULT),
+    ],
+)
+def test_bids_label_la_is_paired_and_label_ra_or_desc_pred_beside_it_is_skipped(
+    tmp_path: Path, entities: str, reason: str
+) -> None:
+    scan, other = "sub-01/anat/sub-01_LGE.nii.gz", f"derivatives/sub-01/sub-01_{entities}_mask.nii.gz"
+    label = "derivatives/sub-01/sub-01_label-LA_mask.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, label, other))
+    assert scans_and_labels(found, tmp_path) == {"sub-01_LGE": (scan, label)}
+    assert skip_reasons(found) == {Path(other).name: reason}
+
+
+def test_bids_label_ra_is_paired_if_the_scan_has_no_other_label(tmp_path: Path) -> None:
+    scan, label = "sub-01/anat/sub-01_LGE.nii.gz", "derivatives/sub-01/sub-01_label-RA_mask.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, label))
+    assert scans_and_labels(found, tmp_path) == {"sub-01_LGE": (scan, label)}

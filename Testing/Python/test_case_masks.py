@@ -1,0 +1,315 @@
+"""Recognise masks by voxel values and file names.
+
+The module `dcamt.cases.names` explains the terms, such as mask.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+import nibabel as nib
+import numpy as np
+import pytest
+from dcamt.cases import masks
+from dcamt.cases.folders import find_cases
+from dcamt.cases.found_cases import OTHER_CHANNEL, OTHER_LABEL
+from dcamt.cases.names import FileKind, NamedFile
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+
+
+def write_image(path: Path, values: int) -> None:
+    """Write an image with `values` different voxel values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Path) -> None:
+    for scan in ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"):
+        write_image(tmp_path / f"{scan}.nii.gz", 200)
+    for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    for scan in ("q", "q_LA"):  # `q` has as few values as a mask, so `q_LA` is not its label.
+        write_image(tmp_path / f"{scan}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {
+        "p1": ("p1.nii.gz", "p1_LA.nii.gz"),
+        "p2": ("p2.nii.gz", "p2_la_endo.nii.gz"),
+        "p3": ("p3.nii.gz", None),
+        "p3_T1": ("p3_T1.nii.gz", None),
+        "p4": ("p4.nii.gz", None),
+        "p5": ("p5/image.nii.gz", "p5/LA.nii.gz"),
+        "q": ("q.nii.gz", None),
+        "q_LA": ("q_LA.nii.gz", None),
+    }
+    assert {file.path.name: file.reason for file in found.skipped} == {
+        "p3_wall.nii.gz": OTHER_LABEL,
+        "p4_xyz.nii.gz": OTHER_LABEL,
+    }
+
+
+def test_masks_p1_ra_and_p1_ra_final_beside_p1_are_skipped(tmp_path: Path) -> None:
+    write_image(tmp_path / "p1.nii.gz", 200)
+    for mask in ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", None)}
+    assert set(skip_reasons(found).values()) == {OTHER_LABEL}
+
+
+def test_masks_in_folder_reader1_are_skipped_if_all_have_scans_of_the_same_names(tmp_path: Path) -> None:
+    for name in ("p1", "p2", "p3_0000"):
+        write_image(tmp_path / "scans" / f"{name}.nii.gz", 200)
+        write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
+    for name in ("P1", "p3"):
+        write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
+    # The folder `atlas` has a file p4, but `scans` has none. So the files in `atlas` are not masks of the scans.
+    for name in ("p1", "p4"):
+        write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    kept = [f"{name}.nii.gz" for name in ("p1", "p2", "p3_0000")]
+    expected = [f"scans/{name}" for name in kept] + [f"visit2/{name}" for name in kept]
+    expected += ["atlas/p1.nii.gz", "atlas/p4.nii.gz"]
+    assert sorted(case.image.relative_to(tmp_path).as_posix() for case in found.cases) == sorted(expected)
+    assert not any(case.label for case in found.cases)
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == {
+        "reader1/P1.nii.gz": OTHER_LABEL,
+        "reader1/p3.nii.gz": OTHER_LABEL,
+    }
+
+
+@pytest.mark.parametrize(
+    ("scans", "mask"),
+    [
+        pytest.param(["scans/p{}"], "reader1/p{}_AB", id="added folder and word"),
+        pytest.param(["scans/p{}_lge"], "reader1/p{}", id="added folder, name without modality"),
+        pytest.param(["de/p{}_de"], "gd/p{}_gd", id="other word in folder and name"),
+        pytest.param(
+            ["train/p{}_C0", "train/p{}_DE", "train/p{}_T2"], "train_gd/p{}_gd", id="replaced folder (MyoPS 2020)"
+        ),
+        pytest.param(["scans/p{}/lge"], "reader1/p{}/lge", id="added outer folder"),
+        pytest.param(["p{}/lge"], "p{}/reader1/lge", id="added inner folder"),
+        pytest.param(["p{}/p{}"], "p{}/observerA", id="other name"),
+        pytest.param(["p{}/p{}"], "p{}/reader1/LA", id="added folder, other name"),
+        pytest.param(["p{}/dcm-LGE-1"], "p{}/mitralcutter", id="other name beside one scan"),
+        pytest.param(["p{}/dcm-CMRA-1", "p{}/dcm-LGE-2"], "p{}/LA-cemrgnet", id="other name beside two scans"),
+    ],
+)
+@pytest.mark.parametrize("patients", [1, 8], ids="{} patients".format)
+def test_mask_is_skipped_if_its_path_adds_or_replaces_a_part_of_a_scans_path(
+    tmp_path: Path, scans: list[str], mask: str, patients: int
+) -> None:
+    images = [f"{scan.replace('{}', str(n))}.nii.gz" for scan in scans for n in range(patients)]
+    masks = [f"{mask.replace('{}', str(n))}.nii.gz" for n in range(patients)]
+    for image in images:
+        write_image(tmp_path / image, 200)
+    for name in masks:
+        write_image(tmp_path / name, 2)
+    found = find_cases(tmp_path)
+    assert sorted(case.image.relative_to(tmp_path).as_posix() for case in found.cases) == sorted(images)
+    assert not any(case.label for case in found.cases)
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == dict.fromkeys(
+        masks, OTHER_LABEL
+    )
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "is_label"),
+    [
+        ("p1/dcm-LGE-1", "p1/LA", True),
+        ("cohort/p1", "LA/p1", True),
+        ("cohort/p1", "LA_wall/p1", False),
+        ("CT/p1_CT", "LA/p1_MR", False),
+    ],
+)
+def test_mask_la_p1_is_a_label_but_not_with_a_word_for_the_wall_or_another_modality(
+    tmp_path: Path, scan: str, mask: str, is_label: bool
+) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    (case,) = find_cases(tmp_path).cases
+    assert case.label == (tmp_path / f"{mask}.nii.gz" if is_label else None)
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "label"),
+    [
+        ("cohort/p1", "LA/p1", "labels/p1"),
+        ("scans/p1", "LA/p1", "labels/p1"),
+        ("p1", "p1_LA", "p1_label"),
+        ("p1/abc", "p1/LA", "p1/abc_seg"),
+        ("a/p1_0000", "LA/p1", "labels/p1"),
+        ("images/p1_0000", "images/p1_LA", "labels/p1_0000"),
+        ("lge", "lge_LA", "lge_seg"),
+    ],
+)
+def test_label_p1_label_takes_precedence_over_mask_p1_la(tmp_path: Path, scan: str, mask: str, label: str) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    for name in (mask, label):
+        write_image(tmp_path / f"{name}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert [case.label for case in found.cases] == [tmp_path / f"{label}.nii.gz"]
+    assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
+
+
+def test_p1_cine_seg_and_p1_lge_la_are_the_labels_of_p1_cine_and_p1_lge(tmp_path: Path) -> None:
+    for name, values in (("lge", 200), ("lge_LA", 2), ("cine", 200), ("cine_seg", 2)):
+        write_image(tmp_path / f"p1_{name}.nii.gz", values)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        "p1_cine": ("p1_cine.nii.gz", "p1_cine_seg.nii.gz"),
+        "p1_lge": ("p1_lge.nii.gz", "p1_lge_LA.nii.gz"),
+    }
+
+
+def test_phantom_with_two_values_beside_scans_a_and_b_is_a_scan(tmp_path: Path) -> None:
+    for name, values in (("a", 200), ("b", 200), ("phantom", 2)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    assert len(find_cases(tmp_path).cases) == 3
+
+
+def test_mask_p1_la_is_a_label_although_patient_p3_has_the_label_postcontrast_seg(tmp_path: Path) -> None:
+    for patient in ("p1", "p2", "p3"):
+        write_image(tmp_path / patient / "postcontrast.nii.gz", 200)
+    for label in ("p1/LA", "p2/LA", "p3/postcontrast_seg"):
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    labels = {case.label.relative_to(tmp_path).as_posix() for case in found.cases if case.label}
+    assert labels == {"p1/LA.nii.gz", "p2/LA.nii.gz", "p3/postcontrast_seg.nii.gz"}
+
+
+@pytest.mark.parametrize(
+    ("scan", "mask", "is_label"),
+    [
+        ("p1", "p1_chambers/aorta", False),
+        ("p1", "p1/LA", True),
+        ("p1/lge", "p1/LA/p1", True),
+        ("a/p1", "a/p1_ts/heart_atrium_left", False),
+        ("ct", "output/aorta", False),
+        ("scans/p1_0000", "runs/D501/fold_0/validation/p1", False),
+        ("LGE/LGE_1", "LA/LA_1", True),
+        ("LGE/LGE_1", "Scar/Scar_1", False),
+        ("p1", "p1LA", True),
+        ("P1", "P1SEG", True),
+        ("p1", "p1RV", False),
+    ],
+)
+def test_masks_such_as_la_p1_and_p1la_are_no_scans(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scan: str, mask: str, is_label: bool
+) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    (case,) = find_cases(tmp_path).cases
+    assert (case.image, case.label) == (
+        tmp_path / f"{scan}.nii.gz",
+        tmp_path / f"{mask}.nii.gz" if is_label else None,
+    )
+    monkeypatch.chdir(tmp_path)
+    assert len(find_cases(Path()).cases) == 1
+
+
+def test_scan_with_few_values_among_other_scans_of_the_current_folder_is_no_mask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, values in (("a", 2), ("b", 200), ("c", 200)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    monkeypatch.chdir(tmp_path)
+    assert len(find_cases(Path()).cases) == 3
+
+
+def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "has_few_values", lambda path: pytest.fail(f"{path} was read"))
+    files = [f"patient{number}/lge.nii.gz" for number in range(10)]
+    assert len(find_cases(make_files(tmp_path, *files)).cases) == 10
+
+
+@pytest.mark.parametrize(
+    ("further_files", "file"),
+    [
+        (["template.nii.gz"], "p{}/lge.nii.gz"),
+        ([f"p{n}/lge.nii.gz" for n in range(30)], "p{}/after/ablation.nii.gz"),
+        ([f"before/p{n}/lge.nii.gz" for n in range(30)], "after/p{}/lge.nii.gz"),
+    ],
+)
+def test_mask_search_reads_few_scans_if_each_of_thirty_patients_has_scans_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further_files: list[str], file: str
+) -> None:
+    read: set[Path] = set()
+    monkeypatch.setattr(masks, "has_few_values", lambda path: bool(read.add(path)))
+    files = [*further_files, *(file.format(number) for number in range(30))]
+    assert len(find_cases(make_files(tmp_path, *files)).cases) == len(files)
+    assert len(read) <= 12
+
+
+def test_mask_search_among_scans_of_one_name_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = [NamedFile(Path(f"p{n}/heart.nii.gz"), FileKind.SCAN, (f"p{n}", "heart")) for n in range(400)]
+    calls: list[PurePath] = []
+    parent = PurePath.parent.fget
+    assert parent is not None
+    monkeypatch.setattr(PurePath, "parent", property(lambda path: calls.append(path) or parent(path)))
+    assert masks.recognise_masks(named) == named
+    assert 0 < len(calls) < 20 * len(named)
+
+
+@pytest.mark.parametrize(
+    ("other_scan", "scan", "mask"),
+    [
+        ("p2", "nifti/p1_T1", "p1/LA/p1_T1"),
+        ("lge", "raw/p1/p1", "raw/p1/LA"),
+        ("MRI/p2", "MRI/p1_lge", "p1/MRI/LA"),
+    ],
+)
+def test_mask_stays_a_label_although_a_folder_above_it_is_named_after_a_scan(
+    tmp_path: Path, other_scan: str, scan: str, mask: str
+) -> None:
+    for name, values in ((other_scan, 200), (scan, 200), (mask, 2)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    labels = {case.image: case.label for case in find_cases(tmp_path).cases}
+    assert labels == {
+        tmp_path / f"{other_scan}.nii.gz": None,
+        tmp_path / f"{scan}.nii.gz": tmp_path / f"{mask}.nii.gz",
+    }
+
+
+def test_h5_file_with_scan_and_label_beside_another_scan_is_a_case(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    write_image(tmp_path / "p1/lgemri.nii.gz", 200)
+    with h5py.File(tmp_path / "p1/mri_norm2.h5", "w") as file:
+        file["image"], file["label"] = np.random.default_rng(0).normal(size=(6, 6, 6)), np.eye(6)[None].repeat(6, 0)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        "p1": ("p1/lgemri.nii.gz", None),
+        "mri_norm2": ("p1/mri_norm2.h5", "p1/mri_norm2.h5"),
+    }
+
+
+@pytest.mark.parametrize("name", ["scans", "imagesTr"])
+def test_mask_a_la_is_the_label_of_the_channels_a_0000_and_a_0001(tmp_path: Path, name: str) -> None:
+    for scan in ("a_0000", "a_0001", "b_0000", "b_0001"):
+        write_image(tmp_path / name / f"{scan}.nii.gz", 200)
+    for mask in ("a_LA", "b_LA"):
+        write_image(tmp_path / name / f"{mask}.nii.gz", 2)
+    found = find_cases(tmp_path / name)
+    expected = {scan: (f"{scan}_0000.nii.gz", f"{scan}_LA.nii.gz") for scan in ("a", "b")}
+    assert scans_and_labels(found, tmp_path / name) == expected
+    assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
+
+
+def test_masks_p1_la_and_la_p4_are_the_labels_of_p1_lge_and_scans_p4(tmp_path: Path) -> None:
+    for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
+        write_image(tmp_path / f"{scan}.nii.gz", 200)
+    for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {
+        "p1_lge": ("p1_lge.nii.gz", "p1_la.nii.gz"),
+        "lge": ("p2/lge.nii.gz", "p2/la.nii.gz"),
+        "p3_DE": ("p3_DE.nii.gz", None),
+        "p3_T2": ("p3_T2.nii.gz", None),
+        "p4": ("scans/p4.nii.gz", "LA/p4.nii.gz"),
+        "p5": ("LGE/p5.nii.gz", "targets/p5.nii.gz"),
+        "p6_CT": ("p6_CT.nii.gz", None),
+    }
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == {
+        "p3_gd.nii.gz": OTHER_LABEL,
+        "wall/p4.nii.gz": OTHER_LABEL,
+        "p6_MR_LA.nii.gz": OTHER_LABEL,
+    }
