@@ -140,42 +140,34 @@ def test_ranking_and_failures_are_printed_even_if_the_table_cannot_be_written(
 
 
 @pytest.mark.parametrize("is_replaced", [False, True])
-def test_outline_saved_meanwhile_is_replaced_only_with_overwrite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_replaced: bool
+@pytest.mark.parametrize(
+    ("option", "result", "saved"),
+    [("--segmentations", "proposed", "proposed/unlabelled0.seg.nrrd"), ("--csv", "next.csv", "next.csv")],
+)
+def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    result: str,
+    saved: str,
+    is_replaced: bool,
 ) -> None:
-    """While a case is ranked, somebody saves an outline of the case in the folder of the segmentations."""
-    outline = tmp_path / "proposed" / "unlabelled0.seg.nrrd"
-    outline.parent.mkdir()
+    """While a case is ranked, somebody saves an outline of the case, or a table, under the name of a result."""
+    file = tmp_path / saved
+    file.parent.mkdir(exist_ok=True)
 
     def rank_and_save(*arguments: Any) -> Any:
-        outline.write_text("drawn by hand", encoding="utf-8")
+        file.write_text("made by hand", encoding="utf-8")
         return rank_case(*arguments)
 
     monkeypatch.setattr("dcamt.commands.rank.rank_case", rank_and_save)
     cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=1)
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
-    arguments = ["rank", cases, "--model", model, "--segmentations", outline.parent]
+    arguments = ["rank", cases, "--model", model, option, tmp_path / result]
     assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
-    assert (outline.read_bytes() != b"drawn by hand") == is_replaced
-    assert (f"{outline}: was written by another program" in capsys.readouterr().err) != is_replaced
-
-
-@pytest.mark.parametrize("is_replaced", [False, True])
-def test_table_saved_meanwhile_is_replaced_only_with_overwrite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_replaced: bool
-) -> None:
-    table = tmp_path / "next.csv"
-
-    def rank_and_save(*arguments: Any) -> Any:
-        table.write_text("mine", encoding="utf-8")
-        return rank_case(*arguments)
-
-    monkeypatch.setattr("dcamt.commands.rank.rank_case", rank_and_save)
-    cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=1)
-    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
-    arguments = ["rank", cases, "--model", model, "--csv", table]
-    assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
-    assert (table.read_bytes() != b"mine") == is_replaced
+    assert (file.read_bytes() != b"made by hand") == is_replaced
     printed = capsys.readouterr()
-    assert "unlabelled0" in printed.out
-    assert (f"{table}: was written by another program" in printed.err) != is_replaced
+    # A case whose outline cannot be written is not ranked.
+    assert ("unlabelled0" in printed.out) == (is_replaced or option == "--csv")
+    assert (f"{file}: was written by another program" in printed.err) != is_replaced

@@ -43,7 +43,24 @@ class UndoTest(PanelCase):
         self.assertTrue(review.is_corrected(segmentation))
 
 
-class CorrectionTest(PanelCase):
+class ReplacementCase(PanelCase):
+    def check_question_before_replacement(
+        self, segmentation: SegmentationNode, volume: VolumeNode, corrected: np.ndarray, question: str
+    ) -> None:
+        """Assert that Apply leaves the mask `corrected` (K, J, I) if the person cancels, and else replaces it."""
+        with Person() as person:
+            person.expects(question, "Cancel")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
+        with Person() as person:
+            person.expects(question, "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertTrue((segment_mask(segmentation, volume) != corrected).any())
+
+
+class CorrectionTest(ReplacementCase):
     def test_corrected_result_is_replaced_only_after_a_question(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
@@ -53,16 +70,7 @@ class CorrectionTest(PanelCase):
         corrected[4:9, 5:12, 6:15] = 1
         slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
         self.module.enter()
-        with Person() as person:
-            person.expects("was edited", "Cancel")
-            click(self.ui.applyButton)
-        self.assertFalse(self.logic.isRunning())
-        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
-        with Person() as person:
-            person.expects("was edited", "Ok")
-            click(self.ui.applyButton)
-            self.wait()
-        self.assertTrue((segment_mask(segmentation, volume) != corrected).any())
+        self.check_question_before_replacement(segmentation, volume, corrected, "was edited")
 
     def test_edit_outside_the_module_is_noticed_but_hiding_and_showing_the_surface_is_no_edit(self) -> None:
         volume = add_scan()
@@ -110,7 +118,7 @@ def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
     return mask
 
 
-class UnknownHistoryTest(PanelCase):
+class UnknownHistoryTest(ReplacementCase):
     """A segmentation node has DCAMT's segments, but not the fingerprint of the written segments."""
 
     def copy_of_result(self, volume: VolumeNode) -> SegmentationNode:
@@ -129,16 +137,7 @@ class UnknownHistoryTest(PanelCase):
         loaded = self.copy_of_result(volume)
         corrected = paint(loaded, volume)
         choose(self.ui.outputSelector, loaded)
-        with Person() as person:
-            person.expects("may have been edited", "Cancel")
-            click(self.ui.applyButton)
-        self.assertFalse(self.logic.isRunning())
-        np.testing.assert_array_equal(segment_mask(loaded, volume), corrected)
-        with Person() as person:
-            person.expects("may have been edited", "Ok")
-            click(self.ui.applyButton)
-            self.wait()
-        self.assertTrue((segment_mask(loaded, volume) != corrected).any())
+        self.check_question_before_replacement(loaded, volume, corrected, "may have been edited")
         self.segment(volume)  # Now the node tells how its segments were written: no question.
 
 
