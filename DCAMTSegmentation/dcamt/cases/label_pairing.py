@@ -21,6 +21,7 @@ from .names import (
     SEPARATORS,
     FileKind,
     case_name,
+    case_of,
     classify_all,
     image_files,
     labels_beside_scans,
@@ -92,8 +93,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Pa
     except InputError:  # The caller states what the folder lacks.
         return {}
     cases = (*found_cases.cases, *found_cases.unused)
-    # `case_name` expects the name of a file, so an ending is added to the case's name.
-    labels = [(case_name(f"{case.name}{DICOM_ENDING}"), case.label) for case in cases if case.label is not None]
+    labels = [(case_of(case.name), case.label) for case in cases if case.label is not None]
     scans = {case.image for case in cases}
     skipped = [file.path for file in found_cases.skipped if file.reason == SEVERAL_LABELS]
     several = [path for path in skipped if path not in scans]

@@ -11,10 +11,10 @@ from pathlib import Path
 from ..cases.dicom_labels import dicom_files_among
 from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
 from ..cases.labels import parse_mapping
-from ..cases.names import case_name, image_files
+from ..cases.names import case_of, image_files
 from ..errors import DCAMTError, InputError, user_error
 from ..io.atomic import atomic_paths
-from ..io.formats import DICOM_ENDING, ending, scan_name
+from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
@@ -307,8 +307,7 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace, usage_error: Cal
             usage_error(f"{option} is for one scan, but {options.scan} is a folder of scans")
     if not options.segmentation.is_dir():
         usage_error(f"{options.scan} is a folder of scans: give a folder of segmentations too")
-    # `case_name` expects the name of a file, so an ending is added to each scan's name.
-    cases = [case_name(f"{name}{DICOM_ENDING}") for name in found.names]
+    cases = [case_of(name) for name in found.names]
     segmentations = pair_with_labels(cases, labelmaps_by_case(options.segmentation, skip_images=True))
     jobs = []
     for scan, name, case in zip(found.scans, found.names, cases, strict=True):
