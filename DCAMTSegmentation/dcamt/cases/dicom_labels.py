@@ -15,11 +15,8 @@ from ..io.dicom_files import (
     quiet_pydicom,
     stated_class,
 )
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from ..io.formats import DICOM_SLICE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .names import MODALITY_WORDS, OTHER_STRUCTURES, FileKind, NamedFile, classify, has_word
-
-DICOM_SLICE_ENDINGS = (".dcm", ".ima")
-"""Usual endings of DICOM slices; a slice may also have another ending or none."""
 
 _ENDINGS = (*SCAN_ENDINGS, *LABEL_ENDINGS)
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files, without_channel
 from ..io.dicom_files import walk_folders
-from ..io.formats import BENCHMARK_ENDING, SCAN_ENDINGS, ending, scan_name
+from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
-from .dicom_labels import DICOM_SLICE_ENDINGS, pair_dicom_segmentations
+from .dicom_labels import pair_dicom_segmentations
 from .found_cases import (
     CONTOURS,
     NAMES,

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..volume import IdentifyingNote
 from .dicom_files import FoundFiles, list_names, quiet_pydicom
 from .dicom_frames import Frame
+from .formats import DICOM_SLICE_ENDINGS
 from .stored_image import library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
@@ -151,7 +152,7 @@ def _pattern(file: Path) -> str:
 
 def is_named_like_slices(file: Path, frames: Sequence[Frame]) -> bool:
     """Return whether a file has the ending of a DICOM slice, or a name that differs from a frame's only in numbers."""
-    return file.suffix.lower() in (".dcm", ".ima") or _pattern(file) in {_pattern(frame.file) for frame in frames}
+    return file.suffix.lower() in DICOM_SLICE_ENDINGS or _pattern(file) in {_pattern(frame.file) for frame in frames}
 
 
 def missing_slices_notes(

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InputError
 from .dicom_frames import Frame, UnplacedError, frames_of, words_of
+from .formats import DICOM_SLICE_ENDINGS
 from .stored_image import library_errors
 
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -176,7 +177,7 @@ def read_file(path: Path, collected: FoundFiles) -> None:
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:
         # A file that is named like a slice or begins with zeros may be a damaged slice.
-        if path.suffix.lower() in (".dcm", ".ima"):
+        if path.suffix.lower() in DICOM_SLICE_ENDINGS:
             collected.damaged.append(RejectedFile(path, "no DICOM", ""))
         elif not any(head):
             collected.damaged.append(RejectedFile(path, "begins with zeros", ""))

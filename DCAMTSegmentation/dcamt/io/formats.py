@@ -30,6 +30,8 @@ BENCHMARK_ENDING = ".h5"
 """Ending of the left atrium benchmark's files, which contain scan and label."""
 DICOM_ENDING = ".dcm"
 """Ending with which DICOM segmentations and reports are written."""
+DICOM_SLICE_ENDINGS = (DICOM_ENDING, ".ima")
+"""Usual endings of DICOM slices; a slice may also have another ending or none."""
 FORMATS = (
     Format(".seg.nrrd", labels=True, writes_labels=True),
     Format(".nii.gz", scan=True, labels=True, writes_labels=True, writes_volume=True),
@@ -44,7 +46,7 @@ FORMATS = (
     # searched for such files, except for DICOM: a folder of DICOM slices counts as a scan, and `labelmaps_by_case`
     # finds DICOM segmentations.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
-    *map(Format, (".img", ".hdr", DICOM_ENDING, ".ima", ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
+    *map(Format, (".img", ".hdr", *DICOM_SLICE_ENDINGS, ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
     *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
 )
 SCAN_ENDINGS = tuple(known.ending for known in FORMATS if known.scan)

@@ -31,7 +31,7 @@ from .dicom_files import (
 )
 from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
-from .formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
+from .formats import DICOM_SLICE_ENDINGS, IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5
 from .interruption import interrupt_on_sigterm
@@ -43,7 +43,7 @@ from .stored_image import StoredImage, StoredSegment, is_gzip, library_errors, r
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
-_DICOM_ENDINGS = (".dcm", ".ima", "")
+_DICOM_ENDINGS = (*DICOM_SLICE_ENDINGS, "")
 _ENDINGS_WITHOUT_SEGMENTS = {*IMAGE_ENDINGS} - {*_NRRD_ENDINGS, *_DICOM_ENDINGS}
 _ZIP_MAGIC = b"PK\x03\x04"
 _EMPTY_ZIP_MAGIC = b"PK\x05\x06"
@@ -338,7 +338,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
 def _is_stated_dicom(file: Path) -> bool:
     """Return whether a file is DICOM by its first bytes or by its ending."""
-    return stated_class(file) is not None or ending(file) in (".dcm", ".ima")
+    return stated_class(file) is not None or ending(file) in DICOM_SLICE_ENDINGS
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> np.ndarray:
