@@ -52,6 +52,11 @@ class Case:
         """The scan's path with links resolved; it identifies the scan."""
         return os.path.realpath(self.image)
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The scan and, if there is one, the label."""
+        return (self.image,) if self.label is None else (self.image, self.label)
+
 
 def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`; relative paths start at its folder.
@@ -76,8 +81,8 @@ def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[
         elif case.label is None:
             text = f"line {line} ('{case.name}') has the role {case.role}, but no label"
             raise InputError(text, path=path, remedy=f"Add the label, or choose the role {UNLABELLED}.")
-        for file in (case.image, case.label):
-            if file is not None and not file.exists():
+        for file in case.files:
+            if not file.exists():
                 text = f"line {line} names {file}, which does not exist"
                 raise InputError(text, path=path, remedy="Correct the path, or remove the line.")
         cases.append(case)

@@ -241,17 +241,24 @@ class _ListedCases:
             has_listed = listed is not None and listed.exists()
             self.unused.append(replace(case, label=listed, role=LABELLED) if has_listed else case)
 
-    def keep_used(self) -> None:
+    def found_cases(self, layout: str, classes: tuple[tuple[int, str], ...]) -> FoundCases:
+        """Return the cases, after the files that `dataset.json` does not list are skipped."""
+        self._keep_used()
+        self._skip_unlisted()
+        unused = _distinct_from(self.cases, self.unused)
+        return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused)
+
+    def _keep_used(self) -> None:
         """Remove the files of the cases from `skipped`: patients numbered `_0001`, or cases that two lists name."""
-        used = {file for case in self.cases for file in (case.image, case.label)}
+        used = {file for case in self.cases for file in case.files}
         self.skipped = [file for file in self.skipped if file.path not in used]
 
-    def skip_unlisted(self, folders: Sequence[str]) -> None:
-        """Skip the scans and labels in the subfolders `folders` that `dataset.json` does not list."""
-        listed = [file for case in self.cases for file in (case.image, case.label) if file is not None]
+    def _skip_unlisted(self) -> None:
+        """Skip the scans and labels in the subfolders `_FOLDERS` that `dataset.json` does not list."""
+        listed = [file for case in self.cases for file in case.files]
         # Resolved, since `dataset.json` may name a file by another path, such as an absolute one.
         named = {os.path.realpath(file) for file in (*listed, *(skipped_file.path for skipped_file in self.skipped))}
-        for name in folders:
+        for name in _FOLDERS:
             files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
             reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
             unlisted = [file for file in files if os.path.realpath(file) not in named]
@@ -332,17 +339,8 @@ def find_listed_cases(folder: Path) -> FoundCases:
                 listed.skip(images, label, test_labels)
             else:
                 listed.add(images, label, name)
-    listed.keep_used()
-    listed.skip_unlisted(_FOLDERS)
     has_channels = any(channel_of(case.image) is not None for case in listed.cases)
-    layout = NNUNET if has_channels else DECATHLON
-    return FoundCases(
-        layout,
-        tuple(listed.cases),
-        tuple(listed.skipped),
-        _classes(described),
-        _distinct_from(listed.cases, listed.unused),
-    )
+    return listed.found_cases(NNUNET if has_channels else DECATHLON, _classes(described))
 
 
 def find_listed_nnunet_cases(folder: Path) -> FoundCases:
@@ -350,15 +348,7 @@ def find_listed_nnunet_cases(folder: Path) -> FoundCases:
     described, listed = read_description(folder), _ListedCases(folder)
     for images, label, name in _entries(described["dataset"]):
         listed.add(images, label, name)
-    listed.keep_used()
-    listed.skip_unlisted(_FOLDERS)
-    return FoundCases(
-        NNUNET,
-        tuple(listed.cases),
-        tuple(listed.skipped),
-        _classes(described),
-        _distinct_from(listed.cases, listed.unused),
-    )
+    return listed.found_cases(NNUNET, _classes(described))
 
 
 def find_nnunet_cases(folder: Path) -> FoundCases:

@@ -102,7 +102,7 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> list[Path]:
     """Return the folders of a data set that contain images, but no case and no skipped file of `found_cases`."""
     cases = (*found_cases.cases, *found_cases.unused)
-    known = {file for case in cases for file in (case.image, case.label) if file is not None}
+    known = {file for case in cases for file in case.files}
     known |= {file.path for file in found_cases.skipped}
     # A file may be a link to a file in another folder; then both folders are read.
     places = {Path(os.path.realpath(place)) for file in known for place in (file, file.parent)}

@@ -46,7 +46,7 @@ def existing_rule(options: argparse.Namespace) -> str:
 
 def case_files(cases: Iterable[Case]) -> list[Path]:
     """Return the scans and labels of cases."""
-    return [file for case in cases for file in (case.image, case.label) if file is not None]
+    return [file for case in cases for file in case.files]
 
 
 def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
