@@ -17,11 +17,10 @@ from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.metrics.evaluation import (
     SCORE_COLUMNS,
     EvaluationRow,
-    SegmentationScore,
     evaluate_folders,
-    score,
     summarize_rows,
 )
+from dcamt.metrics.scores import SegmentationScore, score
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_positions import REPORT, new_data_set
 from dcamt_testing.synthetic import read_table

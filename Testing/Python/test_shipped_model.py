@@ -11,7 +11,7 @@ from dcamt.inference import tiling
 from dcamt.inference.memory import pass_bytes
 from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.io.readers import read_labelmap, read_scan
-from dcamt.metrics.evaluation import score
+from dcamt.metrics.scores import score
 from dcamt.models.package import ModelPackage
 from dcamt.models.store import DEFAULT_MODEL, model_path, stored_models
 from dcamt.networks.packaging import verify_model

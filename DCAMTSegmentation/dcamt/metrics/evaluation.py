@@ -1,4 +1,4 @@
-"""Score predictions against labels: Dice, Jaccard and surface distances for each case and class."""
+"""Compare the predictions of several cases with their labels: the scores of each case and class, and their means."""
 
 from __future__ import annotations
 
@@ -13,49 +13,13 @@ import numpy as np
 from ..cases.label_pairing import labelmaps_by_case, pair_with_labels, short_names
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
 from ..errors import InputError
-from ..geometry import bounding_box
 from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.stored_image import StoredSegment
 from ..io.tables import write_table
 from ..volume import Labelmap, enclosing_grid, fit_labelmap, is_mask_of_255, relabel_255
+from .scores import BOTH_EMPTY, SegmentationScore, score
 
-
-@dataclass(frozen=True)
-class SegmentationScore:
-    """Scores of one class in one case, or their mean or standard deviation over cases.
-
-    Distances are in mm, and in voxels (as if every spacing were 1).
-
-    Distances are defined as in `medpy.metric.binary`, which the published left atrium tables use (L. Yu et al., UA-MT,
-    MICCAI 2019, and later papers). The surface of a mask consists of its voxels with a face neighbour outside the mask
-    (connectivity 1; positions beyond the image count as outside). A voxel's distance is the distance from its centre
-    to the nearest voxel centre of the other surface.
-
-    If both masks are empty, Dice and Jaccard are 1 and distances 0. If only one is empty, Dice and Jaccard are 0 and
-    distances NaN.
-
-    Attributes:
-        dice: 2 |P and L| / (|P| + |L|).
-        jaccard: |P and L| / |P or L|.
-        hd95_mm, hd95_voxels: 95th percentile, linearly interpolated, of the distances in both directions, pooled
-            (95HD).
-        asd_mm, asd_voxels: mean distance from the prediction's surface to the label's surface, in this direction only.
-        assd_mm, assd_voxels: mean of the distances in both directions, pooled.
-    """
-
-    dice: float
-    jaccard: float
-    hd95_mm: float
-    asd_mm: float
-    assd_mm: float
-    hd95_voxels: float
-    asd_voxels: float
-    assd_voxels: float
-
-
-_BOTH_EMPTY = SegmentationScore(1.0, 1.0, *(0.0,) * 6)
-"""The score of two empty masks."""
 _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
 _CORRECT_MAPPING = "Before each sign =, write values or names of segments that occur in the files."
@@ -133,32 +97,6 @@ class Evaluation:
             volumes = [getattr(row, name) for name in _VOLUMES]
             rows.append((row.case, row.label, *scores, *volumes, row.undefined, row.cases, row.missed, row.empty))
         write_table(path, SCORE_COLUMNS, rows)
-
-
-def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | np.ndarray) -> SegmentationScore:
-    """Return the scores of two masks (I, J, K) bool on the same grid; `spacing` (3,) in mm.
-
-    Distances in mm assume orthogonal axes; on a sheared grid they are approximate. Raises ValueError if the shapes
-    differ.
-    """
-    if prediction.shape != label.shape:
-        raise ValueError(f"prediction {prediction.shape} and label {label.shape} differ in shape")
-    prediction, label = prediction.astype(bool, copy=False), label.astype(bool, copy=False)
-    box = bounding_box(prediction | label)
-    if box is None:
-        return _BOTH_EMPTY
-    # Cropping changes no surface: no mask has voxels beyond the box, and voxels beyond an array count as outside.
-    prediction, label = prediction[box], label[box]
-    sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
-    if not all(sizes):
-        return SegmentationScore(0.0, 0.0, *(nan,) * 6)
-    common = int(np.count_nonzero(prediction & label))
-    spacing_mm = np.asarray(spacing, dtype=np.float64)
-    voxels = _distances(prediction, label, np.ones(prediction.ndim))
-    # The tolerance allows for spacings that files round to single precision.
-    isotropic = bool(np.ptp(spacing_mm) <= 1e-6 * spacing_mm[0])
-    mm = voxels * spacing_mm[0] if isotropic else _distances(prediction, label, spacing_mm)
-    return SegmentationScore(2.0 * common / sum(sizes), common / (sum(sizes) - common), *mm.tolist(), *voxels.tolist())
 
 
 @dataclass(frozen=True)
@@ -299,7 +237,7 @@ def evaluate_pairs(
             remedy=_mapping_remedy(min(in_predictions), min(in_labels)),
         )
     rows = [
-        rows_of_pair.get(value, EvaluationRow(pair.case, value, _BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
+        rows_of_pair.get(value, EvaluationRow(pair.case, value, BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
         for pair, rows_of_pair in zip(pairs, rows_of_pairs, strict=True)
         for value in sorted(in_labels)
     ]
@@ -454,19 +392,6 @@ def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ..
 def _is_mask_or_empty(labelmap: Labelmap) -> bool:
     """Return whether a labelmap is empty, a mask of 1 or a mask of 255."""
     return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
-
-
-def _distances(prediction: np.ndarray, label: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Return 95HD, ASD and ASSD of two non-empty masks as an array (3,), in the unit of `spacing`."""
-    from scipy import ndimage
-
-    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (prediction, label)]
-    to_label, to_prediction = (
-        ndimage.distance_transform_edt(~other, sampling=spacing)[surface]
-        for surface, other in zip(surfaces, surfaces[::-1], strict=True)
-    )
-    pooled = np.concatenate([to_label, to_prediction])
-    return np.array([np.percentile(pooled, 95), to_label.mean(), pooled.mean()])
 
 
 def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> EvaluationRow:
