@@ -57,7 +57,8 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
 
     1. the series to which the segmentation refers;
     2. the series whose folder directly contains the listed file or folder: `p1`, `p1/1-1.dcm`;
-    3. the scan with the same key: `images/p1`, `labels/p1/1-1.dcm`, which is listed by its folder `labels/p1`;
+    3. the scan with the key of the listed file or folder: `images/p1`, `labels/p1/1-1.dcm`, which is listed by its
+       folder `labels/p1`;
     4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm`, which is listed by its folder
        `labels`.
 

@@ -77,7 +77,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         )
     if options.output is not None:
         check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
-    # Refuse even if the calibration file belongs to another model: `write_package` would remove the file.
+    # `open_model` ignores a calibration file that belongs to another model, but `write_package` would remove the file.
     elif existing_rule(options) == REFUSE and (
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):

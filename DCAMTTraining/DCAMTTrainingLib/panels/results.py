@@ -222,7 +222,7 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def case_text(row: dict[str, str]) -> str:
-    """Return the case of a row; for a mean or deviation also how many of its cases have distances, if not all have."""
+    """Return a row's text for the column *Case*, for example `p1`, `mean` or `mean (distances of 3 of 5 cases)`."""
     name, undefined, cases = (row.get(column) or "" for column in ("case", "undefined", "cases"))
     if name not in (MEAN, DEVIATION) or not (undefined.isdecimal() and cases.isdecimal()) or not int(undefined):
         return name
