@@ -56,7 +56,7 @@ def test_label_p1mask_or_segmentation_label_1_is_recognised_only_beside_a_scan(s
     assert labels_beside_scans([folder / label], folder) == []
 
 
-def test_channel_of_a_0001_is_1_and_a_2019_has_no_channel() -> None:
+def test_channel_is_1_for_suffix_0001_and_none_for_suffix_2019() -> None:
     assert [channel_of(f"a_{n}.nii.gz") for n in ("0000", "0001", "2019", "x")] == [0, 1, None, None]
 
 
@@ -84,7 +84,7 @@ def test_label_p01_seg_is_recognised_beside_p01_and_q_seg_without_q_is_not() -> 
 @pytest.mark.parametrize(
     "word", ["pred", "prediction", "auto", "result", "output", "dcamt", "auto_seg", "LA_gt", "RV_mask"]
 )
-def test_label_p1_la_gt_and_result_p1_pred_are_recognised_beside_p1(word: str) -> None:
+def test_label_or_result_is_recognised_beside_its_scan(word: str) -> None:
     folder = Path("patients")
     files = [folder / "p1.nii.gz", folder / f"p1_{word}.nii.gz"]
     assert labels_beside_scans(files, folder) == files[1:]

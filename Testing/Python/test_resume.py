@@ -216,7 +216,7 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) ->
         new_trainer(tmp_path / "run", table).resume()
 
 
-def test_lack_of_memory_is_not_called_a_checkpoint_of_another_recipe(
+def test_out_of_memory_error_on_resume_is_raised_unchanged(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = new_trainer(tmp_path / "run", table)

@@ -17,7 +17,7 @@ from .formats import DICOM_SLICE_ENDINGS
 from .stored_image import library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
-_HEAD_BYTES = 1 << 16  # read of a hidden or compressed file to find its series
+_HEAD_BYTES = 1 << 16
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
@@ -192,7 +192,7 @@ def missing_slices_notes(
 
 
 def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
-    """Return the numbers in the stack below the lowest number of a frame.
+    """Return the slice numbers below the lowest `stack_position` of the frames.
 
     The list is empty if the numbers are not consecutive, or if more numbers would be returned than half the number of
     frames: then the numbers may count something else, such as the slices of all time points.
