@@ -121,7 +121,7 @@ class Reorientation:
 
 
 def canonical_orientation(grid: Grid) -> Reorientation:
-    """Return the reorientation that turns a grid's axes nearest to patient right, anterior and superior.
+    """Return the reorientation that brings a grid's axes into canonical order.
 
     Of the six orders of the axes, the order with the largest |cos a| + |cos b| + |cos c| is chosen. Here, a, b and c
     are the angles of the first axis to patient right, the second to anterior and the third to superior. An axis is

@@ -104,7 +104,7 @@ def test_search_ends_if_functions_call_each_other() -> None:
     assert sentences_of(code) == {"of the first function", "of the second function"}
 
 
-def test_all_functions_whose_results_a_loop_joins_are_followed() -> None:
+def test_search_follows_both_functions_in_a_loop_over_their_results() -> None:
     code = (
         "class Volume:\n    notes: tuple = ()\n"
         "def load():\n    for number, text in (*first(), *second()):\n        Volume(None, notes=(text,))\n"

@@ -144,7 +144,7 @@ def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
         find_scans(tmp_path)
 
 
-def test_scan_with_two_labels_and_scans_in_a_folder_imagests_are_found(tmp_path: Path) -> None:
+def test_scan_with_two_labels_and_scans_of_an_nnunet_data_set_are_found(tmp_path: Path) -> None:
     """Scan p1 has two labels: `p1/laendo.nrrd`, and `segmentations/p1.seg.nrrd` as an earlier command may write it."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
@@ -237,7 +237,7 @@ def test_files_p1_0000_and_p1_0001_are_one_scan_for_a_model_of_two_channels(tmp_
     assert len(find_scans(tmp_path).scans) == 4
 
 
-def test_files_a_0000_and_a_0001_are_one_scan_in_a_folder_imagests(tmp_path: Path) -> None:
+def test_files_a_0000_and_a_0001_are_one_scan_in_an_nnunet_folder(tmp_path: Path) -> None:
     names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
     create_empty_files(tmp_path / "imagesTs", *names)
     create_empty_files(tmp_path / "patients", *names)

@@ -23,8 +23,8 @@ class RunWatch:
     """Polls one run from `start` until `close`, whichever process trains it.
 
     Args:
-        on_poll: called as on_poll(state) after each poll that has read all events. If a running training fails, the
-            first poll that finds the failure makes no call.
+        on_poll: called as on_poll(state) after each poll that has read all events. A new failure is reported one poll
+            later, so that the run can write the reason first.
     """
 
     def __init__(self, run: RunFolder, on_poll: Callable[[RunState], None]) -> None:
