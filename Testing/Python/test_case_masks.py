@@ -301,7 +301,7 @@ def test_masks_p1_la_and_la_p4_are_the_labels_of_p1_lge_and_scans_p4(tmp_path: P
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {
         "p1_lge": ("p1_lge.nii.gz", "p1_la.nii.gz"),
-        "lge": ("p2/lge.nii.gz", "p2/la.nii.gz"),
+        "p2_lge": ("p2/lge.nii.gz", "p2/la.nii.gz"),
         "p3_DE": ("p3_DE.nii.gz", None),
         "p3_T2": ("p3_T2.nii.gz", None),
         "p4": ("scans/p4.nii.gz", "LA/p4.nii.gz"),

@@ -196,6 +196,25 @@ def test_scan_in_both_of_two_given_folders_is_refused(tmp_path: Path) -> None:
         plan_jobs([tmp_path, tmp_path / "p2"], tmp_path / "out")
 
 
+def test_results_of_scans_with_the_same_name_in_two_folders_are_named_after_the_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for patient in ("P1", "P2"):
+        create_empty_files(tmp_path / patient, "lgemri.nrrd", "p1.nii", "dicom/1.dcm")
+    monkeypatch.chdir(tmp_path)
+    names = ("P1/lgemri.nrrd", "P2/lgemri.nrrd", "P1/p1.nii", "P1/dicom", "P2/dicom")
+    jobs = plan_jobs([Path(name) for name in names], Path("out"))
+    assert [job.segmentation.name for job in jobs] == [
+        f"{name}.seg.nrrd" for name in ("P1_lgemri", "P2_lgemri", "p1", "P1_dicom", "P2_dicom")
+    ]
+
+
+def test_scans_x_nrrd_and_x_nii_of_one_folder_are_refused(tmp_path: Path) -> None:
+    create_empty_files(tmp_path, "x.nrrd", "x.nii")
+    with pytest.raises(InputError, match=r"x\.nrrd: would get the same result file as .*x\.nii "):
+        plan_jobs([tmp_path], tmp_path / "out")
+
+
 def test_results_p1_and_p2_beside_the_patient_folders_do_not_hide_the_scans(tmp_path: Path) -> None:
     """The results of an earlier command may lie beside the patient folders."""
     for patient in ("p1", "p2"):

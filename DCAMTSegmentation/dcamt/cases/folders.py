@@ -27,6 +27,7 @@ from .bids import find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
 from .dicom_labels import pair_dicom_segmentations
+from .distinct_names import with_folders, with_numbers
 from .found_cases import (
     CONTOURS,
     NAMES,
@@ -41,7 +42,7 @@ from .found_cases import (
 )
 from .left_over_labels import FilesByKey, pair_left_over_labels
 from .masks import recognise_masks
-from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all
+from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all, loose_key
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
@@ -79,9 +80,11 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     found_cases = _find(folder, tuple(ignored))
     if not found_cases.cases and not found_cases.unused:
         raise _nothing_found(folder, found_cases)
-    cases = _with_distinct_names((*found_cases.cases, *found_cases.unused))
+    cases = (*found_cases.cases, *found_cases.unused)
+    names = with_numbers(with_folders([case.name for case in cases], [case.image for case in cases]))
+    named = tuple(replace(case, name=name) for case, name in zip(cases, names, strict=True))
     count = len(found_cases.cases)
-    return replace(found_cases, cases=cases[:count], unused=cases[count:])
+    return replace(found_cases, cases=named[:count], unused=named[count:])
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
@@ -239,7 +242,7 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     for key, files_of_scan in scans.items():
         images = [named_file.path for named_file in files_of_scan]
         label_paths = [named_file.path for named_file in labels.pop(key, [])]
-        name = "_".join(key[-1:]) or scan_name(folder)
+        name = _name_of_key(key) or scan_name(folder)
         if label_paths and len(images) + len(label_paths) > 2:
             unused += [Case(name, image, None, UNLABELLED) for image in images]
         if len(images) > 1 and label_paths:
@@ -255,6 +258,15 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
                 cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
     skipped += [SkippedFile(named_file.path, NO_SCAN) for files in labels.values() for named_file in files]
     return FoundCases(NAMES, tuple(cases), tuple(skipped), unused=tuple(unused))
+
+
+def _name_of_key(key: tuple[str, ...]) -> str:
+    """Return the case's name: the last part of its key, from the last part with a word that is not for the modality on.
+
+    The key `("site1", "p1", "lge")` gives `p1_lge`.
+    """
+    start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
+    return "_".join(key[start:])
 
 
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
@@ -320,28 +332,3 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
             labels[label_key].remove(label)
             if not labels[label_key]:
                 del labels[label_key]
-
-
-def _with_distinct_names(cases: Iterable[Case]) -> tuple[Case, ...]:
-    """Return the cases with distinct names: prefix equal names with the names of folders above the scan.
-
-    The cases `x` of the scans `site1/x` and `site2/x` become `site1_x` and `site2_x`, those of `x.nrrd` and `x.nii.gz`
-    in one folder `1_x` and `2_x`.
-    """
-    cases = list(cases)
-    for depth in range(1, 64):
-        seen: defaultdict[str, list[int]] = defaultdict(list)
-        for index, case in enumerate(cases):
-            seen[case.name].append(index)
-        repeated = [members for members in seen.values() if len(members) > 1]
-        if not repeated:
-            return tuple(cases)
-        for members in repeated:
-            is_one_folder = len({cases[index].image.parent for index in members}) == 1
-            for place, index in enumerate(members):
-                case = cases[index]
-                above = case.image.parent.parts[1:]
-                # If no folder makes the names distinct, a number does.
-                more = str(place + 1) if is_one_folder or depth > len(above) else above[-depth]
-                cases[index] = replace(case, name=f"{more}_{case.name}")
-    return tuple(cases)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..cases.distinct_names import with_folders
 from ..errors import InputError
 from ..io.formats import (
     DICOM_ENDING,
@@ -170,7 +171,8 @@ def plan_scan_jobs(
             " give --format dcm or -o FILE.dcm"
         )
     jobs = []
-    for scan, name in zip(files, (name for path in found for name in path.names), strict=True):
+    names = with_folders([name for path in found for name in path.names], files)
+    for scan, name in zip(files, names, strict=True):
         segmentation = output if is_file else output / f"{name}{suffix}"
         jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files), usage_error))
     results = _distinct_results(jobs)
@@ -187,7 +189,7 @@ def _refuse_repeated_scans(found: Sequence[FoundScans]) -> None:
     found_by_scan: dict[str, FoundScans] = {}
     for path in found:
         for scan in path.scans:
-            if found_by_scan.setdefault(os.path.abspath(scan), path) is not path:
+            if found_by_scan.setdefault(os.path.realpath(scan), path) is not path:
                 raise InputError("is given twice", path=scan, remedy="Give each scan once.")
 
 
@@ -227,10 +229,8 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
         for path in job.files:
             other = job_of_result.setdefault(path, job)
             if other is not job:
-                if os.path.realpath(other.scan) == os.path.realpath(job.scan):
-                    raise InputError("is given twice", path=job.scan, remedy="Give each scan once.")
                 what = f"would get the same result file as {other.scan} ({path})"
-                raise InputError(what, path=job.scan, remedy="Rename one of the scans, or give one folder above both.")
+                raise InputError(what, path=job.scan, remedy="Rename one of the scans.")
         if len(set(job.files)) < len(job.files):
             path = next(path for path in job.files if job.files.count(path) > 1)
             raise InputError(f"would get two results in {path}", path=job.scan, remedy="Give each result another name.")
