@@ -25,8 +25,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
     Args:
         source: the file to name in error messages.
-        for_training: if True, each removed setting in the recipe must have its value in `REMOVED`. If False, removed
-            settings are ignored.
+        for_training: if False, settings that were removed from DCAMT (`REMOVED`) are ignored, whatever their values.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each

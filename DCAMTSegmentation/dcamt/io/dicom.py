@@ -213,8 +213,8 @@ def _unplaced_error(rejected: RejectedFile) -> InputError:
 def _refuse_rejected(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if a file of the frames' series is damaged, without a position or in colour.
 
-    A damaged file of an unknown series counts, too, if it lies in a folder of the frames. Only an empty file that is
-    not named like a slice, such as `LOCKFILE` on a CD, does not count.
+    A damaged file of an unknown series counts, too, if it lies in a folder of the frames. An empty file that is not
+    named like a slice, such as `LOCKFILE` on a CD, does not count.
     """
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
     damaged = [

@@ -162,11 +162,7 @@ class RunFolder:
         write_text(self.recipe, recipe.to_json())
 
     def open(self, for_training: bool = False) -> tuple[Recipe, list[Case]]:
-        """Return the recipe and cases of the run.
-
-        Args:
-            for_training: if True, each removed setting in the recipe must have its value in `recipe_files.REMOVED`. If
-                False, removed settings are ignored.
+        """Return the recipe and cases of the run; `for_training` as in `recipe_from_dict`.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.
