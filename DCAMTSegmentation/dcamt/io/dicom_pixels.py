@@ -18,7 +18,7 @@ from .itk import quiet_sitk, quiet_terminal
 from .stored_image import library_errors
 
 _TOO_MANY_PIXELS = "non-conformant padding"
-"""Part of pydicom's warning about RLE data with more pixels than an image has, after padding or damage."""
+"""Part of pydicom's warning about RLE data with more pixels than an image has."""
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
