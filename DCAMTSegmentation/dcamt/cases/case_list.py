@@ -176,7 +176,7 @@ class Violation:
 
 
 class ListedCase(Protocol):
-    """The attributes of a case that the rules use; `scan` identifies its scan."""
+    """The attributes of a case that the rules use; `scan` is a file's path or a Slicer node's ID."""
 
     @property
     def name(self) -> str: ...
@@ -248,8 +248,8 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
     The delimiter is the character in Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in
     the line of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines
-    are ignored. Capitals and outer blanks in column names do not matter. Lines before the column names that begin
-    with `#` are ignored. But the line `# labels: 420=left atrium` states a label mapping.
+    are ignored. Capitals and outer blanks in column names do not matter. Above the column names, a line such as
+    `# labels: 420=left atrium` states a label mapping, and other lines that begin with `#` are ignored.
 
     Args:
         labels: as for `read_cases`.
@@ -332,9 +332,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    If there is no such file, backslashes become slashes and outer quotation marks are removed. Then a file of this
-    name is looked for, first with composed accents, then with decomposed accents. If there is none, the path of this
-    name is returned.
+    If there is no such file, backslashes become slashes and outer quotation marks are removed. Then accents are
+    composed, or else decomposed, if the path with these accents exists.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text
