@@ -85,7 +85,7 @@ class Names:
     values: dict[str, list[tuple[ast.expr, Scope]]] = field(default_factory=dict)
 
     def bind(self, target: ast.expr, value: ast.expr, scope: Scope) -> None:
-        """Bind a target to a value; a tuple of targets is bound to the parts of a tuple without `*`."""
+        """Bind a target to a value; if the target is a tuple, unpack the value where possible."""
         if isinstance(target, ast.Name):
             self.values.setdefault(target.id, []).append((value, scope))
         elif isinstance(target, ast.Tuple):
