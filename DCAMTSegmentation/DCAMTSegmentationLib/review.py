@@ -309,7 +309,8 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
     The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
     affine if it resamples the segments. If the result is marked as corrected and the spacing differs, the function
-    assumes a resampling and returns None. The voxels are not compared, since they may be incomplete during an event.
+    assumes a resampling and returns None. The function does not update the mark of a correction, since the voxels may
+    be incomplete during an event.
     """
     stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))

@@ -184,7 +184,7 @@ def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _data_sets_below(folder: Path, ignored: Sequence[Path]) -> list[Path]:
-    """Return the data sets up to `_DEPTH` levels below a folder such as `nnUNet_raw` (`walk_folders`)."""
+    """Return the data sets up to `_DEPTH` levels below a folder such as `nnUNet_raw`."""
     data_sets: list[Path] = []
     for place, folders, _ in walk_folders(folder, ignored):
         found = [name for name in folders if _data_set_reader(place / name) is not None]

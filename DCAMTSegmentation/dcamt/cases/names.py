@@ -242,9 +242,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
        beside it. If `final` holds a label and `original` holds no scan, the labels in `original` are results.
     2. A file with words of `RESULT_WORDS` in its path is a result if its key without these words is the key of a scan:
        `p1_output` or `output/p1` beside `p1`. If a word is in the file's name, the key of a label suffices:
-       `p1_output` beside `p1_label`. Then the file's name may also have words for structures, and the scan's key words
-       for the modality: `p1/LA_prob` beside `p1/lge`. That scan or label must have no word of `RESULT_WORDS` in its own
-       path.
+       `p1_output` beside `p1_label`. Then the file is also a result if its name adds words for structures to a scan's
+       loose key: `p1/LA_prob` beside `p1/lge`. That scan or label must have no word of `RESULT_WORDS` in its own path.
     3. If a label's name adds words for structures or qualifiers to a scan's name, the label gets the scan's key:
        `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
        another structure: `p1_RV_gt`.
@@ -368,7 +367,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 def in_folders_named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield (file, scan, further words) for each file below a folder that is named after a scan.
 
-    `p1_chambers/aorta` adds `chambers` and `aorta` to `p1`. The scans are compared as by `named_after_scans`.
+    `p1_chambers/aorta` adds `chambers` and `aorta` to `p1`. Capitals and loose keys are treated as by
+    `named_after_scans`.
     """
     return _fitting_scans(named, _keys_of_folders)
 
@@ -380,7 +380,9 @@ _Candidates = list[tuple[tuple[str, ...], list[str]]]
 def _fitting_scans(
     named: Sequence[NamedFile], candidates_of: Callable[[Sequence[str], str], _Candidates]
 ) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
-    """Yield (file, scan, further words) for each scan that has one of a file's candidate keys, then by loose keys.
+    """Yield (file, scan, further words) for each scan that has one of a file's candidate keys.
+
+    For each file, the scans with the loose key of a candidate come last.
 
     Args:
         candidates_of: returns the candidates of a file from the parts of its key: its folders and its name.
@@ -418,8 +420,8 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
 def _keys_of_folders(folders: Sequence[str], name: str) -> _Candidates:
     """Return the candidates of a file for `in_folders_named_after_scans`.
 
-    Words of the key are no further words: `p1/LA/p1` adds `LA` to `p1`. A folder whose name has only words for the file
-    format, such as `data`, is named after no scan.
+    A candidate's further words leave out the words of its key: `p1/LA/p1` adds only `LA` to `p1`. A folder whose name
+    has only words for the file format, such as `data`, is named after no scan.
 
     >>> _keys_of_folders(["p1_chambers"], "p1_aorta")
     [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', 'aorta'])]

@@ -181,7 +181,6 @@ def _spacing_and_sform(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray,
 
 
 def _sform_precedes(sform_code: int, qform_code: int) -> bool:
-    """Return whether the directions come from an sform with orthogonal axes."""
     return sform_code == _SCANNER or (sform_code > 0 and qform_code <= 0)
 
 
@@ -190,7 +189,7 @@ def _lengths(sform: np.ndarray) -> np.ndarray:
 
 
 def _contradict(spacing: np.ndarray, sform: np.ndarray) -> bool:
-    """Return whether a valid spacing in `pixdim` differs from the lengths of the sform's steps, which are not 0."""
+    """Return whether the spacings of `pixdim` and the sform differ; False if a spacing is zero or not finite."""
     lengths = _lengths(sform)
     is_valid = np.isfinite(spacing).all() and spacing.all() and np.isfinite(lengths).all() and lengths.all()
     return bool(is_valid and not np.allclose(np.abs(spacing), lengths, rtol=_SPACING_TOLERANCE, atol=0))
