@@ -40,10 +40,9 @@ from .names import (
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
 _MAXIMUM_NAMES = 6
-"""A part is left out or replaced only if at most this many different plain keys differ in this part alone.
+"""A part is left out or replaced only if otherwise equal plain keys have at most this many names in its place.
 
-The plain keys of `reader1/p1` and `reader2/p1` differ in the first part alone: two keys. The plain keys of
-`patient1/lge` to `patient10/lge` do so, too: ten keys.
+`reader1/p1` and `reader2/p1`: two names in the place of `reader1`. `patient1/lge` to `patient10/lge`: ten names.
 """
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
@@ -64,7 +63,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(rest) if likely.includes(fit[0].path))
-    # Of these masks, the labels precede the next search. The others follow it, since it may find that they are labels:
+    # `_masks_with_further_parts` may replace an OTHER_LABEL in `in_folders`, but not a LABEL:
     # `p1/LA/p1_T1` is the label of `nifti/p1_T1`, although the folder `p1` is named after this scan.
     masks |= {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
     for file, scan, fits in _masks_with_further_parts(rest):
@@ -75,8 +74,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     for find in (_masks_named_like_scans, _masks_in_other_folders):
         for file, scan in list(find([file for file in rest if file.path not in masks])):
             masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # Each mask now has its scan's key, or the loose key if the scan was found by its loose key. A label by name takes
-    # precedence in two cases:
+    # Each mask now has its scan's key or loose key (see `named_after_scans`). A label by name takes precedence in two
+    # cases:
     # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
     # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1`
     #   beside `cohort/p1`.
@@ -154,7 +153,7 @@ class _LikelyMasks:
 
 
 def _outside(folder: Path, files: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files that do not lie in a folder; of more than `_MAXIMUM_NAMES` + 1 such files, only the first."""
+    """Return the files that do not lie in a folder, at most `_MAXIMUM_NAMES` + 1."""
     return list(islice((file for file in files if file.path.parent != folder), _MAXIMUM_NAMES + 1))
 
 
