@@ -166,7 +166,7 @@ def test_files_of_two_folders_are_paired_scored_and_averaged(folders: tuple[Path
     assert rows[3]["undefined"] == "1"
 
 
-def test_predictions_below_the_folder_of_the_labels_are_no_labels(tmp_path: Path) -> None:
+def test_predictions_in_the_label_folder_are_not_taken_for_labels(tmp_path: Path) -> None:
     grid = Grid((8, 9, 10), np.eye(4))
     mask = np.zeros(grid.shape, np.uint8)
     mask[2:5, 2:5, 2:5] = 1

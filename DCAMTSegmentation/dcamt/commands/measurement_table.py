@@ -25,8 +25,8 @@ def measure_skipped(
 ) -> list[Measurements]:
     """Return the measurements of skipped scans that have no row in the table, from their segmentations.
 
-    A command that was killed leaves segmentations without rows. The rows have no expected overlap. A segmentation that
-    another program saved is not measured; a segmentation that cannot be read causes a message.
+    A command that was killed leaves segmentations without rows. A segmentation that another program saved is not
+    measured; a segmentation that cannot be read causes a message.
 
     Raises InputError if the table is another kind of table or cannot be read.
     """
