@@ -633,7 +633,7 @@ def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, c
     refused(lambda: read_scan(path), path)
 
 
-def test_analyze_image_is_truncated_by_its_type_even_if_its_header_states_fewer_bits(tmp_path: Path) -> None:
+def test_size_of_an_analyze_image_is_computed_from_its_datatype_not_from_bitpix(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.hdr")
     header = bytearray(path.read_bytes())
     header[72:74] = (8).to_bytes(2, "little")  # bitpix; ITK uses the datatype instead

@@ -138,7 +138,7 @@ class UnknownHistoryTest(ReplacementCase):
         corrected = paint(loaded, volume)
         choose(self.ui.outputSelector, loaded)
         self.check_question_before_replacement(loaded, volume, corrected, "may have been edited")
-        self.segment(volume)  # Now the node tells how its segments were written: no question.
+        self.segment(volume)  # No question: the node now has the fingerprint of the written segments.
 
 
 class EditedMeanwhileTest(PanelCase):

@@ -215,7 +215,7 @@ def _trained_and_validated(
 
 
 def _repeated_scans(cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[int, str]]:
-    """Yield index and warning once for each case whose scan occurs twice, but not for training and validation."""
+    """Yield index and warning once for each case in a group of equal scans, all for training or all for validation."""
     reported: set[int] = set()
     for _, members in equal_scans:
         if len({cases[index].role == VALIDATION for index in members}) > 1:
