@@ -177,7 +177,7 @@ class ApplicationTest(unittest.TestCase):
             module.enter()
             enter.assert_called_once()
 
-    def test_widget_of_a_module_is_destroyed_after_about_to_quit(self) -> None:
+    def test_module_widget_is_destroyed_after_the_about_to_quit_signal(self) -> None:
         self.assertFalse(hasattr(slicer.modules, "DCAMTSegmentationWidget"))
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)

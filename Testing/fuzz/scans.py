@@ -114,9 +114,9 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
 def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
-    "segmented" demands a result on the grid that `read_scan` finds. "refused" demands the exit status 1, no result, and
-    lines on stderr that all begin with "dcamt: ". A command that takes longer than `seconds` prints its stack and
-    ends; the outcome is then "failed", with the stack as the reason.
+    "segmented": the exit status is 0, and the result lies on the scan's grid. "refused": the exit status is 1, there is
+    no result, and all lines on stderr begin with "dcamt: ". A command that takes longer than `seconds` prints its stack
+    and ends; the outcome is then "failed", with the stack as the reason.
     """
     faulthandler.enable()
     from dcamt.io.readers import read_labelmap, read_scan

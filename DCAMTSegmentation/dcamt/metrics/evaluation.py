@@ -51,9 +51,6 @@ class EvaluationRow:
     def title(self) -> str:
         """The title of the row, which begins with `case`.
 
-        If the row covers several cases, and some of these have undefined distances, the title also states numbers of
-        cases, in brackets.
-
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
         """
