@@ -141,7 +141,7 @@ def _segment_with_team(
 
     Args:
         stamps: the stamps of the jobs' files when the jobs were planned.
-        skipped: the jobs that --skip-existing skips, in the leader.
+        skipped: in the leader, the jobs that --skip-existing skips; in every other process, empty.
     """
     console = Console(options.json, with_bar=team.leads)
     session = _start_session(options, team, jobs, {} if options.overwrite else stamps, console)
