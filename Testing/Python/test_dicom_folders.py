@@ -75,7 +75,7 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
 @pytest.mark.parametrize(
     ("series", "add"),
     [
-        ("1", 300),  # the number in the error's list; the series with the lowest SeriesNumber has the number 1
+        ("1", 300),  # the error's list is sorted by SeriesNumber
         ("2", 200),
         ("1.2.840.77", 100),
         ("840.77", 100),

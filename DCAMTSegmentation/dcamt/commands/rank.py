@@ -121,8 +121,7 @@ def _list_inputs(table: Path | None, run: RunFolder | None, model: Path) -> list
 def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
     """Return the file for a case's segmentation; None without a folder.
 
-    The file has the case's name if that consists of letters, digits, "_" and "-"; otherwise it has the case's number:
-    "case1.seg.nrrd" for index 0.
+    If the case's name has characters other than letters, digits, "_" and "-", the file of index 0 is "case1.seg.nrrd".
     """
     name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None
