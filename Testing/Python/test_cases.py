@@ -202,10 +202,14 @@ def test_encodings_and_separators_of_spreadsheets_are_read(folder: Path, data: b
     ], kind
 
 
-def test_composed_and_decomposed_letters_name_the_same_file(folder: Path) -> None:
-    (folder / "M\u00fcller.nii").touch()
-    rows = [["one", "Mu\u0308ller.nii", "l.nii", "labelled"]]
-    assert read_cases(write_table(folder / "cases.csv", rows))[0].image.is_file()
+@pytest.mark.parametrize("name", ["data", "\u00e9tude", "e\u0301tude"])
+def test_composed_and_decomposed_letters_name_the_same_file(folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+    (folder / name / "M\u00fcller.nii").touch()
+    (folder / name / "Mu\u0308 2.nii").touch()
+    rows = [["one", "Mu\u0308ller.nii", "../l.nii", "labelled"], ["two", "M\u00fc 2.nii", "", "unlabelled"]]
+    cases = read_cases(write_table(folder / name / "cases.csv", rows))
+    assert [case.image.is_file() for case in cases] == [True, True]
 
 
 def test_column_that_occurs_twice_is_refused(folder: Path) -> None:

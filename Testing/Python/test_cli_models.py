@@ -147,3 +147,14 @@ def test_card_and_calibration_are_shown_as_plain_lines(capsys: pytest.CaptureFix
     assert lines.count("    dice mean: 0.9239") + lines.count("  - dice mean: 0.9239") == 1
     assert any(line.startswith("  accurate, clean: mean absolute error 0.0") for line in lines)
     assert not any(mark in line for line in lines for mark in "{}[]")
+
+
+def test_plain_entries_beside_tables_of_a_card_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source: dict[str, object] = {"source": [{"site": "A", "scans": 2}, "site B"]}
+    card = Card("tiny", "A tiny model", ("Left atrium",), "LGE-MRI", "7", "CC0", "2020-01-01", source)
+    path = tmp_path / "tiny.dcamt"
+    save_model(path, make_tiny_network().state_dict(), tiny_recipe(), card)
+    assert call_models("show", path) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index("  source:")
+    assert lines[start : start + 4] == ["  source:", "    - scans: 2", "      site: A", "    - site B"]

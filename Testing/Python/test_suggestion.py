@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -67,6 +68,16 @@ def test_recipe_follows_from_the_cases(tmp_path: Path) -> None:
     assert (recipe.training.batch, recipe.training.labelled_per_batch) == (4, 2)
     assert recipe.training.foreground == 0.8  # because the smaller ball fills less than 0.5 % of the scan
     assert recipe.inference.largest_component
+
+
+def test_label_with_the_ignored_value_of_nnunet_is_refused_unless_it_is_mapped(tmp_path: Path) -> None:
+    cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 2.0)))
+    values = {"background": 0, "Heart": 1, "ignore": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": values}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"_label\.nii\.gz: has the value 2, which dataset\.json names 'ignore'"):
+        suggest_recipe(cases, None, folder=tmp_path)
+    mapped = [replace(case, labels="1=Heart") if case.label else case for case in cases]
+    assert [info.name for info in suggest_recipe(mapped, None, folder=tmp_path).classes] == ["Heart"]
 
 
 def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Path) -> None:

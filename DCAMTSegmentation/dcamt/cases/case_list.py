@@ -339,6 +339,6 @@ def _file(path: Path, text: str) -> Path:
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text
     if is_plain or os.path.exists(file):  # Plain names are not looked up on the disk: a list may have thousands.
         return file
-    file = path.parent / text.replace("\\", "/").strip(_QUOTES)
-    forms = (Path(unicodedata.normalize(form, str(file))) for form in ("NFC", "NFD"))
-    return next((form for form in forms if os.path.exists(form)), file)
+    plain = text.replace("\\", "/").strip(_QUOTES)
+    forms = (path.parent / unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
+    return next((form for form in forms if os.path.exists(form)), path.parent / plain)

@@ -62,6 +62,17 @@ def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
     return _classes(read_description(folder))
 
 
+def ignored_value(folder: Path) -> int | None:
+    """Return the label value of voxels that nobody outlined, which nnU-Net v2 names `ignore` in `dataset.json`.
+
+    Raises:
+        InputError: as `read_description`.
+    """
+    listed = read_description(folder).get("labels")
+    value = listed.get(_IGNORED) if isinstance(listed, dict) else None
+    return value if isinstance(value, int) else None
+
+
 def lists_cases(described: Mapping[str, Any], folder: Path) -> bool:
     """Return whether the `dataset.json` of `folder` lists cases of a Decathlon or nnU-Net v1 data set."""
     return any(_listed_entries(described, key, folder) for key in _LISTS)

@@ -28,7 +28,7 @@ from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride
 from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
-from .data_sets import dataset_classes
+from .data_sets import dataset_classes, ignored_value
 from .labels import mapping_targets, parse_mapping
 
 MAX_CASES = 20
@@ -92,8 +92,8 @@ def suggest_recipe(
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
 
     Raises:
-        InputError: no case is labelled, a file cannot be read, a label mapping is malformed, or a label is empty or
-            does not fit its scan or mapping.
+        InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
+            does not fit its scan or mapping, or a label has `ignored_value`.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -101,6 +101,8 @@ def suggest_recipe(
     step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
     examined = [examine_case(case, mapped) for case in labelled[::step]]
+    if not mapped:  # A mapping decides what the value means.
+        _refuse_ignored_value(labelled[::step], examined, folder)
     values = sorted({value for case in examined for value in case.fractions} | set(mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
     spacing = median_spacing(examined)
@@ -138,6 +140,21 @@ def suggest_recipe(
         inference=Inference(largest_component=single),
     )
     return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
+
+
+def _refuse_ignored_value(cases: Sequence[Case], examined: Sequence[CaseStatistics], folder: Path | None) -> None:
+    """Raise InputError if a case's label has `ignored_value`."""
+    for case, statistics in zip(cases, examined, strict=True):
+        assert case.label is not None
+        found = {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
+        if value := next((value for value in found if value in statistics.fractions), None):
+            what = f"has the value {value}, which dataset.json names 'ignore', but training needs complete outlines"
+            raise InputError(what, path=case.label, remedy="Leave the case out, or complete its outline.")
+
+
+def _folders_of_classes(label: Path, folder: Path | None) -> list[Path]:
+    """Return the folders whose `dataset.json` may name the classes of a label (see `suggest_recipe`)."""
+    return [folder] if folder else [label.parent, label.parent.parent]
 
 
 def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
@@ -221,8 +238,8 @@ def name_classes(
     """
     first = labelled[0].label
     assert first is not None
-    folders = [folder] if folder else [first.parent, first.parent.parent]
-    names = next((named for place in folders if (named := dict(dataset_classes(place)))), {})
+    places = _folders_of_classes(first, folder)
+    names = next((named for place in places if (named := dict(dataset_classes(place)))), {})
     if mapped:  # `dataset.json` names the values in the files, not the mapped values.
         names = {label: name for name, label in mapped.items() if not name.isdecimal()}
     colors: dict[int, tuple[float, float, float]] = {}

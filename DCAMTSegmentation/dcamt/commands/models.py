@@ -160,6 +160,7 @@ def _readable_lines(value: object) -> list[str]:
             return [", ".join(str(entry) for entry in value)]
         lines = [""]
         for entry in value:
-            lines += [f"{'-' if number == 0 else ' '} {line}" for number, line in enumerate(_readable_lines(entry)[1:])]
+            inner = [line for line in _readable_lines(entry) if line]
+            lines += [f"{'-' if number == 0 else ' '} {line}" for number, line in enumerate(inner)]
         return lines
     return [str(value)]
