@@ -231,7 +231,7 @@ def test_message_names_the_fault_of_the_frames(
 
 @pytest.mark.parametrize("name", [".IM007.Ab12cD", "IM007.gz"])
 def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str) -> None:
-    """rsync copies into hidden files; an interrupted gunzip leaves compressed files. Copies of slices cause no note."""
+    """rsync copies into hidden files; an interrupted gunzip leaves compressed files."""
     data = (_write_series(tmp_path) / "IM007").read_bytes()
     copied = (tmp_path / "IM006").read_bytes()
     (tmp_path / "a.gz").write_bytes(gzip.compress(copied))
