@@ -53,8 +53,8 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
     """Raise an error if a result cannot be written to `path`.
 
     Raises:
-        InputError: the result would replace one of the `inputs`, a file of a further channel of one of them, or a DICOM
-            image in a folder among them.
+        InputError: the result would replace an input, a file of an input's further channels, or a DICOM image in an
+            input folder.
         OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
     """
     check_result_paths([path], inputs)
