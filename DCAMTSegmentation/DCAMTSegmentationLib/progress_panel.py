@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from DCAMTSlicerLib.durations import duration_text
 from slicer.i18n import tr as _
 
 from .segmentation_job import SegmentationProgress
@@ -44,7 +45,7 @@ class ProgressPanel:
         self._ui.progressBar.setValue(round(1000 * progress.fraction))
         remaining = ""
         if progress.remaining_s is not None:
-            remaining = _(", {time} left").format(time=format_duration(progress.remaining_s))
+            remaining = _(", {time} left").format(time=duration_text(progress.remaining_s))
         self._set_status(f"{progress.stage}{remaining}")
         self.show_log()
 
@@ -75,10 +76,3 @@ class ProgressPanel:
 
     def _on_log_collapsed(self, collapsed: bool) -> None:
         self.show_log()
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as text: below a minute in seconds, at least 1 s; otherwise in whole minutes."""
-    if seconds < 60:
-        return str(_("{count} s").format(count=max(1, round(seconds))))
-    return str(_("{count} min").format(count=round(seconds / 60)))

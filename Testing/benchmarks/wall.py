@@ -221,7 +221,10 @@ def main() -> None:
             "seconds": float(np.median(seconds)),
             "processor_seconds": float(np.median(processor)),
             "refused": refused,
-            "opening_overlap": {pair.case: float(overlap) for pair, overlap in zip(pairs, overlaps, strict=True)},
+            "opening_overlap": {
+                pair.case: float(overlap) if np.isfinite(overlap) else None
+                for pair, overlap in zip(pairs, overlaps, strict=True)
+            },
             "cases": cases,
         }
         options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -105,8 +105,9 @@ def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
     """Yield (mask, scan) for each mask in a folder that probably holds only masks.
 
     In such a folder, each file has the name of a scan in any other folder (`fold_0/validation/p1` beside `scans/p1`),
-    or the folder lies beside a scan (`output/aorta` beside `ct`). The files are read only if at most `_MAXIMUM_NAMES`
-    other files have the name of each file, and if `_LikelyMasks.includes` is true for the first file.
+    or the folder lies beside a scan (`output/aorta` beside `ct`). The files are read only if `_LikelyMasks.includes` is
+    true for the first file. If no scan lies beside the folder, at most `_MAXIMUM_NAMES` files in other folders may have
+    the name of each file.
     """
     by_name: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)

@@ -179,6 +179,8 @@ def _synthetic_case(recipe: Recipe, patch: Shape, device: torch.device, labelled
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:

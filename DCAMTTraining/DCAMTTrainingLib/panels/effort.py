@@ -1,10 +1,11 @@
-"""Control the section *Effort* of the panel: effort, device, settings and measured estimate."""
+"""Control the estimate and the default values in the section *Effort* of the panel."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from dcamt.errors import DCAMTError
+from DCAMTSlicerLib.durations import duration_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from slicer.i18n import tr as _
 
@@ -15,7 +16,7 @@ from ..settings import SETTINGS
 
 
 class EffortPanel:
-    """Controls the widgets of the section *Effort*."""
+    """Controls the estimate and the default values of the section *Effort*."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
@@ -78,14 +79,3 @@ def estimate_text(estimate: dict[str, Any]) -> str:
     if estimate["memory_bytes"] is not None:
         text += _(", {memory} of memory").format(memory=format_gigabytes(estimate["memory_bytes"]))
     return text + _(", {disk} of disk space.").format(disk=format_gigabytes(estimate["disk_bytes"]))
-
-
-def duration_text(seconds: float) -> str:
-    """Return a rough duration: `40 s`, `12 min`, `5 h`, `3 days`."""
-    if seconds < 90:
-        return str(_("{count} s").format(count=max(1, round(seconds))))
-    if seconds < 90 * 60:
-        return str(_("{count} min").format(count=round(seconds / 60)))
-    if seconds < 36 * 3600:
-        return str(_("{count} h").format(count=round(seconds / 3600)))
-    return str(_("{count} days").format(count=round(seconds / 86400)))

@@ -12,6 +12,7 @@ from dcamt.errors import DCAMTError
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunState, find_runs, run_state
+from DCAMTSlicerLib.durations import duration_text
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from slicer.i18n import tr as _
@@ -21,7 +22,6 @@ from ..runs.preflight import format_gigabytes
 from ..runs.start import discard, is_starting, resume, start_writing_models
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
-from .effort import duration_text
 
 
 class RunsPanel:
