@@ -6,7 +6,7 @@ classes of `requests` and `events`: `request_line` and `worker_event_line` write
 
 The worker does not answer a `CancelRequest` or a `KeepFilesRequest`. It answers any other request with events of the
 same `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of `ScanSegmented`, `SegmentsMeasured`,
-`WallMeasured`, `ReportWritten` or `RequestFailed`. Its first event is `WorkerReady` or, if it cannot start,
+`WallMeasured`, `ReportWritten` or `RequestFailed`. The worker's first event is `WorkerReady` or, if it cannot start,
 `RequestFailed` without an `id`.
 """
 
