@@ -157,8 +157,8 @@ def plan_scan_jobs(
         existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist.
 
     Raises:
-        InputError: two results have the same path, a result would replace a scan (with `REFUSE`: any existing file),
-            or the table has the ending of an image.
+        InputError: a scan is given twice, two results have the same path, a result would replace a scan, a result
+            exists (only with `REFUSE`), or the table has the ending of an image.
         OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
             folder.
     """
