@@ -109,7 +109,7 @@ class CaseFilesTest(TrainingCase):
         self.assertIs(editor.segmentationNode(), proposal)
 
     def save_proposal_in_run(self) -> SavedProposal:
-        """Write a run with a ranked case; scan and proposal are in the run's folder. Write `other.seg.nrrd`, too."""
+        """Write a run whose folder has a ranked case's scan and proposal; write another proposal, `other.seg.nrrd`."""
         saved = self.save_proposal_of_earlier_run()
         run = self.runs / "earlier"
         scan, proposal = run / "scans" / "00001.nrrd", run / "ranking" / "plain.seg.nrrd"

@@ -151,9 +151,8 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
     """Return the value of the first of `keys` in `entry`; capitals do not matter.
 
-    If `entry` has none of `keys`, return the value of the only key that contains one of `words`, but none of
-    `_WORDS_OF_OTHER_KEYS`, and names a file, such as `gt` or `image_path`. Return None if there is no such key, or
-    several.
+    If `entry` has none of `keys`, find the values that name image files and whose keys, such as `gt` or `image_path`,
+    contain one of `words` and none of `_WORDS_OF_OTHER_KEYS`. Return the value found if it is the only one, else None.
     """
     values = {key.lower(): value for key, value in entry.items()}
     for key in keys:
@@ -260,7 +259,7 @@ class _ListedCases:
         return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused)
 
     def _keep_used(self) -> None:
-        """Remove the files of the cases from `skipped`: patients numbered `_0001`, or cases that two lists name."""
+        """Remove the cases' files from `skipped`; some are also listed for testing, or look like another channel."""
         used = {file for case in self.cases for file in case.files}
         self.skipped = [file for file in self.skipped if file.path not in used]
 
@@ -281,8 +280,8 @@ class _ListedCases:
     def _label(self, text: object, images: Sequence[Path]) -> Path | None:
         """Return the path of the label that `dataset.json` names as `text`; None if it names none.
 
-        If the changes of `_file` lead to one of the case's `images`, the label is missing, and its unchanged path is
-        returned: beside `dataset.json`, the file `p1.nii.gz` is no label `labelsTr/p1.nii.gz` of itself.
+        If the label is missing, and `_file` finds one of the case's `images` instead, such as `p1.nii.gz` for
+        `labelsTr/p1.nii.gz`, the label's path is returned unchanged.
         """
         if not isinstance(text, str) or not text:
             return None

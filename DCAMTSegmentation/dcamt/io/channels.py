@@ -78,8 +78,8 @@ def _listed_names(path: Path, changed: int, size: int) -> tuple[str, ...]:
 def has_channel_files(path: Path) -> bool:
     """Return whether `path` is the first of several files that are channels of one scan.
 
-    A `dataset.json` must name several channels. If it names none, the file must lie in one of nnU-Net's folders.
-    Elsewhere the numbers may count patients.
+    If a `dataset.json` names channels, it must name several. Without channel names, `path` must lie in one of
+    nnU-Net's folders; elsewhere the numbers may count patients.
     """
     if not channel_files(path):
         return False
