@@ -95,8 +95,9 @@ def test_invalid_calibration_is_refused_in_a_package_and_ignored_beside_it(
     assert "m.calibration.json" in note
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("calibration.json", json.dumps(data))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as caught:
         open_model(path)
+    assert "Remove the file" not in str(caught.value)  # The file is the model itself.
 
 
 def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(

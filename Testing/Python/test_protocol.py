@@ -174,5 +174,5 @@ def test_invalid_event_is_refused(fields: dict[str, Any]) -> None:
 
 
 def test_request_id_of_an_invalid_line_is_none() -> None:
-    for line in ("", "[]", "{}", "not json", "[" * 100_000):
+    for line in ("", "[]", "{}", '{"id": null}', "not json", "[" * 100_000):
         assert request_id(line) is None

@@ -55,8 +55,9 @@ class JsonLines:
         self._skip_first = True
 
     def forget_partial_line(self) -> None:
-        """Drop an incomplete last line, whose rest will not follow."""
+        """Drop an incomplete last line, whose rest will not follow; the next bytes begin with a whole line."""
         self._partial = b""
+        self._skip_first = False
 
     def has_lines(self) -> bool:
         """Return whether there are lines that `next` has not parsed."""

@@ -201,13 +201,13 @@ def _read_calibration(path: Path, card: Card) -> Calibration | None:
         return None
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=beside) from error
-    return _parse_calibration(text, beside, card)
+    remedy = "Remove the file, or calibrate the model again with `dcamt models calibrate --overwrite`."
+    return _parse_calibration(text, beside, card, remedy)
 
 
-def _parse_calibration(text: bytes, path: Path, card: Card) -> Calibration:
+def _parse_calibration(text: bytes, path: Path, card: Card, remedy: str = _COPY_AGAIN) -> Calibration:
     calibration = parse_calibration(text, path)
     if calibration.model != card.checksum:
-        remedy = "Remove the file, or calibrate the model again with `dcamt models calibrate --overwrite`."
         raise InputError("the calibration belongs to another model", path=path, remedy=remedy)
     return calibration
 

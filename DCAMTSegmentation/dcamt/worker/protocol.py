@@ -140,11 +140,12 @@ def parse_control(line: str) -> ControlRequest | None:
 
 
 def request_id(line: str) -> str | None:
-    """Return the `id` in a line that cannot be parsed as a request; None if it has no `id`."""
+    """Return the `id` in a line that cannot be parsed as a request; None if there is none."""
     try:
-        return str(json.loads(line)["id"])
+        value = json.loads(line)["id"]
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
+    return None if value is None else str(value)
 
 
 def _fields(message: Any) -> dict[str, Any]:
