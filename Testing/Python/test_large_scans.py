@@ -209,7 +209,7 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
 def test_centre_priors_have_the_centre_and_size_of_the_anatomy(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The anatomy is placed in a larger scan at three positions, one after another."""
+    """The anatomy is a scan of mirrored tissue (`small`), padded to the shape `field`."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
