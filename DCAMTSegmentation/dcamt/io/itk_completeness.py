@@ -313,8 +313,8 @@ def _check_analyze(path: Path) -> None:
 def _check_tiff(path: Path) -> None:
     """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or a page is damaged.
 
-    A page without entries is damaged: TIFF requires at least one. Such a page lies in zeros that replace lost data; ITK
-    would return only the pages before it. Pages that form a loop are damaged, too.
+    A page without entries is damaged: TIFF requires at least one. ITK would return only the pages before this page.
+    Pages that form a loop are damaged, too.
 
     Raises:
         InputError: the content is not TIFF.
