@@ -247,8 +247,8 @@ class TrainingSession:
 
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
-            # Read the best state first, so that no model is written if the reading fails. After the last iteration, a
-            # resumed run writes the models and the report only if `run.model` is not of the last iteration.
+            # Read the best state first, so that no model is written if the reading fails. Once `run.model` of the last
+            # iteration exists, resuming the run writes no models.
             best = trainer.best()
             save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
             if best is None:
