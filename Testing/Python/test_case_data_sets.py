@@ -497,7 +497,7 @@ def test_lists_of_images_and_of_fewer_labels_are_not_read_as_cases(tmp_path: Pat
     assert scans_and_labels(found, home) == {"a": ("a.nii.gz", "a_seg.nii.gz"), "b": ("b.nii.gz", None)}
 
 
-def test_nnunet_labels_may_have_a_word_for_labels_or_other_capitals(tmp_path: Path) -> None:
+def test_nnunet_label_name_may_end_in_seg_or_have_other_capitals_than_its_scan(tmp_path: Path) -> None:
     files = [("imagesTr/a_0000.nii.gz", "labelsTr/a_seg.nii.gz"), ("imagesTr/B_0000.nii.gz", "labelsTr/b.nii.gz")]
     home = make_files(tmp_path, *files[0], *files[1])
     assert sorted(scans_and_labels(find_cases(home), home).values(), reverse=True) == files

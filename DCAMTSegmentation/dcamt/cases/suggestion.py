@@ -93,7 +93,8 @@ def suggest_recipe(
 
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
-            does not fit its scan or mapping, or a label has `ignored_value`.
+            does not fit its scan or mapping, or, without label mappings, a label contains the value that
+            `dataset.json` names 'ignore'.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -143,7 +144,7 @@ def suggest_recipe(
 
 
 def _refuse_ignored_value(cases: Sequence[Case], examined: Sequence[CaseStatistics], folder: Path | None) -> None:
-    """Raise InputError if a case's label has `ignored_value`."""
+    """Raise InputError if a case's label contains the value that `dataset.json` names 'ignore'."""
     for case, statistics in zip(cases, examined, strict=True):
         assert case.label is not None
         found = {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
