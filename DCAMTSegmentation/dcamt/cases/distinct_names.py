@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
-    """Return the names; names of folders above the scans precede equal names of scans in different folders.
+    """Return the names with folders in front of equal names of scans in different folders.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
