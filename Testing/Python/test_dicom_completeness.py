@@ -121,7 +121,7 @@ def test_image_in_several_files_needs_all_of_them(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "of which numbers 1, 3 are missing")
 
 
-def test_image_in_several_files_may_be_several_stacks(tmp_path: Path) -> None:
+def test_image_in_several_files_may_contain_several_stacks(tmp_path: Path) -> None:
     for number in range(2):
         file = write_frames(tmp_path / f"{number}.dcm", range(8))
         data = pydicom.dcmread(file)
@@ -267,7 +267,7 @@ def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:
     assert volume.notes == ("Skipped damaged files in other folders: b/IM008 (empty). Slices may be missing.",)
 
 
-def test_frames_whose_numbers_in_the_stack_do_not_begin_at_1_cause_a_note(tmp_path: Path) -> None:
+def test_consecutive_stack_positions_that_begin_slightly_above_1_cause_a_note(tmp_path: Path) -> None:
     def notes(numbers: Sequence[int]) -> tuple[str, ...]:
         groups = [{"FrameContentSequence": {"StackID": "1", "InStackPositionNumber": number}} for number in numbers]
         return read_scan(write_frames(tmp_path / "x.dcm", range(len(numbers)), groups)).notes
