@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dcamt.cases.folders import find_cases
+from dcamt.cases.folders import find_all_scans, find_cases
 from dcamt.cases.found_cases import BIDS, OTHER_LABEL, RESULT
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
 def test_bids_labels_are_found_in_derivatives(tmp_path: Path) -> None:
@@ -74,3 +74,55 @@ def test_bids_label_ra_is_paired_if_the_scan_has_no_other_label(tmp_path: Path) 
     scan, label = "sub-01/anat/sub-01_LGE.nii.gz", "derivatives/sub-01/sub-01_label-RA_mask.nii.gz"
     found = find_cases(make_files(tmp_path, scan, label))
     assert scans_and_labels(found, tmp_path) == {"sub-01_LGE": (scan, label)}
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "labels/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T1w.seg.nrrd",
+        "derivatives/labels/sub-01/anat/sub-01_T1w_seg-manual.nii.gz",
+        "derivatives/x/sub-01/anat/sub-01_label-LA.nii.gz",
+        "sub-01/anat/sub-01_T1w_LA.nii.gz",
+    ],
+)
+@pytest.mark.parametrize("raw", ["", "rawdata/"])
+def test_bids_label_is_recognised_by_folder_ending_entity_or_values(tmp_path: Path, raw: str, label: str) -> None:
+    scan = f"{raw}sub-01/anat/sub-01_T1w.nii.gz"
+    label = f"{raw if label.startswith('sub-') else ''}{label}"
+    make_files(tmp_path, scan, label)
+    if label.endswith("_LA.nii.gz"):
+        write_image(tmp_path / label, 2)
+    found = find_cases(tmp_path)
+    assert found.layout == BIDS
+    assert scans_and_labels(found, tmp_path) == {"sub-01_T1w": (scan, label)}
+    assert found.skipped == ()
+
+
+@pytest.mark.parametrize("folder", ["derivatives/nnUNet", "derivatives/totalsegmentator", "predictions"])
+def test_bids_label_in_the_folder_of_a_program_is_a_result(tmp_path: Path, folder: str) -> None:
+    scan, label = "sub-01/anat/sub-01_T1w.nii.gz", "derivatives/manual/sub-01/anat/sub-01_T1w_dseg.nii.gz"
+    result = f"{folder}/sub-01/anat/sub-01_T1w_desc-v1_dseg.nii.gz"
+    found = find_cases(make_files(tmp_path, scan, label, result))
+    assert scans_and_labels(found, tmp_path) == {"sub-01_T1w": (scan, label)}
+    assert skip_reasons(found) == {Path(result).name: RESULT}
+
+
+def test_bids_mask_of_a_scar_is_no_scan_and_scan_of_many_values_is_no_mask(tmp_path: Path) -> None:
+    for suffix, values in (("T1w", 200), ("scar", 2), ("wall", 150)):
+        write_image(tmp_path / f"sub-01/anat/sub-01_{suffix}.nii.gz", values)
+    found = find_cases(tmp_path)
+    assert [case.name for case in found.cases] == ["sub-01_T1w", "sub-01_wall"]
+    assert skip_reasons(found) == {"sub-01_scar.nii.gz": OTHER_LABEL}
+
+
+def test_files_without_bids_names_are_paired_by_their_names(tmp_path: Path) -> None:
+    files = [f"sub-0{n}/lge{end}.nii.gz" for n in (1, 2) for end in ("", "_seg")]
+    found = find_cases(make_files(tmp_path, *files))
+    assert set(scans_and_labels(found, tmp_path).values()) == {tuple(files[:2]), tuple(files[2:])}
+
+
+def test_file_without_a_bids_name_beside_others_is_named_as_skipped(tmp_path: Path) -> None:
+    found = find_all_scans(make_files(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/lge.nii.gz"))
+    assert [case.name for case in found.cases] == ["sub-01_T1w"]
+    assert skip_reasons(found) == {"lge.nii.gz": "its name has no entity sub, such as sub-01"}

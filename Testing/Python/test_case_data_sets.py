@@ -9,7 +9,7 @@ import pytest
 from dcamt.cases import data_sets
 from dcamt.cases.folders import find_all_scans, find_cases
 from dcamt.cases.found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, RESULT, FoundCases, files_in
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
 def test_nnunet_scans_are_paired_with_labelstr_and_imagests_is_unlabelled(tmp_path: Path) -> None:
@@ -574,3 +574,52 @@ def test_label_of_a_test_case_is_not_compared_with_all_labels(tmp_path: Path, mo
     found = data_sets.find_listed_cases(home)
     assert len(found.unused) == count
     assert len(compared) < 10 * count
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a_seg.nii.gz", "a label in a folder of scans; to use it, move it to the folder of labels"),
+        ("a_LA.nii.gz", "a label in a folder of scans; to use it, move it to the folder of labels"),
+        ("a.seg.nrrd", "a label in a folder of scans; to use it, move it to the folder of labels"),
+        ("a_pred.nii.gz", RESULT),
+    ],
+)
+@pytest.mark.parametrize("place", ["imagesTr", "imagesTs"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_labels_and_results_among_the_scans_of_a_data_set_are_no_scans(
+    tmp_path: Path, listed: bool, place: str, name: str, reason: str
+) -> None:
+    make_files(tmp_path, "labelsTr/b_seg.nii.gz", f"{place}/{name}")
+    for file, values in ((f"{place}/a_0000.nii.gz", 200), ("imagesTr/b_seg_0000.nii.gz", 200)):
+        write_image(tmp_path / file, values)
+    if name.endswith(".nii.gz"):
+        write_image(tmp_path / place / name, 2)
+    if listed:
+        training = [{"image": "imagesTr/b_seg_0000.nii.gz", "label": "labelsTr/b_seg.nii.gz"}]
+        described = {"training": training, "test": [f"{place}/a_0000.nii.gz"]}
+        (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+        reason = "dataset.json does not list it"
+    found = find_all_scans(tmp_path)
+    assert {case.image.name for case in (*found.cases, *found.unused)} == {"a_0000.nii.gz", "b_seg_0000.nii.gz"}
+    assert skip_reasons(found) == {name: reason}
+
+
+@pytest.mark.parametrize(("stated", "label"), [(".nii.gz", "a.nii.gz"), (".nrrd", "a.nrrd"), (None, None)])
+def test_of_two_labels_a_only_the_one_with_the_stated_ending_is_used(
+    tmp_path: Path, stated: str | None, label: str | None
+) -> None:
+    make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/a.nrrd")
+    make_files(tmp_path, "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps({"file_ending": stated}), encoding="utf-8")
+    found = find_all_scans(tmp_path)
+    assert [case.label and case.label.name for case in found.cases] == [*([label] if label else []), "b.nii.gz"]
+    unused = {"a.nii.gz", "a.nrrd"} - {label}
+    assert set(skip_reasons(found)) == (unused if label else unused | {"a_0000.nii.gz"})
+    assert [case.image.name for case in found.unused] == ([] if label else ["a_0000.nii.gz"])
+
+
+def test_test_case_with_two_labels_has_no_label(tmp_path: Path) -> None:
+    make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz")
+    found = find_all_scans(make_files(tmp_path, "labelsTs/b.nii.gz", "labelsTs/b.seg.nrrd"))
+    assert [(case.name, case.label) for case in found.unused] == [("b", None)]

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
-import nibabel as nib
 import numpy as np
 import pytest
 from dcamt.cases import masks
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import OTHER_CHANNEL, OTHER_LABEL
 from dcamt.cases.names import FileKind, NamedFile
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
-
-
-def write_image(path: Path, values: int) -> None:
-    """Write an image with `values` different voxel values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
 def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Path) -> None:

@@ -366,6 +366,15 @@ def test_automatic_result_beside_a_label_is_not_taken_for_the_label(folders: tup
     assert evaluate_folders(predictions, labels) == expected
 
 
+def test_two_outlines_of_a_case_in_the_folder_of_labels_are_refused(tmp_path: Path) -> None:
+    mask = random_mask(1)
+    for file in ("pred/p1.nii.gz", "lab/p1.nrrd", "lab/p1_seg.nii.gz"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        write_labelmap(Labelmap(mask.astype(np.uint8), Grid(mask.shape, AFFINE)), tmp_path / file)
+    with pytest.raises(InputError, match=r"belongs to the same case \(p1\)"):
+        evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+
+
 def test_label_of_20_values_beside_labels_of_3_is_not_taken_for_a_scan(tmp_path: Path) -> None:
     for number, count in enumerate((20, 3, 3)):
         voxels = (np.arange(8**3) % count).astype(np.uint8).reshape(8, 8, 8)

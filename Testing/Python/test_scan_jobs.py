@@ -275,7 +275,7 @@ def test_folder_of_five_scans_is_searched_for_labels_once(tmp_path: Path, monkey
         searched.append(folder)
         return labels_beside_scans(files, folder)
 
-    monkeypatch.setattr("dcamt.commands.scan_paths.labels_beside_scans", count)
+    monkeypatch.setattr("dcamt.cases.masks.labels_beside_scans", count)
     assert len(find_scans(tmp_path).scans) == 5
     assert searched == [tmp_path]
 

@@ -1,9 +1,11 @@
-"""Make folders of empty files, and convert the cases found in them to plain dictionaries."""
+"""Make folders of empty files or images, and convert the cases found in them to plain dictionaries."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 from dcamt.cases.found_cases import FoundCases
 
 
@@ -13,6 +15,13 @@ def make_files(home: Path, *files: str) -> Path:
         (home / file).parent.mkdir(parents=True, exist_ok=True)
         (home / file).touch()
     return home
+
+
+def write_image(path: Path, values: int) -> None:
+    """Write an image with `values` different voxel values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
 
 
 def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from ..io.formats import scan_name
+from ..io.formats import SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .dicom_labels import dicom_files_among
 from .found_cases import (
@@ -19,11 +19,26 @@ from .found_cases import (
     SkippedFile,
     images_below,
 )
-from .names import ATRIUM_WORDS, LABEL_WORDS, OTHER_STRUCTURES, PREDICTION_WORDS, RESULT_WORDS, has_word, image_files
+from .masks import has_few_values
+from .names import (
+    ATRIUM_WORDS,
+    LABEL_WORDS,
+    MODALITY_WORDS,
+    OTHER_STRUCTURES,
+    OUTLINE_WORDS,
+    PREDICTION_WORDS,
+    RESULT_WORDS,
+    has_word,
+    image_files,
+)
 
 # A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.
-_DERIVATIVE_ENTITIES = ("desc", "label", "space", "res", "den", "hemi")
+_DERIVATIVE_ENTITIES = ("desc", "label", "seg", "space", "res", "den", "hemi")
 """Entities that a derivative's name may add to the name of its source image."""
+
+_STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
+RAW_DATA = "rawdata"
+"""A folder beside `derivatives` that may contain the folders `sub-...`."""
 
 
 def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
@@ -37,12 +52,18 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     2. Scans with the label's first suffix are preferred: `sub-01_T1w_dseg` is the label of `sub-01_T1w`, not of
        `sub-01_T2w`.
 
+    Labels are recognised by their suffix (`dseg`), their entity (`label-LA`, `seg-manual`), their folder outside of
+    `derivatives` (`labels`), their ending (`.seg.nrrd`), or a suffix for a structure (`LA`) and few values
+    (`masks.has_few_values`).
+
     These labels are skipped:
 
-    - automatic results (`desc-pred`);
+    - automatic results (`desc-pred`, `derivatives/nnUNet`);
     - a label that fits no scan, or several scans after both rules;
     - a label of another structure (`label-RA`), if its scan has a label of the atrium;
     - all labels of a scan that still has several. The scan is skipped, too.
+
+    Files in folders `sub-...` whose names lack the entity `sub` are skipped, too.
 
     DICOM images in folders `sub-...` are listed in `FoundCases.skipped`, and their cases in `FoundCases.unused`. All
     other DICOM files appear in no list of the result.
@@ -56,7 +77,7 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     unused: list[Case] = []
     for path in images_below(folder, ignored):
         if path.is_dir() or not image_files([path]):
-            if path.relative_to(folder).as_posix().startswith("sub-") and _has_slices(path):
+            if _is_below_subject(path, folder) and _has_slices(path):
                 skipped.append(
                     SkippedFile(path, "DICOM images, which are not read in a BIDS data set; convert them to NIfTI")
                 )
@@ -64,16 +85,21 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
             continue
         entities, suffixes = _bids_name(path)
         if not entities.get("sub"):
-            continue
-        if "probseg" in suffixes:
+            if _is_below_subject(path, folder):
+                skipped.append(SkippedFile(path, "its name has no entity sub, such as sub-01"))
+        elif "probseg" in suffixes:
             skipped.append(SkippedFile(path, "a map of probabilities"))
-        elif any(suffix in LABEL_WORDS for suffix in suffixes) or entities.get("desc", "").lower() in LABEL_WORDS:
-            if _has_word(path, PREDICTION_WORDS | RESULT_WORDS):
-                skipped.append(SkippedFile(path, RESULT))
+        elif _is_result(path, folder):
+            skipped.append(SkippedFile(path, RESULT))
+        elif _is_label(path, folder):
+            labels.append((path, entities))
+        elif _is_derived(path, folder):
+            skipped.append(SkippedFile(path, "a derived image"))
+        elif not _STRUCTURES.isdisjoint(suffixes) and has_few_values(path):
+            if OUTLINE_WORDS.isdisjoint(suffixes):
+                skipped.append(SkippedFile(path, OTHER_LABEL))
             else:
                 labels.append((path, entities))
-        elif "derivatives" in path.relative_to(folder).parts[:-1]:
-            skipped.append(SkippedFile(path, "a derived image"))
         else:
             images.append((path, entities))
     images_of: defaultdict[str, list[tuple[Path, dict[str, str]]]] = defaultdict(list)
@@ -109,6 +135,43 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
             label = own_labels[0] if own_labels else None
             cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
     return FoundCases(BIDS, tuple(cases), tuple(skipped), unused=tuple(unused))
+
+
+def _is_below_subject(path: Path, folder: Path) -> bool:
+    """Return whether a path leads to or below a folder such as `sub-01`, which lies in `folder` or its `rawdata`."""
+    parts = path.relative_to(folder).parts
+    first = parts[1:2] if parts[:1] == (RAW_DATA,) else parts[:1]
+    return "".join(first).startswith("sub-")
+
+
+def _is_derived(path: Path, folder: Path) -> bool:
+    return "derivatives" in path.relative_to(folder).parts[:-1]
+
+
+def _is_result(path: Path, folder: Path) -> bool:
+    """Return whether a file is an automatic result by its entities or by the name of a folder: `derivatives/nnUNet`.
+
+    In `derivatives`, only labels can be results.
+    """
+    words = PREDICTION_WORDS | RESULT_WORDS
+    if _is_derived(path, folder) and not _is_label(path, folder):
+        return False
+    return _has_word(path, words) or any(has_word(part, words) for part in path.relative_to(folder).parts[:-1])
+
+
+def _is_label(path: Path, folder: Path) -> bool:
+    """Return whether a file is a label by its suffixes, its entities, its ending, or its folder (`labels/sub-01`).
+
+    In `derivatives`, the folder does not count: `derivatives/segmentation` may also hold derived images.
+    """
+    entities, suffixes = _bids_name(path)
+    words = {*suffixes, *entities, entities.get("desc", "").lower()}
+    folders = () if _is_derived(path, folder) else path.relative_to(folder).parts[:-1]
+    return (
+        not words.isdisjoint(LABEL_WORDS)
+        or ending(path) not in SCAN_ENDINGS
+        or any(has_word(part, LABEL_WORDS) for part in folders)
+    )
 
 
 def _has_slices(path: Path) -> bool:

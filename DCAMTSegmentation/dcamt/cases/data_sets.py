@@ -15,7 +15,18 @@ from ..errors import InputError
 from ..io.channels import channel_files, channel_of, without_channel
 from ..io.formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
-from .found_cases import DECATHLON, NNUNET, NO_SCAN, OTHER_CHANNEL, FoundCases, SkippedFile, files_in
+from .found_cases import (
+    DECATHLON,
+    NNUNET,
+    NO_SCAN,
+    OTHER_CHANNEL,
+    RESULT,
+    SEVERAL_LABELS,
+    FoundCases,
+    SkippedFile,
+    files_in,
+)
+from .masks import labels_and_results
 from .names import (
     IMAGE_WORDS,
     LABEL_WORDS,
@@ -32,6 +43,8 @@ from .names import (
 _IGNORED = "ignore"
 """nnU-Net's name for the value of voxels that are left out of training. The value is no class."""
 _TEST_CASE = "a test case of the data set"
+_OTHER_ENDING = "another file of the same name has the ending that dataset.json states"
+_LABEL_AMONG_SCANS = "a label in a folder of scans; to use it, move it to the folder of labels"
 _UNNUMBERED_CHANNEL = (
     "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
 )
@@ -273,8 +286,9 @@ class _ListedCases:
             reason = _TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
             unlisted = [file for file in files if os.path.realpath(file) not in named]
             self.skipped += [SkippedFile(file, reason) for file in unlisted]
-            if name.startswith("images"):
-                scans = [file for file in unlisted if not channel_of(file)]
+            if name.startswith("images") and unlisted:
+                labels = {skipped_file.path for skipped_file in _labels_among(files, self._folder / name, {})}
+                scans = [file for file in unlisted if not channel_of(file) and file not in labels]
                 self.unused += [_unused_case(file, {}) for file in scans]
 
     def _label(self, text: object, images: Sequence[Path]) -> Path | None:
@@ -342,7 +356,8 @@ def find_listed_cases(folder: Path) -> FoundCases:
     A test case is skipped if a label is listed with it, or if the folder `labelsTs` has labels.
     """
     described, listed = read_description(folder), _ListedCases(folder)
-    test_labels = {scan_name(file): file for file in files_in(folder / "labelsTs", LABEL_ENDINGS)}
+    test_files = files_in(folder / "labelsTs", LABEL_ENDINGS)
+    test_labels = _only_labels(_labels_by_name(_without_other_endings(test_files, described)))
     for key in _LISTS:
         for images, label, name in _listed_entries(described, key, folder):
             if key in _TEST_LISTS and (test_labels or label):
@@ -364,41 +379,113 @@ def find_listed_nnunet_cases(folder: Path) -> FoundCases:
 def find_nnunet_cases(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`.
 
-    The scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans are skipped.
+    - The scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans are skipped.
+    - Of files of the same name, only those with the ending that `dataset.json` states are used. If several labels
+      are left for a scan, scan and labels are skipped.
+    - Labels and automatic results in `imagesTr` and `imagesTs` are skipped (`_labels_among`).
     """
+    described = read_description(folder)
     cases: list[Case] = []
     skipped: list[SkippedFile] = []
     unused: list[Case] = []
     for part in ("Tr", "Ts"):
-        images, labels = folder / f"images{part}", folder / f"labels{part}"
-        labels_by_name = {scan_name(file): file for file in files_in(labels, LABEL_ENDINGS)}
-        if part == "Ts" and labels_by_name:
-            skipped += [
-                SkippedFile(file, _TEST_CASE) for file in (*files_in(images, SCAN_ENDINGS), *labels_by_name.values())
-            ]
-            scans = files_in(images, SCAN_ENDINGS)
-            first = [file for file in scans if _has_own_label(file, labels_by_name) or not channel_of(file)]
-            unused += [_unused_case(file, labels_by_name) for file in first]
+        images = files_in(folder / f"images{part}", dict.fromkeys((*SCAN_ENDINGS, *LABEL_ENDINGS)))
+        label_files = files_in(folder / f"labels{part}", LABEL_ENDINGS)
+        used_labels = _without_other_endings(label_files, described)
+        labels = _labels_by_name(used_labels)
+        among_scans = _labels_among(images, folder / f"images{part}", labels)
+        no_scans = {file.path for file in among_scans}
+        scans = _without_other_endings([file for file in images if file not in no_scans], described)
+        if part == "Ts" and labels:
+            skipped += [SkippedFile(file, _TEST_CASE) for file in (*scans, *label_files)]
+            first = [file for file in scans if _has_own_label(file, labels) or not channel_of(file)]
+            unused += [_unused_case(file, _only_labels(labels)) for file in first]
+        else:
+            skipped += _other_endings(label_files, used_labels)
+            unused += _pair_scans(scans, labels, cases, skipped)
+        skipped += among_scans
+        skipped += _other_endings(images, (*scans, *no_scans))
+    return FoundCases(NNUNET, tuple(cases), tuple(skipped), _classes(described), _distinct_from(cases, unused))
+
+
+def _pair_scans(
+    scans: Sequence[Path], labels: Mapping[str, Sequence[Path]], cases: list[Case], skipped: list[SkippedFile]
+) -> list[Case]:
+    """Add the cases of nnU-Net's scans to `cases`, and the files that are not used to `skipped`.
+
+    Args:
+        labels: the labels by name.
+
+    Returns:
+        The scans with several labels, as unlabelled cases.
+    """
+    used: set[str] = set()
+    unused: list[Case] = []
+    for file in scans:
+        name = without_channel(scan_name(file))
+        # If a label has the scan's full name, such as `p_0001`, the number counts patients, not channels.
+        if _has_own_label(file, labels):
+            name = scan_name(file)
+        elif channel_of(file):
+            skipped.append(SkippedFile(file, OTHER_CHANNEL))
             continue
-        used = set()
-        for file in files_in(images, SCAN_ENDINGS):
-            name = without_channel(scan_name(file))
-            # If a label has the scan's full name, such as `p_0001`, the number counts patients, not channels.
-            if _has_own_label(file, labels_by_name):
-                name = scan_name(file)
-            elif channel_of(file):
-                skipped.append(SkippedFile(file, OTHER_CHANNEL))
-                continue
-            label = labels_by_name.get(name)
-            used.add(name)
+        own_labels = labels.get(name, ())
+        used.add(name)
+        if len(own_labels) > 1:
+            skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (file, *own_labels)]
+            unused.append(Case(name, file, None, UNLABELLED))
+        else:
+            label = own_labels[0] if own_labels else None
             cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
-        skipped += [SkippedFile(file, NO_SCAN) for name, file in labels_by_name.items() if name not in used]
-    return FoundCases(
-        NNUNET, tuple(cases), tuple(skipped), _classes(read_description(folder)), _distinct_from(cases, unused)
-    )
+    skipped += [SkippedFile(file, NO_SCAN) for name, files in labels.items() if name not in used for file in files]
+    return unused
 
 
-def _has_own_label(file: Path, labels: Mapping[str, Path]) -> bool:
+def _without_other_endings(files: Sequence[Path], described: Mapping[str, Any]) -> list[Path]:
+    """Return the files without those that have the name of a file with the ending that `dataset.json` states.
+
+    If `dataset.json` states the ending `.nrrd`, `a.nii.gz` beside `a.nrrd` is left out.
+    """
+    stated = described.get("file_ending")
+    names = {scan_name(file) for file in files if ending(file) == stated}
+    return [file for file in files if ending(file) == stated or scan_name(file) not in names]
+
+
+def _other_endings(files: Iterable[Path], used: Iterable[Path]) -> list[SkippedFile]:
+    """Return the files that `_without_other_endings` left out, as skipped files."""
+    known = set(used)
+    return [SkippedFile(file, _OTHER_ENDING) for file in files if file not in known]
+
+
+def _labels_by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
+    labels: defaultdict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        labels[scan_name(file)].append(file)
+    return dict(labels)
+
+
+def _only_labels(labels: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
+    """Return the labels by name, without those that share their name with another label."""
+    return {name: files[0] for name, files in labels.items() if len(files) == 1}
+
+
+def _labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, object]) -> list[SkippedFile]:
+    """Return the labels, masks and automatic results among the files of a folder of scans: `a_seg` beside `a_0000`.
+
+    A file with a channel number is a scan, and so is a file if one of `labels` has its name.
+    """
+    unsure = {file for file in files if channel_of(file) is None and scan_name(file) not in labels}
+    if not unsure:
+        return []
+    kinds = {file.path: file.kind for file in labels_and_results(files, folder)}
+    return [
+        SkippedFile(file, RESULT if kinds.get(file) is FileKind.RESULT else _LABEL_AMONG_SCANS)
+        for file in files
+        if ending(file) not in SCAN_ENDINGS or (file in unsure and file in kinds)
+    ]
+
+
+def _has_own_label(file: Path, labels: Mapping[str, object]) -> bool:
     """Return whether a scan's label has the scan's full name: the label `p_0001` for the scan `p_0001`.
 
     If there are the labels `p` and `p_0000`, return False for the scan `p_0000`: its label is `p`.

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files, without_channel
 from ..io.dicom_files import walk_folders
 from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending, scan_name
-from .bids import find_bids_cases
+from .bids import RAW_DATA, find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
 from .dicom_labels import pair_dicom_segmentations
@@ -159,9 +159,21 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
         return find_listed_cases
     if (folder / "imagesTr").is_dir():
         return partial(_find_nnunet_cases, ignored=ignored)
-    if any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in folder.iterdir()):
-        return partial(find_bids_cases, ignored=ignored)
+    if _has_subjects(folder) or _has_subjects(folder / RAW_DATA):
+        return partial(_find_bids_cases, ignored=ignored)
     return None
+
+
+def _has_subjects(folder: Path) -> bool:
+    """Return whether a folder contains BIDS folders, such as `sub-01`."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    return any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in entries)
+
+
+def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
+    """Find the cases of a BIDS data set; if no file has a BIDS name, pair the files by their names: `sub-01/lge`."""
+    found_cases = find_bids_cases(folder, ignored)
+    return found_cases if found_cases.cases or found_cases.unused else _pair_by_names(folder, ignored)
 
 
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:

@@ -116,9 +116,12 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     masks = [mask for mask in masks_named_after_scans(named).values() if mask.kind is FileKind.LABEL]
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
-    scans = {file.path for file in named if without_first_channel(file.key) in keys} - labels
-    left_out = scans | outdone
-    return [path for path in files if path in labels or not (case_name(path) in outlined or path in left_out)]
+    scans = {file.path for file in named if without_first_channel(file.key) in keys}
+    # Beside the label `p1.seg.nrrd`, the file `p1.nii.gz` is a scan, unless it has few values.
+    others = [path for path in files if path not in labels and case_name(path) in outlined]
+    scans |= {path for path in others if not has_few_values(path)}
+    left_out = scans - labels | outdone
+    return [path for path in files if path not in left_out]
 
 
 def _is_labelmap(path: Path) -> bool:

@@ -29,7 +29,9 @@ from .names import (
     SEPARATORS,
     FileKind,
     NamedFile,
+    classify_all,
     in_folders_named_after_scans,
+    labels_beside_scans,
     loose_key,
     modalities,
     name_starts,
@@ -89,6 +91,23 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         if mask.key in labelled or not without_scan.isdisjoint(key[n:] for n in range(len(key))):
             masks[path] = replace(mask, kind=FileKind.OTHER_LABEL)
     return [masks.get(file.path, file) for file in named]
+
+
+def labels_and_results(files: Sequence[Path], folder: Path) -> list[NamedFile]:
+    """Return the labels, masks and automatic results among the files of a folder of scans.
+
+    A file that is named like a label or result, but belongs to no scan (`p9_seg` without `p9`), is returned if it has
+    few values and the folder has a scan.
+    """
+    beside = dict.fromkeys(labels_beside_scans(files, folder))
+    found = [file for file in classify_all(files, folder) if file.path in beside]
+    named = classify_all([file for file in files if file not in beside], folder)
+    found += [mask for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
+    paths = {file.path for file in found}
+    if any(file.kind is FileKind.SCAN and file.path not in paths for file in named):
+        lone = [file for file in named if file.kind is not FileKind.SCAN and file.path not in paths]
+        found += [file for file in lone if has_few_values(file.path)]
+    return found
 
 
 def _masks_named_like_scans(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from ..cases.dicom_labels import dicom_files_among
 from ..cases.folders import find_all_scans
 from ..cases.found_cases import images_below
-from ..cases.masks import has_few_values, recognise_masks
-from ..cases.names import FileKind, classify_all, image_files, labels_beside_scans
+from ..cases.masks import has_few_values, labels_and_results
+from ..cases.names import image_files
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
 from ..io.dicom import are_separate_scans, is_one_study
@@ -138,14 +138,7 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
 
 def _skipped_files(files: list[Path], folder: Path, channels: int) -> list[Path]:
     """Return the labels and the files of further channels among the files of a folder."""
-    labels = dict.fromkeys(labels_beside_scans(files, folder))
-    named = classify_all([file for file in files if file not in labels], folder)
-    masks = [mask.path for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
-    labels |= dict.fromkeys(masks)
-    if any(file.kind is FileKind.SCAN and file.path not in labels for file in named):
-        # Files named like labels are labels if they have few values, even if their scans are missing.
-        lone_labels = [file.path for file in named if file.kind is not FileKind.SCAN and file.path not in labels]
-        labels |= dict.fromkeys(path for path in lone_labels if has_few_values(path))
+    labels = dict.fromkeys(file.path for file in labels_and_results(files, folder))
     further = set(_further_channels(files, channels))
     return [*labels, *(file for file in files if file in further and file not in labels)]
 
