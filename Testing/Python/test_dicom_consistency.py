@@ -250,7 +250,7 @@ def test_image_of_another_class_is_compared_only_with_slices_of_its_own_series(t
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="2")), tmp_path, "shot.dcm")
 
 
-def test_files_in_folders_of_an_archive_made_on_macos_are_ignored(tmp_path: Path) -> None:
+def test_macosx_folders_of_archives_are_ignored(tmp_path: Path) -> None:
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k)
     for folder in ("__MACOSX", "__MACOSX 2"):

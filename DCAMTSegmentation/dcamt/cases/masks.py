@@ -57,16 +57,15 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     - A mask whose further words are all in `OUTLINE_WORDS` becomes a label: `p1_LA` beside `p1`. If the mask adds or
       replaces a part, more conditions apply (`_masks_with_further_parts`).
     - Any other mask becomes a label of another structure: `p1_RV`, `reader1/p1`.
-    - A label that names alone determine takes precedence. Beside `p1` and `p1_label`, the mask `p1_LA` becomes a label
-      of another structure.
+    - If a scan has a label by name (`p1_label`), its masks (`p1_LA`) become labels of another structure.
     - If all scans that fit a file have few values, the file remains a scan: `q_LA` beside `q`, both of two values.
     """
     masks = masks_named_after_scans(named)
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(rest) if likely.includes(fit[0].path))
-    # `_masks_with_further_parts` may replace an OTHER_LABEL in `in_folders`, but not a LABEL:
-    # `p1/LA/p1_T1` is the label of `nifti/p1_T1`, although the folder `p1` is named after this scan.
+    # `_masks_with_further_parts` may replace an OTHER_LABEL of `in_folders`, but not a LABEL. Beside `nifti/p1_T1`,
+    # the word `t1` makes `p1/LA/p1_T1` an OTHER_LABEL in `in_folders`; `_masks_with_further_parts` makes it a LABEL.
     masks |= {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
     for file, scan, fits in _masks_with_further_parts(rest):
         if file.path not in masks:
