@@ -149,8 +149,8 @@ class Training:
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation is skipped if the time of all validations would exceed 10% of the run's time so far. It is also skipped
-    if the time of all validations, including the final one, would exceed 10% of the run's expected time. The final
+    A validation is skipped if the earlier validations and this one would take more than 10% of the run's time so far.
+    It is also skipped if these and the final validation would take more than 10% of the run's expected time. The final
     validation is never skipped."""
 
 

@@ -242,8 +242,9 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
        beside it. If `final` holds a label and `original` holds no scan, the labels in `original` are results.
     2. A file with words of `RESULT_WORDS` in its path is a result if its key without these words is the key of a scan:
        `p1_output` or `output/p1` beside `p1`. If a word is in the file's name, the key of a label suffices:
-       `p1_output` beside `p1_label`. Then the file is also a result if its name adds words for structures to a scan's
-       loose key: `p1/LA_prob` beside `p1/lge`. That scan or label must have no word of `RESULT_WORDS` in its own path.
+       `p1_output` beside `p1_label`. A file with one of these words in its name is also a result if the name adds
+       words for structures to a scan's loose key: `p1/LA_prob` beside `p1/lge`. That scan or label must have no word of
+       `RESULT_WORDS` in its own path.
     3. If a label's name adds words for structures or qualifiers to a scan's name, the label gets the scan's key:
        `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
        another structure: `p1_RV_gt`.
@@ -351,8 +352,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     If several scans fit a file, they are yielded in this order:
 
-    1. Scans whose key is the file's key without words of the name; names with more words come first. For `p1_T1_LA`,
-       these are `p1_T1`, then `p1`.
+    1. Scans whose key is the file's key without words of the name; scans with more words in their names come first.
+       For `p1_T1_LA`, these are `p1_T1`, then `p1`.
     2. Scans whose key is the file's key without a folder: `scans/p1` for `LA/p1`.
     3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
 

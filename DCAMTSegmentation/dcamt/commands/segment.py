@@ -162,7 +162,7 @@ def _segment_with_team(
                     raise
                 lost = "another process ended before its scans were done"
         except KeyboardInterrupt:
-            # A single process has printed each finished scan, so the user knows which scans are missing.
+            # Without torchrun, no message is needed: each finished scan has been printed, in order.
             lost = "interrupted" if team.size > 1 else None
             raise
         finally:
