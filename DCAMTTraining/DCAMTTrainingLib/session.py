@@ -63,7 +63,7 @@ class TrainingSession:
 
         Args:
             node: the parameter node; `settings` is its wrapper.
-            earlier: cases that come before the loaded ones. A loaded case of the same scan is omitted.
+            earlier: cases that come before the loaded ones. A loaded case with the scan of an earlier case is omitted.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
         known = {row.scan for row in earlier}

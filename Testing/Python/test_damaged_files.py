@@ -255,8 +255,7 @@ def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
 ) -> None:
     """ITK returns random memory for a slice for which no file is named.
 
-    Each file ends with 100 further bytes. Even 10 files hold more bytes than the scan, so no refusal is due to missing
-    bytes.
+    Each file has 100 additional bytes, so 10 of the 11 files already hold more bytes than the scan.
     """
     per_file = len(RAW) // files
     for k in range(files):
@@ -656,11 +655,10 @@ def test_truncated_vtk_image_of_64_bit_numbers_is_refused(tmp_path: Path, kind: 
 
 
 def test_truncated_gipl_image_of_binary_voxels_is_refused(tmp_path: Path) -> None:
-    """ITK reads a byte for each voxel of the type 1 (binary)."""
     path = tmp_path / "x.gipl"
     sitk.WriteImage(sitk_image(VOXELS.astype(np.uint8) % 2, ORTHOGONAL["axial"]), str(path))
     data = bytearray(path.read_bytes())
-    data[8:10] = (1).to_bytes(2, "big")
+    data[8:10] = (1).to_bytes(2, "big")  # image type 1: binary; ITK reads a whole byte per voxel
     path.write_bytes(bytes(data))
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS.astype(np.uint8) % 2)
     truncate(path, 0.8)

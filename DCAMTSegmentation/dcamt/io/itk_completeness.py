@@ -35,7 +35,7 @@ _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOA
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _VTK_BYTES |= {"vtktypeint64": 8, "vtktypeuint64": 8}  # written on Windows, where "long" has 4 bytes
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
-"""Bytes of a voxel for each type of GIPL image. ITK reads a byte for each voxel of type 1 (binary), too."""
+"""Bytes of a voxel for each type of GIPL image. ITK reads a whole byte per voxel of a binary image (type 1)."""
 _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
 """Bytes of a voxel for each `datatype` of an Analyze or NIfTI header. ITK ignores the header's `bitpix`."""
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
