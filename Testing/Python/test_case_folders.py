@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import NAMES, OTHER_LABEL, RESULT
+from dcamt.cases.found_cases import DCAMT_RESULT, NAMES, OTHER_LABEL, RESULT
 from dcamt.errors import InputError
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap
+from dcamt.volume import Code, Labelmap, SegmentInfo
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
 def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: Path) -> None:
@@ -323,6 +327,33 @@ def test_labels_p1_ra_gt_p2_scar_seg_and_p3_post_seg_are_skipped(tmp_path: Path)
         files[4]: OTHER_LABEL,
         files[6]: "a label without a scan",
     }
+
+
+@pytest.mark.parametrize(
+    ("scan", "result", "label"),
+    [
+        ("p1/lge", "p1/lge.seg.nrrd", "p1/laendo"),
+        ("p1_image", "p1_image.seg.nrrd", "p1_label"),
+        ("p1", "p1.seg.nrrd", "p1_LA"),
+        ("images/p1", "labels/p1_seg.nii.gz", "labels/p1"),
+        ("p1/lge", "p1/Segmentation.seg.nrrd", "p1/LA"),
+        ("p1", "p1.seg.nrrd", None),
+    ],
+)
+def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
+    tmp_path: Path, scan: str, result: str, label: str | None
+) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    if label:
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    (tmp_path / result).parent.mkdir(exist_ok=True)
+    voxels = np.eye(6, dtype=np.uint8)[None].repeat(6, 0)
+    atrium = SegmentInfo(1, "left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))
+    write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.eye(4))), tmp_path / result, [atrium])
+    found = find_cases(tmp_path)
+    used = f"{label}.nii.gz" if label else result
+    assert set(scans_and_labels(found, tmp_path).values()) == {(f"{scan}.nii.gz", used)}
+    assert skip_reasons(found) == ({Path(result).name: DCAMT_RESULT} if label else {})
 
 
 def test_img0001_and_label0001_are_the_case_0001(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files, without_channel
 from ..io.dicom_files import walk_folders
 from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from ..io.writers import is_dcamt_result
 from .bids import RAW_DATA, find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
@@ -30,6 +31,7 @@ from .dicom_labels import pair_dicom_segmentations
 from .distinct_names import with_folders, with_numbers
 from .found_cases import (
     CONTOURS,
+    DCAMT_RESULT,
     NAMES,
     NO_SCAN,
     OTHER_CHANNEL,
@@ -236,12 +238,15 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
       all these files are skipped. The scans are also `FoundCases.unused`.
     - A label without a scan is skipped.
+    - A label with DCAMT's mark is skipped if its scan has another label: `p1.seg.nrrd`, `p1_gt`.
     """
     scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     files, contours = pair_dicom_segmentations(classify_all(images_below(folder, ignored), folder), folder)
     skipped = [SkippedFile(path, CONTOURS) for path in contours]
-    for named in recognise_masks(files):
+    results = [file for file in files if file.kind is FileKind.LABEL and is_dcamt_result(file.path)]
+    of_dcamt = {file.path for file in results}
+    for named in recognise_masks([file for file in files if file.path not in of_dcamt]):
         if named.kind in _SKIPPED_KINDS:
             skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:
@@ -249,6 +254,7 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     _pair_channels(scans, labels, skipped)
     _pair_lone_labels(scans, labels)
     pair_left_over_labels(scans, labels)
+    _add_results(results, scans, labels, skipped)
     cases: list[Case] = []
     unused: list[Case] = []
     for key, files_of_scan in scans.items():
@@ -279,6 +285,22 @@ def _name_of_key(key: tuple[str, ...]) -> str:
     """
     start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
     return "_".join(key[start:])
+
+
+def _add_results(
+    results: Sequence[NamedFile], scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]
+) -> None:
+    """Add DCAMT's results to the labels, or skip them if their scans have other labels."""
+    own_labels: FilesByKey = defaultdict(list)
+    for file in results:
+        own_labels[file.key].append(file)
+    _pair_lone_labels(scans, own_labels)
+    pair_left_over_labels(scans, own_labels)
+    for key, files in own_labels.items():
+        if key in scans and key in labels:
+            skipped += [SkippedFile(file.path, DCAMT_RESULT) for file in files]
+        else:
+            labels[key] += files
 
 
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
