@@ -181,7 +181,7 @@ def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
-    If `find_nnunet_cases` finds no label of a scan, names of files determine the cases: `imagesTr/x_0000` and `GT/x`,
+    If `find_nnunet_cases` pairs no scan with a label, `_pair_by_names` finds the cases: `imagesTr/x_0000` and `GT/x`,
     `labelsTr/site1/x` or `labelsTr/x_seg`. If no scan gets a label by its name either, the cases are those of
     `find_nnunet_cases`, unless it finds none.
     """
@@ -279,9 +279,9 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _name_of_key(key: tuple[str, ...]) -> str:
-    """Return the case's name: the last part of its key, from the last part with a word that is not for the modality on.
+    """Return the case's name: `p1_lge` for the key `("site1", "p1", "lge")`.
 
-    The key `("site1", "p1", "lge")` gives `p1_lge`.
+    The name begins with the last part of the key that `loose_key` does not remove, here `p1`.
     """
     start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
     return "_".join(key[start:])
