@@ -195,8 +195,7 @@ class ProposalTest(TrainingCase):
         click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
         self.assertEqual(training_cases.unlisted_cases(), [])
-        # If the proposal has no segments, the button adds no row, and the proposal remains registered as a case. The
-        # module does not list the case again, since the user has removed its row.
+        # If all segments of a case were removed, the button keeps the case and its mark as listed.
         segments.RemoveAllSegments()
         self.session.table.remove([0])
         click(self.ui.addCaseButton)
