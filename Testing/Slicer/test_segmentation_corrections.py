@@ -33,7 +33,7 @@ class UndoTest(PanelCase):
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
-        # The table still holds measurements of the edited segment, but the edit was undone.
+        # After the undo, the measurements of the edited segment are outdated.
         self.assertIn("before the correction", self.ui.trustLabel.text)
         self.assertFalse(review.is_corrected(segmentation))
         self.module.panel.exit()
@@ -119,8 +119,6 @@ def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
 
 
 class UnknownHistoryTest(ReplacementCase):
-    """A segmentation node has DCAMT's segments, but not the fingerprint of the written segments."""
-
     def copy_of_result(self, volume: VolumeNode) -> SegmentationNode:
         """Return a node with a result's segment and tags, but without DCAMT's attributes, as if loaded from a file."""
         result = self.segment(volume)
@@ -138,7 +136,7 @@ class UnknownHistoryTest(ReplacementCase):
         corrected = paint(loaded, volume)
         choose(self.ui.outputSelector, loaded)
         self.check_question_before_replacement(loaded, volume, corrected, "may have been edited")
-        self.segment(volume)  # No question: the node now has the fingerprint of the written segments.
+        self.segment(volume)  # No question: the node now has DCAMT's attributes.
 
 
 class EditedMeanwhileTest(PanelCase):

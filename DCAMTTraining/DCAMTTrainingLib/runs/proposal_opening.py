@@ -33,7 +33,7 @@ from .proposal import add_proposal, add_scan, proposal_of, scene_volume, use_gri
 KILLED_MS = 2000
 """Longest time in milliseconds to wait for the end of each killed process."""
 REMOVAL_INTERVAL_MS, REMOVAL_ATTEMPTS = 500, 20
-"""Milliseconds between two attempts to remove the folder of the arrays, and the number of attempts."""
+"""Milliseconds between two attempts to remove a temporary folder, and the number of attempts."""
 _remaining: set[str] = set()
 """Folders that could not be removed yet."""
 
@@ -148,7 +148,7 @@ class ProposalOpening:
             self._on_end(message, *nodes)
 
     def _remove_files(self) -> None:
-        """End the child process and remove the folder of the arrays.
+        """End the child process and remove the temporary folder.
 
         If Slicer crashes, this method does not run; the child process (`dcamt.commands.case_arrays`) then removes the
         folder and ends.
