@@ -55,8 +55,8 @@ class ReviewPanel:
         if table is not None:
             # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node
             # gets new measurements, the view shows all rows again. `resultLabel` shows the scan's name, so hide the
-            # view's first row. If there is only one segment, also hide the view's second row, which contains the
-            # segment's name.
+            # view's first row, which repeats the name. If there is only one segment, also hide the view's second row,
+            # which contains the segment's name.
             hidden = 2 if table.GetNumberOfRows() == 1 else 1
             for row in range(table.GetNumberOfColumns()):
                 ui.measurementsTable.setRowHidden(row, row < hidden)

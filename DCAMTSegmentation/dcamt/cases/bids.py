@@ -52,8 +52,8 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     2. Scans with the label's first suffix are preferred: `sub-01_T1w_dseg` is the label of `sub-01_T1w`, not of
        `sub-01_T2w`.
 
-    Labels are recognised by their suffix (`dseg`), their entity (`label-LA`, `seg-manual`), their folder outside of
-    `derivatives` (`labels`), their ending (`.seg.nrrd`), or a suffix for a structure (`LA`) and few values
+    Labels are recognised by their suffix (`dseg`), their entity (`label-LA`, `seg-manual`), their folder (`labels`,
+    but not in `derivatives`), their ending (`.seg.nrrd`), or a suffix for a structure (`LA`) and few values
     (`masks.has_few_values`).
 
     These labels are skipped:

@@ -154,7 +154,7 @@ def stated_class(path: Path) -> str | None:
 
 
 def is_image_class(sop_class: str) -> bool:
-    """Return whether a scan may consist of images of this SOP class; True for "", an unknown class."""
+    """Return whether a scan may consist of images of this SOP class; True if no class is stated ("")."""
     return not sop_class or sop_class in _IMAGE_CLASSES
 
 

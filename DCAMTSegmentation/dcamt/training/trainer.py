@@ -183,7 +183,7 @@ class Trainer:
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
-        # Some cases may not have been read yet, so a request to stop only pauses the run here.
+        # A request to stop only pauses the run here, since the final validation may need unread cases.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
