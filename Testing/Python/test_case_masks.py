@@ -285,6 +285,28 @@ def test_mask_a_la_is_the_label_of_the_channels_a_0000_and_a_0001(tmp_path: Path
     assert skip_reasons(found) == {"a_0001.nii.gz": OTHER_CHANNEL, "b_0001.nii.gz": OTHER_CHANNEL}
 
 
+@pytest.mark.parametrize("mask", ["{}_LA", "LA_{}", "LA/{}"])
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_mask_of_patient_x_0000_is_a_label_as_those_of_the_other_patients(
+    tmp_path: Path, count: int, mask: str
+) -> None:
+    patients = [f"x_{number:04d}" for number in range(count)]
+    for patient in patients:
+        write_image(tmp_path / f"{patient}.nii.gz", 200)
+        write_image(tmp_path / f"{mask.format(patient)}.nii.gz", 2)
+    expected = {patient: (f"{patient}.nii.gz", f"{mask.format(patient)}.nii.gz") for patient in patients}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
+@pytest.mark.parametrize("mask", ["imagesTr/a_LA", "imagesTr/a_0000_LA", "LA/a_0000", "LA/a", "labels/a_0000"])
+def test_mask_named_after_a_channel_is_the_label_of_all_channels(tmp_path: Path, mask: str) -> None:
+    for number in range(2):
+        write_image(tmp_path / f"imagesTr/a_000{number}.nii.gz", 200)
+    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    expected = {"a": ("imagesTr/a_0000.nii.gz", f"{mask}.nii.gz")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
 def test_masks_p1_la_and_la_p4_are_the_labels_of_p1_lge_and_scans_p4(tmp_path: Path) -> None:
     for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
         write_image(tmp_path / f"{scan}.nii.gz", 200)

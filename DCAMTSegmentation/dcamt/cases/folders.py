@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.channels import channel_files, has_channel_files, without_channel
+from ..io.channels import channel_files, has_channel_files
 from ..io.dicom_files import walk_folders
 from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from ..io.writers import is_dcamt_result
@@ -44,7 +44,7 @@ from .found_cases import (
 )
 from .left_over_labels import FilesByKey, pair_left_over_labels
 from .masks import recognise_masks
-from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all, loose_key
+from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all, loose_key, without_first_channel
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
@@ -306,6 +306,8 @@ def _add_results(
 def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give a scan with the channel files `x_0000`, `x_0001`, ... the key of `x`; skip all its files but the first.
 
+    If there is no label `x`, the label `x_0000` gets this key, too.
+
     The files are channels of one scan in two cases:
     - `has_channel_files` is true.
     - There is a label `x`, but no scan `x` and no label `x_0000`.
@@ -323,7 +325,10 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
     for key in list(scans):
         if kept := [named_file for named_file in scans.pop(key) if named_file.path not in further]:
             are_channels = any(has_channel_files(named_file.path) for named_file in kept)
-            scans[(*key[:-1], without_channel(key[-1])) if are_channels and key else key] += kept
+            case_key = without_first_channel(key) if are_channels else key
+            scans[case_key] += kept
+            if key in labels and case_key not in labels:
+                labels[case_key] = labels.pop(key)
     for label in list(labels):
         channels = [(*label[:-1], f"{label[-1]}_000{number}") for number in range(10)] if label else []
         if not channels or label in scans or channels[0] not in scans or channels[0] in labels:

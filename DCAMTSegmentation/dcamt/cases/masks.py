@@ -191,7 +191,7 @@ def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) ->
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
             # A word for labels may be joined to a number, as in `p1seg`.
             kind = FileKind.LABEL if words <= OUTLINE_WORDS | LABEL_WORDS else FileKind.OTHER_LABEL
-            masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
+            masks[file.path] = replace(file, kind=kind, key=scan.key)
     return masks
 
 

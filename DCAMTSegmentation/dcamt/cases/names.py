@@ -388,9 +388,11 @@ def _fitting_scans(
     Args:
         candidates_of: returns the candidates of a file from the parts of its key: its folders and its name.
     """
-    scans = {_lower(without_first_channel(file.key)): file for file in named if file.kind is FileKind.SCAN}
+    whole = {_lower(file.key): file for file in named if file.kind is FileKind.SCAN}
+    keys = {file.path: without_first_channel(file.key) for file in whole.values()}
+    scans = {_lower(keys[file.path]): replace(file, key=keys[file.path]) for file in whole.values()} | whole
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
-    for file in scans.values():
+    for file in whole.values():
         *folders, name = _lower(file.key) or ("",)
         candidates = candidates_of(folders, name)
         for by_key, simplified in ((scans, tuple), (loose, loose_key)):

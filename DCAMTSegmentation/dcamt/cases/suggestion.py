@@ -102,8 +102,7 @@ def suggest_recipe(
     step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
     examined = [examine_case(case, mapped) for case in labelled[::step]]
-    if not mapped:  # A mapping decides what the value means.
-        _refuse_ignored_value(labelled[::step], examined, folder)
+    _refuse_ignored_value(labelled[::step], examined, folder)
     values = sorted({value for case in examined for value in case.fractions} | set(mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
     spacing = median_spacing(examined)
@@ -144,9 +143,11 @@ def suggest_recipe(
 
 
 def _refuse_ignored_value(cases: Sequence[Case], examined: Sequence[CaseStatistics], folder: Path | None) -> None:
-    """Raise InputError if a case's label contains the value that `dataset.json` names 'ignore'."""
+    """Raise InputError if an unmapped label contains the value that `dataset.json` names 'ignore'."""
     for case, statistics in zip(cases, examined, strict=True):
         assert case.label is not None
+        if case.labels:
+            continue
         found = {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
         if value := next((value for value in found if value in statistics.fractions), None):
             what = f"has the value {value}, which dataset.json names 'ignore', but training needs complete outlines"
