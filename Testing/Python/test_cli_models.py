@@ -149,7 +149,7 @@ def test_card_and_calibration_are_shown_as_plain_lines(capsys: pytest.CaptureFix
     assert not any(mark in line for line in lines for mark in "{}[]")
 
 
-def test_plain_entries_beside_tables_of_a_card_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_of_mappings_and_texts_in_a_card_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source: dict[str, object] = {"source": [{"site": "A", "scans": 2}, "site B"]}
     card = Card("tiny", "A tiny model", ("Left atrium",), "LGE-MRI", "7", "CC0", "2020-01-01", source)
     path = tmp_path / "tiny.dcamt"
