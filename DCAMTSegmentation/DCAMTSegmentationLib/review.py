@@ -309,8 +309,7 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
     The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
     affine if it resamples the segments. If the result is marked as corrected and the spacing differs, the function
-    assumes a resampling and returns None. The function does not update the mark of a correction, since the voxels may
-    be incomplete during an event.
+    assumes a resampling and returns None.
     """
     stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
@@ -320,6 +319,7 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
     if np.allclose(now, before, rtol=0, atol=1e-6):
         return None
     spacing_before, spacing_now = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (before, now))
+    # Not `update_correction_marks`: this function also runs during edits, when the voxels may be incomplete.
     if not np.allclose(spacing_before, spacing_now, rtol=1e-3) and is_corrected(segmentation_node):
         return None
     return now @ np.linalg.inv(before)

@@ -115,8 +115,8 @@ def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
     """Check that a training can use the cases and split its batches among its processes.
 
     Raises:
-        InputError: the cases break a rule (`cases.case_list.violations`), or the number of processes started by
-            `torchrun` does not divide both the labelled and the unlabelled patches of a batch.
+        InputError: the cases break a rule (`cases.case_list.violations`), or the labelled or the unlabelled patches
+            of a batch cannot be split evenly among the processes started by `torchrun`.
     """
     training = recipe.training
     refuse_violations(violations(cases, recipe))
