@@ -663,3 +663,91 @@ def test_truncated_gipl_image_of_binary_voxels_is_refused(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS.astype(np.uint8) % 2)
     truncate(path, 0.8)
     refused(lambda: read_scan(path), path, "ends too early")
+
+
+def _write_tiff(path: Path, pages: list[np.ndarray], kinds: list[int]) -> Path:
+    """Write a TIFF stack whose pages have the given kinds (tag 254: 1 for a small copy)."""
+    image = pytest.importorskip("PIL.Image")
+    first, *others = (image.fromarray(page) for page in pages)
+    for page, kind in zip(others, kinds[1:], strict=True):
+        page.encoderinfo = {"tiffinfo": {254: kind}}
+    first.save(path, save_all=True, append_images=others, tiffinfo={254: kinds[0]})
+    return path
+
+
+@pytest.mark.parametrize("place", [0, 4, 9])
+@pytest.mark.parametrize("odd", ["smaller", "8 bits", "float"])
+def test_tiff_stack_with_a_page_of_another_size_or_type_is_refused(tmp_path: Path, place: int, odd: str) -> None:
+    """ITK would read random memory for pages of fewer bytes than the first."""
+    pages = list(np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
+    other = {"smaller": pages[0][:5, :6], "8 bits": pages[0].astype(np.uint8), "float": pages[0].astype(np.float32)}
+    path = _write_tiff(tmp_path / "x.tif", [*pages[:place], other[odd], *pages[place:]], [0] * 10)
+    refused(lambda: read_scan(path), path, "pages that differ in their size or in the type", "stack of their own")
+
+
+def test_small_copy_in_a_tiff_stack_is_ignored_only_after_the_other_pages(tmp_path: Path) -> None:
+    """ITK would write beyond its memory if another page followed the small copy."""
+    pages = list(np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
+    path = _write_tiff(tmp_path / "x.tif", [*pages, pages[0][:5, :6]], [0] * 9 + [1])
+    np.testing.assert_array_equal(read_scan(path).voxels[0], np.stack(pages).transpose(2, 1, 0))
+    for place in (0, 4):
+        kinds = [int(number == place) for number in range(10)]
+        _write_tiff(path, [*pages[:place], pages[0][:5, :6], *pages[place:]], kinds)
+        refused(lambda: read_scan(path), path, "pages that differ in their size")
+
+
+@pytest.mark.parametrize("magic", [b"ni1\0", bytes(4)], ids=["NIfTI", "Analyze"])
+@pytest.mark.parametrize("spacing", [0.0, float("nan"), float("inf")])
+def test_pair_with_a_spacing_that_is_zero_or_not_finite_is_refused(
+    tmp_path: Path, magic: bytes, spacing: float
+) -> None:
+    """ITK would replace such a spacing by 1 mm."""
+    path = write_scan(tmp_path / "x.hdr")
+    header = bytearray(path.read_bytes())
+    header[344:348] = magic
+    path.write_bytes(bytes(header))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    header[88:92] = np.float32(spacing).tobytes()  # pixdim of the third axis
+    path.write_bytes(bytes(header))
+    refused(lambda: read_scan(path), path, "impossible voxel spacing (0.625 x 0.625 x")
+
+
+def test_metaimage_with_empty_lines_in_its_header_is_read(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    path.write_bytes(path.read_bytes().replace(b"\nDimSize", b"\n\r\n\nDimSize"))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))
+
+
+def test_vtk_image_without_a_lookup_table_is_read_as_by_itk(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    path.write_bytes(path.read_bytes().replace(b"LOOKUP_TABLE default\n", b""))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))
+    truncate(path)
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("line", ["CELL_DATA 990\nSCALARS s short 1", "POINT_DATA 990\nFIELD FieldData 1"])
+def test_vtk_image_without_values_of_points_is_not_called_truncated(tmp_path: Path, line: str) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    whole = path.read_bytes()
+    path.write_bytes(re.sub(rb"POINT_DATA 990\nSCALARS [^\n]*", line.encode(), whole))
+    assert path.read_bytes() != whole
+    refused(
+        lambda: read_scan(path), path, "does not hold its voxels as SCALARS of POINT_DATA", "Save the image as NRRD"
+    )
+
+
+@pytest.mark.parametrize("ending", [".hdr", ".vtk", ".gipl"])
+def test_zip_file_of_one_image_that_itk_reads_is_read(tmp_path: Path, ending: str) -> None:
+    path = write_scan(tmp_path / f"x{ending}")
+    packed = tmp_path / "x.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in (path, *tmp_path.glob("*.img")):
+            archive.write(file, file.name)
+        archive.writestr("readme.txt", "a scan")
+    np.testing.assert_array_equal(read_scan(packed).voxels[0], VOXELS)
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr(f"y{ending}", "another scan")
+    refused(lambda: read_scan(packed), packed, f"holds 2 images (x{ending}, y{ending})")

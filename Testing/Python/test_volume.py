@@ -229,6 +229,18 @@ def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
     assert volume.voxels.min() < 0
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_nifti_with_a_long_extension_after_its_header_is_read(tmp_path: Path, ending: str, kind: type) -> None:
+    """AFNI and FreeSurfer store thousands of characters there."""
+    image, path = kind(scan("int16"), ORTHOGONAL["oblique"]), tmp_path / f"x{ending}"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("afni", b"<AFNI_attributes/>" * 200))
+    nib.save(image, path)
+    volume = read_scan(path)
+    np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
+    assert corner_distance_mm(volume.grid, Grid(SHAPE, ORTHOGONAL["oblique"])) <= 1e-4
+
+
 def test_mask_of_255_with_a_slope_of_1_over_255_is_read_as_1(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.pad(np.full((4, 4, 4), 255, np.uint8), 2), np.eye(4))
     path = tmp_path / "x.nii"

@@ -21,6 +21,7 @@ from .stored_image import (
     compressed_size,
     cut_file_error,
     data_file_errors,
+    impossible_spacing_error,
     is_gzip,
     missing_data_file_error,
     open_plain_or_gzip,
@@ -40,6 +41,10 @@ _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2,
 """Bytes of a voxel for each `datatype` of an Analyze or NIfTI header. ITK ignores the header's `bitpix`."""
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
+_TIFF_LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
+"""TIFF tags of width, height, bits, samples and kind of numbers of a page, with the values if a tag is missing."""
+_TIFF_PAGE_KIND, _SMALL_COPY, _MASK = 254, 1, 4
+"""The TIFF tag of a page's kind, and its bits for pages that ITK skips: reduced copies and transparency masks."""
 _STRIPS, _TILES = (273, 279), (324, 325)
 """Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
 _HEADER_LIMIT = 1 << 20
@@ -58,6 +63,8 @@ def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
     start = 0
     for line in head.splitlines(keepends=True):
         start += len(line)
+        if not line.strip():
+            continue
         name, *values = re.split("[=:]", line.decode("latin-1"), maxsplit=1)  # ITK accepts both separators.
         if not values:
             raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=DAMAGED)
@@ -246,7 +253,8 @@ def _check_vtk(path: Path) -> None:
     """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
 
     Raises:
-        InputError: the file holds no structured points, or `check_size` refuses the size in the header.
+        InputError: the file holds no structured points or no values of points, or `check_size` refuses the size in the
+            header.
     """
     with open(path, "rb") as file:
         head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
@@ -255,12 +263,20 @@ def _check_vtk(path: Path) -> None:
             parts = line.decode("latin-1").split()
             if parts:
                 words[parts[0].upper()] = parts[1:]
-            if parts and parts[0].upper() in ("LOOKUP_TABLE", "VECTORS", "COLOR_SCALARS"):
+            if parts and parts[0].upper() == "SCALARS":
+                start = file.tell()
+                if not file.readline(_HEADER_LIMIT).upper().startswith(b"LOOKUP_TABLE"):
+                    file.seek(start)  # ITK does not need the line LOOKUP_TABLE.
+                break
+            if parts and parts[0].upper() in ("VECTORS", "COLOR_SCALARS"):
                 break
         sizes = [int(size) for size in words.get("DIMENSIONS", [])]
         if not sizes:
             raise InputError("is not a VTK image of structured points", path=path, remedy="Save the image as NRRD.")
         check_size(sizes, path)
+        if "POINT_DATA" not in words or not words.keys() & {"SCALARS", "VECTORS", "COLOR_SCALARS"}:
+            what = "does not hold its voxels as SCALARS of POINT_DATA"
+            raise InputError(what, path=path, remedy="Save the image as NRRD.")
         scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
         each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 1)
         components = 3 if "VECTORS" in words else int(scalars[2]) if len(scalars) > 2 else 1
@@ -274,6 +290,8 @@ def _check_vtk(path: Path) -> None:
 
 def _check_analyze(path: Path) -> None:
     """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is cut.
+
+    A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm.
 
     Raises:
         EOFError: the header is cut.
@@ -299,6 +317,9 @@ def _check_analyze(path: Path) -> None:
     if not sizes:
         raise InputError("has a damaged header", path=path, remedy=DAMAGED)
     check_size(sizes, path)
+    spacing = struct.unpack(f"{order}3f", head[80:92])
+    if not all(math.isfinite(step) and step for step in spacing[: len(sizes)]):
+        raise impossible_spacing_error(path, spacing)
     kind, bits = struct.unpack(f"{order}2h", head[70:74])
     offset = struct.unpack(f"{order}f", head[108:112])[0]
     voxel_bits = 8 * _ANALYZE_BYTES[kind] if kind in _ANALYZE_BYTES else max(0, bits)
@@ -317,7 +338,9 @@ def _check_tiff(path: Path) -> None:
     Pages that form a loop are damaged, too.
 
     Raises:
-        InputError: the content is not TIFF.
+        InputError: the content is not TIFF, or the pages differ in size or type. ITK would read all pages with the size
+            and type of the first: it would return random memory, or only a part of each page. A small copy or a mask
+            before the last page would even end the process.
     """
     length = os.path.getsize(path)
     with open(path, "rb") as file:
@@ -330,6 +353,7 @@ def _check_tiff(path: Path) -> None:
         word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
         (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
         seen: set[int] = set()
+        layouts: list[tuple[tuple[int, ...], ...] | None] = []
         while page:
             if page in seen or page >= length:
                 raise EOFError
@@ -343,12 +367,20 @@ def _check_tiff(path: Path) -> None:
             values = {}
             for n in range(number):
                 tag, kind = struct.unpack(f"{order}2H", entries[n * entry : n * entry + 4])
-                if tag in (*_STRIPS, *_TILES):
+                if tag in (*_STRIPS, *_TILES, *_TIFF_LAYOUT, _TIFF_PAGE_KIND):
                     values[tag] = _tiff_values(file, order, word, kind, entries[n * entry + 4 : (n + 1) * entry])
             for offsets, sizes in (_STRIPS, _TILES):
                 pairs = zip(values.get(offsets, ()), values.get(sizes, ()), strict=False)
                 if any(offset + size > length for offset, size in pairs):
                     raise EOFError
+            is_skipped = values.get(_TIFF_PAGE_KIND, (0,))[0] & (_SMALL_COPY | _MASK)
+            layout = tuple(values.get(tag, (usual,)) for tag, usual in _TIFF_LAYOUT.items())
+            layouts.append(None if is_skipped else layout)
+    while len(layouts) > 1 and layouts[-1] is None:
+        layouts.pop()
+    if len(set(layouts)) > 1:
+        what = "holds pages that differ in their size or in the type of their numbers"
+        raise InputError(what, path=path, remedy="Save the slices as a TIFF stack of their own.")
 
 
 def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:

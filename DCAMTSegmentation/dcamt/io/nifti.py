@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ..volume import GREY_SCALE_REMEDY, check_size
 from .stored_image import (
     StoredImage,
     check_complete,
+    impossible_spacing_error,
     is_gzip,
     library_errors,
     open_plain_or_gzip,
@@ -93,13 +93,15 @@ def _read_header(path: Path) -> Any:
     import nibabel as nib
 
     with open_plain_or_gzip(path, 544) as file:
-        head = file.read(544)
+        head = file.read(max(_HEADER_SIZES))
     kinds: dict[str, Any] = {"1": nib.Nifti1Header, "2": nib.Nifti2Header}
     version = _version(head)
     if version is None:
         what = "cannot be read as a NIfTI image: its content is not NIfTI"
         raise InputError(what, path=path, remedy="Rename or convert the file.")
-    header = kinds[version].from_fileobj(io.BytesIO(head), check=False)
+    # Not `from_fileobj`, which also reads the extensions after the header: these may be long, and are not needed.
+    size = next(size for size, of_version in _HEADER_SIZES.items() if of_version == version)
+    header = kinds[version](head[:size], check=False)
     if bytes(header["magic"])[1:2] == b"i":
         remedy = "Rename it to end in .hdr, and keep it in the same folder as its .img file."
         raise InputError("is the header of a NIfTI pair", path=path, remedy=remedy)
@@ -154,11 +156,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     if sform_code > 0 and qform_code <= 0 and not orthogonal:
         return sform
     if not (np.isfinite(spacing) & (spacing != 0)).all():
-        raise InputError(
-            f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)})",
-            path=path,
-            remedy="Repair the scan's geometry, for instance by exporting it again from DICOM.",
-        )
+        raise impossible_spacing_error(path, spacing)
     affine = np.eye(4)
     if orthogonal and _sform_precedes(sform_code, qform_code):
         affine[:3, :3], affine[:3, 3] = axes * spacing, sform[:3, 3]

@@ -53,6 +53,8 @@ _OTHER_KINDS = {
     b"%PDF": "PDF document",
 }
 """First bytes of files that are no scans, and the kinds of these files."""
+_ENDINGS_READ_BY_ITK = (".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc")
+"""Endings of further formats that count as images in a zip file without other images; `.hdr` stands for a pair."""
 _MAXIMUM_UNZIPPED = 16 << 30
 
 
@@ -320,6 +322,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
             archive.extractall(folder)
         files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
         images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+        if not images and not any(map(_is_stated_dicom, files)):
+            images = [file for file in files if ending(file) in _ENDINGS_READ_BY_ITK]
         packed = [file.name for file in files if zipfile.is_zipfile(file)]
         if packed and not images and len(packed) == len(files):
             what = f"holds {'another zip file' if len(packed) == 1 else 'zip files'} ({list_names(sorted(packed))})"

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -287,6 +287,15 @@ def cut_file_error(path: Path, held: int, size: int, header: Path | None = None)
     lacks = f"holds {held} of {size} bytes" if held < size else "lacks its checksum"
     which = f": its data file {path.name} {lacks}" if header not in (None, path) else ""
     return InputError(f"ends too early{which}", path=header or path, remedy=COPY_AGAIN)
+
+
+def impossible_spacing_error(path: Path, spacing: Sequence[float] | np.ndarray) -> InputError:
+    """Return the error for a spacing that is zero, infinite or not a number along an axis."""
+    return InputError(
+        f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)})",
+        path=path,
+        remedy="Repair the scan's geometry, for instance by exporting it again from DICOM.",
+    )
 
 
 def refuse_other_unit(path: Path, unit: str) -> None:
