@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from dcamt.io.dicom_completeness import dicomdir_files
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt_testing.dicom_positions import (
@@ -102,6 +103,19 @@ def test_files_of_a_dicomdir_may_have_names_in_lower_case(tmp_path: Path) -> Non
     for file in sorted(tmp_path.glob("IM*")):
         file.rename(file.with_name(file.name.lower()))
     assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 8)
+
+
+def test_folder_is_listed_once_for_all_files_of_a_dicomdir_in_lower_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To list the folder again for each file would take minutes for a CD of 10,000 files."""
+    write_dicomdir(_write_series(tmp_path))
+    for file in sorted(tmp_path.glob("IM*")):
+        file.rename(file.with_name(file.name.lower()))
+    listed, iterdir = [], Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda folder: listed.append(folder) or iterdir(folder))
+    assert len(dicomdir_files(tmp_path / "DICOMDIR")) == 8
+    assert listed == [tmp_path]
 
 
 def test_image_in_several_files_needs_all_of_them(tmp_path: Path) -> None:

@@ -186,6 +186,32 @@ def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: st
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
 
 
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_components_in_a_private_element_of_ge_can_be_chosen(tmp_path: Path, interleaved: bool) -> None:
+    """GE states the component neither in the image type nor elsewhere."""
+    names = ("magnitude", "phase", "real", "imaginary")
+    for n in range(4):
+        for k in range(8):
+            number = 4 * k + n if interleaved else 8 * n + k
+            stated = {"ImageType": ["ORIGINAL", "PRIMARY", "OTHER"], "number": number + 1, "add": 100 + 1000 * n}
+            data = pydicom.dcmread(write_slice(tmp_path / f"{number:02}.dcm", k, **stated))
+            data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", n)
+            data.save_as(tmp_path / f"{number:02}.dcm")
+    refused(lambda: read_scan(tmp_path), tmp_path, "imaginary, magnitude, phase, real", "--frame-type")
+    for n, name in enumerate(names):
+        assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, 100 + 1000 * n)
+
+
+@pytest.mark.parametrize("value", [7, -1, [0, 1], None])
+def test_impossible_component_in_a_private_element_of_ge_is_ignored(tmp_path: Path, value: object) -> None:
+    for k in range(8):
+        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
+        data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", value)
+        data.save_as(tmp_path / f"{k}.dcm")
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    refused(lambda: read_scan(tmp_path, choice=ScanChoice(frame_type="imaginary")), tmp_path, "no images of the kind")
+
+
 def test_kind_without_a_complex_component_is_named_after_its_image_type(tmp_path: Path) -> None:
     for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
         for k in range(8):

@@ -12,10 +12,12 @@ from dcamt_testing.dicom_positions import SIZE, STEP, assert_slices_in_place, wr
 from dcamt_testing.dicom_series import write_enhanced_mr
 from dcamt_testing.scan_files import refused
 from pydicom.encaps import encapsulate, generate_frames
+from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
     MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -215,3 +217,43 @@ def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
     assert whole.count(run) == 1
     (tmp_path / "2.dcm").write_bytes(whole.replace(run, bytes([257 - 100, 5])))
     refused(lambda: read_scan(tmp_path), tmp_path / "2.dcm", "RLE Lossless", "cannot be decompressed", "copy it again")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_stored_bits_are_those_that_end_at_the_high_bit(tmp_path: Path, compressed: bool, signed: int) -> None:
+    """Old images store 12 bits above four bits of an overlay."""
+    for k in range(8):
+        path = write_slice(tmp_path / f"{k}.dcm", k, add=1000)
+        data = pydicom.dcmread(path)
+        data.BitsStored, data.HighBit, data.PixelRepresentation = 12, 15, signed
+        data.PixelData = (np.frombuffer(data.PixelData, "<u2") << 4 | 5).tobytes()
+        if compressed:
+            data.compress(RLELossless, generate_instance_uid=False)
+        data.save_as(path)
+    assert_slices_in_place(read_scan(tmp_path), 8, 1000)
+
+
+@pytest.mark.parametrize("really_implicit", [True, False])
+def test_slices_in_the_other_encoding_than_their_transfer_syntax_states_are_read(
+    tmp_path: Path, really_implicit: bool
+) -> None:
+    """Some archives write elements without VR under a transfer syntax with VR."""
+    stated, written = ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    if not really_implicit:
+        stated, written = written, stated
+    for k in range(8):
+        path = write_slice(tmp_path / f"{k}.dcm", k)
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = written
+        data.save_as(path)
+        header = pydicom.dcmread(path).file_meta
+        body = path.read_bytes()[128 + 4 + 12 + header.FileMetaInformationGroupLength :]
+        header.TransferSyntaxUID = stated
+        with path.open("wb") as file:
+            file.write(bytes(128) + b"DICM")
+            write_file_meta_info(file, header)
+            file.write(body)
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    (tmp_path / "7.dcm").write_bytes((tmp_path / "7.dcm").read_bytes()[:-2])
+    refused(lambda: read_scan(tmp_path), tmp_path, "7.dcm (cut)")

@@ -49,23 +49,30 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     from pydicom import dcmread
 
     named, series = [], ""
+    listed: dict[Path, dict[str, Path]] = {}
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
         for record in dcmread(path).DirectoryRecordSequence:
             series = str(record.get("SeriesInstanceUID", "")) or series
             names = record.get("ReferencedFileID")
             if names and record.get("RecordInUseFlag") != _INACTIVE:
                 parts = [names] if isinstance(names, str) else [str(word) for word in names]
-                named.append((series, _find_in_any_case(path.parent, parts)))
+                named.append((series, _find_in_any_case(path.parent, parts, listed)))
     return named
 
 
-def _find_in_any_case(folder: Path, parts: Sequence[str]) -> Path:
-    """Return `folder` / `parts`; if a name exists only with other capitals, use the existing name."""
+def _find_in_any_case(folder: Path, parts: Sequence[str], listed: dict[Path, dict[str, Path]]) -> Path:
+    """Return `folder` / `parts`; if a name exists only with other capitals, use the existing name.
+
+    Args:
+        listed: the entries of the folders listed so far, by their names without capitals; new folders are added.
+    """
     file = folder
     for part in parts:
         below = file / part
         if not below.exists() and file.is_dir():
-            below = next((entry for entry in file.iterdir() if entry.name.casefold() == part.casefold()), below)
+            if file not in listed:
+                listed[file] = {entry.name.casefold(): entry for entry in file.iterdir()}
+            below = listed[file].get(part.casefold(), below)
         file = below
     return file
 

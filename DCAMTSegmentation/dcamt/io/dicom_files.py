@@ -45,6 +45,7 @@ _OTHER_ENDINGS = frozenset(
 _CLASS_TAG = 0x00080016  # SOP class
 _MEDIA_CLASS = b"\x02\x00\x02\x00UI"  # Tag and VR of the SOP class in the file meta information.
 _PIXEL_DATA = (0x7FE0, 0x0010)
+_PIXEL_VRS = (b"OB", b"OW", b"UN")
 _UNDEFINED_LENGTH = 0xFFFFFFFF  # Stands for compressed pixel data, which have items and an end marker.
 _ITEM, _END_MARKER = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 _SHOWN = 8  # `list_names` shows at most this many names.
@@ -274,13 +275,14 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         return -1 if "Rows" in data else None
     at = file.tell()
     head = file.read(12)
-    implicit, little = encoding_of(data)
+    _, little = encoding_of(data)
     order = "<" if little else ">"
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
     # With implicit VR, the tag is followed by the length in four bytes; with explicit VR, by the VR, two unused bytes
-    # and the length.
-    if implicit:
+    # and the length. Some programs write the other of the two than the transfer syntax states; pydicom reads both. The
+    # letters of a VR are no length, since a length is even.
+    if head[4:6] not in _PIXEL_VRS:
         length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     else:
         length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12

@@ -69,6 +69,8 @@ CONSTANT_ATTRIBUTES = {
     "Units": "unit of intensities",
 }
 """Attributes that must not differ between the slices of a scan, and their names in messages."""
+_GE_BLOCK, _GE_COMPONENT = (0x0043, "GEMS_PARM_01"), 0x2F
+"""GE's private block, and the element in it with the index of the component in `_COMPONENTS`."""
 TIME_ATTRIBUTES = (
     ("TemporalPositionIndex", "FrameContentSequence"),
     ("TemporalPositionIdentifier", ""),
@@ -155,7 +157,7 @@ class _FrameHeader:
             "" if echo in (None, "") else f"echo {float(echo):g} ms",
             "" if b_value in (None, "") else f"b {float(b_value):g}",
         )
-        return _component(component, image_type), properties
+        return _component(component, image_type) or _ge_component(self.data), properties
 
     def constants(self) -> tuple[str, ...]:
         """Return the values of `CONSTANT_ATTRIBUTES`; "" if not stated."""
@@ -241,6 +243,15 @@ def _component(stated: str, image_type: Sequence[str]) -> str:
             if word.upper() in known:
                 return name
     return ""
+
+
+def _ge_component(data: Any) -> str:
+    """Return the component that GE states in a private element; "" if not stated."""
+    try:
+        index = data.private_block(*_GE_BLOCK)[_GE_COMPONENT].value
+    except KeyError:
+        return ""
+    return list(_COMPONENTS)[index] if index in range(len(_COMPONENTS)) else ""
 
 
 def _plain_text(value: Any) -> str:

@@ -65,6 +65,7 @@ def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
     """Return all pixels of a file, (frames, rows, columns), and whether they are already rescaled."""
     from pydicom import dcmread
+    from pydicom.uid import RLELossless
 
     data = dcmread(file, force=True)
     if "ModalityLUTSequence" in data:
@@ -77,6 +78,9 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
         data.ensure_file_meta()
         data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if encoding_of(data)[0] else ExplicitVRLittleEndian
     syntax = data.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or syntax == RLELossless:
+        # pydicom assumes that the stored bits are the lowest; `_stored_bits` takes them from where the header states.
+        data.pixel_array_options(correct_unused_bits=False)
     if not syntax.is_encapsulated:
         pixels = data.pixel_array
         pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
@@ -89,7 +93,8 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
             pixels = data.pixel_array
         if any(_TOO_MANY_PIXELS in str(warning.message) for warning in caught):
             _read_with_itk(file, syntax.name)  # GDCM refuses the file unless the surplus is padding.
-        return _bright_is_high(pixels[np.newaxis] if pixels.ndim == 2 else pixels, data), False
+        pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+        return _bright_is_high(_stored_bits(pixels, data) if syntax == RLELossless else pixels, data), False
     except InputError:
         raise
     except Exception:
