@@ -15,10 +15,11 @@ import torch
 from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.io import atomic
-from dcamt.networks.packaging import verify_model
+from dcamt.networks.packaging import save_model, verify_model
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
+from dcamt.training.trainer import TrainingResult
 from dcamt_testing.processes import HANGING_S, call_dcamt, run_dcamt, start_dcamt, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, train_arguments
 from torch import Tensor
@@ -279,6 +280,29 @@ def test_run_can_be_resumed_when_a_validation_failed(
     outcome = resumed.fit(read_cases(table), resumed=True)
     assert_same(outcome.weights, whole.weights)
     assert outcome.dice == whole.dice
+
+
+def test_best_model_that_could_not_be_written_is_written_when_the_run_is_resumed(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+
+    def first_state(trainer: trainer_module.Trainer) -> TrainingResult:
+        return TrainingResult(dict(trainer.learner.model.state_dict()), 1, 1.0, False, {"mean": {"Left atrium": 0.9}})
+
+    monkeypatch.setattr(trainer_module.Trainer, "best", first_state)
+
+    def save_except_best(path: Path, *parts: Any) -> None:
+        if path == run.best:
+            raise OutputError("there is no space left", path=path)
+        save_model(path, *parts)
+
+    with monkeypatch.context() as failing:
+        failing.setattr("dcamt.networks.packaging.save_model", save_except_best)
+        assert call_dcamt(train_arguments(table, run, "iterations=2")) == 1
+    assert call_dcamt(resume_arguments(run)) == 0
+    assert run.best.exists()
+    assert run.model.exists()
 
 
 @pytest.mark.parametrize("content", [b"", "other"])

@@ -247,15 +247,14 @@ class TrainingSession:
 
         plan, run = self._plan, self._plan.run
         with interrupt_on_sigterm():
-            # Read the best state first, so that no model is written if the reading fails. Once `run.model` of the last
-            # iteration exists, resuming the run writes no models.
+            # `run.model` is written last: once it exists for the last iteration, resuming the run writes no models.
             best = trainer.best()
-            save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
             if best is None:
                 run.best.unlink(missing_ok=True)
-                return
-            card = model_card(plan, best)
-            save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
+            else:
+                card = model_card(plan, best)
+                save_model(run.best, best.weights, plan.recipe, replace(card, name=f"{card.name}-best"))
+            save_model(run.model, result.weights, plan.recipe, model_card(plan, result))
 
     def _has_model_of(self, step: int) -> bool:
         """Return whether the run's model was trained for `step` iterations; False if the model is missing or damaged.
