@@ -132,7 +132,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
         images, labels = _files_of_case(listed)
-        # In `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`, the key is the name of a case.
+        # The key `scan_1` contains the word "scan", but names a case: `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`.
         if len(images) > 0 and (labels is not None or any(key.lower() in _IMAGE_KEYS for key in listed)):
             if not isinstance(labels, list) or len(labels) != len(images):
                 return []
@@ -442,7 +442,7 @@ def _pair_scans(
 
 
 def _without_other_endings(files: Sequence[Path], described: Mapping[str, Any]) -> list[Path]:
-    """Return the files without those that have the name of a file with the ending that `dataset.json` states.
+    """Return the files, but of files of the same name only those with the ending that `dataset.json` states, if any.
 
     If `dataset.json` states the ending `.nrrd`, `a.nii.gz` beside `a.nrrd` is left out.
     """
