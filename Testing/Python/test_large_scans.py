@@ -96,7 +96,7 @@ def test_labels_from_the_box_agree_with_labels_from_the_whole_scan(
     result = predictor.segment(scan)
     monkeypatch.setattr(module, "is_large", lambda *_: False)
     whole = predictor.segment(scan)
-    # Both grids have voxels of 2 mm, but at different positions.
+    # The box's network grid is shifted by half a voxel relative to the scan's.
     assert dice(result.labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.95
     assert result.trust == whole.trust == 1
 
@@ -209,7 +209,7 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
 def test_centre_priors_have_the_centre_and_size_of_the_anatomy(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The anatomy is a scan of mirrored tissue (`small`), padded to the shape `field`."""
+    """The anatomy is `small`; the rest of the scan is padding."""
     field = tuple(n + 43 for n in FIELD)
     small, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
