@@ -210,7 +210,6 @@ def test_batch_that_cannot_be_split_is_refused(table: Path, tmp_path: Path) -> N
 
 
 def test_failure_of_a_team_is_reported_once(table: Path, tmp_path: Path) -> None:
-    """`test_leader_that_starts_late_still_reports_the_failure` tests a wrong option and a missing recipe."""
     rows = table.read_text(encoding="utf-8").splitlines()
     broken = table.with_name("broken.csv")
     (table.parent / "broken.nii.gz").write_bytes(b"no scan")
