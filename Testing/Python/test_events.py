@@ -193,7 +193,7 @@ def test_tail_that_starts_near_the_end_skips_the_first_partial_line(tmp_path: Pa
     assert len(take_all(EventTail(path, from_end=1 << 20))) == 50
 
 
-def test_tail_that_starts_within_a_line_reads_all_of_a_file_that_became_shorter(tmp_path: Path) -> None:
+def test_tail_that_starts_within_a_line_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1)[:-1])
     tail = EventTail(path, from_end=5)

@@ -233,10 +233,7 @@ def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
 def test_weight_of_amber_follows_the_expected_thickness_of_the_doubtful_layer(
     thickness_mm: float, weight: float
 ) -> None:
-    """The expected thickness is the doubt times the layer's thickness.
-
-    Here the layer extends `thickness_mm` to both sides of index 80: 0.5 * (2 * thickness_mm) = thickness_mm.
-    """
+    """The expected thickness is the doubt times the layer's thickness: 0.5 * (2 * thickness_mm) = thickness_mm."""
     spacing = np.array([0.2, 1.0, 1.0])
     place = np.abs(np.arange(161) - 80) * spacing[0]
     doubt = np.broadcast_to(np.where(place < thickness_mm, 0.5, 0.0)[:, None, None], (161, 33, 33))
