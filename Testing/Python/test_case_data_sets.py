@@ -479,7 +479,7 @@ def test_listed_files_of_a_moved_data_set_are_found_in_deeper_folders(
         assert list(scans_and_labels(find_cases(home), home).values()) == [files]
 
 
-def test_listed_numbers_of_patients_are_not_called_channels(tmp_path: Path) -> None:
+def test_listed_scans_p_0000_to_p_0002_are_three_cases(tmp_path: Path) -> None:
     files = [(f"imagesTr/p_{n:04}.nii.gz", f"labelsTr/p_{n:04}.nii.gz") for n in range(3)]
     home = make_files(tmp_path, *(file for pair in files for file in pair))
     entries = [{"image": image, "label": label} for image, label in files]
@@ -489,7 +489,7 @@ def test_listed_numbers_of_patients_are_not_called_channels(tmp_path: Path) -> N
     assert not found.skipped
 
 
-def test_lists_of_images_and_of_fewer_labels_are_not_read_as_cases(tmp_path: Path) -> None:
+def test_arrays_of_images_and_of_fewer_labels_are_ignored(tmp_path: Path) -> None:
     home = make_files(tmp_path, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz")
     described = {"training": {"image": ["a.nii.gz", "b.nii.gz"], "label": ["a_seg.nii.gz"]}}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
