@@ -72,7 +72,7 @@ def insert_wall(
     if table is None:
         table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
         place_below(table, segmentation)
-    # The user may have chosen another colour table for the earlier wall.
+    # If the model and `colors` already existed, keep the model's colour table, which the user may have chosen.
     if is_new or model.GetDisplayNode().GetColorNode() is None:
         model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
     for role, node in zip(review.WALL_NODES, (model, colors, table), strict=True):

@@ -32,7 +32,7 @@ GAP_MM = 3.0
 SLICE_HEIGHT_MM = 52.0
 """Largest height of a slice on paper."""
 OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
-"""Width on paper of an outline, and of the wider dark line below the outline, which forms a rim."""
+"""Width on paper of an outline without and with its dark rim."""
 STRIPE_MM = 1.6
 """Width of the stripes that mark openings, in patient mm."""
 STRIPE_COLOR = (0.86, 0.86, 0.87)
