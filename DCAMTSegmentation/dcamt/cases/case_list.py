@@ -332,8 +332,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    If there is no such file, backslashes become slashes and outer quotation marks are removed. Then accents are
-    composed, or else decomposed, if the path with these accents exists.
+    If there is no such file, backslashes become slashes and outer quotation marks are removed. The file is then looked
+    up with composed accents (NFC), then with decomposed accents (NFD). If neither exists, the accents stay as written.
     """
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text

@@ -42,8 +42,8 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        what = "skipped scans measured from their segmentations, without an expected overlap"
-        console.print_error(f"{table}: {what}: {measured}")
+        what = f"skipped scans measured from their segmentations: {measured}. Their rows have no expected overlap."
+        console.print_error(f"{table}: {what}")
     return rows
 
 
