@@ -92,8 +92,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
         getattr(ui, name).text = text
     click(ui.measureButton)
     process_events_until(lambda: not module.logic.session.estimation.running, "the measurement", timeout=PATIENCE_S)
-    # If pictures are limited to the size of a window, this picture shows the sections that the panel itself opened.
-    # If there is no limit, this picture shows the sections *Cases*, *Task* and *Effort*.
+    # With `--window`, the picture shows the sections that the panel itself opened.
     if not is_limited_to_window():
         _open(ui, "casesButton", "taskButton", "effortButton")
     with _shown_folder(ui, runs):

@@ -157,11 +157,11 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably off by more than `OFF_MM[0]`.
 
-    The doubt is high on every outline, also where the outline is right. Therefore the painter uses the expected
-    thickness t of the layer of wrongly labelled voxels: the outline is probably off by t. t is computed from the mean
-    of the doubt around a point, weighted with a Gaussian whose standard deviation is `GLANCE_MM`. If the doubt is 1 in
-    a thin, flat layer of thickness t and 0 elsewhere, this mean is t / (GLANCE_MM * sqrt(2 pi)), so t is this mean
-    times GLANCE_MM * sqrt(2 pi).
+    The doubt is high on every outline, also where the outline is right. Therefore the painter compares `OFF_MM` with
+    the expected thickness t (mm) of the layer of wrongly labelled voxels. t is computed from the mean of the doubt
+    around a point, weighted with a Gaussian whose standard deviation is `GLANCE_MM`. If the doubt is 1 in a thin, flat
+    layer of thickness t and 0 elsewhere, this mean is t / (GLANCE_MM * sqrt(2 pi)), so t is this mean times
+    GLANCE_MM * sqrt(2 pi).
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.

@@ -8,7 +8,7 @@ from ..recipe import Recipe
 QUICK, STANDARD, THOROUGH = "quick", "standard", "thorough"
 EFFORTS = (QUICK, STANDARD, THOROUGH)
 _FRACTION = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
-"""Fraction of the recipe's iterations. The shipped recipes have as many iterations as the publications."""
+"""Fraction of the recipe's iterations."""
 
 
 def effort_settings(recipe: Recipe, effort: str) -> list[str]:
