@@ -29,24 +29,36 @@ from pydicom.uid import (
 @pytest.mark.parametrize("slope", [1, 2])
 def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str, slope: int) -> None:
     """pydicom or GDCM compresses the slices with a lossless transfer syntax."""
-    syntax = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "JPEG": JPEGLosslessSV1}
     for k in range(8):
         path = write_slice(tmp_path / "series" / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=0)
-        data = pydicom.dcmread(path)
-        if compressor in ("RLE", "JPEG-LS"):
-            data.compress(syntax[compressor], generate_instance_uid=False)
-            data.save_as(path)
-        elif compressor == "deflated":
-            data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-            data.save_as(path)
-        else:
-            compress_with_gdcm(path, compressor)
-            data = pydicom.dcmread(path)
-            assert data.file_meta.TransferSyntaxUID == syntax[compressor]
+        compress(path, compressor)
     scan = read_scan(tmp_path / "series")
     z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
     np.testing.assert_allclose(scan.voxels[0, 3, 3], slope * (100 + 10 * z / STEP))
     assert scan.voxels.shape == (1, SIZE, SIZE, 8)
+
+
+@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG"])
+@pytest.mark.parametrize("groups", ["shared", "of each frame"])
+def test_compressed_frames_are_rescaled_each_with_its_own_slope(tmp_path: Path, compressor: str, groups: str) -> None:
+    voxels = np.random.default_rng(0).integers(0, 4000, (16, 16, 6)).astype(np.uint16)
+    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
+    data = pydicom.dcmread(path)
+    of_frames = data.PerFrameFunctionalGroupsSequence
+    slopes = np.full(6, 3) if groups == "shared" else np.arange(2, 8)
+    for item, slope in zip(
+        (data.SharedFunctionalGroupsSequence if groups == "shared" else of_frames), slopes, strict=False
+    ):
+        scaling = pydicom.Dataset()
+        scaling.RescaleSlope, scaling.RescaleIntercept, scaling.RescaleType = int(slope), -5, "US"
+        item.PixelValueTransformationSequence = [scaling]
+    data.save_as(path)
+    plain = read_scan(path)
+    compress(path, compressor)
+    scan = read_scan(path)
+    np.testing.assert_array_equal(plain.voxels[0], voxels * slopes - 5)
+    np.testing.assert_array_equal(scan.voxels, plain.voxels)
+    assert scan.voxels.dtype == plain.voxels.dtype
 
 
 def test_slices_with_a_modality_lut_are_refused(tmp_path: Path) -> None:
@@ -89,12 +101,27 @@ def test_video_is_refused_as_unreadable_not_as_incomplete(tmp_path: Path) -> Non
     refused(lambda: read_scan(path), path, "cannot be read as a DICOM image")
 
 
+def compress(path: Path, compressor: str) -> None:
+    """Compress the pixels of a DICOM file without loss."""
+    syntax = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "JPEG": JPEGLosslessSV1}
+    data = pydicom.dcmread(path)
+    if compressor in ("RLE", "JPEG-LS"):
+        data.compress(syntax[compressor], generate_instance_uid=False)
+        data.save_as(path)
+    elif compressor == "deflated":
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        data.save_as(path)
+    else:
+        compress_with_gdcm(path, compressor)
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == syntax[compressor]
+
+
 def compress_with_gdcm(path: Path, compressor: str) -> None:
-    """Compress the pixels of a slice with GDCM; take only pixels, bit counts and transfer syntax from GDCM's file."""
+    """Compress the pixels of a file with GDCM; take only pixels, bit counts and transfer syntax from GDCM's file."""
     import SimpleITK as sitk  # noqa: N813
 
     before = pydicom.dcmread(path)
-    image = sitk.GetImageFromArray(before.pixel_array[np.newaxis])
+    image = sitk.GetImageFromArray(before.pixel_array.reshape(-1, before.Rows, before.Columns))
     packed = path.with_suffix(".packed.dcm")
     writer = sitk.ImageFileWriter()
     writer.SetFileName(str(packed))
@@ -134,15 +161,15 @@ def test_slices_whose_decompressed_sizes_differ_are_refused(tmp_path: Path, monk
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k)
 
-    def pixels(file: Path, frames: object) -> tuple[np.ndarray, bool]:
-        return np.zeros((1, 4, 5 if file.name == "4.dcm" else 4), np.int16), False
+    def pixels(file: Path) -> np.ndarray:
+        return np.zeros((1, 4, 5 if file.name == "4.dcm" else 4), np.int16)
 
     monkeypatch.setattr(dicom_pixels, "_pixels", pixels)
     refused(lambda: read_scan(tmp_path), tmp_path, "shape")
 
 
 def test_lack_of_memory_for_pixels_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lack_memory(file: Path, frames: object) -> tuple[np.ndarray, bool]:
+    def lack_memory(file: Path) -> np.ndarray:
         raise MemoryError
 
     for k in range(8):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -38,11 +39,11 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
         of_file[frame.file].append(number)
     for file, numbers in of_file.items():
         with library_errors(file, "a DICOM image"), quiet_pydicom():
-            pixels, rescaled = _pixels(file, [frames[number] for number in numbers])
+            pixels = _pixels(file)
             for number in numbers:
                 frame = frames[number]
                 plane = pixels[frame.index]
-                if not rescaled and (frame.slope, frame.intercept) != (1.0, 0.0):
+                if (frame.slope, frame.intercept) != (1.0, 0.0):
                     plane = _rescale(plane, frame.slope, frame.intercept)
                 planes[number] = plane.T
     with library_errors(path, "a DICOM scan"):
@@ -62,8 +63,8 @@ def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
-    """Return all pixels of a file, (frames, rows, columns), and whether they are already rescaled."""
+def _pixels(file: Path) -> np.ndarray:
+    """Return all pixels of a file, (frames, rows, columns), not rescaled."""
     from pydicom import dcmread
     from pydicom.uid import RLELossless
 
@@ -84,9 +85,8 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
     if not syntax.is_encapsulated:
         pixels = data.pixel_array
         pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-        return _bright_is_high(_stored_bits(pixels, data), data), False
+        return _bright_is_high(_stored_bits(pixels, data), data)
     _refuse_missing_fragments(file, data)
-    unscaled = {(frame.slope, frame.intercept) for frame in frames} == {(1.0, 0.0)}
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -94,27 +94,48 @@ def _pixels(file: Path, frames: Sequence[Frame]) -> tuple[np.ndarray, bool]:
         if any(_TOO_MANY_PIXELS in str(warning.message) for warning in caught):
             _read_with_itk(file, syntax.name)  # GDCM refuses the file unless the surplus is padding.
         pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-        return _bright_is_high(_stored_bits(pixels, data) if syntax == RLELossless else pixels, data), False
+        return _bright_is_high(_stored_bits(pixels, data) if syntax == RLELossless else pixels, data)
     except InputError:
         raise
     except Exception:
-        # ITK would rescale all frames of the file with the same slope and intercept.
-        if len(frames) > 1 and not unscaled:
-            remedy = "Export the series uncompressed, or install pylibjpeg."
-            raise InputError(f"is compressed ({syntax.name})", path=file, remedy=remedy) from None
-    pixels = _read_with_itk(file, syntax.name)
-    return (pixels[np.newaxis] if pixels.ndim == 2 else pixels), True
+        pixels = _decompress_with_itk(file, data)
+    return pixels[np.newaxis] if pixels.ndim == 2 else pixels
 
 
-def _read_with_itk(file: Path, syntax: str) -> np.ndarray:
-    """Return the pixels as ITK's library GDCM decompresses and rescales them; raise InputError if this fails."""
+def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
+    """Return the pixels as ITK's library GDCM decompresses them, not rescaled; raise InputError if this fails.
+
+    ITK would rescale all frames with one slope and intercept. It therefore reads a copy of the data set without them.
+    """
+    if not _remove_scaling(data):
+        return _read_with_itk(file, data.file_meta.TransferSyntaxUID.name)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "unscaled.dcm")
+        data.save_as(copy)
+        return _read_with_itk(copy, data.file_meta.TransferSyntaxUID.name, file)
+
+
+def _remove_scaling(data: Any) -> bool:
+    """Remove the rescale slopes and intercepts from a data set and its frames; return whether there were any."""
+    shared, of_frames = (data.get(f"{name}FunctionalGroupsSequence") or () for name in ("Shared", "PerFrame"))
+    found = False
+    for item in (data, *shared, *of_frames):
+        for name in ("RescaleSlope", "RescaleIntercept", "PixelValueTransformationSequence"):
+            if name in item:
+                delattr(item, name)
+                found = True
+    return found
+
+
+def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndarray:
+    """Return the pixels as GDCM decompresses and rescales them; raise InputError, which names `file`, if this fails."""
     try:
         with quiet_terminal():
-            pixels: np.ndarray = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(file)))
+            pixels: np.ndarray = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(path)))
     except RuntimeError as error:
         what = f"cannot be read as a DICOM image (its compressed pixels, {syntax}, cannot be decompressed)"
         remedy = "The file may be damaged: copy it again. Otherwise, export the series uncompressed."
-        raise InputError(what, path=file, remedy=remedy) from error
+        raise InputError(what, path=file or path, remedy=remedy) from error
     return pixels
 
 
