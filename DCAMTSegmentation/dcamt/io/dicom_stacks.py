@@ -220,7 +220,6 @@ def slice_normal(orientation: np.ndarray, spacing: np.ndarray, path: Path, remed
         InputError: the directions are not perpendicular unit vectors, or a spacing is not positive.
     """
     directions = orientation.reshape(2, 3)
-    # The scalar products of perpendicular unit vectors are 0 and 1.
     if not np.allclose(directions @ directions.T, np.eye(2), rtol=0, atol=0.02) or (spacing <= 0).any():
         raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=remedy)
     normal: np.ndarray = np.cross(*directions)
