@@ -108,9 +108,8 @@ def _without_outline_words(file: NamedFile) -> Hashable:
 def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    The part loses `_0000` at its end. If `channel_files` finds `x_0001` beside the file `x_0000`, the part keeps
-    `_0000`, since the numbers may count patients. If the part is empty, return the file's path, which fits no other
-    file.
+    The part loses `_0000` at its end, unless `channel_files` finds further files: `x_0000` and `x_0001` may belong to
+    two patients. If the part is empty, return the file's path, which fits no other file.
     """
     key = file.key if channel_files(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
