@@ -114,7 +114,7 @@ def test_mask_is_skipped_if_its_path_adds_or_replaces_a_part_of_a_scans_path(
         ("CT/p1_CT", "LA/p1_MR", False),
     ],
 )
-def test_mask_la_p1_is_a_label_but_not_with_a_word_for_the_wall_or_another_modality(
+def test_mask_la_p1_is_a_label_unless_it_names_the_wall_or_another_modality(
     tmp_path: Path, scan: str, mask: str, is_label: bool
 ) -> None:
     write_image(tmp_path / f"{scan}.nii.gz", 200)
@@ -222,7 +222,7 @@ def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkey
         ([f"before/p{n}/lge.nii.gz" for n in range(30)], "after/p{}/lge.nii.gz"),
     ],
 )
-def test_mask_search_reads_few_scans_if_each_of_thirty_patients_has_scans_in_a_folder(
+def test_mask_search_reads_at_most_12_scans_of_thirty_patients(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, further_files: list[str], file: str
 ) -> None:
     read: set[Path] = set()

@@ -134,8 +134,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists (the examples are a case and its label):
     - the label of the same name;
-    - the label whose file has the case's name, including the ending `_0000`, which `case_name` drops from the label's
-      name: `x_0000`, `x_0000.nii.gz`;
+    - for a case `x_0000`, the label `x` of the file `x_0000.nii.gz`, since `case_name` drops `_0000`;
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include

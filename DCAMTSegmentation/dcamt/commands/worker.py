@@ -1,4 +1,4 @@
-"""Run an application's worker process: `inference.worker` with a function that writes reports."""
+"""Run the worker process: `inference.worker.main` with a function that writes reports."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def is_named_like_slices(file: Path, frames: Sequence[Frame]) -> bool:
 def missing_slices_notes(
     frames: Sequence[Frame], series: Sequence[Frame], gap: float, separated: Sequence[Frame] = ()
 ) -> list[str]:
-    """Return notes if the spacing or the numbers of images or slices in the headers suggest that slices are missing.
+    """Return notes if the headers suggest that slices are missing.
 
     Args:
         frames: the scan's frames, one for each slice.
