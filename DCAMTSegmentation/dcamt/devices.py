@@ -68,8 +68,8 @@ def _supports_networks(device: str, training: bool) -> bool:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Move a CPU tensor to the device, without waiting for a CUDA GPU.
 
-    A copy from ordinary memory blocks until the GPU has finished all earlier work; a copy from page-locked memory does
-    not. Later operations on the GPU see the copied values.
+    Only a copy from page-locked memory can return before the GPU has finished all earlier work. Later operations on
+    the GPU see the copied values.
     """
     if device.type != "cuda":
         return tensor.to(device)
