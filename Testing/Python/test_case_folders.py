@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import DCAMT_RESULT, NAMES, OTHER_LABEL, RESULT
+from dcamt.cases.found_cases import DCAMT_RESULT, NAMES, NO_SCAN, OTHER_LABEL, RESULT
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
@@ -354,6 +354,17 @@ def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
     used = f"{label}.nii.gz" if label else result
     assert set(scans_and_labels(found, tmp_path).values()) == {(f"{scan}.nii.gz", used)}
     assert skip_reasons(found) == ({Path(result).name: DCAMT_RESULT} if label else {})
+
+
+@pytest.mark.parametrize("label", ["Outlines/x", "masks/x", "x_seg"])
+def test_label_x_is_no_label_of_patient_x_0000_among_more_files_than_a_scan_has_channels(
+    tmp_path: Path, label: str
+) -> None:
+    scans = [f"Scans/x_{number:04d}" for number in range(12)]
+    found = find_cases(make_files(tmp_path, *(f"{name}.nii.gz" for name in (*scans, label))))
+    assert {case.image.name for case in found.cases} == {f"{Path(scan).name}.nii.gz" for scan in scans}
+    assert {case.label for case in found.cases} == {None}
+    assert [file.reason for file in found.skipped] == [NO_SCAN]
 
 
 def test_img0001_and_label0001_are_the_case_0001(tmp_path: Path) -> None:

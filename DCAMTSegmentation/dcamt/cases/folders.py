@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.channels import channel_files, has_channel_files
+from ..io.channels import MAXIMUM_CHANNELS, channel_files, has_channel_files
 from ..io.dicom_files import walk_folders
 from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from ..io.writers import is_dcamt_result
@@ -310,7 +310,7 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
 
     The files are channels of one scan in two cases:
     - `has_channel_files` is true.
-    - There is a label `x`, but no scan `x` and no label `x_0000`.
+    - There is a label `x`, but no scan `x`, no label `x_0000` and no scan `x_0010`.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
@@ -330,11 +330,13 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
             if key in labels and case_key not in labels:
                 labels[case_key] = labels.pop(key)
     for label in list(labels):
-        channels = [(*label[:-1], f"{label[-1]}_000{number}") for number in range(10)] if label else []
-        if not channels or label in scans or channels[0] not in scans or channels[0] in labels:
+        if not label or label in scans:
             continue
-        scans[label] = scans.pop(channels[0])
-        for key in channels[1:]:
+        first, *others, too_many = [(*label[:-1], f"{label[-1]}_{n:04d}") for n in range(MAXIMUM_CHANNELS + 1)]
+        if first not in scans or first in labels or too_many in scans:
+            continue
+        scans[label] = scans.pop(first)
+        for key in others:
             skipped += [SkippedFile(named_file.path, OTHER_CHANNEL) for named_file in scans.pop(key, [])]
 
 

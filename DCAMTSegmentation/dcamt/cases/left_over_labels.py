@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 
-from ..io.channels import channel_files
+from ..io.channels import has_further_numbers
 from .names import (
     ATRIUM_WORDS,
     NamedFile,
@@ -108,10 +108,10 @@ def _without_outline_words(file: NamedFile) -> Hashable:
 def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    The part loses `_0000` at its end, unless `channel_files` finds further files: `x_0000` and `x_0001` may belong to
-    two patients. If the part is empty, return the file's path, which fits no other file.
+    The part loses `_0000` at its end, unless `x_0001` lies beside `x_0000`: they may belong to two patients. If the
+    part is empty, return the file's path, which fits no other file.
     """
-    key = file.key if channel_files(file.path) else without_first_channel(file.key)
+    key = file.key if has_further_numbers(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
     return (file.path.parent.parent, name) if name else file.path
 

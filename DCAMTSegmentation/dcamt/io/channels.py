@@ -18,7 +18,7 @@ from .formats import scan_name
 FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
 """nnU-Net's folders, in which the number at the end of a name is a channel. Elsewhere the number may count patients."""
 _CHANNEL = re.compile(r"_(\d{4})$")
-_MAXIMUM_CHANNELS = 10
+MAXIMUM_CHANNELS = 10
 
 
 def channel_of(path: str | Path) -> int | None:
@@ -27,7 +27,7 @@ def channel_of(path: str | Path) -> int | None:
     Return None if the name does not end in `_0000` to `_0009`; a higher number more likely counts patients.
     """
     match = _CHANNEL.search(scan_name(path))
-    return int(match[1]) if match and int(match[1]) < _MAXIMUM_CHANNELS else None
+    return int(match[1]) if match and int(match[1]) < MAXIMUM_CHANNELS else None
 
 
 def without_channel(name: str) -> str:
@@ -43,12 +43,22 @@ def channel_files(path: Path) -> tuple[Path, ...]:
     Args:
         path: the file of channel 0; for any other file, the result is ().
     """
+    files = _numbered_files(path)
+    return files if 1 < len(files) <= MAXIMUM_CHANNELS else ()
+
+
+def has_further_numbers(path: Path) -> bool:
+    """Return whether `x_0001` lies beside the file `x_0000`; it may be a channel or another patient's scan."""
+    return len(_numbered_files(path)) > 1
+
+
+def _numbered_files(path: Path) -> tuple[Path, ...]:
+    """Return `x_0000`, `x_0001`, ... up to the first missing number or `x_0010`; () if `path` is not `x_0000`."""
     if channel_of(path) != 0:
         return ()
     file_ending, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
-    numbered = (path.with_name(f"{stem}_{number:04d}{file_ending}") for number in range(_MAXIMUM_CHANNELS + 1))
-    files = tuple(takewhile(Path.is_file, numbered))
-    return files if 1 < len(files) <= _MAXIMUM_CHANNELS else ()
+    numbered = (path.with_name(f"{stem}_{number:04d}{file_ending}") for number in range(MAXIMUM_CHANNELS + 1))
+    return tuple(takewhile(Path.is_file, numbered))
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
