@@ -751,3 +751,55 @@ def test_zip_file_of_one_image_that_itk_reads_is_read(tmp_path: Path, ending: st
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(f"y{ending}", "another scan")
     refused(lambda: read_scan(packed), packed, f"holds 2 images (x{ending}, y{ending})")
+
+
+@pytest.mark.parametrize("field", ["data file:", "data file:  "])
+def test_nrrd_with_an_empty_name_of_its_data_file_names_no_data_files(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "x.nhdr"
+    path.write_bytes(nrrd_bytes(lambda header: header + f"{field}\n".encode(), data=b""))
+    refused(lambda: read_scan(path), path, "names no data files")
+
+
+def test_nrrd_with_an_empty_space_origin_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: re.sub(b"space origin: .*", b"space origin:", header)))
+    refused(lambda: read_scan(path), path, "has a damaged space origin")
+
+
+def test_cut_data_file_whose_numbers_are_counted_from_its_end_is_refused_as_cut(tmp_path: Path) -> None:
+    path = tmp_path / "x.nhdr"
+    path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\ndata file: x.raw\n", data=b""))
+    (tmp_path / "x.raw").write_bytes(b"skipped" + RAW)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    (tmp_path / "x.raw").write_bytes(RAW[:-100])
+    refused(lambda: read_scan(path), path, "ends too early: its data file x.raw holds 1880 of 1980 bytes")
+
+
+@pytest.mark.parametrize("lacking", [2, 1000])
+def test_nrrd_header_is_not_read_as_voxels_when_they_are_counted_from_the_end(tmp_path: Path, lacking: int) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\n")[:-lacking])
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("before", [b"\n", b" "], ids=["empty line", "blank"])
+def test_truncated_vtk_image_is_refused_if_its_lookup_table_follows_a_blank(tmp_path: Path, before: bytes) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    whole = path.read_bytes().replace(b"LOOKUP_TABLE", before + b"LOOKUP_TABLE")
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(whole[:-2])
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+def test_vtk_image_without_the_line_point_data_is_read_as_by_itk(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    path.write_bytes(path.read_bytes().replace(b"POINT_DATA 990\n", b""))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))
+
+
+def test_vtk_image_without_the_type_of_its_numbers_is_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    path.write_bytes(path.read_bytes().replace(b"SCALARS scalars short 1", b"SCALARS scalars"))
+    refused(lambda: read_scan(path), path, "has a damaged header")

@@ -281,3 +281,20 @@ def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: 
     for k in range(10):
         write_slice(tmp_path / "x" / f"{k}.dcm", k, ImageType="DERIVED" if k < 5 else "ORIGINAL")
     assert_slices_in_place(read_scan(tmp_path / "x"), 10)
+
+
+@pytest.mark.parametrize("value", [b"\0", b"\0\0\0", np.float64(1).tobytes()])
+def test_damaged_component_in_a_private_element_of_ge_is_ignored(tmp_path: Path, value: bytes) -> None:
+    """A program that removes patient data may write other bytes there."""
+    for k in range(8):
+        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
+        data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "OB", b"*" * 8)
+        data.save_as(tmp_path / f"{k}.dcm")
+        vr, length = (b"FD", 8) if len(value) == 8 else (b"SS", len(value))
+        element = b"\x43\0\x2f\x10"
+        written = (tmp_path / f"{k}.dcm").read_bytes()
+        stated = element + b"OB\0\0" + (8).to_bytes(4, "little") + b"*" * 8
+        assert written.count(stated) == 1
+        changed = written.replace(stated, element + vr + length.to_bytes(2, "little") + value)
+        (tmp_path / f"{k}.dcm").write_bytes(changed)
+    assert_slices_in_place(read_scan(tmp_path), 8)

@@ -1,5 +1,6 @@
 """DICOM pixels are decompressed, inverted and rescaled; unused bits are ignored, and unusable pixels refused."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -221,14 +222,34 @@ def test_bits_above_the_stored_bits_are_ignored(tmp_path: Path) -> None:
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 
+def _without_preamble(path: Path) -> bytes:
+    length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
+    # Leave out the preamble, "DICM", the element that holds the length, and the file meta information.
+    return path.read_bytes()[128 + 4 + 12 + length :]
+
+
 def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_path: Path) -> None:
     for k in range(8):
         path = write_slice(tmp_path / "bare" / f"{k}.dcm", k)
-        length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
-        # Leave out the preamble, "DICM", the element that holds the length, and the file meta information.
-        path.write_bytes(path.read_bytes()[128 + 4 + 12 + length :])
+        path.write_bytes(_without_preamble(path))
         assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
     assert_slices_in_place(read_scan(tmp_path / "bare"), 8)
+
+
+@pytest.mark.parametrize("name", ["IM{}", "1.2.{}"])
+@pytest.mark.parametrize("others", [("x.tif",), ("x.vtk", "y.gipl")])
+def test_slices_without_preamble_in_a_zip_are_read_although_other_images_lie_beside_them(
+    tmp_path: Path, name: str, others: tuple[str, ...]
+) -> None:
+    import SimpleITK as sitk  # noqa: N813
+
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for k in range(8):
+            archive.writestr(name.format(k), _without_preamble(write_slice(tmp_path / f"{k}.dcm", k)))
+        for other in others:
+            sitk.WriteImage(sitk.Image(9, 10, 11, sitk.sitkInt16), str(tmp_path / other))
+            archive.write(tmp_path / other, other)
+    assert_slices_in_place(read_scan(tmp_path / "x.zip"), 8)
 
 
 def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
@@ -274,8 +295,7 @@ def test_slices_whose_transfer_syntax_wrongly_states_implicit_or_explicit_vr_are
         data = pydicom.dcmread(path)
         data.file_meta.TransferSyntaxUID = written
         data.save_as(path)
-        header = pydicom.dcmread(path).file_meta
-        body = path.read_bytes()[128 + 4 + 12 + header.FileMetaInformationGroupLength :]
+        header, body = pydicom.dcmread(path).file_meta, _without_preamble(path)
         header.TransferSyntaxUID = stated
         with path.open("wb") as file:
             file.write(bytes(128) + b"DICM")
@@ -284,3 +304,18 @@ def test_slices_whose_transfer_syntax_wrongly_states_implicit_or_explicit_vr_are
     assert_slices_in_place(read_scan(tmp_path), 8)
     (tmp_path / "7.dcm").write_bytes((tmp_path / "7.dcm").read_bytes()[:-2])
     refused(lambda: read_scan(tmp_path), tmp_path, "7.dcm (cut)")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("high", [0, 7, 16, None])
+def test_lowest_bits_are_read_if_the_stated_high_bit_is_impossible(
+    tmp_path: Path, compressed: bool, high: int | None
+) -> None:
+    for k in range(8):
+        path = write_slice(tmp_path / f"{k}.dcm", k, add=1000)
+        data = pydicom.dcmread(path)
+        data.BitsStored, data.HighBit = 12, high
+        if compressed:
+            data.compress(RLELossless, generate_instance_uid=False)
+        data.save_as(path)
+    assert_slices_in_place(read_scan(tmp_path), 8, 1000)

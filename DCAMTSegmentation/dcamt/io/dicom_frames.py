@@ -246,12 +246,12 @@ def _component(stated: str, image_type: Sequence[str]) -> str:
 
 
 def _ge_component(data: Any) -> str:
-    """Return the component that GE states in a private element; "" if not stated."""
+    """Return the component that GE states in a private element; "" if it states none or the element is damaged."""
     try:
         index = data.private_block(*_GE_BLOCK)[_GE_COMPONENT].value
-    except KeyError:
+    except Exception:  # The element is missing, or was damaged, for instance when patient data was removed.
         return ""
-    return list(_COMPONENTS)[index] if index in range(len(_COMPONENTS)) else ""
+    return next((name for number, name in enumerate(_COMPONENTS) if number == index), "")
 
 
 def _plain_text(value: Any) -> str:

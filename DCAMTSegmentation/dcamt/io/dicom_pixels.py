@@ -166,12 +166,15 @@ def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
 
 
 def _stored_bits(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Return the pixels without the unused bits, in which old files store overlays."""
+    """Return the pixels without the unused bits, in which old files store overlays.
+
+    If the stated highest bit is impossible, the lowest bits are used.
+    """
     allocated, stored = int(data.BitsAllocated), int(data.get("BitsStored", data.BitsAllocated))
-    high = int(data.get("HighBit", stored - 1))
+    high = int(data.get("HighBit") or stored - 1)
     if stored >= allocated or pixels.dtype.kind not in "iu":
         return pixels
-    shift = allocated - 1 - high
+    if not stored - 1 <= high < allocated:
+        high = stored - 1
     # Shift up until the highest used bit is the highest bit of the type, then shift down.
-    moved = np.left_shift(pixels, shift) if shift > 0 else pixels
-    return np.asarray(np.right_shift(moved, allocated - stored))
+    return np.asarray(np.right_shift(np.left_shift(pixels, allocated - 1 - high), allocated - stored))

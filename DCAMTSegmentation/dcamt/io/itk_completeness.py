@@ -35,6 +35,8 @@ _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _META_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
 _VTK_BYTES |= {"vtktypeint64": 8, "vtktypeuint64": 8}  # written on Windows, where "long" has 4 bytes
+_VTK_VALUES = {"SCALARS", "VECTORS", "COLOR_SCALARS"}
+"""Words of a VTK header after which the voxels follow."""
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
 """Bytes of a voxel for each type of GIPL image. ITK reads a whole byte per voxel of a binary image (type 1)."""
 _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2, 768: 4, 1024: 8, 1280: 8}
@@ -253,31 +255,33 @@ def _check_vtk(path: Path) -> None:
     """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
 
     Raises:
-        InputError: the file holds no structured points or no values of points, or `check_size` refuses the size in the
-            header.
+        InputError: the file holds no structured points or no values of points, the header is damaged, or `check_size`
+            refuses the size in the header.
     """
     with open(path, "rb") as file:
         head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
         words: dict[str, list[str]] = {}
         while line := file.readline(_HEADER_LIMIT):
             parts = line.decode("latin-1").split()
-            if parts:
-                words[parts[0].upper()] = parts[1:]
-            if parts and parts[0].upper() == "SCALARS":
-                start = file.tell()
-                if not file.readline(_HEADER_LIMIT).upper().startswith(b"LOOKUP_TABLE"):
-                    file.seek(start)  # ITK does not need the line LOOKUP_TABLE.
-                break
-            if parts and parts[0].upper() in ("VECTORS", "COLOR_SCALARS"):
+            if not parts:
+                continue
+            name = parts[0].upper()
+            words[name] = parts[1:]
+            if name in _VTK_VALUES:
+                if name == "SCALARS":
+                    _skip_lookup_table(file)
                 break
         sizes = [int(size) for size in words.get("DIMENSIONS", [])]
         if not sizes:
             raise InputError("is not a VTK image of structured points", path=path, remedy="Save the image as NRRD.")
         check_size(sizes, path)
-        if "POINT_DATA" not in words or not words.keys() & {"SCALARS", "VECTORS", "COLOR_SCALARS"}:
+        of_cells = "CELL_DATA" in words and "POINT_DATA" not in words
+        if of_cells or not words.keys() & _VTK_VALUES:
             what = "does not hold its voxels as SCALARS of POINT_DATA"
             raise InputError(what, path=path, remedy="Save the image as NRRD.")
         scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
+        if len(scalars) < 2:
+            raise InputError("has a damaged header", path=path, remedy=DAMAGED)
         each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 1)
         components = 3 if "VECTORS" in words else int(scalars[2]) if len(scalars) > 2 else 1
         count = math.prod(sizes) * components
@@ -286,6 +290,15 @@ def _check_vtk(path: Path) -> None:
                 raise EOFError
         elif os.path.getsize(path) - file.tell() < count * each:
             raise EOFError
+
+
+def _skip_lookup_table(file: IO[bytes]) -> None:
+    """Skip empty lines and the line LOOKUP_TABLE; if this line is missing, which ITK accepts, skip nothing."""
+    start = file.tell()
+    while (line := file.readline(_HEADER_LIMIT)) and not line.strip():
+        pass
+    if not line.lstrip().upper().startswith(b"LOOKUP_TABLE"):
+        file.seek(start)
 
 
 def _check_analyze(path: Path) -> None:

@@ -145,10 +145,10 @@ def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
             what = f'states its position in the field "{stated[0]}", which DCAMT does not read'
             raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
         return np.zeros(3)
-    (row,) = _vectors(text)
-    if row is None or row.shape != (3,):
+    rows = _vectors(text)
+    if len(rows) != 1 or rows[0] is None or rows[0].shape != (3,):
         raise InputError("has a damaged space origin", path=path, remedy=DAMAGED)
-    return row
+    return rows[0]
 
 
 def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:

@@ -139,7 +139,10 @@ class NrrdData:
             if not file.readline(HEADER_LIMIT):
                 raise EOFError
         if self._encoding == "raw" and self._byte_skip == -1:  # The data lies at the file's end.
-            file.seek(-count * self._dtype.itemsize, os.SEEK_END)
+            start, size = file.tell(), count * self._dtype.itemsize
+            if file.seek(0, os.SEEK_END) - start < size:
+                raise EOFError
+            file.seek(-size, os.SEEK_END)
         if self._encoding in ("ascii", "hex"):
             skip_bytes(file, max(0, self._byte_skip))
             return _decode_text(file.read(), self._encoding, self._dtype, count)
@@ -172,14 +175,16 @@ def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Pa
     """Return the data files that a header names; an empty list if the data follows the header.
 
     Raises:
-        InputError: the header has an empty list or a damaged pattern of names, or names a file that is missing.
+        InputError: the header names no file, has a damaged pattern of names, or names a file that is missing.
         ValueError: a number of the pattern is not a whole number.
     """
     value = header.fields.get("data file")
     if value is None:
         return []
     words = value.split()
-    if words[0].upper() == "LIST":
+    if not words:
+        names = []
+    elif words[0].upper() == "LIST":
         names = header.files
     elif re.search(r"%[0-9]*[du]", words[0]) and len(words) >= 4:
         first, last, step = (int(word) for word in words[1:4])

@@ -228,8 +228,8 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
     """Open a file with the reader for its format, or else with ITK.
 
     An NRRD or NIfTI ending decides the format. For other endings, the first bytes decide, and a file with the name
-    DICOMDIR is opened as DICOM. The first bytes of DICOM without a preamble count only if the file ends in .dcm or .ima
-    or has no ending. The first bytes of HDF5 count only if the file ends in .h5 or .hdf5.
+    DICOMDIR is opened as DICOM. The first bytes of DICOM without a preamble count only if the file ends in .dcm, .ima
+    or a number, or has no ending. The first bytes of HDF5 count only if the file ends in .h5 or .hdf5.
     """
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
@@ -267,8 +267,9 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
 
 
 def _is_bare_dicom(kind: str, head: bytes) -> bool:
-    """Return whether a file may be an old DICOM file without a preamble."""
-    return kind in _DICOM_ENDINGS and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
+    """Return whether a file may be an old DICOM file without a preamble, named for instance by a UID."""
+    is_named_like_dicom = kind in _DICOM_ENDINGS or kind[1:].isdecimal()
+    return is_named_like_dicom and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
 
 
 def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
@@ -342,7 +343,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
 def _is_stated_dicom(file: Path) -> bool:
     """Return whether a file is DICOM by its first bytes or by its ending."""
-    return stated_class(file) is not None or ending(file) in DICOM_SLICE_ENDINGS
+    kind = ending(file)
+    return kind in DICOM_SLICE_ENDINGS or stated_class(file) is not None or _is_bare_dicom(kind, read_head(file, 4))
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> np.ndarray:
