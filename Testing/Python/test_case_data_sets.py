@@ -605,6 +605,19 @@ def test_labels_and_results_among_the_scans_of_a_data_set_are_no_scans(
     assert skip_reasons(found) == {name: reason}
 
 
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [("a.nii.gz", "a.seg.nrrd"), ("a_0000.nii.gz", "a.seg.nrrd"), ("a_0000.nii.gz", "a_0000.seg.nrrd")],
+)
+def test_label_among_the_scans_is_no_scan_although_each_scan_has_a_channel_or_a_label(
+    tmp_path: Path, scan: str, label: str
+) -> None:
+    make_files(tmp_path, f"imagesTr/{scan}", f"imagesTr/{label}", "labelsTr/a.nii.gz")
+    found = find_all_scans(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {"a": (f"imagesTr/{scan}", "labelsTr/a.nii.gz")}
+    assert set(skip_reasons(found)) == {label}
+
+
 @pytest.mark.parametrize(("stated", "label"), [(".nii.gz", "a.nii.gz"), (".nrrd", "a.nrrd"), (None, None)])
 def test_of_two_labels_a_only_the_one_with_the_stated_ending_is_used(
     tmp_path: Path, stated: str | None, label: str | None

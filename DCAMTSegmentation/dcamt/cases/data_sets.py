@@ -472,16 +472,17 @@ def _only_labels(labels: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
 def _labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, object]) -> list[SkippedFile]:
     """Return the labels, masks and automatic results among the files of a folder of scans: `a_seg` beside `a_0000`.
 
-    A file with a channel number is a scan, and so is a file if one of `labels` has its name.
+    A file with the ending of a scan is a scan if it has a channel number, or the name of one of `labels`.
     """
-    unsure = {file for file in files if channel_of(file) is None and scan_name(file) not in labels}
+    only_labels = {file for file in files if ending(file) not in SCAN_ENDINGS}
+    unsure = {file for file in files if channel_of(file) is None and scan_name(file) not in labels} | only_labels
     if not unsure:
         return []
     kinds = {file.path: file.kind for file in labels_and_results(files, folder)}
     return [
         SkippedFile(file, RESULT if kinds.get(file) is FileKind.RESULT else _LABEL_AMONG_SCANS)
         for file in files
-        if ending(file) not in SCAN_ENDINGS or (file in unsure and file in kinds)
+        if file in only_labels or (file in unsure and file in kinds)
     ]
 
 
