@@ -172,6 +172,14 @@ def test_cases_x_in_the_folders_site1_and_site2_are_named_site1_x_and_site2_x(tm
     assert len(by_name) == 4
 
 
+@pytest.mark.parametrize("places", [("site1/p1", "site2/p1"), ("p1/s1", "p1/s2", "p2/s1")])
+def test_a_folder_that_is_part_of_a_case_name_is_not_repeated(tmp_path: Path, places: tuple[str, ...]) -> None:
+    found = find_cases(make_files(tmp_path, *(f"{place}/lge.nii" for place in places)))
+    names = {case.image.parent.relative_to(tmp_path).as_posix(): case.name for case in found.cases}
+    short = {"p1/s2": "s2_lge"}  # no other case has this name
+    assert names == {place: short.get(place, f"{place.replace('/', '_')}_lge") for place in places}
+
+
 def test_folder_of_dicom_slices_is_one_scan(tmp_path: Path) -> None:
     found_cases = find_cases(make_files(tmp_path, "p1/slices/1.dcm", "p1/slices/2.dcm", "p2/IM1.IMA", "p2/label.nrrd"))
     assert scans_and_labels(found_cases, tmp_path) == {"slices": ("p1/slices", None), "p2": ("p2", "p2/label.nrrd")}
@@ -329,6 +337,14 @@ def test_labels_p1_ra_gt_p2_scar_seg_and_p3_post_seg_are_skipped(tmp_path: Path)
     }
 
 
+def _write_result(path: Path) -> None:
+    """Write a small segmentation with DCAMT's mark."""
+    path.parent.mkdir(exist_ok=True)
+    voxels = np.eye(6, dtype=np.uint8)[None].repeat(6, 0)
+    atrium = SegmentInfo(1, "left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))
+    write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.eye(4))), path, [atrium])
+
+
 @pytest.mark.parametrize(
     ("scan", "result", "label"),
     [
@@ -346,10 +362,7 @@ def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
     write_image(tmp_path / f"{scan}.nii.gz", 200)
     if label:
         write_image(tmp_path / f"{label}.nii.gz", 2)
-    (tmp_path / result).parent.mkdir(exist_ok=True)
-    voxels = np.eye(6, dtype=np.uint8)[None].repeat(6, 0)
-    atrium = SegmentInfo(1, "left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))
-    write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.eye(4))), tmp_path / result, [atrium])
+    _write_result(tmp_path / result)
     found = find_cases(tmp_path)
     used = f"{label}.nii.gz" if label else result
     assert set(scans_and_labels(found, tmp_path).values()) == {(f"{scan}.nii.gz", used)}
@@ -365,6 +378,33 @@ def test_label_x_is_no_label_of_patient_x_0000_among_more_files_than_a_scan_has_
     assert {case.image.name for case in found.cases} == {f"{Path(scan).name}.nii.gz" for scan in scans}
     assert {case.label for case in found.cases} == {None}
     assert [file.reason for file in found.skipped] == [NO_SCAN]
+
+
+@pytest.mark.parametrize("result", ["x_seg", "seg/x"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_result_x_of_dcamt_is_the_label_of_the_channels_of_x(tmp_path: Path, channels: int, result: str) -> None:
+    names = ("x", "y")
+    expected = {name: (f"{name}_0000.nii.gz", f"{result.replace('x', name)}.nii.gz") for name in names}
+    for name in names:
+        make_files(tmp_path, *(f"{name}_000{number}.nii.gz" for number in range(channels)))
+        _write_result(tmp_path / expected[name][1])
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
+def test_result_x_of_dcamt_makes_no_channels_of_the_patients_x_0000_and_x_0001_if_one_has_a_label(
+    tmp_path: Path,
+) -> None:
+    _write_result(make_files(tmp_path, "x_0000.nii", "x_0001.nii", "x_0001_label.nii") / "x_seg.nii")
+    expected = {"x_0000": ("x_0000.nii", None), "x_0001": ("x_0001.nii", "x_0001_label.nii")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
+def test_result_a_0000_of_dcamt_is_the_label_of_all_channels_of_a(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_files(tmp_path, f"imagesTr/{name}_0000.nii", f"imagesTr/{name}_0001.nii")
+        _write_result(tmp_path / f"imagesTr/{name}_0000_seg.nii")
+    expected = {name: (f"imagesTr/{name}_0000.nii", f"imagesTr/{name}_0000_seg.nii") for name in ("a", "b")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
 def test_img0001_and_label0001_are_the_case_0001(tmp_path: Path) -> None:

@@ -298,6 +298,33 @@ def test_mask_of_patient_x_0000_is_a_label_as_those_of_the_other_patients(
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
+@pytest.mark.parametrize("label", ["{}_label", "labels/{}"])
+def test_label_of_patient_x_0000_by_name_takes_precedence_over_the_mask(tmp_path: Path, label: str) -> None:
+    patients = ("x", "x_0000", "y_0000", "y_0001")
+    for patient in patients:
+        write_image(tmp_path / f"{patient}.nii.gz", 200)
+        write_image(tmp_path / f"{patient}_LA.nii.gz", 2)
+        write_image(tmp_path / f"{label.format(patient)}.nii.gz", 2)
+    expected = {patient: (f"{patient}.nii.gz", f"{label.format(patient)}.nii.gz") for patient in patients}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
+def test_label_of_patient_x_0000_takes_no_precedence_over_the_mask_of_x(tmp_path: Path) -> None:
+    for scan in ("x", "x_0000"):
+        write_image(tmp_path / f"{scan}.nii.gz", 200)
+    for label in ("x_LA", "x_0000_label"):
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    expected = {"x": ("x.nii.gz", "x_LA.nii.gz"), "x_0000": ("x_0000.nii.gz", "x_0000_label.nii.gz")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
+def test_label_a_takes_precedence_over_the_mask_a_0000_la(tmp_path: Path) -> None:
+    write_image(tmp_path / "a_0000.nii.gz", 200)
+    for label in ("a_label", "a_0000_LA"):
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"a": ("a_0000.nii.gz", "a_label.nii.gz")}
+
+
 @pytest.mark.parametrize("mask", ["imagesTr/a_LA", "imagesTr/a_0000_LA", "LA/a_0000", "LA/a", "labels/a_0000"])
 def test_mask_named_after_a_channel_is_the_label_of_all_channels(tmp_path: Path, mask: str) -> None:
     for number in range(2):

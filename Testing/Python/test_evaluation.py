@@ -491,3 +491,13 @@ def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
         write_labelmap(Labelmap(mask, grid), tmp_path / "labels" / f"x_{number:04d}.nii.gz")
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("x_0000", 1.0), ("x_0001", 1.0)]
+
+
+def test_mask_of_the_patient_x_0000_beside_the_scan_is_the_label_of_the_patient(tmp_path: Path) -> None:
+    for name in ("x_0000", "x_0001"):
+        save(tmp_path / "labels" / f"{name}.nii.gz", scan_voxels())
+        for file in (f"results/{name}.nii.gz", f"labels/{name}_LA.nii.gz"):
+            save(tmp_path / file, two_classes(9))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert {row.case for row in evaluation.rows} == {"x", "x_0001"}
+    assert not evaluation.labels_without_prediction

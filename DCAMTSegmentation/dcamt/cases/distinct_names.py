@@ -11,22 +11,29 @@ from pathlib import Path
 def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Return the names with folders in front of equal names of scans in different folders.
 
+    A folder is left out if it is the same for all scans of the name, and the name contains it already.
+
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
     ['site1_x', 'site2_x', 'site2_x', 'y']
+    >>> with_folders(["p1_lge", "p1_lge"], [Path("site1/p1/lge.nrrd"), Path("site2/p1/lge.nrrd")])
+    ['site1_p1_lge', 'site2_p1_lge']
 
     Args:
         names: a name for each scan.
         scans: the scans' paths.
     """
     distinct = list(names)
-    folders = [Path(os.path.abspath(scan)).parent for scan in scans]
-    for depth in range(max((len(folder.parts) for folder in folders), default=0)):
+    folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
+    for depth in range(max(map(len, folders), default=0)):
         for members in _repeated(distinct):
-            if len({folders[index] for index in members}) > 1:
-                for index in members:
-                    above = folders[index].parts[1:][::-1]
-                    distinct[index] = "_".join([*above[depth : depth + 1], distinct[index]])
+            if len({folders[index] for index in members}) == 1:
+                continue
+            above = {"".join(folders[index][depth : depth + 1]) for index in members}
+            if len(above) == 1 and f"_{min(above)}_" in f"_{distinct[members[0]]}_":
+                continue
+            for index in members:
+                distinct[index] = "_".join([*folders[index][depth : depth + 1], distinct[index]])
     return distinct
 
 

@@ -244,17 +244,22 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
     files, contours = pair_dicom_segmentations(classify_all(images_below(folder, ignored), folder), folder)
     skipped = [SkippedFile(path, CONTOURS) for path in contours]
-    results = [file for file in files if file.kind is FileKind.LABEL and is_dcamt_result(file.path)]
-    of_dcamt = {file.path for file in results}
-    for named in recognise_masks([file for file in files if file.path not in of_dcamt]):
+    own_labels: FilesByKey = defaultdict(list)  # DCAMT's results
+    others = []
+    for named in files:
+        if named.kind is FileKind.LABEL and is_dcamt_result(named.path):
+            own_labels[named.key].append(named)
+        else:
+            others.append(named)
+    for named in recognise_masks(others):
         if named.kind in _SKIPPED_KINDS:
             skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
         else:
             (labels if named.kind is FileKind.LABEL else scans)[named.key].append(named)
-    _pair_channels(scans, labels, skipped)
+    _pair_channels(scans, labels, own_labels, skipped)
     _pair_lone_labels(scans, labels)
     pair_left_over_labels(scans, labels)
-    _add_results(results, scans, labels, skipped)
+    _add_results(own_labels, scans, labels, skipped)
     cases: list[Case] = []
     unused: list[Case] = []
     for key, files_of_scan in scans.items():
@@ -287,13 +292,8 @@ def _name_of_key(key: tuple[str, ...]) -> str:
     return "_".join(key[start:])
 
 
-def _add_results(
-    results: Sequence[NamedFile], scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]
-) -> None:
+def _add_results(own_labels: FilesByKey, scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
     """Add DCAMT's results to the labels, or skip them if their scans have other labels."""
-    own_labels: FilesByKey = defaultdict(list)
-    for file in results:
-        own_labels[file.key].append(file)
     _pair_lone_labels(scans, own_labels)
     pair_left_over_labels(scans, own_labels)
     for key, files in own_labels.items():
@@ -303,16 +303,20 @@ def _add_results(
             labels[key] += files
 
 
-def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
+def _pair_channels(scans: FilesByKey, labels: FilesByKey, own_labels: FilesByKey, skipped: list[SkippedFile]) -> None:
     """Give a scan with the channel files `x_0000`, `x_0001`, ... the key of `x`; skip all its files but the first.
 
     If there is no label `x`, the label `x_0000` gets this key, too.
 
     The files are channels of one scan in two cases:
     - `has_channel_files` is true.
-    - There is a label `x`, but no scan `x`, no label `x_0000` and no scan `x_0010`.
+    - There is a label `x`, but no scan `x`, no label `x_0000` and no scan `x_0010`. If the label `x` is a result of
+      DCAMT, there must also be no label `x_0001`, `x_0002`, ...
 
     Otherwise the files stay separate scans, since the numbers may count patients.
+
+    Args:
+        own_labels: the results of DCAMT among the labels; `labels` holds the other labels.
     """
     further = {
         other
@@ -327,13 +331,16 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedF
             are_channels = any(has_channel_files(named_file.path) for named_file in kept)
             case_key = without_first_channel(key) if are_channels else key
             scans[case_key] += kept
-            if key in labels and case_key not in labels:
-                labels[case_key] = labels.pop(key)
-    for label in list(labels):
+            for found in (labels, own_labels):
+                if key in found and case_key not in found:
+                    found[case_key] = found.pop(key)
+    for label in (*labels, *own_labels):
         if not label or label in scans:
             continue
         first, *others, too_many = [(*label[:-1], f"{label[-1]}_{n:04d}") for n in range(MAXIMUM_CHANNELS + 1)]
         if first not in scans or first in labels or too_many in scans:
+            continue
+        if label not in labels and any(key in labels or key in own_labels for key in (first, *others)):
             continue
         scans[label] = scans.pop(first)
         for key in others:

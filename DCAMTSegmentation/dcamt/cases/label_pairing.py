@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from ..io.channels import without_channel
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
 from .dicom_labels import dicom_files_among
@@ -116,7 +117,7 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     masks = [mask for mask in masks_named_after_scans(named).values() if mask.kind is FileKind.LABEL]
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
-    scans = {file.path for file in named if without_first_channel(file.key) in keys}
+    scans = {file.path for file in named if not keys.isdisjoint((file.key, without_first_channel(file.key)))}
     # Beside the label `p1.seg.nrrd`, the file `p1.nii.gz` is a scan, unless it has few values.
     others = [path for path in files if path not in labels and case_name(path) in outlined]
     scans |= {path for path in others if not has_few_values(path)}
@@ -158,7 +159,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     fitting: defaultdict[str, list[str]] = defaultdict(list)
     for name in (name for name in labels if name not in known):
-        case = next((found for short in short_names(name) if (found := find_case(short))), None)
+        # `case_name` drops `_0000` from the name of the prediction `x_0000`; its label may be `x_0000_LA`.
+        forms = [form for short in short_names(name) for form in (short, without_channel(short))]
+        case = next((found for form in forms if (found := find_case(form))), None)
         if case is not None and case not in labels:
             fitting[case].append(name)
     for case, names in fitting.items():

@@ -12,7 +12,7 @@ The module `names` explains the terms. One term is added here:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -82,14 +82,21 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     #   beside `cohort/p1`.
     # The label `p1_cine_seg` beside `p1_cine` has a scan's key. So it takes no precedence over the mask `p1_lge_LA`
     # beside `p1_lge`, although the loose keys are equal.
-    labelled = {without_first_channel(file.key) for file in named if file.kind is FileKind.LABEL}
-    scans = {without_first_channel(file.key) for file in rest}
-    without_scan = {loose_key(key) for key in labelled - scans}
+    scans = {file.key for file in rest}
+    labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
+    without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
     for path, mask in masks.items():
-        key = loose_key(mask.key)
-        if mask.key in labelled or not without_scan.isdisjoint(key[n:] for n in range(len(key))):
+        key = _case_key(mask.key, scans)
+        loose = loose_key(key)
+        if key in labelled or not without_scan.isdisjoint(loose[n:] for n in range(len(loose))):
             masks[path] = replace(mask, kind=FileKind.OTHER_LABEL)
     return [masks.get(file.path, file) for file in named]
+
+
+def _case_key(key: _Key, scans: Collection[_Key]) -> _Key:
+    """Return a key without `_0000`; beside a scan `x`, the key `x_0000` is that of another case and is unchanged."""
+    shorter = without_first_channel(key)
+    return key if shorter in scans else shorter
 
 
 def labels_and_results(files: Sequence[Path], folder: Path) -> list[NamedFile]:
