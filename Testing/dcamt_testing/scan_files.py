@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,22 @@ def affine_from_sitk(image: sitk.Image) -> np.ndarray:
     affine[:3, 3] = points[0]
     affine[:3, :3] = (np.array(points[1:]) - points[0]).T
     return RAS_TO_LPS @ affine
+
+
+VOXELS = np.ascontiguousarray(scan("int16"))
+"""The intensities (I, J, K) that `write_scan` writes."""
+RAW = VOXELS.tobytes(order="F")
+
+
+def write_scan(path: Path, compressed: bool = False) -> Path:
+    """Write `VOXELS` with SimpleITK in the format of the path's ending."""
+    sitk.WriteImage(sitk_image(VOXELS, ORTHOGONAL["axial"]), str(path), useCompression=compressed)
+    return path
+
+
+def truncate(path: Path, fraction: float = 0.5) -> None:
+    """Keep only the first part of a file's bytes."""
+    os.truncate(path, int(path.stat().st_size * fraction))
 
 
 def corner_distance_mm(first: Grid, second: Grid) -> float:

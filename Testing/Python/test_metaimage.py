@@ -1,0 +1,153 @@
+"""MetaImage files are read as SimpleITK reads them; damaged fields and missing data files are refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.io.readers import read_scan
+from dcamt_testing.scan_files import RAW, VOXELS, refused, write_scan
+
+
+@pytest.mark.parametrize("last", [10, 10**7])
+def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many(tmp_path: Path, last: int) -> None:
+    """If `last` is 10**7, the pattern names more files than the scan has voxels."""
+    for k in range(11):
+        (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
+    path = tmp_path / "x.mhd"
+    path.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 9 10 11\nElementType = MET_SHORT\nBinaryData = True\n"
+        f"ElementSpacing = 1 1 1\nElementDataFile = d%03d.raw 0 {last} 1\n",
+        encoding="utf-8",
+    )
+    if last == 10:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    else:
+        refused(lambda: read_scan(path), path, "pattern for the names of its data files")
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "message"),
+    [
+        (11, "LIST\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 2\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 2D\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 0\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST 4\n" + "d{:03}.raw\n" * 11, ""),
+        (11, "LIST\n" + "d{:03}.raw\n" * 11 + " \t", ""),
+        (1, "LIST 3\nd{:03}.raw\n", "ElementDataFile (1) that does not fit"),
+        (11, "LIST 3\n", "ElementDataFile (0) that does not fit"),
+        (11, "LIST -1\n", "ElementDataFile (0) that does not fit"),
+        (11, "LIST\n", "ElementDataFile (0) that does not fit"),
+        (11, "d%03d.raw 5 4 1", "ElementDataFile (0) that does not fit"),
+        (11, "LIST -1\n" + "d{:03}.raw\n" * 11, "ElementDataFile (11) that does not fit"),
+        (11, "LIST\n" + "d{:03}.raw\n" * 10, "ElementDataFile (10) that does not fit"),
+        (11, "LIST\n" + "d{:03}.raw\n" * 10 + "d{:03}.raw", "lacks a line break after the last name"),
+        (11, "d%03d.raw 0 9 1", "ElementDataFile (10) that does not fit"),
+        (11, "d%03d.raw 0 10 1 2", "damaged pattern for the names of its data files"),
+    ],
+)
+def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
+    tmp_path: Path, files: int, names: str, message: str
+) -> None:
+    """ITK returns random memory for a slice for which no file is named.
+
+    Each file has 100 additional bytes, so 10 of the 11 files already hold more bytes than the scan.
+    """
+    per_file = len(RAW) // files
+    for k in range(files):
+        (tmp_path / f"d{k:03}.raw").write_bytes(RAW[k * per_file : (k + 1) * per_file] + bytes(100))
+    path = tmp_path / "x.mhd"
+    path.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 9 10 11\nElementType = MET_SHORT\nBinaryData = True\n"
+        f"ElementSpacing = 1 1 1\nElementDataFile = {names.format(*range(11))}",
+        encoding="utf-8",
+    )
+    if message:
+        refused(lambda: read_scan(path), path, message)
+    else:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_metaimage_with_colons_after_the_names_of_its_fields_is_read_as_by_itk(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    header, local, data = path.read_bytes().partition(b"LOCAL")
+    path.write_bytes(header.replace(b" = ", b": ") + local + data)
+    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], itk.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", "lacks the field CompressedDataSize = {size}"),
+        ("CompressedDataSize = 0\n", "states 0 bytes of compressed data, but has {size}"),
+        ("CompressedDataSize = {smaller}\n", "states {smaller} bytes of compressed data, but has {size}"),
+        ("CompressedDataSize = {larger}\n", "states {larger} bytes of compressed data, but has {size}"),
+    ],
+    ids=["missing", "zero", "smaller", "larger"],
+)
+def test_meta_image_with_a_missing_or_wrong_size_of_its_compressed_data_is_refused(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    """For voxels beyond the stated size, ITK returns random memory (seen with ITK 5.4)."""
+    path = write_scan(tmp_path / "x.mha", compressed=True)
+    data = path.read_bytes()
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+    size = int(re.search(rb"CompressedDataSize = (\d+)", data)[1])  # type: ignore[index]
+    sizes = {"size": size, "smaller": size - 20, "larger": size + 50}
+    path.write_bytes(re.sub(rb"CompressedDataSize = \d+\n", line.format(**sizes).encode(), data))
+    refused(lambda: read_scan(path), path, message.format(**sizes), "CompressedDataSize in its header")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("ElementSpacing", "1 1", "has 2 numbers in the field ElementSpacing instead of 3"),
+        ("TransformMatrix", "1 0 0 1", "has 4 numbers in the field TransformMatrix instead of 9"),
+        ("Offset", "1 2 3 4", "has 4 numbers in the field Offset instead of 3"),
+        ("DimSize", "9 10", "has 2 numbers in the field DimSize instead of 3"),
+        ("DimSize", "9", "has one number in the field DimSize instead of 3"),
+        ("ElementSpacing", "1 1 x", "has damaged numbers in ElementSpacing"),
+        ("ElementSpacing", "1 1 inf", "has damaged numbers in ElementSpacing"),
+        ("Offset", "nan 0 0", "has damaged numbers in Offset"),
+        ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
+        ("ElementType", "met_short", 'the unknown ElementType "met_short"'),
+        ("BinaryData", "False", "seems to have binary voxels, but its header lacks BinaryData = True"),
+        ("DistanceUnits", "um", 'has the unit "um"'),
+    ],
+)
+def test_error_names_the_damaged_field_of_a_meta_image(tmp_path: Path, field: str, value: str, message: str) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    data = re.sub(rb"(?m)^%s = .*\n" % field.encode(), b"", path.read_bytes())
+    line = f"{field} = {value}\n".encode()
+    path.write_bytes(data.replace(b"ElementDataFile", line + b"ElementDataFile"))
+    refused(lambda: read_scan(path), path, message)
+
+
+@pytest.mark.parametrize("unit", ["mm", "MM", "millimeter", "?"])
+def test_meta_image_in_millimetres_or_an_unknown_unit_is_read(tmp_path: Path, unit: str) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    line = f"DistanceUnits = {unit}\n".encode()
+    path.write_bytes(path.read_bytes().replace(b"ElementDataFile", line + b"ElementDataFile"))
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    path.write_bytes(re.sub(rb"ElementSpacing = .*\n", b"", path.read_bytes()))
+    volume = read_scan(path)
+    assert tuple(volume.grid.spacing) == sitk.ReadImage(str(path)).GetSpacing() == (1.0, 1.0, 1.0)
+    (note,) = volume.notes
+    assert "1 mm was assumed" in note
+    assert read_scan(write_scan(tmp_path / "y.mha")).notes == ()
+
+
+def test_metaimage_with_empty_lines_in_its_header_is_read(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    path.write_bytes(path.read_bytes().replace(b"\nDimSize", b"\n\r\n\nDimSize"))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))

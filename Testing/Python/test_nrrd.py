@@ -1,0 +1,239 @@
+"""NRRD files are read as SimpleITK reads them; damaged files and unusable headers are refused."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_scan
+from dcamt_testing.scan_files import (
+    RAW,
+    SHAPE,
+    VOXELS,
+    affine_from_sitk,
+    corner_distance_mm,
+    refused,
+    truncate,
+    write_scan,
+)
+
+
+def nrrd_bytes(change: Callable[[bytes], bytes], *, encoding: str = "raw", data: bytes | None = None) -> bytes:
+    """Return an NRRD file; `change` edits its header, and `data` replaces its voxels."""
+    header = (
+        b"NRRD0004\n# a comment\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 9 10 11\n"
+        b"space directions: (0.625,0,0) (0,0.625,0) (0,0,2.5)\nkinds: domain domain domain\nendian: little\n"
+        b"encoding: " + encoding.encode() + b"\nspace origin: (71.3,-40.9,12.5)\n"
+    )
+    return change(header) + b"\n" + (VOXELS.tobytes(order="F") if data is None else data)
+
+
+HEX = b"\n".join(RAW.hex().encode()[n : n + 70] for n in range(0, 2 * len(RAW), 70))
+
+
+NRRDS = {
+    "plain": nrrd_bytes(lambda h: h),
+    "trailing bytes": nrrd_bytes(lambda h: h) + b"left over",
+    "trailing bytes after gzip": nrrd_bytes(lambda h: h, encoding="gzip", data=gzip.compress(RAW) + b"left over"),
+    "hex": nrrd_bytes(lambda h: h, encoding="hex", data=HEX),
+    "ascii": nrrd_bytes(lambda h: h, encoding="ascii", data=b" ".join(b"%d" % v for v in VOXELS.ravel(order="F"))),
+    "keywords in capitals": nrrd_bytes(lambda h: h.replace(b"type:", b"Type:").replace(b"sizes:", b"SIZES:")),
+    "values in capitals": nrrd_bytes(lambda h: h.replace(b"short", b"Short").replace(b"little", b"LITTLE")),
+    "blanks in vectors": nrrd_bytes(lambda h: h.replace(b"(0.625,0,0)", b"( 0.625, 0 , 0 )")),
+    "many blanks": nrrd_bytes(lambda h: h.replace(b"sizes: 9 10 11", b"sizes:   9  10 11  ")),
+    "windows line ends": nrrd_bytes(lambda h: h.replace(b"\n", b"\r\n")),
+    "byte skip": nrrd_bytes(lambda h: h + b"byte skip: 7\n", data=b"skipped" + RAW),
+    "byte skip from the end": nrrd_bytes(lambda h: h + b"byteskip: -1\n", data=b"skipped" + RAW),
+    "line skip": nrrd_bytes(lambda h: h + b"line skip: 2\n", data=b"one\ntwo\n" + RAW),
+    "other byte order": nrrd_bytes(
+        lambda h: h.replace(b"little", b"big"), data=VOXELS.astype(">i2").tobytes(order="F")
+    ),
+    "other space": nrrd_bytes(lambda h: h.replace(b"left-posterior-superior", b"RAS")),
+}
+
+
+@pytest.mark.parametrize("name", NRRDS)
+def test_nrrd_is_read_as_itk_reads_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(NRRDS[name])
+    read = read_scan(path)
+    np.testing.assert_array_equal(read.voxels[0], VOXELS)
+    if name == "many blanks":  # ITK 5.4 refuses blanks after the sizes.
+        path.write_bytes(NRRDS["plain"])
+    itk = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
+    assert corner_distance_mm(read.grid, Grid(SHAPE, affine_from_sitk(itk))) <= 1e-4
+
+
+def test_bzip2_data_of_several_streams_is_read_to_its_end(tmp_path: Path) -> None:
+    """Programs that compress on several CPUs, such as pbzip2, write several streams."""
+    path, half = tmp_path / "x.nrrd", len(RAW) // 2
+    streams = bz2.compress(RAW[:half]) + bz2.compress(RAW[half:])
+    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams[:-30]))
+    refused(lambda: read_scan(path), path, "ends too early")
+    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams + b"BZ"))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+@pytest.mark.parametrize("how", ["list", "pattern", "one"])
+def test_nrrd_data_in_other_files_is_read_unless_a_file_is_truncated_or_missing(tmp_path: Path, how: str) -> None:
+    for k in range(11):
+        (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
+    (tmp_path / "all.raw").write_bytes(RAW)
+    field = {
+        "list": "data file: LIST\n" + "".join(f"d{k:03}.raw\n" for k in range(11)),
+        "pattern": "data file: d%03d.raw 0 10 1\n",
+        "one": "data file: ./all.raw\n",
+    }[how]
+    path = tmp_path / "x.nhdr"
+    path.write_bytes(nrrd_bytes(lambda h: h + field.encode(), data=b"").rstrip(b"\n") + b"\n")
+    read = read_scan(path)
+    np.testing.assert_array_equal(read.voxels[0], VOXELS)
+    itk = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(itk).transpose(2, 1, 0), VOXELS)
+    data_file = tmp_path / ("all.raw" if how == "one" else "d005.raw")
+    truncate(data_file)
+    refused(lambda: read_scan(path), path, "too early", data_file.name)
+    data_file.unlink()
+    refused(lambda: read_scan(path), path, f"{data_file.name}, which is missing")
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda data: data.replace(b"encoding: raw\n", b""), "encoding"),
+        (lambda data: data.replace(b"short", b"shirt"), "shirt"),
+        (lambda data: data.replace(b"sizes: 9 10 11", b"sizes: 9 10"), "sizes"),
+        (lambda data: data.replace(b"sizes: 9 10 11", b"sizes: 9 10 x"), ""),
+        (lambda data: data.replace(b"endian: little\n", b""), "endian"),
+        (lambda data: data.replace(b"(0,0,2.5)", b"(0,0,2.5"), ""),
+        (lambda data: data[:-1], "too early"),
+    ],
+)
+def test_damaged_nrrd_is_refused(tmp_path: Path, change: Callable[[bytes], bytes], word: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(change(NRRDS["plain"]))
+    refused(lambda: read_scan(path), path, word)
+
+
+def test_nrrd_of_four_spatial_axes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.nrrd"
+    header = (
+        b"NRRD0004\ntype: short\ndimension: 4\nsizes: 9 10 11 2\nspacings: 1 1 1 1\nkinds: domain domain domain domain"
+    )
+    path.write_bytes(header + b"\nendian: little\nencoding: raw\n\n" + 2 * RAW)
+    refused(lambda: read_scan(path), path, "is a 4D image", "Extract one three-dimensional volume")
+
+
+def test_nrrd_with_a_too_long_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcamt.io.nrrd_header.HEADER_LIMIT", 1000)
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + b"note:=" + b"x" * 1000 + b"\n"))
+    refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")
+    # The header's list of data files is longer than the limit. The reader must not cut the list off silently.
+    names = b"".join(b"%d.raw\n" % number for number in range(200))
+    path.write_bytes(nrrd_bytes(lambda header: header + b"data file: LIST\n" + names))
+    refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        (b'space units: "cm" "cm" "cm"\n', 'has the unit "cm"'),
+        (b'space units: "mm" "um" "mm"\n', 'has the unit "um"'),
+        (b'space units: "mm" "mm" "mm"\n', ""),
+        (b'space units: "" "" ""\n', ""),
+    ],
+)
+def test_nrrd_is_refused_if_it_states_another_unit_than_millimetres(tmp_path: Path, line: bytes, word: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + line))
+    if word:
+        refused(lambda: read_scan(path), path, word, "millimetres")
+    else:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_unit_of_the_time_axis_of_an_nrrd_file_is_ignored(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.nrrd")
+    header, data = path.read_bytes().split(b"\n\n", 1)
+    kept = [line for line in header.split(b"\n") if not line.startswith((b"space", b"dim", b"sizes", b"kinds"))]
+    sizes = b"sizes: %d %d %d 1" % SHAPE
+    axes = [b"dimension: 4", sizes, b"kinds: domain domain domain time", b"spacings: 1 1 2.5 40"]
+    for units, word in ((b'"mm" "mm" "mm" "ms"', ""), (b'"mm" "mm" "cm" "ms"', 'has the unit "cm"')):
+        path.write_bytes(b"\n".join([*kept, *axes, b"units: " + units]) + b"\n\n" + data)
+        if word:
+            refused(lambda: read_scan(path), path, word)
+        else:
+            np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def test_nrrd_whose_origin_comes_from_axis_mins_is_refused(tmp_path: Path) -> None:
+    """ITK computes the origin from the fields `axis mins`, `axis maxs` and `centers`; DCAMT does not."""
+    path = write_scan(tmp_path / "x.nrrd")
+    header, data = path.read_bytes().split(b"\n\n", 1)
+    kept = [line for line in header.split(b"\n") if not line.startswith(b"space")]
+    plain = [*kept, b"spacings: 1 1 2.5"]
+    path.write_bytes(b"\n".join(plain) + b"\n\n" + data)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(b"\n".join([*plain, b"axis mins: NaN NaN NaN"]) + b"\n\n" + data)  # NaN: unknown
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(b"\n".join([*plain, b"axis mins: 10 20 30"]) + b"\n\n" + data)
+    refused(lambda: read_scan(path), path, "axis mins", "3D Slicer")
+
+
+def test_data_file_whose_path_has_a_backslash_is_found(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.nhdr")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "x.raw").rename(tmp_path / "data" / "x.raw")
+    path.write_bytes(path.read_bytes().replace(b"x.raw", b"data\\x.raw"))
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+@pytest.mark.parametrize("field", ["data file:", "data file:  "])
+def test_nrrd_with_an_empty_name_of_its_data_file_names_no_data_files(tmp_path: Path, field: str) -> None:
+    path = tmp_path / "x.nhdr"
+    path.write_bytes(nrrd_bytes(lambda header: header + f"{field}\n".encode(), data=b""))
+    refused(lambda: read_scan(path), path, "names no data files")
+
+
+def test_nrrd_with_an_empty_space_origin_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: re.sub(b"space origin: .*", b"space origin:", header)))
+    refused(lambda: read_scan(path), path, "has a damaged space origin")
+
+
+def test_cut_data_file_whose_numbers_are_counted_from_its_end_is_refused_as_cut(tmp_path: Path) -> None:
+    path = tmp_path / "x.nhdr"
+    path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\ndata file: x.raw\n", data=b""))
+    (tmp_path / "x.raw").write_bytes(b"skipped" + RAW)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    (tmp_path / "x.raw").write_bytes(RAW[:-100])
+    refused(lambda: read_scan(path), path, "ends too early: its data file x.raw holds 1880 of 1980 bytes")
+
+
+@pytest.mark.parametrize("lacking", [2, 1000])
+def test_nrrd_header_is_not_read_as_voxels_when_they_are_counted_from_the_end(tmp_path: Path, lacking: int) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\n")[:-lacking])
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("folder", ["C:\\scans\\", "other/"])
+def test_error_points_to_a_file_beside_the_header_if_the_header_names_a_missing_folder(
+    tmp_path: Path, folder: str
+) -> None:
+    (tmp_path / "d.raw").write_bytes(RAW)
+    path = tmp_path / "x.nhdr"
+    field = f"data file: {folder}d.raw\n".encode()
+    path.write_bytes(nrrd_bytes(lambda h: h + field, data=b"").rstrip(b"\n") + b"\n")
+    refused(lambda: read_scan(path), path, "needs its data file d.raw in another folder", "the d.raw beside the header")

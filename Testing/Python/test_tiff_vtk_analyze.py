@@ -1,0 +1,197 @@
+"""TIFF, VTK, GIPL and Analyze images are read as SimpleITK reads them; truncated and ambiguous files are refused."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.io.readers import read_scan
+from dcamt_testing.scan_files import (
+    ORTHOGONAL,
+    VOXELS,
+    refused,
+    sitk_image,
+    truncate,
+    write_scan,
+)
+
+
+def test_tiff_stack_is_read_with_a_note_on_its_assumed_geometry(tmp_path: Path) -> None:
+    volume = read_scan(write_scan(tmp_path / "x.tif"))
+    (note,) = volume.notes
+    assert (
+        "a distance of 1 mm, a position at the origin, and axes along left, posterior and superior were assumed" in note
+    )
+    assert "use the original DICOM or NIfTI file" in note
+    assert volume.grid.affine[2].tolist() == [0, 0, 1, 0]
+    assert volume.grid.affine[:2, 3].tolist() == [0, 0]
+    assert np.sign(volume.grid.affine[:3, :3]).tolist() == np.diag([-1, -1, 1]).tolist()
+
+
+def test_tiff_stack_of_which_only_the_last_strip_is_truncated_is_refused(tmp_path: Path) -> None:
+    """Pillow writes each page's header before the page's pixels, so all headers remain intact."""
+    image = pytest.importorskip("PIL.Image")
+    first, *others = (image.fromarray(page) for page in np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
+    path = tmp_path / "x.tif"
+    first.save(path, save_all=True, append_images=others)
+    assert read_scan(path).grid.shape == (11, 10, 9)
+    whole = path.read_bytes()
+    end = whole.index(np.arange(8 * 110, 9 * 110, dtype=np.uint16).tobytes()) + 2 * 110
+    path.write_bytes(whole[:end])
+    assert read_scan(path).voxels.max() == 9 * 110 - 1
+    path.write_bytes(whole[: end - 1])
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("compressor", ["NoCompression", "PackBits", "Deflate"])
+def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
+    """The headers of the last pages are zero; ITK would read only the pages before them."""
+    path = tmp_path / "x.tif"
+    image = sitk_image(np.random.default_rng(0).integers(0, 500, (32, 30, 40)).astype(np.int16), np.eye(4))
+    sitk.WriteImage(image, str(path), compressor != "NoCompression", compressor=compressor)
+    assert read_scan(path).grid.shape == (32, 30, 40)
+    data = path.read_bytes()
+    kept = len(data) // 2
+    path.write_bytes(data[:kept] + bytes(len(data) - kept))
+    refused(lambda: read_scan(path), path)
+
+
+def test_size_of_an_analyze_image_is_computed_from_its_datatype_not_from_bitpix(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.hdr")
+    header = bytearray(path.read_bytes())
+    header[72:74] = (8).to_bytes(2, "little")  # bitpix; ITK uses the datatype instead
+    path.write_bytes(bytes(header))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    truncate(tmp_path / "x.img")
+    refused(lambda: read_scan(path), path, "x.img holds 990 of 1980 bytes")
+
+
+@pytest.mark.parametrize("kind", ["vtktypeint64", "vtktypeuint64"])
+def test_truncated_vtk_image_of_64_bit_numbers_is_refused(tmp_path: Path, kind: str) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    data = path.read_bytes()
+    start = data.index(b"SCALARS")
+    voxels = VOXELS.astype(">i8").tobytes(order="F")
+    path.write_bytes(data[:start] + f"SCALARS s {kind} 1\nLOOKUP_TABLE default\n".encode() + voxels)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    truncate(path)
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+def test_truncated_gipl_image_of_binary_voxels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.gipl"
+    sitk.WriteImage(sitk_image(VOXELS.astype(np.uint8) % 2, ORTHOGONAL["axial"]), str(path))
+    data = bytearray(path.read_bytes())
+    data[8:10] = (1).to_bytes(2, "big")  # image type 1: binary; ITK reads a whole byte per voxel
+    path.write_bytes(bytes(data))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS.astype(np.uint8) % 2)
+    truncate(path, 0.8)
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+def _write_tiff(path: Path, pages: list[np.ndarray], kinds: list[int]) -> Path:
+    """Write a TIFF stack whose pages have the given kinds (tag 254: 1 for a small copy)."""
+    image = pytest.importorskip("PIL.Image")
+    first, *others = (image.fromarray(page) for page in pages)
+    for page, kind in zip(others, kinds[1:], strict=True):
+        page.encoderinfo = {"tiffinfo": {254: kind}}
+    first.save(path, save_all=True, append_images=others, tiffinfo={254: kinds[0]})
+    return path
+
+
+@pytest.mark.parametrize("place", [0, 4, 9])
+@pytest.mark.parametrize("odd", ["smaller", "8 bits", "float"])
+def test_tiff_stack_with_a_page_of_another_size_or_type_is_refused(tmp_path: Path, place: int, odd: str) -> None:
+    """ITK would read random memory for pages of fewer bytes than the first."""
+    pages = list(np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
+    other = {"smaller": pages[0][:5, :6], "8 bits": pages[0].astype(np.uint8), "float": pages[0].astype(np.float32)}
+    path = _write_tiff(tmp_path / "x.tif", [*pages[:place], other[odd], *pages[place:]], [0] * 10)
+    refused(lambda: read_scan(path), path, "pages that differ in their size or in the type", "stack of their own")
+
+
+def test_small_copy_in_a_tiff_stack_is_ignored_only_after_the_other_pages(tmp_path: Path) -> None:
+    """ITK would write beyond its memory if another page followed the small copy."""
+    pages = list(np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
+    path = _write_tiff(tmp_path / "x.tif", [*pages, pages[0][:5, :6]], [0] * 9 + [1])
+    np.testing.assert_array_equal(read_scan(path).voxels[0], np.stack(pages).transpose(2, 1, 0))
+    for place in (0, 4):
+        kinds = [int(number == place) for number in range(10)]
+        _write_tiff(path, [*pages[:place], pages[0][:5, :6], *pages[place:]], kinds)
+        refused(lambda: read_scan(path), path, "pages that differ in their size")
+
+
+@pytest.mark.parametrize("magic", [b"ni1\0", bytes(4)], ids=["NIfTI", "Analyze"])
+@pytest.mark.parametrize("spacing", [0.0, float("nan"), float("inf")])
+def test_pair_with_a_spacing_that_is_zero_or_not_finite_is_refused(
+    tmp_path: Path, magic: bytes, spacing: float
+) -> None:
+    """ITK would replace such a spacing by 1 mm."""
+    path = write_scan(tmp_path / "x.hdr")
+    header = bytearray(path.read_bytes())
+    header[344:348] = magic
+    path.write_bytes(bytes(header))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    header[88:92] = np.float32(spacing).tobytes()  # pixdim of the third axis
+    path.write_bytes(bytes(header))
+    refused(lambda: read_scan(path), path, "impossible voxel spacing (0.625 x 0.625 x")
+
+
+def test_vtk_image_without_a_lookup_table_is_read_as_by_itk(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    path.write_bytes(path.read_bytes().replace(b"LOOKUP_TABLE default\n", b""))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))
+    truncate(path)
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("line", ["CELL_DATA 990\nSCALARS s short 1", "POINT_DATA 990\nFIELD FieldData 1"])
+def test_vtk_image_without_values_of_points_is_not_called_truncated(tmp_path: Path, line: str) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    whole = path.read_bytes()
+    path.write_bytes(re.sub(rb"POINT_DATA 990\nSCALARS [^\n]*", line.encode(), whole))
+    assert path.read_bytes() != whole
+    refused(
+        lambda: read_scan(path), path, "does not hold its voxels as SCALARS of POINT_DATA", "Save the image as NRRD"
+    )
+
+
+@pytest.mark.parametrize("ending", [".hdr", ".vtk", ".gipl"])
+def test_zip_file_of_one_image_that_itk_reads_is_read(tmp_path: Path, ending: str) -> None:
+    path = write_scan(tmp_path / f"x{ending}")
+    packed = tmp_path / "x.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in (path, *tmp_path.glob("*.img")):
+            archive.write(file, file.name)
+        archive.writestr("readme.txt", "a scan")
+    np.testing.assert_array_equal(read_scan(packed).voxels[0], VOXELS)
+    with zipfile.ZipFile(packed, "a") as archive:
+        archive.writestr(f"y{ending}", "another scan")
+    refused(lambda: read_scan(packed), packed, f"holds 2 images (x{ending}, y{ending})")
+
+
+@pytest.mark.parametrize("before", [b"\n", b" "], ids=["empty line", "blank"])
+def test_truncated_vtk_image_is_refused_if_its_lookup_table_follows_a_blank(tmp_path: Path, before: bytes) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    whole = path.read_bytes().replace(b"LOOKUP_TABLE", before + b"LOOKUP_TABLE")
+    path.write_bytes(whole)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(whole[:-2])
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
+def test_vtk_image_without_the_line_point_data_is_read_as_by_itk(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    path.write_bytes(path.read_bytes().replace(b"POINT_DATA 990\n", b""))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))
+
+
+def test_vtk_image_without_the_type_of_its_numbers_is_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    path.write_bytes(path.read_bytes().replace(b"SCALARS scalars short 1", b"SCALARS scalars"))
+    refused(lambda: read_scan(path), path, "has a damaged header")
