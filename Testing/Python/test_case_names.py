@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dcamt.cases.case_names import case_name
 from dcamt.cases.label_pairing import pair_with_labels, short_names
-from dcamt.cases.names import FileKind, case_name, classify, labels_beside_scans
+from dcamt.cases.names import FileKind, classify, labels_beside_scans
 from dcamt.io.channels import channel_of
 
 

@@ -20,7 +20,8 @@ from .found_cases import (
     images_below,
 )
 from .masks import has_few_values
-from .names import (
+from .names import image_files
+from .words import (
     ATRIUM_WORDS,
     LABEL_WORDS,
     MODALITY_WORDS,
@@ -29,7 +30,6 @@ from .names import (
     PREDICTION_WORDS,
     RESULT_WORDS,
     has_word,
-    image_files,
 )
 
 # A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.

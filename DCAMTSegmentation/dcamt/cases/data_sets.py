@@ -15,6 +15,7 @@ from ..errors import InputError
 from ..io.channels import channel_files, channel_of, without_channel
 from ..io.formats import IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
+from .case_names import case_name
 from .found_cases import (
     DECATHLON,
     NNUNET,
@@ -27,18 +28,8 @@ from .found_cases import (
     files_in,
 )
 from .masks import labels_and_results
-from .names import (
-    IMAGE_WORDS,
-    LABEL_WORDS,
-    MODALITY_WORDS,
-    OTHER_STRUCTURES,
-    PREDICTION_WORDS,
-    RESULT_WORDS,
-    FileKind,
-    case_name,
-    classify,
-    has_word,
-)
+from .names import FileKind, classify
+from .words import IMAGE_WORDS, LABEL_WORDS, MODALITY_WORDS, OTHER_STRUCTURES, PREDICTION_WORDS, RESULT_WORDS, has_word
 
 _IGNORED = "ignore"
 """nnU-Net's name for the value of voxels that are left out of training. The value is no class."""

@@ -26,9 +26,9 @@ from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, en
 from ..io.writers import is_dcamt_result
 from .bids import RAW_DATA, find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
+from .case_names import with_folders, with_numbers
 from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
 from .dicom_labels import pair_dicom_segmentations
-from .distinct_names import with_folders, with_numbers
 from .found_cases import (
     CONTOURS,
     DCAMT_RESULT,
@@ -44,7 +44,8 @@ from .found_cases import (
 )
 from .left_over_labels import FilesByKey, pair_left_over_labels
 from .masks import recognise_masks
-from .names import ATRIUM_WORDS, LABEL_WORDS, FileKind, NamedFile, classify_all, loose_key, without_first_channel
+from .names import FileKind, NamedFile, classify_all, loose_key, without_first_channel
+from .words import ATRIUM_WORDS, LABEL_WORDS
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""

@@ -10,26 +10,13 @@ from ..errors import InputError
 from ..io.channels import without_channel
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
+from .case_names import case_name, case_of
 from .dicom_labels import dicom_files_among
 from .folders import MAX_REASONS, find_all_scans
 from .found_cases import SEVERAL_LABELS
 from .masks import has_few_values, masks_named_after_scans
-from .names import (
-    ATRIUM_WORDS,
-    MODALITY_WORDS,
-    PAIRING_WORDS,
-    QUALIFIERS,
-    SEPARATORS,
-    FileKind,
-    case_name,
-    case_of,
-    classify_all,
-    image_files,
-    labels_beside_scans,
-    modalities,
-    without_first_channel,
-    without_words,
-)
+from .names import FileKind, classify_all, image_files, labels_beside_scans, without_first_channel
+from .words import ATRIUM_WORDS, MODALITY_WORDS, PAIRING_WORDS, QUALIFIERS, SEPARATORS, modalities, without_words
 
 
 def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable[Path] = ()) -> dict[str, Path]:

@@ -15,17 +15,8 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 
 from ..io.channels import has_further_numbers
-from .names import (
-    ATRIUM_WORDS,
-    NamedFile,
-    has_word,
-    is_folder_of_labels,
-    loose_key,
-    modalities,
-    name_starts,
-    without_first_channel,
-    without_outline_words,
-)
+from .names import NamedFile, loose_key, name_starts, without_first_channel
+from .words import ATRIUM_WORDS, has_word, is_folder_of_labels, modalities, without_outline_words
 
 FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 """The scans or the labels of a folder by their keys."""

@@ -23,21 +23,9 @@ import numpy as np
 from ..errors import InputError
 from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
-from .names import (
-    LABEL_WORDS,
-    OUTLINE_WORDS,
-    SEPARATORS,
-    FileKind,
-    NamedFile,
-    classify_all,
-    in_folders_named_after_scans,
-    labels_beside_scans,
-    loose_key,
-    modalities,
-    name_starts,
-    named_after_scans,
-    without_first_channel,
-)
+from .fitting_scans import in_folders_named_after_scans, named_after_scans
+from .names import FileKind, NamedFile, classify_all, labels_beside_scans, loose_key, name_starts, without_first_channel
+from .words import LABEL_WORDS, OUTLINE_WORDS, SEPARATORS, modalities
 
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""

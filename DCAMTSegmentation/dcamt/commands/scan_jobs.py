@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..cases.distinct_names import with_folders
+from ..cases.case_names import with_folders
 from ..errors import InputError
 from ..io.formats import (
     DICOM_ENDING,

@@ -118,7 +118,7 @@ def evaluate_folders(
 ) -> Evaluation:
     """Score every prediction in a folder against the same case's label in another folder, as `evaluate_pairs` does.
 
-    Files of one case are found by their names (`cases.names.case_name`): `la000_image.seg.nrrd` is compared with
+    Files of one case are found by their names (`cases.case_names.case_name`): `la000_image.seg.nrrd` is compared with
     `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are
     agreement and probability maps (`x_agreement`, `x_probabilities`) beside a segmentation `x`. Labels without a
     prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated.

@@ -1,11 +1,40 @@
-"""Make the names of scans distinct."""
+"""Name cases after their files, and make the names distinct."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+
+from ..io.channels import without_channel
+from ..io.formats import scan_name
+from .words import CAPITALISED, PAIRING_WORDS, SEPARATORS
+
+
+def case_name(path: str | Path) -> str:
+    """Return the name of a file's case: `case_of` of the file's name without ending.
+
+    >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
+    ['la_001', 'la_001', 'la_001']
+    >>> case_name("1.3.6.1.4.1.14519.5.2.1.1.nii.gz")
+    '1.3.6.1.4.1.14519.5.2.1.1'
+    """
+    return case_of(scan_name(path))
+
+
+def case_of(scan: str) -> str:
+    """Return the name of a scan's case: the scan's name without `_0000` and a last word of `PAIRING_WORDS`.
+
+    >>> case_of("la_001_image_0000")
+    'la_001'
+    """
+    name = unicodedata.normalize("NFC", without_channel(scan))
+    words = SEPARATORS.split(CAPITALISED.sub("_", name))
+    if len(words) > 2 and words[-1].lower() in PAIRING_WORDS:
+        name = without_channel("".join(words[:-2]))
+    return name
 
 
 def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:

@@ -1,0 +1,119 @@
+"""Find the files that are named like a scan with further words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from .names import FileKind, NamedFile, loose_key, lower_key, without_first_channel
+from .words import (
+    FORMAT_WORDS,
+    MODALITY_WORDS,
+    OTHER_STRUCTURES,
+    OUTLINE_WORDS,
+    SEPARATORS,
+    modalities,
+    without_words,
+    words_of,
+)
+
+_JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
+"""A name that ends in a number and letters, as in `p1LA`."""
+_Candidates = list[tuple[tuple[str, ...], list[str]]]
+"""Keys that a scan may have, each with the further words that a file then adds to the scan's path."""
+
+
+def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
+    """Yield (file, scan, further words) for each file that is named like a scan with further words.
+
+    Both files have the kind scan; `file` may be a mask. Capitals do not matter. The further words are in lower case.
+    They are at the end or at the beginning of the file's name, or they are the name of a folder:
+    - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
+    - `LA/p1` and `LA/LA_p1` add `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or
+      `OTHER_STRUCTURES`.
+
+    If several scans fit a file, they are yielded in this order:
+
+    1. Scans whose key is the file's key without words of the name; scans with more words in their names come first.
+       For `p1_T1_LA`, these are `p1_T1`, then `p1`.
+    2. Scans whose key is the file's key without a folder: `scans/p1` for `LA/p1`.
+    3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
+
+    For the scans found by their loose keys:
+    - The `key` of the yielded scan is its loose key.
+    - Words for the modality are further words: `p1_T2_LA` adds `t2` and `la` to `p1_lge`.
+    - If all further words are in `MODALITY_WORDS`, nothing is yielded: `p1_T2` beside `p1_lge` is another scan.
+    """
+    return _fitting_scans(named, _shorter_keys)
+
+
+def in_folders_named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
+    """Yield (file, scan, further words) for each file below a folder that is named after a scan.
+
+    `p1_chambers/aorta` adds `chambers` and `aorta` to `p1`. Capitals and loose keys are treated as by
+    `named_after_scans`.
+    """
+    return _fitting_scans(named, _keys_of_folders)
+
+
+def _fitting_scans(
+    named: Sequence[NamedFile], candidates_of: Callable[[Sequence[str], str], _Candidates]
+) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
+    """Yield (file, scan, further words) for each scan that has one of a file's candidate keys.
+
+    For each file, the scans with the loose key of a candidate come last.
+
+    Args:
+        candidates_of: returns the candidates of a file from the parts of its key: its folders and its name.
+    """
+    whole = {lower_key(file.key): file for file in named if file.kind is FileKind.SCAN}
+    keys = {file.path: without_first_channel(file.key) for file in whole.values()}
+    scans = {lower_key(keys[file.path]): replace(file, key=keys[file.path]) for file in whole.values()} | whole
+    loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
+    for file in whole.values():
+        *folders, name = lower_key(file.key) or ("",)
+        candidates = candidates_of(folders, name)
+        for by_key, simplified in ((scans, tuple), (loose, loose_key)):
+            for parts, dropped in candidates:
+                further = frozenset(word for word in dropped if word.isalnum())
+                scan = by_key.get(simplified(filter(None, parts)))
+                fits = by_key is scans or not (further <= MODALITY_WORDS or modalities(parts))
+                if scan is not None and scan.path != file.path and fits:
+                    yield file, scan, further
+
+
+def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
+    """Return the candidates of a file for `named_after_scans`."""
+    words = SEPARATORS.split(name)
+    ends = [(words[:last], words[last:]) for last in (*range(len(words) - 2, 0, -2), 0)]
+    starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
+    shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
+    if joined := _JOINED.fullmatch(name):
+        shorter.append(((*folders, joined[1]), [joined[2]]))
+    shorter.sort(key=lambda parts: -len(SEPARATORS.split(parts[0][-1])))
+    for n, part in enumerate(folders):
+        if words_of(part) <= OUTLINE_WORDS | OTHER_STRUCTURES:
+            for rest in dict.fromkeys((name, without_words(name, words_of(part)))):
+                shorter.append(((*folders[:n], *folders[n + 1 :], rest), SEPARATORS.split(part)))
+    return shorter
+
+
+def _keys_of_folders(folders: Sequence[str], name: str) -> _Candidates:
+    """Return the candidates of a file for `in_folders_named_after_scans`.
+
+    A candidate's further words leave out the words of its key: `p1/LA/p1` adds only `LA` to `p1`. A folder whose name
+    has only words for the file format, such as `data`, is named after no scan.
+
+    >>> _keys_of_folders(["p1_chambers"], "p1_aorta")
+    [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', 'aorta'])]
+    """
+    keys: _Candidates = []
+    for n in range(len(folders) - 1, -1, -1):
+        words, below = SEPARATORS.split(folders[n]), SEPARATORS.split("_".join((*folders[n + 1 :], name)))[::2]
+        for last in range(len(words), 0, -2):
+            key = (*folders[:n], "".join(words[:last]))
+            known = {word for part in key for word in SEPARATORS.split(part)[::2]}
+            if not known <= FORMAT_WORDS:
+                keys.append((key, [word for word in (*words[last + 1 :: 2], *below) if word not in known]))
+    return keys

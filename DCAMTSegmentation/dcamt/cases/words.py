@@ -1,0 +1,167 @@
+"""Find the words in names of files and folders, and tell what they mean.
+
+The words cover nnU-Net, the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022
+(`enhanced`, `atriumSegImgMO`, `scarSegImgM`) and EMIDEC (`Images`, `Contours`).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+
+IMAGE_WORDS = frozenset(
+    [
+        *("image", "images", "img", "imgs", "imaging", "scan", "scans", "volume", "volumes", "imagestr", "imagests"),
+        *("lgemri", "enhanced", "bild", "bilder", "imagen", "imagenes", "immagine", "immagini"),
+    ]
+)
+ATRIUM_WORDS = frozenset(("la", "left", "atrium", "atrial", "leftatrium", "endo", "endocardium", "cavity", "lumen"))
+"""Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
+OTHER_STRUCTURES = frozenset(
+    [
+        *("ra", "rv", "lv", "right", "ventricle", "myo", "myocardium", "epi", "epicardium", "wall", "scar", "fibrosis"),
+        *("lge", "fat", "aorta", "pv", "pvs", "veins", "laa", "appendage", "esophagus"),
+    ]
+)
+"""Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
+QUALIFIERS = frozenset(
+    ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground")
+)
+"""Words that state how a label was made, which a label's name may add: `p1_final_seg` for `p1`."""
+OUTLINE_WORDS = frozenset(
+    [
+        *ATRIUM_WORDS,
+        *QUALIFIERS,
+        *("roi", "rois", "labelled", "labeled", "gold", "reference", "references", "ref", "blood", "pool", "heart"),
+        *("target", "targets", "delineation", "delineations", "lab", "labs"),
+    ]
+)
+"""Words that a mask of the atrium may add to its scan's path: `p1_roi` for `p1`."""
+_SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
+LABEL_WORDS = frozenset(
+    [
+        *(
+            "label",
+            "labels",
+            "labelmap",
+            "lbl",
+            "lbls",
+            "labelstr",
+            "labelsts",
+            "seg",
+            "segs",
+            "segmentation",
+            "segmentations",
+        ),
+        *("mask", "masks", "gt", "groundtruth", "outline", "outlines", "annotation", "annotations", "dseg", "laendo"),
+        *("truth", "goldstandard", "annot", "annotated", "segm", "segmented"),
+        *("maske", "masken", "segmentierung", "segmentierungen", "kontur", "konturen", "masque", "masques"),
+        *("mascara", "máscara", "mascaras", "segmentación", "segmentacion", "maschera", "maschere", "segmentazione"),
+        *("contour", "contours", "manual", "atriumsegimgmo", "atriumsegimg", "atriumsegimgm"),
+        *(f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium") for suffix in _SUFFIXES),
+    ]
+)
+OTHER_LABEL_WORDS = frozenset(
+    [
+        *("lawall", "scarsegimgm", "scarsegimg", "scarsegimgmo"),
+        *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
+    ]
+)
+"""Words that alone mark a label of another structure (`FileKind.OTHER_LABEL`): `p1_lawall`."""
+PREDICTION_WORDS = frozenset(("pred", "preds", "predict", "prediction", "predictions", "predicted", "autoseg"))
+"""Words for automatic results, which are neither scans nor labels."""
+RESULT_WORDS = frozenset(
+    [
+        *("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet"),
+        *("prob", "probs", "probability", "probabilities", "softmax", "logits", "uncertainty", "entropy", "confidence"),
+        *("probmap", "probmaps", "heatmap", "heatmaps", "distance", "distmap", "sdf", "totalseg", "totalsegmentator"),
+        *("doubt", "disagreement", "agreement"),
+    ]
+)
+"""Words that mark an automatic result only beside its scan or label (`classify_all`): `p1_output` beside `p1`."""
+FORMAT_WORDS = frozenset(
+    [
+        *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),
+        *("input", "inputs"),
+    ]
+)
+MODALITY_WORDS = FORMAT_WORDS | frozenset(
+    ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp")
+)
+"""Words for the modality or the file format. Loose keys leave them out."""
+_FILE_WORDS = frozenset(("file", "files", "map", "maps", "folder", "all"))
+"""Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
+KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
+"""Words for the kind of a file. Keys leave them out."""
+PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
+"""Words in which the names of a case's files may differ: `p1_image`, `p1_seg`, `p1_dcamt`.
+
+Words for another structure, such as `lawall`, are not among them.
+"""
+SEPARATORS = re.compile(r"([_\-. ]+)")
+_NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
+"""A word that is joined to a number, as in `img0001`."""
+CAPITALISED = re.compile(
+    r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
+)
+"""The start of a capitalised word, as in `p1Mask`."""
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a name at even indices, and the separators between them at odd indices.
+
+    Accented letters are composed (NFC): archives made on macOS may contain decomposed names.
+    """
+    text = unicodedata.normalize("NFC", text)
+    return SEPARATORS.split(_NUMBERED.sub(r"\1_\2", CAPITALISED.sub("_", text)))
+
+
+def words_of(text: str) -> set[str]:
+    """Return the words of a name in lower case."""
+    return {word.lower() for word in split_words(text)[::2]}
+
+
+def has_word(name: str, words: Collection[str]) -> bool:
+    """Return whether a name has one of the words."""
+    return not words_of(name).isdisjoint(words)
+
+
+def without_words(name: str, dropped: Collection[str]) -> str:
+    """Return a name without the words in `dropped`, and without separators at its ends."""
+    words = split_words(name)
+    # Word n and the separator before it.
+    kept = [
+        "".join(words[max(0, 2 * n - 1) : 2 * n + 1])
+        for n, word in enumerate(words[::2])
+        if word.lower() not in dropped
+    ]
+    return "".join(kept).strip("_-. ")
+
+
+def without_outline_words(name: str) -> str:
+    """Return a name without the words of `OUTLINE_WORDS`."""
+    return without_words(name, OUTLINE_WORDS)
+
+
+def modalities(parts: Iterable[str]) -> set[str]:
+    """Return the words for the modality in the parts of a path, in lower case; words for the file format do not count.
+
+    >>> sorted(modalities(("nifti", "p1_LGE_MR")))
+    ['lge', 'mr']
+    """
+    return {word for part in parts for word in words_of(part)} & MODALITY_WORDS - FORMAT_WORDS
+
+
+def is_folder_of_labels(name: str) -> bool:
+    """Return whether a folder's name has only words for labels, outlines or the modality, and words such as `maps`.
+
+    At least one word must mean labels. The name may begin with a number.
+
+    >>> names = ("Labels_LA", "2_label maps", "Ground Truth", "p2", "siteB_labels", "labels_2")
+    >>> [is_folder_of_labels(name) for name in names]
+    [True, True, True, False, False, False]
+    """
+    first, *others = re.findall(r"[^\W_]+", name.lower()) or [""]
+    rest = {*others, *(() if first.isdecimal() else (first,))} - LABEL_WORDS
+    return has_word(name, LABEL_WORDS) and rest <= OUTLINE_WORDS | MODALITY_WORDS | _FILE_WORDS
