@@ -15,7 +15,7 @@ from dcamt.cases.label_pairing import labelmaps_by_case
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 from dcamt_testing.dicom_positions import REPORT, new_data_set, write_frames, write_slice
 from dcamt_testing.processes import HANGING_S
 from pydicom.dataset import Dataset
@@ -174,3 +174,80 @@ def test_named_pipe_is_not_opened(tmp_path: Path) -> None:
     program = "import sys, pathlib; from dcamt.cases.folders import find_cases; find_cases(pathlib.Path(sys.argv[1]))"
     # Opening a pipe without a writer would never return, so the search runs in another process.
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=HANGING_S)
+
+
+def test_label_named_after_the_case_of_a_nested_series_is_found(tmp_path: Path) -> None:
+    for number, folders in enumerate(("p1/2020/S01", "p2/2020/S01", "p3/LGE", "p4"), start=1):
+        write_series(tmp_path / folders, f"1.2.{number}")
+    names = [case.name for case in find_cases(tmp_path).cases]
+    assert names == ["p1_2020_S01", "p2_2020_S01", "p3_LGE", "p4"]
+    labels = ("corrected/p1_2020_S01.seg.nrrd", "p2/p2_2020_S01_gt.nii.gz", "p3/p3_LGE.seg.nrrd", "p4/p4.seg.nrrd")
+    make_files(tmp_path, *labels, "siteB/p2_2020_S01_seg.nii.gz")
+    found = find_cases(tmp_path)
+    assert [case.label for case in found.cases] == [tmp_path / label for label in labels]
+    assert skip_reasons(found) == {"p2_2020_S01_seg.nii.gz": NO_SCAN}
+
+
+def test_mask_in_the_folder_of_slices_may_repeat_the_name_of_the_folder(tmp_path: Path) -> None:
+    for number, folder in enumerate(("p1", "p2/LGE", "p3"), start=1):
+        write_series(tmp_path / folder, f"1.2.{number}")
+    for mask in ("p1/p1_LA", "p2/p2_roi", "p3/p3_RV"):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {
+        "p1": ("p1", "p1/p1_LA.nii.gz"),
+        "p2_LGE": ("p2/LGE", "p2/p2_roi.nii.gz"),
+        "p3": ("p3", None),
+    }
+
+
+def test_label_of_a_scan_in_folder_p1_has_the_name_p1_if_a_result_has(tmp_path: Path) -> None:
+    for number, folder in enumerate(("p1/LGE", "p2/a", "p2/b"), start=1):
+        write_series(tmp_path / folder, f"1.2.{number}")
+        make_files(tmp_path, f"{folder}_label.nii.gz")
+    p1, *p2 = (tmp_path / f"{folder}_label.nii.gz" for folder in ("p1/LGE", "p2/a", "p2/b"))
+    others = dict(zip("ab", p2, strict=True))
+    assert labelmaps_by_case(tmp_path) == {"p1_LGE": p1, **others}
+    assert labelmaps_by_case(tmp_path, names=["p1_LGE", "p1"]) == {"p1_LGE": p1, **others}
+    # Two labelled scans lie in the folder p2, so neither label gets the name p2.
+    assert labelmaps_by_case(tmp_path, names=["p1", "p2"]) == {"p1": p1, **others}
+
+
+def write_patients(folder: Path, *series: str) -> Path:
+    """Write a series of its own study into each folder; return `folder`."""
+    for number, name in enumerate(series):
+        for path in write_series(folder / name, f"1.2.{number}").iterdir():
+            data = pydicom.dcmread(path)
+            data.StudyInstanceUID = f"1.2.4.{number}"
+            data.save_as(path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "beside",
+    ["cases.csv", "p1.dcm", "p1.nii.gz", "p1_LA.nii.gz", "p1_seg.nii.gz", "labels/p1.nii.gz", "segs/p1.dcm"],
+)
+def test_tables_masks_and_labels_beside_folders_of_patients_are_skipped(tmp_path: Path, beside: str) -> None:
+    home = write_patients(tmp_path / "home", "p1/LGE", "p2/LGE")
+    if beside.endswith(".nii.gz"):
+        write_image(home / beside, 2)
+    elif beside.endswith(".dcm"):
+        write_object(home / beside)
+    else:
+        make_files(home, beside)
+    assert find_scans(home).scans == [home / "p1", home / "p2"]
+
+
+@pytest.mark.parametrize("beside", ["DICOMDIR", "viewer/viewer.exe"])
+def test_folder_with_a_dicomdir_or_a_program_beside_the_dicom_files_is_one_scan(tmp_path: Path, beside: str) -> None:
+    home = make_files(write_patients(tmp_path / "home", "p1", "p2"), beside, "README.TXT")
+    assert find_scans(home).scans == [home]
+
+
+@pytest.mark.parametrize("series", [".", "DICOM"])
+def test_mask_beside_the_slices_of_one_scan_is_no_scan(tmp_path: Path, series: str) -> None:
+    home = tmp_path / "p1"
+    write_series(home / series, "1.2.3")
+    write_image(home / "LA.nii.gz", 2)
+    found = find_scans(home)
+    assert (found.scans, found.skipped_files) == ([home], [home / "LA.nii.gz"])

@@ -185,6 +185,20 @@ def test_predictions_in_the_label_folder_are_not_taken_for_labels(tmp_path: Path
         labelmaps_by_case(tmp_path)
 
 
+def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_path: Path) -> None:
+    grid = Grid((8, 9, 10), np.eye(4))
+    segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
+    for number, patient in enumerate(("p1", "p2")):
+        mask = np.zeros(grid.shape, np.uint8)
+        mask[2 + number : 6, 2:5, 2:5] = 1
+        write_labelmap(Labelmap(mask, grid), tmp_path / "data" / patient / "visit" / "S1_label.nrrd", segments)
+        write_labelmap(Labelmap(mask, grid), tmp_path / "results" / f"{patient}.seg.nrrd", segments)
+        noise = np.random.default_rng(0).integers(0, 500, (1, *grid.shape)).astype(np.int16)
+        write_volume(Volume(noise, grid), tmp_path / "data" / patient / "visit" / "S1.nrrd")
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "data")
+    assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
+
+
 def test_class_in_neither_label_nor_prediction_scores_1_and_unscored_values_are_reported(
     folders: tuple[Path, Path],
 ) -> None:

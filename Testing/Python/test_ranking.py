@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
+from dcamt.commands.rank import segmentation_path
 from dcamt.errors import write_error
 from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
@@ -92,6 +93,13 @@ def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pyt
     for event in scored.values():
         assert 0 <= event["score"] <= 1
         assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)
+
+
+def test_segmentation_is_named_after_its_case_unless_the_name_is_no_file_name(tmp_path: Path) -> None:
+    names = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "a/b", "..", "x:y", "p ")
+    files = [segmentation_path(tmp_path, Case(name, tmp_path, None, "unlabelled"), n) for n, name in enumerate(names)]
+    expected = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "case4", "case5", "case6", "case7")
+    assert files == [tmp_path / f"{name}.seg.nrrd" for name in expected]
 
 
 def test_ranking_never_replaces_its_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

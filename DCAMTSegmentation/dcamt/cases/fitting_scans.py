@@ -84,11 +84,16 @@ def _fitting_scans(
 
 
 def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
-    """Return the candidates of a file for `named_after_scans`."""
+    """Return the candidates of a file for `named_after_scans`.
+
+    If the name repeats the folder's name, the repeated words are no further words of the candidate without a name:
+    `p1/p1_LA` adds only `LA` to the scan `p1`.
+    """
     words = SEPARATORS.split(name)
-    ends = [(words[:last], words[last:]) for last in (*range(len(words) - 2, 0, -2), 0)]
+    ends = [(words[:last], words[last:]) for last in range(len(words) - 2, 0, -2)]
     starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
     shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
+    shorter.append(((*folders, ""), _words_beside(name, folders[-1] if folders else "")))
     if joined := _JOINED.fullmatch(name):
         shorter.append(((*folders, joined[1]), [joined[2]]))
     shorter.sort(key=lambda parts: -len(SEPARATORS.split(parts[0][-1])))
@@ -97,6 +102,19 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
             for rest in dict.fromkeys((name, without_words(name, words_of(part)))):
                 shorter.append(((*folders[:n], *folders[n + 1 :], rest), SEPARATORS.split(part)))
     return shorter
+
+
+def _words_beside(name: str, repeated: str) -> list[str]:
+    """Return the words of a name; if the name begins or ends with the words of `repeated`, return the other words.
+
+    >>> [_words_beside(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
+    [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]
+    """
+    words, known = SEPARATORS.split(name)[::2], SEPARATORS.split(repeated)[::2]
+    for others, part in ((words[len(known) :], words[: len(known)]), (words[: -len(known)], words[-len(known) :])):
+        if others and part == known:
+            return others
+    return words
 
 
 def _keys_of_folders(folders: Sequence[str], name: str) -> _Candidates:

@@ -42,7 +42,7 @@ from .found_cases import (
     SkippedFile,
     images_below,
 )
-from .left_over_labels import FilesByKey, pair_left_over_labels
+from .left_over_labels import FilesByKey, pair_labels_named_after_cases, pair_left_over_labels
 from .masks import recognise_masks
 from .names import FileKind, NamedFile, classify_all, loose_key, without_first_channel
 from .words import ATRIUM_WORDS, LABEL_WORDS
@@ -258,9 +258,9 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
         else:
             (labels if named.kind is FileKind.LABEL else scans)[named.key].append(named)
     _pair_channels(scans, labels, own_labels, skipped)
-    _pair_lone_labels(scans, labels)
-    pair_left_over_labels(scans, labels)
-    _add_results(own_labels, scans, labels, skipped)
+    names = _names_of_cases(scans, folder)
+    _pair_remaining(scans, labels, names)
+    _add_results(own_labels, scans, labels, skipped, names)
     cases: list[Case] = []
     unused: list[Case] = []
     for key, files_of_scan in scans.items():
@@ -293,10 +293,29 @@ def _name_of_key(key: tuple[str, ...]) -> str:
     return "_".join(key[start:])
 
 
-def _add_results(own_labels: FilesByKey, scans: FilesByKey, labels: FilesByKey, skipped: list[SkippedFile]) -> None:
+def _names_of_cases(scans: FilesByKey, folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the keys of the scans by the names that `find_all_scans` gives to their cases."""
+    images = [(key, file.path) for key, files in scans.items() for file in files]
+    names = with_folders([_name_of_key(key) or scan_name(folder) for key, _ in images], [path for _, path in images])
+    return {name: key for name, (key, _) in zip(with_numbers(names), images, strict=True)}
+
+
+def _pair_remaining(scans: FilesByKey, labels: FilesByKey, names: Mapping[str, tuple[str, ...]]) -> None:
+    """Give labels without a scan of the same key the key of a scan; `names` are those of `_names_of_cases`."""
+    pair_labels_named_after_cases(scans, labels, names)
+    _pair_lone_labels(scans, labels)
+    pair_left_over_labels(scans, labels)
+
+
+def _add_results(
+    own_labels: FilesByKey,
+    scans: FilesByKey,
+    labels: FilesByKey,
+    skipped: list[SkippedFile],
+    names: Mapping[str, tuple[str, ...]],
+) -> None:
     """Add DCAMT's results to the labels, or skip them if their scans have other labels."""
-    _pair_lone_labels(scans, own_labels)
-    pair_left_over_labels(scans, own_labels)
+    _pair_remaining(scans, own_labels, names)
     for key, files in own_labels.items():
         if key in scans and key in labels:
             skipped += [SkippedFile(file.path, DCAMT_RESULT) for file in files]

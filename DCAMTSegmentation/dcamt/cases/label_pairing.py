@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..io.channels import without_channel
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
+from .case_list import Case
 from .case_names import case_name, case_of
 from .dicom_labels import dicom_files_among
 from .folders import MAX_REASONS, find_all_scans
@@ -19,7 +20,9 @@ from .names import FileKind, classify_all, image_files, labels_beside_scans, wit
 from .words import ATRIUM_WORDS, MODALITY_WORDS, PAIRING_WORDS, QUALIFIERS, SEPARATORS, modalities, without_words
 
 
-def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable[Path] = ()) -> dict[str, Path]:
+def labelmaps_by_case(
+    folder: Path, skip_images: bool = False, ignored: Iterable[Path] = (), names: Collection[str] = ()
+) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
 
     If the subfolders hold labelled cases, and no file in `folder` itself has few voxel values (`has_few_values`),
@@ -30,6 +33,7 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
             atrium (`masks`) or its automatic result. An automatic result is left out if its case has a label. Of `p1`,
             `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
+        names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`).
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -41,7 +45,11 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
     dicom_files = dicom_files_among(entries)
     files += dicom_files.segmentations
     has_subfolders = any(map(Path.is_dir, folder.iterdir()))
-    if has_subfolders and not any(map(has_few_values, files)) and (labels := _labels_in_subfolders(folder, ignored)):
+    if (
+        has_subfolders
+        and not any(map(has_few_values, files))
+        and (labels := _labels_in_subfolders(folder, ignored, names))
+    ):
         return labels
     if not files:
         endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
@@ -67,8 +75,8 @@ def labelmaps_by_case(folder: Path, skip_images: bool = False, ignored: Iterable
     return cases
 
 
-def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Path]:
-    """Return the labels of the cases that `find_all_scans` finds, by the names of the cases.
+def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collection[str]) -> dict[str, Path]:
+    """Return the labels of the cases that `find_all_scans` finds, by the names of the cases (`_by_name_of_folder`).
 
     The cases include a data set's test cases. Return {} if no case has a label, or if two labelled cases have the same
     name.
@@ -81,7 +89,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Pa
     except InputError:  # The caller states what the folder lacks.
         return {}
     cases = (*found_cases.cases, *found_cases.unused)
-    labels = [(case_of(case.name), case.label) for case in cases if case.label is not None]
+    labels = _by_name_of_folder([case for case in cases if case.label is not None], folder, names)
     scans = {case.image for case in cases}
     skipped = [file.path for file in found_cases.skipped if file.reason == SEVERAL_LABELS]
     several = [path for path in skipped if path not in scans]
@@ -90,6 +98,23 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path]) -> dict[str, Pa
         remedy = "Keep one label for each scan, or put the labels of all cases into one folder."
         raise InputError(f"holds several labels for one scan ({names})", path=folder, remedy=remedy)
     return dict(labels) if len(dict(labels)) == len(labels) else {}
+
+
+def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[str]) -> list[tuple[str, Path]]:
+    """Return (name, label) for each labelled case; the name is the case's name or that of a folder above its scan.
+
+    `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`. So the label of this scan
+    gets the name `Pat1` if three conditions hold: `Pat1` is one of `names`, the case's own name is not, and no other
+    labelled scan lies below a folder of this name.
+    """
+    own = {case_of(case.name) for case in cases}
+    cases_below: defaultdict[str, list[str]] = defaultdict(list)
+    for case in cases:
+        folders = case.image.relative_to(folder).parts[:-1] if case.image.is_relative_to(folder) else ()
+        for name in {case_of(part) for part in folders} & set(names) - own:
+            cases_below[name].append(case_of(case.name))
+    renamed = {below[0]: name for name, below in cases_below.items() if len(below) == 1 and below[0] not in names}
+    return [(renamed.get(name := case_of(case.name), name), case.label) for case in cases if case.label is not None]
 
 
 def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:

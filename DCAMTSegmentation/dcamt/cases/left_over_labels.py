@@ -12,11 +12,19 @@ A label is left over if no scan has its key (for the terms, see `names`). Four r
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 
 from ..io.channels import has_further_numbers
 from .names import NamedFile, loose_key, name_starts, without_first_channel
-from .words import ATRIUM_WORDS, has_word, is_folder_of_labels, modalities, without_outline_words
+from .words import (
+    ATRIUM_WORDS,
+    OUTLINE_WORDS,
+    has_word,
+    is_folder_of_labels,
+    modalities,
+    without_outline_words,
+    without_words,
+)
 
 FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
 """The scans or the labels of a folder by their keys."""
@@ -60,6 +68,30 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
             has_same_name = _without_capitals(label)[-1:] == tuple(part.casefold() for part in key[-1:])
             if has_same_name or starts[_without_outline_words(label)] <= keys:
                 _move(labels, label, key)
+
+
+def pair_labels_named_after_cases(scans: FilesByKey, labels: FilesByKey, names: Mapping[str, tuple[str, ...]]) -> None:
+    """Give each left-over label that is named after a case the key of the case's scan: `p1_LGE_seg` for `p1/LGE`.
+
+    `dcamt rank` and DCAMT Training name the segmentation of a case after the case. A label gets the scan's key if three
+    conditions hold; capitals do not matter:
+
+    - The last part of the label's key is the case's name.
+    - The scan had no label before the call, and no other scan has its key.
+    - The label's folders are folders of the scan, or their names have only words of `OUTLINE_WORDS` except `left`:
+      `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`.
+
+    Args:
+        names: the keys of the scans by the names of their cases.
+    """
+    key_of_name = {name.casefold(): key for name, key in names.items()}
+    unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
+    for label in [file for file in _all_files(labels) if file.key not in scans]:
+        *folders, name = _without_capitals(label) or ("",)
+        key = key_of_name.get(name)
+        further = {folder for folder in folders if without_words(folder, OUTLINE_WORDS - {"left"})}
+        if key in unlabelled and further <= {part.casefold() for part in key}:
+            _move(labels, label, key)
 
 
 def _all_files(files_by_key: FilesByKey) -> Iterator[NamedFile]:

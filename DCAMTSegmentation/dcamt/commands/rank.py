@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,9 @@ from .result_files import (
     refuse_existing,
 )
 
+_FILE_NAME = re.compile(r"\w([\w\-+(). ]*[\w\-+()])?")
+"""Case names that can be file names, such as `P1_5.000-LGE 3D`."""
+
 
 def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
     """Segment every unlabelled case and print the ranking, then the failures; return 1 if there are failures."""
@@ -37,7 +41,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
     existing = existing_rule(options)
     if options.csv:
         check_table_path(options.csv, inputs, existing)
-    targets = [_segmentation_path(options.segmentations, case, index) for index, case in enumerate(cases)]
+    targets = [segmentation_path(options.segmentations, case, index) for index, case in enumerate(cases)]
     check_result_paths(filter(None, targets), inputs)
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
@@ -118,12 +122,13 @@ def _list_inputs(table: Path | None, run: RunFolder | None, model: Path) -> list
     return files
 
 
-def _segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
+def segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
     """Return the file for a case's segmentation; None without a folder.
 
-    If the case's name has characters other than letters, digits, "_" and "-", the file of index 0 is "case1.seg.nrrd".
+    If the case's name cannot be the name of a file, for example since it has a slash, the file of index 0 is
+    "case1.seg.nrrd".
     """
-    name = case.name if case.name.replace("_", "").replace("-", "").isalnum() else f"case{index + 1}"
+    name = case.name if _FILE_NAME.fullmatch(case.name) else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None
 
 

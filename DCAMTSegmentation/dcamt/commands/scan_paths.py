@@ -14,7 +14,7 @@ from ..cases.masks import has_few_values, labels_and_results
 from ..cases.names import image_files
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
-from ..io.dicom import are_separate_scans, is_one_study
+from ..io.dicom import are_separate_scans, has_dicom_file, is_one_study
 from ..io.dicom_files import files_below
 from ..io.formats import SCAN_ENDINGS, ending, scan_name
 from ..io.readers import read_header
@@ -43,8 +43,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     A file is one scan. A folder with scan files stands for these scans. A folder with multi-frame DICOM images of
     different studies stands for these images. If scan files lie only in subfolders (masks in the folder itself do
     not count), the folder stands for the cases that `dcamt cases find` lists, with their names, and for the scans that
-    cannot be used for training, such as test cases. If a folder contains only folders of DICOM files, each of them is
-    one scan, unless all are series of one study. Any other folder is one scan of DICOM files.
+    cannot be used for training, such as test cases. If a folder contains folders of DICOM files, each of them is one
+    scan, unless all are series of one study (`_are_separate_folders`). Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
@@ -74,18 +74,38 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
         skipped = _skipped_files(files, path, channels)
         left_out_files = set(skipped)
         inside = [file for file in files if file not in left_out_files]
-    if inside and not (folders and all(map(has_few_values, inside))):
+    if inside and not all(map(has_few_values, inside)):
         return _named(inside, skipped, folders)
     images = list(dicom_files_among(entries).slices)
     if are_separate_scans(images):
-        return _named(images, skipped_folders=folders)
+        return _named(images, skipped_files=[*skipped, *inside], skipped_folders=folders)
     if not images and (cases := _find_cases_of_files(path, channels, result_folders)):
         return cases
-    if inside:
+    holding_scans = [folder for folder in folders if not _holds_labels(folder)]
+    if inside and not images and not any(map(has_dicom_file, holding_scans)):
         return _named(inside, skipped, folders)
-    if not folders or len(folders) < len(entries) or is_one_study(folders):
-        return _named([path])
-    return _named(folders)
+    if images or not _are_separate_folders(entries, folders, holding_scans):
+        return _named([path], [*skipped, *inside])
+    return _named(holding_scans, [*skipped, *inside], [folder for folder in folders if folder not in holding_scans])
+
+
+def _are_separate_folders(entries: Sequence[Path], folders: Sequence[Path], holding_scans: Sequence[Path]) -> bool:
+    """Return whether each folder of `holding_scans` is one scan; otherwise the folder above them is one scan.
+
+    The folder above is one scan if `holding_scans` are series of one study, or if it holds a DICOMDIR. If it holds
+    other files (tables, masks) or folders of labels, it is also one scan if fewer than two folders hold scans, or if
+    one of them holds no DICOM file, as on a CD with a folder of programs.
+
+    Args:
+        entries: the files and folders in the folder above.
+        folders: the folders among `entries`.
+        holding_scans: those of `folders` that are no folders of labels.
+    """
+    if not holding_scans or is_one_study(holding_scans) or any(entry.name.upper() == "DICOMDIR" for entry in entries):
+        return False
+    if len(holding_scans) == len(entries):
+        return True
+    return len(holding_scans) > 1 and all(map(has_dicom_file, holding_scans))
 
 
 def _named(
@@ -108,6 +128,14 @@ def _holds_only_results(path: Path) -> bool:
     images = [file for file in image_files(files) if ending(file) in SCAN_ENDINGS]
     # DCAMT's mark is looked for first, since reading voxels takes longer.
     return all(is_dcamt_result(file) or has_few_values(file) for file in images) and not dicom_files_among(files).slices
+
+
+def _holds_labels(folder: Path) -> bool:
+    """Return whether a folder has labels or results, but no scan."""
+    files = files_below(folder)
+    if any(dicom_files_among([file]).slices for file in files):  # Stops at the first slice.
+        return False
+    return bool(image_files(files) or dicom_files_among(files).segmentations) and _holds_only_results(folder)
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:

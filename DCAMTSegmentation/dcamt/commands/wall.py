@@ -309,7 +309,8 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace, usage_error: Cal
     if not options.segmentation.is_dir():
         usage_error(f"{options.scan} is a folder of scans: give a folder of segmentations too")
     cases = [case_of(name) for name in found.names]
-    segmentations = pair_with_labels(cases, labelmaps_by_case(options.segmentation, skip_images=True))
+    labelmaps = labelmaps_by_case(options.segmentation, skip_images=True, names=cases)
+    segmentations = pair_with_labels(cases, labelmaps)
     jobs = []
     for scan, name, case in zip(found.scans, found.names, cases, strict=True):
         if case not in segmentations:

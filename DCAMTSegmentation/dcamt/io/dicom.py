@@ -39,6 +39,11 @@ from .stored_image import COPY_AGAIN, StoredImage
 _CHOOSE_FOLDER = "Choose the folder that holds the whole series."
 
 
+def has_dicom_file(folder: Path) -> bool:
+    """Return whether a DICOM file that states its study lies in a folder or below it."""
+    return _first_study(folder) != ""
+
+
 def is_one_study(folders: Sequence[Path]) -> bool:
     """Return whether several folders contain DICOM files of one study, judged by each folder's first DICOM file."""
     studies = {_first_study(folder) for folder in folders}
