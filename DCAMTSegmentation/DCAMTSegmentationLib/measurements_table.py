@@ -61,7 +61,7 @@ def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
 
 
 def rows_of(node: TableNode) -> list[dict[str, str]]:
-    """Return the measurements in a table node as text; undefined values are empty."""
+    """Return the measurements in a table node as text; undefined values and removed columns are empty."""
     table = node.GetTable()
     return [
         {column: _cell(table, row, column) for column in MEASUREMENT_COLUMNS} for row in range(table.GetNumberOfRows())
@@ -102,5 +102,7 @@ def _format_fixed(value: float, decimals: int) -> str:
 
 def _cell(table: Any, row: int, column: str) -> str:
     value = table.GetValueByName(row, column)
+    if not value.IsValid():
+        return ""
     # In tables of older versions of DCAMT, measurements are numbers, not text.
     return str(value.ToString()) if value.IsString() else csv_cell(value.ToDouble())

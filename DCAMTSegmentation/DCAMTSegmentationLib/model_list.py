@@ -27,6 +27,7 @@ class ModelList:
     ) -> None:
         self._combo_box, self._remove_button, self._on_chosen = combo_box, remove_button, on_chosen
         self._choices = model_choices()
+        self._missing = ""  # The name of the model that is shown as missing.
         self._filling = False
         combo_box.connect("currentIndexChanged(int)", self._on_index)
         import_button.connect("clicked(bool)", self._on_import)
@@ -49,6 +50,7 @@ class ModelList:
         self._combo_box.clear()
         for choice in self._choices:
             self._combo_box.addItem(choice.title)
+        self._missing = name if name not in names else ""
         if name not in names and (name or names):
             self._combo_box.addItem(_("{name} (missing)").format(name=name))
         self._combo_box.setCurrentIndex(names.index(name) if name in names else self._combo_box.count - 1)
@@ -65,8 +67,7 @@ class ModelList:
     def _on_index(self, index: int) -> None:
         if not self._filling:
             self._show_card()
-            if index < len(self._choices):
-                self._on_chosen(self._choices[index].name)
+            self._on_chosen(self._choices[index].name if index < len(self._choices) else self._missing)
 
     def _on_import(self, checked: bool = False) -> None:
         title, kinds = _("Import a model"), _("DCAMT models") + f" (*{MODEL_ENDING})"

@@ -99,12 +99,12 @@ class ReportJob(SegmentJob):
         return ReportSegment(SegmentMask(name, file, affine), color)
 
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
-        """Write the map of doubt, step by step; return its file and affine, or (None, None) if there is none.
+        """Write the map of doubt, step by step; return its file and affine, or (None, None) if there is no image of it.
 
         The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space. A map that an older
         version of DCAMT made is not written, since it shows disagreement instead of doubt.
         """
-        map_node = review.get_referenced_node(self._segmentation, review.DOUBT_MAP)
+        map_node = review.doubt_map_of(self._segmentation)
         if map_node is None or not review.shows_doubt(map_node):
             return None, None
         file = self.folder / "doubt.npy"

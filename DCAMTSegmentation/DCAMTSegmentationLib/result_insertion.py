@@ -16,10 +16,10 @@ from dcamt.worker.requests import OutlineMethod
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, write_segments
+from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, find_dcamt_segments, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.segment_surfaces import add_surface, compute_surface, surface_name, uses_dcamt_conversion
-from DCAMTSlicerLib.segment_voxels import has_segments
+from DCAMTSlicerLib.segment_voxels import has_segments, labelmap_name
 from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
@@ -46,6 +46,23 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
     return transform_between(volume, target, remedy)
 
 
+def check_source(target: SegmentationNode | None) -> None:
+    """Raise InputError if a target with other segments stores them in a form without voxels, such as surfaces.
+
+    Slicer would convert new segments to this form, and discard their voxels.
+    """
+    if not has_segments(target) or target.GetSegmentation().GetNumberOfSegments() == len(find_dcamt_segments(target)):
+        return
+    source = target.GetSegmentation().GetSourceRepresentationName()
+    if source != labelmap_name():
+        what = _("stores its segments as “{representation}”, not as voxels").format(representation=source)
+        remedy = _(
+            "Choose to create a new segmentation under Output, or make the binary labelmap the source representation in"
+            " the module Segmentations."
+        )
+        raise InputError(what, path=target.GetName(), remedy=remedy)
+
+
 class TargetEditedError(Exception):
     """Raised by `insert_result` if the target's DCAMT segments were edited since the segmentation began."""
 
@@ -67,8 +84,9 @@ def insert_result(
 
     Raises:
         TargetEditedError: the target has another fingerprint than `target_fingerprint`.
-        InputError: the target is related to the volume by a non-linear transform, a surface's file cannot be read, or
-            the volume or a node of the result was removed during the insertion.
+        InputError: the target is related to the volume by a non-linear transform, or stores other segments without
+            voxels; a surface's file cannot be read; or the volume or a node of the result was removed during the
+            insertion.
     """
     with SceneChanges() as changes:
         return (yield from _Insertion(result, options, target_fingerprint, changes).steps())
@@ -113,6 +131,7 @@ class _Insertion:
         volume, target = self.options.volume, self.options.target
         if target is not None and not slicer.mrmlScene.IsNodePresent(target):
             target = None
+        check_source(target)
         to_local = transform_to_target(volume, target)
         segments = yield from self._build_segments(target, to_local)
         doubt_map, image = None, None

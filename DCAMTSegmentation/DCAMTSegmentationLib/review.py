@@ -19,7 +19,7 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.requests import OutlineMethod
-from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.fingerprints import box_centres, fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_surfaces import surface_name
@@ -62,6 +62,12 @@ def get_referenced_node(node: Node | None, role: str) -> Node | None:
     Return None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
     """
     return node.GetNodeReference(role) if node is not None else None
+
+
+def doubt_map_of(segmentation_node: SegmentationNode | None) -> VolumeNode | None:
+    """Return the map of doubt of a result; None if there is none, or if its file was missing when the scene loaded."""
+    doubt_map = get_referenced_node(segmentation_node, DOUBT_MAP)
+    return doubt_map if doubt_map is not None and doubt_map.GetImageData() is not None else None
 
 
 def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | None:
@@ -282,17 +288,30 @@ def shows_doubt(volume: VolumeNode) -> bool:
     return volume.GetAttribute(_MAP) == _DOUBT
 
 
-def is_scalar_image(volume: VolumeNode) -> bool:
-    """Return whether a node is a scalar volume but neither a map nor a labelmap."""
-    return volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
+def is_listed_scan(volume: VolumeNode) -> bool:
+    """Return whether the input selectors list a node: a scalar volume, but no map, labelmap or hidden node.
+
+    Other modules hide their auxiliary volumes from all selectors.
+    """
+    is_scan = volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
+    return is_scan and not volume.GetHideFromEditors()
+
+
+def place_count(segmentation_node: SegmentationNode | None) -> int:
+    """Return the number of a result's doubtful places.
+
+    Unlike `doubtful_places`, this function may be called during an edit, when the voxels may be incomplete.
+    """
+    text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
+    return len(json.loads(text)) if text else 0
 
 
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 
     If a linear transform of the node was hardened since the places were stored, the places are transformed by it, as
-    the voxels were. The stored positions are returned if the DCAMT segments have no voxels, if the result was
-    corrected and the spacing of its segments changed, or if an older version of DCAMT stored the places.
+    the voxels were. The stored positions are returned if the DCAMT segments have no voxels, if they were resampled on
+    another grid, or if an older version of DCAMT stored the places.
     """
     text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
     if segmentation_node is None or not text:
@@ -307,9 +326,8 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
 def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | None:
     """Return the linear transform (4, 4) that was hardened since the places were stored, or None.
 
-    The transform leads from the stored affine of the segments to the present one. Segment Editor also changes the
-    affine if it resamples the segments. If the result is marked as corrected and the spacing differs, the function
-    assumes a resampling and returns None.
+    The transform leads from the stored affine of the segments to the present one. If Segment Editor resampled the
+    segments, their affine has changed, too, but the function returns None.
     """
     stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
@@ -318,11 +336,23 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
     before = np.array(json.loads(stored))
     if np.allclose(now, before, rtol=0, atol=1e-6):
         return None
-    spacing_before, spacing_now = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (before, now))
-    # Not `update_correction_marks`: this function also runs during edits, when the voxels may be incomplete.
-    if not np.allclose(spacing_before, spacing_now, rtol=1e-3) and is_corrected(segmentation_node):
-        return None
-    return now @ np.linalg.inv(before)
+    return None if _are_resampled(segmentation_node, before, now) else now @ np.linalg.inv(before)
+
+
+def _are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: np.ndarray) -> bool:
+    """Return whether segments whose affine (4, 4) changed were resampled on another grid, rather than transformed.
+
+    A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm. A correction
+    may change both, so the smaller change of the boxes' centres decides.
+    """
+    earlier = box_centres(segmentation_node.GetAttribute(_WRITTEN) or "")
+    if_transformed = if_resampled = 0.0
+    for identifier, centre in box_centres(fingerprint(segmentation_node)).items():
+        if identifier in earlier:
+            at_first, at_present = np.array([*earlier[identifier], 1.0]), np.array([*centre, 1.0])
+            if_transformed += float(np.linalg.norm(now @ at_present - now @ at_first))
+            if_resampled += float(np.linalg.norm(now @ at_present - before @ at_first))
+    return if_resampled < if_transformed
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:

@@ -69,8 +69,8 @@ class ReviewPanel:
         model = review.model_title(segmentation)
         ui.resultLabel.toolTip = _("Segmented with the model {model}.").format(model=model) if model else ""
         ui.trustLabel.text = self._trust_text()
-        ui.doubtCheckBox.enabled = review.get_referenced_node(segmentation, review.DOUBT_MAP) is not None
-        ui.nextPlaceButton.enabled = bool(review.doubtful_places(segmentation))
+        ui.doubtCheckBox.enabled = review.doubt_map_of(segmentation) is not None
+        ui.nextPlaceButton.enabled = review.place_count(segmentation) > 0
         volume = review.get_referenced_node(segmentation, review.VOLUME)
         ui.correctButton.enabled = segmentation is not None and volume is not None
         ui.trainingCaseButton.enabled = segmentation is not None and volume is not None
@@ -87,7 +87,7 @@ class ReviewPanel:
         segments = ""
         if table is not None:
             rows = measurements_table.rows_of(table)
-            segments = ", ".join(f"{row['segment']} {_short_number(row['volume_ml'] or '0')} mL" for row in rows)
+            segments = ", ".join(_segment_text(row) for row in rows)
         return f"{volume.GetName()}: {segments}"
 
     def _trust_text(self) -> str:
@@ -96,7 +96,7 @@ class ReviewPanel:
             if self.has_measurements:
                 return str(_("The scan of this result is not in the scene."))
             return str(_("No result yet: choose a volume and press Apply."))
-        trust, count = review.trust(self._node), len(review.doubtful_places(self._node))
+        trust, count = review.trust(self._node), review.place_count(self._node)
         expected = review.expected_overlap(self._node)
         places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
         places = places if count else _("no doubtful place")
@@ -139,7 +139,7 @@ class ReviewPanel:
         if volume is not None:
             views.show_scan(volume)
         number, place = review.next_place(self._node)
-        count = len(review.doubtful_places(self._node))
+        count = review.place_count(self._node)
         text = _("{number} of {count}: {volume} mL in doubt").format(
             number=number, count=count, volume=f"{place.volume_ml:.2f}"
         )
@@ -165,6 +165,12 @@ class ReviewPanel:
             text = "\n".join((text, _("Only a task of one channel can use the case."), error_text(error)))
         self._ui.trainingCaseLabel.text = text
         self._ui.trainingCaseLabel.visible = True
+
+
+def _segment_text(row: dict[str, str]) -> str:
+    """Return a segment's name and volume; only the name if the user removed the volume from the table."""
+    volume = row["volume_ml"]
+    return f"{row['segment']} {_short_number(volume)} mL" if volume else row["segment"]
 
 
 def _short_number(text: str) -> str:

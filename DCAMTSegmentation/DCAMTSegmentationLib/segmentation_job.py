@@ -15,7 +15,7 @@ from slicer.i18n import tr as _
 
 from .loaded_result import LoadedResult
 from .region_of_interest import region_of
-from .result_insertion import TargetEditedError, insert_result, transform_to_target
+from .result_insertion import TargetEditedError, check_source, insert_result, transform_to_target
 from .segmentation_options import SegmentationOptions
 from .volume_snapshot import VolumeSnapshot, write_snapshots
 from .worker_job import JobOutcome, WorkerJob
@@ -68,7 +68,7 @@ class SegmentationJob(WorkerJob):
 
         Raises:
             InputError: the volume, a channel or the region cannot be used, or a target with segments is related to the
-                volume by a non-linear transform.
+                volume by a non-linear transform, or stores other segments without voxels.
             OutputError: the folder for the request's files cannot be created.
         """
         options = self._options
@@ -77,6 +77,7 @@ class SegmentationJob(WorkerJob):
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
         # The returned affine is not needed yet. The call refuses a non-linear transform before the worker starts.
         transform_to_target(options.volume, options.target)
+        check_source(options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
         self._target_fingerprint = fingerprint(options.target) if options.target is not None else ""
         super().start()

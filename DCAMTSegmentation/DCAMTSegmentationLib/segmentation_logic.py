@@ -83,7 +83,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def firstVolume(self) -> VolumeNode | None:
         """Return the scan in the slice views, otherwise the scene's first scan; None in a scene without scans."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        return views.background_scan() or next((node for node in volumes if review.is_scalar_image(node)), None)
+        return views.background_scan() or next((node for node in volumes if review.is_listed_scan(node)), None)
 
     def ensurePackages(self) -> None:
         """Install missing packages after confirmation.
@@ -143,12 +143,15 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         The result becomes the output in the settings, unless another input volume was chosen meanwhile.
         """
-        volume = settings.inputVolume
+        volume, show_3d = settings.inputVolume, settings.show3D
         further_count = len(channel_names_of(settings.model)) - 1
 
         def finish(outcome: JobOutcome) -> None:
-            if outcome.segmentation is not None and settings.inputVolume is volume:
-                settings.outputSegmentation = outcome.segmentation
+            if outcome.segmentation is not None:
+                if settings.show3D != show_3d:  # changed during the computation
+                    review.show_in_3d(outcome.segmentation, settings.show3D)
+                if settings.inputVolume is volume:
+                    settings.outputSegmentation = outcome.segmentation
             if onFinished:
                 onFinished(outcome)
 
@@ -159,7 +162,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             channels=(*settings.channelVolumes, *[None] * further_count)[:further_count],
             target=settings.outputSegmentation,
             region=settings.region,
-            show_3d=settings.show3D,
+            show_3d=show_3d,
             model=settings.model,
             quality=settings.quality.value,
             device=settings.device.value,

@@ -145,7 +145,7 @@ class SegmentationPanel(VTKObservationMixin):
         if not self._is_connected or not slicer.mrmlScene.IsNodePresent(node):
             return
         self._hide_maps()
-        if self._settings.inputVolume is None and review.is_scalar_image(node) and node.GetImageData() is not None:
+        if self._settings.inputVolume is None and review.is_listed_scan(node) and node.GetImageData() is not None:
             self._settings.inputVolume = node
 
     def _on_node_removed(self, caller: Any, event: Any) -> None:
@@ -273,7 +273,7 @@ class SegmentationPanel(VTKObservationMixin):
         # A report needs what the measurement of a wall needs: a volume, a segment, and no running job.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
-        doubt_map = review.get_referenced_node(segmentation_node, review.DOUBT_MAP)
+        doubt_map = review.doubt_map_of(segmentation_node)
         self._overlay.show(doubt_map if settings.showDisagreement else None, segmentation_node)
 
     def _on_model_chosen(self, name: str) -> None:
@@ -399,7 +399,8 @@ class SegmentationPanel(VTKObservationMixin):
         volume = review.get_referenced_node(segmentation_node, review.VOLUME)
         if volume is not None:
             views.show_scan(volume)
-        # The user may have hidden the earlier result in this node.
+        # The user may have hidden the earlier result in this node, and a script may have removed its display node.
+        segmentation_node.CreateDefaultDisplayNodes()
         segmentation_node.GetDisplayNode().SetVisibility(True)
         if self._scene_had_no_result and self._settings.show3D:
             views.centre_3d_views()

@@ -23,7 +23,7 @@ def background_scan() -> VolumeNode | None:
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         node_id = view.GetBackgroundVolumeID()
         node = slicer.mrmlScene.GetNodeByID(node_id) if node_id else None
-        if node is not None and review.is_scalar_image(node):
+        if node is not None and review.is_listed_scan(node):
             return node
     return None
 

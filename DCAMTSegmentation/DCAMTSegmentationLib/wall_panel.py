@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt.errors import DCAMTError
+from dcamt.io.surfaces import SURFACE_OUTPUTS
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING
 from dcamt.wall.files import method_text, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, METHODS_DISAGREE, PRESETS, SD, Threshold
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import CurveNode, Node, SegmentationNode
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from slicer.i18n import tr as _
 
 from . import review, wall_nodes
@@ -94,7 +96,11 @@ class WallPanel:
         self._show_wall()
 
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
-        """List the segmentation's segments; the selected segment stays selected if it is still in the list."""
+        """List the segmentation's segments; the selected segment stays selected if it is still in the list.
+
+        If no DCAMT segment was in the list before, the first one is selected, so that *Report…* reports a new result
+        rather than a segment that was drawn earlier.
+        """
         names: dict[str, str] = {}
         if segmentation is not None:
             held = segmentation.GetSegmentation()
@@ -102,6 +108,9 @@ class WallPanel:
         if [*names.items()] == [*self._segments.items()]:
             return
         combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
+        written = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
+        if written and not any(identifier in self._segments for identifier in written):
+            chosen = written[0]
         self._segments = names
         combo_box.clear()
         for name in names.values():
@@ -207,7 +216,7 @@ class WallPanel:
     def _paint(self, is_opening: bool) -> None:
         """Change the points inside the closed curve to an opening, or back to wall."""
         curve, title = self._ui.wallCurveSelector.currentNode(), _("Openings of the wall")
-        if curve is None or curve.GetNumberOfControlPoints() < 3:
+        if curve is None or curve.GetNumberOfDefinedControlPoints() < 3:
             message = _(
                 "Draw a closed curve first: create it in the list of curves, and place 3 or more points on the surface."
             )
@@ -226,15 +235,18 @@ class WallPanel:
         self._change_wall(wall.with_openings(openings))
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write the table, or the surface with its scalars, as `dcamt wall` does."""
+        """Write the table, or a surface if the file has the ending of one, as `dcamt wall` does.
+
+        Only `.vtp` files store the scalars.
+        """
         wall, title = self._wall, _("Export the wall")
         assert wall is not None
-        kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp)"
+        kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp *.stl *.obj *.ply)"
         path = choose_file(title, f"{wall.scan}.wall.csv", kinds)
         if not path:
             return
         try:
-            if path.lower().endswith(".vtp"):
+            if path.lower().endswith(SURFACE_OUTPUTS):
                 write_wall_surface(wall, path)
             else:
                 write_wall_csv([wall], path)

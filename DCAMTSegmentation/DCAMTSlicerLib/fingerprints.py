@@ -15,6 +15,9 @@ from .node_types import SegmentationNode
 from .result_segments import find_dcamt_segments
 from .segment_voxels import SegmentVoxels, labelmap_name, read_segment
 
+_EMPTY = zlib.crc32(bytes(1))
+"""Checksum of the mask of an empty segment, one voxel of value 0."""
+
 
 def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] | None = None) -> str:
     """Return a text that changes when voxels of segments are added, removed or moved on their labelmap's grid.
@@ -44,6 +47,19 @@ def checksum_of(voxels: SegmentVoxels) -> list[int]:
 def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
     """Return the `fingerprint` of segments from their checksums (`checksum_of`), given by identifier."""
     return json.dumps(checksums, sort_keys=True)
+
+
+def box_centres(text: str) -> dict[str, np.ndarray]:
+    """Return the centre (i, j, k) of the box that each segment of a `fingerprint` fills, by the segment's identifier.
+
+    Empty segments are omitted, and those of a fingerprint from an older version.
+    """
+    centres = {}
+    for identifier, numbers in (json.loads(text) if text else {}).items():
+        shape, first = numbers[:3], numbers[4:]
+        if first and numbers[:4] != [1, 1, 1, _EMPTY]:
+            centres[identifier] = np.array(first) + (np.array(shape[::-1]) - 1) / 2
+    return centres
 
 
 def is_same_fingerprint(stored: str, now: str) -> bool:

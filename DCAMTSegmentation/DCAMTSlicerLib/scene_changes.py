@@ -63,7 +63,7 @@ class SceneChanges:
 
 
 class _SegmentationState:
-    """A segmentation node's DCAMT segments, name, attributes, transform, conversion, references and 3D visibility.
+    """A segmentation node's DCAMT segments, conversion, source, name, attributes, transform, references and 3D display.
 
     Voxels are not copied: an insertion makes new segments, and this object keeps the old ones.
     """
@@ -74,6 +74,7 @@ class _SegmentationState:
         self._order = list(segmentation.GetSegmentIDs())
         self._segments = _dcamt_segments(segmentation_node)
         self._conversion = segmentation.SerializeAllConversionParameters()
+        self._source = segmentation.GetSourceRepresentationName()
         self._transform = segmentation_node.GetTransformNodeID()
         self._attributes = {
             name: segmentation_node.GetAttribute(name) for name in segmentation_node.GetAttributeNames()
@@ -92,6 +93,7 @@ class _SegmentationState:
                 segmentation.RemoveSegment(identifier)
         segmentation.DeserializeConversionParameters(self._conversion)
         if are_replaced:
+            segmentation.SetSourceRepresentationName(self._source)
             for identifier, segment in self._segments.items():
                 segmentation.AddSegment(segment, identifier)
                 segment.Modified()

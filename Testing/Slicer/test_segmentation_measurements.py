@@ -151,6 +151,26 @@ class MeasurementsTest(PanelCase):
             self.wait()
         self.assertEqual(self.logic.measurements(segmentation), rows)
 
+    def test_column_that_was_removed_from_the_table_is_empty_and_not_0(self) -> None:
+        segmentation = self.segment(add_scan())
+        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
+        assert table is not None
+        for column in ("volume_ml", "surface_cm2"):
+            table.RemoveColumn(table.GetTable().GetColumnIndex(column))
+        (row,) = self.logic.measurements(segmentation)
+        self.assertEqual((row["volume_ml"], row["surface_cm2"], row["sphericity"]), ("", "", "0.900"))
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(self.ui.resultLabel.text, "LGE: Left atrium")
+
+    def test_result_without_a_display_node_is_measured(self) -> None:
+        segmentation = self.segment(add_scan())
+        slicer.mrmlScene.RemoveNode(segmentation.GetDisplayNode())
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertIn("were measured", self.ui.statusLabel.text)
+        self.assertTrue(segmentation.GetDisplayNode().GetVisibility())
+
     def test_scan_name_stays_hidden_and_segment_names_are_shown_only_for_several_segments(self) -> None:
         held = self.segment(add_scan()).GetSegmentation()
         table = self.ui.measurementsTable

@@ -116,3 +116,12 @@ class ModelListTest(SegmentationCase):
             click(self.ui.applyButton)
             self.wait()
         self.assertIsNone(self.settings.outputSegmentation)
+
+    def test_missing_model_can_be_chosen_again(self) -> None:
+        choose(self.ui.modelComboBox, "Tiny")
+        (self.home / "models" / "tiny.dcamt").unlink()
+        self.module.leave()
+        self.module.enter()
+        for title, name in (("Left atrium in LGE-MRI", "left-atrium"), ("tiny (missing)", "tiny")):
+            choose(self.ui.modelComboBox, title)
+            self.assertEqual(self.settings.model, name)

@@ -221,3 +221,38 @@ class ResultReportRequestTest(PanelCase):
         self.assertIsNone(request.doubt_map_affine)
         self.assertIsNone(request.doubts)
         self.assertTrue(review.doubtful_places(segmentation))
+
+    def test_result_whose_map_of_doubt_has_no_image_is_reported_without_the_map(self) -> None:
+        """A scene that was saved without the map's file loads the map as a node without an image."""
+        self.open(FakeReportWorker())
+        doubt_map = review.get_referenced_node(self.segment(add_scan()), review.DOUBT_MAP)
+        assert doubt_map is not None
+        doubt_map.SetAndObserveImageData(None)
+        self.module.leave()
+        self.module.enter()
+        self.assertFalse(self.ui.doubtCheckBox.enabled)
+        request = request_report(self.module)
+        assert request is not None
+        self.assertIsNone(request.doubt_map)
+
+    def test_report_is_of_the_new_result_and_not_of_a_segment_drawn_before(self) -> None:
+        self.open(FakeReportWorker())
+        volume = add_scan()
+        target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "drawn")
+        target.CreateDefaultDisplayNodes()
+        target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+        target.GetSegmentation().AddEmptySegment("aorta", "Aorta")
+        drawn = np.zeros((16, 20, 24), np.uint8)
+        drawn[1:3, 1:3, 1:3] = 1
+        slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, target, "aorta", volume)
+        choose(self.ui.outputSelector, target)
+        self.assertEqual(self.ui.wallSegmentComboBox.currentText, "Aorta")
+        self.segment(volume)
+        self.assertEqual(self.ui.wallSegmentComboBox.currentText, "Left atrium")
+        request = request_report(self.module)
+        assert request is not None
+        self.assertEqual([segment.outline.name for segment in request.segments], ["Left atrium"])
+        choose(self.ui.wallSegmentComboBox, "Aorta")
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(self.ui.wallSegmentComboBox.currentText, "Aorta")

@@ -15,15 +15,20 @@ import slicer
 import vtk
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.segment_surfaces import surface_name
 from fake_worker import PanelCase
 from made_results import oblique
 from segmentation_case import (
     ROOT,
+    Person,
     SegmentationCase,
     add_scan,
+    changed_content,
     choose,
     click,
+    fail_after,
     model_folder,
+    scene_content,
     scene_saved_and_closed,
     segment_mask,
 )
@@ -195,6 +200,41 @@ class ExistingSegmentationTest(PanelCase):
         np.testing.assert_array_equal(segment_mask(target, volume, 0), drawn)
         segment = target.GetSegmentation().GetSegment(foreign)
         self.assertEqual((segment.GetName(), segment.GetColor()), ("Left atrium", (0.1, 0.9, 0.2)))
+
+    def test_segmentation_whose_segments_are_surfaces_is_refused_at_once(self) -> None:
+        volume = add_scan()
+        target = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "from STL")
+        target.CreateDefaultDisplayNodes()
+        target.GetSegmentation().SetSourceRepresentationName(surface_name())
+        ball = vtk.vtkSphereSource()
+        ball.Update()
+        target.AddSegmentFromClosedSurfaceRepresentation(ball.GetOutput(), "ball", [1, 0, 0])
+        self.prepare(volume)
+        choose(self.ui.outputSelector, target)
+        with Person() as person:
+            person.expects("from STL: stores its segments as “Closed surface”, not as voxels", "Ok")
+            click(self.ui.applyButton)
+        self.assertEqual(self.module.worker.requests, [])
+        self.assertEqual(target.GetSegmentation().GetNumberOfSegments(), 1)
+
+    def test_result_whose_source_became_the_surface_is_replaced_by_voxels_or_restored(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        held = segmentation.GetSegmentation()
+        held.SetSourceRepresentationName(surface_name())
+        held.RemoveRepresentation("Binary labelmap")
+        before = scene_content()
+        with fail_after(review, "store_review_data"), Person() as person:
+            person.expects("was edited", "Ok")
+            person.expects("memory", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertEqual(changed_content(before), [])
+        self.assertEqual(held.GetSourceRepresentationName(), surface_name())
+        with Person() as person:
+            person.expects("was edited", "Ok")
+            self.assertIs(self.segment(volume), segmentation)
+        self.assertEqual(held.GetSourceRepresentationName(), "Binary labelmap")
 
     def test_map_of_an_earlier_result_is_removed_by_fast_quality(self) -> None:
         volume = add_scan()

@@ -14,6 +14,7 @@ import vtk
 from dcamt.geometry import Grid
 from dcamt.wall.closed_surface import closed_surface
 from DCAMTSegmentationLib import result_insertion
+from DCAMTSlicerLib.segment_surfaces import surface_name
 from fake_worker import PanelCase
 from made_results import insert_all, make_result, mass_properties, oblique
 from segmentation_case import (
@@ -40,6 +41,14 @@ class Show3DTest(PanelCase):
         segmentation = self.segment(add_scan())
         surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         self.assertFalse(segmentation.GetSegmentation().ContainsRepresentation(surface))
+
+    def test_show_3d_changed_during_the_computation_counts(self) -> None:
+        for shown in (False, True):
+            self.module.worker.before_answer = self.ui.show3DCheckBox.click
+            segmentation = self.segment(add_scan())
+            self.assertEqual(self.ui.show3DCheckBox.checked, shown)
+            self.assertEqual(bool(segmentation.GetDisplayNode().GetVisibility3D()), shown)
+            self.assertEqual(segmentation.GetSegmentation().ContainsRepresentation(surface_name()), True)
 
 
 class SurfaceTest(unittest.TestCase):

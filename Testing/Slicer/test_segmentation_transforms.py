@@ -143,6 +143,38 @@ class DoubtfulPlaceTest(PanelCase):
         click(self.ui.nextPlaceButton)
         self.assert_doubtful(segmentation, expected)
 
+    def test_doubtful_places_keep_their_position_if_the_segments_are_resampled_on_a_cropped_grid(self) -> None:
+        """As in Segment Editor's “Specify geometry” with a cropped volume, whose spacing is the scan's."""
+        segmentation = self.segment(add_scan())
+        expected = self.centre_of_segment(segmentation)
+        image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
+        cropped, resampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+        cropped.DeepCopy(image)
+        affine = np.diag([-1.5, -1.5, 1.5, 1.0])
+        affine[:3, 3] = affine[:3, :3] @ [4, 2, 3]
+        cropped.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(affine))
+        cropped.SetExtent(0, 19, 0, 17, 0, 12)
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, cropped, resampled)
+        image.DeepCopy(resampled)
+        np.testing.assert_allclose(self.centre_of_segment(segmentation), expected)
+        self.assert_doubtful(segmentation, expected)
+
+    def test_doubtful_places_follow_a_scaling_that_was_hardened_after_a_correction(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        (place, _other) = self.logic.doubtfulPlaces(segmentation)
+        mask = np.array(segment_mask(segmentation, volume))
+        mask[:, :, -1] = 1
+        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        self.module.enter()
+        self.assertTrue(review.is_corrected(segmentation))
+        scaling = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        scaling.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.2, 0.8, 1.1, 1.0])))
+        segmentation.SetAndObserveTransformNodeID(scaling.GetID())
+        segmentation.HardenTransform()
+        self.assert_doubtful(segmentation, np.array(place.position) * [1.2, 0.8, 1.1])
+
     def test_doubtful_places_of_an_older_scene_are_at_their_stored_positions(self) -> None:
         segmentation = self.segment(add_scan())
         attribute = "DCAMT.doubtfulPlaces"

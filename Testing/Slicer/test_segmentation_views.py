@@ -162,6 +162,16 @@ class NewVolumeTest(PanelCase):
         slicer.app.processEvents()
         self.assertEqual(self.ui.inputSelector.currentNode(), volume)
 
+    def test_volume_that_another_module_hides_is_not_chosen(self) -> None:
+        hidden = add_scan()
+        hidden.SetHideFromEditors(True)
+        slicer.app.processEvents()
+        self.assertIsNone(self.settings.inputVolume)
+        self.module.leave()
+        self.module.enter()
+        self.assertIsNone(self.settings.inputVolume)
+        self.assertFalse(self.ui.applyButton.enabled)
+
 
 class ImportTest(PanelCase):
     def test_open_panel_shows_an_imported_result_and_the_checkbox_hides_the_doubt_map(self) -> None:

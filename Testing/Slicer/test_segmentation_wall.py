@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -234,6 +236,28 @@ class OpeningTest(InsertedWallCase):
         with Person() as person:
             person.expects("Draw a closed curve", "Ok")
             click(self.ui.wallOpenButton)
+
+    def test_curve_whose_points_were_not_placed_yet_is_reported(self) -> None:
+        curve = add_closed_curve(np.array([-1.0, 0.2, -0.3]))
+        for index in range(curve.GetNumberOfControlPoints()):
+            curve.UnsetNthControlPointPosition(index)
+        choose(self.ui.wallCurveSelector, curve)
+        with Person() as person:
+            person.expects("Draw a closed curve", "Ok")
+            click(self.ui.wallOpenButton)
+
+
+class ExportTest(InsertedWallCase):
+    def test_file_with_the_ending_of_a_surface_gets_the_surface(self) -> None:
+        triangles = len(self.wall.surface.triangles)
+        with tempfile.TemporaryDirectory() as folder:
+            for ending in (".STL", ".obj", ".ply", ".vtp"):
+                path = Path(folder, f"wall{ending}")
+                with Person() as person:
+                    person.expects("Export the wall", str(path))
+                    click(self.ui.wallExportButton)
+                surface = slicer.util.loadModel(str(path)).GetPolyData()
+                self.assertEqual(surface.GetNumberOfPolys(), triangles, ending)
 
 
 class WallSceneTest(InsertedWallCase):
