@@ -306,6 +306,11 @@ def place_count(segmentation_node: SegmentationNode | None) -> int:
     return len(json.loads(text)) if text else 0
 
 
+def has_visited_place(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether `next_place` was called since the result was written."""
+    return segmentation_node is not None and segmentation_node.GetAttribute(_CURRENT_PLACE) is not None
+
+
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 

@@ -74,7 +74,8 @@ class ReviewPanel:
         volume = review.get_referenced_node(segmentation, review.VOLUME)
         ui.correctButton.enabled = segmentation is not None and volume is not None
         ui.trainingCaseButton.enabled = segmentation is not None and volume is not None
-        if changed:
+        # The text may describe a place of another node, or of the earlier result in this node.
+        if changed or not review.has_visited_place(segmentation):
             ui.placeLabel.text = ""
         ui.trainingCaseLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
         ui.trainingCaseLabel.visible = bool(ui.trainingCaseLabel.text)

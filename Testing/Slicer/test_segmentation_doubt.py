@@ -152,6 +152,16 @@ class PlaceTest(PanelCase):
         self.segment(two)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode"), [])
 
+    def test_text_about_a_place_of_the_earlier_result_is_cleared_by_a_new_result(self) -> None:
+        volume = add_scan()
+        self.segment(volume)
+        click(self.ui.nextPlaceButton)
+        self.module.leave()
+        self.module.enter()
+        self.assertIn("1 of 2", self.ui.placeLabel.text)
+        self.segment(volume)
+        self.assertEqual(self.ui.placeLabel.text, "")
+
     def test_slices_move_to_each_doubtful_place_in_turn(self) -> None:
         segmentation = self.segment(add_scan())
         doubts = [DoubtfulPlace(at, (0, 0, 0), 0.5, 0.25) for at in ((-20, -9, 12), (-12, -15, 6), (-9, -21, 20))]
