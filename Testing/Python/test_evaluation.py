@@ -197,6 +197,13 @@ def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_p
         write_volume(Volume(noise, grid), tmp_path / "data" / patient / "visit" / "S1.nrrd")
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "data")
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
+    # Results of another model, which lie beside the folders of patients, are not used as labels.
+    other = Labelmap(np.ones(grid.shape, np.uint8), grid)
+    for patient in ("p1", "p2"):
+        label = tmp_path / "data" / patient / "visit" / "S1_label.nrrd"
+        label.write_bytes(label.read_bytes().replace(b"DCAMT:=", b"Other:="))
+        write_labelmap(other, tmp_path / "data" / f"{patient}.seg.nrrd", segments)
+    assert evaluate_folders(tmp_path / "results", tmp_path / "data") == evaluation
 
 
 def test_class_in_neither_label_nor_prediction_scores_1_and_unscored_values_are_reported(

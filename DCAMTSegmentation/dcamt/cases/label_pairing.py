@@ -10,6 +10,7 @@ from ..errors import InputError
 from ..io.channels import without_channel
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
+from ..io.writers import is_dcamt_result
 from .case_list import Case
 from .case_names import case_name, case_of
 from .dicom_labels import dicom_files_among
@@ -21,7 +22,11 @@ from .words import ATRIUM_WORDS, MODALITY_WORDS, PAIRING_WORDS, QUALIFIERS, SEPA
 
 
 def labelmaps_by_case(
-    folder: Path, skip_images: bool = False, ignored: Iterable[Path] = (), names: Collection[str] = ()
+    folder: Path,
+    skip_images: bool = False,
+    ignored: Iterable[Path] = (),
+    names: Collection[str] = (),
+    prefer_subfolders: bool = False,
 ) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
 
@@ -34,6 +39,8 @@ def labelmaps_by_case(
             `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`).
+        prefer_subfolders: return the labels of the cases in the subfolders also if `folder` itself holds results of
+            DCAMT, but no other file with few values.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -45,9 +52,10 @@ def labelmaps_by_case(
     dicom_files = dicom_files_among(entries)
     files += dicom_files.segmentations
     has_subfolders = any(map(Path.is_dir, folder.iterdir()))
+    own = [file for file in files if not (prefer_subfolders and is_dcamt_result(file))]
     if (
         has_subfolders
-        and not any(map(has_few_values, files))
+        and not any(map(has_few_values, own))
         and (labels := _labels_in_subfolders(folder, ignored, names))
     ):
         return labels

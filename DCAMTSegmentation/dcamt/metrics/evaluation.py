@@ -134,7 +134,7 @@ def evaluate_folders(
             is its own label, or `evaluate_pairs` raises InputError.
     """
     predicted = labelmaps_by_case(Path(predictions))
-    labelled = labelmaps_by_case(Path(labels), skip_images=True, ignored=[Path(predictions)], names=predicted)
+    labelled = labelmaps_by_case(Path(labels), True, [Path(predictions)], names=predicted, prefer_subfolders=True)
     labelled = pair_with_labels(predicted, labelled)
     for case in sorted(predicted.keys() - labelled.keys()):
         fitting = [name for name in sorted(labelled) if case.casefold() in map(str.casefold, short_names(name))]
