@@ -251,3 +251,15 @@ def test_mask_beside_the_slices_of_one_scan_is_no_scan(tmp_path: Path, series: s
     write_image(home / "LA.nii.gz", 2)
     found = find_scans(home)
     assert (found.scans, found.skipped_files) == ([home], [home / "LA.nii.gz"])
+
+
+def test_folder_of_screenshots_is_no_scan(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1" / "LGE", "1.2.3")
+    for name, keywords in (("screenshots", ("ImagePositionPatient",)), ("captured slices", ())):
+        for path in write_series(tmp_path / "p1" / name, "1.2.4").iterdir():
+            data = pydicom.dcmread(path)
+            data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+            for keyword in keywords:
+                delattr(data, keyword)
+            data.save_as(path)
+    assert {case.image.name for case in find_cases(tmp_path).cases} == {"LGE", "captured slices"}

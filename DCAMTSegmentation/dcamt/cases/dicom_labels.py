@@ -12,6 +12,7 @@ from ..io.dicom_files import (
     SEGMENTATION_CLASSES,
     is_dicom_name,
     is_image_class,
+    is_unplaced_capture,
     quiet_pydicom,
     stated_class,
 )
@@ -32,7 +33,7 @@ class DicomFiles:
 
 
 def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
-    """Return the DICOM slices, segmentations and contours among `files`; other objects are left out.
+    """Return the DICOM slices, segmentations and contours among `files`; reports and screenshots are left out.
 
     A file without DICOM's preamble counts as a slice if it has one of `DICOM_SLICE_ENDINGS`. Otherwise it is left out.
     """
@@ -45,7 +46,9 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
             segmentations.append(path)
         elif found == CONTOUR_CLASS:
             contours.append(path)
-        elif is_image_class(found or "") and (found is not None or ending(path) in DICOM_SLICE_ENDINGS):
+        elif found is None and ending(path) not in DICOM_SLICE_ENDINGS:
+            continue
+        elif is_image_class(found or "") and not is_unplaced_capture(path, found or ""):
             slices.append(path)
     return DicomFiles(tuple(slices), tuple(segmentations), tuple(contours))
 

@@ -159,6 +159,21 @@ def is_image_class(sop_class: str) -> bool:
     return not sop_class or sop_class in _IMAGE_CLASSES
 
 
+def is_unplaced_capture(path: Path, sop_class: str) -> bool:
+    """Return whether a file of this SOP class is a screenshot: a Secondary Capture that states no position."""
+    from pydicom import dcmread
+
+    if sop_class not in _CAPTURES:
+        return False
+    places = ["ImagePositionPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+    try:
+        with quiet_pydicom():
+            header = dcmread(path, stop_before_pixels=True, specific_tags=places)
+    except Exception:  # pydicom raises errors of many types for damaged files, which may be slices.
+        return False
+    return not any(place in header for place in places)
+
+
 def read_file(path: Path, collected: FoundFiles) -> None:
     """Add the frames of a file, or the reason why the file has none, to `collected`."""
     from pydicom import dcmread
