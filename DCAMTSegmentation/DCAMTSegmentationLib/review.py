@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 
 import numpy as np
@@ -91,7 +92,10 @@ def trust(segmentation_node: SegmentationNode | None) -> float | None:
 def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOverlap | None:
     """Return the expected overlap with an expert's outline; None without a result, or if none was stored with it."""
     text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
-    return ExpectedOverlap(*json.loads(text)) if text else None
+    # Another version of DCAMT may have stored other fields.
+    with suppress(TypeError, ValueError):
+        return ExpectedOverlap(*json.loads(text)) if text else None
+    return None
 
 
 def is_doubt_calibrated(segmentation_node: SegmentationNode) -> bool:
@@ -148,11 +152,13 @@ def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
     Results of older versions, and results whose model was removed during the computation, store only the model's title.
-    For these, the method's other texts are empty, and the quality follows from the trust.
+    For these, and if a later version stored other fields, the method's other texts are empty, and the quality follows
+    from the trust.
     """
     text = segmentation_node.GetAttribute(_METHOD)
-    if text:
-        return OutlineMethod(**json.loads(text))
+    with suppress(TypeError, ValueError):
+        if text:
+            return OutlineMethod(**json.loads(text))
     quality = FAST if trust(segmentation_node) is None else ACCURATE
     return OutlineMethod("", model_title(segmentation_node), "", "", quality)
 

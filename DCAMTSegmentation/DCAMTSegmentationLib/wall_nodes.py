@@ -57,7 +57,7 @@ def insert_wall(
     if earlier is not None and model is None:
         # A copy of the segmentation keeps the earlier wall. Both walls lie at one place, so hide the earlier wall.
         earlier.SetDisplayVisibility(False)
-    is_new = model is None or colors is None
+    is_new = model is None
     # The user may have removed one of the nodes.
     if model is None:
         model = changes.add("vtkMRMLModelNode", scene.GenerateUniqueName(name))
@@ -72,7 +72,7 @@ def insert_wall(
     if table is None:
         table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
         place_below(table, segmentation)
-    # If the model and `colors` already existed, keep the model's colour table, which the user may have chosen.
+    # Keep an earlier model's colour table, which the user may have chosen.
     if is_new or model.GetDisplayNode().GetColorNode() is None:
         model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
     for role, node in zip(review.WALL_NODES, (model, colors, table), strict=True):

@@ -200,6 +200,12 @@ class DoubtTextTest(PanelCase):
         text = "Expected overlap with an expert's outline: 0.92 (0.88 to 0.95); one doubtful place."
         self.assertEqual(self.ui.trustLabel.text, text)
 
+    def test_expected_overlap_with_the_fields_of_another_version_is_not_shown(self) -> None:
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        for text in ("[0.9, 0.8, 0.95, 7]", "[0.9]", "damaged"):
+            segmentation.SetAttribute("DCAMT.expectedOverlap", text)
+            self.assertIsNone(review.expected_overlap(segmentation))
+
     def test_low_expected_overlap_without_a_doubtful_place_is_shown(self) -> None:
         self.open(FakeWorker(trust=0.41, places=0, expected=ExpectedOverlap(0.31, 0.05, 0.6)))
         self.segment(add_scan())
