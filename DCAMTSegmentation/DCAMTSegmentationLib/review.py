@@ -20,7 +20,7 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.requests import OutlineMethod
-from DCAMTSlicerLib.fingerprints import box_centres, fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.fingerprints import boxes_of, fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_surfaces import surface_name
@@ -354,15 +354,18 @@ def _are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now:
     """Return whether segments whose affine (4, 4) changed were resampled on another grid, rather than transformed.
 
     A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm. A correction
-    may change both, so the smaller change of the boxes' centres decides.
+    may move a few faces of the box, even far. The sums are of square roots, so that many small changes outweigh a few
+    large ones.
     """
-    earlier = box_centres(segmentation_node.GetAttribute(_WRITTEN) or "")
+    earlier = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
+    grid_change = np.linalg.inv(now) @ before
     if_transformed = if_resampled = 0.0
-    for identifier, centre in box_centres(fingerprint(segmentation_node)).items():
+    for identifier, box in boxes_of(fingerprint(segmentation_node)).items():
         if identifier in earlier:
-            at_first, at_present = np.array([*earlier[identifier], 1.0]), np.array([*centre, 1.0])
-            if_transformed += float(np.linalg.norm(now @ at_present - now @ at_first))
-            if_resampled += float(np.linalg.norm(now @ at_present - before @ at_first))
+            centre, half = earlier[identifier].mean(axis=0), np.ptp(earlier[identifier], axis=0) / 2
+            centre, half = (grid_change @ [*centre, 1.0])[:3], np.abs(grid_change[:3, :3]) @ half
+            if_transformed += float(np.sqrt(np.abs(box - earlier[identifier])).sum())
+            if_resampled += float(np.sqrt(np.abs(box - [centre - half, centre + half])).sum())
     return if_resampled < if_transformed
 
 

@@ -5,12 +5,14 @@ The model node, and thus a saved scene, contains the whole `WallResult`, as surf
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
+from dcamt.errors import InputError
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import WALL, WHOLE, decaaf_stage
 from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
@@ -110,7 +112,8 @@ def has_surface_of(wall: WallResult, segmentation: SegmentationNode) -> bool:
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     """Return the measured wall of a segmentation, with its openings and threshold.
 
-    Return None if there is no wall, or if its surface or scalars were removed.
+    Return None if there is no wall, if its surface or scalars were removed, or if another version of DCAMT stored facts
+    that this version cannot read.
     """
     model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
@@ -124,7 +127,9 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     ratio, kind, region = (
         np.array(vtk_to_numpy(surface.GetPointData().GetArray(name))) for name in (RATIO, KIND, REGION)
     )
-    return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
+    with suppress(InputError, KeyError, TypeError, ValueError):
+        return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
+    return None
 
 
 def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:

@@ -98,8 +98,8 @@ class WallPanel:
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
         """List the segmentation's segments; the selected segment stays selected if it is still in the list.
 
-        If no DCAMT segment was in the list before, the first one is selected, so that *Report…* reports a new result
-        rather than a segment that was drawn earlier.
+        If it is not, or if no DCAMT segment was in the list before, the first DCAMT segment is selected, so that
+        *Report…* reports a result rather than a segment that was drawn earlier.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
@@ -109,7 +109,7 @@ class WallPanel:
             return
         combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
         written = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
-        if written and not any(identifier in self._segments for identifier in written):
+        if written and (chosen not in names or self._segments.keys().isdisjoint(written)):
             chosen = written[0]
         self._segments = names
         combo_box.clear()

@@ -49,17 +49,18 @@ def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
     return json.dumps(checksums, sort_keys=True)
 
 
-def box_centres(text: str) -> dict[str, np.ndarray]:
-    """Return the centre (i, j, k) of the box that each segment of a `fingerprint` fills, by the segment's identifier.
+def boxes_of(text: str) -> dict[str, np.ndarray]:
+    """Return the first and the last index (i, j, k) of the box that each segment of a `fingerprint` fills.
 
-    Empty segments are omitted, and those of a fingerprint from an older version.
+    The keys are the segments' identifiers. Empty segments are omitted, and those of a fingerprint from an older
+    version.
     """
-    centres = {}
+    boxes = {}
     for identifier, numbers in (json.loads(text) if text else {}).items():
-        shape, first = numbers[:3], numbers[4:]
+        shape, first = np.array(numbers[2::-1]), numbers[4:]
         if first and numbers[:4] != [1, 1, 1, _EMPTY]:
-            centres[identifier] = np.array(first) + (np.array(shape[::-1]) - 1) / 2
-    return centres
+            boxes[identifier] = np.array([first, first + shape - 1])
+    return boxes
 
 
 def is_same_fingerprint(stored: str, now: str) -> bool:

@@ -255,6 +255,10 @@ class ResultReportRequestTest(PanelCase):
         assert request is not None
         self.assertEqual([segment.outline.name for segment in request.segments], ["Left atrium"])
         choose(self.ui.wallSegmentComboBox, "Aorta")
-        self.module.leave()
         self.module.enter()
         self.assertEqual(self.ui.wallSegmentComboBox.currentText, "Aorta")
+        target.GetSegmentation().RemoveSegment("aorta")
+        target.GetSegmentation().AddEmptySegment("vein", "Vein")
+        target.GetSegmentation().SetSegmentIndex("vein", 0)
+        self.module.enter()
+        self.assertEqual(self.ui.wallSegmentComboBox.currentText, "Left atrium")

@@ -159,21 +159,24 @@ class DoubtfulPlaceTest(PanelCase):
         np.testing.assert_allclose(self.centre_of_segment(segmentation), expected)
         self.assert_doubtful(segmentation, expected)
 
-    def test_doubtful_places_follow_a_scaling_that_was_hardened_after_a_correction(self) -> None:
-        volume = add_scan()
-        segmentation = self.segment(volume)
-        (place, _other) = self.logic.doubtfulPlaces(segmentation)
-        mask = np.array(segment_mask(segmentation, volume))
-        mask[:, :, -1] = 1
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
-        self.module.enter()
-        self.assertTrue(review.is_corrected(segmentation))
-        scaling = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-        scaling.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.2, 0.8, 1.1, 1.0])))
-        segmentation.SetAndObserveTransformNodeID(scaling.GetID())
-        segmentation.HardenTransform()
-        self.assert_doubtful(segmentation, np.array(place.position) * [1.2, 0.8, 1.1])
+    def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
+        scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
+        motion[:3, 3] = 4.0, 0.0, 0.0  # less than the correction enlarges the segment, and in the other direction
+        for matrix in (scaling, motion):
+            volume = add_scan()
+            segmentation = self.segment(volume)
+            (place, _other) = self.logic.doubtfulPlaces(segmentation)
+            mask = np.array(segment_mask(segmentation, volume))
+            mask[:, :, -1] = 1
+            identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+            self.module.enter()
+            self.assertTrue(review.is_corrected(segmentation))
+            transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+            transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+            segmentation.SetAndObserveTransformNodeID(transform.GetID())
+            segmentation.HardenTransform()
+            self.assert_doubtful(segmentation, (matrix @ [*place.position, 1.0])[:3])
 
     def test_doubtful_places_of_an_older_scene_are_at_their_stored_positions(self) -> None:
         segmentation = self.segment(add_scan())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -419,6 +420,17 @@ class WallSceneTest(InsertedWallCase):
         wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
         colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
         self.assertIs(display.GetColorNode(), colors)
+
+    def test_wall_with_the_facts_of_another_version_is_no_wall(self) -> None:
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        facts = json.loads(model.GetAttribute("DCAMT.wallFacts"))
+        for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}):
+            model.SetAttribute("DCAMT.wallFacts", json.dumps({**facts, **changed}))
+            self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
+        model.SetAttribute("DCAMT.wallFacts", "{}")
+        choose(self.ui.outputSelector, None)
+        choose(self.ui.outputSelector, self.segmentation)
+        self.assertIn("No wall yet", self.ui.wallLabel.text)
 
     def test_surface_without_scalars_is_no_wall(self) -> None:
         for name in (wall_nodes.RATIO, wall_nodes.KIND, wall_nodes.REGION):
