@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pydicom
@@ -12,6 +13,8 @@ import pytest
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import CONTOURS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
 from dcamt.cases.label_pairing import labelmaps_by_case
+from dcamt.cases.left_over_labels import pair_labels_named_after_cases
+from dcamt.cases.names import FileKind, NamedFile
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap
@@ -188,6 +191,16 @@ def test_label_named_after_the_case_of_a_nested_series_is_found(tmp_path: Path) 
     assert skip_reasons(found) == {"p2_2020_S01_seg.nii.gz": NO_SCAN}
 
 
+def test_label_named_after_one_of_two_cases_that_differ_in_capitals_needs_the_same_capitals() -> None:
+    scans = {name: NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")}
+    labels = {name: NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")}
+    of_scans, of_labels = (
+        defaultdict(list, {file.key: [file] for file in files.values()}) for files in (scans, labels)
+    )
+    pair_labels_named_after_cases(of_scans, of_labels, {name: file.key for name, file in scans.items()})
+    assert dict(of_labels) == {("P1_lge",): [labels["P1_lge"]], ("final", "p1_lge"): [labels["p1_lge"]]}
+
+
 def test_mask_in_the_folder_of_slices_may_repeat_the_name_of_the_folder(tmp_path: Path) -> None:
     for number, folder in enumerate(("p1", "p2/LGE", "p3"), start=1):
         write_series(tmp_path / folder, f"1.2.{number}")
@@ -235,6 +248,20 @@ def test_tables_masks_and_labels_beside_folders_of_patients_are_skipped(tmp_path
         write_object(home / beside)
     else:
         make_files(home, beside)
+    assert find_scans(home).scans == [home / "p1", home / "p2"]
+
+
+@pytest.mark.parametrize("beside", ["cases.csv", "p1_LA.nii.gz"])
+def test_folders_of_slices_without_preamble_are_scans(tmp_path: Path, beside: str) -> None:
+    home = write_patients(tmp_path / "home", "p1", "p2")
+    for path in home.glob("*/*"):
+        data = pydicom.dcmread(path)
+        del data.file_meta
+        Dataset(data).save_as(path, implicit_vr=True, little_endian=True)
+    if beside.endswith(".csv"):
+        make_files(home, beside)
+    else:
+        write_image(home / beside, 2)
     assert find_scans(home).scans == [home / "p1", home / "p2"]
 
 

@@ -96,9 +96,9 @@ def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pyt
 
 
 def test_segmentation_is_named_after_its_case_unless_the_name_is_no_file_name(tmp_path: Path) -> None:
-    names = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "a/b", "..", "x:y", "p ")
+    names = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "a/b", "..", "x:y", "p ")
     files = [segmentation_path(tmp_path, Case(name, tmp_path, None, "unlabelled"), n) for n, name in enumerate(names)]
-    expected = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "case4", "case5", "case6", "case7")
+    expected = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "case5", "case6", "case7", "case8")
     assert files == [tmp_path / f"{name}.seg.nrrd" for name in expected]
 
 

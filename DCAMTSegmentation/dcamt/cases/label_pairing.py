@@ -102,9 +102,9 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
     skipped = [file.path for file in found_cases.skipped if file.reason == SEVERAL_LABELS]
     several = [path for path in skipped if path not in scans]
     if several and not labels:
-        names = ", ".join(path.relative_to(folder).as_posix() for path in several[:MAX_REASONS])
+        files = ", ".join(path.relative_to(folder).as_posix() for path in several[:MAX_REASONS])
         remedy = "Keep one label for each scan, or put the labels of all cases into one folder."
-        raise InputError(f"holds several labels for one scan ({names})", path=folder, remedy=remedy)
+        raise InputError(f"holds several labels for one scan ({files})", path=folder, remedy=remedy)
     return dict(labels) if len(dict(labels)) == len(labels) else {}
 
 

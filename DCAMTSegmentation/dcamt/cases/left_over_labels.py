@@ -11,7 +11,7 @@ A label is left over if no scan has its key (for the terms, see `names`). Four r
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 
 from ..io.channels import has_further_numbers
@@ -74,9 +74,10 @@ def pair_labels_named_after_cases(scans: FilesByKey, labels: FilesByKey, names: 
     """Give each left-over label that is named after a case the key of the case's scan: `p1_LGE_seg` for `p1/LGE`.
 
     `dcamt rank` and DCAMT Training name the segmentation of a case after the case. A label gets the scan's key if three
-    conditions hold; capitals do not matter:
+    conditions hold:
 
-    - The last part of the label's key is the case's name.
+    - The last part of the label's key is the case's name, apart from capitals if no other case's name differs only in
+      capitals.
     - The scan had no label before the call, and no other scan has its key.
     - The label's folders are folders of the scan, or their names have only words of `OUTLINE_WORDS` except `left`:
       `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`.
@@ -84,12 +85,13 @@ def pair_labels_named_after_cases(scans: FilesByKey, labels: FilesByKey, names: 
     Args:
         names: the keys of the scans by the names of their cases.
     """
-    key_of_name = {name.casefold(): key for name, key in names.items()}
+    counts = Counter(map(str.casefold, names))
+    without_capitals = {name.casefold(): key for name, key in names.items() if counts[name.casefold()] == 1}
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     for label in [file for file in _all_files(labels) if file.key not in scans]:
-        *folders, name = _without_capitals(label) or ("",)
-        key = key_of_name.get(name)
-        further = {folder for folder in folders if without_words(folder, OUTLINE_WORDS - {"left"})}
+        *folders, name = label.key or ("",)
+        key = names.get(name, without_capitals.get(name.casefold()))
+        further = {folder.casefold() for folder in folders if without_words(folder, OUTLINE_WORDS - {"left"})}
         if key in unlabelled and further <= {part.casefold() for part in key}:
             _move(labels, label, key)
 

@@ -27,7 +27,7 @@ from .result_files import (
     refuse_existing,
 )
 
-_FILE_NAME = re.compile(r"\w([\w\-+(). ]*[\w\-+()])?")
+_FILE_NAME = re.compile(r"[\w\-]([\w\-+(). ]*[\w\-+()])?")
 """Case names that can be file names, such as `P1_5.000-LGE 3D`."""
 
 

@@ -33,7 +33,7 @@ from .dicom_frames import Frame
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, slice_gap
 from .dicom_times import choose_frames
-from .formats import SCAN_ENDINGS, ending
+from .formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending
 from .stored_image import COPY_AGAIN, StoredImage
 
 _CHOOSE_FOLDER = "Choose the folder that holds the whole series."
@@ -45,24 +45,28 @@ def has_dicom_file(folder: Path) -> bool:
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether several folders contain DICOM files of one study, judged by each folder's first DICOM file."""
+    """Return whether several folders contain DICOM files of one study, judged by the result of `_first_study`."""
     studies = {_first_study(folder) for folder in folders}
     return len(folders) > 1 and len(studies) == 1 and "" not in studies
 
 
 def _first_study(folder: Path) -> str:
-    """Return the study UID of the first DICOM file in a folder; "" if there is none."""
+    """Return the first study UID that a DICOM file in a folder states; "" if there is none.
+
+    A file without DICOM's preamble is read only if it has one of `DICOM_SLICE_ENDINGS`.
+    """
     from pydicom import dcmread
 
-    for file in files_below(folder):
-        if not is_dicom_name(file):
-            continue
+    for file in filter(is_dicom_name, files_below(folder)):
         try:
             with quiet_pydicom():
-                data = dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"])
+                bare = ending(file) in DICOM_SLICE_ENDINGS
+                data = dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"], force=bare)
+                study = str(data.get("StudyInstanceUID", ""))
         except Exception:  # pydicom raises errors of many types for files that are not DICOM.
             continue
-        return str(data.get("StudyInstanceUID", ""))
+        if study:
+            return study
     return ""
 
 
