@@ -74,10 +74,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose a labelmap rather than a scan."),
         _("Choose a scan, or the folder that holds its slices."),
         _("Choose a segmentation of the left atrium's blood."),
-        _(
-            "Choose a series with dcamt segment --series NUMBER, or put the files of one series into a folder"
-            " of their own."
-        ),
         _("Choose a time point with dcamt segment --time NUMBER, or export one time point."),
         _("Choose a volume with slices."),
         _("Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."),
@@ -144,7 +140,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Export a binary segmentation."),
         _("Export the magnitude image."),
         _("Export the segmentation again."),
-        _("Export the series uncompressed, or install pylibjpeg."),
         _("Export the series without a modality LUT."),
         _("Export the whole series again."),
         _("Extract one three-dimensional volume."),
@@ -215,6 +210,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("PHASE MAP"),
         _("Pack the scan again."),
         _("Please report this error."),
+        _(
+            "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series:"
+            " --series NUMBER."
+        ),
         _("Python packages are missing: {0}"),
         _("Read as channels: {0}."),
         _("Read channel 0{0} of {1}; not used: {2}."),
@@ -520,7 +519,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("is an image that consists of {0} files, of which {1}"),
         _("is being trained by another process"),
         _("is blank: every voxel{0} is {1}"),
-        _("is compressed ({0})"),
         _("is damaged"),
         _("is damaged ({0})"),
         _("is damaged or was changed: its checksum does not match"),

@@ -21,6 +21,7 @@ from dcamt.commands.segment_session import ScanRecord
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.package import open_model
+from dcamt_testing.dicom_positions import write_slice
 from dcamt_testing.processes import forget_packages
 from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
@@ -93,6 +94,19 @@ def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
         cli.main([*base, "-o", str(tmp_path / "no.nrrd"), "--agreement"])
     assert caught.value.code == 2
     assert not (tmp_path / "no.nrrd").exists()
+
+
+def test_slices_beside_a_scan_file_are_named_as_skipped(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "p1"
+    for place in range(8):
+        write_slice(home / f"{place}.dcm", place)
+    save_noise_scan(home / "x.nrrd")
+    assert cli.main(["segment", str(home), "-o", str(tmp_path / "out"), "--model", str(noise_model)]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.seg.nrrd"]
+    listed = ", ".join(f"{place}.dcm" for place in range(8))
+    assert f"{home}: skipped DICOM images beside scan files of other formats ({listed})." in capsys.readouterr().err
 
 
 def test_region_limits_the_result_and_may_begin_with_a_negative_number(noise_model: Path, tmp_path: Path) -> None:

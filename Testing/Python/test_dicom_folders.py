@@ -21,7 +21,8 @@ def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path:
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
-    refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series", "a folder of their own")
+    remedy = "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series: --series"
+    refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series", remedy)
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
 
@@ -105,7 +106,7 @@ def test_error_lists_each_of_many_series(tmp_path: Path) -> None:
             file = tmp_path / str(number) / f"{k}.dcm"
             write_slice(file, k, series=f"1.2.{number}", SeriesNumber=number, SeriesDescription=f"part {number}")
     listed = [f'{number} "part {number}" (3 slices of 16 x 16)' for number in range(1, 13)]
-    refused(lambda: read_scan(tmp_path), tmp_path, f"holds 12 DICOM series: {', '.join(listed)}. Choose")
+    refused(lambda: read_scan(tmp_path), tmp_path, f"holds 12 DICOM series: {', '.join(listed)}. Put")
 
 
 def test_chosen_series_of_a_zip_is_read_and_an_ambiguous_or_truncated_zip_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cases.dicom_labels import dicom_files_among
@@ -29,12 +29,14 @@ class FoundScans:
         names: one name for each scan; the scan's results are named after it.
         skipped_files: labels, automatic results and the files of further channels.
         skipped_folders: folders beside the scans.
+        skipped_dicom: DICOM images beside scan files of other formats.
     """
 
     scans: list[Path]
     names: list[str]
     skipped_files: list[Path]
     skipped_folders: list[Path]
+    skipped_dicom: Sequence[Path] = ()
 
 
 def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> FoundScans:
@@ -74,9 +76,9 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
         skipped = _skipped_files(files, path, channels)
         left_out_files = set(skipped)
         inside = [file for file in files if file not in left_out_files]
-    if inside and not all(map(has_few_values, inside)):
-        return _named(inside, skipped, folders)
     images = list(dicom_files_among(entries).slices)
+    if inside and not all(map(has_few_values, inside)):
+        return replace(_named(inside, skipped, folders), skipped_dicom=images)
     if are_separate_scans(images):
         return _named(images, skipped_files=[*skipped, *inside], skipped_folders=folders)
     if not images and (cases := _find_cases_of_files(path, channels, result_folders)):

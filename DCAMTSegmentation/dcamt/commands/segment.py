@@ -103,6 +103,10 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
         names = _names_below(path, folders)
         remedy = "To segment a skipped folder, give the folder's path in the command."
         print_error(f"{path}: skipped folders beside its scans ({names}). {remedy}")
+    if found.skipped_dicom:
+        names = _names_below(path, found.skipped_dicom)
+        remedy = "To segment the DICOM images, move them into a folder of their own."
+        print_error(f"{path}: skipped DICOM images beside scan files of other formats ({names}). {remedy}")
     existing = [file for file in found.skipped_files if file.exists()]
     missing = [file for file in found.skipped_files if not file.exists()]
     if existing:

@@ -18,7 +18,7 @@ FEW = 3
 """A stack or SOP class with fewer frames than this number may be skipped: it may be a scout or hold screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
-    "Choose a series with dcamt segment --series NUMBER, or put the files of one series into a folder of their own."
+    "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series: --series NUMBER."
 )
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
