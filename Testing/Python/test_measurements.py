@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from dcamt.metrics.measurements import (
     TABLE_COLUMNS,
     Measurements,
     measure,
+    measure_mask,
     read_measurements_csv,
     surface_area,
     write_measurements_csv,
@@ -137,6 +139,18 @@ def test_measurements_do_not_depend_on_order_and_direction_of_voxel_axes() -> No
         # long vectors `_crofton_directions` chooses.
         tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
         assert getattr(other, column) == pytest.approx(getattr(one, column), rel=tolerance), column
+
+
+def test_large_segment_is_measured_in_little_memory() -> None:
+    """The distances between all pairs of the hull's corners would need 200 MB."""
+    i, j, k = np.ogrid[-120:121, -120:121, -120:121]
+    mask = i**2 + j**2 + k**2 <= 120**2
+    tracemalloc.start()
+    measured = measure_mask(mask, np.eye(3), "", "")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert measured.long_diameter_mm == pytest.approx(241.0)
+    assert peak < 150e6
 
 
 def test_area_includes_the_faces_at_the_image_border() -> None:

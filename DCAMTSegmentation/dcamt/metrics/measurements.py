@@ -33,6 +33,9 @@ MEASUREMENT_COLUMNS = (
 TABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "expected_overlap", "expected_overlap_low", "expected_overlap_high")
 """Columns of the table of `dcamt segment`; those in `MEASUREMENT_COLUMNS` need no model."""
 
+DISTANCE_BLOCK = 512
+"""The distances of this many points from all other points are computed at once."""
+
 
 @dataclass(frozen=True)
 class Measurements:
@@ -224,10 +227,16 @@ def _hull_vertices(mask: np.ndarray, axes: np.ndarray) -> np.ndarray:
     return corners
 
 
+def _largest_distance(points: np.ndarray) -> float:
+    """Return the largest distance between two of the points (N, 3), computed in blocks to save memory."""
+    from scipy.spatial.distance import cdist
+
+    starts = range(0, len(points), DISTANCE_BLOCK)
+    return max(float(cdist(points[start : start + DISTANCE_BLOCK], points[start:]).max()) for start in starts)
+
+
 def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) -> Measurements:
     """Return the measurements of the True voxels of `mask` (I, J, K); the columns of `axes` are voxel steps in mm."""
-    from scipy.spatial.distance import pdist
-
     box = bounding_box(mask)
     if box is None:
         return Measurements(scan, segment, 0.0, 0.0, 0.0, 0.0, 0.0, nan)
@@ -244,7 +253,7 @@ def measure_mask(mask: np.ndarray, axes: np.ndarray, scan: str, segment: str) ->
         segment=segment,
         volume_ml=volume_mm3 / 1000.0,
         surface_cm2=surface_mm2 / 100.0,
-        long_diameter_mm=float(pdist(hull).max()),
+        long_diameter_mm=_largest_distance(hull),
         anteroposterior_diameter_mm=float(anteroposterior),
         transverse_diameter_mm=float(transverse),
         sphericity=ball_mm2 / surface_mm2,
