@@ -41,6 +41,14 @@ def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
     assert (grey[300:] < 0.3).all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
+def test_window_does_not_depend_on_the_scale_of_the_intensities(scale: float) -> None:
+    grid = Grid((10, 10, 10), np.eye(4))
+    voxels = np.random.default_rng(0).random((1, 10, 10, 10)) * scale
+    dark, bright = build_scene(Volume(voxels, grid), Labelmap(np.zeros(grid.shape, np.uint8), grid), ()).window()
+    assert (dark / scale, bright / scale) == pytest.approx((0.0, 1.0), abs=0.02)
+
+
 @pytest.mark.parametrize(("thickness_mm", "weight"), [(0.5, 0.0), (1.5, 0.5), (2.5, 1.0)])
 @pytest.mark.parametrize("axis", range(3))
 def test_weight_of_the_doubt_colour_follows_the_thickness_of_the_doubtful_layer(

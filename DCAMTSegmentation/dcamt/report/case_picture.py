@@ -37,7 +37,7 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
     box = pad_box(inner, margin.tolist(), whole_box(image.shape)) if inner else whole_box(image.shape)
     image = image[box].astype(np.float32)
     low, high = np.percentile(image, WINDOW_PERCENTILES)
-    grey = np.clip((image - low) / max(float(high - low), 1e-6), 0, 1)
+    grey = np.clip((image - low) / (float(high - low) or 1.0), 0, 1)
     index = [place - side.start for place, side in zip(centre, box, strict=True)]
     panels = []
     for across, up in ((0, 1), (0, 2), (1, 2)):

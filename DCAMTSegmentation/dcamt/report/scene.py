@@ -77,7 +77,7 @@ class Scene:
         # For a large scan, a sample of up to 2 million voxels has nearly the same percentiles as all voxels.
         sample = self.image[tuple(slice(None, None, max(1, n // 64)) for n in self.image.shape)]
         dark, bright = np.percentile(sample, WINDOW_PERCENTILES)
-        return float(dark), max(float(bright), float(dark) + 1e-6)
+        return float(dark), float(bright) if bright > dark else float(dark) + 1.0
 
     def to_scene_mm(self, points: np.ndarray) -> np.ndarray:
         """Convert points (N, 3) in RAS mm to mm along the scene's axes; voxel (0, 0, 0) of the scene is the origin."""
