@@ -215,6 +215,16 @@ def test_different_rows_of_scans_of_the_same_name_are_kept_with_a_message(
     assert f"{table}: has earlier, different rows of lge. " in capsys.readouterr().err
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
+def test_skipped_scan_whose_name_is_not_utf8_has_one_row(noise_model: Path, tmp_path: Path) -> None:
+    table, name = tmp_path / "m.csv", "M\udcfcller.nrrd"
+    scan = save_noise_scan(tmp_path / "s.nrrd").rename(tmp_path / name)
+    for _ in range(2):
+        arguments = ["segment", scan, "-o", tmp_path / "out", "--model", noise_model]
+        assert call_dcamt([*arguments, "--measurements", table, "--skip-existing"]) == 0
+    assert measured_scans(table) == ["M\\udcfcller"]
+
+
 def test_table_of_another_kind_is_refused_before_any_scan_is_segmented(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,5 +1,6 @@
 """DICOM pixels are decompressed, inverted and rescaled; unused bits are ignored, and unusable pixels refused."""
 
+import sys
 import zipfile
 from pathlib import Path
 
@@ -37,6 +38,16 @@ def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str
     z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
     np.testing.assert_allclose(scan.voxels[0, 3, 3], slope * (100 + 10 * z / STEP))
     assert scan.voxels.shape == (1, SIZE, SIZE, 8)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
+@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG"])
+def test_compressed_slices_are_read_from_a_path_that_is_not_utf8(tmp_path: Path, compressor: str) -> None:
+    for k in range(8):
+        compress(write_slice(tmp_path / "series" / f"{k}.dcm", k), compressor)
+    expected = read_scan(tmp_path / "series").voxels
+    folder = (tmp_path / "series").rename(tmp_path / "M\udcfcller")
+    np.testing.assert_array_equal(read_scan(folder).voxels, expected)
 
 
 @pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,15 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.io.readers import read_scan
 from dcamt_testing.scan_files import RAW, VOXELS, refused, write_scan
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
+def test_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """SimpleITK would end the process."""
+    path = tmp_path / "M\udcfcller" / "x.mha"
+    path.parent.mkdir()
+    path.write_bytes(write_scan(tmp_path / "x.mha").read_bytes())
+    refused(lambda: read_scan(path), path, "has a path that is not UTF-8")
 
 
 @pytest.mark.parametrize("last", [10, 10**7])

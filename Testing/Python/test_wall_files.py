@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io.surfaces import SURFACE_OUTPUTS, write_mesh
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, REGIONS, WALL
-from dcamt.wall.files import WALL_COLUMNS, read_wall, write_wall, write_wall_csv, write_wall_surface
+from dcamt.wall.files import WALL_COLUMNS, read_wall, read_wall_rows, write_wall, write_wall_csv, write_wall_surface
 from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
 from dcamt_testing.processes import run_with_file_size_limit
@@ -51,6 +52,15 @@ def test_surface_that_vtk_cannot_write_is_an_output_error(tmp_path: Path, monkey
     with pytest.raises(OutputError, match=r"x\.vtp: could not be written"):
         write_mesh(np.eye(3), np.array([[0, 1, 2]]), path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
+@pytest.mark.parametrize("kind", SURFACE_OUTPUTS)
+def test_mesh_is_written_to_a_file_whose_name_is_not_utf8(kind: str, tmp_path: Path) -> None:
+    paths = tmp_path / f"x{kind}", tmp_path / f"M\udcfcller{kind}"
+    for path in paths:
+        write_mesh(np.eye(3), np.array([[0, 1, 2]]), path, remarks={"method": "±"})
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 @pytest.mark.parametrize("kind", SURFACE_OUTPUTS)
@@ -125,6 +135,21 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
     for row in (rows[0], *rows[7:]):
         above = areas[result.ratio > float(row["threshold_ratio"])].sum() / areas.sum()
         assert float(row["burden_percent"]) == pytest.approx(100 * above, rel=1e-3), row["method"]
+
+
+def test_table_that_excel_saved_keeps_its_other_scans(result: WallResult, tmp_path: Path) -> None:
+    path = tmp_path / "wall.csv"
+    write_wall_csv([result], path)
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    write_wall_csv([replace(result, scan="case 2")], path, read_wall_rows(path))
+    assert [row["scan"] for row in read_table(path)] == ["case 1"] * 13 + ["case 2"] * 13
+
+
+def test_rows_of_a_scan_whose_name_is_not_utf8_are_replaced(result: WallResult, tmp_path: Path) -> None:
+    path, named = tmp_path / "wall.csv", replace(result, scan="M\udcfcller")
+    write_wall_csv([named], path)
+    write_wall_csv([named], path, read_wall_rows(path))
+    assert [row["scan"] for row in read_table(path)] == ["M\\udcfcller"] * 13
 
 
 def test_table_has_the_areas_of_openings_and_scan_border(result: WallResult, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import DCAMTError
 from ..io.readers import read_labelmap
+from ..io.tables import csv_cell
 from ..metrics.measurements import (
     Measurements,
     measure,
@@ -34,7 +35,7 @@ def measure_skipped(
     rows: list[Measurements] = []
     measured = 0
     for job in jobs:
-        if job.name in listed or not job.segmentation.exists() or foreign_files([job.segmentation]):
+        if csv_cell(job.name) in listed or not job.segmentation.exists() or foreign_files([job.segmentation]):
             continue
         try:
             rows += measure(read_labelmap(job.segmentation), segments, job.name)
@@ -61,13 +62,13 @@ def write_measurement_table(
     try:
         earlier = read_measurements_csv(table) if keep else []
         listed = {row.scan for row in earlier}
-        added = [row for row in skipped if row.scan not in listed]
+        added = [row for row in skipped if csv_cell(row.scan) not in listed]
         kept = without_equal_rows(earlier, rows)
         write_measurements_csv([*kept, *added, *rows], table)
     except DCAMTError as error:
         console.print_error(str(error))
         return False
-    if doubled := sorted({row.scan for row in kept} & {row.scan for row in rows}):
+    if doubled := sorted({row.scan for row in kept} & {csv_cell(row.scan) for row in rows}):
         remedy = "Delete the rows that are out of date."
         console.print_error(f"{table}: has earlier, different rows of {', '.join(doubled)}. {remedy}")
     return True

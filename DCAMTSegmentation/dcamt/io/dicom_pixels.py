@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import warnings
 from collections import defaultdict
@@ -15,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from .dicom_files import encoding_of, quiet_pydicom
 from .dicom_frames import Frame
-from .itk import quiet_sitk, quiet_terminal
+from .itk import is_utf8, quiet_sitk, quiet_terminal
 from .stored_image import library_errors
 
 _TOO_MANY_PIXELS = "non-conformant padding"
@@ -129,6 +130,9 @@ def _remove_scaling(data: Any) -> bool:
 
 def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndarray:
     """Return the pixels as GDCM decompresses and rescales them; raise InputError, which names `file`, if this fails."""
+    if not is_utf8(path):
+        with tempfile.TemporaryDirectory() as folder:
+            return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, file or path)
     try:
         with quiet_terminal():
             pixels: np.ndarray = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(path)))

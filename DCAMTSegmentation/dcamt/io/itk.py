@@ -35,6 +35,15 @@ def quiet_sitk() -> Any:
     return sitk
 
 
+def is_utf8(path: Path) -> bool:
+    """Return whether a path is UTF-8. SimpleITK ends the process, without an exception, if a path is not."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 @contextmanager
 def quiet_terminal() -> Iterator[None]:
     """Suppress the output of C++ code on stderr inside the block, such as the messages of MetaImage.
@@ -105,9 +114,12 @@ def _read_header(path: Path) -> Any:
     """Return a reader that has read the header of the file.
 
     Raises:
-        InputError: ITK does not recognise the format, or the image has 8-bit colours, fewer than three dimensions or an
-            impossible size (`check_size`).
+        InputError: the path is not UTF-8, ITK does not recognise the format, or the image has 8-bit colours, fewer than
+            three dimensions or an impossible size (`check_size`).
     """
+    if not is_utf8(path):
+        what = "has a path that is not UTF-8, from which files of this kind cannot be read"
+        raise InputError(what, path=path, remedy="Rename the file or its folder.")
     sitk = quiet_sitk()
     if not sitk.ImageFileReader.GetImageIOFromFileName(str(path)):
         remedy = "Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."

@@ -126,12 +126,10 @@ def _write_vtp(
         remark.InsertNextValue(text)
         mesh.GetFieldData().AddArray(remark)
     writer: Any = vtkXMLPolyDataWriter()
-    writer.SetFileName(str(path))
+    # VTK cannot open a path that is not UTF-8, and does not state why it cannot write a file.
+    writer.WriteToOutputStringOn()
     writer.SetInputData(mesh)
-    # Without an observer, VTK prints the error over several lines.
-    writer.GetExecutive().AddObserver("ErrorEvent", lambda *_: None)
-    writer.AddObserver("ErrorEvent", lambda *_: None)
     if not writer.Write():
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))  # VTK does not state the reason.
-    first_line, _, rest = path.read_bytes().partition(b"\n")
-    path.write_bytes(first_line + b"\n<!-- DCAMT -->\n" + rest)
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+    first_line, _, rest = writer.GetOutputString().partition("\n")
+    path.write_bytes(f"{first_line}\n<!-- DCAMT -->\n{rest}".encode())

@@ -143,9 +143,16 @@ def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
 
 
 def is_wall_table(path: Path) -> bool:
-    """Return whether a file has the header of a table that `write_wall_csv` wrote."""
+    """Return whether a file has the header of a table that `write_wall_csv` wrote.
+
+    A table that begins with a byte order mark does not count: another program, such as Excel, has saved it.
+    """
+    return _has_wall_columns(path, "utf-8")
+
+
+def _has_wall_columns(path: Path, encoding: str) -> bool:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding=encoding) as file:
             return next(csv.reader(file), []) == list(WALL_COLUMNS)
     except (OSError, ValueError, csv.Error):
         return False
@@ -154,15 +161,17 @@ def is_wall_table(path: Path) -> bool:
 def read_wall_rows(path: Path) -> list[list[str]]:
     """Return the rows of a table of `write_wall_csv` as text; an empty list if the file does not exist.
 
+    The table may begin with a byte order mark, as Excel saves it.
+
     Raises InputError if the file is another kind of table or cannot be read.
     """
     if not path.exists():
         return []
-    if not is_wall_table(path):
+    if not _has_wall_columns(path, "utf-8-sig"):
         raise InputError(
             "is not a table of wall measurements", path=path, remedy="Move the file, or replace it with --overwrite."
         )
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:
         return list(csv.reader(file))[1:]
 
 
@@ -174,7 +183,7 @@ def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Seq
     Args:
         earlier: rows from `read_wall_rows`. Rows of scans that are not in `results` are kept and come first.
     """
-    measured = {result.scan for result in results}
+    measured = {csv_cell(result.scan) for result in results}
     kept = [row for row in earlier if row and row[0] not in measured]
     write_table(path, WALL_COLUMNS, [*kept, *(row for result in results for row in table_rows(result))])
 
