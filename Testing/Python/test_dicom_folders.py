@@ -26,9 +26,7 @@ def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path:
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
 
-def test_other_files_beside_the_slices_do_not_split_a_study_but_a_folder_without_dicom_files_does(
-    tmp_path: Path,
-) -> None:
+def test_files_and_folders_that_are_not_dicom_do_not_split_a_study(tmp_path: Path) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
@@ -37,7 +35,21 @@ def test_other_files_beside_the_slices_do_not_split_a_study_but_a_folder_without
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
     (tmp_path / "study" / "notes").mkdir()
     (tmp_path / "study" / "notes" / "a").write_text("no DICOM", encoding="utf-8")
-    assert find_scans(tmp_path / "study").scans != [tmp_path / "study"]
+    assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
+
+
+def test_empty_folders_and_notes_beside_the_folders_of_patients_are_skipped(tmp_path: Path) -> None:
+    for number in range(2):
+        for k in range(3):
+            write_slice(tmp_path / f"p{number}" / f"{k}.dcm", k, StudyInstanceUID=f"1.2.4.{number}")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("no DICOM", encoding="utf-8")
+    for _ in range(2):
+        found = find_scans(tmp_path)
+        assert found.scans == [tmp_path / "p0", tmp_path / "p1"]
+        assert found.skipped_folders == [tmp_path / "empty", tmp_path / "texts"]
+        (tmp_path / "notes.txt").write_text("no DICOM", encoding="utf-8")
 
 
 def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     different studies stands for these images. If scan files lie only in subfolders (masks in the folder itself do
     not count), the folder stands for the cases that `dcamt cases find` lists, with their names, and for the scans that
     cannot be used for training, such as test cases. If a folder contains folders of DICOM files, each of them is one
-    scan, unless all are series of one study (`_are_separate_folders`). Any other folder is one scan of DICOM files.
+    scan, unless all are series of one study (`_separate_scans`). Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
@@ -86,28 +86,29 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     holding_scans = [folder for folder in folders if not _holds_labels(folder)]
     if inside and not images and not any(map(has_dicom_file, holding_scans)):
         return _named(inside, skipped, folders)
-    if images or not _are_separate_folders(entries, folders, holding_scans):
+    scans = [] if images else _separate_scans(entries, holding_scans)
+    if not scans:
         return _named([path], [*skipped, *inside])
-    return _named(holding_scans, [*skipped, *inside], [folder for folder in folders if folder not in holding_scans])
+    return _named(scans, [*skipped, *inside], [folder for folder in folders if folder not in scans])
 
 
-def _are_separate_folders(entries: Sequence[Path], folders: Sequence[Path], holding_scans: Sequence[Path]) -> bool:
-    """Return whether each folder of `holding_scans` is one scan; otherwise the folder above them is one scan.
+def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """Return those of the folders that are each one scan; [] if the folder above them is one scan.
 
-    The folder above is one scan if `holding_scans` are series of one study, or if it holds a DICOMDIR. If it holds
-    other files (tables, masks) or folders of labels, it is also one scan if fewer than two folders hold scans, or if
-    one of them holds no DICOM file, as on a CD with a folder of programs.
+    The folder above is one scan if it holds a DICOMDIR, or if all DICOM files in the folders belong to one study.
+    Otherwise, if several folders hold DICOM files, these folders are scans. If only one does, and the folder above also
+    holds files or folders of labels, the folder above is one scan.
 
     Args:
         entries: the files and folders in the folder above.
-        folders: the folders among `entries`.
-        holding_scans: those of `folders` that are no folders of labels.
+        folders: the folders among `entries`, except folders of labels.
     """
-    if not holding_scans or is_one_study(holding_scans) or any(entry.name.upper() == "DICOMDIR" for entry in entries):
-        return False
-    if len(holding_scans) == len(entries):
-        return True
-    return len(holding_scans) > 1 and all(map(has_dicom_file, holding_scans))
+    with_dicom = [folder for folder in folders if has_dicom_file(folder)]
+    if any(entry.name.upper() == "DICOMDIR" for entry in entries) or is_one_study(with_dicom):
+        return []
+    if len(with_dicom) > 1:
+        return with_dicom
+    return list(folders) if len(folders) == len(entries) else []
 
 
 def _named(
