@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 from .cases.check import CaseCheck
 from .cases.lists import read_rows_in_steps
 from .cases.rows import CaseRow, CaseTable
-from .cases.scene_source import training_case_rows
+from .cases.scene_source import rows_with_classes_of, training_case_rows
 from .cases.store import load_rows, save_rows, save_rows_in_steps
 from .estimation import Estimation
 from .runs.folders import runs_folder
@@ -76,6 +76,7 @@ class TrainingSession:
         """Save the cases and forget the scene."""
         self.save()
         self._stop_check()
+        self.estimation.cancel()  # Cases of another scene may have the same node IDs.
         self._node = self.settings = None
         self.table.replace_all([])
         self._settling.stop()
@@ -85,7 +86,6 @@ class TrainingSession:
         self.on_news.clear()
         self.detach()
         self._settling.close()
-        self.estimation.cancel()
 
     def notify_settings_changed(self) -> None:
         """Tell the listeners that a setting was changed, in the panel or by a script."""
@@ -111,6 +111,20 @@ class TrainingSession:
         settings = self.settings
         recipe = recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
         return recipe_from_model(settings.startFrom, recipe) if settings.startFrom else recipe
+
+    def apply_classes(self, renamed: bool = True) -> None:
+        """Match the segments of the scene's cases to the task's changed classes, and check the cases.
+
+        Args:
+            renamed: whether classes of the task were edited; False if another task was chosen.
+        """
+        try:
+            rows = rows_with_classes_of(self.table.rows, self.recipe(), renamed)
+        except InputError:  # `check_cases` states the reason.
+            rows = self.table.rows
+        if rows != self.table.rows:
+            self.table.replace_all(rows)
+        self.check_cases()
 
     def planned_recipe(self) -> Recipe:
         """Return the recipe of the next run; raise InputError if the task, the model or a setting is not usable."""
@@ -152,8 +166,14 @@ class TrainingSession:
             self.table.add(rows)
             self.suggest_start(current_model())
 
-    def add_list_in_steps(self, path: Path) -> Generator[None, None, None]:
+    def add_list_in_steps(
+        self, path: Path, on_repeated: Callable[[int], None] = lambda count: None
+    ) -> Generator[None, None, None]:
         """Add the cases of a CSV file; the last step adds all, or none if another scene was opened meanwhile.
+
+        Args:
+            on_repeated: called as on_repeated(count) after the cases were added, if `count` lines of the file name the
+                same scan as an earlier line.
 
         Raises:
             InputError: the file or a line of it cannot be read as a case list.
@@ -163,6 +183,9 @@ class TrainingSession:
         yield
         if self.settings is settings:
             self.table.add(rows, roles_chosen=True)
+            repeated = len(rows) - len({row.scan for row in rows})
+            if repeated:
+                on_repeated(repeated)
 
     @property
     def checking(self) -> bool:

@@ -111,6 +111,8 @@ class StartJob:
         if self.running:
             self._finish()
             self._on_end(None if error else self._run, error_text(error))
+            if error is not None:
+                self._session.check_cases()  # The scene may have changed since the last check.
 
     def _fail(self, message: str) -> None:
         self._finish()

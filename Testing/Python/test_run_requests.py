@@ -244,6 +244,7 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     for number, name in enumerate(("old", "new")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "recipe.json").write_text("{}", encoding="utf-8")
+        (tmp_path / name / "checkpoints").mkdir()
         os.utime(tmp_path / name / "recipe.json", (1000 + number, 1000 + number))
     (tmp_path / "other").mkdir()
     (tmp_path / "file").touch()

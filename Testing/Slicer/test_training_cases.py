@@ -322,6 +322,15 @@ class CaseCheckTest(unittest.TestCase):
         self.check(table)
         self.assertIn("a different grid", table.rows[1].remark)
 
+    def test_size_and_spacing_of_a_changed_volume_are_updated(self):
+        volume, outline = add_case("in the scene")
+        table = CaseTable()
+        table.add([row_of(volume, outline, load_recipe("la"))])
+        slicer.util.updateVolumeFromArray(volume, ellipsoid()[0][:12])
+        volume.SetSpacing(1.0, 1.0, 3.0)
+        self.check(table)
+        self.assertEqual((table.rows[0].size, table.rows[0].spacing), ((24, 22, 12), (1.0, 1.0, 3.0)))
+
     @unittest.skipIf(os.name == "nt", "names of files are UTF-16 on Windows")
     def test_case_whose_path_is_not_utf_8_is_reported_and_the_others_are_checked(self):
         write_scan(self.folder / "good.nrrd", ellipsoid()[0])

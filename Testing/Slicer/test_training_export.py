@@ -69,6 +69,13 @@ class ExportTest(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "scan: no longer has a segment that belongs to its label"):
             run_to_end(export_case(row, self.folder, 1))
 
+    def test_case_whose_segment_was_erased_after_the_check_is_refused(self):
+        image, label = ellipsoid(4)
+        volume = add_volume("scan", image)
+        row = row_of(volume, add_outline(volume, np.zeros_like(label)), self.recipe)
+        with self.assertRaisesRegex(InputError, "scan: has an empty label"):
+            run_to_end(export_case(row, self.folder, 1))
+
     def test_case_with_several_channels_uses_the_scan_file_which_must_exist_and_match_the_volume(self):
         image, label = ellipsoid(4)
         path = self.folder / "two.nrrd"

@@ -15,12 +15,13 @@ from unittest import mock
 
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from dcamt.errors import InputError
 from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK
-from DCAMTTrainingLib.runs.folders import runs_folder, set_runs_folder
+from DCAMTTrainingLib.runs.folders import run_named, runs_folder, set_runs_folder
 from slicer_harness import (
     LoopMonitor,
     Pause,
@@ -173,6 +174,11 @@ class SavedStateTest(TrainingCase):
         self.ui.runsFolderEdit.currentPath = str(self.runs)
         self.ui.runsFolderEdit.currentPath = str(other)
         self.assertEqual(self.ui.runNameEdit.text, "run-1")
+
+    def test_name_that_is_too_long_for_a_folder_is_refused(self) -> None:
+        for name in ("a" * 81, "\U0001fac0" * 70):
+            with self.assertRaisesRegex(InputError, "is too long for a run's name"):
+                run_named(name)
 
     def write_case_list(self) -> Path:
         path = self.folder / "cases.csv"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,16 @@ class PreviewTest(unittest.TestCase):
         for file, voxels in zip(files, ellipsoid(seed), strict=True):
             np.save(file, voxels)
         return Preview("case", step, np.diag([2.0, 2.0, 3.0, 1.0]).tolist(), *files)
+
+    def test_scan_that_replaces_another_scan_in_the_same_file_is_shown(self) -> None:
+        preview = self.make_preview(1, 10)
+        run_to_end(show_preview(preview, tiny_recipe(), "run"))
+        image = ellipsoid(2)[0]
+        np.save(preview.scan, image)
+        # A run that was killed repeats iteration 10, and now previews another case.
+        run_to_end(show_preview(replace(preview, case="other"), tiny_recipe(), "run"))
+        volume = slicer.util.getFirstNodeByName("run: other")
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
 
     def test_failed_or_cancelled_preview_leaves_the_scene_unchanged(self) -> None:
         for seed in (1, 2):

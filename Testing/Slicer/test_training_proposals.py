@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,30 @@ class ProposalTest(TrainingCase):
         self.assertIsNot(loaded, volume)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
         self.assertIs(scan_of(proposal), loaded)
+
+    def test_later_ranking_replaces_only_a_proposal_that_nobody_changed(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = self.make_ranked_case(volume)
+        first = open_nodes(case, [])[1]
+        self.assertIs(open_nodes(case, [])[1], first)
+        file, later = Path(case["segmentation"]), np.roll(ellipsoid(1)[1], 2, axis=1)
+
+        def write_proposal() -> None:
+            # A later ranking writes the file again.
+            for _step in write_nrrd_in_slabs(later, ijk_to_ras(volume), file):
+                pass
+            os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**9))
+
+        write_proposal()
+        loaded, second = open_nodes(case, [])
+        self.assertFalse(slicer.mrmlScene.IsNodePresent(first))
+        identifier = second.GetSegmentation().GetNthSegmentID(0)
+        voxels = slicer.util.arrayFromSegmentBinaryLabelmap(second, identifier, loaded)
+        np.testing.assert_array_equal(voxels, later)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(np.roll(later, 1, axis=0), second, identifier, loaded)
+        write_proposal()
+        os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**10))
+        self.assertIs(open_nodes(case, [])[1], second)
 
     def test_unchanged_proposal_becomes_a_label_only_if_the_user_confirms(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])

@@ -15,6 +15,7 @@ from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
 from dcamt.runs.preview import write_preview
+from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
 from DCAMTTrainingLib.runs.start import discard
@@ -257,6 +258,73 @@ class ListOfRunsTest(TrainingCase):
         run.path.symlink_to(moved)
         discard(run)
         self.assertFalse(run.path.is_symlink())
+
+    def test_folder_of_another_program_is_no_run(self) -> None:
+        project, other = self.runs / "project", self.runs / "other"
+        (project / "scans").mkdir(parents=True)
+        other.mkdir()
+        (project / "recipe.json").write_text("{}", encoding="utf-8")
+        (other / "train.log").write_text("epoch 1", encoding="utf-8")
+        self.module.widget.runs.refresh()
+        self.assertEqual(self.ui.runSelector.count, 0)
+
+    def test_question_before_discarding_names_files_of_other_origin(self) -> None:
+        run = self.make_run("ended", [{"event": "started", "step": 0, "of": 2}])
+        for path in (run.scans, run.preview, run.ranking):
+            path.mkdir()
+        for path in (run.model, run.best, run.report, run.validation, run.log, run.lock, run.origin, run.request):
+            path.touch()
+        self.assertNotIn("do not belong", runs_panel.discard_question(run))
+        (run.path / "notes.txt").touch()
+        self.module.widget.runs.refresh()
+        with Person() as person:
+            person.expects("do not belong to the run, and are deleted, too: notes.txt", "Cancel")
+            click(self.ui.discardButton)
+        self.assertTrue(run.path.exists())
+
+    def test_removed_folder_of_the_selected_run_is_reported(self) -> None:
+        run = self.make_run("gone", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])
+        self.module.widget.runs.refresh()
+        self.assertTrue(self.ui.resumeButton.enabled)
+        run.path.rename(self.folder / "moved")
+        self.wait_for(lambda: "does not exist any more" in self.ui.runStatusLabel.text, "the message")
+        buttons = (self.ui.pauseButton, self.ui.stopButton, self.ui.resumeButton, self.ui.discardButton)
+        self.assertFalse(any(button.enabled for button in buttons))
+
+    def test_list_follows_runs_that_other_programs_start_or_end(self) -> None:
+        begun = {"event": "started", "step": 0, "of": 10}
+        with mock.patch.object(runs_panel, "LIST_MS", 50):
+            self.module.widget.runs.refresh()
+            self.assertEqual(self.ui.runSelector.count, 0)
+            first = self.make_run("first", [begun, {"event": "paused", "step": 4}])
+            self.wait_for(lambda: self.ui.runSelector.count == 1, "the first run")
+            other = self.make_run("other", [begun, {"event": "paused", "step": 4}])
+            self.wait_for(lambda: self.ui.runSelector.count == 2, "the other run")
+            self.assertEqual(self.module.widget.runs.watch.run.path, first.path)
+            with other.events.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"event": "finished", "step": 10, "model": ""}) + "\n")
+            texts = {"first: paused", "other: finished"}
+            self.wait_for(lambda: {self.ui.runSelector.itemText(n) for n in range(2)} == texts, "the state")
+
+    def test_preview_of_a_discarded_run_is_not_shown_for_a_new_run_of_its_name(self) -> None:
+        begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
+        for seed in (1, 2):
+            run = self.make_run("run-1", begun)
+            run.cases.write_text("name,image,label,role\none,a,b,validation\n", encoding="utf-8")
+            run.preview.mkdir()
+            scan, label = ellipsoid(seed)
+            write_preview(run, "one", 4, label.T, np.eye(4), scan.T)
+            self.module.widget.runs.show(run)
+            self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+            choose(self.ui.previewSelector, "one")
+            self.wait_for(lambda: "after iteration 4" in self.ui.previewStatusLabel.text, "the preview")
+            volume = slicer.util.getFirstNodeByName("run-1: one")
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), scan)
+            with Person() as person:
+                person.expects("Delete the run", "Ok")
+                click(self.ui.discardButton)
+            for kind in ("ScalarVolume", "Segmentation"):
+                self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}Node"), [])
 
     def test_status_shows_speed_remaining_time_and_memory(self) -> None:
         losses = {"total": 1.0}

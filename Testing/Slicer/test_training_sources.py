@@ -139,6 +139,37 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 3)
 
+    def test_lines_of_a_list_that_name_the_same_scan_are_reported(self) -> None:
+        given = self.folder / "cases.csv"
+        lines = [
+            "name,image,label,role",
+            "A,a.nrrd,one.nrrd,labelled",
+            "A2,a.nrrd,two.nrrd,labelled",
+            "B,b.nrrd,,left out",
+        ]
+        given.write_text("\n".join(lines), encoding="utf-8")
+        with Person() as person:
+            person.expects("List of cases", str(given))
+            person.expects("name the same scan as an earlier line: 1.", "Ok")
+            click(self.ui.addListButton)
+            self.wait_for(lambda: len(person.seen) == 2, "the message")
+        self.assertEqual([row.name for row in self.table.rows], ["A", "B"])
+
+    def test_second_search_or_list_is_refused_with_a_message_while_the_first_is_read(self) -> None:
+        with mock.patch.object(cases_panel, "EngineCommand") as command, Person() as person:
+            command.return_value.start.return_value.running = True
+            person.expects("Folder of scans", str(self.folder))
+            click(self.ui.addFolderButton)
+            click(self.ui.addFolderButton)
+        self.assertIn("still looks for scans", self.ui.casesSummary.text)
+        given = self.folder / "cases.csv"
+        with mock.patch.object(cases_panel, "SteppedTask") as task, Person() as person:
+            task.return_value.start.return_value.running = True
+            person.expects("List of cases", str(given))
+            click(self.ui.addListButton)
+            click(self.ui.addListButton)
+        self.assertIn("still reads the list", self.ui.casesSummary.text)
+
     def test_list_is_not_added_if_a_line_is_invalid_or_the_scene_is_closed_meanwhile(self) -> None:
         lines = [f"case{n},{n}.nrrd,,unlabelled" for n in range(5000)]
         table = self.folder / "cases.csv"

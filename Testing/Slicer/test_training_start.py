@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import slicer
 from dcamt.errors import InputError, OutputError
 from dcamt.runs.folder import RunFolder
@@ -50,6 +51,22 @@ class StartTest(CasesCase):
             next(steps)
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_case_that_was_erased_in_the_scene_is_marked_when_the_start_fails(self) -> None:
+        self.choose_tiny_model_and_settings()
+        self.measure()
+        self.wait_for(lambda: self.session.checked, "the check")
+        segmentation = slicer.util.getFirstNodeByName("scan1 outline")
+        segment = segmentation.GetSegmentation().GetNthSegmentID(0)
+        volume = slicer.util.getFirstNodeByName("scan1")
+        erased = np.zeros_like(slicer.util.arrayFromVolume(volume), np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(erased, segmentation, segment, volume)
+        click(self.ui.startButton)
+        self.wait_for(lambda: not self.module.widget.starting.starting, "the failure")
+        self.assertIn("scan1: has an empty label", self.ui.problemsLabel.text)
+        self.assertEqual(list(self.runs.iterdir()), [])
+        self.wait_for(lambda: self.session.checked, "the check")
+        self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False, True, False])
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_double_click_starts_one_job_even_if_the_start_is_slow_or_the_job_ends_between_the_clicks(self) -> None:

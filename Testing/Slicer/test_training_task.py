@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
 from dcamt.errors import InputError
@@ -28,7 +29,7 @@ from slicer_harness import (
     close_scene,
 )
 from training_case import TrainingCase
-from training_scenes import add_case, add_volume, ellipsoid
+from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 
 class TaskTest(TrainingCase):
@@ -112,6 +113,58 @@ class TaskTest(TrainingCase):
         self.assertIn("Press Suggest from cases", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
+    def test_segments_follow_the_classes_of_the_task(self) -> None:
+        voxels, labels = ellipsoid(1)
+        labels = np.where((labels == 0) & (np.roll(labels, 4, axis=2) > 0), 2, labels)
+        names = [("Left atrium", "Pancreas"), ("Left atrium", "Aorta")]
+        outlines = [add_outline(add_volume(f"scan{n}", voxels), labels, pair) for n, pair in enumerate(names)]
+        click(self.ui.addSceneButton)
+
+        def segments() -> list[list[str]]:
+            parts = [outline.GetSegmentation() for outline in outlines]
+            sources = [row.source.segments for row in self.session.table.rows]
+            return [
+                [part.GetSegment(name).GetName() for name, _label in pairs]
+                for part, pairs in zip(parts, sources, strict=True)
+            ]
+
+        self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
+        choose(self.ui.taskSelector, load_recipe("pancreas").title)
+        self.assertEqual(segments(), [["Pancreas"], []])
+        self.wait_for(lambda: self.session.checked, "the check")
+        self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False, True])
+        choose(self.ui.taskSelector, "My own classes, in CT")
+        self.assertEqual(segments(), [[], []])
+        name = self.ui.classesTable.item(0, 0)
+        name.setText("Left atrium")
+        self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
+        # No segment has this name, so the user may have renamed the class only.
+        self.ui.classesTable.item(0, 0).setText("Atrium")
+        self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
+        self.ui.classesTable.item(0, 0).setText("Aorta")
+        self.assertEqual(segments(), [[], ["Aorta"]])
+        self.assertEqual([row.role for row in self.session.table.rows], [LABELLED] * 2)
+
+    def test_segments_that_the_user_chose_stay_when_a_class_is_renamed(self) -> None:
+        outline = add_case("scan", 1)[1]
+        outline.GetSegmentation().AddEmptySegment("", "Scar")
+        identifier = outline.GetSegmentation().GetNthSegmentID(0)
+        click(self.ui.addSceneButton)
+        row = self.session.table.rows[0]
+        source = replace(row.source, segments=((identifier, 1),), chosen=True)
+        self.session.table.replace_row(0, replace(row, source=source))
+        choose(self.ui.taskSelector, "My own classes, in MRI")
+        self.ui.classesTable.item(0, 0).setText("Scar")
+        self.assertEqual(self.session.table.rows[0].source, source)
+
+    def test_task_of_another_version_is_shown_and_can_be_replaced(self) -> None:
+        self.session.settings.task = "spine"
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(self.ui.taskSelector.currentText, "spine (not in the list of tasks)")
+        choose(self.ui.taskSelector, "Left atrium in LGE-MRI")
+        self.assertEqual(self.session.settings.task, "la")
+
     def test_class_missing_from_all_labels_is_reported_before_the_start(self) -> None:
         add_case("scan", 1)
         choose(self.ui.taskSelector, "My own classes, in MRI")
@@ -182,6 +235,15 @@ class EstimateTest(TrainingCase):
         click(self.ui.measureButton)
         self.assertEqual(self.ui.measureButton.text, "Measure")
         self.assertEqual(self.estimate_folders(), [])
+
+    def test_estimate_does_not_outlive_its_scene(self) -> None:
+        add_case("one", 1)
+        click(self.ui.addSceneButton)
+        with mock.patch.object(estimation_module, "EngineCommand") as command:
+            command.return_value.running = False
+            click(self.ui.measureButton)
+            close_scene()
+        command.return_value.cancel.assert_called()
 
     def test_full_disk_is_reported_when_measuring(self) -> None:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/temporary")

@@ -125,9 +125,10 @@ class TrainingCase(EngineCase):
         self.wait_for(lambda: slicer.util.selectedModule() == "SegmentEditor", self.ui.rankStatusLabel.text)
 
     def write_run(self, name: str = "earlier") -> RunFolder:
-        """Write the folder of a run that has only a recipe."""
+        """Write the folder of a run that has only a recipe and an empty file of events."""
         run = RunFolder(self.runs / name)
         run.path.mkdir()
+        run.events.touch()
         run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
         return run
 

@@ -106,6 +106,11 @@ class RunFolder:
         return self.path / "preview"
 
     @property
+    def ranking(self) -> Path:
+        """The folder with the ranking and the proposed segmentations that an application wrote."""
+        return self.path / "ranking"
+
+    @property
     def validation(self) -> Path:
         """The finished model's scores on its validation cases, as `Evaluation.write_csv` writes them."""
         return self.path / "validation.csv"
@@ -208,6 +213,17 @@ class RunFolder:
 
     def _strays(self) -> list[Path]:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
+
+    def foreign_files(self) -> list[Path]:
+        """Return the files and folders in the run's folder that do not belong to the run, by name.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        own = {self.recipe, self.cases, self.origin, self.lock, self.events, self.checkpoint.parent, self.model}
+        own |= {self.best, self.request, self.failure, self.log, self.scans, self.preview, self.ranking}
+        own |= {self.validation, self.report, *self._strays()}
+        return sorted(set(self.path.iterdir()) - own)
 
     def read_events(self) -> list[RunEvent]:
         """Return the events so far, without an unfinished last line."""

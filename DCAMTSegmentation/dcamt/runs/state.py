@@ -68,13 +68,24 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
     for path in _subfolders(folder):
         run = RunFolder(path)
         try:
-            begun = next((file for file in (run.recipe, run.log) if file.is_file()), None)
+            begun = _first_file(run)
             if begun is not None:
                 dated_runs.append((begun.stat().st_mtime, run))
         except OSError:  # The user has no permission for the folder, such as a disk's lost+found.
             continue
     for _, run in sorted(dated_runs, key=lambda item: -item[0]):
         yield run
+
+
+def _first_file(run: RunFolder) -> Path | None:
+    """Return the file that was written when the run began; None if the folder is not a run's folder.
+
+    A recipe or a log alone is not enough: the folder may be a person's project, which must not be discarded as a run.
+    """
+    if run.recipe.is_file():
+        has_begun = any(path.exists() for path in (run.checkpoint.parent, run.events, run.model))
+        return run.recipe if has_begun else None
+    return run.log if run.log.is_file() and run.scans.is_dir() else None
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine_command import EngineCommand
 from ..temporary_folder import TemporaryFolder
-from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels
+from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, size_and_spacing
 from .lists import write_lines
 from .rows import CaseRow, CaseTable, FileScan, SceneScan
 
@@ -32,7 +32,7 @@ PATHS_PER_STEP = 200
 
 
 class CaseCheck:
-    """Checks all rows of a table and sets their remarks and notes, and for scans in files also size and spacing.
+    """Checks all rows of a table and sets their remarks, notes, sizes and spacings.
 
     Args:
         on_end: called as on_end(message) once, unless the check is cancelled. The message states why the check itself
@@ -139,7 +139,9 @@ class CaseCheck:
                 remark = f"{remark} {text.format(name=conflicting.name)}".strip()
             self.label_values[index] = values
             note = "" if remark else channels_note(row.source, self._recipe)
-            self._table.set_facts(index, row.size, row.spacing, remark, note or None)
+            has_image = volume is not None and volume.GetImageData() is not None
+            size, spacing = size_and_spacing(volume) if has_image else (row.size, row.spacing)
+            self._table.set_facts(index, size, spacing, remark, note or None)
 
 
 def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:

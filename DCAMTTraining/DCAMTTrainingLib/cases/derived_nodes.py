@@ -21,6 +21,11 @@ SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
 
 
+def size_and_spacing(volume: VolumeNode) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return the voxels (I, J, K) and the spacing in mm of a volume node that holds an image."""
+    return tuple(volume.GetImageData().GetDimensions()), tuple(round(mm, 4) for mm in volume.GetSpacing())
+
+
 def is_preview(node: Any) -> bool:
     """Return whether a volume or segmentation node belongs to a run's preview."""
     return node.GetAttribute(PREVIEW_OF) is not None

@@ -63,6 +63,9 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
         what = _("no longer has a segment that belongs to its label")
         raise InputError(what, path=row.name, remedy=_("Choose the segments again."))
     labels = yield from label_array(segmentation, source.segments, volume)
+    if not labels.any():  # The segments may have been erased since the case was checked.
+        remedy = _("Outline the scan, choose its segments, or set the role “unlabelled”.")
+        raise InputError(_("has an empty label"), path=row.name, remedy=remedy)
     label = folder / f"{number:05d}-label.nrrd"
     yield from write_nrrd_in_slabs(labels, ijk_to_ras(volume), label)
     return Case(row.name, image, label, row.role)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from .derived_nodes import is_preview, is_proposal, scan_of
+from .derived_nodes import is_preview, is_proposal, scan_of, size_and_spacing
 from .rows import CaseRow, SceneScan, default_role
 
 
@@ -139,9 +140,7 @@ def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Re
     """Return the row of a volume node and its segmentation node (or None)."""
     segments = segments_of(segmentation, recipe) if segmentation is not None else ()
     source = SceneScan(volume.GetID(), segmentation.GetID() if segmentation is not None else "", segments)
-    size = volume.GetImageData().GetDimensions()
-    spacing = tuple(round(mm, 4) for mm in volume.GetSpacing())
-    return CaseRow(volume.GetName(), source, default_role(bool(segments)), tuple(size), spacing)
+    return CaseRow(volume.GetName(), source, default_role(bool(segments)), *size_and_spacing(volume))
 
 
 def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[str, int], ...]:
@@ -173,6 +172,33 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
                 segment_of_label[label] = same
                 free.remove(same)
     return tuple((identifier, label) for label, identifier in sorted(segment_of_label.items()))
+
+
+def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: bool) -> list[CaseRow]:
+    """Return the rows with the segments of the scene's cases matched to the classes of a changed recipe.
+
+    Segments that the user chose stay unchanged.
+
+    Args:
+        keeps_unmatched: whether a class that matches no segment of any case keeps its earlier segments. This is right
+            if the user may only have renamed the class.
+    """
+    matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
+    for index, row in enumerate(rows):
+        source = row.source
+        if isinstance(source, SceneScan) and source.segmentation and not source.chosen:
+            segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
+            if segmentation is not None:
+                matches[index] = source, segments_of(segmentation, recipe)
+    matched_labels = {label for _source, pairs in matches.values() for _identifier, label in pairs}
+    kept_labels = {info.label for info in recipe.classes} - matched_labels if keeps_unmatched else set()
+    changed = list(rows)
+    for index, (source, pairs) in matches.items():
+        used = {identifier for identifier, _label in pairs}
+        kept = [(name, label) for name, label in source.segments if label in kept_labels and name not in used]
+        segments = tuple(sorted([*pairs, *kept], key=lambda pair: pair[1]))
+        changed[index] = replace(rows[index], source=replace(source, segments=segments))
+    return changed
 
 
 def _segmentations_without_scan() -> list[Any]:

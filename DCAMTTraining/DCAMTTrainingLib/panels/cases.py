@@ -136,8 +136,11 @@ class CasesPanel:
                 self._show_text(text)
 
     def _on_add_folder(self, checked: bool = False) -> None:
+        if self._search is not None and self._search.running:
+            self._show_text(_("DCAMT still looks for scans in the folder that you chose before. Wait, and try again."))
+            return
         folder = qt.QFileDialog.getExistingDirectory(None, _("Folder of scans"))
-        if not folder or (self._search is not None and self._search.running):
+        if not folder:
             return
         results: list[dict[str, Any]] = []
         settings = self._session.settings
@@ -156,15 +159,27 @@ class CasesPanel:
 
     def _on_add_list(self, checked: bool = False) -> None:
         title = _("List of cases")
-        path = qt.QFileDialog.getOpenFileName(None, title, "", f"CSV ({LIST_PATTERN})")
-        if not path or (self._reading is not None and self._reading.running):
+        if self._reading is not None and self._reading.running:
+            self._show_text(_("DCAMT still reads the list that you chose before. Wait, and try again."))
             return
+        path = qt.QFileDialog.getOpenFileName(None, title, "", f"CSV ({LIST_PATTERN})")
+        if not path:
+            return
+
+        repeated: list[int] = []
 
         def on_end(error: Exception | None) -> None:
             if error is not None:
                 slicer.util.errorDisplay(error_text(error), windowTitle=title)
+            elif repeated:
+                text = _(
+                    "Lines that name the same scan as an earlier line: {count}. The table has one case for each scan,"
+                    " with the label and role of the last line."
+                )
+                slicer.util.infoDisplay(text.format(count=repeated[0]), windowTitle=title)
 
-        self._reading = SteppedTask(self._session.add_list_in_steps(Path(path)), on_end).start()
+        steps = self._session.add_list_in_steps(Path(path), repeated.append)
+        self._reading = SteppedTask(steps, on_end).start()
 
     def _on_export(self, checked: bool = False) -> None:
         title = _("Save the list of cases")

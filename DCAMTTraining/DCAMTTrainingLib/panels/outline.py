@@ -15,6 +15,7 @@ from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
 from dcamt.recipe_files import load_recipe
+from dcamt.runs.folder import RunFolder
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
@@ -150,7 +151,7 @@ class OutlinePanel:
             "--run",
             str(run),
             "--segmentations",
-            str(run / "ranking"),
+            str(RunFolder(run).ranking),
             # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene.
             "--overwrite",
             "--device",
@@ -275,7 +276,7 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
 
 
 def _ranking_file(run: Path) -> Path:
-    return run / "ranking" / "ranking.json"
+    return RunFolder(run).ranking / "ranking.json"
 
 
 def _read_ranking(run: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,20 @@ from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunStat
 from DCAMTSlicerLib.durations import duration_text
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
+from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder, set_runs_folder
 from ..runs.preflight import format_gigabytes
+from ..runs.preview import remove_preview
 from ..runs.start import discard, is_starting, resume, start_writing_models
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
+
+LIST_MS = 5000
+"""Milliseconds between two updates of the list of runs."""
+NAMED_FILES = 10
+"""At most this many files are named in the question whether to delete a run."""
 
 
 class RunsPanel:
@@ -47,6 +55,7 @@ class RunsPanel:
         self._runs: list[RunFolder] = []
         self._selected_name = ""
         self._filling = False
+        self._listing = DelayedCall(self._update_list)
         for button, slot in (
             (ui.pauseButton, lambda checked=False: self._request(PAUSE)),
             (ui.stopButton, self._on_stop),
@@ -76,6 +85,7 @@ class RunsPanel:
             self._ui.runSelector.setCurrentIndex(names.index(wanted))
         self._filling = False
         self._watch_run(self._runs[names.index(wanted)] if wanted else None)
+        self._listing.start(LIST_MS)
 
     def show(self, run: RunFolder) -> None:
         """Select a run of the folder."""
@@ -84,9 +94,21 @@ class RunsPanel:
 
     def close(self) -> None:
         """Stop watching; the runs continue."""
+        self._listing.close()
         if self.watch is not None:
             self.watch.close()
             self.watch = None
+
+    def _update_list(self) -> None:
+        """Show runs that another program has started, and the present states of the runs that are not selected."""
+        runs = list(find_runs(runs_folder()))
+        if {run.path for run in runs} - {run.path for run in self._runs}:
+            self.refresh()
+            return
+        for run in runs:
+            if self.watch is None or run.path != self.watch.run.path:
+                self._show_in_list(run, run_state(run))
+        self._listing.start(LIST_MS)
 
     def _watch_run(self, run: RunFolder | None) -> None:
         if self.watch is not None:
@@ -111,6 +133,9 @@ class RunsPanel:
 
     def _show_state(self, state: RunState | None) -> None:
         watch = self.watch
+        if watch is not None and not watch.run.path.is_dir():
+            self._show_missing(watch.run)
+            return
         running = state is not None and state.state == RUNNING
         starting = watch is not None and is_starting(watch.run) and not running
         request = read_request(watch.run) if watch is not None else None
@@ -133,6 +158,13 @@ class RunsPanel:
         else:
             self._ui.runStatusLabel.text = status_text(watch, state)
         self._show_in_list(watch.run, state)
+
+    def _show_missing(self, run: RunFolder) -> None:
+        """Show that the folder of the selected run was deleted or moved, or that its drive is not connected."""
+        for button in (self._ui.pauseButton, self._ui.stopButton, self._ui.resumeButton, self._ui.discardButton):
+            button.enabled = False
+        text = _("The folder {folder} does not exist any more. Choose another run.").format(folder=run.path)
+        self._ui.runStatusLabel.text = text
 
     def _show_in_list(self, run: RunFolder, state: RunState) -> None:
         text = f"{run.path.name}: {state_title(state.state)}"
@@ -185,10 +217,7 @@ class RunsPanel:
         if self.watch is None:
             return
         run, title = self.watch.run, _("Discard a run")
-        question = _("Delete the run “{name}” with its models, checkpoints and the scans written for it? {folder}")
-        if not slicer.util.confirmOkCancelDisplay(
-            question.format(name=run.path.name, folder=run.path.resolve()), title
-        ):
+        if not slicer.util.confirmOkCancelDisplay(discard_question(run), title):
             return
         watch, self.watch = self.watch, None
         watch.close()
@@ -196,8 +225,23 @@ class RunsPanel:
             discard(run)
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
+        else:
+            remove_preview(run.path.name)
         self._on_run(None)
         self.refresh()
+
+
+def discard_question(run: RunFolder) -> str:
+    """Return the question whether to delete a run, which also names files in its folder that the run did not write."""
+    question = _("Delete the run “{name}” with its models, checkpoints and the scans written for it? {folder}")
+    text = question.format(name=run.path.name, folder=run.path.resolve())
+    with suppress(OSError):
+        foreign = [path.name for path in run.foreign_files()]
+        if foreign:
+            names = ", ".join([*foreign[:NAMED_FILES], *(["…"] if len(foreign) > NAMED_FILES else [])])
+            also = _("These files in the folder do not belong to the run, and are deleted, too: {names}")
+            text = f"{text}\n\n{also.format(names=names)}"
+    return str(text)
 
 
 def can_write_models(state: RunState) -> bool:

@@ -66,9 +66,13 @@ class TaskPanel:
         if settings is None:
             return
         self._filling = True
-        task = settings.task if settings.task in self._tasks else self._tasks[0]
-        self._ui.taskSelector.setCurrentIndex(self._tasks.index(task))
-        self._ui.ownClassesWidget.visible = task in BASES
+        if settings.task not in self._tasks:
+            # The scene was saved by another version. Without an item for the task, the user could not choose the task
+            # that the selector would show.
+            self._tasks.append(settings.task)
+            self._ui.taskSelector.addItem(_("{name} (not in the list of tasks)").format(name=settings.task))
+        self._ui.taskSelector.setCurrentIndex(self._tasks.index(settings.task))
+        self._ui.ownClassesWidget.visible = settings.task in BASES
         choices = model_choices()
         self._models = ["", *(choice.name for choice in choices)]
         self._ui.startFromSelector.clear()
@@ -127,7 +131,7 @@ class TaskPanel:
         self._filling = True
         self._show_classes(classes)
         self._filling = False
-        self._session.check_cases()
+        self._session.apply_classes()
 
     def _on_task(self, index: int) -> None:
         if self._filling or self._session.settings is None:
@@ -137,8 +141,7 @@ class TaskPanel:
         self._ui.ownClassesWidget.visible = task in BASES
         if task in BASES and not self._classes():
             self._set_classes([new_class([])])
-        else:
-            self._session.check_cases()
+        self._session.apply_classes(renamed=False)
 
     def _on_suggest(self, checked: bool = False) -> None:
         session, settings = self._session, self._session.settings
@@ -166,7 +169,7 @@ class TaskPanel:
                 settings.startFrom = ""
                 self._ui.suggestionLabel.text = suggestion_text(suggested)
                 self.refresh()
-                session.check_cases()
+                session.apply_classes()
             self._show_suggestion()
 
         self._suggestion = RecipeSuggestion(session.table.rows, recipe, session.device(), on_end).start()

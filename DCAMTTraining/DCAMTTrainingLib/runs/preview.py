@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..cases.derived_nodes import PREVIEW_OF
 from .array_nodes import build_segments, read_image, set_image
 
 _SCAN = f"{PREVIEW_OF}.scan"
-"""Attribute of a volume node that a preview added: the file of the scan that the node shows."""
+"""Attribute of a volume node that a preview added: identifies the scan that the node shows (`_scan_identity`)."""
 
 
 def show_preview(
@@ -39,7 +40,7 @@ def show_preview(
     volume, image = scene_volume, None
     if volume is None or volume.GetImageData() is None or not grid_of(volume).matches(grid):
         volume = _find("vtkMRMLScalarVolumeNode", run)
-        if volume is None or volume.GetAttribute(_SCAN) != preview.scan or volume.GetImageData() is None:
+        if volume is None or volume.GetAttribute(_SCAN) != _scan_identity(preview) or volume.GetImageData() is None:
             image = yield from read_image(preview.scan)
     built = yield from build_segments(labels, recipe, grid.affine if image is not None else ijk_to_ras(volume))
     yield
@@ -68,8 +69,16 @@ def _show_image(preview: Preview, image: Any, run: str, changes: SceneChanges) -
     volume = _find_or_add("vtkMRMLScalarVolumeNode", run, name, changes)
     volume.SetName(name)
     set_image(volume, image, preview.affine, preview.scan, changes)
-    volume.SetAttribute(_SCAN, preview.scan)
+    volume.SetAttribute(_SCAN, _scan_identity(preview))
     return volume
+
+
+def _scan_identity(preview: Preview) -> str:
+    """Return a text that differs for two scans, even if one was written to the other's file.
+
+    A run that repeats an iteration after a crash, or a new run with the name of a discarded one, writes such files.
+    """
+    return f"{preview.case}\n{preview.scan}\n{Path(preview.scan).stat().st_mtime_ns}"
 
 
 def _show_segments(

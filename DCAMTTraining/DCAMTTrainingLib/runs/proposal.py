@@ -14,6 +14,7 @@ import slicer
 from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
+from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
@@ -27,6 +28,8 @@ from .array_nodes import set_image
 
 FORMER_SEGMENTATION = "former_segmentation"
 """Key of a ranked case: the path of the segmentation before the run's folder was moved."""
+_FILE_TIME = "DCAMT.proposalFileTime"
+"""Attribute that holds the modification time (ns) of a proposal's file when the proposal was read."""
 _VOXELS = "DCAMT.proposalVoxels"
 """Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
 
@@ -46,6 +49,26 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
     # Scenes of older versions store the positions of the segments after the fingerprint.
     stored, has_positions, _positions = (segmentation.GetAttribute(_VOXELS) or "").partition("} {")
     return is_same_fingerprint(stored + "}" if has_positions else stored, _fingerprint(segmentation))
+
+
+def is_outdated(segmentation: SegmentationNode, case: Mapping[str, Any]) -> bool:
+    """Return whether a later ranking has written the proposal's file anew, and nobody has used the proposal.
+
+    A proposal that a person changed or made a training case is not outdated.
+    """
+    read = segmentation.GetAttribute(_FILE_TIME)
+    written = _modification_time(case["segmentation"])
+    if not read or not written or read == written:
+        return False
+    return is_unchanged(segmentation) and not training_cases.is_case(segmentation)
+
+
+def _modification_time(file: str) -> str:
+    """Return the modification time of a file in nanoseconds; empty if the file cannot be found."""
+    try:
+        return str(Path(file).stat().st_mtime_ns)
+    except OSError:
+        return ""
 
 
 def _fingerprint(segmentation: SegmentationNode) -> str:
@@ -108,5 +131,6 @@ def add_proposal(
     use_grid_of(segmentation, volume)
     write_segments(segmentation, built)
     segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
+    segmentation.SetAttribute(_FILE_TIME, _modification_time(case["segmentation"]))
     segmentation.SetAttribute(_VOXELS, _fingerprint(segmentation))
     return segmentation

@@ -19,7 +19,7 @@ from dcamt.errors import InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
-from DCAMTSlicerLib.scene_changes import SceneChanges
+from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
@@ -28,7 +28,7 @@ from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
 from .array_nodes import build_segments, read_image
-from .proposal import add_proposal, add_scan, proposal_of, scene_volume, use_grid_of
+from .proposal import add_proposal, add_scan, is_outdated, proposal_of, scene_volume, use_grid_of
 
 KILLED_MS = 2000
 """Longest time in milliseconds to wait for the end of each killed process."""
@@ -62,6 +62,9 @@ class ProposalOpening:
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
         if self._volume is None:
             self._volume = scene_volume(case, rows)
+        self._outdated: Any | None = None
+        if self._segmentation is not None and is_outdated(self._segmentation, case):
+            self._outdated, self._segmentation = self._segmentation, None
         self._folder = ""
         self._process: EngineProcess | None = None
         self._insertion: SteppedTask | None = None
@@ -99,7 +102,7 @@ class ProposalOpening:
         """Read the missing image and build the missing segments in steps; the last step adds the missing nodes.
 
         A proposal that is already in the scene keeps its voxels, but gets the reference geometry and the transform of
-        the case's volume.
+        the case's volume. An outdated proposal (`is_outdated`) is replaced.
 
         Raises:
             InputError: the volume or the proposal was removed from the scene meanwhile.
@@ -122,6 +125,8 @@ class ProposalOpening:
             else:
                 changes.save(self._segmentation)
                 use_grid_of(self._segmentation, self._volume)
+        if self._outdated is not None and slicer.mrmlScene.IsNodePresent(self._outdated):
+            remove_with_display(self._outdated)
 
     def _refuse_removed_nodes(self) -> None:
         """Raise InputError if the user removed the volume or the proposal while the files were read."""
