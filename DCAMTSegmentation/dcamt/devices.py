@@ -1,8 +1,10 @@
-"""Choose the torch device, and move tensors to it."""
+"""Choose the torch device, move tensors to it, and replace the caller's settings of torch by torch's defaults."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from .errors import InputError
@@ -32,6 +34,32 @@ def choose_device(name: str, training: bool = False) -> torch.device:
         remedy = "Let the device be chosen automatically (in a terminal: --device auto)."
         raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
     return torch.device(name)
+
+
+@contextmanager
+def default_torch_settings() -> Iterator[None]:
+    """Inside the block, replace a caller's settings of torch by torch's defaults; afterwards, restore the settings.
+
+    The settings are the default type and device of new tensors, autocast, and whether gradients are recorded. A program
+    that calls DCAMT may have changed them for its own networks. Except for the default type, the change concerns only
+    the current thread.
+    """
+    import torch
+
+    with ExitStack() as settings:
+        settings.enter_context(torch.inference_mode(False))
+        settings.enter_context(torch.enable_grad())
+        # Entered only if necessary, since torch's functions are slower inside a block with a device.
+        if torch.get_default_device().type != "cpu":
+            settings.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                settings.enter_context(torch.autocast(kind, enabled=False))
+        default_type = torch.get_default_dtype()
+        if default_type != torch.float32:
+            torch.set_default_dtype(torch.float32)
+            settings.callback(torch.set_default_dtype, default_type)
+        yield
 
 
 @functools.cache

@@ -196,6 +196,12 @@ class TrainingSession:
 
     def _train(self) -> TrainedRun:
         # Imported after the checks in `run`, since torch loads slowly.
+        from ..devices import default_torch_settings
+
+        with default_torch_settings():
+            return self._train_with_default_settings()
+
+    def _train_with_default_settings(self) -> TrainedRun:
         from ..devices import choose_device
         from ..training.trainer import Trainer
 

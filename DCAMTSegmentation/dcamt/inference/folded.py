@@ -28,7 +28,9 @@ class FoldedConvolution(nn.Conv3d):
     @classmethod
     def from_layer(cls, plain: nn.Conv3d) -> FoldedConvolution:
         """Return a convolution with the weights of `plain`, without ReLU."""
-        folded = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding)  # type: ignore[arg-type]
+        folded = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            cls, plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding
+        )
         return cast(FoldedConvolution, _take_weights(folded, plain))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -51,7 +53,9 @@ class FoldedTransposedConvolution(nn.ConvTranspose3d):
     @classmethod
     def from_layer(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
         """Return a transposed convolution with the weights of `plain`, without ReLU."""
-        folded = cls(plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride)  # type: ignore[arg-type]
+        folded = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            cls, plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride
+        )
         return cast(FoldedTransposedConvolution, _take_weights(folded, plain))
 
     def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..devices import fast_bfloat16
+from ..devices import default_torch_settings, fast_bfloat16
 from ..errors import InputError, MemoryShortage
 from ..geometry import Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
@@ -87,6 +87,7 @@ class Predictor:
         labels = predictor.segment(read_scan("scan.nrrd")).labelmap.voxels  # uint8 (I, J, K)
     """
 
+    @default_torch_settings()
     def __init__(
         self,
         package: ModelPackage,
@@ -99,6 +100,7 @@ class Predictor:
         self._precision = precision
         self.network = self._network_on(self.device)
 
+    @default_torch_settings()
     def segment(
         self,
         volume: Volume,

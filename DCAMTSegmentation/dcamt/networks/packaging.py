@@ -18,10 +18,12 @@ from .dual_vnet import DualVNet
 
 def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:
     """Return the dual V-Net of a package that passed `check_weights`, in float32 and evaluation mode."""
-    network = DualVNet(package.recipe)
+    with torch.device("meta"):  # Without memory for weights, torch draws no random numbers to initialise them.
+        network = DualVNet(package.recipe)
     state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in package.weights.items()}
     # The counters of batch normalisation are not stored, since nothing reads them.
-    network.load_state_dict(state | _counters(network))
+    counters = {name: torch.zeros_like(tensor, device="cpu") for name, tensor in _counters(network).items()}
+    network.load_state_dict(state | counters, assign=True)
     return network.to(device).eval()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -42,8 +42,9 @@ class Learner:
     def __init__(self, recipe: Recipe, device: torch.device, start_from: dict[str, Tensor] | None = None) -> None:
         self.recipe = recipe
         self.device = device
-        torch.manual_seed(recipe.training.seed)
-        network = DualVNet(recipe)
+        with torch.random.fork_rng(devices=[]):  # The caller's random numbers do not change.
+            torch.default_generator.manual_seed(recipe.training.seed)
+            network = DualVNet(recipe)
         if start_from is not None:
             network.load_state_dict(start_from)
         self.network: DualVNet = network.to(device, memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
@@ -131,9 +132,16 @@ class Learner:
             self.network.train()
         return a.logits.float(), b.logits.float()
 
-    def _mixed_precision(self) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _mixed_precision(self) -> Iterator[None]:
         """Compute in the 16-bit type `half` inside the block; in float32 if `half` is None."""
-        return nullcontext() if self.half is None else torch.autocast(self.device.type, self.half)
+        if self.half is None:
+            yield
+            return
+        with torch.autocast(self.device.type, self.half):
+            yield
+        # Inside a caller's block of autocast, torch would keep its 16-bit copies of the weights.
+        torch.clear_autocast_cache()
 
 
 def half_precision(device: torch.device, recipe: Recipe) -> torch.dtype | None:

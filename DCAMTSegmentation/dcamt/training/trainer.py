@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -412,7 +413,13 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM inside the block end the loop after the current iteration, so that nothing is lost."""
+        """Let SIGINT and SIGTERM inside the block end the loop after the current iteration, so that nothing is lost.
+
+        If the block does not run in the main thread, both signals are left unchanged.
+        """
+        if threading.current_thread() is not threading.main_thread():  # Python allows no signal handlers here.
+            yield
+            return
 
         def request_stop(number: int, frame: object) -> None:
             self.stop_requested = True

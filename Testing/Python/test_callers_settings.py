@@ -1,0 +1,97 @@
+"""Test that a program's own settings of torch neither change results nor are changed by DCAMT."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import dcamt
+import numpy as np
+import pytest
+import torch
+from dcamt.models.package import open_model
+from dcamt.networks.packaging import verify_model
+from dcamt.volume import Volume
+from dcamt_testing.synthetic import write_cases_folder
+from dcamt_testing.tiny_recipes import TINY
+
+SHORT = [*TINY, "iterations=2"]
+
+
+@contextmanager
+def default_type(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
+    "float64": lambda: default_type(torch.float64),
+    "bfloat16": lambda: default_type(torch.bfloat16),
+    # Tensors on the meta device have no values. On a CPU, they take the part of tensors on a GPU.
+    "device": lambda: torch.device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_torch_do_not_change_a_segmentation(setting: str, saved_model: Path, oblique_scan: Volume) -> None:
+    expected = dcamt.segment(oblique_scan, saved_model, device="cpu", keep_probabilities=True)
+    segmenter = dcamt.Segmenter.load(saved_model, "cpu")
+    with SETTINGS[setting]():
+        results = [
+            dcamt.segment(oblique_scan, saved_model, device="cpu", keep_probabilities=True),
+            segmenter.segment(oblique_scan, keep_probabilities=True),
+        ]
+    for result in results:
+        np.testing.assert_array_equal(result.labelmap.voxels, expected.labelmap.voxels)
+        assert result.probabilities is not None
+        assert expected.probabilities is not None
+        np.testing.assert_array_equal(result.probabilities, expected.probabilities)
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_of_torch_do_not_change_a_training(setting: str, tmp_path: Path) -> None:
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
+    expected = dcamt.train(cases, run=tmp_path / "expected", settings=SHORT, device="cpu")
+    with SETTINGS[setting]():
+        type_before = torch.get_default_dtype()
+        done = dcamt.train(cases, run=tmp_path / "run", settings=SHORT, device="cpu")
+        assert torch.get_default_dtype() == type_before
+    assert_same_weights(done.model, expected.model)
+
+
+def test_segmentation_and_training_leave_the_random_state_unchanged(
+    tmp_path: Path, saved_model: Path, oblique_scan: Volume
+) -> None:
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]
+    dcamt.segment(oblique_scan, saved_model, device="cpu")
+    dcamt.train(cases, run=tmp_path / "run", start_from=saved_model, settings=["iterations=1"], device="cpu")
+    verify_model(saved_model)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    np.testing.assert_array_equal(np.random.get_state()[1], before[2])
+
+
+def test_training_runs_in_a_thread(tmp_path: Path) -> None:
+    """Python allows handlers of signals only in the main thread."""
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
+    expected = dcamt.train(cases, run=tmp_path / "expected", settings=SHORT, device="cpu")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(dcamt.train, cases, tmp_path / "run", settings=SHORT, device="cpu").result()
+    assert_same_weights(done.model, expected.model)
+
+
+def assert_same_weights(model: Path, expected: Path) -> None:
+    weights = open_model(model).weights
+    for name, values in open_model(expected).weights.items():
+        np.testing.assert_array_equal(np.asarray(weights[name]), np.asarray(values))
