@@ -216,6 +216,10 @@ class SceneSourceTest(unittest.TestCase):
         self.assertIn("segment of “RV” is no longer in the segmentation", text)
         self.assertEqual(values, (1,))
         self.assertEqual(scene_remark(row.source, UNLABELLED, recipe)[0], "")
+        segments.RemoveSegment(row.source.segments[0][0])
+        text, values = scene_remark(row.source, LABELLED, recipe)
+        self.assertIn("segment of “LV”, “RV” is no longer in the segmentation", text)
+        self.assertEqual(values, ())
 
     def test_remark_states_why_a_volume_is_not_a_usable_scan(self):
         image = ellipsoid()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import unittest
 from contextlib import suppress
@@ -229,6 +230,21 @@ class StartTest(CasesCase):
         self.assertIn("Failed", self.ui.runStatusLabel.text)
         self.assertIn("patch must be a multiple", self.ui.runStatusLabel.text)
         self.assertFalse(self.ui.resumeButton.enabled)
+
+    def test_reason_why_a_run_cannot_be_resumed_is_shown(self) -> None:
+        run = self.write_run("paused")
+        run.checkpoint.parent.mkdir()
+        run.checkpoint.touch()
+        events = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
+        run.events.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+        run.cases.write_text("name,image,label,role\none,gone.nrrd,,unlabelled\n", encoding="utf-8")
+        run.log.write_text("an earlier line\n", encoding="utf-8")
+        self.module.widget.runs.show(run)
+        self.assertNotIn("gone.nrrd", self.ui.runStatusLabel.text)
+        click(self.ui.resumeButton)
+        self.wait_for(lambda: not is_starting(run), "the end of the process")
+        self.wait_for(lambda: self.ui.resumeButton.enabled, "the paused run")
+        self.assertIn("gone.nrrd, which does not exist", self.ui.runStatusLabel.text)
 
     def test_problems_of_cases_and_settings_are_shown_before_the_start(self) -> None:
         for index in range(3):

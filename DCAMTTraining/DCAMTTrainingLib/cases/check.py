@@ -168,7 +168,9 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     scene = slicer.mrmlScene
     volume, segmentation = scene.GetNodeByID(source.volume), scene.GetNodeByID(source.segmentation or "")
     if volume is None or volume.GetImageData() is None:
-        return _("The volume is no longer in the scene. Remove the case, or load the volume again."), ()
+        return _(
+            "The volume is no longer in the scene. Remove the case. To use the volume, load it, and press From scene."
+        ), ()
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     remark = _grid_remark(volume)
     if remark:
@@ -201,7 +203,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     segments = segmentation.GetSegmentation()
     removed = [label for identifier, label in source.segments if segments.GetSegment(identifier) is None]
     values = tuple(label for identifier, label in source.segments if _is_drawn(segmentation, identifier))
-    if not values:
+    if not values and not removed:
         return _("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."), ()
     if any(label >= recipe.output_channels for _identifier, label in source.segments):
         return _("A segment belongs to a class that the recipe does not have. Choose the segments again."), values

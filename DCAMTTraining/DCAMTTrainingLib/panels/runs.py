@@ -22,7 +22,7 @@ from slicer.i18n import tr as _
 from ..runs.folders import runs_folder, set_runs_folder
 from ..runs.preflight import format_gigabytes
 from ..runs.preview import remove_preview
-from ..runs.start import discard, is_starting, resume, start_writing_models
+from ..runs.start import discard, is_starting, resume, start_failure, start_writing_models
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 
@@ -278,4 +278,6 @@ def status_text(watch: RunWatch, state: RunState) -> str:
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=format_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])
-    return f"{text[:1].upper()}{text[1:]}. {translated(state.reason)}".strip()
+    # A resumed process that ends at once, for example since a scan is missing, does not change the state.
+    reason = (start_failure(watch.run) if state.state != RUNNING else "") or state.reason
+    return f"{text[:1].upper()}{text[1:]}. {translated(reason)}".strip()

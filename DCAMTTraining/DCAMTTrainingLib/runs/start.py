@@ -29,11 +29,13 @@ class StartedProcess:
     """A process started by this application.
 
     Attributes:
+        log_bytes: the size of the run's log before the process started.
         locked: whether the process has held the run's lock.
     """
 
     run: RunFolder
     process: subprocess.Popen[bytes]
+    log_bytes: int = 0
     locked: bool = False
 
 
@@ -145,6 +147,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     command = [python_program(), "-m", "dcamt", *arguments]
     try:
         with run.log.open("ab") as log:
+            log_bytes = log.tell()
             process = subprocess.Popen(
                 command,
                 cwd=ENGINE_FOLDER,
@@ -158,7 +161,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     except OSError as error:
         text = _("the training process could not be started ({reason}). Free some memory and disk, and try again.")
         raise OutputError(f"{run.path}: {text.format(reason=error.strerror)}") from error
-    started.append(StartedProcess(run, process))
+    started.append(StartedProcess(run, process, log_bytes))
 
 
 def is_starting(run: RunFolder) -> bool:
@@ -166,10 +169,25 @@ def is_starting(run: RunFolder) -> bool:
     held = is_held(run.lock)
     waiting = False
     for entry in started:
-        if entry.run.path == run.path and entry.process.poll() is None:
+        if entry.run.path == run.path:
             entry.locked = entry.locked or held
-            waiting = waiting or not entry.locked
+            waiting = waiting or (not entry.locked and entry.process.poll() is None)
     return waiting
+
+
+def start_failure(run: RunFolder) -> str:
+    """Return why the last process that this application started for the run ended before it locked the run.
+
+    The text is the last line of the process's output; empty if the process runs, has locked the run or has succeeded.
+    """
+    entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
+    if entry is None or entry.locked or entry.process.poll() in (None, 0):
+        return ""
+    try:
+        lines = run.log.read_bytes()[entry.log_bytes :].decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix("dcamt: ") for line in reversed(lines) if line.strip()), "")
 
 
 def discard(run: RunFolder) -> None:
