@@ -61,7 +61,7 @@ def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Te
     stored = grid.orientation.apply(labelmap.voxels)
     labels = torch.zeros(grid.shape, dtype=torch.uint8)
     highest: Tensor | None = None
-    for label in range(outputs):
+    for label in sorted({0} | set(np.unique(stored[stored != 0]).tolist()) & set(range(outputs))):
         mask = torch.from_numpy(np.ascontiguousarray(stored == label, dtype=np.float32))
         fraction = mask
         for axis in range(3):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,10 @@ def _check_task(recipe: Recipe, require: Require) -> None:
         all(0 <= part <= 1 or not math.isfinite(part) for info in recipe.classes for part in info.color),
         "a class's color is red, green and blue from 0 to 1",
     )
-    require(all(0.05 <= mm <= 20 for mm in recipe.spacing), "each spacing must lie between 0.05 and 20 mm")
+    require(
+        all(0.05 <= mm <= 20 for mm in recipe.spacing),
+        f"each spacing must lie between 0.05 and 20 mm, not {_listed(recipe.spacing)}",
+    )
     require(recipe.input_channels >= 1, "input_channels must be at least 1")
     require(
         len(recipe.channel_names) in (0, recipe.input_channels) and all(recipe.channel_names),
@@ -90,13 +93,13 @@ def _check_network(recipe: Recipe, require: Require) -> None:
     multiples = f"{stride[0]}" if len(set(stride)) == 1 else " x ".join(map(str, stride))
     require(
         all(voxels > 0 and voxels % step == 0 for voxels, step in zip(training.patch, stride, strict=True)),
-        f"patch must be a multiple of {multiples} (the network's stride)",
+        f"patch must be a multiple of {multiples} (the network's stride), not {_listed(training.patch)}",
     )
     require(
         # Instance normalisation, and batch normalisation of one sample, need two voxels in the deepest feature map.
         any(voxels > step for voxels, step in zip(training.patch, stride, strict=True))
         or (network.normalisation == "batch" and training.batch > 1),
-        f"patch must be larger than {multiples} along at least one axis",
+        f"patch must be larger than {multiples} along at least one axis, not {_listed(training.patch)}",
     )
 
 
@@ -146,6 +149,10 @@ def _check_limits(recipe: Recipe, require: Require) -> None:
     # which patches are mixed (`LABELLED_BOX` and `BOX` of `training.sampling`).
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
+
+
+def _listed(numbers: Iterable[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
 
 
 def _floats(value: Any, where: str = "") -> Iterator[tuple[str, float]]:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import typing
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,14 @@ from .recipe_checks import check_recipe
 
 REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
 """Section and key of each removed setting, and the value that switches it off: training accepts no other value."""
+_SINGLE_VALUES = {bool: "Write true or false.", int: "Write a whole number.", float: "Write a number, such as 0.5."}
+_LISTS = {
+    bool: "Write true or false for each axis, such as true,false,false.",
+    int: "Write whole numbers with commas, such as 64,64,32.",
+    float: "Write numbers with commas, such as 0.5,0.5,2.5.",
+    str: 'Write texts in quotation marks, such as "T1","T2".',
+}
+"""How to write a setting, by the type of its value or of the items of its list."""
 SHIPPED = Path(__file__).with_name("recipes")
 
 
@@ -58,33 +67,52 @@ def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_train
 def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
+    A file need not have the ending `.json`.
+
     Raises:
         InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
             and a removed setting has another value than in `REMOVED`.
     """
-    if Path(name_or_file).suffix == ".json":
-        return _read_recipe(Path(name_or_file), for_training)
-    path = SHIPPED / f"{name_or_file}.json"
-    if not path.is_file():
+    if str(name_or_file) in shipped_recipes():
+        return _shipped_recipe(SHIPPED / f"{name_or_file}.json", for_training)
+    path = Path(name_or_file)
+    if path.suffix.lower() != ".json" and not path.is_file():
         raise InputError(
             f"there is no recipe of the name '{name_or_file}'",
             remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file.",
         )
-    return _shipped_recipe(path, for_training)
+    return _read_recipe(path, for_training)
 
 
 def _read_recipe(path: Path, for_training: bool) -> Recipe:
     """Return the recipe in a file. Raises InputError if the file cannot be read or is not a recipe."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        # Given bytes, `json` recognises UTF-8 with or without a byte order mark, UTF-16 and UTF-32.
+        data = json.loads(path.read_bytes(), object_pairs_hook=_distinct)
+    except OSError as error:
         raise InputError(f"cannot be read ({error})", path=path, remedy="Check the name and the folder.") from error
+    except _RepeatedKey as error:
+        what = f"has the key '{error}' twice in one object"
+        raise InputError(what, path=path, remedy="Remove or rename one of the keys.") from error
+    except UnicodeDecodeError as error:
+        raise InputError("is not text in UTF-8", path=path, remedy="Save the file as JSON in UTF-8.") from error
     except json.JSONDecodeError as error:
         what = f"is not JSON (line {error.lineno}: {error.msg})"
         raise InputError(what, path=path, remedy="Correct the file.") from error
     except (ValueError, RecursionError) as error:  # too many digits, or nested too deeply
         raise InputError(f"cannot be read ({error})", path=path, remedy="Correct the file.") from error
     return recipe_from_dict(data, path, for_training)
+
+
+class _RepeatedKey(Exception):
+    """Raised with a key that occurs twice in an object; `json` alone would keep only the last value."""
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of a JSON file. Raises _RepeatedKey if a key occurs twice."""
+    if len(dict(pairs)) < len(pairs):
+        raise _RepeatedKey(Counter(key for key, _ in pairs).most_common(1)[0][0])
+    return dict(pairs)
 
 
 _shipped_recipe = functools.cache(_read_recipe)
@@ -142,6 +170,17 @@ def _settable_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
     return fields
 
 
+def _how_to_write(hint: Any) -> str:
+    """Return how to write the value of a setting of the type `hint`.
+
+    >>> _how_to_write(tuple[int, int, int])
+    'Write whole numbers with commas, such as 64,64,32.'
+    """
+    if typing.get_origin(hint) is tuple:
+        return _LISTS.get(typing.get_args(hint)[0], "Write lists with commas, such as [2,2,1],[2,2,2].")
+    return _SINGLE_VALUES[hint]
+
+
 def _parse(text: str, hint: Any, where: str) -> Any:
     """Parse the value of a setting for a field of the type `hint`. Raises InputError if the value does not fit."""
     if hint is str:
@@ -149,5 +188,6 @@ def _parse(text: str, hint: Any, where: str) -> Any:
     try:
         data = json.loads(f"[{text}]") if typing.get_origin(hint) is tuple else json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"'{text}' is not a valid value of this setting", path=where) from error
+        what = f"'{text}' is not a valid value of this setting"
+        raise InputError(what, path=where, remedy=_how_to_write(hint)) from error
     return value_of(data, hint, where, "value")

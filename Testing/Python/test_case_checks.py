@@ -6,23 +6,30 @@ import json
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import dcamt
 import numpy as np
 import pytest
 import torch
+from dcamt.api.training_plan import check_cases_and_batch
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
 from dcamt.cases.checks import CaseFacts, check_cases, list_problems
+from dcamt.cases.labels import classes_on_grid
 from dcamt.errors import InputError
+from dcamt.geometry import network_grid
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
+from dcamt.preprocessing import labels_to_network
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import load_recipe
 from dcamt.training.resident import load_case
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder, write_nifti, write_table
+from dcamt_testing.tiny_recipes import tiny_recipe
 
 RECIPE = load_recipe("la")
 
@@ -169,6 +176,55 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
     assert facts[0].problems == facts[1].problems == ()
     cases[2] = replace(cases[2], role=LEFT_OUT)
     assert facts_of(cases)[3].problems == ()
+
+
+def test_training_refuses_a_copied_validation_scan_as_the_check_does(cases: list[Case], tmp_path: Path) -> None:
+    check_cases_and_batch(RECIPE, cases)
+    copy = tmp_path / "copy.nii.gz"
+    shutil.copy(cases[0].image, copy)
+    cases[3] = replace(cases[3], image=copy)
+    problem = facts_of(cases)[3].problems[0].removeprefix("The scan ")
+    with pytest.raises(InputError) as caught:
+        check_cases_and_batch(RECIPE, cases)
+    assert str(caught.value) == f"{copy}: {problem}"
+
+
+def test_training_refuses_a_class_in_no_label_as_the_check_does(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path, labelled=1)
+    tiny = tiny_recipe("iterations=1")
+    two = replace(tiny, classes=(*tiny.classes, replace(tiny.classes[0], label=2, name="Wall")))
+    cases = read_cases(table)
+    (problem,) = list_problems(cases, facts_of(cases, two), two)
+    with pytest.raises(InputError) as caught:
+        dcamt.train(table, tmp_path / "run", recipe=two, device="cpu")
+    assert "the class 'Wall' (label value 2)" in problem
+    assert problem.lower() in str(caught.value).lower()
+
+
+def test_problem_of_a_case_left_out_does_not_fail_the_check(tmp_path: Path) -> None:
+    path = write_cases_folder(tmp_path, labelled=1)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("gone,gone.nii.gz,,left out\n")
+    assert call_dcamt(["cases", "check", path]) == 0
+
+
+def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
+    """The fractions of 64 classes on the network grid would take 33 MB together."""
+    number, length = 64, 50
+    voxels = np.random.default_rng(0).integers(1, number + 1, (10, 10, 10)).astype(np.uint8)
+    voxels = voxels.repeat(length // 10, 0).repeat(length // 10, 1).repeat(length // 10, 2)
+    write_nifti(tmp_path / "label.nii.gz", voxels)
+    labelmap = read_labelmap(tmp_path / "label.nii.gz")
+    for spacing in (labelmap.grid.spacing, (3.0, 2.5, 3.5)):
+        classes = tuple(replace(RECIPE.classes[0], label=label) for label in range(1, number + 1))
+        recipe = replace(RECIPE, spacing=tuple(map(float, spacing)), classes=classes)
+        tracemalloc.start()
+        found = classes_on_grid(labelmap, recipe)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        on_grid = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
+        assert found == set(np.unique(on_grid.numpy()).tolist()) - {0}
+        assert peak < 8e6
 
 
 def test_duplicate_names_are_reported(cases: list[Case]) -> None:

@@ -158,3 +158,17 @@ def test_list_of_mappings_and_texts_in_a_card_is_shown(tmp_path: Path, capsys: p
     lines = capsys.readouterr().out.splitlines()
     start = lines.index("  source:")
     assert lines[start : start + 4] == ["  source:", "    - scans: 2", "      site: A", "    - site B"]
+
+
+def test_control_characters_in_a_card_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "hostile.dcamt"
+    card = Card("hostile", "A\x1b[2J\x9b1m\rmodel", ("LA",), "MRI", "1", "CC0", "2020-01-01", notes="a\nb")
+    save_model(path, make_tiny_network().state_dict(), tiny_recipe(), card)
+    assert call_models("show", path) == 0
+    out = capsys.readouterr().out
+    assert r"A\x1b[2J\x9b1m\x0dmodel" in out
+    assert all(char.isprintable() or char == "\n" for char in out)
+    assert call_models("verify", "\x1b[31m") == 1
+    assert r"dcamt: \x1b[31m: there is no such model file" in capsys.readouterr().err

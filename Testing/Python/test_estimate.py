@@ -181,6 +181,19 @@ def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytes
     assert capfd.readouterr().out.startswith("quick")
 
 
+def test_settings_that_do_not_fit_the_model_to_start_from_are_refused_as_in_training(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    table = write_cases_folder(tmp_path, labelled=1)
+    shipped = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
+    settings = ["--start-from", shipped, "--device", "cpu", "--set", "embedding=8"]
+    assert call_dcamt(["train", table, "--run", tmp_path / "run", *settings]) == 1
+    in_training = capfd.readouterr().err
+    assert call_dcamt(["estimate", table, *settings]) == 1
+    assert capfd.readouterr().err == in_training
+    assert "embedding is 32 in the model, but 8 in the recipe" in in_training
+
+
 def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path / "data", labelled=1)
     run = RunFolder(tmp_path / "run")

@@ -199,7 +199,7 @@ def test_ambiguous_short_name_is_refused_and_full_name_accepted(monkeypatch: pyt
         ("patch=64", "--set patch: 'value' must hold 3 values, not 1"),
         ("patch=64,64,x", "--set patch: '64,64,x' is not a valid value of this setting"),
         ("patch=64,64,32.5", "--set patch: 'value' must be of type int, not 32.5"),
-        ("patch=64,64,30", "--set: patch must be a multiple of 16 (the network's stride)"),
+        ("patch=64,64,30", "--set: patch must be a multiple of 16 (the network's stride), not 64 x 64 x 30"),
         ("iterations=0", "--set: iterations must be at least 1"),
     ],
 )
@@ -257,7 +257,10 @@ def test_file_that_is_not_a_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"broken\.json: is not JSON \(line 3: Expecting ':' delimiter\)"):
         load_recipe(broken)
     broken.write_bytes(b'{"name": "\xff"}')
-    with pytest.raises(InputError, match=r"broken\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"broken\.json: is not text in UTF-8\. Save the file as JSON in UTF-8\."):
+        load_recipe(broken)
+    broken.write_text('{"training": {"batch": 4, "batch": 2}}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"broken\.json: has the key 'batch' twice in one object"):
         load_recipe(broken)
     broken.write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(InputError, match=r"broken\.json: 'recipe' must be an object"):
@@ -272,3 +275,33 @@ def test_json_that_python_cannot_read_is_refused(text: str, tmp_path: Path) -> N
         load_recipe(unreadable)
     with pytest.raises(InputError, match=r"is not a valid value of this setting"):
         with_settings(load_recipe("la"), [f"iterations={text}"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_recipe_may_be_saved_by_any_editor_under_any_name(encoding: str, tmp_path: Path) -> None:
+    text = json.dumps(SMALLEST | {"title": "Größe"}, ensure_ascii=False)
+    for name in ("own.json", "OWN.JSON", "own.txt", "own"):
+        (tmp_path / name).write_text(text, encoding=encoding)
+        assert load_recipe(tmp_path / name).title == "Größe"
+
+
+def test_file_beside_a_recipe_is_not_taken_for_it(tmp_path: Path) -> None:
+    (tmp_path / "own.json").write_text(json.dumps(SMALLEST), encoding="utf-8")
+    with pytest.raises(InputError, match="no recipe of the name"):
+        load_recipe(tmp_path / "own")
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("mixed_precision=False", "Write true or false."),
+        ("patch=64x64x32", "Write whole numbers with commas, such as 64,64,32."),
+        ("channel_names=T1", 'Write texts in quotation marks, such as "T1","T2".'),
+        ("strides=2-2-1", "Write lists with commas, such as [2,2,1],[2,2,2]."),
+        ("learning_rate=0,01", "Write a number, such as 0.5."),
+    ],
+)
+def test_error_says_how_to_write_a_setting(setting: str, remedy: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_settings(load_recipe("la"), [setting])
+    assert str(caught.value).endswith(f"is not a valid value of this setting. {remedy}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for color in ([220, 20, 60], [0.5, -0.1, 0.5])
     ),
     *(
-        ({"training.patch": [16, 16, 16], **change}, "patch must be larger than 16 along at least one axis")
+        (
+            {"training.patch": [16, 16, 16], **change},
+            "patch must be larger than 16 along at least one axis, not 16 x 16 x 16",
+        )
         for change in ({"network.normalisation": "instance"}, {"training.batch": 1, "training.labelled_per_batch": 1})
     ),
     *(
-        ({"spacing": [1.0, mm, 1.0]}, "each spacing must lie between 0.05 and 20 mm")
+        ({"spacing": [1.0, mm, 1.0]}, f"each spacing must lie between 0.05 and 20 mm, not 1 x {mm:g} x 1")
         for mm in (0.0, -1.0, 0.049, 20.1, NAN, INFINITE)
     ),
     ({"input_channels": 0}, "input_channels must be at least 1"),
@@ -73,12 +77,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"network.attention_heads": 3}, "the deepest level's channels must be a multiple of attention_heads"),
     ({"network.embedding": 0}, "network.embedding must be at least 1"),
     *(
-        ({"training.patch": patch}, "patch must be a multiple of 16 (the network's stride)")
-        for patch in ([112, 112, 88], [0, 112, 80], [-16, 112, 80])
+        ({"training.patch": patch}, f"patch must be a multiple of 16 (the network's stride), not {text}")
+        for patch, text in (
+            ([112, 112, 88], "112 x 112 x 88"),
+            ([0, 112, 80], "0 x 112 x 80"),
+            ([-16, 112, 80], "-16 x 112 x 80"),
+        )
     ),
     (
         {"network.channels": [16, 32, 64], "network.convolutions": [1, 2, 3], "training.patch": [112, 112, 82]},
-        "patch must be a multiple of 4 (the network's stride)",
+        "patch must be a multiple of 4 (the network's stride), not 112 x 112 x 82",
     ),
     ({"training.iterations": 0}, "iterations must be at least 1"),
     ({"training.labelled_per_batch": 0}, "labelled_per_batch must lie between 1 and batch"),
@@ -230,6 +238,23 @@ def test_model_with_a_removed_setting_opens_but_starts_a_run_only_with_another_r
     with pytest.raises(InputError, match=f"{key}' is 0.5, but this setting was removed"):
         choose_recipe(start_from=path)
     assert choose_recipe(tiny_package.recipe, start_from=path)[0] == tiny_package.recipe
+
+
+def test_run_starts_from_a_model_only_if_the_networks_are_equal(tiny_package: ModelPackage, tmp_path: Path) -> None:
+    path = tmp_path / "model.dcamt"
+    write_package(path, tiny_package)
+    recipe = tiny_package.recipe
+    # The strides may be written out, as in a suggested recipe, or left out.
+    explicit = replace(recipe, network=replace(recipe.network, strides=recipe.level_strides))
+    assert explicit.network != recipe.network
+    assert choose_recipe(explicit, start_from=path)[0] == explicit
+    with pytest.raises(
+        InputError, match=r"model\.dcamt: has a different .*: embedding is 4 in the model, but 8 in the"
+    ):
+        choose_recipe(start_from=path, settings=["embedding=8"])
+    two = replace(recipe, classes=(*recipe.classes, replace(recipe.classes[0], label=2, name="Wall")))
+    with pytest.raises(InputError, match=r": the number of classes is 1 in the model, but 2 in the recipe"):
+        choose_recipe(two, start_from=path)
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,17 @@ def test_label_with_the_ignored_value_of_nnunet_is_refused_unless_it_is_mapped(t
     assert [info.name for info in suggest_recipe(mapped, None, folder=tmp_path).classes] == ["Heart"]
 
 
+def test_label_value_that_no_class_can_have_is_refused_unless_it_is_mapped(tmp_path: Path) -> None:
+    cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0,)))
+    path = cases[0].label
+    stored = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.asanyarray(stored.dataobj).astype(np.int16) * 420, stored.affine), path)
+    with pytest.raises(InputError, match=r"_label\.nii\.gz: has the label value 420, .* up to 255\. Map the values by"):
+        suggest_recipe(cases, None)
+    mapped = [replace(case, labels="1,420=Heart") if case.label else case for case in cases]
+    assert [info.name for info in suggest_recipe(mapped, None).classes] == ["Heart"]
+
+
 def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Path) -> None:
     table = write_task(tmp_path, (32, 32, 32), (2.0, 2.0, 2.0), (12.0,))
     for number in range(6):

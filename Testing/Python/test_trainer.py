@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 import torch
+from dcamt.api.training import train
 from dcamt.cases.case_list import read_cases
+from dcamt.errors import InputError
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import verify_model
 from dcamt.runs.events import CheckpointSaved, RunEvent, TrainingProgress, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.training import learner
 from dcamt.training import trainer as trainer_module
+from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
@@ -52,6 +55,17 @@ def test_training_starts_from_the_given_weights(tmp_path: Path, table: Path) -> 
     assert_same(dict(trainer.learner.average.state_dict()), dict(weights))
     other = new_trainer(tmp_path / "other", table).learner.network.state_dict()
     assert not torch.equal(other["branches.0.head.weight"], weights["branches.0.head.weight"])
+
+
+def test_run_whose_last_update_makes_the_weights_infinite_writes_no_model(tmp_path: Path, table: Path) -> None:
+    settings = ["iterations=1", "learning_rate=1e300"]
+    with pytest.raises(
+        InputError, match=r"run: the weights are no longer finite at iteration 1\. Start a new run with"
+    ):
+        train(table, tmp_path / "run", recipe=tiny_recipe(), settings=settings, device="cpu")
+    run = RunFolder(tmp_path / "run")
+    assert not run.model.exists()
+    assert load_checkpoint(run.checkpoint, CPU)["step"] == 0
 
 
 def test_seed_determines_the_result(tmp_path: Path, table: Path) -> None:

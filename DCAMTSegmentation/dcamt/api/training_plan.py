@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cases.case_list import UNLABELLED, Case, read_cases, refuse_violations, violations
+from ..cases.checks import refuse_copied_scans
 from ..distributed import Team, team_size
 from ..errors import InputError
 from ..models.package import read_recipe
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_RECIPE = "la"
-_NETWORK_FIELDS = ("network", "input_channels", "output_channels")
-"""Attributes in which a run's recipe must equal the recipe of the model that the run starts from."""
 
 
 @dataclass(frozen=True)
@@ -100,26 +100,43 @@ def choose_recipe(
     base = base or load_recipe(DEFAULT_RECIPE)
     changes = effort_settings(base, effort) if effort is not None else []
     chosen = with_settings(base, [*changes, *_setting_lines(settings)])
-    if start_from is not None and any(
-        getattr(chosen, name) != getattr(package.recipe, name) for name in _NETWORK_FIELDS
-    ):
-        raise InputError(
-            f"has a different network from the recipe '{chosen.name}'",
-            path=start_from,
-            remedy="Choose the model's own recipe, or start with random weights.",
-        )
+    if start_from is not None:
+        _check_same_network(package.recipe, chosen, start_from)
     return chosen, origin, weights
+
+
+def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None:
+    """Raise InputError if the network of a recipe differs from that of the model `path`; name the first difference."""
+    shapes = [
+        {
+            "input_channels": each.input_channels,
+            "the number of classes": len(each.classes),
+            **asdict(replace(each.network, strides=each.level_strides)),
+        }
+        for each in (model, recipe)
+    ]
+    for key, value in shapes[0].items():
+        if shapes[1][key] != value:
+            own, other = (json.dumps(shape[key]) for shape in shapes)
+            raise InputError(
+                f"has a different network from the recipe '{recipe.name}': {key} is {own} in the model, but {other} in"
+                " the recipe",
+                path=path,
+                remedy="Choose the model's own recipe, or start with random weights.",
+            )
 
 
 def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
     """Check that a training can use the cases and split its batches among its processes.
 
     Raises:
-        InputError: the cases break a rule (`cases.case_list.violations`), or the labelled or the unlabelled patches
-            of a batch cannot be split evenly among the processes started by `torchrun`.
+        InputError: the cases break a rule (`cases.case_list.violations`), a copy of a training scan is used for
+            validation, or the labelled or the unlabelled patches of a batch cannot be split evenly among the processes
+            started by `torchrun`.
     """
     training = recipe.training
     refuse_violations(violations(cases, recipe))
+    refuse_copied_scans(cases)
     mixed = any(case.role == UNLABELLED for case in cases)
     # Raises InputError if the batch cannot be split.
     Team(0, team_size()).sample_indices(training.labelled_per_batch if mixed else training.batch, training.batch)

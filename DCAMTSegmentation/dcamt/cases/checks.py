@@ -102,6 +102,13 @@ def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Rec
     return [str(violation) for violation in violations(cases, recipe, values) if not violation.cases]
 
 
+def refuse_copied_scans(cases: Sequence[Case]) -> None:
+    """Raise InputError if a scan used for training is also used for validation, as the same file or as a copy."""
+    for index, problem in _trained_and_validated(cases, _equal_scans(cases)):
+        what, _, remedy = problem.removeprefix("The scan ").partition(". ")
+        raise InputError(what, path=cases[index].image, remedy=remedy)
+
+
 def count_few_values(volume: Volume) -> int | None:
     """Return a scan's number of different intensities, or None if that number is above `FEW_VALUES`."""
     voxels = volume.voxels.ravel(order="K")  # no copy, even of transposed voxels

@@ -187,12 +187,13 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
     """
     voxel_mm3 = labelmap.grid.voxel_volume_mm3
     is_empty = not any(info.label in present for info in recipe.classes)
+    held = set(np.unique(labelmap.voxels).tolist())
     for info in recipe.classes:
-        if info.label in present:
+        if info.label in present or info.label not in held:
             continue
-        components, number = connected_components(labelmap.voxels == info.label)
-        largest = np.bincount(components.ravel())[1:].max() * voxel_mm3 if number else 0.0
-        if largest >= STRAY_VOXELS * math.prod(recipe.spacing) or (is_empty and number):
+        components, _ = connected_components(labelmap.voxels == info.label)
+        largest = np.bincount(components.ravel())[1:].max() * voxel_mm3
+        if largest >= STRAY_VOXELS * math.prod(recipe.spacing) or is_empty:
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
             what = (
                 f"holds the class '{info.name}' (largest component: {largest / 1000:.2g} mL), which has no voxel on the"
@@ -204,7 +205,7 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     """Return the label values of the classes that have a voxel on the network grid.
 
-    Each voxel gets the same class as in `preprocessing.labels_to_network`, but only the labels' bounding box is
+    Each voxel gets the same class as in `preprocessing.labels_to_network`, but only the box around each class is
     resampled, without torch.
     """
     grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
@@ -212,18 +213,36 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     box = bounding_box(stored != 0)
     if box is None:
         return set()
-    weights = []
-    for axis, side in enumerate(box):
-        matrix = axis_weights(grid, axis)
-        matrix = np.eye(stored.shape[axis]) if matrix is None else matrix
-        # Keep only the network voxels that depend on voxels of the box; all others are background.
-        inside = matrix[:, side].astype(np.float32)
-        weights.append(inside[inside.any(axis=1)])
-    fractions = []
+    labels = stored[box]
+    weights = [_weights_of(grid, axis, side) for axis, side in enumerate(box)]
+    # Classes are compared one after another: the fractions of all classes together may not fit into memory.
+    shape = tuple(len(matrix) for matrix in weights)
+    foreground, highest = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    winner = np.zeros(shape, np.uint8)
     for label in range(1, recipe.output_channels):
-        fraction = (stored[box] == label).astype(np.float32)
-        for axis, matrix in enumerate(weights):
-            fraction = np.moveaxis(np.tensordot(matrix, fraction, (1, axis)), 0, axis)
-        fractions.append(fraction)
-    background = 1.0 - sum(fractions)
-    return {int(value) for value in np.unique(np.argmax([background, *fractions], axis=0)) if value}
+        own = bounding_box(labels == label)
+        if own is None:
+            continue
+        fraction = (labels[own] == label).astype(np.float32)
+        reached = []
+        for axis, (matrix, side) in enumerate(zip(weights, own, strict=True)):
+            rows = np.flatnonzero(matrix[:, side].any(axis=1))
+            reached.append(slice(rows[0], rows[-1] + 1) if len(rows) else slice(0))
+            fraction = np.moveaxis(np.tensordot(matrix[reached[axis], side], fraction, (1, axis)), 0, axis)
+        part = tuple(reached)
+        foreground[part] += fraction
+        higher = fraction > highest[part]
+        winner[part][higher] = label
+        highest[part][higher] = fraction[higher]
+    return {int(value) for value in np.unique(winner[highest > 1.0 - foreground])}
+
+
+def _weights_of(grid: NetworkGrid, axis: int, side: slice) -> np.ndarray:
+    """Return the rows of `axis_weights` that depend on the voxels `side`, for these voxels only, float32.
+
+    Network voxels of the other rows are background.
+    """
+    matrix = axis_weights(grid, axis)
+    matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix
+    inside = matrix[:, side].astype(np.float32)
+    return np.asarray(inside[inside.any(axis=1)])

@@ -29,7 +29,7 @@ from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import dataset_classes, ignored_value
-from .labels import mapping_targets, parse_mapping
+from .labels import MAXIMUM_CLASS, mapping_targets, parse_mapping
 
 MAX_CASES = 20
 """At most this many labelled cases are read, evenly spread over the list."""
@@ -93,8 +93,8 @@ def suggest_recipe(
 
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
-            does not fit its scan or mapping, or, without label mappings, a label contains the value that
-            `dataset.json` names 'ignore'.
+            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, or, without label
+            mappings, a label contains the value that `dataset.json` names 'ignore'.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -103,6 +103,12 @@ def suggest_recipe(
     mapped = list_mapped_classes(labelled)
     examined = [examine_case(case, mapped) for case in labelled[::step]]
     _refuse_ignored_value(labelled[::step], examined, folder)
+    for case, statistics in zip(labelled[::step], examined, strict=True):
+        if (highest := max(statistics.fractions)) > MAXIMUM_CLASS:
+            what = f"has the label value {highest}, but classes have label values up to {MAXIMUM_CLASS}"
+            raise InputError(
+                what, path=case.label, remedy="Map the values by --labels or the column 'labels' (420=left-atrium)."
+            )
     values = sorted({value for case in examined for value in case.fractions} | set(mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
     spacing = median_spacing(examined)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-from ..cases.case_list import LABELLED, VALIDATION, Case, list_cases, write_cases
+from ..cases.case_list import LABELLED, LEFT_OUT, VALIDATION, Case, list_cases, write_cases
 from ..cases.checks import CaseFacts, check_cases, list_problems
 from ..cases.folders import find_cases
 from ..cases.found_cases import FoundCases
@@ -97,7 +97,7 @@ def _check(options: argparse.Namespace) -> int:
         for line in (*facts.problems, *facts.warnings):
             console.print_text(f"    {line}")
     problems = list_problems(cases, last.values(), recipe)
-    faulty = sum(bool(facts.problems) for facts in last.values())
+    faulty = sum(bool(facts.problems) for index, facts in last.items() if cases[index].role != LEFT_OUT)
     console.print_event("checked", cases=len(cases), faulty=faulty, problems=problems)
     for problem in problems:
         console.print_error(problem)

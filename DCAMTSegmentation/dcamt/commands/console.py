@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import unicodedata
 from typing import Any
 
 from ..io.json_lines import json_line
@@ -33,10 +34,10 @@ class Console:
             self.print_line(json_line(event, fields))
 
     def print_text(self, text: str) -> None:
-        """Print one or more lines in text mode."""
+        """Print one or more lines in text mode; control characters, as in a hostile model card, are escaped."""
         if not self.as_json:
             self.clear_progress()
-            self.print_line(text)
+            self.print_line(escape_controls(text))
 
     def print_line(self, text: str) -> None:
         """Print text and a line end on stdout in both modes. Raises StdoutLost if stdout cannot be written."""
@@ -73,9 +74,20 @@ def print_error(message: str) -> None:
         return
     try:
         start = _CLEAR_LINE if _is_terminal() else ""
-        print(f"{start}dcamt: {' '.join(message.split())}\n", end="", file=sys.stderr, flush=True)
+        print(f"{start}dcamt: {escape_controls(' '.join(message.split()))}\n", end="", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         pass
+
+
+def escape_controls(text: str) -> str:
+    r"""Return a text in which control characters, except line ends and tabs, are written as escapes.
+
+    >>> escape_controls("a" + chr(27) + "[2Jb")
+    'a\\x1b[2Jb'
+    """
+    return "".join(
+        f"\\x{ord(char):02x}" if unicodedata.category(char) == "Cc" and char not in "\n\t" else char for char in text
+    )
 
 
 def format_duration(seconds: float) -> str:

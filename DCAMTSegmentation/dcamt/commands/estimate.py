@@ -12,8 +12,7 @@ from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases
 from ..errors import InputError
 from ..geometry import Grid
 from ..io.readers import read_header
-from ..recipe_files import with_settings
-from ..runs.efforts import EFFORTS, effort_settings
+from ..runs.efforts import EFFORTS
 from .console import Console, format_duration
 
 if TYPE_CHECKING:
@@ -27,7 +26,10 @@ def run_estimate(options: argparse.Namespace) -> int:
     """Measure a few training steps, print the estimate for each chosen effort, and return 0."""
     console = Console(options.json)
     cases = [case for case in list_cases(options.cases, options.labels) if case.role != LEFT_OUT]
-    recipe, _, _ = choose_recipe(options.recipe, options.start_from)
+    plans = {
+        effort: choose_recipe(options.recipe, options.start_from, options.set, effort)[0]
+        for effort in options.effort or EFFORTS
+    }
     grids = _read_grids([case.image for case in cases])
     validated = any(case.role == VALIDATION for case in cases)
     # Imported after the checks above, since torch loads slowly.
@@ -37,8 +39,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     device = choose_device(options.device, training=True)
     memory_free = available_memory(device)
     measured: dict[tuple[object, ...], Trial] = {}
-    for effort in options.effort or EFFORTS:
-        planned = with_settings(recipe, [*effort_settings(recipe, effort), *options.set])
+    for effort, planned in plans.items():
         key = (planned.training.patch, planned.training.batch, planned.training.optimiser)
         if key not in measured:
             console.show_progress(f"measuring a step ({effort})", 0.5)

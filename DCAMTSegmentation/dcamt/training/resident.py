@@ -28,6 +28,7 @@ class ResidentCase:
         label: uint8 (X, Y, Z); None for an unlabelled case.
         voxels: for each class in the label, some of its voxels, int64 (N, 3), as possible centres of patches.
         grid: the scan's network grid; None for a synthetic case.
+        values: the values in the label on the scan's grid, without background.
     """
 
     name: str
@@ -35,6 +36,7 @@ class ResidentCase:
     label: Tensor | None
     voxels: tuple[Tensor, ...]
     grid: NetworkGrid | None = None
+    values: tuple[int, ...] = ()
 
     def intensities(self, rule: Intensity) -> Tensor:
         """Return the network's input, float32 (C, X, Y, Z)."""
@@ -61,16 +63,17 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
     image_8bit = ((image - offset) / scale).round().clamp(0, 255).to(torch.uint8)
     label: Tensor | None = None
     voxels: tuple[Tensor, ...] = ()
+    values: tuple[int, ...] = ()
     if case.label is not None:
         labelmap = read_case_label(case, recipe, volume.grid)
-        check_label(case, labelmap, recipe)
+        values = check_label(case, labelmap, recipe)
         label = labels_to_network(labelmap, grid, recipe.output_channels)
         refuse_thin_classes(labelmap, set(np.unique(label.numpy()).tolist()), recipe, case.label)
         voxels = tuple(
             _sample_voxels(label == value) for value in range(1, recipe.output_channels) if (label == value).any()
         )
         label = label.to(device)
-    return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid)
+    return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid, values)
 
 
 def _sample_voxels(mask: Tensor) -> Tensor:

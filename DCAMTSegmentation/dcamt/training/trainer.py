@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
+from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, refuse_violations, violations
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
 from ..machine import peak_memory_bytes
@@ -176,14 +176,19 @@ class Trainer:
         """Train to the recipe's last iteration, or until SIGINT, SIGTERM or a request pauses or stops the run.
 
         Raises:
-            InputError: a case cannot be used, the losses are no longer finite, the team cannot split the batch, or
-                only some of the team's GPUs compute in bfloat16.
+            InputError: a case cannot be used, no labelled case of a new run holds one of the classes, losses or weights
+                are no longer finite, the team cannot split the batch, or only some of the team's GPUs compute in
+                bfloat16.
             OutputError: a file of the run cannot be written.
             TeamLost: another process of the team has ended or failed; the leader has saved the weights if training had
                 begun.
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
             by_role = self._load_cases(cases)
+            if not (resumed or self.stop_requested):
+                values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
+                labelled = [case for case in cases if case.role == LABELLED]
+                refuse_violations(violations(labelled, self.recipe, values))
         # A request to stop only pauses the run here, since the final validation may need unread cases.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
@@ -317,15 +322,19 @@ class Trainer:
             self._team_stops = bool(stop > 0)
 
     def _report(self, meter: LossMeter) -> None:
-        """Log the progress. Raises InputError if the losses are not finite."""
+        """Log the progress. Raises InputError if the losses or the weights are not finite."""
         iterations = self.recipe.training.iterations
         progress = meter.report(self.step, iterations, self.learner.learning_rate)
         self.log(replace(progress, memory_bytes=memory_taken(self.device)))
+        remedy = f"Start a new run with a learning_rate below {self.recipe.training.learning_rate:g}."
         if not math.isfinite(progress.losses["total"]):
             raise InputError(
-                f"the losses are no longer finite at iteration {self.step}",
-                path=self.run.path,
-                remedy="Start a new run with a lower learning_rate.",
+                f"the losses are no longer finite at iteration {self.step}", path=self.run.path, remedy=remedy
+            )
+        # The losses are those before the last update of the weights.
+        if not torch.stack([weights.isfinite().all() for weights in self._final_weights().values()]).all():
+            raise InputError(
+                f"the weights are no longer finite at iteration {self.step}", path=self.run.path, remedy=remedy
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
