@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from .commands.console import StdoutLost, print_error
 from .commands.parser import build_parser
-from .commands.process import exit_when_stdin_closes, silence_libraries
+from .commands.process import exit_when_stdin_closes, refuse_missing_working_folder, silence_libraries
 from .distributed import team_rank
 from .errors import user_error
 from .machine import keep_freed_memory
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.end_with_stdin:
             exit_when_stdin_closes()
         with silence_libraries():
+            refuse_missing_working_folder()
             return _run(options)
     except StdoutLost as error:
         print_error(f"stopped, since stdout can no longer be written ({error})")

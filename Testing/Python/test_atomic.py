@@ -10,6 +10,7 @@ import pytest
 from dcamt.commands.result_files import check_result_paths
 from dcamt.errors import InputError, OutputError
 from dcamt.io.atomic import atomic_path, stray_temporaries, write_text
+from dcamt_testing.processes import HANGING_S, open_dcamt
 
 
 def all_paths(folder: Path) -> list[str]:
@@ -145,3 +146,21 @@ def test_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
             check_result_paths([path], [])
     assert pipe.is_fifo()
     assert sorted(tmp_path.iterdir()) == [link, pipe]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
+def test_signal_during_writing_leaves_no_temporary_file(tmp_path: Path, number: str) -> None:
+    script = f"""
+import os, signal
+from dcamt.io.atomic import atomic_path
+try:
+    with atomic_path({str(tmp_path / "new" / "x.csv")!r}) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), signal.{number})
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    process = open_dcamt(script=script)
+    assert process.communicate(timeout=HANGING_S) == ("interrupted\n", "")
+    assert all_paths(tmp_path) == []

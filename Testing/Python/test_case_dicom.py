@@ -171,10 +171,18 @@ def test_labelmaps_by_case_finds_segmentations_named_p1_and_p2_seg_dcm(tmp_path:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
-def test_named_pipe_is_not_opened(tmp_path: Path) -> None:
-    write_series(tmp_path / "p1", "1.2.3")
-    os.mkfifo(tmp_path / "p1" / "pipe")
-    program = "import sys, pathlib; from dcamt.cases.folders import find_cases; find_cases(pathlib.Path(sys.argv[1]))"
+@pytest.mark.parametrize("name", ["0pipe", "0pipe.dcm"])
+def test_named_pipe_is_not_opened(tmp_path: Path, name: str) -> None:
+    for patient in ("p1", "p2"):
+        write_series(tmp_path / patient, "1.2.3")
+        os.mkfifo(tmp_path / patient / name)
+    program = """
+import sys, pathlib
+from dcamt.cases.folders import find_cases
+from dcamt.commands.scan_paths import find_scans
+find_cases(pathlib.Path(sys.argv[1]))
+find_scans(pathlib.Path(sys.argv[1]))
+"""
     # Opening a pipe without a writer would never return, so the search runs in another process.
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=HANGING_S)
 

@@ -7,8 +7,11 @@ import gzip
 import io
 import os
 import sys
+import tempfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -437,3 +440,55 @@ def test_link_that_leads_to_itself_is_refused_as_scan_and_as_folder_of_results(
     assert f"{link} is not a folder" in capsys.readouterr().err
     assert cli.main(["picture", str(link), str(scan), "-o", str(tmp_path / "x.png")]) == 1
     assert f"{link}: is a link to a missing file" in capsys.readouterr().err
+
+
+def test_scan_that_is_a_link_to_a_missing_file_is_named_as_such(
+    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "scan.nii.gz"
+    try:
+        link.symlink_to(".git/annex/objects/gone.nii.gz")
+    except OSError:
+        pytest.skip("the system allows no links")
+    assert cli.main(["segment", str(link), "-o", str(tmp_path / "out"), "--model", str(saved_model)]) == 1
+    check_line(capsys.readouterr().err, f"{link}: is a link to a missing file", "git annex get")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the working folder of a process")
+def test_removed_working_folder_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_scan(tmp_path / "scan.nii.gz")
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for scan in ("scan.nii.gz", str(tmp_path / "scan.nii.gz")):
+        assert cli.main(["segment", scan, "-o", str(tmp_path / "out")]) == 1
+        check_line(capsys.readouterr().err, "dcamt: the working folder was removed")
+    assert [path.name for path in tmp_path.iterdir()] == ["scan.nii.gz"]
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_zip_file_that_cannot_be_extracted_to_the_temporary_folder_is_not_called_damaged(
+    saved_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_full: bool,
+) -> None:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        if is_full:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    save_scan(tmp_path / "scan.nii.gz")
+    with zipfile.ZipFile(tmp_path / "scan.zip", "w") as archive:
+        archive.write(tmp_path / "scan.nii.gz", "scan.nii.gz")
+    if is_full:
+        monkeypatch.setattr(zipfile.ZipFile, "extractall", refuse)
+    else:
+        monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    arguments = ["segment", str(tmp_path / "scan.zip"), "-o", str(tmp_path / "out"), "--model", str(saved_model)]
+    assert cli.main(arguments) == 1
+    what = "cannot be extracted to the temporary folder" if is_full else "no temporary folder can be created"
+    check_line(capsys.readouterr().err, f"{tmp_path / 'scan.zip'}: {what}", "TMPDIR")

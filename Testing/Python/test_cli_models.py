@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +119,24 @@ def test_damaged_model_does_not_hide_the_others(tmp_path: Path, home: Path, caps
     assert [json.loads(line)["name"] for line in printed.out.splitlines()] == ["b"]
     assert printed.err.count("\n") == 1
     assert "a.dcamt" in printed.err
+
+
+def test_unreadable_store_is_reported_after_the_shipped_models(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_model_named(tmp_path / "shipped" / "tiny.dcamt")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if path == home / "models":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(model_store.os, "scandir", refuse)
+    assert call_models("list") == 1
+    printed = capsys.readouterr()
+    assert "A tiny model (shipped)" in printed.out
+    assert printed.err.startswith(f"dcamt: {home / 'models'}: cannot be read (Permission denied).")
 
 
 def test_store_whose_folder_is_a_file_is_refused(

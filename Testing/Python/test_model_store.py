@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from dcamt.io.atomic import atomic_path
 from dcamt.models import package as model_package
 from dcamt.models import store as model_store
 from dcamt.models.package import Card, calibration_path, open_model, write_package
-from dcamt.models.store import import_model, model_path, remove_model, stored_models, user_folder
+from dcamt.models.store import check_store, import_model, model_path, remove_model, stored_models, user_folder
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import check_package, save_model, verify_model
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -55,6 +57,42 @@ def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: 
         else:
             monkeypatch.setenv("DCAMT_HOME", value)
         assert user_folder() == Path.home() / ".dcamt" / "models"
+
+
+def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the system refuse to list a folder; permissions would not restrict the administrator."""
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if path == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(model_store.os, "scandir", refuse)
+
+
+@pytest.mark.parametrize("is_unknown", [False, True])
+def test_unreadable_or_unknown_store_hides_no_shipped_model_and_no_file(
+    shipped: Path, download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_unknown: bool
+) -> None:
+    def fail() -> NoReturn:
+        raise RuntimeError("Could not determine home directory.")
+
+    if is_unknown:  # As in a container whose user has no entry in the system's list of users.
+        monkeypatch.delenv("DCAMT_HOME")
+        monkeypatch.setattr(Path, "home", fail)
+        message = "the folder of imported models is unknown.*DCAMT_HOME"
+    else:
+        import_model(download)
+        deny_access(tmp_path / "home" / "models", monkeypatch)
+        message = r"models: cannot be read \(Permission denied\)\. .*DCAMT_HOME"
+    assert stored_names() == [("left-atrium", True)]
+    assert (model_path("left-atrium"), model_path(download)) == (shipped, download)
+    with pytest.raises(InputError, match="there is no such model file"):
+        model_path(tmp_path / "gone.dcamt")
+    for search in (check_store, lambda: model_path("mine"), lambda: remove_model("mine")):
+        with pytest.raises(InputError, match=message):
+            search()
 
 
 def test_only_the_shipped_model_is_listed_before_any_import(tmp_path: Path, shipped: Path) -> None:

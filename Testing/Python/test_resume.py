@@ -154,7 +154,7 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
 
 
 @needs_signals
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)
     trainer = new_trainer(tmp_path / "run", table, "iterations=50")
@@ -170,6 +170,24 @@ def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table
     assert (outcome.finished, outcome.step, outcome.dice) == (False, 3, None)
     assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == 3
     assert signal.getsignal(number) == before
+
+
+@needs_signals
+def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path) -> None:
+    """Under `nohup`, a run goes on when the terminal is closed."""
+    trainer = new_trainer(tmp_path / "run", table, "iterations=2")
+    iterate = trainer.iterate
+
+    def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return iterate(batch)
+
+    trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert trainer.fit(read_cases(table)).finished
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_full_disk_loses_only_iterations_after_the_last_checkpoint(

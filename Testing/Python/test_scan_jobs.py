@@ -439,3 +439,14 @@ def test_dcamt_result_is_recognised_until_another_program_saves_it(tmp_path: Pat
 def test_agreement_map_is_recognised_as_a_dcamt_result(tmp_path: Path) -> None:
     write_volume(Volume(np.ones((1, *GRID.shape), np.float32), GRID), tmp_path / "map.nii.gz")
     assert is_dcamt_result(tmp_path / "map.nii.gz")
+
+
+def test_results_of_scans_whose_names_differ_only_in_capitals_or_accents_are_distinct_on_any_file_system(
+    tmp_path: Path,
+) -> None:
+    names = {"a": "P1.nrrd", "b": "p1.nrrd", "c": "\u00e9.nrrd", "d": "e\u0301.nrrd"}
+    for folder, name in names.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    jobs = plan_jobs([tmp_path / folder / name for folder, name in names.items()], tmp_path / "out")
+    assert [job.name for job in jobs] == ["a_P1", "b_p1", "c_\u00e9", "d_e\u0301"]

@@ -40,13 +40,17 @@ def case_of(scan: str) -> str:
 def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Return the names with folders in front of equal names of scans in different folders.
 
-    A folder is left out if it is the same for all scans of the name, and the name contains it already.
+    Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
+    keep files of such names side by side. A folder is left out if it is the same for all scans of the name, and the
+    name contains it already.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
     ['site1_x', 'site2_x', 'site2_x', 'y']
     >>> with_folders(["p1_lge", "p1_lge"], [Path("site1/p1/lge.nrrd"), Path("site2/p1/lge.nrrd")])
     ['site1_p1_lge', 'site2_p1_lge']
+    >>> with_folders(["P1", "p1"], [Path("site1/P1.nrrd"), Path("site2/p1.nrrd")])
+    ['site1_P1', 'site2_p1']
 
     Args:
         names: a name for each scan.
@@ -55,7 +59,7 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     distinct = list(names)
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
     for depth in range(max(map(len, folders), default=0)):
-        for members in _repeated(distinct):
+        for members in _repeated([unicodedata.normalize("NFC", name).casefold() for name in distinct]):
             if len({folders[index] for index in members}) == 1:
                 continue
             above = {"".join(folders[index][depth : depth + 1]) for index in members}

@@ -12,6 +12,7 @@ from ..io.dicom_files import (
     SEGMENTATION_CLASSES,
     is_dicom_name,
     is_image_class,
+    is_no_file,
     is_unplaced_capture,
     quiet_pydicom,
     stated_class,
@@ -39,7 +40,7 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
     """
     slices, segmentations, contours = [], [], []
     for path in files:
-        if not is_dicom_name(path) or ending(path) in _ENDINGS or path.is_dir():
+        if not is_dicom_name(path) or ending(path) in _ENDINGS or is_no_file(path):
             continue
         found = stated_class(path)
         if found in SEGMENTATION_CLASSES:

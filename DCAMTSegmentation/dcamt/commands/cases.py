@@ -14,7 +14,7 @@ from ..cases.labels import mapping_targets
 from ..errors import InputError
 from ..recipe_files import load_recipe
 from .console import Console
-from .result_files import check_table_path, existing_rule
+from .result_files import check_table_path, existing_rule, refuse_appeared_file
 
 
 def run_cases(options: argparse.Namespace) -> int:
@@ -35,6 +35,7 @@ def _find(options: argparse.Namespace) -> int:
     found_cases = replace(found_cases, cases=assign_validation(found_cases.cases, options.validation))
     _show_found(found_cases, console)
     if options.output:
+        refuse_appeared_file(options.output, existing_rule(options))
         write_cases(found_cases.cases, options.output)
         console.print_text(f"case list: {options.output}")
     return 0

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..errors import OutputError
+from ..errors import DCAMTError
 from ..metrics.evaluation import Evaluation, EvaluationRow, evaluate_folders
 from .console import Console
-from .result_files import check_table_path, existing_rule
+from .result_files import check_table_path, existing_rule, refuse_appeared_file
 
 MAX_NAMES = 5
 """A message names at most this many cases or label values."""
@@ -18,7 +18,8 @@ MAX_NAMES = 5
 def run_evaluate(options: argparse.Namespace) -> int:
     """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE. Return 0.
 
-    Raises OutputError if the file cannot be written; the scores are printed before.
+    If FILE cannot be written, or another program has written FILE meanwhile, the error is raised after the scores are
+    printed.
     """
     console = Console(options.json)
     if options.csv:
@@ -31,12 +32,13 @@ def run_evaluate(options: argparse.Namespace) -> int:
     evaluation = evaluate_folders(
         options.predictions, options.labels, progress, options.label_mapping, options.prediction_mapping
     )
-    write_failure: OutputError | None = None
+    write_failure: DCAMTError | None = None
     if options.csv:
         # Written before printing, which fails if stdout is closed.
         try:
+            refuse_appeared_file(options.csv, existing_rule(options))
             evaluation.write_csv(options.csv)
-        except OutputError as error:
+        except DCAMTError as error:
             write_failure = error
     rows = (*evaluation.rows, *evaluation.mean, *evaluation.std)
     width = max(20, *(len(row.title) for row in rows))

@@ -12,9 +12,9 @@ from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
 from ..models.package import Card, ModelPackage, calibration_path, open_model, write_package
-from ..models.store import import_model, model_path, remove_model, stored_models
+from ..models.store import check_store, import_model, model_path, remove_model, stored_models
 from .console import Console
-from .result_files import REFUSE, case_files, check_file, existing_rule
+from .result_files import REFUSE, case_files, check_file, existing_rule, file_stamp, refuse_appeared_file
 
 
 def run_models(options: argparse.Namespace) -> int:
@@ -33,6 +33,7 @@ def run_models(options: argparse.Namespace) -> int:
             console.print_event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=title)
             console.print_text(f"{model.name:<20} {title} ({'shipped' if model.shipped else 'imported'})")
             _print_notes(package, console)
+        check_store()
         return 0 if intact else 1
     if options.action == "show":
         path = model_path(options.model)
@@ -92,13 +93,18 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         console.print_event("progress", step=done, of=of)
         console.show_progress("segmenting the validation cases", done / of)
 
+    stamp = file_stamp(path)
     package = replace(verify_model(path), calibration=None, notes=())
     predictor = Predictor(package, choose_device(options.device))
     notes = f"{len(cases)} validation cases of {options.cases.name}, each also with simulated disturbances"
     calibration = calibrate(package, cases, predictor, notes, progress)
     if options.output is None:
+        if file_stamp(path) != stamp:
+            remedy = "Calibrate the model again, or write the calibration to a file with --output."
+            raise InputError("was changed or removed during the calibration, and is kept", path=path, remedy=remedy)
         write_package(path, replace(package, calibration=calibration))
     else:
+        refuse_appeared_file(options.output, existing_rule(options))
         with atomic_path(options.output) as partial:
             partial.write_text(calibration.to_json(), encoding="utf-8")
     console.clear_progress()

@@ -8,15 +8,17 @@ from ..io.readers import read_labelmap, read_scan
 from ..report.picture import describe_segments, render_picture
 from ..volume import fit_labelmap
 from .console import Console
-from .result_files import check_file, existing_rule
+from .result_files import check_file, existing_rule, refuse_appeared_file
 
 
 def run_picture(options: argparse.Namespace) -> int:
     """Read the scan and the segmentation, write the picture, and return 0."""
-    check_file(options.output, [options.scan, options.segmentation], existing_rule(options))
+    existing = existing_rule(options)
+    check_file(options.output, [options.scan, options.segmentation], existing)
     volume = read_scan(options.scan)
     labelmap = fit_labelmap(read_labelmap(options.segmentation), volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)
+    refuse_appeared_file(options.output, existing)
     render_picture(volume, labelmap, segments, options.output)
     console = Console(options.json)
     console.print_event("picture", picture=str(options.output))

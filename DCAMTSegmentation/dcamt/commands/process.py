@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ..errors import InputError
 from ..io.interruption import detach_stdin
 
 
@@ -24,6 +25,15 @@ def silence_libraries() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def refuse_missing_working_folder() -> None:
+    """Raise InputError if this process's working folder was removed, since libraries would fail in many ways."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        remedy = "Change to a folder that exists, and repeat the command."
+        raise InputError("the working folder was removed", remedy=remedy) from error
 
 
 def exit_when_stdin_closes() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError, user_error
-from ..io.interruption import interrupt_on_sigterm
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
@@ -63,8 +62,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
             ranked_case, result = rank_case(case, predictor)
             if target:
                 refuse_appeared([target], stamps)
-                with interrupt_on_sigterm():
-                    write_labelmap(result.labelmap, target, predictor.recipe.classes)
+                write_labelmap(result.labelmap, target, predictor.recipe.classes)
         except StdoutLost:
             raise
         except Exception as error:

@@ -8,7 +8,7 @@ from ..cases.case_list import list_cases
 from ..cases.suggestion import suggest_recipe
 from ..io.atomic import write_text
 from .console import Console
-from .result_files import case_files, check_file, existing_rule
+from .result_files import case_files, check_file, existing_rule, refuse_appeared_file
 
 
 def run_recipe(options: argparse.Namespace) -> int:
@@ -21,7 +21,8 @@ def run_recipe(options: argparse.Namespace) -> int:
     console = Console(options.json)
     cases = list_cases(options.cases, options.labels)
     task = options.cases.parent / "dataset.json"
-    check_file(options.output, [options.cases, task, *case_files(cases)], existing_rule(options))
+    existing = existing_rule(options)
+    check_file(options.output, [options.cases, task, *case_files(cases)], existing)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..training.estimate import available_memory
@@ -30,6 +31,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     name = options.output.name.removesuffix(".json")
     folder = task.parent if task.exists() else None
     recipe = suggest_recipe(cases, memory, name, folder)
+    refuse_appeared_file(options.output, existing)
     write_text(options.output, recipe.to_json() + "\n")
     console.print_event("recipe", path=str(options.output), recipe=recipe.to_dict())
     spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)

@@ -153,6 +153,12 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
             raise ResultAppeared(what, path=path, remedy=OVERWRITE_REMEDY)
 
 
+def refuse_appeared_file(path: Path, existing: str) -> None:
+    """Raise ResultAppeared if `path` exists, although `check_file` found with `REFUSE` that it did not."""
+    if existing == REFUSE:
+        refuse_appeared([path], {path: None})
+
+
 def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
     """Raise the errors of `check_result_path`. If `existing` is `REFUSE`, also raise InputError if the file exists."""
     check_result_path(path, inputs)

@@ -56,7 +56,8 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
         planned = (found, options.output, options.format, requested, usage_error)
         jobs = plan_scan_jobs(*planned, existing)
         work = jobs, {path: file_stamp(path) for job in jobs for path in job.files}
-        if len(jobs) == 1 and not jobs[0].scan.exists():
+        # For a link to a missing file, `read_scan` raises an error that says so.
+        if len(jobs) == 1 and not os.path.lexists(jobs[0].scan):
             raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
         model = model_path(options.model)
         if requested.table is not None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError, write_error
+from .interruption import interrupt_on_sigterm
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 _NAME_KEPT = 60
@@ -25,7 +26,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
     format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
     replaced. Missing parent folders are created. If the block raises, the temporary file and any created folder that is
-    empty are removed, and `path` stays unchanged.
+    empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
 
     Raises:
         OutputError: the file cannot be written, or the block raises an OSError about writing it. An OSError that names
@@ -38,26 +39,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
     temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-_NAME_KEPT:]}"
     created: list[Path] = []
-    try:
+    with interrupt_on_sigterm():
         try:
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-            refuse_device(target, wanted)
-            _make_folders(target.parent, created)
-            yield temporary
-            _flush(temporary)
-            os.replace(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            for folder in reversed(created):
-                with suppress(OSError):  # Another process may have written a file into it.
-                    folder.rmdir()
-            raise
-    except OSError as error:
-        if not _is_about_writing(error, temporary, target):
-            raise
-        raise write_error(error, wanted) from error
+            try:
+                if target.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+                refuse_device(target, wanted)
+                _make_folders(target.parent, created)
+                yield temporary
+                _flush(temporary)
+                os.replace(temporary, target)
+            except BaseException:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                for folder in reversed(created):
+                    with suppress(OSError):  # Another process may have written a file into it.
+                        folder.rmdir()
+                raise
+        except OSError as error:
+            if not _is_about_writing(error, temporary, target):
+                raise
+            raise write_error(error, wanted) from error
     _flush_folder(target.parent)
 
 

@@ -25,6 +25,7 @@ from .dicom_files import (
     RejectedFile,
     files_below,
     is_dicom_name,
+    is_no_file,
     list_names,
     quiet_pydicom,
     read_file,
@@ -57,7 +58,9 @@ def _first_study(folder: Path) -> str:
     """
     from pydicom import dcmread
 
-    for file in filter(is_dicom_name, files_below(folder)):
+    for file in files_below(folder):
+        if not is_dicom_name(file) or is_no_file(file):
+            continue
         try:
             with quiet_pydicom():
                 bare = ending(file) in DICOM_SLICE_ENDINGS

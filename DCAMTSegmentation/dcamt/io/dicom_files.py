@@ -133,13 +133,21 @@ def is_dicom_name(path: Path) -> bool:
     return not (path.name.startswith(".") or path.name.upper() == "DICOMDIR" or path.suffix.lower() in _OTHER_ENDINGS)
 
 
+def is_no_file(path: Path) -> bool:
+    """Return whether a path leads to a folder, pipe, socket or device. Opening a pipe without a writer never returns.
+
+    False for a missing file and for a link to a missing file.
+    """
+    return os.path.exists(path) and not os.path.isfile(path)
+
+
 def stated_class(path: Path) -> str | None:
     """Return the SOP class in a file's first bytes; "" if they state none, None if the file does not begin as DICOM.
 
     Only the file meta information is searched, which is much faster than `dcmread`.
     """
     try:
-        if not path.is_file():  # Opening a named pipe without a writer would never return.
+        if is_no_file(path):
             return None
         with open(path, "rb") as file:
             head = file.read(1024)

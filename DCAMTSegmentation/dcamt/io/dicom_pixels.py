@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from .dicom_files import encoding_of, quiet_pydicom
 from .dicom_frames import Frame
 from .itk import is_utf8, quiet_sitk, quiet_terminal
 from .stored_image import library_errors
+from .temporary import temporary_folder
 
 _TOO_MANY_PIXELS = "non-conformant padding"
 """Part of pydicom's warning about RLE data with more pixels than an image has."""
@@ -110,7 +110,7 @@ def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
     """
     if not _remove_scaling(data):
         return _read_with_itk(file, data.file_meta.TransferSyntaxUID.name)
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         copy = Path(folder, "unscaled.dcm")
         data.save_as(copy)
         return _read_with_itk(copy, data.file_meta.TransferSyntaxUID.name, file)
@@ -131,7 +131,7 @@ def _remove_scaling(data: Any) -> bool:
 def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndarray:
     """Return the pixels as GDCM decompresses and rescales them; raise InputError, which names `file`, if this fails."""
     if not is_utf8(path):
-        with tempfile.TemporaryDirectory() as folder:
+        with temporary_folder() as folder:
             return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, file or path)
     try:
         with quiet_terminal():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from .nifti import open_nifti
 from .nrrd import open_nrrd
 from .nrrd_header import MAGIC as NRRD_MAGIC
 from .stored_image import StoredImage, StoredSegment, is_gzip, library_errors, read_head
+from .temporary import refuse_full_folder, temporary_folder
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -310,17 +310,22 @@ def _unzipped(path: Path) -> Iterator[Path]:
         all extracted files.
 
     Raises:
+        OutputError: the temporary folder cannot be written.
         InputError: the zip file is damaged or too large, holds only zip files, or holds several images and no DICOM
             file. An InputError of the block is raised again with the zip file's path instead of the extracted path.
     """
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
-    with interrupt_on_sigterm(), tempfile.TemporaryDirectory(prefix="dcamt-") as folder:
+    with interrupt_on_sigterm(), temporary_folder() as folder:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
             if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
                 what = f"holds {size / 2**30:.2g} GiB, too much to extract to the temporary folder"
                 raise InputError(what, path=path, remedy="Extract the archive, and choose the scan.")
-            archive.extractall(folder)
+            try:
+                archive.extractall(folder)
+            except OSError as error:
+                refuse_full_folder(error, path)
+                raise
         files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
         images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
         if not images and not any(map(_is_stated_dicom, files)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,32 +46,66 @@ def shipped_folders() -> list[Path]:
 
 
 def user_folder() -> Path:
-    """Return the folder of imported models: $DCAMT_HOME/models, by default ~/.dcamt/models."""
-    return Path(os.environ.get("DCAMT_HOME") or Path.home() / ".dcamt") / "models"
+    """Return the folder of imported models: $DCAMT_HOME/models, by default ~/.dcamt/models.
+
+    Raises:
+        InputError: DCAMT_HOME is not set, and the system does not know the user's home folder.
+    """
+    if home := os.environ.get("DCAMT_HOME"):
+        return Path(home) / "models"
+    try:
+        return Path.home() / ".dcamt" / "models"
+    except RuntimeError as error:
+        what = "the folder of imported models is unknown, since the system names no home folder"
+        raise InputError(what, remedy="Set the environment variable DCAMT_HOME to a folder.") from error
 
 
 def stored_models() -> list[StoredModel]:
-    """Return all models, shipped ones first. If a name occurs twice, only the first model is returned."""
+    """Return all models, shipped ones first. If a name occurs twice, only the first model is returned.
+
+    If the folder of imported models cannot be read, only the shipped models are returned; see `check_store`.
+    """
+    found = [(path, True) for folder in shipped_folders() for path in _model_files(folder)]
+    with suppress(InputError):
+        found += [(path, False) for path in _model_files(user_folder())]
     models: dict[str, StoredModel] = {}
-    for folder, shipped in [*((folder, True) for folder in shipped_folders()), (user_folder(), False)]:
-        for path in sorted(folder.glob(f"*{MODEL_ENDING}")) if folder.is_dir() else []:
-            # A killed import leaves a hidden temporary file, and no model's name begins with a full stop.
-            if not path.name.startswith("."):
-                models.setdefault(path.stem, StoredModel(path.stem, path, shipped))
+    for path, shipped in found:
+        models.setdefault(path.stem, StoredModel(path.stem, path, shipped))
     return list(models.values())
+
+
+def check_store() -> None:
+    """Raise InputError if the folder of imported models is unknown or cannot be read."""
+    _model_files(user_folder())
+
+
+def _model_files(folder: Path) -> list[Path]:
+    """Return the models in a folder; [] if there is no folder. Raises InputError if the folder cannot be read."""
+    try:
+        with os.scandir(folder):  # `glob` hides an error.
+            pass
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        remedy = "Change its permissions, or set the environment variable DCAMT_HOME to another folder."
+        raise InputError(f"cannot be read ({error.strerror})", path=folder, remedy=remedy) from error
+    # A killed import leaves a hidden temporary file, and no model's name begins with a full stop.
+    return sorted(path for path in folder.glob(f"*{MODEL_ENDING}") if not path.name.startswith("."))
 
 
 def model_path(name_or_file: str | Path) -> Path:
     """Return the file of the model that has this name in the store, or else the file with this path.
 
     Raises:
-        InputError: neither exists.
+        InputError: neither exists, or the folder of imported models cannot be read.
     """
     by_name = {model.name: model.path for model in stored_models()}
     if str(name_or_file) in by_name:
         return by_name[str(name_or_file)]
     path = Path(name_or_file)
     if not path.is_file():
+        if path.name == str(name_or_file):  # The name of a model, not a path.
+            check_store()
         raise InputError(
             "there is no such model file, nor a model of that name",
             path=name_or_file,
@@ -108,8 +143,10 @@ def import_model(
     existing = next((model for model in stored_models() if model.name == name), None)
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Give the model another name.")
-    if existing is not None and not replace:
-        remedy = f"Replace that model with --overwrite, or first run: dcamt models remove {name}"
+    # On a file system that ignores capitals, the file may exist although no model has exactly this name.
+    if not replace and (existing is not None or os.path.exists(_stored_path(name))):
+        stored_name = name if existing is not None else _name_in_store(_stored_path(name))
+        remedy = f"Replace that model with --overwrite, or first run: dcamt models remove {stored_name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     return _store(name, data, calibration)
 
@@ -135,8 +172,18 @@ def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | No
     return None if holds_calibration(path, data) else find_calibration(path, card)[0]
 
 
+def _stored_path(name: str) -> Path:
+    return user_folder() / f"{name}{MODEL_ENDING}"
+
+
+def _name_in_store(path: Path) -> str:
+    """Return the name under which the store lists the file `path`."""
+    same = (model.name for model in stored_models() if model.path.exists() and model.path.samefile(path))
+    return next(same, path.stem)
+
+
 def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredModel:
-    target = user_folder() / f"{name}{MODEL_ENDING}"
+    target = _stored_path(name)
     with atomic_path(target) as partial:
         partial.write_bytes(data)
     # If the process ends here, the old model's calibration file stays beside the new model. This does no harm: the file
@@ -156,7 +203,7 @@ def remove_model(name: str) -> StoredModel:
     """Delete an imported model.
 
     Raises:
-        InputError: there is no such model, or it is shipped with DCAMT.
+        InputError: there is no such model, it is shipped with DCAMT, or the folder of imported models cannot be read.
         OutputError: the file cannot be deleted.
     """
     for model in stored_models():
@@ -170,4 +217,5 @@ def remove_model(name: str) -> StoredModel:
                 what = f"cannot be removed ({error.strerror}). Close programs that use the file, and try again."
                 raise OutputError(f"{model.path}: {what}") from error
             return model
+    check_store()
     raise InputError(f"there is no model '{name}'", remedy="List the models with: dcamt models list")

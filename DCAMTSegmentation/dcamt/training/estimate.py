@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 
 from ..geometry import Grid, Shape
+from ..io.temporary import temporary_folder
 from ..machine import free_disk_bytes, free_memory_bytes
 from ..recipe import Recipe
 from ..runs.events import EventLog
@@ -112,7 +112,7 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
     patches. If only one patch was measured, the time is extrapolated in proportion, and the memory not at all.
     """
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         trainer = Trainer(recipe, RunFolder(Path(folder)), device, EventLog(None))
         points: list[tuple[float, float, int]] = []
         for patch in trial_patches(recipe):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -422,9 +423,10 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM inside the block end the loop after the current iteration, so that nothing is lost.
+        """Let SIGINT, SIGTERM and SIGHUP inside the block end the loop after the current iteration: nothing is lost.
 
-        If the block does not run in the main thread, both signals are left unchanged.
+        An ignored SIGHUP, as under `nohup`, stays ignored. If the block does not run in the main thread, all signals
+        are left unchanged.
         """
         if threading.current_thread() is not threading.main_thread():  # Python allows no signal handlers here.
             yield
@@ -433,7 +435,10 @@ class Trainer:
         def request_stop(number: int, frame: object) -> None:
             self.stop_requested = True
 
-        previous = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)  # The terminal was closed.
+        previous = {number: signal.signal(number, request_stop) for number in numbers}
         try:
             yield
         finally:

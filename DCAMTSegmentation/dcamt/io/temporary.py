@@ -1,0 +1,35 @@
+"""Create temporary folders; a folder for temporary files that is missing or full gives a message that says so."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import DISK_FULL, OutputError
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Yield a new folder for the duration of the block.
+
+    Raises:
+        OutputError: no folder for temporary files can be written.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="dcamt-")
+    except OSError as error:
+        remedy = "Set the environment variable TMPDIR to a folder that you may write to."
+        raise OutputError(f"no temporary folder can be created ({error.strerror}). {remedy}") from error
+    with folder:
+        yield folder.name
+
+
+def refuse_full_folder(error: OSError, path: Path) -> None:
+    """Raise OutputError if `error` means that the temporary folder was full when `path` was extracted into it."""
+    if error.errno in (*DISK_FULL, errno.EFBIG):
+        what = f"cannot be extracted to the temporary folder {tempfile.gettempdir()} ({error.strerror})"
+        remedy = "Free some space there, or set the environment variable TMPDIR to another folder."
+        raise OutputError(f"{path}: {what}. {remedy}") from error

@@ -1,0 +1,119 @@
+"""A file that another program saves during a command is replaced only with --overwrite; a changed model is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dcamt.models import store as model_store
+from dcamt.models.package import ModelPackage, open_model, write_package
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import write_cases_folder
+
+BY_HAND = b"made by hand"
+RESULTS = {
+    "dcamt.commands.evaluate.evaluate_folders": "scores.csv",
+    "dcamt.commands.picture.describe_segments": "picture.png",
+    "dcamt.commands.recipe.suggest_recipe": "recipe.json",
+    "dcamt.commands.cases.find_cases": "list.csv",
+    "dcamt.inference.calibrating.calibrate": "m.calibration.json",
+}
+"""A function that each command calls during its work, and the command's result."""
+
+
+@pytest.fixture(autouse=True)
+def few_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a case list; the folder `labels` beside it holds two labels, `predictions` the same ones as results."""
+    folder = tmp_path_factory.mktemp("cases")
+    table = write_cases_folder(folder, labelled=1, validation=8, shape=(12, 12, 12))
+    for name in ("labels", "predictions"):
+        (folder / name).mkdir()
+        (folder / name / "a.nii.gz").write_bytes((folder / "labelled0_label.nii.gz").read_bytes())
+    return table
+
+
+def call_after(monkeypatch: pytest.MonkeyPatch, function: str, action: Callable[[], object]) -> None:
+    """Let `action` run after each call of a function, given by its module and name."""
+    module, _, name = function.rpartition(".")
+    original = getattr(__import__(module, fromlist=[name]), name)
+
+    def work_then_act(*arguments: Any, **named: Any) -> Any:
+        result = original(*arguments, **named)
+        action()
+        return result
+
+    monkeypatch.setattr(function, work_then_act)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+@pytest.mark.parametrize("function", RESULTS)
+def test_result_saved_meanwhile_is_replaced_only_with_overwrite(
+    cases: Path,
+    tiny_package: ModelPackage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    function: str,
+    is_replaced: bool,
+) -> None:
+    folder, file, model = cases.parent, tmp_path / RESULTS[function], tmp_path / "m.dcamt"
+    write_package(model, tiny_package)
+    commands: dict[str, list[str | Path]] = {
+        "scores.csv": ["evaluate", "--predictions", folder / "predictions", "--labels", folder / "labels", "--csv"],
+        "picture.png": ["picture", folder / "labelled0.nii.gz", folder / "labelled0_label.nii.gz", "-o"],
+        "recipe.json": ["recipe", "suggest", cases, "-o"],
+        "list.csv": ["cases", "find", folder, "-o"],
+        "m.calibration.json": ["models", "calibrate", model, cases, "--device", "cpu", "-o"],
+    }
+    call_after(monkeypatch, function, lambda: file.write_bytes(BY_HAND))
+    arguments = [*commands[file.name], file]
+    assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
+    assert (file.read_bytes() != BY_HAND) == is_replaced
+    assert (f"{file}: was written by another program" in capsys.readouterr().err) != is_replaced
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_model_that_was_changed_or_removed_during_its_calibration_is_kept(
+    cases: Path,
+    tiny_package: ModelPackage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_removed: bool,
+) -> None:
+    model, newer = tmp_path / "m.dcamt", replace(tiny_package, card=replace(tiny_package.card, version="2"))
+    write_package(model, tiny_package)
+    change = model.unlink if is_removed else lambda: write_package(model, newer)
+    call_after(monkeypatch, "dcamt.inference.calibrating.calibrate", change)
+    assert call_dcamt(["models", "calibrate", model, cases, "--device", "cpu", "--overwrite"]) == 1
+    assert f"{model}: was changed or removed during the calibration" in capsys.readouterr().err
+    assert model.exists() != is_removed
+    if not is_removed:
+        assert open_model(model).card.version == "2"
+
+
+def test_model_that_the_store_holds_under_the_same_name_in_other_capitals_is_kept(
+    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A link stands for a file system on which "mine.dcamt" and "Mine.dcamt" are the same file."""
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
+    stored, file = tmp_path / "home" / "models" / "mine.dcamt", tmp_path / "download.dcamt"
+    for path, name in ((stored, "mine"), (file, "Mine")):
+        write_package(path, replace(tiny_package, card=replace(tiny_package.card, name=name)))
+    before = stored.read_bytes()
+    listed = model_store.stored_models()
+    (stored.parent / "Mine.dcamt").hardlink_to(stored)
+    monkeypatch.setattr(model_store, "stored_models", lambda: listed)
+    assert call_dcamt(["models", "import", file]) == 1
+    error = capsys.readouterr().err
+    assert "a model 'Mine' exists already" in error
+    assert "dcamt models remove mine" in error
+    assert stored.read_bytes() == (stored.parent / "Mine.dcamt").read_bytes() == before
