@@ -91,6 +91,40 @@ def test_label_value_that_no_class_can_have_is_refused_unless_it_is_mapped(tmp_p
     assert [info.name for info in suggest_recipe(mapped, None).classes] == ["Heart"]
 
 
+def relabel(path: Path, old: int, new: int) -> None:
+    image = nibabel.load(path)
+    labels = np.asarray(image.dataobj).astype(np.uint8)  # type: ignore[attr-defined]
+    labels[labels == old] = new
+    nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)  # type: ignore[attr-defined]
+
+
+def test_labels_without_the_value_2_below_3_are_refused_unless_they_are_mapped(tmp_path: Path) -> None:
+    cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 2.0)))
+    for case in cases:
+        if case.label is not None:
+            relabel(case.label, 2, 3)
+    with pytest.raises(
+        InputError, match=r"no label has the value 2, but labels have the value 3\. .*: 1=.*; 3="
+    ) as caught:
+        suggest_recipe(cases, None)
+    mapping = str(caught.value).partition("such as: ")[2].rstrip(".")
+    mapped = [replace(case, labels=mapping) if case.label else case for case in cases]
+    recipe = suggest_recipe(mapped, None)
+    assert [info.label for info in recipe.classes] == [1, 2]
+
+
+def test_value_that_only_a_label_outside_the_sample_has_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 3.0, 2.0)))
+    labelled = [case for case in cases if case.role == "labelled" and case.label]
+    for case in labelled[::2]:
+        assert case.label is not None
+        relabel(case.label, 2, 1)
+    monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 2)
+    assert [info.label for info in suggest_recipe(cases, None).classes] == [1, 2, 3]
+
+
 def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Path) -> None:
     table = write_task(tmp_path, (32, 32, 32), (2.0, 2.0, 2.0), (12.0,))
     for number in range(6):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -93,8 +93,9 @@ def suggest_recipe(
 
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
-            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, or, without label
-            mappings, a label contains the value that `dataset.json` names 'ignore'.
+            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, no label contains one of
+            the values below the highest, or, without label mappings, a label contains the value that `dataset.json`
+            names 'ignore'.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -111,6 +112,8 @@ def suggest_recipe(
             )
     values = sorted({value for case in examined for value in case.fractions} | set(mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
+    others = [case for number, case in enumerate(labelled) if number % step]
+    _refuse_gaps(classes, values, (value for case in others for value in examine_case(case, mapped).fractions))
     spacing = median_spacing(examined)
     shape = median_shape(examined, spacing)
     mixed = any(case.role == UNLABELLED for case in cases)
@@ -158,6 +161,23 @@ def _refuse_ignored_value(cases: Sequence[Case], examined: Sequence[CaseStatisti
         if value := next((value for value in found if value in statistics.fractions), None):
             what = f"has the value {value}, which dataset.json names 'ignore', but training needs complete outlines"
             raise InputError(what, path=case.label, remedy="Leave the case out, or complete its outline.")
+
+
+def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], further: Iterable[int]) -> None:
+    """Raise InputError if a class has neither one of the values nor one of the `further` values.
+
+    Args:
+        further: values that take long to find; they are read only if a class has none of `values`.
+    """
+    missing = {info.label for info in classes} - set(values)
+    for value in further if missing else ():
+        missing.discard(value)
+        if not missing:
+            break
+    if missing:
+        mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
+        what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
+        raise InputError(what, remedy=f"Number the classes by --labels or the column 'labels', such as: {mapping}.")
 
 
 def _folders_of_classes(label: Path, folder: Path | None) -> list[Path]:
