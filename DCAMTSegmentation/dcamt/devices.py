@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from .errors import InputError
-from .machine import AUTO
+from .machine import AUTO, DEVICES
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +26,14 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     """
     import torch
 
+    name = str(name)  # also for a `torch.device`
+    if name not in DEVICES:
+        raise InputError(f"the device '{name}' is unknown", remedy=f"Choose one of: {', '.join(DEVICES)}.")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == AUTO:
         usable = {**available, "mps": available["mps"] and _supports_networks("mps", training)}
         name = next(device for device in ("cuda", "mps", "cpu") if usable[device])
-    if not available.get(name):
+    if not available[name]:
         remedy = "Let the device be chosen automatically (in a terminal: --device auto)."
         raise InputError(f"this machine has no '{name}' device that torch can use", remedy=remedy)
     return torch.device(name)

@@ -50,6 +50,7 @@ class Volume:
     frames: tuple[tuple[Path, int], ...] = ()
 
     def __post_init__(self) -> None:
+        check_array(self.voxels)
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.grid.shape:
             raise ValueError(f"voxels {self.voxels.shape} are not (C, I, J, K) on a grid of {self.grid.shape}")
 
@@ -70,6 +71,7 @@ class Labelmap:
     partial: bool = False
 
     def __post_init__(self) -> None:
+        check_array(self.voxels)
         if self.voxels.shape != self.grid.shape:
             raise ValueError(f"labels {self.voxels.shape} do not fit a grid of {self.grid.shape}")
         if self.voxels.dtype.kind != "u":
@@ -99,6 +101,19 @@ class SegmentInfo:
     color: tuple[float, float, float]
     type: Code
     category: Code = ANATOMICAL_STRUCTURE
+
+
+def check_array(voxels: object) -> None:
+    """Check the type of voxels that a caller gives.
+
+    Raises:
+        TypeError: `voxels` is not a NumPy array.
+        ValueError: `voxels` is a masked array with masked voxels, whose values are not defined.
+    """
+    if not isinstance(voxels, np.ndarray):
+        raise TypeError(f"voxels must be a NumPy array, not {type(voxels).__name__}")
+    if np.ma.is_masked(voxels):  # type: ignore[no-untyped-call]
+        raise ValueError("the array has masked voxels: replace them, for instance by array.filled(0)")
 
 
 def check_scan(volume: Volume) -> None:
@@ -188,7 +203,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
         )
 
 
-def check_grid(grid: Grid, path: Path | None) -> None:
+def check_grid(grid: Grid, path: str | Path | None) -> None:
     """Raise InputError, naming `path`, if an image cannot have this grid.
 
     A grid is refused if `check_size` refuses its size, or if its affine is not finite, is singular or nearly singular,
@@ -208,7 +223,7 @@ def check_grid(grid: Grid, path: Path | None) -> None:
         raise InputError("has a singular geometry: its axes lie in one plane", path=path, remedy=remedy)
 
 
-def check_size(shape: Sequence[int], path: Path | None) -> None:
+def check_size(shape: Sequence[int], path: str | Path | None) -> None:
     """Raise InputError, naming `path`, if an image has no voxels or more than `MAXIMUM_VOXELS`.
 
     Readers call this before they allocate memory. `shape` may have any number of axes; below three axes, there is no
@@ -245,7 +260,7 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
         voxels = whole
     if voxels.min() < 0:
         raise InputError(f"holds the negative label {voxels.min():g}", path=path, remedy="Labels start at 0.")
-    if voxels.max() > np.iinfo(np.uint32).max:
+    if float(voxels.max()) > np.iinfo(np.uint32).max:
         raise InputError(f"holds the label value {voxels.max():g}, which is too large", path=path, remedy=remedy)
     return voxels.astype(np.min_scalar_type(int(voxels.max())), copy=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..geometry import Grid
-from ..io.formats import scan_name
+from ..io.formats import given_path, scan_name
 from ..metrics.evaluation import (
     Evaluation,
     EvaluationPair,
@@ -18,9 +19,9 @@ from ..metrics.evaluation import (
     read_pair,
     refuse_same_file,
 )
-from ..volume import Labelmap, as_labels
+from ..volume import Labelmap, as_labels, check_array, check_grid, check_size
 
-LabelmapLike = str | Path | Labelmap | np.ndarray
+LabelmapLike = str | os.PathLike[str] | Labelmap | np.ndarray
 """A file, a `Labelmap`, or an array (I, J, K)."""
 
 
@@ -54,8 +55,9 @@ def evaluate(
         InputError: a file, folder, array or mapping cannot be used; there is no prediction; a prediction in a folder
             has no label; a prediction and its label do not fit on one grid; all labels are empty; or the predictions
             have label values, but none in common with the labels.
-        ValueError: the numbers of predictions and labels differ; an array is not (I, J, K); or arrays are given
-            without a `spacing` of three positive numbers.
+        TypeError: a prediction or label is something else, such as a tensor; `numpy.asarray` makes an array of it.
+        ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
+            arrays are given without a `spacing` of three positive numbers.
 
     >>> import dcamt, numpy as np
     >>> label = np.zeros((20, 20, 20), np.uint8)
@@ -64,8 +66,10 @@ def evaluate(
     >>> row.score.dice, row.score.hd95_mm, round(row.label_volume_ml, 6)
     (0.9, 2.0, 8.0)
     """
-    if isinstance(predictions, str | Path) and isinstance(labels, str | Path) and Path(labels).is_dir():
-        return evaluate_folders(predictions, labels, None, label_mapping, prediction_mapping)
+    if isinstance(predictions, str | os.PathLike) and isinstance(labels, str | os.PathLike):
+        folders = given_path(predictions), given_path(labels)
+        if folders[1].is_dir():
+            return evaluate_folders(*folders, None, label_mapping, prediction_mapping)
     prediction_list, label_list = _as_list(predictions), _as_list(labels)
     if len(prediction_list) != len(label_list):
         raise ValueError(
@@ -93,29 +97,47 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
         spacing: (3,) mm; needed for an array.
 
     Raises:
-        InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1).
-        ValueError: an array is not (I, J, K), or `spacing` is not three positive, finite numbers.
+        InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1), an array is empty, or
+            `volume.check_grid` refuses a labelmap's grid.
+        TypeError: the content is something else.
+        ValueError: an array is not (I, J, K) or has masked voxels, or `spacing` is not three positive, finite numbers.
     """
     if isinstance(content, Labelmap):
+        check_grid(content.grid, content.path or name)
         return content
+    if isinstance(content, str | os.PathLike):
+        return given_path(content)
     if not isinstance(content, np.ndarray):
-        return Path(content)
-    if spacing is None or len(spacing) != 3:
-        raise ValueError("arrays need their spacing (3,) in mm")
-    if not all(np.isfinite(mm) and mm > 0 for mm in spacing):
-        raise ValueError(f"the spacing {tuple(spacing)} is not three positive, finite numbers in mm")
+        raise TypeError(f"{name} must be a file, a dcamt.Labelmap or a NumPy array, not {type(content).__name__}")
+    steps = _parse_spacing(spacing)
     if content.ndim != 3:
         raise ValueError(f"the array {content.shape} is not (I, J, K)")
+    check_array(content)
+    check_size(content.shape, name)
     i, j, k = content.shape
-    return Labelmap(as_labels(content, name), Grid((i, j, k), np.diag([*map(float, spacing), 1.0])))
+    return Labelmap(as_labels(content, name), Grid((i, j, k), np.diag([*steps, 1.0])))
+
+
+def _parse_spacing(spacing: Sequence[float] | None) -> tuple[float, ...]:
+    """Return the spacing of arrays in mm; raise ValueError if it is not three positive, finite numbers."""
+    try:
+        steps = tuple(float(mm) for mm in (() if spacing is None else spacing))
+    except (TypeError, ValueError):
+        steps = ()
+    if len(steps) != 3:
+        raise ValueError("arrays need their spacing (3,) in mm")
+    if not all(np.isfinite(mm) and mm > 0 for mm in steps):
+        raise ValueError(f"the spacing {steps} is not three positive, finite numbers in mm")
+    return steps
 
 
 def _as_list(sources: LabelmapLike | Sequence[LabelmapLike]) -> list[LabelmapLike]:
-    if isinstance(sources, str | Path | Labelmap | np.ndarray):
-        return [sources]
+    # A tensor has the attribute `ndim`, too. It is one labelmap of a type that is refused.
+    if isinstance(sources, str | os.PathLike | Labelmap | np.ndarray) or getattr(sources, "ndim", 1) > 1:
+        return [sources]  # type: ignore[list-item]
     return list(sources)
 
 
 def _case_name(label: LabelmapLike, number: int) -> str:
     path = label.path if isinstance(label, Labelmap) else label
-    return scan_name(path) if isinstance(path, str | Path) else f"case {number}"
+    return scan_name(Path(path)) if isinstance(path, str | os.PathLike) else f"case {number}"

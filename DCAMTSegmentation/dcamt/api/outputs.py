@@ -11,8 +11,9 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..io.atomic import write_text
+from ..io.channels import channel_files
 from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
-from ..io.formats import DICOM_ENDING, ending, scan_name
+from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, scan_name
 from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
 from ..report.scan_report import ScanReport, render_scan_report
@@ -31,9 +32,11 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the ending is unknown. For `.dcm`, `write_dicom_results` names further reasons.
+        InputError: the ending is unknown, or the scan's own file would be replaced. For `.dcm`, `write_dicom_results`
+            names further reasons.
         OutputError: the file cannot be written.
     """
+    _refuse_scan_file(result.scan, path)
     if ending(path) == DICOM_ENDING:
         write_dicom_results(result, path, source=source)
     else:
@@ -53,9 +56,12 @@ def write_dicom_results(
 
     Raises:
         InputError: a segmentation cannot refer to the scan's images (`find_dicom_source`,
-            `build_dicom_segmentation`).
+            `build_dicom_segmentation`), or one of these images would be replaced.
         OutputError: a file cannot be written.
     """
+    for target in (segmentation, measurements):
+        if target is not None:
+            _refuse_scan_file(result.scan, target)
     source = source or find_dicom_source(result.scan)
     checksum = result.model.checksum
     algorithm = Algorithm(
@@ -91,9 +97,10 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
 
     Raises:
         ValueError: the scan was segmented without `keep_probabilities`.
-        InputError: the ending is not that of a volume file.
+        InputError: the ending is not that of a volume file, or the scan's own file would be replaced.
         OutputError: the file cannot be written.
     """
+    _refuse_scan_file(result.scan, path)
     if result.probabilities is None:
         raise ValueError("the scan was segmented without keep_probabilities=True")
     write_volume(Volume(result.probabilities, result.labelmap.grid), path)
@@ -145,14 +152,18 @@ def write_report(
     """Write the report of a segmented scan: a self-contained HTML file that prints on one A4 sheet.
 
     Args:
-        path: the file, `.html`.
+        path: the file, `.html` or `.htm`.
         wall: the analysed wall (`dcamt.wall.analysis.analyse_wall`); if None, the report states "Not measured."
         identity: lines that identify the patient and the scan (`describe_identity`). Without them the report contains
             no name, identifier, date or path.
 
     Raises:
+        InputError: the ending is not that of a page.
         OutputError: the file cannot be written.
     """
+    if ending(path) not in REPORT_ENDINGS:
+        remedy = f"Use {' or '.join(REPORT_ENDINGS)}."
+        raise InputError(f'has the ending "{ending(path)}", which is not that of a page', path=path, remedy=remedy)
     report = ScanReport(
         volume=result.scan,
         labelmap=result.labelmap,
@@ -201,6 +212,17 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
         lines |= {name: text.strip() for name, text in facts.items() if text.strip()}
     lines["File"] = str(scan.path)
     return lines
+
+
+def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
+    """Raise InputError if a result would replace a file that the scan was read from."""
+    target = Path(path)
+    if scan.path is None or not target.exists():
+        return
+    for file in (scan.path, *channel_files(scan.path), *(file for file, _ in scan.frames)):
+        if file.exists() and target.samefile(file):
+            remedy = "Give another file or folder."
+            raise InputError("is a file of the scan and would be replaced by the result", path=path, remedy=remedy)
 
 
 def _may_identify(note: str, scan: Volume) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -179,7 +180,9 @@ def segment(
     Raises:
         InputError: scan, model, quality, region or device cannot be used, or the memory is too small; the message
             states what to do.
-        ValueError: `affine` is missing or not allowed, or an array or volume has the wrong number of axes or channels.
+        TypeError: `scan` is something else, such as a tensor; `numpy.asarray` makes an array of it.
+        ValueError: `affine` is missing or not allowed, an array or volume has the wrong number of axes or channels, or
+            an array has masked voxels.
 
     >>> import dcamt
     >>> result = dcamt.segment(sample, quality="fast", device="cpu")
@@ -211,9 +214,12 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
 
     Raises:
         InputError: the scan cannot be read or segmented.
-        ValueError: an array comes without `affine` or is not (I, J, K) or (C, I, J, K), a file or volume comes with
-            `affine`, or an array or volume has another number of channels.
+        TypeError: the scan is something else.
+        ValueError: an array comes without `affine`, is not (I, J, K) or (C, I, J, K) or has masked voxels, a file or
+            volume comes with `affine`, or an array or volume has another number of channels.
     """
+    if not isinstance(scan, str | os.PathLike | Volume | np.ndarray):
+        raise TypeError(f"a scan is a file, a dcamt.Volume or a NumPy array, not {type(scan).__name__}")
     if not isinstance(scan, np.ndarray):
         if affine is not None:
             raise ValueError("affine belongs to an array; files and volumes have their own")
@@ -228,7 +234,8 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
             raise ValueError(f"the array {scan.shape} is not (I, J, K) or (C, I, J, K)")
         volume = Volume(voxels, Grid(voxels.shape[1:], affine))
     if len(volume.voxels) != channels:
-        raise ValueError(f"the number of channels must be {channels}, not {len(volume.voxels)}")
+        shape = f"the shape {volume.voxels.shape} means (C, I, J, K)"
+        raise ValueError(f"the number of channels must be {channels}, not {len(volume.voxels)}: {shape}")
     check_scan(volume)
     return volume
 
@@ -244,4 +251,8 @@ def to_region(region: Region | Sequence[float] | None) -> Region | None:
     """
     if region is None or isinstance(region, Region):
         return region
-    return Region.parse(",".join(repr(float(value)) for value in region))
+    try:
+        text = ",".join(repr(float(value)) for value in region)
+    except (TypeError, ValueError):
+        text = str(region)
+    return Region.parse(text)

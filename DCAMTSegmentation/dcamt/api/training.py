@@ -21,6 +21,7 @@ from ..distributed import (
     wait_for_leader,
 )
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
+from ..io.formats import given_path
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
 from ..models.package import Card, open_model, read_card, write_package
@@ -131,6 +132,7 @@ def train(
     """
     if run is None:
         raise ValueError("give the folder of the run: run=...")
+    run = given_path(run)
     if resume:
         if cases is not None or recipe is not None or start_from is not None or settings or effort is not None:
             raise ValueError("resume continues with the run's own cases and recipe: give only run, device and on_event")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ def plan_new_run(
     Raises:
         InputError: the cases cannot be read or used with the recipe (`check_cases_and_batch`).
     """
-    listed = read_cases(Path(cases)) if isinstance(cases, str | Path) else list(cases)
+    listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else list(cases)
     check_cases_and_batch(recipe, listed)
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
 

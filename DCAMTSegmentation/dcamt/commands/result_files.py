@@ -13,7 +13,7 @@ from ..cases.dicom_labels import dicom_files_among
 from ..errors import InputError, OutputError
 from ..io.atomic import refuse_device
 from ..io.channels import channel_files
-from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, ending
+from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
 from ..wall.files import is_wall_table
@@ -24,7 +24,7 @@ OVERWRITE_REMEDY = "Give another name, or replace the file with --overwrite."
 SKIP_REMEDY = (
     "Give another folder or name, or replace the file with --overwrite; --skip-existing keeps finished results."
 )
-_MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, ".html", ".htm")
+_MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_ENDINGS)
 """Endings of files in which DCAMT writes a mark.
 
 Pictures, recipes and tables have no mark; a table of the wall is recognised by its header.

@@ -13,6 +13,7 @@ from ..io.formats import (
     DICOM_ENDING,
     IMAGE_ENDINGS,
     LABELMAP_OUTPUTS,
+    REPORT_ENDINGS,
     VOLUME_OUTPUTS,
     agreement_path,
     ending,
@@ -75,7 +76,7 @@ class SideResult:
 
 PROBABILITIES = SideResult("--probabilities", "_probabilities", VOLUME_OUTPUTS)
 SURFACE = SideResult("--surface", "", SURFACE_OUTPUTS)
-REPORT = SideResult("--report", "", (".html", ".htm"))
+REPORT = SideResult("--report", "", REPORT_ENDINGS)
 DICOM_MEASUREMENTS = SideResult("--measurements", "_measurements", (DICOM_ENDING,))
 
 

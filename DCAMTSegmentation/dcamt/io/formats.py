@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,22 @@ LABEL_ENDINGS = tuple(known.ending for known in FORMATS if known.labels)
 LABELMAP_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_labels)
 VOLUME_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_volume)
 IMAGE_ENDINGS = tuple(known.ending for known in FORMATS)
+REPORT_ENDINGS = (".html", ".htm")
+"""Endings with which reports of scans are written."""
 MAP_SUFFIXES = ("_agreement", "_probabilities")
 """Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
 _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
+
+
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path that a caller gives.
+
+    Raises:
+        InputError: the text is empty, as from an empty cell of a table; `Path("")` would be the working folder.
+    """
+    if path == "":
+        raise InputError("the name of a file or folder is empty", remedy="Give its name.")
+    return Path(path)
 
 
 def ending(path: str | Path) -> str:

@@ -30,7 +30,7 @@ from .dicom_files import (
 )
 from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
-from .formats import DICOM_SLICE_ENDINGS, IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, plain_name
+from .formats import DICOM_SLICE_ENDINGS, IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, given_path, plain_name
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5
 from .interruption import interrupt_on_sigterm
@@ -86,7 +86,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
             has a different number of channels, or contains several images of which `choice` chooses none; or
             `volume.check_scan` refuses the scan.
     """
-    path = Path(path)
+    path = given_path(path)
     if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
         return read_channels(path, files, channels, lambda file: _read_scan(file, 1, choice))
     volume = _read_scan(path, channels, choice)
@@ -133,7 +133,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
             `mapping` has a name that no segment has. Unlike `read_scan`, this function accepts segmentations and blank
             or small images.
     """
-    path = Path(path)
+    path = given_path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
         check_grid(image.grid, path)
         if image.channels != 1 and not image.segments:
@@ -165,7 +165,7 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
     Raises:
         InputError: the file cannot be opened, as in `read_labelmap`.
     """
-    path = Path(path)
+    path = given_path(path)
     if ending(path) in _ENDINGS_WITHOUT_SEGMENTS and not path.is_dir():
         return ()
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -182,7 +182,7 @@ def read_header(path: str | Path, as_labelmap: bool = False, channels: int = 1) 
         InputError: as in `read_scan` or `read_labelmap`, except for a wrong number of channels and for faults that only
             the voxels show.
     """
-    path = Path(path)
+    path = given_path(path)
     with _open_image(path, ScanChoice(), label=as_labelmap) as image:
         if as_labelmap:
             check_grid(image.grid, path)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
-from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels
+from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels, check_grid
 from .atomic import atomic_path
 from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
@@ -38,12 +38,14 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
         segments: name, colour and codes of each label value; required for `.seg.nrrd`, otherwise ignored.
 
     Raises:
-        InputError: the ending is not that of a labelmap file, or the voxels are not whole numbers from 0 to 2^32 - 1.
+        InputError: the ending is not that of a labelmap file, the voxels are not whole numbers from 0 to 2^32 - 1, or
+            `volume.check_grid` refuses the grid.
         OutputError: the file cannot be written.
         ValueError: a label value of a `.seg.nrrd` has no segment, or two segments have the same label value.
     """
     path = Path(path)
     kind = ending(path)
+    check_grid(labelmap.grid, path)
     voxels = as_labels(labelmap.voxels, path)
     if kind == ".seg.nrrd":
         _write_segmentation(voxels, labelmap.grid, path, segments)
@@ -66,11 +68,12 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     except bool (written as uint8) and float16 (as float32). The file is written completely or not at all.
 
     Raises:
-        InputError: the ending is not that of a volume file.
+        InputError: the ending is not that of a volume file, or `volume.check_grid` refuses the grid.
         OutputError: the file cannot be written.
     """
     path = Path(path)
     kind = ending(path)
+    check_grid(volume.grid, path)
     voxels = volume.voxels
     widened = {"bool": np.uint8, "float16": np.float32}.get(voxels.dtype.name)
     if widened is not None:
