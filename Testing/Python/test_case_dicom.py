@@ -273,10 +273,15 @@ def test_folders_of_slices_without_preamble_are_scans(tmp_path: Path, beside: st
     assert find_scans(home).scans == [home / "p1", home / "p2"]
 
 
-@pytest.mark.parametrize("beside", ["DICOMDIR", "viewer/viewer.exe"])
-def test_folder_with_a_dicomdir_or_a_program_beside_the_dicom_files_is_one_scan(tmp_path: Path, beside: str) -> None:
-    home = make_files(write_patients(tmp_path / "home", "p1", "p2"), beside, "README.TXT")
+def test_folder_with_a_dicomdir_beside_the_dicom_files_is_one_scan(tmp_path: Path) -> None:
+    home = make_files(write_patients(tmp_path / "home", "p1", "p2"), "DICOMDIR", "README.TXT")
     assert find_scans(home).scans == [home]
+
+
+def test_program_beside_the_folders_of_two_studies_is_skipped(tmp_path: Path) -> None:
+    home = make_files(write_patients(tmp_path / "home", "p1", "p2"), "viewer/viewer.exe", "README.TXT")
+    found = find_scans(home)
+    assert (found.scans, found.skipped_folders) == ([home / "p1", home / "p2"], [home / "viewer"])
 
 
 @pytest.mark.parametrize("series", [".", "DICOM"])

@@ -144,8 +144,7 @@ def test_unusable_scan_is_refused_in_one_line(
 @pytest.fixture
 def inputs(saved_model: Path, tmp_path: Path) -> Path:
     """Write two scans of the same name, links to one scan, a text file, an empty folder and unusable models."""
-    scan, other = tmp_path / "scan.nii.gz", tmp_path / "other" / "scan.nrrd"
-    other.parent.mkdir()
+    scan, other = tmp_path / "scan.nii.gz", tmp_path / "scan.nrrd"
     save_scan(scan)
     other.write_bytes(scan.read_bytes())
     (tmp_path / "linked.nii.gz").symlink_to(scan)
@@ -183,7 +182,7 @@ def check_refusals(inputs: Path, capfd: pytest.CaptureFixture[str]) -> Callable[
 def test_unusable_paths_and_values_are_refused_in_one_line(
     saved_model: Path, inputs: Path, check_refusals: Callable[..., None]
 ) -> None:
-    scan, other, file = inputs / "scan.nii.gz", inputs / "other" / "scan.nrrd", inputs / "notes.txt"
+    scan, other, file = inputs / "scan.nii.gz", inputs / "scan.nrrd", inputs / "notes.txt"
     out = ["-o", inputs / "out"]
     good = [*out, "--model", saved_model]
     check_refusals(
@@ -217,7 +216,7 @@ def test_unusable_paths_and_values_are_refused_in_one_line(
 def test_wrong_usage_is_refused_in_one_line(
     saved_model: Path, inputs: Path, check_refusals: Callable[..., None], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    scan, other, file = inputs / "scan.nii.gz", inputs / "other" / "scan.nrrd", inputs / "notes.txt"
+    scan, other, file = inputs / "scan.nii.gz", inputs / "scan.nrrd", inputs / "notes.txt"
     good = ["-o", inputs / "out", "--model", saved_model]
     check_refusals(
         2,
