@@ -124,11 +124,14 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.json"))
 
 
-def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set") -> Recipe:
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
     A key such as `spacing` or `iterations` names a field of the recipe or of one of its sections. The section's name
     may precede the field (`training.iterations`). Lists are written with commas (`64,64,32`).
+
+    Args:
+        source: where the user wrote the settings, for error messages.
 
     Raises:
         InputError: a setting is not `key=value`, a key is unknown, or a value does not fit its key or the other values.
@@ -149,11 +152,11 @@ def with_settings(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         section = places[0]
         holder: Any = getattr(recipe, section) if section else recipe
         hint = type_hints(holder.__class__)[name]
-        value = _parse(text.strip(), hint, f"--set {key}")
+        value = _parse(text.strip(), hint, f"{source} {key}")
         holder = dataclasses.replace(holder, **{name: value})
         changed: dict[str, Any] = {section: holder}
         recipe = dataclasses.replace(recipe, **changed) if section else holder
-    check_recipe(recipe, "--set")
+    check_recipe(recipe, source)
     return recipe
 
 

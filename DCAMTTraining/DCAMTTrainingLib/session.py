@@ -131,7 +131,7 @@ class TrainingSession:
         assert self.settings is not None
         recipe = self.recipe()
         changes = [*effort_settings(recipe, self.settings.effort.value), *chosen_settings(self.settings)]
-        return with_settings(recipe, changes)
+        return with_settings(recipe, changes, _("Setting"))
 
     def device(self) -> str:
         """Return the chosen device as `dcamt` names it; `AUTO` without a scene."""

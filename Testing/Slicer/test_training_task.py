@@ -346,6 +346,17 @@ class EstimateTest(TrainingCase):
         self.assertIn("'4²' is not a valid value of this setting", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
 
+    def test_message_about_a_setting_says_what_to_write(self) -> None:
+        for name, text, message in (
+            ("learningRate", "0,01", "Setting learning_rate: '0,01' is not a valid value of this setting. Write"),
+            ("patch", "64x64x32", "Setting patch: '64x64x32' is not a valid value of this setting. Write"),
+            ("patch", "64,64,30", "Setting: patch must be a multiple of"),
+        ):
+            with self.subTest(name=name, text=text):
+                setattr(self.session.settings, name, text)
+                self.assertIn(message, self.ui.problemsLabel.text)
+                setattr(self.session.settings, name, "")
+
     def test_lack_of_disk_space_or_memory_is_reported_before_the_start(self) -> None:
         enough = mock.patch.object(estimation_module, "free_disk_bytes", return_value=10**12)
         enough.start()
