@@ -189,6 +189,19 @@ def test_training_refuses_a_copied_validation_scan_as_the_check_does(cases: list
     assert str(caught.value) == f"{copy}: {problem}"
 
 
+def test_scans_are_not_compared_before_a_training_without_validation(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison reads all scans of equal size, which takes long for many scans."""
+    copy = tmp_path / "copy.nii.gz"
+    shutil.copy(cases[0].image, copy)
+    cases[3] = replace(cases[3], image=copy, role=LABELLED)
+    read: list[Path] = []
+    monkeypatch.setattr("dcamt.cases.checks._checksum", read.append)
+    check_cases_and_batch(RECIPE, cases)
+    assert read == []
+
+
 def test_training_refuses_a_class_in_no_label_as_the_check_does(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=1)
     tiny = tiny_recipe("iterations=1")
