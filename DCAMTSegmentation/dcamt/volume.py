@@ -16,6 +16,7 @@ MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usual
 MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis; a scanner measures a few metres
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
+MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
@@ -191,16 +192,34 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
         what = f"lies too far from the origin of its coordinate system: {distance / 1000:.3g} m"
         raise InputError(what, path=path, remedy="Correct the scan's origin, or export the scan again.")
     sides = grid.spacing * grid.shape
-    if sides.max() > MAXIMUM_MM or sides.max() < MINIMUM_MM or sides.min() < MINIMUM_THICKNESS_MM:
-        metres = sides.max() > MAXIMUM_MM
-        size = " x ".join(f"{side / 1000 if metres else side:.2g}" for side in sides)
-        raise InputError(
-            f"has an implausible size: {size} {'m' if metres else 'mm'}"
-            f" with a voxel spacing of {_millimetres(grid)} mm",
-            path=path,
-            remedy="Correct the spacing, which may be in a unit other than millimetres"
-            + (", or crop the scan around the organ." if metres else "."),
-        )
+    if sides.max() > MAXIMUM_MM:
+        raise _size_error(grid, path, ", or crop the scan around the organ")
+    if sides.max() < MINIMUM_MM or sides.min() < MINIMUM_THICKNESS_MM:
+        raise _size_error(grid, path)
+
+
+def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
+    """Raise InputError, naming `path`, if a label cannot have this grid.
+
+    A grid is refused if `check_grid` refuses it, or if the longest side is above `MAXIMUM_LABEL_MM` or, unless the
+    label may cover only a part of its scan (`partial`), below `MINIMUM_LABEL_MM`.
+    """
+    check_grid(grid, path)
+    longest = float((grid.spacing * grid.shape).max())
+    if longest > MAXIMUM_LABEL_MM or (longest < MINIMUM_LABEL_MM and not partial):
+        raise _size_error(grid, path)
+
+
+def _size_error(grid: Grid, path: Path | None, other_remedy: str = "") -> InputError:
+    """Return the error for an image of an implausible size; the remedy ends with `other_remedy`."""
+    sides = grid.spacing * grid.shape
+    metres = sides.max() > MAXIMUM_MM
+    size = " x ".join(f"{side / 1000 if metres else side:.2g}" for side in sides)
+    return InputError(
+        f"has an implausible size: {size} {'m' if metres else 'mm'} with a voxel spacing of {_millimetres(grid)} mm",
+        path=path,
+        remedy=f"Correct the spacing, which may be in a unit other than millimetres{other_remedy}.",
+    )
 
 
 def check_grid(grid: Grid, path: str | Path | None) -> None:

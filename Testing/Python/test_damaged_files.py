@@ -183,6 +183,19 @@ def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, 'holds no array "image". Choose')
 
 
+def test_benchmark_file_whose_scan_was_not_written_completely_is_refused(tmp_path: Path) -> None:
+    """HDF5 would return zeros for chunks that were never written; in a label, they are background."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "mri_norm2.h5"
+    i, j, k = scan().shape
+    with h5py.File(path, "w") as file:
+        for name, voxels in (("image", scan()), ("label", labels())):
+            array = file.create_dataset(name, (i, j, k), voxels.dtype, chunks=(i, j, 1))
+            array[:, :, : k - 2] = voxels[:, :, : k - 2]
+    refused(lambda: read_scan(path), path, f"{k - 2} of {k} parts of its array were written")
+    assert read_labelmap(path).grid.shape == (i, j, k)
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "remedy"),
     [

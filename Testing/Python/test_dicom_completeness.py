@@ -271,6 +271,23 @@ def test_empty_file_is_a_damaged_slice_only_if_its_name_is_that_of_a_slice(tmp_p
         (tmp_path / name).unlink()
 
 
+def test_empty_file_beside_slices_of_random_names_is_a_damaged_slice(tmp_path: Path) -> None:
+    names = ("QVZK3A7B", "X0LMWT9C", "7RJDH2KS", "PLWQNVEE", "Z81KQTYW", "HHD2VX0M", "K5K5TRWP", "WQXZLMNY")
+    for k, name in enumerate(names):
+        write_slice(tmp_path / name, k)
+    for name in ("Icon_", "VERSION", "Y.tmp"):
+        (tmp_path / name).touch()
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    (tmp_path / "ZKWQ31XL").touch()
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: ZKWQ31XL (empty)")
+
+
+def test_empty_file_of_an_interrupted_download_is_a_damaged_slice(tmp_path: Path) -> None:
+    _write_series(tmp_path)
+    (tmp_path / "IM008.part").touch()
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM008.part (empty)")
+
+
 def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:
     _write_series(tmp_path / "a")
     (tmp_path / "b").mkdir()

@@ -94,6 +94,51 @@ def test_error_states_how_many_compressed_frames_a_file_holds(tmp_path: Path) ->
     refused(lambda: read_scan(path), path, "holds 4 of 6 compressed frames", "copy it again")
 
 
+@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG"])
+def test_file_with_more_compressed_frames_than_its_header_states_is_refused(tmp_path: Path, compressor: str) -> None:
+    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
+    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
+    compress(path, compressor)
+    data = pydicom.dcmread(path)
+    frames = list(generate_frames(data.PixelData, number_of_frames=6))
+    data.PixelData = encapsulate([*frames, frames[0]], has_bot=False)
+    data.save_as(path)
+    refused(lambda: read_scan(path), path, "holds 7 compressed frames, but its header states 6")
+
+
+def test_frames_that_consist_of_several_fragments_are_read(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 4000, (16, 16, 6)).astype(np.uint16)
+    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
+    expected = read_scan(path).voxels
+    compress(path, "JPEG-LS")
+    data = pydicom.dcmread(path)
+    frames = list(generate_frames(data.PixelData, number_of_frames=6))
+    for has_bot in (True, False):
+        data.PixelData = encapsulate(frames, fragments_per_frame=2, has_bot=has_bot)
+        data.save_as(path)
+        np.testing.assert_array_equal(read_scan(path).voxels, expected)
+
+
+@pytest.mark.parametrize("compressor", ["JPEG-LS", "JPEG 2000", "JPEG"])
+def test_compressed_slice_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
+    """For the missing part of a JPEG image, GDCM would return random numbers."""
+    for k in range(8):
+        path = write_slice(tmp_path / "series" / f"{k}.dcm", k)
+        data = pydicom.dcmread(path)
+        noise = np.random.default_rng(k).integers(0, 1000, (SIZE, SIZE)).astype(data.pixel_array.dtype)
+        data.PixelData = noise.tobytes()
+        data.save_as(path)
+        compress(path, compressor)
+    path = tmp_path / "series" / "3.dcm"
+    data = pydicom.dcmread(path)
+    frame = next(generate_frames(data.PixelData, number_of_frames=1))
+    assert read_scan(path.parent).grid.shape[2] == 8
+    half = len(frame) // 2
+    data.PixelData = encapsulate([frame[:half] + bytes(len(frame) - half)])
+    data.save_as(path)
+    refused(lambda: read_scan(path.parent), path, "its compressed pixels end too early", "copy it again")
+
+
 def test_uncompressed_pixels_under_a_compressed_transfer_syntax_are_read(tmp_path: Path) -> None:
     voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
     path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))

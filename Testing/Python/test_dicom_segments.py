@@ -180,6 +180,14 @@ def set_pixels_of_8_bits(data: Any, *values: int) -> None:
     data["PixelData"].VR, data.PixelData = "OB", masks.astype(np.uint8).tobytes()
 
 
+def keep_compressed_frames(data: Any, number: int) -> None:
+    """Compress the frames as RLE; keep `number` of them, the first ones twice if there are fewer."""
+    set_pixels_of_8_bits(data, 1)
+    data.compress(pydicom.uid.RLELossless)
+    frames = list(pydicom.encaps.generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
+    data.PixelData = pydicom.encaps.encapsulate((2 * frames)[:number], has_bot=False)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -238,6 +246,14 @@ def test_segmentation_without_a_common_grid_is_refused(
         (remove_stated_segments, "has frames that do not state their segment"),
         (lambda data: remove_stated_segments(data, 1), "has frames that do not state their segment"),
         (lambda data: set_pixels_of_8_bits(data, 100, 120), "holds fractions, not segments"),
+        (lambda data: keep_compressed_frames(data, 16), "is damaged: it holds 16 of 18 compressed frames"),
+        (lambda data: keep_compressed_frames(data, 20), "holds 20 compressed frames, but its header states 18"),
+        (
+            lambda data: setattr(
+                data.PerFrameFunctionalGroupsSequence[2].PlanePositionSequence[0], "ImagePositionPatient", None
+            ),
+            r"lacks the geometry of its frames \(ImagePositionPatient\)",
+        ),
     ],
     ids=[
         "no groups",
@@ -252,6 +268,9 @@ def test_segmentation_without_a_common_grid_is_refused(
         "no frame states its segment",
         "one frame does not state its segment",
         "two 8-bit mask values",
+        "too few compressed frames",
+        "too many compressed frames",
+        "empty position",
     ],
 )
 def test_incomplete_or_contradictory_segmentation_is_refused(

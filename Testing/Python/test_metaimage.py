@@ -156,6 +156,29 @@ def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(t
     assert read_scan(write_scan(tmp_path / "y.mha")).notes == ()
 
 
+@pytest.mark.parametrize("stated", ["ElementSpacing", "ElementSize"])
+def test_note_states_both_spacings_if_the_matrix_of_a_meta_image_has_no_unit_vectors(
+    tmp_path: Path, stated: str
+) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    assert read_scan(path).notes == ()
+    data = re.sub(rb"TransformMatrix = .*", b"TransformMatrix = 2 0 0 0 2 0 0 0 3", path.read_bytes())
+    path.write_bytes(re.sub(rb"ElementSpacing = .*", f"{stated} = 2 2 3".encode(), data))
+    volume = read_scan(path)
+    assert volume.grid.spacing.tolist() == [4, 4, 9]  # as in 3D Slicer
+    (note,) = volume.notes
+    assert "4 x 4 x 9 mm was used, as in 3D Slicer, not 2 x 2 x 3 mm (ElementSpacing)" in note
+
+
+def test_meta_image_whose_voxels_would_begin_in_its_header_is_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.mha")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"ElementDataFile", b"HeaderSize = 100\nElementDataFile"))
+    refused(lambda: read_scan(path), path, "states a HeaderSize of 100 bytes")
+    path.write_bytes(data.replace(b"ElementDataFile", b"HeaderSize = -1\nElementDataFile"))
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+
+
 def test_metaimage_with_empty_lines_in_its_header_is_read(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.mha")
     path.write_bytes(path.read_bytes().replace(b"\nDimSize", b"\n\r\n\nDimSize"))

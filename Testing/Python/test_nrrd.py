@@ -177,6 +177,24 @@ def test_unit_of_the_time_axis_of_an_nrrd_file_is_ignored(tmp_path: Path) -> Non
             np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
 
 
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        (b"spacings: 1 1 1\n", "two spacings of its voxels: 1 x 1 x 1 mm (spacings) and 0.625 x 0.625 x 2.5 mm"),
+        (b'units: "cm" "cm" "cm"\n', 'has the unit "cm"'),
+        (b"spacings: 0.625 0.625 2.5\n", ""),
+        (b"spacings: nan nan nan\n", ""),
+    ],
+)
+def test_nrrd_whose_spacings_contradict_its_directions_is_refused(tmp_path: Path, line: bytes, word: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + line))
+    if word:
+        refused(lambda: read_scan(path), path, word)
+    else:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
 def test_nrrd_whose_origin_comes_from_axis_mins_is_refused(tmp_path: Path) -> None:
     """ITK computes the origin from the fields `axis mins`, `axis maxs` and `centers`; DCAMT does not."""
     path = write_scan(tmp_path / "x.nrrd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import zipfile
 from pathlib import Path
 
@@ -58,6 +59,22 @@ def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, c
     kept = len(data) // 2
     path.write_bytes(data[:kept] + bytes(len(data) - kept))
     refused(lambda: read_scan(path), path)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "one byte"])
+def test_tiff_stack_with_a_damaged_deflated_strip_is_refused(tmp_path: Path, damage: str) -> None:
+    """ITK would return the beginning of the strip, and zeros for the rest."""
+    path = tmp_path / "x.tif"
+    image = sitk_image(np.random.default_rng(0).integers(0, 500, (32, 30, 40)).astype(np.int16), np.eye(4))
+    sitk.WriteImage(image, str(path), True, compressor="Deflate")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"x\x9c", len(data) // 2)  # a strip, as zlib begins it
+    if damage == "zeros":
+        data[start + 500 : start + 1200] = bytes(700)
+    else:
+        data[start + 500] ^= 1
+    path.write_bytes(data)
+    refused(lambda: read_scan(path), path, "damaged compressed data")
 
 
 def test_size_of_an_analyze_image_is_computed_from_its_datatype_not_from_bitpix(tmp_path: Path) -> None:
@@ -195,3 +212,38 @@ def test_vtk_image_without_the_type_of_its_numbers_is_refused(tmp_path: Path) ->
     path = write_scan(tmp_path / "x.vtk")
     path.write_bytes(path.read_bytes().replace(b"SCALARS scalars short 1", b"SCALARS scalars"))
     refused(lambda: read_scan(path), path, "has a damaged header")
+
+
+def test_vtk_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    assert read_scan(path).notes == ()
+    path.write_bytes(re.sub(rb"SPACING .*\n", b"", path.read_bytes()))
+    volume = read_scan(path)
+    assert tuple(volume.grid.spacing) == (1.0, 1.0, 1.0)
+    (note,) = volume.notes
+    assert "1 mm was assumed" in note
+
+
+@pytest.mark.parametrize("side", [0.0, float("nan"), float("inf")])
+def test_mrc_image_with_an_impossible_side_is_refused(tmp_path: Path, side: float) -> None:
+    path = write_scan(tmp_path / "x.mrc")
+    assert read_scan(path).notes == ()
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<f", data, 48, side)
+    path.write_bytes(data)
+    refused(lambda: read_scan(path), path, "impossible voxel spacing")
+
+
+def test_note_states_both_spacings_of_a_nifti_pair(tmp_path: Path) -> None:
+    header = write_scan(tmp_path / "x.hdr")
+    assert read_scan(header).notes == ()
+    data = bytearray(header.read_bytes())
+    spacing = struct.unpack_from("<3f", data, 80)
+    struct.pack_into("<2h", data, 252, 0, 1)  # qform_code, sform_code
+    struct.pack_into("<12f", data, 280, *np.eye(3, 4).ravel())  # sform
+    header.write_bytes(data)
+    for path in (header, header.with_suffix(".img")):
+        volume = read_scan(path)
+        np.testing.assert_allclose(volume.grid.spacing, spacing)
+        (note,) = volume.notes
+        assert "(pixdim) was used, as in 3D Slicer, not 1 x 1 x 1 mm (sform)" in note

@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
-from dcamt.io.readers import read_labelmap, read_scan
+from dcamt.io.readers import read_header, read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, check_size, fit_labelmap
 from dcamt_testing.scan_files import (
@@ -183,6 +183,23 @@ def test_error_states_the_impossible_size_or_spacing(
 ) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
     refused(lambda: read_scan(path), path, message_part)
+
+
+def test_labels_of_an_impossible_size_are_refused_and_small_segmentations_are_read(tmp_path: Path) -> None:
+    """Otherwise, `dcamt evaluate` would state distances and volumes in a wrong unit."""
+    for spacing, size in ((1000.0, "9 x 10 x 11 m"), (1e-3, "0.009 x 0.01 x 0.011 mm")):
+        path = save_nifti(tmp_path / "x.nii.gz", labels(), np.diag([spacing, spacing, spacing, 1.0]))
+        refused(lambda path=path: read_labelmap(path), path, f"has an implausible size: {size}")
+        refused(lambda path=path: read_header(path, as_labelmap=True), path, f"has an implausible size: {size}")
+    for spacing in (100.0, 0.2):
+        save_nifti(path, labels(), np.diag([spacing, spacing, spacing, 1.0]))
+        assert read_labelmap(path).voxels.any()
+    one_voxel = tmp_path / "x.seg.nrrd"
+    one_voxel.write_bytes(
+        b"NRRD0004\ntype: uchar\ndimension: 3\nspace: LPS\nsizes: 1 1 1\nspace directions: (.5,0,0) (0,.5,0) (0,0,.5)\n"
+        b"encoding: raw\nSegment0_LabelValue:=1\n\n\x01"
+    )
+    assert read_labelmap(one_voxel).grid.shape == (1, 1, 1)
 
 
 # ---- voxels ----

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..volume import IdentifyingNote
 from .dicom_files import FoundFiles, list_names, quiet_pydicom
 from .dicom_frames import Frame
+from .dicom_stacks import FEW
 from .formats import DICOM_SLICE_ENDINGS
 from .stored_image import library_errors, read_head
 
@@ -158,8 +159,21 @@ def _pattern(file: Path) -> str:
 
 
 def is_named_like_slices(file: Path, frames: Sequence[Frame]) -> bool:
-    """Return whether a file has the ending of a DICOM slice, or a name that differs from a frame's only in numbers."""
-    return file.suffix.lower() in DICOM_SLICE_ENDINGS or _pattern(file) in {_pattern(frame.file) for frame in frames}
+    """Return whether a file's name is that of a slice.
+
+    Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers, also if an ending such
+    as `.part` was added. If the frames have random names, as on some CDs, the length of the name decides.
+    """
+    if file.suffix.lower() in DICOM_SLICE_ENDINGS:
+        return True
+    files = {frame.file for frame in frames}
+    if {_pattern(file), _pattern(file.with_suffix(""))} & {_pattern(slice_file) for slice_file in files}:
+        return True
+    beside = [slice_file for slice_file in files if slice_file.parent == file.parent]
+    patterns = {_pattern(slice_file) for slice_file in beside}
+    have_random_names = 2 * len(patterns) > len(beside) >= FEW
+    shapes = {(len(slice_file.stem), slice_file.suffix) for slice_file in beside}
+    return have_random_names and shapes == {(len(file.stem), file.suffix)}
 
 
 def missing_slices_notes(

@@ -16,11 +16,16 @@ from ..errors import InputError
 from .dicom_files import encoding_of, quiet_pydicom
 from .dicom_frames import Frame
 from .itk import is_utf8, quiet_sitk, quiet_terminal
-from .stored_image import library_errors
+from .stored_image import COPY_AGAIN, library_errors
 from .temporary import temporary_folder
 
 _TOO_MANY_PIXELS = "non-conformant padding"
 """Part of pydicom's warning about RLE data with more pixels than an image has."""
+_START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51")
+"""First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000."""
+_END_MARKER = b"\xff\xd9"
+"""Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
+_ZERO_TAIL = 16  # Bytes. Padding is one byte; further zeros stand for data that never arrived.
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
@@ -87,7 +92,7 @@ def _pixels(file: Path) -> np.ndarray:
         pixels = data.pixel_array
         pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
         return _bright_is_high(_stored_bits(pixels, data), data)
-    _refuse_missing_fragments(file, data)
+    check_fragments(file, data)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -143,22 +148,37 @@ def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndar
     return pixels
 
 
-def _refuse_missing_fragments(file: Path, data: Any) -> None:
-    """Raise InputError if compressed pixels have fewer fragments than frames, since each frame needs at least one.
+def check_fragments(file: Path, data: Any) -> None:
+    """Raise InputError if compressed pixels have too few or too many frames, or if the data of a frame is cut.
 
-    Two kinds of file are not checked: videos, whose frames share fragments, and files with uncompressed pixels whose
-    header states a compression.
+    Each frame needs at least one fragment. Data is cut if it ends with zeros in place of the end marker, as an
+    interrupted copy leaves it; GDCM would return random numbers for the missing part. Two kinds of file are not
+    checked: videos, whose frames share fragments, and files with uncompressed pixels whose header states a compression.
     """
-    from pydicom.encaps import parse_basic_offsets, parse_fragments
+    from pydicom.encaps import generate_fragments, parse_basic_offsets
 
     if not data["PixelData"].is_undefined_length or data.file_meta.TransferSyntaxUID.name.startswith(("MPEG", "HEVC")):
         return
     pixels = BytesIO(data.PixelData)
-    parse_basic_offsets(pixels)
-    found, stated = parse_fragments(pixels)[0], int(data.get("NumberOfFrames") or 1)
-    if found < stated:
-        what = f"is damaged: it holds {found} of {stated} compressed frames"
-        raise InputError(what, path=file, remedy="The copy is incomplete; copy it again.")
+    offsets = parse_basic_offsets(pixels)
+    fragments, stated = list(generate_fragments(pixels)), int(data.get("NumberOfFrames") or 1)
+    starts = sum(fragment.startswith(_START_MARKERS) for fragment in fragments)
+    found = starts or len(offsets) or len(fragments)
+    if len(fragments) < stated:
+        what = f"is damaged: it holds {len(fragments)} of {stated} compressed frames"
+        raise InputError(what, path=file, remedy=COPY_AGAIN)
+    if found > stated:
+        what = f"holds {found} compressed frames, but its header states {stated}"
+        raise InputError(what, path=file, remedy="Export the series again.")
+    complete = fragments if len(fragments) == stated else fragments[-1:]
+    if starts and any(_has_zero_tail(fragment) for fragment in complete):
+        raise InputError("is damaged: its compressed pixels end too early", path=file, remedy=COPY_AGAIN)
+
+
+def _has_zero_tail(fragment: bytes) -> bool:
+    """Return whether the last fragment of a JPEG frame ends with zeros instead of the end marker."""
+    used = fragment.rstrip(b"\0")
+    return len(fragment) - len(used) >= _ZERO_TAIL and not used.endswith(_END_MARKER)
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom
+from .dicom_pixels import check_fragments
 from .dicom_stacks import slice_normal
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
 
@@ -88,7 +89,8 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
             f"has {stated} frames, but states the positions of {described} frames", path=path, remedy=_REMEDY
         )
     if data["PixelData"].is_undefined_length:
-        return  # The pixels are compressed.
+        check_fragments(path, data)
+        return
     held = len(data.PixelData)
     frame_bits = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated)
     size = (stated * frame_bits + 7) // 8
@@ -150,8 +152,9 @@ def _geometry(
 
     def value(frame: Any, group: str, keyword: str) -> Any:
         for place in (frame, shared):
-            if place is not None and group in place and keyword in place[group][0]:
-                return place[group][0].get(keyword)
+            items = None if place is None else place.get(group)
+            if items and items[0].get(keyword) is not None:
+                return items[0].get(keyword)
         raise InputError(f"lacks the geometry of its frames ({keyword})", path=path, remedy=_REMEDY)
 
     frames = list(data.PerFrameFunctionalGroupsSequence)

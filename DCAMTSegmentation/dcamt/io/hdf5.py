@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
             what = f'holds no array "{name}", but {known}' if known else f'holds no array "{name}"'
             raise InputError(what, path=path, remedy="Choose another file.")
         shape = tuple(int(size) for size in file[name].shape)
+        if not label:
+            _refuse_missing_chunks(path, file[name])
     if len(shape) != 3:
         raise InputError(f"holds a {len(shape)}D array", path=path, remedy="A three-dimensional scan is needed.")
     check_size(shape, path)
@@ -54,3 +57,14 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     affine = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
     note = f"Holds no geometry; voxels of {SPACING_MM} mm were assumed, as in the left atrium benchmark."
     return StoredImage(1, Grid((shape[0], shape[1], shape[2]), affine), load, notes=(note,))
+
+
+def _refuse_missing_chunks(path: Path, stored: Any) -> None:
+    """Raise InputError if an array was not written completely; HDF5 would return zeros for the missing chunks."""
+    if not stored.chunks:
+        return
+    total = math.prod(-(-size // chunk) for size, chunk in zip(stored.shape, stored.chunks, strict=True))
+    written = stored.id.get_num_chunks()
+    if written < total:
+        what = f"is incomplete: {written} of {total} parts of its array were written"
+        raise InputError(what, path=path, remedy="Write or copy the file again.")

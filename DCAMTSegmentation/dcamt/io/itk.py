@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
-from .itk_completeness import CHECKS, meta_header
+from .itk_completeness import CHECKS, meta_header, pair_files, vtk_fields
+from .nifti import SPACING_TOLERANCE, pair_notes
 from .stored_image import StoredImage, library_errors
 
 _TIFF_NOTE = (
@@ -24,6 +25,8 @@ _TIFF_NOTE = (
     "original DICOM or NIfTI file."
 )
 _META_NOTE = "The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."
+_VTK_NOTE = "The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."
+_PAIR_ENDINGS = (".hdr", ".img", ".hdr.gz", ".img.gz")
 
 
 def quiet_sitk() -> Any:
@@ -89,6 +92,7 @@ def open_itk(path: Path) -> StoredImage:
         )
         raise InputError(what, path=path, remedy="Open the file in 3D Slicer and save it as NRRD.")
     size = reader.GetSize()
+    affine = _affine(reader, len(size))
 
     def load() -> np.ndarray:
         with library_errors(path, "an image"), quiet_terminal():
@@ -104,9 +108,9 @@ def open_itk(path: Path) -> StoredImage:
 
     return StoredImage(
         channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
-        grid=Grid(size[:3], _affine(reader, len(size))),
+        grid=Grid(size[:3], affine),
         load=load,
-        notes=_notes(path),
+        notes=_notes(path, affine),
     )
 
 
@@ -146,11 +150,34 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
     return np.asarray(RAS_TO_LPS @ affine)
 
 
-def _notes(path: Path) -> tuple[str, ...]:
-    """Return a note if ITK assumed the geometry (TIFF) or the spacing (MetaImage); otherwise ()."""
+def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
+    """Return notes if ITK assumed the geometry (TIFF) or the spacing, or if the header states two spacings.
+
+    Args:
+        affine: the image's affine (4, 4).
+    """
     kind = ending(path)
     if kind in (".tif", ".tiff"):
         return (_TIFF_NOTE,)
-    if kind in (".mha", ".mhd") and not {"elementspacing", "elementsize"} & meta_header(path)[0].keys():
+    if kind == ".vtk" and not {"SPACING", "ASPECT_RATIO"} & vtk_fields(path):
+        return (_VTK_NOTE,)
+    if kind in _PAIR_ENDINGS:
+        return pair_notes(pair_files(path)[0])
+    return _meta_notes(path, affine) if kind in (".mha", ".mhd") else ()
+
+
+def _meta_notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
+    """Return a note if a MetaImage lacks its spacing, or if the rows of its TransformMatrix are no unit vectors."""
+    fields = meta_header(path)[0]
+    stated = fields.get("elementspacing") or fields.get("elementsize")
+    if not stated:
         return (_META_NOTE,)
-    return ()
+    spacing = np.abs([float(word) for word in stated.split()[:3]])
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if np.allclose(lengths, spacing, rtol=SPACING_TOLERANCE, atol=0):
+        return ()
+    used, other = (" x ".join(f"{mm:.4g}" for mm in numbers) for numbers in (lengths, spacing))
+    return (
+        f"The header states two spacings of the voxels: {used} mm was used, as in 3D Slicer, not {other} mm "
+        "(ElementSpacing), since the rows of TransformMatrix are not unit vectors.",
+    )

@@ -10,6 +10,7 @@ import math
 import os
 import re
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
@@ -47,6 +48,8 @@ _TIFF_LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
 """TIFF tags of width, height, bits, samples and kind of numbers of a page, with the values if a tag is missing."""
 _TIFF_PAGE_KIND, _SMALL_COPY, _MASK = 254, 1, 4
 """The TIFF tag of a page's kind, and its bits for pages that ITK skips: reduced copies and transparency masks."""
+_TIFF_COMPRESSION, _DEFLATE = 259, (8, 32946)
+"""The TIFF tag of a page's compression, and its values for data compressed with zlib."""
 _STRIPS, _TILES = (273, 279), (324, 325)
 """Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
 _HEADER_LIMIT = 1 << 20
@@ -97,13 +100,17 @@ def _check_meta(path: Path) -> None:
     value = fields["elementdatafile"]
     compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
     text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's default is text.
+    skip = max(0, int(fields.get("headersize", 0)))
     if value.upper() == "LOCAL":
+        if 0 < skip < start:
+            what = f"states a HeaderSize of {skip} bytes, but its header has {start}"
+            raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
+        start = max(start, skip)
         _check_data(path, path, start, size, each, compressed, text)
         if compressed:
             _check_compressed_size(path, path, start, fields.get("compresseddatasize"))
         return
     names = _meta_data_files(path, value, head[start:], sizes)
-    skip = max(0, int(fields.get("headersize", 0)))
     for name in names:
         data = path.parent / name
         if not data.is_file():
@@ -259,18 +266,7 @@ def _check_vtk(path: Path) -> None:
             refuses the size in the header.
     """
     with open(path, "rb") as file:
-        head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
-        words: dict[str, list[str]] = {}
-        while line := file.readline(_HEADER_LIMIT):
-            parts = line.decode("latin-1").split()
-            if not parts:
-                continue
-            name = parts[0].upper()
-            words[name] = parts[1:]
-            if name in _VTK_VALUES:
-                if name == "SCALARS":
-                    _skip_lookup_table(file)
-                break
+        head, words = _read_vtk_header(file)
         sizes = [int(size) for size in words.get("DIMENSIONS", [])]
         if not sizes:
             raise InputError("is not a VTK image of structured points", path=path, remedy="Save the image as NRRD.")
@@ -292,6 +288,29 @@ def _check_vtk(path: Path) -> None:
             raise EOFError
 
 
+def vtk_fields(path: Path) -> set[str]:
+    """Return the names of the fields in the header of a legacy VTK file, in capitals."""
+    with open(path, "rb") as file:
+        return set(_read_vtk_header(file)[1])
+
+
+def _read_vtk_header(file: IO[bytes]) -> tuple[list[str], dict[str, list[str]]]:
+    """Read a legacy VTK file up to its values; return the first three lines, and the words of each field by name."""
+    head = [file.readline(_HEADER_LIMIT).decode("latin-1").strip() for _ in range(3)]
+    words: dict[str, list[str]] = {}
+    while line := file.readline(_HEADER_LIMIT):
+        parts = line.decode("latin-1").split()
+        if not parts:
+            continue
+        name = parts[0].upper()
+        words[name] = parts[1:]
+        if name in _VTK_VALUES:
+            if name == "SCALARS":
+                _skip_lookup_table(file)
+            break
+    return head, words
+
+
 def _skip_lookup_table(file: IO[bytes]) -> None:
     """Skip empty lines and the line LOOKUP_TABLE; if this line is missing, which ITK accepts, skip nothing."""
     start = file.tell()
@@ -309,17 +328,7 @@ def _check_analyze(path: Path) -> None:
     Raises:
         EOFError: the header is cut.
     """
-    name = str(path)
-    lower = name.lower()
-    stem = name[: len(name) - (7 if lower.endswith(".gz") else 4)]
-    headers = [Path(stem + extra) for extra in (".hdr", ".HDR", ".hdr.gz")]
-    images = [Path(stem + extra) for extra in (".img", ".IMG", ".img.gz")]
-    header = next((file for file in headers if file.is_file()), None)
-    image = next((file for file in images if file.is_file()), None)
-    if header is None or image is None:
-        missing = (headers if header is None else images)[0].name
-        what = f"is half of a pair, and the other half {missing} is missing"
-        raise InputError(what, path=path, remedy="Copy both files.")
+    header, image = pair_files(path)
     with open_plain_or_gzip(header) as file:
         head = file.read(348)
     if len(head) < 348:
@@ -342,6 +351,26 @@ def _check_analyze(path: Path) -> None:
         held, has_end = unpacked_size(file) if packed else (os.path.getsize(image), True)
     if held < size or not has_end:
         raise cut_file_error(image, held, size, path)
+
+
+def pair_files(path: Path) -> tuple[Path, Path]:
+    """Return the header and the data file of an Analyze 7.5 or NIfTI pair, of which `path` is one.
+
+    Raises:
+        InputError: one of the two is missing.
+    """
+    name = str(path)
+    lower = name.lower()
+    stem = name[: len(name) - (7 if lower.endswith(".gz") else 4)]
+    headers = [Path(stem + extra) for extra in (".hdr", ".HDR", ".hdr.gz")]
+    images = [Path(stem + extra) for extra in (".img", ".IMG", ".img.gz")]
+    header = next((file for file in headers if file.is_file()), None)
+    image = next((file for file in images if file.is_file()), None)
+    if header is None or image is None:
+        missing = (headers if header is None else images)[0].name
+        what = f"is half of a pair, and the other half {missing} is missing"
+        raise InputError(what, path=path, remedy="Copy both files.")
+    return header, image
 
 
 def _check_tiff(path: Path) -> None:
@@ -380,12 +409,14 @@ def _check_tiff(path: Path) -> None:
             values = {}
             for n in range(number):
                 tag, kind = struct.unpack(f"{order}2H", entries[n * entry : n * entry + 4])
-                if tag in (*_STRIPS, *_TILES, *_TIFF_LAYOUT, _TIFF_PAGE_KIND):
+                if tag in (*_STRIPS, *_TILES, *_TIFF_LAYOUT, _TIFF_PAGE_KIND, _TIFF_COMPRESSION):
                     values[tag] = _tiff_values(file, order, word, kind, entries[n * entry + 4 : (n + 1) * entry])
             for offsets, sizes in (_STRIPS, _TILES):
-                pairs = zip(values.get(offsets, ()), values.get(sizes, ()), strict=False)
+                pairs = list(zip(values.get(offsets, ()), values.get(sizes, ()), strict=False))
                 if any(offset + size > length for offset, size in pairs):
                     raise EOFError
+                if values.get(_TIFF_COMPRESSION, (1,))[0] in _DEFLATE:
+                    _check_deflated(file, pairs)
             is_skipped = values.get(_TIFF_PAGE_KIND, (0,))[0] & (_SMALL_COPY | _MASK)
             layout = tuple(values.get(tag, (usual,)) for tag, usual in _TIFF_LAYOUT.items())
             layouts.append(None if is_skipped else layout)
@@ -394,6 +425,19 @@ def _check_tiff(path: Path) -> None:
     if len(set(layouts)) > 1:
         what = "holds pages that differ in their size or in the type of their numbers"
         raise InputError(what, path=path, remedy="Save the slices as a TIFF stack of their own.")
+
+
+def _check_deflated(file: IO[bytes], pairs: Sequence[tuple[int, int]]) -> None:
+    """Raise zlib.error if a strip or tile that is compressed with zlib is damaged; ITK would return its beginning.
+
+    Args:
+        pairs: offset and size of each strip or tile.
+    """
+    position = file.tell()
+    for offset, size in pairs:
+        file.seek(offset)
+        zlib.decompress(file.read(size))
+    file.seek(position)
 
 
 def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
@@ -413,7 +457,11 @@ def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes
 
 
 def _check_mrc(path: Path) -> None:
-    """Raise EOFError if an MRC file is shorter than its header says; InputError if `check_size` refuses its size."""
+    """Raise EOFError if an MRC file is shorter than its header says.
+
+    Raises:
+        InputError: `check_size` refuses the size, or a side of the image is zero, infinite or not a number.
+    """
     with open(path, "rb") as file:
         head = file.read(1024)
     if len(head) < 1024:
@@ -421,6 +469,9 @@ def _check_mrc(path: Path) -> None:
     order = ">" if head[212:214] == b"\x11\x11" else "<"
     *sizes, mode = struct.unpack(f"{order}4i", head[:16])
     check_size(sizes, path)
+    sides = struct.unpack(f"{order}3f", head[40:52])
+    if not all(math.isfinite(side) and side for side in sides):  # ITK would assume 1 mm for 0.
+        raise impossible_spacing_error(path, [side / size for side, size in zip(sides, sizes, strict=True)])
     each = _MRC_BYTES.get(mode, 1)
     extra = struct.unpack(f"{order}i", head[92:96])[0]
     if os.path.getsize(path) < 1024 + max(0, extra) + math.prod(sizes) * each:

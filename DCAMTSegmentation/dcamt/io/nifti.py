@@ -26,7 +26,7 @@ from .stored_image import (
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
 _SCANNER = 1  # code of a transform to the scanner's space
 _SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two of its axes exceeds this.
-_SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
+SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
 _HEADER_SIZES = {348: "1", 540: "2"}
 
 
@@ -190,7 +190,7 @@ def _contradict(spacing: np.ndarray, sform: np.ndarray) -> bool:
     """Return whether the spacings of `pixdim` and the sform differ; False if a spacing is zero or not finite."""
     lengths = _lengths(sform)
     is_valid = np.isfinite(spacing).all() and spacing.all() and np.isfinite(lengths).all() and lengths.all()
-    return bool(is_valid and not np.allclose(np.abs(spacing), lengths, rtol=_SPACING_TOLERANCE, atol=0))
+    return bool(is_valid and not np.allclose(np.abs(spacing), lengths, rtol=SPACING_TOLERANCE, atol=0))
 
 
 def _spacing_notes(header: Any, mm: float) -> tuple[str, ...]:
@@ -209,6 +209,19 @@ def _spacing_notes(header: Any, mm: float) -> tuple[str, ...]:
     if not orthogonal:
         use = f"{of_sform} (sform) was used, since the sform is sheared, not {of_pixdim} (pixdim)"
     return (f"The header states two spacings of the voxels: {use}.",)
+
+
+def pair_notes(header_file: Path) -> tuple[str, ...]:
+    """Return a note as for a NIfTI file if the header of a NIfTI pair states two spacings; () for Analyze 7.5."""
+    import nibabel as nib
+
+    with open_plain_or_gzip(header_file, 544) as file:
+        head = file.read(348)
+    if _version(head) != "1":
+        return ()
+    kind: Any = nib.Nifti1Header
+    header = kind(head, check=False)
+    return _spacing_notes(header, _MM_PER_UNIT.get(_length_unit(header), 1.0))
 
 
 def _by(numbers: np.ndarray) -> str:

@@ -24,6 +24,7 @@ _TO_RAS = {
     "las": (-1, 1, 1),
     "lps": (-1, -1, 1),
 }
+_SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
 _SPATIAL_KINDS = ("domain", "space")
 _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
 
@@ -101,14 +102,36 @@ def _directions(path: Path, header: NrrdHeader, axes: int, kinds: list[str]) -> 
         _require_three_axes(path, spatial, axes)
         if any(rows[axis].shape != (3,) for axis in spatial):
             raise InputError("has directions that are not three-dimensional", path=path, remedy=OPEN_IN_SLICER)
-        return np.stack([rows[axis] for axis in spatial]), spatial
+        directions = np.stack([rows[axis] for axis in spatial])
+        _refuse_other_spacings(path, _spacings(header, axes)[spatial], directions)
+        return directions, spatial
     spatial = [axis for axis, kind in enumerate(kinds) if kind in _SPATIAL_KINDS] or list(range(axes))
     _require_three_axes(path, spatial, axes)
-    words = header.fields.get("spacings", "").split()
-    spacings = np.array([float(word) for word in words] if len(words) == axes else [np.nan] * axes)[spatial]
+    spacings = _spacings(header, axes)[spatial]
     if np.isnan(spacings).any():
         raise InputError("lacks the spacing of its voxels (no space directions)", path=path, remedy=OPEN_IN_SLICER)
     return np.diag(spacings), spatial
+
+
+def _spacings(header: NrrdHeader, axes: int) -> np.ndarray:
+    """Return the header's spacings, (axes,); all NaN if the header does not state one for each axis."""
+    words = header.fields.get("spacings", "").split()
+    return np.array([float(word) for word in words] if len(words) == axes else [np.nan] * axes)
+
+
+def _refuse_other_spacings(path: Path, spacings: np.ndarray, directions: np.ndarray) -> None:
+    """Raise InputError if spacings beside the directions contradict these. ITK refuses any spacing beside a direction.
+
+    Args:
+        spacings: (3,) mm; NaN where not stated.
+        directions: the steps along the spatial axes, (3, 3).
+    """
+    lengths = np.linalg.norm(directions, axis=1)
+    differs = np.abs(np.abs(spacings) - lengths) > _SPACING_TOLERANCE * lengths  # False for NaN
+    if differs.any():
+        stated, stepped = (" x ".join(f"{mm:.4g}" for mm in numbers) for numbers in (spacings, lengths))
+        what = f"states two spacings of its voxels: {stated} mm (spacings) and {stepped} mm (space directions)"
+        raise InputError(what, path=path, remedy="Correct the header, or export the image again.")
 
 
 def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
@@ -121,11 +144,10 @@ def _require_three_axes(path: Path, spatial: list[int], axes: int) -> None:
 
 def _refuse_other_units(path: Path, header: NrrdHeader, spatial: list[int]) -> None:
     """Raise InputError if a spatial axis has another unit than millimetres; ITK would ignore the unit."""
+    of_axes = re.findall(r'"([^"]*)"', header.fields.get("units", ""))
+    units = [unit for axis, unit in enumerate(of_axes) if axis in spatial]
     if "space directions" in header.fields:
-        units = re.findall(r'"([^"]*)"', header.fields.get("space units", ""))
-    else:
-        of_axes = re.findall(r'"([^"]*)"', header.fields.get("units", ""))
-        units = [unit for axis, unit in enumerate(of_axes) if axis in spatial]
+        units += re.findall(r'"([^"]*)"', header.fields.get("space units", ""))
     for unit in units:
         refuse_other_unit(path, unit)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import Labelmap, Volume, as_labels, check_channels, check_grid, check_scan, check_scan_grid
+from ..volume import Labelmap, Volume, as_labels, check_channels, check_label_grid, check_scan, check_scan_grid
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
@@ -135,7 +135,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     """
     path = given_path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
-        check_grid(image.grid, path)
+        check_label_grid(image.grid, path, partial=bool(image.segments))
         if image.channels != 1 and not image.segments:
             remedy = "Save each labelmap as a file of its own."
             raise InputError(f"holds {image.channels} volumes, not one labelmap", path=path, remedy=remedy)
@@ -185,7 +185,7 @@ def read_header(path: str | Path, as_labelmap: bool = False, channels: int = 1) 
     path = given_path(path)
     with _open_image(path, ScanChoice(), label=as_labelmap) as image:
         if as_labelmap:
-            check_grid(image.grid, path)
+            check_label_grid(image.grid, path, partial=bool(image.segments))
         else:
             check_scan_grid(image.grid, path)
         image.verify()
