@@ -143,6 +143,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self._detach()
 
     def _on_scene_end_close(self, caller: Any, event: Any) -> None:
+        self.watching.on_scene_closed()
         if self.logic.session.settings is None:
             self._attach()
 

@@ -107,10 +107,15 @@ class TrainingSession:
         Raises:
             InputError: the task or the model is not usable.
         """
+        recipe = self._task_recipe()
+        assert self.settings is not None
+        return recipe_from_model(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
+
+    def _task_recipe(self) -> Recipe:
+        """Return the task's recipe; raise InputError if the task is not usable."""
         assert self.settings is not None
         settings = self.settings
-        recipe = recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
-        return recipe_from_model(settings.startFrom, recipe) if settings.startFrom else recipe
+        return recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
 
     def apply_classes(self, renamed: bool = True) -> None:
         """Match the segments of the scene's cases to the task's changed classes, and check the cases.
@@ -119,7 +124,7 @@ class TrainingSession:
             renamed: whether classes of the task were edited; False if another task was chosen.
         """
         try:
-            rows = rows_with_classes_of(self.table.rows, self.recipe(), renamed)
+            rows = rows_with_classes_of(self.table.rows, self._task_recipe(), renamed)
         except InputError:  # `check_cases` states the reason.
             rows = self.table.rows
         if rows != self.table.rows:
@@ -198,11 +203,13 @@ class TrainingSession:
         return self._checked
 
     def check_cases(self) -> None:
-        """Cancel a check in progress, and check all cases in the background.
+        """Cancel a check in progress, and check all cases in the background; do nothing else without a scene.
 
         If the task or the model to start from is not usable, nothing is checked and `check_failure` states why.
         """
         self._stop_check()
+        if self.settings is None:
+            return
         try:
             recipe = self.recipe()
         except InputError as error:

@@ -78,6 +78,20 @@ class PreviewTest(unittest.TestCase):
         volume = slicer.util.getFirstNodeByName("run: other")
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
 
+    def test_scan_that_is_replaced_while_it_is_read_is_read_again(self) -> None:
+        preview = self.make_preview(1, 10)
+        count = len(list(show_preview(preview, tiny_recipe(), "other")))
+        running = show_preview(preview, tiny_recipe(), "run")
+        for _step in range(count):
+            next(running)
+        image = ellipsoid(2)[0]
+        Path(preview.scan).rename(f"{preview.scan}.before")
+        np.save(preview.scan, image)
+        run_to_end(running)
+        run_to_end(show_preview(preview, tiny_recipe(), "run"))
+        volume = slicer.util.getFirstNodeByName("run: case")
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
+
     def test_failed_or_cancelled_preview_leaves_the_scene_unchanged(self) -> None:
         for seed in (1, 2):
             preview = self.make_preview(seed, 10 * seed)

@@ -176,6 +176,18 @@ class ProposalTest(TrainingCase):
         os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**10))
         self.assertIs(open_nodes(case, [])[1], second)
 
+    def test_proposal_that_a_ranking_replaces_while_it_is_read_is_read_again(self) -> None:
+        case = self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0]))
+        build, file = proposal_opening.build_segments, Path(case["segmentation"])
+
+        def build_later(*arguments: Any) -> Any:
+            os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**9))
+            return build(*arguments)
+
+        with mock.patch.object(proposal_opening, "build_segments", build_later):
+            first = open_nodes(case, [])[1]
+        self.assertIsNot(open_nodes(case, [])[1], first)
+
     def test_unchanged_proposal_becomes_a_label_only_if_the_user_confirms(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         self.save_ranking([{**self.make_ranked_case(volume), "score": 0.4}])

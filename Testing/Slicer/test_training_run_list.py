@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 import unittest
 from pathlib import Path
 from unittest import mock
@@ -15,6 +16,7 @@ from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
 from dcamt.runs.preview import write_preview
+from dcamt.runs.state import RunState, run_state
 from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
@@ -305,6 +307,44 @@ class ListOfRunsTest(TrainingCase):
                 file.write(json.dumps({"event": "finished", "step": 10, "model": ""}) + "\n")
             texts = {"first: paused", "other: finished"}
             self.wait_for(lambda: {self.ui.runSelector.itemText(n) for n in range(2)} == texts, "the state")
+
+    def test_slicer_stays_responsive_while_the_states_of_many_runs_are_updated(self) -> None:
+        for number in range(20):
+            self.make_run(f"run-{number}", [{"event": "started", "step": 0, "of": 10}])
+        self.module.widget.runs.refresh()
+        read = []
+
+        def read_slowly(run: RunFolder) -> RunState:
+            until = time.process_time() + 0.02
+            while time.process_time() < until:
+                pass
+            read.append(run.path.name)
+            return run_state(run)
+
+        with (
+            mock.patch.object(runs_panel, "LIST_MS", 50),
+            mock.patch.object(runs_panel, "run_state", read_slowly),
+            LoopMonitor() as monitor,
+        ):
+            self.module.widget.runs._listing.start(0)
+            self.wait_for(lambda: len(read) > 60, "the states")
+        assert_stays_responsive(monitor.pause)
+
+    def test_chosen_preview_does_not_return_in_the_next_scene(self) -> None:
+        run = self.make_run("paused", [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}])
+        run.cases.write_text("name,image,label,role\none,a,b,validation\n", encoding="utf-8")
+        run.preview.mkdir()
+        scan, label = ellipsoid(1)
+        write_preview(run, "one", 4, label.T, np.eye(4), scan.T)
+        self.module.widget.runs.show(run)
+        self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+        for _ in range(2):
+            choose(self.ui.previewSelector, "one")
+            self.wait_for(lambda: "after iteration 4" in self.ui.previewStatusLabel.text, "the preview")
+            close_scene()
+            self.module.widget.watching.update()  # as after the next poll
+            self.assertIsNone(self.module.widget.watching._loading)
+            self.assertEqual((self.ui.previewSelector.currentText, self.ui.previewStatusLabel.text), ("none", ""))
 
     def test_preview_of_a_discarded_run_is_not_shown_for_a_new_run_of_its_name(self) -> None:
         begun = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]

@@ -22,6 +22,7 @@ from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib.panels import start as start_panel
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, start_writing_models, started
+from DCAMTTrainingLib.start_job import StartJob
 from engine_case import SHIPPED_DOUBLE_CLICK_S
 from slicer_harness import (
     Person,
@@ -68,6 +69,20 @@ class StartTest(CasesCase):
         self.assertEqual(list(self.runs.iterdir()), [])
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False, True, False])
+
+    def test_script_can_close_the_logic_when_a_start_fails(self) -> None:
+        logic = type(self.module.logic)()
+        logic.attach()
+        ends = []
+
+        def on_end(run: RunFolder | None, message: str) -> None:
+            ends.append(message)
+            logic.close()
+
+        job = StartJob(logic.session, "cpu", print, on_end)
+        job.running = True
+        job._on_written(InputError("has an empty label", path="scan1"))
+        self.assertEqual(ends, ["scan1: has an empty label."])
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_double_click_starts_one_job_even_if_the_start_is_slow_or_the_job_ends_between_the_clicks(self) -> None:

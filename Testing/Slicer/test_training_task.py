@@ -12,10 +12,11 @@ from unittest import mock
 
 import numpy as np
 import slicer
-from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
 from dcamt.errors import InputError
 from dcamt.models.store import user_folder
 from dcamt.recipe_files import load_recipe
+from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
@@ -145,6 +146,27 @@ class TaskTest(TrainingCase):
         self.assertEqual(segments(), [[], ["Aorta"]])
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED] * 2)
 
+    def test_case_whose_label_matches_no_class_at_first_becomes_labelled_with_its_task(self) -> None:
+        voxels, labels = ellipsoid(1)
+        labels = np.where((labels == 0) & (np.roll(labels, 4, axis=2) > 0), 2, labels)
+        volume = add_volume("scan", voxels)
+        training_cases.add_case(volume, add_outline(volume, labels, ("Pancreas", "Aorta")))
+        click(self.ui.addSceneButton)
+        self.assertEqual([row.role for row in self.session.table.rows], [UNLABELLED])
+        choose(self.ui.taskSelector, load_recipe("pancreas").title)
+        self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
+
+    def test_segments_follow_the_classes_while_the_chosen_model_does_not_fit_them(self) -> None:
+        voxels, labels = ellipsoid(1)
+        labels = np.where((labels == 0) & (np.roll(labels, 4, axis=2) > 0), 2, labels)
+        outline = add_outline(add_volume("scan", voxels), labels, ("Left atrium", "Scar"))
+        click(self.ui.addSceneButton)
+        self.choose_tiny_model_and_settings()
+        self.name_two_classes()
+        self.assertIn("the number of classes is 1 in the model, but 2 in the task", self.ui.problemsLabel.text)
+        scar = outline.GetSegmentation().GetSegmentIdBySegmentName("Scar")
+        self.assertEqual(self.session.table.rows[0].source.segments, ((scar, 1),))
+
     def test_segments_that_the_user_chose_stay_when_a_class_is_renamed(self) -> None:
         outline = add_case("scan", 1)[1]
         outline.GetSegmentation().AddEmptySegment("", "Scar")
@@ -184,6 +206,7 @@ class TaskTest(TrainingCase):
         self.assertIn("the number of classes is 1 in the model, but 2 in the task", self.ui.problemsLabel.text)
         choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.assertEqual(self.session.settings.startFrom, "")
+        self.assertNotIn("the number of classes", self.ui.problemsLabel.text)
 
     def test_removed_model_is_shown_and_can_be_replaced_by_random_weights(self) -> None:
         self.choose_tiny_model_and_settings()

@@ -58,7 +58,7 @@ def run_state(run: RunFolder) -> RunState:
         return RunState(PAUSED, "", *counts, resumable=resumable)
     killed = f"{KILLED} {_RESUME if resumable else _START_AGAIN}"
     if not run.recipe.exists():
-        return RunState(FAILED, _last_line(run.log) or killed)
+        return RunState(FAILED, last_line(run.log) or killed)
     return RunState(FAILED, killed, *counts, resumable=resumable)
 
 
@@ -121,9 +121,10 @@ def _read_progress(run: RunFolder) -> _Progress:
     return progress
 
 
-def _last_line(path: Path) -> str:
+def last_line(log: Path, start: int = 0) -> str:
+    """Return the last message in a run's log after its first `start` bytes; empty if there is none."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = log.read_bytes()[start:].decode(errors="replace").splitlines()
     except OSError:
         return ""
     return next((line.removeprefix("dcamt: ") for line in reversed(lines) if line.strip()), "")

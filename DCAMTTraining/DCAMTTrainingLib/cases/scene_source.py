@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from dcamt.cases.case_list import LEFT_OUT
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED
 from dcamt.cases.names import labels_beside_scans
 from dcamt.geometry import Grid, reorientation_between
 from dcamt.io.formats import plain_name
@@ -177,7 +177,7 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
 def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: bool) -> list[CaseRow]:
     """Return the rows with the segments of the scene's cases matched to the classes of a changed recipe.
 
-    Segments that the user chose stay unchanged.
+    Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
         keeps_unmatched: whether a class that matches no segment of any case keeps its earlier segments. This is right
@@ -197,7 +197,9 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
         used = {identifier for identifier, _label in pairs}
         kept = [(name, label) for name, label in source.segments if label in kept_labels and name not in used]
         segments = tuple(sorted([*pairs, *kept], key=lambda pair: pair[1]))
-        changed[index] = replace(rows[index], source=replace(source, segments=segments))
+        row = rows[index]
+        role = LABELLED if row.role == UNLABELLED and segments and not source.segments else row.role
+        changed[index] = replace(row, source=replace(source, segments=segments), role=role)
     return changed
 
 

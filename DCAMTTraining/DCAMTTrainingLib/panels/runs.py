@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dcamt.runs.state import FAILED, FINISHED, PAUSED, RUNNING, STOPPED, RunStat
 from DCAMTSlicerLib.durations import duration_text
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
-from DCAMTSlicerLib.stepped_task import DelayedCall
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
 from ..runs.folders import runs_folder, set_runs_folder
@@ -55,7 +55,8 @@ class RunsPanel:
         self._runs: list[RunFolder] = []
         self._selected_name = ""
         self._filling = False
-        self._listing = DelayedCall(self._update_list)
+        self._listing = DelayedCall(self._start_update)
+        self._update: SteppedTask | None = None
         for button, slot in (
             (ui.pauseButton, lambda checked=False: self._request(PAUSE)),
             (ui.stopButton, self._on_stop),
@@ -95,20 +96,32 @@ class RunsPanel:
     def close(self) -> None:
         """Stop watching; the runs continue."""
         self._listing.close()
+        self._stop_update()
         if self.watch is not None:
             self.watch.close()
             self.watch = None
 
-    def _update_list(self) -> None:
-        """Show runs that another program has started, and the present states of the runs that are not selected."""
+    def _start_update(self) -> None:
+        self._stop_update()
+        self._update = SteppedTask(self._update_list(), lambda error: self._listing.start(LIST_MS)).start()
+
+    def _stop_update(self) -> None:
+        if self._update is not None:
+            self._update.cancel()
+
+    def _update_list(self) -> Generator[None, None, None]:
+        """Show runs that another program has started, and the present states of the runs that are not selected.
+
+        Reading a state takes several milliseconds, so each is read in a step of its own.
+        """
         runs = list(find_runs(runs_folder()))
         if {run.path for run in runs} - {run.path for run in self._runs}:
             self.refresh()
             return
         for run in runs:
+            yield
             if self.watch is None or run.path != self.watch.run.path:
                 self._show_in_list(run, run_state(run))
-        self._listing.start(LIST_MS)
 
     def _watch_run(self, run: RunFolder | None) -> None:
         if self.watch is not None:

@@ -178,6 +178,8 @@ class TaskPanel:
     def _on_start_from(self, index: int) -> None:
         if not self._filling and self._session.settings is not None and 0 <= index < len(self._models):
             self._session.settings.startFrom = self._models[index]
+            if self._session.check_failure:  # The check may have failed since the model did not fit the task.
+                self._session.check_cases()
 
     def _on_add_class(self, checked: bool = False) -> None:
         classes = self._classes()

@@ -70,6 +70,15 @@ class WatchPanel:
         self._stop_loading()
         self._shown = None
 
+    def on_scene_closed(self) -> None:
+        """Choose no case in the panel, so that the preview does not come into the next scene unasked.
+
+        The run continues to write previews of the case.
+        """
+        self._filling = True
+        self._ui.previewSelector.setCurrentIndex(0)
+        self._filling = False
+
     def update(self) -> None:
         """Update the chart buttons and the preview."""
         watch = self._watch
@@ -89,7 +98,7 @@ class WatchPanel:
     def _update_preview(self, watch: RunWatch) -> None:
         preview = read_preview(watch.run)
         wanted = chosen_preview(watch.run)
-        if wanted is None or self._recipe is None:
+        if wanted is None or self._recipe is None or self._ui.previewSelector.currentIndex < 1:
             self._show_text("")
             return
         if preview is None or preview.case != wanted:

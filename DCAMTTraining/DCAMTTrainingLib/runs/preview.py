@@ -37,10 +37,11 @@ def show_preview(
     """
     labels = np.load(preview.labels, mmap_mode="r")
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
-    volume, image = scene_volume, None
+    volume, image, identity = scene_volume, None, ""
     if volume is None or volume.GetImageData() is None or not grid_of(volume).matches(grid):
+        identity = _scan_identity(preview)  # Determined first, since the run may replace the file during the reading.
         volume = _find("vtkMRMLScalarVolumeNode", run)
-        if volume is None or volume.GetAttribute(_SCAN) != _scan_identity(preview) or volume.GetImageData() is None:
+        if volume is None or volume.GetAttribute(_SCAN) != identity or volume.GetImageData() is None:
             image = yield from read_image(preview.scan)
     built = yield from build_segments(labels, recipe, grid.affine if image is not None else ijk_to_ras(volume))
     yield
@@ -50,6 +51,7 @@ def show_preview(
     with SceneChanges() as changes:
         if image is not None:
             volume = _show_image(preview, image, run, changes)
+            volume.SetAttribute(_SCAN, identity)
         _show_segments(preview, built, volume, run, changes)
     if is_first:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
@@ -69,7 +71,6 @@ def _show_image(preview: Preview, image: Any, run: str, changes: SceneChanges) -
     volume = _find_or_add("vtkMRMLScalarVolumeNode", run, name, changes)
     volume.SetName(name)
     set_image(volume, image, preview.affine, preview.scan, changes)
-    volume.SetAttribute(_SCAN, _scan_identity(preview))
     return volume
 
 

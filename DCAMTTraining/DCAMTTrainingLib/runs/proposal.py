@@ -29,7 +29,7 @@ from .array_nodes import set_image
 FORMER_SEGMENTATION = "former_segmentation"
 """Key of a ranked case: the path of the segmentation before the run's folder was moved."""
 _FILE_TIME = "DCAMT.proposalFileTime"
-"""Attribute that holds the modification time (ns) of a proposal's file when the proposal was read."""
+"""Attribute that holds the modification time (ns) of a proposal's file before the proposal was read."""
 _VOXELS = "DCAMT.proposalVoxels"
 """Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
 
@@ -57,16 +57,16 @@ def is_outdated(segmentation: SegmentationNode, case: Mapping[str, Any]) -> bool
     A proposal that a person changed or made a training case is not outdated.
     """
     read = segmentation.GetAttribute(_FILE_TIME)
-    written = _modification_time(case["segmentation"])
+    written = file_time(case)
     if not read or not written or read == written:
         return False
     return is_unchanged(segmentation) and not training_cases.is_case(segmentation)
 
 
-def _modification_time(file: str) -> str:
-    """Return the modification time of a file in nanoseconds; empty if the file cannot be found."""
+def file_time(case: Mapping[str, Any]) -> str:
+    """Return the modification time (ns) of the file of a case's proposal; empty if the file cannot be found."""
     try:
-        return str(Path(file).stat().st_mtime_ns)
+        return str(Path(case["segmentation"]).stat().st_mtime_ns)
     except OSError:
         return ""
 
@@ -118,11 +118,12 @@ def use_grid_of(segmentation: SegmentationNode, volume: VolumeNode) -> None:
 
 
 def add_proposal(
-    case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: VolumeNode, changes: SceneChanges
+    case: Mapping[str, Any], built: Sequence[BuiltSegment], volume: VolumeNode, time: str, changes: SceneChanges
 ) -> Any:
     """Add and return the segmentation node of a case's proposal, on the grid of the case's volume node.
 
     Args:
+        time: the `file_time` before the proposal was read.
         changes: records the nodes that are added.
     """
     name = _("{name} (proposed)").format(name=case["name"])
@@ -131,6 +132,6 @@ def add_proposal(
     use_grid_of(segmentation, volume)
     write_segments(segmentation, built)
     segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
-    segmentation.SetAttribute(_FILE_TIME, _modification_time(case["segmentation"]))
+    segmentation.SetAttribute(_FILE_TIME, time)
     segmentation.SetAttribute(_VOXELS, _fingerprint(segmentation))
     return segmentation

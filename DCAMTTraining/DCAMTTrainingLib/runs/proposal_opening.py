@@ -28,7 +28,7 @@ from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
 from .array_nodes import build_segments, read_image
-from .proposal import add_proposal, add_scan, is_outdated, proposal_of, scene_volume, use_grid_of
+from .proposal import add_proposal, add_scan, file_time, is_outdated, proposal_of, scene_volume, use_grid_of
 
 KILLED_MS = 2000
 """Longest time in milliseconds to wait for the end of each killed process."""
@@ -62,6 +62,7 @@ class ProposalOpening:
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
         if self._volume is None:
             self._volume = scene_volume(case, rows)
+        self._file_time = file_time(case)  # Determined first, since a ranking may replace the file during the reading.
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
             self._outdated, self._segmentation = self._segmentation, None
@@ -121,7 +122,7 @@ class ProposalOpening:
             if arrays is not None and image is not None:
                 self._volume = add_scan(self._case, image, arrays, self._recipe.input_channels, changes)
             if built is not None:
-                self._segmentation = add_proposal(self._case, built, self._volume, changes)
+                self._segmentation = add_proposal(self._case, built, self._volume, self._file_time, changes)
             else:
                 changes.save(self._segmentation)
                 use_grid_of(self._segmentation, self._volume)

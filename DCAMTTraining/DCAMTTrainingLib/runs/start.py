@@ -16,6 +16,7 @@ from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
+from dcamt.runs.state import last_line
 from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, python_program
 from slicer.i18n import tr as _
 
@@ -183,11 +184,7 @@ def start_failure(run: RunFolder) -> str:
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.locked or entry.process.poll() in (None, 0):
         return ""
-    try:
-        lines = run.log.read_bytes()[entry.log_bytes :].decode(errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.removeprefix("dcamt: ") for line in reversed(lines) if line.strip()), "")
+    return last_line(run.log, entry.log_bytes)
 
 
 def discard(run: RunFolder) -> None:
