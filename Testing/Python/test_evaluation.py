@@ -13,6 +13,7 @@ from dcamt.cases.label_pairing import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.dicom_files import SEGMENTATION_CLASSES
+from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.metrics.evaluation import (
     SCORE_COLUMNS,
@@ -287,6 +288,18 @@ def test_dicom_segmentations_are_predictions_and_reports_are_not(folders: tuple[
     (predictions / "fold0").mkdir()
     (predictions / "fold0/a.nii.gz").touch()
     assert_refused((predictions, labels), "folders below it do (fold0/a.nii.gz)", "into one folder")
+
+
+@pytest.mark.parametrize("data", [b"", bytes(3000)], ids=["empty", "zeros"])
+def test_damaged_dicom_segmentation_among_others_is_refused(tmp_path: Path, data: bytes) -> None:
+    predictions = tmp_path / "dicom"
+    predictions.mkdir()
+    new_data_set(SEGMENTATION_CLASSES[0]).save_as(predictions / "la000_image.dcm", enforce_file_format=True)
+    (predictions / "la001_image.dcm").write_bytes(data)
+    found = labelmaps_by_case(predictions)
+    assert found == {name: predictions / f"{name}_image.dcm" for name in ("la000", "la001")}
+    with pytest.raises(InputError, match=r"la001_image\.dcm: is (an empty file|not an image)"):
+        read_labelmap(found["la001"])
 
 
 @pytest.mark.parametrize(

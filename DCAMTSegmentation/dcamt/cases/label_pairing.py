@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..io.channels import without_channel
-from ..io.dicom_files import CONTOUR_REMEDY
+from ..io.dicom_files import CONTOUR_REMEDY, stated_class
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
+from ..io.stored_image import read_head
 from ..io.writers import is_dcamt_result
 from .case_list import Case
 from .case_names import case_name, case_of
@@ -51,6 +52,8 @@ def labelmaps_by_case(
     files = image_files(entries)
     dicom_files = dicom_files_among(entries)
     files += dicom_files.segmentations
+    if dicom_files.segmentations:
+        files += filter(_is_blank, dicom_files.slices)  # Reading such a file raises an InputError.
     has_subfolders = any(map(Path.is_dir, folder.iterdir()))
     own = [file for file in files if not (prefer_subfolders and is_dcamt_result(file))]
     if (
@@ -143,6 +146,11 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     scans |= {path for path in others if not has_few_values(path)}
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
+
+
+def _is_blank(path: Path) -> bool:
+    """Return whether a file is empty or begins with zeros and is not DICOM, as after an interrupted copy."""
+    return stated_class(path) is None and not any(read_head(path, 132))
 
 
 def _is_labelmap(path: Path) -> bool:
