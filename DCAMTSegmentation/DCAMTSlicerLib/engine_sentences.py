@@ -572,6 +572,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("is not a text file"),
         _("is not a whole model: a part is missing or occurs twice"),
         _("is not an empty folder"),
+        _("is not an empty folder: it holds {0}"),
         _("is not an image in a known format, or its beginning is damaged"),
         _("is not text in UTF-8"),
         _("is not three-dimensional"),

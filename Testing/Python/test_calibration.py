@@ -20,6 +20,8 @@ from dcamt.geometry import Grid
 from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.inference.serving import Worker
+from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_labelmap
 from dcamt.models.calibration import (
     Calibration,
     ExpectedOverlap,
@@ -273,6 +275,31 @@ def test_calibration_is_refused_when_fewer_than_three_cases_have_a_nonempty_segm
     with pytest.raises(InputError, match="in fast quality the model finds an organ in only 2 of these cases"):
         calibrate(tiny_package, cases, FakePredictor(2 * qualities))  # type: ignore[arg-type]
     assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("value", "message"), [(3, "holds the label value 3"), (0, "is empty")])
+def test_calibration_is_refused_for_a_label_that_training_refuses(
+    tiny_package: ModelPackage, tmp_path: Path, value: int, message: str
+) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
+    cases = [case for case in read_cases(table) if case.role == VALIDATION]
+    label = read_labelmap(cases[0].label)  # type: ignore[arg-type]
+    changed = replace(label, voxels=(label.voxels > 0).astype(np.uint8) * np.uint8(value))
+    write_labelmap(changed, cases[0].label, ())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        calibrate(tiny_package, cases, FakePredictor(80))  # type: ignore[arg-type]
+
+
+def test_calibration_states_the_fraction_of_empty_segmentations(
+    tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
+    table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
+    cases = [case for case in read_cases(table) if case.role == VALIDATION]
+    figures = calibrate(tiny_package, cases, FakePredictor(2 * 6)).measured  # type: ignore[arg-type]
+    assert figures["fast, fraction of scans with an empty segmentation"] == 0.25
+    figures = calibrate(tiny_package, cases, FakePredictor(80)).measured  # type: ignore[arg-type]
+    assert not any("empty" in figure for figure in figures)
 
 
 def test_check_callback_can_cancel_the_calibration_between_segmentations(

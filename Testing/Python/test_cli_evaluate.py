@@ -126,6 +126,16 @@ def test_wrong_input_is_refused_in_one_line_without_a_table(
     assert_refused([*both, "--csv", table], "c.nrrd")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_prediction_that_is_a_link_to_a_missing_file_is_refused(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = folders[0] / "c.nrrd"
+    link.symlink_to(folders[0] / "gone")
+    assert call_evaluate(folders) == 1
+    assert f"{link}: is a link to a missing file" in capsys.readouterr().err
+
+
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["evaluate", "--labels", "x"])

@@ -49,9 +49,19 @@ def test_headers_of_a_long_case_list_are_sampled(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(estimate_command, "read_header", read_grid)
     images = [Path(str(number)) for number in range(2 * estimate_command.MAX_HEADERS - 1)]
-    grids = estimate_command._read_grids(images)
+    grids = estimate_command._read_grids(images, Console(False))
     assert len(read) == len(set(read)) == estimate_command.MAX_HEADERS
     assert abs(len(grids) - len(images)) <= 1
+
+
+def test_scans_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(8, 8, 8))
+    images = [case.image for case in read_cases(table)]
+    missing = [tmp_path / "gone.nrrd", tmp_path / "gone.mha"]
+    assert len(estimate_command._read_grids([*images, *missing], Console(False))) == 2
+    message = capsys.readouterr().err
+    assert "the estimate omits scans that cannot be read (2 of 4 checked scans)" in message
+    assert f"The first is {missing[0]}: does not exist." in message
 
 
 def test_quick_effort_shortens_no_axis_of_a_patch_below_two_strides() -> None:

@@ -42,7 +42,7 @@ def request_(tmp_path: Path) -> ReportRequest:
     return ReportRequest(tmp_path / "scan.npy", AFFINE, segments, report, doubt_map=doubt_map, doubt_map_affine=AFFINE)
 
 
-@pytest.mark.parametrize(("shift_mm", "is_shown"), [(0.0, True), (3.0, False)])
+@pytest.mark.parametrize(("shift_mm", "is_shown"), [(0.0, True), (0.002, True), (3.0, False)])
 def test_map_of_doubt_is_shown_only_on_the_grid_of_the_scan(
     shift_mm: float, is_shown: bool, request_: ReportRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

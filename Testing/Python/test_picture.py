@@ -363,6 +363,22 @@ def test_missing_or_invalid_names_and_colors_get_defaults(tmp_path: Path) -> Non
     assert read_segments(tmp_path / "x.nii.gz") == ()
 
 
+@pytest.mark.usefixtures("coarse_pictures")
+def test_empty_segmentation_and_scan_of_few_intensities_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = Grid(SHAPE, lps_affine())
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2:5, 2:5, 2:5] = 1
+    write_volume(Volume(mask[np.newaxis], grid), tmp_path / "mask.nrrd")
+    write_labelmap(Labelmap(0 * mask, grid), tmp_path / "empty.nrrd")
+    arguments = [str(tmp_path / name) for name in ("mask.nrrd", "empty.nrrd", "p.png")]
+    assert cli.main(["picture", *arguments[:2], "-o", arguments[2]]) == 0
+    errors = capsys.readouterr().err
+    assert "mask.nrrd: The scan has only 2 different intensities, like a label." in errors
+    assert "empty.nrrd: is empty, so the picture shows only the scan" in errors
+
+
 def test_missing_file_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         cli.main(["picture", str(tmp_path / "no.nrrd"), str(tmp_path / "no.nrrd"), "-o", str(tmp_path / "p.png")]) == 1

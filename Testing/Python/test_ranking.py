@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
-from dcamt.commands.rank import segmentation_path
+from dcamt.commands.rank import _describe_score, segmentation_path
 from dcamt.errors import write_error
 from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
@@ -58,6 +58,9 @@ def test_score_is_one_minus_trust_and_one_for_an_empty_result(tmp_path: Path) ->
     # A case in which nothing is segmented has the highest score.
     empty, _ = rank_case(case, fixed_predictor(0 * labels, np.ones_like(agreement), 1.0))
     assert empty.score == 1.0
+    assert (ranked.is_empty, empty.is_empty) == (False, True)
+    assert _describe_score(empty) == "100.0%, since the model segmented nothing"
+    assert _describe_score(ranked).startswith(" 25.0% disagreement, most at RAS ")
 
 
 def test_cases_are_sorted_by_descending_score_then_by_name(tmp_path: Path) -> None:

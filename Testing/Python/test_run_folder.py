@@ -67,7 +67,7 @@ def test_run_interrupted_during_creation_can_be_created_again(tmp_path: Path, ta
     run = RunFolder(tmp_path / "run")
 
     def interrupted() -> None:
-        run.checkpoint.parent.mkdir()
+        run.checkpoint.parent.mkdir(parents=True)
         run.events.touch()
         raise KeyboardInterrupt
 
@@ -93,6 +93,16 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
     run.remove_strays()
     assert not any(stray.exists() for stray in strays)
     run.open()
+
+
+def test_case_list_of_a_person_is_kept(tmp_path: Path, table: Path) -> None:
+    """Only a case list beside a checkpoint may be the list of a run that was killed during its creation."""
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.cases.write_bytes(table.read_bytes())
+    with pytest.raises(InputError, match=r"is not an empty folder: it holds cases\.csv\. Name a new folder"):
+        run.create(tiny_recipe(), [], save_no_checkpoint)
+    assert run.cases.read_bytes() == table.read_bytes()
 
 
 def test_folder_with_a_hidden_file_is_not_empty(tmp_path: Path, table: Path) -> None:

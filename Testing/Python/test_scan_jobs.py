@@ -161,6 +161,18 @@ def test_scan_with_two_labels_and_scans_of_an_nnunet_data_set_are_found(tmp_path
     assert found.names == ["a", "imagesTs_a", "b"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_link_to_a_missing_file_is_a_scan_or_a_label(tmp_path: Path) -> None:
+    """The scan then fails with a message, as in a data set of git-annex whose files were not all fetched."""
+    grid = Grid((8, 8, 8), np.eye(4))
+    write_volume(Volume(np.random.default_rng(0).random((1, 8, 8, 8)), grid), tmp_path / "p1.nii.gz")
+    for name in ("p1_label", "p2"):
+        (tmp_path / f"{name}.nii.gz").symlink_to(tmp_path / "annex" / name)
+    found = find_scans(tmp_path)
+    assert [scan.name for scan in found.scans] == ["p1.nii.gz", "p2.nii.gz"]
+    assert [file.name for file in found.skipped_files] == ["p1_label.nii.gz"]
+
+
 def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "archive" / patient / "lgemri.nrrd")

@@ -178,6 +178,15 @@ def test_segmentation_on_another_grid_is_analysed() -> None:
     assert any("different grids" in note for note in result.notes)
 
 
+def test_grid_that_differs_by_rounding_counts_as_the_grid_of_the_scan() -> None:
+    volume, labels = PATCH.on(grid_about(50, (1.0, 1.0, 1.0), TURN))
+    affine = labels.grid.affine.copy()
+    affine[:3, 3] += 0.002
+    rounded = replace(labels, grid=Grid(labels.grid.shape, affine))
+    result, expected = analyse_wall(volume, rounded), analyse_wall(volume, labels)
+    assert (result.notes, result.pool, result.burden) == (expected.notes, expected.pool, expected.burden)
+
+
 def test_thresholds_convert_to_ratios_and_are_parsed_from_their_names() -> None:
     result = analyse_phantom(PATCH, grid_about(55, THICK))
     assert [preset.threshold.name for preset in PRESETS] == [

@@ -123,6 +123,14 @@ class AfterARunTest(TrainingCase):
         self.assertEqual({model.name for model in stored_models()} - before, {name})
 
     def check_ranking(self, run: RunFolder) -> None:
+        # A proposal that a person corrected and saved in Slicer is not replaced.
+        saved = run.path / "ranking" / "corrected.seg.nrrd"
+        saved.parent.mkdir(exist_ok=True)
+        saved.write_bytes(b"NRRD0004\n")
+        click(self.ui.rankButton)
+        self.assertNotEqual(self.ui.rankButton.text, "Cancel")
+        self.assertIn(f"{saved} was saved by another program", self.ui.rankStatusLabel.text)
+        saved.unlink()
         with LoopMonitor() as monitor:
             click(self.ui.rankButton)
             self.assertEqual(self.ui.rankButton.text, "Cancel")

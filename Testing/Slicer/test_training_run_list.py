@@ -177,6 +177,17 @@ class ListOfRunsTest(TrainingCase):
         of = "(distances of 1 of 2 cases)"
         self.assertEqual(names, ["found", "missed", f"mean {of}", f"std {of}", "mean"])
 
+    def test_missed_cases_and_cases_without_the_class_are_counted_beside_the_means(self) -> None:
+        run = self.make_run("missed", [{"event": "started", "step": 0, "of": 10}])
+        lines = ["case,label,dice,jaccard,hd95_mm,asd_mm,undefined,cases,missed,empty"]
+        lines += ["mean,1,0.5,0.4,2,1,2,5,1,1", "mean,2,0.9,0.8,2,1,0,5,0,3"]
+        run.validation.write_text("\n".join(lines), encoding="utf-8")
+        self.module.widget.runs.show(run)
+        model = self.ui.resultsTable.model()
+        first, second = (model.data(model.index(row, 0)) for row in range(2))
+        self.assertEqual(first, "mean (distances of 3 of 5 cases, 1 missed, 1 without the class count as Dice 1)")
+        self.assertEqual(second, "mean (3 without the class count as Dice 1)")
+
     def test_charts_are_removed_and_the_layout_is_restored(self) -> None:
         events = [{"event": "started", "step": 0, "of": 10}]
         events.append({"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}})

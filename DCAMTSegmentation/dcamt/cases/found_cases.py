@@ -11,7 +11,7 @@ from ..io.dicom_files import walk_folders
 from ..io.formats import ending
 from .case_list import Case
 from .dicom_labels import dicom_files_among
-from .names import image_files
+from .names import image_files, is_file_or_missing_link
 
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
 OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
@@ -56,7 +56,8 @@ def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
     if not folder.is_dir():
         return []
     kinds = tuple(endings)
-    return [file for file in image_files(sorted(folder.iterdir())) if file.is_file() and ending(file) in kinds]
+    files = image_files(sorted(filter(is_file_or_missing_link, folder.iterdir())))
+    return [file for file in files if ending(file) in kinds]
 
 
 def images_below(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[Path]:

@@ -18,7 +18,14 @@ from .dicom_labels import dicom_files_among
 from .folders import MAX_REASONS, find_all_scans
 from .found_cases import SEVERAL_LABELS
 from .masks import has_few_values, masks_named_after_scans
-from .names import FileKind, classify_all, image_files, labels_beside_scans, without_first_channel
+from .names import (
+    FileKind,
+    classify_all,
+    image_files,
+    is_file_or_missing_link,
+    labels_beside_scans,
+    without_first_channel,
+)
 from .words import ATRIUM_WORDS, MODALITY_WORDS, PAIRING_WORDS, QUALIFIERS, SEPARATORS, modalities, without_words
 
 
@@ -48,9 +55,9 @@ def labelmaps_by_case(
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
-    entries = [path for path in sorted(folder.iterdir()) if path.is_file()]
+    entries = [path for path in sorted(folder.iterdir()) if is_file_or_missing_link(path)]
     files = image_files(entries)
-    dicom_files = dicom_files_among(entries)
+    dicom_files = dicom_files_among(filter(Path.is_file, entries))
     files += dicom_files.segmentations
     if dicom_files.segmentations:
         files += filter(_is_blank, dicom_files.slices)  # Reading such a file raises an InputError.

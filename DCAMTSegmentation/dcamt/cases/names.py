@@ -258,6 +258,14 @@ def _has_only_label_words(path: Path) -> bool:
     return bool(words) and all(word in LABEL_WORDS for word in words)
 
 
+def is_file_or_missing_link(path: Path) -> bool:
+    """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
+
+    Such a link counts as a file, so that reading it gives a message; otherwise, it would be left out without a word.
+    """
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
 def image_files(files: Iterable[Path]) -> list[Path]:
     """Return the files with the ending of a scan or label, except hidden files and the maps beside a segmentation."""
     shown = [path for path in files if not path.name.startswith(".")]

@@ -30,7 +30,7 @@ def run_estimate(options: argparse.Namespace) -> int:
         effort: choose_recipe(options.recipe, options.start_from, options.set, effort)[0]
         for effort in options.effort or EFFORTS
     }
-    grids = _read_grids([case.image for case in cases])
+    grids = _read_grids([case.image for case in cases], console)
     validated = any(case.role == VALIDATION for case in cases)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
@@ -54,13 +54,20 @@ def run_estimate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read_grids(images: list[Path]) -> list[Grid]:
-    """Return the grids of the readable images. From a long list, only a sample is read, and its grids are repeated."""
+def _read_grids(images: list[Path], console: Console) -> list[Grid]:
+    """Return the grids of the readable images, and print the number of unreadable images and the first reason.
+
+    From a long list, only a sample is read, and its grids are repeated.
+    """
     step = max(1, -(-len(images) // MAX_HEADERS))  # rounded up
-    grids = []
-    for image in images[::step]:
+    sample = images[::step]
+    grids, errors = [], []
+    for image in sample:
         try:
             grids.append(read_header(image).grid)
-        except InputError:
-            continue
+        except InputError as error:
+            errors.append(error)
+    if errors:
+        what = f"the estimate omits scans that cannot be read ({len(errors)} of {len(sample)} checked scans)"
+        console.print_error(f"{what}. The first is {errors[0]}")
     return grids * step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..cases.checks import few_values_warning
 from ..io.readers import read_labelmap, read_scan
 from ..report.picture import describe_segments, render_picture
 from ..volume import fit_labelmap
@@ -21,6 +22,10 @@ def run_picture(options: argparse.Namespace) -> int:
     refuse_appeared_file(options.output, existing)
     render_picture(volume, labelmap, segments, options.output)
     console = Console(options.json)
+    if warning := few_values_warning(volume):
+        console.print_error(f"{options.scan}: {warning}")
+    if not labelmap.voxels.any():
+        console.print_error(f"{options.segmentation}: is empty, so the picture shows only the scan")
     console.print_event("picture", picture=str(options.output))
     console.print_text(f"picture: {options.output}")
     return 0

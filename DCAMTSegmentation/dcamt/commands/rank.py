@@ -79,10 +79,7 @@ def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) 
         except DCAMTError as error:
             failures.append(error)
     for rank, ranked_case in enumerate(sort_by_score(ranked), start=1):
-        place = ", ".join(str(round(mm)) for mm in ranked_case.place)
-        console.print_text(
-            f"{rank:>4}  {ranked_case.name:<20} {ranked_case.score:>6.1%} disagreement, most at RAS {place} mm"
-        )
+        console.print_text(f"{rank:>4}  {ranked_case.name:<20} {_describe_score(ranked_case)}")
     for failure in failures:
         console.print_error(str(failure))
     console.print_event("ranked", cases=[case.name for case in sort_by_score(ranked)], failed=failed_cases)
@@ -128,6 +125,13 @@ def segmentation_path(folder: Path | None, case: Case, index: int) -> Path | Non
     """
     name = case.name if _FILE_NAME.fullmatch(case.name) else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None
+
+
+def _describe_score(case: RankedCase) -> str:
+    if case.is_empty:
+        return f"{case.score:>6.1%}, since the model segmented nothing"
+    place = ", ".join(str(round(mm)) for mm in case.place)
+    return f"{case.score:>6.1%} disagreement, most at RAS {place} mm"
 
 
 def _event_fields(case: RankedCase) -> dict[str, object]:

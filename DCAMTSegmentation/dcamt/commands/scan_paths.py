@@ -11,7 +11,7 @@ from ..cases.dicom_labels import dicom_files_among
 from ..cases.folders import find_all_scans
 from ..cases.found_cases import images_below
 from ..cases.masks import has_few_values, labels_and_results
-from ..cases.names import image_files
+from ..cases.names import image_files, is_file_or_missing_link
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
 from ..io.dicom import are_separate_scans, has_dicom_file, is_one_study
@@ -192,5 +192,5 @@ def _is_first_channel(file: Path) -> bool:
 
 def _files_in(folder: Path) -> list[Path]:
     """Return the image files of a folder that may be scans."""
-    files = image_files(sorted(entry for entry in folder.iterdir() if entry.is_file()))
+    files = image_files(sorted(filter(is_file_or_missing_link, folder.iterdir())))
     return [file for file in files if ending(file) in SCAN_ENDINGS]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..cases.case_list import Case
-from ..cases.labels import read_case_label
+from ..cases.labels import check_label, read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
 from ..models.calibration import (
@@ -65,8 +65,9 @@ def calibrate(
         check: called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
-        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, or in one of the qualities fewer
-            than `MIN_SEGMENTED` cases have a segmentation that is not empty.
+        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, a label is empty or contains a value
+            that is no class of the model, or in one of the qualities fewer than `MIN_SEGMENTED` cases have a
+            segmentation that is not empty.
         MemoryShortage: the memory is too small for a scan.
     """
     if len(cases) < MIN_CASES:
@@ -109,6 +110,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)
+    check_label(case, label, recipe)
     scan = LabelledScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
     yield CLEAN, scan
     names = list(CALIBRATING)
@@ -119,6 +121,8 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
 
 def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapFunction, dict[str, float]]:
     """Return the function fitted to the overlaps in one quality, and its accuracy in cross-validation.
+
+    Scans with an empty segmentation are left out; if there are any, the figures contain their fraction.
 
     Raises:
         InputError: fewer than `MIN_SEGMENTED` cases have a segmentation that is not empty.
@@ -136,7 +140,10 @@ def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[Ov
     disturbances = [scan.disturbance for scan in segmented]
     names = [name for name in FEATURES if all(name in values for values in features)]
     model = fit_overlap(features, overlaps, cases, names, disturbances)
-    return model, assess_overlap(features, overlaps, cases, names, disturbances)
+    figures = assess_overlap(features, overlaps, cases, names, disturbances)
+    if len(segmented) < len(observations):
+        figures["fraction of scans with an empty segmentation"] = 1 - len(segmented) / len(observations)
+    return model, figures
 
 
 def mean_dice(prediction: np.ndarray, label: np.ndarray, values: Sequence[int]) -> float:

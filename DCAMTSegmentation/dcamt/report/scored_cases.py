@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
-from ..cases.labels import read_case_label
+from ..cases.labels import check_label, read_case_label
 from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow, score_case
 from .case_picture import draw_case
@@ -52,6 +52,7 @@ def score_cases(
         assert case.label is not None
         volume = read_scan(case.image, channels=recipe.input_channels)
         label = read_case_label(case, recipe, volume.grid)
+        check_label(case, label, recipe)
         result = predictor.segment(volume)
         rows = score_case(case.name, result.labelmap, label, [info.label for info in recipe.classes])
         picture = draw_case(volume, result.labelmap, label, recipe)

@@ -124,7 +124,8 @@ class RunFolder:
         """Raise InputError if the folder contains a run or foreign files, or if `path` is a file.
 
         The folder may contain the files that an application writes before it starts the run, and the files of a
-        process that was killed before the run began.
+        process that was killed before the run began. A case list without a checkpoint is a person's file, since
+        `create` writes the checkpoint first.
         """
         if self.recipe.exists():
             raise InputError(
@@ -133,10 +134,15 @@ class RunFolder:
         if not self.path.exists():
             return
         given = {self.scans, self.log, self.preview}
-        begun = {self.cases, self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.failure}
+        begun = {self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.failure}
+        if self.checkpoint.exists():
+            begun.add(self.cases)
         allowed = given | begun | set(self._strays())
-        if not self.path.is_dir() or not allowed.issuperset(self.path.iterdir()):
-            raise InputError("is not an empty folder", path=self.path, remedy="Name a new folder for the run.")
+        remedy = "Name a new folder for the run."
+        if not self.path.is_dir():
+            raise InputError("is not an empty folder", path=self.path, remedy=remedy)
+        if foreign := sorted(set(self.path.iterdir()) - allowed):
+            raise InputError(f"is not an empty folder: it holds {foreign[0].name}", path=self.path, remedy=remedy)
 
     def create(
         self,
@@ -161,9 +167,10 @@ class RunFolder:
             self.origin.unlink(missing_ok=True)  # A killed process may have left the file.
         else:
             write_text(self.origin, json.dumps(asdict(origin), indent=2))
-        # The recipe is written last, since a folder with a recipe is a run that can be resumed.
-        write_cases(cases, self.cases)
+        # The checkpoint is written before the case list (see `check_new`). The recipe is written last, since a folder
+        # with a recipe is a run that can be resumed.
         first_checkpoint()
+        write_cases(cases, self.cases)
         write_text(self.recipe, recipe.to_json())
 
     def open(self, for_training: bool = False) -> tuple[Recipe, list[Case]]:

@@ -29,12 +29,14 @@ class RankedCase:
     Attributes:
         score: 1 - Dice between the branches, from 0 (they agree) to 1 (no overlap, or an empty segmentation).
         place: RAS mm of the point around which the branches disagree most.
+        is_empty: whether the segmentation is empty.
     """
 
     name: str
     image: Path
     score: float
     place: tuple[float, float, float]
+    is_empty: bool = False
 
 
 def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]:
@@ -48,10 +50,11 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
     assert result.agreement is not None
     assert result.trust is not None
     # An empty segmentation is probably wrong even if the branches agree, since cases should show the structure.
-    score = 1 - result.trust if result.labelmap.voxels.any() else 1.0
+    is_empty = not result.labelmap.voxels.any()
+    score = 1.0 if is_empty else 1 - result.trust
     grid = result.labelmap.grid
     place = grid.position(densest_voxel(1 - result.agreement, grid))
-    return RankedCase(case.name, case.image, score, place), result
+    return RankedCase(case.name, case.image, score, place, is_empty), result
 
 
 def sort_by_score(ranked: Iterable[RankedCase]) -> list[RankedCase]:

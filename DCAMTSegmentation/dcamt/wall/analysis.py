@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..io.formats import scan_name
-from ..volume import Labelmap, Volume
+from ..volume import Labelmap, Volume, same_grid
 from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
 from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
 from .sampling import (
@@ -140,7 +140,8 @@ def analyse_wall(
 
     Args:
         volume: the scan, with one channel.
-        labelmap: the segmentation, on any grid in the same patient.
+        labelmap: the segmentation, on any grid in the same patient. A grid that differs from the scan's only by
+            rounding (`volume.same_grid`) counts as the scan's grid.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, not 0 at the openings; if it is None, openings are proposed.
@@ -155,6 +156,8 @@ def analyse_wall(
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
     voxels = _single_channel(volume)
+    if same_grid(labelmap.grid, volume.grid):
+        labelmap = replace(labelmap, grid=volume.grid)
     mask = labelmap.voxels == segment_label(labelmap, label)
     segment_file = labelmap.path or "The segmentation"
     extraction = extract_surface(mask, labelmap.grid, segment_file)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import Volume, check_scan
+from ..volume import Volume, check_scan, same_grid
 from .requests import ReportRequest, SegmentMask, SegmentRequest, WallRequest
 
 
@@ -44,7 +44,7 @@ def read_doubt_map(request: ReportRequest, grid: Grid) -> np.ndarray | None:
     if file is None or affine is None:
         return None
     percent = _load(file, f"{request.name}, map of doubt").transpose()
-    return percent.astype(np.float32) / 100 if Grid(percent.shape, affine).matches(grid) else None
+    return percent.astype(np.float32) / 100 if same_grid(Grid(percent.shape, affine), grid) else None
 
 
 def _load(file: Path, name: str | Path) -> np.ndarray:

@@ -12,7 +12,7 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION, check_encoding
 from dcamt.errors import InputError
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
-from dcamt.volume import check_scan_grid
+from dcamt.volume import check_scan_grid, same_grid
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
@@ -183,7 +183,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
             channels = recipe.input_channels
         elif file is not None:
             header = read_header(file, channels=recipe.input_channels)
-            if not header.grid.matches(grid_of(volume)):
+            if not same_grid(header.grid, grid_of(volume)):
                 what = _("The volume was changed, but training with several channels reads its file {file}.")
                 return f"{what.format(file=file.name)} {_('Load the volume from the file again.')}", ()
             channels = header.channels

@@ -14,6 +14,7 @@ import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.io.atomic import atomic_path
+from dcamt.io.writers import is_dcamt_result
 from dcamt.recipe_files import load_recipe
 from dcamt.runs.folder import RunFolder
 from DCAMTSegmentationLib import training_cases
@@ -128,6 +129,14 @@ class OutlinePanel:
             show_error(error, _("What to outline next"))
             return
         run, ranked = self._watch.run.path, []
+        foreign = _foreign_proposal(run)
+        if foreign is not None:
+            text = _(
+                "{file} was saved by another program, such as Slicer, and would be replaced. Move it to another folder,"
+                " and rank again."
+            )
+            self._show_text(text.format(file=foreign))
+            return
         self._show_text(_("Segmenting the unlabelled cases…"))
 
         def on_event(event: dict[str, Any]) -> None:
@@ -152,7 +161,8 @@ class OutlinePanel:
             str(run),
             "--segmentations",
             str(RunFolder(run).ranking),
-            # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene.
+            # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene, or in
+            # files without DCAMT's mark, which `_foreign_proposal` finds.
             "--overwrite",
             "--device",
             self._session.device(),
@@ -277,6 +287,15 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
 
 def _ranking_file(run: Path) -> Path:
     return RunFolder(run).ranking / "ranking.json"
+
+
+def _foreign_proposal(run: Path) -> Path | None:
+    """Return a segmentation in a run's folder of proposals that DCAMT did not write; None if there is none.
+
+    Slicer drops DCAMT's mark when it saves a corrected proposal.
+    """
+    files = sorted(_ranking_file(run).parent.glob("*.seg.nrrd"))
+    return next((file for file in files if not is_dcamt_result(file)), None)
 
 
 def _read_ranking(run: Path) -> list[dict[str, Any]]:

@@ -222,12 +222,29 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def case_text(row: dict[str, str]) -> str:
-    """Return a row's text for the column *Case*, for example `p1`, `mean` or `mean (distances of 3 of 5 cases)`."""
-    name, undefined, cases = (row.get(column) or "" for column in ("case", "undefined", "cases"))
-    if name not in (MEAN, DEVIATION) or not (undefined.isdecimal() and cases.isdecimal()) or not int(undefined):
+    """Return a row's text for the column *Case*, for example `p1`, `mean` or `mean (distances of 3 of 5 cases)`.
+
+    The text of a summary row also states how many cases were missed, and how many enter it with Dice 1 and distance 0,
+    since neither segmentation nor label has the class.
+    """
+    name = row.get("case") or ""
+    undefined, cases, missed, empty = (_count(row, column) for column in ("undefined", "cases", "missed", "empty"))
+    if name not in (MEAN, DEVIATION):
         return name
-    defined = int(cases) - int(undefined)
-    return _("{name} (distances of {defined} of {cases} cases)").format(name=name, defined=defined, cases=cases)
+    parts = []
+    if undefined:
+        parts.append(_("distances of {defined} of {cases} cases").format(defined=cases - undefined, cases=cases))
+    if missed:
+        parts.append(_("{count} missed").format(count=missed))
+    if empty:
+        parts.append(_("{count} without the class count as Dice 1").format(count=empty))
+    return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def _count(row: dict[str, str], column: str) -> int:
+    """Return a count of a validation table; 0 if the table lacks it, as tables of older versions do."""
+    text = row.get(column) or ""
+    return int(text) if text.isdecimal() else 0
 
 
 def score_text(text: str, digits: int) -> str:

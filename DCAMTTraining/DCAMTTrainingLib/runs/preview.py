@@ -11,6 +11,7 @@ import slicer
 from dcamt.geometry import Grid
 from dcamt.recipe import Recipe
 from dcamt.runs.preview import Preview
+from dcamt.volume import same_grid
 from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
@@ -38,7 +39,7 @@ def show_preview(
     labels = np.load(preview.labels, mmap_mode="r")
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
     volume, image, identity = scene_volume, None, ""
-    if volume is None or volume.GetImageData() is None or not grid_of(volume).matches(grid):
+    if volume is None or volume.GetImageData() is None or not same_grid(grid_of(volume), grid):
         identity = _scan_identity(preview)  # Determined first, since the run may replace the file during the reading.
         volume = _find("vtkMRMLScalarVolumeNode", run)
         if volume is None or volume.GetAttribute(_SCAN) != identity or volume.GetImageData() is None:

@@ -14,6 +14,7 @@ import slicer
 from dcamt.cases.case_arrays import CaseArrays
 from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
+from dcamt.volume import same_grid
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -91,7 +92,7 @@ def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None
 
 def _is_on_grid(volume: VolumeNode, image: Path) -> bool:
     try:
-        return read_header(image).grid.matches(grid_of(volume))
+        return same_grid(read_header(image).grid, grid_of(volume))
     except DCAMTError:
         return False
 
