@@ -19,6 +19,7 @@ import pytest
 from dcamt.api.outputs import write_probabilities
 from dcamt.api.training import EventObserver, TrainingSession
 from dcamt.api.training_plan import plan_new_run, plan_resumed_run
+from dcamt.cases.case_list import read_cases
 from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import doubtful_places
 from dcamt.models.package import open_model, write_package
@@ -375,6 +376,18 @@ def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:
 
 def load_weights(model: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in open_model(model).weights.items()}
+
+
+def test_cases_left_out_and_labels_of_unlabelled_cases_are_not_used(tmp_path: Path) -> None:
+    first, *others = read_cases(write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1))
+    listed = [first, *(replace(case, label=first.label) for case in others), replace(first, name="x", role="left out")]
+    plan = plan_new_run(listed, tmp_path / "run", tiny_recipe())
+    assert [(case.name, case.label) for case in plan.cases] == [
+        (first.name, first.label),
+        *((case.name, None) for case in others),
+    ]
+    with pytest.raises(dcamt.InputError, match="has the role validation, but no label"):
+        plan_new_run([first, replace(first, name="y", label=None, role="validation")], tmp_path / "run", tiny_recipe())
 
 
 def test_wrong_use_of_train_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cases.case_list import UNLABELLED, Case, read_cases, refuse_violations, violations
+from ..cases.case_list import UNLABELLED, Case, read_cases, refuse_violations, used_cases, violations
 from ..cases.checks import refuse_copied_scans
 from ..distributed import Team, team_size
 from ..errors import InputError
@@ -59,9 +59,10 @@ def plan_new_run(
     """Return the plan of a new run.
 
     Raises:
-        InputError: the cases cannot be read or used with the recipe (`check_cases_and_batch`).
+        InputError: the cases cannot be read, one lacks the label that its role needs, or they cannot be used with the
+            recipe (`check_cases_and_batch`).
     """
-    listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else list(cases)
+    listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else used_cases(cases)
     check_cases_and_batch(recipe, listed)
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
 

@@ -7,7 +7,7 @@ import io
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -73,22 +73,34 @@ def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[
             rule that `violations` checks without a recipe.
     """
     cases = []
-    for line, case in _lines(path, labels):
-        if case.role == LEFT_OUT:
-            continue
-        if case.role == UNLABELLED:
-            case = replace(case, label=None)
-        elif case.label is None:
-            text = f"line {line} ('{case.name}') has the role {case.role}, but no label"
-            raise InputError(text, path=path, remedy=f"Add the label, or choose the role {UNLABELLED}.")
-        for file in case.files:
-            if not file.exists():
-                text = f"line {line} names {file}, which does not exist"
-                raise InputError(text, path=path, remedy="Correct the path, or remove the line.")
-        cases.append(case)
+    for line, listed in _lines(path, labels):
+        for case in used_cases([listed], path, line):
+            for file in case.files:
+                if not file.exists():
+                    text = f"line {line} names {file}, which does not exist"
+                    raise InputError(text, path=path, remedy="Correct the path, or remove the line.")
+            cases.append(case)
     broken = [violation for violation in violations(cases) if for_training or violation.rule is not Rule.ONE_LABELLED]
     refuse_violations(broken, path)
     return cases
+
+
+def used_cases(cases: Iterable[Case], path: Path | None = None, line: int | None = None) -> list[Case]:
+    """Return the cases that are not left out; the labels of unlabelled cases are dropped.
+
+    Args:
+        path, line: the case list and the line in it that an error names.
+
+    Raises:
+        InputError: a case lacks the label that its role needs.
+    """
+    used = [replace(case, label=None) if case.role == UNLABELLED else case for case in cases if case.role != LEFT_OUT]
+    for case in used:
+        if case.role != UNLABELLED and case.label is None:
+            place = f"case '{case.name}'" if line is None else f"line {line} ('{case.name}')"
+            text = f"{place} has the role {case.role}, but no label"
+            raise InputError(text, path=path, remedy=f"Add the label, or choose the role {UNLABELLED}.")
+    return used
 
 
 def list_cases(path: Path, labels: str = "") -> list[Case]:
