@@ -375,6 +375,16 @@ def test_label_of_eight_values_listed_as_the_scan_causes_a_warning(tmp_path: Pat
     assert facts[0].warnings == facts[2].warnings == ()
 
 
+def test_labelmap_of_27_organs_listed_as_the_scan_causes_a_warning(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=1, validation=0))
+    shape = ellipsoid_scan()[0].shape
+    first, second, third = (np.arange(length) * 3 // length for length in shape)
+    write_nifti(cases[1].image, (9 * first[:, None, None] + 3 * second[:, None] + third).astype(np.int16))
+    facts = facts_of(cases)
+    assert "only 27 different intensities, like a label" in facts[1].warnings[0]
+    assert not facts[0].warnings
+
+
 def test_label_that_covers_most_of_its_scan_causes_a_warning(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
     label = cases[0].label

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from dcamt.cases import data_sets
 from dcamt.cases.folders import find_all_scans, find_cases
-from dcamt.cases.found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, RESULT, FoundCases, files_in
+from dcamt.cases.found_cases import DECATHLON, NAMES, NNUNET, OTHER_CHANNEL, RESULT, FoundCases, files_in
+from dcamt.errors import InputError
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
@@ -636,3 +637,70 @@ def test_test_case_with_two_labels_has_no_label(tmp_path: Path) -> None:
     make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz")
     found = find_all_scans(make_files(tmp_path, "labelsTs/b.nii.gz", "labelsTs/b.seg.nrrd"))
     assert [(case.name, case.label) for case in found.unused] == [("b", None)]
+
+
+_NNUNET_FILES = ("imagesTr/a_0000", "labelsTr/a")
+
+
+@pytest.mark.parametrize(
+    ("described", "files", "layout"),
+    [
+        (
+            {"training": [{"image": "imagesTr/b.nii", "label": "labelsTr/b.nii"}]},
+            ("imagesTr/a_0000", "labelsTr/a"),
+            NNUNET,
+        ),
+        ({"training": ["p1", "p2"], "test": ["p3"]}, _NNUNET_FILES, NNUNET),
+        (
+            {"dataset": {"b": {"images": ["/gone/b.nii"], "label": "/gone/c.nii"}}},
+            ("imagesTr/a_0000", "labelsTr/a"),
+            NNUNET,
+        ),
+        ({"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]}, ("images/a", "labels/a"), NAMES),
+        ({"training": [{"image": "imagesTr/a.nii.gz"}]}, ("Task1/imagesTr/a_0000", "Task1/labelsTr/a"), NNUNET),
+    ],
+    ids=("renamed files", "names of cases", "nnU-Net v2", "renamed folders", "moved dataset.json"),
+)
+def test_dataset_json_that_lists_only_missing_files_is_ignored_with_a_note(
+    tmp_path: Path, described: dict[str, object], files: tuple[str, str], layout: str
+) -> None:
+    scan, label = (f"{file}.nii.gz" for file in files)
+    home = make_files(tmp_path, scan, label)
+    (home / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "LA"}, **described}), "utf-8")
+    found = find_cases(home)
+    assert found.layout == layout
+    assert scans_and_labels(found, home) == {"a": (scan, label)}
+    assert skip_reasons(found).keys() == {"dataset.json"}
+    assert found.classes == ((1, "LA"),)
+
+
+def test_missing_listed_files_are_named_if_no_case_is_found_without_dataset_json(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "labelsTr/a.nii.gz")
+    (home / "dataset.json").write_text(json.dumps({"training": [{"image": "imagesTr/b.nii.gz"}]}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"imagesTr/b.nii.gz: dataset.json names it, but it does not exist"):
+        find_cases(home)
+
+
+_PAIRS = [{"image": f"data/a{n}.nii.gz", "label": f"data/b{n}.nii.gz"} for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "described",
+    [{"dataset": _PAIRS}, _PAIRS, {"training": {"fold_0": _PAIRS[:1], "fold_1": _PAIRS[1:]}}],
+    ids=("array under dataset", "only an array", "folds"),
+)
+def test_arrays_of_cases_are_read_so_that_listed_labels_are_no_scans(tmp_path: Path, described: object) -> None:
+    files = [tuple(pair.values()) for pair in _PAIRS]
+    home = make_files(tmp_path, *files[0], *files[1])
+    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    assert scans_and_labels(find_cases(home), home) == {"a1": files[0], "a2": files[1]}
+
+
+def test_amos_0002_is_no_channel_if_no_file_has_the_number_0000(tmp_path: Path) -> None:
+    scans = ("imagesTr/amos_0001.nii.gz", "imagesTr/amos_0004.nii.gz", "imagesTs/amos_0002.nii.gz")
+    home = make_files(tmp_path, *scans, "labelsTr/amos_0001.nii.gz")
+    assert scans_and_labels(find_cases(home), home) == {
+        "amos_0001": (scans[0], "labelsTr/amos_0001.nii.gz"),
+        "amos_0004": (scans[1], None),
+        "amos_0002": (scans[2], None),
+    }

@@ -416,3 +416,50 @@ def test_img0001_and_label0001_are_the_case_0001(tmp_path: Path) -> None:
 def test_scans_of_one_name_in_one_folder_are_numbered(tmp_path: Path) -> None:
     home = make_files(tmp_path, "site1/x.nii.gz", "site1/x.nrrd", "site1/y.nrrd")
     assert sorted(case.name for case in find_cases(home).cases) == ["1_x", "2_x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [
+        (
+            "Atrial Segmentation Challenge/Training Set/p1/lgemri",
+            "Atrial Segmentation Challenge/Training Set/p1/laendo",
+        ),
+        ("LA segmentation/p1", "LA segmentation/p1_seg"),
+        ("LA segmentation/images/p1", "LA segmentation/labels/p1"),
+        ("labels/site_gt/p1_image", "labels/site_gt/p1_label"),
+        ("segmentation/Images/p1", "segmentation/Contours/p1"),
+    ],
+)
+def test_folder_of_whole_cases_may_have_a_word_for_labels_in_its_name(tmp_path: Path, scan: str, label: str) -> None:
+    home = make_files(tmp_path, f"{scan}.nii.gz", f"{label}.nii.gz")
+    assert list(scans_and_labels(find_cases(home), home).values()) == [(f"{scan}.nii.gz", f"{label}.nii.gz")]
+
+
+def test_emidec_test_set_in_a_folder_named_segmentation_testset_holds_scans(tmp_path: Path) -> None:
+    training = [f"emidec-dataset/Case_N1/{part}/Case_N1.nii.gz" for part in ("Images", "Contours")]
+    scan = "emidec-segmentation-testset/Case_101/Images/Case_101.nii.gz"
+    home = make_files(tmp_path, *training, scan)
+    assert scans_and_labels(find_cases(home), home) == {"Case_N1": tuple(training), "Case_101": (scan, None)}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("labels/p1", "labels/p1_seg"),
+        ("scans/p1", "LA labels/p1", "LA labels/p1_seg"),
+        ("scans/p1_pre", "LA labels/p1", "LA labels/p1_seg"),
+    ],
+)
+def test_two_labels_in_a_folder_of_labels_are_no_scan_with_its_label(tmp_path: Path, files: tuple[str, ...]) -> None:
+    home = make_files(tmp_path, "q.nii.gz", *(f"{file}.nii.gz" for file in files))
+    cases = scans_and_labels(find_cases(home), home)
+    assert all(scan == "q.nii.gz" or scan.startswith("scans") for scan, _ in cases.values())
+
+
+def test_label_gt_std_of_the_challenge_2013_belongs_to_the_scan_image(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "b001/image.mhd", "b001/gt_std.mhd", "b002/image.mhd", "b002/gt_noPV.mhd")
+    assert scans_and_labels(find_cases(home), home) == {
+        "b001": ("b001/image.mhd", "b001/gt_std.mhd"),
+        "b002": ("b002/image.mhd", "b002/gt_noPV.mhd"),
+    }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path, PurePath
 
+import nibabel as nib
 import numpy as np
 import pytest
 from dcamt.cases import masks
@@ -354,3 +355,59 @@ def test_masks_p1_la_and_la_p4_are_the_labels_of_p1_lge_and_scans_p4(tmp_path: P
         "wall/p4.nii.gz": OTHER_LABEL,
         "p6_MR_LA.nii.gz": OTHER_LABEL,
     }
+
+
+def write_labelmap_of_27_values(path: Path) -> None:
+    """Write a labelmap of 27 cubes, each of another value."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cubes = np.kron(np.arange(27).reshape(3, 3, 3), np.ones((12, 12, 12))).astype(np.int16)
+    nib.save(nib.Nifti1Image(cubes, np.eye(4)), path)
+
+
+@pytest.mark.parametrize("mask", ["organs/p{}", "p{}_organs"])
+def test_labelmap_of_many_organs_is_no_scan(tmp_path: Path, mask: str) -> None:
+    for number in (1, 2):
+        write_image(tmp_path / f"ct/p{number}.nii.gz", 200)
+        write_labelmap_of_27_values(tmp_path / f"ct/{mask.format(number)}.nii.gz")
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path).keys() == {"p1", "p2"}
+    assert set(skip_reasons(found).values()) == {OTHER_LABEL}
+
+
+def test_scan_of_27_values_beside_another_scan_is_no_mask(tmp_path: Path) -> None:
+    write_image(tmp_path / "p1.nii.gz", 200)
+    write_image(tmp_path / "p1_T1.nii.gz", 27)
+    assert len(find_cases(tmp_path).cases) == 2
+
+
+def test_nine_masks_beside_two_scans_are_no_scans(tmp_path: Path) -> None:
+    scans, structures = ("dcm-LGE-2", "dcm-CMRA-1"), ("LA", "LA-reg", "RA", "LSPV", "RSPV", "LIPV", "RIPV", "Bloodpool")
+    for patient in ("p1", "p2"):
+        for names, values in ((scans, 200), (structures, 2)):
+            for name in names:
+                write_image(tmp_path / patient / f"{name}.nii.gz", values)
+    assert {case.image.name for case in find_cases(tmp_path).cases} == {f"{scan}.nii.gz" for scan in scans}
+
+
+def test_masks_named_after_structures_beside_several_scans_of_a_patient_are_no_scans(tmp_path: Path) -> None:
+    for name, values in (
+        ("4 LGE", 200),
+        ("5 MRA 3D", 200),
+        ("LA", 2),
+        ("LA_wall", 2),
+        ("LSPV", 2),
+        ("RSPV_2", 2),
+        ("RA", 2),
+    ):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    assert {case.name for case in find_cases(tmp_path).cases} == {"4 LGE", "5 MRA 3D"}
+
+
+@pytest.mark.parametrize("structure", ["aparc+aseg", "RA+LA", "LA&scar", "[RA]", "RV(2)"])
+def test_name_with_a_special_character_is_not_ignored(tmp_path: Path, structure: str) -> None:
+    for number in (1, 2):
+        write_image(tmp_path / f"p{number}/T1.nii.gz", 200)
+        write_image(tmp_path / f"p{number}/{structure}.nii.gz", 2)
+    found = find_cases(tmp_path)
+    assert [case.label for case in found.cases] == [None, None]
+    assert len(found.skipped) == 2

@@ -472,6 +472,8 @@ def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
         ("img0001.nii.gz", "label0001.nii.gz"),
         ("p1_image_seg.nii.gz", "p1_label.nii.gz"),
         ("M\u00fcller.nii.gz", "Mu\u0308ller_gt.nii.gz"),
+        ("p1_LGE.nii.gz", "p1_LA.nii.gz"),
+        ("p1_lge.nii.gz", "P1_LA_seg.nii.gz"),
     ],
 )
 def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
@@ -494,6 +496,8 @@ def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, labe
         ("patient_2019.nii.gz", "patient_2020.nii.gz"),
         ("p1.nii.gz", "p10.nii.gz"),
         ("p1_RV.nii.gz", "p1_LV.nii.gz"),
+        ("p1_LGE.nii.gz", "p1_RA.nii.gz"),
+        ("p1_LGE.nii.gz", "p1_cine_LA.nii.gz"),
         ("segmentation.nii.gz", "label.nii.gz"),
     ],
 )
@@ -534,4 +538,24 @@ def test_mask_of_the_patient_x_0000_beside_the_scan_is_the_label_of_the_patient(
             save(tmp_path / file, two_classes(9))
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
     assert {row.case for row in evaluation.rows} == {"x", "x_0001"}
+    assert not evaluation.labels_without_prediction
+
+
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [
+        ("x{}_0000.nii.gz", "x{}.nii.gz"),
+        ("volume-{}.nii", "segmentation-{}.nii"),
+        ("p{} (1).nii.gz", "p{}_seg (1).nii.gz"),
+        ("p{}_LGE.nii.gz", "p{}_LA.nii.gz"),
+        ("p{}.nii.gz", "p{}.nrrd"),
+    ],
+)
+def test_scans_beside_the_labels_are_skipped(tmp_path: Path, scan: str, label: str) -> None:
+    for number in (1, 2):
+        save(tmp_path / "labels" / scan.format(number), scan_voxels())
+        for file in (f"results/{scan.format(number)}", f"labels/{label.format(number)}"):
+            save(tmp_path / file, two_classes(number))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1, 1, 1]
     assert not evaluation.labels_without_prediction

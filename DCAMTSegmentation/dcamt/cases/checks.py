@@ -24,12 +24,10 @@ from ..recipe import Recipe
 from ..volume import Volume
 from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
 from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
-from .masks import FEW_VALUES
+from .masks import count_few_values
 
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
-_SAMPLE = 1 << 16
-"""`count_few_values` examines a sample of about this many voxels first."""
 
 
 @dataclass(frozen=True)
@@ -111,19 +109,9 @@ def refuse_copied_scans(cases: Sequence[Case]) -> None:
         raise InputError(what, path=cases[index].image, remedy=remedy)
 
 
-def count_few_values(volume: Volume) -> int | None:
-    """Return a scan's number of different intensities, or None if that number is above `FEW_VALUES`."""
-    voxels = volume.voxels.ravel(order="K")  # no copy, even of transposed voxels
-    sample = voxels[:: max(1, voxels.size // _SAMPLE)]
-    if len(np.unique(sample)) > FEW_VALUES:
-        return None
-    count = len(np.unique(voxels))
-    return count if count <= FEW_VALUES else None
-
-
 def few_values_warning(volume: Volume) -> str:
     """Return the warning about a scan that is probably a label; empty for other scans."""
-    count = count_few_values(volume)
+    count = count_few_values(volume.voxels)
     if count is None:
         return ""
     return f"The scan has only {count} different intensities, like a label. Check that the file is the scan."

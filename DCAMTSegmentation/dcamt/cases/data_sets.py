@@ -44,6 +44,8 @@ _UNNUMBERED_CHANNEL = (
 def read_description(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's `dataset.json`; empty if there is no such file, or it holds no JSON object.
 
+    If the file holds only an array of objects, they are the cases under the key `training`.
+
     Raises:
         InputError: the file cannot be read, or is not valid JSON.
     """
@@ -54,6 +56,8 @@ def read_description(folder: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove the file.") from error
+    if isinstance(data, list) and any(isinstance(entry, dict) for entry in data):
+        return {"training": data}
     return data if isinstance(data, dict) else {}
 
 
@@ -80,6 +84,11 @@ def ignored_value(folder: Path) -> int | None:
 def lists_cases(described: Mapping[str, Any], folder: Path) -> bool:
     """Return whether the `dataset.json` of `folder` lists cases of a Decathlon or nnU-Net v1 data set."""
     return any(_listed_entries(described, key, folder) for key in _LISTS)
+
+
+def lists_nnunet_cases(described: Mapping[str, Any]) -> bool:
+    """Return whether a `dataset.json` lists cases under the key `dataset`, as in nnU-Net v2."""
+    return bool(_entries(described.get("dataset")))
 
 
 _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
@@ -111,7 +120,8 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     `listed` has one of these forms:
     - an array of cases;
     - an object with the names of the cases as keys: `{"p1": case, "p2": case}`;
-    - an object with an array of all images and one of as many labels: `{"image": [...], "label": [...]}`.
+    - an object with an array of all images and one of as many labels: `{"image": [...], "label": [...]}`;
+    - an object with arrays of cases, such as the folds of a cross-validation: `{"fold_0": [case, case]}`.
 
     A case has one of these forms:
     - an image: `"imagesTr/p1.nii.gz"`;
@@ -131,6 +141,9 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
         named = [(name, entry) for name, entry in listed.items() if not isinstance(entry, str)]
     cases = []
     for name, entry in named:
+        if isinstance(entry, list) and any(isinstance(inner, dict) for inner in entry):
+            cases += _entries(entry)
+            continue
         images, label = _files_of_case(entry)
         if isinstance(label, list):
             label = label[0] if len(label) == 1 else None
@@ -211,6 +224,7 @@ class _ListedCases:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._listed: set[tuple[Path, Path | None]] = set()
+        self._has_files = False
         self._files_by_name: dict[tuple[Path, Sequence[str]], defaultdict[str, list[Path]]] = {}
         self.cases: list[Case] = []
         self.unused: list[Case] = []
@@ -224,6 +238,7 @@ class _ListedCases:
         """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         label_path = self._label(label, files)
+        self._note_existing((*files, label_path))
         missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
         self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
@@ -248,6 +263,7 @@ class _ListedCases:
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, _TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
         listed = self._label(label, files)
+        self._note_existing((*files, listed))
         if listed is not None and labels.get(scan_name(listed)) != listed:
             self.skipped.append(SkippedFile(listed, _TEST_CASE))
         if files and files[0].exists():
@@ -260,7 +276,11 @@ class _ListedCases:
         self._keep_used()
         self._skip_unlisted()
         unused = _distinct_from(self.cases, self.unused)
-        return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused)
+        return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused, not self._has_files)
+
+    def _note_existing(self, files: Iterable[Path | None]) -> None:
+        """Note whether one of the listed files exists."""
+        self._has_files = self._has_files or any(file is not None and file.exists() for file in files)
 
     def _keep_used(self) -> None:
         """Remove the cases' files from `skipped`; some are also listed for testing, or look like another channel."""
@@ -279,7 +299,8 @@ class _ListedCases:
             self.skipped += [SkippedFile(file, reason) for file in unlisted]
             if name.startswith("images") and unlisted:
                 labels = {skipped_file.path for skipped_file in _labels_among(files, self._folder / name, {})}
-                scans = [file for file in unlisted if not channel_of(file) and file not in labels]
+                further = _further_channels(files)
+                scans = [file for file in unlisted if file not in further and file not in labels]
                 self.unused += [_unused_case(file, {}) for file in scans]
 
     def _label(self, text: object, images: Sequence[Path]) -> Path | None:
@@ -389,7 +410,8 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
         scans = _without_other_endings([file for file in images if file not in no_scans], described)
         if part == "Ts" and labels:
             skipped += [SkippedFile(file, _TEST_CASE) for file in (*scans, *label_files)]
-            first = [file for file in scans if _has_own_label(file, labels) or not channel_of(file)]
+            further = _further_channels(scans)
+            first = [file for file in scans if _has_own_label(file, labels) or file not in further]
             unused += [_unused_case(file, _only_labels(labels)) for file in first]
         else:
             skipped += _other_endings(label_files, used_labels)
@@ -412,12 +434,13 @@ def _pair_scans(
     """
     used: set[str] = set()
     unused: list[Case] = []
+    further = _further_channels(scans)
     for file in scans:
         name = without_channel(scan_name(file))
         # If a label has the scan's full name, such as `p_0001`, the number counts patients, not channels.
         if _has_own_label(file, labels):
             name = scan_name(file)
-        elif channel_of(file):
+        elif file in further:
             skipped.append(SkippedFile(file, OTHER_CHANNEL))
             continue
         own_labels = labels.get(name, ())
@@ -430,6 +453,15 @@ def _pair_scans(
             cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
     skipped += [SkippedFile(file, NO_SCAN) for name, files in labels.items() if name not in used for file in files]
     return unused
+
+
+def _further_channels(scans: Iterable[Path]) -> set[Path]:
+    """Return the files `x_0001` to `x_0009` of a folder of scans; none if the numbers count patients.
+
+    The numbers count patients if no file has the number `_0000`: AMOS has `amos_0001`, `amos_0004`, `amos_0005`.
+    """
+    numbers = {file: channel_of(file) for file in scans}
+    return {file for file, number in numbers.items() if number} if 0 in numbers.values() else set()
 
 
 def _without_other_endings(files: Sequence[Path], described: Mapping[str, Any]) -> list[Path]:

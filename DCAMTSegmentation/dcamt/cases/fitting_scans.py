@@ -13,6 +13,7 @@ from .words import (
     OTHER_STRUCTURES,
     OUTLINE_WORDS,
     SEPARATORS,
+    further_words,
     modalities,
     without_words,
     words_of,
@@ -76,7 +77,7 @@ def _fitting_scans(
         candidates = candidates_of(folders, name)
         for by_key, simplified in ((scans, tuple), (loose, loose_key)):
             for parts, dropped in candidates:
-                further = frozenset(word for word in dropped if word.isalnum())
+                further = further_words(dropped)
                 scan = by_key.get(simplified(filter(None, parts)))
                 fits = by_key is scans or not (further <= MODALITY_WORDS or modalities(parts))
                 if scan is not None and scan.path != file.path and fits:

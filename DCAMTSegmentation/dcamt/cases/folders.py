@@ -27,7 +27,14 @@ from ..io.writers import is_dcamt_result
 from .bids import RAW_DATA, find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
 from .case_names import with_folders, with_numbers
-from .data_sets import find_listed_cases, find_listed_nnunet_cases, find_nnunet_cases, lists_cases, read_description
+from .data_sets import (
+    find_listed_cases,
+    find_listed_nnunet_cases,
+    find_nnunet_cases,
+    lists_cases,
+    lists_nnunet_cases,
+    read_description,
+)
 from .dicom_labels import pair_dicom_segmentations
 from .found_cases import (
     CONTOURS,
@@ -51,6 +58,7 @@ MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
 _BESIDE_DATA_SET = "not searched, since it lies beside a data set; search this folder by itself"
 _IN_DATA_SET = "not searched, since the data set lists no file in this folder; search the folder by itself"
+_MISSING_FILES = "ignored, since none of the image files that it lists exists; the cases were found without it"
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
 
@@ -91,12 +99,28 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Return the cases of the data set in a folder, else of the data sets below it, else those found by file names."""
+    """Return the cases of the data set in a folder, else of the data sets below it, else those found by file names.
+
+    A `dataset.json` is ignored, with a note, if it lists cases, but none of the listed files exists, and if cases are
+    found without it.
+    """
     reader = _data_set_reader(folder, ignored)
-    if reader is not None:
-        found_cases = reader(folder)
-        unread = tuple(SkippedFile(path, _IN_DATA_SET) for path in _unread_folders(folder, found_cases, ignored))
-        return replace(found_cases, skipped=found_cases.skipped + unread)
+    if reader is None:
+        return _find_without_data_set(folder, ignored)
+    found_cases = reader(folder)
+    if found_cases.lists_only_missing_files:
+        further = _unlisted_reader(folder, ignored)
+        without_list = further(folder) if further is not None else _find_without_data_set(folder, ignored)
+        if without_list.cases or without_list.unused:
+            note = SkippedFile(folder / "dataset.json", _MISSING_FILES)
+            classes = without_list.classes or found_cases.classes
+            found_cases = replace(without_list, skipped=(note, *without_list.skipped), classes=classes)
+    unread = tuple(SkippedFile(path, _IN_DATA_SET) for path in _unread_folders(folder, found_cases, ignored))
+    return replace(found_cases, skipped=found_cases.skipped + unread)
+
+
+def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
+    """Return the cases of the data sets below a folder, else those found by file names."""
     below = _data_sets_below(folder, ignored)
     if not below:
         return _pair_by_names(folder, ignored)
@@ -156,10 +180,15 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
     The function does not search the folders `ignored`.
     """
     described = read_description(folder)
-    if isinstance(described.get("dataset"), Mapping) and described["dataset"]:
+    if lists_nnunet_cases(described):
         return find_listed_nnunet_cases
     if lists_cases(described, folder):
         return find_listed_cases
+    return _unlisted_reader(folder, ignored)
+
+
+def _unlisted_reader(folder: Path, ignored: Sequence[Path]) -> Callable[[Path], FoundCases] | None:
+    """Return the function that reads the data set in this folder by its folders; None if there are no such folders."""
     if (folder / "imagesTr").is_dir():
         return partial(_find_nnunet_cases, ignored=ignored)
     if _has_subjects(folder) or _has_subjects(folder / RAW_DATA):

@@ -42,6 +42,7 @@ class FoundCases:
         unused: cases that are not for training, such as test cases; their scans are among `skipped`. Of these cases,
             only test cases may have a label.
         classes: label values above 0 and their names, if the data set lists them.
+        lists_only_missing_files: whether `dataset.json` lists cases, but none of the listed files exists.
     """
 
     layout: str
@@ -49,6 +50,7 @@ class FoundCases:
     skipped: tuple[SkippedFile, ...] = ()
     classes: tuple[tuple[int, str], ...] = ()
     unused: tuple[Case, ...] = ()
+    lists_only_missing_files: bool = False
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:

@@ -20,10 +20,12 @@ from .found_cases import SEVERAL_LABELS
 from .masks import has_few_values, masks_named_after_scans
 from .names import (
     FileKind,
+    NamedFile,
     classify_all,
     image_files,
     is_file_or_missing_link,
     labels_beside_scans,
+    loose_key,
     without_first_channel,
 )
 from .words import ATRIUM_WORDS, MODALITY_WORDS, PAIRING_WORDS, QUALIFIERS, SEPARATORS, modalities, without_words
@@ -151,6 +153,10 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     # Beside the label `p1.seg.nrrd`, the file `p1.nii.gz` is a scan, unless it has few values.
     others = [path for path in files if path not in labels and case_name(path) in outlined]
     scans |= {path for path in others if not has_few_values(path)}
+    scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
+    # The key of the mask `p1_LA` beside `p1_lge` is the loose key of this scan.
+    similar = [file.path for file in named if file.path not in labels and loose_key(file.key) in keys]
+    scans |= {path for path in similar if not has_few_values(path)}
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
 
@@ -158,6 +164,22 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 def _is_blank(path: Path) -> bool:
     """Return whether a file is empty or begins with zeros and is not DICOM, as after an interrupted copy."""
     return stated_class(path) is None and not any(read_head(path, 132))
+
+
+def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:
+    """Return the files that have many values, beside files of the same loose key that have few values or are `labels`.
+
+    `p1_0000` is the scan of the label `p1`, and `volume-1` that of `segmentation-1`.
+    """
+    similar: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in named:
+        similar[loose_key(without_first_channel(file.key))].append(file.path)
+    scans = set()
+    for paths in similar.values():
+        if len(paths) > 1:
+            many = {path for path in paths if path not in labels and not has_few_values(path)}
+            scans |= many if len(many) < len(paths) else set()
+    return scans
 
 
 def _is_labelmap(path: Path) -> bool:
@@ -174,7 +196,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
-      several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`.
+      several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
+    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals, after words for the atrium
+      and qualifiers are left out of the label's name, too: `p1_lge`, `p1_LA_final`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
@@ -182,9 +206,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     known = set(cases)
     labels = _with_numbers_of_cases(known, labels)
     paired = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
-    paired = _paired_by_simplified_names(
-        known, paired, lambda name: without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
-    )
+    paired = _paired_by_simplified_names(known, paired, _without_modality)
     labels = dict(paired)
     folded = Counter(name.casefold() for name in known)
     by_folded = {name.casefold(): name for name in known if folded[name.casefold()] == 1}
@@ -202,7 +224,17 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     for case, names in fitting.items():
         if len(names) == 1:
             paired[case] = paired.pop(names[0])
-    return paired
+    return _paired_by_simplified_names(
+        known,
+        paired,
+        _without_modality,
+        lambda name: without_words(_without_modality(name), ATRIUM_WORDS | QUALIFIERS),
+    )
+
+
+def _without_modality(name: str) -> str:
+    """Return a name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals."""
+    return without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
 
 
 def _with_numbers_of_cases(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
@@ -216,20 +248,29 @@ def _with_numbers_of_cases(cases: Collection[str], labels: Mapping[str, Path]) -
 
 
 def _paired_by_simplified_names(
-    cases: Collection[str], labels: Mapping[str, Path], simplified: Callable[[str], str]
+    cases: Collection[str],
+    labels: Mapping[str, Path],
+    simplified: Callable[[str], str],
+    simplified_label: Callable[[str], str] | None = None,
 ) -> dict[str, Path]:
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
     A label and a case are paired if `simplified` returns the same name for both and for no other label or case. An
     empty name pairs nothing. The case must have all the label's words for the modality: `p1_mr` is no label of the
     case `p1_ct`.
+
+    Args:
+        simplified_label: used for labels in place of `simplified`, if given.
     """
     paired = dict(labels)
     cases_by_name: defaultdict[str, list[str]] = defaultdict(list)
     labels_by_name: defaultdict[str, list[str]] = defaultdict(list)
-    for names, by_name in ((cases, cases_by_name), (labels, labels_by_name)):
+    for names, by_name, simplify in (
+        (cases, cases_by_name, simplified),
+        (labels, labels_by_name, simplified_label or simplified),
+    ):
         for name in names:
-            by_name[simplified(name)].append(name)
+            by_name[simplify(name)].append(name)
     for shorter, names in cases_by_name.items():
         fitting = labels_by_name[shorter]
         if not shorter or len(names) != 1 or len(fitting) != 1 or names[0] in labels or fitting[0] in cases:

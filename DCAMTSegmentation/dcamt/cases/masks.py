@@ -17,26 +17,35 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
+from .labels import MANY_VALUES
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans, loose_key, name_starts, without_first_channel
-from .words import LABEL_WORDS, OUTLINE_WORDS, SEPARATORS, modalities
+from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
 
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
+_CONSTANT_FRACTION = 0.8
+"""A labelmap of many structures has at least this fraction of equal neighbours (`_is_constant_in_regions`)."""
 _MAXIMUM_NAMES = 6
 """A part is left out or replaced only if otherwise equal plain keys have at most this many names in its place.
 
 `reader1/p1` and `reader2/p1`: two names in the place of `reader1`. `patient1/lge` to `patient10/lge`: ten names.
 """
+_MAXIMUM_NAMES_IN_FOLDERS = 16
+"""If the files of all folders have at most this many different names, `_MAXIMUM_NAMES` does not limit the names beside
+each other: `p1/LGE` and `p1/MRA` beside nine masks such as `p1/LSPV`. One file of each name is read.
+"""
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
-"""`has_few_values` examines a sample of about this many voxels first."""
+"""`count_few_values` examines a sample of about this many voxels first."""
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -194,7 +203,8 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
     """Yield (mask, scan, is_label) for each mask whose path adds or replaces a part of a scan's path.
 
     `_Parts.fitting` finds the scans; those with few values do not count. If several scans fit a mask whose plain key
-    has only one part, the mask is left out: `phantom` beside `a` and `b` may be a scan.
+    has only one part, the mask is left out: `phantom` beside `a` and `b` may be a scan. Exception: all words of the
+    mask's name mean structures or outlines, as in `LA_wall` beside `a` and `b`.
 
     `is_label` is true if three conditions hold:
     - Only one scan fits.
@@ -213,7 +223,8 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
             if not has_few_values(file.path):
                 continue
             real = [scan for scan in found if not has_few_values(scan.path)]
-            if real and (len(real) == 1 or len(parts.keys[file.path]) > 1):
+            key = parts.keys[file.path]
+            if real and (len(real) == 1 or len(key) > 1 or _names_structure(key[-1])):
                 fits = words <= OUTLINE_WORDS and modalities(file.key) <= modalities(real[0].key)
                 yield file, real[0], fits and len(real) == 1
 
@@ -233,6 +244,8 @@ class _Parts:
         self._by_key: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
         self._without_part: defaultdict[tuple[int, _Key], defaultdict[str, list[NamedFile]]]
         self._without_part = defaultdict(lambda: defaultdict(list))
+        names = {key[-1] for key in self.keys.values() if len(key) > 1}
+        self._has_few_names = len(names) <= _MAXIMUM_NAMES_IN_FOLDERS
         for file in scans:
             key = self.keys[file.path]
             self._by_key[key].append(file)
@@ -254,28 +267,36 @@ class _Parts:
         """
         key = self.keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
-        if self._replacing(n, rest) is None:
+        limited = not is_name or not (_names_structure(key[n]) or (rest and self._has_few_names))
+        if self._replacing(n, rest, limited) is None:
             return [], frozenset()
         for shorter in (rest,) if is_name else (*name_starts(rest), rest[:-1]):
             if not shorter and not is_name:
                 continue
             found = list(self._by_key.get(shorter, ()))
-            replacing = self._replacing(n, shorter) or {}
+            replacing = self._replacing(n, shorter, limited) or {}
             found += [scan for part, scans in replacing.items() if part != key[n] for scan in scans]
             if found:
                 dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
-                return found, frozenset(word for word in dropped if word.isalnum())
+                return found, further_words(dropped)
         return [], frozenset()
 
-    def _replacing(self, n: int, rest: _Key) -> Mapping[str, list[NamedFile]] | None:
+    def _replacing(self, n: int, rest: _Key, limited: bool) -> Mapping[str, list[NamedFile]] | None:
         """Return {part n: scans} for the scans whose plain key without part n is `rest`.
 
-        Return None if there are more than `_MAXIMUM_NAMES` different parts, such as the names of many patients.
+        If `limited`, return None if there are more than `_MAXIMUM_NAMES` different parts, such as the names of many
+        patients.
         """
         if (n, rest) not in self._without_part:
             return {}
         found = self._without_part[n, rest]
-        return found if len(found) <= _MAXIMUM_NAMES else None
+        return found if len(found) <= _MAXIMUM_NAMES or not limited else None
+
+
+def _names_structure(name: str) -> bool:
+    """Return whether all words of a name mean structures or outlines: `LA_wall`; numbers do not count."""
+    words = {word for word in words_of(name) if not word.isdecimal()}
+    return bool(words) and words <= OUTLINE_WORDS | OTHER_STRUCTURES
 
 
 def _plain_key(key: _Key) -> _Key:
@@ -293,8 +314,40 @@ def _without_part(key: _Key, n: int) -> _Key:
     return _plain_key((*key[:n], *key[n + 1 :]))
 
 
+def count_few_values(voxels: NDArray[Any]) -> int | None:
+    """Return the number of different values of an image if it is like a label, or else None.
+
+    An image is like a label in two cases:
+    - It has at most `FEW_VALUES` different values.
+    - It has at most `MANY_VALUES`, and most neighbours are equal, as in a labelmap of a whole body's organs.
+
+    Args:
+        voxels: the image, whose last three axes are spatial.
+    """
+    flat = voxels.ravel(order="K")  # no copy, even of transposed voxels
+    if len(np.unique(flat[:: max(1, flat.size // _SAMPLE)])) > MANY_VALUES:
+        return None
+    count = len(np.unique(flat))
+    return count if count <= FEW_VALUES or (count <= MANY_VALUES and _is_constant_in_regions(voxels)) else None
+
+
+def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
+    """Return whether at least `_CONSTANT_FRACTION` of the neighbours along an axis are equal.
+
+    Two neighbours in the background (0) do not count, since a scan may have a wide background, too.
+    """
+    for axis in (-1, -2, -3):
+        moved = np.moveaxis(voxels, axis, -1)
+        one, other = moved[..., :-1], moved[..., 1:]
+        equal = one == other
+        counted = np.count_nonzero((one != 0) | ~equal)
+        if np.count_nonzero(equal & (one != 0)) >= _CONSTANT_FRACTION * counted:
+            return True
+    return False
+
+
 def has_few_values(path: Path) -> bool:
-    """Return whether a file holds only whole numbers from 0 up, at most `FEW_VALUES` different ones.
+    """Return whether a file holds only whole numbers from 0 up, and is like a label (`count_few_values`).
 
     False for folders, for files that cannot be read, and for benchmark files, which hold a scan besides its label.
     """
@@ -311,8 +364,6 @@ def has_few_values(path: Path) -> bool:
 def _has_few_values(path: Path, changed: int, size: int) -> bool:
     """Read the file for `has_few_values`; cached for each path, modification time `changed` and `size`."""
     try:
-        voxels = read_labelmap(path).voxels.ravel(order="K")
+        return count_few_values(read_labelmap(path).voxels) is not None
     except InputError:
         return False
-    sample = voxels[:: max(1, voxels.size // _SAMPLE)]
-    return len(np.unique(sample)) <= FEW_VALUES and len(np.unique(voxels)) <= FEW_VALUES

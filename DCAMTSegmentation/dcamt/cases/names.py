@@ -16,6 +16,7 @@ Terms of the package `cases` (the examples leave out the endings of files):
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -25,6 +26,7 @@ from ..io.channels import without_channel
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
 from .words import (
     ATRIUM_WORDS,
+    IMAGE_WORDS,
     KIND_WORDS,
     LABEL_WORDS,
     MODALITY_WORDS,
@@ -37,6 +39,8 @@ from .words import (
     without_words,
     words_of,
 )
+
+_WORDS_OF_ANY_LABEL = LABEL_WORDS | OTHER_LABEL_WORDS
 
 
 class FileKind(Enum):
@@ -65,19 +69,34 @@ def classify(path: Path, folder: Path) -> NamedFile:
     - a word of `OTHER_LABEL_WORDS`: a label of another structure, such as `p1_lawall`;
     - a word of `LABEL_WORDS`, or an ending that only labels have: a label, such as `labels/p1` or `p1.seg.nrrd`;
     - otherwise: a scan.
+
+    Words for labels do not count in a folder above a folder of images: `segmentation set/Images/p1` is a scan.
     """
-    return _classify(path, folder, frozenset())
+    return _classify(path, folder)
 
 
-def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedFile:
-    """Classify a file as `classify` does, but `result_words` also mark a result and are left out of the key."""
+def _classify(
+    path: Path, folder: Path, result_words: Collection[str] = (), folders_of_cases: Collection[Path] = ()
+) -> NamedFile:
+    """Classify a file as `classify` does, with two additions.
+
+    Args:
+        result_words: these words also mark a result, and are left out of the key.
+        folders_of_cases: folders in whose names words for labels do not count.
+    """
     parts = _parts(path, folder)
     path_words: set[str] = set()
     key = []
+    place = folder
     for part in parts:
-        words = words_of(part)
-        # A folder `predict` may hold scans that are still to be segmented.
-        path_words |= words if part is parts[-1] else words - {"predict"}
+        words, place = words_of(part), place / part
+        if part is not parts[-1]:
+            words -= {"predict"}  # A folder `predict` may hold scans that are still to be segmented.
+            if place in folders_of_cases:
+                words -= _WORDS_OF_ANY_LABEL
+            if words <= IMAGE_WORDS:
+                path_words -= _WORDS_OF_ANY_LABEL
+        path_words |= words
         if text := without_words(part, KIND_WORDS | frozenset(result_words)):
             key.append(text)
     kind = FileKind.SCAN
@@ -90,6 +109,43 @@ def _classify(path: Path, folder: Path, result_words: Collection[str]) -> NamedF
     return NamedFile(path, kind, tuple(key))
 
 
+def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
+    """Return the folders with a word for labels in their names that hold scans and their labels.
+
+    `LA segmentation` with `p1` and `p1_seg`, or with `images/p1` and `labels/p1`, holds whole cases: if the words of
+    its name do not count, a scan and a label below it have the same key. Two exceptions hold only labels:
+    - the folder `labels` with `p1` and `p1_seg`, since all its words mean labels and no word below it means scans;
+    - any folder with `p1` and `p1_seg` if a scan such as `images/p1` or `images/p1_pre` lies in a folder without a word
+      for labels.
+
+    Args:
+        named: the files below `folder`, with the kinds of `classify`.
+    """
+    below: defaultdict[Path, list[Path]] = defaultdict(list)
+    for file in named:
+        if file.kind in (FileKind.LABEL, FileKind.OTHER_LABEL):
+            for place in file.path.parents[: len(file.path.relative_to(folder).parts) - 1]:
+                if words_of(place.name) & _WORDS_OF_ANY_LABEL:
+                    below[place].append(file.path)
+    keys = {loose_key(without_first_channel(file.key))[-1:] for file in named if file.kind is FileKind.SCAN}
+    scans = {start for key in keys for start in (key, *name_starts(key))}
+    found: set[Path] = set()
+    for place in sorted(below, key=lambda path: -len(path.parts)):  # The innermost folders first.
+        inner = [_classify(path, place, folders_of_cases=found) for path in below[place]]
+        only_labels = words_of(place.name) <= _WORDS_OF_ANY_LABEL
+        of_labels = {without_first_channel(file.key) for file in inner if file.kind is FileKind.LABEL}
+        of_scans = {
+            without_first_channel(file.key)
+            for file in inner
+            if file.kind is FileKind.SCAN
+            and not (only_labels and all(words_of(part).isdisjoint(IMAGE_WORDS) for part in _parts(file.path, place)))
+        }
+        paired = of_scans & of_labels
+        if paired and scans.isdisjoint(loose_key(key)[-1:] for key in paired):
+            found.add(place)
+    return found
+
+
 def _parts(path: Path, folder: Path) -> list[str]:
     """Return the names of the folders between `folder` and a file, and the file's name without ending."""
     parts = list(path.relative_to(folder).parts)
@@ -99,7 +155,8 @@ def _parts(path: Path, folder: Path) -> list[str]:
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`, judged by the words of all paths.
 
-    The rules of `classify` apply first. Then three rules change kinds and keys, in this order:
+    The rules of `classify` apply first, but words for labels do not count in the names of folders that hold whole cases
+    (`_folders_of_cases`). Then three rules change kinds and keys, in this order:
 
     1. MONAI Label stores the labels of its model in a folder `original`, and the corrected labels in a folder `final`
        beside it. If `final` holds a label and `original` holds no scan, the labels in `original` are results.
@@ -114,6 +171,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """
     files = list(files)
     named = [classify(path, folder) for path in files]
+    if folders_of_cases := _folders_of_cases(named, folder):
+        named = [_classify(path, folder, folders_of_cases=folders_of_cases) for path in files]
     final = {
         file.path.parent.parent
         for file in named
@@ -134,7 +193,7 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     loose_scans = {loose_key(key) for key in scans}
     for n, file in enumerate(named):
         if file.path in unsure:
-            result = _classify(file.path, folder, RESULT_WORDS)
+            result = _classify(file.path, folder, RESULT_WORDS, folders_of_cases)
             in_name = bool(words_of(scan_name(file.path)) & RESULT_WORDS)
             key = without_first_channel(result.key)
             if key in scans or (in_name and (key in labels or _adds_structures(key, loose_scans))):

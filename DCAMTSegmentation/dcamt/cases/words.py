@@ -1,7 +1,7 @@
 """Find the words in names of files and folders, and tell what they mean.
 
-The words cover nnU-Net, the Left Atrial Segmentation Challenge 2018 (`lgemri`, `laendo`, `lawall`), LAScarQS 2022
-(`enhanced`, `atriumSegImgMO`, `scarSegImgM`) and EMIDEC (`Images`, `Contours`).
+The words cover nnU-Net, the Left Atrial Segmentation Challenges 2013 (`gt_std`, `gt_noPV`) and 2018 (`lgemri`,
+`laendo`, `lawall`), LAScarQS 2022 (`enhanced`, `atriumSegImgMO`, `scarSegImgM`) and EMIDEC (`Images`, `Contours`).
 """
 
 from __future__ import annotations
@@ -22,18 +22,23 @@ OTHER_STRUCTURES = frozenset(
     [
         *("ra", "rv", "lv", "right", "ventricle", "myo", "myocardium", "epi", "epicardium", "wall", "scar", "fibrosis"),
         *("lge", "fat", "aorta", "pv", "pvs", "veins", "laa", "appendage", "esophagus"),
+        *("lspv", "lipv", "rspv", "ripv", "svc", "ivc"),
     ]
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
 QUALIFIERS = frozenset(
-    ("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground")
+    [
+        *("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground"),
+        *("std", "nopv"),
+    ]
 )
 """Words that state how a label was made, which a label's name may add: `p1_final_seg` for `p1`."""
 OUTLINE_WORDS = frozenset(
     [
         *ATRIUM_WORDS,
         *QUALIFIERS,
-        *("roi", "rois", "labelled", "labeled", "gold", "reference", "references", "ref", "blood", "pool", "heart"),
+        *("roi", "rois", "labelled", "labeled", "gold", "reference", "references", "ref", "blood", "pool", "bloodpool"),
+        "heart",
         *("target", "targets", "delineation", "delineations", "lab", "labs"),
     ]
 )
@@ -137,6 +142,19 @@ def without_words(name: str, dropped: Collection[str]) -> str:
         if word.lower() not in dropped
     ]
     return "".join(kept).strip("_-. ")
+
+
+def further_words(pieces: Iterable[str]) -> frozenset[str]:
+    """Return the words among the pieces of a name; separators, and pieces without letters such as `(1)`, are left out.
+
+    >>> sorted(further_words(("LA+wall", "_", "RV", " ", "(1)", "2")))
+    ['2', 'LA', 'RV', 'wall']
+    """
+    words: set[str] = set()
+    for piece in pieces:
+        if piece.isalnum() or any(map(str.isalpha, piece)):
+            words.update(re.findall(r"[^\W_]+", piece))
+    return frozenset(words)
 
 
 def without_outline_words(name: str) -> str:
