@@ -55,8 +55,9 @@ def default_torch_settings() -> Iterator[None]:
         # Entered only if necessary, since torch's functions are slower inside a block with a device.
         if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
+        for kind in ("cpu", "cuda", "mps"):
+            # PyTorch before 2.5 has no autocast for "mps".
+            if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 settings.enter_context(torch.autocast(kind, enabled=False))
         default_type = torch.get_default_dtype()
         if default_type != torch.float32:

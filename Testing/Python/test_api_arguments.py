@@ -180,6 +180,26 @@ def test_result_does_not_replace_its_scan(tmp_path: Path, segmenter: dcamt.Segme
         dcamt.write_segmentation(result, tmp_path / "result.nrrd")
 
 
+def test_result_in_a_folder_without_permission_raises_output_error(
+    tmp_path: Path, segmenter: dcamt.Segmenter, oblique_scan: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Path.exists` raises PermissionError for a file in a folder that must not be searched."""
+    path = tmp_path / "scan.nrrd"
+    write_volume(oblique_scan, path)
+    (tmp_path / "locked").touch()  # so that writing fails in every release of Python
+    result = segmenter.segment(path)
+    real = os.stat
+
+    def stat_without_permission(file: str | Path, **options: bool) -> os.stat_result:
+        if "locked" in str(file):
+            raise PermissionError(13, "Permission denied", str(file))
+        return real(file, **options)
+
+    monkeypatch.setattr(os, "stat", stat_without_permission)
+    with pytest.raises(dcamt.OutputError):
+        dcamt.write_segmentation(result, tmp_path / "locked" / "result.nrrd")
+
+
 def test_dicom_result_does_not_replace_a_slice(
     tmp_path: Path, segmenter: dcamt.Segmenter, oblique_scan: Volume
 ) -> None:

@@ -12,6 +12,7 @@ import dcamt
 import numpy as np
 import pytest
 import torch
+from dcamt.devices import default_torch_settings
 from dcamt.models.package import open_model
 from dcamt.networks.packaging import verify_model
 from dcamt.volume import Volume
@@ -67,6 +68,14 @@ def test_settings_of_torch_do_not_change_a_training(setting: str, tmp_path: Path
         done = dcamt.train(cases, run=tmp_path / "run", settings=SHORT, device="cpu")
         assert torch.get_default_dtype() == type_before
     assert_same_weights(done.model, expected.model)
+
+
+@pytest.mark.skipif(not torch.amp.is_autocast_available("mps"), reason="PyTorch is too old")
+def test_autocast_on_apple_gpus_is_off_inside_and_on_afterwards() -> None:
+    with torch.autocast("mps", torch.float16):
+        with default_torch_settings():
+            assert not torch.is_autocast_enabled("mps")
+        assert torch.is_autocast_enabled("mps")
 
 
 def test_segmentation_and_training_leave_the_random_state_unchanged(

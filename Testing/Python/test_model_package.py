@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -63,6 +65,20 @@ def test_network_is_ready_for_inference(saved_model: Path) -> None:
     network = build_network(open_model(saved_model))
     assert not network.training
     assert all(tensor.dtype == torch.float32 for tensor in network.parameters())
+
+
+def test_loading_a_model_does_not_import_sympy(saved_model: Path) -> None:
+    """Torch imports sympy for some functions of tensors on the meta device; this takes time and 40 MB of memory."""
+    program = """if True:
+        import sys
+        from dcamt.inference.predictor import Predictor
+        from dcamt.networks.packaging import verify_model
+        before = set(sys.modules)
+        Predictor(verify_model(sys.argv[1]))
+        print("sympy" in set(sys.modules) - before)
+        """
+    done = subprocess.run([sys.executable, "-c", program, saved_model], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_card_with_every_kind_of_value_is_read_back(tmp_path: Path) -> None:

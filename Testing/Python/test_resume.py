@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -153,9 +154,19 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
     assert_same_result(run, uninterrupted)
 
 
+@pytest.fixture
+def restored_sighup() -> Iterator[None]:
+    """Give SIGHUP its default action, which it lacks under `nohup`; afterwards, restore its handler."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @needs_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
-def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table: Path, number: signal.Signals) -> None:
+def test_signal_pauses_the_run_after_the_current_iteration(
+    tmp_path: Path, table: Path, number: signal.Signals, restored_sighup: None
+) -> None:
     before = signal.getsignal(number)
     trainer = new_trainer(tmp_path / "run", table, "iterations=50")
     iterate = trainer.iterate
@@ -173,7 +184,7 @@ def test_signal_pauses_the_run_after_the_current_iteration(tmp_path: Path, table
 
 
 @needs_signals
-def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path) -> None:
+def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path, restored_sighup: None) -> None:
     """Under `nohup`, a run goes on when the terminal is closed."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")
     iterate = trainer.iterate
@@ -183,11 +194,25 @@ def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path) -> N
         return iterate(batch)
 
     trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert trainer.fit(read_cases(table)).finished
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert trainer.fit(read_cases(table)).finished
+
+
+@needs_signals
+def test_callers_handler_of_sighup_stays(tmp_path: Path, table: Path, restored_sighup: None) -> None:
+    """Many servers read their settings again on SIGHUP."""
+    trainer = new_trainer(tmp_path / "run", table, "iterations=2")
+    iterate = trainer.iterate
+
+    def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
+        os.kill(os.getpid(), signal.SIGHUP)
+        return iterate(batch)
+
+    trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
+    received: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))
+    assert trainer.fit(read_cases(table)).finished
+    assert received == [signal.SIGHUP] * 2
 
 
 def test_full_disk_loses_only_iterations_after_the_last_checkpoint(

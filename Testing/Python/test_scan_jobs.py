@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from dcamt import cli
+from dcamt.cases.case_names import with_folders
 from dcamt.cases.names import labels_beside_scans
 from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths, refuse_existing
 from dcamt.commands.scan_jobs import (
@@ -462,3 +463,11 @@ def test_results_of_scans_whose_names_differ_only_in_capitals_or_accents_are_dis
         (tmp_path / folder / name).touch()
     jobs = plan_jobs([tmp_path / folder / name for folder, name in names.items()], tmp_path / "out")
     assert [job.name for job in jobs] == ["a_P1", "b_p1", "c_\u00e9", "d_e\u0301"]
+
+
+def test_folders_that_differ_only_in_capitals_get_no_further_folders_in_front(tmp_path: Path) -> None:
+    scans = [tmp_path / "P1" / "lge.nrrd", tmp_path / "p1" / "lge.nrrd"]
+    assert with_folders(["lge", "lge"], scans) == ["P1_lge", "p1_lge"]
+    scans = [tmp_path / "site1" / "p1" / "lge.nrrd", tmp_path / "site2" / "P1" / "lge.nrrd"]
+    assert with_folders(["p1_lge", "P1_lge"], scans) == ["site1_p1_lge", "site2_P1_lge"]
+    assert with_folders(["lge", "lge"], scans) == ["site1_p1_lge", "site2_P1_lge"]

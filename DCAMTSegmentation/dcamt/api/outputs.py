@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -216,11 +217,11 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
 
 def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
     """Raise InputError if a result would replace a file that the scan was read from."""
-    target = Path(path)
-    if scan.path is None or not target.exists():
+    # `os.path.exists` raises no error for a folder without permission; writing raises OutputError there.
+    if scan.path is None or not os.path.exists(path):
         return
     for file in (scan.path, *channel_files(scan.path), *(file for file, _ in scan.frames)):
-        if file.exists() and target.samefile(file):
+        if os.path.exists(file) and os.path.samefile(path, file):
             remedy = "Give another file or folder."
             raise InputError("is a file of the scan and would be replaced by the result", path=path, remedy=remedy)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..io.channels import without_channel
@@ -56,18 +56,34 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         names: a name for each scan.
         scans: the scans' paths.
     """
-    distinct = list(names)
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
+    # First without `_plain`, since two folders may differ only in capitals.
+    return _with_folders(_with_folders(names, folders, str), folders, _plain)
+
+
+def _with_folders(names: Sequence[str], folders: Sequence[Sequence[str]], key: Callable[[str], str]) -> list[str]:
+    """Return the names with folders in front of names whose `key` is equal, for scans whose folders' keys differ."""
+    distinct = list(names)
+    keys = [tuple(map(key, parts)) for parts in folders]
     for depth in range(max(map(len, folders), default=0)):
-        for members in _repeated([unicodedata.normalize("NFC", name).casefold() for name in distinct]):
-            if len({folders[index] for index in members}) == 1:
+        for members in _repeated([key(name) for name in distinct]):
+            if len({keys[index] for index in members}) == 1:
                 continue
-            above = {"".join(folders[index][depth : depth + 1]) for index in members}
-            if len(above) == 1 and f"_{min(above)}_" in f"_{distinct[members[0]]}_":
+            above = {"".join(keys[index][depth : depth + 1]) for index in members}
+            if len(above) == 1 and f"_{min(above)}_" in f"_{key(distinct[members[0]])}_":
                 continue
             for index in members:
                 distinct[index] = "_".join([*folders[index][depth : depth + 1], distinct[index]])
     return distinct
+
+
+def _plain(name: str) -> str:
+    """Return a name without capitals, and with accents in one encoding.
+
+    >>> _plain("P1") == _plain("p1")
+    True
+    """
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def with_numbers(names: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,13 @@ class FoldedConvolution(nn.Conv3d):
     @classmethod
     def from_layer(cls, plain: nn.Conv3d) -> FoldedConvolution:
         """Return a convolution with the weights of `plain`, without ReLU."""
-        folded = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-            cls, plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride, plain.padding
+        folded = cls(
+            plain.in_channels,
+            plain.out_channels,
+            plain.kernel_size,  # type: ignore[arg-type]
+            plain.stride,  # type: ignore[arg-type]
+            plain.padding,  # type: ignore[arg-type]
+            device="meta",
         )
         return cast(FoldedConvolution, _take_weights(folded, plain))
 
@@ -53,8 +58,12 @@ class FoldedTransposedConvolution(nn.ConvTranspose3d):
     @classmethod
     def from_layer(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
         """Return a transposed convolution with the weights of `plain`, without ReLU."""
-        folded = nn.utils.skip_init(  # type: ignore[no-untyped-call]
-            cls, plain.in_channels, plain.out_channels, plain.kernel_size, plain.stride
+        folded = cls(
+            plain.in_channels,
+            plain.out_channels,
+            plain.kernel_size,  # type: ignore[arg-type]
+            plain.stride,  # type: ignore[arg-type]
+            device="meta",
         )
         return cast(FoldedTransposedConvolution, _take_weights(folded, plain))
 
@@ -118,16 +127,15 @@ def _fold_layers(layers: nn.Sequential) -> None:
         layers.add_module(str(index), layer)
 
 
-def _take_weights(folded: Any, plain: nn.Conv3d | nn.ConvTranspose3d) -> nn.Module:
-    """Copy weights, bias, device and precision of `plain` to `folded`, and return `folded` without gradients."""
-    folded.to(plain.weight)
-    with torch.no_grad():
-        folded.weight.copy_(plain.weight)
-        if plain.bias is None:
-            folded.bias.zero_()
-        else:
-            folded.bias.copy_(plain.bias)
-    return cast(nn.Module, folded.requires_grad_(False))
+def _take_weights(folded: Folded, plain: nn.Conv3d | nn.ConvTranspose3d) -> Folded:
+    """Give `folded` copies of the weights and bias of `plain`, without gradients, and return `folded`.
+
+    Before, `folded` is on the meta device, so that torch draws no random numbers to initialise its weights.
+    """
+    bias = plain.weight.new_zeros(plain.out_channels) if plain.bias is None else plain.bias.detach().clone()
+    folded.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
+    folded.bias = nn.Parameter(bias, requires_grad=False)
+    return folded
 
 
 def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:

@@ -22,7 +22,10 @@ def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> 
         network = DualVNet(package.recipe)
     state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in package.weights.items()}
     # The counters of batch normalisation are not stored, since nothing reads them.
-    counters = {name: torch.zeros_like(tensor, device="cpu") for name, tensor in _counters(network).items()}
+    # `zeros_like` of a tensor on the meta device would import sympy: 500 modules and 40 MB of memory.
+    counters = {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype, device="cpu") for name, tensor in _counters(network).items()
+    }
     network.load_state_dict(state | counters, assign=True)
     return network.to(device).eval()
 

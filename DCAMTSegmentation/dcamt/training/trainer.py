@@ -425,8 +425,8 @@ class Trainer:
     def _stopping_on_signals(self) -> Iterator[None]:
         """Let SIGINT, SIGTERM and SIGHUP inside the block end the loop after the current iteration: nothing is lost.
 
-        An ignored SIGHUP, as under `nohup`, stays ignored. If the block does not run in the main thread, all signals
-        are left unchanged.
+        A SIGHUP that is ignored, as under `nohup`, or has a handler of the caller is left unchanged. If the block does
+        not run in the main thread, all signals are left unchanged.
         """
         if threading.current_thread() is not threading.main_thread():  # Python allows no signal handlers here.
             yield
@@ -436,7 +436,7 @@ class Trainer:
             self.stop_requested = True
 
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
             numbers.append(signal.SIGHUP)  # The terminal was closed.
         previous = {number: signal.signal(number, request_stop) for number in numbers}
         try:
