@@ -284,6 +284,8 @@ def test_empty_file_beside_slices_of_random_names_is_a_damaged_slice(tmp_path: P
 
 def test_empty_file_of_an_interrupted_download_is_a_damaged_slice(tmp_path: Path) -> None:
     _write_series(tmp_path)
+    (tmp_path / "IM003.done").touch()  # IM003 exists, so no slice is missing.
+    read_scan(tmp_path)
     (tmp_path / "IM008.part").touch()
     refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM008.part (empty)")
 

@@ -1,7 +1,9 @@
 """DICOM pixels are decompressed, inverted and rescaled; unused bits are ignored, and unusable pixels refused."""
 
+import struct
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,37 @@ def test_frames_that_consist_of_several_fragments_are_read(tmp_path: Path) -> No
         data.PixelData = encapsulate(frames, fragments_per_frame=2, has_bot=has_bot)
         data.save_as(path)
         np.testing.assert_array_equal(read_scan(path).voxels, expected)
+
+
+def test_padding_in_a_fragment_of_its_own_is_ignored(tmp_path: Path) -> None:
+    _write_fragments(tmp_path, "JPEG-LS", lambda frame: [frame, bytes(32)])
+    assert_slices_in_place(read_scan(tmp_path), 8)
+
+
+def test_slices_that_hold_a_jp2_file_in_several_fragments_are_read(tmp_path: Path) -> None:
+    def box(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">L4s", 8 + len(content), name) + content
+
+    def fragments(frame: bytes) -> list[bytes]:
+        header = struct.pack(">LLH4B", SIZE, SIZE, 1, 15, 7, 0, 0)
+        color = struct.pack(">3BL", 1, 0, 0, 17)
+        file = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+        file += box(b"jp2h", box(b"ihdr", header) + box(b"colr", color)) + box(b"jp2c", frame)
+        return [file[:100], file[100:]]
+
+    _write_fragments(tmp_path, "JPEG 2000", fragments)
+    assert_slices_in_place(read_scan(tmp_path), 8)
+
+
+def _write_fragments(folder: Path, compressor: str, split: Callable[[bytes], list[bytes]]) -> None:
+    """Write eight compressed slices; `split` returns the fragments of a slice, given its compressed frame."""
+    for k in range(8):
+        path = write_slice(folder / f"{k}.dcm", k)
+        compress(path, compressor)
+        data = pydicom.dcmread(path)
+        frame = next(generate_frames(data.PixelData, number_of_frames=1))
+        data.PixelData = encapsulate(split(frame), has_bot=False)
+        data.save_as(path)
 
 
 @pytest.mark.parametrize("compressor", ["JPEG-LS", "JPEG 2000", "JPEG"])

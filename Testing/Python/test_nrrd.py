@@ -184,6 +184,8 @@ def test_unit_of_the_time_axis_of_an_nrrd_file_is_ignored(tmp_path: Path) -> Non
         (b'units: "cm" "cm" "cm"\n', 'has the unit "cm"'),
         (b"spacings: 0.625 0.625 2.5\n", ""),
         (b"spacings: nan nan nan\n", ""),
+        (b"spacings: none none none\n", ""),
+        (b"spacings: 0.625, 0.625, 2.5\n", ""),
     ],
 )
 def test_nrrd_whose_spacings_contradict_its_directions_is_refused(tmp_path: Path, line: bytes, word: str) -> None:

@@ -161,13 +161,16 @@ def _pattern(file: Path) -> str:
 def is_named_like_slices(file: Path, frames: Sequence[Frame]) -> bool:
     """Return whether a file's name is that of a slice.
 
-    Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers, also if an ending such
-    as `.part` was added. If the frames have random names, as on some CDs, the length of the name decides.
+    Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers. An ending such as
+    `.part` may follow, unless a file of the name without it exists: `IM008.done` beside `IM008` is no slice. If the
+    frames have random names, as on some CDs, the length of the name decides.
     """
     if file.suffix.lower() in DICOM_SLICE_ENDINGS:
         return True
     files = {frame.file for frame in frames}
-    if {_pattern(file), _pattern(file.with_suffix(""))} & {_pattern(slice_file) for slice_file in files}:
+    plain = file.with_suffix("")
+    names = {_pattern(file)} if plain.is_file() else {_pattern(file), _pattern(plain)}
+    if names & {_pattern(slice_file) for slice_file in files}:
         return True
     beside = [slice_file for slice_file in files if slice_file.parent == file.parent]
     patterns = {_pattern(slice_file) for slice_file in beside}

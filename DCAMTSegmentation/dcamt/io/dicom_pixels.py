@@ -21,8 +21,8 @@ from .temporary import temporary_folder
 
 _TOO_MANY_PIXELS = "non-conformant padding"
 """Part of pydicom's warning about RLE data with more pixels than an image has."""
-_START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51")
-"""First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000."""
+_START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
+"""First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000 without and with the header of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
 _ZERO_TAIL = 16  # Bytes. Padding is one byte; further zeros stand for data that never arrived.
@@ -170,15 +170,15 @@ def check_fragments(file: Path, data: Any) -> None:
     if found > stated:
         what = f"holds {found} compressed frames, but its header states {stated}"
         raise InputError(what, path=file, remedy="Export the series again.")
-    complete = fragments if len(fragments) == stated else fragments[-1:]
-    if starts and any(_has_zero_tail(fragment) for fragment in complete):
+    frames = fragments if len(fragments) == stated else [b"".join(fragments)]
+    if starts and any(map(_has_zero_tail, frames)):
         raise InputError("is damaged: its compressed pixels end too early", path=file, remedy=COPY_AGAIN)
 
 
-def _has_zero_tail(fragment: bytes) -> bool:
-    """Return whether the last fragment of a JPEG frame ends with zeros instead of the end marker."""
-    used = fragment.rstrip(b"\0")
-    return len(fragment) - len(used) >= _ZERO_TAIL and not used.endswith(_END_MARKER)
+def _has_zero_tail(frames: bytes) -> bool:
+    """Return whether the last of the given JPEG frames ends with zeros instead of the end marker."""
+    used = frames.rstrip(b"\0")
+    return len(frames) - len(used) >= _ZERO_TAIL and not used.endswith(_END_MARKER)
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:

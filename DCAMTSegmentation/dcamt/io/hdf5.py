@@ -60,8 +60,13 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
 
 
 def _refuse_missing_chunks(path: Path, stored: Any) -> None:
-    """Raise InputError if an array was not written completely; HDF5 would return zeros for the missing chunks."""
-    if not stored.chunks:
+    """Raise InputError if an array was not written completely; HDF5 would return zeros for the missing chunks.
+
+    If the array has a fill value of its own, the program that wrote the file left out chunks of this value.
+    """
+    from h5py import h5d
+
+    if not stored.chunks or stored.id.get_create_plist().fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED:
         return
     total = math.prod(-(-size // chunk) for size, chunk in zip(stored.shape, stored.chunks, strict=True))
     written = stored.id.get_num_chunks()

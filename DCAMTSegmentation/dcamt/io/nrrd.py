@@ -25,6 +25,7 @@ _TO_RAS = {
     "lps": (-1, -1, 1),
 }
 _SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
+_NOT_STATED = ("none", "???", "nan")  # words in place of the direction or spacing of an axis
 _SPATIAL_KINDS = ("domain", "space")
 _COLOR_KINDS = ("rgb-color", "rgba-color", "hsv-color", "xyz-color", "3-color", "4-color")
 
@@ -82,7 +83,7 @@ def _vectors(text: str) -> list[np.ndarray | None]:
     for word in re.findall(r"\([^)]*\)|[^\s()]+", text):
         if word.startswith("("):
             rows.append(np.array([float(number) for number in word[1:-1].split(",")]))
-        elif word.lower() in ("none", "???", "nan"):
+        elif word.lower() in _NOT_STATED:
             rows.append(None)
         else:
             raise ValueError(f"{word} is not a vector")
@@ -114,9 +115,13 @@ def _directions(path: Path, header: NrrdHeader, axes: int, kinds: list[str]) -> 
 
 
 def _spacings(header: NrrdHeader, axes: int) -> np.ndarray:
-    """Return the header's spacings, (axes,); all NaN if the header does not state one for each axis."""
-    words = header.fields.get("spacings", "").split()
-    return np.array([float(word) for word in words] if len(words) == axes else [np.nan] * axes)
+    """Return the header's spacings, (axes,); all NaN if the header does not state a number or "none" for each axis."""
+    words = header.fields.get("spacings", "").lower().split()
+    try:
+        spacings = [math.nan if word in _NOT_STATED else float(word) for word in words]
+    except ValueError:
+        spacings = []
+    return np.array(spacings if len(spacings) == axes else [math.nan] * axes)
 
 
 def _refuse_other_spacings(path: Path, spacings: np.ndarray, directions: np.ndarray) -> None:
