@@ -16,14 +16,16 @@ from pathlib import Path
 import dcamt
 import numpy as np
 import pytest
+import torch
 from dcamt.api.outputs import write_probabilities
 from dcamt.api.training import EventObserver, TrainingSession
 from dcamt.api.training_plan import plan_new_run, plan_resumed_run
 from dcamt.cases.case_list import read_cases
+from dcamt.errors import InputError
 from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import doubtful_places
 from dcamt.models.package import open_model, write_package
-from dcamt.runs.events import RunEvent
+from dcamt.runs.events import RunEvent, RunFinished
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
@@ -318,6 +320,35 @@ def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_it
         write_package(run.model, replace(written, card=stopped))
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), EventObserver()).run().iterations == 2
     assert open_model(run.model).card.trained_on["iterations"] == 2
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "recipe.json"])
+def test_file_that_a_person_saves_in_the_run_folder_while_pytorch_loads_is_kept(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run" / name
+
+    def choose_device(*arguments: object, **options: object) -> torch.device:
+        file.write_bytes(b"made by hand")
+        return torch.device("cpu")
+
+    monkeypatch.setattr("dcamt.devices.choose_device", choose_device)
+    with pytest.raises(InputError, match="ame a new folder"):
+        short_session(tmp_path, EventObserver()).run()
+    assert file.read_bytes() == b"made by hand"
+
+
+def test_run_whose_label_is_damaged_during_the_training_gets_a_report_and_a_warning(tmp_path: Path) -> None:
+    class DamagingObserver(WarningObserver):
+        def on_event(self, event: RunEvent) -> None:
+            if isinstance(event, RunFinished):
+                label.write_bytes(b"")
+
+    label, observer = tmp_path / "cases" / "validation0_label.nii.gz", DamagingObserver()
+    assert short_session(tmp_path, observer).run().report == tmp_path / "run" / "report.html"
+    (warning,) = observer.warnings
+    assert warning.startswith("the report leaves out the case 'validation0': ")
+    assert f"{label.name}: is an empty file" in warning
 
 
 @pytest.mark.parametrize("is_stopped", [False, True])

@@ -453,6 +453,18 @@ def test_scan_that_is_a_link_to_a_missing_file_is_named_as_such(
     check_line(capsys.readouterr().err, f"{link}: is a link to a missing file", "git annex get")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_label_that_is_a_link_to_a_missing_file_is_skipped_as_a_label(
+    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_scan(tmp_path / "p1.nii.gz")
+    (tmp_path / "p1_label.nii.gz").symlink_to("gone")
+    assert cli.main(["segment", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(saved_model)]) == 0
+    errors = capsys.readouterr().err
+    assert f"{tmp_path}: skipped labels, automatic results and further channels (p1_label.nii.gz)." in errors
+    assert "dataset.json" not in errors
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps the working folder of a process")
 def test_removed_working_folder_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

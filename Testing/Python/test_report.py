@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -150,6 +151,29 @@ def test_command_rewrites_the_report(run: Path, tmp_path: Path, capsys: pytest.C
     assert (run / "report.html").read_text(encoding="utf-8") == before
     assert call_dcamt(["report", tmp_path]) == 1
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_case_whose_label_was_changed_after_the_training_is_left_out_with_a_remark(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    numbers = range(2, 6)  # the validation cases
+    labels = [tmp_path / f"Mustermann Hildegard PID-4711 {number}.seg.nrrd" for number in numbers]
+    for count, changed in ((1, labels[1:2]), (4, labels)):
+        for label in changed:
+            voxels, header = nrrd.read(str(label))
+            nrrd.write(str(label), 0 * voxels, header)
+        assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
+        errors = capsys.readouterr().err
+        assert errors.count("the report leaves out the case") == count
+        assert f"'Mustermann Hildegard PID-4711 3': {copy}" in errors
+        assert "3.seg.nrrd: is empty" in errors
+        page = (copy / "report.html").read_text(encoding="utf-8")
+        assert f"Validation cases whose scan or label cannot be used: {count}. They have neither scores nor" in page
+        assert [f"<td>case {n}</td>" in page for n in range(1, 5)] == [n <= 4 - count for n in range(1, 5)]
+        assert "had no validation cases" not in page
+        assert not any(trace in page for trace in PLANTED)
 
 
 def test_resuming_at_an_iteration_removes_the_values_of_later_iterations_from_the_curves() -> None:

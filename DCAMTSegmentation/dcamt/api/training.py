@@ -68,7 +68,7 @@ class Observer(Protocol):
         """Receive the progress of the report: `done` of `total` validation cases are scored."""
 
     def on_warning(self, message: str) -> None:
-        """Receive the message that calibration or report is missing; the models are already written."""
+        """Receive the message that calibration or report is missing or incomplete; the models are already written."""
 
 
 class EventObserver:
@@ -228,6 +228,8 @@ class TrainingSession:
                         log(finished)
                     self._warn_of_missing_results()
                     return self._build_trained_run(trainer.step)
+            else:
+                run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove it.
             try:
                 if not plan.resume:
                     # Write a checkpoint before the first step, so that a run killed early can be resumed.
@@ -332,7 +334,7 @@ class TrainingSession:
 
         run = self._plan.run
         try:
-            write_run_report(run, device, self._observer.on_report_progress)
+            write_run_report(run, device, self._observer.on_report_progress, self._observer.on_warning)
         except KeyboardInterrupt:
             self._observer.on_warning(f"{run.path}: the report was cancelled. {self._how_to_report()}")
         except Exception as error:

@@ -13,8 +13,8 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the run's report (`report.run_report.write_run_report`), and return 0.
 
     Raises:
-        InputError: the folder holds no run; the run has no model yet; or a file of the run, a validation case or the
-            device cannot be used.
+        InputError: the folder holds no run; the run has no model yet; or a file of the run or the device cannot be
+            used, or a validation case cannot be segmented.
         OutputError: a file cannot be written.
     """
     run = RunFolder(options.run)
@@ -32,7 +32,7 @@ def run_report(options: argparse.Namespace) -> int:
         console.print_event("progress", step=done, of=of)
         console.show_progress("scoring the validation cases", done / of)
 
-    path = write_run_report(run, choose_device(options.device), progress)
+    path = write_run_report(run, choose_device(options.device), progress, console.print_error)
     console.print_event("report", report=str(path))
     console.print_text(f"report: {path}")
     return 0

@@ -108,8 +108,9 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
         names = _names_below(path, found.skipped_dicom)
         remedy = "To segment the DICOM images, move them into a folder of their own."
         print_error(f"{path}: skipped DICOM images beside scan files of other formats ({names}). {remedy}")
-    existing = [file for file in found.skipped_files if file.exists()]
-    missing = [file for file in found.skipped_files if not file.exists()]
+    # A link to a missing file is named with the existing files: a person can give its path, and the message then helps.
+    existing = [file for file in found.skipped_files if os.path.lexists(file)]
+    missing = [file for file in found.skipped_files if not os.path.lexists(file)]
     if existing:
         remedy = "To segment a skipped file, give the file's path in the command."
         names = _names_below(path, existing)

@@ -27,16 +27,22 @@ _ROLE_NAMES = {"labelled": "Labelled cases", "unlabelled": "Unlabelled cases", "
 
 
 def write_run_report(
-    run: RunFolder, device: torch.device | str = "cpu", progress: Callable[[int, int], None] | None = None
+    run: RunFolder,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> Path:
     """Score the run's model on its validation cases; write `report.html` and `validation.csv` into the run folder.
 
-    Returns the path of the report. Without validation cases there is no table. The table names the cases; the report
-    only numbers them. `progress(done, total)` is called after each case.
+    Returns the path of the report. If no validation case is scored, no table is written. The table names the cases;
+    the report only numbers them.
+
+    Args:
+        progress, on_warning: as in `score_cases`.
 
     Raises:
-        InputError: the run or its model does not exist or cannot be used, a validation case cannot be read or
-            segmented, or the memory is too small.
+        InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, or
+            the memory is too small.
         OutputError: a file cannot be written.
     """
     from ..inference.predictor import Predictor
@@ -45,7 +51,7 @@ def write_run_report(
     recipe, cases = run.open()
     package = verify_model(run.model)
     validation_cases = [case for case in cases if case.role == VALIDATION]
-    scored = score_cases(validation_cases, Predictor(package, device), progress)
+    scored = score_cases(validation_cases, Predictor(package, device), progress, on_warning)
     if scored:
         summarize_rows([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()
@@ -56,6 +62,7 @@ def write_run_report(
         losses,
         dice,
         anonymise_scores(scored) if scored else None,
+        len(validation_cases) - len(scored),
         choose_pictures(scored),
         list_versions(),
     )

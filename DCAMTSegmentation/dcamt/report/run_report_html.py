@@ -40,7 +40,8 @@ class RunReport:
     Attributes:
         facts, versions: values by name.
         losses, dice: lines of (iteration, value) by name.
-        evaluation: None if there were no validation cases.
+        evaluation: None if no validation case was scored.
+        left_out: the number of validation cases that were not scored.
     """
 
     recipe: Recipe
@@ -48,6 +49,7 @@ class RunReport:
     losses: Mapping[str, Line] = field(default_factory=dict)
     dice: Mapping[str, Line] = field(default_factory=dict)
     evaluation: Evaluation | None = None
+    left_out: int = 0
     pictures: Sequence[Picture] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,9 +59,13 @@ def render_run_report(report: RunReport) -> str:
     title = f"{report.recipe.title}: training report"
     parts = [page_head(title, _STYLE), f"<h1>{escape(title)}</h1>", _pairs(report.facts)]
     parts.append("<h2>Validation cases</h2>")
-    parts.append(
-        _scores(report) if report.evaluation else "<p>The run had no validation cases, so nothing was measured.</p>"
-    )
+    if report.evaluation:
+        parts.append(_scores(report.evaluation, report.recipe))
+    if report.left_out:
+        what = "Validation cases whose scan or label cannot be used"
+        parts.append(f"<p>{what}: {report.left_out}. They have neither scores nor a number.</p>")
+    elif report.evaluation is None:
+        parts.append("<p>The run had no validation cases, so nothing was measured.</p>")
     for picture in report.pictures:
         caption = escape(picture.caption, quote=True)
         image = f'<img alt="{caption}" src="{png_data_uri(picture.png)}">'
@@ -83,10 +89,9 @@ def _pairs(lines: Mapping[str, str]) -> str:
     return _table((), ((key, value) for key, value in lines.items()))
 
 
-def _scores(report: RunReport) -> str:
+def _scores(evaluation: Evaluation, recipe: Recipe) -> str:
     """Return the table of the validation scores, with mean and standard deviation."""
-    assert report.evaluation is not None
-    names = {info.label: info.name for info in report.recipe.classes}
+    names = {info.label: info.name for info in recipe.classes}
     head = ("Case", "Class", "Dice", "Jaccard", "95HD mm", "ASD mm", "Segmentation mL", "Label mL")
 
     def cells(row: EvaluationRow) -> tuple[str, ...]:
@@ -96,14 +101,14 @@ def _scores(report: RunReport) -> str:
         volumes = (format_number(row.prediction_volume_ml, 1), format_number(row.label_volume_ml, 1))
         return (row.title, names.get(row.label, str(row.label)), *overlaps, *distances, *volumes)
 
-    sums = [*report.evaluation.mean, *report.evaluation.std]
+    sums = [*evaluation.mean, *evaluation.std]
     absent = [
         f"<p>{escape(names.get(row.label, str(row.label)))} is absent from segmentation and label in {row.empty} of"
         f" {row.cases} cases; such cases enter the means with Dice 1 and distance 0.</p>"
-        for row in report.evaluation.mean
+        for row in evaluation.mean
         if row.empty
     ]
-    return _table(head, map(cells, report.evaluation.rows), map(cells, sums)) + "".join(absent)
+    return _table(head, map(cells, evaluation.rows), map(cells, sums)) + "".join(absent)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]], sums: Iterable[Sequence[str]] = ()) -> str:

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
 from ..cases.labels import check_label, read_case_label
+from ..errors import InputError
 from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow, score_case
+from ..recipe import Recipe
+from ..volume import Labelmap, Volume
 from .case_picture import draw_case
 
 if TYPE_CHECKING:
@@ -38,28 +41,48 @@ class ScoredCase:
 
 
 def score_cases(
-    cases: Sequence[Case], predictor: Predictor, progress: Callable[[int, int], None] | None = None
+    cases: Sequence[Case],
+    predictor: Predictor,
+    progress: Callable[[int, int], None] | None = None,
+    on_warning: Callable[[str], None] | None = None,
 ) -> list[ScoredCase]:
     """Segment each case with both branches; return its scores against its label, and its picture.
 
-    `progress(done, total)` is called after each case.
+    A case whose scan or label cannot be used, such as a label that was changed after the training, is left out.
+
+    Args:
+        progress: called as progress(done, total) after each case.
+        on_warning: called with a message about each case that is left out.
 
     Raises:
-        InputError: a scan or label cannot be used, or the memory is too small.
+        InputError: a scan does not fit the model, or the memory is too small for it.
     """
     recipe, scored = predictor.recipe, []
     for done, case in enumerate(cases, start=1):
-        assert case.label is not None
-        volume = read_scan(case.image, channels=recipe.input_channels)
-        label = read_case_label(case, recipe, volume.grid)
-        check_label(case, label, recipe)
-        result = predictor.segment(volume)
-        rows = score_case(case.name, result.labelmap, label, [info.label for info in recipe.classes])
-        picture = draw_case(volume, result.labelmap, label, recipe)
-        scored.append(ScoredCase(case.name, tuple(rows), result.trust, picture))
+        try:
+            volume, label = _read_case(case, recipe)
+        except InputError as error:
+            if on_warning:
+                on_warning(f"the report leaves out the case '{case.name}': {error}")
+        else:
+            scored.append(_score_case(case.name, volume, label, predictor))
         if progress:
             progress(done, len(cases))
     return scored
+
+
+def _read_case(case: Case, recipe: Recipe) -> tuple[Volume, Labelmap]:
+    volume = read_scan(case.image, channels=recipe.input_channels)
+    label = read_case_label(case, recipe, volume.grid)
+    check_label(case, label, recipe)
+    return volume, label
+
+
+def _score_case(name: str, volume: Volume, label: Labelmap, predictor: Predictor) -> ScoredCase:
+    recipe, result = predictor.recipe, predictor.segment(volume)
+    rows = score_case(name, result.labelmap, label, [info.label for info in recipe.classes])
+    picture = draw_case(volume, result.labelmap, label, recipe)
+    return ScoredCase(name, tuple(rows), result.trust, picture)
 
 
 def pick_best_median_worst(scored: Sequence[ScoredCase]) -> dict[str, int]:

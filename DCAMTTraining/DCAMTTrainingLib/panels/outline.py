@@ -13,7 +13,7 @@ import qt
 import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
-from dcamt.io.atomic import atomic_path
+from dcamt.io.atomic import atomic_path, stray_temporaries
 from dcamt.io.writers import is_dcamt_result
 from dcamt.recipe_files import load_recipe
 from dcamt.runs.folder import RunFolder
@@ -292,9 +292,11 @@ def _ranking_file(run: Path) -> Path:
 def _foreign_proposal(run: Path) -> Path | None:
     """Return a segmentation in a run's folder of proposals that DCAMT did not write; None if there is none.
 
-    Slicer drops DCAMT's mark when it saves a corrected proposal.
+    Slicer drops DCAMT's mark when it saves a corrected proposal. The temporary file of a cancelled ranking may lack the
+    mark, too.
     """
-    files = sorted(_ranking_file(run).parent.glob("*.seg.nrrd"))
+    folder = RunFolder(run).ranking
+    files = sorted(set(folder.glob("*.seg.nrrd")) - set(stray_temporaries(folder)))
     return next((file for file in files if not is_dcamt_result(file)), None)
 
 
