@@ -220,7 +220,7 @@ def test_data_file_whose_path_has_a_backslash_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("field", ["data file:", "data file:  "])
-def test_nrrd_with_an_empty_name_of_its_data_file_names_no_data_files(tmp_path: Path, field: str) -> None:
+def test_nrrd_with_an_empty_data_file_field_is_refused(tmp_path: Path, field: str) -> None:
     path = tmp_path / "x.nhdr"
     path.write_bytes(nrrd_bytes(lambda header: header + f"{field}\n".encode(), data=b""))
     refused(lambda: read_scan(path), path, "names no data files")
@@ -232,7 +232,7 @@ def test_nrrd_with_an_empty_space_origin_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "has a damaged space origin")
 
 
-def test_cut_data_file_whose_numbers_are_counted_from_its_end_is_refused_as_cut(tmp_path: Path) -> None:
+def test_cut_data_file_with_byte_skip_minus_1_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nhdr"
     path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\ndata file: x.raw\n", data=b""))
     (tmp_path / "x.raw").write_bytes(b"skipped" + RAW)
@@ -242,7 +242,7 @@ def test_cut_data_file_whose_numbers_are_counted_from_its_end_is_refused_as_cut(
 
 
 @pytest.mark.parametrize("lacking", [2, 1000])
-def test_nrrd_header_is_not_read_as_voxels_when_they_are_counted_from_the_end(tmp_path: Path, lacking: int) -> None:
+def test_header_is_not_read_as_voxels_of_a_cut_nrrd_with_byte_skip_minus_1(tmp_path: Path, lacking: int) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\n")[:-lacking])
     refused(lambda: read_scan(path), path, "ends too early")

@@ -249,7 +249,7 @@ class OpeningTest(InsertedWallCase):
 
 
 class ExportTest(InsertedWallCase):
-    def test_file_with_the_ending_of_a_surface_gets_the_surface(self) -> None:
+    def test_wall_is_exported_as_a_surface_to_stl_obj_ply_and_vtp_files(self) -> None:
         triangles = len(self.wall.surface.triangles)
         with tempfile.TemporaryDirectory() as folder:
             for ending in (".STL", ".obj", ".ply", ".vtp"):

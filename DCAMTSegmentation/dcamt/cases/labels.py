@@ -238,9 +238,9 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 
 
 def _weights_of(grid: NetworkGrid, axis: int, side: slice) -> np.ndarray:
-    """Return the rows of `axis_weights` that depend on the voxels `side`, for these voxels only, float32.
+    """Return the columns `side` (scan voxels) of `axis_weights` without the rows (network voxels) of zeros, float32.
 
-    Network voxels of the other rows are background.
+    The network voxels of the rows of zeros are background, since all foreground lies in `side`.
     """
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix

@@ -101,7 +101,9 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     if options.output is None:
         if file_stamp(path) != stamp:
             remedy = "Calibrate the model again, or write the calibration to a file with --output."
-            raise InputError("was changed or removed during the calibration, and is kept", path=path, remedy=remedy)
+            raise InputError(
+                "was changed or removed during the calibration; no calibration was stored", path=path, remedy=remedy
+            )
         write_package(path, replace(package, calibration=calibration))
     else:
         refuse_appeared_file(options.output, existing_rule(options))
