@@ -610,7 +610,7 @@ def test_labels_and_results_among_the_scans_of_a_data_set_are_no_scans(
     ("scan", "label"),
     [("a.nii.gz", "a.seg.nrrd"), ("a_0000.nii.gz", "a.seg.nrrd"), ("a_0000.nii.gz", "a_0000.seg.nrrd")],
 )
-def test_label_among_the_scans_is_no_scan_although_each_scan_has_a_channel_or_a_label(
+def test_label_among_the_scans_is_skipped_if_its_scan_has_a_label_in_labelstr(
     tmp_path: Path, scan: str, label: str
 ) -> None:
     make_files(tmp_path, f"imagesTr/{scan}", f"imagesTr/{label}", "labelsTr/a.nii.gz")
@@ -620,7 +620,7 @@ def test_label_among_the_scans_is_no_scan_although_each_scan_has_a_channel_or_a_
 
 
 @pytest.mark.parametrize(("stated", "label"), [(".nii.gz", "a.nii.gz"), (".nrrd", "a.nrrd"), (None, None)])
-def test_of_two_labels_a_only_the_one_with_the_stated_ending_is_used(
+def test_of_two_labels_for_a_scan_only_the_one_with_the_stated_ending_is_used(
     tmp_path: Path, stated: str | None, label: str | None
 ) -> None:
     make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/a.nrrd")
@@ -689,7 +689,7 @@ _PAIRS = [{"image": f"data/a{n}.nii.gz", "label": f"data/b{n}.nii.gz"} for n in 
     [{"dataset": _PAIRS}, _PAIRS, {"training": {"fold_0": _PAIRS[:1], "fold_1": _PAIRS[1:]}}],
     ids=("array under dataset", "only an array", "folds"),
 )
-def test_arrays_of_cases_are_read_so_that_listed_labels_are_no_scans(tmp_path: Path, described: object) -> None:
+def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, described: object) -> None:
     files = [tuple(pair.values()) for pair in _PAIRS]
     home = make_files(tmp_path, *files[0], *files[1])
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")

@@ -132,7 +132,7 @@ def _parse_spacing(spacing: Sequence[float] | None) -> tuple[float, ...]:
 
 
 def _as_list(sources: LabelmapLike | Sequence[LabelmapLike]) -> list[LabelmapLike]:
-    # A tensor has the attribute `ndim`, too. It is one labelmap of a type that is refused.
+    # A tensor, which has `ndim`, is not split into slices; `_file_or_labelmap` refuses its type.
     if isinstance(sources, str | os.PathLike | Labelmap | np.ndarray) or getattr(sources, "ndim", 1) > 1:
         return [sources]  # type: ignore[list-item]
     return list(sources)

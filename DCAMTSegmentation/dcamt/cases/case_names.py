@@ -57,12 +57,12 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
-    # First without `_plain`, since two folders may differ only in capitals.
+    # `str` separates scans in folders that differ only in capitals, such as `P1/lge` and `p1/lge`; `_plain` does not.
     return _with_folders(_with_folders(names, folders, str), folders, _plain)
 
 
 def _with_folders(names: Sequence[str], folders: Sequence[Sequence[str]], key: Callable[[str], str]) -> list[str]:
-    """Return the names with folders in front of names whose `key` is equal, for scans whose folders' keys differ."""
+    """Return the names as `with_folders` does; two names or two folders count as equal if their `key` is equal."""
     distinct = list(names)
     keys = [tuple(map(key, parts)) for parts in folders]
     for depth in range(max(map(len, folders), default=0)):

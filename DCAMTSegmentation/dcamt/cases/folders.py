@@ -330,7 +330,7 @@ def _names_of_cases(scans: FilesByKey, folder: Path) -> dict[str, tuple[str, ...
 
 
 def _pair_remaining(scans: FilesByKey, labels: FilesByKey, names: Mapping[str, tuple[str, ...]]) -> None:
-    """Give labels without a scan of the same key the key of a scan; `names` are those of `_names_of_cases`."""
+    """Pair left-over labels (see `left_over_labels`) with scans; `names` are those of `_names_of_cases`."""
     pair_labels_named_after_cases(scans, labels, names)
     _pair_lone_labels(scans, labels)
     pair_left_over_labels(scans, labels)

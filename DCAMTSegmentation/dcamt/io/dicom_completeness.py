@@ -218,8 +218,8 @@ def missing_slices_notes(
 def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
     """Return the slice numbers below the lowest `stack_position` of the frames.
 
-    The list is empty if the numbers are not consecutive, or if more numbers would be returned than half the number of
-    frames: then the numbers may count something else, such as the slices of all time points.
+    The list is empty if the stack positions have gaps or repetitions, or if the list would be longer than half the
+    number of frames: the positions may then count something else, such as the slices of all time points.
     """
     numbers = {frame.stack_position for frame in frames}
     first = min(numbers)

@@ -78,7 +78,8 @@ def _show_image(preview: Preview, image: Any, run: str, changes: SceneChanges) -
 def _scan_identity(preview: Preview) -> str:
     """Return a text that differs for two scans, even if one was written to the other's file.
 
-    A run that repeats an iteration after a crash, or a new run with the name of a discarded one, writes such files.
+    A scan's file has the path of an earlier scan's file if the run repeats an iteration after a crash, or if the run
+    has the name of a discarded run.
     """
     return f"{preview.case}\n{preview.scan}\n{Path(preview.scan).stat().st_mtime_ns}"
 
