@@ -370,9 +370,7 @@ def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
 
 
 @pytest.mark.parametrize("label", ["Outlines/x", "masks/x", "x_seg"])
-def test_label_x_is_no_label_of_patient_x_0000_among_more_files_than_a_scan_has_channels(
-    tmp_path: Path, label: str
-) -> None:
+def test_files_x_0000_to_x_0011_are_separate_scans_and_none_has_the_label_x(tmp_path: Path, label: str) -> None:
     scans = [f"Scans/x_{number:04d}" for number in range(12)]
     found = find_cases(make_files(tmp_path, *(f"{name}.nii.gz" for name in (*scans, label))))
     assert {case.image.name for case in found.cases} == {f"{Path(scan).name}.nii.gz" for scan in scans}
@@ -391,7 +389,7 @@ def test_result_x_of_dcamt_is_the_label_of_the_channels_of_x(tmp_path: Path, cha
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
-def test_result_x_of_dcamt_makes_no_channels_of_the_patients_x_0000_and_x_0001_if_one_has_a_label(
+def test_files_x_0000_and_x_0001_stay_separate_scans_beside_a_result_x_of_dcamt_if_one_has_a_label(
     tmp_path: Path,
 ) -> None:
     _write_result(make_files(tmp_path, "x_0000.nii", "x_0001.nii", "x_0001_label.nii") / "x_seg.nii")

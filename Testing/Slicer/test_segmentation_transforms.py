@@ -161,7 +161,7 @@ class DoubtfulPlaceTest(PanelCase):
 
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
-        motion[:3, 3] = 4.0, 0.0, 0.0  # less than the correction enlarges the segment, and in the other direction
+        motion[:3, 3] = 4.0, 0.0, 0.0  # 4 mm to the right; the correction enlarges the segment by 6 mm to the left
         for matrix in (scaling, motion):
             volume = add_scan()
             segmentation = self.segment(volume)

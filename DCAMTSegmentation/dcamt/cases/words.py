@@ -94,11 +94,11 @@ FORMAT_WORDS = frozenset(
 MODALITY_WORDS = FORMAT_WORDS | frozenset(
     ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp")
 )
-"""Words for the modality or the file format. Loose keys leave them out."""
+"""Words for the modality or the file format."""
 _FILE_WORDS = frozenset(("file", "files", "map", "maps", "folder", "all"))
 """Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
 KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
-"""Words for the kind of a file. Keys leave them out."""
+"""Words for the kind of a file."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 """Words in which the names of a case's files may differ: `p1_image`, `p1_seg`, `p1_dcamt`.
 
@@ -145,7 +145,7 @@ def without_words(name: str, dropped: Collection[str]) -> str:
 
 
 def further_words(pieces: Iterable[str]) -> frozenset[str]:
-    """Return the words among the pieces of a name; separators, and pieces without letters such as `(1)`, are left out.
+    """Return the words in the pieces of a name; a piece with symbols but no letters, such as `_` or `(1)`, has none.
 
     >>> sorted(further_words(("LA+wall", "_", "RV", " ", "(1)", "2")))
     ['2', 'LA', 'RV', 'wall']
