@@ -76,11 +76,11 @@ def pair_labels_named_after_cases(scans: FilesByKey, labels: FilesByKey, names: 
     `dcamt rank` and DCAMT Training name the segmentation of a case after the case. A label gets the scan's key if three
     conditions hold:
 
-    - The last part of the label's key is the case's name, apart from capitals if no other case's name differs only in
-      capitals.
+    - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
+      other capitals.
     - The scan had no label before the call, and no other scan has its key.
-    - The label's folders are folders of the scan, or their names have only words of `OUTLINE_WORDS` except `left`:
-      `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`.
+    - Each folder of the label is a folder of the scan, or has only words of `OUTLINE_WORDS` other than `left` in its
+      name. Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
 
     Args:
         names: the keys of the scans by the names of their cases.

@@ -103,7 +103,7 @@ class WatchPanel:
             return
         if preview is None or preview.case != wanted:
             self._show_text(missing_preview_text(watch.state))
-            # If the user chooses the case of the earlier preview again, show this preview and its text again.
+            # Otherwise, the preview of the earlier case would not be loaded when the user chooses that case again.
             self._shown = None
             return
         key = (watch.run.path.name, preview.case, preview.step)

@@ -177,9 +177,9 @@ def is_starting(run: RunFolder) -> bool:
 
 
 def start_failure(run: RunFolder) -> str:
-    """Return why the last process that this application started for the run ended before it locked the run.
+    """Return why this application's last process for the run failed: the last line of the process's output.
 
-    The text is the last line of the process's output; empty if the process runs, has locked the run or has succeeded.
+    The text is empty if the process runs, has locked the run or has succeeded.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.locked or entry.process.poll() in (None, 0):
