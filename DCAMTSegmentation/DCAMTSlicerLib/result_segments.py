@@ -76,7 +76,7 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
         segmentation.RemoveSegment(identifier)
     if not has_segments(segmentation_node):
         set_conversion(segmentation)
-        # Otherwise, the segmentation would convert new segments to its earlier source representation, such as surfaces.
+        # Otherwise, AddSegment would convert the segment to the earlier source representation, such as surfaces.
         segmentation.SetSourceRepresentationName(labelmap_name())
     for item, earlier in zip(built, kept, strict=True):
         segmentation.AddSegment(item.segment, earlier or _new_identifier(segmentation, item.segment.GetName(), kept))
