@@ -202,7 +202,7 @@ def test_scans_are_not_compared_before_a_training_without_validation(
     assert read == []
 
 
-def test_training_refuses_a_class_in_no_label_as_the_check_does(tmp_path: Path) -> None:
+def test_check_and_training_report_a_class_that_occurs_in_no_label(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=1)
     tiny = tiny_recipe("iterations=1")
     two = replace(tiny, classes=(*tiny.classes, replace(tiny.classes[0], label=2, name="Wall")))

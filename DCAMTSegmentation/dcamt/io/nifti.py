@@ -212,7 +212,7 @@ def _spacing_notes(header: Any, mm: float) -> tuple[str, ...]:
 
 
 def pair_notes(header_file: Path) -> tuple[str, ...]:
-    """Return a note as for a NIfTI file if the header of a NIfTI pair states two spacings; () for Analyze 7.5."""
+    """Return the `_spacing_notes` of a NIfTI pair's header; () for the header of an Analyze 7.5 pair."""
     import nibabel as nib
 
     with open_plain_or_gzip(header_file, 544) as file:
