@@ -47,7 +47,7 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 
 
 def check_source(target: SegmentationNode | None) -> None:
-    """Raise InputError if a target with other segments stores them in a form without voxels, such as surfaces.
+    """Raise InputError if a target stores segments other than DCAMT's without voxels, for example as surfaces.
 
     Slicer would convert new segments to this form, and discard their voxels.
     """
@@ -84,9 +84,9 @@ def insert_result(
 
     Raises:
         TargetEditedError: the target has another fingerprint than `target_fingerprint`.
-        InputError: the target is related to the volume by a non-linear transform, or stores other segments without
-            voxels; a surface's file cannot be read; or the volume or a node of the result was removed during the
-            insertion.
+        InputError: the target is related to the volume by a non-linear transform, or stores segments other than
+            DCAMT's without voxels; a surface's file cannot be read; or the volume or a node of the result was removed
+            during the insertion.
     """
     with SceneChanges() as changes:
         return (yield from _Insertion(result, options, target_fingerprint, changes).steps())

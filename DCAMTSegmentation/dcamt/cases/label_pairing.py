@@ -62,7 +62,8 @@ def labelmaps_by_case(
     dicom_files = dicom_files_among(filter(Path.is_file, entries))
     files += dicom_files.segmentations
     if dicom_files.segmentations:
-        files += filter(_is_blank, dicom_files.slices)  # Reading such a file raises an InputError.
+        # A blank file may be a damaged segmentation. It is listed, so that reading it raises an InputError.
+        files += filter(_is_blank, dicom_files.slices)
     has_subfolders = any(map(Path.is_dir, folder.iterdir()))
     own = [file for file in files if not (prefer_subfolders and is_dcamt_result(file))]
     if (
@@ -154,7 +155,7 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     others = [path for path in files if path not in labels and case_name(path) in outlined]
     scans |= {path for path in others if not has_few_values(path)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
-    # The key of the mask `p1_LA` beside `p1_lge` is the loose key of this scan.
+    # The mask `p1_LA` has the loose key of its scan `p1_lge`. So scans are found by their loose keys, too.
     similar = [file.path for file in named if file.path not in labels and loose_key(file.key) in keys]
     scans |= {path for path in similar if not has_few_values(path)}
     left_out = scans - labels | outdone
@@ -192,7 +193,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists (the examples are a case and its label):
     - the label of the same name;
-    - for a case `x_0000`, the label `x` of the file `x_0000.nii.gz`, since `case_name` drops `_0000`;
+    - the label whose file has the case's name: `x_0000.nii.gz` for `x_0000`, although `case_name` names the label `x`;
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include

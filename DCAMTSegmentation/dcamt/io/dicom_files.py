@@ -303,8 +303,9 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
     # With implicit VR, the tag is followed by the length in four bytes; with explicit VR, by the VR, two unused bytes
-    # and the length. Some programs write the other of the two than the transfer syntax states; pydicom reads both. The
-    # letters of a VR are no length, since a length is even.
+    # and the length. Some programs write explicit VR although the transfer syntax states implicit VR, or the reverse.
+    # So the bytes after the tag decide: a length never begins with the letter "O" or "U", since lengths are even, and
+    # the codes of these letters are odd.
     if head[4:6] not in _PIXEL_VRS:
         length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     else:
