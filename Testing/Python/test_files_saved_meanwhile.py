@@ -1,4 +1,4 @@
-"""A file that another program saves during a command is replaced only with --overwrite; a changed model is kept."""
+"""Without --overwrite, a command keeps a file that another program saved during the command."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def few_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a case list; the folder `labels` beside it holds two labels, `predictions` the same ones as results."""
+    """Return a case list; beside it, the folders `labels` and `predictions` each hold a copy of one label."""
     folder = tmp_path_factory.mktemp("cases")
     table = write_cases_folder(folder, labelled=1, validation=8, shape=(12, 12, 12))
     for name in ("labels", "predictions"):

@@ -98,7 +98,7 @@ def relabel(path: Path, old: int, new: int) -> None:
     nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)  # type: ignore[attr-defined]
 
 
-def test_labels_without_the_value_2_below_3_are_refused_unless_they_are_mapped(tmp_path: Path) -> None:
+def test_gap_in_the_label_values_is_refused_unless_the_values_are_mapped(tmp_path: Path) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 2.0)))
     for case in cases:
         if case.label is not None:

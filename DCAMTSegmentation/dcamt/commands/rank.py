@@ -120,8 +120,7 @@ def _list_inputs(table: Path | None, run: RunFolder | None, model: Path) -> list
 def segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
     """Return the file for a case's segmentation; None without a folder.
 
-    If the case's name cannot be the name of a file, for example since it has a slash, the file of index 0 is
-    "case1.seg.nrrd".
+    If the case's name cannot be a file name, such as "a/b", the file is named after `index`: "case1.seg.nrrd" for 0.
     """
     name = case.name if _FILE_NAME.fullmatch(case.name) else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None

@@ -224,8 +224,8 @@ def class_names(recipe: Path) -> dict[str, str]:
 def case_text(row: dict[str, str]) -> str:
     """Return a row's text for the column *Case*, for example `p1`, `mean` or `mean (distances of 3 of 5 cases)`.
 
-    The text of a summary row also states how many cases were missed, and how many enter it with Dice 1 and distance 0,
-    since neither segmentation nor label has the class.
+    For a summary row, the text also counts the cases in which only the label has the class (missed), and the cases in
+    which neither segmentation nor label has the class (Dice 1, distance 0).
     """
     name = row.get("case") or ""
     undefined, cases, missed, empty = (_count(row, column) for column in ("undefined", "cases", "missed", "empty"))
