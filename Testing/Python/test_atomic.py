@@ -79,7 +79,7 @@ def test_full_disk_is_reported(tmp_path: Path) -> None:
 
 
 def test_missing_write_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The error is simulated, because permissions do not restrict the administrator.
+    # The error is simulated, because `chmod` would have no effect if root runs the tests.
     def refuse(self: Path, *_: object, **__: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 

@@ -222,7 +222,7 @@ def test_mask_in_the_folder_of_slices_may_repeat_the_name_of_the_folder(tmp_path
     }
 
 
-def test_label_of_a_scan_in_folder_p1_has_the_name_p1_if_a_result_has(tmp_path: Path) -> None:
+def test_label_gets_the_name_of_the_folder_above_its_scan_to_match_a_prediction(tmp_path: Path) -> None:
     for number, folder in enumerate(("p1/LGE", "p2/a", "p2/b"), start=1):
         write_series(tmp_path / folder, f"1.2.{number}")
         make_files(tmp_path, f"{folder}_label.nii.gz")

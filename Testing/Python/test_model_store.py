@@ -60,7 +60,7 @@ def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the system refuse to list a folder; permissions would not restrict the administrator."""
+    """Simulate a folder that may not be listed; `chmod` would have no effect if root runs the tests."""
     scandir = os.scandir
 
     def refuse(path: Path) -> Any:
@@ -72,7 +72,7 @@ def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("is_unknown", [False, True])
-def test_unreadable_or_unknown_store_hides_no_shipped_model_and_no_file(
+def test_shipped_models_and_model_files_are_found_if_the_store_is_unreadable_or_unknown(
     shipped: Path, download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_unknown: bool
 ) -> None:
     def fail() -> NoReturn:

@@ -112,11 +112,10 @@ def _classify(
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders with a word for labels in their names that hold scans and their labels.
 
-    `LA segmentation` with `p1` and `p1_seg`, or with `images/p1` and `labels/p1`, holds whole cases: if the words of
-    its name do not count, a scan and a label below it have the same key. Two exceptions hold only labels:
-    - the folder `labels` with `p1` and `p1_seg`, since all its words mean labels and no word below it means scans;
-    - any folder with `p1` and `p1_seg` if a scan such as `images/p1` or `images/p1_pre` lies in a folder without a word
-      for labels.
+    An example is `LA segmentation` with `p1` and `p1_seg`: without the folder's word for labels, `p1` is a scan, and
+    `p1_seg` is a label with the same key. In two cases, a folder with `p1` and `p1_seg` holds only labels:
+    - all words of its name mean labels, such as `labels`, and the paths below it contain no word for scans;
+    - `named` contains a scan with the name `p1` or with words added to it: `images/p1` or `images/p1_pre`.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
