@@ -7,6 +7,7 @@ import struct
 import zipfile
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
@@ -139,6 +140,14 @@ def test_small_copy_in_a_tiff_stack_is_ignored_only_after_the_other_pages(tmp_pa
         kinds = [int(number == place) for number in range(10)]
         _write_tiff(path, [*pages[:place], pages[0][:5, :6], *pages[place:]], kinds)
         refused(lambda: read_scan(path), path, "pages that differ in their size")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_nifti_2_pair_is_not_called_damaged(tmp_path: Path, order: str) -> None:
+    header = nibabel.Nifti2Header(endianness=order)
+    nibabel.save(nibabel.Nifti2Pair(VOXELS, np.diag([1.0, 2, 3, 1]), header), tmp_path / "x.hdr")
+    message = refused(lambda: read_scan(tmp_path / "x.hdr"), tmp_path / "x.hdr", "is a NIfTI-2 pair", ".nii")
+    assert "damaged" not in message
 
 
 @pytest.mark.parametrize("magic", [b"ni1\0", bytes(4)], ids=["NIfTI", "Analyze"])

@@ -323,7 +323,8 @@ def _skip_lookup_table(file: IO[bytes]) -> None:
 def _check_analyze(path: Path) -> None:
     """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is cut.
 
-    A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm.
+    A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm. So is a pair in NIfTI-2,
+    which ITK does not read.
 
     Raises:
         EOFError: the header is cut.
@@ -333,6 +334,9 @@ def _check_analyze(path: Path) -> None:
         head = file.read(348)
     if len(head) < 348:
         raise EOFError
+    if 540 in (*struct.unpack("<i", head[:4]), *struct.unpack(">i", head[:4])):
+        what = "is a NIfTI-2 pair, which is not supported"
+        raise InputError(what, path=path, remedy="Convert the pair to one file (.nii or .nii.gz).")
     order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
     dimensions = struct.unpack(f"{order}8h", head[40:56])
     sizes = dimensions[1 : 1 + max(0, min(7, dimensions[0]))]
