@@ -203,7 +203,7 @@ class TrainingSession:
         return self._checked
 
     def check_cases(self) -> None:
-        """Cancel a check in progress, and check all cases in the background; do nothing else without a scene.
+        """Cancel a check in progress; if there is a scene, check all cases in the background.
 
         If the task or the model to start from is not usable, nothing is checked and `check_failure` states why.
         """

@@ -96,7 +96,7 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
 
 
 def test_case_list_of_a_person_is_kept(tmp_path: Path, table: Path) -> None:
-    """Only a case list beside a checkpoint may be the list of a run that was killed during its creation."""
+    """A case list without a checkpoint is a person's file, since `create` writes the checkpoint first."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.cases.write_bytes(table.read_bytes())

@@ -306,8 +306,8 @@ class _ListedCases:
     def _label(self, text: object, images: Sequence[Path]) -> Path | None:
         """Return the path of the label that `dataset.json` names as `text`; None if it names none.
 
-        If the label is missing, and `_file` finds one of the case's `images` instead, such as `p1.nii.gz` for
-        `labelsTr/p1.nii.gz`, the label's path is returned unchanged.
+        If `_file` finds one of the case's `images`, return the path that `dataset.json` states. Example: without a
+        folder `labelsTr`, `_file` finds the image `p1.nii.gz` for the label `labelsTr/p1.nii.gz`.
         """
         if not isinstance(text, str) or not text:
             return None
@@ -465,7 +465,7 @@ def _further_channels(scans: Iterable[Path]) -> set[Path]:
 
 
 def _without_other_endings(files: Sequence[Path], described: Mapping[str, Any]) -> list[Path]:
-    """Return the files, but of files of the same name only those with the ending that `dataset.json` states, if any.
+    """Return the files; leave out a file if another of the same name has the ending that `dataset.json` states.
 
     If `dataset.json` states the ending `.nrrd`, `a.nii.gz` beside `a.nrrd` is left out.
     """

@@ -22,14 +22,15 @@ from .words import (
 _JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
 """A name that ends in a number and letters, as in `p1LA`."""
 _Candidates = list[tuple[tuple[str, ...], list[str]]]
-"""Keys that a scan may have, each with the further words that a file then adds to the scan's path."""
+"""A file's candidates: the keys that its scan may have, each with the further words of the file."""
 
 
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield (file, scan, further words) for each file that is named like a scan with further words.
 
-    Both files have the kind scan; `file` may be a mask. Capitals do not matter. The further words are in lower case.
-    They are at the end or at the beginning of the file's name, or they are the name of a folder:
+    By their names, both files have the kind scan; by its values, `file` may be a mask. Capitals do not matter. The
+    further words are in lower case. They are at the end or at the beginning of the file's name, or they are the name of
+    a folder:
     - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
     - `LA/p1` and `LA/LA_p1` add `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or
       `OTHER_STRUCTURES`.
@@ -87,8 +88,8 @@ def _fitting_scans(
 def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
     """Return the candidates of a file for `named_after_scans`.
 
-    If the name repeats the folder's name, the repeated words are no further words of the candidate without a name:
-    `p1/p1_LA` adds only `LA` to the scan `p1`.
+    One candidate key consists of the folders alone. Its further words leave out the last folder's name: `p1/p1_LA` adds
+    only `LA` to the scan `p1`.
     """
     words = SEPARATORS.split(name)
     ends = [(words[:last], words[last:]) for last in range(len(words) - 2, 0, -2)]

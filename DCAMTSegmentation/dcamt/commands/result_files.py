@@ -154,7 +154,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
 
 
 def refuse_appeared_file(path: Path, existing: str) -> None:
-    """Raise ResultAppeared if `path` exists, although `check_file` found with `REFUSE` that it did not."""
+    """Raise ResultAppeared if `existing` is `REFUSE` and `path` was written after the call of `check_file`."""
     if existing == REFUSE:
         refuse_appeared([path], {path: None})
 

@@ -67,8 +67,7 @@ class TaskPanel:
             return
         self._filling = True
         if settings.task not in self._tasks:
-            # The scene was saved by another version. Without an item for the task, the user could not choose the task
-            # that the selector would show.
+            # The scene was saved by a version of DCAMT that has other tasks.
             self._tasks.append(settings.task)
             self._ui.taskSelector.addItem(_("{name} (not in the list of tasks)").format(name=settings.task))
         self._ui.taskSelector.setCurrentIndex(self._tasks.index(settings.task))
@@ -178,7 +177,8 @@ class TaskPanel:
     def _on_start_from(self, index: int) -> None:
         if not self._filling and self._session.settings is not None and 0 <= index < len(self._models):
             self._session.settings.startFrom = self._models[index]
-            if self._session.check_failure:  # The check may have failed since the model did not fit the task.
+            # The check may have failed because the model chosen before did not fit the task.
+            if self._session.check_failure:
                 self._session.check_cases()
 
     def _on_add_class(self, checked: bool = False) -> None:
