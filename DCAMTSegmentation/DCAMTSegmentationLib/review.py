@@ -152,8 +152,8 @@ def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
     Results of older versions, and results whose model was removed during the computation, store only the model's title.
-    For these, and if a later version stored other fields, the method's other texts are empty, and the quality follows
-    from the trust.
+    If only the title is stored, or if a later version stored unknown fields, `name`, `version` and `modality` are
+    empty. The quality is then accurate if the result has a trust, otherwise fast.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     with suppress(TypeError, ValueError):
@@ -354,8 +354,8 @@ def _are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now:
     """Return whether segments whose affine (4, 4) changed were resampled on another grid, rather than transformed.
 
     A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm. A correction
-    may move a few faces of the box, even far. The sums are of square roots, so that many small changes outweigh a few
-    large ones.
+    may move a few faces of the box, even far. `if_transformed` and `if_resampled` sum the square root of each face's
+    distance from its expected index, so that many small distances outweigh a few large ones.
     """
     earlier = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
     grid_change = np.linalg.inv(now) @ before

@@ -139,14 +139,14 @@ class TaskTest(TrainingCase):
         name = self.ui.classesTable.item(0, 0)
         name.setText("Left atrium")
         self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
-        # No segment has this name, so the user may have renamed the class only.
+        # No segment has this name. The class may have been renamed, so it keeps its segments.
         self.ui.classesTable.item(0, 0).setText("Atrium")
         self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
         self.ui.classesTable.item(0, 0).setText("Aorta")
         self.assertEqual(segments(), [[], ["Aorta"]])
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED] * 2)
 
-    def test_case_whose_label_matches_no_class_at_first_becomes_labelled_with_its_task(self) -> None:
+    def test_unlabelled_case_becomes_labelled_when_a_task_with_its_class_is_chosen(self) -> None:
         voxels, labels = ellipsoid(1)
         labels = np.where((labels == 0) & (np.roll(labels, 4, axis=2) > 0), 2, labels)
         volume = add_volume("scan", voxels)

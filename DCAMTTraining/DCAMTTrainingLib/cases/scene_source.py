@@ -180,8 +180,8 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class that matches no segment of any case keeps its earlier segments. This is right
-            if the user may only have renamed the class.
+        keeps_unmatched: whether a class that matches no segment of any case keeps its earlier segments. Give True
+            if a class may have been renamed.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):
@@ -204,7 +204,7 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
 
 
 def _segmentations_without_scan() -> list[Any]:
-    """Return the segmentation nodes that reference no scan and contain segments of a person."""
+    """Return the segmentation nodes that reference no scan and for which `_segments_of_a_person` finds segments."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if scan_of(node) is None and _segments_of_a_person(node)]
 
