@@ -35,13 +35,17 @@ FEW_VALUES = 16
 _CONSTANT_FRACTION = 0.8
 """A labelmap of many structures has at least this fraction of equal neighbours (`_is_constant_in_regions`)."""
 _MAXIMUM_NAMES = 6
-"""A part is left out or replaced only if otherwise equal plain keys have at most this many names in its place.
+"""If more than this many plain keys differ only in part `n`, part `n` is neither left out nor replaced (`_Parts`).
 
-`reader1/p1` and `reader2/p1`: two names in the place of `reader1`. `patient1/lge` to `patient10/lge`: ten names.
+Example: the ten plain keys of `patient1/lge` to `patient10/lge`, `("patient1",)` to `("patient10",)`, differ only in
+part 0. Exceptions: part `n` is the last part of its key, and either means structures (`_names_structure`) or is exempt
+(`_MAXIMUM_NAMES_IN_FOLDERS`).
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""If the files of all folders have at most this many different names, `_MAXIMUM_NAMES` does not limit the names beside
-each other: `p1/LGE` and `p1/MRA` beside nine masks such as `p1/LSPV`. One file of each name is read.
+"""If plain keys of several parts have at most this many different last parts, `_MAXIMUM_NAMES` does not apply to them.
+
+Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast, since
+the search reads one file of each last part.
 """
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
@@ -128,8 +132,8 @@ def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
 
     In such a folder, each file has the name of a scan in any other folder (`fold_0/validation/p1` beside `scans/p1`),
     or the folder lies beside a scan (`output/aorta` beside `ct`). The files are read only if `_LikelyMasks.includes` is
-    true for the first file. If no scan lies beside the folder, at most `_MAXIMUM_NAMES` files in other folders may have
-    the name of each file.
+    true for the first file. If no scan lies beside a folder, and a file's name occurs more than `_MAXIMUM_NAMES` times
+    in other folders, the folder is skipped.
     """
     by_name: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)

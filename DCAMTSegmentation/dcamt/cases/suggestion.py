@@ -93,9 +93,9 @@ def suggest_recipe(
 
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
-            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, no label contains one of
-            the values below the highest, or, without label mappings, a label contains the value that `dataset.json`
-            names 'ignore'.
+            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, a value from 1 to the
+            highest label value occurs in no label or mapping, or a label without a mapping contains the value that
+            `dataset.json` names 'ignore'.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -164,10 +164,10 @@ def _refuse_ignored_value(cases: Sequence[Case], examined: Sequence[CaseStatisti
 
 
 def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], further: Iterable[int]) -> None:
-    """Raise InputError if a class has neither one of the values nor one of the `further` values.
+    """Raise InputError if the label value of a class is in neither `values` nor `further`.
 
     Args:
-        further: values that take long to find; they are read only if a class has none of `values`.
+        further: values that take long to find; they are read only if `values` lacks the label value of a class.
     """
     missing = {info.label for info in classes} - set(values)
     for value in further if missing else ():

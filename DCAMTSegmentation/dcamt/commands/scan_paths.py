@@ -96,8 +96,9 @@ def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Pa
     """Return those of the folders that are each one scan; [] if the folder above them is one scan.
 
     The folder above is one scan if it holds a DICOMDIR, or if all DICOM files in the folders belong to one study.
-    Otherwise, if several folders hold DICOM files, these folders are scans. If only one does, and the folder above also
-    holds files or folders of labels, the folder above is one scan.
+    Otherwise, if several folders hold DICOM files, these folders are scans. If at most one does, `entries` decides: if
+    `entries` contains only `folders`, each of them is one scan; with a file or a folder of labels, the folder above is
+    one scan.
 
     Args:
         entries: the files and folders in the folder above.

@@ -62,7 +62,7 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
 def _refuse_missing_chunks(path: Path, stored: Any) -> None:
     """Raise InputError if an array was not written completely; HDF5 would return zeros for the missing chunks.
 
-    If the array has a fill value of its own, the program that wrote the file left out chunks of this value.
+    An array with a user-defined fill value is accepted: its missing chunks hold this value.
     """
     from h5py import h5d
 

@@ -1,4 +1,4 @@
-"""Create temporary folders; a folder for temporary files that is missing or full gives a message that says so."""
+"""Create temporary folders, and raise OutputError if none can be created or if one is full."""
 
 from __future__ import annotations
 
