@@ -100,7 +100,7 @@ def test_metaimage_with_colons_after_the_names_of_its_fields_is_read_as_by_itk(t
     ],
     ids=["missing", "zero", "smaller", "larger"],
 )
-def test_meta_image_with_a_missing_or_wrong_size_of_its_compressed_data_is_refused(
+def test_metaimage_with_a_missing_or_wrong_size_of_its_compressed_data_is_refused(
     tmp_path: Path, line: str, message: str
 ) -> None:
     """For voxels beyond the stated size, ITK returns random memory (seen with ITK 5.4)."""
@@ -130,7 +130,7 @@ def test_meta_image_with_a_missing_or_wrong_size_of_its_compressed_data_is_refus
         ("DistanceUnits", "um", 'has the unit "um"'),
     ],
 )
-def test_error_names_the_damaged_field_of_a_meta_image(tmp_path: Path, field: str, value: str, message: str) -> None:
+def test_error_names_the_damaged_field_of_a_metaimage(tmp_path: Path, field: str, value: str, message: str) -> None:
     path = write_scan(tmp_path / "x.mha")
     data = re.sub(rb"(?m)^%s = .*\n" % field.encode(), b"", path.read_bytes())
     line = f"{field} = {value}\n".encode()
@@ -139,14 +139,14 @@ def test_error_names_the_damaged_field_of_a_meta_image(tmp_path: Path, field: st
 
 
 @pytest.mark.parametrize("unit", ["mm", "MM", "millimeter", "?"])
-def test_meta_image_in_millimetres_or_an_unknown_unit_is_read(tmp_path: Path, unit: str) -> None:
+def test_metaimage_in_millimetres_or_an_unknown_unit_is_read(tmp_path: Path, unit: str) -> None:
     path = write_scan(tmp_path / "x.mha")
     line = f"DistanceUnits = {unit}\n".encode()
     path.write_bytes(path.read_bytes().replace(b"ElementDataFile", line + b"ElementDataFile"))
     assert np.array_equal(read_scan(path).voxels[0], VOXELS)
 
 
-def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:
+def test_metaimage_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.mha")
     path.write_bytes(re.sub(rb"ElementSpacing = .*\n", b"", path.read_bytes()))
     volume = read_scan(path)
@@ -157,7 +157,7 @@ def test_meta_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(t
 
 
 @pytest.mark.parametrize("stated", ["ElementSpacing", "ElementSize"])
-def test_note_states_both_spacings_if_the_matrix_of_a_meta_image_has_no_unit_vectors(
+def test_note_states_both_spacings_if_the_matrix_of_a_metaimage_has_no_unit_vectors(
     tmp_path: Path, stated: str
 ) -> None:
     path = write_scan(tmp_path / "x.mha")
@@ -170,7 +170,7 @@ def test_note_states_both_spacings_if_the_matrix_of_a_meta_image_has_no_unit_vec
     assert "4 x 4 x 9 mm was used, as in 3D Slicer, not 2 x 2 x 3 mm (ElementSpacing)" in note
 
 
-def test_meta_image_whose_voxels_would_begin_in_its_header_is_refused(tmp_path: Path) -> None:
+def test_metaimage_whose_voxels_would_begin_in_its_header_is_refused(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.mha")
     data = path.read_bytes()
     path.write_bytes(data.replace(b"ElementDataFile", b"HeaderSize = 100\nElementDataFile"))
