@@ -35,7 +35,7 @@ def default_type(dtype: torch.dtype) -> Iterator[None]:
 SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "float64": lambda: default_type(torch.float64),
     "bfloat16": lambda: default_type(torch.bfloat16),
-    # Tensors on the meta device have no values. On a CPU, they take the part of tensors on a GPU.
+    # The meta device, whose tensors have no values, replaces a GPU, so that the test needs none.
     "device": lambda: torch.device("meta"),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "no_grad": torch.no_grad,
