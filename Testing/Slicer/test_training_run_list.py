@@ -281,7 +281,7 @@ class ListOfRunsTest(TrainingCase):
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.runSelector.count, 0)
 
-    def test_question_before_discarding_names_files_of_other_origin(self) -> None:
+    def test_discard_question_names_files_that_the_run_did_not_write(self) -> None:
         run = self.make_run("ended", [{"event": "started", "step": 0, "of": 2}])
         for path in (run.scans, run.preview, run.ranking):
             path.mkdir()
