@@ -201,8 +201,8 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
     """Raise InputError, naming `path`, if a label cannot have this grid.
 
-    A grid is refused if `check_grid` refuses it, or if the longest side is above `MAXIMUM_LABEL_MM` or, unless the
-    label may cover only a part of its scan (`partial`), below `MINIMUM_LABEL_MM`.
+    A grid is refused if `check_grid` refuses it, or if the longest side is above `MAXIMUM_LABEL_MM`. If the label is
+    not `partial` (see `Labelmap`), the grid is also refused if the longest side is below `MINIMUM_LABEL_MM`.
     """
     check_grid(grid, path)
     longest = float((grid.spacing * grid.shape).max())

@@ -197,9 +197,9 @@ def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
     """Return an upper estimate, in bytes, of the disk space that the run folder takes at any time.
 
-    Exported scans and previews are not included. The checkpoint and the best weights count twice, since a new file is
-    written before the old one is removed. Two models (`model.dcamt` and `best.dcamt`) and 4 MiB of events are
-    added.
+    Exported scans and previews are not included. The files `checkpoints/last.pt` and, with validation,
+    `checkpoints/best.pt` count twice, since a new file is written before the old one is removed. The models
+    `model.dcamt` and `best.dcamt` count once. 4 MiB are added for events.
     """
     from ..networks.dual_vnet import DualVNet
 
