@@ -531,7 +531,7 @@ def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("x_0000", 1.0), ("x_0001", 1.0)]
 
 
-def test_mask_of_the_patient_x_0000_beside_the_scan_is_the_label_of_the_patient(tmp_path: Path) -> None:
+def test_mask_beside_the_scan_x_0000_is_the_label_of_the_result_x_0000(tmp_path: Path) -> None:
     for name in ("x_0000", "x_0001"):
         save(tmp_path / "labels" / f"{name}.nii.gz", scan_voxels())
         for file in (f"results/{name}.nii.gz", f"labels/{name}_LA.nii.gz"):

@@ -97,7 +97,7 @@ def refuse_device(target: Path, named: Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file in UTF-8.
 
-    In `text`, bytes of a file name that are not UTF-8 are written as escape sequences, such as `\\udcff`.
+    Characters that UTF-8 cannot encode (surrogates in file names) are written as escape sequences, such as `\\udcff`.
 
     Raises:
         OutputError: the file cannot be written; an earlier file of that name stays unchanged.

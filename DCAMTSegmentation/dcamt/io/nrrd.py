@@ -125,7 +125,7 @@ def _spacings(header: NrrdHeader, axes: int) -> np.ndarray:
 
 
 def _refuse_other_spacings(path: Path, spacings: np.ndarray, directions: np.ndarray) -> None:
-    """Raise InputError if spacings beside the directions contradict these. ITK refuses any spacing beside a direction.
+    """Raise InputError if the spacings contradict the directions. ITK refuses every header that states both.
 
     Args:
         spacings: (3,) mm; NaN where not stated.
