@@ -47,9 +47,9 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 
 
 def check_source(target: SegmentationNode | None) -> None:
-    """Raise InputError if a target stores segments other than DCAMT's without voxels, for example as surfaces.
+    """Raise InputError if a target has segments other than DCAMT's and its source representation is no labelmap.
 
-    Slicer would convert new segments to this form, and discard their voxels.
+    Slicer would convert new segments to the source representation, for example to surfaces, and discard their voxels.
     """
     if not has_segments(target) or target.GetSegmentation().GetNumberOfSegments() == len(find_dcamt_segments(target)):
         return
@@ -84,9 +84,9 @@ def insert_result(
 
     Raises:
         TargetEditedError: the target has another fingerprint than `target_fingerprint`.
-        InputError: the target is related to the volume by a non-linear transform, or stores segments other than
-            DCAMT's without voxels; a surface's file cannot be read; or the volume or a node of the result was removed
-            during the insertion.
+        InputError: the target is related to the volume by a non-linear transform, or `check_source` refuses the
+            target; a surface's file cannot be read; or the volume or a node of the result was removed during the
+            insertion.
     """
     with SceneChanges() as changes:
         return (yield from _Insertion(result, options, target_fingerprint, changes).steps())

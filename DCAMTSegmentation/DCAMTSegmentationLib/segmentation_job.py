@@ -68,7 +68,7 @@ class SegmentationJob(WorkerJob):
 
         Raises:
             InputError: the volume, a channel or the region cannot be used, or a target with segments is related to the
-                volume by a non-linear transform, or stores segments other than DCAMT's without voxels.
+                volume by a non-linear transform, or `check_source` refuses the target.
             OutputError: the folder for the request's files cannot be created.
         """
         options = self._options

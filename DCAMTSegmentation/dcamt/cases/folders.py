@@ -323,7 +323,7 @@ def _name_of_key(key: tuple[str, ...]) -> str:
 
 
 def _names_of_cases(scans: FilesByKey, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the keys of the scans by the names that `find_all_scans` gives to their cases."""
+    """Return a mapping from case names, as `find_all_scans` gives them, to the keys of the scans."""
     images = [(key, file.path) for key, files in scans.items() for file in files]
     names = with_folders([_name_of_key(key) or scan_name(folder) for key, _ in images], [path for _, path in images])
     return {name: key for name, (key, _) in zip(with_numbers(names), images, strict=True)}
@@ -359,8 +359,8 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, own_labels: FilesByKey
 
     The files are channels of one scan in two cases:
     - `has_channel_files` is true.
-    - There is a label `x`, but no scan `x`, no label `x_0000` and no scan `x_0010`. If the label `x` is a result of
-      DCAMT, there must also be no label `x_0001`, `x_0002`, ...
+    - There is a label `x`, but no scan `x`, no label `x_0000` and no scan `x_0010` (channels end at `x_0009`). If the
+      label `x` is a result of DCAMT, there must also be no label `x_0001`, `x_0002`, ...
 
     Otherwise the files stay separate scans, since the numbers may count patients.
 

@@ -83,7 +83,7 @@ def pair_labels_named_after_cases(scans: FilesByKey, labels: FilesByKey, names: 
       name. Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
 
     Args:
-        names: the keys of the scans by the names of their cases.
+        names: a mapping from case names to the keys of the scans.
     """
     counts = Counter(map(str.casefold, names))
     without_capitals = {name.casefold(): key for name, key in names.items() if counts[name.casefold()] == 1}
