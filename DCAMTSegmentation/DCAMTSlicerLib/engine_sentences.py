@@ -94,7 +94,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose the case's label, or map its values."),
         _("Choose the case's label."),
         _("Choose the folder that holds all files of the series, or export the series again."),
-        _("Choose the folder that holds the files, or put the files of all cases into one folder."),
+        _(
+            "Choose the folder that holds the files, put the files of all cases into one folder, or keep only"
+            " one file, such as p1/p1_seg.nii.gz, in the folder of each case."
+        ),
         _("Choose the folder that holds the slices."),
         _("Choose the folder that holds the whole series."),
         _("Choose the labelmap of this case, or map the values of interest by {0}."),

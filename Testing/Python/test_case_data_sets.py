@@ -704,3 +704,10 @@ def test_amos_0002_is_no_channel_if_no_file_has_the_number_0000(tmp_path: Path) 
         "amos_0004": (scans[1], None),
         "amos_0002": (scans[2], None),
     }
+
+
+@pytest.mark.parametrize("label", [{}, {"label": 1}, {"diagnosis": "AF"}])
+def test_array_of_scans_without_label_files_does_not_hide_the_labels(tmp_path: Path, label: dict[str, object]) -> None:
+    home = make_files(tmp_path, "p1.nii.gz", "p1_seg.nii.gz")
+    (home / "dataset.json").write_text(json.dumps([{"image": "p1.nii.gz", **label}]), encoding="utf-8")
+    assert scans_and_labels(find_cases(home), home) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}

@@ -461,3 +461,76 @@ def test_label_gt_std_of_the_challenge_2013_belongs_to_the_scan_image(tmp_path: 
         "b001": ("b001/image.mhd", "b001/gt_std.mhd"),
         "b002": ("b002/image.mhd", "b002/gt_noPV.mhd"),
     }
+
+
+@pytest.mark.parametrize("folder", ["labels/image", "labels/images", "labels/volume", "LA masks/images"])
+def test_folder_of_images_below_a_folder_of_labels_holds_labels_of_scans_elsewhere(tmp_path: Path, folder: str) -> None:
+    home = make_files(tmp_path, "mri/p1.nii.gz", f"{folder}/p1.nii.gz")
+    assert scans_and_labels(find_cases(home), home) == {"p1": ("mri/p1.nii.gz", f"{folder}/p1.nii.gz")}
+
+
+def test_folder_of_images_below_a_folder_of_labels_holds_no_scans(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "scan/p1/vol.nii.gz", "labels/volume/p1.nii.gz")
+    assert list(scans_and_labels(find_cases(home), home).values()) == [("scan/p1/vol.nii.gz", None)]
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Segmentation-Segment_1-label.nrrd",
+        "Segmentation 1.seg.nrrd",
+        "itksnap-seg.nii.gz",
+        "LA_label_final_v2.nii.gz",
+        "mask_LA_JS.nii.gz",
+        "4 LGE Segmentation-Segment_1-label.nrrd",
+    ],
+)
+def test_only_label_beside_the_only_scan_of_a_patient_belongs_to_the_scan(tmp_path: Path, label: str) -> None:
+    home = make_files(tmp_path, "p1/4 LGE.nrrd", f"p1/{label}", "p2/4 LGE.nrrd")
+    assert scans_and_labels(find_cases(home), home)["p1_4 LGE"] == ("p1/4 LGE.nrrd", f"p1/{label}")
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["q1_LA_seg", "JS_LA_seg", "mask_LA_RV", "mask_LA_CT", "mask_JS", "left_PA_seg", "liver_seg", "p2_label_v2"],
+)
+def test_only_label_with_a_word_of_another_meaning_does_not_belong_to_the_only_scan(tmp_path: Path, label: str) -> None:
+    home = make_files(tmp_path, "p1/4 LGE.nrrd", f"p1/{label}.nrrd")
+    assert list(scans_and_labels(find_cases(home), home).values()) == [("p1/4 LGE.nrrd", None)]
+
+
+@pytest.mark.parametrize("scan", ["p{}.nrrd", "p{} LGE.nrrd"])
+@pytest.mark.parametrize(
+    "label", ["p{} Segmentation 1.nrrd", "p{} Segmentation-Segment_1-label.nrrd", "p{}_LA_label_final_v2.nrrd"]
+)
+def test_number_after_a_word_for_labels_counts_no_patients(tmp_path: Path, scan: str, label: str) -> None:
+    pairs = {(scan.format(n), label.format(n)) for n in (1, 2)}
+    home = make_files(tmp_path, *(file for pair in pairs for file in pair))
+    assert set(scans_and_labels(find_cases(home), home).values()) == pairs
+
+
+@pytest.mark.parametrize(
+    ("scans", "label"),
+    [
+        (("p.nrrd", "p 1.nrrd"), "p Segmentation 2.nrrd"),
+        (("p1_lge.nrrd", "p1_post.nrrd"), "p1_seg_1.nrrd"),
+        (("lge.nrrd", "t1.nrrd"), "label_001.nrrd"),
+        (("p1.nrrd", "q.nrrd"), "p1_RV_seg_2.nrrd"),
+    ],
+)
+def test_label_with_a_number_belongs_to_no_scan_if_several_or_none_fit(
+    tmp_path: Path, scans: tuple[str, ...], label: str
+) -> None:
+    found = find_cases(make_files(tmp_path, *scans, label))
+    assert [case.label for case in found.cases] == [None, None]
+
+
+@pytest.mark.parametrize(
+    "label", ["sub-01_T1w_label-LA_mask", "sub-01_label-LA_mask", "sub-01_T1w_label-LA_desc-manual_mask"]
+)
+def test_flat_bids_label_belongs_to_the_scan_of_the_same_subject(tmp_path: Path, label: str) -> None:
+    home = make_files(tmp_path, "sub-01_T1w.nii.gz", f"{label}.nii.gz", "sub-02_T1w.nii.gz")
+    assert scans_and_labels(find_cases(home), home) == {
+        "sub-01_T1w": ("sub-01_T1w.nii.gz", f"{label}.nii.gz"),
+        "sub-02_T1w": ("sub-02_T1w.nii.gz", None),
+    }

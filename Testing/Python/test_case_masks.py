@@ -411,3 +411,11 @@ def test_name_with_a_special_character_is_not_ignored(tmp_path: Path, structure:
     found = find_cases(tmp_path)
     assert [case.label for case in found.cases] == [None, None]
     assert len(found.skipped) == 2
+
+
+@pytest.mark.parametrize("other", ["p1_bloodpool", "p1_RA(1)"])
+def test_mask_of_another_structure_does_not_compete_with_the_mask_of_the_atrium(tmp_path: Path, other: str) -> None:
+    write_image(tmp_path / "p1_lge.nii.gz", 200)
+    for mask in ("p1_LA(1)", other):
+        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1_lge": ("p1_lge.nii.gz", "p1_LA(1).nii.gz")}

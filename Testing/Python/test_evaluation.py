@@ -109,7 +109,7 @@ def test_equal_masks_score_1_and_distances_to_an_empty_mask_are_undefined() -> N
 
 def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
     """Write label values (I, J, K)."""
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_labelmap(Labelmap(voxels.astype(np.uint8), Grid(voxels.shape, affine), None), path, ())
 
 
@@ -474,10 +474,22 @@ def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
         ("M\u00fcller.nii.gz", "Mu\u0308ller_gt.nii.gz"),
         ("p1_LGE.nii.gz", "p1_LA.nii.gz"),
         ("p1_lge.nii.gz", "P1_LA_seg.nii.gz"),
+        ("p1.seg.nrrd", "p1 Segmentation 1.nrrd"),
+        ("p1.seg.nrrd", "p1-Segment_1-label.nrrd"),
+        ("p1_LGE.seg.nrrd", "p1_LA_label_final_v2.nii.gz"),
+        ("sub-01_T1w.seg.nrrd", "sub-01_T1w_label-LA_mask.nii.gz"),
+        ("sub-01_T1w.seg.nrrd", "sub-01_label-LA_desc-manual_mask.nii.gz"),
+        ("la_001/la_001_trans.nii.gz", "la_001.nii.gz"),
+        ("la_001/la_001_seg.nii.gz", "la_001_label.nii.gz"),
+        ("la_001_image/la_001_image_trans.nii.gz", "la_001_label.nii.gz"),
+        ("p1/prediction.nii.gz", "p1.nii.gz"),
+        ("p1.nii.gz", "p1/LA.nii.gz"),
+        ("p1_lge.seg.nrrd", "p1/Segmentation.nrrd"),
+        ("p1/p1_trans.nii.gz", "p1/mask_LA_JS.nii.gz"),
     ],
 )
 def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
-    (tmp_path / "pred").mkdir()
+    (tmp_path / "pred" / prediction).parent.mkdir(parents=True)
     segments = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium")),)
     write_labelmap(
         Labelmap(random_mask(1).astype(np.uint8), Grid((22, 25, 18), AFFINE), None),
@@ -559,3 +571,36 @@ def test_scans_beside_the_labels_are_skipped(tmp_path: Path, scan: str, label: s
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
     assert [row.score.dice for row in evaluation.rows] == [1, 1, 1, 1]
     assert not evaluation.labels_without_prediction
+
+
+def test_mask_of_the_right_atrium_beside_the_label_in_the_folder_of_a_patient_is_left_out(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        save(tmp_path / f"results/{patient}.nii.gz", two_classes(1))
+        save(tmp_path / f"labels/{patient}/LA.nii.gz", two_classes(1))
+        save(tmp_path / f"labels/{patient}/RA.nii.gz", two_classes(2))
+    rows = evaluate_folders(tmp_path / "results", tmp_path / "labels").rows
+    assert {row.case: row.score.dice for row in rows} == {"p1": 1, "p2": 1}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("p1/p1_trans", "p1/p1_image"),
+        ("p1/p1_trans", "p2/aorta"),
+        ("p1/LA", "p2/q2_seg"),
+        ("p1/p1_RA", "p2/p2_RA"),
+        ("p1/001", "p2/001"),
+        ("p1/a/p1_trans",),
+    ],
+)
+def test_folders_of_cases_with_several_or_other_files_are_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
+    for file in files:
+        save(tmp_path / f"results/{file}.nii.gz", two_classes(1))
+        save(tmp_path / f"labels/{file[:2]}.nii.gz", two_classes(1))
+    assert_refused((tmp_path / "results", tmp_path / "labels"), "folders below it do", "in the folder of each case")
+
+
+def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:
+    for file in ("results/p1/LA", "results/p1_image/LA", "labels/p1"):
+        save(tmp_path / f"{file}.nii.gz", two_classes(1))
+    assert_refused((tmp_path / "results", tmp_path / "labels"), "belongs to the same case (p1)")

@@ -44,7 +44,7 @@ _UNNUMBERED_CHANNEL = (
 def read_description(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's `dataset.json`; empty if there is no such file, or it holds no JSON object.
 
-    If the file holds only an array of objects, they are the cases under the key `training`.
+    If the file holds only an array of cases, and one of them has a label, they are listed under the key `training`.
 
     Raises:
         InputError: the file cannot be read, or is not valid JSON.
@@ -56,7 +56,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove the file.") from error
-    if isinstance(data, list) and any(isinstance(entry, dict) for entry in data):
+    if isinstance(data, list) and any(isinstance(label, str) for _, label, _ in _entries(data)):
         return {"training": data}
     return data if isinstance(data, dict) else {}
 

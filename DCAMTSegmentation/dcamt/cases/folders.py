@@ -52,7 +52,7 @@ from .found_cases import (
 from .left_over_labels import FilesByKey, pair_labels_named_after_cases, pair_left_over_labels
 from .masks import recognise_masks
 from .names import FileKind, NamedFile, classify_all, loose_key, without_first_channel
-from .words import ATRIUM_WORDS, LABEL_WORDS
+from .words import describes_label
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
@@ -397,11 +397,10 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, own_labels: FilesByKey
 
 
 def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Pair a folder's only scan and only label if all words of the label's name mean a label or the atrium.
+    """Pair a folder's only scan and only label if the label's name describes only the label (`describes_label`).
 
-    If the label's name begins with the scan's name, this beginning is ignored. Numbers in the label's name are ignored,
-    too. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of any name, `LGE Segmentation.seg.nrrd`
-    beside `LGE.nrrd`.
+    If the label's name begins with the scan's name, this beginning is ignored. Slicer saves such names:
+    `Segmentation_1.seg.nrrd` beside a scan of any name, `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
@@ -419,12 +418,7 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
         name, start = scan_name(label.path), scan_name(image.path)
         if name.casefold().startswith(start.casefold()) and name[len(start) :].startswith(("_", "-", ".", " ")):
             name = name[len(start) :]
-        words = [word.lower() for word in re.split(r"[_\-. \d]+", name) if word]
-        if (
-            label_key != image_key
-            and image_key not in labels
-            and all(word in LABEL_WORDS | ATRIUM_WORDS for word in words)
-        ):
+        if label_key != image_key and image_key not in labels and describes_label(name):
             labels[image_key].append(label)
             labels[label_key].remove(label)
             if not labels[label_key]:

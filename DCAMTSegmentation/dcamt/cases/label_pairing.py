@@ -16,7 +16,7 @@ from .case_list import Case
 from .case_names import case_name, case_of
 from .dicom_labels import dicom_files_among
 from .folders import MAX_REASONS, find_all_scans
-from .found_cases import SEVERAL_LABELS
+from .found_cases import SEVERAL_LABELS, images_below
 from .masks import has_few_values, masks_named_after_scans
 from .names import (
     FileKind,
@@ -28,7 +28,23 @@ from .names import (
     loose_key,
     without_first_channel,
 )
-from .words import ATRIUM_WORDS, MODALITY_WORDS, PAIRING_WORDS, QUALIFIERS, SEPARATORS, modalities, without_words
+from .words import (
+    ATRIUM_WORDS,
+    LABEL_WORDS,
+    MODALITY_WORDS,
+    OTHER_STRUCTURES,
+    PAIRING_WORDS,
+    PREDICTION_WORDS,
+    QUALIFIERS,
+    RESULT_WORDS,
+    SEPARATORS,
+    describes_label,
+    has_word,
+    modalities,
+    without_numbers_after_labels,
+    without_words,
+    words_of,
+)
 
 
 def labelmaps_by_case(
@@ -41,7 +57,8 @@ def labelmaps_by_case(
     """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
 
     If the subfolders hold labelled cases, and no file in `folder` itself has few voxel values (`has_few_values`),
-    return the labels of these cases.
+    return the labels of these cases. If `folder` itself holds no labelmap, return the only labelmap of each subfolder
+    (`_only_files_of_subfolders`).
 
     Args:
         skip_images: leave out scans and results. A scan is left out if the folder holds its label, its mask of the
@@ -72,11 +89,15 @@ def labelmaps_by_case(
         and (labels := _labels_in_subfolders(folder, ignored, names))
     ):
         return labels
-    if not files:
+    only_files = [] if files else _only_files_of_subfolders(folder, ignored)
+    if not (files or only_files):
         endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
         if below := next(filter(_is_labelmap, sorted(folder.rglob("*"))), None):
             what = f"holds no segmentation itself, but folders below it do ({below.relative_to(folder).as_posix()})"
-            remedy = "Choose the folder that holds the files, or put the files of all cases into one folder."
+            remedy = (
+                "Choose the folder that holds the files, put the files of all cases into one folder, or keep only one"
+                " file, such as p1/p1_seg.nii.gz, in the folder of each case."
+            )
             raise InputError(what, path=folder, remedy=remedy)
         if dicom_files.contours:
             what = f"holds no segmentation, but contours (RT Structure Set), such as {dicom_files.contours[0].name}"
@@ -87,8 +108,7 @@ def labelmaps_by_case(
     if skip_images:
         files = _without_scans(files, folder)
     cases: dict[str, Path] = {}
-    for path in files:
-        case = case_name(path)
+    for case, path in only_files or [(case_name(path), path) for path in files]:
         if case in cases:
             remedy = "Keep one file for each case."
             raise InputError(f"belongs to the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
@@ -119,6 +139,36 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
         remedy = "Keep one label for each scan, or put the labels of all cases into one folder."
         raise InputError(f"holds several labels for one scan ({files})", path=folder, remedy=remedy)
     return dict(labels) if len(dict(labels)) == len(labels) else {}
+
+
+def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
+    """Return (case, labelmap) for each subfolder, which is named after the case: MONAI writes `p1/p1_trans`.
+
+    Return [] if a subfolder holds no fitting file (`_is_only_file`) or several, or a file lies deeper or is DICOM.
+    """
+    found: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in images_below(folder, ignored):
+        if path.is_dir() or path.parent.parent != folder:
+            return []
+        found[path.parent] += [path] if _is_only_file(path) else []
+    if not all(len(files) == 1 for files in found.values()):
+        return []
+    return [(case_of(place.name), file) for place, (file,) in found.items()]
+
+
+def _is_only_file(path: Path) -> bool:
+    """Return whether a file may be the labelmap of the case after which its folder is named.
+
+    The file's name is the folder's name, also with further words that mean no other structure: `p1/p1_trans`. Or the
+    name describes only a result or a label (`describes_label`): `p1/LA`.
+    """
+    name, start = scan_name(path), scan_name(path.parent)
+    if name.casefold().startswith(start.casefold()):
+        rest = name[len(start) :]
+        return (not rest or bool(SEPARATORS.match(rest))) and words_of(rest).isdisjoint(OTHER_STRUCTURES)
+    results = PREDICTION_WORDS | RESULT_WORDS
+    is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
+    return is_named and describes_label(without_words(name, results))
 
 
 def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[str]) -> list[tuple[str, Path]]:
@@ -198,8 +248,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
-    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals, after words for the atrium
-      and qualifiers are left out of the label's name, too: `p1_lge`, `p1_LA_final`.
+    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals, after words for the
+      atrium, qualifiers and numbers after a word for labels are left out of the label's name, too: `p1_lge`,
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
@@ -229,7 +280,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
         known,
         paired,
         _without_modality,
-        lambda name: without_words(_without_modality(name), ATRIUM_WORDS | QUALIFIERS),
+        lambda name: without_words(_without_modality(without_numbers_after_labels(name)), ATRIUM_WORDS | QUALIFIERS),
     )
 
 

@@ -1,11 +1,12 @@
 """Pair left-over labels with scans of similar names.
 
-A label is left over if no scan has its key (for the terms, see `names`). Four rules find its scan, in this order:
+A label is left over if no scan has its key (for the terms, see `names`). Five rules find its scan, in this order:
 
 1. The keys differ only in capitals: `P1_image`, `p1_label`.
 2. The loose keys are equal: `p1_lge`, `p1_seg`.
 3. The scan's loose key is the label's without words of `OUTLINE_WORDS`: `p1_lge`, `p1_LA_gt`.
-4. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
+4. As rule 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
+5. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
    `Outlines/p1`.
 """
 
@@ -13,15 +14,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
 
 from ..io.channels import has_further_numbers
+from ..io.formats import scan_name
 from .names import NamedFile, loose_key, name_starts, without_first_channel
 from .words import (
     ATRIUM_WORDS,
+    KIND_WORDS,
     OUTLINE_WORDS,
     has_word,
     is_folder_of_labels,
     modalities,
+    without_numbers_after_labels,
     without_outline_words,
     without_words,
 )
@@ -45,18 +50,20 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
       does not apply: with `P1_image` and `p1_post`, `p1_label` gets the key of `P1_image`.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
-    rules: tuple[tuple[_Simplify, _Simplify], ...] = (
-        (_without_capitals, _without_capitals),
-        (_loose, _loose),
-        (_loose, _without_outline_words),
-        (_folder_and_name, _folder_and_name_of_label),
+    # For each rule: how a scan and a label are simplified, and the start that no other scan may have.
+    rules: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
+        (_without_capitals, _without_capitals, _without_outline_words),
+        (_loose, _loose, _without_outline_words),
+        (_loose, _without_outline_words, _without_outline_words),
+        (_loose, _without_numbers, _without_numbers),
+        (_folder_and_name, _folder_and_name_of_label, _without_outline_words),
     )
     starts: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
     for key in scans:
         loose = loose_key(key)
         for start in (*name_starts(loose), loose[:-1]):
             starts[start].add(key)
-    for simplify_scan, simplify_label in rules:
+    for simplify_scan, simplify_label, start_of in rules:
         fitting: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
         for file in _all_files(scans):
             fitting[simplify_scan(file)].add(file.key)
@@ -66,7 +73,7 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
                 continue
             (key,) = keys
             has_same_name = _without_capitals(label)[-1:] == tuple(part.casefold() for part in key[-1:])
-            if has_same_name or starts[_without_outline_words(label)] <= keys:
+            if has_same_name or starts[start_of(label)] <= keys:
                 _move(labels, label, key)
 
 
@@ -128,6 +135,18 @@ def _without_outline_words(file: NamedFile) -> Hashable:
     if has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"}):
         return file.path
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
+
+
+def _without_numbers(label: NamedFile) -> Hashable:
+    """Return `_without_outline_words` of a label's key without the numbers after a word for labels in its name.
+
+    Without such numbers, return the path, which fits no scan.
+    """
+    name = scan_name(label.path)
+    shorter = without_numbers_after_labels(name)
+    if shorter == name:
+        return label.path
+    return _without_outline_words(replace(label, key=(*label.key[:-1], without_words(shorter, KIND_WORDS))))
 
 
 def _folder_and_name(file: NamedFile) -> Hashable:

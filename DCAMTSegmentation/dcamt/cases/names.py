@@ -69,8 +69,6 @@ def classify(path: Path, folder: Path) -> NamedFile:
     - a word of `OTHER_LABEL_WORDS`: a label of another structure, such as `p1_lawall`;
     - a word of `LABEL_WORDS`, or an ending that only labels have: a label, such as `labels/p1` or `p1.seg.nrrd`;
     - otherwise: a scan.
-
-    Words for labels do not count in a folder above a folder of images: `segmentation set/Images/p1` is a scan.
     """
     return _classify(path, folder)
 
@@ -94,8 +92,6 @@ def _classify(
             words -= {"predict"}  # A folder `predict` may hold scans that are still to be segmented.
             if place in folders_of_cases:
                 words -= _WORDS_OF_ANY_LABEL
-            if words <= IMAGE_WORDS:
-                path_words -= _WORDS_OF_ANY_LABEL
         path_words |= words
         if text := without_words(part, KIND_WORDS | frozenset(result_words)):
             key.append(text)
@@ -110,12 +106,15 @@ def _classify(
 
 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
-    """Return the folders with a word for labels in their names that hold scans and their labels.
+    """Return the folders with a word for labels in their names that hold scans, also with their labels.
 
     An example is `LA segmentation` with `p1` and `p1_seg`: without the folder's word for labels, `p1` is a scan, and
-    `p1_seg` is a label with the same key. In two cases, a folder with `p1` and `p1_seg` holds only labels:
-    - all words of its name mean labels, such as `labels`, and the paths below it contain no word for scans;
-    - `named` contains a scan with the name `p1` or with words added to it: `images/p1` or `images/p1_pre`.
+    `p1_seg` is a label with the same key. If all words of the folder's name mean labels, such as `labels`, the paths
+    below it must also contain a word for scans. Otherwise, a folder of images below it suffices, without labels:
+    `segmentation set/Images/p1`.
+
+    A folder with `p1` holds only labels if `named` contains a scan with the name `p1` or with words added to it:
+    `mri/p1` or `mri/p1_pre`.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -133,14 +132,16 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
         inner = [_classify(path, place, folders_of_cases=found) for path in below[place]]
         only_labels = words_of(place.name) <= _WORDS_OF_ANY_LABEL
         of_labels = {without_first_channel(file.key) for file in inner if file.kind is FileKind.LABEL}
-        of_scans = {
-            without_first_channel(file.key)
-            for file in inner
-            if file.kind is FileKind.SCAN
-            and not (only_labels and all(words_of(part).isdisjoint(IMAGE_WORDS) for part in _parts(file.path, place)))
-        }
-        paired = of_scans & of_labels
-        if paired and scans.isdisjoint(loose_key(key)[-1:] for key in paired):
+        of_scans = set()
+        for file in (file for file in inner if file.kind is FileKind.SCAN):
+            words, key = list(map(words_of, _parts(file.path, place))), without_first_channel(file.key)
+            if only_labels:
+                is_scan = key in of_labels and not all(map(IMAGE_WORDS.isdisjoint, words))
+            else:
+                is_scan = key in of_labels or any(part <= IMAGE_WORDS for part in words[:-1])
+            if is_scan:
+                of_scans.add(key)
+        if of_scans and scans.isdisjoint(loose_key(key)[-1:] for key in of_scans):
             found.add(place)
     return found
 

@@ -22,23 +22,25 @@ OTHER_STRUCTURES = frozenset(
     [
         *("ra", "rv", "lv", "right", "ventricle", "myo", "myocardium", "epi", "epicardium", "wall", "scar", "fibrosis"),
         *("lge", "fat", "aorta", "pv", "pvs", "veins", "laa", "appendage", "esophagus"),
-        *("lspv", "lipv", "rspv", "ripv", "svc", "ivc"),
+        *("lspv", "lipv", "rspv", "ripv", "svc", "ivc", "bloodpool"),
     ]
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
 QUALIFIERS = frozenset(
     [
         *("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground"),
-        *("std", "nopv"),
+        *("std", "nopv", "segment", "desc", "itksnap", "slicer"),
     ]
 )
-"""Words that state how a label was made, which a label's name may add: `p1_final_seg` for `p1`."""
+"""Words that state how a label was made, which a label's name may add: `p1_final_seg` or `p1_Segment_1-label` for `p1`.
+
+3D Slicer names exported labels `Segmentation-Segment_1-label`; a BIDS name may contain `desc-manual`.
+"""
 OUTLINE_WORDS = frozenset(
     [
         *ATRIUM_WORDS,
         *QUALIFIERS,
-        *("roi", "rois", "labelled", "labeled", "gold", "reference", "references", "ref", "blood", "pool", "bloodpool"),
-        "heart",
+        *("roi", "rois", "labelled", "labeled", "gold", "reference", "references", "ref", "blood", "pool", "heart"),
         *("target", "targets", "delineation", "delineations", "lab", "labs"),
     ]
 )
@@ -92,7 +94,7 @@ FORMAT_WORDS = frozenset(
     ]
 )
 MODALITY_WORDS = FORMAT_WORDS | frozenset(
-    ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1ce", "flair", "c0", "cine", "bssfp")
+    ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1w", "t2w", "t1ce", "flair", "c0", "cine", "bssfp")
 )
 """Words for the modality or the file format."""
 _FILE_WORDS = frozenset(("file", "files", "map", "maps", "folder", "all"))
@@ -107,6 +109,11 @@ Words for another structure, such as `lawall`, are not among them.
 SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
 """A word that is joined to a number, as in `img0001`."""
+_NUMBER = re.compile(r"v?\d+")
+"""The number of a label or of its version, as in `Segmentation 1` and `final_v2`."""
+_INITIALS = re.compile(r"[^\W\d_]{1,3}")
+_NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS
+"""Words that are no initials, although they may be as short: `ra`."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
 )
@@ -145,21 +152,50 @@ def without_words(name: str, dropped: Collection[str]) -> str:
 
 
 def further_words(pieces: Iterable[str]) -> frozenset[str]:
-    """Return the words in the pieces of a name; a piece with symbols but no letters, such as `_` or `(1)`, has none.
+    """Return the words among the pieces of a name; separators, and the numbers of copies such as `(1)`, are left out.
 
-    >>> sorted(further_words(("LA+wall", "_", "RV", " ", "(1)", "2")))
+    >>> sorted(further_words(("LA+wall", "_", "RV(1)", " ", "(1)", "2")))
     ['2', 'LA', 'RV', 'wall']
     """
-    words: set[str] = set()
-    for piece in pieces:
-        if piece.isalnum() or any(map(str.isalpha, piece)):
-            words.update(re.findall(r"[^\W_]+", piece))
-    return frozenset(words)
+    return frozenset(word for piece in pieces for word in re.findall(r"[^\W_]+", re.sub(r"\(\d+\)", "", piece)))
 
 
 def without_outline_words(name: str) -> str:
     """Return a name without the words of `OUTLINE_WORDS`."""
     return without_words(name, OUTLINE_WORDS)
+
+
+def describes_label(name: str) -> bool:
+    """Return whether a name has only words for labels, the atrium or how the label was made; numbers do not count.
+
+    If the name contains a word for the atrium, it may also contain the initials of a person, but not begin with them.
+
+    >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
+    >>> [describes_label(name) for name in names]
+    [True, True, True, False, False, False]
+    """
+    words = [word.lower() for word in split_words(name)[::2] if word and not _NUMBER.fullmatch(word.lower())]
+    known = LABEL_WORDS | ATRIUM_WORDS | QUALIFIERS
+    others = [word for word in words if word.rstrip("0123456789") not in known]
+    may_be_initials = all(_INITIALS.fullmatch(word) and word not in _NO_INITIALS for word in others)
+    names_atrium = not (ATRIUM_WORDS - {"left"}).isdisjoint(words)
+    return not others or (names_atrium and may_be_initials and words[0] not in others)
+
+
+def without_numbers_after_labels(name: str) -> str:
+    """Return a name without the numbers after a word for labels; they count labels or versions, not patients.
+
+    A name that begins with a word for labels is returned unchanged: in `label_001`, the number may be the patient's.
+
+    >>> [without_numbers_after_labels(name) for name in ("p 1 Segmentation-Segment_1-label", "p1_seg_v2", "label_001")]
+    ['p 1 Segmentation-Segment-label', 'p1_seg', 'label_001']
+    """
+    words = split_words(name)
+    labels = [n for n in range(0, len(words), 2) if words[n].lower() in LABEL_WORDS | {"segment"}]
+    if not labels or labels[0] == 0:
+        return name
+    kept = [n for n in range(0, len(words), 2) if n < labels[0] or not _NUMBER.fullmatch(words[n].lower())]
+    return "".join("".join(words[max(0, n - 1) : n + 1]) for n in kept)
 
 
 def modalities(parts: Iterable[str]) -> set[str]:
