@@ -53,8 +53,8 @@ _OTHER_KINDS = {
     b"%PDF": "PDF document",
 }
 """First bytes of files that are no scans, and the kinds of these files."""
+# `.img` and `.img.gz` are omitted, so that a pair (`.hdr` + `.img`) in a zip file counts as one image.
 _ENDINGS_READ_BY_ITK = (".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc")
-"""Endings of further formats that count as images in a zip file without other images; `.hdr` stands for a pair."""
 _MAXIMUM_UNZIPPED = 16 << 30
 
 
