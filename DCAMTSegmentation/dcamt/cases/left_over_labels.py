@@ -152,8 +152,8 @@ def _without_numbers(label: NamedFile) -> Hashable:
 def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    The part loses `_0000` at its end, unless `x_0001` lies beside `x_0000`: they may belong to two patients. If the
-    part is empty, return the file's path, which fits no other file.
+    The part loses `_0000` at its end, unless `x_0001` lies beside `x_0000`: the two files may belong to two patients.
+    If the part is empty, return the file's path, which fits no other file.
     """
     key = file.key if has_further_numbers(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
