@@ -52,8 +52,8 @@ def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
 def boxes_of(text: str) -> dict[str, np.ndarray]:
     """Return the first and the last index (i, j, k) of the box that each segment of a `fingerprint` fills.
 
-    The keys are the segments' identifiers. Empty segments are omitted, and those of a fingerprint from an older
-    version.
+    The keys are the segments' identifiers. Empty segments are omitted. A fingerprint from an older version of
+    DCAMT gives no boxes.
     """
     boxes = {}
     for identifier, numbers in (json.loads(text) if text else {}).items():

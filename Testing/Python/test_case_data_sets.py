@@ -537,7 +537,7 @@ def test_listed_case_may_be_named_scan_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["", "/old/disk/"])
 @pytest.mark.parametrize("key", ["training", "test"])
-def test_moved_scan_is_not_its_own_label(tmp_path: Path, start: str, key: str) -> None:
+def test_file_a_is_not_both_the_listed_scan_and_its_label(tmp_path: Path, start: str, key: str) -> None:
     home = make_files(tmp_path, "a.nii.gz", "imagesTr/b.nii.gz")
     pair = {"image": f"{start}scans/a.nii.gz", "label": f"{start}masks/a.nii.gz"}
     described = {"training": [{"image": "imagesTr/b.nii.gz"}], key: [{"image": "imagesTr/b.nii.gz"}, pair]}
@@ -548,7 +548,7 @@ def test_moved_scan_is_not_its_own_label(tmp_path: Path, start: str, key: str) -
     assert all(case.label is None for case in found.unused)
 
 
-def test_folders_with_links_to_files_and_ignored_folders_are_not_named_as_skipped(
+def test_ignored_folders_and_folders_with_links_to_files_are_not_named_as_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_files(tmp_path, *(f"disk/{file}" for file in _BOTH[0]), "set/results/a.nii.gz", "set/notes/a.nii.gz")
@@ -674,7 +674,7 @@ def test_dataset_json_that_lists_only_missing_files_is_ignored_with_a_note(
     assert found.classes == ((1, "LA"),)
 
 
-def test_missing_listed_files_are_named_if_no_case_is_found_without_dataset_json(tmp_path: Path) -> None:
+def test_error_names_missing_listed_files_if_the_folder_contains_no_scan(tmp_path: Path) -> None:
     home = make_files(tmp_path, "labelsTr/a.nii.gz")
     (home / "dataset.json").write_text(json.dumps({"training": [{"image": "imagesTr/b.nii.gz"}]}), encoding="utf-8")
     with pytest.raises(InputError, match=r"imagesTr/b.nii.gz: dataset.json names it, but it does not exist"):

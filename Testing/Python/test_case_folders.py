@@ -173,7 +173,7 @@ def test_cases_x_in_the_folders_site1_and_site2_are_named_site1_x_and_site2_x(tm
 
 
 @pytest.mark.parametrize("places", [("site1/p1", "site2/p1"), ("p1/s1", "p1/s2", "p2/s1")])
-def test_a_folder_that_is_part_of_a_case_name_is_not_repeated(tmp_path: Path, places: tuple[str, ...]) -> None:
+def test_no_folder_occurs_twice_in_a_case_name(tmp_path: Path, places: tuple[str, ...]) -> None:
     found = find_cases(make_files(tmp_path, *(f"{place}/lge.nii" for place in places)))
     names = {case.image.parent.relative_to(tmp_path).as_posix(): case.name for case in found.cases}
     short = {"p1/s2": "s2_lge"}  # no other case has this name
@@ -449,7 +449,7 @@ def test_emidec_test_set_in_a_folder_named_segmentation_testset_holds_scans(tmp_
         ("scans/p1_pre", "LA labels/p1", "LA labels/p1_seg"),
     ],
 )
-def test_two_labels_in_a_folder_of_labels_are_no_scan_with_its_label(tmp_path: Path, files: tuple[str, ...]) -> None:
+def test_file_p1_beside_p1_seg_in_a_folder_of_labels_is_no_scan(tmp_path: Path, files: tuple[str, ...]) -> None:
     home = make_files(tmp_path, "q.nii.gz", *(f"{file}.nii.gz" for file in files))
     cases = scans_and_labels(find_cases(home), home)
     assert all(scan == "q.nii.gz" or scan.startswith("scans") for scan, _ in cases.values())
