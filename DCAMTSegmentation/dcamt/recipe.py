@@ -150,8 +150,8 @@ class Training:
     """Iterations between validations.
 
     A validation is skipped if the earlier validations and this one would take more than 10% of the run's time so far.
-    It is also skipped if these and the final validation would take more than 10% of the run's expected time. The final
-    validation is never skipped."""
+    It is also skipped if the earlier validations, this one and the final one would take more than 10% of the run's
+    expected time. The final validation is never skipped."""
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,7 @@ class ExistingSegmentationTest(PanelCase):
         self.assertEqual(self.module.worker.requests, [])
         self.assertEqual(target.GetSegmentation().GetNumberOfSegments(), 1)
 
-    def test_result_whose_source_became_the_surface_is_replaced_by_voxels_or_restored(self) -> None:
+    def test_new_result_replaces_surfaces_by_voxels_and_a_failure_restores_the_surfaces(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         held = segmentation.GetSegmentation()

@@ -13,8 +13,8 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the run's report (`report.run_report.write_run_report`), and return 0.
 
     Raises:
-        InputError: the folder holds no run; the run has no model yet; or a file of the run or the device cannot be
-            used, or a validation case cannot be segmented.
+        InputError: the run or its model does not exist or cannot be used, the device cannot be used, or a validation
+            case cannot be segmented.
         OutputError: a file cannot be written.
     """
     run = RunFolder(options.run)
