@@ -12,7 +12,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -26,13 +26,13 @@ from ..io.formats import plain_name
 from ..io.readers import read_header, read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride, Training
 from ..recipe_files import recipe_from_dict
-from ..volume import ANATOMICAL_STRUCTURE, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
+from ..volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
 from .data_sets import dataset_classes, ignored_value
 from .labels import MAXIMUM_CLASS, mapping_targets, parse_mapping
 
 MAX_CASES = 20
-"""At most this many labelled cases are read, evenly spread over the list."""
+"""The scans of at most this many labelled cases are read, evenly spread over the list; all labels are read."""
 CHANNELS = (16, 32, 64, 128, 128)
 """Feature channels of each level, as in the shipped model; a network of fewer levels uses the first numbers."""
 CONVOLUTIONS = (1, 2, 3, 3, 3)
@@ -103,17 +103,12 @@ def suggest_recipe(
     step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
     examined = [examine_case(case, mapped) for case in labelled[::step]]
-    _refuse_ignored_value(labelled[::step], examined, folder)
-    for case, statistics in zip(labelled[::step], examined, strict=True):
-        if (highest := max(statistics.fractions)) > MAXIMUM_CLASS:
-            what = f"has the label value {highest}, but classes have label values up to {MAXIMUM_CLASS}"
-            raise InputError(
-                what, path=case.label, remedy="Map the values by --labels or the column 'labels' (420=left-atrium)."
-            )
-    values = sorted({value for case in examined for value in case.fractions} | set(mapped.values()))
+    values_of = {case: _label_values(case, mapped) for case in labelled}
+    _refuse_ignored_value(values_of, folder)
+    _refuse_high_values(values_of)
+    values = sorted(set().union(*values_of.values(), mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
-    others = [case for number, case in enumerate(labelled) if number % step]
-    _refuse_gaps(classes, values, (value for case in others for value in examine_case(case, mapped).fractions))
+    _refuse_gaps(classes, values)
     spacing = median_spacing(examined)
     shape = median_shape(examined, spacing)
     mixed = any(case.role == UNLABELLED for case in cases)
@@ -151,29 +146,35 @@ def suggest_recipe(
     return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
 
 
-def _refuse_ignored_value(cases: Sequence[Case], examined: Sequence[CaseStatistics], folder: Path | None) -> None:
-    """Raise InputError if an unmapped label contains the value that `dataset.json` names 'ignore'."""
-    for case, statistics in zip(cases, examined, strict=True):
+def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | None) -> None:
+    """Raise InputError if an unmapped label contains the value that `dataset.json` names 'ignore'.
+
+    Args:
+        values_of: the label values of each case.
+    """
+    for case, values in values_of.items():
         assert case.label is not None
-        if case.labels:
-            continue
-        found = {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
-        if value := next((value for value in found if value in statistics.fractions), None):
-            what = f"has the value {value}, which dataset.json names 'ignore', but training needs complete outlines"
+        named = {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
+        ignored = [value for value in values if value in named]
+        if ignored and not case.labels:
+            what = (
+                f"has the value {ignored[0]}, which dataset.json names 'ignore', but training needs complete outlines"
+            )
             raise InputError(what, path=case.label, remedy="Leave the case out, or complete its outline.")
 
 
-def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], further: Iterable[int]) -> None:
-    """Raise InputError if the label value of a class is in neither `values` nor `further`.
+def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
+    """Raise InputError if a label contains a value above `MAXIMUM_CLASS`."""
+    for case, values in values_of.items():
+        if (highest := max(values, default=0)) > MAXIMUM_CLASS:
+            what = f"has the label value {highest}, but classes have label values up to {MAXIMUM_CLASS}"
+            remedy = "Map the values by --labels or the column 'labels' (420=left-atrium)."
+            raise InputError(what, path=case.label, remedy=remedy)
 
-    Args:
-        further: values that take long to find; they are read only if `values` lacks the label value of a class.
-    """
+
+def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int]) -> None:
+    """Raise InputError if the label value of a class is not in `values`."""
     missing = {info.label for info in classes} - set(values)
-    for value in further if missing else ():
-        missing.discard(value)
-        if not missing:
-            break
     if missing:
         mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
@@ -212,13 +213,8 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
         InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit the
             label.
     """
-    assert case.label is not None
     scan = _read_any(case.image)
-    infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in (classes or {}).items()]
-    mapping = parse_mapping(case.labels, infos) if case.labels else None
-    labelmap = fit_labelmap(read_labelmap(case.label, mapping), scan.grid, case.image)
-    if mapping is None and is_mask_of_255(labelmap):
-        labelmap = replace(labelmap, voxels=(labelmap.voxels > 0).astype(np.uint8))
+    labelmap = fit_labelmap(_read_label(case, classes or {}), scan.grid, case.image)
     grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
     labels = labelmap.voxels
     fractions, single = {}, set()
@@ -242,6 +238,22 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
         float(scan.voxels.min()),
         len(scan.voxels),
     )
+
+
+def _label_values(case: Case, classes: Mapping[str, int]) -> set[int]:
+    """Return the values above 0 of a case's label (see `examine_case`)."""
+    return {int(value) for value in np.unique(_read_label(case, classes).voxels)} - {0}
+
+
+def _read_label(case: Case, classes: Mapping[str, int]) -> Labelmap:
+    """Return a case's label after applying its label mapping; 255 becomes 1 if it is the only value above 0."""
+    assert case.label is not None
+    infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]
+    mapping = parse_mapping(case.labels, infos) if case.labels else None
+    labelmap = read_labelmap(case.label, mapping)
+    if mapping is None and is_mask_of_255(labelmap):
+        labelmap = replace(labelmap, voxels=(labelmap.voxels > 0).astype(np.uint8))
+    return labelmap
 
 
 def _read_any(path: Path) -> Volume:
