@@ -293,7 +293,7 @@ class WallSceneTest(InsertedWallCase):
         names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
         self.assertNotIn("ball wall", names)
 
-    def test_new_wall_of_a_copy_leaves_the_wall_of_the_original(self) -> None:
+    def test_new_wall_of_a_copy_does_not_replace_the_wall_of_the_original(self) -> None:
         copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         copy.Copy(self.segmentation)
         before = review.get_referenced_node(self.segmentation, review.WALL)
@@ -421,7 +421,7 @@ class WallSceneTest(InsertedWallCase):
         colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
         self.assertIs(display.GetColorNode(), colors)
 
-    def test_wall_with_the_facts_of_another_version_is_no_wall(self) -> None:
+    def test_wall_with_unreadable_facts_is_ignored(self) -> None:
         model = review.get_referenced_node(self.segmentation, review.WALL)
         facts = json.loads(model.GetAttribute("DCAMT.wallFacts"))
         for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}):

@@ -130,7 +130,7 @@ def _fold_layers(layers: nn.Sequential) -> None:
 def _take_weights(folded: Folded, plain: nn.Conv3d | nn.ConvTranspose3d) -> Folded:
     """Give `folded` copies of the weights and bias of `plain`, without gradients, and return `folded`.
 
-    Before, `folded` is on the meta device, so that torch draws no random numbers to initialise its weights.
+    The caller creates `folded` on the meta device, so that torch draws no random numbers to initialise its weights.
     """
     bias = plain.weight.new_zeros(plain.out_channels) if plain.bias is None else plain.bias.detach().clone()
     folded.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)

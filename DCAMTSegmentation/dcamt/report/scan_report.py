@@ -123,8 +123,8 @@ class ScanReport:
 def render_scan_report(report: ScanReport) -> str:
     """Return the report as HTML text.
 
-    The HTML contains no name, identifier, date or path of the patient or the scan, except those in `report.identity`
-    and any that notes, segments or model contain.
+    The HTML contains no name, identifier, date or path of the patient or the scan, except those in the report's
+    `identity`, `notes`, `segments` and `model`.
 
     Raises:
         InputError: the grids of labels and scan differ.

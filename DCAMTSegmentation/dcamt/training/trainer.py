@@ -177,9 +177,8 @@ class Trainer:
         """Train to the recipe's last iteration, or until SIGINT, SIGTERM or a request pauses or stops the run.
 
         Raises:
-            InputError: a case cannot be used, no labelled case of a new run holds one of the classes, losses or weights
-                are no longer finite, the team cannot split the batch, or only some of the team's GPUs compute in
-                bfloat16.
+            InputError: a case cannot be used, a class occurs in no labelled case of a new run, losses or weights are no
+                longer finite, the team cannot split the batch, or only some of the team's GPUs compute in bfloat16.
             OutputError: a file of the run cannot be written.
             TeamLost: another process of the team has ended or failed; the leader has saved the weights if training had
                 begun.
@@ -190,7 +189,7 @@ class Trainer:
                 values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
                 labelled = [case for case in cases if case.role == LABELLED]
                 refuse_violations(violations(labelled, self.recipe, values))
-        # A request to stop only pauses the run here, since the final validation may need unread cases.
+        # Here, even a request to stop only pauses the run, since the final validation may need cases not loaded yet.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -423,10 +422,10 @@ class Trainer:
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP inside the block end the loop after the current iteration: nothing is lost.
+        """Let SIGINT, SIGTERM and SIGHUP end the training loop after the current iteration: nothing is lost.
 
-        A SIGHUP that is ignored, as under `nohup`, or has a handler of the caller is left unchanged. If the block does
-        not run in the main thread, all signals are left unchanged.
+        SIGHUP is left unchanged if it is ignored, as under `nohup`, or if the caller set a handler for it. If the block
+        does not run in the main thread, all signals are left unchanged.
         """
         if threading.current_thread() is not threading.main_thread():  # Python allows no signal handlers here.
             yield
