@@ -263,7 +263,7 @@ def test_macosx_folders_of_archives_are_ignored(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_note_counts_the_other_files_among_the_slices(tmp_path: Path, number: int) -> None:
+def test_note_counts_files_that_are_not_slices(tmp_path: Path, number: int) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     for name in ("dose.dcm", "dose b.dcm")[:number]:
