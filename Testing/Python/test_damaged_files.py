@@ -195,7 +195,7 @@ def test_benchmark_file_whose_scan_was_not_written_completely_is_refused(tmp_pat
     refused(lambda: read_scan(path), path, f"{k - 2} of {k} parts of its array were written")
     assert read_labelmap(path).grid.shape == (i, j, k)
     with h5py.File(path, "w") as file:
-        array = file.create_dataset("image", (i, j, k), chunks=(i, j, 1), fillvalue=-1)
+        array = file.create_dataset("image", (i, j, k), "f4", chunks=(i, j, 1), fillvalue=-1)
         array[:, :, : k - 2] = scan()[:, :, : k - 2]
     assert (read_scan(path).voxels[0, :, :, k - 2 :] == -1).all()
 

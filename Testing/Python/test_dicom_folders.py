@@ -38,6 +38,17 @@ def test_files_and_folders_that_are_not_dicom_do_not_split_a_study(tmp_path: Pat
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
 
 
+@pytest.mark.parametrize("beside", ["docs/a.pdf", "nifti/x.nii.gz"])
+def test_folder_beside_the_only_folder_of_slices_is_no_scan(tmp_path: Path, beside: str) -> None:
+    for k in range(3):
+        write_slice(tmp_path / "p1" / "series" / f"{k}.dcm", k)
+    (tmp_path / "p1" / beside).parent.mkdir()
+    (tmp_path / "p1" / beside).write_text("no DICOM", encoding="utf-8")
+    found = find_scans(tmp_path / "p1")
+    assert found.scans == [tmp_path / "p1"]
+    assert found.skipped_folders == ([tmp_path / "p1" / "nifti"] if beside.startswith("nifti") else [])
+
+
 def test_empty_folders_and_notes_beside_the_folders_of_patients_are_skipped(tmp_path: Path) -> None:
     for number in range(2):
         for k in range(3):

@@ -113,14 +113,15 @@ def test_gap_in_the_label_values_is_refused_unless_the_values_are_mapped(tmp_pat
     assert [info.label for info in recipe.classes] == [1, 2]
 
 
-def test_label_value_missing_from_the_examined_cases_is_found_in_the_other_cases(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("value", [2, 3])
+def test_value_that_only_a_label_outside_the_sample_has_becomes_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 3.0, 2.0)))
     labelled = [case for case in cases if case.role == "labelled" and case.label]
     for case in labelled[::2]:
         assert case.label is not None
-        relabel(case.label, 2, 1)
+        relabel(case.label, value, 1)
     monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 2)
     assert [info.label for info in suggest_recipe(cases, None).classes] == [1, 2, 3]
 

@@ -66,7 +66,7 @@ class SceneSourceTest(unittest.TestCase):
         for scan in (volume, plain):
             result = add_outline(scan, ellipsoid(2)[1])
             result.SetNodeReferenceID(review.VOLUME, scan.GetID())
-            result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT:82471001")
+            result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
             review.store_review_data(result, None, [], np.eye(4))
         proposal = add_outline(plain, ellipsoid(2)[1])
         proposal.SetAttribute("DCAMT.proposal", "/runs/run-1/ranking/plain.seg.nrrd")

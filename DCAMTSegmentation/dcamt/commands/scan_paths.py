@@ -88,28 +88,27 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
         return _named(inside, skipped, folders)
     scans = [] if images else _separate_scans(entries, holding_scans)
     if not scans:
-        return _named([path], [*skipped, *inside])
+        return _named([path], [*skipped, *inside], [folder for folder in holding_scans if _holds_scan_files(folder)])
     return _named(scans, [*skipped, *inside], [folder for folder in folders if folder not in scans])
 
 
 def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """Return those of the folders that are each one scan; [] if the folder above them is one scan.
+    """Return those of the folders that hold DICOM files, if each of them is one scan; [] if all are one scan.
 
-    The folder above is one scan if it holds a DICOMDIR, or if all DICOM files in the folders belong to one study.
-    Otherwise, if several folders hold DICOM files, these folders are scans. If at most one does, `entries` decides: if
-    `entries` contains only `folders`, each of them is one scan; with a file or a folder of labels, the folder above is
-    one scan.
+    They are one scan if only one of them holds DICOM files, if all DICOM files belong to one study, or if a DICOMDIR
+    lies beside them.
 
     Args:
-        entries: the files and folders in the folder above.
-        folders: the folders among `entries`, except folders of labels.
+        entries: the files and folders beside the folders, which may include the folders.
     """
     with_dicom = [folder for folder in folders if has_dicom_file(folder)]
-    if any(entry.name.upper() == "DICOMDIR" for entry in entries) or is_one_study(with_dicom):
-        return []
-    if len(with_dicom) > 1:
-        return with_dicom
-    return list(folders) if len(folders) == len(entries) else []
+    has_directory = any(entry.name.upper() == "DICOMDIR" for entry in entries)
+    return [] if has_directory or len(with_dicom) < 2 or is_one_study(with_dicom) else with_dicom
+
+
+def _holds_scan_files(folder: Path) -> bool:
+    """Return whether a folder has files with an ending of `SCAN_ENDINGS`."""
+    return any(ending(file) in SCAN_ENDINGS for file in image_files(files_below(folder)))
 
 
 def _named(
