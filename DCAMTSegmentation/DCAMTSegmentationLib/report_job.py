@@ -99,7 +99,7 @@ class ReportJob(SegmentJob):
         return ReportSegment(SegmentMask(name, file, affine), color)
 
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
-        """Write the map of doubt, step by step; return its file and affine, or (None, None) if there is no image of it.
+        """Write the map of doubt, step by step; return its file and affine, or (None, None) if there is no map.
 
         The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space. A map that an older
         version of DCAMT made is not written, since it shows disagreement instead of doubt.

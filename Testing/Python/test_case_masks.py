@@ -288,9 +288,7 @@ def test_mask_a_la_is_the_label_of_the_channels_a_0000_and_a_0001(tmp_path: Path
 
 @pytest.mark.parametrize("mask", ["{}_LA", "LA_{}", "LA/{}"])
 @pytest.mark.parametrize("count", [1, 3, 12])
-def test_mask_of_patient_x_0000_is_a_label_as_those_of_the_other_patients(
-    tmp_path: Path, count: int, mask: str
-) -> None:
+def test_masks_of_patients_x_0000_and_x_0001_are_labels(tmp_path: Path, count: int, mask: str) -> None:
     patients = [f"x_{number:04d}" for number in range(count)]
     for patient in patients:
         write_image(tmp_path / f"{patient}.nii.gz", 200)
@@ -300,7 +298,7 @@ def test_mask_of_patient_x_0000_is_a_label_as_those_of_the_other_patients(
 
 
 @pytest.mark.parametrize("label", ["{}_label", "labels/{}"])
-def test_label_of_patient_x_0000_by_name_takes_precedence_over_the_mask(tmp_path: Path, label: str) -> None:
+def test_label_x_0000_label_takes_precedence_over_mask_x_0000_la(tmp_path: Path, label: str) -> None:
     patients = ("x", "x_0000", "y_0000", "y_0001")
     for patient in patients:
         write_image(tmp_path / f"{patient}.nii.gz", 200)
@@ -380,7 +378,7 @@ def test_scan_of_27_values_beside_another_scan_is_no_mask(tmp_path: Path) -> Non
     assert len(find_cases(tmp_path).cases) == 2
 
 
-def test_nine_masks_beside_two_scans_are_no_scans(tmp_path: Path) -> None:
+def test_eight_masks_beside_two_scans_are_no_scans(tmp_path: Path) -> None:
     scans, structures = ("dcm-LGE-2", "dcm-CMRA-1"), ("LA", "LA-reg", "RA", "LSPV", "RSPV", "LIPV", "RIPV", "Bloodpool")
     for patient in ("p1", "p2"):
         for names, values in ((scans, 200), (structures, 2)):

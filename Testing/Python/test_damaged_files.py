@@ -184,7 +184,7 @@ def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
 
 
 def test_benchmark_file_whose_scan_was_not_written_completely_is_refused(tmp_path: Path) -> None:
-    """HDF5 reads chunks that were never written as zeros: background in a label, but damage in a scan."""
+    """For chunks that were never written, HDF5 returns zeros: background in a label, but damage in a scan."""
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "mri_norm2.h5"
     i, j, k = scan().shape
