@@ -148,9 +148,8 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._attach()
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
-        # The imported scene's parameter node may replace the open scene's node, which holds the cases. If a case refers
-        # to a node that was removed from the scene, an imported node may get the removed node's ID. Therefore
-        # `load_rows` replaces the IDs of removed nodes with IDs that no node has.
+        # The cases are read before the import, which may replace the parameter node that holds them. `load_rows` also
+        # replaces the IDs of removed nodes in the cases, since an imported node may get a removed node's ID.
         session = self.logic.session
         session.save()
         self._cases_before_import = (

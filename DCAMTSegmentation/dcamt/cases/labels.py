@@ -238,9 +238,9 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 
 
 def _weights_of(grid: NetworkGrid, axis: int, side: slice) -> np.ndarray:
-    """Return the columns `side` (scan voxels) of `axis_weights` without the rows (network voxels) of zeros, float32.
+    """Return `axis_weights`, float32 (network voxels, scan voxels), for the scan voxels in `side`.
 
-    The network voxels of the rows of zeros are background, since all foreground lies in `side`.
+    Rows of zeros are omitted: their network voxels are background, since all foreground lies in `side`.
     """
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix
