@@ -242,7 +242,7 @@ def test_cut_data_file_with_byte_skip_minus_1_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("lacking", [2, 1000])
-def test_header_is_not_read_as_voxels_of_a_cut_nrrd_with_byte_skip_minus_1(tmp_path: Path, lacking: int) -> None:
+def test_cut_nrrd_with_byte_skip_minus_1_is_refused(tmp_path: Path, lacking: int) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\n")[:-lacking])
     refused(lambda: read_scan(path), path, "ends too early")

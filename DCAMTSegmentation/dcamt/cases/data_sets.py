@@ -234,7 +234,7 @@ class _ListedCases:
         """Add a case: the file of its first channel, and its label, if any.
 
         If one of these files does not exist, the case is left out and the missing file is skipped. The files of other
-        channels are skipped; `io.readers.read_scan` finds them if they are named `x_0001`, `x_0002`, ...
+        channels are skipped; for a model of several channels, `io.readers.read_scan` reads `x_0001`, ... with `x_0000`.
         """
         files = [self._file(text) for text in images if isinstance(text, str) and text]
         label_path = self._label(label, files)

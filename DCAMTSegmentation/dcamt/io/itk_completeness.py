@@ -45,7 +45,7 @@ _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2,
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
 _TIFF_LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
-"""TIFF tags of width, height, bits, samples and kind of numbers of a page, with the values if a tag is missing."""
+"""Defaults of the TIFF tags for a page's width, height, bits, samples and kind of numbers."""
 _TIFF_PAGE_KIND, _SMALL_COPY, _MASK = 254, 1, 4
 """The TIFF tag of a page's kind, and its bits for pages that ITK skips: reduced copies and transparency masks."""
 _TIFF_COMPRESSION, _DEFLATE = 259, (8, 32946)
@@ -323,8 +323,8 @@ def _skip_lookup_table(file: IO[bytes]) -> None:
 def _check_analyze(path: Path) -> None:
     """Raise InputError if a file of an Analyze 7.5 or NIfTI pair is missing or damaged, or the data is cut.
 
-    A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm. So is a pair in NIfTI-2,
-    which ITK does not read.
+    A spacing that is zero, infinite or not a number is refused, too; ITK would assume 1 mm. NIfTI-2 pairs, which ITK
+    does not read, are refused.
 
     Raises:
         EOFError: the header is cut.
