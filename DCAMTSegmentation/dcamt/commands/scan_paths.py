@@ -97,9 +97,6 @@ def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Pa
 
     They are one scan if only one of them holds DICOM files, if all DICOM files belong to one study, or if a DICOMDIR
     lies beside them.
-
-    Args:
-        entries: the files and folders beside the folders, which may include the folders.
     """
     with_dicom = [folder for folder in folders if has_dicom_file(folder)]
     has_directory = any(entry.name.upper() == "DICOMDIR" for entry in entries)
