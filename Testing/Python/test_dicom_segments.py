@@ -181,7 +181,7 @@ def set_pixels_of_8_bits(data: Any, *values: int) -> None:
 
 
 def keep_compressed_frames(data: Any, number: int) -> None:
-    """Compress the frames as RLE, and store the first `number`; if there are too few, append the first ones again."""
+    """Store the first `number` frames as RLE; if the segmentation has fewer frames, repeat its first frames."""
     set_pixels_of_8_bits(data, 1)
     data.compress(pydicom.uid.RLELossless)
     frames = list(pydicom.encaps.generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
