@@ -199,7 +199,7 @@ def module_selector() -> Any:
 
 
 class SegmentEditorModule(CoreModule):
-    """The Segment Editor: its panel has a layout, and `widgetRepresentation().self().editor` is a `SegmentEditor`."""
+    """The Segment Editor; `widgetRepresentation().self().editor` is a `SegmentEditor`."""
 
     def __init__(self) -> None:
         super().__init__("SegmentEditor")

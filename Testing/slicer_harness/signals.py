@@ -32,10 +32,7 @@ class Signal:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
     def argument_count(self) -> int | None:
-        """Return None, for no limit.
-
-        A signal can be the receiver of another signal; `slots.slot_of` then passes all arguments on.
-        """
+        """Return None, so that `slots.slot_of` passes all arguments of another signal on to this signal."""
         return None
 
     def __call__(self, *args: Any) -> None:

@@ -54,7 +54,7 @@ class FoundCases:
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
-    """Return the image files in a folder, without subfolders, that have one of the endings; [] without a folder."""
+    """Return the image files in a folder, without subfolders, that have one of the endings."""
     if not folder.is_dir():
         return []
     kinds = tuple(endings)
