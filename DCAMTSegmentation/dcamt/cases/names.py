@@ -106,15 +106,15 @@ def _classify(
 
 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
-    """Return the folders with a word for labels in their names that hold scans, also with their labels.
+    """Return the folders that have a word for labels in their names but hold scans.
 
     An example is `LA segmentation` with `p1` and `p1_seg`: without the folder's word for labels, `p1` is a scan, and
-    `p1_seg` is a label with the same key. If all words of the folder's name mean labels, such as `labels`, the paths
-    below it must also contain a word for scans. Otherwise, a folder of images below it suffices, without labels:
-    `segmentation set/Images/p1`.
+    `p1_seg` is a label with the same key. A scan in a folder of images needs no label: `segmentation set/Images/p1`.
+    In a folder whose name has only words for labels, a scan always needs a label and, in its path below this folder,
+    a word for scans: `labels/p1_image` and `labels/p1_label`.
 
-    A folder with `p1` holds only labels if `named` contains a scan with the name `p1` or with words added to it:
-    `mri/p1` or `mri/p1_pre`.
+    If there is a scan `mri/p1` or `mri/p1_pre`, the file `p1` in `LA segmentation` counts as a label, and
+    `LA segmentation` is not returned.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -234,7 +234,7 @@ def _adds_structures(key: tuple[str, ...], loose_scans: Collection[tuple[str, ..
     """Return whether a key adds words for structures to a scan's `loose_key`."""
     *folders, name = key or ("",)
     words = SEPARATORS.split(name)
-    # `p1/lge_result` beside `p1/T1` may be a scan.
+    # `lge` is also a word for a modality: `p1/lge_result` beside `p1/T1` may be a scan.
     droppable = ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
     shorter = ("".join(words[first:last]) for first, last in _ranges_without(words, droppable))
     keys = {loose_key((*folders, rest)) for rest in shorter if rest != name} - {()}
