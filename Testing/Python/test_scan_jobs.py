@@ -91,7 +91,7 @@ def test_label_p9_seg_without_scan_p9_is_skipped_if_the_folder_holds_another_sca
     assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p2_seg.nii.gz"]
     for name in ("p1", "p2_seg"):
         (tmp_path / f"{name}.nii.gz").unlink()
-    assert len(find_scans(tmp_path).scans) == 3, "without a scan in the folder, files of few values are scans"
+    assert len(find_scans(tmp_path).scans) == 3
 
 
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
@@ -164,7 +164,6 @@ def test_scan_with_two_labels_and_scans_of_an_nnunet_data_set_are_found(tmp_path
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
 def test_link_to_a_missing_file_is_a_scan_or_a_label(tmp_path: Path) -> None:
-    """The scan then fails with a message, as in a data set of git-annex whose files were not all fetched."""
     grid = Grid((8, 8, 8), np.eye(4))
     write_volume(Volume(np.random.default_rng(0).random((1, 8, 8, 8)), grid), tmp_path / "p1.nii.gz")
     for name in ("p1_label", "p2"):
@@ -465,9 +464,7 @@ def test_results_of_scans_whose_names_differ_only_in_capitals_or_accents_are_dis
     assert [job.name for job in jobs] == ["a_P1", "b_p1", "c_\u00e9", "d_e\u0301"]
 
 
-def test_parents_of_folders_that_differ_only_in_capitals_are_in_names_only_if_the_parents_differ(
-    tmp_path: Path,
-) -> None:
+def test_names_that_differ_only_in_capitals_start_with_the_site_if_the_sites_differ(tmp_path: Path) -> None:
     scans = [tmp_path / "P1" / "lge.nrrd", tmp_path / "p1" / "lge.nrrd"]
     assert with_folders(["lge", "lge"], scans) == ["P1_lge", "p1_lge"]
     scans = [tmp_path / "site1" / "p1" / "lge.nrrd", tmp_path / "site2" / "P1" / "lge.nrrd"]
