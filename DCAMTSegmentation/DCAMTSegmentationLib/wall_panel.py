@@ -96,10 +96,10 @@ class WallPanel:
         self._show_wall()
 
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
-        """List the segmentation's segments; the selected segment stays selected if it is still in the list.
+        """List the segmentation's segments, and keep the selection.
 
-        If it is not, or if no DCAMT segment was in the list before, the first DCAMT segment is selected, so that
-        *Report…* reports a result rather than a segment that was drawn earlier.
+        The first DCAMT segment is selected instead if the selected segment is no longer in the list, or if all DCAMT
+        segments in the list are new. *Report…* then reports a result rather than a segment that was drawn earlier.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
@@ -235,7 +235,7 @@ class WallPanel:
         self._change_wall(wall.with_openings(openings))
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write the table, or a surface if the file has the ending of one, as `dcamt wall` does.
+        """Write the wall's surface if the file's ending is one of `SURFACE_OUTPUTS`, and the wall's table otherwise.
 
         Only `.vtp` files store the scalars.
         """
