@@ -140,7 +140,7 @@ class Learner:
             return
         with torch.autocast(self.device.type, self.half):
             yield
-        # Inside a caller's block of autocast, torch would keep its 16-bit copies of the weights.
+        # torch drops its 16-bit copies only at the end of the outermost autocast block, which may be the caller's.
         torch.clear_autocast_cache()
 
 
