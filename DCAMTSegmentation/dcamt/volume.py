@@ -435,7 +435,8 @@ def _position_difference(grid: Grid, other: Grid) -> str:
     nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # cosine of each axis of `other` to the closest axis of `grid`
     angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
     rotation = f", and their axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
-    return f": the centres of the two grids lie {np.linalg.norm(centres[0] - centres[1]):.3g} mm apart{rotation}"
+    distance = round(float(np.linalg.norm(centres[0] - centres[1])), 4)  # Rounding errors count as 0.
+    return f": the centres of the two grids lie {distance:.3g} mm apart{rotation}"
 
 
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:

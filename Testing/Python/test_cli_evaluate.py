@@ -77,6 +77,19 @@ def test_json_and_csv_hold_the_scores(
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)
 
 
+def test_table_never_replaces_the_voxels_of_a_label_whose_header_is_another_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save(folders[0] / "a.nrrd", 2, 6)
+    folders[1].mkdir()
+    sitk.WriteImage(sitk.ReadImage(folders[0] / "a.nrrd"), folders[1] / "a.mhd")
+    voxels = (folders[1] / "a.raw").read_bytes()
+    assert call_evaluate(folders, "--csv", folders[1] / "a.raw", "--overwrite") == 1
+    assert "has the ending of image data or of a compressed file, not of a table" in capsys.readouterr().err
+    assert (folders[1] / "a.raw").read_bytes() == voxels
+
+
 def test_printed_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert call_evaluate(folders) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

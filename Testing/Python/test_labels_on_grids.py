@@ -59,6 +59,15 @@ def test_message_states_the_whole_distance_of_a_label_that_lies_many_voxels_away
         fit_labelmap(moved, GRID, "scan.nrrd")
 
 
+def test_message_states_no_distance_for_a_crop_about_the_centre_of_the_scan() -> None:
+    affine = GRID.affine.copy()
+    affine[:3, 3] = -172.3456789, -108.7654321, -1234.5678912
+    grid, box = Grid(GRID.shape, affine), (slice(1, 29), slice(1, 23), slice(1, 19))
+    cropped = Labelmap(two_boxes()[box], grid.crop(box), Path("label.nrrd"))
+    with pytest.raises(InputError, match="the centres of the two grids lie 0 mm apart"):
+        fit_labelmap(cropped, grid, "scan.nrrd")
+
+
 def test_label_with_another_axis_order_is_reoriented() -> None:
     voxels = two_boxes().transpose(2, 0, 1)[::-1]
     affine = GRID.affine[:, [2, 0, 1, 3]] * [-1, 1, 1, 1]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
-from dcamt.commands.rank import _describe_score, segmentation_path
+from dcamt.commands.rank import _describe_score, _event_fields, segmentation_path
 from dcamt.errors import write_error
 from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
@@ -96,6 +96,32 @@ def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pyt
     for event in scored.values():
         assert 0 <= event["score"] <= 1
         assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)
+
+
+def test_table_and_events_name_the_cases_in_which_nothing_is_segmented(tmp_path: Path) -> None:
+    found = RankedCase("found", tmp_path / "found.nii", 0.4, (0.0, 0.0, 0.0))
+    empty = RankedCase("empty", tmp_path / "empty.nii", 1.0, (0.0, 0.0, 0.0), is_empty=True)
+    write_ranking([found, empty], tmp_path / "next.csv")
+    assert [(row["name"], row["empty"]) for row in read_table(tmp_path / "next.csv")] == [
+        ("empty", "1"),
+        ("found", "0"),
+    ]
+    assert [_event_fields(case)["empty"] for case in (found, empty)] == [False, True]
+
+
+def test_names_that_differ_only_in_capitals_are_refused_where_the_file_system_ignores_capitals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_cases_folder(tmp_path, labelled=0, unlabelled=2, validation=0)
+    table.write_text(table.read_text().replace("unlabelled0,", "P1,", 1).replace("unlabelled1,", "p1,", 1))
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    (tmp_path / "Proposed").mkdir()
+    if not (tmp_path / "pROPOSED").exists():
+        (tmp_path / "pROPOSED").symlink_to("Proposed")  # As on a file system that ignores capitals.
+    arguments = ["rank", table, "--model", model, "--device", "cpu", "--segmentations", tmp_path / "Proposed"]
+    assert call_dcamt([*arguments, "--overwrite"]) == 1
+    assert "p1.seg.nrrd: two results would be written to this file." in capsys.readouterr().err
+    assert not list((tmp_path / "Proposed").iterdir())
 
 
 def test_segmentation_is_named_after_its_case_unless_the_name_is_no_file_name(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ import nibabel
 import nrrd
 import numpy as np
 import pytest
+from dcamt.api.training import model_card
+from dcamt.api.training_plan import TrainingPlan
 from dcamt.geometry import Grid
 from dcamt.metrics.evaluation import score_case, summarize_rows
 from dcamt.report import case_picture
@@ -26,6 +28,8 @@ from dcamt.report.run_report import collect_curves
 from dcamt.report.run_report_html import RunReport, render_run_report
 from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
 from dcamt.runs.events import ValidationScored, parse_run_event
+from dcamt.runs.folder import RunFolder
+from dcamt.training.trainer import TrainingResult
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt, run_dcamt
@@ -264,3 +268,14 @@ def test_classes_absent_from_a_case_are_named_below_the_scores() -> None:
     absent = f"{recipe.classes[1].name} is absent from segmentation and label in 1 of 2 cases"
     assert page.count("is absent from") == 1
     assert f"<p>{absent}; such cases enter the means with Dice 1 and distance 0.</p>" in page
+
+
+def test_page_and_card_state_which_cases_the_training_dice_of_a_class_leaves_out(tmp_path: Path) -> None:
+    one = tiny_recipe()
+    several = replace(one, classes=(*one.classes, replace(one.classes[0], label=2, name="Scar")))
+    for recipe, is_stated in ((one, False), (several, True)):
+        page = render_run_report(RunReport(recipe, {}, dice={"both branches": [(1, 0.5), (2, 0.6)]}))
+        assert ("the mean of the cases whose label or segmentation contains the class" in page) == is_stated
+        plan = TrainingPlan(RunFolder(tmp_path / "run"), recipe, [])
+        (measured,) = model_card(plan, TrainingResult({}, 2, 1.0, True, {"mean": {"Scar": 0.5}})).measured
+        assert ("leaves out cases whose label and segmentation lack the class" in measured["on"]) == is_stated

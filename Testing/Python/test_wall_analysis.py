@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.geometry import Grid
+from dcamt.geometry import Grid, Reorientation, bounding_box, pad_box
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall, import_in_background
 from dcamt.wall.burden import BORDER, OPENING, REGIONS
@@ -185,6 +185,20 @@ def test_grid_that_differs_by_rounding_counts_as_the_grid_of_the_scan() -> None:
     rounded = replace(labels, grid=Grid(labels.grid.shape, affine))
     result, expected = analyse_wall(volume, rounded), analyse_wall(volume, labels)
     assert (result.notes, result.pool, result.burden) == (expected.notes, expected.pool, expected.burden)
+
+
+def test_segmentation_with_other_axes_or_cropped_is_placed_on_the_grid_of_the_scan() -> None:
+    volume, labels = PATCH.on(grid_about(50, (1.0, 1.0, 1.0), TURN))
+    expected = analyse_wall(volume, labels)
+    turn = Reorientation((2, 0, 1), (False, True, True))
+    turned = turn.apply_to_grid(labels.grid)
+    affine = np.array([[float(f"{number:.6g}") for number in row] for row in turned.affine])
+    rounded = Labelmap(turn.apply(labels.voxels).copy(), Grid(turned.shape, affine))
+    box = pad_box(bounding_box(labels.voxels != 0), (2, 2, 2), tuple(slice(0, size) for size in labels.grid.shape))  # type: ignore[arg-type]
+    cropped = Labelmap(labels.voxels[box], labels.grid.crop(box), partial=True)
+    for other in (rounded, cropped):
+        result = analyse_wall(volume, other)
+        assert (result.notes, result.pool, result.burden) == (expected.notes, expected.pool, expected.burden)
 
 
 def test_thresholds_convert_to_ratios_and_are_parsed_from_their_names() -> None:

@@ -405,9 +405,12 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = {role: sum(case.role == role for case in plan.cases) for role in ROLES}
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
+        on = f"{counts['validation']} validation cases of the run, on the network's grid"
+        if len(plan.recipe.classes) > 1:
+            on += "; the mean of a class leaves out cases whose label and segmentation lack the class"
         measured = (
             {
-                "on": f"{counts['validation']} validation cases of the run, on the network's grid",
+                "on": on,
                 "dice": {
                     quality: {name: round(dice, 4) for name, dice in by_class.items()}
                     for quality, by_class in result.dice.items()

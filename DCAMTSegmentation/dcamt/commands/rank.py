@@ -134,4 +134,10 @@ def _describe_score(case: RankedCase) -> str:
 
 
 def _event_fields(case: RankedCase) -> dict[str, object]:
-    return {"name": case.name, "image": str(case.image), "score": round(case.score, 4), "place": list(case.place)}
+    return {
+        "name": case.name,
+        "image": str(case.image),
+        "score": round(case.score, 4),
+        "place": list(case.place),
+        "empty": case.is_empty,
+    }

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from pathlib import Path
 
 from ..cases.case_list import Case
@@ -29,7 +30,8 @@ _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_EN
 
 Pictures, recipes and tables have no mark; a table of the wall is recognised by its header.
 """
-
+_DATA_ENDINGS = (".raw", ".zraw", ".gz", ".bz2")
+"""Endings of the files that hold the voxels of an image whose header is another file, such as `.mhd` or `.nhdr`."""
 
 FileStamp = tuple[int, int, int]
 """A file's modification time (ns), size (bytes) and inode."""
@@ -63,7 +65,8 @@ def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
 
-    InputError is also raised if two of `paths` resolve to one path, since one result would replace the other.
+    InputError is also raised if two of `paths` resolve to one path, since one result would replace the other. Where the
+    file system ignores capitals, paths that differ only in capitals are one path.
     """
     known: dict[object, Path] = {}
     folders: set[Path] = set()
@@ -83,10 +86,11 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
         if folders and _is_image_in(path, folders):
             raise InputError("would be replaced by a result", path=path, remedy="Give another file or folder.")
         # Two hard links to one file are allowed as results: after writing, each path is a file of its own.
-        if keys[0] in results:
+        result = str(keys[0]).casefold() if _ignores_capitals(path.parent) else keys[0]
+        if result in results:
             remedy = "Give each result a file of its own."
             raise InputError("two results would be written to this file", path=path, remedy=remedy)
-        results.add(keys[0])
+        results.add(result)
         _check_place(path)
 
 
@@ -101,6 +105,20 @@ def _file_keys(path: Path) -> tuple[object, ...]:
     except OSError:
         return (resolved,)
     return resolved, (status.st_dev, status.st_ino)
+
+
+@lru_cache(maxsize=16)
+def _ignores_capitals(folder: Path) -> bool:
+    """Return whether the file system of a folder ignores capitals, as on Windows and macOS.
+
+    Of the folder and its parents, the nearest that exists and has a letter in its name is looked up with other
+    capitals.
+    """
+    for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
+        other = above.with_name(above.name.swapcase()) if above.name else above
+        if other.name != above.name and above.exists():
+            return other.exists() and other.samefile(above)
+    return False
 
 
 def _is_image_in(path: Path, folders: AbstractSet[Path]) -> bool:
@@ -167,7 +185,10 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file`, and InputError if the table has the ending of an image."""
+    """Raise the errors of `check_file`, and InputError if the table has the ending of an image or of image data."""
+    if ending(path) in _DATA_ENDINGS:
+        what = "has the ending of image data or of a compressed file, not of a table"
+        raise InputError(what, path=path, remedy="Give a name ending in .csv.")
     if ending(path) in IMAGE_ENDINGS:
         raise InputError("has the ending of an image, not of a table", path=path, remedy="Give a name ending in .csv.")
     check_file(path, inputs, existing)

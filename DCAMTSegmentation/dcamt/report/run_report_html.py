@@ -73,10 +73,10 @@ def render_run_report(report: RunReport) -> str:
     charts = [line_chart("Dice of the validation cases", report.dice, bounds=(0, 1))] if report.dice else []
     charts += [line_chart(f"Loss: {name.replace('_', ' ')}", {name: line}) for name, line in report.losses.items()]
     if any(charts):
-        parts.append(
-            '<h2>Curves</h2><p class="faint">The horizontal axes show iterations.</p>'
-            f'<div class="charts">{"".join(charts)}</div>'
-        )
+        about = "The horizontal axes show iterations."
+        if report.dice and len(report.recipe.classes) > 1:
+            about += " A class's Dice is the mean of the cases whose label or segmentation contains the class."
+        parts.append(f'<h2>Curves</h2><p class="faint">{about}</p><div class="charts">{"".join(charts)}</div>')
     parts += ["<h2>Settings</h2>", _pairs(dict(_flat(report.recipe.to_dict())))]
     parts += ["<h2>Versions</h2>", _pairs(report.versions)]
     parts.append('<p class="faint">The validation cases are numbered from 1, in the order of the run\'s case list. ')

@@ -19,7 +19,7 @@ from ..metrics.doubtful_places import densest_voxel
 if TYPE_CHECKING:
     from ..inference.predictor import Prediction, Predictor
 
-RANKING_COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image")
+RANKING_COLUMNS = ("rank", "name", "score", "r_mm", "a_mm", "s_mm", "image", "empty")
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,15 @@ def sort_by_score(ranked: Iterable[RankedCase]) -> list[RankedCase]:
 def write_ranking(ranked: Sequence[RankedCase], path: Path) -> None:
     """Write the cases to a CSV file with the header `RANKING_COLUMNS`, in descending order of score.
 
+    The column `empty` is 1 if the model segmented nothing, else 0.
+
     Raises:
         OutputError: the file cannot be written.
     """
     rows: list[tuple[str | float, ...]] = []
     for number, case in enumerate(sort_by_score(ranked), start=1):
         place = (str(round(mm, 2)) for mm in case.place)
-        rows.append((number, case.name, str(round(case.score, 4)), *place, str(case.image.resolve())))
+        rows.append(
+            (number, case.name, str(round(case.score, 4)), *place, str(case.image.resolve()), int(case.is_empty))
+        )
     write_table(path, RANKING_COLUMNS, rows)

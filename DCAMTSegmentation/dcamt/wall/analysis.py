@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Grid
 from ..io.formats import scan_name
-from ..volume import Labelmap, Volume, same_grid
+from ..volume import Labelmap, Volume, fit_labelmap
 from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
 from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
 from .sampling import (
@@ -140,8 +140,8 @@ def analyse_wall(
 
     Args:
         volume: the scan, with one channel.
-        labelmap: the segmentation, on any grid in the same patient. A grid that differs from the scan's only by
-            rounding (`volume.same_grid`) counts as the scan's grid.
+        labelmap: the segmentation, on any grid in the same patient. If it can be placed on the scan's grid without
+            interpolation (`volume.fit_labelmap`), for instance if its axes have another order or direction, it is.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, not 0 at the openings; if it is None, openings are proposed.
@@ -156,8 +156,8 @@ def analyse_wall(
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
     voxels = _single_channel(volume)
-    if same_grid(labelmap.grid, volume.grid):
-        labelmap = replace(labelmap, grid=volume.grid)
+    with suppress(InputError):  # A labelmap on another grid is aligned by its patient coordinates.
+        labelmap = fit_labelmap(labelmap, volume.grid, name)
     mask = labelmap.voxels == segment_label(labelmap, label)
     segment_file = labelmap.path or "The segmentation"
     extraction = extract_surface(mask, labelmap.grid, segment_file)
