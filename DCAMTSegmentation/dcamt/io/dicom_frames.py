@@ -70,7 +70,7 @@ CONSTANT_ATTRIBUTES = {
 }
 """Attributes that must not differ between the slices of a scan, and their names in messages."""
 _GE_BLOCK, _GE_COMPONENT = (0x0043, "GEMS_PARM_01"), 0x2F
-"""GE's private block, and the element in it with the index of the component in `_COMPONENTS`."""
+"""GE's private block, and its element that holds an index into `_COMPONENTS`."""
 TIME_ATTRIBUTES = (
     ("TemporalPositionIndex", "FrameContentSequence"),
     ("TemporalPositionIdentifier", ""),
