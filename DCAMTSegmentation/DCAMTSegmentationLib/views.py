@@ -14,7 +14,7 @@ MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
 _POINT_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
-"""Size and position as fractions of a view. The letters scale with the legend, so the legend is small. It lies at the
+"""Size and position as fractions of a view. A larger legend would have too large letters. The legend lies at the
 bottom right, away from the heart."""
 
 
