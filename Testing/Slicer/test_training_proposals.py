@@ -290,6 +290,13 @@ class ProposalTest(TrainingCase):
         self.write_ranking(cases)
         self.module.widget.runs.refresh()
 
+    def test_table_says_if_nothing_was_segmented(self) -> None:
+        case = {**self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0])), "score": 1.0}
+        self.save_ranking([{**case, "empty": True}, case])
+        model = self.ui.rankTable.model()
+        shown = [[model.data(model.index(row, column)) for column in (1, 2)] for row in (0, 1)]
+        self.assertEqual(shown, [["nothing segmented", ""], ["100.0%", "1, 2, 3"]])
+
     def test_damaged_cases_of_a_saved_ranking_are_not_listed(self) -> None:
         case = {**self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0])), "score": 0.4}
         damaged = [{"score": "high"}, {"score": None}, {"place": [1, 2]}, {"place": 3}, {"image": 5}, {"name": None}]

@@ -35,12 +35,12 @@ from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height, selected_rows
 
-WIDTHS = (104, 140)
+WIDTHS = (124, 140)
 """Widths in pixels of all columns except the first, which gets the rest."""
 ROWS = (2, 6)
 """Smallest and largest number of visible rows."""
 RANKING_KEYS = ("name", "image", "score", "place", "segmentation")
-"""Keys of a `scored` event that a ranking stores."""
+"""Keys of a `scored` event that a ranking stores; `empty` is stored, too, if the event has it."""
 
 
 class OutlinePanel:
@@ -54,7 +54,7 @@ class OutlinePanel:
         self._opening: ProposalOpening | None = None
         self._ranked = PlainTableModel(
             (_("Case"), _("Disagreement"), _("Largest at (RAS mm)")),
-            lambda case: (case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])),
+            _row_texts,
         )
         ui.rankTable.setModel(self._ranked)
         ui.rankTable.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
@@ -144,7 +144,7 @@ class OutlinePanel:
                 text = _("Segmenting the unlabelled cases: {done} of {total}…")
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
-                ranked.append({key: event[key] for key in RANKING_KEYS})
+                ranked.append({**{key: event[key] for key in RANKING_KEYS}, "empty": event.get("empty", False)})
                 self._show_ranked(ranked)
 
         def on_end(message: str) -> None:
@@ -283,6 +283,13 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     if isinstance(row.source, SceneScan):
         return slicer.mrmlScene.GetNodeByID(row.scan) is None
     return Path(row.scan).resolve() == Path(case["image"]).resolve()
+
+
+def _row_texts(case: dict[str, Any]) -> tuple[str, str, str]:
+    """Return the texts of a ranked case in the table; rankings of older versions do not state an empty segmentation."""
+    if case.get("empty"):
+        return case["name"], _("nothing segmented"), ""
+    return case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])
 
 
 def _ranking_file(run: Path) -> Path:
