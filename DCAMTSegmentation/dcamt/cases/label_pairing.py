@@ -159,8 +159,8 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
 def _is_only_file(path: Path) -> bool:
     """Return whether a file may be the labelmap of the case after which its folder is named.
 
-    The file's name is the folder's name, also with further words that mean no other structure: `p1/p1_trans`. Or the
-    name describes only a result or a label (`describes_label`): `p1/LA`.
+    The file's name begins with the folder's name, and no word for another structure follows: `p1/p1_trans`, but not
+    `p1/p1_wall`. Or the name describes only a result or a label (`describes_label`): `p1/LA`.
     """
     name, start = scan_name(path), scan_name(path.parent)
     if name.casefold().startswith(start.casefold()):
@@ -218,9 +218,10 @@ def _is_blank(path: Path) -> bool:
 
 
 def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:
-    """Return the files that have many values, beside files of the same loose key that have few values or are `labels`.
+    """Return the files that are no masks, but have the loose key of a mask.
 
-    `p1_0000` is the scan of the label `p1`, and `volume-1` that of `segmentation-1`.
+    A mask has few values or is one of `labels`. `p1_0000` is the scan of the label `p1`, and `volume-1` that of
+    `segmentation-1`.
     """
     similar: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in named:
@@ -248,8 +249,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
-    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals, after words for the
-      atrium, qualifiers and numbers after a word for labels are left out of the label's name, too: `p1_lge`,
+    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
+      `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
       `p1_LA_final`, or `p1`, `p1 Segmentation 1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is

@@ -162,7 +162,7 @@ def is_named_like_slices(file: Path, frames: Sequence[Frame]) -> bool:
     """Return whether a file's name is that of a slice.
 
     Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers. An ending such as
-    `.part` may follow, unless a file of the name without it exists: `IM008.done` beside `IM008` is no slice. If the
+    `.part` may follow, unless the file without this ending exists: `IM008.done` beside `IM008` is no slice. If the
     frames have random names, as on some CDs, the length of the name decides.
     """
     if file.suffix.lower() in DICOM_SLICE_ENDINGS:
