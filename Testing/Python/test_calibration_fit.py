@@ -65,9 +65,7 @@ def test_interval_allows_for_unseen_disturbances() -> None:
         truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # the logit is 2 less
     features = [{"ghosting": 0.0, **one} for one in features]
     arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
-    # `seen` and `unseen` are fitted to all scans. Further fits give their intervals. For `seen`, the further fit
-    # for a scan leaves out the scan's case. For `unseen`, the further fit also leaves out all scans with the scan's
-    # disturbance (noise or ghosts).
+    # `seen` and `unseen` are fitted to all scans; only the intervals differ (see `fit_overlap`).
     seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3

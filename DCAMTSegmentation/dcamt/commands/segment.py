@@ -108,7 +108,6 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
         names = _names_below(path, found.skipped_dicom)
         remedy = "To segment the DICOM images, move them into a folder of their own."
         print_error(f"{path}: skipped DICOM images beside scan files of other formats ({names}). {remedy}")
-    # `existing` includes links to missing files: for the path of a link, `dcamt segment` states how to fetch the file.
     existing = [file for file in found.skipped_files if os.path.lexists(file)]
     missing = [file for file in found.skipped_files if not os.path.lexists(file)]
     if existing:
