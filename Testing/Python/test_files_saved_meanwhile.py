@@ -21,7 +21,7 @@ RESULTS = {
     "dcamt.commands.cases.find_cases": "list.csv",
     "dcamt.inference.calibrating.calibrate": "m.calibration.json",
 }
-"""A function that each command calls during its work, and the command's result."""
+"""Function that a command calls during its work -> the command's result."""
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def test_result_saved_meanwhile_is_replaced_only_with_overwrite(
 
 
 @pytest.mark.parametrize("is_removed", [False, True])
-def test_model_that_was_changed_or_removed_during_its_calibration_is_kept(
+def test_calibration_does_not_write_a_model_that_was_changed_or_removed_meanwhile(
     cases: Path,
     tiny_package: ModelPackage,
     tmp_path: Path,

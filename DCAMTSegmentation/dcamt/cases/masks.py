@@ -38,14 +38,14 @@ _MAXIMUM_NAMES = 6
 """If more than this many plain keys differ only in part `n`, part `n` is neither left out nor replaced (`_Parts`).
 
 Example: the ten plain keys of `patient1/lge` to `patient10/lge`, `("patient1",)` to `("patient10",)`, differ only in
-part 0. Exceptions: part `n` is the last part of its key, and either means structures (`_names_structure`) or is exempt
-(`_MAXIMUM_NAMES_IN_FOLDERS`).
+part 0. The limit does not apply to a last part that means structures (`_names_structure`); see also
+`_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""If plain keys of several parts have at most this many different last parts, `_MAXIMUM_NAMES` does not apply to them.
+"""If plain keys have at most this many different last parts, `_MAXIMUM_NAMES` does not limit the last parts.
 
-Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast, since
-the search reads one file of each last part.
+Only plain keys of several parts count. Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`.
+The limit keeps the search fast, since the search reads one file of each last part.
 """
 _Key = tuple[str, ...]
 _SAMPLE = 1 << 16
@@ -65,8 +65,9 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(rest) if likely.includes(fit[0].path))
-    # `_masks_with_further_parts` may replace an OTHER_LABEL of `in_folders`, but not a LABEL. Beside `nifti/p1_T1`,
-    # the word `t1` makes `p1/LA/p1_T1` an OTHER_LABEL in `in_folders`; `_masks_with_further_parts` makes it a LABEL.
+    # `_masks_with_further_parts` may replace an OTHER_LABEL of `in_folders`, but not a LABEL. Example: `p1/LA/p1_T1`
+    # beside `nifti/p1_T1`. In `in_folders`, this mask is an OTHER_LABEL with the further word `t1`, since the scan is
+    # found by its loose key, `("p1",)`.
     masks |= {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
     for file, scan, fits in _masks_with_further_parts(rest):
         if file.path not in masks:
