@@ -131,7 +131,7 @@ class AfterARunTest(TrainingCase):
         self.assertNotEqual(self.ui.rankButton.text, "Cancel")
         self.assertIn(f"{saved} was saved by another program", self.ui.rankStatusLabel.text)
         saved.unlink()
-        # A temporary file of a cancelled ranking is no person's file.
+        # A temporary file that a cancelled ranking left does not prevent a new ranking.
         saved.with_name(f".0123abcd-{saved.name}").touch()
         with LoopMonitor() as monitor:
             click(self.ui.rankButton)
