@@ -57,7 +57,7 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
-    # `str` separates scans in folders that differ only in capitals, such as `P1/lge` and `p1/lge`; `_plain` does not.
+    # With `_plain` alone, the scans `P1/lge` and `p1/lge` would both keep the name `lge`.
     return _with_folders(_with_folders(names, folders, str), folders, _plain)
 
 
