@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from dcamt.io import dicom_completeness
 from dcamt.io.dicom_completeness import dicomdir_files
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
@@ -288,6 +289,32 @@ def test_empty_file_of_an_interrupted_download_is_a_damaged_slice(tmp_path: Path
     read_scan(tmp_path)
     (tmp_path / "IM008.part").touch()
     refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM008.part (empty)")
+
+
+def test_slices_that_icloud_has_not_downloaded_are_refused(tmp_path: Path) -> None:
+    _write_series(tmp_path)
+    (tmp_path / ".IM003.icloud").write_bytes(b"bplist00")  # IM003 exists, so no slice is missing.
+    (tmp_path / ".report.pdf.icloud").write_bytes(b"bplist00")
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    for lacking in ("IM007", "IM005, IM007"):
+        (tmp_path / lacking[:5]).rename(tmp_path / f".{lacking[:5]}.icloud")
+        refused(lambda: read_scan(tmp_path), tmp_path, f"iCloud has not downloaded: {lacking}")
+    for file in tmp_path.glob("IM*"):
+        file.rename(tmp_path / f".{file.name}.icloud")
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds 8 files that iCloud has not downloaded: IM000, IM001")
+
+
+def test_names_of_slices_are_compared_once_with_all_empty_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To compare them again for each file would take minutes for a CD with 10,000 empty files."""
+    _write_series(tmp_path)
+    for number in range(20):
+        (tmp_path / f"EMPTY{number:03}").touch()
+    compared, pattern = [], dicom_completeness._pattern
+    monkeypatch.setattr(dicom_completeness, "_pattern", lambda file: compared.append(file) or pattern(file))
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    assert len(compared) < 200
 
 
 def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:

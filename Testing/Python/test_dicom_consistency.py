@@ -20,6 +20,7 @@ from dcamt_testing.dicom_positions import (
     write_slice,
 )
 from dcamt_testing.scan_files import refused
+from pydicom.uid import RLELossless
 
 
 def test_error_names_damaged_slices(tmp_path: Path) -> None:
@@ -200,6 +201,22 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     assert_slices_in_place(volume, 10)
     assert "copies" in volume.notes[0]
     assert isinstance(volume.notes[0], IdentifyingNote)
+
+
+def test_other_versions_of_slices_with_the_same_uid_are_refused(tmp_path: Path) -> None:
+    """A program that filters or masks slices may keep their UIDs; such a file is no copy."""
+    for k in range(10):
+        write_slice(tmp_path / "a" / f"{k}.dcm", k)
+    write_slice(tmp_path / "b" / "filtered.dcm", 4, add=107)
+    refused(lambda: read_scan(tmp_path), tmp_path, "differ in their voxels", "filtered.dcm", "4.dcm")
+
+
+def test_compressed_copies_of_slices_are_skipped(tmp_path: Path) -> None:
+    for k in range(10):
+        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
+        data.compress(RLELossless, generate_instance_uid=False)
+        data.save_as(tmp_path / f"rle{k}.dcm")
+    assert_slices_in_place(read_scan(tmp_path), 10)
 
 
 def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:

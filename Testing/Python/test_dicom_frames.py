@@ -283,6 +283,15 @@ def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: 
     assert_slices_in_place(read_scan(tmp_path / "x"), 10)
 
 
+@pytest.mark.parametrize("echo", [["2.3", "4.6"], "removed"], ids=str)
+def test_echo_time_that_is_not_one_number_is_ignored(tmp_path: Path, echo: object) -> None:
+    for k in range(8):
+        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
+        data["EchoTime"] = pydicom.DataElement("EchoTime", "LO", echo)
+        data.save_as(tmp_path / f"{k}.dcm")
+    assert_slices_in_place(read_scan(tmp_path), 8)
+
+
 @pytest.mark.parametrize("value", [b"\0", b"\0\0\0", np.float64(1).tobytes()])
 def test_damaged_component_in_a_private_element_of_ge_is_ignored(tmp_path: Path, value: bytes) -> None:
     """A program that removes patient data may write other bytes there."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -204,6 +205,35 @@ def test_results_of_an_anonymised_source_have_empty_patient_and_study_attributes
     assert not any(segmentation[keyword].value for keyword in removed)  # present, but empty
     report = build_measurement_report(measure(labelmap, SEGMENTS, "scan"), SEGMENTS, segmentation, source, MODEL)
     assert missing_attributes(segmentation) == missing_attributes(report) == []
+
+
+def _change_rounding(image: pydicom.Dataset) -> None:
+    if image.InstanceNumber == 3:
+        image.ImageOrientationPatient = [float(value) + 1e-6 for value in image.ImageOrientationPatient]
+
+
+def _remove_thickness(image: pydicom.Dataset) -> None:
+    del image.SliceThickness
+
+
+def _replace_numbers(image: pydicom.Dataset) -> None:
+    for keyword in ("SeriesNumber", "InstanceNumber"):
+        image[keyword] = pydicom.DataElement(keyword, "LO", "REMOVED")
+
+
+@pytest.mark.parametrize("change", [_change_rounding, _remove_thickness, _replace_numbers])
+def test_segmentation_needs_no_thickness_numbers_or_equally_rounded_orientation(
+    case: tuple[Path, Labelmap], tmp_path: Path, change: Callable[[pydicom.Dataset], None]
+) -> None:
+    folder, labelmap = case
+    for file in folder.glob("IM*"):
+        image = pydicom.dcmread(file)
+        change(image)
+        image.save_as(tmp_path / file.name)
+    source = find_source_images(tmp_path, labelmap.grid)
+    path = tmp_path / "x.dcm"
+    write_dicom(build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL), path)
+    assert np.allclose(read_labelmap(path).grid.affine, labelmap.grid.affine, atol=1e-4)
 
 
 def test_invalid_dates_and_sex_of_an_anonymised_source_become_empty(

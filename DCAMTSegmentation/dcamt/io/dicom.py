@@ -14,9 +14,12 @@ from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, IdentifyingNote
 from .dicom_completeness import (
     dicomdir_files,
-    is_named_like_slices,
+    files_in_icloud,
+    icloud_error,
     missing_slices_notes,
     refuse_missing_files,
+    refuse_slices_in_icloud,
+    select_named_like_slices,
     skipped_files_notes,
 )
 from .dicom_contradictions import refuse_separated_slices, separate_other_classes
@@ -29,6 +32,7 @@ from .dicom_files import (
     list_names,
     quiet_pydicom,
     read_file,
+    walk_folders,
 )
 from .dicom_frames import Frame
 from .dicom_pixels import load_frames
@@ -154,6 +158,7 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
     stack = choose_stack(path, stacks, choice, notes)
     series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
     _refuse_rejected(path, collected, stack.frames)
+    refuse_slices_in_icloud(path, stack.frames)
     frames = choose_frames(path, stack, choice, notes)
     if len(frames) == 1:
         raise InputError("holds one DICOM slice only", path=path, remedy=_CHOOSE_FOLDER)
@@ -188,6 +193,8 @@ def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
         return _unplaced_error(collected.unplaced[0])
     if collected.color:
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
+    if path.is_dir() and (missing := [file for folder, _, _ in walk_folders(path) for file in files_in_icloud(folder)]):
+        return icloud_error(path, missing)
     kinds = sorted({kind for _, kind in collected.foreign if kind != "no DICOM"})
     if kinds:
         what = f"holds no DICOM slices, but {', '.join(kinds)}"
@@ -229,6 +236,8 @@ def _refuse_rejected(path: Path, collected: FoundFiles, frames: Sequence[Frame])
     named like a slice, such as `LOCKFILE` on a CD, does not count.
     """
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
+    empty_files = [rejected.file for rejected in collected.damaged if rejected.what == "empty"]
+    empty_slices = set(select_named_like_slices(empty_files, frames))
     damaged = [
         rejected
         for rejected in collected.damaged
@@ -236,7 +245,7 @@ def _refuse_rejected(path: Path, collected: FoundFiles, frames: Sequence[Frame])
         or (
             not rejected.series
             and rejected.file.parent in folders
-            and (rejected.what != "empty" or is_named_like_slices(rejected.file, frames))
+            and (rejected.what != "empty" or rejected.file in empty_slices)
         )
     ]
     if damaged:

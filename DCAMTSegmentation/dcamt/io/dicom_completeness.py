@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import FoundFiles, list_names, quiet_pydicom
+from .dicom_files import FoundFiles, is_dicom_name, list_names, quiet_pydicom
 from .dicom_frames import Frame
 from .dicom_stacks import FEW
 from .formats import DICOM_SLICE_ENDINGS
@@ -111,6 +112,31 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
                 _refuse_missing_files_of_dicomdir(folder / "DICOMDIR", frames)
 
 
+def files_in_icloud(folder: Path) -> list[Path]:
+    """Return the missing files of a folder in whose place macOS keeps a placeholder, `.IM7.dcm.icloud` for `IM7.dcm`.
+
+    Files with the ending of another format are left out.
+    """
+    files = [place.with_name(place.name[1:].removesuffix(".icloud")) for place in sorted(folder.glob(".*.icloud"))]
+    return [file for file in files if is_dicom_name(file) and not file.exists()]
+
+
+def refuse_slices_in_icloud(path: Path, frames: Sequence[Frame]) -> None:
+    """Raise InputError if a file that is named like the slices lies in iCloud only."""
+    remote = [file for folder in sorted({frame.file.parent for frame in frames}) for file in files_in_icloud(folder)]
+    if path.is_dir() and (missing := select_named_like_slices(remote, frames)):
+        raise icloud_error(path, missing)
+
+
+def icloud_error(path: Path, missing: Sequence[Path]) -> InputError:
+    """Return the error for files of the folder `path` that lie in iCloud only."""
+    names = list_names([file.name for file in missing])
+    what = f"holds {len(missing)} files that iCloud has not downloaded: {names}"
+    if len(missing) == 1:
+        what = f"holds a file that iCloud has not downloaded: {names}"
+    return InputError(what, path=path, remedy="Download the folder in Finder, and try again.")
+
+
 def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a missing or damaged DICOMDIR.
 
@@ -158,25 +184,43 @@ def _pattern(file: Path) -> str:
     return pattern if "#" in pattern else str(file)
 
 
-def is_named_like_slices(file: Path, frames: Sequence[Frame]) -> bool:
-    """Return whether a file's name is that of a slice.
+def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> list[Path]:
+    """Return the files that are named like slices.
 
     Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers. An ending such as
     `.part` may follow, unless the file without this ending exists: `IM008.done` beside `IM008` is no slice. If the
-    frames have random names, as on some CDs, the length of the name decides.
+    frames of the file's folder have random names, as on some CDs, the length of the name decides.
     """
-    if file.suffix.lower() in DICOM_SLICE_ENDINGS:
-        return True
-    files = {frame.file for frame in frames}
-    plain = file.with_suffix("")
-    names = {_pattern(file)} if plain.is_file() else {_pattern(file), _pattern(plain)}
-    if names & {_pattern(slice_file) for slice_file in files}:
-        return True
-    beside = [slice_file for slice_file in files if slice_file.parent == file.parent]
-    patterns = {_pattern(slice_file) for slice_file in beside}
-    have_random_names = 2 * len(patterns) > len(beside) >= FEW
-    shapes = {(len(slice_file.stem), slice_file.suffix) for slice_file in beside}
-    return have_random_names and shapes == {(len(file.stem), file.suffix)}
+    slices = {frame.file for frame in frames}
+    patterns = {_pattern(file) for file in slices}
+    shapes_of_folder = _shapes_of_random_names(slices)
+
+    def is_named_like_slices(file: Path) -> bool:
+        if file.suffix.lower() in DICOM_SLICE_ENDINGS:
+            return True
+        plain = file.with_suffix("")
+        if not patterns.isdisjoint({_pattern(file)} if plain.is_file() else {_pattern(file), _pattern(plain)}):
+            return True
+        return shapes_of_folder.get(file.parent) == {_shape(file)}
+
+    return [file for file in files if is_named_like_slices(file)]
+
+
+def _shapes_of_random_names(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
+    """Return the shapes of the slices' names for each folder in which most slices have a `_pattern` of their own."""
+    of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
+    for file in slices:
+        of_folder[file.parent].append(file)
+    return {
+        folder: {_shape(file) for file in files}
+        for folder, files in of_folder.items()
+        if 2 * len({_pattern(file) for file in files}) > len(files) >= FEW
+    }
+
+
+def _shape(file: Path) -> tuple[int, str]:
+    """Return the length of a file's name without its ending, and the ending."""
+    return len(file.stem), file.suffix
 
 
 def missing_slices_notes(

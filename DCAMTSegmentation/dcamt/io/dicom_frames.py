@@ -150,12 +150,12 @@ class _FrameHeader:
         )
         image_type = words_of(stated or self.data.get("ImageType"))[2:]
         component = str(self.value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
-        echo = self.value("EffectiveEchoTime", "MREchoSequence") or self.value("EchoTime")
-        b_value = self.value("DiffusionBValue", "MRDiffusionSequence")
+        echo = _number(self.value("EffectiveEchoTime", "MREchoSequence") or self.value("EchoTime"))
+        b_value = _number(self.value("DiffusionBValue", "MRDiffusionSequence"))
         properties = (
             "\\".join(image_type).lower(),
-            "" if echo in (None, "") else f"echo {float(echo):g} ms",
-            "" if b_value in (None, "") else f"b {float(b_value):g}",
+            "" if echo is None else f"echo {echo:g} ms",
+            "" if b_value is None else f"b {b_value:g}",
         )
         return _component(component, image_type) or _ge_component(self.data), properties
 
@@ -203,7 +203,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         uid=str(data.get("SOPInstanceUID", "")),
         series=str(data.get("SeriesInstanceUID", "")),
         title=str(data.get("SeriesDescription", "") or data.get("ProtocolName", "") or "").strip(),
-        series_number=_integer(data.get("SeriesNumber")),
+        series_number=integer(data.get("SeriesNumber")),
         position=position,
         orientation=orientation,
         spacing=spacing,
@@ -215,17 +215,17 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
         component=component,
         properties=properties,
         times=tuple(_time(header, keyword, group) for keyword, group in TIME_ATTRIBUTES),
-        instance=_integer(data.get("InstanceNumber")),
-        stack_position=_integer(header.value("InStackPositionNumber", "FrameContentSequence")),
+        instance=integer(data.get("InstanceNumber")),
+        stack_position=integer(header.value("InStackPositionNumber", "FrameContentSequence")),
         sop_class=str(data.get("SOPClassUID", "")),
         constants=header.constants(),
         concatenation=(
             str(data.get("ConcatenationUID", "")),
-            _integer(data.get("InConcatenationNumber")),
-            _integer(data.get("InConcatenationTotalNumber")),
+            integer(data.get("InConcatenationNumber")),
+            integer(data.get("InConcatenationTotalNumber")),
         ),
         stated_gap=_number(header.value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
-        stated_count=_integer(data.get("ImagesInAcquisition")),
+        stated_count=integer(data.get("ImagesInAcquisition")),
     )
 
 
@@ -271,7 +271,7 @@ def _numbers(value: Any, count: int) -> np.ndarray | None:
     return numbers if numbers.shape == (count,) and np.isfinite(numbers).all() else None
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
     """Return `value` as an integer; 0 if it is not a number."""
     try:
         return int(value)

@@ -15,6 +15,7 @@ from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
 from .dicom_files import is_image_class
+from .dicom_frames import integer
 
 _POSITION_TOLERANCE = 0.02
 """Largest distance of a source image from its slice of the labelmap, as a fraction of the finest voxel spacing."""
@@ -115,6 +116,8 @@ def build_dicom_segmentation(
     as_utf8 = not all(text.isascii() for text in (*(info.name for info in segments), *(code.meaning for code in codes)))
     for image in source.datasets:
         _complete_header(image, as_utf8)
+    if source.frames is None:
+        _unify_planes(source.datasets, labelmap.grid)
     planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
     geometry = _frame_geometry(labelmap.grid) if source.frames is not None else {}
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
@@ -178,6 +181,17 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
     for keyword in _MAY_BE_EMPTY:
         if keyword not in image or not _is_valid(keyword, image.get(keyword)):
             setattr(image, keyword, "")
+
+
+def _unify_planes(images: Sequence[Dataset], grid: Grid) -> None:
+    """Give all single-frame images the orientation of the first, and a slice thickness to images that lack it.
+
+    highdicom refuses images without a thickness, and orientations that differ at all, even by rounding.
+    """
+    for image in images:
+        image.ImageOrientationPatient = images[0].ImageOrientationPatient
+        if not image.get("SliceThickness"):
+            image.SliceThickness = round(float(np.linalg.norm(grid.affine[:3, 2])), 6)
 
 
 def _is_valid(keyword: str, value: Any) -> bool:
@@ -275,7 +289,7 @@ def _match_slices(
             return SourceImages((header,), tuple(chosen))
     single = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) == 1]
     single = [h for h in single if (h.Rows, h.Columns) == (rows, columns) and all(keyword in h for keyword in _PLACE)]
-    single.sort(key=lambda header: int(header.get("InstanceNumber") or 0))
+    single.sort(key=lambda header: integer(header.get("InstanceNumber")))
     places = [_place(*(h[keyword].value for keyword in _PLACE)) for h in single]
     chosen = _nearest(places, starts, affine, tolerance_mm)
     return None if chosen is None else SourceImages(tuple(single[index] for index in chosen))
@@ -372,6 +386,6 @@ def _remove_other_references(dataset: Dataset, frames: Sequence[int]) -> None:
 def _series_number(source: SourceImages) -> int:
     """Return the last four digits of the source's series number, followed by 01.
 
-    If the source has no series number, return 1.
+    If the source has no series number, or text in its place, return 1.
     """
-    return int(source.datasets[0].get("SeriesNumber") or 0) % 10_000 * 100 + 1
+    return integer(source.datasets[0].get("SeriesNumber")) % 10_000 * 100 + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_files import list_names
 from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
+from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
 _CHOOSE_KIND = "Choose a kind of image with dcamt segment --frame-type NAME, or export the images of one kind."
@@ -30,9 +32,10 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
     Raises:
         InputError: the stack lacks the chosen kind or time point; it has several kinds, and `choice` does not single
             out one; its time points have different numbers of slices, and none is chosen; frames at one place cannot
-            be told apart by time; or frames contradict each other (`refuse_contradictions`).
+            be told apart by time; frames with one UID differ in their voxels; or frames contradict each other
+            (`refuse_contradictions`).
     """
-    frames = _choose_kind(path, _without_copies(stack.frames, notes), choice.frame_type or "")
+    frames = _choose_kind(path, _without_copies(path, stack.frames, notes), choice.frame_type or "")
     refuse_contradictions(path, frames)
     return _choose_time(path, frames, choice, notes)
 
@@ -98,21 +101,30 @@ def _other_name(frame: Frame) -> str:
     return next(filter(None, frame.properties), "without a name")
 
 
-def _without_copies(frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
+def _without_copies(path: Path, frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
     """Return the frames without copies; a copy has the UID, the index and the position of another frame.
 
     A note that names the files of the copies is added to `notes`.
+
+    Raises:
+        InputError: a copy has other voxels, for instance because a program that filters slices kept their UIDs.
     """
     seen: dict[tuple[str, int], Frame] = {}
-    copies: set[str] = set()
+    copies: defaultdict[tuple[Path, Path], list[tuple[Frame, Frame]]] = defaultdict(list)
     for frame in frames:
         key = (frame.uid or str(frame.file), frame.index)
         if key in seen and np.allclose(seen[key].position, frame.position, rtol=0, atol=SAME_PLACE_MM):
-            copies.add(frame.file.name)
+            copies[frame.file, seen[key].file].append((frame, seen[key]))
         else:
             seen[key if key not in seen else (str(frame.file), frame.index)] = frame
+    for (copy, file), pairs in copies.items():
+        copied, kept = (load_frames(path, part) for part in zip(*pairs, strict=True))
+        if not np.array_equal(copied, kept):
+            what = f"holds files of the same slice that differ in their voxels: compare {copy.name} with {file.name}"
+            raise InputError(what, path=path, remedy="Keep one version of each slice; move the others elsewhere.")
     if copies:
-        notes.append(IdentifyingNote(f"Skipped copies of slices: {list_names(sorted(copies))}."))
+        names = sorted({copy.name for copy, _ in copies})
+        notes.append(IdentifyingNote(f"Skipped copies of slices: {list_names(names)}."))
     return list(seen.values())
 
 
