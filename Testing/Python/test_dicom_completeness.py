@@ -55,6 +55,15 @@ def test_dicomdir_that_names_a_missing_file_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path / "DICOMDIR", "IM007")
 
 
+@pytest.mark.parametrize("share", [0.6, 0.7, 0.8, 0.9])
+def test_truncated_dicomdir_is_refused_but_ignored_in_a_folder(tmp_path: Path, share: float) -> None:
+    """Otherwise, only the slices in the remaining records would be read."""
+    directory = write_dicomdir(_write_series(tmp_path))
+    os.truncate(directory, round(share * directory.stat().st_size))
+    refused(lambda: read_scan(directory), directory, "ends too early")
+    assert_slices_in_place(read_scan(tmp_path), 8)
+
+
 def test_inactive_and_empty_records_of_a_dicomdir_name_no_files(tmp_path: Path) -> None:
     directory = write_dicomdir(_write_series(tmp_path))
     (tmp_path / "IM007").unlink()

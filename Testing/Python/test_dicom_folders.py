@@ -1,5 +1,6 @@
 """Test which series of a DICOM folder, zip archive or DICOMDIR is read, and the errors that list the series."""
 
+import gzip
 import shutil
 import tempfile
 import zipfile
@@ -14,6 +15,13 @@ from dcamt.volume import IdentifyingNote
 from dcamt_testing.dicom_positions import assert_slices_in_place, write_slice
 from dcamt_testing.dicom_series import write_dicomdir
 from dcamt_testing.scan_files import refused
+
+
+def test_folder_of_compressed_slices_is_refused_with_the_reason(tmp_path: Path) -> None:
+    for k in range(3):
+        (tmp_path / f"{k}.dcm.gz").write_bytes(gzip.compress(write_slice(tmp_path / "x", k).read_bytes()))
+    (tmp_path / "x").unlink()
+    refused(lambda: read_scan(tmp_path), tmp_path, "DICOM files compressed with gzip, such as 0.dcm.gz", "Decompress")
 
 
 def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from .dicom_completeness import (
     dicomdir_files,
     files_in_icloud,
     icloud_error,
+    is_packed_dicom,
     missing_slices_notes,
     refuse_missing_files,
     refuse_slices_in_icloud,
@@ -202,6 +203,9 @@ def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
     if other := next((file for file in sorted(path.rglob("*")) if _is_other_scan(file, path)), None):
         what = f"holds no DICOM slices, but the file {other.relative_to(path).as_posix()}"
         return InputError(what, path=path, remedy="Choose this file, or its folder.")
+    if packed := next((file for file in files_below(path) if is_packed_dicom(file)), None):
+        what = f"holds DICOM files compressed with gzip, such as {packed.relative_to(path).as_posix()}"
+        return InputError(what, path=path, remedy="Decompress the files.")
     is_empty = path.is_dir() and not any(path.iterdir())
     what = "is an empty folder" if is_empty else "holds no DICOM slices"
     return InputError(what, path=path, remedy="Choose a scan, or the folder that holds its slices.")

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,11 @@ from .dicom_files import FoundFiles, is_dicom_name, list_names, quiet_pydicom
 from .dicom_frames import Frame
 from .dicom_stacks import FEW
 from .formats import DICOM_SLICE_ENDINGS
-from .stored_image import library_errors, read_head
+from .stored_image import cut_file_error, library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
 _HEAD_BYTES = 1 << 16
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # Stands for records with an end marker, which pydicom requires.
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
@@ -53,13 +55,27 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     named, series = [], ""
     listed: dict[Path, dict[str, Path]] = {}
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
-        for record in dcmread(path).DirectoryRecordSequence:
+        data = dcmread(path)
+        _refuse_cut_records(path, data)
+        for record in data.DirectoryRecordSequence:
             series = str(record.get("SeriesInstanceUID", "")) or series
             names = record.get("ReferencedFileID")
             if names and record.get("RecordInUseFlag") != _INACTIVE:
                 parts = [names] if isinstance(names, str) else [str(word) for word in names]
                 named.append((series, _find_in_any_case(path.parent, parts, listed)))
     return named
+
+
+def _refuse_cut_records(path: Path, data: Any) -> None:
+    """Raise InputError if a DICOMDIR's list of records ends too early.
+
+    pydicom would return the remaining records, and the slices of the others would be missing.
+    """
+    records = data.get_item("DirectoryRecordSequence")
+    held = len(getattr(records, "value", None) or b"")
+    stated = getattr(records, "length", 0)  # Only an element that pydicom has not decoded states its length.
+    if held < stated < _UNDEFINED_LENGTH:
+        raise cut_file_error(path, held, stated)
 
 
 def _find_in_any_case(folder: Path, parts: Sequence[str], listed: dict[Path, dict[str, Path]]) -> Path:
@@ -305,6 +321,15 @@ def skipped_files_notes(path: Path, collected: FoundFiles, frames: Sequence[Fram
     ]
 
 
+def is_packed_dicom(file: Path) -> bool:
+    """Return whether a file is DICOM compressed with gzip."""
+    return file.suffix.lower() == ".gz" and _is_dicom_head(read_head(file))
+
+
+def _is_dicom_head(head: bytes) -> bool:
+    return head[128:132] == b"DICM"
+
+
 def _is_hidden_or_packed(file: Path) -> bool:
     return (file.name.startswith(".") or file.suffix.lower() == ".gz") and file.is_file()
 
@@ -319,7 +344,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
     from pydicom import dcmread
 
     head = read_head(file, _HEAD_BYTES) or read_head(file)
-    if head[128:132] != b"DICM":
+    if not _is_dicom_head(head):
         return False
     try:
         with quiet_pydicom():
