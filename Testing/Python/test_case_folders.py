@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import DCAMT_RESULT, NAMES, NO_SCAN, OTHER_LABEL, RESULT
+from dcamt.cases.found_cases import DCAMT_RESULT, NAMES, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
@@ -469,8 +469,9 @@ def test_folder_of_images_below_a_folder_of_labels_holds_labels_of_scans_elsewhe
     assert scans_and_labels(find_cases(home), home) == {"p1": ("mri/p1.nii.gz", f"{folder}/p1.nii.gz")}
 
 
-def test_folder_of_images_below_a_folder_of_labels_holds_no_scans(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "scan/p1/vol.nii.gz", "labels/volume/p1.nii.gz")
+@pytest.mark.parametrize("folder", ["labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks"])
+def test_folder_of_images_below_a_folder_of_labels_holds_no_scans(tmp_path: Path, folder: str) -> None:
+    home = make_files(tmp_path, "scan/p1/vol.nii.gz", f"{folder}/volume/p1.nii.gz")
     assert list(scans_and_labels(find_cases(home), home).values()) == [("scan/p1/vol.nii.gz", None)]
 
 
@@ -482,6 +483,7 @@ def test_folder_of_images_below_a_folder_of_labels_holds_no_scans(tmp_path: Path
         "itksnap-seg.nii.gz",
         "LA_label_final_v2.nii.gz",
         "mask_LA_JS.nii.gz",
+        "2LA_seg.nii.gz",
         "4 LGE Segmentation-Segment_1-label.nrrd",
     ],
 )
@@ -497,6 +499,50 @@ def test_only_label_beside_the_only_scan_of_a_patient_belongs_to_the_scan(tmp_pa
 def test_only_label_with_a_word_of_another_meaning_does_not_belong_to_the_only_scan(tmp_path: Path, label: str) -> None:
     home = make_files(tmp_path, "p1/4 LGE.nrrd", f"p1/{label}.nrrd")
     assert list(scans_and_labels(find_cases(home), home).values()) == [("p1/4 LGE.nrrd", None)]
+
+
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [
+        ("AB", "LA_seg_CD"),
+        ("AB_lge", "LA_seg_CD"),
+        ("p1/AB", "p1/LA_seg_CD"),
+        ("v1", "v2_seg"),
+        ("V1_LGE", "LA_seg_V2"),
+        ("V1_LGE", "V2_LA_seg"),
+        ("p1/post", "p1/LA_seg_pre"),
+        ("p1/lge", "p1/LA_seg_AO"),
+        ("p1/lge", "p1/LA_seg_SAX"),
+        ("p1/lge", "p1/atrial_seg_RAA"),
+    ],
+)
+def test_only_label_that_may_be_of_another_patient_visit_or_structure_is_not_paired(
+    tmp_path: Path, scan: str, label: str
+) -> None:
+    home = make_files(tmp_path, f"{scan}.nrrd", f"{label}.nrrd")
+    assert list(scans_and_labels(find_cases(home), home).values()) == [(f"{scan}.nrrd", None)]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ("Segmentation-Segment_1-label", "Segmentation-Segment_2-label"),
+        ("LA_seg_AB", "LA_seg_CD"),
+        ("seg_v1", "seg_v2"),
+    ],
+)
+def test_several_labels_that_name_no_scan_are_those_of_the_only_scan_beside_them(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    files = [f"p1/{file}.nrrd" for file in ("4 LGE", *labels)]
+    found = find_cases(make_files(tmp_path, "p2/4 LGE.nrrd", *files))
+    assert [case.image for case in found.cases] == [tmp_path / "p2/4 LGE.nrrd"]
+    assert skip_reasons(found) == {Path(file).name: SEVERAL_LABELS for file in files}
+
+
+def test_numbered_segmentation_beside_a_segmentation_without_number_does_not_make_it_ambiguous(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "p1/LGE.nrrd", "p1/Segmentation.seg.nrrd", "p1/Segmentation_1.seg.nrrd")
+    assert list(scans_and_labels(find_cases(home), home).values()) == [("p1/LGE.nrrd", "p1/Segmentation.seg.nrrd")]
 
 
 @pytest.mark.parametrize("scan", ["p{}.nrrd", "p{} LGE.nrrd"])

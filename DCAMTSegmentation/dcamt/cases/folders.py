@@ -52,7 +52,7 @@ from .found_cases import (
 from .left_over_labels import FilesByKey, pair_labels_named_after_cases, pair_left_over_labels
 from .masks import recognise_masks
 from .names import FileKind, NamedFile, classify_all, loose_key, without_first_channel
-from .words import describes_label
+from .words import describes_label, rest_of
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
@@ -334,6 +334,7 @@ def _pair_remaining(scans: FilesByKey, labels: FilesByKey, names: Mapping[str, t
     pair_labels_named_after_cases(scans, labels, names)
     _pair_lone_labels(scans, labels)
     pair_left_over_labels(scans, labels)
+    _pair_lone_labels(scans, labels, several=True)
 
 
 def _add_results(
@@ -396,11 +397,15 @@ def _pair_channels(scans: FilesByKey, labels: FilesByKey, own_labels: FilesByKey
             skipped += [SkippedFile(named_file.path, OTHER_CHANNEL) for named_file in scans.pop(key, [])]
 
 
-def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
+def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey, several: bool = False) -> None:
     """Pair a folder's only scan and only label if the label's name describes only the label (`describes_label`).
 
     If the label's name begins with the scan's name, this beginning is ignored. Slicer saves such names:
     `Segmentation_1.seg.nrrd` beside a scan of any name, `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
+
+    Args:
+        several: also pair the scan with several labels if no label in the folder has a scan, and each label's name
+            describes only the label.
     """
     scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
     labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
@@ -412,14 +417,16 @@ def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey) -> None:
                 )
     for place, folder_labels in labels_in.items():
         images = scans_in.get(place, [])
-        if len(images) != 1 or len(folder_labels) != 1:
+        if len(images) != 1 or (len(folder_labels) > 1 and not several):
             continue
-        (image_key, image), (label_key, label) = images[0], folder_labels[0]
-        name, start = scan_name(label.path), scan_name(image.path)
-        if name.casefold().startswith(start.casefold()) and name[len(start) :].startswith(("_", "-", ".", " ")):
-            name = name[len(start) :]
-        if label_key != image_key and image_key not in labels and describes_label(name):
-            labels[image_key].append(label)
-            labels[label_key].remove(label)
-            if not labels[label_key]:
-                del labels[label_key]
+        if several and any(key in scans for key, _ in folder_labels):
+            continue
+        image_key, image = images[0]
+        start = scan_name(image.path)
+        names = [scan_name(label.path) for _, label in folder_labels]
+        if image_key not in labels and all(describes_label(rest_of(name, start) or name, start) for name in names):
+            for key, label in folder_labels:
+                labels[image_key].append(label)
+                labels[key].remove(label)
+                if not labels[key]:
+                    del labels[key]

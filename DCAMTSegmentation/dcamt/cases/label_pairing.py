@@ -41,9 +41,9 @@ from .words import (
     describes_label,
     has_word,
     modalities,
+    rest_of,
     without_numbers_after_labels,
     without_words,
-    words_of,
 )
 
 
@@ -162,10 +162,9 @@ def _is_only_file(path: Path) -> bool:
     The file's name begins with the folder's name, and no word for another structure follows: `p1/p1_trans`, but not
     `p1/p1_wall`. Or the name describes only a result or a label (`describes_label`): `p1/LA`.
     """
-    name, start = scan_name(path), scan_name(path.parent)
-    if name.casefold().startswith(start.casefold()):
-        rest = name[len(start) :]
-        return (not rest or bool(SEPARATORS.match(rest))) and words_of(rest).isdisjoint(OTHER_STRUCTURES)
+    name = scan_name(path)
+    if (rest := rest_of(name, scan_name(path.parent))) is not None:
+        return not has_word(rest, OTHER_STRUCTURES)
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
     return is_named and describes_label(without_words(name, results))

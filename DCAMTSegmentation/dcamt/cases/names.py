@@ -32,6 +32,7 @@ from .words import (
     MODALITY_WORDS,
     OTHER_LABEL_WORDS,
     OTHER_STRUCTURES,
+    OUTLINE_WORDS,
     PREDICTION_WORDS,
     QUALIFIERS,
     RESULT_WORDS,
@@ -109,9 +110,10 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
     An example is `LA segmentation` with `p1` and `p1_seg`: without the folder's word for labels, `p1` is a scan, and
-    `p1_seg` is a label with the same key. A scan in a folder of images needs no label: `segmentation set/Images/p1`.
-    In a folder whose name has only words for labels, a scan always needs a label and, in its path below this folder,
-    a word for scans: `labels/p1_image` and `labels/p1_label`.
+    `p1_seg` is a label with the same key. A scan in a folder of images needs no label if the name of the outer folder
+    also contains a word that means neither labels nor structures, such as `set`: `segmentation set/Images/p1`. In a
+    folder whose name has only words for labels, a scan needs a label and, in its path below this folder, a word for
+    scans: `labels/p1_image` and `labels/p1_label`.
 
     If there is a scan `mri/p1` or `mri/p1_pre`, the file `p1` in `LA segmentation` counts as a label, and
     `LA segmentation` is not returned.
@@ -130,16 +132,15 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     found: set[Path] = set()
     for place in sorted(below, key=lambda path: -len(path.parts)):  # The innermost folders first.
         inner = [_classify(path, place, folders_of_cases=found) for path in below[place]]
-        only_labels = words_of(place.name) <= _WORDS_OF_ANY_LABEL
+        place_words = {word for word in words_of(place.name) if not word.isdecimal()}
+        only_labels = place_words <= _WORDS_OF_ANY_LABEL
+        only_outlines = place_words <= _WORDS_OF_ANY_LABEL | OUTLINE_WORDS | OTHER_STRUCTURES
         of_labels = {without_first_channel(file.key) for file in inner if file.kind is FileKind.LABEL}
         of_scans = set()
         for file in (file for file in inner if file.kind is FileKind.SCAN):
             words, key = list(map(words_of, _parts(file.path, place))), without_first_channel(file.key)
-            if only_labels:
-                is_scan = key in of_labels and not all(map(IMAGE_WORDS.isdisjoint, words))
-            else:
-                is_scan = key in of_labels or any(part <= IMAGE_WORDS for part in words[:-1])
-            if is_scan:
+            has_label = key in of_labels and not (only_labels and all(map(IMAGE_WORDS.isdisjoint, words)))
+            if has_label or (not only_outlines and any(part <= IMAGE_WORDS for part in words[:-1])):
                 of_scans.add(key)
         if of_scans and scans.isdisjoint(loose_key(key)[-1:] for key in of_scans):
             found.add(place)

@@ -111,8 +111,10 @@ _NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume
 """A word that is joined to a number, as in `img0001`."""
 _NUMBER = re.compile(r"v?\d+")
 """The number of a label or of its version, as in `Segmentation 1` and `final_v2`."""
+_VERSION = re.compile(r"v\d+", re.IGNORECASE)
 _INITIALS = re.compile(r"[^\W\d_]{1,3}")
-_NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS
+_NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS | LABEL_WORDS | ATRIUM_WORDS
+_NO_INITIALS |= {"ao", "av", "cs", "eam", "ed", "es", "lax", "mv", "new", "old", "pa", "pre", "raa", "sax", "tv"}
 """Words that are no initials, although they may be as short: `ra`."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
@@ -165,21 +167,47 @@ def without_outline_words(name: str) -> str:
     return without_words(name, OUTLINE_WORDS)
 
 
-def describes_label(name: str) -> bool:
+def describes_label(name: str, scan: str = "") -> bool:
     """Return whether a name has only words for labels, the atrium or how the label was made; numbers do not count.
 
-    If the name contains a word for the atrium, it may also contain the initials of a person, but not begin with them.
+    After the first word, the name may also contain a version such as `v2`, and, if it contains a word for the atrium,
+    the initials of a person in two or three capitals. Both could also mean another visit or patient than those of the
+    scan. So neither may occur if the scan's name contains a word that may be a version or initials.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
     [True, True, True, False, False, False]
+    >>> [describes_label("mask_LA_JS", scan) for scan in ("4 LGE 3D", "AB_LGE")]
+    [True, False]
+
+    Args:
+        scan: the name of the scan to which the label may belong.
     """
-    words = [word.lower() for word in split_words(name)[::2] if word and not _NUMBER.fullmatch(word.lower())]
-    known = LABEL_WORDS | ATRIUM_WORDS | QUALIFIERS
-    others = [word for word in words if word.rstrip("0123456789") not in known]
-    may_be_initials = all(_INITIALS.fullmatch(word) and word not in _NO_INITIALS for word in others)
-    names_atrium = not (ATRIUM_WORDS - {"left"}).isdisjoint(words)
-    return not others or (names_atrium and may_be_initials and words[0] not in others)
+    words = [word for word in split_words(name)[::2] if word]
+    known = LABEL_WORDS | ATRIUM_WORDS | QUALIFIERS | {""}
+    others = [word for word in words if word.lower().strip("0123456789") not in known]
+    has_initials = has_word(name, ATRIUM_WORDS - {"left"})
+    fits = all(_VERSION.fullmatch(word) or (has_initials and _is_initials_in_capitals(word)) for word in others)
+    is_ambiguous = any(_VERSION.fullmatch(word) or _may_be_initials(word) for word in split_words(scan)[::2])
+    return not others or (fits and words[0] not in others and not is_ambiguous)
+
+
+def _may_be_initials(word: str) -> bool:
+    return bool(_INITIALS.fullmatch(word)) and word.lower() not in _NO_INITIALS
+
+
+def _is_initials_in_capitals(word: str) -> bool:
+    return len(word) > 1 and word.isupper() and _may_be_initials(word)
+
+
+def rest_of(name: str, start: str) -> str | None:
+    """Return what follows `start` and begins with a separator in a name; None if there is no such rest.
+
+    >>> [rest_of(name, "p1") for name in ("P1_seg", "p1", "p10", "q")]
+    ['_seg', '', None, None]
+    """
+    rest = name[len(start) :]
+    return rest if name.casefold().startswith(start.casefold()) and SEPARATORS.match(rest or "_") else None
 
 
 def without_numbers_after_labels(name: str) -> str:
