@@ -152,6 +152,12 @@ def test_label_p1_la_final_is_paired_with_case_p1_la_and_not_with_p1() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
+def test_number_after_a_word_for_labels_may_count_cases_if_another_case_has_a_longer_name() -> None:
+    labels = {"p_seg_3": Path("a")}
+    assert pair_with_labels(["p", "p_1"], labels) == labels
+    assert pair_with_labels(["p", "q_1"], labels) == {"p": Path("a")}
+
+
 def test_capitals_of_label_p1_la_matter_only_if_two_cases_differ_in_capitals() -> None:
     labels = {"P1_LA": Path("P1_LA")}
     assert pair_with_labels(["p1"], labels) == {"p1": Path("P1_LA")}

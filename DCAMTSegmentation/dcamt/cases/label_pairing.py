@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from ..errors import InputError
@@ -26,6 +27,7 @@ from .names import (
     is_file_or_missing_link,
     labels_beside_scans,
     loose_key,
+    name_starts,
     without_first_channel,
 )
 from .words import (
@@ -250,7 +252,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`.
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. Numbers stay if another case's name begins with the rest: beside
+      the cases `p` and `p_1`, the label `p_seg_3` may belong to a third case.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
@@ -276,12 +279,16 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     for case, names in fitting.items():
         if len(names) == 1:
             paired[case] = paired.pop(names[0])
-    return _paired_by_simplified_names(
-        known,
-        paired,
-        _without_modality,
-        lambda name: without_words(_without_modality(without_numbers_after_labels(name)), ATRIUM_WORDS | QUALIFIERS),
-    )
+    starts = {start for name in known for (start,) in islice(name_starts((_without_modality(name),)), 1, None)}
+
+    def simplified_label(name: str) -> str:
+        shorter, unnumbered = (
+            without_words(_without_modality(text), ATRIUM_WORDS | QUALIFIERS)
+            for text in (name, without_numbers_after_labels(name))
+        )
+        return shorter if unnumbered in starts else unnumbered
+
+    return _paired_by_simplified_names(known, paired, _without_modality, simplified_label)
 
 
 def _without_modality(name: str) -> str:
