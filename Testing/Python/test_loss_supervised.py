@@ -92,7 +92,7 @@ def test_dice_loss_of_a_soft_target_follows_its_formula() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_loss_is_0_for_a_perfect_prediction_even_without_foreground_and_large_for_a_wrong_one(classes: int) -> None:
+def test_loss_is_0_for_a_right_prediction_and_large_for_a_wrong_one(classes: int) -> None:
     _, labels = random_logits_and_labels(classes)
     assert float(dice_cross_entropy(confident_logits(labels, classes), labels)) == pytest.approx(0, abs=1e-12)
     empty = torch.zeros_like(labels)

@@ -123,7 +123,7 @@ def test_objects_created_without_garbage_collection_are_not_searched_for_cycles(
 
 
 @pytest.mark.usefixtures("restore_garbage_collection")
-def test_without_garbage_collection_does_nothing_if_torch_is_already_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_garbage_collection_goes_on_if_torch_is_already_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     callers: list[int] = []
     with without_garbage_collection():

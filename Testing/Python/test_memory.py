@@ -28,7 +28,7 @@ RECIPE = load_recipe("la")
 SCAN = (640, 640, 88)
 
 
-def test_pass_needs_eight_arrays_of_the_finest_level_plus_the_attention() -> None:
+def test_memory_of_a_pass_is_eight_arrays_of_the_finest_level_plus_the_attention() -> None:
     size = (112, 112, 80)
     without_attention = dataclasses.replace(RECIPE, network=Network(attention_heads=0))
     channels, heads, float32_bytes = 16, 4, 4

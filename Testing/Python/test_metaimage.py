@@ -157,9 +157,7 @@ def test_metaimage_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tm
 
 
 @pytest.mark.parametrize("stated", ["ElementSpacing", "ElementSize"])
-def test_note_states_both_spacings_if_the_matrix_of_a_metaimage_has_no_unit_vectors(
-    tmp_path: Path, stated: str
-) -> None:
+def test_note_states_both_spacings_if_the_matrix_of_a_metaimage_scales_the_axes(tmp_path: Path, stated: str) -> None:
     path = write_scan(tmp_path / "x.mha")
     assert read_scan(path).notes == ()
     data = re.sub(rb"TransformMatrix = .*", b"TransformMatrix = 2 0 0 0 2 0 0 0 3", path.read_bytes())

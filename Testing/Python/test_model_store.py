@@ -298,9 +298,10 @@ def test_full_disk_during_import_leaves_no_partial_model(
     assert not (tmp_path / "home").exists()
 
 
-def test_shipped_folders_are_those_of_source_tree_slicer_extension_and_pip_package(
+def test_each_kind_of_installation_has_a_folder_of_shipped_models(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The kinds are the source tree, the extension of 3D Slicer and the pip package."""
     monkeypatch.undo()
     engine = Path(model_store.__file__).parents[1]
     assert model_store.shipped_folders() == [

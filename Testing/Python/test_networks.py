@@ -140,7 +140,7 @@ def test_branch_that_attends_to_its_own_tokens_changes_only_its_own_logits(branc
         assert torch.equal(one.bottleneck, other.bottleneck)
 
 
-def test_exchange_at_inference_equals_the_exchange_in_the_forward_pass() -> None:
+def test_network_run_in_steps_gives_the_same_logits_as_in_one_call() -> None:
     network = exchanging_network(small_recipe())
     scan = random_image(2, 1, 8, 12, 8)
     with torch.no_grad():

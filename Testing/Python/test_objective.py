@@ -122,7 +122,7 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
     assert torch.allclose(losses["mmd"], expected, atol=1e-6)
 
 
-def test_without_unlabelled_samples_mmd_compares_only_the_branches() -> None:
+def test_mmd_compares_only_the_branches_if_all_samples_are_labelled() -> None:
     random_batch = RandomBatch(batch=2)
     rows_a, rows_b = (o.bottleneck.float().movedim(1, -1).reshape(-1, 5) for o in random_batch.outputs)
     losses = random_batch.losses(ALL)

@@ -181,7 +181,7 @@ def test_all_slices_have_the_same_scale(figure, name: str) -> None:  # type: ign
     assert across == pytest.approx(pixels_per_mm("Axial")[0], rel=0.02)
 
 
-def test_patients_left_is_on_the_left_from_behind_and_on_the_right_from_the_front(figure) -> None:  # type: ignore[no-untyped-def]
+def test_left_side_of_the_patient_is_left_in_the_back_view_and_right_in_the_front_view(figure) -> None:  # type: ignore[no-untyped-def]
     """The bar of `lopsided_mask` points to the left of the patient."""
     image = pixels_of(figure)
     for name, side in (("Behind", -1), ("Front", 1)):
@@ -412,7 +412,7 @@ def panel_texts(figure) -> list[str]:  # type: ignore[no-untyped-def]
     return [text.get_text() for text in find_panel(figure, "Text").texts]
 
 
-def test_several_segments_have_a_line_each_with_volume_and_surface() -> None:
+def test_each_of_several_segments_has_a_line_with_its_volume_and_surface() -> None:
     volume, labelmap = make_case()
     pancreas = SegmentInfo(2, "Pancreas", (0, 0, 1), Code("SCT", "15776009", "Pancreas"))
     both = panel_texts(draw_picture(volume, labelmap, [GREEN, pancreas]))

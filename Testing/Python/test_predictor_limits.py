@@ -118,7 +118,7 @@ def predictor_and_scan(
     return predictor, Volume(np.stack([left | right, right]).astype(np.float32) * 2 - 1, GRID)
 
 
-def test_labels_trust_and_agreement_follow_both_branches(tiny_package: ModelPackage) -> None:
+def test_both_branches_determine_labels_trust_and_agreement(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
     whole = predictor.segment(scan)
@@ -130,7 +130,7 @@ def test_labels_trust_and_agreement_follow_both_branches(tiny_package: ModelPack
     assert whole.agreement[~left].min() > 0.999
 
 
-def test_region_limits_labels_trust_doubt_and_computation(tiny_package: ModelPackage) -> None:
+def test_region_restricts_the_labels_the_doubt_the_trust_and_the_computation(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     network = NetworkOfScan()
     predictor, scan = predictor_and_scan(tiny_package, network)

@@ -6,7 +6,7 @@ import pytest
 from dcamt.worker.progress import LARGEST_GUESS, ProgressEstimate
 
 
-def test_expected_duration_gives_fraction_and_remaining_time_before_the_second_report_of_a_stage() -> None:
+def test_estimate_follows_the_expected_duration_until_a_second_report() -> None:
     estimate = ProgressEstimate(100.0, expected_s=20.0)
     estimate.report("segmenting", 0.1, 101.0)
     assert estimate.fraction(105.0) == pytest.approx(0.25)

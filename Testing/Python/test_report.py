@@ -270,7 +270,7 @@ def test_classes_absent_from_a_case_are_named_below_the_scores() -> None:
     assert f"<p>{absent}; such cases enter the means with Dice 1 and distance 0.</p>" in page
 
 
-def test_page_and_card_state_which_cases_the_training_dice_of_a_class_leaves_out(tmp_path: Path) -> None:
+def test_report_and_model_card_explain_class_means_only_for_several_classes(tmp_path: Path) -> None:
     one = tiny_recipe()
     several = replace(one, classes=(*one.classes, replace(one.classes[0], label=2, name="Scar")))
     for recipe, is_stated in ((one, False), (several, True)):

@@ -95,7 +95,7 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
     run.open()
 
 
-def test_case_list_of_a_person_is_kept(tmp_path: Path, table: Path) -> None:
+def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Path) -> None:
     """A case list without a checkpoint is a person's file, since `create` writes the checkpoint first."""
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()

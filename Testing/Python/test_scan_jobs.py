@@ -52,7 +52,8 @@ def write_dcamt_result(path: Path) -> None:
     write_labelmap(Labelmap(np.ones(GRID.shape, np.uint8), GRID, None), path, SEGMENTS)
 
 
-def test_label_p01_seg_beside_scan_p01_is_skipped_and_lone_seg_is_a_scan(tmp_path: Path) -> None:
+def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:
+    """The empty file `lone_seg.nrrd` has no scan, and is taken for a scan."""
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
     create_empty_files(
         tmp_path,
@@ -145,7 +146,7 @@ def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
         find_scans(tmp_path)
 
 
-def test_scan_with_two_labels_and_scans_of_an_nnunet_data_set_are_found(tmp_path: Path) -> None:
+def test_scans_are_found_beside_two_labels_and_in_an_nnunet_data_set(tmp_path: Path) -> None:
     """Scan p1 has two labels: `p1/laendo.nrrd`, and `segmentations/p1.seg.nrrd` as an earlier command may write it."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
@@ -426,7 +427,7 @@ def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 
 
-def test_existing_table_is_refused_without_overwrite_or_skip_existing(tmp_path: Path) -> None:
+def test_existing_table_is_refused_unless_overwriting_or_skipping_was_chosen(tmp_path: Path) -> None:
     scans = create_empty_files(tmp_path / "scans", "a.nrrd")
     table = tmp_path / "m.csv"
     table.write_text("mine", encoding="utf-8")

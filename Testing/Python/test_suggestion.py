@@ -114,7 +114,7 @@ def test_gap_in_the_label_values_is_refused_unless_the_values_are_mapped(tmp_pat
 
 
 @pytest.mark.parametrize("value", [2, 3])
-def test_value_that_only_a_label_outside_the_sample_has_becomes_a_class(
+def test_value_found_only_in_a_label_outside_the_sample_becomes_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 3.0, 2.0)))
