@@ -91,7 +91,7 @@ def test_every_public_name_is_typed_in_the_stub_and_documented() -> None:
         _ = dcamt.paint
 
 
-def test_segmentation_of_a_file_a_volume_or_an_array_equals_the_result_of_the_command(
+def test_segment_gives_the_result_of_the_command_for_files_volumes_and_arrays(
     saved_model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["segment", scan, "-o", tmp_path / "out.nrrd", "--model", saved_model, "--device", "cpu", "--json"]
@@ -323,7 +323,7 @@ def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_it
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "recipe.json"])
-def test_file_that_a_person_saves_in_the_run_folder_while_pytorch_loads_is_kept(
+def test_new_run_replaces_no_file_saved_in_its_folder_while_pytorch_loads(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "run" / name
@@ -409,7 +409,7 @@ def load_weights(model: Path) -> dict[str, np.ndarray]:
     return {name: np.asarray(value) for name, value in open_model(model).weights.items()}
 
 
-def test_cases_left_out_and_labels_of_unlabelled_cases_are_not_used(tmp_path: Path) -> None:
+def test_run_uses_neither_left_out_cases_nor_labels_of_unlabelled_cases(tmp_path: Path) -> None:
     first, *others = read_cases(write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1))
     listed = [first, *(replace(case, label=first.label) for case in others), replace(first, name="x", role="left out")]
     plan = plan_new_run(listed, tmp_path / "run", tiny_recipe())

@@ -88,7 +88,7 @@ def test_region_of_another_type_is_refused(segmenter: dcamt.Segmenter, oblique_s
         segmenter.segment(oblique_scan, region=region)  # type: ignore[arg-type]
 
 
-def test_device_may_be_a_torch_device_and_an_unknown_name_is_called_unknown(saved_model: Path) -> None:
+def test_device_may_be_a_torch_device_but_not_an_unknown_name(saved_model: Path) -> None:
     assert dcamt.Segmenter.load(saved_model, torch.device("cpu")).channels == 1  # type: ignore[arg-type]
     with pytest.raises(dcamt.InputError, match=r"the device 'cuda:0' is unknown\. Choose one of: auto, cpu, cuda, mps"):
         dcamt.Segmenter.load(saved_model, "cuda:0")

@@ -100,7 +100,7 @@ def test_target_that_is_a_folder_or_lies_below_a_file_is_refused(tmp_path: Path)
     assert all_paths(tmp_path) == ["file"]
 
 
-def test_errors_of_the_block_that_do_not_concern_its_file_are_raised_unchanged(tmp_path: Path) -> None:
+def test_errors_unrelated_to_the_written_file_are_raised_unchanged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "x.txt"):
         (tmp_path / "input.txt").read_text(encoding="utf-8")
     with pytest.raises(BrokenPipeError), atomic_path(tmp_path / "x.txt"):

@@ -31,7 +31,7 @@ def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], 
     return features, truth, [f"case{index % number}" for index in range(len(doubt))]
 
 
-def test_fit_finds_the_known_law_and_intervals_hold_about_80_percent_of_new_scans() -> None:
+def test_fit_recovers_a_known_law_with_intervals_that_cover_about_80_percent_of_new_scans() -> None:
     features, truth, cases = synthetic_features(20, 0)
     model = fit_overlap(features, truth.tolist(), cases, ("doubt", "other"))
     assert model.weights[0] < 0
@@ -75,7 +75,7 @@ def test_interval_allows_for_unseen_disturbances() -> None:
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 
 
-def test_expected_overlap_of_a_scan_comes_from_a_fit_without_its_case_and_disturbance() -> None:
+def test_expected_overlap_of_a_scan_is_fitted_on_other_cases_and_disturbances() -> None:
     features, truth, cases = synthetic_features(4, 2)
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     overlaps = truth.tolist()

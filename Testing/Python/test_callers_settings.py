@@ -71,7 +71,7 @@ def test_settings_of_torch_do_not_change_a_training(setting: str, tmp_path: Path
 
 
 @pytest.mark.skipif(not torch.amp.is_autocast_available("mps"), reason="PyTorch is too old")
-def test_autocast_on_apple_gpus_is_off_inside_and_on_afterwards() -> None:
+def test_default_torch_settings_suspend_autocast_on_apple_gpus() -> None:
     with torch.autocast("mps", torch.float16):
         with default_torch_settings():
             assert not torch.is_autocast_enabled("mps")

@@ -60,7 +60,7 @@ def test_bids_label_with_the_suffixes_t1w_dseg_belongs_to_the_t1w_scan(tmp_path:
         ("label-LA_desc-nnUNet", RESULT),
     ],
 )
-def test_bids_label_la_is_paired_and_label_ra_or_desc_pred_beside_it_is_skipped(
+def test_bids_label_of_the_atrium_is_preferred_to_other_labels_and_results(
     tmp_path: Path, entities: str, reason: str
 ) -> None:
     scan, other = "sub-01/anat/sub-01_LGE.nii.gz", f"derivatives/sub-01/sub-01_{entities}_mask.nii.gz"

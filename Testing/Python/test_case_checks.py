@@ -214,7 +214,7 @@ def test_check_and_training_report_a_class_that_occurs_in_no_label(tmp_path: Pat
     assert problem.lower() in str(caught.value).lower()
 
 
-def test_problem_of_a_case_left_out_does_not_fail_the_check(tmp_path: Path) -> None:
+def test_check_passes_although_a_left_out_case_lacks_its_scan(tmp_path: Path) -> None:
     path = write_cases_folder(tmp_path, labelled=1)
     with path.open("a", encoding="utf-8") as file:
         file.write("gone,gone.nii.gz,,left out\n")

@@ -111,7 +111,7 @@ def test_listed_channels_a_0000_and_a_0001_are_one_case(tmp_path: Path) -> None:
     assert scans_and_labels(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
 
 
-def test_of_the_listed_channels_a_t1_and_a_t2_only_a_t1_is_used(tmp_path: Path) -> None:
+def test_first_of_two_listed_images_without_channel_numbers_is_the_scan(tmp_path: Path) -> None:
     home = make_files(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
     described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
     (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
@@ -120,7 +120,7 @@ def test_of_the_listed_channels_a_t1_and_a_t2_only_a_t1_is_used(tmp_path: Path) 
     assert [file.path.name for file in found.skipped] == ["a_T2.nii.gz"]
 
 
-def test_listed_case_without_its_scan_is_skipped_although_its_label_a_seg_nrrd_exists(tmp_path: Path) -> None:
+def test_listed_case_with_a_label_but_without_a_scan_is_skipped(tmp_path: Path) -> None:
     home = make_files(tmp_path, "cases/a.seg.nrrd", "cases/b.nii.gz")
     entries = [{"image": f"cases/{name}.nii.gz", "label": f"cases/{name}.seg.nrrd"} for name in "ab"]
     described = {"training": [entries[0], {"image": entries[1]["image"]}]}
@@ -191,7 +191,7 @@ def test_parent_folder_of_nnunet_data_sets_gives_all_their_cases(tmp_path: Path)
     )
 
 
-def test_files_p_0000_to_p_0002_are_three_cases_but_one_case_beside_label_p_seg(tmp_path: Path) -> None:
+def test_numbered_files_become_one_case_when_they_share_a_label(tmp_path: Path) -> None:
     names = [f"p_{number:04d}.nrrd" for number in range(3)]
     assert scans_and_labels(find_cases(make_files(tmp_path, *names)), tmp_path).keys() == {"p_0000", "p_0001", "p_0002"}
     found_cases = find_cases(make_files(tmp_path, "p_seg.nrrd"))
@@ -263,7 +263,7 @@ def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, sta
     assert scans_and_labels(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
 
 
-def test_file_a_0000_in_a_deeper_folder_is_found_if_dataset_json_lists_a(tmp_path: Path) -> None:
+def test_scan_in_a_subfolder_may_be_listed_without_its_channel_number(tmp_path: Path) -> None:
     files = ("data/imagesTr/a_0000.nii.gz", "data/labelsTr/a.nii.gz")
     pairs = [{"image": "./data/imagesTr/a.nii.gz", "label": "./data/labelsTr/a.nii.gz"}]
     (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps({"training": pairs}), encoding="utf-8")
@@ -440,7 +440,7 @@ def test_test_cases_that_are_listed_with_labels_are_not_trained_on(tmp_path: Pat
 
 
 @pytest.mark.parametrize("start", ["", "../Dataset1/", "{home}/"])
-def test_files_that_the_key_dataset_does_not_list_are_skipped(tmp_path: Path, start: str) -> None:
+def test_files_that_are_not_listed_under_the_json_key_dataset_are_skipped(tmp_path: Path, start: str) -> None:
     home = make_files(tmp_path / "Dataset1", *_IMAGES, *_LABELS, "imagesTs/c_0000.nii.gz")
     images, label = [start.format(home=home) + _IMAGES[0]], start.format(home=home) + _LABELS[0]
     described = {"dataset": {"one": {"images": images, "label": label}}}

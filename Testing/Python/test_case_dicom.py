@@ -98,7 +98,7 @@ def test_single_segmentation_in_a_folder_is_paired_if_the_folder_or_the_file_is_
     assert not found.skipped
 
 
-def test_segmentations_a_and_b_of_scan_p1_and_result_pred_of_scan_p2_are_skipped(tmp_path: Path) -> None:
+def test_results_and_several_segmentations_of_one_series_are_not_used_as_labels(tmp_path: Path) -> None:
     write_series(tmp_path / "p1", "1.2.3")
     for reader in ("a", "b"):
         write_object(tmp_path / "p1" / f"{reader}.dcm", "1.2.3")
@@ -110,7 +110,8 @@ def test_segmentations_a_and_b_of_scan_p1_and_result_pred_of_scan_p2_are_skipped
     assert skip_reasons(found) == reasons
 
 
-def test_segmentation_la_lge_is_the_label_and_ra_and_la_wall_beside_it_are_skipped(tmp_path: Path) -> None:
+def test_segmentation_of_the_atrium_is_preferred_to_those_of_other_structures(tmp_path: Path) -> None:
+    """The only segmentation of a series is its label, although its name contains "wall"."""
     for patient, series in (("p1", "1.2.3"), ("p2", "1.2.4")):
         write_series(tmp_path / patient, series)
     for name in ("LA_lge", "RA", "LA_wall"):
@@ -162,7 +163,7 @@ def test_multi_frame_images_of_different_studies_are_separate_scans(tmp_path: Pa
     assert scans_and_labels(find_cases(one_study), one_study) == {"one study": (".", None)}
 
 
-def test_labelmaps_by_case_finds_segmentations_named_p1_and_p2_seg_dcm(tmp_path: Path) -> None:
+def test_dicom_segmentations_are_found_with_and_without_a_file_ending(tmp_path: Path) -> None:
     files = [write_object(tmp_path / "labels" / name) for name in ("p1", "p2_seg.DCM")]
     write_slice(tmp_path / "labels" / "IM1", 1)
     assert labelmaps_by_case(tmp_path / "labels") == {"p1": files[0], "p2": files[1]}

@@ -146,7 +146,7 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
     assert scans_and_labels(found_cases, tmp_path) == {name: (image, label), "other": ("other.nii.gz", None)}
 
 
-def test_files_maskell_segal_2_and_imagery_are_scans(tmp_path: Path) -> None:
+def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_path: Path) -> None:
     found_cases = find_cases(make_files(tmp_path, "maskell.nii", "segal_2.nii", "imagery.nii"))
     assert {name for name, (_, label) in scans_and_labels(found_cases, tmp_path).items() if label is None} == {
         "maskell",
@@ -288,7 +288,7 @@ def test_lascarqs_file_la_predict_1_beside_enhanced_1_is_a_result(tmp_path: Path
     assert skip_reasons(found) == {"LA_predict_1.nii.gz": RESULT}
 
 
-def test_file_a_output_beside_label_a_is_a_result_and_lone_file_b_output_is_a_scan(tmp_path: Path) -> None:
+def test_file_named_output_is_a_result_only_beside_a_label_of_its_case(tmp_path: Path) -> None:
     found = find_cases(
         make_files(tmp_path, "a_label.nii", "a_output.nii", "b_output.nii", "output/c.nii", "c_label.nii")
     )
@@ -326,7 +326,7 @@ def test_labels_p1_la_gt_and_p1_seg_final_are_paired_with_p1(tmp_path: Path, ima
     assert [*scans_and_labels(found_cases, tmp_path).values()] == [(image, label)]
 
 
-def test_labels_p1_ra_gt_p2_scar_seg_and_p3_post_seg_are_skipped(tmp_path: Path) -> None:
+def test_labels_of_other_structures_or_of_missing_scans_are_skipped(tmp_path: Path) -> None:
     files = ("p1.nii", "p1_LA_gt.nii", "p1_RA_gt.nii", "p2.nii", "p2_scar_seg.nii", "p3.nii", "p3_post_seg.nii")
     found_cases = find_cases(make_files(tmp_path, *files))
     assert scans_and_labels(found_cases, tmp_path) == {"p1": files[:2], "p2": ("p2.nii", None), "p3": ("p3.nii", None)}
@@ -389,7 +389,7 @@ def test_result_x_of_dcamt_is_the_label_of_the_channels_of_x(tmp_path: Path, cha
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
-def test_files_x_0000_and_x_0001_stay_separate_scans_beside_a_result_x_of_dcamt_if_one_has_a_label(
+def test_numbered_files_stay_separate_scans_beside_a_result_if_one_file_has_a_label(
     tmp_path: Path,
 ) -> None:
     _write_result(make_files(tmp_path, "x_0000.nii", "x_0001.nii", "x_0001_label.nii") / "x_seg.nii")
@@ -455,7 +455,7 @@ def test_file_p1_beside_p1_seg_in_a_folder_of_labels_is_no_scan(tmp_path: Path, 
     assert all(scan == "q.nii.gz" or scan.startswith("scans") for scan, _ in cases.values())
 
 
-def test_label_gt_std_of_the_challenge_2013_belongs_to_the_scan_image(tmp_path: Path) -> None:
+def test_ground_truth_of_the_left_atrial_challenge_2013_is_paired_with_images(tmp_path: Path) -> None:
     home = make_files(tmp_path, "b001/image.mhd", "b001/gt_std.mhd", "b002/image.mhd", "b002/gt_noPV.mhd")
     assert scans_and_labels(find_cases(home), home) == {
         "b001": ("b001/image.mhd", "b001/gt_std.mhd"),
@@ -464,7 +464,7 @@ def test_label_gt_std_of_the_challenge_2013_belongs_to_the_scan_image(tmp_path: 
 
 
 @pytest.mark.parametrize("folder", ["labels/image", "labels/images", "labels/volume", "LA masks/images"])
-def test_folder_of_images_below_a_folder_of_labels_holds_labels_of_scans_elsewhere(tmp_path: Path, folder: str) -> None:
+def test_folder_of_images_below_a_folder_of_labels_contains_the_labels(tmp_path: Path, folder: str) -> None:
     home = make_files(tmp_path, "mri/p1.nii.gz", f"{folder}/p1.nii.gz")
     assert scans_and_labels(find_cases(home), home) == {"p1": ("mri/p1.nii.gz", f"{folder}/p1.nii.gz")}
 
@@ -487,7 +487,7 @@ def test_folder_of_images_below_a_folder_of_labels_holds_no_scans(tmp_path: Path
         "4 LGE Segmentation-Segment_1-label.nrrd",
     ],
 )
-def test_only_label_beside_the_only_scan_of_a_patient_belongs_to_the_scan(tmp_path: Path, label: str) -> None:
+def test_single_label_and_single_scan_of_a_patient_are_paired(tmp_path: Path, label: str) -> None:
     home = make_files(tmp_path, "p1/4 LGE.nrrd", f"p1/{label}", "p2/4 LGE.nrrd")
     assert scans_and_labels(find_cases(home), home)["p1_4 LGE"] == ("p1/4 LGE.nrrd", f"p1/{label}")
 
@@ -496,7 +496,7 @@ def test_only_label_beside_the_only_scan_of_a_patient_belongs_to_the_scan(tmp_pa
     "label",
     ["q1_LA_seg", "JS_LA_seg", "mask_LA_RV", "mask_LA_CT", "mask_JS", "left_PA_seg", "liver_seg", "p2_label_v2"],
 )
-def test_only_label_with_a_word_of_another_meaning_does_not_belong_to_the_only_scan(tmp_path: Path, label: str) -> None:
+def test_single_label_is_not_paired_if_its_name_suggests_another_scan_or_structure(tmp_path: Path, label: str) -> None:
     home = make_files(tmp_path, "p1/4 LGE.nrrd", f"p1/{label}.nrrd")
     assert list(scans_and_labels(find_cases(home), home).values()) == [("p1/4 LGE.nrrd", None)]
 
@@ -549,7 +549,7 @@ def test_numbered_segmentation_beside_a_segmentation_without_number_does_not_mak
 @pytest.mark.parametrize(
     "label", ["p{} Segmentation 1.nrrd", "p{} Segmentation-Segment_1-label.nrrd", "p{}_LA_label_final_v2.nrrd"]
 )
-def test_number_after_a_word_for_labels_counts_no_patients(tmp_path: Path, scan: str, label: str) -> None:
+def test_number_after_a_word_such_as_segmentation_is_no_patient_number(tmp_path: Path, scan: str, label: str) -> None:
     pairs = {(scan.format(n), label.format(n)) for n in (1, 2)}
     home = make_files(tmp_path, *(file for pair in pairs for file in pair))
     assert set(scans_and_labels(find_cases(home), home).values()) == pairs

@@ -89,7 +89,7 @@ def test_masks_in_folder_reader1_are_skipped_if_all_have_scans_of_the_same_names
     ],
 )
 @pytest.mark.parametrize("patients", [1, 8], ids="{} patients".format)
-def test_mask_is_skipped_if_its_path_adds_or_replaces_a_part_of_a_scans_path(
+def test_mask_is_skipped_if_its_path_has_a_part_that_the_path_of_the_scan_lacks(
     tmp_path: Path, scans: list[str], mask: str, patients: int
 ) -> None:
     images = [f"{scan.replace('{}', str(n))}.nii.gz" for scan in scans for n in range(patients)]
@@ -145,7 +145,7 @@ def test_label_p1_label_takes_precedence_over_mask_p1_la(tmp_path: Path, scan: s
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
 
 
-def test_p1_cine_seg_and_p1_lge_la_are_the_labels_of_p1_cine_and_p1_lge(tmp_path: Path) -> None:
+def test_cine_label_and_lge_mask_of_a_patient_are_paired_with_their_own_scans(tmp_path: Path) -> None:
     for name, values in (("lge", 200), ("lge_LA", 2), ("cine", 200), ("cine_seg", 2)):
         write_image(tmp_path / f"p1_{name}.nii.gz", values)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
@@ -263,7 +263,7 @@ def test_mask_stays_a_label_although_a_folder_above_it_is_named_after_a_scan(
     }
 
 
-def test_h5_file_with_scan_and_label_beside_another_scan_is_a_case(tmp_path: Path) -> None:
+def test_h5_file_that_contains_its_label_is_a_case_beside_another_scan(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     write_image(tmp_path / "p1/lgemri.nii.gz", 200)
     with h5py.File(tmp_path / "p1/mri_norm2.h5", "w") as file:
@@ -333,7 +333,8 @@ def test_mask_named_after_a_channel_is_the_label_of_all_channels(tmp_path: Path,
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
-def test_masks_p1_la_and_la_p4_are_the_labels_of_p1_lge_and_scans_p4(tmp_path: Path) -> None:
+def test_mask_of_the_atrium_is_paired_with_the_scan_of_its_patient(tmp_path: Path) -> None:
+    """Masks of the wall, of another modality, or with an unknown word in the name are skipped."""
     for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
         write_image(tmp_path / f"{scan}.nii.gz", 200)
     for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"):

@@ -51,7 +51,7 @@ def test_case_name_of_la_001_0000_is_la_001_and_of_p01_gt_is_p01(file: str, name
         ("scan1.nii.gz", "mask1.nii.gz"),
     ],
 )
-def test_label_p1mask_or_segmentation_label_1_is_recognised_only_beside_a_scan(scan: str, label: str) -> None:
+def test_common_spellings_of_labels_are_recognised_only_beside_a_scan(scan: str, label: str) -> None:
     folder = Path("patients")
     assert labels_beside_scans([folder / scan, folder / label], folder) == [folder / label]
     assert labels_beside_scans([folder / label], folder) == []
@@ -75,7 +75,7 @@ def test_files_of_public_data_sets_are_classified(tmp_path: Path) -> None:
     assert kind_and_key("x.seg.nrrd") == (FileKind.LABEL, ("x",))
 
 
-def test_label_p01_seg_is_recognised_beside_p01_and_q_seg_without_q_is_not() -> None:
+def test_label_is_recognised_only_beside_the_scan_of_the_same_case() -> None:
     folder = Path("patients")
     names = ["p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nii.gz", "p03_0000.nii", "p03_gt.nii", "q_seg.nii"]
     recognised = labels_beside_scans([folder / name for name in names], folder)

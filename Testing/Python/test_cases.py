@@ -256,7 +256,7 @@ def test_path_that_is_not_utf_8_is_refused_in_a_case_list_and_escaped_in_other_t
     assert path.read_text(encoding="utf-8").split() == ["scan", "p\\udcff.nii"]
 
 
-def test_violations_are_found_without_reading_files() -> None:
+def test_rules_for_case_lists_are_checked_without_reading_files() -> None:
     recipe = tiny_recipe()
     full = replace(recipe, training=replace(recipe.training, batch=2, labelled_per_batch=2))
     cases = [Case("x", Path("a.nii"), Path("l.nii"), VALIDATION), Case("x", Path("a.nii"), None, UNLABELLED)]

@@ -118,7 +118,7 @@ def test_channels_on_different_grids_are_refused(tmp_path: Path) -> None:
         read_scan(tmp_path / "a_0000.nii.gz", channels=2)
 
 
-def test_two_channel_data_set_is_found_checked_trained_on_and_segmented(
+def test_commands_from_find_to_segment_accept_a_data_set_of_two_channels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, table, run, out = tmp_path / "Dataset001_LA", tmp_path / "cases.csv", tmp_path / "run", tmp_path / "out"

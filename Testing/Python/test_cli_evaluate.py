@@ -77,7 +77,7 @@ def test_json_and_csv_hold_the_scores(
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)
 
 
-def test_table_never_replaces_the_voxels_of_a_label_whose_header_is_another_file(
+def test_table_of_scores_never_replaces_the_raw_voxels_of_an_mhd_label(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = tmp_path / "predictions", tmp_path / "labels"

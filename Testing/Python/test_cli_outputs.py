@@ -175,7 +175,7 @@ class Page(HTMLParser):
             self.words.append(data.strip())
 
 
-def test_report_names_no_patient_without_identity(dicom_run: Path) -> None:
+def test_report_identifies_the_patient_only_with_the_option_identity(dicom_run: Path) -> None:
     anonymous = (dicom_run / "anonymous.html").read_text(encoding="utf-8")
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
     assert len(pictures) == 5  # three slices, and the surface from two sides
@@ -194,7 +194,7 @@ def test_report_names_no_patient_without_identity(dicom_run: Path) -> None:
     assert "no name, identifier" not in named
 
 
-def test_report_names_no_channel_file_without_identity(noise_model: Path, tmp_path: Path) -> None:
+def test_report_names_channel_files_only_with_the_option_identity(noise_model: Path, tmp_path: Path) -> None:
     scan = save_noise_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
     save_noise_scan(scan.with_name("Mueller_0001.nii.gz"))
     arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", noise_model, "--report", tmp_path / "page.html"]
@@ -204,7 +204,9 @@ def test_report_names_no_channel_file_without_identity(noise_model: Path, tmp_pa
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
-def test_report_loads_nothing_and_shows_the_measurements(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_shows_the_measurements_without_loading_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "page.html"
     assert call_segment(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

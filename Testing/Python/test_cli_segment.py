@@ -219,7 +219,7 @@ def test_agreement_map_without_its_segmentation_is_a_scan(tmp_path: Path) -> Non
     assert [path.name for path in find_scans(tmp_path).scans] == ["x_agreement.nrrd", "y.nrrd"]
 
 
-def test_help_version_model_list_and_missing_scan_import_no_heavy_package(tmp_path: Path) -> None:
+def test_commands_that_compute_nothing_import_no_heavy_package(tmp_path: Path) -> None:
     """All commands run in one process; after each of them, the imported packages are checked."""
     commands = (
         *("--help", "--version", "models list", "segment --help", "train --help", "evaluate --help", "models --help"),

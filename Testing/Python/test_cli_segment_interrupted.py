@@ -203,7 +203,7 @@ def test_table_of_a_killed_command_is_completed_with_skip_existing(
     assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
 
 
-def test_different_rows_of_scans_of_the_same_name_are_kept_with_a_message(
+def test_table_keeps_rows_of_different_scans_with_the_same_name(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = tmp_path / "m.csv"

@@ -52,7 +52,7 @@ def train(*arguments: str | Path) -> int:
     return call_dcamt(["train", "--device", "cpu", *arguments])
 
 
-def test_finished_run_makes_a_model_that_segments_and_starts_another_run(
+def test_model_of_a_finished_run_can_segment_and_start_another_run(
     cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "runs" / "first"
