@@ -170,6 +170,16 @@ def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) 
     assert {index // 8 for _, index in read_scan(path).frames} == {1}
 
 
+def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_order(tmp_path: Path) -> None:
+    """A scanner may compute images in parallel: the content times of one time point are not all before the next's."""
+    for k in range(8):
+        for time in range(2):
+            content = f"1010{10 * k + (time if k % 2 else 1 - time):02}"
+            write_slice(tmp_path / f"{k}-{time}.dcm", k, number=8 * time + k + 1, add=100 + time, ContentTime=content)
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
+
+
 def test_parts_of_an_image_that_are_numbered_like_time_points_are_read_as_one_image(tmp_path: Path) -> None:
     # Part 1 extends from place 0 to 4, part 2 from place 3 to 7: the overlap is too short for time points.
     parts = [1, 1, 1, 2, 1, 2, 2, 2]

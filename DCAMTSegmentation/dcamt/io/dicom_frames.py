@@ -94,6 +94,8 @@ _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(
 """Year, month, day, hour, minute and second; the time zone is ignored."""
 NUMBERED_TIMES = 2
 """The first `NUMBERED_TIMES` attributes of `TIME_ATTRIBUTES` state the number of a frame's time point."""
+COMPUTED_TIMES = 2
+"""The last `COMPUTED_TIMES` attributes of `TIME_ATTRIBUTES` state when an image was computed, not acquired."""
 
 
 class UnplacedError(Exception):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..geometry import SAME_PLACE_MM
 from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_files import list_names
-from .dicom_frames import NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
+from .dicom_frames import COMPUTED_TIMES, NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
@@ -21,6 +21,9 @@ _CHOOSE_KIND = "Choose a kind of image with dcamt segment --frame-type NAME, or 
 _AND = " + "
 """Joins properties of one kind of image, as in "magnitude + echo 5 ms"."""
 _CHOOSE_TIME = "Choose a time point with dcamt segment --time NUMBER, or export one time point."
+
+_Key = Callable[[Frame], tuple[float, ...]]
+"""A function by whose results frames are sorted."""
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
@@ -203,14 +206,27 @@ def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoic
     return groups[_time_number(path, len(groups), choice, notes) - 1]
 
 
-def _time_order(places: Sequence[list[Frame]]) -> Callable[[Frame], tuple[float, ...]] | None:
-    """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times."""
-    for number in range(len(TIME_ATTRIBUTES)):
+def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
+    """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
+
+    The times at which images were computed come last: a scanner may compute images of several time points in parallel.
+    """
+    acquired = range(len(TIME_ATTRIBUTES) - COMPUTED_TIMES)
+    computed = range(len(acquired), len(TIME_ATTRIBUTES))
+    return _attribute_order(places, acquired) or _pass_order(places) or _attribute_order(places, computed)
+
+
+def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _Key | None:
+    """Return the first of the `TIME_ATTRIBUTES` with these numbers that distinguishes the frames of each place."""
+    for number in numbers:
         times_by_place = [[frame.times[number] for frame in place] for place in places]
         if all(None not in times and len(set(times)) == len(times) for times in times_by_place):
             return lambda frame, number=number: (frame.times[number] or 0.0,)  # type: ignore[misc]
-    # No time attribute can be the key. If the frames, sorted by `order`, pass through all places once, then again, and
-    # so on, `order` is the key.
+    return None
+
+
+def _pass_order(places: Sequence[list[Frame]]) -> _Key | None:
+    """Return `Frame.order` if the frames in this order pass through all places once, then again, and so on."""
     ordered = sorted((frame for place in places for frame in place), key=lambda frame: frame.order)
     if len({frame.order for frame in ordered}) < len(ordered):
         return None
