@@ -580,3 +580,21 @@ def test_flat_bids_label_belongs_to_the_scan_of_the_same_subject(tmp_path: Path,
         "sub-01_T1w": ("sub-01_T1w.nii.gz", f"{label}.nii.gz"),
         "sub-02_T1w": ("sub-02_T1w.nii.gz", None),
     }
+
+
+@pytest.mark.parametrize(
+    ("scan", "label", "fits"),
+    [
+        ("LGE_001", "label_002", False),
+        ("12", "LA_seg_13", False),
+        ("001", "Segmentation_002", False),
+        ("LGE_001", "label_001", True),
+        ("4 LGE", "Segmentation_1", True),
+        ("p12", "Segmentation_3", True),
+    ],
+)
+def test_lone_label_with_another_number_than_the_scan_is_not_paired(
+    tmp_path: Path, scan: str, label: str, fits: bool
+) -> None:
+    (case,) = find_cases(make_files(tmp_path, f"{scan}.nii.gz", f"{label}.nii.gz")).cases
+    assert (case.label is not None) == fits

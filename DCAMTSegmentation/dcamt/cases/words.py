@@ -174,11 +174,16 @@ def describes_label(name: str, scan: str = "") -> bool:
     the initials of a person in two or three capitals. Both could also mean another visit or patient than those of the
     scan. So neither may occur if the scan's name contains a word that may be a version or initials.
 
+    A number of two or more digits may be the patient's. If the scan's name has other numbers of as many digits, the
+    result is False: `label_002` is no label of `LGE_001`.
+
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
     [True, True, True, False, False, False]
     >>> [describes_label("mask_LA_JS", scan) for scan in ("4 LGE 3D", "AB_LGE")]
     [True, False]
+    >>> [describes_label(label, "LGE_001") for label in ("label_001", "label_002", "Segmentation_2")]
+    [True, False, True]
 
     Args:
         scan: the name of the scan to which the label may belong.
@@ -188,8 +193,10 @@ def describes_label(name: str, scan: str = "") -> bool:
     others = [word for word in words if word.lower().strip("0123456789") not in known]
     has_initials = has_word(name, ATRIUM_WORDS - {"left"})
     fits = all(_VERSION.fullmatch(word) or (has_initials and _is_initials_in_capitals(word)) for word in others)
+    numbers, of_scan = (re.findall(r"\d{2,}", text) for text in (name, scan))
     is_ambiguous = any(_VERSION.fullmatch(word) or _may_be_initials(word) for word in split_words(scan)[::2])
-    return not others or (fits and words[0] not in others and not is_ambiguous)
+    has_other_number = any(number not in of_scan and len(number) in map(len, of_scan) for number in numbers)
+    return not has_other_number and (not others or (fits and words[0] not in others and not is_ambiguous))
 
 
 def _may_be_initials(word: str) -> bool:
