@@ -28,7 +28,7 @@ def itk_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("density", [0.02, 0.05, 0.08, 0.3])
-def test_largest_component_is_one_of_the_largest_of_simpleitk(density: float) -> None:
+def test_largest_component_is_a_simpleitk_component_of_maximal_size(density: float) -> None:
     compared = 0
     for seed in range(12):
         mask = np.random.default_rng(seed).random((14, 17, 11)) < density
@@ -209,7 +209,7 @@ SCAN = Grid((60, 80, 40), TURNED)
 PART: Box = (slice(10, 50), slice(30, 75), slice(5, 33))
 
 
-def test_prior_has_the_same_centre_in_a_part_and_on_the_network_grid() -> None:
+def test_prior_has_the_same_centre_and_size_in_a_cropped_scan_and_on_the_network_grid() -> None:
     part = SCAN.crop(PART)
     of_part = CentrePrior.from_box((slice(0, 60), slice(0, 80), slice(0, 40))).crop_to(PART)
     grid = network_grid(part, (1.0, 1.2, 3.0))

@@ -150,9 +150,7 @@ def test_gzip_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [2, 20, 60])
-def test_nifti_cut_or_damaged_within_its_compressed_header_is_not_called_another_format(
-    tmp_path: Path, length: int
-) -> None:
+def test_truncated_or_damaged_nifti_header_is_not_taken_for_an_unknown_format(tmp_path: Path, length: int) -> None:
     path = write_scan(tmp_path / "x.nii.gz")
     whole = path.read_bytes()
     path.write_bytes(whole[:length])
@@ -211,7 +209,7 @@ def test_benchmark_file_whose_scan_was_not_written_completely_is_refused(tmp_pat
     ],
 )
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha"])
-def test_error_names_a_pointer_or_web_page_stored_instead_of_a_scan(
+def test_error_states_that_a_file_is_a_git_pointer_or_web_page_not_a_scan(
     tmp_path: Path, name: str, content: bytes, kind: str, remedy: str
 ) -> None:
     (tmp_path / name).write_bytes(content)

@@ -30,7 +30,7 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 
 @pytest.mark.parametrize("size", [100, 140, 330, 370])
-def test_scan_whose_last_slice_is_cut_in_the_header_is_refused(tmp_path: Path, size: int) -> None:
+def test_scan_whose_last_slice_ends_within_its_header_is_refused(tmp_path: Path, size: int) -> None:
     """A slice cut after 370 bytes has a shortened SOP class UID, and must not be skipped as another kind of object."""
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
@@ -64,7 +64,7 @@ def test_truncated_dicomdir_is_refused_but_ignored_in_a_folder(tmp_path: Path, s
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 
-def test_inactive_and_empty_records_of_a_dicomdir_name_no_files(tmp_path: Path) -> None:
+def test_inactive_and_empty_records_of_a_dicomdir_require_no_files(tmp_path: Path) -> None:
     directory = write_dicomdir(_write_series(tmp_path))
     (tmp_path / "IM007").unlink()
     data = pydicom.dcmread(directory)
@@ -162,7 +162,7 @@ def test_image_in_several_files_may_contain_several_stacks(tmp_path: Path) -> No
     refused(lambda: read_scan(tmp_path), tmp_path, "number 2")
 
 
-def test_number_used_by_a_screenshot_causes_no_note_about_missing_slices(tmp_path: Path) -> None:
+def test_instance_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> None:
     for number in range(1, 9):
         if number != 4:
             place = number - 1 - (number > 4)
@@ -181,7 +181,7 @@ def test_number_used_by_a_screenshot_causes_no_note_about_missing_slices(tmp_pat
         (["IM001", "IM003", "IM005", "IM007"], "images with the numbers 2, 4, 6"),
     ],
 )
-def test_missing_numbers_of_images_cause_a_note(tmp_path: Path, removed: list[str], lacking: str) -> None:
+def test_note_lists_the_missing_instance_numbers(tmp_path: Path, removed: list[str], lacking: str) -> None:
     _write_series(tmp_path)
     for name in removed:
         (tmp_path / name).unlink()

@@ -37,7 +37,7 @@ def test_error_names_damaged_slices(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "08.dcm")
 
 
-def test_other_files_are_skipped_and_a_note_names_those_that_are_dicom(tmp_path: Path) -> None:
+def test_note_names_skipped_dicom_objects_but_not_skipped_text_files(tmp_path: Path) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k)
     for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
@@ -105,7 +105,7 @@ def test_time_points_of_different_units_are_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path, "differ in their unit of intensities")
 
 
-def test_other_spellings_of_the_patient_name_and_missing_names_and_ids_are_accepted(tmp_path: Path) -> None:
+def test_slices_may_spell_the_patient_name_differently_or_lack_name_or_id(tmp_path: Path) -> None:
     spellings = ["Doe^John", "DOE^JOHN^^^", "Doe^John ", ""]
     for k in range(8):
         write_slice(tmp_path / f"{k}.dcm", k, PatientName=spellings[k % 4], PatientID="p" if k else "")
@@ -165,7 +165,7 @@ def test_error_names_images_of_another_class_that_replace_slices(
 
 
 @pytest.mark.parametrize(("sop_class", "kind"), [(RT_DOSE, "RT Dose"), (REPORT, "Basic Text SR")])
-def test_message_about_a_missing_slice_names_the_file_of_another_kind(
+def test_message_about_a_missing_slice_names_the_file_that_is_not_a_slice(
     tmp_path: Path, sop_class: str, kind: str
 ) -> None:
     for k in range(10):

@@ -24,7 +24,7 @@ def test_folder_of_compressed_slices_is_refused_with_the_reason(tmp_path: Path) 
     refused(lambda: read_scan(tmp_path), tmp_path, "DICOM files compressed with gzip, such as 0.dcm.gz", "Decompress")
 
 
-def test_subfolders_of_one_study_are_one_scan_path_with_several_series(tmp_path: Path) -> None:
+def test_study_with_a_subfolder_for_each_series_is_found_as_one_scan(tmp_path: Path) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
@@ -57,7 +57,7 @@ def test_folder_beside_the_only_folder_of_slices_is_no_scan(tmp_path: Path, besi
     assert found.skipped_folders == ([tmp_path / "p1" / "nifti"] if beside.startswith("nifti") else [])
 
 
-def test_empty_folders_and_notes_beside_the_folders_of_patients_are_skipped(tmp_path: Path) -> None:
+def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_path: Path) -> None:
     for number in range(2):
         for k in range(3):
             write_slice(tmp_path / f"p{number}" / f"{k}.dcm", k, StudyInstanceUID=f"1.2.4.{number}")
@@ -116,7 +116,9 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
         ("late", 200),
     ],
 )
-def test_series_is_chosen_by_uid_description_or_number_in_the_error_list(tmp_path: Path, series: str, add: int) -> None:
+def test_series_can_be_chosen_by_uid_or_description_or_its_number_in_the_error(
+    tmp_path: Path, series: str, add: int
+) -> None:
     for number, uid, title, first in (
         (12, "1.2.840.77", "cine", 100),
         (7, "1.2.1", "LGE late", 200),
@@ -131,7 +133,7 @@ def test_series_is_chosen_by_uid_description_or_number_in_the_error_list(tmp_pat
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
 
 
-def test_error_lists_each_of_many_series(tmp_path: Path) -> None:
+def test_message_names_each_series_even_if_there_are_many(tmp_path: Path) -> None:
     for number in range(1, 13):
         for k in range(3):
             file = tmp_path / str(number) / f"{k}.dcm"

@@ -31,7 +31,7 @@ def test_frames_in_any_order_are_read_at_their_positions(tmp_path: Path, places:
 
 
 @pytest.mark.parametrize("name", [".hidden.dcm", "scan.txt"])
-def test_file_whose_name_is_ignored_in_a_folder_is_read_if_the_file_is_chosen(tmp_path: Path, name: str) -> None:
+def test_hidden_or_txt_file_is_read_if_it_is_chosen_directly(tmp_path: Path, name: str) -> None:
     assert_slices_in_place(read_scan(write_frames(tmp_path / name, range(12))), 12)
 
 
@@ -117,7 +117,7 @@ WHOLE_SLIDE, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1
 
 
 @pytest.mark.parametrize("sop_class", [WHOLE_SLIDE, SEGMENTATION, RT_DOSE])
-def test_tiled_images_segmentations_and_doses_are_refused_as_scans(tmp_path: Path, sop_class: str) -> None:
+def test_tiled_image_or_segmentation_or_dose_is_refused_as_a_scan(tmp_path: Path, sop_class: str) -> None:
     path = write_frames(tmp_path / "x.dcm", range(8))
     data = pydicom.dcmread(path)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
@@ -180,7 +180,7 @@ def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_ord
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
-def test_parts_of_an_image_that_are_numbered_like_time_points_are_read_as_one_image(tmp_path: Path) -> None:
+def test_image_is_read_whole_if_its_parts_have_different_time_indices(tmp_path: Path) -> None:
     # Part 1 extends from place 0 to 4, part 2 from place 3 to 7: the overlap is too short for time points.
     parts = [1, 1, 1, 2, 1, 2, 2, 2]
     groups = [{"FrameContentSequence": {"TemporalPositionIndex": part}} for part in parts]
@@ -197,7 +197,9 @@ def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("interleaved", [True, False])
-def test_components_in_a_private_element_of_ge_can_be_chosen(tmp_path: Path, interleaved: bool) -> None:
+def test_complex_component_can_be_chosen_if_only_a_private_ge_element_states_it(
+    tmp_path: Path, interleaved: bool
+) -> None:
     """GE states the component neither in the image type nor elsewhere."""
     names = ("magnitude", "phase", "real", "imaginary")
     for n in range(4):
@@ -213,7 +215,7 @@ def test_components_in_a_private_element_of_ge_can_be_chosen(tmp_path: Path, int
 
 
 @pytest.mark.parametrize("value", [7, -1, [0, 1], None])
-def test_impossible_component_in_a_private_element_of_ge_is_ignored(tmp_path: Path, value: object) -> None:
+def test_impossible_complex_component_in_a_private_ge_element_is_ignored(tmp_path: Path, value: object) -> None:
     for k in range(8):
         data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
         data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", value)
@@ -222,7 +224,7 @@ def test_impossible_component_in_a_private_element_of_ge_is_ignored(tmp_path: Pa
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(frame_type="imaginary")), tmp_path, "no images of the kind")
 
 
-def test_kind_without_a_complex_component_is_named_after_its_image_type(tmp_path: Path) -> None:
+def test_psir_images_are_a_kind_named_after_their_image_type(tmp_path: Path) -> None:
     for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
         for k in range(8):
             attributes = {"number": 8 * number + k + 1, "add": 100 + 1000 * number, "ImageType": image_type}
@@ -286,7 +288,7 @@ def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) 
     refused(lambda: read("phase + echo 5 ms + t1"), tmp_path, missing)
 
 
-def test_letters_of_a_single_image_type_value_are_not_kinds_of_images(tmp_path: Path) -> None:
+def test_single_value_of_the_image_type_is_not_split_into_letters(tmp_path: Path) -> None:
     """A single value must not be split into letters: the "R" in "DERIVED" is not the kind "real"."""
     for k in range(10):
         write_slice(tmp_path / "x" / f"{k}.dcm", k, ImageType="DERIVED" if k < 5 else "ORIGINAL")
@@ -303,7 +305,7 @@ def test_echo_time_that_is_not_one_number_is_ignored(tmp_path: Path, echo: objec
 
 
 @pytest.mark.parametrize("value", [b"\0", b"\0\0\0", np.float64(1).tobytes()])
-def test_damaged_component_in_a_private_element_of_ge_is_ignored(tmp_path: Path, value: bytes) -> None:
+def test_damaged_complex_component_in_a_private_ge_element_is_ignored(tmp_path: Path, value: bytes) -> None:
     """A program that removes patient data may write other bytes there."""
     for k in range(8):
         data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))

@@ -365,7 +365,7 @@ def test_image_of_another_size_or_spacing_at_the_same_place_is_no_source(
         assert {round(float(header.PixelSpacing[1]), 4) for header in found} == {0.75}
 
 
-def test_series_number_is_the_last_four_digits_of_the_source_series_number_then_01(
+def test_series_number_appends_01_to_the_last_four_digits_of_the_source(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
     folder, labelmap = case
@@ -440,7 +440,7 @@ def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
         find_source_images(archive, scan.grid, scan.frames)
 
 
-def test_source_on_another_grid_or_without_dicom_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+def test_source_that_is_not_dicom_or_has_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     folder, labelmap = case
     text = tmp_path / "scan.nrrd"
     text.write_text("no DICOM", encoding="utf-8")

@@ -372,7 +372,7 @@ def test_stored_bits_are_those_that_end_at_the_high_bit(tmp_path: Path, compress
 
 
 @pytest.mark.parametrize("really_implicit", [True, False])
-def test_slices_whose_transfer_syntax_wrongly_states_implicit_or_explicit_vr_are_read(
+def test_slices_are_read_although_their_transfer_syntax_names_the_wrong_vr_encoding(
     tmp_path: Path, really_implicit: bool
 ) -> None:
     """Some archives write elements without VR under a transfer syntax with VR."""

@@ -90,7 +90,7 @@ def test_segments_lie_on_the_voxels_of_the_scan(
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
-def test_segments_are_mapped_by_name_and_refused_as_a_scan(series: Path, tmp_path: Path, kind: str) -> None:
+def test_segments_can_be_mapped_by_name_but_not_read_as_a_scan(series: Path, tmp_path: Path, kind: str) -> None:
     labels = organs((2, 3, 5))
     path = write_segmentation(tmp_path / "named.dcm", series, labels, kind)
     mapped = fit_labelmap(read_labelmap(path, {"Wall": 7}), read_scan(series).grid, series)
@@ -99,7 +99,7 @@ def test_segments_are_mapped_by_name_and_refused_as_a_scan(series: Path, tmp_pat
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, '"atrium"', '"wall"')
 
 
-def test_fractions_are_refused(series: Path, tmp_path: Path) -> None:
+def test_fractional_segmentation_with_values_between_0_and_1_is_refused(series: Path, tmp_path: Path) -> None:
     fractions = np.zeros((*SHAPE[::-1], 2), np.float32)
     fractions[4, 4:8, 4:8, 0] = 0.5
     path = write_segmentation(tmp_path / "half.dcm", series, fractions, "FRACTIONAL")
@@ -315,7 +315,7 @@ def test_padding_value_of_a_labelmap_is_background(series: Path, tmp_path: Path)
     np.testing.assert_array_equal(read.voxels, labels)
 
 
-def test_fractions_without_their_highest_value_are_refused(series: Path, tmp_path: Path) -> None:
+def test_fractional_segmentation_that_does_not_state_its_maximum_is_refused(series: Path, tmp_path: Path) -> None:
     labels = organs((2, 3))
     masks = np.stack([labels.T == 1, labels.T == 2], axis=-1).astype(np.float32)
     data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, masks, "FRACTIONAL"))

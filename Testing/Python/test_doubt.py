@@ -63,7 +63,7 @@ def test_one_branch_has_no_disagreement_and_an_empty_segmentation_has_only_one_f
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)])
-def test_band_equals_brute_force_and_needs_one_distance_transform(
+def test_dilation_equals_brute_force_and_takes_one_distance_transform(
     spacing: tuple[float, float, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For a fine spacing, a loop over all shifts of the mask by up to 2.5 mm would be slow; one transform is fast."""
@@ -79,7 +79,7 @@ def test_band_equals_brute_force_and_needs_one_distance_transform(
     assert not dilate(np.zeros_like(mask), 2.5, spacing).any()
 
 
-def test_nearest_labels_equal_labels_resampled_to_the_network_grid() -> None:
+def test_nearest_neighbour_resampling_of_labels_agrees_with_labels_to_network() -> None:
     affine = np.array([[0, -1.0, 0, 5], [1, 0, 0, 2], [0, 0, -1, 9], [0, 0, 0, 1]])
     labels = np.random.default_rng(0).integers(0, 3, (7, 6, 5)).astype(np.uint8)
     scan = Grid(labels.shape, affine)
@@ -160,7 +160,7 @@ def test_doubt_is_highest_at_the_outline_and_lower_for_sharper_probabilities() -
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_entropy_of_each_voxel_is_one_for_equal_probabilities_of_any_number_of_classes(classes: int) -> None:
+def test_entropy_is_one_per_voxel_if_all_classes_are_equally_probable(classes: int) -> None:
     labels = np.zeros((9, 9, 9), np.uint8)
     labels[3:6, 3:6, 3:6] = 1
     equal = torch.full((1, classes, 9, 9, 9), 1 / classes)

@@ -32,7 +32,7 @@ def test_fit_finds_the_bias_and_slope_of_the_error_probability(bias: float, slop
     np.testing.assert_allclose(fitted.apply(levels), expit(bias + slope * logit(levels)), atol=0.01)
 
 
-def test_counts_of_two_halves_add_up_to_the_counts_of_the_whole() -> None:
+def test_counts_from_two_halves_of_a_scan_add_up_to_those_from_the_whole() -> None:
     draw = np.random.default_rng(1)
     doubt, chance = draw.random((2, 20, 20, 20))
     whole = count_doubt(doubt, chance < doubt)
@@ -52,7 +52,7 @@ def test_fit_returns_none_without_voxels_or_if_errors_do_not_increase_with_doubt
     assert fit_doubt_scaling(count_doubt(doubt, chance < 1 - doubt)) is None
 
 
-def test_correction_is_finite_if_none_or_all_voxels_are_wrong() -> None:
+def test_fitted_scaling_is_finite_if_none_or_all_voxels_are_wrong() -> None:
     doubt = np.full((4, 4, 4), 0.5)
     for wrong in (np.zeros(doubt.shape, bool), np.ones(doubt.shape, bool)):
         fitted = fit_doubt_scaling(count_doubt(doubt, wrong))

@@ -19,7 +19,7 @@ def doubt_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float,
     return values
 
 
-def test_place_of_a_ball_has_the_centre_volume_and_doubt_of_the_ball() -> None:
+def test_place_of_a_ball_has_its_centre_and_its_volume_and_its_severity() -> None:
     place = doubtful_places(doubt_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
     # The place is the voxel nearest to the ball's centre, 0.79 mm away.

@@ -70,7 +70,7 @@ def test_renaming_local_variables_loses_no_sentence() -> None:
     assert engine_sentences([renamed]) == sentences_of(SAMPLE_MODULE)
 
 
-def test_messages_are_followed_through_variables_lists_parameters_and_functions() -> None:
+def test_search_follows_messages_through_variables_and_lists_and_functions() -> None:
     assert sentences_of(SAMPLE_MODULE) == {
         "direct text {}",
         "by a variable",
@@ -90,7 +90,7 @@ def test_messages_are_followed_through_variables_lists_parameters_and_functions(
         ("chosen\n", {"by a function's result"}),
     ],
 )
-def test_message_is_lost_if_a_link_on_its_way_is_cut(link: str, lost: set[str]) -> None:
+def test_message_that_the_code_no_longer_passes_on_is_not_found(link: str, lost: set[str]) -> None:
     assert sentences_of(SAMPLE_MODULE) - sentences_of(SAMPLE_MODULE.replace(link, "None\n")) == lost
 
 
@@ -104,7 +104,7 @@ def test_search_ends_if_functions_call_each_other() -> None:
     assert sentences_of(code) == {"of the first function", "of the second function"}
 
 
-def test_search_follows_both_functions_in_a_loop_over_their_results() -> None:
+def test_search_finds_messages_of_two_functions_in_one_loop() -> None:
     code = (
         "class Volume:\n    notes: tuple = ()\n"
         "def load():\n    for number, text in (*first(), *second()):\n        Volume(None, notes=(text,))\n"

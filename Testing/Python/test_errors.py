@@ -25,7 +25,7 @@ def test_error_that_names_the_file_is_returned_unchanged() -> None:
     assert user_error(error, SCAN) is error
 
 
-def test_lack_of_memory_reported_by_the_system_becomes_a_memory_shortage() -> None:
+def test_system_error_enomem_becomes_a_memory_shortage() -> None:
     error = user_error(OSError(errno.ENOMEM, "Cannot allocate memory"), SCAN)
     assert isinstance(error, MemoryShortage)
     assert str(error).startswith("scan.nii.gz: not enough memory. Close other programs")

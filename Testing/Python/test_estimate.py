@@ -191,7 +191,7 @@ def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytes
     assert capfd.readouterr().out.startswith("quick")
 
 
-def test_settings_that_do_not_fit_the_model_to_start_from_are_refused_as_in_training(
+def test_settings_that_contradict_the_start_model_are_refused_as_in_training(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1)

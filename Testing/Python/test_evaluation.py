@@ -543,7 +543,7 @@ def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("x_0000", 1.0), ("x_0001", 1.0)]
 
 
-def test_mask_beside_the_scan_x_0000_is_the_label_of_the_result_x_0000(tmp_path: Path) -> None:
+def test_result_x_0000_is_paired_with_the_mask_beside_the_scan_x_0000(tmp_path: Path) -> None:
     for name in ("x_0000", "x_0001"):
         save(tmp_path / "labels" / f"{name}.nii.gz", scan_voxels())
         for file in (f"results/{name}.nii.gz", f"labels/{name}_LA.nii.gz"):
@@ -573,7 +573,7 @@ def test_scans_beside_the_labels_are_skipped(tmp_path: Path, scan: str, label: s
     assert not evaluation.labels_without_prediction
 
 
-def test_mask_of_the_right_atrium_beside_the_label_in_the_folder_of_a_patient_is_left_out(tmp_path: Path) -> None:
+def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         save(tmp_path / f"results/{patient}.nii.gz", two_classes(1))
         save(tmp_path / f"labels/{patient}/LA.nii.gz", two_classes(1))
@@ -593,7 +593,9 @@ def test_mask_of_the_right_atrium_beside_the_label_in_the_folder_of_a_patient_is
         ("p1/a/p1_trans",),
     ],
 )
-def test_folders_of_cases_with_several_or_other_files_are_refused(tmp_path: Path, files: tuple[str, ...]) -> None:
+def test_case_folders_are_refused_unless_each_holds_exactly_one_fitting_file(
+    tmp_path: Path, files: tuple[str, ...]
+) -> None:
     for file in files:
         save(tmp_path / f"results/{file}.nii.gz", two_classes(1))
         save(tmp_path / f"labels/{file[:2]}.nii.gz", two_classes(1))

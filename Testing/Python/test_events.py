@@ -59,7 +59,7 @@ def test_every_event_is_one_line_of_json_and_is_parsed_back(event_class: type) -
     assert parse_run_event(json.loads(run_event_line(untimed))) == untimed
 
 
-def test_unknown_events_missing_fields_and_wrong_types_of_values_raise_no_error() -> None:
+def test_parsing_tolerates_unknown_events_and_absent_fields_and_wrong_types() -> None:
     assert parse_run_event({"event": "dance", "step": 1}) is None
     assert parse_run_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
     old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
@@ -193,7 +193,7 @@ def test_tail_that_starts_near_the_end_skips_the_first_partial_line(tmp_path: Pa
     assert len(take_all(EventTail(path, from_end=1 << 20))) == 50
 
 
-def test_tail_that_starts_within_a_line_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
+def test_tail_that_started_mid_line_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(line(1)[:-1])
     tail = EventTail(path, from_end=5)

@@ -152,7 +152,7 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_cmake_lists_name_all_python_and_resource_files(module: str) -> None:
+def test_python_and_resource_files_are_exactly_those_listed_in_cmake(module: str) -> None:
     listed, present = cmake_lists(module), module_sources(module)
     assert sorted(present - listed) == [], f"add these to {module}/CMakeLists.txt"
     assert sorted(listed - present) == [], f"{module}/CMakeLists.txt names files that do not exist"

@@ -100,7 +100,7 @@ def test_calibration_does_not_write_a_model_that_was_changed_or_removed_meanwhil
         assert open_model(model).card.version == "2"
 
 
-def test_model_that_the_store_holds_under_the_same_name_in_other_capitals_is_kept(
+def test_import_does_not_replace_a_model_whose_name_differs_only_in_capitals(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A link stands for a file system on which "mine.dcamt" and "Mine.dcamt" are the same file."""

@@ -37,7 +37,7 @@ def test_ending_of_every_format_is_recognised_and_removed(form: Format) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.ending)
-def test_only_the_writable_formats_of_the_table_can_be_written(tmp_path: Path, form: Format) -> None:
+def test_table_states_correctly_which_formats_can_be_written(tmp_path: Path, form: Format) -> None:
     values = np.arange(9 * 10 * 11, dtype=np.uint16).reshape(GRID.shape)
     labels = (values % 3).astype(np.uint8)
     path = tmp_path / f"x{form.ending}"

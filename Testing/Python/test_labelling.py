@@ -25,7 +25,9 @@ def random_probabilities(shape: tuple[int, ...], classes: int, background: float
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.6, 0.9, 1.3), (2.5, 1.6, 3.0), SPACING], ids=str)
 @pytest.mark.parametrize("classes", [2, 4])
-def test_labels_equal_labels_of_full_interpolation(classes: int, spacing: tuple[float, float, float]) -> None:
+def test_labels_are_the_argmax_of_fully_interpolated_probabilities(
+    classes: int, spacing: tuple[float, float, float]
+) -> None:
     grid = network_grid(centred_grid(SHAPE, SPACING, rotation(10, -15, 170)), spacing)
     foreground = []
     for seed in range(4):

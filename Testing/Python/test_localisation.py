@@ -129,7 +129,7 @@ def test_box_contains_an_organ_outside_the_inner_part() -> None:
     assert all(side.start <= at < side.stop for side, at in zip(location.box, (135, 60, 12), strict=True))
 
 
-def test_box_is_the_whole_anatomy_without_a_search_when_the_recipe_keeps_all_components() -> None:
+def test_box_is_the_whole_anatomy_when_the_recipe_keeps_all_components() -> None:
     def refuse(image: Tensor) -> Tensor:
         raise AssertionError("the network was called")
 

@@ -51,7 +51,7 @@ def test_prototypes_are_normalised_means_of_embeddings() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
-def test_intra_class_equals_a_loop_over_voxels(classes: int) -> None:
+def test_intra_class_loss_equals_a_loop_over_voxels(classes: int) -> None:
     e, labels, own, partner = random_embeddings(classes)
     cosines = [
         0.5 * (e[n].numpy() @ own[k].numpy()) + 0.5 * (e[n].numpy() @ partner[k].numpy())
@@ -60,7 +60,7 @@ def test_intra_class_equals_a_loop_over_voxels(classes: int) -> None:
     assert float(intra_class(e, labels, own, partner)) == pytest.approx(1 - float(np.mean(cosines)))
 
 
-def test_intra_class_is_0_at_the_prototype_and_2_opposite_to_it() -> None:
+def test_intra_class_loss_is_0_at_the_prototype_and_2_opposite_to_it() -> None:
     centres = random_unit_vectors(3)
     labels = torch.tensor([0, 1, 2, 2])
     e = centres[labels]
@@ -73,7 +73,7 @@ def test_intra_class_is_0_at_the_prototype_and_2_opposite_to_it() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
 @pytest.mark.parametrize("temperature", [0.1, 1.0])
-def test_inter_class_equals_info_nce(classes: int, temperature: float) -> None:
+def test_inter_class_loss_equals_info_nce(classes: int, temperature: float) -> None:
     e, labels, own, partner = random_embeddings(classes)
     present = torch.ones(classes, dtype=torch.bool)
     expected = [info_nce_by_hand(e, labels, centres, present.tolist(), temperature) for centres in (own, partner)]
@@ -81,7 +81,7 @@ def test_inter_class_equals_info_nce(classes: int, temperature: float) -> None:
     assert float(loss) == pytest.approx(sum(expected) / 2, rel=1e-10)
 
 
-def test_inter_class_of_orthogonal_prototypes_follows_its_formula() -> None:
+def test_inter_class_loss_of_orthogonal_prototypes_follows_its_formula() -> None:
     """If embeddings equal their prototypes, which are orthonormal, the loss is ln(1 + (K - 1) exp(-1 / T))."""
     for classes, temperature in ((2, 0.5), (4, 0.5), (4, 2.0)):
         centres = torch.eye(classes, 6, dtype=torch.float64)
