@@ -178,6 +178,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("IMAGINARY"),
         _("If the {0} beside the header is the data file, delete the folder's path in the header."),
         _("If {0} is the data file, rename it to {1}."),
+        _("In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."),
         _("Install h5py (pip install h5py), or convert the file."),
         _("Install the packages, then try again."),
         _("Keep one file for each case."),

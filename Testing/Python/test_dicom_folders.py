@@ -57,6 +57,14 @@ def test_folder_beside_the_only_folder_of_slices_is_no_scan(tmp_path: Path, besi
     assert found.skipped_folders == ([tmp_path / "p1" / "nifti"] if beside.startswith("nifti") else [])
 
 
+def test_folder_of_slices_with_a_converted_scan_is_not_named_as_skipped(tmp_path: Path) -> None:
+    for k in range(3):
+        write_slice(tmp_path / "p1" / "series" / f"{k}.dcm", k)
+    (tmp_path / "p1" / "series" / "x.nii.gz").write_text("no DICOM", encoding="utf-8")
+    found = find_scans(tmp_path / "p1")
+    assert (found.scans, found.skipped_folders) == ([tmp_path / "p1"], [])
+
+
 def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_path: Path) -> None:
     for number in range(2):
         for k in range(3):

@@ -80,6 +80,16 @@ def test_label_with_the_ignored_value_of_nnunet_is_refused_unless_it_is_mapped(t
     assert [info.name for info in suggest_recipe(mapped, None, folder=tmp_path).classes] == ["Heart"]
 
 
+def test_dataset_json_beside_a_mapped_label_is_not_read(tmp_path: Path) -> None:
+    folders = [tmp_path / "1" / "labels", tmp_path / "2" / "labels"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    tasks = [write_task(folder, (16, 16, 8), (1.0, 1.0, 1.0), (4.0,)) for folder in folders]
+    cases = [replace(case, labels="1=Heart") for table in tasks for case in read_cases(table) if case.label]
+    (folders[1] / "dataset.json").write_text("{", encoding="utf-8")
+    assert [info.name for info in suggest_recipe(cases, None).classes] == ["Heart"]
+
+
 def test_label_value_that_no_class_can_have_is_refused_unless_it_is_mapped(tmp_path: Path) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0,)))
     path = cases[0].label
@@ -111,6 +121,21 @@ def test_gap_in_the_label_values_is_refused_unless_the_values_are_mapped(tmp_pat
     mapped = [replace(case, labels=mapping) if case.label else case for case in cases]
     recipe = suggest_recipe(mapped, None)
     assert [info.label for info in recipe.classes] == [1, 2]
+    numbered = [replace(case, labels="1=1; 3=3") if case.label else case for case in cases]
+    with pytest.raises(InputError, match="name the classes instead of numbering them, such as 420=left-atrium"):
+        suggest_recipe(numbered, None)
+
+
+def test_each_label_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 3.0)))
+    read: list[Path] = []
+    monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 2)
+    monkeypatch.setattr(
+        "dcamt.cases.suggestion.read_labelmap", lambda path, mapping: read.append(path) or read_labelmap(path, mapping)
+    )
+    suggest_recipe(cases, None)
+    assert sorted(read) == sorted(case.label for case in cases if case.role == "labelled" and case.label)
+    assert len(read) > 2
 
 
 @pytest.mark.parametrize("value", [2, 3])

@@ -102,13 +102,15 @@ def suggest_recipe(
         raise InputError("the list holds no labelled case", remedy="Label at least one scan.")
     step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
-    examined = [examine_case(case, mapped) for case in labelled[::step]]
-    values_of = {case: _label_values(case, mapped) for case in labelled}
+    sample = labelled[::step]
+    examined = [examine_case(case, mapped) for case in sample]
+    values_of = {case: set(statistics.fractions) for case, statistics in zip(sample, examined, strict=True)}
+    values_of |= {case: _label_values(case, mapped) for case in labelled if case not in values_of}
     _refuse_ignored_value(values_of, folder)
     _refuse_high_values(values_of)
     values = sorted(set().union(*values_of.values(), mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
-    _refuse_gaps(classes, values)
+    _refuse_gaps(classes, values, mapped)
     spacing = median_spacing(examined)
     shape = median_shape(examined, spacing)
     mixed = any(case.role == UNLABELLED for case in cases)
@@ -154,11 +156,12 @@ def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | Non
     """
     for case, values in values_of.items():
         assert case.label is not None
-        named = {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
-        ignored = [value for value in values if value in named]
-        if ignored and not case.labels:
+        if case.labels:
+            continue
+        ignored = values & {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
+        if ignored:
             what = (
-                f"has the value {ignored[0]}, which dataset.json names 'ignore', but training needs complete outlines"
+                f"has the value {min(ignored)}, which dataset.json names 'ignore', but training needs complete outlines"
             )
             raise InputError(what, path=case.label, remedy="Leave the case out, or complete its outline.")
 
@@ -172,13 +175,20 @@ def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
             raise InputError(what, path=case.label, remedy=remedy)
 
 
-def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int]) -> None:
-    """Raise InputError if the label value of a class is not in `values`."""
+def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: Mapping[str, int]) -> None:
+    """Raise InputError if the label value of a class is not in `values`.
+
+    Args:
+        mapped: the label values of the classes that label mappings name (`list_mapped_classes`).
+    """
     missing = {info.label for info in classes} - set(values)
     if missing:
         mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
-        raise InputError(what, remedy=f"Number the classes by --labels or the column 'labels', such as: {mapping}.")
+        remedy = f"Number the classes by --labels or the column 'labels', such as: {mapping}."
+        if any(map(str.isdecimal, mapped)):  # `mapping` has the mapped values, not those of the files.
+            remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."
+        raise InputError(what, remedy=remedy)
 
 
 def _folders_of_classes(label: Path, folder: Path | None) -> list[Path]:
@@ -242,7 +252,8 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
 
 def _label_values(case: Case, classes: Mapping[str, int]) -> set[int]:
     """Return the values above 0 of a case's label (see `examine_case`)."""
-    return {int(value) for value in np.unique(_read_label(case, classes).voxels)} - {0}
+    voxels = _read_label(case, classes).voxels
+    return set(np.unique(voxels[voxels > 0]).tolist())  # Faster than with the background.
 
 
 def _read_label(case: Case, classes: Mapping[str, int]) -> Labelmap:

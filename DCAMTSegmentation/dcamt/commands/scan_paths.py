@@ -88,7 +88,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
         return _named(inside, skipped, folders)
     scans = [] if images else _separate_scans(entries, holding_scans)
     if not scans:
-        return _named([path], [*skipped, *inside], [folder for folder in holding_scans if _holds_scan_files(folder)])
+        return _named([path], [*skipped, *inside], list(filter(_holds_only_scan_files, holding_scans)))
     return _named(scans, [*skipped, *inside], [folder for folder in folders if folder not in scans])
 
 
@@ -103,9 +103,10 @@ def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Pa
     return [] if has_directory or len(with_dicom) < 2 or is_one_study(with_dicom) else with_dicom
 
 
-def _holds_scan_files(folder: Path) -> bool:
-    """Return whether a folder has files with an ending of `SCAN_ENDINGS`."""
-    return any(ending(file) in SCAN_ENDINGS for file in image_files(files_below(folder)))
+def _holds_only_scan_files(folder: Path) -> bool:
+    """Return whether a folder has files with an ending of `SCAN_ENDINGS`, and no DICOM files."""
+    has_scan_files = any(ending(file) in SCAN_ENDINGS for file in image_files(files_below(folder)))
+    return has_scan_files and not has_dicom_file(folder)
 
 
 def _named(
