@@ -531,7 +531,7 @@ def test_only_label_that_may_be_of_another_patient_visit_or_structure_is_not_pai
         ("seg_v1", "seg_v2"),
     ],
 )
-def test_several_labels_that_name_no_scan_are_those_of_the_only_scan_beside_them(
+def test_folder_with_one_scan_and_several_labels_that_name_no_scan_is_skipped(
     tmp_path: Path, labels: tuple[str, ...]
 ) -> None:
     files = [f"p1/{file}.nrrd" for file in ("4 LGE", *labels)]
@@ -540,7 +540,7 @@ def test_several_labels_that_name_no_scan_are_those_of_the_only_scan_beside_them
     assert skip_reasons(found) == {Path(file).name: SEVERAL_LABELS for file in files}
 
 
-def test_numbered_segmentation_beside_a_segmentation_without_number_does_not_make_it_ambiguous(tmp_path: Path) -> None:
+def test_segmentation_without_a_number_is_preferred_to_a_numbered_segmentation(tmp_path: Path) -> None:
     home = make_files(tmp_path, "p1/LGE.nrrd", "p1/Segmentation.seg.nrrd", "p1/Segmentation_1.seg.nrrd")
     assert list(scans_and_labels(find_cases(home), home).values()) == [("p1/LGE.nrrd", "p1/Segmentation.seg.nrrd")]
 

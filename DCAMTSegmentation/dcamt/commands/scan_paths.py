@@ -93,10 +93,10 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
 
 
 def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
-    """Return those of the folders that hold DICOM files, if each of them is one scan; [] if all are one scan.
+    """Return the folders that hold DICOM files, if each of these folders is one scan; otherwise, return [].
 
-    They are one scan if only one of them holds DICOM files, if all DICOM files belong to one study, or if a DICOMDIR
-    lies beside them.
+    All folders together are one scan if at most one folder holds DICOM files, if all DICOM files belong to one study,
+    or if a DICOMDIR is among `entries`.
     """
     with_dicom = [folder for folder in folders if has_dicom_file(folder)]
     has_directory = any(entry.name.upper() == "DICOMDIR" for entry in entries)

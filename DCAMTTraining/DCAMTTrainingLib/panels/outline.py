@@ -286,7 +286,7 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
 
 
 def _row_texts(case: dict[str, Any]) -> tuple[str, str, str]:
-    """Return the texts of a ranked case in the table; rankings of older versions do not state an empty segmentation."""
+    """Return the texts of a ranked case in the table; rankings of older versions lack the key `empty`."""
     if case.get("empty"):
         return case["name"], _("nothing segmented"), ""
     return case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])
