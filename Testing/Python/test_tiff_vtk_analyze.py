@@ -131,7 +131,7 @@ def test_tiff_stack_with_a_page_of_another_size_or_type_is_refused(tmp_path: Pat
     refused(lambda: read_scan(path), path, "pages that differ in their size or in the type", "stack of their own")
 
 
-def test_small_copy_in_a_tiff_stack_is_ignored_only_after_the_other_pages(tmp_path: Path) -> None:
+def test_small_copy_in_a_tiff_stack_is_ignored_only_as_the_last_page(tmp_path: Path) -> None:
     """ITK would write beyond its memory if another page followed the small copy."""
     pages = list(np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
     path = _write_tiff(tmp_path / "x.tif", [*pages, pages[0][:5, :6]], [0] * 9 + [1])
@@ -187,7 +187,7 @@ def test_vtk_image_without_values_of_points_is_not_called_truncated(tmp_path: Pa
 
 
 @pytest.mark.parametrize("ending", [".hdr", ".vtk", ".gipl"])
-def test_zip_file_of_one_image_that_itk_reads_is_read(tmp_path: Path, ending: str) -> None:
+def test_zip_file_is_read_unless_it_holds_two_images(tmp_path: Path, ending: str) -> None:
     path = write_scan(tmp_path / f"x{ending}")
     packed = tmp_path / "x.zip"
     with zipfile.ZipFile(packed, "w") as archive:
@@ -201,7 +201,9 @@ def test_zip_file_of_one_image_that_itk_reads_is_read(tmp_path: Path, ending: st
 
 
 @pytest.mark.parametrize("before", [b"\n", b" "], ids=["empty line", "blank"])
-def test_truncated_vtk_image_is_refused_if_its_lookup_table_follows_a_blank(tmp_path: Path, before: bytes) -> None:
+def test_vtk_image_with_white_space_before_its_lookup_table_is_read_unless_truncated(
+    tmp_path: Path, before: bytes
+) -> None:
     path = write_scan(tmp_path / "x.vtk")
     whole = path.read_bytes().replace(b"LOOKUP_TABLE", before + b"LOOKUP_TABLE")
     path.write_bytes(whole)
@@ -210,7 +212,7 @@ def test_truncated_vtk_image_is_refused_if_its_lookup_table_follows_a_blank(tmp_
     refused(lambda: read_scan(path), path, "ends too early")
 
 
-def test_vtk_image_without_the_line_point_data_is_read_as_by_itk(tmp_path: Path) -> None:
+def test_vtk_image_without_the_keyword_point_data_is_read_as_by_itk(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.vtk")
     path.write_bytes(path.read_bytes().replace(b"POINT_DATA 990\n", b""))
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
@@ -234,7 +236,7 @@ def test_vtk_image_without_spacing_is_read_with_a_note_on_the_assumed_spacing(tm
 
 
 @pytest.mark.parametrize("side", [0.0, float("nan"), float("inf")])
-def test_mrc_image_with_an_impossible_side_is_refused(tmp_path: Path, side: float) -> None:
+def test_mrc_image_with_an_impossible_edge_length_is_refused(tmp_path: Path, side: float) -> None:
     path = write_scan(tmp_path / "x.mrc")
     assert read_scan(path).notes == ()
     data = bytearray(path.read_bytes())

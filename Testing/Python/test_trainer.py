@@ -57,7 +57,7 @@ def test_training_starts_from_the_given_weights(tmp_path: Path, table: Path) -> 
     assert not torch.equal(other["branches.0.head.weight"], weights["branches.0.head.weight"])
 
 
-def test_run_whose_last_update_makes_the_weights_infinite_writes_no_model(tmp_path: Path, table: Path) -> None:
+def test_no_model_is_written_if_the_last_update_makes_the_weights_infinite(tmp_path: Path, table: Path) -> None:
     settings = ["iterations=1", "learning_rate=1e300"]
     with pytest.raises(
         InputError, match=r"run: the weights are no longer finite at iteration 1\. Start a new run with"
@@ -187,7 +187,7 @@ def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_
 
 
 @pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (80, False), (400, True)])
-def test_first_validation_requires_that_two_validations_fit_in_a_tenth_of_the_run(
+def test_run_is_validated_before_its_end_only_if_two_validations_fit_in_a_tenth_of_its_time(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer assumes that an iteration takes as long as three passes on its batch, here two patches of 8^3 voxels.

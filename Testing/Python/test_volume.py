@@ -63,7 +63,7 @@ def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, toler
 # ---- geometry ----
 
 
-def test_spacing_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas() -> None:
+def test_spacing_and_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas() -> None:
     grid = Grid(SHAPE, affine_of(np.array([[2.0, 3.0, 0], [0, 4.0, 0], [0, 0, 5.0]])))
     np.testing.assert_allclose(grid.spacing, (2, 5, 5))
     assert grid.voxel_volume_mm3 == pytest.approx(40)  # less than the product of the edges, 2 * 5 * 5
@@ -73,7 +73,7 @@ def test_spacing_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas() ->
         grid.affine[0, 0] = 1
 
 
-def test_grid_matches_within_a_tolerance_at_the_far_corner() -> None:
+def test_grids_match_if_their_far_corners_lie_within_a_tolerance() -> None:
     grid = Grid((101, 10, 10), np.eye(4))
     stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm, and voxel 0 not at all
     assert grid.matches(Grid((101, 10, 10), np.diag([1 + 2e-6, 1, 1, 1])))
@@ -241,7 +241,7 @@ def test_nifti_with_a_long_extension_after_its_header_is_read(tmp_path: Path, en
     assert corner_distance_mm(volume.grid, Grid(SHAPE, ORTHOGONAL["oblique"])) <= 1e-4
 
 
-def test_mask_of_255_with_a_slope_of_1_over_255_is_read_as_1(tmp_path: Path) -> None:
+def test_nifti_slope_of_1_over_255_turns_the_mask_value_255_into_1(tmp_path: Path) -> None:
     image = nib.Nifti1Image(np.pad(np.full((4, 4, 4), 255, np.uint8), 2), np.eye(4))
     path = tmp_path / "x.nii"
     nib.save(image, path)
@@ -372,7 +372,7 @@ def test_segmentation_without_label_values_and_layers_is_read(tmp_path: Path) ->
 # ---- labels ----
 
 
-def test_labels_stored_as_floats_and_empty_labels_are_read(tmp_path: Path) -> None:
+def test_empty_labels_and_labels_stored_as_floats_are_read(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", labels().astype(np.float32) * 255)
     voxels = read_labelmap(path).voxels
     assert voxels.dtype == np.uint16

@@ -92,7 +92,7 @@ def test_burden_of_a_ring_is_the_area_fraction_of_its_patch(
     assert result.area_cm2(OPENING) == result.area_cm2(BORDER) == 0
 
 
-def test_burden_of_a_wall_of_3_mm_at_fine_spacing_is_the_area_fraction_of_its_patch() -> None:
+def test_burden_is_the_area_fraction_of_the_patch_on_a_3_mm_wall_at_fine_spacing() -> None:
     result = analyse_phantom(replace(PATCH, shell_mm=3.0), grid_about(50, (0.625, 0.625, 0.625), TURN))
     assert result.burden.percent == pytest.approx(25.0, abs=2)
     assert np.median(result.ratio[angles_to(result.surface.points, np.array(PATCH.patch_axis)) < 50]) == pytest.approx(
@@ -110,7 +110,7 @@ def test_mean_along_the_normal_averages_blood_and_patch() -> None:
     assert np.median(across.ratio[inside]) == pytest.approx(1.25, abs=0.03)
 
 
-def test_maximum_is_taken_over_the_distances_of_the_settings() -> None:
+def test_maximum_ignores_intensities_outside_the_chosen_distances() -> None:
     volume, labels = replace(PATCH, shell_mm=2.0).on(grid_about(60, FINE))
     result = analyse_wall(volume, labels, WallSettings(from_mm=-3.0, to_mm=-1.5))
     assert result.ratio.max() < 1.2  # only blood is sampled
@@ -178,7 +178,7 @@ def test_segmentation_on_another_grid_is_analysed() -> None:
     assert any("different grids" in note for note in result.notes)
 
 
-def test_grid_that_differs_by_rounding_counts_as_the_grid_of_the_scan() -> None:
+def test_grid_shifted_by_a_rounding_error_is_treated_as_the_grid_of_the_scan() -> None:
     volume, labels = PATCH.on(grid_about(50, (1.0, 1.0, 1.0), TURN))
     affine = labels.grid.affine.copy()
     affine[:3, 3] += 0.002
@@ -187,7 +187,7 @@ def test_grid_that_differs_by_rounding_counts_as_the_grid_of_the_scan() -> None:
     assert (result.notes, result.pool, result.burden) == (expected.notes, expected.pool, expected.burden)
 
 
-def test_segmentation_with_other_axes_or_cropped_is_placed_on_the_grid_of_the_scan() -> None:
+def test_cropped_or_reoriented_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
     volume, labels = PATCH.on(grid_about(50, (1.0, 1.0, 1.0), TURN))
     expected = analyse_wall(volume, labels)
     turn = Reorientation((2, 0, 1), (False, True, True))
@@ -231,7 +231,7 @@ def test_patch_on_the_posterior_wall_counts_in_the_posterior_region() -> None:
     assert sum(rows[name].wall_cm2 for name in REGIONS) == pytest.approx(rows["all"].wall_cm2)
 
 
-def test_modules_are_imported_in_the_background_even_after_missing_or_faulty_modules(
+def test_background_import_continues_after_a_missing_and_a_faulty_module(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     text = "from threading import Event\nbegun, continues = Event(), Event()\nbegun.set()\ncontinues.wait()\ndone = 1\n"

@@ -110,9 +110,10 @@ def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
-def test_report_shows_the_wall_and_contains_names_only_with_identity(
+def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
     own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
 ) -> None:
+    """A segment's own name also needs the option. The wall's results need no option."""
     out, page = folder / "out", folder / "Mueller.html"
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
     if own_grid:
@@ -360,7 +361,7 @@ def test_table_of_interrupted_work_is_completed_later(
 
 
 @pytest.mark.parametrize("lost", ["a_image.wall.vtp", "a_image.wall.csv"])
-def test_scan_with_one_of_its_two_files_is_measured_again(folder: Path, lost: str) -> None:
+def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: Path, lost: str) -> None:
     """One file is missing if a command was killed after it had renamed one temporary file, but not yet the other."""
     arguments = (folder / "scans", folder / "labels", "-o", folder / "out")
     assert call_wall(*arguments) == 0
@@ -414,7 +415,7 @@ def test_scan_is_refused_as_a_result_file(folder: Path, phantom: tuple[Volume, L
     assert scan.read_bytes() == before
 
 
-def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
+def test_command_segment_with_option_wall_gives_the_numbers_of_the_command_wall(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dcamt.api.segmentation import Segmenter
@@ -444,7 +445,7 @@ def test_segment_with_wall_gives_the_numbers_of_the_wall_command(
 
 
 @pytest.mark.parametrize("name", ["a_image.seg.nrrd", "a_image.wall.csv"])
-def test_file_that_another_program_writes_while_the_wall_is_analysed_is_kept(
+def test_file_written_by_another_program_during_the_wall_analysis_is_kept(
     folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     written, wall = folder / "out" / name, analyse_wall(*phantom, scan="a_image")

@@ -93,7 +93,9 @@ def test_slicer_places_the_surface_on_the_scan(result: WallResult, tmp_path: Pat
         assert np.allclose(points.mean(axis=0), CENTRE, atol=0.3), kind
 
 
-def test_surface_file_holds_scalars_and_method(result: WallResult, tmp_path: Path) -> None:
+def test_surface_file_holds_data_for_each_point_and_texts_about_the_analysis(
+    result: WallResult, tmp_path: Path
+) -> None:
     path = tmp_path / "case 1.wall.vtp"
     write_wall_surface(result, path)
     mesh = read_with_vtk(path)
@@ -137,7 +139,7 @@ def test_table_has_all_regions_and_presets(result: WallResult, tmp_path: Path) -
         assert float(row["burden_percent"]) == pytest.approx(100 * above, rel=1e-3), row["method"]
 
 
-def test_table_that_excel_saved_keeps_its_other_scans(result: WallResult, tmp_path: Path) -> None:
+def test_table_saved_by_excel_keeps_its_rows_when_a_scan_is_added(result: WallResult, tmp_path: Path) -> None:
     path = tmp_path / "wall.csv"
     write_wall_csv([result], path)
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
@@ -145,7 +147,7 @@ def test_table_that_excel_saved_keeps_its_other_scans(result: WallResult, tmp_pa
     assert [row["scan"] for row in read_table(path)] == ["case 1"] * 13 + ["case 2"] * 13
 
 
-def test_rows_of_a_scan_whose_name_is_not_utf8_are_replaced(result: WallResult, tmp_path: Path) -> None:
+def test_rows_are_replaced_even_if_the_name_of_the_scan_is_not_utf8(result: WallResult, tmp_path: Path) -> None:
     path, named = tmp_path / "wall.csv", replace(result, scan="M\udcfcller")
     write_wall_csv([named], path)
     write_wall_csv([named], path, read_wall_rows(path))

@@ -70,7 +70,7 @@ def test_segmentation_mostly_outside_the_scan_is_refused(scan: tuple[Volume, Lab
 
 
 @pytest.mark.parametrize("empty_slices", [0, 2])
-def test_segment_that_fills_the_scan_is_refused_for_its_surface_at_the_scan_border(
+def test_segment_whose_surface_lies_mostly_at_the_scan_border_is_refused(
     empty_slices: int, scan: tuple[Volume, Labelmap]
 ) -> None:
     volume, labels = scan

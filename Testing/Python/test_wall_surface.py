@@ -102,7 +102,7 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
-def test_voxels_outside_the_surface_are_not_counted_for_a_single_component(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_component_needs_no_count_of_voxels_outside_its_surface(monkeypatch: pytest.MonkeyPatch) -> None:
     """The count would always be 0, so `extract_surface` does not call `_count_outside`."""
     monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("counted"))
     grid = grid_about(48, FINE)

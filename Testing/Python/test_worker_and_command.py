@@ -176,7 +176,7 @@ def test_worker_and_command_give_the_same_labels_for_two_channels(tmp_path: Path
     )  # the order of the channels matters
 
 
-def test_worker_and_command_report_the_same_error_for_one_channel_and_a_two_channel_model(
+def test_worker_and_command_report_the_same_error_if_a_scan_lacks_a_channel(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = two_channel_model(tmp_path)

@@ -28,7 +28,7 @@ class EngineMessagesTest(unittest.TestCase):
         self.assertEqual(listed, engine_sentences(), remedy)
 
     @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
-    def test_literal_first_argument_of_an_error_or_note_is_in_the_table(self) -> None:
+    def test_table_contains_each_message_that_is_written_as_a_literal(self) -> None:
         # The table is made from syntax trees; this regular expression finds the messages without them.
         written = re.compile(rf'\b(?:{"|".join(CONSTRUCTORS)})\(\s*"([^"{{]+)"')
         listed = set(sentences(lambda text: text))

@@ -42,7 +42,7 @@ class FilesTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
 
-    def test_saved_volume_loads_with_its_voxels_origin_and_spacing(self) -> None:
+    def test_saved_volume_loads_with_its_voxels_and_origin_and_spacing(self) -> None:
         node = add_scan()
         for name, ending in (("first", "nrrd"), ("second", "nii.gz")):
             with self.subTest(ending):

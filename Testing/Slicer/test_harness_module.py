@@ -29,7 +29,7 @@ class OpenModuleTest(unittest.TestCase):
         self.assertFalse(self.module.ui.applyButton.enabled)
         self.assertIs(slicer.util.getModuleWidget("DCAMTSegmentation"), self.module.widget)
 
-    def test_leaving_and_entering_call_exit_and_enter(self) -> None:
+    def test_module_can_be_left_and_entered_again(self) -> None:
         self.module.leave()
         self.assertFalse(self.module.panel.isEntered)
         self.assertEqual(slicer.util.selectedModule(), "Data")
@@ -51,7 +51,7 @@ class OpenModuleTest(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "does not offer surface"):
             choose(self.module.ui.inputSelector, model)
 
-    def test_none_cannot_be_chosen_in_a_selector_that_requires_a_node(self) -> None:
+    def test_selector_that_requires_a_node_refuses_the_empty_choice(self) -> None:
         self.module.ui.inputSelector.noneEnabled = False
         with self.assertRaisesRegex(AssertionError, "inputSelector does not offer None"):
             choose(self.module.ui.inputSelector, None)
@@ -73,7 +73,7 @@ class ReopenedModuleTest(unittest.TestCase):
 class ResetTest(unittest.TestCase):
     """A test that sets `slicer._harness` to False simulates a real Slicer."""
 
-    def test_closing_a_module_reloads_it_in_a_simulated_real_slicer(self) -> None:
+    def test_module_is_reloaded_when_it_is_closed_in_a_real_slicer(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         before = module.widget
@@ -85,7 +85,7 @@ class ResetTest(unittest.TestCase):
         self.assertIsNot(module.widget, before)
         self.assertIsNot(module.logic, before.logic)
 
-    def test_quitting_is_announced_in_the_harness_but_not_in_a_simulated_real_slicer(self) -> None:
+    def test_quitting_is_announced_in_the_harness_but_not_in_a_real_slicer(self) -> None:
         received: list[str] = []
         slicer.app.connect("aboutToQuit()", lambda: received.append("quit"))
         with mock.patch.object(slicer, "_harness", False), self.assertRaises(unittest.SkipTest):

@@ -132,7 +132,7 @@ class HiddenErrorTest(unittest.TestCase):
             expect_no_hidden_errors()
         expect_no_hidden_errors()
 
-    def test_error_shown_to_the_person_is_not_hidden(self) -> None:
+    def test_error_does_not_fail_the_test_if_the_person_sees_it(self) -> None:
         def apply() -> None:
             with slicer.util.tryWithErrorDisplay("It did not start."):
                 self.raise_error()

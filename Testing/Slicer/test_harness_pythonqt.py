@@ -28,7 +28,7 @@ class PropertyTest(unittest.TestCase):
         self.button.setEnabled(False)
         self.assertFalse(self.button.isEnabled())
 
-    def test_name_is_short_for_object_name(self) -> None:
+    def test_object_name_is_set_by_the_attribute_called_name(self) -> None:
         self.button.name = "applyButton"
         self.assertEqual(self.button.objectName, "applyButton")
 

@@ -88,7 +88,7 @@ class SameCodeTest(SceneCase):
         self.assertEqual(list(node.GetSegmentation().GetSegmentIDs()), ["aorta"])
         self.assertEqual(voxel_counts(node), {"aorta": 27})
 
-    def test_edit_of_either_of_two_segments_with_the_same_code_changes_the_fingerprint(self) -> None:
+    def test_fingerprint_changes_when_one_of_two_segments_with_the_same_code_is_edited(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         before = fingerprint(node)
@@ -181,7 +181,7 @@ class RemovedSegmentTest(SceneCase):
             job.start()
             self.assert_ended_with_a_message()
 
-    def test_wall_and_report_end_with_a_message_if_the_segment_was_removed_before_it_was_read(self) -> None:
+    def test_jobs_end_with_a_message_if_their_segment_is_removed_before_they_read_it(self) -> None:
         for job in (self.wall_job(), self.report_job()):
             with self.subTest(type(job).__name__):
                 job.start()
@@ -211,7 +211,7 @@ class RemovedSegmentTest(SceneCase):
         with mock.patch.object(report_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             self.assert_requested(self.report_job())
 
-    def test_wall_and_report_send_their_request_if_the_image_of_the_volume_was_removed_after_the_start(self) -> None:
+    def test_jobs_send_their_request_even_if_the_image_is_removed_after_they_started(self) -> None:
         image = self.volume.GetImageData()
         for job in (self.wall_job(), self.report_job()):
             with self.subTest(type(job).__name__):

@@ -34,7 +34,8 @@ class ClickTest(PanelCase):
         self.assertEqual(self.ui.statusLabel.text, "Cancelled.")
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
-    def test_click_just_after_a_slow_start_or_the_end_of_the_job_is_ignored(self) -> None:
+    def test_apply_ignores_clicks_just_after_the_start_and_end_of_a_job(self) -> None:
+        """After a slow start, the time is counted from its end, not from the first click."""
         now = [100.0]
 
         def ensure_packages() -> None:

@@ -166,7 +166,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(_used_channels(row.source, two), tuple(self.volumes[:2]))
         self.assertIn("is 3 in the scan, but 2 in the recipe", scene_remark(row.source, row.role, two)[0])
 
-    def test_result_with_a_removed_channel_is_a_case_only_for_tasks_of_one_channel(self) -> None:
+    def test_training_case_that_lost_a_channel_suits_only_tasks_of_one_channel(self) -> None:
         segmentation = self.segment_all()
         row = row_of(self.volumes[0], segmentation, tiny_recipe())
         slicer.mrmlScene.RemoveNode(self.volumes[1])
@@ -214,7 +214,7 @@ class ChannelsTest(unittest.TestCase):
         views.hide_over_other_scan(segmentation)
         self.assertTrue(display.GetVisibility())
 
-    def test_model_of_one_channel_gets_one_volume_after_another_model_had_several(self) -> None:
+    def test_model_of_one_channel_gets_only_the_first_of_the_chosen_volumes(self) -> None:
         choose(self.ui.inputSelector, self.volumes[0])
         self.choose_model("Unnamed")
         choose(self.channel_selector(2), self.volumes[1])
@@ -286,5 +286,5 @@ class ChannelsTest(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "There is no volume for channel 2. Choose one for each channel."):
             self.module.logic.segment(self.volumes[0], channels=(None,))
 
-    def test_options_have_no_further_channel_by_default(self) -> None:
+    def test_segmentation_options_have_only_the_first_channel_by_default(self) -> None:
         self.assertEqual(SegmentationOptions(self.volumes[0]).channels, ())

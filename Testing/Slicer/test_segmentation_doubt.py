@@ -200,7 +200,8 @@ class DoubtTextTest(PanelCase):
         text = "Expected overlap with an expert's outline: 0.92 (0.88 to 0.95); one doubtful place."
         self.assertEqual(self.ui.trustLabel.text, text)
 
-    def test_expected_overlap_with_the_fields_of_another_version_is_not_shown(self) -> None:
+    def test_expected_overlap_in_an_unknown_form_is_ignored(self) -> None:
+        """Another version of DCAMT may have stored other fields."""
         segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
         for text in ("[0.9, 0.8, 0.95, 7]", "[0.9]", "damaged"):
             segmentation.SetAttribute("DCAMT.expectedOverlap", text)
@@ -212,7 +213,7 @@ class DoubtTextTest(PanelCase):
         text = "Expected overlap with an expert's outline: 0.31 (0.05 to 0.60); no doubtful place."
         self.assertEqual(self.ui.trustLabel.text, f"{text} This outline is probably wrong: check all of it.")
 
-    def test_fast_quality_explains_that_one_branch_shows_no_doubtful_place(self) -> None:
+    def test_panel_explains_why_quality_fast_finds_no_doubtful_place(self) -> None:
         text = "In quality Fast only one branch runs, so there are no doubtful places and no map of doubt."
         overlap = "Expected overlap with an expert's outline:"
         wrong = "This outline is probably wrong: check all of it."
