@@ -63,6 +63,10 @@ def plan_new_run(
             recipe (`check_cases_and_batch`).
     """
     listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else used_cases(cases)
+    for case in listed:
+        if case.needs_label and case.label is None:
+            text = f"case '{case.name}' has the role {case.role}, but no label"
+            raise InputError(text, remedy=f"Add the label, or choose the role {UNLABELLED}.")
     check_cases_and_batch(recipe, listed)
     return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
 

@@ -53,6 +53,11 @@ class Case:
         return os.path.realpath(self.image)
 
     @property
+    def needs_label(self) -> bool:
+        """Whether the case's role needs a label."""
+        return self.role in (LABELLED, VALIDATION)
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The scan and, if there is one, the label."""
         return (self.image,) if self.label is None else (self.image, self.label)
@@ -74,7 +79,10 @@ def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[
     """
     cases = []
     for line, listed in _lines(path, labels):
-        for case in used_cases([listed], path, line):
+        for case in used_cases([listed]):
+            if case.needs_label and case.label is None:
+                text = f"line {line} ('{case.name}') has the role {case.role}, but no label"
+                raise InputError(text, path=path, remedy=f"Add the label, or choose the role {UNLABELLED}.")
             for file in case.files:
                 if not file.exists():
                     text = f"line {line} names {file}, which does not exist"
@@ -85,22 +93,9 @@ def read_cases(path: Path, labels: str = "", for_training: bool = True) -> list[
     return cases
 
 
-def used_cases(cases: Iterable[Case], path: Path | None = None, line: int | None = None) -> list[Case]:
-    """Return the cases that are not left out; the labels of unlabelled cases are dropped.
-
-    Args:
-        path, line: the case list and the line in it that an error names.
-
-    Raises:
-        InputError: a case lacks the label that its role needs.
-    """
-    used = [replace(case, label=None) if case.role == UNLABELLED else case for case in cases if case.role != LEFT_OUT]
-    for case in used:
-        if case.role != UNLABELLED and case.label is None:
-            place = f"case '{case.name}'" if line is None else f"line {line} ('{case.name}')"
-            text = f"{place} has the role {case.role}, but no label"
-            raise InputError(text, path=path, remedy=f"Add the label, or choose the role {UNLABELLED}.")
-    return used
+def used_cases(cases: Iterable[Case]) -> list[Case]:
+    """Return the cases that are not left out; the labels of unlabelled cases are dropped."""
+    return [replace(case, label=None) if case.role == UNLABELLED else case for case in cases if case.role != LEFT_OUT]
 
 
 def list_cases(path: Path, labels: str = "") -> list[Case]:

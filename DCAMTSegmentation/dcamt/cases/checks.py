@@ -22,7 +22,7 @@ from ..io.readers import Header, read_header, read_scan
 from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
 from ..volume import Volume
-from .case_list import LABELLED, LEFT_OUT, VALIDATION, Case, Rule, violations
+from .case_list import LEFT_OUT, VALIDATION, Case, Rule, violations
 from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
 from .masks import count_few_values
 
@@ -131,7 +131,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
         if scan.channels != recipe.input_channels:
             what = f"The number of channels is {scan.channels} in the scan, but {recipe.input_channels} in the recipe"
             facts = _with_problem(facts, f"{what}. Choose another file or recipe.")
-    if not _needs_label(case):
+    if not case.needs_label:
         return facts
     if case.label is None:
         return _with_problem(
@@ -144,10 +144,6 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
     return facts
 
 
-def _needs_label(case: Case) -> bool:
-    return case.role in (LABELLED, VALIDATION)
-
-
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     """Check the voxels of a case's scan and, if its role needs one, of its label; return the extended facts."""
     try:
@@ -158,7 +154,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     if warning := few_values_warning(volume):
         facts = replace(facts, warnings=(*facts.warnings, warning))
     del volume
-    if not _needs_label(case) or case.label is None:
+    if not case.needs_label or case.label is None:
         return facts
     try:
         labelmap = read_case_label(case, recipe, grid)
@@ -227,7 +223,7 @@ def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
     """Yield index and warning of each case whose label file is also the label of a case with another scan."""
     members_by_file: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, case in enumerate(cases):
-        if _needs_label(case) and case.label is not None and (key := _file_identity(case.label)) is not None:
+        if case.needs_label and case.label is not None and (key := _file_identity(case.label)) is not None:
             members_by_file[key].append(index)
     for members in members_by_file.values():
         scans = [_file_identity(cases[index].image) for index in members]

@@ -40,7 +40,7 @@ WIDTHS = (124, 140)
 ROWS = (2, 6)
 """Smallest and largest number of visible rows."""
 RANKING_KEYS = ("name", "image", "score", "place", "segmentation")
-"""Keys of a `scored` event that a ranking stores; `empty` is stored, too, if the event has it."""
+"""Keys of a `scored` event that a ranking stores, besides `empty`."""
 
 
 class OutlinePanel:
