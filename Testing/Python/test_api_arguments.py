@@ -186,7 +186,8 @@ def test_result_in_a_folder_without_permission_raises_output_error(
     """Before Python 3.14, `Path.exists` raises PermissionError for a file in a folder that must not be searched."""
     path = tmp_path / "scan.nrrd"
     write_volume(oblique_scan, path)
-    # From Python 3.14 on, `Path.exists` returns False for this path. Writing then fails, since `locked` is a file.
+    # From Python 3.14 on, `Path.exists` returns False for `locked/result.nrrd`. Writing fails there, since `locked` is
+    # a file.
     (tmp_path / "locked").touch()
     result = segmenter.segment(path)
     real = os.stat

@@ -111,12 +111,12 @@ def test_results_and_several_segmentations_of_one_series_are_not_used_as_labels(
 
 
 def test_segmentation_of_the_atrium_is_preferred_to_those_of_other_structures(tmp_path: Path) -> None:
-    """The only segmentation of a series is its label, although its name contains "wall"."""
     for patient, series in (("p1", "1.2.3"), ("p2", "1.2.4")):
         write_series(tmp_path / patient, series)
     for name in ("LA_lge", "RA", "LA_wall"):
         write_object(tmp_path / "p1" / f"{name}.dcm", "1.2.3")
-    write_object(tmp_path / "p2" / "lge wall and cavity.dcm", "1.2.4")  # the only segmentation of p2
+    # The word "wall" does not matter, since p2 has no other segmentation.
+    write_object(tmp_path / "p2" / "lge wall and cavity.dcm", "1.2.4")
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {
         "p1": ("p1", "p1/LA_lge.dcm"),
@@ -223,7 +223,7 @@ def test_mask_in_the_folder_of_slices_may_repeat_the_name_of_the_folder(tmp_path
     }
 
 
-def test_label_gets_the_name_of_the_folder_above_its_scan_to_match_a_prediction(tmp_path: Path) -> None:
+def test_prediction_named_after_a_folder_gets_the_only_label_below_the_folder(tmp_path: Path) -> None:
     for number, folder in enumerate(("p1/LGE", "p2/a", "p2/b"), start=1):
         write_series(tmp_path / folder, f"1.2.{number}")
         make_files(tmp_path, f"{folder}_label.nii.gz")

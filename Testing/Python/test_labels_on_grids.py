@@ -59,7 +59,7 @@ def test_message_states_the_whole_distance_of_a_label_that_lies_many_voxels_away
         fit_labelmap(moved, GRID, "scan.nrrd")
 
 
-def test_message_states_no_distance_for_a_crop_about_the_centre_of_the_scan() -> None:
+def test_message_states_a_distance_of_0_mm_for_a_crop_about_the_centre_of_the_scan() -> None:
     affine = GRID.affine.copy()
     affine[:3, 3] = -172.3456789, -108.7654321, -1234.5678912
     grid, box = Grid(GRID.shape, affine), (slice(1, 29), slice(1, 23), slice(1, 19))

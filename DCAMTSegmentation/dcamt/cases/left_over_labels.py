@@ -50,7 +50,7 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
       does not apply: with `P1_image` and `p1_post`, `p1_label` gets the key of `P1_image`.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
-    # For each rule: how a scan and a label are simplified, and the start that no other scan may have.
+    # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     rules: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),
         (_loose, _loose, _without_outline_words),
@@ -138,9 +138,9 @@ def _without_outline_words(file: NamedFile) -> Hashable:
 
 
 def _without_numbers(label: NamedFile) -> Hashable:
-    """Return `_without_outline_words` of a label's key without the numbers after a word for labels in its name.
+    """Return `_without_outline_words` of a label, after removing the numbers that follow a word for labels.
 
-    Without such numbers, return the path, which fits no scan.
+    Example: `("p1",)` for `p1 Segmentation 1`. If there are no such numbers, return the path, which fits no scan.
     """
     name = scan_name(label.path)
     shorter = without_numbers_after_labels(name)

@@ -109,11 +109,13 @@ def _classify(
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
-    An example is `LA segmentation` with `p1` and `p1_seg`: without the folder's word for labels, `p1` is a scan, and
-    `p1_seg` is a label with the same key. A scan in a folder of images needs no label if the name of the outer folder
-    also contains a word that means neither labels nor structures, such as `set`: `segmentation set/Images/p1`. In a
-    folder whose name has only words for labels, a scan needs a label and, in its path below this folder, a word for
-    scans: `labels/p1_image` and `labels/p1_label`.
+    If the folder's own words for labels are ignored, a file in the folder is a scan, and one of these conditions holds:
+
+    - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
+      name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
+      and `labels/p1_label`.
+    - The scan lies in a subfolder of images, and the folder's name has a word such as `set`, which means no label,
+      outline or structure: `segmentation set/Images/p1`.
 
     If there is a scan `mri/p1` or `mri/p1_pre`, the file `p1` in `LA segmentation` counts as a label, and
     `LA segmentation` is not returned.
@@ -235,7 +237,7 @@ def _adds_structures(key: tuple[str, ...], loose_scans: Collection[tuple[str, ..
     """Return whether a key adds words for structures to a scan's `loose_key`."""
     *folders, name = key or ("",)
     words = SEPARATORS.split(name)
-    # `lge` is also a word for a modality: `p1/lge_result` beside `p1/T1` may be a scan.
+    # `lge` does not count, since it may mean the modality: `p1/lge_result` beside `p1/T1` may be a scan.
     droppable = ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
     shorter = ("".join(words[first:last]) for first, last in _ranges_without(words, droppable))
     keys = {loose_key((*folders, rest)) for rest in shorter if rest != name} - {()}
