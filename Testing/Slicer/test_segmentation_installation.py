@@ -126,7 +126,7 @@ class InstallationTest(PanelCase):
         pip.reset()
         self.assert_apply_works()
 
-    def test_measuring_asks_too_when_a_package_is_missing(self) -> None:
+    def test_measuring_also_asks_to_install_a_missing_package(self) -> None:
         self.segment(self.volume)
         pip.missing = {"slicerio"}
         with Person() as person:

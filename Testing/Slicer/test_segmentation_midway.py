@@ -150,7 +150,7 @@ class ChangedMidwayTest(PanelCase):
         click(self.ui.applyButton)
         self.wait()
 
-    def test_result_for_a_volume_that_was_removed_moved_or_resized_is_discarded(self) -> None:
+    def test_result_is_discarded_if_its_volume_was_moved_or_resized_or_removed(self) -> None:
         smaller = np.zeros((5, 6, 7), np.int16)
         for message, change in (
             ("removed or changed during the computation", slicer.mrmlScene.RemoveNode),

@@ -22,7 +22,7 @@ from slicer_harness import in_real_slicer, open_module, process_events, start_af
 
 
 class ClosedModuleTest(SegmentationCase):
-    def test_closed_module_frees_its_widget_and_panel_and_its_logic_and_worker(self) -> None:
+    def test_closing_the_module_frees_its_parts(self) -> None:
         widget = self.module.widget
         left = [weakref.ref(part) for part in (widget, widget.logic, widget.segmentationPanel, widget.logic._worker)]
         del widget
@@ -66,7 +66,7 @@ class ModuleTest(SegmentationCase):
         self.assertIn("e0352358", module.acknowledgementText)
         self.assertFalse(module.icon.isNull())
 
-    def test_each_parameter_has_a_widget_except_model_and_further_channels(self) -> None:
+    def test_all_parameters_except_model_and_further_channels_are_bound_to_widgets(self) -> None:
         named = {
             widget.property("SlicerParameterName"): name
             for name, widget in vars(self.ui).items()
@@ -76,7 +76,7 @@ class ModuleTest(SegmentationCase):
         # The panel's own code connects the list of models and the selectors of the further channels.
         self.assertEqual(set(named), parameters - {"model", "channelVolumes"})
 
-    def test_buttons_selectors_combo_boxes_and_check_boxes_have_tooltips(self) -> None:
+    def test_controls_have_tooltips(self) -> None:
         silent = [
             name
             for name, widget in vars(self.ui).items()
@@ -131,7 +131,7 @@ class SampleScanTest(unittest.TestCase):
 
 
 class ScriptTest(SegmentationCase):
-    def test_example_in_the_docstring_segments_a_folder(self) -> None:
+    def test_docstring_example_can_segment_a_folder(self) -> None:
         import DCAMTSegmentation
 
         with tempfile.TemporaryDirectory() as folder:

@@ -62,7 +62,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertEqual((case.volume, case.segmentation), (volume, segmentation))
         np.testing.assert_array_equal(segment_mask(case.segmentation, volume), corrected)
 
-    def test_fast_result_has_no_agreement_no_doubtful_places_and_no_doubt_map(self) -> None:
+    def test_result_of_fast_quality_has_neither_agreement_nor_doubt(self) -> None:
         volume = add_scan()
         choose(self.ui.qualityComboBox, "Fast: one branch")
         segmentation = self.segment(volume)

@@ -110,7 +110,7 @@ class EngineProcessTest(unittest.TestCase):
         process.write(b"nobody reads it\n")
         process.kill()
 
-    def test_process_that_ends_while_its_last_input_is_written_is_released_once(self) -> None:
+    def test_process_is_released_once_if_it_ends_while_its_last_input_is_written(self) -> None:
         process = EngineProcess([], mock.Mock(), mock.Mock())
         fake = mock.Mock()
         fake.state.return_value = qt.QProcess.NotRunning
@@ -124,7 +124,7 @@ class EngineProcessTest(unittest.TestCase):
 
 
 class LogAndProgressTest(FaultCase):
-    def test_opened_log_names_the_request_the_loading_and_the_result(self) -> None:
+    def test_log_of_a_segmentation_is_filled_in_when_it_is_opened(self) -> None:
         self.assertTrue(self.ui.logCollapsibleButton.collapsed)
         self.segment(add_scan())
         self.assertEqual(self.ui.logView.plainText, "")

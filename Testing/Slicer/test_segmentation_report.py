@@ -128,7 +128,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIn("The report was written", self.ui.statusLabel.text)
         return request
 
-    def test_panel_asks_before_replacing_a_file_only_if_the_panel_appended_html_to_the_name(self) -> None:
+    def test_panel_asks_to_replace_a_file_only_after_appending_html_to_its_name(self) -> None:
         # The file dialog itself asks before it accepts the name of an existing file.
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
@@ -198,7 +198,7 @@ class ResultReportRequestTest(PanelCase):
             assert request is not None
             self.assertEqual(request.is_corrected, is_corrected)
 
-    def test_request_tells_whether_the_doubt_is_calibrated(self) -> None:
+    def test_request_for_a_report_states_whether_the_doubt_is_calibrated(self) -> None:
         worker = FakeReportWorker()
         self.open(worker)
         for is_calibrated in (True, False):

@@ -59,7 +59,7 @@ def segment_tag(segment: Any, name: str) -> str:
 
 
 class CommandTest(SegmentationCase):
-    def test_results_agree_with_the_command_in_three_orientations_and_come_from_one_process(self) -> None:
+    def test_one_process_segments_three_orientations_like_the_command(self) -> None:
         axial = np.diag([-1.5, -1.5, 1.5, 1.0])
         sagittal = np.array([[0, 0, 2.0, 5], [1.4, 0, 0, -7], [0, -1.4, 0, 9], [0, 0, 0, 1]])
         affines = {"axial": axial, "sagittal": sagittal, "oblique": oblique()}
@@ -111,7 +111,7 @@ class PlacementTest(PanelCase):
         map_node = slicer.util.getNode("LGE doubt")
         self.assertEqual(map_node.GetParentTransformNode(), transform)
 
-    def test_result_in_a_transformed_segmentation_lies_at_the_same_world_position(self) -> None:
+    def test_transform_of_the_chosen_segmentation_does_not_move_its_new_result(self) -> None:
         volume = add_scan()
         alone = self.segment(volume)
         expected, places = np.array(segment_mask(alone, volume)), self.logic.doubtfulPlaces(alone)
@@ -236,7 +236,7 @@ class ExistingSegmentationTest(PanelCase):
             self.assertIs(self.segment(volume), segmentation)
         self.assertEqual(held.GetSourceRepresentationName(), "Binary labelmap")
 
-    def test_map_of_an_earlier_result_is_removed_by_fast_quality(self) -> None:
+    def test_new_result_of_fast_quality_removes_the_earlier_doubt_map(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         self.assertIsNotNone(self.logic.trust(segmentation))

@@ -42,7 +42,7 @@ class Show3DTest(PanelCase):
         surface = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         self.assertFalse(segmentation.GetSegmentation().ContainsRepresentation(surface))
 
-    def test_show_3d_changed_during_the_computation_counts(self) -> None:
+    def test_show_3d_takes_effect_if_clicked_during_the_computation(self) -> None:
         for shown in (False, True):
             self.module.worker.before_answer = self.ui.show3DCheckBox.click
             segmentation = self.segment(add_scan())

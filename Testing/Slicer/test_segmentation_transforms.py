@@ -211,7 +211,7 @@ class NonLinearTransformTest(PanelCase):
         segmentation.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
 
-    def test_error_of_wall_measurement_under_a_non_linear_transform_suggests_only_hardening(self) -> None:
+    def test_measuring_a_wall_under_a_non_linear_transform_suggests_only_to_harden_it(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         segmentation.SetAndObserveTransformNodeID(add_bend().GetID())

@@ -79,7 +79,7 @@ class TwoScansTest(PanelCase):
         self.assertTrue(result.GetDisplayNode().GetVisibility())
         self.assertIn("one: Left atrium", self.ui.resultLabel.text)
 
-    def test_result_that_arrives_while_another_module_is_open_is_shown_on_return(self) -> None:
+    def test_return_to_the_module_shows_a_result_that_arrived_meanwhile(self) -> None:
         def leave() -> None:
             self.module.panel.exit()
             slicer.util.setSliceViewerLayers(background=self.two)
@@ -97,7 +97,7 @@ class TwoScansTest(PanelCase):
         self.module.panel.enter()
         self.assert_shown(self.two)
 
-    def test_result_that_arrived_while_another_module_was_open_is_forgotten_when_the_scene_closes(self) -> None:
+    def test_closing_the_scene_forgets_a_result_that_waits_to_be_shown(self) -> None:
         self.assertIs(self.apply_to_first(self.module.panel.exit), self.module.panel._arrived)
         close_scene()
         self.assertIsNone(self.module.panel._arrived)
@@ -109,13 +109,13 @@ class TwoScansTest(PanelCase):
         self.assertEqual(self.ui.inputSelector.currentNode(), self.one)
         self.assertIn("one: Left atrium", self.ui.resultLabel.text)
 
-    def test_next_place_shows_its_scan(self) -> None:
+    def test_going_to_the_next_doubtful_place_shows_its_scan(self) -> None:
         self.segment(self.one)
         slicer.util.setSliceViewerLayers(background=self.two)
         click(self.ui.nextPlaceButton)
         self.assert_shown(self.one)
 
-    def test_next_place_keeps_the_zoom(self) -> None:
+    def test_going_to_the_next_doubtful_place_keeps_the_zoom(self) -> None:
         self.segment(self.one)
         (view, *_others) = slicer.util.getNodesByClass("vtkMRMLSliceNode")
         view.SetFieldOfView(11.0, 12.0, 1.0)
@@ -162,7 +162,7 @@ class NewVolumeTest(PanelCase):
         slicer.app.processEvents()
         self.assertEqual(self.ui.inputSelector.currentNode(), volume)
 
-    def test_volume_that_another_module_hides_is_not_chosen(self) -> None:
+    def test_volume_hidden_by_another_module_is_not_chosen(self) -> None:
         hidden = add_scan()
         hidden.SetHideFromEditors(True)
         slicer.app.processEvents()
@@ -174,7 +174,7 @@ class NewVolumeTest(PanelCase):
 
 
 class ImportTest(PanelCase):
-    def test_open_panel_shows_an_imported_result_and_the_checkbox_hides_the_doubt_map(self) -> None:
+    def test_panel_chooses_an_imported_result_and_can_hide_its_doubt_map(self) -> None:
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()
         with scene_saved_and_closed():

@@ -93,7 +93,7 @@ class OutlineTest(InsertedWallCase):
 
 
 class ThresholdTest(InsertedWallCase):
-    def test_preset_and_slider_change_burden_and_enhanced_points_without_the_worker(self) -> None:
+    def test_new_threshold_takes_effect_without_the_worker(self) -> None:
         before = burden_cell(self.segmentation)
         preset = next(
             self.ui.wallPresetComboBox.itemText(index)
@@ -161,7 +161,7 @@ class OpeningTest(InsertedWallCase):
         click(self.ui.wallCloseButton)
         self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), before, delta=0.11)
 
-    def test_all_of_a_wide_cap_inside_a_curve_becomes_an_opening(self) -> None:
+    def test_curve_around_a_wide_cap_opens_the_whole_cap(self) -> None:
         axis = np.array([-1.0, 0.2, -0.3])
         choose(self.ui.wallCurveSelector, add_closed_curve(axis, degrees=60.0))
         click(self.ui.wallOpenButton)
@@ -170,7 +170,7 @@ class OpeningTest(InsertedWallCase):
         inside = cosine > np.cos(np.radians(52))  # less than 60, because the curve is a polygon of twelve corners
         self.assertTrue((scalars(self.segmentation, "opening")[inside] == OPENING).all())
 
-    def test_surface_without_any_wall_is_reported_without_a_burden(self) -> None:
+    def test_no_burden_is_stated_if_no_wall_is_left(self) -> None:
         # Each cap lies in the direction of a cube's face or corner; together, the caps cover the ball.
         faces = [axis for axis in itertools.product((-1, 0, 1), repeat=3) if np.abs(axis).sum() == 1]
         for axis in (*faces, *itertools.product((-1, 1), repeat=3)):

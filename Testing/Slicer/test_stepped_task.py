@@ -77,7 +77,7 @@ class SteppedTaskTest(unittest.TestCase):
 
 
 class DelayedCallTest(unittest.TestCase):
-    def test_delayed_call_is_made_once_after_the_last_start_unless_stopped_or_closed(self) -> None:
+    def test_only_the_last_start_makes_the_delayed_call_unless_it_is_stopped_or_closed(self) -> None:
         calls: list[int] = []
         delayed = DelayedCall(lambda: calls.append(1))
         delayed.start(3600000)

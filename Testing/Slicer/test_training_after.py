@@ -38,7 +38,7 @@ PATIENT = "Nachtigall^Hildegard_19470311"
 class AfterARunTest(TrainingCase):
     """One test checks all results of one run, because training takes long."""
 
-    def test_finished_run_offers_preview_scores_models_and_ranking(self) -> None:
+    def test_results_of_a_finished_run_are_shown_and_can_be_used(self) -> None:
         volume, outline = add_case(f"{PATIENT} baseline", 1)
         follow_up, _ = add_case(f"{PATIENT} follow-up", 2)
         for seed in (3, 4):

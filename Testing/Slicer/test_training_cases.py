@@ -67,7 +67,7 @@ class RowsTest(unittest.TestCase):
             self.table.add([scene_row("one")])
             self.assertEqual(self.table.rows[0].role, role)
 
-    def test_case_added_again_with_roles_chosen_gets_the_new_role(self):
+    def test_case_added_again_gets_the_new_role_if_it_was_chosen(self):
         self.table.add([scene_row("one")])
         self.table.add([replace(scene_row("one"), role=VALIDATION)], roles_chosen=True)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
@@ -119,7 +119,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.set_label_mapping([0], "420=1"), 0)
         self.assertEqual(len(edits), 1)
 
-    def test_use_for_validation_leaves_at_least_one_case_for_training(self):
+    def test_validation_leaves_at_least_one_labelled_case_for_training(self):
         self.table.add([file_row(f"l{n}", LABELLED, f"/l{n}.nrrd") for n in range(4)] + [file_row("u")])
         self.assertEqual(self.table.use_for_validation(2), 2)
         self.assertEqual([row.role for row in self.table.rows], [LABELLED] * 2 + [VALIDATION] * 2 + [UNLABELLED])
@@ -260,7 +260,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
                     save_rows(node, loaded)
                     self.assertEqual(load_rows(node), loaded)
 
-    def test_cases_of_a_scene_of_an_older_version_are_restored(self):
+    def test_cases_are_restored_from_a_scene_of_an_older_version(self):
         close_scene()
         for number in range(2):
             add_case(f"scan{number}", number)
@@ -345,7 +345,7 @@ class CaseCheckTest(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "path is not UTF-8"):
             write_lines([("a", table.rows[0].scan, "", UNLABELLED, "")], self.folder / "list.csv")
 
-    def test_scan_in_validation_as_a_node_and_in_training_as_a_file_is_reported(self):
+    def test_training_on_the_file_of_a_validation_scan_is_reported(self):
         volume, outline = add_case("scan")
         path = str(self.folder / "scan.nrrd")
         self.assertTrue(slicer.util.saveNode(volume, path))
@@ -377,7 +377,7 @@ class CaseCheckTest(unittest.TestCase):
         self.assertEqual((table.rows[0].size, self.ended), ((4, 4, 4), ["not enough memory"]))
 
     @unittest.skipIf(os.name == "nt", "runs a shell script")
-    def test_on_end_is_not_called_after_cancelling(self):
+    def test_cancelled_check_does_not_call_on_end(self):
         table = CaseTable()
         table.add([file_row(f"c{n}") for n in range(50)])
         before, during = (CaseCheck(table, load_recipe("la"), self.ended.append) for _ in range(2))

@@ -171,7 +171,7 @@ class ChartsTest(unittest.TestCase):
         self.assertEqual(chart_nodes(), [])
         self.assertFalse(hierarchy.GetItemChildWithName(hierarchy.GetSceneItemID(), "first: charts"))
 
-    def test_hiding_restores_the_layout_unless_it_was_changed_meanwhile(self):
+    def test_hiding_charts_restores_the_layout_unless_it_was_changed_meanwhile(self):
         manager, layouts = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode
         charts = TrainingCharts("first")
         manager.setLayout(layouts.SlicerLayoutConventionalView)

@@ -76,7 +76,7 @@ class ExportTest(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "scan: has an empty label"):
             run_to_end(export_case(row, self.folder, 1))
 
-    def test_case_with_several_channels_uses_the_scan_file_which_must_exist_and_match_the_volume(self):
+    def test_case_with_several_channels_needs_a_scan_file_that_matches_its_volume(self):
         image, label = ellipsoid(4)
         path = self.folder / "two.nrrd"
         volume = add_volume("two", image)
@@ -141,7 +141,8 @@ class ExportTest(unittest.TestCase):
         self.assertGreater(2 * (exported & label).sum() / (exported.sum() + label.sum()), 0.85)
         self.assertFalse(surface.GetSegmentation().ContainsRepresentation("Binary labelmap"))
 
-    def test_later_segment_wins_on_overlap_and_missing_segment_is_ignored(self):
+    def test_overlap_belongs_to_the_later_segment(self):
+        """A missing segment is ignored."""
         image, label = ellipsoid(7)
         volume = add_volume("scan", image)
         outline = add_outline(volume, label, ("Left atrium",))

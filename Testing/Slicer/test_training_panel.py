@@ -41,7 +41,7 @@ from training_scenes import add_case, ellipsoid, write_scan
 
 
 class CategoryTest(TrainingCase):
-    def test_category_is_translated_in_the_context_of_slicers_categories(self) -> None:
+    def test_module_category_is_translated_like_the_categories_of_slicer(self) -> None:
         from DCAMTTraining import DCAMTTraining
 
         class Parent:
@@ -132,7 +132,7 @@ class SavedStateTest(TrainingCase):
         self.session.save()
         self.assertEqual([row.name for row in load_rows(self.session._node)], ["mine", "A", "imported"])
 
-    def test_case_of_a_removed_node_does_not_refer_to_an_imported_node_with_its_id(self) -> None:
+    def test_imported_volume_with_a_reused_id_does_not_join_an_older_case(self) -> None:
         add_case("imported", 1)
         click(self.ui.addSceneButton)
         file = str(self.folder / "scene.mrb")
@@ -233,7 +233,7 @@ class PackagesTest(TrainingCase):
         self.addCleanup(stack.close)
         pip.missing = {"nibabel"}
 
-    def test_user_is_asked_to_install_packages_only_by_buttons_that_compute(self) -> None:
+    def test_installation_is_offered_only_by_buttons_that_compute(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         process_events()

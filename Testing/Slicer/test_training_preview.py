@@ -31,7 +31,7 @@ class PreviewTest(unittest.TestCase):
     def setUp(self) -> None:
         start_afresh()
 
-    def test_preview_and_its_scan_are_shown_updated_and_removed(self) -> None:
+    def test_preview_with_its_scan_is_updated_in_place_and_can_be_removed(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         image, label = ellipsoid(1)
@@ -78,7 +78,7 @@ class PreviewTest(unittest.TestCase):
         volume = slicer.util.getFirstNodeByName("run: other")
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
 
-    def test_scan_that_is_replaced_while_it_is_read_is_read_again(self) -> None:
+    def test_scan_is_read_again_if_its_file_changed_during_reading(self) -> None:
         preview = self.make_preview(1, 10)
         count = len(list(show_preview(preview, tiny_recipe(), "other")))
         running = show_preview(preview, tiny_recipe(), "run")

@@ -176,7 +176,7 @@ class ProposalTest(TrainingCase):
         os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**10))
         self.assertIs(open_nodes(case, [])[1], second)
 
-    def test_proposal_that_a_ranking_replaces_while_it_is_read_is_read_again(self) -> None:
+    def test_proposal_is_read_again_if_a_ranking_replaced_it_during_reading(self) -> None:
         case = self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0]))
         build, file = proposal_opening.build_segments, Path(case["segmentation"])
 
@@ -330,7 +330,7 @@ class ProposalTest(TrainingCase):
             position = [view.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
             np.testing.assert_allclose(position, expected, atol=1e-6)
 
-    def test_failed_opening_leaves_the_scene_unchanged(self) -> None:
+    def test_failure_to_open_a_proposal_leaves_the_scene_unchanged(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.make_ranked_case(volume)
         slicer.mrmlScene.RemoveNode(volume)

@@ -139,13 +139,13 @@ class OpeningTest(TrainingCase):
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(self.temporary_folders(), [])
 
-    def test_closing_the_panel_cancels_the_opening(self) -> None:
+    def test_closing_the_panel_cancels_the_opening_of_a_case(self) -> None:
         click(self.ui.openCaseButton)
         self.assertEqual(len(self.temporary_folders()), 1)
         self.close_module()
         self.assertEqual(self.temporary_folders(), [])
 
-    def test_closing_or_importing_a_scene_cancels_the_opening(self) -> None:
+    def test_closing_or_importing_a_scene_cancels_the_opening_of_a_case(self) -> None:
         for event in (slicer.mrmlScene.StartCloseEvent, slicer.mrmlScene.StartImportEvent):
             with self.subTest(event), mock.patch.object(proposal_opening, "EngineProcess") as process:
                 click(self.ui.openCaseButton)
@@ -157,7 +157,7 @@ class OpeningTest(TrainingCase):
                 self.assertEqual(self.ui.rankStatusLabel.text, "")
                 self.module.enter()
 
-    def test_opening_fails_if_a_node_is_removed_meanwhile(self) -> None:
+    def test_opening_a_case_fails_if_one_of_its_nodes_is_removed_meanwhile(self) -> None:
         case = {"name": "plain", "image": "plain.nrrd", "segmentation": "plain.seg.nrrd"}
         for removed in ("volume", "segmentation"):
             with self.subTest(removed):

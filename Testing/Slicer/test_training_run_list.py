@@ -58,7 +58,7 @@ class ListOfRunsTest(TrainingCase):
             write_note(run.failure, failure)
         return run
 
-    def test_state_and_reason_of_each_run_without_a_process_are_shown(self) -> None:
+    def test_state_of_a_run_without_a_process_is_shown_with_its_reason(self) -> None:
         counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
         trained = {"event": "progress", "step": 4, "of": 10, "losses": {"total": 1.0}}
         begun = [{"event": "started", "step": 0, "of": 10, **counts}, trained, {"event": "checkpoint", "step": 4}]
@@ -129,7 +129,7 @@ class ListOfRunsTest(TrainingCase):
             choose(self.ui.previewSelector, case)
             self.wait_for(lambda text=text: text in self.ui.previewStatusLabel.text, text)
 
-    def test_scores_of_a_run_are_not_shown_for_a_run_without_scores(self) -> None:
+    def test_choosing_a_run_without_scores_empties_the_table(self) -> None:
         ended = [{"event": "started", "step": 0, "of": 10}, {"event": "finished", "step": 10, "model": ""}]
         scored, other = self.make_run("scored", ended), self.make_run("other", ended)
         lines = ["case,label,dice,jaccard,hd95_mm,asd_mm", "one,1,0.5,0.3333333,12,3.25"]
@@ -177,7 +177,7 @@ class ListOfRunsTest(TrainingCase):
         of = "(distances of 1 of 2 cases)"
         self.assertEqual(names, ["found", "missed", f"mean {of}", f"std {of}", "mean"])
 
-    def test_missed_cases_and_cases_without_the_class_are_counted_beside_the_means(self) -> None:
+    def test_mean_states_how_many_cases_were_missed_or_lack_the_class(self) -> None:
         run = self.make_run("missed", [{"event": "started", "step": 0, "of": 10}])
         lines = ["case,label,dice,jaccard,hd95_mm,asd_mm,undefined,cases,missed,empty"]
         lines += ["mean,1,0.5,0.4,2,1,2,5,1,1", "mean,2,0.9,0.8,2,1,0,5,0,3"]

@@ -106,7 +106,8 @@ class SceneSourceTest(unittest.TestCase):
         if volume is not None:
             self.assertIs(shown.GetNodeReference("referenceImageGeometryRef"), volume)
 
-    def test_segments_match_classes_by_code_then_by_name_and_the_only_segment_matches_the_only_class(self):
+    def test_segments_are_matched_to_classes_by_code_before_name(self):
+        """The only segment matches the only class, whatever the segment's name."""
         other = SegmentInfo(2, "Aorta", (1, 0, 0), Code("SCT", "15825003", "Aorta"))
         pair = replace(tiny_recipe(), classes=(*tiny_recipe().classes, other))
         image, label = ellipsoid(1)

@@ -139,7 +139,7 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: person.errors(), "the message")
         self.assertEqual(len(self.table), 3)
 
-    def test_lines_of_a_list_that_name_the_same_scan_are_reported(self) -> None:
+    def test_scan_named_twice_in_a_list_is_added_once_with_a_message(self) -> None:
         given = self.folder / "cases.csv"
         lines = [
             "name,image,label,role",
@@ -155,7 +155,7 @@ class SourcesTest(TrainingCase):
             self.wait_for(lambda: len(person.seen) == 2, "the message")
         self.assertEqual([row.name for row in self.table.rows], ["A", "B"])
 
-    def test_second_search_or_list_is_refused_with_a_message_while_the_first_is_read(self) -> None:
+    def test_second_folder_or_second_list_is_refused_while_the_first_is_read(self) -> None:
         with mock.patch.object(cases_panel, "EngineCommand") as command, Person() as person:
             command.return_value.start.return_value.running = True
             person.expects("Folder of scans", str(self.folder))
@@ -197,7 +197,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_adding_results_replaces_random_weights_by_the_segmentation_modules_model(self) -> None:
+    def test_adding_results_replaces_random_weights_by_the_model_chosen_for_segmentation(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")

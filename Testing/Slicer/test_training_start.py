@@ -167,7 +167,7 @@ class StartTest(CasesCase):
             steps.close()
         self.assertEqual(seen, [[]])
 
-    def test_failure_is_reported_although_the_folder_cannot_be_removed_either(self) -> None:
+    def test_failed_removal_of_the_folder_does_not_hide_why_the_start_failed(self) -> None:
         plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), self.session.table.rows, "quick")
         full, busy = OSError(errno.ENOSPC, "No space left on device"), OutputError("x: could not be removed")
         with (
@@ -220,7 +220,7 @@ class StartTest(CasesCase):
         self.assertEqual(list(self.runs.iterdir()), [])
 
     @unittest.skipIf(os.name == "nt", "runs a shell script")
-    def test_stopping_the_estimation_of_a_start_ends_the_start(self) -> None:
+    def test_start_ends_if_its_estimation_is_stopped(self) -> None:
         self.choose_tiny_model_and_settings()
         with mock.patch.object(engine_process, "python_program", return_value=write_endless_program(self.folder)):
             click(self.ui.startButton)

@@ -268,7 +268,7 @@ class EstimateTest(TrainingCase):
             close_scene()
         command.return_value.cancel.assert_called()
 
-    def test_full_disk_is_reported_when_measuring(self) -> None:
+    def test_estimate_reports_a_full_disk(self) -> None:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/temporary")
         for name in ("tempfile.mkdtemp", "pathlib.Path.write_text"):
             with mock.patch(name, side_effect=full), Person() as person:
