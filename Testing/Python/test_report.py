@@ -174,7 +174,7 @@ def test_case_whose_label_was_changed_after_the_training_is_left_out_with_a_rema
         assert f"'Mustermann Hildegard PID-4711 3': {copy}" in errors
         assert "3.seg.nrrd: is empty" in errors
         page = (copy / "report.html").read_text(encoding="utf-8")
-        assert f"Validation cases whose scan or label cannot be used: {count}. They have neither scores nor" in page
+        assert f"because their scan or label cannot be used: {count}." in page
         assert [f"<td>case {n}</td>" in page for n in range(1, 5)] == [n <= 4 - count for n in range(1, 5)]
         assert "had no validation cases" not in page
         assert not any(trace in page for trace in PLANTED)

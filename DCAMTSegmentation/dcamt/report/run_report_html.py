@@ -62,8 +62,8 @@ def render_run_report(report: RunReport) -> str:
     if report.evaluation:
         parts.append(_scores(report.evaluation, report.recipe))
     if report.left_out:
-        what = "Validation cases whose scan or label cannot be used"
-        parts.append(f"<p>{what}: {report.left_out}. They have neither scores nor a number.</p>")
+        what = "Validation cases without scores, because their scan or label cannot be used"
+        parts.append(f"<p>{what}: {report.left_out}.</p>")
     elif report.evaluation is None:
         parts.append("<p>The run had no validation cases, so nothing was measured.</p>")
     for picture in report.pictures:
@@ -79,7 +79,7 @@ def render_run_report(report: RunReport) -> str:
         parts.append(f'<h2>Curves</h2><p class="faint">{about}</p><div class="charts">{"".join(charts)}</div>')
     parts += ["<h2>Settings</h2>", _pairs(dict(_flat(report.recipe.to_dict())))]
     parts += ["<h2>Versions</h2>", _pairs(report.versions)]
-    parts.append('<p class="faint">The validation cases are numbered from 1, in the order of the run\'s case list. ')
+    parts.append('<p class="faint">Scored validation cases are numbered from 1, in the order of the run\'s case list.')
     parts.append("This page holds no patient's name, identifier or file path.</p></body></html>\n")
     return "\n".join(parts)
 
