@@ -130,7 +130,7 @@ def test_both_branches_determine_labels_trust_and_agreement(tiny_package: ModelP
     assert whole.agreement[~left].min() > 0.999
 
 
-def test_region_restricts_the_labels_the_doubt_the_trust_and_the_computation(tiny_package: ModelPackage) -> None:
+def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: ModelPackage) -> None:
     left, right = BALLS
     network = NetworkOfScan()
     predictor, scan = predictor_and_scan(tiny_package, network)

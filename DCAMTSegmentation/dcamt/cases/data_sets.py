@@ -44,7 +44,7 @@ _UNNUMBERED_CHANNEL = (
 def read_description(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's `dataset.json`; empty if there is no such file, or it holds no JSON object.
 
-    If the file holds only an array of cases, and one of them has a label, they are listed under the key `training`.
+    If the file holds an array of cases, and one of the cases has a label, return `{"training": array}`.
 
     Raises:
         InputError: the file cannot be read, or is not valid JSON.

@@ -111,8 +111,8 @@ def _file_keys(path: Path) -> tuple[object, ...]:
 def _ignores_capitals(folder: Path) -> bool:
     """Return whether the file system of a folder ignores capitals, as on Windows and macOS.
 
-    Of the folder and its parents, the nearest that exists and has a letter in its name is looked up with other
-    capitals.
+    Capitals are ignored if the folder's name with swapped capitals (`dATA` for `Data`) leads to the same folder. If the
+    folder does not exist or its name has no letter, its nearest parent that exists and has a letter is tested.
     """
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
         other = above.with_name(above.name.swapcase()) if above.name else above

@@ -21,7 +21,7 @@ from .stored_image import cut_file_error, library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
 _HEAD_BYTES = 1 << 16
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # Stands for records with an end marker, which pydicom requires.
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # Length of a list with an end marker; pydicom raises an error for a missing marker.
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
@@ -69,7 +69,7 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
 def _refuse_cut_records(path: Path, data: Any) -> None:
     """Raise InputError if a DICOMDIR's list of records ends too early.
 
-    pydicom would return the remaining records, and the slices of the others would be missing.
+    pydicom would raise no error, and the slices of the records that were cut off would be missing.
     """
     records = data.get_item("DirectoryRecordSequence")
     held = len(getattr(records, "value", None) or b"")
