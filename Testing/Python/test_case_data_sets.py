@@ -537,7 +537,7 @@ def test_listed_case_may_be_named_scan_1(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["", "/old/disk/"])
 @pytest.mark.parametrize("key", ["training", "test"])
-def test_file_a_is_not_both_the_listed_scan_and_its_label(tmp_path: Path, start: str, key: str) -> None:
+def test_scan_does_not_replace_a_missing_listed_label_of_the_same_name(tmp_path: Path, start: str, key: str) -> None:
     home = make_files(tmp_path, "a.nii.gz", "imagesTr/b.nii.gz")
     pair = {"image": f"{start}scans/a.nii.gz", "label": f"{start}masks/a.nii.gz"}
     described = {"training": [{"image": "imagesTr/b.nii.gz"}], key: [{"image": "imagesTr/b.nii.gz"}, pair]}

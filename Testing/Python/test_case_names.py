@@ -152,7 +152,7 @@ def test_label_p1_la_final_is_paired_with_case_p1_la_and_not_with_p1() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
-def test_number_after_a_word_for_labels_may_count_cases_if_another_case_has_a_longer_name() -> None:
+def test_label_p_seg_3_is_paired_with_case_p_unless_there_is_a_case_p_1() -> None:
     labels = {"p_seg_3": Path("a")}
     assert pair_with_labels(["p", "p_1"], labels) == labels
     assert pair_with_labels(["p", "q_1"], labels) == {"p": Path("a")}

@@ -171,7 +171,7 @@ def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) 
 
 
 def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_order(tmp_path: Path) -> None:
-    """A scanner may compute images in parallel: the content times of one time point are not all before the next's."""
+    """At every second place, the image of time point 2 was computed (ContentTime) before the image of time point 1."""
     for k in range(8):
         for time in range(2):
             content = f"1010{10 * k + (time if k % 2 else 1 - time):02}"

@@ -222,7 +222,7 @@ def _replace_numbers(image: pydicom.Dataset) -> None:
 
 
 @pytest.mark.parametrize("change", [_change_rounding, _remove_thickness, _replace_numbers])
-def test_segmentation_needs_no_thickness_numbers_or_equally_rounded_orientation(
+def test_segmentation_is_written_for_a_source_with_minor_defects(
     case: tuple[Path, Labelmap], tmp_path: Path, change: Callable[[pydicom.Dataset], None]
 ) -> None:
     folder, labelmap = case

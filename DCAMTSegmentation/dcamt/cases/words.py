@@ -170,9 +170,9 @@ def without_outline_words(name: str) -> str:
 def describes_label(name: str, scan: str = "") -> bool:
     """Return whether a name has only words for labels, the atrium or how the label was made; numbers do not count.
 
-    After the first word, the name may also contain a version such as `v2`, and, if it contains a word for the atrium,
-    the initials of a person in two or three capitals. Both could also mean another visit or patient than those of the
-    scan. So neither may occur if the scan's name contains a word that may be a version or initials.
+    After the first word, the name may also have a version such as `v2` and, beside a word for the atrium, a person's
+    initials: two or three capitals. If the scan's name has a version or possible initials, the label's name may have
+    neither: `JS` in `mask_LA_JS` may be another patient than `AB` in `AB_LGE`.
 
     A number of two or more digits may be the patient's. If the scan's name has other numbers of as many digits, the
     result is False: `label_002` is no label of `LGE_001`.
@@ -208,7 +208,7 @@ def _is_initials_in_capitals(word: str) -> bool:
 
 
 def rest_of(name: str, start: str) -> str | None:
-    """Return what follows `start` and begins with a separator in a name; None if there is no such rest.
+    """Return the rest of a name after the words of `start`; None if the name does not begin with these words.
 
     >>> [rest_of(name, "p1") for name in ("P1_seg", "p1", "p10", "q")]
     ['_seg', '', None, None]

@@ -217,7 +217,11 @@ def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
 
 
 def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _Key | None:
-    """Return the first of the `TIME_ATTRIBUTES` with these numbers that distinguishes the frames of each place."""
+    """Return the key that sorts by the first attribute that distinguishes the frames of each place; None if none does.
+
+    Args:
+        numbers: indices in `TIME_ATTRIBUTES` of the attributes to try, in this order.
+    """
     for number in numbers:
         times_by_place = [[frame.times[number] for frame in place] for place in places]
         if all(None not in times and len(set(times)) == len(times) for times in times_by_place):

@@ -140,8 +140,7 @@ def analyse_wall(
 
     Args:
         volume: the scan, with one channel.
-        labelmap: the segmentation, on any grid in the same patient. If it can be placed on the scan's grid without
-            interpolation (`volume.fit_labelmap`), for instance if its axes have another order or direction, it is.
+        labelmap: the segmentation, on any grid in the same patient.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, not 0 at the openings; if it is None, openings are proposed.
