@@ -25,7 +25,6 @@ _LISTS = {
     float: "Write numbers with commas, such as 0.5,0.5,2.5.",
     str: 'Write texts in quotation marks, such as "T1","T2".',
 }
-"""How to write a setting, by the type of its value or of the items of its list."""
 SHIPPED = Path(__file__).with_name("recipes")
 
 

@@ -292,8 +292,7 @@ def _number(value: Any) -> float | None:
 def _seconds(text: str) -> float | None:
     """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000; return None if this fails.
 
-    Seconds as float64 resolve microseconds. The digits as one number, such as 20240131101530.25 for 31 January 2024,
-    10:15:30.25, would resolve only 4 ms.
+    Seconds as float64 resolve microseconds; `float(text)`, such as 20240131101530.25, would resolve only 4 ms.
     """
     matched = _DATE_AND_TIME.fullmatch(text.strip())
     if not matched:
