@@ -41,7 +41,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     }
 
 
-def test_masks_p1_ra_and_p1_ra_final_beside_p1_are_skipped(tmp_path: Path) -> None:
+def test_masks_with_the_word_ra_or_v2_are_skipped(tmp_path: Path) -> None:
     write_image(tmp_path / "p1.nii.gz", 200)
     for mask in ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
@@ -325,7 +325,7 @@ def test_label_a_takes_precedence_over_the_mask_a_0000_la(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("mask", ["imagesTr/a_LA", "imagesTr/a_0000_LA", "LA/a_0000", "LA/a", "labels/a_0000"])
-def test_mask_named_after_a_channel_is_the_label_of_all_channels(tmp_path: Path, mask: str) -> None:
+def test_mask_named_after_a_case_or_its_first_channel_is_the_label_of_the_case(tmp_path: Path, mask: str) -> None:
     for number in range(2):
         write_image(tmp_path / f"imagesTr/a_000{number}.nii.gz", 200)
     write_image(tmp_path / f"{mask}.nii.gz", 2)
@@ -403,7 +403,9 @@ def test_masks_named_after_structures_beside_several_scans_of_a_patient_are_no_s
 
 
 @pytest.mark.parametrize("structure", ["aparc+aseg", "RA+LA", "LA&scar", "[RA]", "RV(2)"])
-def test_name_with_a_special_character_is_not_ignored(tmp_path: Path, structure: str) -> None:
+def test_mask_of_other_structures_is_skipped_despite_special_characters_in_its_name(
+    tmp_path: Path, structure: str
+) -> None:
     for number in (1, 2):
         write_image(tmp_path / f"p{number}/T1.nii.gz", 200)
         write_image(tmp_path / f"p{number}/{structure}.nii.gz", 2)

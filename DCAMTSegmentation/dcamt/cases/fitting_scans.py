@@ -28,9 +28,8 @@ _Candidates = list[tuple[tuple[str, ...], list[str]]]
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield (file, scan, further words) for each file that is named like a scan with further words.
 
-    By their names, both files have the kind scan; by its values, `file` may be a mask. Capitals do not matter. The
-    further words are in lower case. They are at the end or at the beginning of the file's name, or they are the name of
-    a folder:
+    Both files have the kind scan. Capitals do not matter. The further words are in lower case. They are at the end or
+    at the beginning of the file's name, or they are the name of a folder:
     - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
     - `LA/p1` and `LA/LA_p1` add `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or
       `OTHER_STRUCTURES`.

@@ -299,8 +299,8 @@ def _ranking_file(run: Path) -> Path:
 def _foreign_proposal(run: Path) -> Path | None:
     """Return a segmentation in a run's folder of proposals that DCAMT did not write; None if there is none.
 
-    Slicer drops DCAMT's mark when it saves a corrected proposal. The temporary file of a cancelled ranking may lack the
-    mark, too.
+    Slicer drops DCAMT's mark when it saves a corrected proposal. The temporary files of a cancelled ranking, which may
+    lack the mark, are ignored.
     """
     folder = RunFolder(run).ranking
     files = sorted(set(folder.glob("*.seg.nrrd")) - set(stray_temporaries(folder)))
