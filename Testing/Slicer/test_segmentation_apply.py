@@ -35,7 +35,7 @@ class ClickTest(PanelCase):
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_apply_ignores_clicks_just_after_the_start_and_end_of_a_job(self) -> None:
-        """After a slow start, the time is counted from its end, not from the first click."""
+        """The start takes 20 s, far longer than a double click."""
         now = [100.0]
 
         def ensure_packages() -> None:

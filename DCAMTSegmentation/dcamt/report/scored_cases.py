@@ -55,7 +55,7 @@ def score_cases(
         on_warning: called with a message about each case that is left out.
 
     Raises:
-        InputError: a scan does not fit the model, or the memory is too small for it.
+        MemoryShortage: the memory is too small to segment a scan.
     """
     recipe, scored = predictor.recipe, []
     for done, case in enumerate(cases, start=1):
