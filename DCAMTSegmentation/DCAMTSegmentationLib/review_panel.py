@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,9 @@ class ReviewPanel:
         places = places if count else _("no doubtful place")
         one_branch = _("In quality Fast only one branch runs, so there are no doubtful places and no map of doubt.")
         if expected is not None:
-            text = _("Expected overlap with an expert's outline: {overlap}").format(overlap=expected)
+            numbers = {name: f"{value:.2f}" for name, value in asdict(expected).items()}
+            overlap = _("{value} ({low} to {high})").format(**numbers)
+            text = _("Expected overlap with an expert's outline: {overlap}").format(overlap=overlap)
             text += _("; {places}.").format(places=places) if trust is not None else "."
             if expected.is_low:
                 text += " " + _("This outline is probably wrong: check all of it.")

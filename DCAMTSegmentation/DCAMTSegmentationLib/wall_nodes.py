@@ -66,13 +66,13 @@ def insert_wall(
         model.CreateDefaultDisplayNodes()
         place_below(model, segmentation)
     if colors is None:
-        colors = changes.add("vtkMRMLColorTableNode", scene.GenerateUniqueName(f"{name} colours"))
+        colors = changes.add("vtkMRMLColorTableNode", scene.GenerateUniqueName(_("{wall} colours").format(wall=name)))
         colors.SetTypeToUser()
         colors.SetNumberOfColors(COLORS)
         colors.SetNamesFromColors()
         colors.GetLookupTable().SetRange(LOWEST, HIGHEST)
     if table is None:
-        table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(f"{name} burden"))
+        table = changes.add("vtkMRMLTableNode", scene.GenerateUniqueName(_("{wall} burden").format(wall=name)))
         place_below(table, segmentation)
     # Keep an earlier model's colour table, which the user may have chosen.
     if is_new or model.GetDisplayNode().GetColorNode() is None:

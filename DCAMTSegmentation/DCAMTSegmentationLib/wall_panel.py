@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.io.surfaces import SURFACE_OUTPUTS
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING
 from dcamt.wall.files import method_text, write_wall_csv, write_wall_surface
@@ -23,6 +23,7 @@ from .file_dialogs import choose_file
 from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
 
+TABLE_ENDINGS = (".csv", ".txt", "")
 KINDS = (IIR, SD)
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Range of the threshold's slider: a ratio (IIR), or standard deviations above the blood pool's mean (SD)."""
@@ -235,9 +236,9 @@ class WallPanel:
         self._change_wall(wall.with_openings(openings))
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write the wall's surface if the file's ending is one of `SURFACE_OUTPUTS`, and the wall's table otherwise.
+        """Write the wall's table if the file's ending is one of `TABLE_ENDINGS`, and the wall's surface otherwise.
 
-        Only `.vtp` files store the scalars.
+        An ending that is not that of a surface is refused. Only `.vtp` files store the scalars.
         """
         wall, title = self._wall, _("Export the wall")
         assert wall is not None
@@ -246,10 +247,10 @@ class WallPanel:
         if not path:
             return
         try:
-            if path.lower().endswith(SURFACE_OUTPUTS):
-                write_wall_surface(wall, path)
-            else:
+            if Path(path).suffix.lower() in TABLE_ENDINGS:
                 write_wall_csv([wall], path)
+            else:
+                write_wall_surface(wall, path)
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import slicer
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import review, review_panel
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakeWorker, PanelCase, slice_composites
 from segmentation_case import SegmentationCase, add_scan, choose, click
@@ -199,6 +201,13 @@ class DoubtTextTest(PanelCase):
         self.segment(add_scan())
         text = "Expected overlap with an expert's outline: 0.92 (0.88 to 0.95); one doubtful place."
         self.assertEqual(self.ui.trustLabel.text, text)
+
+    def test_interval_of_the_expected_overlap_is_translated(self) -> None:
+        self.open(FakeWorker(places=1, expected=ExpectedOverlap(0.92, 0.88, 0.95)))
+        translation = {"{value} ({low} to {high})": "{value} (von {low} bis {high})"}
+        with mock.patch.object(review_panel, "_", lambda text: translation.get(text, text)):
+            self.segment(add_scan())
+        self.assertIn("outline: 0.92 (von 0.88 bis 0.95);", self.ui.trustLabel.text)
 
     def test_expected_overlap_in_an_unknown_form_is_ignored(self) -> None:
         """Another version of DCAMT may have stored other fields."""

@@ -33,6 +33,7 @@ from wall_case import (
     RADIUS_MM,
     SHAPE,
     InsertedWallCase,
+    add_phantom,
     burden_cell,
     phantom,
     scalars,
@@ -260,6 +261,15 @@ class ExportTest(InsertedWallCase):
                 surface = slicer.util.loadModel(str(path)).GetPolyData()
                 self.assertEqual(surface.GetNumberOfPolys(), triangles, ending)
 
+    def test_table_is_not_exported_to_a_file_with_the_ending_of_another_format(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "wall.vtk")
+            with Person() as person:
+                person.expects("Export the wall", str(path))
+                person.expects('has the ending ".vtk"', "Ok")
+                click(self.ui.wallExportButton)
+            self.assertFalse(path.exists())
+
 
 class WallSceneTest(InsertedWallCase):
     def test_wall_is_restored_with_a_saved_scene(self) -> None:
@@ -286,6 +296,14 @@ class WallSceneTest(InsertedWallCase):
             self.assertIsNone(review.own_helper(self.segmentation, review.PLACE_POINT))
             self.assertIsNone(review.own_helper(None, review.PLACE_POINT))
         visited.assert_not_called()
+
+    def test_names_of_the_colours_and_the_table_are_translated(self) -> None:
+        names = {"{wall} colours": "Farben von {wall}", "{wall} burden": "Last von {wall}"}
+        volume, segmentation = add_phantom()
+        with mock.patch.object(wall_nodes, "_", lambda text: names.get(text, text)):
+            wall_nodes.insert_wall(self.wall, volume, segmentation, SceneChanges())
+        for role, name in ((review.WALL_COLORS, "Farben von ball wall"), (review.WALL_TABLE, "Last von ball wall")):
+            self.assertTrue(review.get_referenced_node(segmentation, role).GetName().startswith(name))
 
     def test_wall_is_removed_with_its_segmentation(self) -> None:
         slicer.mrmlScene.RemoveNode(self.segmentation)
