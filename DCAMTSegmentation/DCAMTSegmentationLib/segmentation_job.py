@@ -88,7 +88,7 @@ class SegmentationJob(WorkerJob):
             self._report_progress(_("Reading the volume"), READING_FRACTION * fraction)
             yield None
         yield SegmentRequest(
-            options.model,
+            str(options.model),
             file,
             self._snapshots[0].affine,
             self.folder,

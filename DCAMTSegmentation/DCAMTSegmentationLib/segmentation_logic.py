@@ -65,7 +65,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def __init__(self, worker: SegmentationWorker | None = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         VTKObservationMixin.__init__(self)
-        self._worker: SegmentationWorker = worker or WorkerProcess(temporary_folder=slicer.app.temporaryPath)
+        self._worker: SegmentationWorker = worker or WorkerProcess(temporary_folder=_temporary_folder)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
         # Each removed segmentation node with its helper nodes.
@@ -346,3 +346,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 remove_with_display(helper)
         # Later: during this event, the subject hierarchy still has the result's item.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))
+
+
+def _temporary_folder() -> str:
+    """Return the temporary folder that is chosen in the application's settings at the time of the call."""
+    return str(slicer.app.temporaryPath)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from dcamt.machine import AUTO
 from dcamt.models.store import DEFAULT_MODEL
@@ -30,6 +31,6 @@ class SegmentationOptions:
     target: SegmentationNode | None = None
     region: RegionNode | None = None
     show_3d: bool = True
-    model: str = DEFAULT_MODEL
+    model: str | Path = DEFAULT_MODEL
     quality: str = ACCURATE
     device: str = AUTO

@@ -10,6 +10,7 @@ import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import slabs, write_channels_in_slabs
+from dcamt.volume import check_scan_grid
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, voxels_of, world_positions
 from slicer.i18n import tr as _
@@ -21,13 +22,14 @@ class VolumeSnapshot:
     The voxels are a view of the node's memory; the checksum tells whether they were changed in place.
 
     Raises:
-        InputError: the node holds no image, or an image of several channels.
+        InputError: the node holds no image, or an image of several channels; or a scan cannot have the node's geometry.
     """
 
     def __init__(self, volume: VolumeNode) -> None:
         self._volume = volume
         self.voxels, self.affine = voxels_of(volume), ijk_to_ras(volume)
         self.grid = grid_of(volume)
+        check_scan_grid(self.grid, Path(volume.GetName()))
         self._positions = world_positions(volume)
         self._checksum = 0
 

@@ -67,8 +67,8 @@ class WorkerProcess:
     Args:
         python: the interpreter, by default Slicer's own.
         engine_folder: the folder that holds `dcamt`.
-        temporary_folder: the parent of a new folder for the files of all requests; by default the system's temporary
-            folder. The process removes the new folder when Slicer ends, even if Slicer was killed.
+        temporary_folder: returns the parent of a new folder for the files of all requests; by default the system's
+            temporary folder. The process removes the new folder when Slicer ends, even if Slicer was killed.
         idle_minutes: after this time without a request, the process ends and releases its memory.
     """
 
@@ -76,13 +76,14 @@ class WorkerProcess:
         self,
         python: str | None = None,
         engine_folder: str = ENGINE_FOLDER,
-        temporary_folder: str | None = None,
+        temporary_folder: Callable[[], str] = tempfile.gettempdir,
         idle_minutes: float = 15,
     ) -> None:
         self._python = python
         self._engine_folder = engine_folder
         self._temporary_folder = temporary_folder
         self._root: str | None = None
+        self._parent_of_root = ""
         self._process: EngineProcess | None = None
         self._last_process: EngineProcess | None = None
         self._earlier_log = ""
@@ -111,11 +112,10 @@ class WorkerProcess:
         Raises:
             OSError: the folder cannot be created.
         """
-        if self._root is None:
-            self._root = tempfile.mkdtemp(prefix="dcamt-", dir=self._temporary_folder)
-        os.makedirs(self._root, mode=0o700, exist_ok=True)
+        root = self._choose_root()
+        os.makedirs(root, mode=0o700, exist_ok=True)
         self._start_process()
-        return tempfile.mkdtemp(dir=self._root)
+        return tempfile.mkdtemp(dir=root)
 
     def remove_folder(self, folder: str) -> None:
         """Remove a folder that `make_folder` made. On Windows, open files remain until `shutdown`."""
@@ -129,16 +129,18 @@ class WorkerProcess:
 
         Raises:
             RuntimeError: the worker is busy with another request.
+            ValueError: an affine in the request contains NaN or infinity.
         """
         if self.is_busy:
             raise RuntimeError(_("A computation is running. Wait until the computation has ended, or cancel it."))
+        identifier = str(self._requests + 1)
+        # Made first, so that a request that cannot be written as JSON does not leave the worker busy.
+        line = request_line(replace(request, id=identifier)).encode() + b"\n"
         self._start_process()
         self._idle.stop()
         self._requests += 1
-        identifier = str(self._requests)
         self._listeners[identifier] = on_event
         self._computing = identifier
-        line = request_line(replace(request, id=identifier)).encode() + b"\n"
         self._unanswered[identifier] = line
         assert self._process is not None
         self._process.write(line)
@@ -162,6 +164,19 @@ class WorkerProcess:
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
             self._root = None
+
+    def _choose_root(self) -> str:
+        """Return the folder for the files of all requests; make a new one if another temporary folder was chosen."""
+        parent = self._temporary_folder()
+        if self._root is not None and (parent == self._parent_of_root or self.is_busy):
+            return self._root
+        root = tempfile.mkdtemp(prefix="dcamt-", dir=parent)
+        # A running process would remove only the earlier folder when Slicer ends.
+        self._end_process(keep_files=False)
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
+        self._root, self._parent_of_root = root, parent
+        return root
 
     def _start_process(self) -> None:
         if self._process is not None:
@@ -207,8 +222,9 @@ class WorkerProcess:
         """Pass an event of the process on to the listener of its request."""
         try:
             event = parse_worker_event(fields)
-        except InputError as error:  # a worker of another version
-            self._fail(RequestFailed(None, ENDED, str(error)))
+        except InputError as error:  # DCAMT was updated after Slicer had started.
+            text = _("Slicer and DCAMT's background process have different versions ({reason}). Restart Slicer.")
+            self._fail(RequestFailed(None, ENDED, text.format(reason=str(error).rstrip("."))))
             return
         if isinstance(event, WorkerReady):
             return

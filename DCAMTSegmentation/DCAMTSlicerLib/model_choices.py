@@ -49,9 +49,9 @@ def model_choices() -> list[ModelChoice]:
     ]
 
 
-def title_of(name: str) -> str:
+def title_of(name: str | Path) -> str:
     """Return a model's title in the list; the name itself if the model does not exist."""
-    return next((choice.title for choice in model_choices() if choice.name == name), name)
+    return next((choice.title for choice in model_choices() if choice.name == name), str(name))
 
 
 def channel_names_of(name: str) -> tuple[str, ...]:

@@ -61,10 +61,17 @@ def check_channel_nodes(volumes: Sequence[VolumeNode]) -> None:
 
 
 def ijk_to_ras(volume: VolumeNode) -> np.ndarray:
-    """Return the affine (4, 4), voxel index (i, j, k) -> RAS mm in the volume's own space, without transforms."""
+    """Return the affine (4, 4), index (i, j, k) of `voxels_of` -> RAS mm in the volume's own space, without transforms.
+
+    The first voxel has the index (0, 0, 0), even if the extent of the node's image begins elsewhere.
+    """
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)
-    return np.array(slicer.util.arrayFromVTKMatrix(matrix))
+    affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
+    image = volume.GetImageData()
+    if image is not None:
+        affine[:3, 3] += affine[:3, :3] @ image.GetExtent()[::2]
+    return affine
 
 
 def grid_of(volume: VolumeNode) -> Grid:

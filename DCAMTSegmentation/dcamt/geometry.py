@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 
@@ -369,11 +370,11 @@ class Region:
         low, high = (tuple(float(v) for v in column) for column in pairs.T)
         return cls(low, high)  # type: ignore[arg-type]
 
-    def box(self, grid: Grid | NetworkGrid, margin: int) -> Box:
+    def box(self, grid: Grid | NetworkGrid, margin: int, path: Path | None = None) -> Box:
         """Return the box of `grid` around the region, enlarged by `margin` voxels but not beyond the grid.
 
         Raises:
-            InputError: the region lies outside the grid along one of its axes.
+            InputError: the region lies outside the grid along one of its axes; the error names `path`.
         """
         ends = list(zip(self.low, self.high, strict=True))
         corners = np.array([[x, y, z, 1.0] for x in ends[0] for y in ends[1] for z in ends[2]])
@@ -382,9 +383,8 @@ class Region:
         voxels = voxels.clip(-1 - margin, np.array(grid.shape) + margin)
         low, high = np.floor(voxels.min(axis=0)).astype(int), np.ceil(voxels.max(axis=0)).astype(int)
         if (high < 0).any() or (low >= np.array(grid.shape)).any():
-            raise InputError(
-                "the region of interest lies outside the scan", remedy="Give the region in RAS millimetres."
-            )
+            remedy = "Move the region onto the scan; the region's coordinates are RAS millimetres."
+            raise InputError("the region of interest lies outside the scan", path=path, remedy=remedy)
         inner = [slice(int(first), int(last) + 1) for first, last in zip(low, high, strict=True)]
         return pad_box(inner, (margin,) * 3, whole_box(grid.shape))
 

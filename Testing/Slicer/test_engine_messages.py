@@ -45,12 +45,13 @@ class EngineMessagesTest(unittest.TestCase):
         error = InputError(
             "the region of interest lies outside the scan",
             path="/a/Scan 1.nrrd",
-            remedy="Give the region in RAS millimetres.",
+            remedy="Move the region onto the scan; the region's coordinates are RAS millimetres.",
         )
         with mock.patch.object(engine_messages, "tr", translate_to_capitals):
             self.assertEqual(
                 error_text(error),
-                "/a/Scan 1.nrrd: THE REGION OF INTEREST LIES OUTSIDE THE SCAN. GIVE THE REGION IN RAS MILLIMETRES.",
+                "/a/Scan 1.nrrd: THE REGION OF INTEREST LIES OUTSIDE THE SCAN."
+                " MOVE THE REGION ONTO THE SCAN; THE REGION'S COORDINATES ARE RAS MILLIMETRES.",
             )
             self.assertEqual(translated(METHODS_DISAGREE), METHODS_DISAGREE.upper())
             self.assertEqual(
@@ -68,6 +69,17 @@ class EngineMessagesTest(unittest.TestCase):
             self.assertEqual(translated("a.nrrd: is empty: no voxel is labelled."), "a.nrrd: ist leer: kein Voxel.")
             self.assertEqual(translated("Is empty."), "Ist leer.")
             self.assertEqual(translated("this emptyness"), "this emptyness")
+
+    def test_name_at_the_beginning_of_a_translation_is_not_capitalised(self) -> None:
+        def translate(text: str) -> str:
+            return {"The calibration of {0} is not used": "{0} wird nicht verwendet"}.get(text, text)
+
+        originals = ("The calibration of {0} is not used",)
+        with (
+            mock.patch.object(engine_messages, "tr", translate),
+            mock.patch.object(engine_messages, "sentences", lambda tr: tuple(map(tr, originals))),
+        ):
+            self.assertEqual(translated("The calibration of la.dcamt is not used."), "la.dcamt wird nicht verwendet.")
 
     def test_error_text_names_the_file_of_an_input_error_and_the_type_of_an_unexpected_error(self) -> None:
         self.assertEqual(error_text(InputError("is empty", path="scan.nrrd")), "scan.nrrd: is empty.")

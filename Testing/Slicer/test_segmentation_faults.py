@@ -7,7 +7,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import slicer
+from dcamt.worker.requests import SegmentRequest
 from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from fault_case import FaultCase
 from segmentation_case import (
@@ -127,9 +129,28 @@ class WorkerFaultTest(FaultCase):
     def test_missing_temporary_folder_is_reported(self) -> None:
         volume = add_scan()
         self.prepare(volume)
-        before, self.worker._temporary_folder = self.worker._temporary_folder, "/nowhere/at/all"
+        before, slicer.app.temporaryPath = slicer.app.temporaryPath, "/nowhere/at/all"
+        self.addCleanup(setattr, slicer.app, "temporaryPath", before)
         self.assert_one_error("/nowhere/at/all", self.apply)
-        self.worker._temporary_folder = before
+        slicer.app.temporaryPath = before
+        self.assert_the_next_apply_works(volume)
+
+    def test_temporary_folder_chosen_in_the_settings_is_used_at_once(self) -> None:
+        self.segment(add_scan())
+        before, earlier_root = slicer.app.temporaryPath, Path(self.worker._root)
+        self.addCleanup(setattr, slicer.app, "temporaryPath", before)
+        slicer.app.temporaryPath = str(self.home)
+        self.assert_the_next_apply_works()
+        self.assertEqual(Path(self.worker._root).parent, self.home)
+        self.assertFalse(earlier_root.exists())
+        self.assertEqual(os.listdir(self.worker._root), [])
+
+    def test_answer_of_another_version_is_reported_with_the_advice_to_restart_slicer(self) -> None:
+        self.use_worker_script("""print('{"event": "later"}', flush=True)""")
+        volume = add_scan()
+        self.prepare(volume)
+        self.assert_one_error("different versions (the event 'later' is unknown). Restart Slicer.", self.apply)
+        self.use_working_worker()
         self.assert_the_next_apply_works(volume)
 
     def test_volume_without_an_image_is_reported(self) -> None:
@@ -137,6 +158,21 @@ class WorkerFaultTest(FaultCase):
         self.prepare(empty)
         self.assert_one_error("empty: holds no image", self.apply)
         self.assert_the_next_apply_works()
+
+    def test_volume_with_nan_in_its_geometry_is_refused_and_does_not_block_the_next_apply(self) -> None:
+        affine = np.diag([1.5, 1.5, 1.5, 1.0])
+        affine[0, 3] = np.nan
+        broken = add_scan("broken", affine=affine)
+        self.prepare(broken)
+        self.assert_one_error("broken: has NaN or infinite numbers in its geometry", self.apply)
+        self.assert_the_next_apply_works()
+
+    def test_request_that_cannot_be_written_leaves_the_worker_free(self) -> None:
+        folder = Path(self.worker.make_folder())
+        request = SegmentRequest("tiny", folder / "volume.npy", np.full((4, 4), np.nan), folder)
+        with self.assertRaises(ValueError):
+            self.worker.request(request, lambda event: None)
+        self.assertFalse(self.worker.is_busy)
 
     def test_failure_is_shown_after_the_module_was_left(self) -> None:
         pid = self.begin(add_scan())

@@ -163,6 +163,12 @@ class ScriptTest(SegmentationCase):
         with self.assertRaisesRegex(RuntimeError, "no such model file"):
             self.logic.process(add_scan(), model="nowhere")
 
+    def test_model_file_may_be_given_as_text_or_as_a_path(self) -> None:
+        volume, file = add_scan(), self.home / "models" / "tiny.dcamt"
+        for model in (file, str(file)):
+            segmentation = self.logic.process(volume, model=model)
+            self.assertEqual(review.model_title(segmentation), str(file))
+
     def test_second_segmentation_at_the_same_time_is_refused(self) -> None:
         self.logic.segment(add_scan(), model="tiny")
         with self.assertRaisesRegex(RuntimeError, "is running"):

@@ -114,7 +114,7 @@ class WorkerRegionTest(SegmentationCase):
         click(self.ui.placeRegionButton)
         self.ui.regionSelector.currentNode().SetCenterWorld(500.0, 500.0, 500.0)
         with Person() as person:
-            person.expects("outside the scan", "Ok")
+            person.expects("LGE: the region of interest lies outside the scan. Move the region onto the scan", "Ok")
             click(self.ui.applyButton)
             self.wait()
         self.assertIsNone(self.settings.outputSegmentation)

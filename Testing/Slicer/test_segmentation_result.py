@@ -96,6 +96,18 @@ class PlacementTest(PanelCase):
         role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
         self.assertEqual(segmentation.GetNodeReference(role), volume)
 
+    def test_result_lies_on_a_volume_whose_image_does_not_begin_at_voxel_0(self) -> None:
+        """Filters of VTK, such as vtkExtractVOI, give such images to scripts."""
+        volume = add_scan()
+        voxels = slicer.util.arrayFromVolume(volume).copy()
+        crop = vtk.vtkExtractVOI()
+        crop.SetInputData(volume.GetImageData())
+        crop.SetVOI(5, 23, 3, 19, 2, 15)
+        crop.Update()
+        volume.SetAndObserveImageData(crop.GetOutput())
+        segmentation = self.segment(volume)
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), voxels[2:, 3:, 5:] > 175)
+
     def test_result_moves_with_the_volume_under_a_linear_transform(self) -> None:
         volume = add_scan(affine=oblique())
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "to atlas")

@@ -133,7 +133,7 @@ class WorkerWallCase(ChosenPhantomCase):
     def setUpClass(cls) -> None:
         if not in_real_slicer():
             warm_python.start()
-        cls.worker = LastingWorker(temporary_folder=slicer.app.temporaryPath)
+        cls.worker = LastingWorker(temporary_folder=lambda: slicer.app.temporaryPath)
         cls.addClassCleanup(cls.worker.end)
 
     def make_worker(self) -> LastingWorker:

@@ -203,7 +203,8 @@ class Predictor:
         """
         report("preparing", 0.0)
         image, _ = scan_to_network(volume, self.recipe, grid)
-        box = region.box(grid, margin=2 * max(self.recipe.stride)) if region else whole_box(grid.shape)
+        margin = 2 * max(self.recipe.stride)
+        box = region.box(grid, margin, volume.path) if region else whole_box(grid.shape)
         inside = region.mask(volume.grid) if region else None
         if inside is not None and not inside.any():
             raise InputError(
