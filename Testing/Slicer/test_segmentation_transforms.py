@@ -161,7 +161,9 @@ class DoubtfulPlaceTest(PanelCase):
 
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
-        motion[:3, 3] = 4.0, 0.0, 0.0  # 4 mm to the right; the correction enlarges the segment by 6 mm to the left
+        # Without its square roots, `_are_resampled` could not tell this motion from resampling: the motion is 4 mm to
+        # the right, and the correction extends the segment by 6 mm to the left.
+        motion[:3, 3] = 4.0, 0.0, 0.0
         for matrix in (scaling, motion):
             volume = add_scan()
             segmentation = self.segment(volume)
@@ -211,7 +213,7 @@ class NonLinearTransformTest(PanelCase):
         segmentation.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
 
-    def test_measuring_a_wall_under_a_non_linear_transform_suggests_only_to_harden_it(self) -> None:
+    def test_measuring_a_wall_under_a_non_linear_transform_is_refused_with_one_remedy(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         segmentation.SetAndObserveTransformNodeID(add_bend().GetID())
