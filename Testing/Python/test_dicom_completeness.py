@@ -55,13 +55,17 @@ def test_dicomdir_that_names_a_missing_file_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(tmp_path), tmp_path / "DICOMDIR", "IM007")
 
 
-@pytest.mark.parametrize("share", [0.6, 0.7, 0.8, 0.9])
-def test_truncated_dicomdir_is_refused_but_ignored_in_a_folder(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("share", [0.6, 0.72, 0.8, 0.9])
+def test_truncated_dicomdir_is_refused_but_its_remaining_records_count_in_a_folder(
+    tmp_path: Path, share: float
+) -> None:
     """Otherwise, only the slices in the remaining records would be read."""
     directory = write_dicomdir(_write_series(tmp_path))
     os.truncate(directory, round(share * directory.stat().st_size))
     refused(lambda: read_scan(directory), directory, "ends too early")
     assert_slices_in_place(read_scan(tmp_path), 8)
+    (tmp_path / "IM000").unlink()
+    refused(lambda: read_scan(tmp_path), directory, "names a missing file: IM000.")
 
 
 def test_inactive_and_empty_records_of_a_dicomdir_require_no_files(tmp_path: Path) -> None:
@@ -303,7 +307,8 @@ def test_empty_file_of_an_interrupted_download_is_a_damaged_slice(tmp_path: Path
 def test_slices_that_icloud_has_not_downloaded_are_refused(tmp_path: Path) -> None:
     _write_series(tmp_path)
     (tmp_path / ".IM003.icloud").write_bytes(b"bplist00")  # IM003 exists, so no slice is missing.
-    (tmp_path / ".report.pdf.icloud").write_bytes(b"bplist00")
+    for name in (".report.pdf.icloud", "._.IM009.dcm.icloud", "..icloud"):
+        (tmp_path / name).write_bytes(b"bplist00")
     assert_slices_in_place(read_scan(tmp_path), 8)
     for lacking in ("IM007", "IM005, IM007"):
         (tmp_path / lacking[:5]).rename(tmp_path / f".{lacking[:5]}.icloud")
@@ -311,6 +316,8 @@ def test_slices_that_icloud_has_not_downloaded_are_refused(tmp_path: Path) -> No
     for file in tmp_path.glob("IM*"):
         file.rename(tmp_path / f".{file.name}.icloud")
     refused(lambda: read_scan(tmp_path), tmp_path, "holds 8 files that iCloud has not downloaded: IM000, IM001")
+    (tmp_path / "scan.nii").touch()
+    refused(lambda: read_scan(tmp_path), tmp_path, "but the file scan.nii")
 
 
 def test_patterns_of_slice_names_are_computed_once_for_all_empty_files(

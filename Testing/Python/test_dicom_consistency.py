@@ -211,6 +211,13 @@ def test_other_versions_of_slices_with_the_same_uid_are_refused(tmp_path: Path) 
     refused(lambda: read_scan(tmp_path), tmp_path, "differ in their voxels", "filtered.dcm", "4.dcm")
 
 
+def test_copies_with_a_rounded_rescale_slope_are_skipped(tmp_path: Path) -> None:
+    for k in range(10):
+        write_slice(tmp_path / f"{k}.dcm", k, RescaleSlope="0.48840048840049", RescaleIntercept="0")
+        write_slice(tmp_path / f"copy{k}.dcm", k, RescaleSlope="0.4884005", RescaleIntercept="0")
+    assert read_scan(tmp_path).voxels.shape[-1] == 10
+
+
 def test_compressed_copies_of_slices_are_skipped(tmp_path: Path) -> None:
     for k in range(10):
         data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))

@@ -1,6 +1,7 @@
 """Test which series of a DICOM folder, zip archive or DICOMDIR is read, and the errors that list the series."""
 
 import gzip
+import os
 import shutil
 import tempfile
 import zipfile
@@ -21,6 +22,8 @@ def test_folder_of_compressed_slices_is_refused_with_the_reason(tmp_path: Path) 
     for k in range(3):
         (tmp_path / f"{k}.dcm.gz").write_bytes(gzip.compress(write_slice(tmp_path / "x", k).read_bytes()))
     (tmp_path / "x").unlink()
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "-.gz")
     refused(lambda: read_scan(tmp_path), tmp_path, "DICOM files compressed with gzip, such as 0.dcm.gz", "Decompress")
 
 

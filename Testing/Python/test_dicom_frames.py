@@ -180,6 +180,16 @@ def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_ord
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
+def test_times_of_computation_sort_time_points_of_which_each_was_computed_before_the_next(tmp_path: Path) -> None:
+    """A program may have numbered the images again, in another order."""
+    for k in range(8):
+        for time in range(2):
+            number = 8 * (1 - time) + k + 1
+            write_slice(tmp_path / f"{k}-{time}.dcm", k, number=number, add=100 + time, ContentTime=f"10{time}0{k:02}")
+    assert_slices_in_place(read_scan(tmp_path), 8)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
+
+
 def test_image_is_read_whole_if_its_parts_have_different_time_indices(tmp_path: Path) -> None:
     # Part 1 extends from place 0 to 4, part 2 from place 3 to 7: the overlap is too short for time points.
     parts = [1, 1, 1, 2, 1, 2, 2, 2]

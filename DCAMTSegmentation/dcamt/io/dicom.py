@@ -194,13 +194,15 @@ def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
         return _unplaced_error(collected.unplaced[0])
     if collected.color:
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
-    if path.is_dir() and (missing := [file for folder, _, _ in walk_folders(path) for file in files_in_icloud(folder)]):
-        return icloud_error(path, missing)
+    other = next((file for file in sorted(path.rglob("*")) if _is_other_scan(file, path)), None)
+    remote = [file for folder, _, _ in walk_folders(path) for file in files_in_icloud(folder)]
+    if remote and not other:
+        return icloud_error(path, remote)
     kinds = sorted({kind for _, kind in collected.foreign if kind != "no DICOM"})
     if kinds:
         what = f"holds no DICOM slices, but {', '.join(kinds)}"
         return InputError(what, path=path, remedy="Choose the folder that holds the slices.")
-    if other := next((file for file in sorted(path.rglob("*")) if _is_other_scan(file, path)), None):
+    if other:
         what = f"holds no DICOM slices, but the file {other.relative_to(path).as_posix()}"
         return InputError(what, path=path, remedy="Choose this file, or its folder.")
     if packed := next((file for file in files_below(path) if is_packed_dicom(file)), None):

@@ -28,7 +28,7 @@ _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
 def dicomdir_files(path: Path) -> list[Path]:
     """Return the files that a DICOMDIR names; raise InputError if the DICOMDIR is damaged or a file is missing."""
-    files = [file for _, file in _named_files(path)]
+    files = [file for _, file in _named_files(path, may_be_cut=False)]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise _missing_files_error(path, missing, _COPY_AGAIN)
@@ -42,13 +42,16 @@ def _missing_files_error(path: Path, missing: Sequence[str], remedy: str) -> Inp
     return InputError(what, path=path, remedy=remedy)
 
 
-def _named_files(path: Path) -> list[tuple[str, Path]]:
+def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
     """Return the files that the active records of a DICOMDIR name, each with its series ("" if unknown).
 
     A DICOMDIR has names in capitals (DICOM PS3.10); the copied files may have names in lower case.
 
+    Args:
+        may_be_cut: whether to return the files in the remaining records if the list of records ends too early.
+
     Raises:
-        InputError: the DICOMDIR is damaged.
+        InputError: the DICOMDIR is damaged, or its list of records ends too early although `may_be_cut` is False.
     """
     from pydicom import dcmread
 
@@ -56,8 +59,11 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     listed: dict[Path, dict[str, Path]] = {}
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
         data = dcmread(path)
-        _refuse_cut_records(path, data)
-        for record in data.DirectoryRecordSequence:
+        cut = _cut_records_error(path, data)
+        if cut and not may_be_cut:
+            raise cut
+        records = data.DirectoryRecordSequence
+        for record in records[:-1] if cut else records:  # The last record may be cut, too.
             series = str(record.get("SeriesInstanceUID", "")) or series
             names = record.get("ReferencedFileID")
             if names and record.get("RecordInUseFlag") != _INACTIVE:
@@ -66,16 +72,15 @@ def _named_files(path: Path) -> list[tuple[str, Path]]:
     return named
 
 
-def _refuse_cut_records(path: Path, data: Any) -> None:
-    """Raise InputError if a DICOMDIR's list of records ends too early.
+def _cut_records_error(path: Path, data: Any) -> InputError | None:
+    """Return the error for a DICOMDIR whose list of records ends too early; None if the list is complete.
 
-    pydicom would raise no error, and the slices of the records that were cut off would be missing.
+    pydicom would raise no error, and return the remaining records.
     """
     records = data.get_item("DirectoryRecordSequence")
     held = len(getattr(records, "value", None) or b"")
     stated = getattr(records, "length", 0)  # Only an element that pydicom has not decoded states its length.
-    if held < stated < _UNDEFINED_LENGTH:
-        raise cut_file_error(path, held, stated)
+    return cut_file_error(path, held, stated) if held < stated < _UNDEFINED_LENGTH else None
 
 
 def _find_in_any_case(folder: Path, parts: Sequence[str], listed: dict[Path, dict[str, Path]]) -> Path:
@@ -131,9 +136,11 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
 def files_in_icloud(folder: Path) -> list[Path]:
     """Return the missing files of a folder in whose place macOS keeps a placeholder, `.IM7.dcm.icloud` for `IM7.dcm`.
 
-    Files with the ending of another format are left out.
+    Files with the ending of another format are left out, as are files in which macOS keeps the attributes of a
+    placeholder (`._.IM7.dcm.icloud`).
     """
-    files = [place.with_name(place.name[1:].removesuffix(".icloud")) for place in sorted(folder.glob(".*.icloud"))]
+    places = [place for place in sorted(folder.glob(".[!.]*.icloud")) if not place.name.startswith("._.")]
+    files = [place.with_name(place.name[1:].removesuffix(".icloud")) for place in places]
     return [file for file in files if is_dicom_name(file) and not file.exists()]
 
 
@@ -156,12 +163,13 @@ def icloud_error(path: Path, missing: Sequence[Path]) -> InputError:
 def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a missing or damaged DICOMDIR.
 
-    If the series of a missing file is unknown, the file counts only if its folder contains a file of `frames`.
+    The remaining records of a truncated DICOMDIR count if pydicom can read them. If the series of a missing file is
+    unknown, the file counts only if its folder contains a file of `frames`.
     """
     if not directory.is_file():
         return
     try:
-        named = _named_files(directory)
+        named = _named_files(directory, may_be_cut=True)
     except InputError:
         return  # A damaged DICOMDIR is no evidence against the slices.
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
@@ -323,7 +331,7 @@ def skipped_files_notes(path: Path, collected: FoundFiles, frames: Sequence[Fram
 
 def is_packed_dicom(file: Path) -> bool:
     """Return whether a file is DICOM compressed with gzip."""
-    return file.suffix.lower() == ".gz" and _is_dicom_head(read_head(file))
+    return file.suffix.lower() == ".gz" and file.is_file() and _is_dicom_head(read_head(file))
 
 
 def _is_dicom_head(head: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +123,8 @@ def _without_copies(path: Path, frames: Sequence[Frame], notes: list[str]) -> li
             seen[key if key not in seen else (str(frame.file), frame.index)] = frame
     for (copy, file), pairs in copies.items():
         copied, kept = (load_frames(path, part) for part in zip(*pairs, strict=True))
-        if not np.array_equal(copied, kept):
+        # Programs round rescale slopes differently. `array_equal` is faster and needs less memory than `allclose`.
+        if not (np.array_equal(copied, kept) or np.allclose(copied, kept)):
             what = f"holds files of the same slice that differ in their voxels: compare {copy.name} with {file.name}"
             raise InputError(what, path=path, remedy="Keep one version of each slice; move the others elsewhere.")
     if copies:
@@ -209,11 +211,16 @@ def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoic
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
     """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
 
-    The times at which images were computed come last: a scanner may compute images of several time points in parallel.
+    A scanner may compute images of several time points in parallel. Therefore, if the images of one time point were not
+    all computed before those of the next, their numbers count before the times at which they were computed.
     """
-    acquired = range(len(TIME_ATTRIBUTES) - COMPUTED_TIMES)
-    computed = range(len(acquired), len(TIME_ATTRIBUTES))
-    return _attribute_order(places, acquired) or _pass_order(places) or _attribute_order(places, computed)
+    count = len(TIME_ATTRIBUTES) - COMPUTED_TIMES
+    if acquired := _attribute_order(places, range(count)):
+        return acquired
+    computed = _attribute_order(places, range(count, len(TIME_ATTRIBUTES)))
+    if computed and _are_passes(places, computed):
+        return computed
+    return _number_order(places) or computed
 
 
 def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _Key | None:
@@ -229,14 +236,20 @@ def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _
     return None
 
 
-def _pass_order(places: Sequence[list[Frame]]) -> _Key | None:
-    """Return `Frame.order` if the frames in this order pass through all places once, then again, and so on."""
-    ordered = sorted((frame for place in places for frame in place), key=lambda frame: frame.order)
-    if len({frame.order for frame in ordered}) < len(ordered):
-        return None
-    pass_of: dict[int, int] = {}
-    for place in places:
-        for number, frame in enumerate(sorted(place, key=lambda frame: frame.order)):
-            pass_of[id(frame)] = number
-    passes = [pass_of[id(frame)] for frame in ordered]
-    return (lambda frame: frame.order) if passes == sorted(passes) else None
+def _number_order(places: Sequence[list[Frame]]) -> _Key | None:
+    """Return `Frame.order` as the key if the orders all differ and the frames are in passes (`_are_passes`)."""
+    orders = [frame.order for place in places for frame in place]
+
+    def order(frame: Frame) -> tuple[float, ...]:
+        return frame.order
+
+    return order if len(set(orders)) == len(orders) and _are_passes(places, order) else None
+
+
+def _are_passes(places: Sequence[list[Frame]], key: _Key) -> bool:
+    """Return whether the frames, sorted by `key`, pass through all places once, then again, and so on.
+
+    All places have equal numbers of frames.
+    """
+    passes = list(zip(*(sorted(map(key, place)) for place in places), strict=True))
+    return all(max(earlier) < min(later) for earlier, later in pairwise(passes))
