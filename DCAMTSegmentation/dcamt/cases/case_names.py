@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..io.channels import without_channel
 from ..io.formats import scan_name
+from .names import loose_key
 from .words import CAPITALISED, PAIRING_WORDS, SEPARATORS
 
 
@@ -35,6 +36,15 @@ def case_of(scan: str) -> str:
     if len(words) > 2 and words[-1].lower() in PAIRING_WORDS:
         name = without_channel("".join(words[:-2]))
     return name
+
+
+def name_of_key(key: tuple[str, ...]) -> str:
+    """Return the case's name: `p1_lge` for the key `("site1", "p1", "lge")`.
+
+    The name begins with the last part of the key that `loose_key` does not remove, here `p1`.
+    """
+    start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
+    return "_".join(key[start:])
 
 
 def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:

@@ -26,7 +26,7 @@ from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, en
 from ..io.writers import is_dcamt_result
 from .bids import RAW_DATA, find_bids_cases
 from .case_list import LABELLED, UNLABELLED, Case
-from .case_names import with_folders, with_numbers
+from .case_names import name_of_key, with_folders, with_numbers
 from .data_sets import (
     find_listed_cases,
     find_listed_nnunet_cases,
@@ -51,7 +51,7 @@ from .found_cases import (
 )
 from .left_over_labels import FilesByKey, pair_labels_named_after_cases, pair_left_over_labels
 from .masks import recognise_masks
-from .names import FileKind, NamedFile, classify_all, loose_key, without_first_channel
+from .names import FileKind, NamedFile, classify_all, without_first_channel
 from .words import describes_label, rest_of
 
 MAX_REASONS = 5
@@ -295,7 +295,7 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     for key, files_of_scan in scans.items():
         images = [named_file.path for named_file in files_of_scan]
         label_paths = [named_file.path for named_file in labels.pop(key, [])]
-        name = _name_of_key(key) or scan_name(folder)
+        name = name_of_key(key) or scan_name(folder)
         if label_paths and len(images) + len(label_paths) > 2:
             unused += [Case(name, image, None, UNLABELLED) for image in images]
         if len(images) > 1 and label_paths:
@@ -313,19 +313,10 @@ def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     return FoundCases(NAMES, tuple(cases), tuple(skipped), unused=tuple(unused))
 
 
-def _name_of_key(key: tuple[str, ...]) -> str:
-    """Return the case's name: `p1_lge` for the key `("site1", "p1", "lge")`.
-
-    The name begins with the last part of the key that `loose_key` does not remove, here `p1`.
-    """
-    start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
-    return "_".join(key[start:])
-
-
 def _names_of_cases(scans: FilesByKey, folder: Path) -> dict[str, tuple[str, ...]]:
     """Return a mapping from case names, as `find_all_scans` gives them, to the keys of the scans."""
     images = [(key, file.path) for key, files in scans.items() for file in files]
-    names = with_folders([_name_of_key(key) or scan_name(folder) for key, _ in images], [path for _, path in images])
+    names = with_folders([name_of_key(key) or scan_name(folder) for key, _ in images], [path for _, path in images])
     return {name: key for name, (key, _) in zip(with_numbers(names), images, strict=True)}
 
 
