@@ -246,6 +246,12 @@ def test_file_whose_name_begins_with_a_blank_is_found_again(folder: Path, name: 
     assert read_cases(folder / "cases.csv")[0].image == folder / name
 
 
+def test_folder_of_slices_whose_name_ends_with_a_blank_is_found_again(folder: Path) -> None:
+    (folder / " series ").mkdir()
+    write_cases([Case("a", folder / " series ", folder / "l.nii", LABELLED)], folder / "cases.csv")
+    assert read_cases(folder / "cases.csv")[0].image == folder / " series "
+
+
 def test_path_that_is_not_utf_8_is_refused_in_a_case_list_and_escaped_in_other_tables(folder: Path) -> None:
     """Python represents the byte 0xff of such a name by the character U+DCFF."""
     image, path = folder / "p\udcff.nii", folder / "cases.csv"

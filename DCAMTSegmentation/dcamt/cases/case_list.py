@@ -132,7 +132,8 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
             return ""
         try:
             text = Path(os.path.relpath(target.resolve(), path.parent.resolve())).as_posix()
-            return f"./{text}" if text[:1].isspace() else text  # Blanks around a cell are removed when it is read.
+            # Blanks around a cell are removed when it is read.
+            return f"{'./' if text[:1].isspace() else ''}{text}{'/' if text[-1:].isspace() else ''}"
         except ValueError:  # another drive, on Windows
             return str(target.resolve())
 
