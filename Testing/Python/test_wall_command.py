@@ -113,7 +113,6 @@ def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
 def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
     own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
 ) -> None:
-    """A segment's own name also needs the option. The wall's results need no option."""
     out, page = folder / "out", folder / "Mueller.html"
     scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
     if own_grid:

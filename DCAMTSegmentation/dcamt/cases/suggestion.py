@@ -186,7 +186,7 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
         mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
         remedy = f"Number the classes by --labels or the column 'labels', such as: {mapping}."
-        if any(map(str.isdecimal, mapped)):  # `mapping` has the mapped values, not those of the files.
+        if any(map(str.isdecimal, mapped)):  # `mapping` would map values that are already mapped.
             remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."
         raise InputError(what, remedy=remedy)
 
