@@ -22,7 +22,7 @@ class VolumeSnapshot:
     The voxels are a view of the node's memory; the checksum tells whether they were changed in place.
 
     Raises:
-        InputError: the node holds no image, or an image of several channels; or a scan cannot have the node's geometry.
+        InputError: the node holds no image or several channels, or `check_scan_grid` refuses the node's grid.
     """
 
     def __init__(self, volume: VolumeNode) -> None:

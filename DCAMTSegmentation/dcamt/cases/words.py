@@ -32,7 +32,7 @@ QUALIFIERS = frozenset(
         *("std", "nopv", "segment", "desc", "itksnap", "slicer"),
     ]
 )
-"""Words that state how a label was made, which a label's name may add: `p1_final_seg` or `p1_Segment_1-label` for `p1`.
+"""Words that state how a label was made: `p1_final_seg` and `p1_Segment_1-label` are labels of `p1`.
 
 3D Slicer names exported labels `Segmentation-Segment_1-label`; a BIDS name may contain `desc-manual`.
 """
@@ -115,7 +115,7 @@ _VERSION = re.compile(r"v\d+", re.IGNORECASE)
 _INITIALS = re.compile(r"[^\W\d_]{1,3}")
 _NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS | LABEL_WORDS | ATRIUM_WORDS
 _NO_INITIALS |= {"ao", "av", "cs", "eam", "ed", "es", "lax", "mv", "new", "old", "pa", "pre", "raa", "sax", "tv"}
-"""Words that are no initials, although they may be as short: `ra`."""
+"""Words that are not taken for a person's initials, such as `ra`."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
 )
