@@ -261,7 +261,7 @@ class ExportTest(InsertedWallCase):
                 surface = slicer.util.loadModel(str(path)).GetPolyData()
                 self.assertEqual(surface.GetNumberOfPolys(), triangles, ending)
 
-    def test_table_is_not_exported_to_a_file_with_the_ending_of_another_format(self) -> None:
+    def test_wall_export_refuses_the_ending_vtk(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "wall.vtk")
             with Person() as person:

@@ -78,8 +78,8 @@ def _show_image(preview: Preview, image: Any, run: str, changes: SceneChanges) -
 def _scan_identity(preview: Preview) -> str:
     """Return a text that identifies a scan: its case, and its file's path and modification time.
 
-    The path is not enough: a scan's file has the path of an earlier scan's file if the run repeats an iteration after
-    a crash, or if the run has the name of a discarded run.
+    The path (`.../scan-<iteration>.npy`) is not enough: a later scan may have the same path if the run repeats the
+    iteration after a crash, or if a new run has the name of a discarded run.
     """
     return f"{preview.case}\n{preview.scan}\n{Path(preview.scan).stat().st_mtime_ns}"
 
