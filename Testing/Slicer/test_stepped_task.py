@@ -77,7 +77,7 @@ class SteppedTaskTest(unittest.TestCase):
 
 
 class DelayedCallTest(unittest.TestCase):
-    def test_only_the_last_start_makes_the_delayed_call_unless_it_is_stopped_or_closed(self) -> None:
+    def test_second_start_replaces_the_first_and_stop_and_close_prevent_the_call(self) -> None:
         calls: list[int] = []
         delayed = DelayedCall(lambda: calls.append(1))
         delayed.start(3600000)

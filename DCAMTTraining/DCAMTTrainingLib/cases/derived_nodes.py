@@ -22,7 +22,7 @@ SEVERAL_CHANNELS = "DCAMT.severalChannels"
 
 
 def size_and_spacing(volume: VolumeNode) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return the voxels (I, J, K) and the spacing in mm of a volume node that holds an image."""
+    """Return the size in voxels and the spacing in mm of a volume node that holds an image."""
     return tuple(volume.GetImageData().GetDimensions()), tuple(round(mm, 4) for mm in volume.GetSpacing())
 
 
