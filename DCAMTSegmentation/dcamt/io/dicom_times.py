@@ -211,8 +211,8 @@ def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoic
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
     """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
 
-    A scanner may compute images of several time points in parallel. Therefore, if the images of one time point were not
-    all computed before those of the next, their numbers count before the times at which they were computed.
+    A scanner may compute images of several time points in parallel. Then `_number_order` is preferred to the times at
+    which the images were computed.
     """
     count = len(TIME_ATTRIBUTES) - COMPUTED_TIMES
     if acquired := _attribute_order(places, range(count)):
