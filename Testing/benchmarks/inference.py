@@ -18,9 +18,9 @@ cold      The whole command `dcamt segment`, from its start to the file on the d
 
 Times are processor times, since other programs affect these less than elapsed times. For each case, the shortest time
 of the repeats is taken. The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time.
-With one thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, `cold`
-in the precision that the command chooses, and the other parts in float32 and, if the CPU has the instructions, also in
-bfloat16.
+With one thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, and
+`cold` in the precision that the command chooses. The other parts are measured in float32, and also in bfloat16 if the
+CPU has bfloat16 instructions.
 
 `ratio` is the time divided by a reference time. The column `of` names this reference. `points` is the difference in
 Dice, in percentage points: in `protocol`, the mean difference from DCAMT's complete segmentation; in `whole`, the
