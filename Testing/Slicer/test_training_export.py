@@ -102,6 +102,20 @@ class ExportTest(unittest.TestCase):
         path.unlink()
         self.assertIn("two.nrrd", scene_remark(row.source, row.role, two)[0])
 
+    def test_label_of_a_volume_whose_image_does_not_begin_at_voxel_0_is_exported(self):
+        """Filters of VTK, such as vtkExtractVOI, give such images to scripts."""
+        image, label = ellipsoid(4)
+        volume = add_volume("scan", image, turned=True)
+        outline = add_outline(volume, label)
+        crop = vtk.vtkExtractVOI()
+        crop.SetInputData(volume.GetImageData())
+        columns, rows, slices = volume.GetImageData().GetDimensions()
+        crop.SetVOI(3, columns - 1, 2, rows - 1, 1, slices - 1)
+        crop.Update()
+        volume.SetAndObserveImageData(crop.GetOutput())
+        exported = run_to_end(label_array(outline, segments_of(outline, self.recipe), volume))
+        np.testing.assert_array_equal(exported, label[1:, 2:, 3:])
+
     def test_common_transform_keeps_scan_and_label_aligned(self):
         image, label = ellipsoid(5)
         volume = add_volume("scan", image)

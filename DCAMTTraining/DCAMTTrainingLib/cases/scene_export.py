@@ -127,10 +127,11 @@ def _copy_labelmap(segmentation: SegmentationNode, identifier: str, image: Any) 
 
 
 def _reference_grid(volume: VolumeNode) -> Any:
-    """Return an image with the volume's grid, in the volume's space, but without voxel values."""
+    """Return an image with the volume's grid, in the volume's space, but without voxel values.
+
+    The extent of the image begins at 0, even if the extent of the volume's image begins elsewhere.
+    """
     grid = slicer.vtkOrientedImageData()
-    grid.SetExtent(volume.GetImageData().GetExtent())
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    grid.SetGeometryFromImageToWorldMatrix(matrix)
+    grid.SetDimensions(volume.GetImageData().GetDimensions())
+    grid.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
     return grid
