@@ -174,7 +174,7 @@ def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_ord
     """At every second place, the image of time point 2 was computed (ContentTime) before the image of time point 1."""
     for k in range(8):
         for time in range(2):
-            content = f"1010{10 * k + (time if k % 2 else 1 - time):02}"
+            content = f"1010{5 * k + (time if k % 2 else 1 - time):02}"
             write_slice(tmp_path / f"{k}-{time}.dcm", k, number=8 * time + k + 1, add=100 + time, ContentTime=content)
     assert_slices_in_place(read_scan(tmp_path), 8)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)

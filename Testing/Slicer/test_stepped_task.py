@@ -77,21 +77,30 @@ class SteppedTaskTest(unittest.TestCase):
 
 
 class DelayedCallTest(unittest.TestCase):
-    def test_second_start_replaces_the_first_and_stop_and_close_prevent_the_call(self) -> None:
-        calls: list[int] = []
-        delayed = DelayedCall(lambda: calls.append(1))
+    def setUp(self) -> None:
+        self.calls: list[int] = []
+
+    def delayed_call(self) -> DelayedCall:
+        return DelayedCall(lambda: self.calls.append(1))
+
+    def test_second_start_replaces_the_first(self) -> None:
+        delayed = self.delayed_call()
         delayed.start(3600000)
         delayed.start(0)
-        process_events_until(lambda: bool(calls), what="the call")
-        delayed.start(0)
-        delayed.stop()
-        delayed.close()
-        delayed.start(0)
-        delayed.close()
+        process_events_until(lambda: bool(self.calls), what="the call")
+
+    def test_stop_and_close_prevent_the_call(self) -> None:
+        stopped, closed, closed_before = (self.delayed_call() for _ in range(3))
+        stopped.start(0)
+        stopped.stop()
+        closed.start(0)
+        closed.close()
+        closed_before.close()
+        closed_before.start(0)
         marker: list[int] = []
         qt.QTimer.singleShot(10, lambda: marker.append(1))
         process_events_until(lambda: bool(marker), what="a later timer")
-        self.assertEqual(calls, [1])
+        self.assertEqual(self.calls, [])
 
 
 if __name__ == "__main__":
