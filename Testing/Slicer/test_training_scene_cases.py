@@ -107,7 +107,6 @@ class SceneSourceTest(unittest.TestCase):
             self.assertIs(shown.GetNodeReference("referenceImageGeometryRef"), volume)
 
     def test_segments_are_matched_to_classes_by_code_before_name(self):
-        """The only segment matches the only class, whatever the segment's name."""
         other = SegmentInfo(2, "Aorta", (1, 0, 0), Code("SCT", "15825003", "Aorta"))
         pair = replace(tiny_recipe(), classes=(*tiny_recipe().classes, other))
         image, label = ellipsoid(1)
@@ -121,6 +120,7 @@ class SceneSourceTest(unittest.TestCase):
         )
         coded.SetTag(coded.GetTerminologyEntryTagName(), entry)
         self.assertEqual(segments_of(outline, pair), ((ids[0], 1), (ids[1], 2)))
+        # If there is one segment and one class, the names do not matter.
         only = add_outline(volume, label, ("Segment_1",))
         self.assertEqual(len(segments_of(only, self.recipe)), 1)
         self.assertEqual(segments_of(only, pair), ())

@@ -74,7 +74,7 @@ def _save_references(node: Any, rows: Sequence[CaseRow]) -> None:
     """Replace the case references of `node` with references to the nodes of `rows`."""
     sources = [row.source for row in rows if isinstance(row.source, SceneScan)]
     identifiers = {identifier for source in sources for identifier in (source.volume, source.segmentation)}
-    # After an import, a reference to the ID of a removed node would lead to another node that has this ID.
+    # A removed node gets no reference, since a node imported later may get the removed node's ID.
     present = [identifier for identifier in identifiers if identifier and slicer.mrmlScene.GetNodeByID(identifier)]
     roles = {_REFERENCE + identifier: identifier for identifier in present}
     known = [node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())]
