@@ -179,10 +179,10 @@ def _geometry(
             stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
         except (InputError, TypeError, ValueError):
             continue
-        # If empty frames are omitted, the smallest distance between frames can be a multiple of the slice spacing. If
-        # the file states no usable slice spacing, the slice thickness is used instead. Example: frames 2 mm apart with
-        # a slice thickness of 1 mm get a grid with slices every 1 mm. Every other slice is empty; if the scan's slices
-        # are 2 mm apart, `fit_labelmap` removes the empty slices.
+        # If the file omits empty frames, `step` can be a multiple of the slice spacing. A stated value that divides
+        # `step` therefore replaces `step`. A slice thickness may be less than the slice spacing: frames 2 mm apart with
+        # a slice thickness of 1 mm get slices every 1 mm, and every second slice is empty. If the scan's slices are
+        # 2 mm apart, `fit_labelmap` removes the empty slices.
         count = round(step / stated) if stated > 0 else 0
         if stated > 0 and (not step or (count > 0 and abs(step / stated - count) < 0.02)):
             step = stated

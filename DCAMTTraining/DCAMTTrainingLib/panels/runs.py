@@ -246,7 +246,7 @@ class RunsPanel:
 
 def discard_question(run: RunFolder) -> str:
     """Return the question whether to delete a run, which also names files in its folder that the run did not write."""
-    question = _("Delete the run “{name}” with its models, checkpoints and the scans written for it? {folder}")
+    question = _("Delete the run “{name}” with its models, checkpoints and copies of scans? {folder}")
     text = question.format(name=run.path.name, folder=run.path.resolve())
     with suppress(OSError):
         foreign = [path.name for path in run.foreign_files()]
@@ -291,6 +291,7 @@ def status_text(watch: RunWatch, state: RunState) -> str:
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=format_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])
-    # A resumed process that ends at once, for example since a scan is missing, does not change the state.
+    # A process that fails before it locks an existing run, for example since a scan is missing, does not change
+    # `state.reason`.
     reason = (start_failure(watch.run) if state.state != RUNNING else "") or state.reason
     return f"{text[:1].upper()}{text[1:]}. {translated(reason)}".strip()
