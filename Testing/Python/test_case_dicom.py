@@ -236,7 +236,7 @@ def test_prediction_named_after_a_folder_gets_the_only_label_below_the_folder(tm
 
 
 def write_patients(folder: Path, *series: str) -> Path:
-    """Write a series of its own study into each folder; return `folder`."""
+    """Write slices of a separate study into each of the subfolders `series`; return `folder`."""
     for number, name in enumerate(series):
         for path in write_series(folder / name, f"1.2.{number}").iterdir():
             data = pydicom.dcmread(path)

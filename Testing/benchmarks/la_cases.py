@@ -15,9 +15,8 @@ from dcamt.models.package import open_model
 HELD_OUT = 20
 """The number of held-out cases: the last cases of `cases.csv`.
 
-Only the shipped model is trained with the labels of these cases, so these cases cannot measure it. Instead, its twin is
-measured: the model that is trained in the same way, but without these labels. The shipped model and its twin start from
-the run `second` of `shipped_model.py`, which trains with the images of these cases, but without their labels.
+The shipped model is trained with the labels of these cases, so its twin, which is trained without these labels, is
+measured instead. The docstring of `shipped_model.py` describes both trainings.
 """
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
