@@ -23,7 +23,6 @@ from .cases.rows import CaseRow, CaseTable
 from .cases.scene_source import rows_with_classes_of, training_case_rows
 from .cases.store import load_rows, save_rows, save_rows_in_steps
 from .estimation import Estimation
-from .runs.folders import runs_folder
 from .runs.model_store import current_model
 from .runs.preflight import Problem, case_problems, folder_problems, machine_problems
 from .settings import TrainingSettings, chosen_settings, device_name
@@ -231,7 +230,7 @@ class TrainingSession:
         problems = case_problems(self.table.rows, recipe, label_values)
         if self.check_failure:
             problems.append(Problem(self.check_failure))
-        problems += folder_problems(runs_folder(), self.settings.runName)
+        problems += folder_problems(self.settings.runName)
         estimate = self.estimation.estimate(device)
         return problems + (machine_problems(estimate) if estimate is not None else [])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION, Rule, Violation, violations
@@ -12,7 +11,7 @@ from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
 from ..cases.rows import CaseRow
-from .folders import is_name_taken, is_writable
+from .folders import is_name_taken, is_writable, runs_folder
 
 RESERVE = 0.1
 """Fraction of the free disk space and memory that a run must leave to other programs."""
@@ -74,8 +73,9 @@ def _message(violation: Violation) -> str:
     return str(text)
 
 
-def folder_problems(folder: Path, run_name: str) -> list[Problem]:
+def folder_problems(run_name: str) -> list[Problem]:
     """Return the problem of the folder of runs, if any: it is not writable, or has an item named `run_name`."""
+    folder = runs_folder()
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
         return [Problem(text.format(folder=folder))]
