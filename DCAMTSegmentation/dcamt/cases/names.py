@@ -109,7 +109,8 @@ def _classify(
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
-    If the folder's own words for labels are ignored, a file in the folder is a scan, and one of these conditions holds:
+    A folder is returned if one of its files is a scan when the folder's own words for labels are ignored, and one of
+    these conditions holds:
 
     - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
       name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
@@ -117,8 +118,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     - The scan lies in a subfolder of images, and the folder's name has a word such as `set`, which means no label,
       outline or structure: `segmentation set/Images/p1`.
 
-    If there is a scan `mri/p1` or `mri/p1_pre`, the file `p1` in `LA segmentation` counts as a label, and
-    `LA segmentation` is not returned.
+    Exception: the folder is not returned if a scan elsewhere has the file's name, or the name with words added at the
+    end. If there is a scan `mri/p1` or `mri/p1_pre`, the file `LA segmentation/p1` is a label.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -166,8 +167,8 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     2. A file with words of `RESULT_WORDS` in its path is a result if its key without these words is the key of a scan:
        `p1_output` or `output/p1` beside `p1`. If a word is in the file's name, the key of a label suffices:
        `p1_output` beside `p1_label`. A file with one of these words in its name is also a result if the name adds
-       words for structures to a scan's loose key: `p1/LA_prob` beside `p1/lge`. That scan or label must have no word of
-       `RESULT_WORDS` in its own path.
+       words for structures to a scan's loose key: `p1/LA_prob` beside `p1/lge`, which has the loose key `("p1",)`. That
+       scan or label must have no word of `RESULT_WORDS` in its own path.
     3. If a label's name adds words for structures or qualifiers to a scan's name, the label gets the scan's key:
        `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
        another structure: `p1_RV_gt`.
@@ -323,7 +324,7 @@ def _has_only_label_words(path: Path) -> bool:
 def is_file_or_missing_link(path: Path) -> bool:
     """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
 
-    Such a link counts as a file, so that reading it gives a message; otherwise, it would be left out without a word.
+    Such a link counts as a file, so that reading the link gives a message.
     """
     return path.is_file() or (path.is_symlink() and not path.exists())
 
