@@ -41,7 +41,7 @@ def case_of(scan: str) -> str:
 def name_of_key(key: tuple[str, ...]) -> str:
     """Return the case's name: `p1_lge` for the key `("site1", "p1", "lge")`.
 
-    The name begins with the last part of the key that `loose_key` does not remove, here `p1`.
+    The name begins with `p1`, the last part with a word outside `MODALITY_WORDS`.
     """
     start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
     return "_".join(key[start:])
@@ -51,8 +51,8 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Return the names with folders in front of equal names of scans in different folders.
 
     Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
-    keep files of such names side by side. A folder is left out if it is the same for all scans of the name, and the
-    name contains it already.
+    keep files of such names side by side. A folder common to all scans of a name is left out if the name already
+    contains the folder's name.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
