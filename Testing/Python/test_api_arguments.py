@@ -183,11 +183,10 @@ def test_result_does_not_replace_its_scan(tmp_path: Path, segmenter: dcamt.Segme
 def test_result_in_a_folder_without_permission_raises_output_error(
     tmp_path: Path, segmenter: dcamt.Segmenter, oblique_scan: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before Python 3.14, `Path.exists` raises PermissionError for a file in a folder that must not be searched."""
+    """Before Python 3.14, `Path.exists` raises PermissionError for a file in a folder without search permission."""
     path = tmp_path / "scan.nrrd"
     write_volume(oblique_scan, path)
-    # From Python 3.14 on, `Path.exists` returns False for `locked/result.nrrd`. Writing fails there, since `locked` is
-    # a file.
+    # `locked` is a file: writing `locked/result.nrrd` fails even with Python 3.14, whose `Path.exists` returns False.
     (tmp_path / "locked").touch()
     result = segmenter.segment(path)
     real = os.stat

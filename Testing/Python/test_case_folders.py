@@ -516,7 +516,7 @@ def test_single_label_is_not_paired_if_its_name_suggests_another_scan_or_structu
         ("p1/lge", "p1/atrial_seg_RAA"),
     ],
 )
-def test_only_label_that_may_be_of_another_patient_visit_or_structure_is_not_paired(
+def test_lone_label_that_may_be_of_another_patient_visit_or_structure_is_not_paired(
     tmp_path: Path, scan: str, label: str
 ) -> None:
     home = make_files(tmp_path, f"{scan}.nrrd", f"{label}.nrrd")

@@ -73,7 +73,6 @@ class PreviewTest(unittest.TestCase):
         run_to_end(show_preview(preview, tiny_recipe(), "run"))
         image = ellipsoid(2)[0]
         np.save(preview.scan, image)
-        # A run that was killed repeats iteration 10, and now previews another case.
         run_to_end(show_preview(replace(preview, case="other"), tiny_recipe(), "run"))
         volume = slicer.util.getFirstNodeByName("run: other")
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
