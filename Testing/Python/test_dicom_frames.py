@@ -180,7 +180,7 @@ def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_ord
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
-def test_times_of_computation_sort_time_points_of_which_each_was_computed_before_the_next(tmp_path: Path) -> None:
+def test_times_of_computation_sort_time_points_that_were_computed_one_after_the_other(tmp_path: Path) -> None:
     """A program may have numbered the images again, in another order."""
     for k in range(8):
         for time in range(2):

@@ -92,7 +92,7 @@ def test_tiles_give_the_same_result_as_one_pass(
         assert (alone - whole.narrow(2 + axes[0], 0, half.shape[1 + axes[0]])).abs().max() > 1e-3
         ticks: list[int] = []
         tiled = predict_tiled(network, image, quality, tile, lambda done, of: ticks.append(of))
-    assert ticks[0] > (2 if quality == FAST else 4)  # a single tile makes two steps for each branch
+    assert ticks[0] > (2 if quality == FAST else 4)  # several tiles: a tile takes two steps in each branch
     assert tiled.shape == whole.shape
     assert (tiled - whole).abs().max() < 1e-5
 
