@@ -289,9 +289,10 @@ class ListOfRunsTest(TrainingCase):
             path.touch()
         self.assertNotIn("do not belong", runs_panel.discard_question(run))
         (run.path / "notes.txt").touch()
+        (run.ranking / "p1.seg.nrrd").touch()  # A proposal that another program saved has no mark of DCAMT.
         self.module.widget.runs.refresh()
         with Person() as person:
-            person.expects("do not belong to the run, and are deleted, too: notes.txt", "Cancel")
+            person.expects("do not belong to the run, and are deleted, too: notes.txt, ranking/p1.seg.nrrd", "Cancel")
             click(self.ui.discardButton)
         self.assertTrue(run.path.exists())
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..cases.case_list import Case, read_cases, write_cases
 from ..errors import InputError
 from ..io.atomic import stray_temporaries, write_text
+from ..io.writers import is_dcamt_result
 from ..models.package import Card
 from ..recipe import Recipe
 from ..recipe_files import load_recipe
@@ -221,8 +222,17 @@ class RunFolder:
     def _strays(self) -> list[Path]:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
+    def foreign_proposals(self) -> list[Path]:
+        """Return the segmentations in the folder of proposals that another program saved.
+
+        Slicer drops DCAMT's mark when it saves a corrected proposal. The temporary files of a cancelled ranking, which
+        may lack the mark, are ignored.
+        """
+        files = sorted(set(self.ranking.glob("*.seg.nrrd")) - set(stray_temporaries(self.ranking)))
+        return [file for file in files if not is_dcamt_result(file)]
+
     def foreign_files(self) -> list[Path]:
-        """Return the files and folders in the run's folder that do not belong to the run, by name.
+        """Return the files and folders in the run's folder that do not belong to the run, and `foreign_proposals`.
 
         Raises:
             OSError: the folder cannot be read.
@@ -230,7 +240,7 @@ class RunFolder:
         own = {self.recipe, self.cases, self.origin, self.lock, self.events, self.checkpoint.parent, self.model}
         own |= {self.best, self.request, self.failure, self.log, self.scans, self.preview, self.ranking}
         own |= {self.validation, self.report, *self._strays()}
-        return sorted(set(self.path.iterdir()) - own)
+        return [*sorted(set(self.path.iterdir()) - own), *self.foreign_proposals()]
 
     def read_events(self) -> list[RunEvent]:
         """Return the events so far, without an unfinished last line."""

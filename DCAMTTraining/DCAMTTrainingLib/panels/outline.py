@@ -13,8 +13,7 @@ import qt
 import slicer
 from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
-from dcamt.io.atomic import atomic_path, stray_temporaries
-from dcamt.io.writers import is_dcamt_result
+from dcamt.io.atomic import atomic_path
 from dcamt.recipe_files import load_recipe
 from dcamt.runs.folder import RunFolder
 from DCAMTSegmentationLib import training_cases
@@ -129,13 +128,12 @@ class OutlinePanel:
             show_error(error, _("What to outline next"))
             return
         run, ranked = self._watch.run.path, []
-        foreign = _foreign_proposal(run)
-        if foreign is not None:
+        if foreign := RunFolder(run).foreign_proposals():
             text = _(
                 "{file} was saved by another program, such as Slicer, and would be replaced. Move it to another folder,"
                 " and rank again."
             )
-            self._show_text(text.format(file=foreign))
+            self._show_text(text.format(file=foreign[0]))
             return
         self._show_text(_("Segmenting the unlabelled cases…"))
 
@@ -162,7 +160,7 @@ class OutlinePanel:
             "--segmentations",
             str(RunFolder(run).ranking),
             # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene, or in
-            # files without DCAMT's mark, which `_foreign_proposal` finds.
+            # files without DCAMT's mark, which `foreign_proposals` finds.
             "--overwrite",
             "--device",
             self._session.device(),
@@ -294,17 +292,6 @@ def _row_texts(case: dict[str, Any]) -> tuple[str, str, str]:
 
 def _ranking_file(run: Path) -> Path:
     return RunFolder(run).ranking / "ranking.json"
-
-
-def _foreign_proposal(run: Path) -> Path | None:
-    """Return a segmentation in a run's folder of proposals that DCAMT did not write; None if there is none.
-
-    Slicer drops DCAMT's mark when it saves a corrected proposal. The temporary files of a cancelled ranking, which may
-    lack the mark, are ignored.
-    """
-    folder = RunFolder(run).ranking
-    files = sorted(set(folder.glob("*.seg.nrrd")) - set(stray_temporaries(folder)))
-    return next((file for file in files if not is_dcamt_result(file)), None)
 
 
 def _read_ranking(run: Path) -> list[dict[str, Any]]:

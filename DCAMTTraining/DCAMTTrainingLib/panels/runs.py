@@ -249,7 +249,7 @@ def discard_question(run: RunFolder) -> str:
     question = _("Delete the run “{name}” with its models, checkpoints and copies of scans? {folder}")
     text = question.format(name=run.path.name, folder=run.path.resolve())
     with suppress(OSError):
-        foreign = [path.name for path in run.foreign_files()]
+        foreign = [path.relative_to(run.path).as_posix() for path in run.foreign_files()]
         if foreign:
             names = ", ".join([*foreign[:NAMED_FILES], *(["…"] if len(foreign) > NAMED_FILES else [])])
             also = _("These files in the folder do not belong to the run, and are deleted, too: {names}")
