@@ -185,8 +185,8 @@ class ListOfRunsTest(TrainingCase):
         self.module.widget.runs.show(run)
         model = self.ui.resultsTable.model()
         first, second = (model.data(model.index(row, 0)) for row in range(2))
-        self.assertEqual(first, "mean (distances of 3 of 5 cases, 1 missed, 1 without the class count as Dice 1)")
-        self.assertEqual(second, "mean (3 without the class count as Dice 1)")
+        self.assertEqual(first, "mean (distances of 3 of 5 cases, 1 missed, 1 without the class: Dice 1)")
+        self.assertEqual(second, "mean (3 without the class: Dice 1)")
 
     def test_charts_are_removed_and_the_layout_is_restored(self) -> None:
         events = [{"event": "started", "step": 0, "of": 10}]

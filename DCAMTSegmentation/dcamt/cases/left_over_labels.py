@@ -86,8 +86,8 @@ def pair_labels_named_after_cases(scans: FilesByKey, labels: FilesByKey, names: 
     - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
       other capitals.
     - The scan had no label before the call, and no other scan has its key.
-    - Each folder of the label is a folder of the scan, or has only words of `OUTLINE_WORDS` other than `left` in its
-      name. Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
+    - Each folder of the label is a folder of the scan, or has only words of `OUTLINE_WORDS - {"left"}` in its name.
+      Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
 
     Args:
         names: a mapping from case names to the keys of the scans.

@@ -237,7 +237,7 @@ def case_text(row: dict[str, str]) -> str:
     if missed:
         parts.append(_("{count} missed").format(count=missed))
     if empty:
-        parts.append(_("{count} without the class count as Dice 1").format(count=empty))
+        parts.append(_("{count} without the class: Dice 1").format(count=empty))
     return f"{name} ({', '.join(parts)})" if parts else name
 
 
