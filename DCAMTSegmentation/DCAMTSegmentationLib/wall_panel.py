@@ -100,7 +100,7 @@ class WallPanel:
         """List the segmentation's segments, and keep the selection.
 
         The first DCAMT segment is selected instead if the selected segment is no longer in the list, or if all DCAMT
-        segments in the list are new. *Report…* then reports a result rather than a segment that was drawn earlier.
+        segments in the list are new. *Report…* reports the selected segment, which should therefore be a result.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
@@ -238,7 +238,7 @@ class WallPanel:
     def _on_export(self, checked: bool = False) -> None:
         """Write the wall's table if the file's ending is one of `TABLE_ENDINGS`, and the wall's surface otherwise.
 
-        An ending that is not that of a surface is refused. Only `.vtp` files store the scalars.
+        Only `.vtp` files store the scalars.
         """
         wall, title = self._wall, _("Export the wall")
         assert wall is not None

@@ -194,9 +194,9 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    If the segments' values in the file are distinct and above 0, each segment's `label` is its `value`. Otherwise the
-    first segment gets the label 1, the second 2, and so on. Files from before Slicer 4.11 lack the fields `LabelValue`
-    and `Layer`: segment n has the value 1 in channel n of the file.
+    If the segments' values in the file are distinct and above 0, the values become the labels. Otherwise the first
+    segment gets the label 1, the second 2, and so on. Files from before Slicer 4.11 lack the fields `LabelValue` and
+    `Layer`: segment n has the value 1 in channel n of the file.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     places: list[tuple[int, int, int]] = []
