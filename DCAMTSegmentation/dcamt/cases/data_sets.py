@@ -283,7 +283,7 @@ class _ListedCases:
         self._has_files = self._has_files or any(file is not None and file.exists() for file in files)
 
     def _keep_used(self) -> None:
-        """Remove the cases' files from `skipped`; some are also listed for testing, or look like another channel."""
+        """Remove the cases' files from `skipped`; a file may be used for one listed case, but skipped for another."""
         used = {file for case in self.cases for file in case.files}
         self.skipped = [file for file in self.skipped if file.path not in used]
 

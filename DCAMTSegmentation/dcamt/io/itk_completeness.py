@@ -156,8 +156,8 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
 
     Raises:
         InputError: no file is named, a pattern is damaged, the number of files is wrong, or a list does not end with a
-            line break. ITK would return random memory for the voxels of missing files. It ignores the last name of a
-            list without a line break after it.
+            line break. ITK would return random memory for the voxels of missing files. ITK ignores the last name of
+            a list if no line break follows the name.
     """
     words = value.split()
     if not words:

@@ -18,7 +18,7 @@ from .dual_vnet import DualVNet
 
 def build_network(package: ModelPackage, device: torch.device | str = "cpu") -> DualVNet:
     """Return the dual V-Net of a package that passed `check_weights`, in float32 and evaluation mode."""
-    with torch.device("meta"):  # Without memory for weights, torch draws no random numbers to initialise them.
+    with torch.device("meta"):  # On the meta device, torch draws no random initial weights.
         network = DualVNet(package.recipe)
     state = {name: torch.from_numpy(np.array(array, np.float32)) for name, array in package.weights.items()}
     # The counters of batch normalisation are not stored, since nothing reads them.
