@@ -55,13 +55,13 @@ def wall_table_path(folder: Path, name: str) -> Path:
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
-    """Write the surface in LPS mm to a `.vtp` file, with scalars and with the method as text.
+    """Write the surface in LPS mm with `write_mesh`; a `.vtp` file also gets scalars and the method as text.
 
     The scalars are ratio, enhanced, opening (0 for wall, 1 for an opening, 2 for points too near the scan's border) and
     region (an index into `burden.REGIONS`).
 
     Raises:
-        OutputError: the file cannot be written.
+        InputError, OutputError: as `write_mesh`.
     """
     write_mesh(
         result.surface.points,
