@@ -56,10 +56,9 @@ def test_dicomdir_that_names_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.6, 0.72, 0.8, 0.9])
-def test_truncated_dicomdir_is_refused_but_its_remaining_records_count_in_a_folder(
+def test_truncated_dicomdir_is_refused_but_still_reveals_missing_files_when_its_folder_is_read(
     tmp_path: Path, share: float
 ) -> None:
-    """Otherwise, only the slices in the remaining records would be read."""
     directory = write_dicomdir(_write_series(tmp_path))
     os.truncate(directory, round(share * directory.stat().st_size))
     refused(lambda: read_scan(directory), directory, "ends too early")

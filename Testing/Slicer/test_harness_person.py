@@ -239,7 +239,7 @@ class DialogWatcherTest(unittest.TestCase):
 
     @staticmethod
     def open(dialog: qt.QDialog) -> int:
-        """Run a dialog's own event loop instead of the harness's replacement."""
+        """Call Qt's own `exec`, not the harness's replacement `dialog.exec`."""
         return int(dialog._object.exec())
 
     def test_dialog_is_answered(self) -> None:

@@ -25,7 +25,7 @@ BAR = 20
 MARGIN = 16
 """Space below the lowest widget of a panel."""
 EDGE = 4
-"""Space below the widget at which `grab_panel` cuts a panel."""
+"""Space below the widget that `grab_panel` gets as `down_to`."""
 OUTSIDE_HEIGHT = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
