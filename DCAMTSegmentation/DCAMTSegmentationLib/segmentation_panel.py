@@ -414,7 +414,7 @@ class SegmentationPanel(VTKObservationMixin):
 
 
 def confirm_replacing(segmentation_node: SegmentationNode) -> bool:
-    """Return whether a node's DCAMT segments may be replaced; ask the user if they were, or may have been, edited."""
+    """Return whether a node's DCAMT segments may be replaced; if they were or may have been edited, ask the user."""
     if review.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
     elif find_dcamt_segments(segmentation_node) and not review.can_recognise_edits(segmentation_node):

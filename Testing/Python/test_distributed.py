@@ -39,7 +39,7 @@ SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
 UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0", "mix=0")
 """Settings without batch normalisation, 16-bit numbers, ramp-up of the losses or mixing of patches."""
 BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Settings that save a checkpoint in every iteration; the run logs its losses before each checkpoint."""
+"""Settings with which each iteration logs its losses, then saves a checkpoint."""
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,7 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""A component with a smaller volume than this number of voxels of the network grid is stray.
-
-A class may vanish on that grid if all its components are stray and another class remains.
-"""
+"""A component with a smaller volume than this number of voxels of the network grid is stray."""
 MANY_VALUES = 128
 """A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
@@ -179,8 +176,8 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    A class that has only stray components (`STRAY_VOXELS`) may vanish if another class remains on the network grid.
-    If all classes vanished, nothing could be learnt from the label.
+    Exception: a class that has only stray components (`STRAY_VOXELS`) is accepted if another class has a voxel on the
+    network grid. If all classes vanished, nothing could be learnt from the label.
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).
