@@ -210,7 +210,7 @@ def disturb_case(scan: LabelledScan, name: str, kind: str) -> LabelledScan:
 
 
 def plan(names: list[str], rounds: int) -> list[tuple[str, str]]:
-    """Return pairs of case and disturbance: all cases undisturbed, then each with another disturbance per round."""
+    """Return pairs of case and disturbance: all cases undisturbed, then one disturbance per case and round."""
     kinds = ("no atrium", "upside down", *(kind for kind in KINDS[1:] if kind not in ("no atrium", "upside down")))
     pairs = [(name, CLEAN) for name in names]
     for number in range(rounds):
