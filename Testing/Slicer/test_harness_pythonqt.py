@@ -1,4 +1,4 @@
-"""The harness's module `qt` follows conventions of PythonQt, and PySide6 keeps the reference count of None."""
+"""The harness's module `qt` follows conventions of PythonQt."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class ScriptTest(SegmentationCase):
             known: dict[str, Any] = {"slicer": slicer}
             test = doctest.DocTestParser().get_doctest(text, known, "script", None, None)
             self.assertGreater(len(test.examples), 4)
-            # Slicer's standard output lacks the encoding that doctest needs.
+            # Without `out`, doctest reads `sys.stdout.encoding`, which is missing in Slicer.
             report: list[str] = []
             failed, _tried = doctest.DocTestRunner(verbose=False).run(test, out=report.append, clear_globs=False)
             self.assertEqual(failed, 0, "".join(report))

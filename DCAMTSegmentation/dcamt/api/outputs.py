@@ -217,7 +217,8 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
 
 def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
     """Raise InputError if a result would replace a file that the scan was read from."""
-    # `os.path.exists` raises no error for a folder without permission; writing raises OutputError there.
+    # If a folder denies access, `os.path.exists` returns False, and writing the result raises OutputError.
+    # `Path.exists` may raise PermissionError.
     if scan.path is None or not os.path.exists(path):
         return
     for file in (scan.path, *channel_files(scan.path), *(file for file, _ in scan.frames)):
