@@ -46,7 +46,7 @@ def parameterPack(cls: Any = None) -> Any:
     )
     cls.dataType = staticmethod(lambda name: hints[name])
     cls.getValue = lambda self, name: getattr(self, name)
-    cls.setValue = setattr
+    cls.setValue = lambda self, name, value: setattr(self, name, value)
     cls._is_parameter_pack = True
     return cls
 
