@@ -58,12 +58,12 @@ class ParameterNodeTest(unittest.TestCase):
         close_scene()
         self.logic = _Logic()
         self.choices = self.logic.choices()
+        self.node = self.choices.parameterNode
 
     def test_members_of_a_pack_are_set_by_name(self) -> None:
         self.choices.setValue("weights.contrast", 0.5)
         self.choices.weights.setValue("supervised", 2.0)
         self.assertEqual(self.logic.choices().weights, Weights(2.0, 0.5))
-        self.node = self.choices.parameterNode
 
     def test_new_parameters_have_their_defaults(self) -> None:
         choices = self.choices
