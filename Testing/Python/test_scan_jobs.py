@@ -53,7 +53,7 @@ def write_dcamt_result(path: Path) -> None:
 
 
 def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:
-    """`lone_seg.nrrd` counts as a scan: there is no scan `lone`, and the empty file has no voxels like a label's."""
+    """`lone_seg.nrrd` counts as a scan: there is no scan `lone`, and the empty file holds no label values."""
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
     create_empty_files(
         tmp_path,

@@ -68,7 +68,7 @@ def labelmaps_by_case(
             `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`).
-        prefer_subfolders: do not count DCAMT results in `folder` itself as files with few voxel values.
+        prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -251,8 +251,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the label's shortened name is only
-      the beginning of a case's name, as `p` of `p_1`: the label `p_seg_3` may belong to a missing case `p_3`.
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the name without them is the beginning of a
+      longer case name. Beside a case `p_1`, the label `p_seg_3` is shortened to `p_3`, not to `p`, since a case `p_3`
+      may be missing.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.

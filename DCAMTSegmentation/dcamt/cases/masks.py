@@ -65,9 +65,10 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(rest) if likely.includes(fit[0].path))
-    # `_masks_with_further_parts` may replace an OTHER_LABEL of `in_folders`, but not a LABEL. Example: `p1/LA/p1_T1`
-    # beside `nifti/p1_T1`. `in_folders_named_after_scans` finds the scan by its loose key, `("p1",)`. So `t1` is a
-    # further word, and the mask is an OTHER_LABEL. For `_masks_with_further_parts`, only `la` is a further word.
+    # `_masks_with_further_parts` may replace an OTHER_LABEL of `in_folders`, but not a LABEL. Example: the mask
+    # `p1/LA/p1_T1` beside the scan `nifti/p1_T1`. `in_folders_named_after_scans` finds the scan by its loose key,
+    # `("p1",)`. So `t1`, which is not in `OUTLINE_WORDS`, is a further word, and the mask is an OTHER_LABEL. For
+    # `_masks_with_further_parts`, the only further word is `la`, so the mask becomes a LABEL.
     masks |= {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
     for file, scan, fits in _masks_with_further_parts(rest):
         if file.path not in masks:

@@ -115,8 +115,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
       name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
       and `labels/p1_label`.
-    - The scan lies in a subfolder of images, and the folder's name has a word such as `set`, which means no label,
-      outline or structure: `segmentation set/Images/p1`.
+    - The scan lies in a subfolder of images, and not all words of the folder's name mean labels, outlines or
+      structures: `set` in `segmentation set/Images/p1`.
 
     Exception: the folder is not returned if a scan elsewhere has the file's name, or the name with words added at the
     end. If there is a scan `mri/p1` or `mri/p1_pre`, the file `LA segmentation/p1` is a label.
