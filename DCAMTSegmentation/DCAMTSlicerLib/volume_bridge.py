@@ -61,7 +61,7 @@ def check_channel_nodes(volumes: Sequence[VolumeNode]) -> None:
 
 
 def ijk_to_ras(volume: VolumeNode) -> np.ndarray:
-    """Return the affine (4, 4), index (i, j, k) of `voxels_of` -> RAS mm in the volume's own space, without transforms.
+    """Return the affine (4, 4) of a volume, without the volume's parent transform: voxel index (i, j, k) -> RAS mm.
 
     The first voxel has the index (0, 0, 0), even if the extent of the node's image begins elsewhere.
     """

@@ -45,9 +45,10 @@ def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
     - Exactly one scan fits by the rule: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan had no label before the call. Several left-over labels may get the key of one scan.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - No other scan's loose key starts with the label's: with `p1_lge` and `p1_post`, `p1_seg` gets no scan. If
-      the last parts of the label's key and of the fitting scan's key are equal apart from capitals, this condition
-      does not apply: with `P1_image` and `p1_post`, `p1_label` gets the key of `P1_image`.
+    - No other scan's loose key starts with the label's loose key without words of `OUTLINE_WORDS` (in rule 4, also
+      without the numbers): with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the last
+      part of the label's key and the last part of the fitting scan's key are equal in lower case: with `P1_image` and
+      `p1_post`, `p1_label` gets the key of `P1_image`.
     """
     unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
