@@ -148,8 +148,8 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._attach()
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
-        # The cases are read before the import, which may replace the parameter node that holds them. An imported node
-        # may get the ID of a removed node, so `load_rows` replaces the IDs of removed nodes in the cases.
+        # The cases are read before the import, which may replace the parameter node that holds them. In the
+        # cases, `load_rows` makes the IDs of removed nodes invalid, since an imported node may get such an ID.
         session = self.logic.session
         session.save()
         self._cases_before_import = (

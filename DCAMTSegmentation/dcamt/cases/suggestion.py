@@ -186,7 +186,8 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
         mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
         remedy = f"Number the classes by --labels or the column 'labels', such as: {mapping}."
-        if any(map(str.isdecimal, mapped)):  # `mapping` would map values that are already mapped.
+        if any(map(str.isdecimal, mapped)):
+            # With the label mapping 420=3, the file holds the value 420, so `mapping` (3=Structure 3) would not fit.
             remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."
         raise InputError(what, remedy=remedy)
 

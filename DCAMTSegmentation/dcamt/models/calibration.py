@@ -239,8 +239,8 @@ def expect_left_out(
 ) -> list[ExpectedOverlap]:
     """Return the expected overlap of each scan by a fit to scans of other cases and disturbances (see `_left_out`).
 
-    The interval comes from the residuals of these other scans. Each residual comes from a fit without the residual's
-    scan. The arguments are those of `fit_overlap`.
+    The interval comes from the residuals of these other scans. Each residual is a scan's Dice minus the value of
+    the fit that leaves this scan out. The arguments are those of `fit_overlap`.
     """
     table = np.array([[values[name] for name in names] for values in features], float)
     truth = np.asarray(overlaps, float)
