@@ -22,7 +22,7 @@ def random_patch(deviation: float = DEVIATION) -> Tensor:
 
 
 def artefact_of(seed: int) -> np.ndarray:
-    """Return the artefact in standard deviations of a channel; fail if the channels get different artefacts."""
+    """Return the artefact, divided by the channel's standard deviation; fail if the channels differ."""
     patch = random_patch()
     disturbed = add_artefact(patch, 1.0, CLIP, SPACING, torch.Generator().manual_seed(seed))
     first, second = ((disturbed - patch) / DEVIATION).numpy()
@@ -62,7 +62,7 @@ def test_stripes_have_wavelength_and_amplitude_within_the_limits() -> None:
 
 
 def test_height_of_spots_is_within_the_limits_and_their_edge_has_the_given_width() -> None:
-    """Far outside its radius, a spot adds a brightness proportional to exp(-d / SPOT_EDGE_MM), d mm from its centre."""
+    """Far from its centre, at d mm, a spot's brightness is proportional to exp(-d / SPOT_EDGE_MM)."""
     spots = [artefact for wave, artefact in zip(WAVES, ARTEFACTS, strict=True) if wave is None]
     assert len(spots) > 5
     for spot in spots:

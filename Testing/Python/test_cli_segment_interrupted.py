@@ -187,7 +187,7 @@ def test_table_of_a_killed_command_is_completed_with_skip_existing(
     segment = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table]
     assert call_dcamt([*segment[:3], *segment[5:-2]]) == 0  # s0 and s1, without a table
     assert call_dcamt([*segment, "--skip-existing"]) == 0
-    message = f"{table}: skipped scans measured from their segmentations: 2. Their rows have no expected overlap."
+    message = f"{table}: skipped scans measured from their segmentations: 2. Their expected overlap is unknown."
     assert message in capsys.readouterr().err
     rows = read_table(table)
     assert [row["scan"] for row in rows] == ["s0", "s1", "s2", "s3"]

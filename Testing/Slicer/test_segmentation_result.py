@@ -123,7 +123,7 @@ class PlacementTest(PanelCase):
         map_node = slicer.util.getNode("LGE doubt")
         self.assertEqual(map_node.GetParentTransformNode(), transform)
 
-    def test_transform_of_the_chosen_segmentation_does_not_move_its_new_result(self) -> None:
+    def test_new_result_lies_on_the_scan_although_the_chosen_segmentation_has_a_transform(self) -> None:
         volume = add_scan()
         alone = self.segment(volume)
         expected, places = np.array(segment_mask(alone, volume)), self.logic.doubtfulPlaces(alone)

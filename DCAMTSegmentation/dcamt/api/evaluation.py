@@ -55,7 +55,7 @@ def evaluate(
         InputError: a file, folder, array or mapping cannot be used; there is no prediction; a prediction in a folder
             has no label; a prediction and its label do not fit on one grid; all labels are empty; or the predictions
             have label values, but none in common with the labels.
-        TypeError: a prediction or label is something else, such as a tensor; `numpy.asarray` makes an array of it.
+        TypeError: a prediction or label is something else, such as a tensor. Convert it with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.
 
@@ -81,8 +81,8 @@ def evaluate(
             _file_or_labelmap(prediction, f"prediction {number}", spacing),
             _file_or_labelmap(label, f"label {number}", spacing),
         )
+        # A file may be compared with itself only to compare two of its segments, by different mappings.
         if isinstance(sources[0], Path) and isinstance(sources[1], Path) and label_mapping == prediction_mapping:
-            # With different mappings, two segments of one file can be compared.
             refuse_same_file(sources[0], sources[1])
         read = partial(read_pair, *sources, label_mapping, prediction_mapping)
         pairs.append(EvaluationPair(_case_name(label, number), read))

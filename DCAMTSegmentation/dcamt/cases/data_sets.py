@@ -120,7 +120,7 @@ def _entries(listed: object) -> list[tuple[list[object], object, str]]:
     `listed` has one of these forms:
     - an array of cases;
     - an object with the names of the cases as keys: `{"p1": case, "p2": case}`;
-    - an object with an array of all images and one of as many labels: `{"image": [...], "label": [...]}`;
+    - an object with two arrays of equal length, for images and labels: `{"image": [...], "label": [...]}`;
     - an object with arrays of cases, such as the folds of a cross-validation: `{"fold_0": [case, case]}`.
 
     A case has one of these forms:

@@ -25,7 +25,7 @@ _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000 without and with the header of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
-_ZERO_TAIL = 16  # Bytes. Padding is one byte; further zeros stand for data that never arrived.
+_ZERO_TAIL = 16  # At least this many zero bytes at the end stand for missing data; padding is one byte.
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:

@@ -182,8 +182,8 @@ def _sample_embeddings(
 def _voxel_classes(outputs: tuple[BranchOutput, BranchOutput], labels: Tensor, confidence: float) -> Tensor:
     """Return the class of each voxel on the grid of the `decoded` features; -1 for none.
 
-    Voxels of labelled samples have the class of their label, voxels of unlabelled samples the class that both branches
-    predict with a probability above `confidence`.
+    A voxel of a labelled sample has the class of its label. A voxel of an unlabelled sample has the class that both
+    branches predict with a probability above `confidence`.
     """
     sizes = zip(outputs[0].logits.shape[2:], outputs[0].decoded.shape[2:], strict=True)
     coarse = (slice(None), *(slice(None, None, fine // decoded) for fine, decoded in sizes))

@@ -189,7 +189,7 @@ class Trainer:
                 values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
                 labelled = [case for case in cases if case.role == LABELLED]
                 refuse_violations(violations(labelled, self.recipe, values))
-        # Here, even a request to stop only pauses the run, since the final validation may need cases not loaded yet.
+        # A request to stop pauses the run instead: not all cases for the final validation may be loaded.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
@@ -331,7 +331,7 @@ class Trainer:
             raise InputError(
                 f"the losses are no longer finite at iteration {self.step}", path=self.run.path, remedy=remedy
             )
-        # The losses are those before the last update of the weights.
+        # The losses were computed before the last update of the weights, so the weights are checked, too.
         if not torch.stack([weights.isfinite().all() for weights in self._final_weights().values()]).all():
             raise InputError(
                 f"the weights are no longer finite at iteration {self.step}", path=self.run.path, remedy=remedy
@@ -436,7 +436,7 @@ class Trainer:
 
         numbers = [signal.SIGINT, signal.SIGTERM]
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-            numbers.append(signal.SIGHUP)  # The terminal was closed.
+            numbers.append(signal.SIGHUP)  # sent when the terminal is closed
         previous = {number: signal.signal(number, request_stop) for number in numbers}
         try:
             yield
