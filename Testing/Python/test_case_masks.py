@@ -14,6 +14,8 @@ from dcamt.cases import masks
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import OTHER_CHANNEL, OTHER_LABEL
 from dcamt.cases.names import FileKind, NamedFile
+from dcamt.geometry import Grid
+from dcamt.volume import Labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
@@ -420,3 +422,36 @@ def test_mask_of_another_structure_does_not_compete_with_the_mask_of_the_atrium(
     for mask in ("p1_LA(1)", other):
         write_image(tmp_path / f"{mask}.nii.gz", 2)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1_lge": ("p1_lge.nii.gz", "p1_LA(1).nii.gz")}
+
+
+def test_mask_search_reads_two_scans_beside_a_mask_of_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: set[Path] = set()
+    monkeypatch.setattr(masks, "has_few_values", lambda path: read.add(path) or path.name == "LA.nii.gz")
+    found = find_cases(make_files(tmp_path, "LA.nii.gz", *(f"p{number}.nii.gz" for number in range(30))))
+    assert skip_reasons(found) == {"LA.nii.gz": OTHER_LABEL}
+    assert len(read) == 3
+
+
+def test_mask_search_among_masks_without_scans_examines_each_mask_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Path] = []
+    monkeypatch.setattr(masks, "has_few_values", lambda path: not calls.append(path))
+    named = [NamedFile(Path(f"atria/LA_{n}.nii.gz"), FileKind.SCAN, ("atria", f"LA_{n}")) for n in range(100)]
+    assert masks.recognise_masks(named) == named
+    assert len(calls) < 10 * len(named)
+
+
+def test_each_of_five_thousand_files_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def read_mask(path: Path) -> Labelmap:
+        read.append(path)
+        return Labelmap(np.zeros((3, 3, 3), np.uint8), Grid((3, 3, 3), np.eye(4)), path)
+
+    monkeypatch.setattr(masks, "read_labelmap", read_mask)
+    make_files(tmp_path, *(f"p{number}.nii.gz" for number in range(5000)))
+    files = sorted(tmp_path.iterdir())
+    for _ in range(2):
+        assert all(map(masks.has_few_values, files))
+    assert read == files

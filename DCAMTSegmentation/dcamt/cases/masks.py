@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -222,13 +223,13 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
     """
     parts = _Parts(scans)
     for (n, _), files in parts.groups.items():
-        fitting = [parts.fitting(file, n) for file in files]
-        if not all(found for found, _ in fitting) or not has_few_values(files[0].path):
+        fitting = [found for file in files if (found := parts.fitting(file, n)) is not None]
+        if len(fitting) < len(files) or not has_few_values(files[0].path):
             continue
-        for file, (found, words) in zip(files, fitting, strict=True):
+        for file, (scans, words) in zip(files, fitting, strict=True):
             if not has_few_values(file.path):
                 continue
-            real = [scan for scan in found if not has_few_values(scan.path)]
+            real = list(islice(scans, 2))  # Two tell that several scans fit; the others are not read.
             key = parts.keys[file.path]
             if real and (len(real) == 1 or len(key) > 1 or _names_structure(key[-1])):
                 fits = words <= OUTLINE_WORDS and modalities(file.key) <= modalities(real[0].key)
@@ -250,6 +251,7 @@ class _Parts:
         self._by_key: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
         self._without_part: defaultdict[tuple[int, _Key], defaultdict[str, list[NamedFile]]]
         self._without_part = defaultdict(lambda: defaultdict(list))
+        self._scans_without_part: dict[tuple[int, _Key], Iterator[tuple[str, NamedFile]]] = {}
         names = {key[-1] for key in self.keys.values() if len(key) > 1}
         self._has_few_names = len(names) <= _MAXIMUM_NAMES_IN_FOLDERS
         for file in scans:
@@ -259,8 +261,10 @@ class _Parts:
                 self.groups[n, part].append(file)
                 self._without_part[n, _without_part(key, n)][part].append(file)
 
-    def fitting(self, file: NamedFile, n: int) -> tuple[list[NamedFile], frozenset[str]]:
+    def fitting(self, file: NamedFile, n: int) -> tuple[Iterator[NamedFile], frozenset[str]] | None:
         """Return the scans that fit a file if part `n` of its key is left out or replaced, and the further words.
+
+        The scans are read one by one, and those with few values are left out. If no file fits, the result is None.
 
         All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
         - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
@@ -275,17 +279,29 @@ class _Parts:
         rest, is_name = _without_part(key, n), n == len(key) - 1
         limited = not is_name or not (_names_structure(key[n]) or (rest and self._has_few_names))
         if self._replacing(n, rest, limited) is None:
-            return [], frozenset()
+            return None
         for shorter in (rest,) if is_name else (*name_starts(rest), rest[:-1]):
             if not shorter and not is_name:
                 continue
-            found = list(self._by_key.get(shorter, ()))
+            same = self._by_key.get(shorter, ())
             replacing = self._replacing(n, shorter, limited) or {}
-            found += [scan for part, scans in replacing.items() if part != key[n] for scan in scans]
-            if found:
+            if same or any(part != key[n] for part in replacing):
                 dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
-                return found, further_words(dropped)
-        return [], frozenset()
+                scans = (scan for scan in same if not has_few_values(scan.path))
+                others = self._scans_with_other_part(n, shorter, key[n]) if replacing else iter(())
+                return chain(scans, others), further_words(dropped)
+        return None
+
+    def _scans_with_other_part(self, n: int, rest: _Key, part: str) -> Iterator[NamedFile]:
+        """Yield the scans whose plain key without part n is `rest`, and whose part n is not `part`.
+
+        Files with few values are left out. Each file is read only once, and only when the scan before it was taken.
+        """
+        if (n, rest) not in self._scans_without_part:
+            files = ((other, file) for other, files in self._without_part[n, rest].items() for file in files)
+            # Copies of an iterator of `tee` begin at its start, and share the items that were taken from any of them.
+            (self._scans_without_part[n, rest],) = tee((item for item in files if not has_few_values(item[1].path)), 1)
+        return (scan for other, scan in copy(self._scans_without_part[n, rest]) if other != part)
 
     def _replacing(self, n: int, rest: _Key, limited: bool) -> Mapping[str, list[NamedFile]] | None:
         """Return {part n: scans} for the scans whose plain key without part n is `rest`.
@@ -366,7 +382,7 @@ def has_few_values(path: Path) -> bool:
         return False
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 16)  # One search may examine a folder of thousands of files several times.
 def _has_few_values(path: Path, changed: int, size: int) -> bool:
     """Read the file for `has_few_values`; cached for each path, modification time `changed` and `size`."""
     try:
