@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from dcamt.cases import data_sets
@@ -711,3 +711,15 @@ def test_array_of_scans_without_label_files_does_not_hide_the_labels(tmp_path: P
     home = make_files(tmp_path, "p1.nii.gz", "p1_seg.nii.gz")
     (home / "dataset.json").write_text(json.dumps([{"image": "p1.nii.gz", **label}]), encoding="utf-8")
     assert scans_and_labels(find_cases(home), home) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}
+
+
+def test_search_beside_many_data_sets_takes_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        make_files(tmp_path / f"Task{number}", "imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz")
+        make_files(tmp_path / f"Hospital{number}", "lge.nrrd")
+    calls: list[PurePath] = []
+    parents = PurePath.parents.fget
+    assert parents is not None
+    monkeypatch.setattr(PurePath, "parents", property(lambda path: calls.append(path) or parents(path)))
+    assert len(find_cases(tmp_path).skipped) == 20
+    assert len(calls) < 20 * 20

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pydicom
 import pytest
+from dcamt.cases import dicom_labels
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import CONTOURS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
 from dcamt.cases.label_pairing import labelmaps_by_case
@@ -17,6 +18,7 @@ from dcamt.cases.left_over_labels import pair_labels_named_after_cases
 from dcamt.cases.names import FileKind, NamedFile
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
+from dcamt.io.dicom_files import stated_class
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 from dcamt_testing.dicom_positions import REPORT, new_data_set, write_frames, write_slice
@@ -304,3 +306,22 @@ def test_folder_of_screenshots_is_no_scan(tmp_path: Path) -> None:
                 delattr(data, keyword)
             data.save_as(path)
     assert {case.image.name for case in find_cases(tmp_path).cases} == {"LGE", "captured slices"}
+
+
+def test_slices_after_the_first_of_a_folder_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "p1", "1.2.3")
+    opened: list[str] = []
+    monkeypatch.setattr(dicom_labels, "stated_class", lambda path: opened.append(path.name) or stated_class(path))
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("p1", None)}
+    assert sorted(opened) == ["IM0.dcm", "IM0.dcm", "IM1.dcm", "IM2.dcm"]
+
+
+def test_contours_of_many_patients_are_skipped_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        write_object(tmp_path / f"p{number}" / "contours.dcm", sop_class=STRUCTURE_SET)
+        make_files(tmp_path / f"p{number}", "lge.nii.gz")
+    compared: list[PurePath] = []
+    is_equal = PurePath.__eq__
+    monkeypatch.setattr(PurePath, "__eq__", lambda path, other: compared.append(path) or is_equal(path, other))
+    assert set(skip_reasons(find_cases(tmp_path)).values()) == {CONTOURS}
+    assert len(compared) < 20 * 40

@@ -350,3 +350,16 @@ def test_consecutive_stack_positions_that_begin_slightly_above_1_cause_a_note(tm
     assert notes(range(3, 13)) == ("According to the headers, slices 1, 2 of the stack may be missing.",)
     assert notes([*range(10, 1, -1)]) == ("According to the headers, slice 1 of the stack may be missing.",)
     assert notes(range(1, 11)) == notes(range(0, 10)) == notes(range(2, 22, 2)) == notes(range(11, 21)) == ()
+
+
+def test_empty_files_are_compared_with_the_names_of_the_slices_in_linear_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(40):
+        write_slice(tmp_path / f"IM{k:03d}", k)
+        (tmp_path / f"IM{k:03d}.done").touch()
+    calls: list[Path] = []
+    pattern = dicom_completeness._pattern
+    monkeypatch.setattr(dicom_completeness, "_pattern", lambda file: calls.append(file) or pattern(file))
+    assert_slices_in_place(read_scan(tmp_path), 40)
+    assert len(calls) < 10 * 40

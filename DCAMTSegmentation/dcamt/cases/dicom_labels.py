@@ -80,14 +80,15 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
     for file in named:
         if not file.path.is_dir() and ending(file.path) in _ENDINGS:
             continue
-        found = dicom_files_among(sorted(file.path.iterdir()) if file.path.is_dir() else [file.path])
-        if found.slices:
-            first_slices[file.path] = found.slices[0], file
-        elif found.segmentations:
-            segmentation_of[file.path] = found.segmentations[0]
+        slice_file, segmentation = _first_slice_and_segmentation(file.path)
+        if slice_file is not None:
+            first_slices[file.path] = slice_file, file
+        elif segmentation is not None:
+            segmentation_of[file.path] = segmentation
         else:
             contours.append(file.path)
-    named = [file for file in named if file.path not in contours]
+    without = set(contours)
+    named = [file for file in named if file.path not in without]
     if not segmentation_of:
         return named, contours
     key_of_series = {_series_uids(first)[0]: scan.key for first, scan in first_slices.values()}
@@ -108,6 +109,21 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
             if has_word(scan_name(named[n].path), OTHER_STRUCTURES - MODALITY_WORDS):
                 named[n] = replace(named[n], kind=FileKind.OTHER_LABEL)
     return named, contours
+
+
+def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
+    """Return the first DICOM slice and the first segmentation of a file or folder; None if there is none.
+
+    Files after the first slice are not opened.
+    """
+    segmentation = None
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        found = dicom_files_among([file])
+        if found.slices:
+            return file, segmentation
+        if found.segmentations and segmentation is None:
+            segmentation = file
+    return None, segmentation
 
 
 def _series_uids(path: Path) -> tuple[str, str]:

@@ -147,13 +147,11 @@ def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[P
 
     Beside the data set `Task02`, `Hospital` is yielded, but not `Hospital/p1`.
     """
+    known, above = set(data_sets), {parent for data_set in data_sets for parent in data_set.parents}
     for place, folders, _ in walk_folders(folder, ignored):
-        for name in list(folders):
-            inner = place / name
-            if not any(inner in data_set.parents for data_set in data_sets):
-                folders.remove(name)
-                if inner not in data_sets and any(images_below(inner, ignored)):
-                    yield inner
+        beside = [place / name for name in folders if place / name not in above]
+        folders[:] = [name for name in folders if place / name in above]
+        yield from (inner for inner in beside if inner not in known and any(images_below(inner, ignored)))
 
 
 def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:

@@ -226,10 +226,10 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
         fitting = [found for file in files if (found := parts.fitting(file, n)) is not None]
         if len(fitting) < len(files) or not has_few_values(files[0].path):
             continue
-        for file, (scans, words) in zip(files, fitting, strict=True):
+        for file, (fitting_scans, words) in zip(files, fitting, strict=True):
             if not has_few_values(file.path):
                 continue
-            real = list(islice(scans, 2))  # Two tell that several scans fit; the others are not read.
+            real = list(islice(fitting_scans, 2))  # Two tell that several scans fit; the others are not read.
             key = parts.keys[file.path]
             if real and (len(real) == 1 or len(key) > 1 or _names_structure(key[-1])):
                 fits = words <= OUTLINE_WORDS and modalities(file.key) <= modalities(real[0].key)
