@@ -21,7 +21,7 @@ from dcamt.metrics.evaluation import (
     evaluate_folders,
     summarize_rows,
 )
-from dcamt.metrics.scores import SegmentationScore, score
+from dcamt.metrics.scores import BOTH_EMPTY, SegmentationScore, score
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_positions import REPORT, new_data_set
 from dcamt_testing.synthetic import read_table
@@ -606,3 +606,13 @@ def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:
     for file in ("results/p1/LA", "results/p1_image/LA", "labels/p1"):
         save(tmp_path / f"{file}.nii.gz", two_classes(1))
     assert_refused((tmp_path / "results", tmp_path / "labels"), "belongs to the same case (p1)")
+
+
+def test_scores_of_many_classes_are_summarised_in_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [EvaluationRow(f"c{case}", value, BOTH_EMPTY, 0.0, 0.0, 0) for case in range(3) for value in range(1, 61)]
+    read: list[str] = []
+    get = object.__getattribute__
+    monkeypatch.setattr(EvaluationRow, "__getattribute__", lambda row, name: read.append(name) or get(row, name))
+    summary = summarize_rows(rows)
+    assert [row.label for row in summary.mean] == list(range(1, 61))
+    assert read.count("label") < 5 * len(rows)

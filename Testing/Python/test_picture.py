@@ -17,7 +17,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_segments
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.report import picture
+from dcamt.report import picture, surface_shading
 from dcamt.report.colors import DOUBT_COLOR, SEGMENT_COLORS
 from dcamt.report.picture import describe_segments, draw_picture, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
@@ -452,3 +452,22 @@ def test_segments_of_the_same_name_have_their_label_values_in_the_legend() -> No
 
     assert legend("Vein", "Vein", "Atrium") == ["Vein (1)", "Vein (2)", "Atrium"]
     assert legend("Vein", "Vein", "Vein (1)") == ["Vein (1)", "Vein (2)", "Vein (1) (3)"]
+
+
+def test_only_rays_that_pass_near_a_segment_are_traced_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.zeros((200, 40, 40), np.uint8)
+    segments = []
+    for value in range(1, 6):
+        labels[40 * value - 30 : 40 * value - 10, 10:30, 10:30] = value
+        segments.append(SegmentInfo(value, f"cube {value}", GREEN.color, GREEN.type))
+    traced: list[int] = []
+    trace = surface_shading._DistanceMap.trace
+
+    def count_rays(distance: object, start: np.ndarray, *rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        traced.append(len(start))
+        return trace(distance, start, *rest)
+
+    monkeypatch.setattr(surface_shading._DistanceMap, "trace", count_rays)
+    (surface,) = trace_surface(labels, np.ones(3), segments, [view_from(True, 200)])
+    assert len(traced) == 5
+    assert len(surface.pixel) < sum(traced) < 4 * len(surface.pixel)

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from dcamt.cases import suggestion
 from dcamt.cases.case_list import Case, read_cases
 from dcamt.cases.suggestion import CHANNELS, list_mapped_classes, plan_network, plan_strides, suggest_recipe
 from dcamt.errors import InputError
@@ -254,3 +255,23 @@ def test_suggested_recipe_never_replaces_a_file_of_the_cases(
     assert call_dcamt(["recipe", "suggest", table, "-o", tmp_path / name, "--overwrite", "--device", "cpu"]) == 1
     assert f"{tmp_path / name}: would be replaced by a result." in capsys.readouterr().err
     assert (tmp_path / name).read_bytes() == before
+
+
+def test_dataset_json_is_read_once_for_all_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0,)))
+    read: list[Path] = []
+    monkeypatch.setattr(suggestion, "ignored_value", lambda folder: read.append(folder))
+    suggest_recipe(cases, None, folder=tmp_path)
+    assert read == [tmp_path]
+
+
+def test_components_of_a_class_are_counted_in_the_box_of_the_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = read_cases(write_task(tmp_path, (40, 40, 40), (1.0, 1.0, 1.0), (4.0, 3.0)))[0]
+    sizes: list[int] = []
+    components = suggestion.connected_components
+    monkeypatch.setattr(suggestion, "connected_components", lambda mask: sizes.append(mask.size) or components(mask))
+    assert suggestion.examine_case(case).single == {1, 2}
+    assert len(sizes) == 2
+    assert max(sizes) <= 9**3

@@ -14,13 +14,14 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import connected_components, network_grid
+from ..geometry import bounding_box, connected_components, network_grid
 from ..io.channels import channel_files, channel_names, has_channel_files
 from ..io.formats import plain_name
 from ..io.readers import read_header, read_labelmap, read_scan, read_segments
@@ -154,11 +155,12 @@ def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | Non
     Args:
         values_of: the label values of each case.
     """
+    ignored_in = cache(ignored_value)  # A `dataset.json` may list thousands of cases, and is read once.
     for case, values in values_of.items():
         assert case.label is not None
         if case.labels:
             continue
-        ignored = values & {ignored_value(place) for place in _folders_of_classes(case.label, folder)}
+        ignored = values & {ignored_in(place) for place in _folders_of_classes(case.label, folder)}
         if ignored:
             what = (
                 f"has the value {min(ignored)}, which dataset.json names 'ignore', but training needs complete outlines"
@@ -233,7 +235,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
         mask = labels == value
         size = int(np.count_nonzero(mask))
         fractions[int(value)] = size / labels.size
-        sizes = np.bincount(connected_components(mask)[0].ravel())[1:]
+        sizes = np.bincount(connected_components(mask[bounding_box(mask)])[0].ravel())[1:]
         if sizes.max() >= 0.95 * size:
             single.add(int(value))
     if not fractions:

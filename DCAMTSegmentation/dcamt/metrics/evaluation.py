@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -377,11 +378,14 @@ def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequenc
 
 def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ...] = ()) -> Evaluation:
     """Return the evaluation with these rows and each class's mean and standard deviation."""
-    by_class = [[row for row in rows if row.label == value] for value in sorted({row.label for row in rows})]
+    rows_of_class: defaultdict[int, list[EvaluationRow]] = defaultdict(list)
+    for row in rows:
+        rows_of_class[row.label].append(row)
+    groups = [rows_of_class[value] for value in sorted(rows_of_class)]
     return Evaluation(
         rows=tuple(rows),
-        mean=tuple(_summarize_class("mean", np.mean, group) for group in by_class),
-        std=tuple(_summarize_class("std", _deviation, group) for group in by_class if len(group) > 1),
+        mean=tuple(_summarize_class("mean", np.mean, group) for group in groups),
+        std=tuple(_summarize_class("std", _deviation, group) for group in groups if len(group) > 1),
         unscored_labels=unscored_labels,
     )
 

@@ -25,7 +25,7 @@ The interpolated distance may exceed the true distance; a step of the full inter
 the surface.
 """
 SILHOUETTE_MM = 3.0
-"""Smallest cell size of the coarse silhouette; rays outside the silhouette are not traced."""
+"""Smallest cell size of a segment's coarse silhouette; rays outside the silhouette are not traced."""
 MARGIN_MM = 10
 """Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
@@ -111,24 +111,25 @@ def _trace_view(
     labels: np.ndarray, spacing: np.ndarray, maps: Sequence[tuple[SegmentInfo, _DistanceMap]], view: View
 ) -> VisibleSurface:
     screen = view.screen
-    places = np.argwhere(labels) * spacing @ screen.T
+    places, shown = np.argwhere(labels) * spacing @ screen.T, labels[labels != 0]
     centre = (places.min(0) + places.max(0)) / 2
     half_width = 1.12 * (places.max(0) - places.min(0))[:2].max() / 2 + spacing.max()
     steps = np.linspace(-half_width, half_width, view.pixels)
     u, v = (grid.ravel() for grid in np.meshgrid(steps, steps))
-    rays = np.flatnonzero(_silhouette(places[:, :2] - centre[:2], steps, max(SILHOUETTE_MM, spacing.max())))
     near, far = places.min(0)[2] - 5, places.max(0)[2] + 5
-    start = (np.stack([u + centre[0], v + centre[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)[rays]
+    start = (np.stack([u + centre[0], v + centre[1], np.full(u.shape, near)]).T @ screen).astype(np.float32)
     into = screen[2].astype(np.float32)
 
     nearest = np.full(u.size, far - near)
     points, normals = np.zeros((u.size, 3)), np.zeros((u.size, 3))
     openness, base = np.zeros(u.size), np.zeros((u.size, 3))
     for segment, distance in maps:
-        reached, depth = distance.trace(start, into, nearest[rays])
+        own = places[shown == segment.label, :2] - centre[:2]
+        rays = np.flatnonzero(_silhouette(own, steps, max(SILHOUETTE_MM, spacing.max())))
+        reached, depth = distance.trace(start[rays], into, nearest[rays])
         hit = rays[reached]
         nearest[hit] = depth
-        points[hit] = start[reached] + depth[:, None] * into
+        points[hit] = start[hit] + depth[:, None] * into
         outward = distance.normals(points[hit])
         normals[hit] = outward @ screen.T
         openness[hit] = distance.openness(points[hit], outward)
