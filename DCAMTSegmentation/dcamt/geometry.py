@@ -21,6 +21,8 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 SAME_PLACE_MM = 1e-3
 """Two voxel centres at most this far apart count as equal."""
+AXIS_TOLERANCE = 0.02
+"""Two axes count as equal if their steps differ by at most this fraction of a voxel."""
 
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
@@ -144,13 +146,14 @@ def canonical_orientation(grid: Grid) -> Reorientation:
 def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
     """Return the reorientation that gives `source` the axes of `target`.
 
-    Axes count as equal if their steps from voxel to voxel differ by at most 0.02 voxels along each axis of `target`.
+    Axes count as equal if their steps from voxel to voxel differ by at most `AXIS_TOLERANCE` voxels along each axis of
+    `target`.
     Returns None if no reorientation makes the axes equal. Origins are not compared.
     """
     # Each column is one step along an axis of the source, in voxel indices of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])
     turn = np.rint(steps).astype(int)
-    if not np.allclose(steps, turn, rtol=0, atol=0.02):
+    if not np.allclose(steps, turn, rtol=0, atol=AXIS_TOLERANCE):
         return None
     if not ((np.abs(turn).sum(axis=0) == 1).all() and (np.abs(turn).sum(axis=1) == 1).all()):
         return None

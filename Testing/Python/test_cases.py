@@ -281,3 +281,16 @@ def test_rules_for_case_lists_are_checked_without_reading_files() -> None:
         str(missing) == f"No labelled case holds the class '{name}' (label value 1)."
         " Add a case that holds the class, or leave the class out."
     )
+
+
+def test_repeated_names_are_found_in_linear_time() -> None:
+    read: list[str] = []
+
+    class CountedCase(Case):
+        def __getattribute__(self, attribute: str) -> object:
+            read.append(attribute)
+            return super().__getattribute__(attribute)
+
+    cases = [CountedCase(f"p{n % 40}", Path(f"{n}.nii"), Path(f"l{n}.nii"), LABELLED) for n in range(80)]
+    assert [one.cases for one in violations(cases)][:2] == [(0, 40), (1, 41)]
+    assert read.count("name") < 4 * len(cases)

@@ -18,12 +18,15 @@ from dcamt.runs.events import (
     EventTail,
     RunEvent,
     RunFinished,
+    RunPaused,
+    RunStarted,
     TrainingProgress,
     ValidationScored,
     parse_run_event,
     run_event_line,
 )
 from dcamt.runs.folder import RunFolder
+from dcamt.runs.state import run_state
 
 TEXT = 'a "b"\nc\u2028d'
 KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
@@ -211,3 +214,25 @@ def test_tail_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
     take_all(tail)
     path.write_bytes(line(7))
     assert [event.iteration for event in take_all(tail)] == [7]
+
+
+def test_state_of_a_run_parses_only_the_newest_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    progress = [
+        TrainingProgress(iteration=n, iterations=90, losses={}, learning_rate=0.1, steps_per_s=1.0, eta_s=2.0)
+        for n in range(60)
+    ]
+    lines = map(
+        run_event_line,
+        [
+            RunStarted(iteration=0, iterations=90, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False),
+            *progress,
+            RunPaused(iteration=59),
+        ],
+    )
+    run.events.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    parsed: list[object] = []
+    parse = events.parse_run_event
+    monkeypatch.setattr(events, "parse_run_event", lambda fields: parsed.append(fields) or parse(fields))
+    state = run_state(run)
+    assert (state.iteration, state.iterations, len(parsed)) == (59, 90, 3)

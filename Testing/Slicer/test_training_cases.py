@@ -19,7 +19,7 @@ from DCAMTSlicerLib import engine_process
 from DCAMTSlicerLib.engine_process import wait_for_killed
 from DCAMTTrainingLib.cases.check import CaseCheck
 from DCAMTTrainingLib.cases.lists import write_lines
-from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, parse_rows, rows_to_json
+from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, UniqueNames, parse_rows, rows_to_json
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
 from DCAMTTrainingLib.cases.store import load_rows, save_rows
 from DCAMTTrainingLib.cases.table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
@@ -66,6 +66,19 @@ class RowsTest(unittest.TestCase):
             self.table.set_role([0], role)
             self.table.add([scene_row("one")])
             self.assertEqual(self.table.rows[0].role, role)
+
+    def test_cases_of_one_name_are_numbered_in_linear_time(self):
+        names = UniqueNames(["LGE"])
+        examined = []
+
+        class CountedSet(set):
+            def __contains__(self, name):
+                examined.append(name)
+                return super().__contains__(name)
+
+        names._taken = CountedSet(names._taken)
+        self.assertEqual([names.add("LGE") for _ in range(50)], [f"LGE_{number}" for number in range(2, 52)])
+        self.assertLess(len(examined), 3 * 50)
 
     def test_case_added_again_gets_the_new_role_if_it_was_chosen(self):
         self.table.add([scene_row("one")])

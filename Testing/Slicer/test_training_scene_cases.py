@@ -7,6 +7,7 @@ import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import qt
@@ -19,10 +20,11 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTTrainingLib.cases import scene_source
 from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.rows import CaseTable, SceneScan
 from DCAMTTrainingLib.cases.scene_export import label_array
-from DCAMTTrainingLib.cases.scene_source import outline_of, row_of, scene_rows, segments_of, training_case_rows
+from DCAMTTrainingLib.cases.scene_source import outlines_of_scans, row_of, scene_rows, segments_of, training_case_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, CaseTableModel
 from DCAMTTrainingLib.runs.preview import show_preview
 from slicer_harness import (
@@ -136,7 +138,7 @@ class SceneSourceTest(unittest.TestCase):
     def test_added_training_case_has_priority_over_other_segmentations(self):
         volume, added = add_case("scan", 1)
         add_outline(volume, ellipsoid(2)[1])
-        self.assertIsNot(outline_of(volume, self.recipe), added)
+        self.assertIsNot(outlines_of_scans(self.recipe).get(volume.GetID()), added)
         self.assertEqual(training_case_rows(self.recipe), [])
         training_cases.add_case(volume, added)
         self.assertEqual([row.source.segmentation for row in training_case_rows(self.recipe)], [added.GetID()])
@@ -167,6 +169,20 @@ class SceneSourceTest(unittest.TestCase):
             self.assertEqual(rows[0].source.segmentation, loaded.GetID())
             exported = run_to_end(label_array(loaded, rows[0].source.segments, volume))
             np.testing.assert_array_equal(exported, label)
+
+    def test_grids_and_scans_of_a_scene_are_looked_up_once_for_each_node(self):
+        for number in range(6):
+            add_case(f"drawn {number}", number)
+            image, label = ellipsoid(10 + number)
+            self.load_from_file(add_outline(add_volume(f"loaded {number}", image, 2.0 + 0.1 * number), label))
+        with (
+            mock.patch.object(scene_source, "grid_of", wraps=scene_source.grid_of) as grids,
+            mock.patch.object(scene_source, "scan_of", wraps=scene_source.scan_of) as scans,
+        ):
+            rows = scene_rows(self.recipe)
+        self.assertEqual(sum(row.role == LABELLED for row in rows), 11)
+        self.assertLessEqual(grids.call_count, 12)
+        self.assertLessEqual(scans.call_count, 2 * 12)
 
     def test_note_says_why_a_segmentation_from_a_file_is_not_a_label(self):
         image, label = ellipsoid(1)

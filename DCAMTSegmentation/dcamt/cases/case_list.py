@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -213,13 +213,13 @@ def violations(
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     labelled = [index for index in used if cases[index].role == LABELLED]
     broken = []
-    counts = Counter(cases[index].name for index in used)
-    for name, count in sorted(counts.items()):
-        if count < 2:
-            continue
-        members = tuple(index for index in used if cases[index].name == name)
-        text = f"the name '{name}' occurs {'twice' if count == 2 else f'{count} times'}"
-        broken.append(Violation(Rule.DISTINCT_NAMES, text, "Give each case its own name.", members))
+    named: defaultdict[str, list[int]] = defaultdict(list)
+    for index in used:
+        named[cases[index].name].append(index)
+    for name, members in sorted(named.items()):
+        if len(members) > 1:
+            text = f"the name '{name}' occurs {'twice' if len(members) == 2 else f'{len(members)} times'}"
+            broken.append(Violation(Rule.DISTINCT_NAMES, text, "Give each case its own name.", tuple(members)))
     if not labelled:
         text = "no case is labelled, so there is nothing to learn from"
         broken.append(Violation(Rule.ONE_LABELLED, text, "Give a case its label and the role 'labelled'."))

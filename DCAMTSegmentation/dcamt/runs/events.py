@@ -236,13 +236,13 @@ class EventTail:
 
     Reading begins at the start of the file or, if `from_end` is given, that many bytes before the end. The event of an
     unfinished last line is returned once the line is complete. If the file becomes shorter, it is read again from its
-    start.
+    start. With `newest_progress`, progress followed by newer progress is skipped (see `JsonLines`).
     """
 
-    def __init__(self, path: Path, from_end: int | None = None) -> None:
+    def __init__(self, path: Path, from_end: int | None = None, newest_progress: bool = False) -> None:
         self._path = path
         self._offset = 0
-        self._lines = JsonLines()
+        self._lines = JsonLines(newest_progress)
         if from_end is not None:
             self._offset = max(0, self._size() - from_end)
             if self._offset:

@@ -106,7 +106,7 @@ class _Progress:
 
 
 def _read_progress(run: RunFolder) -> _Progress:
-    tail, progress = EventTail(run.events, from_end=TAIL), _Progress()
+    tail, progress = EventTail(run.events, TAIL, newest_progress=True), _Progress()
     while (event := tail.next()) is not None:
         if isinstance(event, CasesLoading):
             continue

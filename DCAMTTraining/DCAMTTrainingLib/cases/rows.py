@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -102,17 +103,16 @@ class CaseTable:
             roles_chosen: whether the user chose the new rows' roles. If so, they replace the roles of existing rows.
         """
         at = {row.scan: index for index, row in enumerate(self.rows)}
-        names = {row.name for row in self.rows}
+        names = UniqueNames(row.name for row in self.rows)
         added = 0
         for row in rows:
             if row.scan in at:
                 index = at[row.scan]
                 self.rows[index] = _update_row(self.rows[index], row, roles_chosen)
                 continue
-            name = unique_name(row.name, names)
+            name = names.add(row.name)
             if name != row.name:
                 row = replace(row, name=name)
-            names.add(name)
             at[row.scan] = len(self.rows)
             self.rows.append(row)
             added += 1
@@ -284,12 +284,18 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     return replace(new_row, role=row.role if keeps else default_role(new_row.has_label))
 
 
-def unique_name(name: str, taken: set[str]) -> str:
-    """Return the name without surrounding blanks ("case" if it is empty), with a number appended if it is taken."""
-    name = name.strip() or "case"
-    if name not in taken:
+class UniqueNames:
+    """Makes the names of cases distinct by numbers."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._taken = set(names)
+        self._numbers: defaultdict[str, int] = defaultdict(lambda: 2)  # name -> the number to try first
+
+    def add(self, name: str) -> str:
+        """Return the name without surrounding blanks ("case" if it is empty), with a number appended if it is taken."""
+        name = plain = name.strip() or "case"
+        while name in self._taken:
+            name = f"{plain}_{self._numbers[plain]}"
+            self._numbers[plain] += 1
+        self._taken.add(name)
         return name
-    number = 2
-    while f"{name}_{number}" in taken:
-        number += 1
-    return f"{name}_{number}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ import slicer
 import vtk
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED
 from dcamt.cases.names import labels_beside_scans
-from dcamt.geometry import Grid, reorientation_between
+from dcamt.geometry import AXIS_TOLERANCE, Grid
 from dcamt.io.formats import plain_name
 from dcamt.recipe import Recipe
-from dcamt.volume import TISSUE, same_grid
+from dcamt.volume import GRID_TOLERANCE, TISSUE
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
@@ -33,13 +34,15 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     The label is the first of these that exists:
 
     - the segmentation that was made a training case;
-    - the last segmentation that was drawn on the scan and has a segment for a class (`outline_of`);
+    - the last segmentation that was drawn on the scan and has a segment for a class;
     - the last segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
     """
     segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
+    outlines = outlines_of_scans(recipe)
     loaded = _segmentations_without_scan()
-    fitting = {node.GetID(): [volume for volume in scans if lies_on_grid(node, volume)] for node in loaded}
+    grids = [grid_of(volume) for volume in scans]
+    fitting = {node.GetID(): _fitting_scans(node, scans, grids) for node in loaded}
     named_like_labels = _named_like_labels(scans)
     rows = []
     for volume in scans:
@@ -47,7 +50,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
         loaded_labels = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
         segmentation = (
             segmentations.get(volume.GetID())
-            or outline_of(volume, recipe)
+            or outlines.get(volume.GetID())
             or (loaded_labels[-1] if loaded_labels else None)
         )
         row = row_of(volume, segmentation, recipe)
@@ -94,37 +97,50 @@ def is_scan(volume: VolumeNode) -> bool:
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
-def outline_of(volume: VolumeNode, recipe: Recipe) -> Any | None:
-    """Return the last segmentation that was drawn on a volume and has a segment for a class, or None."""
-    outline = None
-    for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if scan_of(segmentation) is volume and segments_of(segmentation, recipe):
-            outline = segmentation
-    return outline
+def outlines_of_scans(recipe: Recipe) -> dict[str, Any]:
+    """Return {volume ID: segmentation}: the last that was drawn on the volume and has a segment for a class."""
+    drawn = [(scan_of(node), node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
+    return {scan.GetID(): node for scan, node in drawn if scan is not None and segments_of(node, recipe)}
 
 
-def lies_on_grid(segmentation: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a segmentation lies on the volume's grid or a part of it, under the same transform node."""
-    if segmentation.GetTransformNodeID() != volume.GetTransformNodeID():
-        return False
+def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
+    """Return the volumes on whose grid, or on a part of it, a segmentation lies, under the same transform node.
+
+    All volumes are compared at once, since a scene may have hundreds of scans and as many segmentations.
+
+    Args:
+        grids: the grid of each volume.
+    """
+    label_grid = _grid_of_segmentation(segmentation)
+    if label_grid is None or not scans:
+        return []
+    # Voxel index of the label -> voxel index of each scan, (N, 4, 4).
+    to_scans = np.linalg.inv([grid.affine for grid in grids]) @ label_grid.affine
+    steps, turns = to_scans[:, :3, :3], np.abs(np.rint(to_scans[:, :3, :3]))
+    have_equal_axes = (np.abs(np.abs(steps) - turns) <= AXIS_TOLERANCE).all((1, 2))
+    have_equal_axes &= (turns.sum(1) == 1).all(1) & (turns.sum(2) == 1).all(1)
+    # The indices of the label's corners in each scan, (N, 3, 8).
+    corners = [(*corner, 1) for corner in product(*((0, size - 1) for size in label_grid.shape))]
+    places = to_scans[:, :3] @ np.transpose(corners)
+    indices, shapes = np.rint(places), np.array([grid.shape for grid in grids])
+    lie_on_voxels = (np.abs(places - indices) <= GRID_TOLERANCE).all((1, 2))
+    are_inside = (indices.min(2) >= 0).all(1) & (indices.max(2) < shapes).all(1)
+    return [
+        volume
+        for volume, fits in zip(scans, have_equal_axes & lie_on_voxels & are_inside, strict=True)
+        if fits and volume.GetTransformNodeID() == segmentation.GetTransformNodeID()
+    ]
+
+
+def _grid_of_segmentation(segmentation: SegmentationNode) -> Grid | None:
+    """Return the grid of a segmentation's reference image, or else of its first segment; None if it has neither."""
     image = slicer.vtkOrientedImageData()
     name = slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
     text = segmentation.GetSegmentation().GetConversionParameter(name)
     if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
         segment = segmentation.GetSegmentation().GetNthSegment(0)
         image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
-        if image is None:
-            return False
-    grid, label_grid = grid_of(volume), _grid_of_image(image)
-    reorientation = reorientation_between(label_grid, grid)
-    if reorientation is None:
-        return False
-    label_grid = reorientation.apply_to_grid(label_grid)
-    first = np.rint(np.linalg.solve(grid.affine[:3, :3], label_grid.affine[:3, 3] - grid.affine[:3, 3])).astype(int)
-    if (first < 0).any() or (first + label_grid.shape > grid.shape).any():
-        return False
-    i, j, k = (slice(int(low), int(low) + size) for low, size in zip(first, label_grid.shape, strict=True))
-    return same_grid(label_grid, grid.crop((i, j, k)))
+    return None if image is None else _grid_of_image(image)
 
 
 def _grid_of_image(image: Any) -> Grid:
