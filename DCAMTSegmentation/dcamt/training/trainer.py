@@ -189,7 +189,7 @@ class Trainer:
                 values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
                 labelled = [case for case in cases if case.role == LABELLED]
                 refuse_violations(violations(labelled, self.recipe, values))
-        # A request to stop pauses the run instead: not all cases for the final validation may be loaded.
+        # During loading, even a request to stop only pauses the run: cases for the final validation may be missing.
         if self.stop_requested and self.team.size == 1:
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)

@@ -104,7 +104,9 @@ def outlines_of_scans(recipe: Recipe) -> dict[str, Any]:
 
 
 def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
-    """Return the volumes on whose grid, or on a part of it, a segmentation lies, under the same transform node.
+    """Return the volumes whose grid contains the grid of a segmentation.
+
+    Volume and segmentation must have the same parent transform node, or both none.
 
     All volumes are compared at once, since a scene may have hundreds of scans and as many segmentations.
 
