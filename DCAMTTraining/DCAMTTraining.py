@@ -148,8 +148,9 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self._attach()
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
-        # The cases are read before the import, which may replace the parameter node that holds them. In the
-        # cases, `load_rows` makes the IDs of removed nodes invalid, since an imported node may get such an ID.
+        # The cases are read before the import, which may replace the parameter node that holds them.
+        # `load_rows` replaces the IDs of nodes that were removed from the scene, since an imported node may get the
+        # same ID.
         session = self.logic.session
         session.save()
         self._cases_before_import = (

@@ -229,7 +229,7 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
         for file, (fitting_scans, words) in zip(files, fitting, strict=True):
             if not has_few_values(file.path):
                 continue
-            real = list(islice(fitting_scans, 2))  # Two tell that several scans fit; the others are not read.
+            real = list(islice(fitting_scans, 2))  # Two scans are enough to know that several fit.
             key = parts.keys[file.path]
             if real and (len(real) == 1 or len(key) > 1 or _names_structure(key[-1])):
                 fits = words <= OUTLINE_WORDS and modalities(file.key) <= modalities(real[0].key)
@@ -264,7 +264,8 @@ class _Parts:
     def fitting(self, file: NamedFile, n: int) -> tuple[Iterator[NamedFile], frozenset[str]] | None:
         """Return the scans that fit a file if part `n` of its key is left out or replaced, and the further words.
 
-        The scans are read one by one, and those with few values are left out. If no file fits, the result is None.
+        The scans are read one by one, and those with few values are left out. The result is None if
+        no other file's plain key fits, or if too many parts could replace part `n` (`_replacing`).
 
         All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
         - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
