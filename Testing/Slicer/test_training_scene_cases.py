@@ -170,6 +170,19 @@ class SceneSourceTest(unittest.TestCase):
             exported = run_to_end(label_array(loaded, rows[0].source.segments, volume))
             np.testing.assert_array_equal(exported, label)
 
+    def test_segmentation_with_slightly_larger_voxels_and_equal_corners_is_no_label(self):
+        image = np.random.default_rng(0).normal(100, 10, (8, 8, 82))
+        other = add_volume("other", image[:, :, :81])
+        other.SetSpacing(2.025, 2.0, 2.0)  # 80 steps of 2.025 mm are 81 steps of 2 mm.
+        label = np.zeros((8, 8, 81), np.uint8)
+        label[2:6, 2:6, 20:60] = 1
+        self.load_from_file(add_outline(other, label))
+        slicer.mrmlScene.RemoveNode(other)
+        add_volume("scan", image)
+        (row,) = scene_rows(self.recipe)
+        self.assertEqual(row.role, UNLABELLED)
+        self.assertIn("lies on a different grid", row.note)
+
     def test_grids_and_scans_of_a_scene_are_looked_up_once_for_each_node(self):
         for number in range(6):
             add_case(f"drawn {number}", number)
@@ -194,8 +207,11 @@ class SceneSourceTest(unittest.TestCase):
         volume.SetSpacing(2.0, 2.0, 2.5)
         self.assertIn("lies on a different grid", scene_rows(self.recipe)[0].note)
         volume.SetSpacing(2.0, 2.0, 2.0)
-        add_volume("twin", image)
+        twin = add_volume("twin", image)
         self.assertIn("fits several scans", scene_rows(self.recipe)[1].note)
+        twin.SetIJKToRASDirections(1, 0, 0, 1, 0, 0, 0, 0, 1)  # a damaged geometry
+        self.assertEqual(len(scene_rows(self.recipe)), 2)
+        twin.SetIJKToRASDirections(1, 0, 0, 0, 1, 0, 0, 0, 1)
         # A note is shown in the column of remarks, but not in the colour of a problem.
         table = CaseTable()
         model = CaseTableModel(table)
