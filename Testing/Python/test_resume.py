@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -162,6 +162,18 @@ def restored_sighup() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
+def send_in_iterations(trainer: trainer_module.Trainer, number: int, steps: Sequence[int]) -> None:
+    """Let a trainer send a signal to this process in each iteration that begins at one of `steps`."""
+    iterate = trainer.iterate
+
+    def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
+        if trainer.step in steps:
+            os.kill(os.getpid(), number)
+        return iterate(batch)
+
+    trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
+
+
 @needs_signals
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_signal_pauses_the_run_after_the_current_iteration(
@@ -169,14 +181,7 @@ def test_signal_pauses_the_run_after_the_current_iteration(
 ) -> None:
     before = signal.getsignal(number)
     trainer = new_trainer(tmp_path / "run", table, "iterations=50")
-    iterate = trainer.iterate
-
-    def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
-        if trainer.step == 2:
-            os.kill(os.getpid(), number)
-        return iterate(batch)
-
-    trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
+    send_in_iterations(trainer, number, [2])
     outcome = trainer.fit(read_cases(table))
     assert (outcome.finished, outcome.step, outcome.dice) == (False, 3, None)
     assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == 3
@@ -187,13 +192,7 @@ def test_signal_pauses_the_run_after_the_current_iteration(
 def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path, restored_sighup: None) -> None:
     """Under `nohup`, a run goes on when the terminal is closed."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")
-    iterate = trainer.iterate
-
-    def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
-        os.kill(os.getpid(), signal.SIGHUP)
-        return iterate(batch)
-
-    trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
+    send_in_iterations(trainer, signal.SIGHUP, [0, 1])
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert trainer.fit(read_cases(table)).finished
 
@@ -202,13 +201,7 @@ def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path, rest
 def test_callers_handler_of_sighup_stays(tmp_path: Path, table: Path, restored_sighup: None) -> None:
     """Many servers read their settings again on SIGHUP."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")
-    iterate = trainer.iterate
-
-    def send_signal_and_iterate(batch: Any) -> dict[str, Tensor]:
-        os.kill(os.getpid(), signal.SIGHUP)
-        return iterate(batch)
-
-    trainer.iterate = send_signal_and_iterate  # type: ignore[method-assign]
+    send_in_iterations(trainer, signal.SIGHUP, [0, 1])
     received: list[int] = []
     signal.signal(signal.SIGHUP, lambda number, frame: received.append(number))
     assert trainer.fit(read_cases(table)).finished

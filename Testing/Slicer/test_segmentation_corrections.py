@@ -140,6 +140,13 @@ class UnknownHistoryTest(ReplacementCase):
 
 
 class EditedMeanwhileTest(PanelCase):
+    def check_new_result_beside(self, segmentation: Any, volume: Any, corrected: np.ndarray) -> None:
+        """Fail unless the edited segmentation is unchanged, and the result is in a new node, which is the output."""
+        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
+        (result,) = [node for node in review.results() if node is not segmentation]
+        self.assertEqual(self.settings.outputSegmentation, result)
+        self.assertIn("LGE segmentation was edited during the computation and is unchanged", self.ui.statusLabel.text)
+
     def test_result_goes_into_a_new_node_if_the_output_was_edited_during_the_computation(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
@@ -147,10 +154,7 @@ class EditedMeanwhileTest(PanelCase):
         self.module.worker.before_answer = lambda: corrected.append(paint(segmentation, volume))
         click(self.ui.applyButton)
         self.wait()
-        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected[0])
-        (result,) = [node for node in review.results() if node is not segmentation]
-        self.assertEqual(self.settings.outputSegmentation, result)
-        self.assertIn("LGE segmentation was edited during the computation and is unchanged", self.ui.statusLabel.text)
+        self.check_new_result_beside(segmentation, volume, corrected[0])
 
     def test_result_goes_into_a_new_node_if_the_output_was_edited_while_the_result_was_inserted(self) -> None:
         volume = add_scan()
@@ -166,7 +170,4 @@ class EditedMeanwhileTest(PanelCase):
         with mock.patch.object(result_insertion, "build_segment", edit):
             click(self.ui.applyButton)
             self.wait()
-        np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected[0])
-        (result,) = [node for node in review.results() if node is not segmentation]
-        self.assertEqual(self.settings.outputSegmentation, result)
-        self.assertIn("LGE segmentation was edited during the computation and is unchanged", self.ui.statusLabel.text)
+        self.check_new_result_beside(segmentation, volume, corrected[0])

@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
+from dcamt.io.readers import read_scan
 from dcamt.volume import Code, SegmentInfo
 
 SHAPE = (9, 10, 11)
@@ -126,3 +127,11 @@ def refused(action: Callable[[], object], path: Path, *message_parts: str) -> st
     for part in (path.name, *message_parts):
         assert part in message, message
     return message
+
+
+def assert_written_scan(path: Path, *message_parts: str) -> None:
+    """Fail unless `path` holds the scan of `write_scan` or, given parts of a message, is `refused` with the message."""
+    if any(message_parts):
+        refused(lambda: read_scan(path), path, *message_parts)
+    else:
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)

@@ -20,6 +20,8 @@ from ..volume import SegmentInfo
 
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
 ROLES = (LABELLED, UNLABELLED, VALIDATION)
+ROLES_WITH_LABEL = (LABELLED, VALIDATION)
+"""Roles of which a case needs a label."""
 LEFT_OUT = "left out"
 """Role of a case that stays in the list but is ignored by runs."""
 CASE_COLUMNS = ("name", "image", "label", "role")
@@ -55,7 +57,7 @@ class Case:
     @property
     def needs_label(self) -> bool:
         """Whether the case's role needs a label."""
-        return self.role in (LABELLED, VALIDATION)
+        return self.role in ROLES_WITH_LABEL
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION, check_encoding
+from dcamt.cases.case_list import LEFT_OUT, ROLES_WITH_LABEL, VALIDATION, check_encoding
 from dcamt.errors import InputError
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
@@ -196,7 +196,7 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
             "The number of channels is {has} in the scan, but {needs} in the recipe. Choose another volume or recipe."
         )
         return text.format(has=channels, needs=recipe.input_channels), ()
-    if role not in (LABELLED, VALIDATION):
+    if role not in ROLES_WITH_LABEL:
         return "", ()
     if segmentation is None:
         return _("The segmentation is no longer in the scene. Outline the scan, or set the role “unlabelled”."), ()

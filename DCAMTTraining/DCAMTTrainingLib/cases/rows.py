@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dcamt.cases.case_list import LABELLED, LEFT_OUT, ROLES, UNLABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, ROLES, ROLES_WITH_LABEL, UNLABELLED, VALIDATION
 
 ALL_ROLES = (*ROLES, LEFT_OUT)
 
@@ -140,7 +140,7 @@ class CaseTable:
             raise ValueError(f"unknown role: {role}")
         refused, changed = 0, []
         for index in indices:
-            if role in (LABELLED, VALIDATION) and not self.rows[index].has_label:
+            if role in ROLES_WITH_LABEL and not self.rows[index].has_label:
                 refused += 1
                 continue
             self.rows[index] = replace(self.rows[index], role=role)
@@ -168,7 +168,7 @@ class CaseTable:
 
         At least one case is left for training. Return the number of validation cases.
         """
-        indices = [index for index, row in enumerate(self.rows) if row.role in (LABELLED, VALIDATION)]
+        indices = [index for index, row in enumerate(self.rows) if row.role in ROLES_WITH_LABEL]
         if not indices:
             return 0
         for_training = max(1, len(indices) - max(0, count))

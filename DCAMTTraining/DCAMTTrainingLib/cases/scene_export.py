@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from dcamt.cases.case_list import LABELLED, VALIDATION, Case
+from dcamt.cases.case_list import ROLES_WITH_LABEL, Case
 from dcamt.errors import InputError
 from dcamt.io.slabs import slabs, write_nrrd_in_slabs
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -37,7 +37,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
         OutputError: a file cannot be written.
     """
     source = row.source
-    needs_label = row.role in (LABELLED, VALIDATION)
+    needs_label = row.role in ROLES_WITH_LABEL
     if isinstance(source, FileScan):
         label_file = Path(source.label) if source.label and needs_label else None
         return Case(row.name, Path(source.image), label_file, row.role, source.labels)

@@ -9,7 +9,7 @@ from typing import Any
 
 import qt
 import slicer
-from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, ROLES_WITH_LABEL, UNLABELLED, VALIDATION
 from slicer.i18n import tr as _
 
 from .rows import ALL_ROLES, CaseRow, CaseTable, FileScan
@@ -83,7 +83,7 @@ def next_role(row: CaseRow) -> str:
 
     If the row has no label, the roles that need a label are skipped.
     """
-    possible = [role for role in ALL_ROLES if row.has_label or role not in (LABELLED, VALIDATION)]
+    possible = [role for role in ALL_ROLES if row.has_label or role not in ROLES_WITH_LABEL]
     return possible[(possible.index(row.role) + 1) % len(possible)] if row.role in possible else possible[0]
 
 
