@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path, PurePath
 
 import pytest
 from dcamt.cases import data_sets
 from dcamt.cases.folders import find_all_scans, find_cases
-from dcamt.cases.found_cases import DECATHLON, NAMES, NNUNET, FoundCases, files_in
+from dcamt.cases.found_cases import DECATHLON, NAMES, NNUNET, files_in
 from dcamt.errors import InputError
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+from dcamt_testing.case_folders import make_data_set, make_files, scans_and_labels, skip_reasons
 
 
 def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
@@ -23,8 +22,7 @@ def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
         ],
         "test": [f"./{files[2]}"],
     }
-    (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    found_cases = find_cases(tmp_path)
+    found_cases = find_cases(make_data_set(tmp_path, description, *files))
     assert found_cases.layout == DECATHLON
     assert scans_and_labels(found_cases, tmp_path) == {"la_003": (files[0], files[1]), "la_001": (files[2], None)}
     assert [one.path.name for one in found_cases.skipped] == ["gone.nii.gz"]
@@ -33,6 +31,7 @@ def test_decathlon_data_set_is_recognised(tmp_path: Path) -> None:
 
 _IMAGES, _LABELS = (tuple(f"{part}/{name}.nii.gz" for name in "ab") for part in ("imagesTr", "labelsTr"))
 _BOTH = tuple(zip(_IMAGES, _LABELS, strict=True))
+_PAIR_A = {"image": _IMAGES[0], "label": _LABELS[0]}
 
 
 @pytest.mark.parametrize(
@@ -53,60 +52,51 @@ _BOTH = tuple(zip(_IMAGES, _LABELS, strict=True))
     ),
 )
 def test_cases_a_and_b_are_found_in_each_form_of_the_training_list(tmp_path: Path, training: object) -> None:
-    home = make_files(tmp_path, *_IMAGES, *_LABELS)
     described = {"labels": {"0": "background", "1": "LA"}, "training": training}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert scans_and_labels(found, home) == {"a": _BOTH[0], "b": _BOTH[1]}
+    found = find_cases(make_data_set(tmp_path, described, *_IMAGES, *_LABELS))
+    assert scans_and_labels(found, tmp_path) == {"a": _BOTH[0], "b": _BOTH[1]}
     assert not found.skipped
 
 
 def test_arrays_of_images_and_labels_are_paired_by_their_order(tmp_path: Path) -> None:
     images, labels = ("images/a.nii.gz", "images/b.nii.gz"), ("labels/2.nii.gz", "labels/1.nii.gz")
     described = {"training": {"image": images, "label": labels}}
-    (make_files(tmp_path, *images, *labels) / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    expected = {"a": (images[0], labels[0]), "b": (images[1], labels[1])}
-    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+    found = find_cases(make_data_set(tmp_path, described, *images, *labels))
+    assert scans_and_labels(found, tmp_path) == {"a": (images[0], labels[0]), "b": (images[1], labels[1])}
 
 
 def test_first_of_two_listed_images_without_channel_numbers_is_the_scan(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz")
     described = {"test": [["imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"]]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert list(scans_and_labels(found, home).values()) == [("imagesTs/a_T1.nii.gz", None)]
+    found = find_cases(make_data_set(tmp_path, described, "imagesTs/a_T1.nii.gz", "imagesTs/a_T2.nii.gz"))
+    assert list(scans_and_labels(found, tmp_path).values()) == [("imagesTs/a_T1.nii.gz", None)]
     assert [file.path.name for file in found.skipped] == ["a_T2.nii.gz"]
 
 
 def test_listed_case_with_a_label_but_without_a_scan_is_skipped(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "cases/a.seg.nrrd", "cases/b.nii.gz")
     entries = [{"image": f"cases/{name}.nii.gz", "label": f"cases/{name}.seg.nrrd"} for name in "ab"]
     described = {"training": [entries[0], {"image": entries[1]["image"]}]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert scans_and_labels(found, home) == {"b": ("cases/b.nii.gz", None)}
+    found = find_cases(make_data_set(tmp_path, described, "cases/a.seg.nrrd", "cases/b.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"b": ("cases/b.nii.gz", None)}
     assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
 
 
 def test_folder_is_read_once_if_its_files_have_other_endings_than_in_dataset_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = make_files(tmp_path, *(f"images/{number}.nii.gz" for number in range(9)))
     described = {"training": [{"image": f"images/{number}.nii"} for number in range(9)]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    make_data_set(tmp_path, described, *(f"images/{number}.nii.gz" for number in range(9)))
     listed: list[Path] = []
     monkeypatch.setattr(data_sets, "files_in", lambda place, endings: listed.append(place) or files_in(place, endings))
-    assert len(find_cases(home).cases) == 9
-    assert listed.count(home / "images") == 1
+    assert len(find_cases(tmp_path).cases) == 9
+    assert listed.count(tmp_path / "images") == 1
 
 
 @pytest.mark.parametrize(
     "labels", [["background", "LA"], {"0": "background", "1": "LA", "\u00b2": "x"}], ids=["array", "object"]
 )
 def test_class_la_is_read_from_an_array_and_from_an_object_with_an_invalid_key(tmp_path: Path, labels: object) -> None:
-    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    (home / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
-    assert find_cases(home).classes == ((1, "LA"),)
+    found = find_cases(make_data_set(tmp_path, {"labels": labels}, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
+    assert found.classes == ((1, "LA"),)
 
 
 @pytest.mark.parametrize(("training", "validation", "test"), [("train", "val", "testing"), ("training", "val", "test")])
@@ -115,83 +105,71 @@ def test_lists_of_cases_may_have_the_keys_train_val_and_testing(
 ) -> None:
     files = [f"images{part}/{name}.nii.gz" for part, name in (("Tr", "a"), ("Tr", "b"), ("Ts", "c"))]
     labels = [f"labelsTr/{name}.nii.gz" for name in "ab"]
-    home = make_files(tmp_path, *files, *labels)
     described = {
         training: [{"image": files[0], "label": labels[0]}],
         validation: [{"image": files[1], "label": labels[1]}],
         test: [{"image": files[2]}],
     }
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert list(scans_and_labels(found, home).values()) == [*zip(files, labels, strict=False), (files[2], None)]
+    found = find_cases(make_data_set(tmp_path, described, *files, *labels))
+    assert list(scans_and_labels(found, tmp_path).values()) == [*zip(files, labels, strict=False), (files[2], None)]
     assert found.skipped == ()
 
 
 def test_listed_paths_may_contain_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = make_files(tmp_path, "data/s.nii.gz", "data/l.nii.gz", "set/x.txt") / "set"
+    make_files(tmp_path, "data/s.nii.gz", "data/l.nii.gz")
     listed = {"a": {"images": ["$SCANS/s.nii.gz"], "label": "${SCANS}/l.nii.gz"}}
-    (home / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
     monkeypatch.setenv("SCANS", str(tmp_path / "data"))
-    assert scans_and_labels(find_cases(home), tmp_path) == {"a": ("data/s.nii.gz", "data/l.nii.gz")}
-
-
-def find_in_data_set(home: Path, training: list[dict[str, str]], *files: str, **further: object) -> FoundCases:
-    """Make files and a dataset.json in `home`, and find the cases; `further` are other entries of dataset.json."""
-    description = {"labels": {"0": "background", "1": "LA"}, "training": training} | further
-    (make_files(home, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    return find_cases(home)
+    found = find_cases(make_data_set(tmp_path / "set", {"dataset": listed}))
+    assert scans_and_labels(found, tmp_path) == {"a": ("data/s.nii.gz", "data/l.nii.gz")}
 
 
 @pytest.mark.parametrize("start", ["./imagesTr/", ".\\imagesTr\\", "/moved/Task1/imagesTr/", "C:\\Task1\\imagesTr\\"])
 def test_paths_of_a_data_set_from_another_computer_are_found(tmp_path: Path, start: str) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     listed = {"image": f"{start}a.nii.gz", "label": f"{start.replace('images', 'labels')}a.nii.gz"}
-    assert scans_and_labels(find_in_data_set(tmp_path, [listed], *files), tmp_path) == {"a": files}
+    found = find_cases(make_data_set(tmp_path, {"training": [listed]}, *files))
+    assert scans_and_labels(found, tmp_path) == {"a": files}
 
 
 def test_scan_in_a_subfolder_may_be_listed_without_its_channel_number(tmp_path: Path) -> None:
     files = ("data/imagesTr/a_0000.nii.gz", "data/labelsTr/a.nii.gz")
     pairs = [{"image": "./data/imagesTr/a.nii.gz", "label": "./data/labelsTr/a.nii.gz"}]
-    (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps({"training": pairs}), encoding="utf-8")
-    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"a": files}
+    found = find_cases(make_data_set(tmp_path, {"training": pairs}, *files))
+    assert scans_and_labels(found, tmp_path) == {"a": files}
 
 
 def test_files_that_the_data_set_does_not_list_are_skipped(tmp_path: Path) -> None:
-    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz", "labelsTr/b.nii.gz")
-    found_cases = find_in_data_set(tmp_path, [listed], *files)
-    assert scans_and_labels(found_cases, tmp_path) == {"a": files[:2]}
+    found_cases = find_cases(make_data_set(tmp_path, {"training": [_PAIR_A]}, *_IMAGES, *_LABELS))
+    assert scans_and_labels(found_cases, tmp_path) == {"a": _BOTH[0]}
     assert skip_reasons(found_cases) == dict.fromkeys(["b.nii.gz"], "dataset.json does not list it")
     assert len(found_cases.skipped) == 2
 
 
 def test_listed_test_cases_with_labels_are_skipped(tmp_path: Path) -> None:
-    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
-    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/t.nii.gz", "labelsTs/t.nii.gz")
-    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
-    assert scans_and_labels(found_cases, tmp_path) == {"a": files[:2]}
+    described = {"training": [_PAIR_A], "test": ["./imagesTs/t.nii.gz"]}
+    found_cases = find_cases(make_data_set(tmp_path, described, *_BOTH[0], "imagesTs/t.nii.gz", "labelsTs/t.nii.gz"))
+    assert scans_and_labels(found_cases, tmp_path) == {"a": _BOTH[0]}
     assert skip_reasons(found_cases) == {"t.nii.gz": "a test case of the data set"}
 
 
 def test_both_channels_and_the_label_of_a_listed_test_case_are_skipped_for_the_same_reason(tmp_path: Path) -> None:
-    listed = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     test = ("imagesTs/t_0000.nii.gz", "imagesTs/t_0001.nii.gz", "labelsTs/t.nii.gz")
-    files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", *test)
-    found_cases = find_in_data_set(tmp_path, [listed], *files, test=["./imagesTs/t.nii.gz"])
+    described = {"training": [_PAIR_A], "test": ["./imagesTs/t.nii.gz"]}
+    found_cases = find_cases(make_data_set(tmp_path, described, *_BOTH[0], *test))
     assert sorted(one.path.relative_to(tmp_path).as_posix() for one in found_cases.skipped) == sorted(test)
     assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
 
 
 def test_cases_are_found_in_the_folders_if_dataset_json_lists_none(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    assert scans_and_labels(find_in_data_set(tmp_path, [], *files, test=[], dataset={}), tmp_path) == {"a": files}
+    found = find_cases(make_data_set(tmp_path, {"training": [], "test": [], "dataset": {}}, *files))
+    assert scans_and_labels(found, tmp_path) == {"a": files}
 
 
 def test_slashes_in_the_case_name_are_replaced_by_underscores(tmp_path: Path) -> None:
     listed = {"../../a": {"images": ["imagesTr/a_0000.nii.gz"], "label": "labelsTr/a.nii.gz"}}
-    files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
-    (tmp_path / "dataset.json").write_text(json.dumps({"dataset": listed}), encoding="utf-8")
-    assert [case.name for case in find_cases(make_files(tmp_path, *files)).cases] == [".._.._a"]
+    found = find_cases(make_data_set(tmp_path, {"dataset": listed}, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
+    assert [case.name for case in found.cases] == [".._.._a"]
 
 
 def test_folders_beside_a_data_set_are_named_as_skipped(tmp_path: Path) -> None:
@@ -210,8 +188,8 @@ def test_linked_data_set_is_read_once(tmp_path: Path) -> None:
 
 def test_scan_in_several_lists_is_one_case(tmp_path: Path) -> None:
     files = ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b.nii.gz", "labelsTs/b.nii.gz")
-    training, test = [{"image": files[0], "label": files[1]}], [files[2], files[0]]
-    found = find_in_data_set(tmp_path, training, *files, test=test, testing=test)
+    test = [files[2], files[0]]
+    found = find_cases(make_data_set(tmp_path, {"training": [_PAIR_A], "test": test, "testing": test}, *files))
     assert [case.name for case in (*found.cases, *found.unused)] == ["a", "b"]
 
 
@@ -221,20 +199,16 @@ def test_scan_in_several_lists_is_one_case(tmp_path: Path) -> None:
     ids=["only lists of names", "beside a list of files"],
 )
 def test_lists_of_case_names_such_as_la_001_are_ignored(tmp_path: Path, further: dict[str, object]) -> None:
-    make_files(tmp_path, "imagesTr/la_001_0000.nii.gz", "labelsTr/la_001.nii.gz")
     described = {"train": ["la_001"], "val": ["la_002"], "testing": ["la_003"], **further}
-    (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(tmp_path)
+    found = find_cases(make_data_set(tmp_path, described, "imagesTr/la_001_0000.nii.gz", "labelsTr/la_001.nii.gz"))
     assert [case.image.name for case in found.cases] == ["la_001_0000.nii.gz"]
     assert {file.path.name for file in found.skipped} == ({"la_001.nii.gz"} if further else set())
 
 
 def test_list_entry_is_a_path_if_it_has_an_image_ending_or_names_an_existing_file(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "x/a.nii.gz", "x/b", "x/c.nii.gz")
     described = {"train": ["x/a.nii.gz", "x/gone.nii.gz"], "val": ["x/b"]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert sorted(scans_and_labels(found, home).values()) == [("x/a.nii.gz", None), ("x/b", None)]
+    found = find_cases(make_data_set(tmp_path, described, "x/a.nii.gz", "x/b", "x/c.nii.gz"))
+    assert sorted(scans_and_labels(found, tmp_path).values()) == [("x/a.nii.gz", None), ("x/b", None)]
     assert skip_reasons(found).keys() == {"gone.nii.gz"}
 
 
@@ -255,58 +229,50 @@ def test_list_entry_is_a_path_if_it_has_an_image_ending_or_names_an_existing_fil
 def test_labels_array_is_read_as_class_names_only_if_the_background_comes_first_and_no_element_names_a_file(
     tmp_path: Path, labels: list[object], classes: tuple[tuple[int, str], ...]
 ) -> None:
-    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}), encoding="utf-8")
-    assert data_sets.dataset_classes(tmp_path) == classes
+    assert data_sets.dataset_classes(make_data_set(tmp_path, {"labels": labels})) == classes
 
 
 @pytest.mark.parametrize(
     ("image", "label"), [("image", "gt"), ("images", "masks"), ("image", "label_path"), ("image_file", "Segmentation")]
 )
 def test_keys_of_a_listed_case_are_recognised_by_their_words(tmp_path: Path, image: str, label: str) -> None:
-    home = make_files(tmp_path, *_BOTH[0])
     entry = {image: _IMAGES[0], label: _LABELS[0], "label_id": "7", "image_name": "a"}
-    (home / "dataset.json").write_text(json.dumps({"training": [entry]}), encoding="utf-8")
-    found = find_cases(home)
-    assert (scans_and_labels(found, home), found.layout) == ({"a": _BOTH[0]}, DECATHLON)
+    found = find_cases(make_data_set(tmp_path, {"training": [entry]}, *_BOTH[0]))
+    assert (scans_and_labels(found, tmp_path), found.layout) == ({"a": _BOTH[0]}, DECATHLON)
 
 
 def test_labels_under_two_keys_are_not_used(tmp_path: Path) -> None:
-    home = make_files(tmp_path, *_BOTH[0], "labelsTr/a_2.nii.gz")
     entry = {"image": _IMAGES[0], "mask_1": _LABELS[0], "mask_2": "labelsTr/a_2.nii.gz"}
-    (home / "dataset.json").write_text(json.dumps({"training": [entry]}), encoding="utf-8")
-    found = find_cases(home)
-    assert scans_and_labels(found, home) == {"a": (_IMAGES[0], None)}
+    found = find_cases(make_data_set(tmp_path, {"training": [entry]}, *_BOTH[0], "labelsTr/a_2.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"a": (_IMAGES[0], None)}
     assert skip_reasons(found).keys() == {"a.nii.gz", "a_2.nii.gz"}
 
 
 def test_test_cases_that_are_listed_with_labels_are_not_trained_on(tmp_path: Path) -> None:
-    home = make_files(tmp_path, *_BOTH[0], "test/t.nii.gz", "test/t_seg.nii.gz", "test/u.nii.gz")
     test = [{"image": "test/t.nii.gz", "label": "test/t_seg.nii.gz"}, {"image": "test/u.nii.gz"}]
-    described = {"training": [{"image": _IMAGES[0], "label": _LABELS[0]}], "testing": test}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert scans_and_labels(found, home) == {"a": _BOTH[0], "u": ("test/u.nii.gz", None)}
+    described = {"training": [_PAIR_A], "testing": test}
+    files = (*_BOTH[0], "test/t.nii.gz", "test/t_seg.nii.gz", "test/u.nii.gz")
+    found = find_cases(make_data_set(tmp_path, described, *files))
+    assert scans_and_labels(found, tmp_path) == {"a": _BOTH[0], "u": ("test/u.nii.gz", None)}
     assert skip_reasons(found) == dict.fromkeys(("t.nii.gz", "t_seg.nii.gz"), "a test case of the data set")
-    assert [(case.name, case.label) for case in found.unused] == [("t", home / "test/t_seg.nii.gz")]
+    assert [(case.name, case.label) for case in found.unused] == [("t", tmp_path / "test/t_seg.nii.gz")]
 
 
 @pytest.mark.parametrize("start", ["", "../Dataset1/", "{home}/"])
 def test_files_that_are_not_listed_under_the_json_key_dataset_are_skipped(tmp_path: Path, start: str) -> None:
-    home = make_files(tmp_path / "Dataset1", *_IMAGES, *_LABELS, "imagesTs/c_0000.nii.gz")
+    home = tmp_path / "Dataset1"
     images, label = [start.format(home=home) + _IMAGES[0]], start.format(home=home) + _LABELS[0]
     described = {"dataset": {"one": {"images": images, "label": label}}}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
+    found = find_cases(make_data_set(home, described, *_IMAGES, *_LABELS, "imagesTs/c_0000.nii.gz"))
     assert [case.name for case in found.cases] == ["one"]
     assert skip_reasons(found) == dict.fromkeys(("b.nii.gz", "c_0000.nii.gz"), "dataset.json does not list it")
     assert [case.name for case in found.unused] == ["b", "c"]
 
 
 def test_region_of_one_value_names_a_class(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     described = {"labels": {"background": 0, "heart": [1, 2], "LA": [1], "wall": 2}}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    assert find_cases(home).classes == ((1, "LA"), (2, "wall"))
+    found = find_cases(make_data_set(tmp_path, described, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
+    assert found.classes == ((1, "LA"), (2, "wall"))
 
 
 @pytest.mark.parametrize("start", ["/old/disk/set/", "D:\\set\\", "set/", "~/set/"])
@@ -314,9 +280,7 @@ def test_listed_files_of_a_moved_data_set_are_found_in_deeper_folders(
     tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = ("p1/visit1/lge.nii.gz", "p1/visit1/seg.nii.gz")
-    make_files(tmp_path / "moved", *files)
-    described = {"training": [{"image": start + files[0], "label": start + files[1]}]}
-    (tmp_path / "moved/dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    make_data_set(tmp_path / "moved", {"training": [{"image": start + files[0], "label": start + files[1]}]}, *files)
     monkeypatch.chdir(tmp_path)
     for home in (tmp_path / "moved", Path("moved")):
         assert list(scans_and_labels(find_cases(home), home).values()) == [files]
@@ -324,20 +288,16 @@ def test_listed_files_of_a_moved_data_set_are_found_in_deeper_folders(
 
 def test_listed_scans_p_0000_to_p_0002_are_three_cases(tmp_path: Path) -> None:
     files = [(f"imagesTr/p_{n:04}.nii.gz", f"labelsTr/p_{n:04}.nii.gz") for n in range(3)]
-    home = make_files(tmp_path, *(file for pair in files for file in pair))
     entries = [{"image": image, "label": label} for image, label in files]
-    (home / "dataset.json").write_text(json.dumps({"training": entries}), encoding="utf-8")
-    found = find_cases(home)
-    assert list(scans_and_labels(found, home).values()) == files
+    found = find_cases(make_data_set(tmp_path, {"training": entries}, *(file for pair in files for file in pair)))
+    assert list(scans_and_labels(found, tmp_path).values()) == files
     assert not found.skipped
 
 
 def test_arrays_of_images_and_of_fewer_labels_are_ignored(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz")
     described = {"training": {"image": ["a.nii.gz", "b.nii.gz"], "label": ["a_seg.nii.gz"]}}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
-    assert scans_and_labels(found, home) == {"a": ("a.nii.gz", "a_seg.nii.gz"), "b": ("b.nii.gz", None)}
+    found = find_cases(make_data_set(tmp_path, described, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"a": ("a.nii.gz", "a_seg.nii.gz"), "b": ("b.nii.gz", None)}
 
 
 def test_other_folders_of_a_data_set_are_named_as_skipped(tmp_path: Path) -> None:
@@ -348,39 +308,33 @@ def test_other_folders_of_a_data_set_are_named_as_skipped(tmp_path: Path) -> Non
         "labelsVa/b.nii.gz",
         "notes/x.txt",
     )
-    home = make_files(tmp_path, *names)
     for described in ({}, {"training": [{"image": names[0], "label": names[1]}]}):
-        (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-        found = find_cases(home)
-        assert scans_and_labels(found, home) == {"a": names[:2]}
+        found = find_cases(make_data_set(tmp_path, described, *names))
+        assert scans_and_labels(found, tmp_path) == {"a": names[:2]}
         assert [file.path.name for file in found.skipped] == ["imagesVa", "labelsVa"]
 
 
 @pytest.mark.parametrize("other", ["pred_mask", "auto_label", "scar_mask"])
 def test_predictions_and_masks_of_other_structures_are_no_labels_of_a_listed_case(tmp_path: Path, other: str) -> None:
-    home = make_files(tmp_path, *_BOTH[0], "other/a.nii.gz")
     entry = {"image": _IMAGES[0], other: "other/a.nii.gz"}
     for entries, label in (([entry], None), ([{**entry, "la_mask": _LABELS[0]}], _LABELS[0])):
-        (home / "dataset.json").write_text(json.dumps({"training": entries}), encoding="utf-8")
-        assert scans_and_labels(find_cases(home), home) == {"a": (_IMAGES[0], label)}
+        found = find_cases(make_data_set(tmp_path, {"training": entries}, *_BOTH[0], "other/a.nii.gz"))
+        assert scans_and_labels(found, tmp_path) == {"a": (_IMAGES[0], label)}
 
 
 def test_listed_case_may_be_named_scan_1(tmp_path: Path) -> None:
-    home = make_files(tmp_path, *_BOTH[0])
-    (home / "dataset.json").write_text(json.dumps({"training": {"scan_1": _BOTH[0]}}), encoding="utf-8")
-    assert scans_and_labels(find_cases(home), home) == {"scan_1": _BOTH[0]}
+    found = find_cases(make_data_set(tmp_path, {"training": {"scan_1": _BOTH[0]}}, *_BOTH[0]))
+    assert scans_and_labels(found, tmp_path) == {"scan_1": _BOTH[0]}
 
 
 @pytest.mark.parametrize("start", ["", "/old/disk/"])
 @pytest.mark.parametrize("key", ["training", "test"])
 def test_scan_does_not_replace_a_missing_listed_label_of_the_same_name(tmp_path: Path, start: str, key: str) -> None:
-    home = make_files(tmp_path, "a.nii.gz", "imagesTr/b.nii.gz")
     pair = {"image": f"{start}scans/a.nii.gz", "label": f"{start}masks/a.nii.gz"}
     described = {"training": [{"image": "imagesTr/b.nii.gz"}], key: [{"image": "imagesTr/b.nii.gz"}, pair]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    found = find_cases(home)
+    found = find_cases(make_data_set(tmp_path, described, "a.nii.gz", "imagesTr/b.nii.gz"))
     assert [(case.name, case.label) for case in found.cases] == [("b", None)]
-    assert home / start / "masks/a.nii.gz" in [file.path for file in found.skipped]
+    assert tmp_path / start / "masks/a.nii.gz" in [file.path for file in found.skipped]
     assert all(case.label is None for case in found.unused)
 
 
@@ -399,12 +353,11 @@ def test_ignored_folders_and_folders_with_links_to_files_are_not_named_as_skippe
 def test_label_of_a_test_case_is_not_compared_with_all_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 40
     names = [(f"imagesTs/t{n}.nii.gz", f"labelsTs/t{n}.nii.gz") for n in range(count)]
-    home = make_files(tmp_path, *_BOTH[0], *(file for pair in names for file in pair))
     described = {
-        "training": [{"image": _IMAGES[0], "label": _LABELS[0]}],
+        "training": [_PAIR_A],
         "test": [{"image": image, "label": label} for image, label in names],
     }
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    home = make_data_set(tmp_path, described, *_BOTH[0], *(file for pair in names for file in pair))
     compared: list[Path] = []
     equal = Path.__eq__
     monkeypatch.setattr(Path, "__eq__", lambda path, other: compared.append(path) or equal(path, other))
@@ -421,16 +374,16 @@ _NNUNET_FILES = ("imagesTr/a_0000", "labelsTr/a")
     [
         (
             {"training": [{"image": "imagesTr/b.nii", "label": "labelsTr/b.nii"}]},
-            ("imagesTr/a_0000", "labelsTr/a"),
+            _NNUNET_FILES,
             NNUNET,
         ),
         ({"training": ["p1", "p2"], "test": ["p3"]}, _NNUNET_FILES, NNUNET),
         (
             {"dataset": {"b": {"images": ["/gone/b.nii"], "label": "/gone/c.nii"}}},
-            ("imagesTr/a_0000", "labelsTr/a"),
+            _NNUNET_FILES,
             NNUNET,
         ),
-        ({"training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}]}, ("images/a", "labels/a"), NAMES),
+        ({"training": [_PAIR_A]}, ("images/a", "labels/a"), NAMES),
         ({"training": [{"image": "imagesTr/a.nii.gz"}]}, ("Task1/imagesTr/a_0000", "Task1/labelsTr/a"), NNUNET),
     ],
     ids=("renamed files", "names of cases", "nnU-Net v2", "renamed folders", "moved dataset.json"),
@@ -439,20 +392,17 @@ def test_dataset_json_that_lists_only_missing_files_is_ignored_with_a_note(
     tmp_path: Path, described: dict[str, object], files: tuple[str, str], layout: str
 ) -> None:
     scan, label = (f"{file}.nii.gz" for file in files)
-    home = make_files(tmp_path, scan, label)
-    (home / "dataset.json").write_text(json.dumps({"labels": {"0": "background", "1": "LA"}, **described}), "utf-8")
-    found = find_cases(home)
+    described = {"labels": {"0": "background", "1": "LA"}, **described}
+    found = find_cases(make_data_set(tmp_path, described, scan, label))
     assert found.layout == layout
-    assert scans_and_labels(found, home) == {"a": (scan, label)}
+    assert scans_and_labels(found, tmp_path) == {"a": (scan, label)}
     assert skip_reasons(found).keys() == {"dataset.json"}
     assert found.classes == ((1, "LA"),)
 
 
 def test_error_names_missing_listed_files_if_the_folder_contains_no_scan(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "labelsTr/a.nii.gz")
-    (home / "dataset.json").write_text(json.dumps({"training": [{"image": "imagesTr/b.nii.gz"}]}), encoding="utf-8")
     with pytest.raises(InputError, match=r"imagesTr/b.nii.gz: dataset.json names it, but it does not exist"):
-        find_cases(home)
+        find_cases(make_data_set(tmp_path, {"training": [{"image": "imagesTr/b.nii.gz"}]}, "labelsTr/a.nii.gz"))
 
 
 _PAIRS = [{"image": f"data/a{n}.nii.gz", "label": f"data/b{n}.nii.gz"} for n in (1, 2)]
@@ -465,16 +415,14 @@ _PAIRS = [{"image": f"data/a{n}.nii.gz", "label": f"data/b{n}.nii.gz"} for n in 
 )
 def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, described: object) -> None:
     files = [tuple(pair.values()) for pair in _PAIRS]
-    home = make_files(tmp_path, *files[0], *files[1])
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    assert scans_and_labels(find_cases(home), home) == {"a1": files[0], "a2": files[1]}
+    found = find_cases(make_data_set(tmp_path, described, *files[0], *files[1]))
+    assert scans_and_labels(found, tmp_path) == {"a1": files[0], "a2": files[1]}
 
 
 @pytest.mark.parametrize("label", [{}, {"label": 1}, {"diagnosis": "AF"}])
 def test_array_of_scans_without_label_files_does_not_hide_the_labels(tmp_path: Path, label: dict[str, object]) -> None:
-    home = make_files(tmp_path, "p1.nii.gz", "p1_seg.nii.gz")
-    (home / "dataset.json").write_text(json.dumps([{"image": "p1.nii.gz", **label}]), encoding="utf-8")
-    assert scans_and_labels(find_cases(home), home) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}
+    found = find_cases(make_data_set(tmp_path, [{"image": "p1.nii.gz", **label}], "p1.nii.gz", "p1_seg.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}
 
 
 def test_search_beside_many_data_sets_takes_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from dcamt.cases.folders import find_all_scans, find_cases
 from dcamt.cases.found_cases import NNUNET, OTHER_CHANNEL, RESULT
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
+from dcamt_testing.case_folders import make_data_set, make_files, scans_and_labels, skip_reasons, write_image
 
 
 def test_nnunet_scans_are_paired_with_labelstr_and_imagests_is_unlabelled(tmp_path: Path) -> None:
@@ -37,18 +36,16 @@ def test_scans_p_0000_to_p_0002_with_labels_of_the_same_names_are_three_cases(tm
 def test_nnunet_test_set_with_labels_is_skipped(tmp_path: Path) -> None:
     files = ("imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz", "labelsTs/b.nii.gz")
     description = {"labels": {"background": 0, "Left atrium": 1, "Wall": 2}, "channel_names": {"0": "MRI"}}
-    (make_files(tmp_path, *files) / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
-    found_cases = find_cases(tmp_path)
+    found_cases = find_cases(make_data_set(tmp_path, description, *files))
     assert scans_and_labels(found_cases, tmp_path) == {"a": (files[0], files[1])}
     assert {one.reason for one in found_cases.skipped} == {"a test case of the data set"}
     assert found_cases.classes == ((1, "Left atrium"), (2, "Wall"))
 
 
 def test_listed_channels_a_0000_and_a_0001_are_one_case(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz")
     described = {"training": [["imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"]]}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    assert scans_and_labels(find_cases(home), home) == {"a": ("imagesTr/a_0000.nii.gz", None)}
+    found = find_cases(make_data_set(tmp_path, described, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"a": ("imagesTr/a_0000.nii.gz", None)}
 
 
 def test_nnunet_v1_entry_la_003_means_the_file_la_003_0000(tmp_path: Path) -> None:
@@ -58,10 +55,7 @@ def test_nnunet_v1_entry_la_003_means_the_file_la_003_0000(tmp_path: Path) -> No
         "training": [{"image": "./imagesTr/la_003.nii.gz", "label": "./labelsTr/la_003.nii.gz"}],
         "test": ["./imagesTs/la_009.nii.gz"],
     }
-    (make_files(tmp_path, *files, "imagesTs/la_009_0000.nii.gz") / "dataset.json").write_text(
-        json.dumps(description), encoding="utf-8"
-    )
-    found_cases = find_cases(tmp_path)
+    found_cases = find_cases(make_data_set(tmp_path, description, *files, "imagesTs/la_009_0000.nii.gz"))
     assert found_cases.layout == NNUNET
     assert scans_and_labels(found_cases, tmp_path) == {
         "la_003": (files[0], files[2]),
@@ -72,17 +66,15 @@ def test_nnunet_v1_entry_la_003_means_the_file_la_003_0000(tmp_path: Path) -> No
 
 
 def test_nnunet_v2_case_of_two_images_has_the_first_as_its_scan(tmp_path: Path) -> None:
-    make_files(tmp_path, "data/a.nii.gz", "data/b.nii.gz", "data/a_label.nii.gz", "elsewhere/c.nii.gz")
+    make_files(tmp_path, "elsewhere/c.nii.gz")
     listed = {
         "case1": {"images": ["a.nii.gz", "b.nii.gz"], "label": "a_label.nii.gz"},
         "case2": {"images": ["../elsewhere/c.nii.gz"]},
         "case3": {"images": ["gone.nii.gz"], "label": "a_label.nii.gz"},
         "case4": "nonsense",
     }
-    (tmp_path / "data/dataset.json").write_text(
-        json.dumps({"labels": {"background": 0, "LA": 1}, "dataset": listed}), encoding="utf-8"
-    )
-    found_cases = find_cases(tmp_path / "data")
+    described = {"labels": {"background": 0, "LA": 1}, "dataset": listed}
+    found_cases = find_cases(make_data_set(tmp_path / "data", described, "a.nii.gz", "b.nii.gz", "a_label.nii.gz"))
     cases = {case.name: (case.image.name, case.label.name if case.label else None) for case in found_cases.cases}
     assert cases == {"case1": ("a.nii.gz", "a_label.nii.gz"), "case2": ("c.nii.gz", None)}
     assert skip_reasons(found_cases).keys() == {"b.nii.gz", "gone.nii.gz"}
@@ -117,10 +109,9 @@ def test_channels_a_0000_and_a_0001_in_imagestr_are_one_case(tmp_path: Path, nam
 
 
 def test_value_that_nnunet_ignores_is_no_class(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     described = {"labels": {"background": 0, "LA": 1, "ignore": 2}, "file_ending": ".nii.gz"}
-    (home / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
-    assert find_cases(home).classes == ((1, "LA"),)
+    found = find_cases(make_data_set(tmp_path, described, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
+    assert found.classes == ((1, "LA"),)
 
 
 def test_nnunet_scan_in_imagestr_is_paired_with_its_label_in_a_folder_labels(tmp_path: Path) -> None:
@@ -129,12 +120,12 @@ def test_nnunet_scan_in_imagestr_is_paired_with_its_label_in_a_folder_labels(tmp
 
 
 _SCANS = ("D1/imagesTr/la_001_0000.nii.gz", "D1/imagesTr/la_002_0000.nii.gz")
+_LA = {"labels": {"background": 0, "LA": 1}}
 
 
 def test_nnunet_data_set_without_labels_keeps_its_case_names_and_classes(tmp_path: Path) -> None:
-    home = make_files(tmp_path, *_SCANS, "D1/predictions/la_001.nii.gz") / "D1"
-    (home / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LA": 1}}), encoding="utf-8")
-    found = find_cases(home)
+    make_files(tmp_path, *_SCANS, "D1/predictions/la_001.nii.gz")
+    found = find_cases(make_data_set(tmp_path / "D1", _LA))
     assert scans_and_labels(found, tmp_path) == {"la_001": (_SCANS[0], None), "la_002": (_SCANS[1], None)}
     assert (found.layout, found.classes) == (NNUNET, ((1, "LA"),))
     assert skip_reasons(found) == {"la_001.nii.gz": RESULT}
@@ -143,10 +134,9 @@ def test_nnunet_data_set_without_labels_keeps_its_case_names_and_classes(tmp_pat
 @pytest.mark.parametrize("label", [None, "D1/GT/la_001.nii.gz"])
 def test_nnunet_data_set_without_labelstr_is_found_beside_another_data_set(tmp_path: Path, label: str | None) -> None:
     other = ("D2/imagesTr/a_0000.nii.gz", "D2/labelsTr/a.nii.gz")
-    described = {"labels": {"background": 0, "LA": 1}}
     home = make_files(tmp_path, *_SCANS, *other, *([label] if label else []))
     for name in ("D1", "D2"):
-        (home / name / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+        make_data_set(home / name, _LA)
     found = find_cases(home)
     cases = sorted(scans_and_labels(found, home).values())
     assert cases == [(_SCANS[0], label), (_SCANS[1], None), other]
@@ -160,10 +150,8 @@ def test_scans_in_subfolders_of_imagestr_are_found_without_labels(tmp_path: Path
 
 def test_nnunet_scans_and_labels_may_lie_in_subfolders(tmp_path: Path) -> None:
     files = [(f"imagesTr/{site}/p1_0000.nii.gz", f"labelsTr/{site}/p1.nii.gz") for site in ("siteA", "siteB")]
-    home = make_files(tmp_path, *files[0], *files[1])
-    (home / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "LA": 1}}), encoding="utf-8")
-    found = find_cases(home)
-    assert list(scans_and_labels(found, home).values()) == files
+    found = find_cases(make_data_set(tmp_path, _LA, *files[0], *files[1]))
+    assert list(scans_and_labels(found, tmp_path).values()) == files
     assert found.classes == ((1, "LA"),)
 
 
@@ -194,8 +182,7 @@ def test_labels_and_results_among_the_scans_of_a_data_set_are_no_scans(
         write_image(tmp_path / place / name, 2)
     if listed:
         training = [{"image": "imagesTr/b_seg_0000.nii.gz", "label": "labelsTr/b_seg.nii.gz"}]
-        described = {"training": training, "test": [f"{place}/a_0000.nii.gz"]}
-        (tmp_path / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+        make_data_set(tmp_path, {"training": training, "test": [f"{place}/a_0000.nii.gz"]})
         reason = "dataset.json does not list it"
     found = find_all_scans(tmp_path)
     assert {case.image.name for case in (*found.cases, *found.unused)} == {"a_0000.nii.gz", "b_seg_0000.nii.gz"}
@@ -219,10 +206,14 @@ def test_label_among_the_scans_is_skipped_if_its_scan_has_a_label_in_labelstr(
 def test_of_two_labels_for_a_scan_only_the_one_with_the_stated_ending_is_used(
     tmp_path: Path, stated: str | None, label: str | None
 ) -> None:
-    make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "labelsTr/a.nrrd")
-    make_files(tmp_path, "imagesTr/b_0000.nii.gz", "labelsTr/b.nii.gz")
-    (tmp_path / "dataset.json").write_text(json.dumps({"file_ending": stated}), encoding="utf-8")
-    found = find_all_scans(tmp_path)
+    files = (
+        "imagesTr/a_0000.nii.gz",
+        "labelsTr/a.nii.gz",
+        "labelsTr/a.nrrd",
+        "imagesTr/b_0000.nii.gz",
+        "labelsTr/b.nii.gz",
+    )
+    found = find_all_scans(make_data_set(tmp_path, {"file_ending": stated}, *files))
     assert [case.label and case.label.name for case in found.cases] == [*([label] if label else []), "b.nii.gz"]
     unused = {"a.nii.gz", "a.nrrd"} - {label}
     assert set(skip_reasons(found)) == (unused if label else unused | {"a_0000.nii.gz"})

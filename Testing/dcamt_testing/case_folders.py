@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -15,6 +16,13 @@ def make_files(home: Path, *files: str) -> Path:
         (home / file).parent.mkdir(parents=True, exist_ok=True)
         (home / file).touch()
     return home
+
+
+def make_data_set(home: Path, description: object, *files: str) -> Path:
+    """Create `home` with empty files and a dataset.json; return `home`."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
+    return make_files(home, *files)
 
 
 def write_image(path: Path, values: int) -> None:
