@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import io
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from .commands.console import StdoutLost, print_error
+from .commands.options import UsageError
 from .commands.parser import build_parser
 from .commands.process import exit_when_stdin_closes, refuse_missing_working_folder, silence_libraries
 from .distributed import team_rank
@@ -35,7 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             exit_when_stdin_closes()
         with silence_libraries():
             refuse_missing_working_folder()
-            return _run(options)
+            try:
+                return _run(options)
+            except UsageError as error:
+                options.usage_error(str(error))  # ends the process
     except StdoutLost as error:
         print_error(f"stopped, since stdout can no longer be written ({error})")
         _silence_stdout()
@@ -58,49 +63,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.command in NETWORK_COMMANDS:
         keep_freed_memory()
     # Only the module of the command is imported, so that `dcamt models list` does not wait for torch.
-    if options.command == "segment":
-        from .commands.segment import run_segment
-
-        return run_segment(options, options.usage_error)
-    if options.command == "train":
-        from .commands.train import run_train
-
-        return run_train(options, options.usage_error)
-    if options.command == "estimate":
-        from .commands.estimate import run_estimate
-
-        return run_estimate(options)
-    if options.command == "evaluate":
-        from .commands.evaluate import run_evaluate
-
-        return run_evaluate(options)
-    if options.command == "recipe":
-        from .commands.recipe import run_recipe
-
-        return run_recipe(options)
-    if options.command == "cases":
-        from .commands.cases import run_cases
-
-        return run_cases(options)
-    if options.command == "rank":
-        from .commands.rank import run_rank
-
-        return run_rank(options, options.usage_error)
-    if options.command == "picture":
-        from .commands.picture import run_picture
-
-        return run_picture(options)
-    if options.command == "wall":
-        from .commands.wall import run_wall
-
-        return run_wall(options, options.usage_error)
-    if options.command == "report":
-        from .commands.report import run_report
-
-        return run_report(options)
-    from .commands.models import run_models
-
-    return run_models(options)
+    module = importlib.import_module(f".commands.{options.command}", __package__)
+    status: int = getattr(module, f"run_{options.command}")(options)
+    return status
 
 
 def _with_signed_roi(arguments: Sequence[str]) -> list[str]:

@@ -32,13 +32,10 @@ SEGMENTS = (SegmentInfo(1, "LA", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left 
 GRID = Grid((8, 9, 10), np.eye(4))
 
 
-def refuse_usage(message: str) -> NoReturn:
-    raise AssertionError(message)
-
-
 def plan_jobs(scans: list[Path], output: Path, existing: str = REFUSE, **requested: object) -> list[ScanJob]:
     results = RequestedResults(**requested)  # type: ignore[arg-type]
-    return plan_scan_jobs([find_scans(scan) for scan in scans], output, None, results, refuse_usage, existing)
+    jobs = plan_scan_jobs([find_scans(scan) for scan in scans], output, None, results, existing)
+    return [job for job in jobs if existing != SKIP or not job.is_finished]
 
 
 def create_empty_files(folder: Path, *names: str) -> Path:

@@ -13,6 +13,10 @@ CASE_LIST = "case list with the columns name,image,label,role"
 """Help text of the argument CASES.csv."""
 
 
+class UsageError(Exception):
+    """Raised when options do not fit together; `cli.main` reports it as `Parser.error` does."""
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that reports wrong usage in one line; in a team of processes, only the leader reports it."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
 from ..training.ranking import RankedCase, rank_case, sort_by_score, write_ranking
 from .console import Console, StdoutLost
+from .options import UsageError
 from .result_files import (
     REFUSE,
     case_files,
@@ -30,10 +30,10 @@ _FILE_NAME = re.compile(r"[\w\-]([\w\-+(). ]*[\w\-+()])?")
 """Case names that can be file names, such as `P1_5.000-LGE 3D`."""
 
 
-def run_rank(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
+def run_rank(options: argparse.Namespace) -> int:
     """Segment every unlabelled case and print the ranking, then the failures; return 1 if there are failures."""
     if options.run is None and options.cases is None:
-        usage_error("give CASES.csv or --run FOLDER")
+        raise UsageError("give CASES.csv or --run FOLDER")
     run = RunFolder(options.run) if options.run else None
     cases, model = find_cases_and_model(options.cases, run, options.model)
     inputs = _list_inputs(options.cases, run, model)

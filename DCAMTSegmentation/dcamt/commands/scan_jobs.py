@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from ..io.formats import (
 )
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..wall.files import wall_surface_path, wall_table_path
+from .options import UsageError
 from .result_files import (
     REFUSE,
-    SKIP,
     SKIP_REMEDY,
     check_result_paths,
     check_table_path,
@@ -56,19 +56,19 @@ class SideResult:
     suffix: str
     endings: tuple[str, ...]
 
-    def path(self, text: str, segmentation: Path, scan_count: int, usage_error: Callable[[str], object]) -> Path:
+    def path(self, text: str, segmentation: Path, scan_count: int) -> Path:
         """Return the result's file. `text` is its path, or the ending of a file beside the segmentation.
 
-        If the ending is unknown or one path is given for several scans, `usage_error` ends the process.
+        Raises UsageError if the ending is unknown, or if one path is given for several scans.
         """
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
             return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
         path = Path(text)
         if ending(path) not in self.endings:
-            usage_error(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
+            raise UsageError(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
         if scan_count > 1:
-            usage_error(
+            raise UsageError(
                 f"{self.option} {text} is one file, but there are {scan_count} scans: give {self.endings[0][1:]}"
             )
         return path
@@ -137,27 +137,30 @@ class ScanJob:
         """All files that this job writes."""
         return (*self.results, *self.wall)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether --skip-existing skips the scan; not every scan has a wall, so files of the wall may be missing."""
+        return is_finished(self.results, self.wall)
+
 
 def plan_scan_jobs(
     found: Sequence[FoundScans],
     output: Path,
     format_name: str | None,
     requested: RequestedResults,
-    usage_error: Callable[[str], object],
     existing: str = REFUSE,
 ) -> list[ScanJob]:
     """Return one job for each scan.
-
-    Wrong usage ends the process through `usage_error`. With `SKIP`, a job is left out if its results are finished
-    (`is_finished`), even if files of the wall are missing, since not every segmentation has a wall.
 
     Args:
         found: the scans of each path of the command line.
         output: a file or a folder.
         format_name: one of `SEGMENTATION_FORMATS`; None takes the format of the output file, or `DEFAULT_FORMAT`.
-        existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist.
+        existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist; with `SKIP`, the jobs of finished results are
+            returned, too.
 
     Raises:
+        UsageError: the output or the path of a requested result cannot be used for these scans.
         InputError: a scan is given twice, two results have the same path, a result would replace a scan, a result
             exists (only with `REFUSE`), or the table has the ending of an image.
         OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
@@ -165,9 +168,9 @@ def plan_scan_jobs(
     """
     _refuse_repeated_scans(found)
     files = [scan for path in found for scan in path.scans]
-    is_file, suffix = _segmentation_ending(output, format_name, len(files), usage_error)
+    is_file, suffix = _segmentation_ending(output, format_name, len(files))
     if requested.dicom_measurements and suffix != DICOM_ENDING:
-        usage_error(
+        raise UsageError(
             f"--measurements {requested.dicom_measurements} needs a DICOM segmentation:"
             " give --format dcm or -o FILE.dcm"
         )
@@ -175,14 +178,14 @@ def plan_scan_jobs(
     names = with_folders([name for path in found for name in path.names], files)
     for scan, name in zip(files, names, strict=True):
         segmentation = output if is_file else output / f"{name}{suffix}"
-        jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files), usage_error))
+        jobs.append(_plan_scan_job(scan, name, segmentation, requested, len(files)))
     results = _distinct_results(jobs)
     check_result_paths(results, files)
     if requested.table is not None:
         check_table_path(requested.table, [*files, *results], existing)
     if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
-    return [job for job in jobs if not is_finished(job.results, job.wall)] if existing == SKIP else jobs
+    return jobs
 
 
 def _refuse_repeated_scans(found: Sequence[FoundScans]) -> None:
@@ -200,12 +203,11 @@ def _plan_scan_job(
     segmentation: Path,
     requested: RequestedResults,
     scan_count: int,
-    usage_error: Callable[[str], object],
 ) -> ScanJob:
     """Return the job for one of `scan_count` scans."""
 
     def side_result(kind: SideResult, text: str | None) -> Path | None:
-        return None if text is None else kind.path(text, segmentation, scan_count, usage_error)
+        return None if text is None else kind.path(text, segmentation, scan_count)
 
     # Beside a DICOM segmentation, the map of agreement is written as NRRD.
     is_dicom = ending(segmentation) == DICOM_ENDING
@@ -238,21 +240,21 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
     return list(job_of_result)
 
 
-def _segmentation_ending(
-    output: Path, format_name: str | None, scan_count: int, usage_error: Callable[[str], object]
-) -> tuple[bool, str]:
+def _segmentation_ending(output: Path, format_name: str | None, scan_count: int) -> tuple[bool, str]:
     """Return whether `output` is a file (not a folder), and the segmentations' ending.
 
-    Wrong usage ends the process through `usage_error`.
+    Raises UsageError if the output cannot hold the segmentations.
     """
     output_ending = ending(output)
     is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
     if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
-        usage_error(f"-o {output}: results cannot be written as {output_ending}; use {', '.join(SEGMENTATION_OUTPUTS)}")
+        raise UsageError(
+            f"-o {output}: results cannot be written as {output_ending}; use {', '.join(SEGMENTATION_OUTPUTS)}"
+        )
     if is_file and scan_count > 1:
-        usage_error(f"-o {output} is one file, but there are {scan_count} scans: give a folder")
+        raise UsageError(f"-o {output} is one file, but there are {scan_count} scans: give a folder")
     if is_file and format_name and f".{format_name}" != output_ending:
-        usage_error(f"-o {output} does not end in .{format_name}")
+        raise UsageError(f"-o {output} does not end in .{format_name}")
     return is_file, output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
 
 

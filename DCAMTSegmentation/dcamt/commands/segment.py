@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from ..models.store import model_path
 from ..recipe import FAST
 from .console import Console, print_error
 from .measurement_table import measure_skipped, write_measurement_table
-from .result_files import OVERWRITE, SKIP, FileStamp, check_result_path, existing_rule, file_stamp
+from .options import UsageError
+from .result_files import SKIP, FileStamp, check_result_path, existing_rule, file_stamp
 from .scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
 from .scan_paths import FoundScans, find_scans
 from .segment_session import ScanRecord, SegmentSession
@@ -33,7 +34,7 @@ MAX_LISTED = 20
 """A message names at most this many scans or folders."""
 
 
-def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
+def run_segment(options: argparse.Namespace) -> int:
     """Segment every scan, print each failure at the end, and return 1 if a scan failed.
 
     Without `torchrun`, the table of measurements lists each finished scan even if the command is interrupted.
@@ -43,33 +44,15 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
     the table lists only the leader's scans, and a message names the scans without a result.
     """
     if options.agreement and options.quality == FAST:
-        usage_error("--agreement compares both branches: it needs --quality accurate")
+        raise UsageError("--agreement compares both branches: it needs --quality accurate")
     if options.identity and options.report is None:
-        usage_error("--identity is for the report: it needs --report")
+        raise UsageError("--identity is for the report: it needs --report")
     requested = _requested_results(options)
     work: tuple[list[ScanJob], dict[Path, FileStamp | None]] | None = None
     skipped: list[ScanJob] = []
     if team_rank() == 0:
-        existing = existing_rule(options)
-        channels = _model_channels(options)
-        found = [find_scans(path, channels, [options.output]) for path in options.scans]
-        planned = (found, options.output, options.format, requested, usage_error)
-        jobs = plan_scan_jobs(*planned, existing)
-        work = jobs, {path: file_stamp(path) for job in jobs for path in job.files}
-        # For a link to a missing file, `read_scan` raises an error that says so.
-        if len(jobs) == 1 and not os.path.lexists(jobs[0].scan):
-            raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
-        model = model_path(options.model)
-        if requested.table is not None:
-            check_result_path(requested.table, [model])
-        for path, scans in zip(options.scans, found, strict=True):
-            _print_skipped(path, scans, options.output)
-        if existing == SKIP:
-            if requested.table is not None:
-                read_measurements_csv(requested.table)  # Refuses a table of another kind before the work.
-            every_job, remaining = plan_scan_jobs(*planned, OVERWRITE), set(jobs)
-            skipped = [job for job in every_job if job not in remaining]
-            _print_kept(skipped, len(every_job))
+        jobs, stamps, skipped = _plan_jobs(options, requested)
+        work = jobs, stamps
     # Imported after the checks above, since torch loads slowly.
     with without_garbage_collection():
         import torch
@@ -78,12 +61,42 @@ def run_segment(options: argparse.Namespace, usage_error: Callable[[str], object
 
     try:
         with process_group(torch.device("cpu"), TEAM_TIMEOUT) as team:
-            return _segment_with_team(options, requested.table, team, *team.broadcast(work), skipped)
+            table = requested.table if team.leads else None
+            return _segment_with_team(options, table, team, *team.broadcast(work), skipped)
     except TeamLost:
         if team_rank() > 0:  # the leader prints the failures
             wait_for_leader()
             return 1
         raise
+
+
+def _plan_jobs(
+    options: argparse.Namespace, requested: RequestedResults
+) -> tuple[list[ScanJob], dict[Path, FileStamp | None], list[ScanJob]]:
+    """Return the jobs to do, the stamps of their files, and the jobs that --skip-existing skips; print what is skipped.
+
+    Raises the errors of `plan_scan_jobs`, and InputError if the only scan, the model or the table cannot be used.
+    """
+    existing = existing_rule(options)
+    channels = _model_channels(options)
+    found = [find_scans(path, channels, [options.output]) for path in options.scans]
+    planned = plan_scan_jobs(found, options.output, options.format, requested, existing)
+    skipped = [job for job in planned if existing == SKIP and job.is_finished]
+    finished = set(skipped)
+    jobs = [job for job in planned if job not in finished]
+    stamps = {path: file_stamp(path) for job in jobs for path in job.files}
+    # For a link to a missing file, `read_scan` raises an error that says so.
+    if len(jobs) == 1 and not os.path.lexists(jobs[0].scan):
+        raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
+    model = model_path(options.model)
+    if requested.table is not None:
+        check_result_path(requested.table, [model])
+    for path, scans in zip(options.scans, found, strict=True):
+        _print_skipped(path, scans, options.output)
+    if existing == SKIP and requested.table is not None:
+        read_measurements_csv(requested.table)  # Refuses a table of another kind before the work.
+    _print_kept(skipped, len(planned))
+    return jobs, stamps, skipped
 
 
 def _model_channels(options: argparse.Namespace) -> int:
@@ -145,6 +158,7 @@ def _segment_with_team(
     """Segment this process's part of the jobs; in the leader, also write the table and print the summary.
 
     Args:
+        table: the table to write; None in every process but the leader.
         stamps: the stamps of the jobs' files when the jobs were planned.
         skipped: in the leader, the jobs that --skip-existing skips; in every other process, empty.
     """
@@ -177,7 +191,7 @@ def _segment_with_team(
                 if lost and team.leads:
                     console.print_error(f"{lost}; {_describe_missing(missing)}")
                 rows = [row for record in records for row in record.measurements]
-                if (rows or again) and table and team.leads:
+                if (rows or again) and table:
                     is_written = write_measurement_table(table, rows, again, not options.overwrite, console)
     if not team.leads:
         return 0  # With status 1, torchrun would end the leader, which still has to print the failures.

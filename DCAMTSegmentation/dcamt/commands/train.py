@@ -16,20 +16,21 @@ from ..runs.folder import RunFolder
 from ..runs.lock import is_held
 from ..runs.requests import STOP, write_request
 from .console import Console, StdoutLost, print_error
+from .options import UsageError
 from .watch import show_event, watch_run
 
 _NEW_RUN = "CASES.csv, --recipe, --start-from, --effort, --set"
 
 
-def run_train(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
+def run_train(options: argparse.Namespace) -> int:
     """Start, resume, stop or watch a run; return the exit status."""
     if options.watch:
         if any((*_new_run(options), options.labels, options.resume, options.stop)):
-            usage_error(f"--watch only shows a run: leave out {_NEW_RUN}, --labels, --resume and --stop")
+            raise UsageError(f"--watch only shows a run: leave out {_NEW_RUN}, --labels, --resume and --stop")
         return watch_run(RunFolder(options.run), Console(options.json))
     if options.stop:
         if any((*_new_run(options), options.labels, options.resume)) or team_size() > 1:
-            usage_error(f"--stop ends an existing run: leave out {_NEW_RUN}, --labels, --resume and torchrun")
+            raise UsageError(f"--stop ends an existing run: leave out {_NEW_RUN}, --labels, --resume and torchrun")
         if is_held(RunFolder(options.run).lock):
             write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
@@ -38,11 +39,11 @@ def run_train(options: argparse.Namespace, usage_error: Callable[[str], object])
     if options.cases is None and options.set and "=" not in options.set[-1]:
         options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
     if options.labels and options.cases is None:
-        usage_error("--labels maps the values of a new run's label files: give the CASES.csv, too")
+        raise UsageError("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and any(_new_run(options)):
-        usage_error(f"--resume continues with the run's own cases and recipe: leave out {_NEW_RUN}")
+        raise UsageError(f"--resume continues with the run's own cases and recipe: leave out {_NEW_RUN}")
     if not options.resume and options.cases is None:
-        usage_error("give the CASES.csv to train on")
+        raise UsageError("give the CASES.csv to train on")
     try:
         return _train(options)
     except TeamLost as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from ..wall.files import (
 )
 from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
+from .options import UsageError
 from .result_files import (
     OVERWRITE,
     REFUSE,
@@ -95,16 +96,16 @@ class WallJob:
         return (*measured, *(path for path in (self.surface, self.report) if path is not None))
 
 
-def run_wall(options: argparse.Namespace, usage_error: Callable[[str], object]) -> int:
+def run_wall(options: argparse.Namespace) -> int:
     """Measure the wall of every scan, print each failure at the end, and return 1 if a scan failed.
 
     A folder of scans needs a folder of segmentations; the files are paired by name as in `dcamt evaluate`. For a
     folder, a table of all measured scans is written too, even after an interruption.
     """
     if options.identity and options.report is None:
-        usage_error("--identity is for the report: it needs --report")
+        raise UsageError("--identity is for the report: it needs --report")
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
-    plan = plan_wall_jobs(options, usage_error)
+    plan = plan_wall_jobs(options)
     mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
     can_skip = existing_rule(options) == SKIP
@@ -232,10 +233,11 @@ class WallPlan:
     table: Path | None
 
 
-def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], object]) -> WallPlan:
-    """Return one job for each scan; wrong usage ends the process through `usage_error`.
+def plan_wall_jobs(options: argparse.Namespace) -> WallPlan:
+    """Return one job for each scan.
 
     Raises:
+        UsageError: an option does not fit the scan or the other options.
         InputError: the segmentations cannot be paired with the scans, the ending of --surface is unknown, two results
             have the same path, a result would replace an input, or a result exists already and neither --overwrite nor
             --skip-existing is given.
@@ -243,7 +245,7 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
             folder.
     """
     output = options.output
-    _check_usage(options, usage_error)
+    _check_usage(options)
     found = find_scans(options.scan, results=[options.segmentation, output])
     one_series = len(found.scans) == 1 and found.scans[0].is_dir() and _is_one_segmentation(options.segmentation)
     if found.scans == [options.scan] or one_series:
@@ -260,7 +262,7 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
         )
         plan = WallPlan([job], None)
     else:
-        plan = WallPlan(_pair_scans(found, options, usage_error), output / TABLE)
+        plan = WallPlan(_pair_scans(found, options), output / TABLE)
     results = [path for job in plan.jobs for path in job.results]
     if plan.table is not None:
         results.append(plan.table)
@@ -271,18 +273,18 @@ def plan_wall_jobs(options: argparse.Namespace, usage_error: Callable[[str], obj
     return plan
 
 
-def _check_usage(options: argparse.Namespace, usage_error: Callable[[str], object]) -> None:
+def _check_usage(options: argparse.Namespace) -> None:
     """Refuse an unknown ending of --surface or --report, and a path for -o that ends like a surface or CSV file.
 
     An existing folder is accepted for -o, whatever its ending.
     """
     output = options.output
     if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
-        usage_error(f"-o {output}: the command writes several files: give a folder")
+        raise UsageError(f"-o {output}: the command writes several files: give a folder")
     if options.surface is not None:
         surface_ending(options.surface)
     if options.report is not None and ending(options.report) not in REPORT.endings:
-        usage_error(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
+        raise UsageError(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
 
 
 def _is_one_segmentation(path: Path) -> bool:
@@ -297,7 +299,7 @@ def _is_one_segmentation(path: Path) -> bool:
     return not image_files(files) and len(dicom_files_among(files).segmentations) == 1
 
 
-def _pair_scans(found: FoundScans, options: argparse.Namespace, usage_error: Callable[[str], object]) -> list[WallJob]:
+def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]:
     """Return a job for each scan of a folder, with the segmentation of the same name from `options.segmentation`."""
     for option, value in (
         ("--openings", options.openings),
@@ -305,9 +307,9 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace, usage_error: Cal
         ("--report", options.report),
     ):
         if value is not None:
-            usage_error(f"{option} is for one scan, but {options.scan} is a folder of scans")
+            raise UsageError(f"{option} is for one scan, but {options.scan} is a folder of scans")
     if not options.segmentation.is_dir():
-        usage_error(f"{options.scan} is a folder of scans: give a folder of segmentations too")
+        raise UsageError(f"{options.scan} is a folder of scans: give a folder of segmentations too")
     cases = [case_of(name) for name in found.names]
     labelmaps = labelmaps_by_case(options.segmentation, skip_images=True, names=cases)
     segmentations = pair_with_labels(cases, labelmaps)
