@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from dcamt.models.calibration import (
-    ExpectedOverlap,
-    assess_overlap,
-    expect_left_out,
-    fit_overlap,
-    overlap_figures,
-)
+from dcamt.models.calibration import ExpectedOverlap
+from dcamt.models.calibration_fit import Observation, assess_overlap, expect_left_out, fit_overlap, overlap_figures
 from scipy import stats
 
 
-def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], np.ndarray, list[str]]:
-    """Return features, true overlap and case name of each scan, for `number` cases with eight scans each.
+def synthetic_scans(number: int, seed: int) -> list[Observation]:
+    """Return eight scans of each of `number` cases.
 
     The logit of the overlap is -0.2 - 1.1 * doubt + noise. The doubt of the second half of the scans is larger and
     varies more.
@@ -27,20 +23,22 @@ def synthetic_features(number: int, seed: int) -> tuple[list[dict[str, float]], 
     logit = -0.2 - 1.1 * doubt
     truth = 1 / (1 + np.exp(-(logit + draw.normal(0, 0.15, len(doubt)))))
     other = truth + draw.normal(0, 0.05, len(doubt))
-    features = [{"doubt": a, "other": b, "nothing": 0.0} for a, b in zip(doubt.tolist(), other.tolist(), strict=True)]
-    return features, truth, [f"case{index % number}" for index in range(len(doubt))]
+    return [
+        Observation({"doubt": a, "other": b, "nothing": 0.0}, overlap, f"case{index % number}")
+        for index, (a, b, overlap) in enumerate(zip(doubt.tolist(), other.tolist(), truth.tolist(), strict=True))
+    ]
 
 
 def test_fit_recovers_a_known_law_with_intervals_that_cover_about_80_percent_of_new_scans() -> None:
-    features, truth, cases = synthetic_features(20, 0)
-    model = fit_overlap(features, truth.tolist(), cases, ("doubt", "other"))
+    model = fit_overlap(synthetic_scans(20, 0), ("doubt", "other"))
     assert model.weights[0] < 0
     assert model.weights[1] == 0  # "other" increases with the overlap, and the fit allows no positive weights
     slope = model.weights[0] / model.deviations[0]
     assert slope == pytest.approx(-1.1, abs=0.15)
-    features, truth, _ = synthetic_features(100, 1)
-    expected = [model.expect(one) for one in features]
-    figures = overlap_figures(expected, truth.tolist())
+    scans = synthetic_scans(100, 1)
+    truth = [scan.overlap for scan in scans]
+    expected = [model.expect(scan.features) for scan in scans]
+    figures = overlap_figures(expected, truth)
     values = [one.value for one in expected]
     assert figures["mean absolute error"] == pytest.approx(np.abs(np.array(values) - truth).mean())
     assert figures["rank correlation"] == pytest.approx(stats.spearmanr(values, truth).statistic)
@@ -57,16 +55,17 @@ def test_fit_recovers_a_known_law_with_intervals_that_cover_about_80_percent_of_
 
 def test_interval_allows_for_unseen_disturbances() -> None:
     """Ghosts lower the overlap. Only the feature "ghosting" shows ghosts."""
-    features, truth, cases = synthetic_features(20, 0)
-    kinds = ["clean" if index < 80 else "noise" for index in range(160)]
-    for index in range(80, 120):
-        kinds[index] = "ghosts"
-        features[index]["ghosting"] = 1.0
-        truth[index] = 1 / (1 + math.exp(2) * (1 / truth[index] - 1))  # the logit is 2 less
-    features = [{"ghosting": 0.0, **one} for one in features]
-    arguments = (features, truth.tolist(), cases, ("doubt", "ghosting"))
+    seen_scans, unseen_scans = [], []
+    for index, scan in enumerate(synthetic_scans(20, 0)):
+        is_ghost = 80 <= index < 120
+        # With ghosts, the logit is 2 less.
+        overlap = 1 / (1 + math.exp(2) * (1 / scan.overlap - 1)) if is_ghost else scan.overlap
+        scan = replace(scan, features={**scan.features, "ghosting": float(is_ghost)}, overlap=overlap)
+        seen_scans.append(scan)
+        kind = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
+        unseen_scans.append(replace(scan, disturbance=kind))
     # `seen` and `unseen` are fitted to all scans; only the intervals differ (see `fit_overlap`).
-    seen, unseen = fit_overlap(*arguments), fit_overlap(*arguments, disturbances=kinds)
+    seen, unseen = (fit_overlap(scans, ("doubt", "ghosting")) for scans in (seen_scans, unseen_scans))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
     # Fits that leave out the scans with ghosts expect too high an overlap for these scans, so the intervals of
@@ -76,42 +75,38 @@ def test_interval_allows_for_unseen_disturbances() -> None:
 
 
 def test_expected_overlap_of_a_scan_is_fitted_on_other_cases_and_disturbances() -> None:
-    features, truth, cases = synthetic_features(4, 2)
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
-    overlaps = truth.tolist()
-    expected = expect_left_out(features, overlaps, cases, ("doubt",), kinds)
+    scans = [replace(scan, disturbance=kind) for scan, kind in zip(synthetic_scans(4, 2), kinds, strict=True)]
+    expected = expect_left_out(scans, ("doubt",))
     for index in (0, 17, 30):
+        scan = scans[index]
         others = [
-            other
-            for other in range(32)
-            if cases[other] != cases[index] and (kinds[other] != kinds[index] or kinds[index] == "clean")
+            replace(other, disturbance="clean")
+            for other in scans
+            if other.case != scan.case and (other.disturbance != scan.disturbance or scan.disturbance == "clean")
         ]
-        without = fit_overlap(
-            [features[other] for other in others],
-            [overlaps[other] for other in others],
-            [cases[other] for other in others],
-            ("doubt",),
-        )
-        assert expected[index].value == pytest.approx(without.value(features[index]), abs=1e-3)
+        without = fit_overlap(others, ("doubt",))
+        assert expected[index].value == pytest.approx(without.value(scan.features), abs=1e-3)
         assert expected[index].low <= expected[index].value <= expected[index].high
-    assert 0.6 < np.mean([one.low <= overlap <= one.high for one, overlap in zip(expected, overlaps, strict=True)]) <= 1
+    assert 0.6 < np.mean([one.low <= scan.overlap <= one.high for one, scan in zip(expected, scans, strict=True)]) <= 1
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
     """If the feature is pure noise, a fit is hardly better than guessing the median overlap of the other cases."""
     draw = np.random.default_rng(0)
-    features = [{"doubt": value} for value in draw.normal(size=64).tolist()]
+    doubt = draw.normal(size=64).tolist()
     level = draw.uniform(0.6, 0.95, 8)
-    cases = [f"case{index % 8}" for index in range(64)]
-    overlaps = [float(level[index % 8]) for index in range(64)]
-    assessment = assess_overlap(features, overlaps, cases, ("doubt",))
+    scans = [
+        Observation({"doubt": value}, float(level[index % 8]), f"case{index % 8}") for index, value in enumerate(doubt)
+    ]
+    assessment = assess_overlap(scans, ("doubt",))
     constant = np.mean([abs(one - np.median(np.delete(level, index))) for index, one in enumerate(level)])
     assert assessment["mean absolute error"] > 0.9 * constant
 
 
 def test_fit_of_fewer_than_two_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="two cases"):
-        fit_overlap([{"doubt": 1.0}] * 3, [0.5] * 3, ["a"] * 3, ("doubt",))
+        fit_overlap([Observation({"doubt": 1.0}, 0.5, "a")] * 3, ("doubt",))
 
 
 def test_rank_correlation_equals_spearmans_in_scipy_if_some_values_are_equal() -> None:

@@ -41,16 +41,8 @@ from dcamt.inference.calibrating import mean_dice
 from dcamt.inference.disturbances import Disturbance, LabelledScan
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
-from dcamt.models.calibration import (
-    CLEAN,
-    NOTHING,
-    Calibration,
-    ExpectedOverlap,
-    expect_left_out,
-    fit_overlap,
-    overlap_figures,
-    quality_features,
-)
+from dcamt.models.calibration import CLEAN, NOTHING, Calibration, ExpectedOverlap, quality_features
+from dcamt.models.calibration_fit import Observation, expect_left_out, fit_overlap, overlap_figures
 from dcamt.models.doubt_scaling import count_doubt, fit_doubt_scaling
 from dcamt.models.package import calibration_path
 from dcamt.networks.packaging import verify_model
@@ -286,28 +278,16 @@ def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[Exp
     Args:
         split: the cross-validation, one of `SPLITS`.
     """
-    segmented = [row for row in rows if not row["doubt"][NOTHING]]
-    expected = iter(
-        expect_left_out(
-            [row["doubt"] for row in segmented],
-            [row["dice"] for row in segmented],
-            [row["case"] for row in segmented],
-            names,
-            [row["disturbance"] for row in segmented] if split == CASE_AND_DISTURBANCE else None,
-        )
-    )
+    scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
+    if split == CASE:
+        scans = [replace(scan, disturbance=CLEAN) for scan in scans]
+    expected = iter(expect_left_out(scans, names))
     return [ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected) for row in rows]
 
 
-def fit_rows(rows: list[Row], names: Sequence[str]) -> Any:
-    """Return the expected overlap as a function of features, fitted to the rows, whose results must not be empty."""
-    return fit_overlap(
-        [row["doubt"] for row in rows],
-        [row["dice"] for row in rows],
-        [row["case"] for row in rows],
-        names,
-        [row["disturbance"] for row in rows],
-    )
+def observation(row: Row) -> Observation:
+    """Return a row as an observation for the fit."""
+    return Observation(row["doubt"], row["dice"], row["case"], row["disturbance"])
 
 
 def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
@@ -400,7 +380,8 @@ def calibrate(work: Path, shipped: Path) -> None:
     rows, models, measured = read_lines(work), {}, {}
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
-        models[quality] = fit_rows([row for row in part if not row["doubt"][NOTHING]], quality_features(quality))
+        scans = [observation(row) for row in part if not row["doubt"][NOTHING]]
+        models[quality] = fit_overlap(scans, quality_features(quality))
         for line in calibration_table(part, quality, (CASE,)):
             if line["scans"] in ("clean", "clean and disturbed", "all"):
                 for figure in ("mean absolute error", "rank correlation", "coverage of the interval"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -11,16 +10,8 @@ from ..cases.case_list import Case
 from ..cases.labels import check_label, read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
-from ..models.calibration import (
-    CLEAN,
-    FEATURES,
-    MIN_CASES,
-    NOTHING,
-    Calibration,
-    OverlapFunction,
-    assess_overlap,
-    fit_overlap,
-)
+from ..models.calibration import CLEAN, FEATURES, MIN_CASES, NOTHING, Calibration, OverlapFunction
+from ..models.calibration_fit import Observation, assess_overlap, fit_overlap
 from ..models.doubt_scaling import BINS, count_doubt, fit_doubt_scaling
 from ..models.package import ModelPackage
 from ..recipe import QUALITIES, Recipe
@@ -32,16 +23,6 @@ DISTURBED = 4
 """Number of disturbed scans made from each case."""
 MIN_SEGMENTED = 3
 """Smallest allowed number of cases with a segmentation that is not empty. `assess_overlap` fails with fewer cases."""
-
-
-@dataclass(frozen=True)
-class _Observation:
-    """A segmented scan: features of its doubt, Dice with its label, and the names of its case and disturbance."""
-
-    features: Mapping[str, float]
-    overlap: float
-    case: str
-    disturbance: str
 
 
 def calibrate(
@@ -75,7 +56,7 @@ def calibrate(
             f"too few labelled cases were given ({len(cases)}); a calibration needs {MIN_CASES} or more",
             remedy="Add labelled cases of the role validation.",
         )
-    observed: dict[str, list[_Observation]] = {quality: [] for quality in QUALITIES}
+    observed: dict[str, list[Observation]] = {quality: [] for quality in QUALITIES}
     values = range(1, package.recipe.output_channels)
     doubt_counts = np.zeros((3, BINS))
     for number, case in enumerate(cases):
@@ -86,7 +67,7 @@ def calibrate(
                 result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
                 segmented = result.labelmap.voxels
                 overlap = mean_dice(segmented, scan.labels, values)
-                observations.append(_Observation(result.doubt, overlap, case.name, disturbance))
+                observations.append(Observation(result.doubt, overlap, case.name, disturbance))
                 if disturbance == CLEAN and result.doubt_map is not None:
                     doubt_counts += count_doubt(result.doubt_map, segmented != scan.labels)
         if progress:
@@ -119,7 +100,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
         yield name, CALIBRATING[name](scan, np.random.default_rng([number, *name.encode()]))
 
 
-def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[OverlapFunction, dict[str, float]]:
+def _fit_quality(observations: Sequence[Observation], quality: str) -> tuple[OverlapFunction, dict[str, float]]:
     """Return the function fitted to the overlaps in one quality, and its accuracy in cross-validation.
 
     Scans with an empty segmentation are left out; if there are any, the figures contain their fraction.
@@ -135,12 +116,8 @@ def _fit_quality(observations: Sequence[_Observation], quality: str) -> tuple[Ov
             f" {MIN_SEGMENTED} such cases",
             remedy="Add cases that show the organ.",
         )
-    features = [scan.features for scan in segmented]
-    overlaps, cases = [scan.overlap for scan in segmented], [scan.case for scan in segmented]
-    disturbances = [scan.disturbance for scan in segmented]
-    names = [name for name in FEATURES if all(name in values for values in features)]
-    model = fit_overlap(features, overlaps, cases, names, disturbances)
-    figures = assess_overlap(features, overlaps, cases, names, disturbances)
+    names = [name for name in FEATURES if all(name in scan.features for scan in segmented)]
+    model, figures = fit_overlap(segmented, names), assess_overlap(segmented, names)
     if len(segmented) < len(observations):
         figures["fraction of scans with an empty segmentation"] = 1 - len(segmented) / len(observations)
     return model, figures

@@ -1,0 +1,228 @@
+"""Fit the expected overlap of a model's segmentations to scans with a label.
+
+The interval comes from the residuals of cases that the fit did not use, and depends on the expected overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import compress
+
+import numpy as np
+
+from .calibration import CLEAN, ExpectedOverlap, OverlapFunction, sigmoid
+
+INTERVAL = 0.8
+"""Probability that the overlap with an expert's outline lies in the interval."""
+HUBER = 0.02
+"""Residuals larger than this count linearly, so that a few failed scans do not dominate the fit."""
+RIDGE, STEPS = 1e-3, 60
+"""Weight of the ridge penalty, and largest number of steps of the fit."""
+NEIGHBOURS = 20
+"""The interval at an expected overlap is computed from the residuals of at least this many scans, or of all if there
+are fewer; for the lowest overlaps see `LOWEST`."""
+LOWEST = 8
+"""The interval at the lowest expected overlaps is computed from only this many scans, since low overlaps are rare."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A segmented scan: features of its doubt, Dice (0 to 1) with its label, and names of its case and disturbance."""
+
+    features: Mapping[str, float]
+    overlap: float
+    case: str
+    disturbance: str = CLEAN
+
+
+def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> OverlapFunction:
+    """Fit the expected overlap of scans as a function of their features.
+
+    The interval comes from residuals of further fits. The fit for a scan leaves out all scans of its case and, where
+    possible, all scans with its disturbance (see `_left_out`). Otherwise the interval would be too narrow for scans
+    with new disturbances.
+
+    Args:
+        observations: scans whose segmentation is not empty.
+        names: names of the features to use.
+
+    Raises:
+        ValueError: there are fewer than two cases.
+    """
+    if len({scan.case for scan in observations}) < 2:
+        raise ValueError("a calibration needs two cases at least")
+    function = _fit(observations, names)
+    unseen, _ = _cross_validate(observations, names, function)
+    return _with_interval(function, unseen, _overlaps(observations))
+
+
+def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -> list[ExpectedOverlap]:
+    """Return the expected overlap of each scan by a fit to scans of other cases and disturbances (see `_left_out`).
+
+    The interval comes from the residuals of these other scans. Each residual is a scan's Dice minus the value of
+    the fit that leaves this scan out. The arguments are those of `fit_overlap`.
+    """
+    values, folds = _cross_validate(observations, names, _fit(observations, names))
+    truth = _overlaps(observations)
+    expected: dict[int, ExpectedOverlap] = {}
+    for scans, others, function in folds:
+        complete = _with_interval(function, values[others], truth[others])
+        expected |= {index: complete.expect(observations[index].features) for index in np.flatnonzero(scans).tolist()}
+    return [expected[index] for index in range(len(observations))]
+
+
+def _overlaps(observations: Iterable[Observation]) -> np.ndarray:
+    return np.array([scan.overlap for scan in observations], float)
+
+
+def _cross_validate(
+    observations: Sequence[Observation], names: Sequence[str], whole: OverlapFunction
+) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, OverlapFunction]]]:
+    """Return each scan's expected overlap (N,) by a fit without the scan, and the masks of `_left_out` with their fit.
+
+    Args:
+        whole: the fit to all scans.
+    """
+    values = np.empty(len(observations))
+    folds = []
+    for scans, others in _left_out(observations):
+        function = _fit(list(compress(observations, others)), names, start_from=whole)
+        values[scans] = [function.value(scan.features) for scan in compress(observations, scans)]
+        folds.append((scans, others, function))
+    return values, folds
+
+
+def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield two masks (N,) for each disturbance of each case.
+
+    The first mask selects the case's scans with this disturbance, the second the scans of other cases with other
+    disturbances. If the disturbance is `CLEAN` or no scans would remain, the second mask selects all scans of other
+    cases.
+    """
+    cases = np.array([scan.case for scan in observations])
+    kinds = np.array([scan.disturbance for scan in observations])
+    for case, kind in dict.fromkeys((scan.case, scan.disturbance) for scan in observations):
+        others = (cases != case) & ((kinds != kind) | (kind == CLEAN))
+        if not others.any():
+            others = cases != case  # all other cases have only this disturbance
+        yield (cases == case) & (kinds == kind), others
+
+
+def _fit(
+    observations: Sequence[Observation], names: Sequence[str], start_from: OverlapFunction | None = None
+) -> OverlapFunction:
+    """Fit the logistic function of the features, and return it with a placeholder for the interval.
+
+    Minimises Huber's loss of the overlap plus a ridge penalty by iteratively reweighted least squares. No feature's
+    weight becomes positive.
+
+    Args:
+        start_from: a fit to nearly the same scans, from which few steps suffice.
+    """
+    table = np.array([[scan.features[name] for name in names] for scan in observations], float)
+    truth = _overlaps(observations)
+    means, deviations = table.mean(axis=0), table.std(axis=0) + 1e-6
+    rows = np.column_stack([np.ones(len(table)), (table - means) / deviations])
+    weights = np.zeros(rows.shape[1])
+    if start_from is None:
+        start = np.clip(np.median(truth), 0.02, 0.98)
+        weights[0] = np.log(start / (1 - start))
+    else:
+        weights[:] = (start_from.bias, *start_from.weights)
+    ridge = np.array([0.0, *[RIDGE] * len(means)])
+    for _ in range(STEPS):
+        fitted = sigmoid(rows @ weights)
+        residual = truth - fitted
+        robust = np.minimum(1, HUBER / np.maximum(np.abs(residual), 1e-9))
+        slope = np.maximum(fitted * (1 - fitted), 1e-3)[:, None] * rows
+        matrix = (slope * robust[:, None]).T @ slope + np.diag(ridge)
+        target = (slope * robust[:, None]).T @ (residual + slope @ weights)
+        step = _solve_without_positive(matrix, target) - weights
+        largest = float(np.abs(step).max())
+        weights = weights + step * min(1.0, 1 / max(1.0, largest))
+        if largest < 1e-5:
+            break
+    return OverlapFunction(
+        tuple(names),
+        tuple(means.tolist()),
+        tuple(deviations.tolist()),
+        tuple(weights[1:].tolist()),
+        float(weights[0]),
+        (0.5,),
+        (-1.0,),
+        (1.0,),
+    )
+
+
+def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Return x with x[1:] <= 0 that nearly minimises x'Ax/2 - b'x, where A is `matrix` and b is `target`.
+
+    While an item of x[1:] is positive, the largest item is fixed at 0 and the rest is solved again.
+    """
+    used = list(range(len(target)))
+    while True:
+        solution = np.zeros(len(target))
+        solution[used] = np.linalg.solve(matrix[np.ix_(used, used)], target[used])
+        worst = 1 + int(solution[1:].argmax()) if len(target) > 1 else 0
+        if worst == 0 or solution[worst] <= 0:
+            return solution
+        used.remove(worst)
+
+
+def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.ndarray) -> OverlapFunction:
+    """Return the function with the 80% interval of expected and true overlaps (N,).
+
+    At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps. The k-th
+    smallest of n residuals is taken as the quantile at k / (n + 1) (Weibull's plotting position).
+    """
+    order = np.argsort(expected)
+    expected, residual = expected[order], (truth - expected)[order]
+    number = len(expected)
+    size = min(number, max(NEIGHBOURS, number // 5))
+    starts = np.unique(np.linspace(0, number - size, max(1, min(6, 2 * number // size))).astype(int))
+    tail = (1 - INTERVAL) / 2
+    ends: dict[float, tuple[float, float]] = {}
+    for near in (slice(0, LOWEST), *(slice(start, start + size) for start in starts)):
+        low, high = np.quantile(residual[near], (tail, 1 - tail), method="weibull").tolist()
+        ends[round(float(np.median(expected[near])), 6)] = low, high
+    knots = tuple(sorted(ends))
+    return replace(
+        function, knots=knots, lows=tuple(ends[knot][0] for knot in knots), highs=tuple(ends[knot][1] for knot in knots)
+    )
+
+
+def assess_overlap(observations: Sequence[Observation], names: Sequence[str]) -> dict[str, float]:
+    """Return the `overlap_figures` of a cross-validation that leaves out each case in turn.
+
+    The arguments are those of `fit_overlap`.
+
+    Raises:
+        ValueError: there are fewer than three cases.
+    """
+    functions = {
+        case: fit_overlap([scan for scan in observations if scan.case != case], names)
+        for case in {scan.case for scan in observations}
+    }
+    expected = [functions[scan.case].expect(scan.features) for scan in observations]
+    return overlap_figures(expected, [scan.overlap for scan in observations])
+
+
+def overlap_figures(expected: Sequence[ExpectedOverlap], overlaps: Sequence[float]) -> dict[str, float]:
+    """Return, by name, the mean absolute error, Spearman's rank correlation and the coverage of the interval."""
+    values, truth = np.array([overlap.value for overlap in expected]), np.asarray(overlaps, float)
+    inside = [guess.low <= overlap <= guess.high for guess, overlap in zip(expected, overlaps, strict=True)]
+    ranks = np.stack([_ranks(values), _ranks(truth)])
+    varied = float(np.ptp(ranks, axis=1).min()) > 0
+    return {
+        "mean absolute error": float(np.abs(values - truth).mean()),
+        "rank correlation": float(np.corrcoef(ranks)[0, 1]) if varied else 0.0,
+        "coverage of the interval": float(np.mean(inside)),
+    }
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return the ranks of values (N,); equal values get their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return np.asarray((ends - (counts - 1) / 2)[inverse])
