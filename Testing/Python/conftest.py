@@ -28,7 +28,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # pytest shows the compared values if an assertion fails in one of these modules.
-HELPERS_THAT_ASSERT = ("dicom_positions", "model_files", "processes", "scan_files", "synthetic", "worker_child")
+HELPERS_THAT_ASSERT = (
+    "dicom_positions",
+    "evaluated_folders",
+    "model_files",
+    "processes",
+    "scan_files",
+    "synthetic",
+    "worker_child",
+)
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 

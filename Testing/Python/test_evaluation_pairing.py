@@ -1,0 +1,245 @@
+"""The names of predictions and labels determine which are compared; ambiguous names are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dcamt.cases.label_pairing import labelmaps_by_case
+from dcamt.errors import InputError
+from dcamt.io.dicom_files import SEGMENTATION_CLASSES
+from dcamt.io.readers import read_labelmap
+from dcamt.metrics.evaluation import evaluate_folders
+from dcamt_testing.dicom_positions import REPORT, new_data_set
+from dcamt_testing.evaluated_folders import (
+    assert_refused,
+    random_mask,
+    save_labels,
+    scan_voxels,
+    two_classes,
+    write_predictions_and_labels,
+)
+from dcamt_testing.scan_files import LEFT_ATRIUM
+from dcamt_testing.synthetic import save_noise_scan
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    return write_predictions_and_labels(tmp_path)
+
+
+def test_predictions_in_the_label_folder_are_not_taken_for_labels(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        save_labels(tmp_path / patient / "laendo.nrrd", random_mask(1), segments=[LEFT_ATRIUM])
+        save_labels(tmp_path / "segmentations" / f"{patient}.seg.nrrd", random_mask(1), segments=[LEFT_ATRIUM])
+        save_noise_scan(tmp_path / patient / "lgemri.nrrd")
+    evaluation = evaluate_folders(tmp_path / "segmentations", tmp_path)
+    assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
+    # The labels in the subfolders are found even if the folder itself holds a scan.
+    save_noise_scan(tmp_path / "average.nrrd")
+    assert evaluate_folders(tmp_path / "segmentations", tmp_path) == evaluation
+    with pytest.raises(InputError, match=r"several labels for one scan \(p1/laendo\.nrrd, segmentations/p1"):
+        labelmaps_by_case(tmp_path)
+
+
+def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_path: Path) -> None:
+    for number, patient in enumerate(("p1", "p2")):
+        visit, mask = tmp_path / "data" / patient / "visit", random_mask(number)
+        save_labels(visit / "S1_label.nrrd", mask, segments=[LEFT_ATRIUM])
+        save_labels(tmp_path / "results" / f"{patient}.seg.nrrd", mask, segments=[LEFT_ATRIUM])
+        save_noise_scan(visit / "S1.nrrd")
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "data")
+    assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
+    # Results of another model, which lie beside the folders of patients, are not used as labels.
+    for patient in ("p1", "p2"):
+        label = tmp_path / "data" / patient / "visit" / "S1_label.nrrd"
+        label.write_bytes(label.read_bytes().replace(b"DCAMT:=", b"Other:="))
+        save_labels(tmp_path / "data" / f"{patient}.seg.nrrd", random_mask(9), segments=[LEFT_ATRIUM])
+    assert evaluate_folders(tmp_path / "results", tmp_path / "data") == evaluation
+
+
+def test_prediction_that_is_its_own_label_is_refused(folders: tuple[Path, Path]) -> None:
+    assert_refused(
+        (folders[0], folders[0]), "la000_image.nrrd", "was given both as the prediction and as the label of its case"
+    )
+
+
+def test_dicom_segmentations_are_predictions_and_reports_are_not(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    predictions, labels = tmp_path / "dicom", folders[1]
+    predictions.mkdir()
+    for kind, name in ((SEGMENTATION_CLASSES[0], "la000_image.dcm"), (REPORT, "la000_image_report.dcm")):
+        new_data_set(kind).save_as(predictions / name, enforce_file_format=True)
+    assert labelmaps_by_case(predictions) == {"la000": predictions / "la000_image.dcm"}
+    (predictions / "la000_image.dcm").unlink()
+    assert_refused((predictions, labels), "holds no segmentation", ".dcm")
+    (predictions / "fold0").mkdir()
+    (predictions / "fold0/a.nii.gz").touch()
+    assert_refused((predictions, labels), "folders below it do (fold0/a.nii.gz)", "into one folder")
+
+
+@pytest.mark.parametrize("data", [b"", bytes(3000)], ids=["empty", "zeros"])
+def test_damaged_dicom_segmentation_among_others_is_refused(tmp_path: Path, data: bytes) -> None:
+    predictions = tmp_path / "dicom"
+    predictions.mkdir()
+    new_data_set(SEGMENTATION_CLASSES[0]).save_as(predictions / "la000_image.dcm", enforce_file_format=True)
+    (predictions / "la001_image.dcm").write_bytes(data)
+    found = labelmaps_by_case(predictions)
+    assert found == {name: predictions / f"{name}_image.dcm" for name in ("la000", "la001")}
+    with pytest.raises(InputError, match=r"la001_image\.dcm: is (an empty file|not an image)"):
+        read_labelmap(found["la001"])
+
+
+def test_several_labels_that_fit_a_prediction_are_named(folders: tuple[Path, Path]) -> None:
+    label = folders[1] / "la000_label.nii.gz"
+    save_labels(folders[1] / "la000_LA_final.nii.gz", two_classes(0))
+    label.rename(folders[1] / "LA000_LA.nii.gz")
+    assert_refused(folders, "la000_image.nrrd", "has several labels in", "LA000_LA.nii.gz, la000_LA_final.nii.gz. Keep")
+
+
+def test_mask_is_preferred_to_its_scan_if_neither_name_says_label(folders: tuple[Path, Path]) -> None:
+    predictions, labels = folders
+    (labels / "la000_label.nii.gz").rename(labels / "la000_LA.nii.gz")
+    expected = evaluate_folders(predictions, labels)
+    save_labels(labels / "la000.nrrd", scan_voxels())
+    assert evaluate_folders(predictions, labels) == expected
+
+
+@pytest.mark.parametrize("word", ["pred", "confidence", "prob"])
+def test_automatic_result_beside_a_label_is_not_taken_for_the_label(folders: tuple[Path, Path], word: str) -> None:
+    predictions, labels = folders
+    for path in list(labels.iterdir()):
+        path.rename(labels / path.name.replace("_label", ""))
+    expected = evaluate_folders(predictions, labels)
+    save_labels(labels / f"la000_{word}.nii.gz", two_classes(9))
+    assert evaluate_folders(predictions, labels) == expected
+
+
+def test_two_outlines_of_a_case_in_the_folder_of_labels_are_refused(tmp_path: Path) -> None:
+    for file in ("pred/p1.nii.gz", "lab/p1.nrrd", "lab/p1_seg.nii.gz"):
+        save_labels(tmp_path / file, random_mask(1))
+    assert_refused((tmp_path / "pred", tmp_path / "lab"), "belongs to the same case (p1)")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label"),
+    [
+        ("la_001_0000.nii.gz", "la_001.nii.gz"),
+        ("1.3.6.1.4.1.14519.5.2.1.1.nii.gz", "1.3.6.1.4.1.14519.5.2.1.1.nii.gz"),
+        ("site2.1_p01.seg.nrrd", "site2.1_p01_gt.nii.gz"),
+        ("seg_p1.nii.gz", "gt_p1.nii.gz"),
+        ("img0001.nii.gz", "label0001.nii.gz"),
+        ("p1_image_seg.nii.gz", "p1_label.nii.gz"),
+        ("M\u00fcller.nii.gz", "Mu\u0308ller_gt.nii.gz"),
+        ("p1_LGE.nii.gz", "p1_LA.nii.gz"),
+        ("p1_lge.nii.gz", "P1_LA_seg.nii.gz"),
+        ("p1.seg.nrrd", "p1 Segmentation 1.nrrd"),
+        ("p1.seg.nrrd", "p1-Segment_1-label.nrrd"),
+        ("p1_LGE.seg.nrrd", "p1_LA_label_final_v2.nii.gz"),
+        ("sub-01_T1w.seg.nrrd", "sub-01_T1w_label-LA_mask.nii.gz"),
+        ("sub-01_T1w.seg.nrrd", "sub-01_label-LA_desc-manual_mask.nii.gz"),
+        ("la_001/la_001_trans.nii.gz", "la_001.nii.gz"),
+        ("la_001/la_001_seg.nii.gz", "la_001_label.nii.gz"),
+        ("la_001_image/la_001_image_trans.nii.gz", "la_001_label.nii.gz"),
+        ("p1/prediction.nii.gz", "p1.nii.gz"),
+        ("p1.nii.gz", "p1/LA.nii.gz"),
+        ("p1_lge.seg.nrrd", "p1/Segmentation.nrrd"),
+        ("p1/p1_trans.nii.gz", "p1/mask_LA_JS.nii.gz"),
+    ],
+)
+def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
+    save_labels(tmp_path / "pred" / prediction, random_mask(1), segments=[LEFT_ATRIUM])
+    save_labels(tmp_path / "lab" / label, random_mask(1))
+    (row,) = evaluate_folders(tmp_path / "pred", tmp_path / "lab").rows
+    assert row.score.dice == 1
+
+
+@pytest.mark.parametrize(
+    ("prediction", "label"),
+    [
+        ("site2.1_patient01.nii.gz", "site2.9_patient77.nii.gz"),
+        ("patient_2019.nii.gz", "patient_2020.nii.gz"),
+        ("p1.nii.gz", "p10.nii.gz"),
+        ("p1_RV.nii.gz", "p1_LV.nii.gz"),
+        ("p1_LGE.nii.gz", "p1_RA.nii.gz"),
+        ("p1_LGE.nii.gz", "p1_cine_LA.nii.gz"),
+        ("segmentation.nii.gz", "label.nii.gz"),
+    ],
+)
+def test_files_of_different_cases_are_not_paired(tmp_path: Path, prediction: str, label: str) -> None:
+    save_labels(tmp_path / "pred" / prediction, random_mask(1))
+    save_labels(tmp_path / "lab" / label, random_mask(1))
+    assert_refused((tmp_path / "pred", tmp_path / "lab"), "has no label in")
+
+
+def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
+    """The scans of the cases x_0000 and x_0001 are x_0000_0000 and x_0001_0000; results are named like the scans."""
+    for number in range(2):
+        save_labels(tmp_path / "results" / f"x_{number:04d}_0000.nii.gz", random_mask(number))
+        save_labels(tmp_path / "labels" / f"x_{number:04d}.nii.gz", random_mask(number))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [(row.case, row.score.dice) for row in evaluation.rows] == [("x_0000", 1.0), ("x_0001", 1.0)]
+
+
+def test_result_x_0000_is_paired_with_the_mask_beside_the_scan_x_0000(tmp_path: Path) -> None:
+    for name in ("x_0000", "x_0001"):
+        save_labels(tmp_path / "labels" / f"{name}.nii.gz", scan_voxels())
+        for file in (f"results/{name}.nii.gz", f"labels/{name}_LA.nii.gz"):
+            save_labels(tmp_path / file, two_classes(9))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert {row.case for row in evaluation.rows} == {"x", "x_0001"}
+    assert not evaluation.labels_without_prediction
+
+
+@pytest.mark.parametrize(
+    ("scan", "label"),
+    [
+        ("x{}_0000.nii.gz", "x{}.nii.gz"),
+        ("volume-{}.nii", "segmentation-{}.nii"),
+        ("p{} (1).nii.gz", "p{}_seg (1).nii.gz"),
+        ("p{}_LGE.nii.gz", "p{}_LA.nii.gz"),
+        ("p{}.nii.gz", "p{}.nrrd"),
+    ],
+)
+def test_scans_beside_the_labels_are_skipped(tmp_path: Path, scan: str, label: str) -> None:
+    for number in (1, 2):
+        save_labels(tmp_path / "labels" / scan.format(number), scan_voxels())
+        for file in (f"results/{scan.format(number)}", f"labels/{label.format(number)}"):
+            save_labels(tmp_path / file, two_classes(number))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1, 1, 1]
+    assert not evaluation.labels_without_prediction
+
+
+def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        save_labels(tmp_path / f"results/{patient}.nii.gz", two_classes(1))
+        save_labels(tmp_path / f"labels/{patient}/LA.nii.gz", two_classes(1))
+        save_labels(tmp_path / f"labels/{patient}/RA.nii.gz", two_classes(2))
+    rows = evaluate_folders(tmp_path / "results", tmp_path / "labels").rows
+    assert {row.case: row.score.dice for row in rows} == {"p1": 1, "p2": 1}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ("p1/p1_trans", "p1/p1_image"),
+        ("p1/p1_trans", "p2/aorta"),
+        ("p1/LA", "p2/q2_seg"),
+        ("p1/p1_RA", "p2/p2_RA"),
+        ("p1/001", "p2/001"),
+        ("p1/a/p1_trans",),
+    ],
+)
+def test_case_folders_are_refused_unless_each_holds_exactly_one_fitting_file(
+    tmp_path: Path, files: tuple[str, ...]
+) -> None:
+    for file in files:
+        save_labels(tmp_path / f"results/{file}.nii.gz", two_classes(1))
+        save_labels(tmp_path / f"labels/{file[:2]}.nii.gz", two_classes(1))
+    assert_refused((tmp_path / "results", tmp_path / "labels"), "folders below it do", "in the folder of each case")
+
+
+def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:
+    for file in ("results/p1/LA", "results/p1_image/LA", "labels/p1"):
+        save_labels(tmp_path / f"{file}.nii.gz", two_classes(1))
+    assert_refused((tmp_path / "results", tmp_path / "labels"), "belongs to the same case (p1)")

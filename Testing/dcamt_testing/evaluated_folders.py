@@ -1,0 +1,68 @@
+"""Write folders of predictions and labels for evaluations, and check refusals and scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap
+from dcamt.metrics.evaluation import evaluate_folders
+from dcamt.metrics.scores import SegmentationScore
+from dcamt.volume import Labelmap, SegmentInfo
+from scipy import ndimage
+
+AFFINE = np.array([[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+def random_mask(seed: int, shape: tuple[int, ...] = (22, 25, 18), fraction: float = 0.12) -> np.ndarray:
+    """Return the mask of a few smooth random blobs that fill `fraction` of the image."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 2.5)
+    return noise > np.quantile(noise, 1.0 - fraction)
+
+
+def two_classes(seed: int) -> np.ndarray:
+    """Return random label values 0, 1 and 2."""
+    voxels = random_mask(seed).astype(np.uint8)
+    voxels[random_mask(seed + 90, fraction=0.05)] = 2
+    return voxels
+
+
+def scan_voxels() -> np.ndarray:
+    """Return noise of many different values."""
+    return np.random.default_rng(0).integers(0, 256, two_classes(0).shape)
+
+
+def save_labels(
+    path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE, segments: Sequence[SegmentInfo] = ()
+) -> None:
+    """Write label values (I, J, K)."""
+    write_labelmap(Labelmap(voxels.astype(np.uint8), Grid(voxels.shape, affine)), path, segments)
+
+
+def write_predictions_and_labels(home: Path) -> tuple[Path, Path]:
+    """Write predictions and labels of two classes for the cases la000 to la002; return their folders."""
+    predictions, labels = home / "predictions", home / "labels"
+    for number in range(3):
+        save_labels(labels / f"la00{number}_label.nii.gz", two_classes(number))
+        save_labels(predictions / f"la00{number}_image.nrrd", two_classes(number + 10))
+    return predictions, labels
+
+
+def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
+    """Fail unless the evaluation of `folders` is refused with one line that contains all `message_parts`."""
+    with pytest.raises(InputError) as caught:
+        evaluate_folders(*folders)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in message_parts:
+        assert part in message
+
+
+def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
+    """Fail unless two scores are equal up to rounding."""
+    for name in SegmentationScore.__dataclass_fields__:
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12, nan_ok=True), name
