@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from dcamt.cases.case_list import LABELLED, Case
 from dcamt.cases.labels import read_case_label
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
+from dcamt.io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.metrics.measurements import measure
@@ -23,35 +23,26 @@ from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
 from dcamt_testing.dicom_positions import time_point_groups, write_frames, write_slice
 from dcamt_testing.dicom_rules import missing_attributes
 from dcamt_testing.dicom_series import (
+    OBLIQUE_SHAPE,
     PATIENT,
     RAS_TO_LPS,
     STUDY,
+    oblique_affine,
     write_dicomdir,
     write_enhanced_mr,
-    write_mr_series,
+    write_oblique_series,
 )
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_from_sitk, corner_distance_mm
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
-SHAPE = (20, 16, 9)
 SEGMENTS = (LEFT_ATRIUM, WALL)
 MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
-def oblique_affine() -> np.ndarray:
-    """Return an oblique affine whose axes are right-handed in LPS, like the axes of DICOM slices."""
-    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
-    turn *= np.sign(np.linalg.det(turn))
-    affine = np.eye(4)
-    affine[:3, :3] = RAS_TO_LPS[:3, :3] @ turn @ np.diag([0.75, 0.9, 2.5])
-    affine[:3, 3] = (-31.25, 40.5, 12.125)
-    return affine
-
-
 def two_segments() -> np.ndarray:
     """Return labels of two segments; the first and last slices are empty, and some slices hold only one segment."""
-    voxels = np.zeros(SHAPE, np.uint8)
+    voxels = np.zeros(OBLIQUE_SHAPE, np.uint8)
     voxels[4:12, 3:11, 2:7] = LEFT_ATRIUM.label
     voxels[12:14, 3:11, 3:6] = WALL.label
     return voxels
@@ -59,11 +50,9 @@ def two_segments() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Labelmap]:
-    folder = tmp_path_factory.mktemp("dicom") / "series"
-    image = np.random.default_rng(1).integers(50, 300, SHAPE)
-    write_mr_series(folder, image, oblique_affine())
+    folder = write_oblique_series(tmp_path_factory.mktemp("dicom") / "series")
     (folder / "notes.txt").write_text("no image", encoding="utf-8")
-    return folder, Labelmap(two_segments(), Grid(SHAPE, oblique_affine()))
+    return folder, Labelmap(two_segments(), Grid(OBLIQUE_SHAPE, oblique_affine()))
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +61,26 @@ def written(case: tuple[Path, Labelmap], tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("seg") / "result.dcm"
     write_dicom(build_dicom_segmentation(labelmap, SEGMENTS, find_source_images(folder, labelmap.grid), MODEL), path)
     return path
+
+
+def find_changed_source(
+    case: tuple[Path, Labelmap], folder: Path, change: Callable[[pydicom.Dataset], object]
+) -> SourceImages:
+    """Save the images of a case in `folder`, each changed by `change`, and find them as the source."""
+    series, labelmap = case
+    for file in series.glob("IM*"):
+        image = pydicom.dcmread(file)
+        change(image)
+        image.save_as(folder / file.name)
+    return find_source_images(folder, labelmap.grid)
+
+
+def build_segmentation_and_report(
+    labelmap: Labelmap, source: SourceImages, segments: Sequence[SegmentInfo] = SEGMENTS
+) -> tuple[pydicom.Dataset, pydicom.Dataset]:
+    segmentation = build_dicom_segmentation(labelmap, segments, source, MODEL)
+    rows = measure(labelmap, segments, "scan")
+    return segmentation, build_measurement_report(rows, segments, segmentation, source, MODEL)
 
 
 def test_segmentation_keeps_patient_study_and_source(written: Path, case: tuple[Path, Labelmap]) -> None:
@@ -130,7 +139,7 @@ def test_segments_are_named_and_coded(written: Path) -> None:
 def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, case: tuple[Path, Labelmap]) -> None:
     labelmap = case[1]
     volume = hd.seg.segread(written).get_volume(combine_segments=True)
-    expected = np.zeros(SHAPE, np.uint8)
+    expected = np.zeros(OBLIQUE_SHAPE, np.uint8)
     for number, info in enumerate(SEGMENTS, start=1):
         expected[labelmap.voxels == info.label] = number
     # Voxels are compared by RAS position, so the order of the axes does not matter.
@@ -184,26 +193,24 @@ def test_simpleitk_reads_one_segment_on_the_grid_of_the_scan(case: tuple[Path, L
     expected, affine = labelmap.voxels == LEFT_ATRIUM.label, affine_from_sitk(image)
     if np.dot(affine[:3, 2], labelmap.grid.affine[:3, 2]) < 0:  # the slices are in reverse order
         flip = np.diag([1.0, 1.0, -1.0, 1.0])
-        flip[2, 3] = SHAPE[2] - 1
+        flip[2, 3] = OBLIQUE_SHAPE[2] - 1
         mask, affine = mask[:, :, ::-1], affine @ flip
-    assert corner_distance_mm(Grid(SHAPE, affine), labelmap.grid) <= 0.01
+    assert corner_distance_mm(Grid(OBLIQUE_SHAPE, affine), labelmap.grid) <= 0.01
     np.testing.assert_array_equal(mask, expected)
 
 
 def test_results_of_an_anonymised_source_have_empty_patient_and_study_attributes(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
-    folder, labelmap = case
     removed = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID")
-    for file in folder.glob("IM*"):
-        image = pydicom.dcmread(file)
+
+    def anonymise(image: pydicom.Dataset) -> None:
         for keyword in (*removed, "AccessionNumber", "ReferringPhysicianName"):
             delattr(image, keyword)
-        image.save_as(tmp_path / file.name)
-    source = find_source_images(tmp_path, labelmap.grid)
-    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+
+    source = find_changed_source(case, tmp_path, anonymise)
+    segmentation, report = build_segmentation_and_report(case[1], source)
     assert not any(segmentation[keyword].value for keyword in removed)  # present, but empty
-    report = build_measurement_report(measure(labelmap, SEGMENTS, "scan"), SEGMENTS, segmentation, source, MODEL)
     assert missing_attributes(segmentation) == missing_attributes(report) == []
 
 
@@ -225,182 +232,87 @@ def _replace_numbers(image: pydicom.Dataset) -> None:
 def test_segmentation_is_written_for_a_source_with_minor_defects(
     case: tuple[Path, Labelmap], tmp_path: Path, change: Callable[[pydicom.Dataset], None]
 ) -> None:
-    folder, labelmap = case
-    for file in folder.glob("IM*"):
-        image = pydicom.dcmread(file)
-        change(image)
-        image.save_as(tmp_path / file.name)
-    source = find_source_images(tmp_path, labelmap.grid)
+    source = find_changed_source(case, tmp_path, change)
     path = tmp_path / "x.dcm"
-    write_dicom(build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL), path)
-    assert np.allclose(read_labelmap(path).grid.affine, labelmap.grid.affine, atol=1e-4)
+    write_dicom(build_dicom_segmentation(case[1], SEGMENTS, source, MODEL), path)
+    assert np.allclose(read_labelmap(path).grid.affine, case[1].grid.affine, atol=1e-4)
 
 
 def test_invalid_dates_and_sex_of_an_anonymised_source_become_empty(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
-    folder, labelmap = case
-    for file in folder.glob("IM*"):
-        image = pydicom.dcmread(file)
+    def invalidate(image: pydicom.Dataset) -> None:
         for keyword in ("PatientBirthDate", "StudyDate", "StudyTime"):
             image[keyword] = pydicom.DataElement(keyword, "LO", "UNKNOWN")
         image.PatientSex = "W"
-        image.save_as(tmp_path / file.name)
-    source = find_source_images(tmp_path, labelmap.grid)
-    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
+
+    source = find_changed_source(case, tmp_path, invalidate)
+    segmentation = build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
     for keyword in ("PatientBirthDate", "StudyDate", "StudyTime", "PatientSex"):
         assert not segmentation[keyword].value
     assert (segmentation.PatientID, segmentation.StudyID) == (PATIENT["PatientID"], STUDY["StudyID"])
 
 
 @pytest.mark.parametrize(
-    ("character_set", "name"),
+    ("character_set", "patient", "segment"),
     [
-        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう"),
-        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동"),
-        (["ISO_IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎"),
-        ("ISO_IR 6", "Mueller^Joerg"),
-        ("", "Mueller^Joerg"),
-        ("ISO_IR 144", "Люкceмбypг"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう", "Atrium"),
+        (["", "ISO 2022 IR 149"], "Hong^Gildong=洪^吉洞=홍^길동", "Atrium"),
+        (["ISO_IR 13", "ISO 2022 IR 87"], "ﾔﾏﾀﾞ^ﾀﾛｳ=山田^太郎", "Atrium"),
+        ("ISO_IR 6", "Mueller^Joerg", "Atrium"),
+        ("", "Mueller^Joerg", "Atrium"),
+        ("ISO_IR 144", "Люкceмбypг", "Atrium"),
+        *((none, "Mueller^Joerg", segment) for none in (None, "") for segment in ("左心房", "Öffnung")),
+        *((code, "Müller^Jörg", segment) for code in ("ISO_IR 100", "ISO_IR 192") for segment in ("左心房", "Öffnung")),
     ],
 )
-def test_names_in_any_character_set_are_kept(
-    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | list[str], name: str
+def test_names_of_patients_and_segments_are_kept_in_any_character_set(
+    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | list[str] | None, patient: str, segment: str
 ) -> None:
-    folder, labelmap = case
-    for file in folder.glob("IM*"):
-        image = pydicom.dcmread(file)
-        image.SpecificCharacterSet, image.PatientName = character_set, name
-        image.save_as(tmp_path / file.name)
-    source = find_source_images(tmp_path, labelmap.grid)
-    segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
-    report = build_measurement_report(measure(labelmap, SEGMENTS, "scan"), SEGMENTS, segmentation, source, MODEL)
-    for number, written in enumerate((segmentation, report)):
-        path = tmp_path / f"{number}.dcm"
-        write_dicom(written, path)
-        assert str(pydicom.dcmread(path).PatientName) == name
-
-
-@pytest.mark.parametrize("character_set", [None, "", "ISO_IR 100", "ISO_IR 192"])
-@pytest.mark.parametrize("name", ["左心房", "Öffnung"])
-def test_segment_names_of_any_language_are_kept(
-    case: tuple[Path, Labelmap], tmp_path: Path, character_set: str | None, name: str
-) -> None:
-    folder, labelmap = case
-    patient = "Müller^Jörg" if character_set else "Mueller^Joerg"
-    for file in folder.glob("IM*"):
-        image = pydicom.dcmread(file)
+    def rename(image: pydicom.Dataset) -> None:
         image.SpecificCharacterSet, image.PatientName = character_set, patient
         if character_set is None:
             del image.SpecificCharacterSet
-        image.save_as(tmp_path / file.name)
-    source = find_source_images(tmp_path, labelmap.grid)
-    segments = [replace(info, name=f"{name} {info.label}") for info in SEGMENTS]
-    segmentation = build_dicom_segmentation(labelmap, segments, source, MODEL)
-    report = build_measurement_report(measure(labelmap, segments, "scan"), segments, segmentation, source, MODEL)
-    for number, written in enumerate((segmentation, report)):
+
+    source = find_changed_source(case, tmp_path, rename)
+    segments = [replace(info, name=f"{segment} {info.label}") for info in SEGMENTS]
+    for number, written in enumerate(build_segmentation_and_report(case[1], source, segments)):
         path = tmp_path / f"{number}.dcm"
         write_dicom(written, path)
         assert str(pydicom.dcmread(path).PatientName) == patient
     read = pydicom.dcmread(tmp_path / "0.dcm")
     assert [item.SegmentLabel for item in read.SegmentSequence] == [info.name for info in segments]
-    assert name in str(pydicom.dcmread(tmp_path / "1.dcm"))
+    assert segment in str(pydicom.dcmread(tmp_path / "1.dcm"))
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "FrameOfReferenceUID"])
 def test_message_names_the_attribute_that_the_source_lacks(
     case: tuple[Path, Labelmap], tmp_path: Path, keyword: str
 ) -> None:
-    folder, labelmap = case
-    for file in folder.glob("IM*"):
-        image = pydicom.dcmread(file)
-        delattr(image, keyword)
-        image.save_as(tmp_path / file.name)
-    source = find_source_images(tmp_path, labelmap.grid)
+    source = find_changed_source(case, tmp_path, lambda image: delattr(image, keyword))
     with pytest.raises(InputError, match=f"can refer to these images, which lack {keyword}"):
-        build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
-
-
-def test_source_is_found_among_other_series_and_subfolders(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
-    grid = case[1].grid
-    other = oblique_affine()
-    other[:3, 3] += 3
-    write_mr_series(tmp_path / "study" / "other", np.ones(SHAPE), other)
-    write_mr_series(tmp_path / "study" / "right", np.ones(SHAPE), oblique_affine())
-    source = find_source_images(tmp_path / "study", grid)
-    starts = np.stack([np.array(h.ImagePositionPatient, float) for h in source.datasets])
-    expected = [(RAS_TO_LPS @ grid.affine)[:3] @ [0, 0, k, 1] for k in range(SHAPE[2])]
-    np.testing.assert_allclose(starts, expected, atol=1e-3)
-
-
-def test_segmentation_beside_the_images_is_no_source(
-    case: tuple[Path, Labelmap], written: Path, tmp_path: Path
-) -> None:
-    folder, labelmap = case
-    shutil.copytree(folder, tmp_path / "series")
-    shutil.copy(written, tmp_path / "series" / "0.dcm")  # before the images in the order of names
-    source = find_source_images(tmp_path / "series", labelmap.grid)
-    assert {header.Modality for header in source.datasets} == {"MR"}
-
-
-@pytest.mark.parametrize("other", ["size", "spacing"])
-@pytest.mark.parametrize("multi_frame", [False, True])
-def test_image_of_another_size_or_spacing_at_the_same_place_is_no_source(
-    tmp_path: Path, other: str, multi_frame: bool
-) -> None:
-    affine, voxels = oblique_affine(), np.ones(SHAPE)
-    other_affine = affine @ np.diag([2, 2, 1, 1]) if other == "spacing" else affine
-    other_voxels = voxels[:-2, :-2] if other == "size" else voxels
-    for name, image, place in (("0", other_voxels, other_affine), ("1", voxels, affine)):
-        if multi_frame:
-            write_enhanced_mr(tmp_path / f"{name}.dcm", image, place, [*range(SHAPE[2])])
-            continue
-        for file in write_mr_series(tmp_path / name, image, place):
-            header = pydicom.dcmread(file)
-            header.SeriesInstanceUID = "1.2.3"  # the images of both sizes or spacings belong to one series
-            header.save_as(file)
-    found = find_source_images(tmp_path, Grid(SHAPE, affine)).datasets
-    assert {(header.Columns, header.Rows) for header in found} == {SHAPE[:2]}
-    if not multi_frame:
-        assert {round(float(header.PixelSpacing[1]), 4) for header in found} == {0.75}
+        build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
 
 
 def test_series_number_appends_01_to_the_last_four_digits_of_the_source(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
-    folder, labelmap = case
-    for file in folder.glob("IM*"):
-        image = pydicom.dcmread(file)
-        image.SeriesNumber = 2_147_483_647
-        image.save_as(tmp_path / file.name)
-    source = find_source_images(tmp_path, labelmap.grid)
-    assert build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL).SeriesNumber == 364_701
-
-
-@pytest.mark.parametrize("keyword", ["PixelSpacing", "ImageOrientationPatient"])
-def test_image_without_spacing_or_orientation_is_no_source(
-    case: tuple[Path, Labelmap], tmp_path: Path, keyword: str
-) -> None:
-    write_mr_series(tmp_path / "series", np.ones(SHAPE), oblique_affine())
-    image = pydicom.dcmread(next((tmp_path / "series").glob("IM*")))
-    delattr(image, keyword)
-    image.save_as(tmp_path / "series" / "screenshot")
-    source = find_source_images(tmp_path / "series", case[1].grid)
-    assert all(keyword in header for header in source.datasets)
+    source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 2_147_483_647))
+    assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 364_701
 
 
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     """The frames are in shuffled order, at two time points; the first frame at each position is used."""
     labelmap = case[1]
     order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
-    path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(SHAPE), oblique_affine(), order + order)
+    path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(OBLIQUE_SHAPE), oblique_affine(), order + order)
     source = find_source_images(path, labelmap.grid)
-    assert source.frames == tuple(order.index(k) for k in range(SHAPE[2]))
+    assert source.frames == tuple(order.index(k) for k in range(OBLIQUE_SHAPE[2]))
     write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "seg.dcm")
     data_set = pydicom.dcmread(tmp_path / "seg.dcm")
     assert missing_attributes(data_set) == []
     image = pydicom.dcmread(path)
-    assert data_set.NumberOfFrames == SHAPE[2]
+    assert data_set.NumberOfFrames == OBLIQUE_SHAPE[2]
     for frame in data_set.PerFrameFunctionalGroupsSequence:
         (reference,) = frame.DerivationImageSequence[0].SourceImageSequence
         assert reference.ReferencedSOPInstanceUID == image.SOPInstanceUID
@@ -431,30 +343,6 @@ def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
     assert referred == second
 
 
-def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
-    for k in range(8):
-        write_slice(tmp_path / "series" / f"{k}.dcm", k)
-    archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", tmp_path / "series"))
-    scan = read_scan(archive)
-    with pytest.raises(InputError, match=r"x\.zip: is an archive, .* Extract the archive, and segment the folder\."):
-        find_source_images(archive, scan.grid, scan.frames)
-
-
-def test_source_that_is_not_dicom_or_has_another_grid_is_refused(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
-    folder, labelmap = case
-    text = tmp_path / "scan.nrrd"
-    text.write_text("no DICOM", encoding="utf-8")
-    with pytest.raises(InputError, match=r"scan\.nrrd: is not DICOM.*\.seg\.nrrd"):
-        find_source_images(text, labelmap.grid)
-    moved = labelmap.grid.affine.copy()
-    moved[:3, 3] += 1
-    with pytest.raises(InputError, match="no DICOM images at the slices"):
-        find_source_images(folder, Grid(SHAPE, moved))
-    longer = Grid((*SHAPE[:2], SHAPE[2] + 1), labelmap.grid.affine)
-    with pytest.raises(InputError, match="no DICOM images at the slices"):
-        find_source_images(folder, longer)
-
-
 @pytest.mark.parametrize(("modality", "procedure"), [("MR", "25056-3"), ("CT", "25045-6"), ("PT", "363679005")])
 def test_measurement_report_names_the_procedure_of_the_scan(
     case: tuple[Path, Labelmap], modality: str, procedure: str
@@ -475,11 +363,10 @@ def test_measurement_report_holds_the_measurements_of_each_segment(
 ) -> None:
     folder, labelmap = case
     source = find_source_images(folder, labelmap.grid)
-    segmentation = build_dicom_segmentation(labelmap, segments, source, MODEL)
+    segmentation, built = build_segmentation_and_report(labelmap, source, segments)
     assert missing_attributes(segmentation) == []
-    rows = measure(labelmap, segments, "scan")
     path = tmp_path / "report.dcm"
-    write_dicom(build_measurement_report(rows, segments, segmentation, source, MODEL), path)
+    write_dicom(built, path)
     report = hd.sr.srread(path)
     assert missing_attributes(report) == []
     damaged = pydicom.dcmread(path)
@@ -489,6 +376,7 @@ def test_measurement_report_holds_the_measurements_of_each_segment(
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     groups = report.content.get_volumetric_roi_measurement_groups()
     assert len(groups) == len(segments)
+    rows = measure(labelmap, segments, "scan")
     for number, (group, info, row) in enumerate(zip(groups, segments, rows, strict=True), start=1):
         assert group.finding_type.value == info.type.value
         reference = group.referenced_segment

@@ -9,34 +9,25 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.geometry import RAS_TO_LPS
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import fit_labelmap
-from dcamt_testing.dicom_series import write_mr_series
+from dcamt_testing.dicom_series import OBLIQUE_SHAPE, write_oblique_series
 from dcamt_testing.scan_files import refused
 
 hd = pytest.importorskip("highdicom")
 pydicom = pytest.importorskip("pydicom")
 codes = pytest.importorskip("pydicom.sr.codedict").codes
-SHAPE = (20, 16, 9)
 
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with an oblique series of `SHAPE` voxels."""
-    folder = tmp_path_factory.mktemp("series")
-    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
-    turn *= np.sign(np.linalg.det(turn))  # right-handed in LPS, like the axes of DICOM slices
-    affine = np.eye(4)
-    affine[:3, :3] = RAS_TO_LPS[:3, :3] @ turn @ np.diag([0.75, 0.9, 2.5])
-    affine[:3, 3] = (-31.25, 40.5, 12.125)
-    write_mr_series(folder, np.random.default_rng(1).integers(50, 300, SHAPE), affine)
-    return folder
+    """Return a folder with an oblique series of `OBLIQUE_SHAPE` voxels."""
+    return write_oblique_series(tmp_path_factory.mktemp("series"))
 
 
 def organs(slices: tuple[int, ...]) -> np.ndarray:
     """Return labels (I, J, K): two organs in each of the given slices, and 0 in all other slices."""
-    voxels = np.zeros(SHAPE, np.uint8)
+    voxels = np.zeros(OBLIQUE_SHAPE, np.uint8)
     for k in slices:
         voxels[4 : 8 + k, 3:11, k] = 1
         voxels[13:16, 2 + k : 7 + k, k] = 2
@@ -100,7 +91,7 @@ def test_segments_can_be_mapped_by_name_but_not_read_as_a_scan(series: Path, tmp
 
 
 def test_fractional_segmentation_with_values_between_0_and_1_is_refused(series: Path, tmp_path: Path) -> None:
-    fractions = np.zeros((*SHAPE[::-1], 2), np.float32)
+    fractions = np.zeros((*OBLIQUE_SHAPE[::-1], 2), np.float32)
     fractions[4, 4:8, 4:8, 0] = 0.5
     path = write_segmentation(tmp_path / "half.dcm", series, fractions, "FRACTIONAL")
     with pytest.raises(InputError, match=r"half\.dcm: holds fractions, not segments"):
@@ -133,7 +124,7 @@ def remove_spacing(data: Any) -> None:
             delattr(measures, keyword)
     del data.PerFrameFunctionalGroupsSequence[1:]
     data.NumberOfFrames = 1
-    data.PixelData = data.PixelData[: SHAPE[0] * SHAPE[1] // 8]
+    data.PixelData = data.PixelData[: OBLIQUE_SHAPE[0] * OBLIQUE_SHAPE[1] // 8]
 
 
 def repeat_position(data: Any) -> None:
@@ -166,7 +157,7 @@ def remove_stated_segments(data: Any, count: int | None = None) -> None:
 
 def pad_frames_to_bytes(data: Any) -> None:
     packed = [np.packbits(frame.ravel()[:-1], bitorder="little") for frame in data.pixel_array]
-    data.Rows, data.Columns = 1, SHAPE[0] * SHAPE[1] - 1
+    data.Rows, data.Columns = 1, OBLIQUE_SHAPE[0] * OBLIQUE_SHAPE[1] - 1
     data.PixelData = np.concatenate(packed).tobytes()
 
 

@@ -14,6 +14,24 @@ RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PATIENT = {"PatientID": "SYN-1", "PatientName": "Phantom^Synthetic", "PatientBirthDate": "19500101", "PatientSex": "O"}
 STUDY = {"StudyDate": "20200102", "StudyTime": "101112", "StudyID": "S7", "AccessionNumber": "A9"}
 
+OBLIQUE_SHAPE = (20, 16, 9)
+
+
+def oblique_affine() -> np.ndarray:
+    """Return an oblique affine whose axes are right-handed in LPS, like the axes of DICOM slices."""
+    turn = np.linalg.qr(np.random.default_rng(5).normal(size=(3, 3)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    affine = np.eye(4)
+    affine[:3, :3] = RAS_TO_LPS[:3, :3] @ turn @ np.diag([0.75, 0.9, 2.5])
+    affine[:3, 3] = (-31.25, 40.5, 12.125)
+    return affine
+
+
+def write_oblique_series(folder: Path) -> Path:
+    """Write noise of `OBLIQUE_SHAPE` voxels with `oblique_affine` as MR images; return the folder."""
+    write_mr_series(folder, np.random.default_rng(1).integers(50, 300, OBLIQUE_SHAPE), oblique_affine())
+    return folder
+
 
 def write_mr_series(folder: Path, voxels: np.ndarray, affine: np.ndarray) -> list[Path]:
     """Write voxels (I, J, K) as single-frame MR images with shuffled file names; return the paths in slice order.
