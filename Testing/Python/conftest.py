@@ -40,7 +40,7 @@ HELPERS_THAT_ASSERT = (
 pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THAT_ASSERT))
 
 
-SMALL_TRIAL = "from dcamt.inference import serving\nserving.TRIAL = (16, 16, 16)\n"
+SMALL_TRIAL = "from dcamt.commands import serving\nserving.TRIAL = (16, 16, 16)\n"
 """A script that lets a worker measure a model's speed on a small volume, since no test needs an exact estimate."""
 
 

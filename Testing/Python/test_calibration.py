@@ -15,11 +15,11 @@ import pytest
 import torch
 from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.cli import main
+from dcamt.commands.serving import Worker
 from dcamt.errors import Cancelled, InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.predictor import Prediction, Predictor
-from dcamt.inference.serving import Worker
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
 from dcamt.models.calibration import (
@@ -340,8 +340,8 @@ def test_worker_reloads_the_model_when_a_calibration_appears_beside_it(
     path = tmp_path / "m.dcamt"
     card = write_package(path, tiny_package)
     loads: list[ModelPackage] = []
-    monkeypatch.setattr("dcamt.inference.serving.verify_model", lambda p: (loads.append(open_model(p)), loads[-1])[1])
-    monkeypatch.setattr("dcamt.inference.serving.TRIAL", (8, 8, 8))
+    monkeypatch.setattr("dcamt.commands.serving.verify_model", lambda p: (loads.append(open_model(p)), loads[-1])[1])
+    monkeypatch.setattr("dcamt.commands.serving.TRIAL", (8, 8, 8))
     received: list[WorkerEvent] = []
     worker = Worker(received.append)
     for number in range(4):

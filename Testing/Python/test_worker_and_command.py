@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import torch
 from dcamt import cli
-from dcamt.inference import serving
-from dcamt.inference.serving import Worker
+from dcamt.commands import serving
+from dcamt.commands.serving import Worker
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import save_model
 from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerEvent

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dcamt.commands import worker
 from dcamt.geometry import Region
-from dcamt.inference import worker
 from dcamt.models.package import ModelPackage
 from dcamt.volume import Volume
 from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerNote
@@ -24,7 +24,8 @@ from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_
 # A script that runs in the worker's process before the worker starts.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
-from dcamt.inference import predictor, serving, tiling
+from dcamt.commands import serving
+from dcamt.inference import predictor, tiling
 # The script simulates a GPU: the network for the device "cuda" stays on the CPU. For this network, `_predict_or_none`
 # returns None, as if the GPU's memory had run out.
 serving.choose_device = lambda name: torch.device("cuda")

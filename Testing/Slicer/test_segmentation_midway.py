@@ -29,10 +29,10 @@ from segmentation_case import (
 )
 
 IGNORES_CANCELLING = """
-from dcamt.inference import worker
+from dcamt.worker import protocol
 from dcamt.worker.requests import CancelRequest
-parse = worker.parse_control
-worker.parse_control = lambda line: None if isinstance(parse(line), CancelRequest) else parse(line)
+parse = protocol.parse_control
+protocol.parse_control = lambda line: None if isinstance(parse(line), CancelRequest) else parse(line)
 """
 """A script that makes the worker ignore requests to cancel."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 GPU_TOO_SMALL_FOR_THE_MODEL = """
 import torch
-from dcamt.inference import predictor, serving
+from dcamt.commands import serving
+from dcamt.inference import predictor
 serving.choose_device = lambda name: torch.device("cuda")
 real = predictor.move
 def move(network, device, precision):
@@ -42,7 +43,7 @@ predictor.predict_bounded = predict_bounded
 """A script after which the network does not begin a scan as long as FILE exists: `HELD.format(gate=FILE)`."""
 
 EXPECTS_LONG_WORK = """
-from dcamt.inference import serving
+from dcamt.commands import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """

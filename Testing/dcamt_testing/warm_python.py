@@ -56,7 +56,7 @@ PRELOADED = (
 )
 """Packages that the engine uses."""
 ENGINE_HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir, "DCAMTSegmentation")
-ENGINE = ("dcamt.cli", "dcamt.commands.segment", "dcamt.commands.train", "dcamt.inference.serving")
+ENGINE = ("dcamt.cli", "dcamt.commands.segment", "dcamt.commands.train", "dcamt.commands.serving")
 """Importing these modules loads most of the engine."""
 _FAST_FORK = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Environment variable that requests large memory pages for the server: a process with fewer pages forks faster."""

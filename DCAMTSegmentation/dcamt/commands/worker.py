@@ -1,21 +1,142 @@
-"""Run the worker process: `inference.worker.main` with a function that writes reports."""
+"""Run the worker process of an application: one request per line of stdin, one event per line of stdout, both JSON.
+
+The worker keeps the model loaded between requests, even if one is cancelled. The process ends once stdin closes, even
+while it segments, so that it does not outlive an application that crashed. The application writes scans for the worker
+into a folder. `--remove-at-end FOLDER` removes this folder once stdin closes, unless a `KeepFilesRequest` was read.
+
+`worker.requests` and `worker.events` define the messages. After a failure with the reason `internal` the process exits
+with status 1, since its state may be invalid. If a Python package is missing or cannot be loaded at the start, the
+process exits with status 3.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
+import os
+import queue
+import shutil
 import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from typing import BinaryIO, NoReturn
 
-from ..inference.worker import main
-from ..worker.events import ReportWritten
-from ..worker.requests import ReportRequest
+from .. import __version__
+from ..errors import MissingPackage, missing_packages
+from ..io.interruption import detach_stdin
+from ..machine import without_garbage_collection
+from ..worker.events import RequestFailed, WorkerEvent, WorkerReady
+from ..worker.protocol import parse_control, worker_event_line
+from ..worker.requests import CancelRequest, KeepFilesRequest
+
+PACKAGES = ("torch", "scipy")
+MISSING_PACKAGE = 3
+"""Exit status if a package is missing or cannot be loaded."""
+REMOVALS = 100
+"""Maximum number of attempts to remove the folder of scans; the main thread may write a file during an attempt."""
 
 
-def _write_report(request: ReportRequest) -> ReportWritten:
-    """Write the requested report. Raises the errors of `write_requested_report`."""
-    # Imported here: segmentations do not need reports.
-    from ..report.outline_report import write_requested_report
+def _import_all() -> dict[str, str]:
+    """Import all modules that requests need, except those for a report; return the packages' versions by name.
 
-    return write_requested_report(request)
+    Raises:
+        ImportError: a package cannot be imported.
+        OSError: a shared library cannot be loaded.
+    """
+    with without_garbage_collection():
+        import scipy.ndimage
+        import scipy.optimize
+        import scipy.spatial.distance  # noqa: F401
+
+        from . import serving  # noqa: F401
+
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _private_streams() -> tuple[BinaryIO, BinaryIO]:
+    """Return this process's stdin and stdout for requests and events; redirect libraries' output to stderr."""
+    requests, events = detach_stdin(), os.dup(1)
+    os.dup2(2, 1)
+    return os.fdopen(requests, "rb"), os.fdopen(events, "wb")
+
+
+def _remove_folder(folder: str) -> None:
+    """Remove a folder, even if the main thread is writing a result into it."""
+    for _attempt in range(REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            break
+        time.sleep(0.02)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve requests; return the exit status 1 after an internal error, or 3 if a Python package is missing.
+
+    Once stdin or stdout closes, the process ends with status 0, and this function does not return.
+    """
+    parser = argparse.ArgumentParser(prog="python -m dcamt.commands.worker")
+    parser.add_argument("--remove-at-end", metavar="FOLDER")
+    folder = parser.parse_args(arguments).remove_at_end
+    stdin, stdout = _private_streams()
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    lock = threading.Lock()
+    cancelled: set[str] = set()
+    keep_files = threading.Event()
+
+    def end() -> NoReturn:
+        if folder and not keep_files.is_set():
+            _remove_folder(folder)
+        os._exit(0)  # `sys.exit` would end only the calling thread, not the computation.
+
+    def read() -> None:
+        for line in stdin:
+            text = line.decode("utf-8", "replace")
+            control = parse_control(text)
+            if isinstance(control, CancelRequest):
+                cancelled.add(control.id)
+            elif isinstance(control, KeepFilesRequest):
+                keep_files.set()
+            elif text.strip():
+                lines.put(text)
+        end()
+
+    def send(event: WorkerEvent) -> None:
+        try:
+            with lock:
+                stdout.write(worker_event_line(event).encode() + b"\n")
+                stdout.flush()
+        except OSError:
+            end()  # The application has closed the pipe.
+
+    threading.Thread(target=read, daemon=True).start()
+    absent = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    message = str(missing_packages(absent))
+    if not absent:
+        try:
+            versions = _import_all()
+        except (ImportError, OSError) as error:  # OSError: a shared library does not load
+            traceback.print_exc()
+            absent = [getattr(error, "name", None) or "torch"]
+            message = f"The Python package '{absent[0]}' cannot be loaded ({' '.join(str(error).split())[:200]})."
+    if absent:
+        send(RequestFailed(None, MissingPackage.reason, message, packages=tuple(absent)))
+        return MISSING_PACKAGE
+    send(WorkerReady(__version__, versions))
+    from .serving import Worker
+
+    worker = Worker(send, cancelled)
+    while worker.serve(lines.get()):
+        pass
+    return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], _write_report))
+    sys.exit(main(sys.argv[1:]))

@@ -17,6 +17,7 @@ from ..cases.checks import few_values_warning
 from ..devices import choose_device
 from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
+from ..inference.predictor import Predictor
 from ..io.slabs import write_voxels
 from ..metrics.doubtful_places import doubt_levels, doubtful_places
 from ..metrics.measurements import measure, measure_mask
@@ -30,7 +31,6 @@ from ..wall.closed_surface import closed_surface
 from ..wall.files import write_wall
 from ..worker.arrays import read_mask, read_scan
 from ..worker.events import (
-    ReportWritten,
     RequestFailed,
     ScanSegmented,
     SegmentResult,
@@ -43,7 +43,6 @@ from ..worker.events import (
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import parse_request, request_id
 from ..worker.requests import MeasureRequest, ReportRequest, Request, SegmentRequest, WallRequest
-from .predictor import Predictor
 
 TICK_S = 0.2
 """Seconds between two progress events."""
@@ -62,18 +61,11 @@ class Worker:
 
     Args:
         cancelled: identifiers of cancelled requests; another thread may add identifiers.
-        write_report: serves a `ReportRequest`; an argument because this module must not import `report`.
     """
 
-    def __init__(
-        self,
-        send: Callable[[WorkerEvent], None],
-        cancelled: Collection[str] = (),
-        write_report: Callable[[ReportRequest], ReportWritten] | None = None,
-    ) -> None:
+    def __init__(self, send: Callable[[WorkerEvent], None], cancelled: Collection[str] = ()) -> None:
         self._send = send
         self._cancelled = cancelled
-        self._write_report = write_report
         self._predictor: Predictor | None = None
         self._loaded: object = None
         self._seconds_per_mm3: dict[str, float] = {}
@@ -90,8 +82,11 @@ class Worker:
                 self._measure(request)
             elif isinstance(request, WallRequest):
                 self._measure_wall(request)
-            elif isinstance(request, ReportRequest) and self._write_report is not None:
-                self._send(self._write_report(request))
+            elif isinstance(request, ReportRequest):
+                # Imported here: segmentations do not need reports.
+                from ..report.outline_report import write_requested_report
+
+                self._send(write_requested_report(request))
         except Exception as error:
             failure = user_error(error)
             detail = "".join(traceback.format_exception(error))
