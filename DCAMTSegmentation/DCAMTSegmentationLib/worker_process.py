@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from dcamt.errors import InputError, InternalError
@@ -59,6 +59,15 @@ class SegmentationWorker(Protocol):
         """End the worker, and remove its files."""
 
 
+@dataclass(frozen=True)
+class _SentRequest:
+    """A request that the process computes; `line` is the request as it was written to the process."""
+
+    id: str
+    line: bytes
+    on_event: OnEvent
+
+
 class WorkerProcess:
     """Sends requests to a worker process and delivers its events from the event loop.
 
@@ -87,11 +96,9 @@ class WorkerProcess:
         self._process: EngineProcess | None = None
         self._last_process: EngineProcess | None = None
         self._earlier_log = ""
-        self._listeners: dict[str, OnEvent] = {}
-        self._unanswered: dict[str, bytes] = {}
-        self._computing: str | None = None
+        self._running: _SentRequest | None = None
         self._cancelled: str | None = None
-        self._requests = 0
+        self._request_count = 0
         self._idle_ms = int(idle_minutes * 60000)
         self._idle = DelayedCall(self._end_process)
         self._grace = DelayedCall(self._restart)
@@ -99,7 +106,7 @@ class WorkerProcess:
     @property
     def is_busy(self) -> bool:
         """Whether an uncancelled request runs."""
-        return self._computing is not None
+        return self._running is not None
 
     def log(self) -> str:
         """Return the last lines that this worker's present and earlier processes wrote to stderr."""
@@ -133,26 +140,18 @@ class WorkerProcess:
         """
         if self.is_busy:
             raise RuntimeError(_("A computation is running. Wait until the computation has ended, or cancel it."))
-        identifier = str(self._requests + 1)
-        # Made first, so that a request that cannot be written as JSON does not leave the worker busy.
-        line = request_line(replace(request, id=identifier)).encode() + b"\n"
-        self._start_process()
-        self._idle.stop()
-        self._requests += 1
-        self._listeners[identifier] = on_event
-        self._computing = identifier
-        self._unanswered[identifier] = line
-        assert self._process is not None
-        self._process.write(line)
+        identifier = str(self._request_count + 1)
+        line = _line_of(replace(request, id=identifier))
+        self._request_count += 1
+        self._send(_SentRequest(identifier, line, on_event))
 
     def cancel(self) -> None:
         """Make the process stop the running request and keep its model; deliver no further events of the request."""
-        identifier, self._computing = self._computing, None
-        if identifier is None or self._process is None:
+        running, self._running = self._running, None
+        if running is None or self._process is None:
             return
-        self._listeners.pop(identifier, None)
-        self._cancelled = identifier
-        self._process.write(request_line(CancelRequest(id=identifier)).encode() + b"\n")
+        self._cancelled = running.id
+        self._process.write(_line_of(CancelRequest(id=running.id)))
         self._grace.start(CANCEL_GRACE_MS)
 
     def shutdown(self) -> None:
@@ -178,16 +177,23 @@ class WorkerProcess:
         self._root, self._parent_of_root = root, parent
         return root
 
-    def _start_process(self) -> None:
-        if self._process is not None:
-            return
-        self._earlier_log = self.log()
-        arguments = ["-m", "dcamt.commands.worker"]
-        if self._root is not None:
-            arguments += ["--remove-at-end", self._root]
-        self._process = EngineProcess(arguments, self._take, self._on_ended, self._python, self._engine_folder)
-        self._last_process = self._process.start()
-        self._idle.start(self._idle_ms)
+    def _start_process(self) -> EngineProcess:
+        """Return the process; start it if it does not run."""
+        if self._process is None:
+            self._earlier_log = self.log()
+            arguments = ["-m", "dcamt.commands.worker"]
+            if self._root is not None:
+                arguments += ["--remove-at-end", self._root]
+            self._process = EngineProcess(arguments, self._take, self._on_ended, self._python, self._engine_folder)
+            self._last_process = self._process.start()
+            self._idle.start(self._idle_ms)
+        return self._process
+
+    def _send(self, request: _SentRequest) -> None:
+        process = self._start_process()
+        self._idle.stop()
+        self._running = request
+        process.write(request.line)
 
     def _end_process(self, keep_files: bool = True) -> None:
         """Kill the process, and forget its requests.
@@ -198,25 +204,16 @@ class WorkerProcess:
         self._idle.stop()
         self._grace.stop()
         process, self._process = self._process, None
-        self._listeners.clear()
-        self._unanswered.clear()
-        self._computing = self._cancelled = None
+        self._running = self._cancelled = None
         if process is not None:
-            process.kill(request_line(KeepFilesRequest()).encode() + b"\n" if keep_files else b"")
+            process.kill(_line_of(KeepFilesRequest()) if keep_files else b"")
 
     def _restart(self) -> None:
-        """Kill a process that did not stop a cancelled request; send unanswered later requests to a new process."""
-        listeners, computing = dict(self._listeners), self._computing
-        unanswered = {key: line for key, line in self._unanswered.items() if key in listeners}
+        """Kill a process that did not stop a cancelled request; send a later request to a new process."""
+        running = self._running
         self._end_process()
-        if not unanswered:
-            return
-        self._listeners, self._unanswered, self._computing = listeners, unanswered, computing
-        self._start_process()
-        self._idle.stop()
-        assert self._process is not None
-        for line in unanswered.values():
-            self._process.write(line)
+        if running is not None:
+            self._send(running)
 
     def _take(self, fields: dict[str, Any]) -> None:
         """Pass an event of the process on to the listener of its request."""
@@ -228,39 +225,36 @@ class WorkerProcess:
             return
         if isinstance(event, WorkerReady):
             return
-        identifier = event.id
-        if isinstance(event, RequestFailed) and (identifier is None or event.reason == InternalError.reason):
+        if isinstance(event, RequestFailed) and (event.id is None or event.reason == InternalError.reason):
             self._fail(event)
-        elif isinstance(event, Answer):
-            self._take_answer(str(identifier), event)
-        elif identifier in self._listeners:
-            self._listeners[identifier](event)
-
-    def _take_answer(self, identifier: str, event: WorkerEvent) -> None:
-        """Forget a request that was answered, and pass the answer on."""
-        self._unanswered.pop(identifier, None)
-        listener = self._listeners.pop(identifier, None)
-        if identifier == self._computing:
-            self._computing = None
-        if identifier == self._cancelled:
-            self._cancelled = None
-            self._grace.stop()
-        if not self._listeners:
-            self._idle.start(self._idle_ms)
-        if listener:
-            listener(event)
+            return
+        running = self._running if self._running is not None and self._running.id == event.id else None
+        if isinstance(event, Answer):
+            if running is not None:
+                self._running = None
+            if event.id == self._cancelled:
+                self._cancelled = None
+                self._grace.stop()
+            if self._running is None:
+                self._idle.start(self._idle_ms)
+        if running is not None:
+            running.on_event(event)
 
     def _fail(self, event: RequestFailed) -> None:
-        """End the process, and report the failure to the listeners of all requests."""
-        listeners = dict(self._listeners)
+        """End the process, and report the failure to the listener of the running request."""
+        running = self._running
         self._end_process()
-        for identifier, listener in listeners.items():
-            listener(replace(event, id=identifier))
+        if running is not None:
+            running.on_event(replace(event, id=running.id))
 
     def _on_ended(self, end: ProcessEnd) -> None:
         last_line = self._last_process.log().rpartition("\n")[2] if self._last_process is not None else ""
         message = end.problem or end_message(end.crashed, end.code, last_line)
         self._fail(RequestFailed(None, ENDED, message, self.log()))
+
+
+def _line_of(request: Request) -> bytes:
+    return request_line(request).encode() + b"\n"
 
 
 def end_message(crashed: bool, code: int, last_line: str) -> str:
