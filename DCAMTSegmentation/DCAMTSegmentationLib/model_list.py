@@ -11,7 +11,7 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.models.store import MODEL_ENDING
 from DCAMTSlicerLib.engine_messages import error_text
-from DCAMTSlicerLib.model_choices import import_choice, model_choices, remove_choice
+from DCAMTSlicerLib.model_choices import ModelChoice, import_choice, model_choices, remove_choice
 from slicer.i18n import tr as _
 
 
@@ -36,8 +36,8 @@ class ModelList:
     @property
     def channels(self) -> tuple[str, ...]:
         """The names of the selected model's channels; a single empty name if the model cannot be used."""
-        index = self._combo_box.currentIndex
-        return self._choices[index].channels if 0 <= index < len(self._choices) else ("",)
+        choice = self._selected()
+        return choice.channels if choice is not None else ("",)
 
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.
@@ -57,17 +57,21 @@ class ModelList:
         self._filling = False
         self._show_card()
 
-    def _show_card(self) -> None:
+    def _selected(self) -> ModelChoice | None:
         index = self._combo_box.currentIndex
-        choice = self._choices[index] if 0 <= index < len(self._choices) else None
+        return self._choices[index] if 0 <= index < len(self._choices) else None
+
+    def _show_card(self) -> None:
+        choice = self._selected()
         missing = _("This model is not on this computer: import it, or choose another.")
-        self._combo_box.toolTip = choice.tooltip if choice else missing
+        self._combo_box.toolTip = choice.tooltip if choice is not None else missing
         self._remove_button.enabled = choice is not None and choice.removable
 
     def _on_index(self, index: int) -> None:
         if not self._filling:
             self._show_card()
-            self._on_chosen(self._choices[index].name if index < len(self._choices) else self._missing)
+            choice = self._selected()
+            self._on_chosen(choice.name if choice is not None else self._missing)
 
     def _on_import(self, checked: bool = False) -> None:
         title, kinds = _("Import a model"), _("DCAMT models") + f" (*{MODEL_ENDING})"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import vtk
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
 from dcamt.worker.events import ReportWritten
 from dcamt.worker.requests import ReportRequest, ReportSegment, SegmentMask
-from DCAMTSlicerLib.node_types import Segment, SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
 from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transform_between, voxels_of
 from slicer.i18n import tr as _
@@ -56,13 +56,11 @@ class ReportJob(SegmentJob):
             yield None
         dcamt_segment_ids = list(find_dcamt_segments(self._segmentation))
         is_dcamt_segment = self._segment_id in dcamt_segment_ids
-        identifiers = [self._segment_id]
-        if is_dcamt_segment:
-            identifiers += [identifier for identifier in dcamt_segment_ids if identifier != self._segment_id]
+        others = [identifier for identifier in dcamt_segment_ids if identifier != self._segment_id]
         segments: list[ReportSegment] = []
-        for index, identifier in enumerate(identifiers):
+        for index, identifier in enumerate([self._segment_id, *(others if is_dcamt_segment else ())]):
             segments.append((yield from self._write_segment(identifier, index, is_dcamt_segment)))
-        doubt_map, doubt_map_affine = (yield from self._write_doubt_map()) if is_dcamt_segment else (None, None)
+        review_data = (yield from self._review_data()) if is_dcamt_segment else {}
         wall, notes = self._write_wall()
         yield None
         yield ReportRequest(
@@ -71,17 +69,24 @@ class ReportJob(SegmentJob):
             tuple(segments),
             self._report,
             name=self._volume.GetName(),  # for error messages, not for the report
-            method=review.outline_method(self._segmentation) if is_dcamt_segment else None,
             is_corrected=review.update_correction_marks(self._segmentation),
-            doubt_map=doubt_map,
-            doubt_map_affine=doubt_map_affine,
-            trust=review.trust(self._segmentation) if is_dcamt_segment else None,
-            doubts=self._doubts() if is_dcamt_segment else (),
-            expected_overlap=review.expected_overlap(self._segmentation) if is_dcamt_segment else None,
-            is_doubt_calibrated=is_dcamt_segment and review.is_doubt_calibrated(self._segmentation),
             wall=wall,
             notes=notes,
+            **review_data,
         )
+
+    def _review_data(self) -> Generator[None, None, dict[str, Any]]:
+        """Write the map of doubt, step by step; return the fields of the request that describe DCAMT's result."""
+        doubt_map, doubt_map_affine = yield from self._write_doubt_map()
+        return {
+            "method": review.outline_method(self._segmentation),
+            "doubt_map": doubt_map,
+            "doubt_map_affine": doubt_map_affine,
+            "trust": review.trust(self._segmentation),
+            "doubts": self._doubts(),
+            "expected_overlap": review.expected_overlap(self._segmentation),
+            "is_doubt_calibrated": review.is_doubt_calibrated(self._segmentation),
+        }
 
     def _write_segment(
         self, identifier: str, index: int, is_dcamt_segment: bool
@@ -89,7 +94,8 @@ class ReportJob(SegmentJob):
         """Write the mask of a segment, step by step; return the segment as the report shows it."""
         voxels = read_segment(self._segmentation, identifier)
         segment = self._segmentation.GetSegmentation().GetSegment(identifier)
-        name = _class_name(segment) if is_dcamt_segment else OUTLINED_SEGMENT
+        # The segment's own name may identify a patient.
+        name = (terminology_type(segment).meaning if is_dcamt_segment else "") or OUTLINED_SEGMENT
         color = tuple(segment.GetColor())
         mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._snapshot.grid)
         yield
@@ -146,16 +152,3 @@ class ReportJob(SegmentJob):
             x, y, z = (self._to_volume @ [*place.position, 1.0])[:3]
             places.append(DoubtfulPlace((float(x), float(y), float(z)), (0, 0, 0), place.volume_ml, 0.0))
         return tuple(places)
-
-
-def _class_name(segment: Segment) -> str:
-    """Return the name of a segment's type in its terminology, or `OUTLINED_SEGMENT` if there is none.
-
-    The segment's own name is not used, since it may identify a patient.
-    """
-    text = vtk.reference("")
-    segment.GetTag(segment.GetTerminologyEntryTagName(), text)
-    # context ~ category ~ type ~ …; category and type have the form scheme ^ value ^ meaning.
-    parts = str(text.get()).split("~")
-    meaning = parts[2].split("^") if len(parts) > 2 else []
-    return meaning[2] if len(meaning) > 2 and meaning[2] else OUTLINED_SEGMENT

@@ -83,15 +83,19 @@ def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | 
     return None if any(get_referenced_node(node, role) is helper for node in others) else helper
 
 
+def _attribute(segmentation_node: SegmentationNode | None, name: str) -> str | None:
+    return segmentation_node.GetAttribute(name) if segmentation_node is not None else None
+
+
 def trust(segmentation_node: SegmentationNode | None) -> float | None:
     """Return the trust, 0 to 1; None in quality `fast` and without a result."""
-    text = segmentation_node.GetAttribute(_TRUST) if segmentation_node is not None else None
+    text = _attribute(segmentation_node, _TRUST)
     return float(text) if text else None
 
 
 def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOverlap | None:
     """Return the expected overlap with an expert's outline; None without a result, or if none was stored with it."""
-    text = segmentation_node.GetAttribute(_EXPECTED) if segmentation_node is not None else None
+    text = _attribute(segmentation_node, _EXPECTED)
     # Another version of DCAMT may have stored other fields.
     with suppress(TypeError, ValueError):
         return ExpectedOverlap(*json.loads(text)) if text else None
@@ -105,7 +109,7 @@ def is_doubt_calibrated(segmentation_node: SegmentationNode) -> bool:
 
 def model_title(segmentation_node: SegmentationNode | None) -> str:
     """Return the title of the model that made a result; empty if unknown."""
-    return (segmentation_node.GetAttribute(_MODEL) if segmentation_node is not None else None) or ""
+    return _attribute(segmentation_node, _MODEL) or ""
 
 
 def store_model(segmentation_node: SegmentationNode, title: str, method: OutlineMethod | None = None) -> None:
@@ -235,12 +239,12 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether the measurements are marked as outdated."""
-    return segmentation_node is not None and segmentation_node.GetAttribute(_OUTDATED) is not None
+    return _attribute(segmentation_node, _OUTDATED) is not None
 
 
 def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether a result is marked as edited since it was written; `update_correction_marks` updates the mark."""
-    return segmentation_node is not None and segmentation_node.GetAttribute(_CORRECTED) is not None
+    return _attribute(segmentation_node, _CORRECTED) is not None
 
 
 def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
@@ -308,13 +312,12 @@ def place_count(segmentation_node: SegmentationNode | None) -> int:
 
     Unlike `doubtful_places`, this function may be called during an edit, when the voxels may be incomplete.
     """
-    text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
-    return len(json.loads(text)) if text else 0
+    return len(json.loads(_attribute(segmentation_node, _PLACES) or "[]"))
 
 
 def has_visited_place(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether `next_place` was called since the result was written."""
-    return segmentation_node is not None and segmentation_node.GetAttribute(_CURRENT_PLACE) is not None
+    return _attribute(segmentation_node, _CURRENT_PLACE) is not None
 
 
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
@@ -324,7 +327,7 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
     the voxels were. The stored positions are returned if the DCAMT segments have no voxels, if they were resampled on
     another grid, or if an older version of DCAMT stored the places.
     """
-    text = segmentation_node.GetAttribute(_PLACES) if segmentation_node is not None else None
+    text = _attribute(segmentation_node, _PLACES)
     if segmentation_node is None or not text:
         return []
     hardened, places = _hardened_transform(segmentation_node), []

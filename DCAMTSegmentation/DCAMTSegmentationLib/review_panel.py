@@ -8,6 +8,7 @@ from typing import Any
 
 import slicer
 from dcamt.errors import DCAMTError
+from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.node_types import SegmentationNode, TableNode
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
@@ -47,24 +48,8 @@ class ReviewPanel:
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
-        if ui.measurementsTable.mrmlTableNode() is not table:
-            ui.measurementsTable.setMRMLTableNode(table)
-            if table is not None:
-                # These settings need a table node, so the .ui file cannot make them.
-                ui.measurementsTable.transposed = True
-                ui.measurementsTable.resizeColumnsToContents()
-        if table is not None:
-            # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node
-            # gets new measurements, the view shows all rows again. `resultLabel` shows the scan's name, so hide the
-            # view's first row, which repeats the name. If there is only one segment, also hide the view's second row,
-            # which contains the segment's name.
-            hidden = 2 if table.GetNumberOfRows() == 1 else 1
-            for row in range(table.GetNumberOfColumns()):
-                ui.measurementsTable.setRowHidden(row, row < hidden)
-            shown = max(0, table.GetNumberOfColumns() - hidden)
-            ui.measurementsTable.setFixedHeight(shown * ROW_PIXELS + 4)
-        ui.measurementsTable.visible = table is not None
-        ui.copyButton.enabled = ui.exportButton.enabled = self.has_measurements
+        self._show_table(table)
+        ui.copyButton.enabled = ui.exportButton.enabled = table is not None
         ui.resultLabel.text = self._result_text(table)
         ui.resultLabel.visible = bool(ui.resultLabel.text)
         model = review.model_title(segmentation)
@@ -73,23 +58,42 @@ class ReviewPanel:
         ui.doubtCheckBox.enabled = review.doubt_map_of(segmentation) is not None
         ui.nextPlaceButton.enabled = review.place_count(segmentation) > 0
         volume = review.get_referenced_node(segmentation, review.VOLUME)
-        ui.correctButton.enabled = segmentation is not None and volume is not None
-        ui.trainingCaseButton.enabled = segmentation is not None and volume is not None
+        ui.correctButton.enabled = ui.trainingCaseButton.enabled = volume is not None
         # The text may describe a place of another node, or of the earlier result in this node.
         if changed or not review.has_visited_place(segmentation):
             ui.placeLabel.text = ""
         ui.trainingCaseLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
         ui.trainingCaseLabel.visible = bool(ui.trainingCaseLabel.text)
 
+    def _show_table(self, table: TableNode | None) -> None:
+        view = self._ui.measurementsTable
+        view.visible = table is not None
+        is_new = view.mrmlTableNode() is not table
+        if is_new:
+            view.setMRMLTableNode(table)
+        if table is None:
+            return
+        if is_new:
+            # These settings need a table node, so the .ui file cannot make them.
+            view.transposed = True
+            view.resizeColumnsToContents()
+        # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node gets
+        # new measurements, the view shows all rows again. `resultLabel` shows the scan's name, so hide the view's first
+        # row, which repeats the name. If there is only one segment, also hide the view's second row, which contains the
+        # segment's name.
+        hidden = 2 if table.GetNumberOfRows() == 1 else 1
+        for row in range(table.GetNumberOfColumns()):
+            view.setRowHidden(row, row < hidden)
+        shown = max(0, table.GetNumberOfColumns() - hidden)
+        view.setFixedHeight(shown * ROW_PIXELS + 4)
+
     def _result_text(self, table: TableNode | None) -> str:
         """Return the name of the result's scan, and the segments with their volumes; "" without the scan."""
         volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
-        segments = ""
-        if table is not None:
-            rows = measurements_table.rows_of(table)
-            segments = ", ".join(_segment_text(row) for row in rows)
+        rows = measurements_table.rows_of(table) if table is not None else []
+        segments = ", ".join(_segment_text(row) for row in rows)
         return f"{volume.GetName()}: {segments}"
 
     def _trust_text(self) -> str:
@@ -98,30 +102,28 @@ class ReviewPanel:
             if self.has_measurements:
                 return str(_("The scan of this result is not in the scene."))
             return str(_("No result yet: choose a volume and press Apply."))
-        trust, count = review.trust(self._node), review.place_count(self._node)
-        expected = review.expected_overlap(self._node)
-        places = _("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count)
-        places = places if count else _("no doubtful place")
-        one_branch = _("In quality Fast only one branch runs, so there are no doubtful places and no map of doubt.")
+        trust, expected = review.trust(self._node), review.expected_overlap(self._node)
+        sentences = []
         if expected is not None:
-            numbers = {name: f"{value:.2f}" for name, value in asdict(expected).items()}
-            overlap = _("{value} ({low} to {high})").format(**numbers)
-            text = _("Expected overlap with an expert's outline: {overlap}").format(overlap=overlap)
-            text += _("; {places}.").format(places=places) if trust is not None else "."
-            if expected.is_low:
-                text += " " + _("This outline is probably wrong: check all of it.")
-            if trust is None:
-                text += " " + one_branch
-        elif trust is None:
-            text = one_branch
-        elif not count and trust < GOOD_TRUST:
-            text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
-            text = text.format(percent=f"{trust:.0%}", places=places)
-        else:
-            text = _("Agreement of the branches: {percent}; {places}.").format(percent=f"{trust:.0%}", places=places)
+            sentences += _expected_overlap_sentences(expected, None if trust is None else self._places_text())
+        if trust is None:
+            sentences.append(
+                _("In quality Fast only one branch runs, so there are no doubtful places and no map of doubt.")
+            )
+        elif expected is None:
+            text = _("Agreement of the branches: {percent}; {places}.")
+            if trust < GOOD_TRUST and not review.place_count(self._node):
+                text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
+            sentences.append(text.format(percent=f"{trust:.0%}", places=self._places_text()))
         if review.is_outdated(self._node):
-            text += " " + _("The measurements may be from before the correction: measure again.")
-        return str(text)
+            sentences.append(_("The measurements may be from before the correction: measure again."))
+        return " ".join(sentences)
+
+    def _places_text(self) -> str:
+        count = review.place_count(self._node)
+        if not count:
+            return str(_("no doubtful place"))
+        return str(_("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count))
 
     def on_copy(self, checked: bool = False) -> None:
         table = review.get_referenced_node(self._node, review.MEASUREMENTS)
@@ -169,6 +171,15 @@ class ReviewPanel:
             text = "\n".join((text, _("Only a task of one channel can use the case."), error_text(error)))
         self._ui.trainingCaseLabel.text = text
         self._ui.trainingCaseLabel.visible = True
+
+
+def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -> list[str]:
+    """Return the expected overlap, with the doubtful places if they are known, and a warning if the overlap is low."""
+    numbers = {name: f"{value:.2f}" for name, value in asdict(expected).items()}
+    overlap = _("{value} ({low} to {high})").format(**numbers)
+    text = _("Expected overlap with an expert's outline: {overlap}").format(overlap=overlap)
+    text += _("; {places}.").format(places=places) if places is not None else "."
+    return [text, _("This outline is probably wrong: check all of it.")] if expected.is_low else [text]
 
 
 def _segment_text(row: dict[str, str]) -> str:

@@ -264,8 +264,11 @@ class SegmentationPanel(VTKObservationMixin):
         running = self._logic.isRunning()
         self._observe_edits(segmentation_node)
         self._channels.show(self._models.channels, settings.channelVolumes)
-        missing = "" if self._channels.are_chosen else _("Choose a volume for each channel first.")
-        missing = missing if settings.inputVolume is not None else _("Choose a volume first.")
+        missing = ""
+        if settings.inputVolume is None:
+            missing = _("Choose a volume first.")
+        elif not self._channels.are_chosen:
+            missing = _("Choose a volume for each channel first.")
         self._progress.show_running(running, missing)
         self._review.show(segmentation_node)
         self._wall.show(segmentation_node, settings.inputVolume is not None and not running)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import slicer
-from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.scene_changes import remove_with_display
 from slicer.i18n import tr as _
 
@@ -21,8 +21,7 @@ bottom right, away from the heart."""
 def background_scan() -> VolumeNode | None:
     """Return the first scan that is the background of a slice view; None if there is none."""
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-        node_id = view.GetBackgroundVolumeID()
-        node = slicer.mrmlScene.GetNodeByID(node_id) if node_id else None
+        node = slicer.mrmlScene.GetNodeByID(view.GetBackgroundVolumeID() or "")
         if node is not None and review.is_listed_scan(node):
             return node
     return None
@@ -131,34 +130,25 @@ class MapOverlay:
         if segmentation is not None:
             _show_fill(segmentation, map_node is None)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            if view.GetID() in self._before and _shows_other_foreground(view):
+            view_id, foreground = view.GetID(), view.GetForegroundVolumeID()
+            shown = slicer.mrmlScene.GetNodeByID(foreground or "")
+            shows_map = shown is not None and review.is_map(shown)
+            if view_id in self._before and shown is not None and not shows_map:
                 continue  # The user replaced the map.
             if map_node is not None:
-                self._lay_over(view, map_node)
-            elif view.GetID() in self._before:
-                foreground, opacity = self._before[view.GetID()]
-                exists = foreground is not None and slicer.mrmlScene.GetNodeByID(foreground) is not None
-                view.SetForegroundVolumeID(foreground if exists else None)
+                # A view of a loaded scene may already show a map: that map is not restored later.
+                before = (None, 0.0) if shows_map else (foreground, view.GetForegroundOpacity())
+                self._before.setdefault(view_id, before)
+                view.SetForegroundVolumeID(map_node.GetID())
+                view.SetForegroundOpacity(MAP_OPACITY)
+            elif view_id in self._before:
+                earlier, opacity = self._before[view_id]
+                exists = slicer.mrmlScene.GetNodeByID(earlier or "") is not None
+                view.SetForegroundVolumeID(earlier if exists else None)
                 view.SetForegroundOpacity(opacity)
         if map_node is None:
             self._before.clear()
         _show_legend(map_node)
-
-    def _lay_over(self, view: Node, map_node: VolumeNode) -> None:
-        foreground = view.GetForegroundVolumeID()
-        node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
-        # A view of a loaded scene may already show a map: that map is not restored when `map_node` is removed.
-        was_map = node is not None and review.is_map(node)
-        self._before.setdefault(view.GetID(), (None, 0.0) if was_map else (foreground, view.GetForegroundOpacity()))
-        view.SetForegroundVolumeID(map_node.GetID())
-        view.SetForegroundOpacity(MAP_OPACITY)
-
-
-def _shows_other_foreground(view: Node) -> bool:
-    """Return whether the foreground of a slice view is a volume other than a map."""
-    foreground = view.GetForegroundVolumeID()
-    node = slicer.mrmlScene.GetNodeByID(foreground) if foreground else None
-    return node is not None and not review.is_map(node)
 
 
 def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.io.writers import TERMINOLOGY_CONTEXT
+from dcamt.volume import Code
 from dcamt.worker.events import SegmentResult
 from vtk.util.numpy_support import numpy_to_vtk
 
@@ -114,6 +115,15 @@ def _new_identifier(segmentation: Segmentation, name: str, taken: Sequence[str |
         number += 1
         identifier = segmentation.GenerateUniqueSegmentID(f"{name}_{number}")
     return str(identifier)
+
+
+def terminology_type(segment: Segment) -> Code:
+    """Return the code of a segment's type in its terminology; the parts that the segment lacks are empty."""
+    text = vtk.reference("")
+    segment.GetTag(segment.GetTerminologyEntryTagName(), text)
+    # context ~ category ~ type ~ …; category and type have the form scheme ^ value ^ meaning.
+    code = f"{text.get()}~~".split("~")[2]
+    return Code(*f"{code}^^".split("^")[:3])
 
 
 def find_dcamt_segments(segmentation_node: SegmentationNode) -> dict[str, str]:

@@ -19,7 +19,7 @@ from dcamt.recipe import Recipe
 from dcamt.volume import GRID_TOLERANCE, TISSUE
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
 from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
@@ -179,7 +179,8 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     segment_of_label: dict[int, str] = {}
     if len(recipe.classes) == len(free) == 1:
         return ((free[0], recipe.classes[0].label),)
-    codes = {identifier: _type_code(segments.GetSegment(identifier)) for identifier in free}
+    types = {identifier: terminology_type(segments.GetSegment(identifier)) for identifier in free}
+    codes = {identifier: (code.scheme, code.value) for identifier, code in types.items()}
     names = {identifier: segments.GetSegment(identifier).GetName().lower() for identifier in free}
     plain_names = {identifier: plain_name(name) for identifier, name in names.items()}
     for known, wanted in (
@@ -272,14 +273,3 @@ def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
         return []
     by_model = find_dcamt_segments(segmentation)
     return [identifier for identifier in identifiers if identifier not in by_model]
-
-
-def _type_code(segment: Any) -> tuple[str, str] | None:
-    """Return scheme and value of the segment's coded type; None if it has no code."""
-    text = vtk.reference("")
-    if not segment.GetTag(segment.GetTerminologyEntryTagName(), text):
-        return None
-    # The text consists of context, category, type and more, separated by tildes; a code is scheme^value^meaning.
-    parts = str(text.get()).split("~")
-    code = parts[2].split("^") if len(parts) > 2 else []
-    return (code[0], code[1]) if len(code) > 1 and code[1] else None
