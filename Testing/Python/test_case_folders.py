@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import DCAMT_RESULT, NAMES, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
 from dcamt.errors import InputError
-from dcamt.geometry import Grid
-from dcamt.io.writers import write_labelmap
-from dcamt.volume import Code, Labelmap, SegmentInfo
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_dcamt_result, write_image
 
 
 def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: Path) -> None:
@@ -337,14 +333,6 @@ def test_labels_of_other_structures_or_of_missing_scans_are_skipped(tmp_path: Pa
     }
 
 
-def _write_result(path: Path) -> None:
-    """Write a small segmentation with DCAMT's mark."""
-    path.parent.mkdir(exist_ok=True)
-    voxels = np.eye(6, dtype=np.uint8)[None].repeat(6, 0)
-    atrium = SegmentInfo(1, "left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))
-    write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.eye(4))), path, [atrium])
-
-
 @pytest.mark.parametrize(
     ("scan", "result", "label"),
     [
@@ -362,7 +350,7 @@ def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
     write_image(tmp_path / f"{scan}.nii.gz", 200)
     if label:
         write_image(tmp_path / f"{label}.nii.gz", 2)
-    _write_result(tmp_path / result)
+    write_dcamt_result(tmp_path / result)
     found = find_cases(tmp_path)
     used = f"{label}.nii.gz" if label else result
     assert set(scans_and_labels(found, tmp_path).values()) == {(f"{scan}.nii.gz", used)}
@@ -385,14 +373,14 @@ def test_result_x_of_dcamt_is_the_label_of_the_channels_of_x(tmp_path: Path, cha
     expected = {name: (f"{name}_0000.nii.gz", f"{result.replace('x', name)}.nii.gz") for name in names}
     for name in names:
         make_files(tmp_path, *(f"{name}_000{number}.nii.gz" for number in range(channels)))
-        _write_result(tmp_path / expected[name][1])
+        write_dcamt_result(tmp_path / expected[name][1])
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
 def test_numbered_files_stay_separate_scans_beside_a_result_if_one_file_has_a_label(
     tmp_path: Path,
 ) -> None:
-    _write_result(make_files(tmp_path, "x_0000.nii", "x_0001.nii", "x_0001_label.nii") / "x_seg.nii")
+    write_dcamt_result(make_files(tmp_path, "x_0000.nii", "x_0001.nii", "x_0001_label.nii") / "x_seg.nii")
     expected = {"x_0000": ("x_0000.nii", None), "x_0001": ("x_0001.nii", "x_0001_label.nii")}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
@@ -400,7 +388,7 @@ def test_numbered_files_stay_separate_scans_beside_a_result_if_one_file_has_a_la
 def test_result_a_0000_of_dcamt_is_the_label_of_all_channels_of_a(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_files(tmp_path, f"imagesTr/{name}_0000.nii", f"imagesTr/{name}_0001.nii")
-        _write_result(tmp_path / f"imagesTr/{name}_0000_seg.nii")
+        write_dcamt_result(tmp_path / f"imagesTr/{name}_0000_seg.nii")
     expected = {name: (f"imagesTr/{name}_0000.nii", f"imagesTr/{name}_0000_seg.nii") for name in ("a", "b")}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 

@@ -8,6 +8,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from dcamt.cases.found_cases import FoundCases
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap
+from dcamt.volume import Labelmap
+
+from dcamt_testing.scan_files import LEFT_ATRIUM
 
 
 def make_files(home: Path, *files: str) -> Path:
@@ -30,6 +35,12 @@ def write_image(path: Path, values: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def write_dcamt_result(path: Path) -> None:
+    """Write a small segmentation with DCAMT's mark."""
+    voxels = np.eye(6, dtype=np.uint8)[None].repeat(6, 0)
+    write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.eye(4))), path, [LEFT_ATRIUM])
 
 
 def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:

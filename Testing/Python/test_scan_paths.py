@@ -1,0 +1,222 @@
+"""Scans on a command line: files, folders of patients, DICOM folders and data sets; labels and results are no scans."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from dcamt.cases.names import labels_beside_scans
+from dcamt.commands.scan_paths import find_scans
+from dcamt.errors import InputError
+from dcamt.io.dicom_files import walk_folders
+from dcamt_testing.case_folders import make_files, write_dcamt_result, write_image
+from dcamt_testing.dicom_positions import write_slice
+
+
+def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:
+    """`lone_seg.nrrd` counts as a scan: there is no scan `lone`, and the empty file holds no label values."""
+    names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
+    make_files(
+        tmp_path,
+        *names,
+        "x_label.mha",
+        "lone_seg.nrrd",
+        ".hidden.nii",
+        "p01_agreement.nii.gz",
+        "p01_probabilities.nrrd",
+    )
+    scans = [path.name for path in find_scans(tmp_path).scans]
+    assert scans == ["lone_seg.nrrd", "p01.nii.gz", "p02.nrrd", "p03.nii", "x_image.mha"]
+    skipped = {path.name for path in find_scans(tmp_path).skipped_files}
+    assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
+
+
+def test_masks_p1_la_and_p1_roi_beside_scan_p1_are_skipped(tmp_path: Path) -> None:
+    for name, values in (("p1", 200), ("p1_T1", 200), ("p1_LA", 2), ("p1_roi", 9)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p1_T1.nii.gz"]
+    assert {path.name for path in find_scans(tmp_path).skipped_files} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
+
+
+def test_label_p9_seg_without_scan_p9_is_skipped_if_the_folder_holds_another_scan(tmp_path: Path) -> None:
+    for name, values in (("p1", 200), ("p2_seg", 200), ("Copy of p1_label", 2), ("p9_seg", 2), ("p9_pred", 2)):
+        write_image(tmp_path / f"{name}.nii.gz", values)
+    assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p2_seg.nii.gz"]
+    for name in ("p1", "p2_seg"):
+        (tmp_path / f"{name}.nii.gz").unlink()
+    assert len(find_scans(tmp_path).scans) == 3
+
+
+def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
+    make_files(tmp_path / "P1", "lgemri.nrrd", "laendo.nrrd", "lawall.nrrd")
+    make_files(tmp_path / "train_1", "enhanced.nii.gz", "atriumSegImgMO.nii.gz", "scarSegImgM.nii.gz")
+    assert [path.name for path in find_scans(tmp_path / "P1").scans] == ["lgemri.nrrd"]
+    assert [path.name for path in find_scans(tmp_path / "train_1").scans] == ["enhanced.nii.gz"]
+
+
+def write_noise(path: Path) -> None:
+    """Write a scan without DCAMT's mark."""
+    voxels = np.random.default_rng(0).integers(0, 500, (8, 9, 10)).astype(np.int16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(path))
+
+
+def write_studies(home: Path, *names: str) -> list[Path]:
+    """Write folders of five DICOM slices, each folder of another study; return the folders."""
+    folders = [home / name for name in names]
+    for folder in folders:
+        for k in range(5):
+            write_slice(folder / f"{k}.dcm", k, StudyInstanceUID=f"1.2.{folder.name[-1]}")
+    return folders
+
+
+def test_scans_in_subfolders_are_named_after_the_subfolders(tmp_path: Path) -> None:
+    data = make_files(tmp_path / "Training Set", "README.txt")
+    for patient in ("P1", "P2"):
+        write_noise(data / patient / "lgemri.nrrd")
+    write_dcamt_result(data / "P2" / "laendo.nrrd")
+    found = find_scans(data)
+    assert found.scans == [data / patient / "lgemri.nrrd" for patient in ("P1", "P2")]
+    assert found.names == ["P1", "P2"]
+    assert found.skipped_files == [data / "P2" / "laendo.nrrd"]
+
+
+def test_subfolder_with_dicom_slices_and_an_image_file_is_one_dicom_scan(tmp_path: Path) -> None:
+    """The image file may be a converted copy of the slices."""
+    for folder in write_studies(tmp_path, "p1", "p2"):
+        write_noise(folder / "lge.nii.gz")
+    assert find_scans(tmp_path).scans == [tmp_path / "p1", tmp_path / "p2"]
+
+
+def test_subfolders_of_dicom_slices_may_be_named_like_subjects_of_bids(tmp_path: Path) -> None:
+    folders = write_studies(tmp_path, "sub-1", "sub-2")
+    for name in ("label-LA_mask", "T1w"):
+        write_noise(tmp_path / "sub-1" / f"sub-1_{name}.nii.gz")
+        assert find_scans(tmp_path).scans == folders
+
+
+def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
+    write_dcamt_result(tmp_path / "p1" / "laendo.nrrd")
+    with pytest.raises(InputError, match=r"contains no usable scan \(p1/laendo\.nrrd: a label without a scan\)"):
+        find_scans(tmp_path)
+
+
+def test_scans_are_found_beside_two_labels_and_in_an_nnunet_data_set(tmp_path: Path) -> None:
+    """Scan p1 has two labels: `p1/laendo.nrrd`, and `segmentations/p1.seg.nrrd` as an earlier command may write it."""
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
+        write_dcamt_result(tmp_path / "clinic" / patient / "laendo.nrrd")
+    write_dcamt_result(tmp_path / "clinic" / "segmentations" / "p1.seg.nrrd")
+    assert sorted(find_scans(tmp_path / "clinic").names) == ["p1", "p2"]
+    data_set = make_files(tmp_path / "nnUNet_raw" / "Dataset001_LA")
+    make_files(data_set / "imagesTr", "a_0000.nii.gz")
+    make_files(data_set / "imagesTs", "a_0000.nii.gz", "b_0000.nii.gz")
+    make_files(data_set / "labelsTr", "a.nii.gz")
+    make_files(data_set / "labelsTs", "a.nii.gz", "b.nii.gz")
+    found = find_scans(data_set)
+    assert [path.parent.name for path in found.scans] == ["imagesTr", "imagesTs", "imagesTs"]
+    assert found.names == ["a", "imagesTs_a", "b"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_link_to_a_missing_file_is_a_scan_or_a_label(tmp_path: Path) -> None:
+    write_image(tmp_path / "p1.nii.gz", 200)
+    for name in ("p1_label", "p2"):
+        (tmp_path / f"{name}.nii.gz").symlink_to(tmp_path / "annex" / name)
+    found = find_scans(tmp_path)
+    assert [scan.name for scan in found.scans] == ["p1.nii.gz", "p2.nii.gz"]
+    assert [file.name for file in found.skipped_files] == ["p1_label.nii.gz"]
+
+
+def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / "archive" / patient / "lgemri.nrrd")
+    data = make_files(tmp_path / "data" / "p0", "list.txt").parent
+    write_noise(data / "p0" / "lgemri.nrrd")
+    links = {"p1": tmp_path / "archive" / "p1", "p2": tmp_path / "archive" / "p2", "latest": data / "p0"}
+    for name, target in {**links, "p0/up": data, "p0/above": tmp_path}.items():
+        (data / name).symlink_to(target)
+    assert find_scans(data).scans == [data / patient / "lgemri.nrrd" for patient in ("p0", "p1", "p2")]
+
+
+def test_folders_p0_and_p1_with_links_to_each_other_are_searched_once(tmp_path: Path) -> None:
+    """If each link were followed, each level of folders would have twice as many paths as the level above."""
+    scan = make_files(tmp_path / "p1", "lge.nrrd") / "lge.nrrd"
+    earlier = make_files(tmp_path / "p0", "lge.nrrd")
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "p1").symlink_to(scan.parent)
+    for name in ("earlier", "same"):
+        (scan.parent / name).symlink_to(earlier)
+        (earlier / name).symlink_to(scan.parent)
+    found = itertools.islice(walk_folders(data), 100)
+    assert [path for _, _, files in found for path in files] == [
+        data / "p1" / "lge.nrrd",
+        data / "p1" / "earlier" / "lge.nrrd",
+    ]
+
+
+def test_results_p1_and_p2_beside_the_patient_folders_do_not_hide_the_scans(tmp_path: Path) -> None:
+    """The results of an earlier command may lie beside the patient folders."""
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / patient / "lgemri.nrrd")
+        write_dcamt_result(tmp_path / f"{patient}.nii.gz")
+    assert [path.name for path in find_scans(tmp_path).scans] == ["lgemri.nrrd"] * 2
+
+
+@pytest.mark.parametrize("results", ["nii", "nifti", "out", "x"])
+def test_results_in_a_folder_beside_the_patient_folders_are_no_scans(tmp_path: Path, results: str) -> None:
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / patient / "lgemri.nrrd")
+        write_dcamt_result(tmp_path / patient / "laendo.nrrd")
+        write_dcamt_result(tmp_path / results / f"{patient}.nii.gz")
+    scans = [tmp_path / patient / "lgemri.nrrd" for patient in ("p1", "p2")]
+    assert sorted(find_scans(tmp_path).scans) == scans
+    assert find_scans(tmp_path, results=[tmp_path / results]).scans == scans
+    # A folder that is given as a folder of results is searched if the folder contains a scan.
+    assert find_scans(tmp_path, results=[tmp_path / "p1"]).names == find_scans(tmp_path).names
+
+
+def test_folder_of_results_beside_folders_of_dicom_slices_is_no_scan(tmp_path: Path) -> None:
+    scans = write_studies(tmp_path, "p1", "p2")
+    write_dcamt_result(tmp_path / "out" / "p1.seg.nrrd")
+    assert find_scans(tmp_path, results=[tmp_path / "out"]).scans == scans
+    # A folder that is given as a folder of results is a scan if the folder contains DICOM slices.
+    assert tmp_path / "p1" in find_scans(tmp_path, results=[tmp_path / "p1"]).scans
+
+
+def test_files_p1_0000_and_p1_0001_are_one_scan_for_a_model_of_two_channels(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        for channel in range(2):
+            write_noise(tmp_path / patient / f"{patient}_000{channel}.nii.gz")
+    scans = find_scans(tmp_path, channels=2).scans
+    assert [path.name for path in scans] == ["p1_0000.nii.gz", "p2_0000.nii.gz"]
+    assert len(find_scans(tmp_path).scans) == 4
+
+
+def test_files_a_0000_and_a_0001_are_one_scan_in_an_nnunet_folder(tmp_path: Path) -> None:
+    names = ("a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz")
+    make_files(tmp_path / "imagesTs", *names)
+    make_files(tmp_path / "patients", *names)
+    assert [path.name for path in find_scans(tmp_path / "imagesTs").scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+    # In a folder of another name, the numbers count patients, not channels.
+    assert [path.name for path in find_scans(tmp_path / "patients").scans] == list(names)
+    scans = find_scans(tmp_path / "patients", channels=2).scans
+    assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
+
+
+def test_folder_of_five_scans_is_searched_for_labels_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(tmp_path, *(f"{number}.nrrd" for number in range(5)))
+    searched = []
+
+    def count(files: list[Path], folder: Path) -> list[Path]:
+        searched.append(folder)
+        return labels_beside_scans(files, folder)
+
+    monkeypatch.setattr("dcamt.cases.masks.labels_beside_scans", count)
+    assert len(find_scans(tmp_path).scans) == 5
+    assert searched == [tmp_path]
