@@ -81,7 +81,7 @@ def test_bzip2_data_of_several_streams_is_read_to_its_end(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams[:-30]))
     refused(lambda: read_scan(path), path, "ends too early")
-    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams + b"BZ"))
+    path.write_bytes(nrrd_bytes(lambda h: h, encoding="bzip2", data=streams + b"\n\0"))
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
 
 

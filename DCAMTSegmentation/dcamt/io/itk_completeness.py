@@ -11,7 +11,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,8 @@ from ..errors import InputError
 from ..volume import check_size
 from .stored_image import (
     DAMAGED,
+    check_complete,
+    check_unpacked_size,
     compressed_size,
     cut_file_error,
     data_file_errors,
@@ -29,7 +31,6 @@ from .stored_image import (
     read_to_end,
     refuse_other_unit,
     skip_bytes,
-    unpacked_size,
 )
 
 _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
@@ -97,27 +98,42 @@ def _check_meta(path: Path) -> None:
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     check_size(sizes, path)
     size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
-    value = fields["elementdatafile"]
-    compressed = fields.get("compresseddata", "").lower().startswith(("t", "1"))
-    text = not fields.get("binarydata", "false").lower().startswith(("t", "1"))  # ITK's default is text.
     skip = max(0, int(fields.get("headersize", 0)))
-    if value.upper() == "LOCAL":
+    if fields["elementdatafile"].upper() == "LOCAL":
         if 0 < skip < start:
             what = f"states a HeaderSize of {skip} bytes, but its header has {start}"
             raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
-        start = max(start, skip)
-        _check_data(path, path, start, size, each, compressed, text)
-        if compressed:
-            _check_compressed_size(path, path, start, fields.get("compresseddatasize"))
-        return
-    names = _meta_data_files(path, value, head[start:], sizes)
-    for name in names:
-        data = path.parent / name
+        files, skip = [path], max(start, skip)
+    else:
+        files = _meta_data_files(path, fields["elementdatafile"], head[start:], sizes)
+    for data in files:
         if not data.is_file():
             raise missing_data_file_error(path, data)
-        _check_data(path, data, skip, size // len(names), each, compressed, text)
-        if compressed:
-            _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
+        with open(data, "rb") as file, data_file_errors(path, data):
+            file.seek(skip)
+            if _is_true(fields.get("compresseddata")):
+                check_unpacked_size(file, size // len(files), data, path)
+                _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
+                continue
+            if _is_true(fields.get("binarydata")):  # ITK's default is text.
+                held = max(0, os.path.getsize(data) - skip)
+            else:
+                held = _count_text_numbers(path, file.read()) * each
+            if held < size // len(files):
+                raise cut_file_error(data, held, size // len(files), path)
+
+
+def _is_true(value: str | None) -> bool:
+    return (value or "").lower().startswith(("t", "1"))
+
+
+def _count_text_numbers(path: Path, text: bytes) -> int:
+    """Return how many numbers the `text` of a MetaImage holds; raise InputError if it is not text."""
+    try:
+        return len([float(word) for word in text.split()])
+    except ValueError as error:
+        what = "seems to have binary voxels, but its header lacks BinaryData = True"
+        raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
 
 
 def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
@@ -141,8 +157,8 @@ def _check_meta_numbers(path: Path, fields: dict[str, str]) -> None:
             raise InputError(f"has damaged numbers in {name}", path=path, remedy=_EXPORT_AGAIN)
 
 
-def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[str]:
-    """Return the names of a MetaImage's data files.
+def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[Path]:
+    """Return a MetaImage's data files.
 
     A pattern, or a list after the word LIST, must name one file for each index along the last axis, for example for
     each slice. If the list follows `LIST n`, each file holds the first n axes: for the sizes (64, 64, 20, 3), `LIST 2`
@@ -181,11 +197,11 @@ def _meta_data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) 
             raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
         names, wanted = [words[0] % number for number in numbers], sizes[-1]
     else:
-        return [value]
+        return [path.parent / value]
     if not names or len(names) != wanted:
         what = f"has a number of data files in ElementDataFile ({len(names)}) that does not fit its DimSize"
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
-    return names
+    return [path.parent / name for name in names]
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
@@ -213,32 +229,6 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
                 else f"states {size} bytes of compressed data, but has {used}"
             )
             raise InputError(what, path=path, remedy="Correct CompressedDataSize in its header, or export it again.")
-
-
-def _check_data(path: Path, data: Path, start: int, size: int, each: int, compressed: bool, text: bool) -> None:
-    """Raise InputError if the file `data` has fewer than `size` bytes of voxels from byte `start` on.
-
-    Compressed voxels are also refused if the end of the compressed stream is missing.
-
-    Args:
-        path: the header file, for error messages.
-        each: the bytes of one number; a voxel has one number for each channel.
-        compressed: the voxels are compressed with zlib or gzip.
-        text: the voxels are written as text.
-    """
-    held, has_end = max(0, os.path.getsize(data) - start), True
-    with open(data, "rb") as file, data_file_errors(path, data):
-        file.seek(start)
-        if compressed:
-            held, has_end = unpacked_size(file)
-        elif text:
-            try:
-                held = len([float(word) for word in file.read().split()]) * each
-            except ValueError as error:
-                what = "seems to have binary voxels, but its header lacks BinaryData = True"
-                raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
-    if held < size or not has_end:
-        raise cut_file_error(data, held, size, path)
 
 
 def _check_gipl(path: Path) -> None:
@@ -350,11 +340,11 @@ def _check_analyze(path: Path) -> None:
     offset = struct.unpack(f"{order}f", head[108:112])[0]
     voxel_bits = 8 * _ANALYZE_BYTES[kind] if kind in _ANALYZE_BYTES else max(0, bits)
     size = math.prod(sizes) * voxel_bits // 8 + (int(offset) if math.isfinite(offset) else 0)
-    packed = is_gzip(image)
+    if not is_gzip(image):
+        check_complete(image, size, header=path)
+        return
     with open(image, "rb") as file, data_file_errors(path, image):
-        held, has_end = unpacked_size(file) if packed else (os.path.getsize(image), True)
-    if held < size or not has_end:
-        raise cut_file_error(image, held, size, path)
+        check_unpacked_size(file, size, image, path)
 
 
 def pair_files(path: Path) -> tuple[Path, Path]:
@@ -389,32 +379,9 @@ def _check_tiff(path: Path) -> None:
             before the last page would even end the process.
     """
     length = os.path.getsize(path)
+    layouts: list[tuple[tuple[int, ...], ...] | None] = []
     with open(path, "rb") as file:
-        head = file.read(16)
-        order = {b"II": "<", b"MM": ">"}.get(head[:2])
-        if order is None or len(head) < 8:
-            what = "cannot be read as a TIFF image: its content is not TIFF"
-            raise InputError(what, path=path, remedy="Rename or convert the file.")
-        big = struct.unpack(f"{order}H", head[2:4])[0] == 43
-        word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
-        (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
-        seen: set[int] = set()
-        layouts: list[tuple[tuple[int, ...], ...] | None] = []
-        while page:
-            if page in seen or page >= length:
-                raise EOFError
-            seen.add(page)
-            file.seek(page)
-            (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, struct.calcsize(count_format)))
-            if number == 0:
-                raise EOFError
-            entries = _read_exactly(file, number * entry)
-            (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, struct.calcsize(word)))
-            values = {}
-            for n in range(number):
-                tag, kind = struct.unpack(f"{order}2H", entries[n * entry : n * entry + 4])
-                if tag in (*_STRIPS, *_TILES, *_TIFF_LAYOUT, _TIFF_PAGE_KIND, _TIFF_COMPRESSION):
-                    values[tag] = _tiff_values(file, order, word, kind, entries[n * entry + 4 : (n + 1) * entry])
+        for values in _tiff_pages(file, path):
             for offsets, sizes in (_STRIPS, _TILES):
                 pairs = list(zip(values.get(offsets, ()), values.get(sizes, ()), strict=False))
                 if any(offset + size > length for offset, size in pairs):
@@ -431,17 +398,49 @@ def _check_tiff(path: Path) -> None:
         raise InputError(what, path=path, remedy="Save the slices as a TIFF stack of their own.")
 
 
+def _tiff_pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
+    """Yield the values of each page's tags that `_check_tiff` uses.
+
+    Raises:
+        EOFError: a page is damaged, or the pages form a loop.
+        InputError: the content is not TIFF.
+    """
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 8:
+        what = "cannot be read as a TIFF image: its content is not TIFF"
+        raise InputError(what, path=path, remedy="Rename or convert the file.")
+    big = struct.unpack(f"{order}H", head[2:4])[0] == 43
+    word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
+    (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
+    seen: set[int] = set()
+    while page:
+        if page in seen or page >= os.path.getsize(path):
+            raise EOFError
+        seen.add(page)
+        file.seek(page)
+        (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, struct.calcsize(count_format)))
+        if number == 0:
+            raise EOFError
+        entries = _read_exactly(file, number * entry)
+        (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, struct.calcsize(word)))
+        values = {}
+        for start in range(0, len(entries), entry):
+            tag, kind = struct.unpack(f"{order}2H", entries[start : start + 4])
+            if tag in (*_STRIPS, *_TILES, *_TIFF_LAYOUT, _TIFF_PAGE_KIND, _TIFF_COMPRESSION):
+                values[tag] = _tiff_values(file, order, word, kind, entries[start + 4 : start + entry])
+        yield values
+
+
 def _check_deflated(file: IO[bytes], pairs: Sequence[tuple[int, int]]) -> None:
     """Raise zlib.error if a strip or tile that is compressed with zlib is damaged; ITK would return its beginning.
 
     Args:
         pairs: offset and size of each strip or tile.
     """
-    position = file.tell()
     for offset, size in pairs:
         file.seek(offset)
         zlib.decompress(file.read(size))
-    file.seek(position)
 
 
 def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
@@ -453,11 +452,8 @@ def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes
     if total <= size:
         return struct.unpack(f"{order}{count}{code}", entry[size : size + total])
     (place,) = struct.unpack(f"{order}{word}", entry[size : 2 * size])
-    position = file.tell()
     file.seek(place)
-    values = struct.unpack(f"{order}{count}{code}", _read_exactly(file, total))
-    file.seek(position)
-    return values
+    return struct.unpack(f"{order}{count}{code}", _read_exactly(file, total))
 
 
 def _check_mrc(path: Path) -> None:

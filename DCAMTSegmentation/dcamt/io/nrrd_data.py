@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import io
 import math
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from .nrrd_header import HEADER_LIMIT, OPEN_IN_SLICER, NrrdHeader
 from .stored_image import (
     COPY_AGAIN,
     DAMAGED,
-    Bunzip2,
     Gunzip,
     check_complete,
     data_file_errors,
@@ -119,19 +119,17 @@ class NrrdData:
         Nothing is checked in these cases: the encoding is neither raw nor gzip; lines are skipped; bytes within gzip
         data are skipped; or gzip data lies in a file that is itself compressed.
         """
-        files = self._files or [self._path]
-        size = self._count // len(files) * self._dtype.itemsize
-        if self._line_skip or self._encoding not in ("raw", "gzip"):
+        packed = self._encoding == "gzip"
+        if self._line_skip or self._encoding not in ("raw", "gzip") or (packed and self._byte_skip):
             return
+        if not self._files and is_gzip(self._path):
+            if not packed:
+                check_complete(self._path, self._start + self._count * self._dtype.itemsize, packed=True)
+            return
+        files = self._files or [self._path]
+        start = (0 if self._files else self._start) + max(0, self._byte_skip)
         for name in files:
-            start = 0 if self._files else self._start
-            if not self._files and is_gzip(self._path):
-                if self._encoding == "raw":
-                    check_complete(name, size + start, 0, True)
-            elif self._encoding == "raw":
-                check_complete(name, size, start + max(0, self._byte_skip), False, self._path)
-            elif not self._byte_skip:
-                check_complete(name, size, start, True, self._path)
+            check_complete(name, self._count // len(files) * self._dtype.itemsize, start, packed, self._path)
 
     def _decode(self, file: IO[bytes], count: int) -> np.ndarray:
         """Skip the lines and bytes that the header states; return the next `count` numbers."""
@@ -144,14 +142,16 @@ class NrrdData:
                 raise EOFError
             file.seek(-size, os.SEEK_END)
         if self._encoding in ("ascii", "hex"):
-            skip_bytes(file, max(0, self._byte_skip))
+            skip_bytes(file, self._byte_skip)
             return _decode_text(file.read(), self._encoding, self._dtype, count)
-        packed = {"gzip": Gunzip, "bzip2": Bunzip2}.get(self._encoding)
-        stream: IO[bytes] = io.BufferedReader(packed(file), 1 << 18) if packed else file  # type: ignore[arg-type, assignment]
-        if self._byte_skip > 0:
-            skip_bytes(stream, self._byte_skip)
+        stream: Any = file
+        if self._encoding == "gzip":
+            stream = io.BufferedReader(Gunzip(file), 1 << 18)
+        elif self._encoding == "bzip2":
+            stream = bz2.BZ2File(file)
+        skip_bytes(stream, self._byte_skip)
         numbers = read_array(stream, self._dtype, count)
-        if packed:
+        if stream is not file:
             read_to_end(stream)
         return numbers
 

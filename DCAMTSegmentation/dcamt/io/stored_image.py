@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import io
 import os
 import re
@@ -24,7 +23,6 @@ _MILLIMETRES = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", 
 """Units that count as millimetres."""
 _CHUNK = 1 << 18
 _GZIP_MAGIC = b"\x1f\x8b"
-_BZIP2_MAGIC = b"BZh"
 
 
 @dataclass(frozen=True)
@@ -115,62 +113,23 @@ class Gunzip(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         """Write decompressed bytes into `buffer`, as many as are at hand, and return their number; 0 at the end."""
-        wanted = len(buffer)
-        while wanted:
+        data = b""
+        while len(buffer) and not data:
             if self._inflate.eof and not self._open_next_member():
-                return 0
-            compressed = self._inflate.unconsumed_tail or self._pending or self._source.read(_CHUNK)
-            self._pending = b""
+                break
+            compressed = self._pending or self._source.read(_CHUNK)
             if not compressed:
                 raise EOFError
-            data = self._inflate.decompress(compressed, wanted)
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-        return 0
+            data = self._inflate.decompress(compressed, len(buffer))
+            self._pending = self._inflate.unconsumed_tail or self._inflate.unused_data
+        buffer[: len(data)] = data
+        return len(data)
 
     def _open_next_member(self) -> bool:
-        rest = self._inflate.unused_data
-        rest += self._source.read(2 - len(rest)) if len(rest) < 2 else b""
-        if not rest.startswith(_GZIP_MAGIC):
+        self._pending += self._source.read(2 - len(self._pending)) if len(self._pending) < 2 else b""
+        if not self._pending.startswith(_GZIP_MAGIC):
             return False
-        self._inflate, self._pending = zlib.decompressobj(wbits=47), rest
-        return True
-
-
-class Bunzip2(io.RawIOBase):
-    """A stream that decompresses bzip2 data while it is read; data after the last bzip2 stream is ignored.
-
-    Reading raises EOFError if the data ends too early, and OSError if it is damaged.
-    """
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source, self._pending = source, b""
-        self._inflate = bz2.BZ2Decompressor()
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Write decompressed bytes into `buffer`, as many as are at hand, and return their number; 0 at the end."""
-        while len(buffer) and not (self._inflate.eof and not self._open_next_stream()):
-            compressed = self._pending or (self._source.read(_CHUNK) if self._inflate.needs_input else b"")
-            self._pending = b""
-            if self._inflate.needs_input and not compressed:
-                raise EOFError
-            data = self._inflate.decompress(compressed, len(buffer))
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-        return 0
-
-    def _open_next_stream(self) -> bool:
-        rest = self._inflate.unused_data
-        rest += self._source.read(3 - len(rest)) if len(rest) < 3 else b""
-        if not rest.startswith(_BZIP2_MAGIC):
-            return False
-        self._inflate, self._pending = bz2.BZ2Decompressor(), rest
+        self._inflate = zlib.decompressobj(wbits=47)
         return True
 
 
@@ -224,10 +183,9 @@ def skip_bytes(file: IO[bytes], size: int) -> None:
 
 
 def read_to_end(file: IO[bytes]) -> None:
-    """Read and drop the rest of a compressed stream, so that its checksum is verified; do nothing for other files."""
-    if isinstance(file, io.BufferedReader) and isinstance(file.raw, (Gunzip, Bunzip2)):
-        while file.read(_CHUNK):
-            pass
+    """Read and drop the rest of a stream; the end of a compressed stream has a checksum, which is then verified."""
+    while file.read(_CHUNK):
+        pass
 
 
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
@@ -253,20 +211,25 @@ def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, 
         if length >= 4 and int.from_bytes(file.read(4), "little") == size % 2**32:
             return
         file.seek(start)
-        held, has_end = unpacked_size(file)
-        if held < size or not has_end:
-            raise cut_file_error(path, held, size, header)
+        check_unpacked_size(file, size, path, header)
 
 
-def unpacked_size(file: IO[bytes]) -> tuple[int, bool]:
-    """Return the number of bytes in a gzip or zlib stream after decompression, and whether the stream is complete."""
-    stream, chunk, size = Gunzip(file), bytearray(_CHUNK), 0
+def check_unpacked_size(file: IO[bytes], size: int, path: Path, header: Path | None = None) -> None:
+    """Raise InputError if a gzip or zlib stream is cut, or has fewer than `size` bytes after decompression.
+
+    Args:
+        file: the stream, which is read to its end.
+        path: the path of `file`.
+        header: as in `check_complete`.
+    """
+    stream, chunk, held = Gunzip(file), bytearray(_CHUNK), 0
     try:
         while read := stream.readinto(chunk):
-            size += read
-    except EOFError:
-        return size, False
-    return size, True
+            held += read
+    except EOFError as error:
+        raise cut_file_error(path, held, size, header) from error
+    if held < size:
+        raise cut_file_error(path, held, size, header)
 
 
 def compressed_size(file: IO[bytes]) -> int:
