@@ -27,7 +27,7 @@ _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as mil
 _SCANNER = 1  # code of a transform to the scanner's space
 _SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two of its axes exceeds this.
 SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
-_HEADER_SIZES = {348: "1", 540: "2"}
+_VERSIONS = {348: b"1", 540: b"2"}  # by the size of the header in bytes
 
 
 def open_nifti(path: Path) -> StoredImage:
@@ -57,9 +57,8 @@ def open_nifti(path: Path) -> StoredImage:
         stated = float(header["vox_offset"])
         offset = max(int(stated) if math.isfinite(stated) else 0, int(header["sizeof_hdr"]))
         affine = itk_affine(path, header)
-        mm = _MM_PER_UNIT.get(_length_unit(header), 1.0)
-        affine[:3] *= mm
-        notes = _spacing_notes(header, mm)
+        affine[:3] *= _mm_per_unit(header)
+        notes = _spacing_notes(header)
     size = math.prod(shape) * dtype.itemsize
     grid = Grid((shape[0], shape[1], shape[2]), affine)
 
@@ -93,15 +92,14 @@ def _read_header(path: Path) -> Any:
     import nibabel as nib
 
     with open_plain_or_gzip(path, 544) as file:
-        head = file.read(max(_HEADER_SIZES))
-    kinds: dict[str, Any] = {"1": nib.Nifti1Header, "2": nib.Nifti2Header}
-    version = _version(head)
-    if version is None:
+        head = file.read(max(_VERSIONS))
+    size = _header_size(head)
+    if size is None:
         what = "cannot be read as a NIfTI image: its content is not NIfTI"
         raise InputError(what, path=path, remedy="Rename or convert the file.")
     # Not `from_fileobj`, which also reads the extensions after the header: these may be long, and are not needed.
-    size = next(size for size, of_version in _HEADER_SIZES.items() if of_version == version)
-    header = kinds[version](head[:size], check=False)
+    kinds: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    header = kinds[size](head[:size], check=False)
     if bytes(header["magic"])[1:2] == b"i":
         remedy = "Rename it to end in .hdr, and keep it in the same folder as its .img file."
         raise InputError("is the header of a NIfTI pair", path=path, remedy=remedy)
@@ -151,16 +149,15 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
     """
-    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
-    spacing, sform, axes, orthogonal = _spacing_and_sform(header)
-    if sform_code > 0 and qform_code <= 0 and not orthogonal:
+    spacing, sform = np.asarray(header["pixdim"][1:4], dtype=np.float64), _used_sform(header)
+    if sform is not None and not _is_orthogonal(sform):
         return sform
     if not (np.isfinite(spacing) & (spacing != 0)).all():
         raise impossible_spacing_error(path, spacing)
     affine = np.eye(4)
-    if orthogonal and _sform_precedes(sform_code, qform_code):
-        affine[:3, :3], affine[:3, 3] = axes * spacing, sform[:3, 3]
-    elif qform_code > 0:
+    if sform is not None:
+        affine[:3, :3], affine[:3, 3] = sform[:3, :3] / _lengths(sform) * spacing, sform[:3, 3]
+    elif header["qform_code"] > 0:
         affine[:3, :3] = _qform_axes(header) * spacing
         affine[:3, 3] = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
     else:
@@ -168,45 +165,36 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     return affine
 
 
-def _spacing_and_sform(header: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, bool]:
-    """Return the spacing in `pixdim`, the sform, its unit vectors along i, j, k, and whether these are orthogonal."""
-    spacing = np.asarray(header["pixdim"][1:4], dtype=np.float64)
+def _used_sform(header: Any) -> np.ndarray | None:
+    """Return the sform if `itk_affine` takes the directions from it."""
     sform = np.array(header.get_sform(), dtype=np.float64)
+    if header["qform_code"] <= 0:
+        return sform if header["sform_code"] > 0 else None
+    return sform if header["sform_code"] == _SCANNER and _is_orthogonal(sform) else None
+
+
+def _is_orthogonal(sform: np.ndarray) -> bool:
     with np.errstate(all="ignore"):
         axes = sform[:3, :3] / _lengths(sform)
-    orthogonal = bool(np.isfinite(axes).all() and np.abs(axes.T @ axes - np.eye(3)).max() < _SKEW)
-    return spacing, sform, axes, orthogonal
-
-
-def _sform_precedes(sform_code: int, qform_code: int) -> bool:
-    return sform_code == _SCANNER or (sform_code > 0 and qform_code <= 0)
+    return bool(np.isfinite(axes).all() and np.abs(axes.T @ axes - np.eye(3)).max() < _SKEW)
 
 
 def _lengths(sform: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(sform[:3, :3], axis=0))
 
 
-def _contradict(spacing: np.ndarray, sform: np.ndarray) -> bool:
-    """Return whether the spacings of `pixdim` and the sform differ; False if a spacing is zero or not finite."""
-    lengths = _lengths(sform)
-    is_valid = np.isfinite(spacing).all() and spacing.all() and np.isfinite(lengths).all() and lengths.all()
-    return bool(is_valid and not np.allclose(np.abs(spacing), lengths, rtol=SPACING_TOLERANCE, atol=0))
-
-
-def _spacing_notes(header: Any, mm: float) -> tuple[str, ...]:
-    """Return a note if the directions come from an sform whose spacing contradicts `pixdim`; otherwise ().
-
-    Args:
-        mm: millimetres per unit of the header.
-    """
-    sform_code, qform_code = int(header["sform_code"]), int(header["qform_code"])
-    spacing, sform, _, orthogonal = _spacing_and_sform(header)
-    is_used = _sform_precedes(sform_code, qform_code) and (orthogonal or qform_code <= 0)
-    if not (is_used and _contradict(spacing, sform)):
+def _spacing_notes(header: Any) -> tuple[str, ...]:
+    """Return a note if the directions come from an sform whose spacing contradicts `pixdim`; otherwise ()."""
+    sform = _used_sform(header)
+    if sform is None:
         return ()
-    of_pixdim, of_sform = (f"{_by(numbers * mm)} mm" for numbers in (np.abs(spacing), _lengths(sform)))
+    pixdim, steps = np.abs(header["pixdim"][1:4], dtype=np.float64), _lengths(sform)
+    is_valid = all(math.isfinite(length) and length > 0 for length in (*pixdim, *steps))
+    if not is_valid or np.allclose(pixdim, steps, rtol=SPACING_TOLERANCE, atol=0):
+        return ()
+    of_pixdim, of_sform = (f"{_by(lengths * _mm_per_unit(header))} mm" for lengths in (pixdim, steps))
     use = f"{of_pixdim} (pixdim) was used, as in 3D Slicer, not {of_sform} (sform)"
-    if not orthogonal:
+    if not _is_orthogonal(sform):
         use = f"{of_sform} (sform) was used, since the sform is sheared, not {of_pixdim} (pixdim)"
     return (f"The header states two spacings of the voxels: {use}.",)
 
@@ -217,11 +205,10 @@ def pair_notes(header_file: Path) -> tuple[str, ...]:
 
     with open_plain_or_gzip(header_file, 544) as file:
         head = file.read(348)
-    if _version(head) != "1":
+    if _header_size(head) != 348:
         return ()
     kind: Any = nib.Nifti1Header
-    header = kind(head, check=False)
-    return _spacing_notes(header, _MM_PER_UNIT.get(_length_unit(header), 1.0))
+    return _spacing_notes(kind(head, check=False))
 
 
 def _by(numbers: np.ndarray) -> str:
@@ -250,21 +237,21 @@ def _qform_axes(header: Any) -> np.ndarray:
     return axes
 
 
-def _version(head: bytes) -> str | None:
-    """Return the NIfTI version, "1" or "2", from a file's first bytes in either byte order; None for other files."""
+def _header_size(head: bytes) -> int | None:
+    """Return the size of a NIfTI header from a file's first bytes in either byte order; None for other files."""
     for order in ("little", "big"):
-        version = _HEADER_SIZES.get(int.from_bytes(head[:4], order))  # type: ignore[arg-type]
-        magic = head[344:348] if version == "1" else head[4:8]
-        if version and magic[:1] == b"n" and magic[2:3] == version.encode():
-            return version
+        size = int.from_bytes(head[:4], order)  # type: ignore[arg-type]
+        magic = head[344:348] if size == 348 else head[4:8]
+        if size in _VERSIONS and magic[:1] == b"n" and magic[2:3] == _VERSIONS[size]:
+            return size
     return None
 
 
-def _length_unit(header: Any) -> str:
+def _mm_per_unit(header: Any) -> float:
     try:
-        return str(header.get_xyzt_units()[0])
+        return _MM_PER_UNIT.get(str(header.get_xyzt_units()[0]), 1.0)
     except KeyError:
-        return "unknown"
+        return 1.0
 
 
 def _silence_nibabel() -> None:
