@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from dcamt.api.outputs import write_probabilities
-from dcamt.api.training import EventObserver, TrainingSession
+from dcamt.api.training import Observer, TrainingSession
 from dcamt.api.training_plan import plan_new_run, plan_resumed_run
 from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError
@@ -265,18 +265,7 @@ def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:
     assert all((load_weights(done.model)[name] == value).all() for name, value in expected.items())
 
 
-class WarningObserver(EventObserver):
-    """Collects the warnings of a training session."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.warnings: list[str] = []
-
-    def on_warning(self, message: str) -> None:
-        self.warnings.append(message)
-
-
-def short_session(tmp_path: Path, observer: EventObserver, iterations: int = 2) -> TrainingSession:
+def short_session(tmp_path: Path, observer: Observer, iterations: int = 2) -> TrainingSession:
     cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
     return TrainingSession(plan_new_run(cases, tmp_path / "run", tiny_recipe(f"iterations={iterations}")), observer)
 
@@ -288,29 +277,30 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
     monkeypatch.setattr("dcamt.inference.calibrating.calibrate", end)
     with pytest.raises(SystemExit):
-        short_session(tmp_path, EventObserver()).run()
+        short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2)
     # If the event "finished" was not yet written, the run has to be resumed.
     lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
     run.events.write_text("".join(lines[:-1]), encoding="utf-8")
     assert run_state(run).state == FAILED
-    observer = WarningObserver()
+    warnings: list[str] = []
+    observer = Observer(on_warning=warnings.append)
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), observer).run().iterations == 2
     assert run_state(run).state == FINISHED
     # The run stays without calibration and report, and the warnings state how to make them.
-    assert [warning.split(". ")[0] for warning in observer.warnings] == [
+    assert [warning.split(". ")[0] for warning in warnings] == [
         "the model is not calibrated",
         f"{run.path}: there is no report",
     ]
-    assert f"dcamt models calibrate {run.model} {run.cases}" in observer.warnings[0]
+    assert f"dcamt models calibrate {run.model} {run.cases}" in warnings[0]
 
 
 @pytest.mark.parametrize("earlier", ["damaged", "stopped"])
 def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_iteration(
     earlier: str, tmp_path: Path
 ) -> None:
-    short_session(tmp_path, EventObserver()).run()
+    short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     written = open_model(run.model)
     if earlier == "damaged":
@@ -318,7 +308,7 @@ def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_it
     else:  # as after a kill before the last model was written
         stopped = replace(written.card, trained_on=written.card.trained_on | {"iterations": 1})
         write_package(run.model, replace(written, card=stopped))
-    assert TrainingSession(plan_resumed_run(run.path, "cpu"), EventObserver()).run().iterations == 2
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().iterations == 2
     assert open_model(run.model).card.trained_on["iterations"] == 2
 
 
@@ -334,19 +324,21 @@ def test_new_run_replaces_no_file_saved_in_its_folder_while_pytorch_loads(
 
     monkeypatch.setattr("dcamt.devices.choose_device", choose_device)
     with pytest.raises(InputError, match="ame a new folder"):
-        short_session(tmp_path, EventObserver()).run()
+        short_session(tmp_path, Observer()).run()
     assert file.read_bytes() == b"made by hand"
 
 
 def test_run_whose_label_is_damaged_during_the_training_gets_a_report_and_a_warning(tmp_path: Path) -> None:
-    class DamagingObserver(WarningObserver):
-        def on_event(self, event: RunEvent) -> None:
-            if isinstance(event, RunFinished):
-                label.write_bytes(b"")
+    label = tmp_path / "cases" / "validation0_label.nii.gz"
+    warnings: list[str] = []
 
-    label, observer = tmp_path / "cases" / "validation0_label.nii.gz", DamagingObserver()
-    assert short_session(tmp_path, observer).run().report == tmp_path / "run" / "report.html"
-    (warning,) = observer.warnings
+    def damage(event: RunEvent) -> None:
+        if isinstance(event, RunFinished):
+            label.write_bytes(b"")
+
+    done = short_session(tmp_path, Observer(damage, on_warning=warnings.append)).run()
+    assert done.report == tmp_path / "run" / "report.html"
+    (warning,) = warnings
     assert warning.startswith("the report leaves out the case 'validation0': ")
     assert f"{label.name}: is an empty file" in warning
 
@@ -358,7 +350,7 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     """A request that stopped the training does not end the calibration; only a later request ends the calibration."""
     run = RunFolder(tmp_path / "run")
     requests_before: list[str | None] = []
-    observer = WarningObserver()
+    warnings: list[str] = []
 
     def request_pause(*arguments: object, check: Callable[[], None], **options: object) -> None:
         check()
@@ -373,11 +365,11 @@ def test_pause_request_ends_the_calibration_with_a_warning(
 
     monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
     monkeypatch.setattr("dcamt.inference.calibrating.calibrate", request_pause)
-    monkeypatch.setattr(observer, "on_event", stop)
+    observer = Observer(stop, on_warning=warnings.append)
     done = short_session(tmp_path, observer, 100000 if is_stopped else 2).run()
     assert requests_before == [None]
     assert done.report is not None
-    (warning,) = observer.warnings
+    (warning,) = warnings
     assert warning.startswith(
         "the model was not calibrated: cancelled. Calibrate the model with: dcamt models calibrate "
     )

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..cases.case_list import ROLES, VALIDATION, Case
@@ -17,7 +17,6 @@ from ..distributed import (
     is_first_on_machine,
     local_device,
     process_group,
-    team_rank,
     wait_for_leader,
 )
 from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
@@ -58,35 +57,24 @@ class TrainedRun:
     iterations: int
 
 
-class Observer(Protocol):
-    """Receives the events, the report's progress and the warnings of a run."""
-
-    def on_event(self, event: RunEvent) -> None:
-        """Receive an event of the run."""
-
-    def on_report_progress(self, done: int, total: int) -> None:
-        """Receive the progress of the report: `done` of `total` validation cases are scored."""
-
-    def on_warning(self, message: str) -> None:
-        """Receive the message that calibration or report is missing or incomplete; the models are already written."""
+def _ignore(*_: object) -> None:
+    pass
 
 
-class EventObserver:
-    """Passes events to a function; ignores warnings and the report's progress."""
+@dataclass(frozen=True)
+class Observer:
+    """The functions that a run calls.
 
-    def __init__(self, on_event: Callable[[RunEvent], None] | None = None) -> None:
-        self._on_event = on_event
+    Attributes:
+        on_event: called with each event of the run.
+        on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
+        on_warning: called with the message that calibration or report is missing or incomplete; the models are already
+            written.
+    """
 
-    def on_event(self, event: RunEvent) -> None:
-        """Pass the event on."""
-        if self._on_event is not None:
-            self._on_event(event)
-
-    def on_report_progress(self, done: int, total: int) -> None:
-        """Ignore the progress of the report."""
-
-    def on_warning(self, message: str) -> None:
-        """Ignore the warning."""
+    on_event: Callable[[RunEvent], None] = _ignore
+    on_report_progress: Callable[[int, int], None] = _ignore
+    on_warning: Callable[[str], None] = _ignore
 
 
 def train(
@@ -142,7 +130,7 @@ def train(
             raise ValueError("give the cases to train on")
         chosen, origin, weights = choose_recipe(recipe, start_from, settings, effort)
         plan = plan_new_run(cases, run, chosen, origin, weights, device)
-    return TrainingSession(plan, EventObserver(on_event)).run()
+    return TrainingSession(plan, Observer(on_event or _ignore)).run()
 
 
 class TrainingSession:
@@ -153,6 +141,7 @@ class TrainingSession:
 
     def __init__(self, plan: TrainingPlan, observer: Observer) -> None:
         self._plan = plan
+        self._run = plan.run
         self._observer = observer
         self._trainer: Trainer | None = None
         self._has_started = False
@@ -172,7 +161,7 @@ class TrainingSession:
             Cancelled: the run was paused.
             TeamLost: another process of the team has ended.
         """
-        run, resume = self._plan.run, self._plan.resume
+        run, resume = self._run, self._plan.resume
         if not (resume or run.lock.exists()):
             run.check_new()  # nothing, not even the lock, is written into a folder that holds other files
         with run_lock(run.lock):
@@ -184,7 +173,11 @@ class TrainingSession:
             # Remove the failure note of an earlier process.
             run.failure.unlink(missing_ok=True)
             try:
-                return self._train()
+                # Imported after the checks above, since torch loads slowly.
+                from ..devices import default_torch_settings
+
+                with default_torch_settings():
+                    return self._train()
             except Cancelled:
                 raise
             except Exception as error:
@@ -197,17 +190,10 @@ class TrainingSession:
                 remove_request(run)
 
     def _train(self) -> TrainedRun:
-        # Imported after the checks in `run`, since torch loads slowly.
-        from ..devices import default_torch_settings
-
-        with default_torch_settings():
-            return self._train_with_default_settings()
-
-    def _train_with_default_settings(self) -> TrainedRun:
         from ..devices import choose_device
         from ..training.trainer import Trainer
 
-        plan, run = self._plan, self._plan.run
+        plan, run = self._plan, self._run
         device = local_device(choose_device(plan.device, training=True))
         with process_group(device) as team:
             if team.size > 1:
@@ -221,12 +207,7 @@ class TrainingSession:
             if plan.resume:
                 trainer.resume()
                 if team.broadcast(trainer.step >= plan.recipe.training.iterations and self._has_model_of(trainer.step)):
-                    finished = RunFinished(trainer.step, str(run.model), trainer.seconds)
-                    if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
-                        self._observer.on_event(finished)
-                    else:  # an earlier process was killed after it had written the model
-                        log(finished)
-                    self._warn_of_missing_results()
+                    self._repeat_end(RunFinished(trainer.step, str(run.model), trainer.seconds), log)
                     return self._build_trained_run(trainer.step)
             else:
                 run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove it.
@@ -255,7 +236,7 @@ class TrainingSession:
     def _save_models(self, trainer: Trainer, result: TrainingResult) -> None:
         from ..networks.packaging import save_model
 
-        plan, run = self._plan, self._plan.run
+        plan, run = self._plan, self._run
         with interrupt_on_sigterm():
             # `run.model` is written last: once it exists for the last iteration, resuming the run writes no models.
             best = trainer.best()
@@ -272,31 +253,37 @@ class TrainingSession:
         A run that was stopped and then resumed has a model of the earlier iteration until the models are written again.
         """
         try:
-            return read_card(self._plan.run.model).trained_on.get("iterations") == step
+            return read_card(self._run.model).trained_on.get("iterations") == step
         except InputError:
             return False
 
-    def _warn_of_missing_results(self) -> None:
-        """Warn that a finished run lacks its calibration or report, as after a kill during the last steps."""
-        run = self._plan.run
+    def _repeat_end(self, finished: RunFinished, log: EventLog) -> None:
+        """Report the end of a finished run, and warn if its calibration or report is missing, as after a kill."""
+        run = self._run
+        if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
+            self._observer.on_event(finished)
+        else:  # an earlier process was killed after it had written the model
+            log(finished)
         try:
-            if self._has_calibration_cases() and open_model(run.model).calibration is None:
+            if self._can_calibrate() and open_model(run.model).calibration is None:
                 self._observer.on_warning(f"the model is not calibrated. {self._how_to_calibrate()}")
         except InputError as error:
             self._observer.on_warning(str(error))
         if not run.report.exists():
             self._observer.on_warning(f"{run.path}: there is no report. {self._how_to_report()}")
 
-    def _has_calibration_cases(self) -> bool:
-        return sum(case.role == VALIDATION for case in self._plan.cases) >= MIN_CASES
+    def _validation_cases(self) -> list[Case]:
+        return [case for case in self._plan.cases if case.role == VALIDATION]
+
+    def _can_calibrate(self) -> bool:
+        return len(self._validation_cases()) >= MIN_CASES
 
     def _how_to_calibrate(self) -> str:
-        run = self._plan.run
-        command = f"dcamt models calibrate {shlex.quote(str(run.model))} {shlex.quote(str(run.cases))}"
-        return f"Calibrate the model with: {command}"
+        model, cases = shlex.quote(str(self._run.model)), shlex.quote(str(self._run.cases))
+        return f"Calibrate the model with: dcamt models calibrate {model} {cases}"
 
     def _how_to_report(self) -> str:
-        return f"Write the report with: dcamt report {shlex.quote(str(self._plan.run.path))}"
+        return f"Write the report with: dcamt report {shlex.quote(str(self._run.path))}"
 
     def _calibrate(self, trainer: Trainer, device: torch.device) -> None:
         """Calibrate the run's model on its validation cases, if there are enough.
@@ -307,13 +294,13 @@ class TrainingSession:
         from ..inference.predictor import Predictor
         from ..networks.packaging import verify_model
 
-        run, cases = self._plan.run, [case for case in self._plan.cases if case.role == VALIDATION]
-        if not self._has_calibration_cases():
+        if not self._can_calibrate():
             return
+        run, cases = self._run, self._validation_cases()
 
         def check() -> None:
             if trainer.stop_requested or read_request(run) is not None:
-                raise Cancelled("cancelled.")
+                raise Cancelled
 
         try:
             package = verify_model(run.model)
@@ -321,18 +308,18 @@ class TrainingSession:
             with interrupt_on_sigterm():
                 calibration = calibrate(package, cases, Predictor(package, device), notes, check=check)
                 write_package(run.model, replace(package, calibration=calibration))
-        except (Exception, KeyboardInterrupt) as error:
-            if isinstance(error, KeyboardInterrupt | Cancelled):
-                reason = "cancelled."
-            else:
-                reason = str(user_error(error, run.path))
-            self._observer.on_warning(f"the model was not calibrated: {reason} {self._how_to_calibrate()}")
+            return
+        except (Cancelled, KeyboardInterrupt):
+            reason = "cancelled."
+        except Exception as error:
+            reason = str(user_error(error, run.path))
+        self._observer.on_warning(f"the model was not calibrated: {reason} {self._how_to_calibrate()}")
 
     def _write_report(self, device: torch.device) -> None:
         """Write the run's report. A failure only causes a warning, since the model is already saved."""
         from ..report.run_report import write_run_report
 
-        run = self._plan.run
+        run = self._run
         try:
             write_run_report(run, device, self._observer.on_report_progress, self._observer.on_warning)
         except KeyboardInterrupt:
@@ -345,7 +332,7 @@ class TrainingSession:
         self._observer.on_event(event)
 
     def _build_trained_run(self, iterations: int) -> TrainedRun:
-        run = self._plan.run
+        run = self._run
 
         def existing(path: Path) -> Path | None:
             return path if path.exists() else None
@@ -393,11 +380,6 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
     except Exception as error:
         report_failure(f"{describe_process()}: {user_error(error)}")
         return 1
-
-
-def leads_team() -> bool:
-    """Return whether this process leads its team or runs alone."""
-    return team_rank() == 0
 
 
 def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
-from ..api.training import TrainingSession, follow_leader, leads_team
+from ..api.training import Observer, TrainingSession, follow_leader
 from ..api.training_plan import choose_recipe, plan_new_run, plan_resumed_run
 from ..cases.case_list import read_cases
-from ..distributed import TeamLost, team_size
+from ..distributed import TeamLost, team_rank, team_size
 from ..errors import DCAMTError, user_error
 from ..runs.events import RunEvent, RunFinished
 from ..runs.folder import RunFolder
@@ -60,7 +59,7 @@ def _new_run(options: argparse.Namespace) -> tuple[object, ...]:
 
 
 def _train(options: argparse.Namespace) -> int:
-    if not leads_team():
+    if team_rank() > 0:
         return follow_leader(RunFolder(options.run), options.device, print_error)
     console = Console(options.json)
     console.show_progress("loading PyTorch", 0)
@@ -70,32 +69,17 @@ def _train(options: argparse.Namespace) -> int:
         cases = read_cases(options.cases, options.labels)
         recipe, origin, weights = choose_recipe(options.recipe, options.start_from, options.set, options.effort)
         plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
-    observer = ConsoleObserver(console)
-    session = TrainingSession(plan, observer)
-    observer.on_stdout_lost = session.pause
-    session.run()
-    return 0
 
-
-class ConsoleObserver:
-    """Prints the events of a run. If stdout is lost before the run has finished, calls `on_stdout_lost`."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.on_stdout_lost: Callable[[], None] = lambda: None
-
-    def on_event(self, event: RunEvent) -> None:
-        """Print an event."""
+    def show(event: RunEvent) -> None:
         try:
-            show_event(event, self._console)
+            show_event(event, console)
         except StdoutLost:
             if not isinstance(event, RunFinished):
-                self.on_stdout_lost()
+                session.pause()
 
-    def on_report_progress(self, done: int, total: int) -> None:
-        """Show how many of the report's validation cases are scored."""
-        self._console.show_progress("scoring the validation cases", done / total)
+    def show_report_progress(done: int, total: int) -> None:
+        console.show_progress("scoring the validation cases", done / total)
 
-    def on_warning(self, message: str) -> None:
-        """Print a warning."""
-        self._console.print_error(message)
+    session = TrainingSession(plan, Observer(show, show_report_progress, console.print_error))
+    session.run()
+    return 0
