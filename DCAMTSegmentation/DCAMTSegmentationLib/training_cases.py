@@ -32,12 +32,6 @@ def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
     return SceneCase(volume, segmentation)
 
 
-def remove_case(case: SceneCase) -> None:
-    """Remove a case from the cases of DCAMT Training; its nodes stay in the scene."""
-    case.segmentation.RemoveNodeReferenceIDs(IMAGE)
-    case.segmentation.SetAttribute(_LISTED, None)
-
-
 def add_result(segmentation: SegmentationNode) -> SceneCase:
     """Register a result and its scan as a case; the scan must be in the scene.
 
@@ -59,12 +53,7 @@ def scene_cases() -> list[SceneCase]:
 
 def unlisted_cases() -> list[SceneCase]:
     """Return the cases that DCAMT Training has not listed since they were added."""
-    return [case for case in scene_cases() if not is_listed(case.segmentation)]
-
-
-def is_listed(segmentation: SegmentationNode) -> bool:
-    """Return whether DCAMT Training has listed a case since it was added, as `mark_listed` records."""
-    return segmentation.GetAttribute(_LISTED) is not None
+    return [case for case in scene_cases() if case.segmentation.GetAttribute(_LISTED) is None]
 
 
 def mark_listed(case: SceneCase) -> None:

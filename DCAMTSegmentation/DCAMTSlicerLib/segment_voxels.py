@@ -60,7 +60,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
         raise InputError(what, path=name, remedy=remedy)
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
-    affine = _affine_of(image)
+    affine = affine_of(image)
     # The image of an edited segment may be larger than the box that the segment fills.
     extent = [0] * 6
     if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
@@ -84,11 +84,11 @@ def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[s
     for identifier in identifiers:
         image = segmentation_node.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name())
         if image is not None and image.GetNumberOfPoints() > 0:
-            return _affine_of(image)
+            return affine_of(image)
     return None
 
 
-def _affine_of(image: Any) -> np.ndarray:
+def affine_of(image: Any) -> np.ndarray:
     """Return the affine (4, 4) of a vtkOrientedImageData."""
     matrix = vtk.vtkMatrix4x4()
     image.GetImageToWorldMatrix(matrix)

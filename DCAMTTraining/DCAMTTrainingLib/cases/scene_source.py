@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import slicer
-import vtk
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED
 from dcamt.cases.names import labels_beside_scans
 from dcamt.geometry import AXIS_TOLERANCE, Grid
@@ -20,7 +19,7 @@ from dcamt.volume import GRID_TOLERANCE, TISSUE
 from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
-from DCAMTSlicerLib.segment_voxels import labelmap_name
+from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -146,14 +145,9 @@ def _grid_of_segmentation(segmentation: SegmentationNode) -> Grid | None:
     if not text or not slicer.vtkSegmentationConverter.DeserializeImageGeometry(text, image, False):
         segment = segmentation.GetSegmentation().GetNthSegment(0)
         image = segment.GetRepresentation(labelmap_name()) if segment is not None else None
-    return None if image is None else _grid_of_image(image)
-
-
-def _grid_of_image(image: Any) -> Grid:
-    """Return the grid of a vtkOrientedImageData, whose extent may begin at any index."""
-    matrix = vtk.vtkMatrix4x4()
-    image.GetImageToWorldMatrix(matrix)
-    affine = np.array(slicer.util.arrayFromVTKMatrix(matrix))
+    if image is None:
+        return None
+    affine = affine_of(image)
     affine[:3, 3] += affine[:3, :3] @ image.GetExtent()[::2]
     return Grid(image.GetDimensions(), affine)
 
@@ -168,17 +162,24 @@ def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Re
 def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label value.
 
-    If there is one segment and one class, the segment is matched to the class. Otherwise a segment is matched to a
-    class by its terminology code, else by its name in lower case, else by its `plain_name`.
-
     A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
     model would learn the mistakes of the old model.
     """
-    segments = segmentation.GetSegmentation()
-    free = _segments_of_a_person(segmentation)
+    return match_segments(segmentation, _segments_of_a_person(segmentation), recipe)
+
+
+def match_segments(
+    segmentation: SegmentationNode, identifiers: Sequence[str], recipe: Recipe
+) -> tuple[tuple[str, int], ...]:
+    """Return pairs of segment identifier and label value, ordered by label value.
+
+    If there is one segment and one class, the segment is matched to the class. Otherwise a segment is matched to a
+    class by its terminology code, else by its name in lower case, else by its `plain_name`.
+    """
+    if len(recipe.classes) == len(identifiers) == 1:
+        return ((identifiers[0], recipe.classes[0].label),)
+    segments, free = segmentation.GetSegmentation(), list(identifiers)
     segment_of_label: dict[int, str] = {}
-    if len(recipe.classes) == len(free) == 1:
-        return ((free[0], recipe.classes[0].label),)
     types = {identifier: terminology_type(segments.GetSegment(identifier)) for identifier in free}
     codes = {identifier: (code.scheme, code.value) for identifier, code in types.items()}
     names = {identifier: segments.GetSegment(identifier).GetName().lower() for identifier in free}

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import qt
 import slicer
-from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
-from dcamt.io.atomic import atomic_path
 from dcamt.recipe_files import load_recipe
-from dcamt.runs.folder import RunFolder
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
@@ -26,10 +20,11 @@ from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow, SceneScan
-from ..cases.scene_source import row_of
+from ..cases.scene_source import match_segments, row_of
 from ..engine_command import EngineCommand
-from ..runs.proposal import FORMER_SEGMENTATION, is_unchanged, proposal_of
+from ..runs.proposal import is_unchanged, proposal_of
 from ..runs.proposal_opening import ProposalOpening
+from ..runs.ranking import ranked_case, read_ranking, save_ranking
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height, selected_rows
@@ -38,8 +33,6 @@ WIDTHS = (124, 140)
 """Widths in pixels of all columns except the first, which gets the rest."""
 ROWS = (2, 6)
 """Smallest and largest number of visible rows."""
-RANKING_KEYS = ("name", "image", "score", "place", "segmentation")
-"""Keys of a `scored` event that a ranking stores, besides `empty`."""
 
 
 class OutlinePanel:
@@ -70,7 +63,7 @@ class OutlinePanel:
         self._stop()
         self._watch = watch
         self._show_text("")
-        self._show_ranked(_read_ranking(watch.run.path) if watch is not None else [])
+        self._show_ranked(read_ranking(watch.run) if watch is not None else [])
         self.update()
 
     def close(self) -> None:
@@ -127,8 +120,8 @@ class OutlinePanel:
         except DCAMTError as error:
             show_error(error, _("What to outline next"))
             return
-        run, ranked = self._watch.run.path, []
-        if foreign := RunFolder(run).foreign_proposals():
+        run, ranked = self._watch.run, []
+        if foreign := run.foreign_proposals():
             text = _(
                 "{file} was saved by another program, such as Slicer, and would be replaced. Move it to another folder,"
                 " and rank again."
@@ -142,23 +135,26 @@ class OutlinePanel:
                 text = _("Segmenting the unlabelled cases: {done} of {total}…")
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
-                ranked.append({**{key: event[key] for key in RANKING_KEYS}, "empty": event.get("empty", False)})
+                ranked.append(ranked_case(event))
                 self._show_ranked(ranked)
 
         def on_end(message: str) -> None:
             self._click_guard.record()
             many = _("{count} cases, the largest disagreement first.").format(count=len(ranked))
             self._show_text(message or (_("One case was ranked.") if len(ranked) == 1 else many))
-            if ranked:
-                self._save_ranking(run)
+            try:
+                if ranked:
+                    save_ranking(run, self._ranked.rows)
+            except DCAMTError as error:
+                self._show_text(error_text(error))
             self.update()
 
         arguments = [
             "rank",
             "--run",
-            str(run),
+            str(run.path),
             "--segmentations",
-            str(RunFolder(run).ranking),
+            str(run.ranking),
             # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene, or in
             # files without DCAMT's mark, which `foreign_proposals` finds.
             "--overwrite",
@@ -168,13 +164,6 @@ class OutlinePanel:
         self._command = EngineCommand(arguments, on_event, on_end)
         self._command.start()
         self.update()
-
-    def _save_ranking(self, run: Path) -> None:
-        try:
-            with atomic_path(_ranking_file(run)) as partial:
-                partial.write_text(json.dumps(self._ranked.rows), encoding="utf-8")
-        except DCAMTError as error:
-            self._show_text(error_text(error))
 
     def _selected_case(self) -> dict[str, Any] | None:
         selected = selected_rows(self._ui.rankTable)
@@ -243,17 +232,13 @@ class OutlinePanel:
         if is_unchanged(segmentation) and not slicer.util.confirmOkCancelDisplay(question.format(name=name), title):
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
-        was_case, was_listed = training_cases.is_case(segmentation), training_cases.is_listed(segmentation)
+        identifiers = segmentation.GetSegmentation().GetSegmentIDs()
+        if not match_segments(segmentation, identifiers, recipe):
+            self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
+            return
         # The case is added before its row is made: `row_of` omits the segments of a proposal that is no training case.
         scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
-        if row.role != LABELLED:
-            if not was_case:
-                training_cases.remove_case(scene_case)
-            elif was_listed:
-                training_cases.mark_listed(scene_case)
-            self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
-            return
         table = self._session.table
         indices = [index for index, known in enumerate(table.rows) if _is_row_of(known, volume, case)]
         if indices:
@@ -288,56 +273,3 @@ def _row_texts(case: dict[str, Any]) -> tuple[str, str, str]:
     if case.get("empty"):
         return case["name"], _("nothing segmented"), ""
     return case["name"], f"{case['score']:.1%}", ", ".join(str(round(mm)) for mm in case["place"])
-
-
-def _ranking_file(run: Path) -> Path:
-    return RunFolder(run).ranking / "ranking.json"
-
-
-def _read_ranking(run: Path) -> list[dict[str, Any]]:
-    """Return the saved ranking of a run, without damaged cases; an empty list if the file is missing or damaged."""
-    try:
-        cases = json.loads(_ranking_file(run).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return []
-    ranked = [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
-    return [_with_present_paths(case, run) for case in ranked]
-
-
-def _is_ranked_case(case: Any) -> bool:
-    """Return whether a value from a JSON file is a case of a ranking, with the types that `dcamt rank` writes."""
-    if not isinstance(case, dict) or not case.keys() >= set(RANKING_KEYS):
-        return False
-    texts, place = (case["name"], case["image"], case["segmentation"]), case["place"]
-    is_point = isinstance(place, list) and len(place) == 3
-    numbers = (case["score"], *place) if is_point else ()
-    return is_point and all(isinstance(text, str) for text in texts) and all(map(_is_number, numbers))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _with_present_paths(case: dict[str, Any], run: Path) -> dict[str, Any]:
-    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking.
-
-    A proposal in the scene may still have the segmentation's former path as an attribute. The former path is therefore
-    added as `FORMER_SEGMENTATION`. If a file exists at the former path, it may belong to another run, and the path is
-    not added.
-    """
-    saved = Path(case["segmentation"])
-    present = _ranking_file(run).parent / saved.name
-    if not present.exists() or _is_same_file(saved, present):
-        return case
-    image, folder_before = Path(case["image"]), saved.parent.parent
-    if image.is_relative_to(folder_before):
-        image = run / image.relative_to(folder_before)
-    former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
-    return {**case, "image": str(image), "segmentation": str(present), **former}
-
-
-def _is_same_file(first: Path, second: Path) -> bool:
-    try:
-        return first.samefile(second)
-    except OSError:
-        return False

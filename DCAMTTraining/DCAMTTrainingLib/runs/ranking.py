@@ -1,0 +1,86 @@
+"""Read and write a run's ranking: a JSON file with its unlabelled cases, which a person may outline next."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dcamt.io.atomic import atomic_path
+from dcamt.runs.folder import RunFolder
+
+from .proposal import FORMER_SEGMENTATION
+
+_KEYS = ("name", "image", "score", "place", "segmentation")
+"""Keys of a `scored` event that a ranking stores, besides `empty`."""
+
+
+def ranked_case(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the case of a `scored` event of `dcamt rank`."""
+    return {**{key: event[key] for key in _KEYS}, "empty": event.get("empty", False)}
+
+
+def save_ranking(run: RunFolder, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Save a run's ranking.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with atomic_path(_file(run)) as partial:
+        partial.write_text(json.dumps(cases), encoding="utf-8")
+
+
+def read_ranking(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the saved ranking of a run, without damaged cases; an empty list if the file is missing or damaged."""
+    try:
+        cases = json.loads(_file(run).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    ranked = [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
+    return [_with_present_paths(case, run) for case in ranked]
+
+
+def _file(run: RunFolder) -> Path:
+    return run.ranking / "ranking.json"
+
+
+def _is_ranked_case(case: Any) -> bool:
+    """Return whether a value from a JSON file is a case of a ranking, with the types that `dcamt rank` writes."""
+    if not isinstance(case, dict) or not case.keys() >= set(_KEYS):
+        return False
+    texts, place = (case["name"], case["image"], case["segmentation"]), case["place"]
+    is_point = isinstance(place, list) and len(place) == 3
+    numbers = (case["score"], *place) if is_point else ()
+    return is_point and all(isinstance(text, str) for text in texts) and all(map(_is_number, numbers))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
+    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking.
+
+    A proposal in the scene may still have the segmentation's former path as an attribute. The former path is therefore
+    added as `FORMER_SEGMENTATION`. If a file exists at the former path, it may belong to another run, and the path is
+    not added.
+    """
+    saved = Path(case["segmentation"])
+    present = run.ranking / saved.name
+    if not present.exists() or _is_same_file(saved, present):
+        return case
+    image, folder_before = Path(case["image"]), saved.parent.parent
+    if image.is_relative_to(folder_before):
+        image = run.path / image.relative_to(folder_before)
+    former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
+    return {**case, "image": str(image), "segmentation": str(present), **former}
+
+
+def _is_same_file(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
