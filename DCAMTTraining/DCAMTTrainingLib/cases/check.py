@@ -152,12 +152,12 @@ def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> Case
     Args:
         rows_of_scan: the other rows of the same scan.
     """
-    if row.role == LEFT_OUT:
-        return None
-    for other in rows_of_scan:
-        if other.role != LEFT_OUT and (other.role == VALIDATION) != (row.role == VALIDATION):
-            return other
-    return None
+    conflicting = (
+        other
+        for other in rows_of_scan
+        if LEFT_OUT not in (row.role, other.role) and (other.role == VALIDATION) != (row.role == VALIDATION)
+    )
+    return next(conflicting, None)
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
@@ -165,39 +165,56 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 
     The values are empty if the case needs no label, or if a problem was found before the segments were read.
     """
-    scene = slicer.mrmlScene
-    volume, segmentation = scene.GetNodeByID(source.volume), scene.GetNodeByID(source.segmentation or "")
+    remark = _scan_remark(source, recipe)
+    return _label_remark(source, recipe) if not remark and role in ROLES_WITH_LABEL else (remark, ())
+
+
+def _scan_remark(source: SceneScan, recipe: Recipe) -> str:
+    volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None or volume.GetImageData() is None:
-        return _(
-            "The volume is no longer in the scene. Remove the case. To use the volume, load it, and press From scene."
-        ), ()
-    components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
-    remark = _grid_remark(volume)
-    if remark:
-        return remark, ()
-    try:
-        if recipe.input_channels == 1:
-            channels = components  # A recipe of one channel uses only the first of the scan's volumes.
-        elif file is not None and file.is_dir():
-            # Reading a DICOM series would block the event loop; the run checks the series when it starts.
-            channels = recipe.input_channels
-        elif file is not None:
-            header = read_header(file, channels=recipe.input_channels)
-            if not same_grid(header.grid, grid_of(volume)):
-                what = _("The volume was changed, but training with several channels reads its file {file}.")
-                return f"{what.format(file=file.name)} {_('Load the volume from the file again.')}", ()
-            channels = header.channels
-        else:
-            channels = components + len(channels_of(source)) - 1
-    except InputError as error:
-        return error_text(error), ()
-    if channels != recipe.input_channels:
         text = _(
-            "The number of channels is {has} in the scan, but {needs} in the recipe. Choose another volume or recipe."
+            "The volume is no longer in the scene. Remove the case. To use the volume, load it, and press From scene."
         )
-        return text.format(has=channels, needs=recipe.input_channels), ()
-    if role not in ROLES_WITH_LABEL:
-        return "", ()
+        return str(text)
+    try:
+        check_scan_grid(grid_of(volume), None)
+    except InputError as error:
+        return translated(f"The scan {error}")
+    try:
+        channels = _channel_count(source, volume, recipe)
+    except InputError as error:
+        return error_text(error)
+    if channels == recipe.input_channels:
+        return ""
+    text = _("The number of channels is {has} in the scan, but {needs} in the recipe. Choose another volume or recipe.")
+    return str(text.format(has=channels, needs=recipe.input_channels))
+
+
+def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int:
+    """Return the number of channels that training would read.
+
+    Raises:
+        InputError: a further channel is no longer in the scene, or the file of all channels cannot be read or does not
+            fit the volume.
+    """
+    components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
+    if recipe.input_channels == 1:
+        return int(components)  # A recipe of one channel uses only the first of the scan's volumes.
+    if file is None:
+        return int(components) + len(channels_of(source)) - 1
+    if file.is_dir():
+        # Reading a DICOM series would block the event loop; the run checks the series when it starts.
+        return recipe.input_channels
+    header = read_header(file, channels=recipe.input_channels)
+    if not same_grid(header.grid, grid_of(volume)):
+        what = _("The volume was changed, but training with several channels reads its file {file}.")
+        raise InputError(what.format(file=file.name), remedy=_("Load the volume from the file again."))
+    return header.channels
+
+
+def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
+    """Return the problem of a label (empty if there is none) and the label values of its drawn segments."""
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if segmentation is None:
         return _("The segmentation is no longer in the scene. Outline the scan, or set the role “unlabelled”."), ()
     segments = segmentation.GetSegmentation()
@@ -214,28 +231,17 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
     return "", values
 
 
-def _grid_remark(volume: VolumeNode) -> str:
-    """Return the problem that `check_scan_grid` finds in a volume's grid; empty if there is none.
-
-    The volume must hold an image.
-    """
-    try:
-        check_scan_grid(grid_of(volume), None)
-    except InputError as error:
-        return translated(f"The scan {error}")
-    return ""
-
-
 def channels_note(source: SceneScan, recipe: Recipe) -> str:
     """Return a note with the names of the channels that a one-channel recipe ignores; empty if there are none."""
     if recipe.input_channels > 1:
         return ""
     try:
-        first, *others = channels_of(source) or (None,)
+        channels = channels_of(source)
     except InputError:  # One of the channels is no longer in the scene.
         return ""
-    if not others:
+    if len(channels) < 2:
         return ""
+    first, *others = channels
     text = _(
         "The task has one channel: “{first}” is used, but not {others}. To use all channels, press Suggest from cases."
     )

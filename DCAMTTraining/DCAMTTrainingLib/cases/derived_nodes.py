@@ -59,7 +59,7 @@ def channels_of(source: SceneScan) -> tuple[Any, ...]:
         InputError: a further channel is no longer in the scene.
     """
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
-    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if volume is None:
         return ()
     if segmentation is None or review.get_referenced_node(segmentation, review.VOLUME) is not volume:

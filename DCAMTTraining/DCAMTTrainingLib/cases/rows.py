@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,29 +138,20 @@ class CaseTable:
         """
         if role not in ALL_ROLES:
             raise ValueError(f"unknown role: {role}")
-        refused, changed = 0, []
-        for index in indices:
-            if role in ROLES_WITH_LABEL and not self.rows[index].has_label:
-                refused += 1
-                continue
-            self.rows[index] = replace(self.rows[index], role=role)
-            changed.append(index)
-        if changed:
-            self._notify_changed(min(changed), max(changed))
-            self._notify_edited()
-        return refused
+        rows = {index: self.rows[index] for index in indices}
+        able = {index: row for index, row in rows.items() if row.has_label or role not in ROLES_WITH_LABEL}
+        self._change({index: replace(row, role=role) for index, row in able.items()})
+        return len(rows) - len(able)
 
     def set_label_mapping(self, indices: Iterable[int], labels: str) -> int:
         """Set the label mapping of those cases that have a label file; return how many these are."""
-        changed = []
-        for index in indices:
-            row = self.rows[index]
-            if isinstance(row.source, FileScan) and row.source.label:
-                self.rows[index] = replace(row, source=replace(row.source, labels=labels))
-                changed.append(index)
-        if changed:
-            self._notify_changed(min(changed), max(changed))
-            self._notify_edited()
+        sources = {index: self.rows[index].source for index in indices}
+        changed = {
+            index: replace(self.rows[index], source=replace(source, labels=labels))
+            for index, source in sources.items()
+            if isinstance(source, FileScan) and source.label
+        }
+        self._change(changed)
         return len(changed)
 
     def use_for_validation(self, count: int) -> int:
@@ -169,14 +160,10 @@ class CaseTable:
         At least one case is left for training. Return the number of validation cases.
         """
         indices = [index for index, row in enumerate(self.rows) if row.role in ROLES_WITH_LABEL]
-        if not indices:
-            return 0
         for_training = max(1, len(indices) - max(0, count))
-        for place, index in enumerate(indices):
-            self.rows[index] = replace(self.rows[index], role=LABELLED if place < for_training else VALIDATION)
-        self._notify_changed(indices[0], indices[-1])
-        self._notify_edited()
-        return len(indices) - for_training
+        roles = {index: LABELLED if place < for_training else VALIDATION for place, index in enumerate(indices)}
+        self._change({index: replace(self.rows[index], role=role) for index, role in roles.items()})
+        return max(0, len(indices) - for_training)
 
     def replace_row(self, index: int, row: CaseRow) -> None:
         """Replace the case at `index`; remove other rows with the same scan."""
@@ -210,6 +197,14 @@ class CaseTable:
     def count(self, role: str) -> int:
         """Return how many cases have a role."""
         return sum(row.role == role for row in self.rows)
+
+    def _change(self, rows: Mapping[int, CaseRow]) -> None:
+        """Replace the rows with these indices, and call the listeners if there are any."""
+        for index, row in rows.items():
+            self.rows[index] = row
+        if rows:
+            self._notify_changed(min(rows), max(rows))
+            self._notify_edited()
 
     def _reset(self) -> None:
         for listener in self.on_reset:

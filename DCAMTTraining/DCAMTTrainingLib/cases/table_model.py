@@ -119,7 +119,7 @@ def full_cell(row: CaseRow, column: int) -> str:
 
 
 def _node_name(identifier: str) -> str:
-    node = slicer.mrmlScene.GetNodeByID(identifier) if identifier else None
+    node = slicer.mrmlScene.GetNodeByID(identifier)
     return _("{name} (in the scene)").format(name=node.GetName()) if node is not None else ""
 
 

@@ -53,7 +53,7 @@ class ResultsPanel:
         self._watch: RunWatch | None = None
         self._command: EngineCommand | None = None
         self._models: list[Path] = []
-        self._file_stamp: tuple[str, float] | None = None
+        self._shown_time: float | None = None  # modification time of the shown table
         self._classes: dict[str, str] = {}
         self._scores = PlainTableModel(
             (_("Case"), _("Class"), _("Dice"), _("Jaccard"), _("95HD (mm)"), _("ASD (mm)")), self._cells
@@ -71,7 +71,7 @@ class ResultsPanel:
 
     def set_run(self, watch: RunWatch | None) -> None:
         """Show the results of another run; show none if `watch` is None."""
-        self._watch, self._file_stamp = watch, None
+        self._watch, self._shown_time = watch, None
         self._show_text("")
         self.update()
 
@@ -83,31 +83,30 @@ class ResultsPanel:
 
     def update(self) -> None:
         """Update the section with the run's results."""
-        watch = self._watch
-        ended = watch is not None and watch.state.state in (FINISHED, STOPPED)
-        models = [watch.run.model, watch.run.best] if ended and watch is not None else []
-        models = [path for path in models if path.is_file()]
+        has_ended = self._watch is not None and self._watch.state.state in (FINISHED, STOPPED)
+        run = self._watch.run if self._watch is not None and has_ended else None
+        titles = {run.model: _("last model"), run.best: _("best model")} if run is not None else {}
+        models = [path for path in titles if path.is_file()]
         if models != self._models:
             self._models = models
             self._ui.modelSelector.clear()
             for path in models:
-                last = watch is not None and path == watch.run.model
-                self._ui.modelSelector.addItem(_("last model") if last else _("best model"))
+                self._ui.modelSelector.addItem(titles[path])
         for widget in (self._ui.modelSelector, self._ui.useModelButton, self._ui.exportModelButton):
             widget.enabled = bool(models)
-        self._ui.reportButton.enabled = watch is not None and ended and watch.run.report.is_file()
+        self._ui.reportButton.enabled = run is not None and run.report.is_file()
         self._show_scores()
 
     def _show_scores(self) -> None:
-        path = self._watch.run.validation if self._watch is not None else None
-        stamp = (str(path), path.stat().st_mtime) if path is not None and path.is_file() else None
-        if stamp is not None and stamp == self._file_stamp and self._scores.rows:
-            return
-        self._file_stamp = stamp
+        run = self._watch.run if self._watch is not None else None
         rows: list[dict[str, str]] = []
-        if stamp is not None and path is not None and self._watch is not None:
-            self._classes = class_names(self._watch.run.recipe)
-            rows = read_scores(path)
+        if run is not None and run.validation.is_file():
+            time = run.validation.stat().st_mtime
+            if time == self._shown_time and self._scores.rows:
+                return
+            self._shown_time = time
+            self._classes = class_names(run.recipe)
+            rows = read_scores(run.validation)
         if rows or self._scores.rows:
             self._scores.show(rows)
             fit_height(self._ui.resultsTable, len(rows), *ROWS)

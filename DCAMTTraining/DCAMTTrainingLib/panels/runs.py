@@ -146,38 +146,44 @@ class RunsPanel:
 
     def _show_state(self, state: RunState | None) -> None:
         watch = self.watch
-        if watch is not None and not watch.run.path.is_dir():
-            self._show_missing(watch.run)
-            return
-        running = state is not None and state.state == RUNNING
-        starting = watch is not None and is_starting(watch.run) and not running
-        request = read_request(watch.run) if watch is not None else None
-        idle_state = None if running or starting else state
-        stoppable = idle_state is not None and can_write_models(idle_state)
-        self._ui.pauseButton.enabled = running and request is None
-        self._ui.stopButton.enabled = (running and request is None) or stoppable
-        self._ui.resumeButton.enabled = idle_state is not None and idle_state.resumable
-        self._ui.discardButton.enabled = idle_state is not None
-        if state is None or watch is None:
+        if watch is None or state is None:
             self._ui.progressBar.setValue(0)
-            self._ui.runStatusLabel.text = _("No runs yet.")
+            self._show_status(_("No runs yet."))
             return
-        self._ui.progressBar.setValue(round(1000 * state.iteration / state.iterations) if state.iterations else 0)
+        run = watch.run
+        if not run.path.is_dir():  # It was deleted or moved, or its drive is not connected.
+            text = _("The folder {folder} does not exist any more. Choose another run.")
+            self._show_status(text.format(folder=run.path))
+            return
+        running = state.state == RUNNING
+        starting = is_starting(run) and not running
+        idle = not running and not starting
+        request = read_request(run)
+        takes_request = running and request is None
         if starting:
-            self._ui.runStatusLabel.text = _("Starting…")
+            text = _("Starting…")
         elif running and request is not None:
             action = _("Pausing") if request == PAUSE else _("Stopping")
-            self._ui.runStatusLabel.text = _("{action} after the current iteration…").format(action=action)
+            text = _("{action} after the current iteration…").format(action=action)
         else:
-            self._ui.runStatusLabel.text = status_text(watch, state)
-        self._show_in_list(watch.run, state)
+            text = status_text(watch, state)
+        self._show_status(
+            text,
+            pause=takes_request,
+            stop=takes_request or (idle and can_write_models(state)),
+            resume=idle and state.resumable,
+            discard=idle,
+        )
+        self._ui.progressBar.setValue(round(1000 * state.iteration / state.iterations) if state.iterations else 0)
+        self._show_in_list(run, state)
 
-    def _show_missing(self, run: RunFolder) -> None:
-        """Show that the folder of the selected run was deleted or moved, or that its drive is not connected."""
-        for button in (self._ui.pauseButton, self._ui.stopButton, self._ui.resumeButton, self._ui.discardButton):
-            button.enabled = False
-        text = _("The folder {folder} does not exist any more. Choose another run.").format(folder=run.path)
+    def _show_status(
+        self, text: str, pause: bool = False, stop: bool = False, resume: bool = False, discard: bool = False
+    ) -> None:
+        """Show a text, and enable the buttons whose arguments are true."""
         self._ui.runStatusLabel.text = text
+        self._ui.pauseButton.enabled, self._ui.stopButton.enabled = pause, stop
+        self._ui.resumeButton.enabled, self._ui.discardButton.enabled = resume, discard
 
     def _show_in_list(self, run: RunFolder, state: RunState) -> None:
         text = f"{run.path.name}: {state_title(state.state)}"
