@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +18,17 @@ from torch import Tensor, nn
 
 from ..networks.dual_vnet import DualVNet
 
+Convolution = nn.Conv3d | nn.ConvTranspose3d
+
 
 class FoldedConvolution(nn.Conv3d):
     """A convolution with a bias, followed by ReLU if `relu`: (B, inputs, X, Y, Z) -> (B, outputs, X', Y', Z')."""
 
     relu: bool = False
 
-    @classmethod
-    def from_layer(cls, plain: nn.Conv3d) -> FoldedConvolution:
-        """Return a convolution with the weights of `plain`, without ReLU."""
-        folded = cls(
+    def __init__(self, plain: nn.Conv3d) -> None:
+        # On the meta device, torch draws no random numbers to initialise the weights, which are replaced.
+        super().__init__(
             plain.in_channels,
             plain.out_channels,
             plain.kernel_size,  # type: ignore[arg-type]
@@ -36,7 +36,8 @@ class FoldedConvolution(nn.Conv3d):
             plain.padding,  # type: ignore[arg-type]
             device="meta",
         )
-        return cast(FoldedConvolution, _take_weights(folded, plain))
+        self.weight = plain.weight
+        self.bias = _zero_bias(plain) if plain.bias is None else plain.bias
 
     def forward(self, image: Tensor) -> Tensor:
         fused = _fused_convolution(image)
@@ -50,31 +51,6 @@ class FoldedConvolution(nn.Conv3d):
         return merged
 
 
-class FoldedTransposedConvolution(nn.ConvTranspose3d):
-    """A transposed convolution with a bias, followed by ReLU if `relu`."""
-
-    relu: bool = False
-
-    @classmethod
-    def from_layer(cls, plain: nn.ConvTranspose3d) -> FoldedTransposedConvolution:
-        """Return a transposed convolution with the weights of `plain`, without ReLU."""
-        folded = cls(
-            plain.in_channels,
-            plain.out_channels,
-            plain.kernel_size,  # type: ignore[arg-type]
-            plain.stride,  # type: ignore[arg-type]
-            device="meta",
-        )
-        return cast(FoldedTransposedConvolution, _take_weights(folded, plain))
-
-    def forward(self, image: Tensor, output_size: list[int] | None = None) -> Tensor:
-        result = super().forward(image, output_size)
-        return F.relu_(result) if self.relu else result
-
-
-Folded = FoldedConvolution | FoldedTransposedConvolution
-
-
 def fold(network: DualVNet) -> DualVNet:
     """Fold the batch normalisation of `network` in place; return the network, which can no longer be trained."""
     network.eval().requires_grad_(False)
@@ -82,7 +58,7 @@ def fold(network: DualVNet) -> DualVNet:
         if isinstance(module, nn.Sequential):
             _fold_layers(module)
     for vnet in network.vnets:
-        vnet.head = FoldedConvolution.from_layer(vnet.head)
+        vnet.head = FoldedConvolution(vnet.head)
     return network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
 
 
@@ -100,52 +76,41 @@ def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> Dua
 
 
 def _fold_layers(layers: nn.Sequential) -> None:
-    """Replace each convolution by a folded one, which includes the batch normalisation and ReLU that follow.
+    """Include batch normalisation in the convolution before it, and a ReLU in a `FoldedConvolution` right before it.
 
-    A ReLU that follows an interpolation stays a layer.
+    A ReLU that follows a transposed convolution or an interpolation stays a layer.
     """
     kept: list[nn.Module] = []
-    last: Folded | None = None
     for layer in layers:
         if isinstance(layer, nn.Conv3d):
-            last = FoldedConvolution.from_layer(layer)
-            kept.append(last)
+            convolution: Convolution = FoldedConvolution(layer)
+            kept.append(convolution)
         elif isinstance(layer, nn.ConvTranspose3d):
-            last = FoldedTransposedConvolution.from_layer(layer)
-            kept.append(last)
-        elif isinstance(layer, nn.BatchNorm3d) and last is not None:
-            _fold_normalisation(last, layer)
-        elif isinstance(layer, nn.ReLU) and kept and kept[-1] is last and last is not None:
-            last.relu = True
+            convolution = layer
+            convolution.bias = _zero_bias(layer)
+            kept.append(convolution)
+        elif isinstance(layer, nn.BatchNorm3d):
+            _fold_normalisation(convolution, layer)
+        elif isinstance(layer, nn.ReLU) and isinstance(kept[-1], FoldedConvolution):
+            kept[-1].relu = True
         else:
             kept.append(layer)
-            if not isinstance(layer, nn.Upsample):
-                last = None
-    # The network refers to `layers`, so `layers` itself is changed.
-    layers._modules.clear()
-    for index, layer in enumerate(kept):
-        layers.add_module(str(index), layer)
+    del layers[:]
+    layers.extend(kept)
 
 
-def _take_weights(folded: Folded, plain: nn.Conv3d | nn.ConvTranspose3d) -> Folded:
-    """Give `folded` copies of the weights and bias of `plain`, without gradients, and return `folded`.
-
-    The caller creates `folded` on the meta device, so that torch draws no random numbers to initialise its weights.
-    """
-    bias = plain.weight.new_zeros(plain.out_channels) if plain.bias is None else plain.bias.detach().clone()
-    folded.weight = nn.Parameter(plain.weight.detach().clone(), requires_grad=False)
-    folded.bias = nn.Parameter(bias, requires_grad=False)
-    return folded
+def _zero_bias(convolution: Convolution) -> nn.Parameter:
+    return nn.Parameter(convolution.weight.new_zeros(convolution.out_channels), requires_grad=False)
 
 
-def _fold_normalisation(convolution: Folded, norm: nn.BatchNorm3d) -> None:
+def _fold_normalisation(convolution: Convolution, norm: nn.BatchNorm3d) -> None:
     """Include the scale and offset of `norm` in the weights and bias of the convolution before it."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert convolution.bias is not None
     # In double precision, so that values are rounded only once.
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    along = (-1, 1, 1, 1, 1) if isinstance(convolution, FoldedConvolution) else (1, -1, 1, 1, 1)
+    along = (1, -1, 1, 1, 1) if isinstance(convolution, nn.ConvTranspose3d) else (-1, 1, 1, 1, 1)
     with torch.no_grad():
         offset = (convolution.bias.double() - norm.running_mean.double()) * scale + norm.bias.double()
         convolution.weight.copy_(convolution.weight.double() * scale.reshape(along))

@@ -121,71 +121,49 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
         tile: size of a tile in voxels, margin included.
         tick: called as tick(done, of) each time a branch has encoded or decoded a tile.
     """
-    branches = (0,) if quality == FAST else (0, 1)
+    vnets = network.vnets[:1] if quality == FAST else network.vnets
     unpadded = size_of(image)
     image = pad(image, network.stride)
+    size = size_of(image)
     fine = fine_levels(network)
     step = fine_stride(network, fine)
-    size = size_of(image)
     tiles = list(split_into_tiles(size, tile, fine_reach(network), step))
-    vnets = [network.vnets[branch] for branch in branches]
-    of, done = len(tiles) * 2 * len(vnets), 0
+    of, done = 2 * len(vnets) * len(tiles), itertools.count(1)
 
-    def count() -> None:
-        nonlocal done
-        done += 1
-        if tick:
-            tick(done, of)
+    def each_tile() -> Iterator[Tile]:
+        for boxes in tiles:
+            yield boxes
+            if tick:
+                tick(next(done), of)
+
+    def encode_tile(vnet: VNet, outer: Box) -> list[Tensor]:
+        part = image[(slice(None), *outer)][None].contiguous(memory_format=torch.channels_last_3d)
+        return vnet.encoder.encode_levels(part, range(fine))
 
     # Encoder: run each tile through the fine levels, and collect the results as the coarse levels' input.
     coarse: list[list[Tensor]] = []
     for vnet in vnets:
         entering: Tensor | None = None
-        for outer, core, inner in tiles:
-            fine_features = _fine_features(vnet, image[(slice(None), *outer)], fine)
-            part = vnet.encoder.downs[fine - 1](fine_features[-1])
+        for outer, core, inner in each_tile():
+            part = vnet.encoder.downs[fine - 1](encode_tile(vnet, outer)[-1])
             if entering is None:
                 entering = part.new_zeros((1, part.shape[1], *(n // s for n, s in zip(size, step, strict=True))))
-            entering[add_channel_axis(coarsen(core, step))] = part[add_channel_axis(coarsen(inner, step))]
-            count()
+            entering[(..., *coarsen(core, step))] = part[(..., *coarsen(inner, step))]
         assert entering is not None
-        coarse.append(_coarse_features(vnet, entering, fine))
+        coarse.append(vnet.encoder.encode_levels(entering, range(fine, len(vnet.encoder.levels))))
 
     # Decoder: run the coarse levels on the whole volume, and the fine levels tile by tile. Each tile's encoder
     # features are computed again.
-    exchanged = network.exchange_at_inference([features[-1] for features in coarse], branches)
-    result: Tensor | None = None
+    exchanged = network.exchange([features[-1] for features in coarse])
+    result = torch.zeros((len(vnets), vnets[0].head.out_channels, *size), device=image.device)
     for index, vnet in enumerate(vnets):
         decoded = _decode(vnet, exchanged[index], coarse[index][:-1][::-1], slice(None, -fine))
-        for outer, core, inner in tiles:
-            skips = _fine_features(vnet, image[(slice(None), *outer)], fine)[::-1]
-            logits = vnet.head(
-                _decode(vnet, decoded[add_channel_axis(coarsen(outer, step))], skips, slice(-fine, None))
-            )
-            part = logits[0].float().softmax(dim=0)
-            if result is None:
-                result = part.new_zeros((len(vnets), part.shape[0], *size))
-            result[(index, slice(None), *core)] = part[(slice(None), *inner)]
-            count()
+        for outer, core, inner in each_tile():
+            skips = encode_tile(vnet, outer)[::-1]
+            logits = vnet.head(_decode(vnet, decoded[(..., *coarsen(outer, step))], skips, slice(-fine, None)))
+            result[(index, ..., *core)] = logits[0].float().softmax(dim=0)[(..., *inner)]
         coarse[index] = []  # Release memory for the other branch.
-    assert result is not None
     return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
-
-
-def _fine_features(vnet: VNet, image: Tensor, fine: int) -> list[Tensor]:
-    """Return the encoder's features of the fine levels, finest first, for an image (C, X, Y, Z)."""
-    features = [vnet.encoder.levels[0](image[None].contiguous(memory_format=torch.channels_last_3d))]
-    for level in range(1, fine):
-        features.append(vnet.encoder.levels[level](vnet.encoder.downs[level - 1](features[-1])))
-    return features
-
-
-def _coarse_features(vnet: VNet, entering: Tensor, fine: int) -> list[Tensor]:
-    """Return the encoder's features of the coarse levels, finest first, from the output of the fine levels."""
-    features = [vnet.encoder.levels[fine](entering)]
-    for level in range(fine + 1, len(vnet.encoder.levels)):
-        features.append(vnet.encoder.levels[level](vnet.encoder.downs[level - 1](features[-1])))
-    return features
 
 
 def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) -> Tensor:
@@ -243,11 +221,6 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
         axes.append(parts)
     for x, y, z in itertools.product(*axes):
         yield (x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2])
-
-
-def add_channel_axis(box: Box) -> tuple[slice, ...]:
-    """Return the index of a box in an array (B, C, X, Y, Z), for all samples and channels."""
-    return (slice(None), slice(None), *box)
 
 
 def coarsen(box: Box, step: Shape) -> Box:

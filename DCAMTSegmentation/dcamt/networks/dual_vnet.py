@@ -72,7 +72,7 @@ class DualVNet(nn.Module):
         """
         a, b = self.vnets
         features_a, features_b = a.encode(image), b.encode(image)
-        exchanged = self._exchange(features_a[-1], features_b[-1], own_tokens)
+        exchanged = self.exchange((features_a[-1], features_b[-1]), own_tokens)
         outputs = []
         for branch, features, bottleneck in zip((a, b), (features_a, features_b), exchanged, strict=True):
             logits, decoded = branch.decode([*features[:-1], bottleneck])
@@ -83,27 +83,24 @@ class DualVNet(nn.Module):
         """Return the logits (B, K, X, Y, Z) of branch A for fast quality; branch A attends to its own tokens."""
         vnet = self.vnets[0]
         features = vnet.encode(image)
-        features[-1] = self.exchange_at_inference(features[-1:], (0,))[0]
+        features[-1] = self.exchange(features[-1:])[0]
         return vnet.decode(features)[0]
 
-    def exchange_at_inference(self, bottlenecks: Sequence[Tensor], branches: Sequence[int]) -> list[Tensor]:
-        """Return the bottlenecks of `branches` after cross-attention; unchanged if the network has no cross-attention.
+    def exchange(self, bottlenecks: Sequence[Tensor], own_tokens: Tensor | None = None) -> list[Tensor]:
+        """Return the bottlenecks of both branches, or of branch A alone, after cross-attention.
 
-        Two branches attend to each other, a single one to itself.
+        Two branches attend to each other, a single one to itself. Without cross-attention, the bottlenecks stay
+        unchanged.
+
+        Args:
+            own_tokens: as in `forward`.
         """
         if not len(self.attentions):
             return list(bottlenecks)
-        partners = list(bottlenecks)[::-1]
-        return [
-            self.attentions[branch](own, context)
-            for branch, own, context in zip(branches, bottlenecks, partners, strict=True)
-        ]
-
-    def _exchange(self, a: Tensor, b: Tensor, own_tokens: Tensor | None) -> tuple[Tensor, Tensor]:
-        if not len(self.attentions):
-            return a, b
-        context_a, context_b = b, a
+        contexts = list(bottlenecks)[::-1]
         if own_tokens is not None:
-            own_a, own_b = own_tokens.reshape(2, -1, 1, 1, 1, 1)
-            context_a, context_b = torch.where(own_a, a, b), torch.where(own_b, b, a)
-        return self.attentions[0](a, context_a), self.attentions[1](b, context_b)
+            own_of_branch = own_tokens.reshape(2, -1, 1, 1, 1, 1)
+            contexts = list(map(torch.where, own_of_branch, bottlenecks, contexts))
+        return [
+            attend(own, context) for attend, own, context in zip(self.attentions, bottlenecks, contexts, strict=False)
+        ]

@@ -53,9 +53,13 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the features of an image (B, C, X, Y, Z); X, Y and Z are multiples of the network's stride."""
-        features = [self.levels[0](image)]
-        for down, level in zip(self.downs, list(self.levels)[1:], strict=True):
-            features.append(level(down(features[-1])))
+        return self.encode_levels(image, range(len(self.levels)))
+
+    def encode_levels(self, entering: Tensor, levels: range) -> list[Tensor]:
+        """Return the features of successive levels, finest first, from the input of the first of `levels`."""
+        features = [self.levels[levels[0]](entering)]
+        for level in levels[1:]:
+            features.append(self.levels[level](self.downs[level - 1](features[-1])))
         return features
 
 
