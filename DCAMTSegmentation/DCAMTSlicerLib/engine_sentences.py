@@ -216,7 +216,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Name the folder that holds the scans."),
         _("No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."),
         _("No organ was found."),
-        _("Not enough {0} memory; the scan was segmented in tiles."),
+        _("Not enough GPU memory; the CPU was used."),
         _("Number the classes by --labels or the column 'labels', such as: {0}."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),

@@ -134,7 +134,7 @@ def test_doubt_of_a_removed_component_is_computed_as_for_background() -> None:
     )
     organ = np.where(large | small, 0.99, 0.01)
     mean = torch.from_numpy(grid_order(np.stack([1 - organ, organ]), grid)).float()
-    before, after = doubt_map(mean, grid), doubt_map(mean, grid, small.astype(np.uint8))
+    before, after = doubt_map(mean, grid), doubt_map(mean, grid, small)
     assert before[26, 12, 12] < 0.1
     assert after[26, 12, 12] > 0.9
     np.testing.assert_array_equal(after[~small], before[~small])

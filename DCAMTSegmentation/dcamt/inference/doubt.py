@@ -52,8 +52,7 @@ def doubt_map(
 
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.
-        removed: uint8 (I, J, K) on the scan's grid, not 0 where a component was removed; None if no component was
-            removed.
+        removed: bool (I, J, K) on the scan's grid, True where a component was removed.
         scaling: the model's scaling of the doubt; None for no scaling.
     """
     doubt = np.zeros(grid.source.shape, np.float32)
@@ -68,14 +67,10 @@ def doubt_map(
         weights = gaussian_matrix(mean.shape[axis + 1], NEIGHBOURHOOD_MM / step)
         organs = apply_along_axis(organs, weights, axis - 3)
     labels = most_likely(mean)
-    if removed is not None:
-        labels[torch.from_numpy(nearest_labels(removed, grid)[box] > 0)] = 0
-    own = mean[0].clone()
-    around = 1 - organs.sum(dim=0)
-    for label in range(1, len(mean)):
-        chosen = labels == label
-        own = torch.where(chosen, mean[label], own)
-        around = torch.where(chosen, organs[label - 1], around)
+    if removed is not None and removed.any():
+        labels[torch.from_numpy(nearest_labels(removed, grid)[box])] = 0
+    around = torch.cat([1 - organs.sum(dim=0, keepdim=True), organs])
+    own, around = (values.gather(0, labels[None].long())[0] for values in (mean, around))
     score = DOUBT_BIAS + DOUBT_OWN * _logit(1 - own) + DOUBT_AROUND * _logit(1 - around)
     on_grid = torch.zeros(grid.shape)
     on_grid[box] = (score + DOUBT_BACKGROUND * (labels == 0)).sigmoid()

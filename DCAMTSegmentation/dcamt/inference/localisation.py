@@ -116,14 +116,13 @@ def locate_organs_in(
             organs[label] = box_in_parent(grid.source_box(organ), part)
     if not organs:
         return None
-    if len(organs) < recipe.output_channels - 1:
-        return OrganLocation(anatomy, anatomy, organs) if part == anatomy else None
     enclosing = enclosing_box(organs.values())
     if part != anatomy and (
         _is_cut_off(enclosing, part, anatomy) or not _is_sizeable(probabilities, selected[fitting], recipe)
     ):
         return None
-    return OrganLocation(pad_box(enclosing, margin, anatomy), anatomy, organs)
+    found_all = len(organs) == recipe.output_channels - 1
+    return OrganLocation(pad_box(enclosing, margin, anatomy) if found_all else anatomy, anatomy, organs)
 
 
 def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from ..devices import default_torch_settings, fast_bfloat16
 from ..errors import InputError, MemoryShortage
-from ..geometry import Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
+from ..geometry import Box, Grid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
 from ..models.package import ModelPackage
 from ..networks.dual_vnet import DualVNet
@@ -128,81 +130,33 @@ class Predictor:
         if quality not in QUALITIES:
             raise InputError(f"the quality '{quality}' is unknown", remedy=f"Choose one of: {', '.join(QUALITIES)}.")
         report = progress or _ignore_progress
+        segment_all = partial(self._segment_all, quality=quality, keep_probabilities=keep_probabilities)
         grid = network_grid(volume.grid, self.recipe.spacing)
         if region is not None or not is_large(self.recipe, grid):
-            return self._segment_all(volume, grid, quality, region, keep_probabilities, report)
+            return segment_all(volume, report, region=region)
         report("preparing", 0.0)
         location = locate_organs(volume, grid, self.recipe, lambda image: self._run(image, FAST, _ignore_tick)[0])
-        done = LOCATED
-        if location:
-            result, done = self._segment_around(volume, grid, quality, location, keep_probabilities, report)
-            if result:
-                return result
-        return self._segment_all(volume, grid, quality, None, keep_probabilities, _scale_progress(done, 1.0, report))
-
-    def _segment_around(
-        self,
-        volume: Volume,
-        grid: NetworkGrid,
-        quality: str,
-        location: OrganLocation,
-        keep_probabilities: bool,
-        report: Progress,
-    ) -> tuple[Prediction | None, float]:
-        """Segment a box around the located organs; enlarge the box while the segmentation touches the box's faces.
-
-        Returns the prediction on the scan's grid (None if the segmentation is empty) and the fraction of work done.
-        """
-        box, done = location.box, LOCATED
-        margin = organ_margin(self.recipe, grid)
-        best: tuple[Box, Prediction] | None = None
-        first_size = 0
-        for rounds_left in reversed(range(ROUNDS + 1)):
-            # Each round gets most of the remaining progress, since most scans need no further round.
-            before, done = done, (done + 9) / 10
-            part = crop_scan(volume, box)
-            result = self._segment_all(
-                part,
-                network_grid(part.grid, self.recipe.spacing),
-                quality,
-                None,
-                keep_probabilities,
-                _scale_progress(before, done, report),
-                _expected_organs(location, box),
-            )
-            size = int(np.count_nonzero(result.labelmap.voxels))
-            if size == 0:
-                return None, done
-            first_size = first_size or size
-            if best and size > MERGED * first_size:
-                break
-            best = box, result
-            larger = grow_box(box, result.labelmap, margin, volume.grid.shape)
-            if larger == box:
-                break
-            box = larger if rounds_left > 1 else whole_box(volume.grid.shape)
-        assert best is not None
-        report("finishing", 1.0)
-        return _paste_prediction(best[1], best[0], volume), 1.0
+        if location is None:
+            return segment_all(volume, _scale_progress(LOCATED, 1.0, report))
+        return _segment_around(location, volume, organ_margin(self.recipe, grid), segment_all, report)
 
     def _segment_all(
         self,
         volume: Volume,
-        grid: NetworkGrid,
-        quality: str,
-        region: Region | None,
-        keep_probabilities: bool,
         report: Progress,
         expected: ExpectedOrgans | None = None,
+        *,
+        quality: str,
+        keep_probabilities: bool,
+        region: Region | None = None,
     ) -> Prediction:
         """Segment a whole scan, or its part inside the region.
 
         Args:
-            grid: the scan's network grid.
             expected: the places where organs were located in the scan.
         """
         report("preparing", 0.0)
-        image, _ = scan_to_network(volume, self.recipe, grid)
+        image, grid = scan_to_network(volume, self.recipe)
         margin = 2 * max(self.recipe.stride)
         box = region.box(grid, margin, volume.path) if region else whole_box(grid.shape)
         inside = region.mask(volume.grid) if region else None
@@ -214,26 +168,26 @@ class Predictor:
         branches, notes = self._run(
             image[(slice(None), *box)], quality, lambda done, of: report("segmenting", 0.1 + 0.7 * done / of)
         )
-        notes = (*self._package.notes, *notes)
         branches = _embed(branches, box, grid.shape)
         report("finishing", 0.8)
         mean = branches.mean(dim=0)
-        labels = labels_on_scan(mean, grid)
+        found = labels_on_scan(mean, grid)
         if inside is not None:
-            labels[~inside] = 0
-        removed = None
+            found[~inside] = 0
+        labels = found
         if self.recipe.inference.largest_component:
-            kept = keep_largest_components(labels, range(1, self.recipe.output_channels), expected)
-            # The difference is 0 except at removed voxels.
-            removed, labels = labels - kept, kept
-        expected_overlap, doubt = self._expect_overlap(branches, labels, grid, quality)
+            labels = keep_largest_components(found, range(1, self.recipe.output_channels), expected)
+        doubt = doubt_features(branches, nearest_labels(labels, grid), grid.spacing)
+        calibration = self._package.calibration
+        expected_overlap = calibration.expect(quality, doubt) if calibration else None
+        notes = (*self._package.notes, *notes)
         if expected_overlap is not None and expected_overlap.is_low:
             notes = (*notes, self._low_overlap_note(expected_overlap))
         probabilities = to_source(mean, grid) if keep_probabilities else None
-        scaling = self._package.calibration.doubt if self._package.calibration else None
+        scaling = calibration.doubt if calibration else None
         agreement = doubtful = trust = None
         if len(branches) == 2:
-            doubtful = doubt_map(mean, grid, removed if removed is not None and removed.any() else None, scaling)
+            doubtful = doubt_map(mean, grid, found != labels, scaling)
             if inside is not None:
                 doubtful[~inside] = 0
             agreement = to_source(agreement_map(branches), grid)
@@ -241,9 +195,8 @@ class Predictor:
                 branches = branches * torch.from_numpy(region.mask(Grid(grid.shape, grid.affine)))
             trust = branch_dice(branches)
         report("finishing", 1.0)
-        labelmap = Labelmap(labels, volume.grid, volume.path)
         return Prediction(
-            labelmap=labelmap,
+            labelmap=Labelmap(labels, volume.grid, volume.path),
             probabilities=probabilities,
             agreement=agreement,
             doubt_map=doubtful,
@@ -253,14 +206,6 @@ class Predictor:
             is_doubt_calibrated=doubtful is not None and scaling is not None,
             doubt=doubt,
         )
-
-    def _expect_overlap(
-        self, branches: Tensor, labels: np.ndarray, grid: NetworkGrid, quality: str
-    ) -> tuple[ExpectedOverlap | None, Mapping[str, float]]:
-        """Return the expected overlap (None without a calibration for the quality) and the features of doubt."""
-        doubt = doubt_features(branches, nearest_labels(labels, grid), grid.spacing)
-        calibration = self._package.calibration
-        return calibration.expect(quality, doubt) if calibration else None, doubt
 
     def _low_overlap_note(self, expected: ExpectedOverlap) -> str:
         card = self._package.card
@@ -277,30 +222,26 @@ class Predictor:
 
         The CPU computes if the GPU has too little memory.
         """
-        notes: list[str] = []
-
-        def predict(network: DualVNet, device: torch.device) -> Tensor:
-            memory_of = "computer" if device.type == "cpu" else "GPU"
-            note = f"Not enough {memory_of} memory; the scan was segmented in tiles."
-            return predict_bounded(
-                network, image, self.recipe, quality, tick=tick, on_shortage=lambda: notes.append(note)
-            ).cpu()
-
+        network, notes = self.network, []
+        if self.device.type != "cpu":
+            with suppress(OutOfMemory):
+                return self._predict(network, "GPU", image, quality, tick)
+            # The network on the GPU stays there for the next scan.
+            network, notes = self._network_on(torch.device("cpu")), ["Not enough GPU memory; the CPU was used."]
         try:
-            try:
-                branches = predict(self.network, self.device)
-            except OutOfMemory:
-                if self.device.type == "cpu":
-                    raise
-                # A note on the GPU's tiles would be wrong: the result comes from the CPU.
-                notes[:] = ["Not enough GPU memory; the CPU was used."]
-                # The network on the GPU stays there for the next scan.
-                cpu = torch.device("cpu")
-                branches = predict(self._network_on(cpu), cpu)
+            branches, more_notes = self._predict(network, "computer", image, quality, tick)
         except OutOfMemory as error:
             remedy = "Close other programs, or give a region of interest."
             raise MemoryShortage("not enough memory for this scan", remedy=remedy) from error
-        return branches, tuple(dict.fromkeys(notes))
+        return branches, (*notes, *more_notes)
+
+    def _predict(
+        self, network: DualVNet, memory_of: str, image: Tensor, quality: str, tick: Callable[[int, int], None]
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        notes: set[str] = set()
+        note = f"Not enough {memory_of} memory; the scan was segmented in tiles."
+        branches = predict_bounded(network, image, self.recipe, quality, tick=tick, on_shortage=lambda: notes.add(note))
+        return branches.cpu(), tuple(notes)
 
     def _network_on(self, device: torch.device) -> DualVNet:
         """Return the package's network, folded for inference, on a device."""
@@ -311,6 +252,41 @@ class Predictor:
         if device.type != "cpu":
             return torch.float32
         return self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
+
+
+def _segment_around(
+    location: OrganLocation, volume: Volume, margin: Shape, segment_all: Callable[..., Prediction], report: Progress
+) -> Prediction:
+    """Segment a box around the located organs; enlarge the box while the segmentation touches the box's faces.
+
+    If nothing is segmented in a box, the whole scan is segmented without regard to the location.
+
+    Args:
+        margin: how far the box grows in one round, in voxels.
+        segment_all: called as segment_all(part of the scan, progress, expected organs).
+    """
+    box, done = location.box, LOCATED
+    best: tuple[Prediction, Box] | None = None
+    first_size = 0
+    for rounds in range(ROUNDS + 1):
+        # Each round gets most of the remaining progress, since most scans need no further round.
+        before, done = done, (done + 9) / 10
+        part_report = _scale_progress(before, done, report)
+        result = segment_all(crop_scan(volume, box), part_report, _expected_organs(location, box))
+        size = int(np.count_nonzero(result.labelmap.voxels))
+        if size == 0:
+            return segment_all(volume, _scale_progress(done, 1.0, report))
+        first_size = first_size or size
+        if size > MERGED * first_size:
+            break
+        best = result, box
+        larger = grow_box(box, result.labelmap, margin, volume.grid.shape)
+        if larger == box:
+            break
+        box = larger if rounds < ROUNDS - 1 else whole_box(volume.grid.shape)
+    assert best is not None
+    report("finishing", 1.0)
+    return _paste_prediction(*best, volume)
 
 
 def _ignore_progress(stage: str, fraction: float) -> None:
