@@ -88,6 +88,15 @@ _NO_MEMORY = (
 )
 
 
+def plain_number(value: float, digits: int) -> str:
+    """Return a number rounded to significant digits; from 0.0001 up to a million, the text has no exponent.
+
+    >>> [plain_number(value, 2) for value in (0.0441, 5.0, 110.0, 1253.0)]
+    ['0.044', '5', '110', '1300']
+    """
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means, by its type, number or text, that Python, torch or the system lacks memory."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, plain_number
 from .geometry import Grid, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
@@ -189,7 +189,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
         )
     check_grid(grid, path)
     if (distance := float(np.abs(grid.affine[:3, 3]).max())) > MAXIMUM_DISTANCE_MM:
-        what = f"lies too far from the origin of its coordinate system: {distance / 1000:.3g} m"
+        what = f"lies too far from the origin of its coordinate system: {plain_number(distance / 1000, 3)} m"
         raise InputError(what, path=path, remedy="Correct the scan's origin, or export the scan again.")
     sides = grid.spacing * grid.shape
     if sides.max() > MAXIMUM_MM:
@@ -214,7 +214,7 @@ def _size_error(grid: Grid, path: Path | None, other_remedy: str = "") -> InputE
     """Return the error for an image of an implausible size; the remedy ends with `other_remedy`."""
     sides = grid.spacing * grid.shape
     metres = sides.max() > MAXIMUM_MM
-    size = " x ".join(f"{side / 1000 if metres else side:.2g}" for side in sides)
+    size = " x ".join(plain_number(side / 1000 if metres else side, 2) for side in sides)
     return InputError(
         f"has an implausible size: {size} {'m' if metres else 'mm'} with a voxel spacing of {_millimetres(grid)} mm",
         path=path,
@@ -317,7 +317,7 @@ def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: st
     if same_grid(grid, first):
         return
     distance = (
-        f"; the grids' corners are up to {grid_difference(grid, first)[0]:.3g} mm apart"
+        f"; the grids' corners are up to {plain_number(grid_difference(grid, first)[0], 3)} mm apart"
         if grid.shape == first.shape
         else ""
     )
@@ -359,7 +359,10 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
         raise _grid_mismatch(labelmap, grid, scan, "")
     if fraction > GRID_TOLERANCE:
         raise _grid_mismatch(
-            labelmap, grid, scan, f": corresponding voxels lie up to {mm:.2g} mm ({fraction:.2g} voxels) apart"
+            labelmap,
+            grid,
+            scan,
+            f": corresponding voxels lie up to {plain_number(mm, 2)} mm ({plain_number(fraction, 2)} voxels) apart",
         )
     target = np.zeros(grid.shape, voxels.dtype)
     # For each axis, the range that scan and labelmap share: in indices of the scan, and of the labelmap.
@@ -436,7 +439,7 @@ def _position_difference(grid: Grid, other: Grid) -> str:
     angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
     rotation = f", and their axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
     distance = round(float(np.linalg.norm(centres[0] - centres[1])), 4)  # Rounding errors count as 0.
-    return f": the centres of the two grids lie {distance:.3g} mm apart{rotation}"
+    return f": the centres of the two grids lie {plain_number(distance, 3)} mm apart{rotation}"
 
 
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:
@@ -455,7 +458,7 @@ def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str
 
 
 def _millimetres(grid: Grid) -> str:
-    return " x ".join(f"{mm:.4g}" for mm in grid.spacing)
+    return " x ".join(plain_number(mm, 4) for mm in grid.spacing)
 
 
 def _sizes(shape: Sequence[int]) -> str:

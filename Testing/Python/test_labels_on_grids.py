@@ -51,11 +51,12 @@ def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
             fit_labelmap(moved, GRID, "scan.nrrd")
 
 
-def test_message_states_the_whole_distance_of_a_label_that_lies_many_voxels_away() -> None:
+@pytest.mark.parametrize(("steps", "distance"), [(10.3, r"12\.9"), (1000, "1250"), (20000, "25000")])
+def test_message_states_the_whole_distance_of_a_label_that_lies_many_voxels_away(steps: float, distance: str) -> None:
     affine = GRID.affine.copy()
-    affine[:3, 3] += 10.3 * affine[:3, 2]
+    affine[:3, 3] += steps * affine[:3, 2]
     moved = Labelmap(two_boxes(), Grid(GRID.shape, affine), Path("label.nrrd"))
-    with pytest.raises(InputError, match=r"the centres of the two grids lie 12\.9 mm apart"):
+    with pytest.raises(InputError, match=f"the centres of the two grids lie {distance} mm apart"):
         fit_labelmap(moved, GRID, "scan.nrrd")
 
 

@@ -156,11 +156,12 @@ def test_outline_of_each_slice_has_a_black_rim(request_: ReportRequest) -> None:
 @pytest.mark.parametrize("kind", [WALL, BORDER])
 def test_legend_names_the_border_of_the_scan_only_if_the_wall_reaches_it(kind: int, request_: ReportRequest) -> None:
     points, triangles = np.eye(4, 3) * 5.0, np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
-    kinds, pool = np.array([kind, WALL, WALL, OPENING], np.uint8), BloodPool(100.0, 10.0, 1000)
+    kinds, pool = np.array([kind, WALL, WALL, OPENING], np.uint8), BloodPool(12340.0, 1230.0, 1000)
     ratio = np.ones(4, np.float32)
     file = request_.report.with_name("wall.npz")
     write_wall(WallResult("", WallSettings(), Surface(points, triangles), pool, ratio, kinds, kinds * 0, True), file)
     outline_report.write_requested_report(replace(request_, wall=file))
     text = request_.report.read_text(encoding="utf-8")
     assert "opening, no wall" in text
+    assert "mean 12340, SD 1230, 1000 voxels" in text
     assert (">scan's border<" in text) is (kind == BORDER)

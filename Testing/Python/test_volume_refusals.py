@@ -176,6 +176,11 @@ def test_stack_of_five_slices_is_read_and_a_stack_of_two_is_refused(tmp_path: Pa
             "has an implausible size: 0.009 x 0.01 x 22 mm with a voxel spacing of 0.001 x 0.001 x 2 mm",
         ),
         ((2.0, 2.0, 2e-3), "has an implausible size: 18 x 20 x 0.022 mm"),
+        ((20.0, 20.0, 2e-3), "has an implausible size: 180 x 200 x 0.022 mm"),
+        (
+            (2e4, 2e4, 2e4),
+            "has an implausible size: 180 x 200 x 220 m with a voxel spacing of 20000 x 20000 x 20000 mm",
+        ),
     ],
 )
 def test_error_states_the_impossible_size_or_spacing(

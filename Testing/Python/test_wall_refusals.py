@@ -29,6 +29,7 @@ def test_bright_surroundings_and_constant_blood_are_refused(scan: tuple[Volume, 
     volume, labels = scan
     inverted = Volume(250 - volume.voxels, volume.grid)
     assert "surroundings" in refusal_text(inverted, labels)
+    assert "e+" not in refusal_text(Volume(100 * inverted.voxels, volume.grid), labels)
     flat = Volume(np.where(labels.voxels != 0, 100.0, volume.voxels), volume.grid)
     assert "one intensity, 100" in refusal_text(flat, labels)
 

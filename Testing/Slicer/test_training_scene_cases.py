@@ -261,7 +261,7 @@ class SceneSourceTest(unittest.TestCase):
         for volume, problem in (
             (add_volume("localizer", image[:1]), "The scan holds one slice only (24 x 22 x 1 voxels)"),
             (add_volume("in metres", image, spacing=0.002), "The scan has an implausible size: 0.048"),
-            (far, "The scan lies too far from the origin of its coordinate system: 1e+04 m"),
+            (far, "The scan lies too far from the origin of its coordinate system: 10000 m"),
         ):
             self.assertIn(problem, scene_remark(SceneScan(volume.GetID()), UNLABELLED, self.recipe)[0])
 

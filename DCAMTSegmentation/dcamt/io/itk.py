@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, plain_number
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
@@ -176,7 +176,7 @@ def _meta_notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if np.allclose(lengths, spacing, rtol=SPACING_TOLERANCE, atol=0):
         return ()
-    used, other = (" x ".join(f"{mm:.4g}" for mm in numbers) for numbers in (lengths, spacing))
+    used, other = (" x ".join(plain_number(mm, 4) for mm in numbers) for numbers in (lengths, spacing))
     return (
         f"The header states two spacings of the voxels: {used} mm was used, as in 3D Slicer, not {other} mm "
         "(ElementSpacing), since the rows of TransformMatrix are not unit vectors.",

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, plain_number
 from ..geometry import Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .stored_image import (
@@ -212,7 +212,7 @@ def pair_notes(header_file: Path) -> tuple[str, ...]:
 
 
 def _by(numbers: np.ndarray) -> str:
-    return " x ".join(f"{number:.4g}" for number in numbers)
+    return " x ".join(plain_number(number, 4) for number in numbers)
 
 
 def _qform_axes(header: Any) -> np.ndarray:

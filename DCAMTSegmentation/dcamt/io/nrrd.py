@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, plain_number
 from ..geometry import Grid
 from ..volume import GREY_SCALE_REMEDY
 from .nrrd_data import NrrdData
@@ -134,7 +134,7 @@ def _refuse_other_spacings(path: Path, spacings: np.ndarray, directions: np.ndar
     lengths = np.linalg.norm(directions, axis=1)
     differs = np.abs(np.abs(spacings) - lengths) > _SPACING_TOLERANCE * lengths  # False for NaN
     if differs.any():
-        stated, stepped = (" x ".join(f"{mm:.4g}" for mm in numbers) for numbers in (spacings, lengths))
+        stated, stepped = (" x ".join(plain_number(mm, 4) for mm in numbers) for numbers in (spacings, lengths))
         what = f"states two spacings of its voxels: {stated} mm (spacings) and {stepped} mm (space directions)"
         raise InputError(what, path=path, remedy="Correct the header, or export the image again.")
 

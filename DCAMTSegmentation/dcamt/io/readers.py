@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, plain_number
 from ..geometry import Grid
 from ..volume import Labelmap, Volume, as_labels, check_channels, check_label_grid, check_scan, check_scan_grid
 from .channels import channel_files, one_channel_note, read_channels
@@ -319,7 +319,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
         with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
             size = sum(item.file_size for item in archive.infolist())
             if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
-                what = f"holds {size / 2**30:.2g} GiB, too much to extract to the temporary folder"
+                what = f"holds {plain_number(size / 2**30, 2)} GiB, too much to extract to the temporary folder"
                 raise InputError(what, path=path, remedy="Extract the archive, and choose the scan.")
             try:
                 archive.extractall(folder)

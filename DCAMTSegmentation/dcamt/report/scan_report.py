@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 
+from ..errors import plain_number
 from ..metrics.doubtful_places import DoubtfulPlace
 from ..metrics.measurements import Measurements
 from ..models.calibration import ExpectedOverlap
@@ -294,8 +295,8 @@ def _method(report: ScanReport) -> str:
         pool, wall = report.wall.pool, report.wall
         origin = "proposed automatically, not checked" if wall.proposed else "corrected by hand or read from a file"
         lines.append(
-            f"Wall: {escape(method_text(wall))}. Blood pool: mean {pool.mean:.4g}, SD {pool.sd:.3g},"
-            f" {pool.voxels} voxels. Openings {origin}. {escape(METHODS_DISAGREE)}"
+            f"Wall: {escape(method_text(wall))}. Blood pool: mean {plain_number(pool.mean, 4)},"
+            f" SD {plain_number(pool.sd, 3)}, {pool.voxels} voxels. Openings {origin}. {escape(METHODS_DISAGREE)}"
         )
     notes = [*report.notes, *(report.wall.notes if report.wall is not None else ())]
     lines += [escape(note) for note in notes[:MAX_NOTES]]

@@ -12,7 +12,7 @@ from threading import Thread
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, plain_number
 from ..geometry import Grid
 from ..io.formats import scan_name
 from ..volume import Labelmap, Volume, fit_labelmap
@@ -289,8 +289,8 @@ def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) 
     darker = float((around < pool.mean).mean())
     if darker < LEAST_DARKER:
         raise InputError(
-            f"is probably not a late-enhancement scan: the blood pool (mean {pool.mean:.4g}) is darker than"
-            f" {1 - darker:.0%} of the segment's surroundings",
+            f"is probably not a late-enhancement scan: the blood pool (mean {plain_number(pool.mean, 4)}) is darker"
+            f" than {1 - darker:.0%} of the segment's surroundings",
             path=path,
             remedy="Choose the late-enhancement scan, and the segment of the left atrium's blood.",
         )
