@@ -17,6 +17,7 @@ from dcamt.worker.requests import Request
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.stepped_task import SteppedTask
+from DCAMTSlicerLib.temporary_files import with_folder_hint
 from DCAMTSlicerLib.volume_bridge import transform_between
 from slicer.i18n import tr as _
 
@@ -76,7 +77,7 @@ class WorkerJob(ABC):
             self.folder = Path(self._worker.make_folder())
         except OSError as error:
             folder = error.filename if error.filename is not None else slicer.app.temporaryPath
-            raise _with_hint(write_error(error, folder)) from error
+            raise with_folder_hint(write_error(error, folder)) from error
         self.running = True
         self._task = SteppedTask(self._send(), self._on_steps_ended).start()
 
@@ -114,7 +115,7 @@ class WorkerJob(ABC):
                     self._worker.request(request, self._on_event)
                 yield
         except OutputError as error:
-            raise _with_hint(error) from error
+            raise with_folder_hint(error) from error
 
     def _on_event(self, event: WorkerEvent) -> None:
         if not self.running:
@@ -184,11 +185,6 @@ class SegmentJob(WorkerJob):
         self._snapshot = VolumeSnapshot(self._volume)
         self._to_volume = transform_between(self._segmentation, self._volume)
         super().start()
-
-
-def _with_hint(error: OutputError) -> OutputError:
-    """Return an error about a temporary file, with a hint to choose another temporary folder."""
-    return OutputError(f"{error} {_('You can choose another temporary folder in the application settings.')}")
 
 
 def _ignore(outcome: JobOutcome) -> None:

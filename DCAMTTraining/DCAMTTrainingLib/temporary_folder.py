@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 
-import slicer
+from DCAMTSlicerLib.temporary_files import make_temporary_folder
 
 
 class TemporaryFolder:
@@ -21,8 +20,8 @@ class TemporaryFolder:
         self.path: Path | None = None
 
     def create(self) -> Path:
-        """Create the folder in Slicer's temporary folder; return its path."""
-        self.path = Path(tempfile.mkdtemp(prefix=self._prefix, dir=slicer.app.temporaryPath))
+        """Create the folder in Slicer's temporary folder; return its path. Raise OutputError if that fails."""
+        self.path = Path(make_temporary_folder(self._prefix))
         return self.path
 
     def remove(self) -> None:

@@ -13,6 +13,7 @@ from dcamt.runs.preview import Preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
+from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.runs import preview as preview_module
 from DCAMTTrainingLib.runs.array_nodes import box_of
 from DCAMTTrainingLib.runs.preview import remove_preview, show_preview
@@ -76,6 +77,19 @@ class PreviewTest(unittest.TestCase):
         run_to_end(show_preview(replace(preview, case="other"), tiny_recipe(), "run"))
         volume = slicer.util.getFirstNodeByName("run: other")
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
+
+    def test_volume_of_the_scene_with_other_voxels_is_not_used(self) -> None:
+        preview = self.make_preview(1, 10)
+        image, other = np.load(preview.scan), ellipsoid(2)[0]
+        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "case")
+        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(preview.affine)))
+        # The scans of several patients of a data set may have one name and one grid.
+        for voxels, is_used in ((other, False), (image, True)):
+            slicer.util.updateVolumeFromArray(volume, voxels)
+            run_to_end(show_preview(preview, tiny_recipe(), "run", volume))
+            shown = scan_of(slicer.util.getFirstNodeByName("run: preview, iteration 10"))
+            self.assertEqual(shown is volume, is_used)
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), image)
 
     def test_scan_is_read_again_if_its_file_changed_during_reading(self) -> None:
         preview = self.make_preview(1, 10)

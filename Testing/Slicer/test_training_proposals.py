@@ -27,7 +27,7 @@ from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.runs import proposal as proposal_module
 from DCAMTTrainingLib.runs import proposal_opening
-from DCAMTTrainingLib.runs.proposal import is_unchanged, scene_volume
+from DCAMTTrainingLib.runs.proposal import is_unchanged, possible_scans
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
 from segmentation_case import changed_content, fail_after, scene_content
 from slicer_harness import (
@@ -143,13 +143,39 @@ class ProposalTest(TrainingCase):
         volume = add_volume("LGE", image)
         case = self.make_ranked_case(volume)
         rows = scene_rows(tiny_recipe())
-        self.assertIs(scene_volume(case, rows), volume)
+        self.assertEqual(possible_scans(case, rows, 1), [volume])
         for change in (lambda: volume.SetOrigin(1, 2, 3), lambda: slicer.util.updateVolumeFromArray(volume, image[1:])):
             change()
-            self.assertIsNone(scene_volume(case, rows))
+            self.assertEqual(possible_scans(case, rows, 1), [])
         loaded, proposal = open_nodes(case, rows)
         self.assertIsNot(loaded, volume)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
+        self.assertIs(scan_of(proposal), loaded)
+
+    def test_volume_of_the_same_name_and_grid_with_other_voxels_is_not_used(self) -> None:
+        image, other = ellipsoid(1)[0], ellipsoid(2)[0]
+        volume = add_volume("LGE", image)
+        case = self.make_ranked_case(volume)
+        rows = scene_rows(tiny_recipe())
+        slicer.util.updateVolumeFromArray(volume, image * np.float32(1 + 1e-7))  # rounded differently
+        first = open_nodes(case, rows)
+        self.assertIs(first[0], volume)
+        slicer.mrmlScene.RemoveNode(first[1])
+        # The scans of several patients of a data set may have one name and one grid.
+        slicer.util.updateVolumeFromArray(volume, other)
+        loaded, proposal = open_nodes(case, rows)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)
+        self.assertIs(scan_of(proposal), loaded)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), other)
+
+    def test_scan_is_not_loaded_again_after_its_proposal_was_deleted(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = self.make_ranked_case(volume)
+        slicer.mrmlScene.RemoveNode(volume)
+        loaded, proposal = open_nodes(case, [])
+        slicer.mrmlScene.RemoveNode(proposal)
+        again, proposal = open_nodes(case, [])
+        self.assertIs(again, loaded)
         self.assertIs(scan_of(proposal), loaded)
 
     def test_later_ranking_replaces_only_a_proposal_that_nobody_changed(self) -> None:

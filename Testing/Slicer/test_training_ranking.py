@@ -139,6 +139,17 @@ class OpeningTest(TrainingCase):
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(self.temporary_folders(), [])
 
+    def test_missing_temporary_folder_is_reported(self) -> None:
+        before, slicer.app.temporaryPath = slicer.app.temporaryPath, "/nowhere/at/all"
+        self.addCleanup(setattr, slicer.app, "temporaryPath", before)
+        with Person() as person:
+            person.expects("/nowhere/at/all: could not be written", "Ok")
+            click(self.ui.openCaseButton)
+        self.assertIn("You can choose another temporary folder", person.errors()[0])
+        self.assertEqual(self.ui.rankStatusLabel.text, "")
+        slicer.app.temporaryPath = before
+        self.open_case()
+
     def test_closing_the_panel_cancels_the_opening_of_a_case(self) -> None:
         click(self.ui.openCaseButton)
         self.assertEqual(len(self.temporary_folders()), 1)

@@ -98,7 +98,7 @@ class SceneSourceTest(unittest.TestCase):
         image, label = ellipsoid(3)
         with tempfile.TemporaryDirectory() as folder:
             paths = [str(Path(folder, name)) for name in ("scan.npy", "labels.npy")]
-            np.save(paths[0], image)
+            np.save(paths[0], image if volume is None else slicer.util.arrayFromVolume(volume))
             np.save(paths[1], label)
             affine = np.eye(4) if volume is None else ijk_to_ras(volume)
             run = "run of " + ("files" if volume is None else volume.GetName())

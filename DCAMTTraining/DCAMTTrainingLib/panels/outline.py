@@ -184,11 +184,12 @@ class OutlinePanel:
             )
             if opening.reads_files:
                 ensure_packages()
+            opening.start()
         except DCAMTError as error:
             show_error(error, _("What to outline next"))
             return
         self._show_text(_("Loading “{name}”…").format(name=case["name"]))
-        self._opening = opening.start()
+        self._opening = opening
 
     def _on_opened(
         self, case: dict[str, Any], message: str, volume: VolumeNode, segmentation: SegmentationNode

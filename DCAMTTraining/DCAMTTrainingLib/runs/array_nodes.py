@@ -17,6 +17,13 @@ from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
+ROUNDING = 1e-5
+"""Largest difference of two intensities that count as equal, as a fraction of the largest intensity in their slab.
+
+Slicer and DCAMT may round the intensities of a file differently."""
+COMPARED_BYTES = 1 << 20
+"""Bytes compared in one step, which takes some milliseconds."""
+
 
 def read_image(file: str) -> Generator[None, None, Any]:
     """Read a `.npy` file of voxels (K, J, I) slab by slab, and return a vtkImageData."""
@@ -30,6 +37,33 @@ def read_image(file: str) -> Generator[None, None, Any]:
     # VTK uses the array's memory and keeps the array alive.
     image.GetPointData().SetScalars(numpy_to_vtk(copied.reshape(-1), deep=False))
     return image
+
+
+def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
+    """Return, slab by slab, whether a volume node has the voxels (K, J, I) of a `.npy` file; its image must exist.
+
+    Of an image with several channels, the first is compared. Voxels that are NaN are ignored, and so are differences of
+    at most `ROUNDING`.
+    """
+    voxels, expected = np.asarray(slicer.util.arrayFromVolume(volume)), np.load(file, mmap_mode="r")
+    if voxels.ndim > expected.ndim:
+        voxels = voxels[..., 0]
+    if voxels.shape != expected.shape:
+        return False
+    for part in slabs(expected, COMPARED_BYTES):
+        # The first comparison is fast, and enough for integers.
+        if not np.array_equal(voxels[part], expected[part]) and _differ(voxels[part], expected[part]):
+            return False
+        yield
+    return True
+
+
+def _differ(values: np.ndarray, expected: np.ndarray) -> bool:
+    """Return whether an intensity differs by more than `ROUNDING`; NaN does not differ from any number."""
+    values, expected = values.astype(np.float64), expected.astype(np.float64)
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity
+        return bool((np.abs(values - expected) > ROUNDING * largest).any())
 
 
 def set_image(volume: VolumeNode, image: Any, affine: list[list[float]], file: str, changes: SceneChanges) -> None:

@@ -18,7 +18,7 @@ from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import PREVIEW_OF
-from .array_nodes import build_segments, read_image, set_image
+from .array_nodes import build_segments, has_voxels_of, read_image, set_image
 
 _SCAN = f"{PREVIEW_OF}.scan"
 """Attribute of a volume node that a preview added: identifies the scan that the node shows (`_scan_identity`)."""
@@ -33,13 +33,13 @@ def show_preview(
     shows the scan was removed during the earlier steps, the last step changes nothing.
 
     Args:
-        scene_volume: the node of the case's scan. If it is None, or has no image or a different grid, the run gets
-            a volume node of its own.
+        scene_volume: a node that may show the case's scan. If it is None, or has no image, a different grid or other
+            voxels than the scan, the run gets a volume node of its own.
     """
     labels = np.load(preview.labels, mmap_mode="r")
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
     volume, image, identity = scene_volume, None, ""
-    if volume is None or volume.GetImageData() is None or not same_grid(grid_of(volume), grid):
+    if not (yield from _shows_scan(volume, grid, preview.scan)):
         identity = _scan_identity(preview)  # Determined first, since the run may replace the file during the reading.
         volume = _find("vtkMRMLScalarVolumeNode", run)
         if volume is None or volume.GetAttribute(_SCAN) != identity or volume.GetImageData() is None:
@@ -56,6 +56,18 @@ def show_preview(
         _show_segments(preview, built, volume, run, changes)
     if is_first:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
+
+
+def _shows_scan(volume: Any | None, grid: Grid, file: str) -> Generator[None, None, bool]:
+    """Return, in steps, whether a volume node has the grid and voxels of a scan; False for None.
+
+    Args:
+        file: the `.npy` file of the scan's voxels.
+    """
+    if volume is None or volume.GetImageData() is None or not same_grid(grid_of(volume), grid):
+        return False
+    # The scans of several patients may have one name and one grid.
+    return (yield from has_voxels_of(volume, file))
 
 
 def remove_preview(run: str) -> None:

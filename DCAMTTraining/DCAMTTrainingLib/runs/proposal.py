@@ -77,17 +77,24 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
     return fingerprint(segmentation, segmentation.GetSegmentation().GetSegmentIDs())
 
 
-def scene_volume(case: Mapping[str, Any], rows: Sequence[CaseRow]) -> Any | None:
-    """Return the volume node that lies on the grid of the case's scan and whose row has the case's name, or None.
+def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
+    """Return the volume nodes that may show the case's scan, since they lie on its grid.
 
-    The name alone is not enough, since another run may have a case of the same name.
+    These are volumes that were read from the scan's file for an earlier proposal, and the volume whose row has the
+    case's name. Name and grid are not enough, since the scans of several patients may have one name and one grid:
+    compare the voxels, too (`has_voxels_of`).
+
+    Args:
+        channels: number of the scan's channels that training reads.
     """
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    read = [node for node in nodes if node.GetAttribute(SCAN_FILE) == case["image"]]
+    volumes = [node for node in read if bool(node.GetAttribute(SEVERAL_CHANNELS)) == (channels > 1)]
     for row in rows:
         if row.name == case["name"] and isinstance(row.source, SceneScan):
-            volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
-            if volume is not None and volume.GetImageData() is not None and _is_on_grid(volume, Path(case["image"])):
-                return volume
-    return None
+            volumes.append(slicer.mrmlScene.GetNodeByID(row.source.volume))
+    present = [node for node in volumes if node is not None and node.GetImageData() is not None]
+    return [node for node in present if _is_on_grid(node, Path(case["image"]))]
 
 
 def _is_on_grid(volume: VolumeNode, image: Path) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
@@ -21,14 +20,15 @@ from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
 from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.stepped_task import SteppedTask
+from DCAMTSlicerLib.temporary_files import make_temporary_folder
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 
 from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
-from .array_nodes import build_segments, read_image
-from .proposal import add_proposal, add_scan, file_time, is_outdated, proposal_of, scene_volume, use_grid_of
+from .array_nodes import build_segments, has_voxels_of, read_image
+from .proposal import add_proposal, add_scan, file_time, is_outdated, possible_scans, proposal_of, use_grid_of
 
 KILLED_MS = 2000
 """Longest time in milliseconds to wait for the end of each killed process."""
@@ -60,8 +60,7 @@ class ProposalOpening:
         self._case, self._recipe, self._on_end = case, recipe, on_end
         self._segmentation = proposal_of(case)
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
-        if self._volume is None:
-            self._volume = scene_volume(case, rows)
+        self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         self._file_time = file_time(case)  # Determined first, since a ranking may replace the file during the reading.
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
@@ -76,12 +75,12 @@ class ProposalOpening:
         return self._volume is None or self._segmentation is None
 
     def start(self) -> ProposalOpening:
-        """Start; return the opening."""
+        """Start; return the opening. Raise OutputError if no temporary folder can be created."""
         self.running = True
         if not self.reads_files:
             self._insertion = SteppedTask(self.insert(None), self._on_inserted).start()
             return self
-        self._folder = tempfile.mkdtemp(prefix="dcamt-case-", dir=slicer.app.temporaryPath)
+        self._folder = make_temporary_folder("dcamt-case-")
         arguments = ["-m", "dcamt.commands.case_arrays", self._case["image"], self._case["segmentation"], self._folder]
         if self._volume is not None:
             arguments.append("--labels-only")
@@ -111,6 +110,8 @@ class ProposalOpening:
         image, built = None, None
         if arrays is not None:
             if self._volume is None:
+                self._volume = yield from self._find_scan(str(arrays.scan))
+            if self._volume is None:
                 image = yield from read_image(str(arrays.scan))
             if self._segmentation is None:
                 labels = np.load(arrays.labels, mmap_mode="r")
@@ -128,6 +129,14 @@ class ProposalOpening:
                 use_grid_of(self._segmentation, self._volume)
         if self._outdated is not None and slicer.mrmlScene.IsNodePresent(self._outdated):
             remove_with_display(self._outdated)
+
+    def _find_scan(self, file: str) -> Generator[None, None, Any | None]:
+        """Return, in steps, the candidate with the voxels of the case's scan (a `.npy` file); None if there is none."""
+        for volume in self._candidates:
+            has_image = slicer.mrmlScene.IsNodePresent(volume) and volume.GetImageData() is not None
+            if has_image and (yield from has_voxels_of(volume, file)):
+                return volume
+        return None
 
     def _refuse_removed_nodes(self) -> None:
         """Raise InputError if the user removed the volume or the proposal while the files were read."""
