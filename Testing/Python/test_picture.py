@@ -8,26 +8,22 @@ from pathlib import Path
 
 import matplotlib.image
 import nibabel
-import nrrd
 import numpy as np
 import pytest
-import slicerio
 from dcamt import cli
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.readers import read_labelmap, read_segments
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.report import picture, surface_shading
-from dcamt.report.colors import DOUBT_COLOR, SEGMENT_COLORS
+from dcamt.report import picture
 from dcamt.report.picture import describe_segments, draw_picture, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
-from dcamt.report.surface_shading import View, doubt_painter, trace_surface, view_from
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from scipy import ndimage
 
 GREEN = SegmentInfo(1, "Left atrium", (0.0, 1.0, 0.0), Code("SCT", "82471001", "Left atrium"))
 SPACING = np.array([1.0, 1.5, 2.5])  # mm along L, P, S
 SHAPE = (70, 44, 26)
+GRID = Grid(SHAPE, np.array([[-1.0, 0, 0, 31], [0, -1.5, 0, 12], [0, 0, 2.5, -140], [0, 0, 0, 1]]))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,12 +32,6 @@ def coarse_surfaces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(picture, "SURFACE_PIXELS", 200)
         yield
-
-
-def lps_affine(spacing: np.ndarray = SPACING) -> np.ndarray:
-    affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
-    affine[:3, 3] = (31, 12, -140)
-    return affine
 
 
 def lopsided_mask() -> np.ndarray:
@@ -55,10 +45,8 @@ def lopsided_mask() -> np.ndarray:
 
 def make_case(mask: np.ndarray | None = None) -> tuple[Volume, Labelmap]:
     mask = lopsided_mask() if mask is None else mask
-    rng = np.random.default_rng(3)
-    grid = Grid(SHAPE, lps_affine())
-    grey = ndimage.gaussian_filter(rng.normal(100, 60, SHAPE), 1.5).astype(np.float32)
-    return Volume(grey[None], grid), Labelmap(mask.astype(np.uint8), grid)
+    grey = ndimage.gaussian_filter(np.random.default_rng(3).normal(100, 60, SHAPE), 1.5).astype(np.float32)
+    return Volume(grey[None], GRID), Labelmap(mask.astype(np.uint8), GRID)
 
 
 def reorder(
@@ -151,6 +139,14 @@ def test_reorientation_to_lps_agrees_with_nibabel_in_all_48_orientations() -> No
         assert np.allclose(spacing, SPACING)
 
 
+def test_labels_and_doubt_of_a_scene_are_in_lps_order() -> None:
+    volume, labelmap = make_case()
+    stored, labels = reorder(volume, labelmap, (2, 0, 1), (False, True, False))
+    scene = build_scene(stored, labels, [GREEN], 0.5 * labels.voxels)
+    assert np.array_equal(scene.labels, labelmap.voxels)
+    assert np.array_equal(scene.doubt, 0.5 * labelmap.voxels)
+
+
 def test_letters_name_the_sides_of_the_patient(figure) -> None:  # type: ignore[no-untyped-def]
     """In every panel, the two letters of a patient axis lie at the low and the high end of that axis."""
     names = {0: "RL", 1: "AP", 2: "IS"}
@@ -191,61 +187,6 @@ def test_left_side_of_the_patient_is_left_in_the_back_view_and_right_in_the_fron
         middle = np.median(covered[:, 1])
         reach = covered[:, 1].max() - middle, middle - covered[:, 1].min()
         assert np.sign(reach[0] - reach[1]) == side, name
-
-
-def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
-    i, j, k = np.indices((60, 60, 60))
-    ball = ((i - 29) ** 2 + (j - 31) ** 2 + (k - 30) ** 2) < 20**2
-    labels = ball.astype(np.uint8)
-    grid = Grid(labels.shape, lps_affine(np.ones(3)))
-    scene = build_scene(Volume(np.ones((1, *labels.shape)), grid), Labelmap(labels, grid), [GREEN])
-    screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
-    shaded = trace_surface(scene.labels, scene.spacing, [GREEN], [View(screen, 300)])[0].shade()
-    half = 1.12 * 19.5 + 1  # half the view's width in mm: 12 % margin and one voxel
-    area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
-    assert area == pytest.approx(np.pi * 20**2, rel=0.05)
-    top, bottom = shaded[200:, 150, 1].max(), shaded[:100, 150, 1].max()
-    assert top > bottom  # the light comes from above
-
-
-def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
-    """Every outline has a thin doubtful layer, which must not be painted."""
-    volume, labelmap = make_case()
-    mask = labelmap.voxels > 0
-    distance = np.where(
-        mask,
-        ndimage.distance_transform_edt(mask, labelmap.grid.spacing),
-        ndimage.distance_transform_edt(~mask, labelmap.grid.spacing),
-    )
-    thin, thick = (np.where(distance < half, 0.5, 0).astype(np.float32) for half in (0.9, 6))
-
-    def count_amber_pixels(doubt: np.ndarray) -> int:
-        scene = build_scene(volume, labelmap, [GREEN], doubt)
-        assert scene.doubt is not None
-        (surface,) = trace_surface(scene.labels, scene.spacing, [GREEN], [view_from(True, 200)])
-        image = 255 * surface.shade(doubt_painter(scene.doubt, scene.spacing))
-        return int(((image[..., 0] > 150) & (image[..., 1] > 90) & (image[..., 2] < 90)).sum())
-
-    assert count_amber_pixels(thick) > 20 * max(count_amber_pixels(thin), 100)
-
-
-@pytest.mark.parametrize(("thickness_mm", "weight"), [(0.9, 0.0), (1.5, 0.5), (2.5, 1.0)])
-def test_weight_of_amber_follows_the_expected_thickness_of_the_doubtful_layer(
-    thickness_mm: float, weight: float
-) -> None:
-    """The expected thickness is the doubt times the layer's thickness: 0.5 * (2 * thickness_mm) = thickness_mm."""
-    spacing = np.array([0.2, 1.0, 1.0])
-    place = np.abs(np.arange(161) - 80) * spacing[0]
-    doubt = np.broadcast_to(np.where(place < thickness_mm, 0.5, 0.0)[:, None, None], (161, 33, 33))
-    base = np.zeros((1, 3))
-    painted = doubt_painter(doubt.astype(np.float32), spacing)(np.array([[80.0, 16, 16]]) * spacing, base)
-    np.testing.assert_allclose(painted / np.array([DOUBT_COLOR]), weight, atol=0.06)
-
-
-def test_doubt_painter_accepts_an_empty_list_of_points() -> None:
-    none = np.zeros((0, 3))
-    painted = doubt_painter(np.ones((4, 4, 4), np.float32), np.ones(3))(none, none)
-    assert painted.shape == (0, 3)
 
 
 def test_picture_of_an_empty_segmentation_states_that_nothing_is_segmented(tmp_path: Path) -> None:
@@ -314,64 +255,14 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
     assert (tmp_path / "p.png").stat().st_size > 50_000
 
 
-@pytest.mark.parametrize("values", [(1, 2, 1), (3, 2, 9)])
-def test_segments_in_layers_keep_their_names_and_colors(tmp_path: Path, values: tuple[int, int, int]) -> None:
-    """If segments in different layers have the same value, `read_labelmap` renumbers all segments 1, 2, 3."""
-    boxes = [np.zeros(SHAPE, bool) for _ in values]
-    for box, start in zip(boxes, (5, 25, 45), strict=True):
-        box[start : start + 10, 10:30, 5:20] = True
-    first, second = boxes[0] * values[0] + boxes[1] * values[1], boxes[2] * values[2]
-    colors = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
-    segments = [
-        {"id": name, "name": name, "color": list(color), "labelValue": value, "layer": layer}
-        for name, color, value, layer in zip(("atrium", "aorta", "vein"), colors, values, (0, 0, 1), strict=True)
-    ]
-    path = tmp_path / "x.seg.nrrd"
-    voxels = np.stack([first, second]).astype(np.uint8)
-    slicerio.write_segmentation(str(path), {"voxels": voxels, "ijkToLPS": np.eye(4), "segments": segments})
-    labelmap = read_labelmap(path)
-    described = {segment.name: segment for segment in describe_segments(path, labelmap)}
-    assert set(described) == {"atrium", "aorta", "vein"}
-    for name, box, color in zip(("atrium", "aorta", "vein"), boxes, colors, strict=True):
-        assert np.array_equal(labelmap.voxels == described[name].label, box), name
-        assert described[name].color == color
-
-
-def test_backslashes_in_names_of_segments_are_read_by_the_rules_of_nrrd(tmp_path: Path) -> None:
-    path = tmp_path / "x.seg.nrrd"
-    header = {"space": "LPS", "space directions": np.eye(3), "kinds": ["domain"] * 3}
-    header |= {"Segment0_LabelValue": "1", "Segment0_Name": "new NAME"}
-    nrrd.write(str(path), np.ones(SHAPE, np.uint8), header)
-    for stored, name in ((rb"C:\\new", r"C:\new"), (rb"a\nb", "a\nb"), (rb"a\tb", r"a\tb"), (rb"\\\\n", r"\\n")):
-        path.write_bytes(path.read_bytes().replace(b"new NAME", stored))
-        assert [segment.name for segment in read_segments(path)] == [name]
-        path.write_bytes(path.read_bytes().replace(stored, b"new NAME"))
-
-
-def test_missing_or_invalid_names_and_colors_get_defaults(tmp_path: Path) -> None:
-    path = tmp_path / "x.seg.nrrd"
-    voxels = np.zeros(SHAPE, np.uint8)
-    voxels[2:5], voxels[6:9] = 1, 2
-    header = {"space": "LPS", "space directions": np.eye(3), "kinds": ["domain"] * 3}
-    header |= {"Segment0_LabelValue": "1", "Segment0_Name": "", "Segment0_Color": "red"}
-    header |= {"Segment1_LabelValue": "2", "Segment1_Name": "wall", "Segment1_Color": "0 0.5 7"}
-    nrrd.write(str(path), voxels, header)
-    assert [(s.label, s.name, s.color) for s in read_segments(path)] == [(1, None, None), (2, "wall", None)]
-    described = describe_segments(path, read_labelmap(path))
-    assert [(s.name, s.color) for s in described] == [("Segment 1", SEGMENT_COLORS[0]), ("wall", SEGMENT_COLORS[1])]
-    write_labelmap(Labelmap(voxels, Grid(SHAPE, lps_affine())), tmp_path / "x.nii.gz")
-    assert read_segments(tmp_path / "x.nii.gz") == ()
-
-
 @pytest.mark.usefixtures("coarse_pictures")
 def test_empty_segmentation_and_scan_of_few_intensities_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = Grid(SHAPE, lps_affine())
     mask = np.zeros(SHAPE, np.uint8)
     mask[2:5, 2:5, 2:5] = 1
-    write_volume(Volume(mask[np.newaxis], grid), tmp_path / "mask.nrrd")
-    write_labelmap(Labelmap(0 * mask, grid), tmp_path / "empty.nrrd")
+    write_volume(Volume(mask[np.newaxis], GRID), tmp_path / "mask.nrrd")
+    write_labelmap(Labelmap(0 * mask, GRID), tmp_path / "empty.nrrd")
     arguments = [str(tmp_path / name) for name in ("mask.nrrd", "empty.nrrd", "p.png")]
     assert cli.main(["picture", *arguments[:2], "-o", arguments[2]]) == 0
     errors = capsys.readouterr().err
@@ -452,22 +343,3 @@ def test_segments_of_the_same_name_have_their_label_values_in_the_legend() -> No
 
     assert legend("Vein", "Vein", "Atrium") == ["Vein (1)", "Vein (2)", "Atrium"]
     assert legend("Vein", "Vein", "Vein (1)") == ["Vein (1)", "Vein (2)", "Vein (1) (3)"]
-
-
-def test_only_rays_that_pass_near_a_segment_are_traced_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    labels = np.zeros((200, 40, 40), np.uint8)
-    segments = []
-    for value in range(1, 6):
-        labels[40 * value - 30 : 40 * value - 10, 10:30, 10:30] = value
-        segments.append(SegmentInfo(value, f"cube {value}", GREEN.color, GREEN.type))
-    traced: list[int] = []
-    trace = surface_shading._DistanceMap.trace
-
-    def count_rays(distance: object, start: np.ndarray, *rest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        traced.append(len(start))
-        return trace(distance, start, *rest)
-
-    monkeypatch.setattr(surface_shading._DistanceMap, "trace", count_rays)
-    (surface,) = trace_surface(labels, np.ones(3), segments, [view_from(True, 200)])
-    assert len(traced) == 5
-    assert len(surface.pixel) < sum(traced) < 4 * len(surface.pixel)

@@ -1,4 +1,4 @@
-"""Test the colours of surfaces, the numbering of slices and the units in a report."""
+"""Test the colours of a wall, the numbering of slices and the units in a report."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from dcamt.geometry import Grid
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import measure
 from dcamt.models.package import Card
-from dcamt.report.colors import DOUBT_COLOR
 from dcamt.report.scan_figures import draw_slices, wall_painter
 from dcamt.report.scan_report import ScanReport, render_scan_report
 from dcamt.report.scene import build_scene
-from dcamt.report.surface_shading import doubt_painter
 from dcamt.volume import TISSUE, Labelmap, SegmentInfo, Volume
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING, WALL
@@ -47,22 +45,6 @@ def test_window_does_not_depend_on_the_scale_of_the_intensities(scale: float) ->
     voxels = np.random.default_rng(0).random((1, 10, 10, 10)) * scale
     dark, bright = build_scene(Volume(voxels, grid), Labelmap(np.zeros(grid.shape, np.uint8), grid), ()).window()
     assert (dark / scale, bright / scale) == pytest.approx((0.0, 1.0), abs=0.02)
-
-
-@pytest.mark.parametrize(("thickness_mm", "weight"), [(0.5, 0.0), (1.5, 0.5), (2.5, 1.0)])
-@pytest.mark.parametrize("axis", range(3))
-def test_weight_of_the_doubt_colour_follows_the_thickness_of_the_doubtful_layer(
-    axis: int, thickness_mm: float, weight: float
-) -> None:
-    spacing = np.ones(3)
-    spacing[axis] = 0.5
-    doubt = np.zeros([101 if n == axis else 51 for n in range(3)])
-    layer = [slice(None)] * 3
-    count = round(thickness_mm / 0.5)
-    layer[axis] = slice(50 - count // 2, 50 - count // 2 + count)
-    doubt[tuple(layer)] = 1
-    shown = doubt_painter(doubt, spacing)(np.full((1, 3), 25.0), np.zeros((1, 3)))
-    np.testing.assert_allclose(shown[0], weight * np.array(DOUBT_COLOR), atol=0.08)
 
 
 @pytest.mark.parametrize("direction", [1, -1], ids=["upwards", "downwards"])
