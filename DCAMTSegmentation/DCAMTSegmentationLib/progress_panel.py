@@ -46,22 +46,21 @@ class ProgressPanel:
         remaining = ""
         if progress.remaining_s is not None:
             remaining = _(", {time} left").format(time=duration_text(progress.remaining_s))
-        self._set_status(f"{progress.stage}{remaining}")
-        self.show_log()
+        self.show_message(f"{progress.stage}{remaining}")
 
     def show_outcome(self, outcome: JobOutcome) -> None:
         """Show the message and the notes of a job that has ended."""
-        self._set_status(" ".join([outcome.message, *outcome.notes]))
-        self.show_log()
+        self.show_message(" ".join([outcome.message, *outcome.notes]))
 
     def show_message(self, message: str) -> None:
-        """Show a message in the status line."""
-        self._set_status(message)
+        """Show a message in the status line; an empty message hides the line."""
+        self._ui.statusLabel.text = message
+        self._ui.statusLabel.visible = bool(message)
         self.show_log()
 
     def clear(self) -> None:
         """Clear the status line."""
-        self._set_status("")
+        self.show_message("")
 
     def show_log(self) -> None:
         """Update the log if its section is open."""
@@ -69,10 +68,6 @@ class ProgressPanel:
             text = self._read_log()
             if text != self._ui.logView.plainText:
                 self._ui.logView.setPlainText(text)
-
-    def _set_status(self, text: str) -> None:
-        self._ui.statusLabel.text = text
-        self._ui.statusLabel.visible = bool(text)
 
     def _on_log_collapsed(self, collapsed: bool) -> None:
         self.show_log()

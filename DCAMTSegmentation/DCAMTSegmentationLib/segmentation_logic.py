@@ -65,7 +65,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def __init__(self, worker: SegmentationWorker | None = None) -> None:
         ScriptedLoadableModuleLogic.__init__(self)
         VTKObservationMixin.__init__(self)
-        self._worker: SegmentationWorker = worker or WorkerProcess(temporary_folder=_temporary_folder)
+        self._worker: SegmentationWorker = worker or WorkerProcess(_temporary_folder)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
         # Each removed segmentation node with its helper nodes.

@@ -166,7 +166,6 @@ class WallPanel:
         self._show_wall()
 
     def _show_wall(self) -> None:
-        """Show the wall's table, burden, method, openings and notes."""
         ui, wall = self._ui, self._wall
         table = review.get_referenced_node(self._segmentation, review.WALL_TABLE) if wall is not None else None
         if ui.wallTable.mrmlTableNode() is not table:
@@ -177,28 +176,29 @@ class WallPanel:
         ui.wallTable.visible = table is not None
         for button in (ui.wallOpenButton, ui.wallCloseButton, ui.wallExportButton):
             button.enabled = wall is not None
-        if wall is None:
-            ui.wallLabel.text = _("No wall yet: choose a segment and press Measure wall.")
-            return
+        ui.wallLabel.text = (
+            self._wall_text(wall) if wall is not None else _("No wall yet: choose a segment and press Measure wall.")
+        )
+
+    def _wall_text(self, wall: WallResult) -> str:
         burden = wall.burden
-        text = _("{percent} % of the wall is enhanced ({enhanced} of {area} cm²), stage {stage} by {method}.").format(
+        text = _("{percent} % of the wall is enhanced ({enhanced} of {area} cm²), stage {stage} by {method}.")
+        if not burden.wall_cm2:
+            text = _("No wall is left: all of the surface belongs to openings or lies at the scan's border.")
+        text = text.format(
             percent=f"{burden.percent:.1f}",
             enhanced=f"{burden.enhanced_cm2:.1f}",
             area=f"{burden.wall_cm2:.1f}",
             stage=wall.stage,
             method=method_text(wall),
         )
-        if not burden.wall_cm2:
-            text = _("No wall is left: all of the surface belongs to openings or lies at the scan's border.")
         openings = _("Openings: {area} cm², {origin}.").format(
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
         )
-        outdated = []
+        sentences = [text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
         if wall_nodes.is_wall_outdated(self._segmentation):
-            outdated = [_("The outline was changed after the measurement: press Measure wall again.")]
-        ui.wallLabel.text = " ".join(
-            [*outdated, text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
-        )
+            sentences.insert(0, _("The outline was changed after the measurement: press Measure wall again."))
+        return " ".join(sentences)
 
     def _on_measure_clicked(self, checked: bool = False) -> None:
         """Start the measurement. If that replaces openings that the user corrected, ask first."""

@@ -16,7 +16,7 @@ from dcamt.errors import InputError, InternalError
 from dcamt.worker.events import Answer, RequestFailed, WorkerEvent, WorkerReady
 from dcamt.worker.protocol import parse_worker_event, request_line
 from dcamt.worker.requests import CancelRequest, KeepFilesRequest, Request
-from DCAMTSlicerLib.engine_process import ENGINE_FOLDER, EngineProcess, ProcessEnd, wait_for_killed
+from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
 from DCAMTSlicerLib.stepped_task import DelayedCall
 from slicer.i18n import tr as _
 
@@ -31,6 +31,8 @@ CANCEL_GRACE_MS = 20000
 
 Killing the process costs time, since a new process must load the model again.
 """
+IDLE_MS = 15 * 60000
+"""After this time without a request, the process ends and releases its memory, in milliseconds."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
@@ -74,23 +76,13 @@ class WorkerProcess:
     No method waits for an answer; `shutdown` waits for the end of killed processes, at most two seconds for each.
 
     Args:
-        python: the interpreter, by default Slicer's own.
-        engine_folder: the folder that holds `dcamt`.
-        temporary_folder: returns the parent of a new folder for the files of all requests; by default the system's
-            temporary folder. The process removes the new folder when Slicer ends, even if Slicer was killed.
-        idle_minutes: after this time without a request, the process ends and releases its memory.
+        temporary_folder: returns the parent of a new folder for the files of all requests. The process removes the new
+            folder when Slicer ends, even if Slicer was killed.
     """
 
-    def __init__(
-        self,
-        python: str | None = None,
-        engine_folder: str = ENGINE_FOLDER,
-        temporary_folder: Callable[[], str] = tempfile.gettempdir,
-        idle_minutes: float = 15,
-    ) -> None:
-        self._python = python
-        self._engine_folder = engine_folder
+    def __init__(self, temporary_folder: Callable[[], str]) -> None:
         self._temporary_folder = temporary_folder
+        self._python: str | None = None  # Slicer's own; tests replace it.
         self._root: str | None = None
         self._parent_of_root = ""
         self._process: EngineProcess | None = None
@@ -99,7 +91,6 @@ class WorkerProcess:
         self._running: _SentRequest | None = None
         self._cancelled: str | None = None
         self._request_count = 0
-        self._idle_ms = int(idle_minutes * 60000)
         self._idle = DelayedCall(self._end_process)
         self._grace = DelayedCall(self._restart)
 
@@ -184,9 +175,9 @@ class WorkerProcess:
             arguments = ["-m", "dcamt.commands.worker"]
             if self._root is not None:
                 arguments += ["--remove-at-end", self._root]
-            self._process = EngineProcess(arguments, self._take, self._on_ended, self._python, self._engine_folder)
+            self._process = EngineProcess(arguments, self._take, self._on_ended, self._python)
             self._last_process = self._process.start()
-            self._idle.start(self._idle_ms)
+            self._idle.start(IDLE_MS)
         return self._process
 
     def _send(self, request: _SentRequest) -> None:
@@ -236,7 +227,7 @@ class WorkerProcess:
                 self._cancelled = None
                 self._grace.stop()
             if self._running is None:
-                self._idle.start(self._idle_ms)
+                self._idle.start(IDLE_MS)
         if running is not None:
             running.on_event(event)
 

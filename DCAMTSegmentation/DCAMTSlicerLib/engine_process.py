@@ -57,7 +57,6 @@ class EngineProcess:
         on_event: OnEvent,
         on_end: Callable[[ProcessEnd], None],
         python: str | None = None,
-        engine_folder: str = ENGINE_FOLDER,
     ) -> None:
         self.listening = False
         self._arguments = list(arguments)
@@ -69,7 +68,7 @@ class EngineProcess:
         self._delivery_scheduled = False
         self._process: Any = qt.QProcess()
         # `python -m dcamt` imports `dcamt` from the working directory.
-        self._process.setWorkingDirectory(engine_folder)
+        self._process.setWorkingDirectory(ENGINE_FOLDER)
 
     def start(self) -> EngineProcess:
         """Start the process; return this object."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from dcamt.errors import InputError
 from dcamt.models.package import Card, read_card, read_recipe
-from dcamt.models.store import StoredModel, import_model, remove_model, stored_models
+from dcamt.models.store import StoredModel, import_model, stored_models
 from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
@@ -76,11 +76,6 @@ def import_choice(path: Path) -> str:
         )
     # The weights are not checked here, since that needs torch; the worker checks them when it loads the model.
     return import_model(path).name
-
-
-def remove_choice(name: str) -> None:
-    """Delete an imported model. Raises InputError or OutputError if that is impossible."""
-    remove_model(name)
 
 
 def card_text(card: Card, channels: Sequence[str] = ()) -> str:
@@ -152,7 +147,7 @@ def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
 def _evaluation_text(entry: Mapping[str, Any]) -> str:
     """Return a card's evaluation as text: Dice (`dice_mean` if it is given, otherwise by class), quality and cases."""
     dice = entry.get("dice_mean")
-    if dice is None and "dice" in entry:
+    if dice is None:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())
     elif isinstance(dice, float):
         dice = f"{dice:.2f}"

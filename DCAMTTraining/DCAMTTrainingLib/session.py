@@ -25,7 +25,7 @@ from .cases.store import load_rows, save_rows, save_rows_in_steps
 from .estimation import Estimation
 from .runs.model_store import current_model
 from .runs.preflight import Problem, case_problems, folder_problems, machine_problems
-from .settings import TrainingSettings, chosen_settings, device_name
+from .settings import TrainingSettings, chosen_settings
 from .task import classes_from_json, recipe_from_model, recipe_of
 
 SETTLE_MS = 400
@@ -139,7 +139,7 @@ class TrainingSession:
 
     def device(self) -> str:
         """Return the chosen device as `dcamt` names it; `AUTO` without a scene."""
-        return device_name(self.settings) if self.settings is not None else AUTO
+        return str(self.settings.device.value) if self.settings is not None else AUTO
 
     def suggest_start(self, model: str) -> None:
         """Choose `model` as the model to start from, unless a model is already chosen.

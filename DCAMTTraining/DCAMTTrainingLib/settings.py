@@ -96,11 +96,6 @@ def remember_device(device: Device) -> None:
     slicer.app.userSettings().setValue(_DEVICE_SETTING, device.value)
 
 
-def device_name(settings: TrainingSettings) -> str:
-    """Return the chosen device as `dcamt` names it."""
-    return str(settings.device.value)
-
-
 def chosen_settings(settings: TrainingSettings) -> tuple[str, ...]:
     """Return the settings that the user changed, as `key=value` for `dcamt train --set`.
 

@@ -62,7 +62,7 @@ class ModelListTest(SegmentationCase):
 
     def test_model_that_cannot_be_removed_stays_chosen(self) -> None:
         choose(self.ui.modelComboBox, "Tiny")
-        refusal = mock.patch.object(model_list, "remove_choice", side_effect=InputError("the file is in use"))
+        refusal = mock.patch.object(model_list, "remove_model", side_effect=InputError("the file is in use"))
         with refusal, Person() as person:
             person.expects("Delete the model", "Ok")
             person.expects("in use", "Ok")
