@@ -34,7 +34,7 @@ class LoadedResult:
 
     @classmethod
     def read(cls, event: ScanSegmented, scan: str) -> LoadedResult:
-        """Open the label and doubt files of an event; the surfaces' files are read when the result is inserted.
+        """Open the label and doubt files of an event.
 
         Raises:
             InputError: a file cannot be read; the message names `scan`.

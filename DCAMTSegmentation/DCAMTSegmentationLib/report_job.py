@@ -33,9 +33,9 @@ WALL_OF_OTHER_SEGMENT = "The wall was measured on another segment and was left o
 class ReportJob(SegmentJob):
     """Sends a volume, segments and their review data to the worker, which writes the report.
 
-    The report shows the segment `segment_id`. If this is a DCAMT segment, the report also shows all other DCAMT
-    segments. The report contains no name from the scene, since such a name may identify the patient. DCAMT segments
-    have the names of their classes in the report; any other segment is called "Outlined segment".
+    If `segment_id` is a DCAMT segment, the report also shows all other DCAMT segments. The report contains no name from
+    the scene, since such a name may identify the patient. DCAMT segments have the names of their classes in the report;
+    any other segment is called "Outlined segment".
     """
 
     def __init__(
@@ -94,7 +94,6 @@ class ReportJob(SegmentJob):
         """Write the mask of a segment, step by step; return the segment as the report shows it."""
         voxels = read_segment(self._segmentation, identifier)
         segment = self._segmentation.GetSegmentation().GetSegment(identifier)
-        # The segment's own name may identify a patient.
         name = (terminology_type(segment).meaning if is_dcamt_segment else "") or OUTLINED_SEGMENT
         color = tuple(segment.GetColor())
         mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._snapshot.grid)

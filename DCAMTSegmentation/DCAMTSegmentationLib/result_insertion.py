@@ -169,10 +169,7 @@ class _Insertion:
     def _add_surface(
         self, built: BuiltSegment, item: SegmentResult, target: SegmentationNode | None, to_local: np.ndarray
     ) -> None:
-        """Add a surface to a built segment: the worker's surface, or a surface computed here.
-
-        The surface is computed here if the worker wrote none, or if the target's surface settings differ from DCAMT's.
-        """
+        """Add a surface to a built segment: the worker's surface, or a surface computed here."""
         if item.surface is not None and uses_dcamt_conversion(target):
             points, triangles = read_surface(item.surface, self.options.volume.GetName())
             add_surface(built.segment, points @ to_local[:3, :3].T + to_local[:3, 3], triangles)
@@ -180,10 +177,7 @@ class _Insertion:
             compute_surface(built.segment, target)
 
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
-        """Return the earlier result's map of doubt or, if there is none, a new map with `image`.
-
-        The image of an earlier map is replaced later, by `_insert`.
-        """
+        """Return the earlier result's map of doubt, unchanged, or, if there is none, a new map with `image`."""
         volume = self.options.volume
         earlier_map = review.own_helper(target, review.DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
@@ -248,7 +242,6 @@ class _Insertion:
         segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
         segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
         # The Markups point shows a doubtful place of the earlier result, so this node's reference to it is removed.
-        # `_insert` removes the point itself, unless a copy of the segmentation node also refers to the point.
         segmentation.RemoveNodeReferenceIDs(review.PLACE_POINT)
         review.store_review_data(
             segmentation,

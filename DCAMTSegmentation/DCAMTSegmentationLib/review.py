@@ -1,10 +1,4 @@
-"""Store a result's data in its segmentation node, which the scene saves; find results and show them.
-
-Node references: the volume that was segmented, its further channels, the map of doubt, the table of measurements, the
-point that shows a doubtful place, the wall with its colours and its table. Attributes, among others: the trust, the
-expected overlap, the model, the doubtful places, whether the doubt is calibrated, whether a person corrected the
-result, and the fingerprints that reveal a correction.
-"""
+"""Store a result's data in its segmentation node, which the scene saves; find results and show them."""
 
 from __future__ import annotations
 
@@ -177,9 +171,7 @@ def store_review_data(
 ) -> None:
     """Store the trust, the expected overlap and the doubtful places of a new result.
 
-    The node must already have the result's segments. Their fingerprint is stored twice: as that of the written
-    segments and as that of the measured segments. The first place becomes the next one to visit. The marks of a
-    correction and of outdated measurements are removed.
+    The node must already have the result's segments.
 
     Args:
         doubts: the worst first, in the space of the result's volume.
@@ -225,8 +217,7 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
-    Events are not enough: undo and redo send no SourceRepresentationModified event, and other modules may edit while
-    the panel does not observe the node. If no fingerprint can be compared, the marks stay as they are.
+    If no fingerprint can be compared, the marks stay as they are.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -274,10 +265,7 @@ def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a node may take a volume's result; False for None.
-
-    The node must have no DCAMT segments, or must hold a result of this volume.
-    """
+    """Return whether a node may take a volume's result; False for None."""
     if segmentation_node is None:
         return False
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume

@@ -18,10 +18,7 @@ from . import measurements_table, review, training_cases, views
 from .file_dialogs import choose_file
 
 GOOD_TRUST = 0.8
-"""Below this trust, the panel asks the user to check the whole segmentation.
-
-The threshold applies only to results that have neither an expected overlap nor a doubtful place.
-"""
+"""Below this trust, the panel asks the user to check the whole segmentation."""
 ROW_PIXELS = 22
 """Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 

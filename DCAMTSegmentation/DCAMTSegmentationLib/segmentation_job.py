@@ -41,10 +41,7 @@ class SegmentationProgress:
 
 
 class SegmentationJob(WorkerJob):
-    """Sends a scan to the worker and inserts the result into the scene.
-
-    If the job succeeds, its outcome contains the segmentation node.
-    """
+    """Sends a scan to the worker and inserts the result into the scene."""
 
     # Set by `start`.
     _snapshots: list[VolumeSnapshot]
@@ -75,8 +72,7 @@ class SegmentationJob(WorkerJob):
         volumes = (options.volume, *options.channels)
         check_channel_nodes(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
-        # The returned affine is not needed yet. The call refuses a non-linear transform before the worker starts.
-        transform_to_target(options.volume, options.target)
+        transform_to_target(options.volume, options.target)  # refuses a non-linear transform
         check_source(options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
         self._target_fingerprint = fingerprint(options.target) if options.target is not None else ""

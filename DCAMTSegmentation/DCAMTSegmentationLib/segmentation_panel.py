@@ -154,7 +154,6 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _on_batch_ended(self, caller: Any, event: Any) -> None:
-        # Nodes may have been removed.
         self._update()
 
     def _on_segments_edited(self, segmentation_node: SegmentationNode) -> None:
@@ -193,7 +192,6 @@ class SegmentationPanel(VTKObservationMixin):
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
         self._models.show(settings.model)
         if self._edits.node is not None and self._edits.node is settings.outputSegmentation:
-            # Undo and redo in Segment Editor send no event, so the voxels are compared.
             review.update_correction_marks(self._edits.node)
         arrived, self._arrived = self._arrived, None
         if arrived is not None and arrived is settings.outputSegmentation:

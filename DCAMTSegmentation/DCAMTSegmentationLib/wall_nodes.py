@@ -162,8 +162,7 @@ def mark_outdated(segmentation: SegmentationNode) -> None:
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
     """Mark a wall as outdated if its segment's fingerprint changed since the measurement; else remove the mark.
 
-    Undo and redo in Segment Editor send no SourceRepresentationModified event, so `mark_outdated` is not called after
-    them. After an edit of another segment, `mark_outdated` is called although the wall's segment is unchanged.
+    After an edit of another segment, `mark_outdated` is called although the wall's segment is unchanged.
     """
     model = review.get_referenced_node(segmentation, review.WALL)
     measured = model.GetAttribute(_OUTLINE) if model is not None else None

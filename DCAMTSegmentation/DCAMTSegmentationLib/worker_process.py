@@ -105,11 +105,7 @@ class WorkerProcess:
         return "\n".join("\n".join(filter(None, logs)).splitlines()[-LOG_LINES:])
 
     def make_folder(self) -> str:
-        """Create an empty folder for a request, and return its path; start the process if it does not run.
-
-        Raises:
-            OSError: the folder cannot be created.
-        """
+        """Create an empty folder for a request, and return its path; start the process if it does not run."""
         root = self._choose_root()
         os.makedirs(root, mode=0o700, exist_ok=True)
         self._start_process()
@@ -121,9 +117,6 @@ class WorkerProcess:
 
     def request(self, request: Request, on_event: OnEvent) -> None:
         """Send a request, and start the process if it does not run.
-
-        `on_event` is called with the events of the request. The last one is an `Answer`, except after `cancel` and
-        `shutdown`.
 
         Raises:
             RuntimeError: the worker is busy with another request.

@@ -23,10 +23,7 @@ def surface_name() -> str:
 
 
 def compute_surface(segment: Segment, segmentation_node: SegmentationNode | None) -> None:
-    """Compute a segment's closed surface with the parameters of `segmentation_node`.
-
-    If the node has no segments or is None, the parameters are `SURFACE_PARAMETERS`.
-    """
+    """Compute a segment's closed surface with the parameters of `segmentation_node`, if it has segments."""
     temporary = slicer.vtkSegmentation()
     temporary.SetSourceRepresentationName(labelmap_name())
     if has_segments(segmentation_node):

@@ -21,8 +21,7 @@ class TermsDeclinedError(DCAMTError):
 def confirm_terms(model: str) -> None:
     """Ask the user to accept the terms of use of a model, unless the model has none or the user accepted them before.
 
-    Changed terms are shown again. Only the panels call this function. A script that segments or trains without
-    a panel shows no terms, so the script's author must read the terms.
+    Changed terms are shown again.
 
     Args:
         model: the name of a model in the store, or the path of a model file.

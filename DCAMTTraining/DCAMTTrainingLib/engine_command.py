@@ -45,11 +45,7 @@ class EngineCommand:
 
 
 def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
-    """Return why a process failed, for the user.
-
-    If the process could not be started, the text is `end.problem`. After a crash, or if stderr is empty, the text
-    states the exit code. Otherwise, the text is the last line of stderr.
-    """
+    """Return why a process failed, for the user."""
     if end.problem:
         return end.problem
     line = process.log().rpartition("\n")[2]

@@ -141,7 +141,6 @@ class Estimation:
         return [row for row in self._table.rows if row.role != LEFT_OUT]
 
     def _key(self, recipe: Recipe, device: str) -> tuple[Any, ...]:
-        """Return the key of an estimate: the recipe, the device, and the scan and role of each used case."""
         return recipe, device, tuple((row.scan, row.role) for row in self._used_rows())
 
 

@@ -101,8 +101,6 @@ class TrainingSession:
     def recipe(self) -> Recipe:
         """Return the recipe before effort and settings are applied.
 
-        If a model to start from is chosen, return the result of `recipe_from_model`; otherwise, the task's recipe.
-
         Raises:
             InputError: the task or the model is not usable.
         """
@@ -111,7 +109,6 @@ class TrainingSession:
         return recipe_from_model(self.settings.startFrom, recipe) if self.settings.startFrom else recipe
 
     def _task_recipe(self) -> Recipe:
-        """Return the task's recipe; raise InputError if the task is not usable."""
         assert self.settings is not None
         settings = self.settings
         return recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
@@ -158,10 +155,7 @@ class TrainingSession:
     # Cases
 
     def add_unlisted_cases(self) -> None:
-        """Add the scene's training cases that were not listed yet.
-
-        If cases were added, call `suggest_start` with the model that is chosen in DCAMT Segmentation.
-        """
+        """Add the scene's training cases that were not listed yet."""
         try:
             rows = training_case_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.

@@ -145,13 +145,7 @@ class CaseCheck:
 
 
 def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
-    """Return the first row that conflicts with `row`; None if there is none.
-
-    Two rows of a scan conflict if exactly one of them is for validation. Rows that are left out do not count.
-
-    Args:
-        rows_of_scan: the other rows of the same scan.
-    """
+    """Return the first row that conflicts with `row`; None if there is none."""
     conflicting = (
         other
         for other in rows_of_scan

@@ -259,14 +259,7 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 
 
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
-    """Return the identifiers of the segments that a person drew, corrected or made a training case.
-
-    The first line that applies to the node decides which segments these are:
-
-    - training case or corrected result: all segments;
-    - preview or proposal: none;
-    - other node: the segments that DCAMT did not write.
-    """
+    """Return the identifiers of the segments that a person drew, corrected or made a training case."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):
         return identifiers

@@ -256,9 +256,7 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    A row belongs to the case if the row's scan is the volume. A row with the case's name also belongs to the case in
-    two situations: the row's scan is the case's file, or the row's scan was a volume that has been removed from the
-    scene. The name alone is not enough, since another run may have a case with this name.
+    The name alone is not enough, since another run may have a case with this name.
     """
     if row.scan == volume.GetID():
         return True

@@ -35,9 +35,6 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
 
     The caller verifies the model before the call.
 
-    The name consists of the run's name, "best" for the best model, and today's date. If the name is taken, a number is
-    appended.
-
     Raises:
         InputError: the file or its card cannot be read.
         OutputError: the file cannot be copied.

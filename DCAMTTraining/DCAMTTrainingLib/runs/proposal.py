@@ -43,10 +43,7 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
 
 
 def is_unchanged(segmentation: SegmentationNode) -> bool:
-    """Return whether a proposal's voxels are unchanged since the proposal was read.
-
-    The voxels are compared, since undo and redo in Segment Editor send no SourceRepresentationModified event.
-    """
+    """Return whether a proposal's voxels are unchanged since the proposal was read."""
     # Scenes of older versions store the positions of the segments after the fingerprint.
     stored, has_positions, _positions = (segmentation.GetAttribute(_VOXELS) or "").partition("} {")
     return is_same_fingerprint(stored + "}" if has_positions else stored, _fingerprint(segmentation))
