@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dcamt.api.segmentation import Segmenter
+from dcamt.commands.scan_jobs import ScanJob
+from dcamt.commands.segment_session import write_results
 from dcamt.models import store as model_store
 from dcamt.models.package import ModelPackage, open_model, write_package
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import write_cases_folder
+from dcamt_testing.synthetic import save_noise_scan, write_cases_folder
 
 BY_HAND = b"made by hand"
 RESULTS = {
@@ -117,3 +120,46 @@ def test_import_does_not_replace_a_model_whose_name_differs_only_in_capitals(
     assert "a model 'Mine' exists already" in error
     assert "dcamt models remove mine" in error
     assert stored.read_bytes() == (stored.parent / "Mine.dcamt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
+def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
+    noise_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+    status: int,
+) -> None:
+    """While the first scan is segmented, somebody saves an outline of the second scan in the folder of the results."""
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    out = tmp_path / "out"
+
+    def write_and_save(job: ScanJob, *rest: Any) -> None:
+        write_results(job, *rest)
+        if job.name == "s0":
+            (out / "s1.seg.nrrd").write_text("drawn by hand", encoding="utf-8")
+
+    monkeypatch.setattr("dcamt.commands.segment_session.write_results", write_and_save)
+    assert call_dcamt(["segment", *scans, "-o", out, "--model", noise_model, *option]) == status
+    is_kept = (out / "s1.seg.nrrd").read_bytes() == b"drawn by hand"
+    assert is_kept == (option != ["--overwrite"])
+    message = f"{out / 's1.seg.nrrd'}: was written by another program after this command had begun"
+    printed = capsys.readouterr()
+    assert (message in printed.err) == is_kept
+    assert f"{1 if is_kept else 2} of 2 scans segmented" in printed.out
+
+
+def test_file_that_another_program_writes_while_the_model_is_loaded_is_kept(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, result = save_noise_scan(tmp_path / "s.nrrd"), tmp_path / "s.seg.nrrd"
+    load = Segmenter.load
+
+    def load_and_save(*arguments: Any) -> Segmenter:
+        result.write_text("drawn by hand", encoding="utf-8")
+        return load(*arguments)
+
+    monkeypatch.setattr(Segmenter, "load", load_and_save)
+    assert call_dcamt(["segment", scan, "-o", result, "--model", noise_model]) == 1
+    assert result.read_bytes() == b"drawn by hand"

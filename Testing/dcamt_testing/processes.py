@@ -159,3 +159,22 @@ def read_until(process: subprocess.Popen[str], event: str) -> None:
     assert process.stdout is not None
     while f'"{event}"' not in (line := process.stdout.readline()):
         assert line, f"the process ended before the event {event}"
+
+
+def content_of(folder: Path) -> dict[str, bytes | None]:
+    """Return the bytes of each file below a folder, and None for each subfolder, by relative path."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def check_error_line(errors: str, *parts: str) -> None:
+    """Fail unless `errors` is one line that starts with "dcamt" and contains `parts` and a remedy."""
+    assert errors.count("\n") == 1, errors
+    assert errors.startswith("dcamt"), errors
+    assert "Traceback" not in errors
+    assert "unexpected" not in errors
+    assert ". " in errors, f"no remedy: {errors}"
+    for part in parts:
+        assert part in errors, errors

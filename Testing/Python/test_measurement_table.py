@@ -1,0 +1,92 @@
+"""The table of measurements of `dcamt segment` keeps its earlier rows and is completed by later commands."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from pathlib import Path
+
+import pytest
+from dcamt.errors import write_error
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import read_table, save_noise_scan
+
+
+def measured_scans(table: Path) -> list[str]:
+    return [row["scan"] for row in read_table(table)]
+
+
+def test_table_of_a_killed_command_is_completed_with_skip_existing(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a killed command, s0 and s1 have segmentations but no table. Later, the result of s2 is deleted."""
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    segment = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table]
+    assert call_dcamt([*segment[:3], *segment[5:-2]]) == 0  # s0 and s1, without a table
+    assert call_dcamt([*segment, "--skip-existing"]) == 0
+    message = f"{table}: skipped scans measured from their segmentations: 2. Their expected overlap is unknown."
+    assert message in capsys.readouterr().err
+    rows = read_table(table)
+    assert [row["scan"] for row in rows] == ["s0", "s1", "s2", "s3"]
+    whole = tmp_path / "whole.csv"
+    assert call_dcamt(["segment", *scans, "-o", tmp_path / "again", *segment[-4:-1], whole]) == 0
+    columns = ("segment", "volume_ml", "surface_cm2", "long_diameter_mm", "sphericity")
+    assert [[row[key] for key in columns] for row in rows] == [
+        [row[key] for key in columns] for row in read_table(whole)
+    ]
+
+    (out / "s2.seg.nrrd").unlink()
+    assert call_dcamt([*segment, "--skip-existing"]) == 0
+    assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
+
+
+def test_table_keeps_rows_of_different_scans_with_the_same_name(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "m.csv"
+    for number, patient in enumerate(("a", "b")):
+        scan = save_noise_scan(tmp_path / patient / "lge.nrrd", number)
+        arguments = ["segment", scan, "-o", tmp_path / f"{patient}.seg.nrrd", "--model", noise_model]
+        assert call_dcamt([*arguments, "--measurements", table, "--skip-existing"]) == 0
+    assert measured_scans(table) == ["lge", "lge"]
+    assert f"{table}: has earlier, different rows of lge. " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
+def test_skipped_scan_whose_name_is_not_utf8_has_one_row(noise_model: Path, tmp_path: Path) -> None:
+    table, name = tmp_path / "m.csv", "M\udcfcller.nrrd"
+    scan = save_noise_scan(tmp_path / "s.nrrd").rename(tmp_path / name)
+    for _ in range(2):
+        arguments = ["segment", scan, "-o", tmp_path / "out", "--model", noise_model]
+        assert call_dcamt([*arguments, "--measurements", table, "--skip-existing"]) == 0
+    assert measured_scans(table) == ["M\\udcfcller"]
+
+
+def test_table_of_another_kind_is_refused_before_any_scan_is_segmented(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "m.csv"
+    table.write_text("patient,age\n", encoding="utf-8")
+    arguments = ["segment", save_noise_scan(tmp_path / "s.nrrd"), "-o", tmp_path / "out", "--model", noise_model]
+    assert call_dcamt([*arguments, "--measurements", table, "--skip-existing"]) == 1
+    assert f"{table}: is not a table of measurements" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_failures_of_scans_are_printed_even_if_the_table_cannot_be_written(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(rows: object, path: Path) -> None:
+        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+
+    monkeypatch.setattr("dcamt.commands.measurement_table.write_measurements_csv", fail)
+    scan, damaged, table = save_noise_scan(tmp_path / "s.nrrd"), tmp_path / "t.nrrd", tmp_path / "m.csv"
+    damaged.write_bytes(scan.read_bytes()[:2000])
+    arguments = ["segment", scan, damaged, "-o", tmp_path / "out", "--model", noise_model, "--measurements", table]
+    assert call_dcamt(arguments) == 1
+    printed = capsys.readouterr()
+    assert f"{table}: the disk is full" in printed.err
+    assert f"{damaged}: " in printed.err
+    assert "1 of 2 scans segmented" in printed.out
+    assert f"measurements: {table}" not in printed.out
