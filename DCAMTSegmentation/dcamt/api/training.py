@@ -209,17 +209,9 @@ class TrainingSession:
                 if team.broadcast(trainer.step >= plan.recipe.training.iterations and self._has_model_of(trainer.step)):
                     self._repeat_end(RunFinished(trainer.step, str(run.model), trainer.seconds), log)
                     return self._build_trained_run(trainer.step)
+                result = trainer.conclude(plan.cases) if plan.conclude else trainer.fit(plan.cases, resumed=True)
             else:
-                run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove it.
-            try:
-                if not plan.resume:
-                    # Write a checkpoint before the first step, so that a run killed early can be resumed.
-                    run.create(plan.recipe, plan.cases, trainer.save, plan.origin)
-                result = trainer.conclude(plan.cases) if plan.conclude else trainer.fit(plan.cases, resumed=plan.resume)
-            except BaseException:  # KeyboardInterrupt, too
-                if not (plan.resume or self._has_started):
-                    run.withdraw()
-                raise
+                result = self._fit_new_run(trainer)
         if not (result.finished or result.stopped):
             command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
             raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
@@ -232,6 +224,19 @@ class TrainingSession:
         self._calibrate(trainer, device)
         self._write_report(device)
         return self._build_trained_run(result.step)
+
+    def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
+        """Create the run's files and train; remove the files if the run ends before its first iteration."""
+        plan, run = self._plan, self._run
+        run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove it.
+        try:
+            # Write a checkpoint before the first step, so that a run killed early can be resumed.
+            run.create(plan.recipe, plan.cases, trainer.save, plan.origin)
+            return trainer.fit(plan.cases, resumed=False)
+        except BaseException:  # KeyboardInterrupt, too
+            if not self._has_started:
+                run.withdraw()
+            raise
 
     def _save_models(self, trainer: Trainer, result: TrainingResult) -> None:
         from ..networks.packaging import save_model

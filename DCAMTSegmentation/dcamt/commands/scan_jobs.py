@@ -20,7 +20,6 @@ from ..io.formats import (
     scan_name,
 )
 from ..io.surfaces import SURFACE_OUTPUTS
-from ..wall.files import wall_surface_path, wall_table_path
 from .options import UsageError
 from .result_files import (
     REFUSE,
@@ -101,12 +100,51 @@ class RequestedResults:
 
 
 @dataclass(frozen=True)
+class WallJob:
+    """A scan, its segmentation, and the files of its results.
+
+    Attributes:
+        name: the scan's name; the names of the wall's surface and table begin with it.
+        folder: gets the wall's surface and table.
+        openings: the labelmap of the openings; None to propose openings.
+        surface, report: the files for the surface without scalars and for the report, if requested.
+        with_identity: whether the report names the patient.
+        is_mapped: whether a label mapping chose values or segments of the segmentation.
+    """
+
+    scan: Path
+    name: str
+    segmentation: Path
+    folder: Path
+    openings: Path | None = None
+    surface: Path | None = None
+    report: Path | None = None
+    with_identity: bool = False
+    is_mapped: bool = False
+
+    @property
+    def wall_surface(self) -> Path:
+        """The file of the wall's surface."""
+        return self.folder / f"{self.name}.wall.vtp"
+
+    @property
+    def table(self) -> Path:
+        """The file of the wall's table."""
+        return self.folder / f"{self.name}.wall.csv"
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """All files that this job writes."""
+        return (self.wall_surface, self.table, *(path for path in (self.surface, self.report) if path is not None))
+
+
+@dataclass(frozen=True)
 class ScanJob:
     """A scan and the files for its results; None for results that are not requested.
 
     Attributes:
         name: the scan's name in results and messages.
-        wall: the files of the wall's measurement. If the measurement fails, the other results are still written.
+        wall: the measurement of the wall. If it fails, the other results are still written.
     """
 
     scan: Path
@@ -117,7 +155,7 @@ class ScanJob:
     surface: Path | None = None
     report: Path | None = None
     dicom_measurements: Path | None = None
-    wall: tuple[Path, ...] = ()
+    wall: WallJob | None = None
 
     @property
     def results(self) -> tuple[Path, ...]:
@@ -133,14 +171,19 @@ class ScanJob:
         return tuple(path for path in files if path is not None)
 
     @property
+    def wall_files(self) -> tuple[Path, ...]:
+        """The files of the wall's measurement."""
+        return self.wall.results if self.wall is not None else ()
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """All files that this job writes."""
-        return (*self.results, *self.wall)
+        return (*self.results, *self.wall_files)
 
     @property
     def is_finished(self) -> bool:
         """Whether --skip-existing skips the scan; not every scan has a wall, so files of the wall may be missing."""
-        return is_finished(self.results, self.wall)
+        return is_finished(self.results, self.wall_files)
 
 
 def plan_scan_jobs(
@@ -221,7 +264,7 @@ def _plan_scan_job(
         side_result(SURFACE, requested.surface),
         side_result(REPORT, requested.report),
         side_result(DICOM_MEASUREMENTS, requested.dicom_measurements),
-        _wall_files(name, segmentation) if requested.wall else (),
+        WallJob(scan, name, segmentation, segmentation.parent) if requested.wall else None,
     )
 
 
@@ -256,12 +299,6 @@ def _segmentation_ending(output: Path, format_name: str | None, scan_count: int)
     if is_file and format_name and f".{format_name}" != output_ending:
         raise UsageError(f"-o {output} does not end in .{format_name}")
     return is_file, output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
-
-
-def _wall_files(name: str, segmentation: Path) -> tuple[Path, ...]:
-    """Return the paths of the wall's files: beside the segmentation, named after the scan."""
-    folder = segmentation.parent
-    return wall_surface_path(folder, name), wall_table_path(folder, name)
 
 
 def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:

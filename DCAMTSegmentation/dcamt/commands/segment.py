@@ -227,7 +227,6 @@ def _start_session(
         jobs,
         console,
         choice,
-        options.wall,
         options.identity,
         stamps,
         options.skip_existing,

@@ -21,7 +21,7 @@ from ..metrics.measurements import Measurements
 from ..volume import Volume
 from .console import Console, StdoutLost
 from .result_files import FileStamp, ResultAppeared, refuse_appeared
-from .scan_jobs import ScanJob
+from .scan_jobs import ScanJob, WallJob
 
 if TYPE_CHECKING:
     from ..api.segmentation import SegmentedScan, Segmenter
@@ -68,7 +68,6 @@ class SegmentSession:
     jobs: Sequence[ScanJob]
     console: Console
     choice: ScanChoice
-    with_wall: bool = False
     with_identity: bool = False
     stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
     skips_existing: bool = False
@@ -82,8 +81,8 @@ class SegmentSession:
             result, source = self._segment_scan(number)
             refuse_appeared(job.files, self.stamps)
             wall, wall_failure, wall_start = None, None, time.monotonic()
-            if self.with_wall:
-                wall, wall_failure = self._measure_wall(job, result)
+            if job.wall is not None:
+                wall, wall_failure = self._measure_wall(job.wall, result)
             wall_seconds = time.monotonic() - wall_start
             refuse_appeared(job.results, self.stamps)
             with interrupt_on_sigterm():
@@ -91,8 +90,10 @@ class SegmentSession:
             # Recorded before printing, which fails if stdout is closed.
             records.append(ScanRecord(number, result.measurements))
             self._print_result(job, result, time.monotonic() - start)
-            if wall is not None:
-                self._print_wall(job, wall, wall_seconds)
+            if job.wall is not None and wall is not None:
+                from .wall import print_wall
+
+                print_wall(wall, job.wall, self.console, wall_seconds)
             if wall_failure is not None:
                 raise wall_failure
         except StdoutLost:
@@ -141,7 +142,7 @@ class SegmentSession:
         measurements = tuple(replace(row, scan=job.name) for row in result.measurements)
         return replace(result, measurements=measurements), source
 
-    def _measure_wall(self, job: ScanJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
+    def _measure_wall(self, job: WallJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
         """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
 
         If no class of the model has the code of the left atrium, the segmentation must have exactly
@@ -149,20 +150,14 @@ class SegmentSession:
         """
         # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings
-        from .wall import WallJob, measure_wall
+        from .wall import measure_wall
 
-        wall_job = WallJob(job.scan, job.name, job.segmentation, job.segmentation.parent)
         label = next((info.label for info in result.segments if info.type.value == LEFT_ATRIUM), None)
         try:
             settings = WallSettings()
-            return measure_wall(result.scan, result.labelmap, wall_job, settings, label, stamps=self.stamps), None
+            return measure_wall(result.scan, result.labelmap, job, settings, label, stamps=self.stamps), None
         except DCAMTError as error:
             return None, error
-
-    def _print_wall(self, job: ScanJob, wall: WallResult, seconds: float) -> None:
-        from .wall import WallJob, print_wall
-
-        print_wall(wall, WallJob(job.scan, job.name, job.segmentation, job.segmentation.parent), self.console, seconds)
 
     def _print_result(self, job: ScanJob, result: SegmentedScan, seconds: float) -> None:
         lines: list[str] = []

@@ -35,8 +35,6 @@ from ..wall.files import (
     is_wall_table,
     method_text,
     read_wall_rows,
-    wall_surface_path,
-    wall_table_path,
     write_wall_csv,
     write_wall_surface,
 )
@@ -57,43 +55,13 @@ from .result_files import (
     refuse_appeared,
     refuse_existing,
 )
-from .scan_jobs import REPORT
+from .scan_jobs import REPORT, WallJob
 from .scan_paths import FoundScans, find_scans
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """The segment's name and colour in the report if the file gives none; without --identity, this name is always used."""
 TABLE = "wall.csv"
 """Name of the table of all scans in a folder."""
-
-
-@dataclass(frozen=True)
-class WallJob:
-    """A scan, its segmentation, and the files of its results.
-
-    Attributes:
-        name: the scan's name; the names of the wall's surface and table begin with it.
-        folder: gets the wall's surface and table.
-        openings: the labelmap of the openings; None to propose openings.
-        surface, report: the files for the surface without scalars and for the report, if requested.
-        with_identity: whether the report names the patient.
-        is_mapped: whether a label mapping chose values or segments of the segmentation.
-    """
-
-    scan: Path
-    name: str
-    segmentation: Path
-    folder: Path
-    openings: Path | None = None
-    surface: Path | None = None
-    report: Path | None = None
-    with_identity: bool = False
-    is_mapped: bool = False
-
-    @property
-    def results(self) -> tuple[Path, ...]:
-        """All files that this job writes."""
-        measured = (wall_surface_path(self.folder, self.name), wall_table_path(self.folder, self.name))
-        return (*measured, *(path for path in (self.surface, self.report) if path is not None))
 
 
 def run_wall(options: argparse.Namespace) -> int:
@@ -105,19 +73,19 @@ def run_wall(options: argparse.Namespace) -> int:
     if options.identity and options.report is None:
         raise UsageError("--identity is for the report: it needs --report")
     settings = WallSettings(parse_threshold(options.preset), options.sample, options.from_mm, options.to_mm)
-    plan = plan_wall_jobs(options)
+    existing = existing_rule(options)
+    planned, table = plan_wall_jobs(options, existing)
     mapping = parse_mapping(options.labels, load_recipe("la").classes) if options.labels else None
     console = Console(options.json)
-    can_skip = existing_rule(options) == SKIP
-    skipped = [job for job in plan.jobs if can_skip and is_finished(job.results)]
-    done = set(skipped)
-    jobs = [job for job in plan.jobs if job not in done]
-    earlier = _earlier_rows(plan.table, skipped) if can_skip and plan.table is not None else []
+    skipped = [job for job in planned if existing == SKIP and is_finished(job.results)]
+    finished = set(skipped)
+    jobs = [job for job in planned if job not in finished]
+    earlier = _earlier_rows(table, skipped) if existing == SKIP and table is not None else []
     if skipped:
-        console.print_error(f"skipped scans that have results already: {len(skipped)} of {len(plan.jobs)}")
-    checked = jobs if existing_rule(options) != OVERWRITE else []
+        console.print_error(f"skipped scans that have results already: {len(skipped)} of {len(planned)}")
+    checked = jobs if existing != OVERWRITE else []
     stamps = {path: file_stamp(path) for job in checked for path in job.results}
-    session = WallSession(settings, mapping, options.label, console, stamps, can_skip)
+    session = WallSession(settings, mapping, options.label, console, stamps, existing == SKIP)
     # SciPy and vtk load slowly; meanwhile, the first scan is read.
     import_in_background((*SCIPY_MODULES, *VTK_MODULES) if jobs else ())
     is_written = True
@@ -128,11 +96,11 @@ def run_wall(options: argparse.Namespace) -> int:
                 console.show_progress(f"{job.name}: wall", number / len(jobs))
                 session.run_job(job)
         finally:
-            table = plan.table if session.results or earlier else None
-            if table is not None:
+            has_rows = bool(session.results or earlier)
+            if table is not None and has_rows:
                 with ignore_sigterm():
-                    is_written = session.write_table(table, skipped, existing_rule(options) != OVERWRITE)
-    if table is not None and is_written:
+                    is_written = session.write_table(table, skipped, existing != OVERWRITE)
+    if table is not None and has_rows and is_written:
         console.print_text(f"table of all scans: {table}")
     session.print_summary(len(jobs))
     return 1 if session.failures or not is_written else 0
@@ -219,22 +187,13 @@ def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
     for row in filter(None, read_wall_rows(table)):
         rows.setdefault(row[0], []).append(row)
     for job in skipped:
-        scan_table = wall_table_path(job.folder, job.name)
-        if is_wall_table(scan_table) and (measured := [row for row in read_wall_rows(scan_table) if row]):
+        if is_wall_table(job.table) and (measured := [row for row in read_wall_rows(job.table) if row]):
             rows[measured[0][0]] = measured
     return [row for group in rows.values() for row in group]
 
 
-@dataclass(frozen=True)
-class WallPlan:
-    """The jobs of a command line, and the path of the table of all scans; for a single scan, `table` is None."""
-
-    jobs: Sequence[WallJob]
-    table: Path | None
-
-
-def plan_wall_jobs(options: argparse.Namespace) -> WallPlan:
-    """Return one job for each scan.
+def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[WallJob], Path | None]:
+    """Return one job for each scan, and the path of the table of all scans; for a single scan, the path is None.
 
     Raises:
         UsageError: an option does not fit the scan or the other options.
@@ -250,27 +209,27 @@ def plan_wall_jobs(options: argparse.Namespace) -> WallPlan:
     one_series = len(found.scans) == 1 and found.scans[0].is_dir() and _is_one_segmentation(options.segmentation)
     if found.scans == [options.scan] or one_series:
         job = WallJob(
-            options.scan,
-            scan_name(options.scan),
-            options.segmentation,
-            output,
-            options.openings,
-            options.surface,
-            options.report,
-            options.identity,
-            bool(options.labels),
+            scan=options.scan,
+            name=scan_name(options.scan),
+            segmentation=options.segmentation,
+            folder=output,
+            openings=options.openings,
+            surface=options.surface,
+            report=options.report,
+            with_identity=options.identity,
+            is_mapped=bool(options.labels),
         )
-        plan = WallPlan([job], None)
+        jobs, table = [job], None
     else:
-        plan = WallPlan(_pair_scans(found, options), output / TABLE)
-    results = [path for job in plan.jobs for path in job.results]
-    if plan.table is not None:
-        results.append(plan.table)
-    inputs = [path for job in plan.jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
+        jobs, table = _pair_scans(found, options), output / TABLE
+    results = [path for job in jobs for path in job.results]
+    if table is not None:
+        results.append(table)
+    inputs = [path for job in jobs for path in (job.scan, job.segmentation, job.openings) if path is not None]
     check_result_paths(results, inputs)
-    if existing_rule(options) == REFUSE:
+    if existing == REFUSE:
         refuse_existing(results, SKIP_REMEDY)
-    return plan
+    return jobs, table
 
 
 def _check_usage(options: argparse.Namespace) -> None:
@@ -343,8 +302,8 @@ def measure_wall(
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
     refuse_appeared(job.results, stamps or {})
     with atomic_paths(job.results) as temporary:
-        write_wall_surface(result, temporary[wall_surface_path(job.folder, job.name)])
-        write_wall_csv([result], temporary[wall_table_path(job.folder, job.name)])
+        write_wall_surface(result, temporary[job.wall_surface])
+        write_wall_csv([result], temporary[job.table])
         if job.surface is not None:
             write_mesh(result.surface.points, result.surface.triangles, temporary[job.surface])
         if job.report is not None:
@@ -395,8 +354,8 @@ def print_wall(result: WallResult, job: WallJob, console: Console, seconds: floa
         openings="proposed" if result.proposed else "given",
         border_cm2=result.area_cm2(BORDER),
         notes=list(result.notes),
-        surface=str(wall_surface_path(job.folder, job.name)),
-        table=str(wall_table_path(job.folder, job.name)),
+        surface=str(job.wall_surface),
+        table=str(job.table),
         report=str(job.report) if job.report is not None else None,
         remark=METHODS_DISAGREE,
         seconds=round(seconds, 3),
@@ -409,7 +368,7 @@ def print_wall(result: WallResult, job: WallJob, console: Console, seconds: floa
         f"{job.name}: "
         + ", ".join(f"{row.region} {row.percent:.0f}%" for row in burdens if row.region != WHOLE and row.wall_cm2 > 0),
         *(f"{job.name}: {note}" for note in result.notes),
-        f"wall: {wall_surface_path(job.folder, job.name)}, {wall_table_path(job.folder, job.name)}",
+        f"wall: {job.wall_surface}, {job.table}",
         *([f"report: {job.report}"] if job.report is not None else []),
     ]
     console.print_text("\n".join(lines))

@@ -44,16 +44,6 @@ that was not chosen. Rows of a region have no stage.
 """
 
 
-def wall_surface_path(folder: Path, name: str) -> Path:
-    """Return the path of a scan's wall surface: NAME.wall.vtp."""
-    return folder / f"{name}.wall.vtp"
-
-
-def wall_table_path(folder: Path, name: str) -> Path:
-    """Return the path of a scan's wall table: NAME.wall.csv."""
-    return folder / f"{name}.wall.csv"
-
-
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
     """Write the surface in LPS mm with `write_mesh`; a `.vtp` file also gets scalars and the method as text.
 
