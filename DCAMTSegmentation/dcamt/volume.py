@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError, plain_number
-from .geometry import Grid, reorientation_between
+from .geometry import Grid, bounding_box, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
@@ -145,11 +145,10 @@ def check_scan(volume: Volume) -> None:
         if low == high:
             which = f" of channel {channel + 1}" if len(voxels) > 1 else ""
             raise InputError(f"is blank: every voxel{which} is {low:g}", path=path, remedy="Choose another scan.")
-        if max(abs(float(low)), abs(float(high))) > float(np.finfo(np.float32).max):
+        magnitude = max(abs(float(low)), abs(float(high)))
+        if magnitude > float(np.finfo(np.float32).max):
             raise InputError("holds intensities beyond 3e38", path=path, remedy="Rescale the intensities.")
-        if np.float32(low) == np.float32(high) or float(high) - float(low) < _FLOAT32_STEP * max(
-            abs(float(low)), abs(float(high))
-        ):
+        if np.float32(low) == np.float32(high) or float(high) - float(low) < _FLOAT32_STEP * magnitude:
             what = f"holds intensities from {low:.17g} to {high:.17g}, whose differences are lost in 32-bit numbers"
             raise InputError(what, path=path, remedy="Subtract the smallest intensity from all voxels.")
 
@@ -348,15 +347,12 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
         spaced = _space_slices_as(grid, labelmap)
         turn = reorientation_between(spaced.grid, grid)
     if turn is None:
-        raise _grid_mismatch(labelmap, grid, scan, "")
+        raise _grid_mismatch(labelmap, grid, scan)
     turned, voxels = turn.apply_to_grid(spaced.grid), turn.apply(spaced.voxels)
-    start = np.linalg.solve(grid.affine[:3, :3], turned.affine[:3, 3] - grid.affine[:3, 3])
-    offset = np.rint(start).astype(int)
-    i, j, k = (slice(int(first), int(first) + size) for first, size in zip(offset, turned.shape, strict=True))
-    placed = _shift_grid(grid, offset, turned.shape)
-    mm, fraction = grid_difference(turned, placed)
-    if not labelmap.partial and (placed.shape != grid.shape or offset.any()):
-        raise _grid_mismatch(labelmap, grid, scan, "")
+    start = _start_on_lattice(turned, grid)
+    if not labelmap.partial and (turned.shape != grid.shape or start.any()):
+        raise _grid_mismatch(labelmap, grid, scan)
+    mm, fraction = grid_difference(turned, _shift_grid(grid, start, turned.shape))
     if fraction > GRID_TOLERANCE:
         raise _grid_mismatch(
             labelmap,
@@ -364,19 +360,14 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
             scan,
             f": corresponding voxels lie up to {plain_number(mm, 2)} mm ({plain_number(fraction, 2)} voxels) apart",
         )
-    target = np.zeros(grid.shape, voxels.dtype)
-    # For each axis, the range that scan and labelmap share: in indices of the scan, and of the labelmap.
-    overlap = [
-        (slice(max(0, side.start), min(size, side.stop)), slice(max(0, -side.start), min(size, side.stop) - side.start))
-        for side, size in zip((i, j, k), grid.shape, strict=True)
-    ]
-    overlaps = all(in_scan.start < in_scan.stop for in_scan, _ in overlap)
-    kept = voxels[tuple(in_labels for _, in_labels in overlap)] if overlaps else voxels[:0]
-    if np.count_nonzero(kept) < np.count_nonzero(voxels):
-        raise _grid_mismatch(labelmap, grid, scan, ": some of its labelled voxels lie outside that grid")
-    if overlaps:
-        target[tuple(in_scan for in_scan, _ in overlap)] = kept
-    return Labelmap(target, grid, labelmap.path)
+    fitted = np.zeros(grid.shape, voxels.dtype)
+    labelled = bounding_box(voxels != 0)
+    if labelled is not None:
+        place = [slice(side.start + int(n), side.stop + int(n)) for side, n in zip(labelled, start, strict=True)]
+        if any(side.start < 0 or side.stop > size for side, size in zip(place, grid.shape, strict=True)):
+            raise _grid_mismatch(labelmap, grid, scan, ": some of its labelled voxels lie outside that grid")
+        fitted[tuple(place)] = voxels[labelled]
+    return Labelmap(fitted, grid, labelmap.path)
 
 
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
@@ -415,13 +406,18 @@ def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     if turn is None:
         return other
     turned = turn.apply_to_grid(grid)
-    start = np.rint(np.linalg.solve(other.affine[:3, :3], turned.affine[:3, 3] - other.affine[:3, 3]))
+    start = _start_on_lattice(turned, other)
     first = np.minimum(0, start)
     size = np.maximum(other.shape, start + turned.shape) - first
     if float(size.prod()) > MAXIMUM_VOXELS:
         return other
     i, j, k = (int(voxels) for voxels in size)
     return _shift_grid(other, first, (i, j, k))
+
+
+def _start_on_lattice(grid: Grid, other: Grid) -> np.ndarray:
+    """Return the index of `other`'s lattice, three whole numbers, that is nearest to the first voxel of `grid`."""
+    return np.asarray(np.rint(np.linalg.solve(other.affine[:3, :3], grid.affine[:3, 3] - other.affine[:3, 3])))
 
 
 def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
@@ -442,7 +438,7 @@ def _position_difference(grid: Grid, other: Grid) -> str:
     return f": the centres of the two grids lie {plain_number(distance, 3)} mm apart{rotation}"
 
 
-def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str) -> InputError:
+def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str = "") -> InputError:
     """Return the error for a labelmap that does not fit `grid`.
 
     `detail` ends the message; if empty, the message ends with the distance of the centres and the angle of the axes.

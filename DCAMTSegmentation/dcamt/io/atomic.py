@@ -38,21 +38,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     wanted = Path(path)
     target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
     temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-_NAME_KEPT:]}"
-    created: list[Path] = []
     with interrupt_on_sigterm():
         try:
+            missing = [folder for folder in target.parents if not folder.exists()]
             try:
                 if target.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
                 refuse_device(target, wanted)
-                _make_folders(target.parent, created)
+                target.parent.mkdir(parents=True, exist_ok=True)
                 yield temporary
                 _flush(temporary)
                 os.replace(temporary, target)
             except BaseException:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
-                for folder in reversed(created):
+                for folder in missing:
                     with suppress(OSError):  # Another process may have written a file into it.
                         folder.rmdir()
                 raise
@@ -112,20 +112,6 @@ def stray_temporaries(folder: Path) -> list[Path]:
     The files are recognised by their names.
     """
     return [path for path in folder.glob(".????????-*") if _TEMPORARY.match(path.name) and path.is_file()]
-
-
-def _make_folders(folder: Path, created: list[Path]) -> None:
-    """Create `folder` and its missing parents; append to `created` the folders that this process created."""
-    missing = []
-    while not folder.exists():
-        missing.append(folder)
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    for parent in reversed(missing):
-        with suppress(FileExistsError):  # A folder that another process created is not removed on failure.
-            parent.mkdir()
-            created.append(parent)
 
 
 def _flush(file: Path) -> None:
