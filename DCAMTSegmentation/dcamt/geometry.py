@@ -112,6 +112,16 @@ class Reorientation:
         unflipped = np.flip(array, tuple(lead + axis for axis in range(3) if self.flipped[axis]))
         return np.transpose(unflipped, (*range(lead), *(lead + int(axis) for axis in np.argsort(self.order))))
 
+    def invert_box(self, box: Sequence[slice], shape: Shape) -> Box:
+        """Return the box (I, J, K) of the same voxels in the stored order and direction.
+
+        Args:
+            box: a box of an array (X, Y, Z) in the new order and direction.
+            shape: the array's shape.
+        """
+        i, j, k = (reverse_slice(box[axis], shape[axis], self.flipped[axis]) for axis in np.argsort(self.order))
+        return i, j, k
+
     def apply_to_grid(self, grid: Grid) -> Grid:
         """Return the grid of the same voxels with its axes in the new order and direction."""
         step, start = np.zeros((3, 3)), np.zeros(3)
@@ -219,9 +229,8 @@ class NetworkGrid:
         If `box` reaches a border of the network grid, the returned box reaches the same border of the scan. These two
         borders may lie up to half a voxel of the network grid apart.
         """
-        covered = [slice(0)] * 3
-        for axis, (stored, flip) in enumerate(zip(self.order, self.flipped, strict=True)):
-            side, cells, length = box[axis], self.shape[axis], self.canonical_shape[axis]
+        covered = []
+        for axis, (side, cells, length) in enumerate(zip(box, self.shape, self.canonical_shape, strict=True)):
             step = self.spacing[axis] / self.canonical_spacing[axis]
             # `low` and `high` are the positions of the box's two faces, in voxels of the scan from the lower end of the
             # canonical axis. Both are rounded before floor and ceil, so that floating-point errors do not change the
@@ -229,8 +238,8 @@ class NetworkGrid:
             low, high = (round((face - cells / 2) * step + length / 2, 6) for face in (side.start, side.stop))
             start = max(0, math.floor(low)) if side.start > 0 else 0
             stop = min(length, math.ceil(high)) if side.stop < cells else length
-            covered[stored] = reverse_slice(slice(start, stop), length, flip)
-        return covered[0], covered[1], covered[2]
+            covered.append(slice(start, stop))
+        return self.orientation.invert_box(covered, self.canonical_shape)
 
 
 def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGrid:
@@ -393,20 +402,14 @@ class Region:
 
     def mask(self, grid: Grid) -> np.ndarray:
         """Return the mask (I, J, K) bool of the voxels whose centre lies inside the region."""
+        # A point lies inside if each map (4, 4) takes its coordinates to the range from the map's `low` to its `high`.
+        limits: list[tuple[np.ndarray, Sequence[float], Sequence[float]]] = [(np.eye(4), self.low, self.high)]
+        if self.to_unit is not None:
+            limits.append((np.array(self.to_unit), (-1.0,) * 3, (1.0,) * 3))
         inside = np.ones(grid.shape, bool)
-        steps = [np.arange(n).reshape([-1 if d == axis else 1 for d in range(3)]) for axis, n in enumerate(grid.shape)]
-        for axes, low, high in self._limits():
-            for row, least, most in zip(axes @ grid.affine, low, high, strict=True):
-                position = row[0] * steps[0] + row[1] * steps[1] + row[2] * steps[2] + row[3]
+        i, j, k = np.indices(grid.shape, sparse=True)
+        for to_limits, low, high in limits:
+            for row, least, most in zip(to_limits[:3] @ grid.affine, low, high, strict=True):
+                position = row[0] * i + row[1] * j + row[2] * k + row[3]
                 inside &= (position >= least) & (position <= most)
         return inside
-
-    def _limits(self) -> list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]]:
-        """Return the conditions (map, low, high) for a point in RAS mm to lie inside the region.
-
-        A point lies inside if each map (3, 4) takes the point to coordinates from the map's `low` to its `high`.
-        """
-        limits: list[tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]] = [(np.eye(4)[:3], self.low, self.high)]
-        if self.to_unit is not None:
-            limits.append((np.array(self.to_unit)[:3], (-1.0,) * 3, (1.0,) * 3))
-        return limits

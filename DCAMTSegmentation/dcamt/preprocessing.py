@@ -60,15 +60,11 @@ def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Te
     """
     stored = grid.orientation.apply(labelmap.voxels)
     labels = torch.zeros(grid.shape, dtype=torch.uint8)
-    highest: Tensor | None = None
+    highest = torch.zeros(grid.shape)
     for label in sorted({0} | set(np.unique(stored[stored != 0]).tolist()) & set(range(outputs))):
-        mask = torch.from_numpy(np.ascontiguousarray(stored == label, dtype=np.float32))
-        fraction = mask
+        fraction = torch.from_numpy(np.ascontiguousarray(stored == label, dtype=np.float32))
         for axis in range(3):
             fraction = apply_along_axis(fraction, _axis_weights(grid, axis, backward=False), axis - 3)
-        if highest is None:
-            highest = fraction
-            continue
         labels[fraction > highest] = label
         highest = torch.maximum(highest, fraction)
     return labels
@@ -111,15 +107,13 @@ def source_box_of(box: Box, grid: NetworkGrid) -> Box:
     Args:
         box: a box (X, Y, Z) of the network grid.
     """
-    reached = [slice(0)] * 3
-    for axis, (stored, flip) in enumerate(zip(grid.order, grid.flipped, strict=True)):
+    reached = list(box)
+    for axis, side in enumerate(box):
         weights = _axis_weights(grid, axis, backward=True)
-        side = box[axis]
         if weights is not None:
             (voxels,) = torch.nonzero(weights[:, side].any(dim=1), as_tuple=True)
-            side = slice(int(voxels[0]), int(voxels[-1]) + 1)
-        reached[stored] = reverse_slice(side, grid.canonical_shape[axis], flip)
-    return reached[0], reached[1], reached[2]
+            reached[axis] = slice(int(voxels[0]), int(voxels[-1]) + 1)
+    return grid.orientation.invert_box(reached, grid.canonical_shape)
 
 
 def intensity_reach(rule: Intensity) -> float:

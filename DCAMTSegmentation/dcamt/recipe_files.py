@@ -140,35 +140,32 @@ def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set"
         if not equals:
             raise InputError(f"the setting '{setting}' is not of the form key=value", remedy="Write key=value.")
         section_name, _, name = key.strip().rpartition(".")
-        places = [
-            section
-            for section, section_field in _settable_fields()
-            if section_field.name == name and section_name in ("", section)
+        found = [
+            (section, hint)
+            for section, field, hint in _settable_fields()
+            if field == name and section_name in ("", section)
         ]
-        if len(places) != 1:
-            known = ", ".join(sorted(section_field.name for _, section_field in _settable_fields()))
+        if len(found) != 1:
+            known = ", ".join(sorted(field for _, field, _ in _settable_fields()))
             raise InputError(f"there is no setting '{key}'", remedy=f"Choose one of: {known}.")
-        section = places[0]
-        holder: Any = getattr(recipe, section) if section else recipe
-        hint = type_hints(holder.__class__)[name]
+        section, hint = found[0]
         value = _parse(text.strip(), hint, f"{source} {key}")
-        holder = dataclasses.replace(holder, **{name: value})
-        changed: dict[str, Any] = {section: holder}
-        recipe = dataclasses.replace(recipe, **changed) if section else holder
+        if section:
+            name, value = section, dataclasses.replace(getattr(recipe, section), **{name: value})
+        recipe = dataclasses.replace(recipe, **{name: value})
     check_recipe(recipe, source)
     return recipe
 
 
 @functools.cache
-def _settable_fields() -> list[tuple[str, dataclasses.Field[Any]]]:
-    """Return the fields that `--set` can change, each with the name of its section ("" for the recipe itself)."""
-    fields: list[tuple[str, dataclasses.Field[Any]]] = []
-    for recipe_field in dataclasses.fields(Recipe):
-        section = type_hints(Recipe)[recipe_field.name]
-        if dataclasses.is_dataclass(section):
-            fields += [(recipe_field.name, inner) for inner in dataclasses.fields(section)]
-        elif recipe_field.name not in ("classes", "format"):
-            fields.append(("", recipe_field))
+def _settable_fields() -> list[tuple[str, str, Any]]:
+    """Return section ("" for the recipe itself), name and type of each field that `--set` can change."""
+    fields: list[tuple[str, str, Any]] = []
+    for name, hint in type_hints(Recipe).items():
+        if dataclasses.is_dataclass(hint):
+            fields += [(name, inner, inner_hint) for inner, inner_hint in type_hints(typing.cast(type, hint)).items()]
+        elif name not in ("classes", "format"):
+            fields.append(("", name, hint))
     return fields
 
 

@@ -171,8 +171,8 @@ def test_names_of_settings_are_unique_and_listed_in_the_error() -> None:
 
 
 def test_ambiguous_short_name_is_refused_and_full_name_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    gain = next(f for f in dataclasses.fields(load_recipe("la").augmentation) if f.name == "gain")
-    monkeypatch.setattr("dcamt.recipe_files._settable_fields", lambda: [("augmentation", gain), ("intensity", gain)])
+    gains = [("augmentation", "gain", float), ("intensity", "gain", float)]
+    monkeypatch.setattr("dcamt.recipe_files._settable_fields", lambda: gains)
     with pytest.raises(InputError, match="there is no setting 'gain'"):
         with_settings(load_recipe("la"), ["gain=0.5"])
     assert with_settings(load_recipe("la"), ["augmentation.gain=0.5"]).augmentation.gain == 0.5

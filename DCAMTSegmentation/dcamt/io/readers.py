@@ -109,11 +109,6 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     return volume
 
 
-def _segmentation_error(path: Path) -> InputError:
-    """Return the error for a segmentation in place of a scan."""
-    return InputError("is a segmentation, not a scan", path=path, remedy="Choose the scan that it belongs to.")
-
-
 def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = None) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
@@ -139,12 +134,9 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
         if image.channels != 1 and not image.segments:
             remedy = "Save each labelmap as a file of its own."
             raise InputError(f"holds {image.channels} volumes, not one labelmap", path=path, remedy=remedy)
-        voxels, grid = image.load(), image.grid
-    if mapping is not None:
-        return Labelmap(_map_labels(voxels, image.segments, mapping, path), grid, path, bool(image.segments))
-    if image.segments:
-        return Labelmap(_flatten_segments(voxels, image.segments), grid, path, partial=True)
-    return Labelmap(as_labels(voxels[0], path), grid, path)
+        layers, segments = image.load(), image.segments
+    labels = _labels(layers, segments, path) if mapping is None else _map_labels(layers, segments, mapping, path)
+    return Labelmap(labels, image.grid, path, partial=bool(segments))
 
 
 def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelmap:
@@ -285,7 +277,8 @@ def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
         return open_dicomdir(path, choice) if segmentation is None else open_dicom_segments(segmentation)
     if kind in SEGMENTATION_CLASSES:
         if not label:
-            raise _segmentation_error(path)
+            remedy = "Choose the scan that it belongs to."
+            raise InputError("is a segmentation, not a scan", path=path, remedy=remedy)
         return open_dicom_segments(path)
     if label and kind == CONTOUR_CLASS:
         raise InputError("holds contours (RT Structure Set), not labels", path=path, remedy=CONTOUR_REMEDY)
@@ -316,34 +309,48 @@ def _unzipped(path: Path) -> Iterator[Path]:
     """
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
-        with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
-            size = sum(item.file_size for item in archive.infolist())
-            if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
-                what = f"holds {plain_number(size / 2**30, 2)} GiB, too much to extract to the temporary folder"
-                raise InputError(what, path=path, remedy="Extract the archive, and choose the scan.")
-            try:
-                archive.extractall(folder)
-            except OSError as error:
-                refuse_full_folder(error, path)
-                raise
-        files = [file for file in Path(folder).rglob("*") if file.is_file() and not file.name.startswith(".")]
-        images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
-        if not images and not any(map(_is_stated_dicom, files)):
-            images = [file for file in files if ending(file) in _ENDINGS_READ_BY_ITK]
-        packed = [file.name for file in files if zipfile.is_zipfile(file)]
-        if packed and not images and len(packed) == len(files):
-            what = f"holds {'another zip file' if len(packed) == 1 else 'zip files'} ({list_names(sorted(packed))})"
-            raise InputError(what, path=path, remedy="Extract the archive, and choose a zip file inside.")
-        if len(images) > 1 and not any(_is_stated_dicom(file) for file in files if file not in images):
-            names = ", ".join(sorted(file.name for file in images)[:5])
-            what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"
-            raise InputError(what, path=path, remedy="Extract the archive, and choose one of its images.")
+        _extract(path, folder)
+        inner = _image_in_archive(path, Path(folder))
         try:
-            yield images[0] if len(images) == 1 else Path(folder)
+            yield inner
         except InputError as error:
-            inner = images[0] if len(images) == 1 else Path(folder)
             text = str(error).removeprefix(f"{path}: ").removeprefix(f"{inner}: ").replace(f"{folder}{os.sep}", "")
             raise InputError(text, path=path) from error
+
+
+def _extract(path: Path, folder: str) -> None:
+    with library_errors(path, "a zip file"), zipfile.ZipFile(path) as archive:
+        size = sum(item.file_size for item in archive.infolist())
+        if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
+            what = f"holds {plain_number(size / 2**30, 2)} GiB, too much to extract to the temporary folder"
+            raise InputError(what, path=path, remedy="Extract the archive, and choose the scan.")
+        try:
+            archive.extractall(folder)
+        except OSError as error:
+            refuse_full_folder(error, path)
+            raise
+
+
+def _image_in_archive(path: Path, folder: Path) -> Path:
+    """Return the image to read among the extracted files, or `folder`, as described for `_unzipped`."""
+    files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+    if len(images) == 1:
+        return images[0]
+    if any(_is_stated_dicom(file) for file in files if file not in images):
+        return folder
+    images = images or [file for file in files if ending(file) in _ENDINGS_READ_BY_ITK]
+    if len(images) > 1:
+        names = ", ".join(sorted(file.name for file in images)[:5])
+        what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"
+        raise InputError(what, path=path, remedy="Extract the archive, and choose one of its images.")
+    if images:
+        return images[0]
+    if files and all(map(zipfile.is_zipfile, files)):
+        names = list_names(sorted(file.name for file in files))
+        what = f"holds {'another zip file' if len(files) == 1 else 'zip files'} ({names})"
+        raise InputError(what, path=path, remedy="Extract the archive, and choose a zip file inside.")
+    return folder
 
 
 def _is_stated_dicom(file: Path) -> bool:
@@ -360,23 +367,31 @@ def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -
     return labels
 
 
+def _labels(layers: np.ndarray, segments: tuple[StoredSegment, ...], path: Path | None) -> np.ndarray:
+    return _flatten_segments(layers, segments) if segments else as_labels(layers[0], path)
+
+
 def _map_labels(
     layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: Mapping[int | str, int], path: Path | None
 ) -> np.ndarray:
     """Return the labels (I, J, K), uint8, after applying `mapping` to the file's values and segments."""
     labels = np.zeros(layers.shape[1:], np.uint8)
-    flat: np.ndarray | None = None
+    stored: np.ndarray | None = None
     for source, label in mapping.items():
         if isinstance(source, str):
-            named = [segment for segment in segments if plain_name(segment.name or "") == plain_name(source)]
-            if not named:
-                known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
-                what = f'has no segment "{source}"{f", but {known}" if known else ""}'
-                raise InputError(what, path=path, remedy="Name a segment of the file, or give a label value.")
-            for segment in named:
+            for segment in _segments_of_name(source, segments, path):
                 labels[layers[segment.layer] == segment.value] = label
         else:
-            if flat is None:
-                flat = _flatten_segments(layers, segments) if segments else as_labels(layers[0], path)
-            labels[flat == source] = label
+            stored = _labels(layers, segments, path) if stored is None else stored
+            labels[stored == source] = label
     return labels
+
+
+def _segments_of_name(name: str, segments: tuple[StoredSegment, ...], path: Path | None) -> list[StoredSegment]:
+    """Return the segments of this name; raise InputError if there is none."""
+    named = [segment for segment in segments if plain_name(segment.name or "") == plain_name(name)]
+    if not named:
+        known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
+        what = f'has no segment "{name}"{f", but {known}" if known else ""}'
+        raise InputError(what, path=path, remedy="Name a segment of the file, or give a label value.")
+    return named

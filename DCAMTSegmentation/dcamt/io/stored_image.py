@@ -280,19 +280,17 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
     - A file beside the header has the header's name and the ending of `data`: rename this file.
     - Otherwise: copy header and data file.
     """
-    remedy = "Copy both files."
-    beside = [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
-    same = [file for file in sorted(data.parent.iterdir()) if file.is_file()] if data.parent.is_dir() else []
-    similar = next((file for file in beside if file.is_file() and file != path), None)
-    similar = next((file for file in same if file.name.casefold() == data.name.casefold()), similar)
-    if similar is not None:
-        remedy = f"If {similar.name} is the data file, rename it to {data.name}."
     name = PureWindowsPath(data).name  # A header written on Windows may separate folders by backslashes.
     if data != path.parent / name and name and (path.parent / name).is_file():
         folder = str(data).removeprefix(f"{path.parent}{os.sep}")[: -len(name)]
         what = f"needs its data file {name} in another folder, {folder}, where it is missing"
         remedy = f"If the {name} beside the header is the data file, delete the folder's path in the header."
         return InputError(what, path=path, remedy=remedy)
+    siblings = sorted(data.parent.iterdir()) if data.parent.is_dir() else []
+    candidates = [file for file in siblings if file.name.casefold() == data.name.casefold()]
+    candidates += [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
+    similar = next((file for file in candidates if file.is_file() and file != path), None)
+    remedy = f"If {similar.name} is the data file, rename it to {data.name}." if similar else "Copy both files."
     return InputError(f"needs its data file {data.name}, which is missing", path=path, remedy=remedy)
 
 
