@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
@@ -23,7 +23,7 @@ OPEN_IN_SLICER = "Open the file in 3D Slicer and save it again."
 """Remedy for files that Slicer may read although DCAMT does not."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class NrrdHeader:
     """A NRRD header.
 
@@ -34,10 +34,10 @@ class NrrdHeader:
         start: the header's length in bytes; data in the same file follows.
     """
 
-    fields: dict[str, str] = field(default_factory=dict)
-    pairs: dict[str, str] = field(default_factory=dict)
-    files: list[str] = field(default_factory=list)
-    start: int = 0
+    fields: dict[str, str]
+    pairs: dict[str, str]
+    files: list[str]
+    start: int
 
 
 def read_nrrd_header(path: Path) -> NrrdHeader:
@@ -47,7 +47,9 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
         InputError: the file is not NRRD, a line of the header is damaged, or the header reaches `HEADER_LIMIT`.
         ValueError: the name of a data file is not UTF-8.
     """
-    header = NrrdHeader()
+    fields: dict[str, str] = {}
+    pairs: dict[str, str] = {}
+    files: list[str] = []
     with open_plain_or_gzip(path, _HEADER_BUFFER) as file:
         first_line = file.readline(HEADER_LIMIT)
         if not first_line.startswith(MAGIC):
@@ -62,22 +64,22 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
                 break
             if text.startswith("#"):
                 continue
-            if ":=" in text and (": " not in text or text.index(":=") < text.index(": ")):
-                key, value = text.split(":=", 1)
-                header.pairs[key.strip()] = re.sub(r"\\[\\n]", lambda escape: _ESCAPES[escape[0]], value)
+            if ":=" in text and ": " not in text.partition(":=")[0]:
+                key, _, value = text.partition(":=")
+                pairs[key.strip()] = re.sub(r"\\[\\n]", lambda escape: _ESCAPES[escape[0]], value)
                 continue
             name, colon, value = text.partition(":")
             if not colon:
                 raise InputError(f"has a damaged header line ({text[:40]!r})", path=path, remedy=DAMAGED)
             name = " ".join(name.lower().split())
-            header.fields[_ALIASES.get(name, name)] = value.strip()
-            if _ALIASES.get(name, name) == "data file" and value.strip().upper().startswith("LIST"):
+            name = _ALIASES.get(name, name)
+            fields[name] = value.strip()
+            if name == "data file" and fields[name].upper().startswith("LIST"):
                 names = file.read(HEADER_LIMIT - used)
                 _check_length(used + len(names), path)
-                header.files = [name for item in names.splitlines() if (name := item.decode("utf-8").strip())]
+                files = [name for item in names.splitlines() if (name := item.decode("utf-8").strip())]
                 break
-        header.start = used
-    return header
+    return NrrdHeader(fields, pairs, files, used)
 
 
 def _check_length(used: int, path: Path) -> None:
