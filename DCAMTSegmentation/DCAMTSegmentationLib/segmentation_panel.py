@@ -187,6 +187,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._hide_maps()
         if settings.inputVolume is None:
             settings.inputVolume = self._logic.firstVolume()
+            replace_unfit_output(settings)
         self._handled = HandledSettings(settings.inputVolume, settings.outputSegmentation, settings.show3D)
         self._gui_tag = settings.connectParametersToGui(parameter_widgets(self._ui))
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
@@ -227,20 +228,13 @@ class SegmentationPanel(VTKObservationMixin):
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
-        """Show the new input volume.
-
-        If no output is selected, or the selected output cannot hold a result of the volume, select the volume's newest
-        result.
-        """
+        """Show the new input volume, and select an output that can hold its result."""
         if not self._logic.isRunning():
             self._progress.clear()
         if settings.inputVolume is not None:
             views.show_scan(settings.inputVolume)
-        # An output with another volume's result is deselected, so that this result is not overwritten. A segmentation
-        # without DCAMT's segments stays selected.
-        if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
-            settings.outputSegmentation = review.result_of(settings.inputVolume)
-            self._handled.output = settings.outputSegmentation
+        replace_unfit_output(settings)
+        self._handled.output = settings.outputSegmentation
 
     def _on_output_changed(self, settings: Any) -> None:
         """Show the scan of a newly selected result; make the scan the input if the result has DCAMT segments."""
@@ -308,7 +302,8 @@ class SegmentationPanel(VTKObservationMixin):
     def _apply(self) -> None:
         """Segment with the panel's settings. If that may replace corrections, ask the user first."""
         settings = self._settings
-        if settings.outputSegmentation is not None and not confirm_replacing(settings.outputSegmentation):
+        output = settings.outputSegmentation
+        if output is not None and not confirm_replacing(output, settings.inputVolume):
             return
         self._scene_had_no_result = not review.results()
         self._start_job(
@@ -414,13 +409,29 @@ class SegmentationPanel(VTKObservationMixin):
         slicer.util.errorDisplay(message, windowTitle=_("DCAMT Segmentation"), detailedText=detail)
 
 
-def confirm_replacing(segmentation_node: SegmentationNode) -> bool:
-    """Return whether a node's DCAMT segments may be replaced; if they were or may have been edited, ask the user."""
+def replace_unfit_output(settings: Any) -> None:
+    """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume.
+
+    So another volume's result is not overwritten. A segmentation without DCAMT's segments stays selected.
+    """
+    if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
+        settings.outputSegmentation = review.result_of(settings.inputVolume)
+
+
+def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
+    """Return whether a result of `volume` may replace a node's DCAMT segments.
+
+    If the segments were or may have been edited, or are the result of another scan, ask the user.
+    """
     if review.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
     elif find_dcamt_segments(segmentation_node) and not review.can_recognise_edits(segmentation_node):
         question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
+    elif not review.can_hold_result_of(segmentation_node, volume):
+        # The other scan is no longer in the scene; otherwise, the choice of the output would have chosen the scan, too.
+        question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
     else:
         return True
-    title = _("Replace a corrected result")
-    return bool(slicer.util.confirmOkCancelDisplay(question.format(name=segmentation_node.GetName()), title))
+    title = _("Replace an earlier result")
+    question = question.format(name=segmentation_node.GetName(), volume=volume.GetName())
+    return bool(slicer.util.confirmOkCancelDisplay(question, title))

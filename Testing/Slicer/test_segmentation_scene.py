@@ -11,6 +11,7 @@ import vtk
 from DCAMTSegmentationLib import review
 from fake_worker import PanelCase
 from segmentation_case import (
+    Person,
     add_scan,
     choose,
     click,
@@ -145,6 +146,27 @@ class SceneTest(PanelCase):
         slicer.mrmlScene.RemoveNode(volume)
         choose(self.ui.outputSelector, segmentation)
         self.assertEqual(self.ui.trustLabel.text, "The scan of this result is not in the scene.")
+
+    def test_result_whose_scan_was_removed_is_replaced_by_that_of_another_scan_only_after_a_question(self) -> None:
+        volume, other = add_scan("LGE"), add_scan("other", seed=1)
+        segmentation = self.segment(volume)
+        measured = self.logic.measurements(segmentation)
+        self.module.leave()
+        slicer.mrmlScene.RemoveNode(volume)
+        self.module.enter()
+        # The other scan becomes the input, so the result is not its output.
+        self.assertEqual((self.settings.inputVolume, self.settings.outputSegmentation), (other, None))
+        choose(self.ui.outputSelector, segmentation)
+        with Person() as person:
+            person.expects("“LGE segmentation” holds the result of another scan than “other”. Replace", "Cancel")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        self.assertEqual(self.logic.measurements(segmentation), measured)
+        with Person() as person:
+            person.expects("Replace", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertIs(segmentation.GetNodeReference(review.VOLUME), other)
 
     def test_map_of_doubt_is_not_listed_as_a_volume(self) -> None:
         volume = add_scan()
