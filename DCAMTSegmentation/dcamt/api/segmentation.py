@@ -220,19 +220,19 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
     """
     if not isinstance(scan, str | os.PathLike | Volume | np.ndarray):
         raise TypeError(f"a scan is a file, a dcamt.Volume or a NumPy array, not {type(scan).__name__}")
-    if not isinstance(scan, np.ndarray):
-        if affine is not None:
-            raise ValueError("affine belongs to an array; files and volumes have their own")
-        if not isinstance(scan, Volume):
-            return read_scan(scan, channels=channels)
-        volume = scan
-    else:
+    if isinstance(scan, np.ndarray):
         if affine is None:
             raise ValueError("an array needs its affine (4, 4): voxel index -> RAS mm")
         voxels = scan[np.newaxis] if scan.ndim == 3 else scan
         if voxels.ndim != 4:
             raise ValueError(f"the array {scan.shape} is not (I, J, K) or (C, I, J, K)")
         volume = Volume(voxels, Grid(voxels.shape[1:], affine))
+    elif affine is not None:
+        raise ValueError("affine belongs to an array; files and volumes have their own")
+    elif isinstance(scan, Volume):
+        volume = scan
+    else:
+        return read_scan(scan, channels=channels)
     if len(volume.voxels) != channels:
         shape = f"the shape {volume.voxels.shape} means (C, I, J, K)"
         raise ValueError(f"the number of channels must be {channels}, not {len(volume.voxels)}: {shape}")

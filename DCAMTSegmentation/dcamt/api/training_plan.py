@@ -94,21 +94,22 @@ def choose_recipe(
     Raises:
         InputError: recipe, setting, effort or model cannot be used, or the model's network differs from the recipe's.
     """
-    origin, weights = None, None
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe) if recipe else None
-    if start_from is not None:
-        from ..networks.packaging import build_network, verify_model
+    if start_from is None:
+        return _changed(base or load_recipe(DEFAULT_RECIPE), settings, effort), None, None
+    from ..networks.packaging import build_network, verify_model
 
-        package = verify_model(start_from)
-        # `read_recipe`, unlike `verify_model`, refuses a recipe that uses a setting removed from DCAMT.
-        base = base or read_recipe(model_path(start_from))
-        origin, weights = Origin.from_card(package.card), dict(build_network(package).state_dict())
-    base = base or load_recipe(DEFAULT_RECIPE)
-    changes = effort_settings(base, effort) if effort is not None else []
-    chosen = with_settings(base, [*changes, *_setting_lines(settings)])
-    if start_from is not None:
-        _check_same_network(package.recipe, chosen, start_from)
-    return chosen, origin, weights
+    package = verify_model(start_from)
+    # `read_recipe`, unlike `verify_model`, refuses a recipe that uses a setting removed from DCAMT.
+    chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)
+    _check_same_network(package.recipe, chosen, start_from)
+    return chosen, Origin.from_card(package.card), dict(build_network(package).state_dict())
+
+
+def _changed(recipe: Recipe, settings: Mapping[str, Any] | Sequence[str], effort: str | None) -> Recipe:
+    """Return the recipe changed by `effort` and then by `settings`."""
+    changes = effort_settings(recipe, effort) if effort is not None else []
+    return with_settings(recipe, [*changes, *_setting_lines(settings)])
 
 
 def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None:

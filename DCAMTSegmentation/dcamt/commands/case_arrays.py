@@ -9,17 +9,15 @@ written.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ..cases.case_arrays import write_case_arrays
 from ..errors import user_error
-from ..io.interruption import detach_stdin
-from .process import silence_libraries
+from .process import exit_when_stdin_closes, silence_libraries
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,23 +28,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--labels-only", action="store_true")
     given = parser.parse_args(arguments)
-    stdin = detach_stdin()
-
-    def wait() -> None:
-        while os.read(stdin, 4096):
-            pass
-        shutil.rmtree(given.folder, ignore_errors=True)
-        os._exit(0)
-
-    waiting = threading.Thread(target=wait, daemon=True)
-    waiting.start()
+    remove_folder = partial(shutil.rmtree, given.folder, ignore_errors=True)
+    waiting = exit_when_stdin_closes(0, remove_folder)
     try:
         with silence_libraries():
             arrays = write_case_arrays(given.scan, given.segmentation, given.folder, given.labels_only)
     except Exception as error:
         is_named = str(given.segmentation) in str(error)
         print(user_error(error, None if is_named else given.scan), file=sys.stderr)
-        shutil.rmtree(given.folder, ignore_errors=True)
+        remove_folder()
         return 1
     print(arrays.to_line(), flush=True)
     waiting.join()

@@ -21,20 +21,7 @@ def run_models(options: argparse.Namespace) -> int:
     """Run an action and return the exit status: 1 if `list` finds a model that cannot be opened, else 0."""
     console = Console(options.json)
     if options.action == "list":
-        intact = True
-        for model in stored_models():
-            try:
-                package = open_model(model.path)
-            except InputError as error:  # Go on with the other models.
-                console.print_error(str(error))
-                intact = False
-                continue
-            title = package.card.title
-            console.print_event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=title)
-            console.print_text(f"{model.name:<20} {title} ({'shipped' if model.shipped else 'imported'})")
-            _print_notes(package, console)
-        check_store()
-        return 0 if intact else 1
+        return _list_models(console)
     if options.action == "show":
         path = model_path(options.model)
         package = open_model(path)
@@ -60,6 +47,23 @@ def run_models(options: argparse.Namespace) -> int:
         console.print_event("removed", name=model.name)
         console.print_text(f"removed '{model.name}'")
     return 0
+
+
+def _list_models(console: Console) -> int:
+    status = 0
+    for model in stored_models():
+        try:
+            package = open_model(model.path)
+        except InputError as error:  # Go on with the other models.
+            console.print_error(str(error))
+            status = 1
+            continue
+        title = package.card.title
+        console.print_event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=title)
+        console.print_text(f"{model.name:<20} {title} ({'shipped' if model.shipped else 'imported'})")
+        _print_notes(package, console)
+    check_store()
+    return status
 
 
 def _calibrate(options: argparse.Namespace, console: Console) -> None:

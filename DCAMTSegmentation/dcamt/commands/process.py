@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import InputError
@@ -36,18 +36,24 @@ def refuse_missing_working_folder() -> None:
         raise InputError("the working folder was removed", remedy=remedy) from error
 
 
-def exit_when_stdin_closes() -> None:
-    """Exit this process with status 1 as soon as its stdin closes, whatever it is computing.
+def exit_when_stdin_closes(status: int = 1, cleanup: Callable[[], None] = lambda: None) -> threading.Thread:
+    """Call `cleanup` and exit this process as soon as its stdin closes, whatever it is computing.
 
     An application may have started this process through a launcher. If the application cancels the command, only the
     launcher is killed. If the application crashes, no process is killed. In both cases stdin closes.
+
+    Returns:
+        The thread that waits for the end of stdin.
     """
     stdin = detach_stdin()
 
     def wait() -> None:
         while os.read(stdin, 4096):
             pass
+        cleanup()
         # No result can be half-written, since results are written to temporary files and then renamed.
-        os._exit(1)
+        os._exit(status)
 
-    threading.Thread(target=wait, daemon=True).start()
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread

@@ -21,8 +21,7 @@ from .result_files import (
     check_result_paths,
     check_table_path,
     existing_rule,
-    file_stamp,
-    refuse_appeared,
+    refuse_appeared_file,
     refuse_existing,
 )
 
@@ -32,11 +31,19 @@ _FILE_NAME = re.compile(r"[\w\-]([\w\-+(). ]*[\w\-+()])?")
 
 def run_rank(options: argparse.Namespace) -> int:
     """Segment every unlabelled case and print the ranking, then the failures; return 1 if there are failures."""
-    if options.run is None and options.cases is None:
-        raise UsageError("give CASES.csv or --run FOLDER")
     run = RunFolder(options.run) if options.run else None
-    cases, model = find_cases_and_model(options.cases, run, options.model)
-    inputs = _list_inputs(options.cases, run, model)
+    if options.cases:
+        table = options.cases
+    elif run:
+        table = run.cases
+    else:
+        raise UsageError("give CASES.csv or --run FOLDER")
+    listed = list_cases(table)
+    cases = [replace(case, label=None) for case in listed if case.role == UNLABELLED]
+    if not cases:
+        raise InputError("holds no unlabelled case", path=table, remedy="Add scans without a label to rank them.")
+    model = _find_model(run, options.model)
+    inputs = [*case_files(listed), model, table, *(_run_files(run) if run else [])]
     existing = existing_rule(options)
     if options.csv:
         check_table_path(options.csv, inputs, existing)
@@ -44,8 +51,6 @@ def run_rank(options: argparse.Namespace) -> int:
     check_result_paths(filter(None, targets), inputs)
     if existing == REFUSE:
         refuse_existing(filter(None, targets))
-    results = [path for path in (*targets, options.csv) if path]
-    stamps = {path: file_stamp(path) for path in results} if existing == REFUSE else {}
     console = Console(options.json)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
@@ -61,7 +66,7 @@ def run_rank(options: argparse.Namespace) -> int:
         try:
             ranked_case, result = rank_case(case, predictor)
             if target:
-                refuse_appeared([target], stamps)
+                refuse_appeared_file(target, existing)
                 write_labelmap(result.labelmap, target, predictor.recipe.classes)
         except StdoutLost:
             raise
@@ -74,7 +79,7 @@ def run_rank(options: argparse.Namespace) -> int:
     failed_cases = len(failures)
     if options.csv and ranked:
         try:
-            refuse_appeared([options.csv], stamps)
+            refuse_appeared_file(options.csv, existing)
             write_ranking(ranked, options.csv)
         except DCAMTError as error:
             failures.append(error)
@@ -87,34 +92,19 @@ def run_rank(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def find_cases_and_model(table: Path | None, run: RunFolder | None, model: str | None) -> tuple[list[Case], Path]:
-    """Return the unlabelled cases of the case list `table`, and the file of the model that ranks them.
-
-    If `table` is None, the run's case list is used. If `model` is None, the run's model is used; without a run,
-    `DEFAULT_MODEL` is used.
-
-    Raises:
-        InputError: the list cannot be used, no case is unlabelled, or the model does not exist.
-    """
-    path = table or (run.cases if run else Path())
-    cases = [replace(case, label=None) for case in list_cases(path) if case.role == UNLABELLED]
-    if not cases:
-        raise InputError("holds no unlabelled case", path=path, remedy="Add scans without a label to rank them.")
-    if run and not model:
-        if not run.model.is_file():
-            remedy = "Wait until the run has finished, or choose a model with --model."
-            raise InputError("the run has no model yet", path=run.path, remedy=remedy)
-        return cases, run.model
-    return cases, model_path(model or DEFAULT_MODEL)
+def _find_model(run: RunFolder | None, model: str | None) -> Path:
+    """Return the file of `model`; if it is None, that of the run's model or, without a run, of `DEFAULT_MODEL`."""
+    if model or not run:
+        return model_path(model or DEFAULT_MODEL)
+    if not run.model.is_file():
+        remedy = "Wait until the run has finished, or choose a model with --model."
+        raise InputError("the run has no model yet", path=run.path, remedy=remedy)
+    return run.model
 
 
-def _list_inputs(table: Path | None, run: RunFolder | None, model: Path) -> list[Path]:
-    """Return the files that a result must not replace: scans, labels, lists, the model, and the files of the run."""
-    listed = list_cases(table or (run.cases if run else Path()))
-    files = [*case_files(listed), model, *([table] if table else [])]
-    if run:
-        files += [run.cases, run.recipe, run.origin, run.events, run.model, run.best, run.validation, run.report]
-    return files
+def _run_files(run: RunFolder) -> list[Path]:
+    """Return the files of a run that a result must not replace."""
+    return [run.cases, run.recipe, run.origin, run.events, run.model, run.best, run.validation, run.report]
 
 
 def segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:

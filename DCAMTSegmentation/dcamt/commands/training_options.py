@@ -200,41 +200,44 @@ def add_models(commands: Commands[Parser]) -> None:
         f"dcamt models show {DEFAULT_MODEL}",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    model_help = {
-        "NAME_OR_FILE": "name of an installed model, or a model file",
-        "FILE": "model file, such as model.dcamt of a run",
-        "NAME": "name of an imported model",
-    }
-    for name, argument, summary, example in (
-        ("list", None, "List the installed models.", "dcamt models list"),
-        ("show", "NAME_OR_FILE", "Show the card of a model.", f"dcamt models show {DEFAULT_MODEL}"),
-        ("verify", "NAME_OR_FILE", "Check every part of a model file.", "dcamt models verify runs/first/model.dcamt"),
-        (
-            "calibrate",
-            "NAME_OR_FILE",
-            "Use validation cases to calibrate a model's expected overlap.",
-            "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv",
-        ),
-        ("import", "FILE", "Copy a model file to the installed models.", "dcamt models import runs/first/model.dcamt"),
-        ("remove", "NAME", "Delete one of the imported models.", "dcamt models remove first"),
-    ):
-        action = add_command(actions, name, summary, example)
-        if argument:
-            action.add_argument("model", metavar=argument, help=model_help[argument])
-        if name == "calibrate":
-            action.add_argument(
-                "cases",
-                type=parse_path,
-                metavar="CASES.csv",
-                help="at least 8 cases of the role validation, with labels",
-            )
-            add_label_mapping(action)
-            action.add_argument(
-                "-o", "--output", type=parse_path, metavar="FILE.json", help="default: into the model's own file"
-            )
-            add_existing(action)
-            add_device(action)
-        if name == "import":
-            replaces = "replace an imported model of the same name"
-            action.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
-        add_json(action)
+    any_model = "name of an installed model, or a model file"
+
+    add_json(add_command(actions, "list", "List the installed models.", "dcamt models list"))
+
+    show = add_command(actions, "show", "Show the card of a model.", f"dcamt models show {DEFAULT_MODEL}")
+    show.add_argument("model", metavar="NAME_OR_FILE", help=any_model)
+    add_json(show)
+
+    example = "dcamt models verify runs/first/model.dcamt"
+    verify = add_command(actions, "verify", "Check every part of a model file.", example)
+    verify.add_argument("model", metavar="NAME_OR_FILE", help=any_model)
+    add_json(verify)
+
+    summary = "Use validation cases to calibrate a model's expected overlap."
+    example = "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv"
+    calibrate = add_command(actions, "calibrate", summary, example)
+    calibrate.add_argument("model", metavar="NAME_OR_FILE", help=any_model)
+    calibrate.add_argument(
+        "cases",
+        type=parse_path,
+        metavar="CASES.csv",
+        help="at least 8 cases of the role validation, with labels",
+    )
+    add_label_mapping(calibrate)
+    calibrate.add_argument(
+        "-o", "--output", type=parse_path, metavar="FILE.json", help="default: into the model's own file"
+    )
+    add_existing(calibrate)
+    add_device(calibrate)
+    add_json(calibrate)
+
+    example = "dcamt models import runs/first/model.dcamt"
+    import_model = add_command(actions, "import", "Copy a model file to the installed models.", example)
+    import_model.add_argument("model", metavar="FILE", help="model file, such as model.dcamt of a run")
+    replaces = "replace an imported model of the same name"
+    import_model.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
+    add_json(import_model)
+
+    remove = add_command(actions, "remove", "Delete one of the imported models.", "dcamt models remove first")
+    remove.add_argument("model", metavar="NAME", help="name of an imported model")
+    add_json(remove)

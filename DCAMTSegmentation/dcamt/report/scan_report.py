@@ -138,13 +138,13 @@ def render_scan_report(report: ScanReport) -> str:
     parts.append(f"<h2>Slices through the centre of the {centre}</h2>{draw_slices(scene, report.segments)}")
     if scene.labels.any():
         parts.append(draw_surfaces(scene, report.segments, report.wall))
-    parts.append('<div class="row"><section>')
-    parts.append(_measurement_table(report))
-    parts.append(_wall_regions(report.wall) if report.wall is not None else "")
-    parts.append("</section><section>")
-    parts.append(_trust(report, scene) if report.wall is not None else "")
-    parts.append(_wall(report.wall) if report.wall is not None else _trust(report, scene) + _no_wall())
-    parts.append("</section></div>")
+    left, right = _measurement_table(report), _trust(report, scene)
+    if report.wall is None:
+        right += "<h2>Late enhancement of the wall</h2><p>Not measured.</p>"
+    else:
+        left += _wall_regions(report.wall)
+        right += _wall(report.wall)
+    parts.append(f'<div class="row"><section>{left}</section><section>{right}</section></div>')
     parts.append(_method(report))
     if not report.identity:
         parts.append('<div class="sign">' + "".join(f"<span>{name}</span>" for name in HAND_FIELDS) + "</div>")
@@ -220,32 +220,28 @@ def _trust(report: ScanReport, scene: Scene) -> str:
         text = f"<p>{'Agreement is not' if expected else 'Not'} measured: quality fast runs one branch.</p>"
         return f"<h2>{title}</h2>{f'<table>{rows}</table>' if rows else ''}{text}"
     rows += _row("Dice between the branches' outlines", f"{100 * report.trust:.0f}", "%", big=expected is None)
-    places = report.doubtful_places or ()
-    count = len(places)
-    text = "No doubtful place."
     if report.doubtful_places is None:
         text = "An older version of DCAMT made this result, so doubtful places are not shown."
-    elif count:
-        named = [
-            f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)" for place in places[:MAX_PLACES]
-        ]
-        which = "" if count <= MAX_PLACES else "worst first, "
-        text = f"{count} doubtful {'place' if count == 1 else 'places'}: {which}{', '.join(named)}."
-    if report.doubtful_places is not None:
+    else:
+        text = _name_places(report.doubtful_places, scene)
         text += f" Doubt is {'calibrated' if report.is_doubt_calibrated else 'not calibrated'} for this model."
     if report.is_corrected:
         text += " These values are of the model's outline before its correction."
     return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"
 
 
+def _name_places(places: Sequence[DoubtfulPlace], scene: Scene) -> str:
+    if not places:
+        return "No doubtful place."
+    named = [f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)" for place in places[:MAX_PLACES]]
+    which = "" if len(places) <= MAX_PLACES else "worst first, "
+    return f"{len(places)} doubtful {'place' if len(places) == 1 else 'places'}: {which}{', '.join(named)}."
+
+
 def _axial_slice(scene: Scene, place: DoubtfulPlace) -> int:
     """Return the number of the axial slice through a place; the lowest slice is 1."""
     mm = scene.to_scene_mm(np.array([place.position]))[0]
     return round(float(mm[AXIAL.through] / scene.spacing[AXIAL.through])) + 1
-
-
-def _no_wall() -> str:
-    return "<h2>Late enhancement of the wall</h2><p>Not measured.</p>"
 
 
 def _wall(wall: WallResult) -> str:
