@@ -93,7 +93,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.task = TaskPanel(self.ui, session)
         self.effort = EffortPanel(self.ui, session)
         self.watching = WatchPanel(self.ui, session)
-        self.results = ResultsPanel(self.ui, lambda name: self.task.refresh())
+        self.results = ResultsPanel(self.ui, self.task.refresh)
         self.outlining = OutlinePanel(self.ui, session)
         self.starting = StartPanel(self.ui, session, lambda run: self.runs.show(run))
         self.runs = RunsPanel(self.ui, session, self._on_run, self._on_run_news, self.starting.suggest_name)

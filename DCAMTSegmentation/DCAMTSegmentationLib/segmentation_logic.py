@@ -124,7 +124,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             InputError: a volume, the target or the region cannot be used.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second_job()
         options = SegmentationOptions(volume, **choices)
 
         def report(progress: SegmentationProgress) -> None:
@@ -135,8 +134,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         started = _("{volume}, model {model}, {quality}").format(
             volume=volume.GetName(), model=options.model, quality=options.quality
         )
-        self._log.add(started)
-        self._start(SegmentationJob(self._worker, options, report, self._finisher(onFinished)))
+        self._start(SegmentationJob(self._worker, options, report, self._finisher(onFinished)), started)
 
     def apply(self, settings: Any, onProgress: OnProgress | None = None, onFinished: OnFinished | None = None) -> None:
         """Call `segment` with the settings of the parameter node.
@@ -193,7 +191,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             RuntimeError: a job of this logic is running.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second_job()
         self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
 
     def measureWall(
@@ -209,7 +206,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             InputError: the volume cannot be used, or is related to the segmentation by a non-linear transform.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second_job()
         self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
 
     def writeReport(
@@ -227,7 +223,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             InputError: the volume cannot be used, or is related to the segmentation by a non-linear transform.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._refuse_second_job()
         self._start(ReportJob(self._worker, volume, segmentation, segment, path, self._finisher(onFinished)))
 
     def cancel(self) -> None:
@@ -293,11 +288,11 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Make a result a training case, with all channels of its scan; the nodes are read when a training starts."""
         return training_cases.add_result(segmentation)
 
-    def _refuse_second_job(self) -> None:
+    def _start(self, job: WorkerJob, log_entry: str = "") -> None:
         if self.isRunning():
             raise RuntimeError(_("A computation is running. Wait until the computation has ended, or cancel it."))
-
-    def _start(self, job: WorkerJob) -> None:
+        if log_entry:
+            self._log.add(log_entry)
         job.start()
         self._job = job
 

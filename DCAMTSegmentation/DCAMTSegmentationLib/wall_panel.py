@@ -56,8 +56,8 @@ class WallPanel:
         ui.wallKindComboBox.connect("currentIndexChanged(int)", self._on_kind)
         ui.wallThresholdSlider.connect("valueChanged(double)", self._on_value)
         ui.wallMeasureButton.connect("clicked(bool)", self._on_measure_clicked)
-        ui.wallOpenButton.connect("clicked(bool)", self._on_open)
-        ui.wallCloseButton.connect("clicked(bool)", self._on_close)
+        ui.wallOpenButton.connect("clicked(bool)", lambda checked=False: self._paint(True))
+        ui.wallCloseButton.connect("clicked(bool)", lambda checked=False: self._paint(False))
         ui.wallExportButton.connect("clicked(bool)", self._on_export)
         ui.wallCurveSelector.connect("nodeAddedByUser(vtkMRMLNode*)", start_drawing)
         self._show_threshold(DEFAULT_THRESHOLD)
@@ -207,12 +207,6 @@ class WallPanel:
             if not slicer.util.confirmOkCancelDisplay(question, _("Replace corrected openings")):
                 return
         self._on_measure(self.chosen_segment())
-
-    def _on_open(self, checked: bool = False) -> None:
-        self._paint(True)
-
-    def _on_close(self, checked: bool = False) -> None:
-        self._paint(False)
 
     def _paint(self, is_opening: bool) -> None:
         """Change the points inside the closed curve to an opening, or back to wall."""

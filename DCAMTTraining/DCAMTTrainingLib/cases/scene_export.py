@@ -81,16 +81,13 @@ def label_array(
     columns, rows, slices = volume.GetImageData().GetDimensions()
     labels = np.zeros((slices, rows, columns), np.uint8)
     reference = _reference_grid(volume)
-    transforms = slicer.vtkMRMLTransformNode
     to_volume = vtk.vtkGeneralTransform()
-    transforms.GetTransformBetweenNodes(
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
         segmentation.GetParentTransformNode(), volume.GetParentTransformNode(), to_volume
     )
     for identifier, label in segments:
-        image = slicer.vtkOrientedImageData()
-        if segmentation.GetSegmentation().GetSegment(identifier) is None or not _copy_labelmap(
-            segmentation, identifier, image
-        ):
+        image = _labelmap_of(segmentation, identifier)
+        if image is None:
             continue
         yield
         resampled = slicer.vtkOrientedImageData()
@@ -109,21 +106,23 @@ def label_array(
     return labels
 
 
-def _copy_labelmap(segmentation: SegmentationNode, identifier: str, image: Any) -> bool:
-    """Copy a segment's labelmap, in the segmentation's space, into `image`; return False if there is none.
+def _labelmap_of(segmentation: SegmentationNode, identifier: str) -> Any | None:
+    """Return a copy of a segment's labelmap, in the segmentation's space; None if there is none.
 
     If the segmentation has surfaces only, a copy of it is converted.
     """
-    name = labelmap_name()
-    if segmentation.GetSegmentation().ContainsRepresentation(name):
+    image, name, segments = slicer.vtkOrientedImageData(), labelmap_name(), segmentation.GetSegmentation()
+    if segments.GetSegment(identifier) is None:
+        return None
+    if segments.ContainsRepresentation(name):
         logic = slicer.vtkSlicerSegmentationsModuleLogic
-        return bool(logic.GetSegmentBinaryLabelmapRepresentation(segmentation, identifier, image, False))
+        return image if logic.GetSegmentBinaryLabelmapRepresentation(segmentation, identifier, image, False) else None
     copy = slicer.vtkSegmentation()
-    copy.DeepCopy(segmentation.GetSegmentation())
+    copy.DeepCopy(segments)
     if not copy.CreateRepresentation(name):
-        return False
+        return None
     image.DeepCopy(copy.GetSegment(identifier).GetRepresentation(name))
-    return True
+    return image
 
 
 def _reference_grid(volume: VolumeNode) -> Any:

@@ -45,7 +45,7 @@ class CaseTableModel(qt.QAbstractTableModel):
         if role == qt.Qt.DisplayRole:
             return cell(row, index.column(), self._folder)
         if role == qt.Qt.ToolTipRole:
-            lines = [full_cell(row, index.column())] if index.column() != REMARK else []
+            lines = [cell(row, index.column())] if index.column() != REMARK else []
             return "\n".join(filter(None, [*lines, row.remark, row.note]))
         if role == qt.Qt.ForegroundRole and row.remark and index.column() in (NAME, REMARK):
             return qt.QBrush(qt.QColor(200, 40, 40))
@@ -89,33 +89,30 @@ def next_role(row: CaseRow) -> str:
 
 def cell(row: CaseRow, column: int, folder: str = "") -> str:
     """Return the text of a cell; paths of files in `folder` are relative to it."""
-    if column in (IMAGE, LABEL):
-        return relative_path(full_cell(row, column), folder)
+    source = row.source
+    if column == NAME:
+        return row.name
     if column == ROLE:
         return role_title(row.role)
+    if column == REMARK:
+        return row.remark or row.note
     if column == SIZE:
         return "×".join(map(str, row.size)) if row.size else ""
     if column == SPACING:
         return spacing_text(row.spacing) if row.spacing else ""
-    return row.name if column == NAME else row.remark or row.note
+    if not isinstance(source, FileScan):
+        text = _node_name(source.volume if column == IMAGE else source.segmentation)
+    elif column == IMAGE:
+        text = source.image
+    else:
+        text = f"{source.label} ({source.labels})" if source.labels else source.label
+    return relative_path(text, folder)
 
 
 def spacing_text(spacing: tuple[float, ...]) -> str:
     """Return the spacing in mm, one number if all axes are alike: `0.625`, `0.625×0.625×2.500`."""
     texts = [f"{mm:.3f}" for mm in spacing]
     return texts[0] if len(set(texts)) == 1 else "×".join(texts)
-
-
-def full_cell(row: CaseRow, column: int) -> str:
-    """Return the text of a cell, with whole paths and the label mapping."""
-    source = row.source
-    if column == IMAGE:
-        return source.image if isinstance(source, FileScan) else _node_name(source.volume)
-    if column == LABEL:
-        if not isinstance(source, FileScan):
-            return _node_name(source.segmentation)
-        return f"{source.label} ({source.labels})" if source.labels else source.label
-    return cell(row, column)
 
 
 def _node_name(identifier: str) -> str:

@@ -44,11 +44,10 @@ class ResultsPanel:
     """Controls the widgets of the section *Results*.
 
     Args:
-        on_model: called as on_model(name) after a click on *Use this model*, once the model is in the list of DCAMT
-            Segmentation.
+        on_model: called after a click on *Use this model*, once the model is in the list of DCAMT Segmentation.
     """
 
-    def __init__(self, ui: Any, on_model: Callable[[str], None]) -> None:
+    def __init__(self, ui: Any, on_model: Callable[[], None]) -> None:
         self._ui, self._on_model = ui, on_model
         self._watch: RunWatch | None = None
         self._command: EngineCommand | None = None
@@ -170,7 +169,7 @@ class ResultsPanel:
         else:
             text = _("“{name}” is in the list of DCAMT Segmentation: choose it there.")
         self._show_text(text.format(name=name))
-        self._on_model(name)
+        self._on_model()
 
     def _on_export(self, checked: bool = False) -> None:
         path, title = self._selected_model(), _("Export the model")

@@ -168,12 +168,10 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
 def is_starting(run: RunFolder) -> bool:
     """Return whether a process that this application started for the run is alive and has not locked the run yet."""
     held = is_held(run.lock)
-    waiting = False
-    for entry in started:
-        if entry.run.path == run.path:
-            entry.locked = entry.locked or held
-            waiting = waiting or (not entry.locked and entry.process.poll() is None)
-    return waiting
+    entries = [entry for entry in started if entry.run.path == run.path]
+    for entry in entries:
+        entry.locked = entry.locked or held
+    return any(not entry.locked and entry.process.poll() is None for entry in entries)
 
 
 def start_failure(run: RunFolder) -> str:
