@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
-from dcamt.volume import Volume
+from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import analytic_scan, centred_grid, random_package, rotation
 from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
+from dcamt_testing.wall_phantoms import Atrium, grid_about
 
 # Fixtures import worker_child in their bodies, because register_assert_rewrite must run before the import. The import
 # also loads torch, which is slow.
@@ -88,6 +89,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dcamt_testing.synthetic import write_cases_folder
 
     return write_cases_folder(tmp_path_factory.mktemp("cases"), labelled=2, unlabelled=2, validation=1)
+
+
+@pytest.fixture(scope="session")
+def wall_phantom() -> tuple[Volume, Labelmap]:
+    """Return the scan and the label of a ball with a radius of 20 mm and a bright patch, in thick slices."""
+    return Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5)))
 
 
 @pytest.fixture

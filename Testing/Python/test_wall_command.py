@@ -6,49 +6,34 @@ import errno
 import gzip
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from dcamt import cli
 from dcamt.commands import wall as wall_command
 from dcamt.errors import write_error
-from dcamt.io.readers import read_labelmap, read_scan
-from dcamt.io.tables import write_table
+from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
-from dcamt.wall.analysis import WallResult, analyse_wall
-from dcamt.wall.files import WALL_COLUMNS, write_wall_csv
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
+from dcamt_testing.case_folders import make_files
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import read_table, save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.wall_cases import LABEL, SCAN, add_case, measure_folder, measure_scan
 from dcamt_testing.wall_phantoms import Atrium, grid_about
 from vtkmodules.vtkIOGeometry import vtkSTLReader
 
 pytestmark = pytest.mark.usefixtures("coarse_pictures")
 
-THICK = (1.25, 1.25, 2.5)
-
-
-@pytest.fixture(scope="module")
-def phantom() -> tuple[Volume, Labelmap]:
-    return Atrium(patch_degrees=60.0).on(grid_about(55, THICK))
-
 
 @pytest.fixture
-def folder(phantom: tuple[Volume, Labelmap], tmp_path: Path) -> Path:
-    write_volume(phantom[0], tmp_path / "scans" / "a_image.nrrd")
-    write_labelmap(phantom[1], tmp_path / "labels" / "a_label.nii.gz")
+def folder(wall_phantom: tuple[Volume, Labelmap], tmp_path: Path) -> Path:
+    add_case(tmp_path, wall_phantom, "a")
     return tmp_path
-
-
-def call_wall(*arguments: str | Path) -> int:
-    return cli.main(["wall", *map(str, arguments)])
 
 
 def drop_mark(path: Path) -> None:
@@ -61,8 +46,7 @@ def drop_mark(path: Path) -> None:
 
 def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
-    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert call_wall(scan, label, "-o", out, "--surface", out / "plain.stl") == 0
+    assert measure_scan(folder, "--surface", out / "plain.stl") == 0
     printed = capsys.readouterr()
     assert sorted(path.name for path in out.iterdir()) == ["a_image.wall.csv", "a_image.wall.vtp", "plain.stl"]
     reader = vtkSTLReader()
@@ -79,18 +63,18 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
 
 
 def test_values_of_the_segmentation_are_mapped_to_the_left_atrium(
-    folder: Path, phantom: tuple[Volume, Labelmap]
+    folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:
-    labels = phantom[1]
+    labels = wall_phantom[1]
     upper = np.arange(labels.voxels.shape[2]) > labels.voxels.shape[2] // 2
     parts = np.where(labels.voxels != 0, np.where(upper, 421, 420), 0).astype(np.uint16)
     parts[:2, :2, :2] = 500
     write_labelmap(Labelmap(parts, labels.grid), folder / "labels" / "parts.nii.gz")
-    scan = folder / "scans" / "a_image.nrrd"
-    assert call_wall(scan, folder / "labels" / "a_label.nii.gz", "-o", folder / "plain") == 0
-    arguments = ["--labels", "420,421=left-atrium", "--report", folder / "mapped" / "page.html"]
-    assert call_wall(scan, folder / "labels" / "parts.nii.gz", "-o", folder / "mapped", *arguments) == 0
-    tables = [read_table(folder / name / "a_image.wall.csv") for name in ("plain", "mapped")]
+    out = folder / "mapped"
+    arguments = ["wall", folder / SCAN, folder / "labels" / "parts.nii.gz", "-o", out, "--report", out / "page.html"]
+    assert call_dcamt([*arguments, "--labels", "420,421=left-atrium"]) == 0
+    assert measure_scan(folder) == 0
+    tables = [read_table(folder / name / "a_image.wall.csv") for name in ("out", "mapped")]
     assert tables[0] == tables[1]
 
 
@@ -105,22 +89,23 @@ def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
 
     monkeypatch.setattr(wall_command, "import_in_background", importing.extend)
     monkeypatch.setattr(wall_command, "read_scan", refuse)
-    assert call_wall(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 1
+    assert measure_scan(folder) == 1
     assert importing
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
 def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
-    own_grid: bool, folder: Path, phantom: tuple[Volume, Labelmap]
+    own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:
     out, page = folder / "out", folder / "Mueller.html"
-    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    scan, label = folder / SCAN, folder / LABEL
     if own_grid:
         _, outline = Atrium(patch_degrees=60.0).on(grid_about(50, (1.0, 1.0, 1.0), shift=(0.2, 0.3, 0.1)))
         label = folder / "labels" / "a_label.seg.nrrd"
         named = SegmentInfo(1, "Mueller, drawn", (0.8, 0.2, 0.2), Code("SCT", "82471001", "Left atrium"))
         write_labelmap(outline, label, [named])
-    assert call_wall(scan, label, "-o", out, "--report", page) == 0
+    arguments = ["wall", scan, label, "-o", out, "--report", page]
+    assert call_dcamt(arguments) == 0
     text = page.read_text(encoding="utf-8")
     row = read_table(out / "a_image.wall.csv")[0]
     assert f">{float(row['burden_percent']):.1f}<" in text
@@ -135,7 +120,7 @@ def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
     for trace in ("a_image", "a_label", "Mueller", str(folder)):
         assert trace not in text
     drop_mark(label)
-    assert call_wall(scan, label, "-o", out, "--report", page, "--identity", "--overwrite") == 0
+    assert call_dcamt([*arguments, "--identity", "--overwrite"]) == 0
     identified = page.read_text(encoding="utf-8")
     assert str(scan) in identified
     assert ("Mueller, drawn" in identified) == own_grid
@@ -145,8 +130,7 @@ def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
 
 def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
-    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert call_wall(scan, label, "-o", out, "--json", "--preset", "sd-3", "--sample", "mean", "--from-mm", "0") == 0
+    assert measure_scan(folder, "--json", "--preset", "sd-3", "--sample", "mean", "--from-mm", "0") == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events] == ["progress", "wall", "done"]
     wall, first = events[1], read_table(out / "a_image.wall.csv")[0]
@@ -163,15 +147,15 @@ def test_events_hold_the_same_numbers_as_the_table(folder: Path, capsys: pytest.
 
 
 def test_folder_gives_one_table_and_an_error_that_names_the_failed_scan(
-    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    volume, labels = phantom
+    volume, labels = wall_phantom
     write_volume(Volume(250 - volume.voxels, volume.grid), folder / "scans" / "b_image.nrrd")
     write_volume(volume, folder / "scans" / "c_image.nrrd")
     for name in ("b", "c"):
         write_labelmap(labels, folder / "labels" / f"{name}_label.nii.gz")
     out = folder / "out"
-    assert call_wall(folder / "scans", folder / "labels", "-o", out) == 1
+    assert measure_folder(folder) == 1
     printed = capsys.readouterr()
     assert "2 of 3 scans measured" in printed.out
     assert printed.err.count("\n") == 1
@@ -182,13 +166,12 @@ def test_folder_gives_one_table_and_an_error_that_names_the_failed_scan(
 
 
 def test_painted_openings_are_excluded_from_the_wall(
-    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    grid = phantom[0].grid
+    grid = wall_phantom[0].grid
     above = points_of(grid)[..., 2] > CENTRE[2]
     write_labelmap(Labelmap(above.astype(np.uint8), grid), folder / "openings.nrrd")
-    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert call_wall(scan, label, "-o", folder / "out", "--openings", folder / "openings.nrrd", "--json") == 0
+    assert measure_scan(folder, "--openings", folder / "openings.nrrd", "--json") == 0
     wall = json.loads(capsys.readouterr().out.splitlines()[1])
     assert wall["openings"] == "given"
     assert wall["burden"][0]["wall_cm2"] == pytest.approx(2 * np.pi * 4, rel=0.06)  # half of the ball remains
@@ -224,12 +207,7 @@ def test_invalid_input_is_refused_with_the_reason(
 ) -> None:
     monkeypatch.chdir(folder)
     arguments = ["scans/a_image.nrrd", "labels/a_label.nii.gz", "-o", "out", *options]
-    if status == 2:
-        with pytest.raises(SystemExit) as ended:
-            call_wall(*arguments)
-        assert ended.value.code == 2
-    else:
-        assert call_wall(*arguments) == status
+    assert call_dcamt(["wall", *arguments]) == status
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.count("\n") == 1
@@ -248,10 +226,10 @@ def test_invalid_input_is_refused_with_the_reason(
     ],
 )
 def test_unusable_inputs_are_refused_with_a_remedy(
-    unusable: str, message: str, folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+    unusable: str, message: str, folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    volume, labels = phantom
-    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    volume, labels = wall_phantom
+    scan, label = folder / SCAN, folder / LABEL
     arguments: list[str | Path] = []
     if unusable in ("small", "voxel"):
         tiny = Atrium((6.0, 6.0, 6.0)).mask(points_of(volume.grid)).astype(np.uint8)
@@ -269,7 +247,7 @@ def test_unusable_inputs_are_refused_with_a_remedy(
             "offset": volume.voxels - 60,
         }[unusable]
         write_volume(Volume(voxels, volume.grid), scan)
-    assert call_wall(scan, label, "-o", folder / "out", *arguments) == 1
+    assert measure_scan(folder, *arguments) == 1
     printed = capsys.readouterr().err
     assert re.search(message, printed)
     assert printed.count("\n") == 1
@@ -277,15 +255,15 @@ def test_unusable_inputs_are_refused_with_a_remedy(
 
 
 def test_surface_at_the_scan_border_is_left_out_and_reported(
-    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, labels = phantom
+    _, labels = wall_phantom
     # The scan ends 10 mm below the centre.
-    volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, THICK, shift=(0, 0, 17.5)))
-    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
+    volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5), shift=(0, 0, 17.5)))
+    scan, label = folder / SCAN, folder / LABEL
     write_volume(volume, scan)
     write_labelmap(labels, label)
-    assert call_wall(scan, label, "-o", folder / "out") == 0
+    assert measure_scan(folder) == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
     # Each point of the surface lies 20 mm from the centre, and the point's outermost sample 23 mm. A point is measured
@@ -298,120 +276,13 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
 
 
 def test_folder_needs_a_segmentation_for_each_scan(
-    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_volume(phantom[0], folder / "scans" / "z_image.nrrd")
-    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out") == 1
+    write_volume(wall_phantom[0], folder / "scans" / "z_image.nrrd")
+    assert measure_folder(folder) == 1
     assert "z_image.nrrd: has no segmentation in" in capsys.readouterr().err
     assert not (folder / "out").exists()
-    with pytest.raises(SystemExit) as ended:
-        call_wall(folder / "scans", folder / "labels" / "a_label.nii.gz", "-o", folder / "out")
-    assert ended.value.code == 2
-
-
-def test_existing_results_are_refused_or_skipped(
-    folder: Path, phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
-    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
-    out = folder / "out"
-    arguments = (folder / "scans", folder / "labels", "-o", out)
-    assert call_wall(folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz", "-o", out) == 0
-    surface = out / "a_image.wall.vtp"
-    before = surface.stat().st_mtime_ns
-    capsys.readouterr()
-    assert call_wall(*arguments) == 1
-    assert f"{surface}: exists already. " in capsys.readouterr().err
-    assert not (out / "b_image.wall.vtp").exists()
-    assert call_wall(*arguments, "--skip-existing") == 0
-    assert "skipped scans that have results already: 1 of 2" in capsys.readouterr().err
-    assert surface.stat().st_mtime_ns == before
-    assert [row["scan"] for row in read_table(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
-    for path in out.glob("b_image*"):
-        path.unlink()
-    (out / "a_image.wall.csv").unlink()
-    surface.unlink()
-    assert call_wall(*arguments, "--skip-existing") == 0
-    assert surface.stat().st_mtime_ns != before
-    assert [row["scan"] for row in read_table(out / "wall.csv")].count("b_image") == 13
-
-
-def test_table_of_interrupted_work_is_completed_later(
-    folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
-    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
-    table = folder / "out" / "wall.csv"
-    arguments = (folder / "scans", folder / "labels", "-o", folder / "out")
-
-    def read_or_interrupt(path: Path) -> Volume:
-        if path.name == "b_image.nrrd":
-            raise KeyboardInterrupt
-        return phantom[0]
-
-    with monkeypatch.context() as patched:
-        patched.setattr("dcamt.commands.wall.read_scan", read_or_interrupt)
-        assert call_wall(*arguments) != 0
-    own = read_table(folder / "out" / "a_image.wall.csv")
-    assert read_table(table) == own
-    table.unlink()  # lost, for example in a power failure
-    assert call_wall(*arguments, "--skip-existing") == 0
-    assert read_table(table) == own + read_table(folder / "out" / "b_image.wall.csv")
-
-
-@pytest.mark.parametrize("lost", ["a_image.wall.vtp", "a_image.wall.csv"])
-def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: Path, lost: str) -> None:
-    """One file is missing if a command was killed after it had renamed one temporary file, but not yet the other."""
-    arguments = (folder / "scans", folder / "labels", "-o", folder / "out")
-    assert call_wall(*arguments) == 0
-    (folder / "out" / lost).unlink()
-    assert call_wall(*arguments, "--skip-existing") == 0
-    assert (folder / "out" / lost).exists()
-
-
-def test_scan_whose_surface_file_was_written_by_another_program_is_skipped(folder: Path) -> None:
-    surface = folder / "out" / "a_image.wall.vtp"
-    surface.parent.mkdir()
-    surface.write_text("other", encoding="utf-8")
-    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out", "--skip-existing") == 0
-    assert [path.read_bytes() for path in surface.parent.iterdir()] == [b"other"]
-
-
-@pytest.mark.parametrize("option", [[], ["--skip-existing"], ["--overwrite"]])
-def test_rows_that_another_process_adds_meanwhile_are_replaced_only_with_overwrite(
-    folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, option: list[str]
-) -> None:
-    table = folder / "out" / "wall.csv"
-
-    def read_and_save(path: Path) -> Volume:
-        table.parent.mkdir()
-        write_table(table, WALL_COLUMNS, [["other", *("" for _ in WALL_COLUMNS[1:])]])
-        return phantom[0]
-
-    monkeypatch.setattr("dcamt.commands.wall.read_scan", read_and_save)
-    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out", *option) == 0
-    scans = [row["scan"] for row in read_table(table)]
-    assert scans == [*([] if option == ["--overwrite"] else ["other"]), *["a_image"] * 13]
-
-
-def test_write_error_names_the_result_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fail(result: object, path: Path) -> None:
-        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
-
-    monkeypatch.setattr("dcamt.commands.wall.write_wall_surface", fail)
-    scan, label = folder / "scans" / "a_image.nrrd", folder / "labels" / "a_label.nii.gz"
-    assert call_wall(scan, label, "-o", folder / "out") == 1
-    assert f" {folder / 'out' / 'a_image.wall.vtp'}: the disk is full" in capsys.readouterr().err
-
-
-def test_scan_is_refused_as_a_result_file(folder: Path, phantom: tuple[Volume, Labelmap]) -> None:
-    scan = folder / "scans" / "a_image.nrrd"
-    before = scan.read_bytes()
-    label = folder / "labels" / "a_label.nii.gz"
-    assert call_wall(scan, label, "-o", folder / "out", "--surface", scan) == 1
-    assert scan.read_bytes() == before
+    assert call_dcamt(["wall", folder / "scans", folder / LABEL, "-o", folder / "out"]) == 2
 
 
 def test_command_segment_with_option_wall_gives_the_numbers_of_the_command_wall(
@@ -419,7 +290,7 @@ def test_command_segment_with_option_wall_gives_the_numbers_of_the_command_wall(
 ) -> None:
     from dcamt.api.segmentation import Segmenter
 
-    label = folder / "labels" / "a_label.nii.gz"
+    label = folder / LABEL
     outlined = read_labelmap(label)
     segment = Segmenter.segment
 
@@ -428,38 +299,19 @@ def test_command_segment_with_option_wall_gives_the_numbers_of_the_command_wall(
 
     monkeypatch.setattr(Segmenter, "segment", outline)
     model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
-    scan, out = folder / "scans" / "a_image.nrrd", folder / "out"
+    scan, out = folder / SCAN, folder / "out"
     arguments = ["segment", scan, "-o", out, "--model", model, "--device", "cpu", "--wall", "--json"]
-    assert cli.main([str(argument) for argument in arguments]) == 0
+    assert call_dcamt(arguments) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["event"] for event in events if event["event"] != "progress"] == ["segmented", "wall", "done"]
-    assert call_wall(scan, label, "-o", folder / "other") == 0
+    assert call_dcamt(["wall", scan, label, "-o", folder / "other"]) == 0
     assert read_table(out / "a_image.wall.csv") == read_table(folder / "other" / "a_image.wall.csv")
     assert (out / "a_image.wall.vtp").exists()
     capsys.readouterr()
-    assert cli.main([*map(str, arguments[:-1]), "--overwrite"]) == 0
+    assert call_dcamt([*arguments[:-1], "--overwrite"]) == 0
     printed = capsys.readouterr().out
     assert "method IIR > 1.2" in printed
     assert printed.count(METHODS_DISAGREE) == 1
-
-
-@pytest.mark.parametrize("name", ["a_image.seg.nrrd", "a_image.wall.csv"])
-def test_file_written_by_another_program_during_the_wall_analysis_is_kept(
-    folder: Path, phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    written, wall = folder / "out" / name, analyse_wall(*phantom, scan="a_image")
-
-    def analyse_and_save(*arguments: object, **more: object) -> object:
-        written.parent.mkdir(exist_ok=True)
-        written.write_text("drawn by hand", encoding="utf-8")
-        return wall
-
-    monkeypatch.setattr("dcamt.commands.wall.analyse_wall", analyse_and_save)
-    model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
-    scan = folder / "scans" / "a_image.nrrd"
-    arguments = ["segment", scan, "-o", written.parent, "--model", model, "--device", "cpu", "--wall"]
-    assert cli.main([str(argument) for argument in arguments]) == 1
-    assert written.read_bytes() == b"drawn by hand"
 
 
 def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
@@ -467,82 +319,24 @@ def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
 ) -> None:
     # An untrained network segments fragments that are too small for a blood pool.
     model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
-    scan, out = folder / "scans" / "a_image.nrrd", folder / "out"
+    scan, out = folder / SCAN, folder / "out"
     copy = folder / "copy.nrrd"
     copy.write_bytes(scan.read_bytes())
     arguments = ["segment", scan, copy, "-o", out, "--model", model, "--device", "cpu", "--quality", "fast", "--wall"]
-    assert cli.main([str(argument) for argument in arguments]) == 1
+    assert call_dcamt(arguments) == 1
     printed = capsys.readouterr()
     assert "2 of 2 scans segmented" in printed.out
     assert "a_image" in printed.err
     assert sorted(path.name for path in out.iterdir()) == ["a_image.seg.nrrd", "copy.seg.nrrd"]
 
 
-def test_dicom_folder_is_one_scan_and_gets_no_table_of_all_scans(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    series = folder / "series"
-    series.mkdir()
-    (series / "IM1").touch()
-    volume = read_scan(folder / "scans" / "a_image.nrrd")
-    monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: volume)
-    assert call_wall(series, folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 0
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["series.wall.csv", "series.wall.vtp"]
-
-
-def test_failures_are_printed_even_if_the_table_cannot_be_written(
-    folder: Path,
-    phantom: tuple[Volume, Labelmap],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("place", ["series", "patient/study/series"])
+def test_dicom_folder_is_one_scan_and_gets_no_table_of_all_scans(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
-    def fail_for_all_scans(results: Sequence[WallResult], path: Path, *rest: Any) -> None:
-        if path.name == "wall.csv":
-            raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
-        write_wall_csv(results, path, *rest)
-
-    monkeypatch.setattr("dcamt.commands.wall.write_wall_csv", fail_for_all_scans)
-    (folder / "scans" / "b_image.nrrd").write_bytes((folder / "scans" / "a_image.nrrd").read_bytes()[:2000])
-    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
-    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out") == 1
-    printed = capsys.readouterr()
-    assert f"{folder / 'out' / 'wall.csv'}: the disk is full" in printed.err
-    assert f"{folder / 'scans' / 'b_image.nrrd'}: " in printed.err
-    assert "1 of 2 scans measured" in printed.out
-
-
-@pytest.mark.parametrize("read", ["a_image.nrrd", "b_image.nrrd"])
-@pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
-def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
-    folder: Path,
-    phantom: tuple[Volume, Labelmap],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    option: list[str],
-    status: int,
-    read: str,
-) -> None:
-    """The other program writes while DCAMT reads the scan whose file name is `read`."""
-    write_volume(phantom[0], folder / "scans" / "b_image.nrrd")
-    write_labelmap(phantom[1], folder / "labels" / "b_label.nii.gz")
-    surface = folder / "out" / "b_image.wall.vtp"
-
-    def read_and_save(path: Path) -> Volume:
-        if path.name == read:
-            surface.parent.mkdir(exist_ok=True)
-            surface.write_text("other", encoding="utf-8")
-        return phantom[0]
-
-    monkeypatch.setattr("dcamt.commands.wall.read_scan", read_and_save)
-    assert call_wall(folder / "scans", folder / "labels", "-o", folder / "out", *option) == status
-    is_kept = surface.read_bytes() == b"other"
-    assert is_kept == (option != ["--overwrite"])
-    assert (f"{surface}: was written by another program" in capsys.readouterr().err) == is_kept
-
-
-def test_folder_of_one_series_is_measured_with_one_segmentation(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exports have folders for the patient, the study and the series."""
-    (folder / "patient" / "study" / "series").mkdir(parents=True)
-    (folder / "patient" / "study" / "series" / "IM1").touch()
-    volume = read_scan(folder / "scans" / "a_image.nrrd")
-    monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: volume)
-    assert call_wall(folder / "patient", folder / "labels" / "a_label.nii.gz", "-o", folder / "out") == 0
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["patient.wall.csv", "patient.wall.vtp"]
+    make_files(folder, f"{place}/IM1")
+    monkeypatch.setattr("dcamt.commands.wall.read_scan", lambda path: wall_phantom[0])
+    name = place.partition("/")[0]
+    assert call_dcamt(["wall", folder / name, folder / LABEL, "-o", folder / "out"]) == 0
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [f"{name}.wall.csv", f"{name}.wall.vtp"]

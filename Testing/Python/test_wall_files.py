@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dcamt.errors import InputError, OutputError
 from dcamt.io.surfaces import SURFACE_OUTPUTS, write_mesh
+from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, REGIONS, WALL
 from dcamt.wall.files import WALL_COLUMNS, read_wall, read_wall_rows, write_wall, write_wall_csv, write_wall_surface
@@ -18,7 +19,6 @@ from dcamt.wall.settings import PRESETS
 from dcamt_testing.analytic_scans import CENTRE
 from dcamt_testing.processes import run_with_file_size_limit
 from dcamt_testing.synthetic import read_table
-from dcamt_testing.wall_phantoms import Atrium, grid_about
 from vtkmodules import vtkIOXML
 from vtkmodules.util.numpy_support import vtk_to_numpy
 from vtkmodules.vtkIOGeometry import vtkOBJReader, vtkSTLReader
@@ -30,9 +30,8 @@ RAS_TO_LPS = np.array([-1, -1, 1])
 
 
 @pytest.fixture(scope="module")
-def result() -> WallResult:
-    volume, labels = Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5)))
-    return analyse_wall(volume, labels, scan="case 1")
+def result(wall_phantom: tuple[Volume, Labelmap]) -> WallResult:
+    return analyse_wall(*wall_phantom, scan="case 1")
 
 
 def read_with_vtk(path: Path):

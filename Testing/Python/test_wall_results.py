@@ -1,0 +1,194 @@
+"""The result files of `dcamt wall`: existing and incomplete results, and files that other programs write meanwhile."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dcamt.errors import write_error
+from dcamt.io.tables import write_table
+from dcamt.io.writers import write_labelmap
+from dcamt.volume import Labelmap, Volume
+from dcamt.wall.analysis import WallResult, analyse_wall
+from dcamt.wall.files import WALL_COLUMNS, write_wall_csv
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import read_table, save_tiny_model
+from dcamt_testing.tiny_recipes import tiny_recipe
+from dcamt_testing.wall_cases import SCAN, add_case, measure_folder, measure_scan
+
+pytestmark = pytest.mark.usefixtures("coarse_pictures")
+
+
+@pytest.fixture
+def folder(wall_phantom: tuple[Volume, Labelmap], tmp_path: Path) -> Path:
+    add_case(tmp_path, wall_phantom, "a")
+    return tmp_path
+
+
+def test_existing_results_are_refused_or_skipped(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_case(folder, wall_phantom, "b")
+    out = folder / "out"
+    assert measure_scan(folder) == 0
+    surface = out / "a_image.wall.vtp"
+    before = surface.stat().st_mtime_ns
+    capsys.readouterr()
+    assert measure_folder(folder) == 1
+    assert f"{surface}: exists already. " in capsys.readouterr().err
+    assert not (out / "b_image.wall.vtp").exists()
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert "skipped scans that have results already: 1 of 2" in capsys.readouterr().err
+    assert surface.stat().st_mtime_ns == before
+    assert [row["scan"] for row in read_table(out / "wall.csv")] == ["a_image"] * 13 + ["b_image"] * 13
+    for path in out.glob("b_image*"):
+        path.unlink()
+    (out / "a_image.wall.csv").unlink()
+    surface.unlink()
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert surface.stat().st_mtime_ns != before
+    assert [row["scan"] for row in read_table(out / "wall.csv")].count("b_image") == 13
+
+
+def test_table_of_interrupted_work_is_completed_later(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_case(folder, wall_phantom, "b")
+    table = folder / "out" / "wall.csv"
+
+    def read_or_interrupt(path: Path) -> Volume:
+        if path.name == "b_image.nrrd":
+            raise KeyboardInterrupt
+        return wall_phantom[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dcamt.commands.wall.read_scan", read_or_interrupt)
+        assert measure_folder(folder) != 0
+    own = read_table(folder / "out" / "a_image.wall.csv")
+    assert read_table(table) == own
+    table.unlink()  # lost, for example in a power failure
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert read_table(table) == own + read_table(folder / "out" / "b_image.wall.csv")
+
+
+@pytest.mark.parametrize("lost", ["a_image.wall.vtp", "a_image.wall.csv"])
+def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: Path, lost: str) -> None:
+    """One file is missing if a command was killed after it had renamed one temporary file, but not yet the other."""
+    assert measure_folder(folder) == 0
+    (folder / "out" / lost).unlink()
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert (folder / "out" / lost).exists()
+
+
+def test_scan_whose_surface_file_was_written_by_another_program_is_skipped(folder: Path) -> None:
+    surface = folder / "out" / "a_image.wall.vtp"
+    surface.parent.mkdir()
+    surface.write_text("other", encoding="utf-8")
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert [path.read_bytes() for path in surface.parent.iterdir()] == [b"other"]
+
+
+@pytest.mark.parametrize("option", [[], ["--skip-existing"], ["--overwrite"]])
+def test_rows_that_another_process_adds_meanwhile_are_replaced_only_with_overwrite(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, option: list[str]
+) -> None:
+    table = folder / "out" / "wall.csv"
+
+    def read_and_save(path: Path) -> Volume:
+        table.parent.mkdir()
+        write_table(table, WALL_COLUMNS, [["other", *("" for _ in WALL_COLUMNS[1:])]])
+        return wall_phantom[0]
+
+    monkeypatch.setattr("dcamt.commands.wall.read_scan", read_and_save)
+    assert measure_folder(folder, *option) == 0
+    scans = [row["scan"] for row in read_table(table)]
+    assert scans == [*([] if option == ["--overwrite"] else ["other"]), *["a_image"] * 13]
+
+
+def test_write_error_names_the_result_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(result: object, path: Path) -> None:
+        raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+
+    monkeypatch.setattr("dcamt.commands.wall.write_wall_surface", fail)
+    assert measure_scan(folder) == 1
+    assert f" {folder / 'out' / 'a_image.wall.vtp'}: the disk is full" in capsys.readouterr().err
+
+
+def test_scan_is_refused_as_a_result_file(folder: Path, wall_phantom: tuple[Volume, Labelmap]) -> None:
+    scan = folder / SCAN
+    before = scan.read_bytes()
+    assert measure_scan(folder, "--surface", scan) == 1
+    assert scan.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a_image.seg.nrrd", "a_image.wall.csv"])
+def test_file_written_by_another_program_during_the_wall_analysis_is_kept(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    written, wall = folder / "out" / name, analyse_wall(*wall_phantom, scan="a_image")
+
+    def analyse_and_save(*arguments: object, **more: object) -> object:
+        written.parent.mkdir(exist_ok=True)
+        written.write_text("drawn by hand", encoding="utf-8")
+        return wall
+
+    monkeypatch.setattr("dcamt.commands.wall.analyse_wall", analyse_and_save)
+    model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
+    scan = folder / SCAN
+    arguments = ["segment", scan, "-o", written.parent, "--model", model, "--device", "cpu", "--wall"]
+    assert call_dcamt(arguments) == 1
+    assert written.read_bytes() == b"drawn by hand"
+
+
+def test_failures_are_printed_even_if_the_table_cannot_be_written(
+    folder: Path,
+    wall_phantom: tuple[Volume, Labelmap],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail_for_all_scans(results: Sequence[WallResult], path: Path, *rest: Any) -> None:
+        if path.name == "wall.csv":
+            raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
+        write_wall_csv(results, path, *rest)
+
+    monkeypatch.setattr("dcamt.commands.wall.write_wall_csv", fail_for_all_scans)
+    (folder / "scans" / "b_image.nrrd").write_bytes((folder / SCAN).read_bytes()[:2000])
+    write_labelmap(wall_phantom[1], folder / "labels" / "b_label.nii.gz")
+    assert measure_folder(folder) == 1
+    printed = capsys.readouterr()
+    assert f"{folder / 'out' / 'wall.csv'}: the disk is full" in printed.err
+    assert f"{folder / 'scans' / 'b_image.nrrd'}: " in printed.err
+    assert "1 of 2 scans measured" in printed.out
+
+
+@pytest.mark.parametrize("read", ["a_image.nrrd", "b_image.nrrd"])
+@pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
+def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
+    folder: Path,
+    wall_phantom: tuple[Volume, Labelmap],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: list[str],
+    status: int,
+    read: str,
+) -> None:
+    """The other program writes while DCAMT reads the scan whose file name is `read`."""
+    add_case(folder, wall_phantom, "b")
+    surface = folder / "out" / "b_image.wall.vtp"
+
+    def read_and_save(path: Path) -> Volume:
+        if path.name == read:
+            surface.parent.mkdir(exist_ok=True)
+            surface.write_text("other", encoding="utf-8")
+        return wall_phantom[0]
+
+    monkeypatch.setattr("dcamt.commands.wall.read_scan", read_and_save)
+    assert measure_folder(folder, *option) == status
+    is_kept = surface.read_bytes() == b"other"
+    assert is_kept == (option != ["--overwrite"])
+    assert (f"{surface}: was written by another program" in capsys.readouterr().err) == is_kept
