@@ -173,7 +173,7 @@ class StartTest(CasesCase):
         with (
             mock.patch.object(run_start, "write_list", side_effect=full),
             mock.patch.object(run_start, "discard", side_effect=busy),
-            self.assertRaisesRegex(OutputError, "No space left on device"),
+            self.assertRaisesRegex(OutputError, "x: the disk is full. Free some space or choose another folder."),
         ):
             run_to_end(prepare_and_start(plan))
 

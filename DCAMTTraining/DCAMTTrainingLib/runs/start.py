@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dcamt.cases.case_list import LEFT_OUT, Case
-from dcamt.errors import DCAMTError, InputError, OutputError
+from dcamt.errors import DCAMTError, InputError, OutputError, write_error
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
 from dcamt.runs.folder import RunFolder
@@ -100,7 +100,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         with suppress(DCAMTError):  # The first error is the one that explains the failure.
             discard(run)
         if isinstance(error, OSError):
-            raise OutputError(f"{run.path}: {_('could not be written')} ({error.strerror}).") from error
+            raise write_error(error, run.path) from error
         raise
 
 
