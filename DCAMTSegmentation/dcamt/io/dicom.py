@@ -27,15 +27,16 @@ from .dicom_contradictions import refuse_separated_slices, separate_other_classe
 from .dicom_files import (
     FoundFiles,
     RejectedFile,
+    class_name,
     files_below,
     is_dicom_name,
     is_no_file,
     list_names,
-    quiet_pydicom,
-    read_file,
+    read_attributes,
+    read_files,
     walk_folders,
 )
-from .dicom_frames import Frame
+from .dicom_frames import Frame, integer
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, slice_gap
 from .dicom_times import choose_frames
@@ -61,37 +62,21 @@ def _first_study(folder: Path) -> str:
 
     A file without DICOM's preamble is read only if it has one of `DICOM_SLICE_ENDINGS`.
     """
-    from pydicom import dcmread
-
     for file in files_below(folder):
-        if not is_dicom_name(file) or is_no_file(file):
-            continue
-        try:
-            with quiet_pydicom():
-                bare = ending(file) in DICOM_SLICE_ENDINGS
-                data = dcmread(file, stop_before_pixels=True, specific_tags=["StudyInstanceUID"], force=bare)
-                study = str(data.get("StudyInstanceUID", ""))
-        except Exception:  # pydicom raises errors of many types for files that are not DICOM.
-            continue
-        if study:
-            return study
+        if is_dicom_name(file) and not is_no_file(file):
+            attributes = read_attributes(file, "StudyInstanceUID", bare=ending(file) in DICOM_SLICE_ENDINGS) or {}
+            if study := str(attributes.get("StudyInstanceUID", "")):
+                return study
     return ""
 
 
 def are_separate_scans(files: Sequence[Path]) -> bool:
     """Return whether several DICOM files are all multi-frame images, each of a different study."""
-    from pydicom import dcmread
-
     studies: set[str] = set()
     for file in files:
-        try:
-            with quiet_pydicom():
-                tags = ["NumberOfFrames", "StudyInstanceUID"]
-                data = dcmread(file, stop_before_pixels=True, specific_tags=tags)
-            study, frames = str(data.get("StudyInstanceUID", "")), int(data.get("NumberOfFrames") or 1)
-        except Exception:  # pydicom raises errors of many types for damaged files.
-            return False
-        if frames == 1 or study in ("", *studies):
+        attributes = read_attributes(file, "NumberOfFrames", "StudyInstanceUID") or {}
+        study = str(attributes.get("StudyInstanceUID", ""))
+        if integer(attributes.get("NumberOfFrames")) <= 1 or study in ("", *studies):
             return False
         studies.add(study)
     return len(studies) > 1
@@ -103,14 +88,14 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
     C.7.6.2.1.1). It is sheared if the step from slice to slice is not perpendicular to the slices (tilted gantry).
     Rescale slope and intercept are applied slice by slice. Files of other kinds beside the slices are skipped; a note
-    names them, except those that `read_file` ignores.
+    names them, except DICOMDIRs.
 
     Raises:
         InputError: there is no image, `choice` does not choose one of several images, the image has one slice, a file
             is known to be missing (`refuse_missing_files`), or slices are damaged, in colour, without a position, at
             the same position, unevenly spaced, shifted in plane or contradictory (`refuse_contradictions`).
     """
-    return open_dicom_files(folder, files_below(folder), choice)
+    return _open_files(folder, files_below(folder), choice)
 
 
 def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
@@ -119,7 +104,7 @@ def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
     Raises:
         InputError: as in `dicomdir_files` and `open_dicom_folder`.
     """
-    return open_dicom_files(path, dicomdir_files(path), choice)
+    return _open_files(path, dicomdir_files(path), choice)
 
 
 def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
@@ -128,53 +113,48 @@ def open_dicom_file(path: Path, choice: ScanChoice) -> StoredImage:
     Raises:
         InputError: as in `open_dicom_folder`, or the file has a single slice or is not an image.
     """
-    collected = FoundFiles()
-    read_file(path, collected)
-    if collected.foreign:
-        kind = collected.foreign[0][1]
-        raise InputError(f"is a DICOM file, but not a scan ({kind})", path=path, remedy="Choose the scan itself.")
-    if len(collected.frames) == 1:
+    found = read_files([path])
+    for foreign in found.rejected_as("foreign"):
+        what = f"is a DICOM file, but not a scan ({foreign.what})"
+        raise InputError(what, path=path, remedy="Choose the scan itself.")
+    if len(found.frames) == 1:
         raise InputError("is one DICOM slice", path=path, remedy=_CHOOSE_FOLDER)
-    return _open_collected(path, collected, choice)
+    return _open_found(path, found, choice)
 
 
-def open_dicom_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among `files`; raise InputError as `open_dicom_folder` does.
-
-    Messages about several files name `path`.
-    """
-    collected = FoundFiles()
-    for file in filter(is_dicom_name, files):
-        read_file(file, collected)
-    return _open_collected(path, collected, choice)
+def _open_files(path: Path, files: Iterable[Path], choice: ScanChoice) -> StoredImage:
+    """Open the only or the chosen image among `files`; messages about several files name `path`."""
+    return _open_found(path, read_files(filter(is_dicom_name, files)), choice)
 
 
-def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> StoredImage:
-    """Open the only or the chosen image among the collected files."""
-    separated = separate_other_classes(collected)
-    stacks = group_stacks(collected.frames)
-    notes: list[str] = []
-    if not stacks:
-        raise _no_frames_error(path, collected)
-    stack = choose_stack(path, stacks, choice, notes)
-    series, folders = stack.first.series, {frame.file.parent for frame in stack.frames}
-    _refuse_rejected(path, collected, stack.frames)
+def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImage:
+    """Open the only or the chosen image among the found files."""
+    if not found.frames:
+        raise _no_frames_error(path, found)
+    usual, separated = separate_other_classes(found.frames)
+    others = [RejectedFile(frame.file, "foreign", class_name(frame.sop_class)) for frame in separated]
+    found = FoundFiles(usual, found.rejected + others)
+    stack, stack_notes = choose_stack(path, group_stacks(usual), choice)
+    _refuse_rejected(path, found, stack.frames)
     refuse_slices_in_icloud(path, stack.frames)
-    frames = choose_frames(path, stack, choice, notes)
+    frames, frame_notes = choose_frames(path, stack, choice)
     if len(frames) == 1:
         raise InputError("holds one DICOM slice only", path=path, remedy=_CHOOSE_FOLDER)
-    skipped = [(file, kind) for file, kind in collected.foreign if file.parent in folders]
     refuse_separated_slices(path, separated, frames)
+    folders = {frame.file.parent for frame in stack.frames}
+    skipped = [rejected for rejected in found.rejected_as("foreign") if rejected.file.parent in folders]
     affine, frames = order_slices(path, frames, skipped)
-    refuse_missing_files(path, collected, stack.frames)
-    of_series = [frame for frame in collected.frames if frame.series == series]
-    separated_of_series = [frame for frame in separated if frame.series == series]
-    notes += missing_slices_notes(frames, of_series, slice_gap(affine), separated_of_series)
-    notes += skipped_files_notes(path, collected, frames)
+    refuse_missing_files(path, found, stack.frames)
+    notes = [
+        *stack_notes,
+        *frame_notes,
+        *missing_slices_notes(frames, found, separated, slice_gap(affine)),
+        *skipped_files_notes(path, found, frames),
+    ]
     if skipped:
-        kinds = sorted({kind for _, kind in skipped})
+        kinds = sorted({rejected.what for rejected in skipped})
         many = f"{len(skipped)} files that are not slices" if len(skipped) > 1 else "a file that is not a slice"
-        files = list_names([file.name for file, _ in skipped])
+        files = list_names([rejected.file.name for rejected in skipped])
         notes.append(IdentifyingNote(f"Skipped {many} of the scan: {files} ({', '.join(kinds)})."))
     columns, rows = stack.first.size
     return StoredImage(
@@ -186,19 +166,19 @@ def _open_collected(path: Path, collected: FoundFiles, choice: ScanChoice) -> St
     )
 
 
-def _no_frames_error(path: Path, collected: FoundFiles) -> InputError:
+def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
     """Return the error for files without a usable frame; of several reasons, it names one."""
-    if collected.damaged:
-        return _damaged_error(path, collected.damaged)
-    if collected.unplaced:
-        return _unplaced_error(collected.unplaced[0])
-    if collected.color:
+    if damaged := found.rejected_as("damaged"):
+        return _damaged_error(path, damaged)
+    if unplaced := found.rejected_as("unplaced"):
+        return _unplaced_error(unplaced[0])
+    if found.rejected_as("colour"):
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
     other = next((file for file in sorted(path.rglob("*")) if _is_other_scan(file, path)), None)
     remote = [file for folder, _, _ in walk_folders(path) for file in files_in_icloud(folder)]
     if remote and not other:
         return icloud_error(path, remote)
-    kinds = sorted({kind for _, kind in collected.foreign if kind != "no DICOM"})
+    kinds = sorted({rejected.what for rejected in found.rejected_as("foreign")} - {"no DICOM"})
     if kinds:
         what = f"holds no DICOM slices, but {', '.join(kinds)}"
         return InputError(what, path=path, remedy="Choose the folder that holds the slices.")
@@ -235,29 +215,25 @@ def _unplaced_error(rejected: RejectedFile) -> InputError:
     )
 
 
-def _refuse_rejected(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> None:
+def _refuse_rejected(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if a file of the frames' series is damaged, without a position or in colour.
 
     A damaged file of an unknown series counts, too, if it lies in a folder of the frames. An empty file that is not
     named like a slice, such as `LOCKFILE` on a CD, does not count.
     """
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
-    empty_files = [rejected.file for rejected in collected.damaged if rejected.what == "empty"]
-    empty_slices = set(select_named_like_slices(empty_files, frames))
-    damaged = [
-        rejected
-        for rejected in collected.damaged
-        if rejected.series == series
-        or (
-            not rejected.series
-            and rejected.file.parent in folders
-            and (rejected.what != "empty" or rejected.file in empty_slices)
-        )
-    ]
-    if damaged:
+    empty = [rejected.file for rejected in found.rejected if rejected.what == "empty"]
+    no_slices = set(empty) - set(select_named_like_slices(empty, frames))
+
+    def belongs_to_scan(rejected: RejectedFile) -> bool:
+        if rejected.series:
+            return rejected.series == series
+        return not series or (rejected.file.parent in folders and rejected.file not in no_slices)
+
+    if damaged := list(filter(belongs_to_scan, found.rejected_as("damaged"))):
         raise _damaged_error(path, damaged)
-    for rejected in collected.unplaced:
+    for rejected in found.rejected_as("unplaced"):
         if rejected.series == series:
             raise _unplaced_error(rejected)
-    if series in collected.color:
+    if any(rejected.series == series for rejected in found.rejected_as("colour")):
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)

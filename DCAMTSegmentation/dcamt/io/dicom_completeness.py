@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import FoundFiles, is_dicom_name, list_names, quiet_pydicom
+from .dicom_files import FoundFiles, is_dicom_name, list_names, quiet_pydicom, read_attributes
 from .dicom_frames import Frame
 from .dicom_stacks import FEW
 from .formats import DICOM_SLICE_ENDINGS
@@ -100,7 +100,7 @@ def _find_in_any_case(folder: Path, parts: Sequence[str], listed: dict[Path, dic
     return file
 
 
-def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> None:
+def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if there is evidence that files of a scan are missing or damaged beyond recognition.
 
     Each of these is evidence:
@@ -109,16 +109,15 @@ def refuse_missing_files(path: Path, collected: FoundFiles, frames: Sequence[Fra
     - a DICOMDIR names a missing file of the scan's series.
 
     Args:
-        collected: all frames and files that were found.
         frames: the frames of the chosen stack.
     """
     uids = {frame.concatenation[0] for frame in frames}
-    _refuse_incomplete_concatenation(path, [part for part in collected.frames if part.concatenation[0] in uids])
+    _refuse_incomplete_concatenation(path, [part for part in found.frames if part.concatenation[0] in uids])
     patterns = {(frame.file.parent, _pattern(frame.file)) for frame in frames}
     damaged = [
-        file.name
-        for file, kind in collected.foreign
-        if kind == "no DICOM" and (file.parent, _pattern(file)) in patterns
+        rejected.file.name
+        for rejected in found.rejected_as("foreign")
+        if rejected.what == "no DICOM" and (rejected.file.parent, _pattern(rejected.file)) in patterns
     ]
     if damaged:
         what = f"holds {len(damaged)} files that are named like its slices, but are not DICOM: {list_names(damaged)}"
@@ -248,16 +247,17 @@ def _shape(file: Path) -> tuple[int, str]:
 
 
 def missing_slices_notes(
-    frames: Sequence[Frame], series: Sequence[Frame], gap: float, separated: Sequence[Frame] = ()
+    frames: Sequence[Frame], found: FoundFiles, separated: Iterable[Frame], gap: float
 ) -> list[str]:
     """Return notes if the headers suggest that slices are missing.
 
     Args:
         frames: the scan's frames, one for each slice.
-        series: all frames of the series, without `separated`.
+        separated: images of another SOP class, such as screenshots; headers number and count them, too.
         gap: mm between neighbouring slices.
-        separated: images of another SOP class in the series, such as screenshots; headers number and count them, too.
     """
+    series = [frame for frame in found.frames if frame.series == frames[0].series]
+    separated = [frame for frame in separated if frame.series == frames[0].series]
     notes = []
     stated = np.median([frame.stated_gap for frame in frames])
     if stated > 0 and round(gap / stated) >= 2 and abs(gap / stated - round(gap / stated)) < 0.02:
@@ -295,7 +295,7 @@ def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
     return list(range(1, first)) if is_consecutive and first - 1 <= len(frames) // 2 else []
 
 
-def skipped_files_notes(path: Path, collected: FoundFiles, frames: Sequence[Frame]) -> list[IdentifyingNote]:
+def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> list[IdentifyingNote]:
     """Return notes on skipped files that may be slices of the scan in the folder `path`.
 
     These are damaged files of an unknown series that are named like the scan's slices but lie in other folders, and
@@ -303,17 +303,16 @@ def skipped_files_notes(path: Path, collected: FoundFiles, frames: Sequence[Fram
     hidden or compressed copy of a file that was read causes no note.
 
     Args:
-        collected: all frames and files that were found.
         frames: the scan's frames.
     """
     if not path.is_dir():
         return []
     folders = {frame.file.parent for frame in frames}
     patterns = {_pattern(frame.file) for frame in frames}
-    read = {frame.uid for frame in collected.frames}
+    read = {frame.uid for frame in found.frames}
     elsewhere = [
         f"{bad.file.relative_to(path).as_posix()} ({bad.what})"
-        for bad in collected.damaged
+        for bad in found.rejected_as("damaged")
         if not bad.series and _pattern(bad.file) in patterns
     ]
     hidden = [
@@ -349,20 +348,13 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
         series: UID of the series; a file of an unknown series may belong to it.
         read: UIDs of the files that were read.
     """
-    from pydicom import dcmread
-
     head = read_head(file, _HEAD_BYTES) or read_head(file)
     if not _is_dicom_head(head):
         return False
-    try:
-        with quiet_pydicom():
-            tags = ["SOPInstanceUID", "SeriesInstanceUID"]
-            data = dcmread(BytesIO(head), stop_before_pixels=True, specific_tags=tags)
-    except Exception:  # pydicom raises errors of many types for a header that is cut.
-        return True
-    uid = str(data.get("SOPInstanceUID", ""))
+    attributes = read_attributes(BytesIO(head), "SOPInstanceUID", "SeriesInstanceUID") or {}  # A cut header has none.
+    uid = str(attributes.get("SOPInstanceUID", ""))
     is_copy = bool(uid) and uid in read
-    return not is_copy and str(data.get("SeriesInstanceUID", "")) in ("", series)
+    return not is_copy and str(attributes.get("SeriesInstanceUID", "")) in ("", series)
 
 
 def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:

@@ -9,33 +9,28 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .dicom_files import FoundFiles, class_name, list_names
+from .dicom_files import class_name, list_names
 from .dicom_frames import CONSTANT_ATTRIBUTES, Frame
 from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
-def separate_other_classes(collected: FoundFiles) -> list[Frame]:
-    """Move frames of rare classes, such as screenshots, from `collected.frames` to `collected.foreign`.
+def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
+    """Return the frames without those of rare classes, such as screenshots, and the frames of rare classes.
 
     A class is rare in a series if it has fewer than `FEW` frames there, and the most frequent class has `FEW` or more.
-
-    Returns:
-        The moved frames.
     """
-    separated: list[Frame] = []
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
-    for frame in collected.frames:
+    for frame in frames:
         of_series[frame.series][frame.sop_class].append(frame)
-    for classes in of_series.values():
-        usual = max(classes, key=lambda name: len(classes[name]))
-        if len(classes[usual]) < FEW:
-            continue
-        rare = [frames for name, frames in classes.items() if name != usual and len(frames) < FEW]
-        for frame in (frame for frames in rare for frame in frames):
-            collected.frames.remove(frame)
-            collected.foreign.append((frame.file, class_name(frame.sop_class)))
-            separated.append(frame)
-    return separated
+    rare = [
+        frame
+        for classes in of_series.values()
+        if max(map(len, classes.values())) >= FEW
+        for of_class in classes.values()
+        if len(of_class) < FEW
+        for frame in of_class
+    ]
+    return [frame for frame in frames if frame not in rare], rare
 
 
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:

@@ -7,9 +7,9 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 from ..errors import InputError
 from .dicom_frames import Frame, UnplacedError, frames_of, words_of
@@ -52,32 +52,36 @@ _SHOWN = 8  # `list_names` shows at most this many names.
 _MAXIMUM_FILES = 100_000
 
 
+Fault = Literal["damaged", "unplaced", "colour", "foreign"]
+"""Why the frames of a file cannot be used: the file is damaged or cannot be read, its images have no place in the
+patient or are in colour, or it is a file of another kind."""
+
+
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file whose frames cannot be used; `what` is the fault, and `series` is "" if unknown."""
-
-    file: Path
-    what: str
-    series: str
-
-
-@dataclass(eq=False)
-class FoundFiles:
-    """The frames found in DICOM files, and the files without usable frames.
+    """A file whose frames cannot be used.
 
     Attributes:
-        frames: the frames of grey images that have a place in the patient.
-        damaged: files that are damaged or cannot be read.
-        unplaced: images without a place in the patient.
-        foreign: files of other kinds, each with its kind; "no DICOM" for files in another format.
-        color: the UIDs of series with colour images.
+        what: the fault in words; for a foreign file, its kind, or "no DICOM" for a file in another format.
+        series: "" if unknown.
     """
 
-    frames: list[Frame] = field(default_factory=list)
-    damaged: list[RejectedFile] = field(default_factory=list)
-    unplaced: list[RejectedFile] = field(default_factory=list)
-    foreign: list[tuple[Path, str]] = field(default_factory=list)
-    color: set[str] = field(default_factory=set)
+    file: Path
+    fault: Fault
+    what: str
+    series: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FoundFiles:
+    """The frames of grey images that have a place in the patient, and the files without such frames."""
+
+    frames: list[Frame]
+    rejected: list[RejectedFile]
+
+    def rejected_as(self, fault: Fault) -> list[RejectedFile]:
+        """Return the rejected files with one fault."""
+        return [rejected for rejected in self.rejected if rejected.fault == fault]
 
 
 def walk_folders(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[tuple[Path, list[str], list[Path]]]:
@@ -169,29 +173,50 @@ def is_image_class(sop_class: str) -> bool:
 
 def is_unplaced_capture(path: Path, sop_class: str) -> bool:
     """Return whether a file of this SOP class is a screenshot: a Secondary Capture that states no position."""
-    from pydicom import dcmread
-
     if sop_class not in _CAPTURES:
         return False
-    places = ["ImagePositionPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
+    places = ("ImagePositionPatient", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+    return read_attributes(path, *places) == {}
+
+
+def read_attributes(file: Path | IO[bytes], *keywords: str, bare: bool = False) -> dict[str, Any] | None:
+    """Return those of the attributes that a file's header has; None if the file is damaged or not DICOM.
+
+    Args:
+        bare: whether to read a file without DICOM's preamble, too.
+    """
+    from pydicom import dcmread
+
     try:
         with quiet_pydicom():
-            header = dcmread(path, stop_before_pixels=True, specific_tags=places)
-    except Exception:  # pydicom raises errors of many types for damaged files, which may be slices.
-        return False
-    return not any(place in header for place in places)
+            header = dcmread(file, stop_before_pixels=True, specific_tags=list(keywords), force=bare)
+            return {keyword: header.get(keyword) for keyword in keywords if keyword in header}
+    except Exception:  # pydicom raises errors of many types.
+        return None
 
 
-def read_file(path: Path, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why the file has none, to `collected`."""
+def read_files(files: Iterable[Path]) -> FoundFiles:
+    """Return the frames of all files that are not DICOMDIRs, and the files without frames."""
+    frames: list[Frame] = []
+    rejected: list[RejectedFile] = []
+    for file in files:
+        found = _read_file(file)
+        if isinstance(found, RejectedFile):
+            rejected.append(found)
+        else:
+            frames += found
+    return FoundFiles(frames, rejected)
+
+
+def _read_file(path: Path) -> list[Frame] | RejectedFile:
+    """Return the frames of a file, none of a DICOMDIR."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
     try:
         size = path.stat().st_size
         if size == 0:
-            collected.damaged.append(RejectedFile(path, "empty", ""))
-            return
+            return RejectedFile(path, "damaged", "empty")
         with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
             file.seek(0)
@@ -202,74 +227,57 @@ def read_file(path: Path, collected: FoundFiles) -> None:
     except InvalidDicomError:
         # A file that is named like a slice or begins with zeros may be a damaged slice.
         if path.suffix.lower() in DICOM_SLICE_ENDINGS:
-            collected.damaged.append(RejectedFile(path, "no DICOM", ""))
-        elif not any(head):
-            collected.damaged.append(RejectedFile(path, "begins with zeros", ""))
-        else:
-            collected.foreign.append((path, "no DICOM"))
-        return
+            return RejectedFile(path, "damaged", "no DICOM")
+        if not any(head):
+            return RejectedFile(path, "damaged", "begins with zeros")
+        return RejectedFile(path, "foreign", "no DICOM")
     except OSError as error:
-        collected.damaged.append(RejectedFile(path, error.strerror or "unreadable", ""))
-        return
+        return RejectedFile(path, "damaged", error.strerror or "unreadable")
     except Exception:
-        collected.damaged.append(RejectedFile(path, "damaged", ""))
-        return
+        return RejectedFile(path, "damaged", "damaged")
     try:
         with quiet_pydicom():
-            _sort_file(path, data, held, collected)
+            return _read_frames(path, data, held)
     except Exception:
-        collected.damaged.append(RejectedFile(path, "damaged header", str(data.get("SeriesInstanceUID", ""))))
+        return RejectedFile(path, "damaged", "damaged header", str(data.get("SeriesInstanceUID", "")))
 
 
-def _sort_file(path: Path, data: Any, held: int | None, collected: FoundFiles) -> None:
-    """Add the frames of a file, or the reason why the file has none, to `collected`.
+def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | RejectedFile:
+    """Return the frames of a file with the header `data`.
 
     Args:
-        data: the file's header.
         held: the result of `_pixel_bytes`.
     """
     series = str(data.get("SeriesInstanceUID", ""))
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
+    cut = RejectedFile(path, "damaged", "cut", series)
     if kind == DIRECTORY_CLASS:
-        return
+        return []
     if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
         # The header holds no element after the SOP class, so the SOP class itself may be missing or incomplete.
-        collected.damaged.append(RejectedFile(path, "cut", series))
-        return
-    is_image = kind in _IMAGE_CLASSES or (not kind and "Rows" in data)
-    if not is_image:
-        collected.foreign.append((path, class_name(kind)))
-        return
+        return cut
+    if kind not in _IMAGE_CLASSES and (kind or "Rows" not in data):
+        return RejectedFile(path, "foreign", class_name(kind))
     if "MOSAIC" in [word.upper() for word in words_of(data.get("ImageType"))]:
-        collected.foreign.append((path, "mosaic of several slices"))
-        return
+        return RejectedFile(path, "foreign", "mosaic of several slices")
     try:
         frames = frames_of(path, data)
     except UnplacedError as error:
         if kind in _CAPTURES:
-            collected.foreign.append((path, "Secondary Capture without a position"))
-        elif held is None:
-            collected.damaged.append(RejectedFile(path, "cut", series))
-        else:
-            collected.unplaced.append(RejectedFile(path, str(error), series))
-        return
+            return RejectedFile(path, "foreign", "Secondary Capture without a position")
+        return cut if held is None else RejectedFile(path, "unplaced", str(error), series)
     expected = _expected_bytes(data)
-    if expected and held is not None and held >= expected + expected // len(frames):
-        collected.damaged.append(RejectedFile(path, "more pixels than its header states", series))
-        return
     if held is None or (expected is not None and held < expected):
-        collected.damaged.append(RejectedFile(path, "cut", series))
-        return
-    if int(data.get("SamplesPerPixel", 1)) != 1 or not str(
-        data.get("PhotometricInterpretation", "MONOCHROME2")
-    ).startswith("MONOCHROME"):
+        return cut
+    if expected and held >= expected + expected // len(frames):
+        return RejectedFile(path, "damaged", "more pixels than its header states", series)
+    photometric = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
+    if int(data.get("SamplesPerPixel", 1)) != 1 or not photometric.startswith("MONOCHROME"):
         if kind in _CAPTURES:
-            collected.foreign.append((path, "Secondary Capture in colour"))
-        else:
-            collected.color.add(series)
-        return
-    collected.frames += frames
+            return RejectedFile(path, "foreign", "Secondary Capture in colour")
+        return RejectedFile(path, "colour", "colour images", series)
+    return frames
 
 
 def class_name(sop_class: str) -> str:

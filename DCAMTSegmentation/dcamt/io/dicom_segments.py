@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
-from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom
+from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes
 from .dicom_pixels import check_fragments
 from .dicom_stacks import slice_normal
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
@@ -22,14 +22,8 @@ _REMEDY = "Export the segmentation again."
 
 def is_dicom_segmentation(path: Path) -> bool:
     """Return whether a file is a DICOM segmentation; False for files that cannot be read."""
-    from pydicom import dcmread
-
-    try:
-        with quiet_pydicom():
-            data = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
-    except Exception:  # pydicom raises errors of many types for files that are not DICOM.
-        return False
-    return str(data.get("SOPClassUID", "")) in SEGMENTATION_CLASSES
+    attributes = read_attributes(path, "SOPClassUID") or {}
+    return str(attributes.get("SOPClassUID", "")) in SEGMENTATION_CLASSES
 
 
 def open_dicom_segments(path: Path) -> StoredImage:

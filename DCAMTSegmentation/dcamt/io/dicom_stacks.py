@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import list_names
+from .dicom_files import RejectedFile, list_names
 from .dicom_frames import Frame
 
 FEW = 3
@@ -92,11 +92,11 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
     )
 
 
-def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: list[str]) -> Stack:
-    """Return the chosen stack; without a choice, the only stack, or the only stack of more than two slices.
+def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
+    """Return the chosen stack, or the only stack or the only one of more than two slices; notes on skipped stacks.
 
     Without a choice, stacks are skipped only if they have one or two slices and belong to other series than the
-    returned stack. A new note lists the skipped stacks.
+    returned stack.
 
     Raises:
         InputError: the choice fits no stack or several, or no series is chosen and several stacks are possible. The
@@ -106,20 +106,18 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice, notes: lis
     if wanted is not None:
         chosen = _matching(stacks, wanted)
         if len(chosen) == 1:
-            return chosen[0]
+            return chosen[0], []
         what = f'has no image that fits "{wanted}" among these'
         if chosen:
             what = f'has {len(chosen)} images that fit "{wanted}" among these'
         raise InputError(f"{what}: {_list_numbered(stacks)}", path=path, remedy=_CHOOSE_SERIES)
     if len(stacks) == 1:
-        return stacks[0]
+        return stacks[0], []
     large = [stack for stack in stacks if len(stack.frames) >= FEW]
-    if len(large) == 1 and all(
-        stack.first.series != large[0].first.series for stack in stacks if stack is not large[0]
-    ):
-        others = [stack.describe() for stack in stacks if stack is not large[0]]
-        notes.append(IdentifyingNote(f"Skipped images of one or two slices: {', '.join(others)}."))
-        return large[0]
+    small = [stack for stack in stacks if len(stack.frames) < FEW]
+    if len(large) == 1 and all(stack.first.series != large[0].first.series for stack in small):
+        skipped = ", ".join(stack.describe() for stack in small)
+        return large[0], [IdentifyingNote(f"Skipped images of one or two slices: {skipped}.")]
     number = len({stack.first.series for stack in stacks})
     of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
     what = f"holds {number} DICOM series" if number == len(stacks) else of_one
@@ -227,12 +225,12 @@ def slice_normal(orientation: np.ndarray, spacing: np.ndarray, path: Path, remed
 
 
 def order_slices(
-    path: Path, frames: Sequence[Frame], skipped: Sequence[tuple[Path, str]] = ()
+    path: Path, frames: Sequence[Frame], skipped: Sequence[RejectedFile]
 ) -> tuple[np.ndarray, list[Frame]]:
     """Return the affine (voxel index -> LPS mm) of two or more slices, and the frames in the order of k.
 
     Args:
-        skipped: other files, which are not slices, with their kinds; an error about uneven gaps names them.
+        skipped: other files, which are not slices; an error about uneven gaps names them.
 
     Raises:
         InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, are unevenly spaced
@@ -254,7 +252,8 @@ def order_slices(
         what = f"lacks about {lost} of its slices" if lost and even else "has unevenly spaced slices"
         what += f" (gaps of {gaps.min():.2f} to {gaps.max():.2f} mm)"
         if skipped:
-            what += f"; files that are not slices: {list_names([f'{file.name} ({kind})' for file, kind in skipped])}"
+            names = list_names([f"{rejected.file.name} ({rejected.what})" for rejected in skipped])
+            what += f"; files that are not slices: {names}"
         raise InputError(what, path=path, remedy=EXPORT_AGAIN)
     affine = np.eye(4)
     affine[:3, 0] = row * first.spacing[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,11 +27,10 @@ _Key = Callable[[Frame], tuple[float, ...]]
 """A function by whose results frames are sorted."""
 
 
-def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the frames of the chosen kind and time point, at most one at each place.
+def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Frame], list[str]]:
+    """Return the frames of the chosen kind and time point, at most one at each place, and notes on the others.
 
-    Contradictions are checked after the choice of a kind, since magnitude and phase may have different units. Notes on
-    skipped copies and on the time point are added to `notes`.
+    Contradictions are checked after the choice of a kind, since magnitude and phase may have different units.
 
     Raises:
         InputError: the stack lacks the chosen kind or time point; it has several kinds, and `choice` does not single
@@ -39,30 +38,31 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice, notes: list[str]
             be told apart by time; frames with one UID differ in their voxels; or frames contradict each other
             (`refuse_contradictions`).
     """
-    frames = _choose_kind(path, _without_copies(path, stack.frames, notes), choice.frame_type or "")
+    frames, copy_notes = _without_copies(path, stack.frames)
+    frames = _choose_kind(path, frames, choice.frame_type or "")
     refuse_contradictions(path, frames)
-    return _choose_time(path, frames, choice, notes)
+    frames, time_notes = _choose_time(path, frames, choice.time)
+    return frames, copy_notes + time_notes
 
 
 def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame]:
     """Return the frames of the chosen kind; `frame_type` joins several properties of a kind by `_AND`."""
     words = [word.strip() for word in frame_type.casefold().split(_AND) if word.strip()]
-    properties = _properties(frames[0])
     chosen: list[str] = []
-    for number, kind_of in enumerate(properties):
-        kinds = {kind_of(frame) for frame in frames}
-        if not _are_separate_kinds(frames, number, kinds):
-            continue
+    numbers = range(len(_properties(frames[0])))
+    for number in numbers:
+        kinds = _separate_kinds(frames, number)
         matching = [kind for kind in kinds if kind in words]
         if not matching and number > 0:
             matching = [kind for kind in kinds if any(word in kind for word in words)]
         if len(matching) == 1:
-            frames = [frame for frame in frames if kind_of(frame) == matching[0]]
+            frames = [frame for frame in frames if _properties(frame)[number] == matching[0]]
             chosen += matching
-    for number, kind_of in enumerate(properties):
-        kinds = {kind_of(frame) for frame in frames}
-        if _are_separate_kinds(frames, number, kinds):
-            offered = sorted({_AND.join([*chosen, kind_of(frame) or _other_name(frame)]) for frame in frames})
+    for number in numbers:
+        if _separate_kinds(frames, number):
+            offered = sorted(
+                {_AND.join([*chosen, _properties(frame)[number] or _other_name(frame)]) for frame in frames}
+            )
             same = " at the same places" if _share_places(frames) else ""
             what = f"holds {len(offered)} kinds of images{same}: {', '.join(offered)}"
             raise InputError(what, path=path, remedy=_CHOOSE_KIND)
@@ -79,25 +79,18 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
     return frames
 
 
-def _properties(frame: Frame) -> list[Callable[[Frame], str]]:
-    """Return functions that each read one value of a frame: first the component, then each item of `properties`."""
-    return [
-        lambda frame: frame.component,
-        *(lambda frame, number=number: frame.properties[number] for number in range(len(frame.properties))),
-    ]
+def _properties(frame: Frame) -> tuple[str, ...]:
+    return frame.component, *frame.properties
 
 
-def _are_separate_kinds(frames: Sequence[Frame], number: int, kinds: Collection[str]) -> bool:
-    """Return whether one of the `_properties` divides the frames into different kinds of images.
+def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
+    """Return the values of one of the `_properties` if they divide the frames into different kinds of images.
 
     Components, such as "phase", always distinguish kinds. Values of other properties, such as an echo time, distinguish
     kinds only if several frames lie at one place.
-
-    Args:
-        number: index of the property in `_properties`; 0 is the component.
-        kinds: the values of the property in `frames`.
     """
-    return len(kinds) > 1 and (number == 0 or _share_places(frames))
+    kinds = {_properties(frame)[number] for frame in frames}
+    return kinds if len(kinds) > 1 and (number == 0 or _share_places(frames)) else set()
 
 
 def _other_name(frame: Frame) -> str:
@@ -105,10 +98,8 @@ def _other_name(frame: Frame) -> str:
     return next(filter(None, frame.properties), "without a name")
 
 
-def _without_copies(path: Path, frames: Sequence[Frame], notes: list[str]) -> list[Frame]:
-    """Return the frames without copies; a copy has the UID, the index and the position of another frame.
-
-    A note that names the files of the copies is added to `notes`.
+def _without_copies(path: Path, frames: Sequence[Frame]) -> tuple[list[Frame], list[str]]:
+    """Return the frames without copies, and notes; a copy has the UID, the index and the position of another frame.
 
     Raises:
         InputError: a copy has other voxels, for instance because a program that filters slices kept their UIDs.
@@ -127,49 +118,38 @@ def _without_copies(path: Path, frames: Sequence[Frame], notes: list[str]) -> li
         if not (np.array_equal(copied, kept) or np.allclose(copied, kept)):
             what = f"holds files of the same slice that differ in their voxels: compare {copy.name} with {file.name}"
             raise InputError(what, path=path, remedy="Keep one version of each slice; move the others elsewhere.")
-    if copies:
-        names = sorted({copy.name for copy, _ in copies})
-        notes.append(IdentifyingNote(f"Skipped copies of slices: {list_names(names)}."))
-    return list(seen.values())
+    names = sorted({copy.name for copy, _ in copies})
+    notes: list[str] = [IdentifyingNote(f"Skipped copies of slices: {list_names(names)}.")] if names else []
+    return list(seen.values()), notes
 
 
 def _share_places(frames: Sequence[Frame]) -> bool:
     return any(len(place) > 1 for place in group_places(frames))
 
 
-def _choose_time(path: Path, frames: list[Frame], choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the frames of the chosen time point, by default the first."""
-    stated = _group_by_time_number(frames)
-    if stated:
-        return _choose_stated_time(path, stated, choice, notes)
-    places = group_places(frames)
-    count = len(places[0])
-    if all(len(place) == 1 for place in places):
-        if choice.time not in (None, 1):
-            raise InputError("holds one time point only", path=path, remedy="Leave out --time.")
-        return frames
-    order = _time_order(places) if all(len(place) == count for place in places) else None
-    if order is None:
-        raise same_place_error(path, frames)
-    wanted = _time_number(path, count, choice, notes)
-    return [sorted(place, key=order)[wanted - 1] for place in places]
-
-
-def _time_number(path: Path, count: int, choice: ScanChoice, notes: list[str]) -> int:
-    """Return the number of the chosen time point, from 1 to `count`.
-
-    Without a choice, return 1 and add a note to `notes`.
+def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[list[Frame], list[str]]:
+    """Return the frames of the chosen time point, by default the first, and a note if there are others.
 
     Raises:
-        InputError: there is no such time point.
+        InputError: there is no such time point, or none is chosen and their sizes differ.
     """
-    wanted = 1 if choice.time is None else choice.time
-    if not 1 <= wanted <= count:
-        what = f"holds {count} time points, but no time point {wanted}"
-        raise InputError(what, path=path, remedy=f"Choose 1 to {count}.")
-    if choice.time is None:
-        notes.append(f"Holds {count} time points; the first was read (dcamt segment --time NUMBER chooses another).")
-    return wanted
+    times = _group_by_time_number(frames) or _group_by_time_order(path, frames)
+    if len(times) == 1:
+        if wanted not in (None, 1):
+            raise InputError("holds one time point only", path=path, remedy="Leave out --time.")
+        return frames, []
+    if wanted is not None:
+        if not 1 <= wanted <= len(times):
+            what = f"holds {len(times)} time points, but no time point {wanted}"
+            raise InputError(what, path=path, remedy=f"Choose 1 to {len(times)}.")
+        return times[wanted - 1], []
+    sizes = [len(time) for time in times]
+    if len(set(sizes)) > 1:
+        listed = list_names([str(size) for size in sizes])
+        what = f"holds {len(times)} time points with different numbers of slices ({listed})"
+        raise InputError(what, path=path, remedy=_CHOOSE_TIME)
+    read = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
+    return times[0], [read]
 
 
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
@@ -194,18 +174,16 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     return []
 
 
-def _choose_stated_time(path: Path, groups: list[list[Frame]], choice: ScanChoice, notes: list[str]) -> list[Frame]:
-    """Return the group of the chosen time point.
-
-    Raises:
-        InputError: there is no such time point, or none is chosen and the groups' sizes differ.
-    """
-    sizes = [len(group) for group in groups]
-    if choice.time is None and len(set(sizes)) > 1:
-        listed = list_names([str(size) for size in sizes])
-        what = f"holds {len(groups)} time points with different numbers of slices ({listed})"
-        raise InputError(what, path=path, remedy=_CHOOSE_TIME)
-    return groups[_time_number(path, len(groups), choice, notes) - 1]
+def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
+    """Group frames by their order of time at each place; raise InputError if nothing distinguishes their times."""
+    places = group_places(frames)
+    if len(places) == len(frames):
+        return [frames]
+    count = len(places[0])
+    order = _time_order(places) if all(len(place) == count for place in places) else None
+    if order is None:
+        raise same_place_error(path, frames)
+    return [list(time) for time in zip(*(sorted(place, key=order) for place in places), strict=True)]
 
 
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
