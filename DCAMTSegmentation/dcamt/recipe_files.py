@@ -45,11 +45,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
 
 def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_training: bool) -> Mapping[str, Any]:
-    """Return a recipe's dictionary without the `REMOVED` keys.
-
-    Raises:
-        InputError: the recipe is for training, and a removed setting has another value than in `REMOVED`.
-    """
+    """Return a recipe's dictionary without the `REMOVED` keys."""
     for (section, key), off in REMOVED.items():
         values = data.get(section) if isinstance(data, Mapping) else None
         if isinstance(values, Mapping) and key in values:
@@ -84,7 +80,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
 
 
 def _read_recipe(path: Path, for_training: bool) -> Recipe:
-    """Return the recipe in a file. Raises InputError if the file cannot be read or is not a recipe."""
+    """Return the recipe in a file."""
     try:
         # Given bytes, `json` recognises UTF-8 with or without a byte order mark, UTF-16 and UTF-32.
         data = json.loads(path.read_bytes(), object_pairs_hook=_distinct)

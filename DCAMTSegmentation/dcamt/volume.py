@@ -118,12 +118,7 @@ def check_array(voxels: object) -> None:
 
 
 def check_scan(volume: Volume) -> None:
-    """Raise InputError if a scan cannot be segmented.
-
-    A scan is refused if `check_scan_grid` refuses its grid, or if voxels are complex, colours, NaN or infinite. It is
-    also refused if all intensities of a channel are equal, if an intensity is outside the range of float32, or if the
-    largest difference of a channel's intensities is below the fraction `_FLOAT32_STEP` of their largest magnitude.
-    """
+    """Raise InputError if a scan cannot be segmented."""
     check_scan_grid(volume.grid, volume.path)
     voxels, path = volume.voxels, volume.path
     if voxels.dtype.kind == "c":
@@ -169,12 +164,7 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
 
 
 def check_scan_grid(grid: Grid, path: Path | None) -> None:
-    """Raise InputError, naming `path`, if a scan cannot have this grid.
-
-    A grid is refused if `check_grid` refuses it, an axis has fewer than `MINIMUM_AXIS` voxels, the longest side is
-    above `MAXIMUM_MM` or below `MINIMUM_MM`, the shortest side is below `MINIMUM_THICKNESS_MM`, or the first voxel is
-    farther than `MAXIMUM_DISTANCE_MM` from the origin along an axis.
-    """
+    """Raise InputError, naming `path`, if a scan cannot have this grid."""
     check_size(grid.shape, path)
     sizes = _sizes(grid.shape)
     if min(grid.shape) == 1:
@@ -198,11 +188,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
 
 
 def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
-    """Raise InputError, naming `path`, if a label cannot have this grid.
-
-    A grid is refused if `check_grid` refuses it, or if the longest side is above `MAXIMUM_LABEL_MM`. If the label is
-    not `partial` (see `Labelmap`), the grid is also refused if the longest side is below `MINIMUM_LABEL_MM`.
-    """
+    """Raise InputError, naming `path`, if a label cannot have this grid; `partial` as in `Labelmap`."""
     check_grid(grid, path)
     longest = float((grid.spacing * grid.shape).max())
     if longest > MAXIMUM_LABEL_MM or (longest < MINIMUM_LABEL_MM and not partial):
@@ -222,11 +208,7 @@ def _size_error(grid: Grid, path: Path | None, other_remedy: str = "") -> InputE
 
 
 def check_grid(grid: Grid, path: str | Path | None) -> None:
-    """Raise InputError, naming `path`, if an image cannot have this grid.
-
-    A grid is refused if `check_size` refuses its size, or if its affine is not finite, is singular or nearly singular,
-    or has a last row other than (0, 0, 0, 1).
-    """
+    """Raise InputError, naming `path`, if an image cannot have this grid."""
     check_size(grid.shape, path)
     remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
     if not np.isfinite(grid.affine).all():

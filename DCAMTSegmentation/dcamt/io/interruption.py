@@ -13,9 +13,6 @@ from contextlib import contextmanager
 def interrupt_on_sigterm() -> Iterator[None]:
     """Raise KeyboardInterrupt on SIGTERM or SIGHUP inside the block, so that half-written files are removed.
 
-    A signal that is ignored or already has a handler is left unchanged. If the block does not run in the main thread,
-    both signals are left unchanged.
-
     Outside such blocks the signal's default action is better: it ends the process at once, while a Python handler
     would run only after torch returns from its current operation.
     """
@@ -52,10 +49,7 @@ def detach_stdin() -> int:
 
 @contextmanager
 def ignore_sigterm() -> Iterator[None]:
-    """Ignore SIGTERM inside the block, for short final writes.
-
-    If the block does not run in the main thread, SIGTERM is left unchanged.
-    """
+    """Ignore SIGTERM inside the block, for short final writes."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -77,14 +77,13 @@ def open_itk(path: Path) -> StoredImage:
         InputError: the file is damaged or incomplete, its format is unknown or cannot be checked for completeness, or
             the image has 8-bit colours, fewer than three dimensions or an impossible size (`check_size`).
     """
-    check = CHECKS.get(ending(path))
-    if check is not None:
-        with library_errors(path, "an image"):
-            check(path)
-    with library_errors(path, "an image"), quiet_terminal():
-        reader = _read_header(path)
-    if check is None:
-        kind = ending(path)
+    kind = ending(path)
+    with library_errors(path, "an image"):
+        if kind in CHECKS:
+            CHECKS[kind](path)
+        with quiet_terminal():
+            reader = _read_header(path)
+    if kind not in CHECKS:
         what = (
             f'is of a format ("{kind}") that cannot be checked for damage'
             if kind
@@ -115,12 +114,7 @@ def open_itk(path: Path) -> StoredImage:
 
 
 def _read_header(path: Path) -> Any:
-    """Return a reader that has read the header of the file.
-
-    Raises:
-        InputError: the path is not UTF-8, ITK does not recognise the format, or the image has 8-bit colours, fewer than
-            three dimensions or an impossible size (`check_size`).
-    """
+    """Return a reader that has read the header of the file."""
     if not is_utf8(path):
         what = "has a path that is not UTF-8, from which files of this kind cannot be read"
         raise InputError(what, path=path, remedy="Rename the file or its folder.")

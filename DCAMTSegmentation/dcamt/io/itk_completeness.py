@@ -58,11 +58,7 @@ _HEADER_LIMIT = 1 << 20
 
 
 def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
-    """Return a MetaImage's fields by name in lower case, the file's first bytes, and the header's length in bytes.
-
-    Raises:
-        InputError: the header is damaged.
-    """
+    """Return a MetaImage's fields by name in lower case, the file's first bytes, and the header's length in bytes."""
     fields: dict[str, str] = {}
     with open(path, "rb") as file:
         head = file.read(_HEADER_LIMIT)
@@ -218,25 +214,22 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
     """
     held = os.path.getsize(data) - start
     size = int(stated or 0)
-    if size > held or (size < held and not (size == 0 and data != path)):
-        with open(data, "rb") as file:
-            file.seek(start)
-            used = compressed_size(file)
-        if size < used or size > held:
-            what = (
-                f"lacks the field CompressedDataSize = {used}"
-                if stated is None
-                else f"states {size} bytes of compressed data, but has {used}"
-            )
-            raise InputError(what, path=path, remedy="Correct CompressedDataSize in its header, or export it again.")
+    if size == held or (size == 0 and data != path):
+        return
+    with open(data, "rb") as file:
+        file.seek(start)
+        used = compressed_size(file)
+    if not used <= size <= held:
+        what = (
+            f"lacks the field CompressedDataSize = {used}"
+            if stated is None
+            else f"states {size} bytes of compressed data, but has {used}"
+        )
+        raise InputError(what, path=path, remedy="Correct CompressedDataSize in its header, or export it again.")
 
 
 def _check_gipl(path: Path) -> None:
-    """Raise EOFError if a GIPL file is shorter than its header states.
-
-    Raises:
-        InputError: `check_size` refuses the size in the header.
-    """
+    """Raise EOFError if a GIPL file is shorter than its header states."""
     with open_plain_or_gzip(path) as file:
         head = file.read(256)
         if len(head) < 256:
@@ -249,12 +242,7 @@ def _check_gipl(path: Path) -> None:
 
 
 def _check_vtk(path: Path) -> None:
-    """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
-
-    Raises:
-        InputError: the file holds no structured points or no values of points, the header is damaged, or `check_size`
-            refuses the size in the header.
-    """
+    """Raise EOFError if a legacy VTK file of structured points is shorter than its header says."""
     with open(path, "rb") as file:
         head, words = _read_vtk_header(file)
         sizes = [int(size) for size in words.get("DIMENSIONS", [])]
@@ -348,14 +336,8 @@ def _check_analyze(path: Path) -> None:
 
 
 def pair_files(path: Path) -> tuple[Path, Path]:
-    """Return the header and the data file of an Analyze 7.5 or NIfTI pair, of which `path` is one.
-
-    Raises:
-        InputError: one of the two is missing.
-    """
-    name = str(path)
-    lower = name.lower()
-    stem = name[: len(name) - (7 if lower.endswith(".gz") else 4)]
+    """Return the header and the data file of an Analyze 7.5 or NIfTI pair, of which `path` is one."""
+    stem = str(path)[: -7 if path.name.lower().endswith(".gz") else -4]
     headers = [Path(stem + extra) for extra in (".hdr", ".HDR", ".hdr.gz")]
     images = [Path(stem + extra) for extra in (".img", ".IMG", ".img.gz")]
     header = next((file for file in headers if file.is_file()), None)
@@ -399,12 +381,7 @@ def _check_tiff(path: Path) -> None:
 
 
 def _tiff_pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
-    """Yield the values of each page's tags that `_check_tiff` uses.
-
-    Raises:
-        EOFError: a page is damaged, or the pages form a loop.
-        InputError: the content is not TIFF.
-    """
+    """Yield the values of each page's tags that `_check_tiff` uses."""
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
@@ -457,11 +434,7 @@ def _tiff_values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes
 
 
 def _check_mrc(path: Path) -> None:
-    """Raise EOFError if an MRC file is shorter than its header says.
-
-    Raises:
-        InputError: `check_size` refuses the size, or a side of the image is zero, infinite or not a number.
-    """
+    """Raise EOFError if an MRC file is shorter than its header says."""
     with open(path, "rb") as file:
         head = file.read(1024)
     if len(head) < 1024:

@@ -158,12 +158,7 @@ def _refuse_other_units(path: Path, header: NrrdHeader, spatial: list[int]) -> N
 
 
 def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
-    """Return the centre of the first voxel in the file's space, (3,); 0 if the header states no origin.
-
-    Raises:
-        InputError: the origin is damaged; or a header with neither space nor origin states the image's position by
-            `axis mins` or `axis maxs`.
-    """
+    """Return the centre of the first voxel in the file's space, (3,); 0 if the header states no origin."""
     text = header.fields.get("space origin")
     if text is None:
         names = ("axis mins", "axismins", "axis maxs", "axismaxs")

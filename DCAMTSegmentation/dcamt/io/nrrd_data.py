@@ -114,11 +114,7 @@ class NrrdData:
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
     def verify(self) -> None:
-        """Raise InputError if raw or gzip data is too short or cut.
-
-        Nothing is checked in these cases: the encoding is neither raw nor gzip; lines are skipped; bytes within gzip
-        data are skipped; or gzip data lies in a file that is itself compressed.
-        """
+        """Raise InputError if raw or gzip data is too short or cut."""
         packed = self._encoding == "gzip"
         if self._line_skip or self._encoding not in ("raw", "gzip") or (packed and self._byte_skip):
             return
@@ -172,12 +168,7 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
 
 
 def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Path]:
-    """Return the data files that a header names; an empty list if the data follows the header.
-
-    Raises:
-        InputError: the header names no file, has a damaged pattern of names, or names a file that is missing.
-        ValueError: a number of the pattern is not a whole number.
-    """
+    """Return the data files that a header names; an empty list if the data follows the header."""
     value = header.fields.get("data file")
     if value is None:
         return []

@@ -189,12 +189,11 @@ def read_header(path: str | Path, as_labelmap: bool = False, channels: int = 1) 
 def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
     """Open an image file, folder or zip file; raise InputError if it is missing, empty or refused by its reader."""
     # For a name that the system does not allow, os.path returns False where pathlib raises an error.
-    if not os.path.exists(path) and os.path.islink(path):
-        what = f"is a link to a missing file, {os.readlink(path)}"
-        raise InputError(
-            what, path=path, remedy="Copy the file itself, or fetch it, for instance with 'git annex get'."
-        )
     if not os.path.exists(path):
+        if os.path.islink(path):
+            what = f"is a link to a missing file, {os.readlink(path)}"
+            remedy = "Copy the file itself, or fetch it, for instance with 'git annex get'."
+            raise InputError(what, path=path, remedy=remedy)
         raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
     if os.path.isdir(path):
         segmentation = _segmentation_among(path, files_below(path)) if label else None
@@ -217,12 +216,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
 
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
-    """Open a file with the reader for its format, or else with ITK.
-
-    An NRRD or NIfTI ending decides the format. For other endings, the first bytes decide, and a file with the name
-    DICOMDIR is opened as DICOM. The first bytes of DICOM without a preamble count only if the file ends in .dcm, .ima
-    or a number, or has no ending. The first bytes of HDF5 count only if the file ends in .h5 or .hdf5.
-    """
+    """Open a file with the reader for its format, or else with ITK."""
     kind, head = ending(path), read_head(path)
     _refuse_other_kinds(path, head)
     if kind in _NRRD_ENDINGS:

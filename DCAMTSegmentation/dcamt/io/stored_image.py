@@ -68,8 +68,7 @@ class StoredImage:
 def library_errors(path: Path, kind: str) -> Iterator[None]:
     """Raise any exception inside the block as InputError that names `path`; DCAMT's own errors are raised unchanged.
 
-    A lack of memory becomes MemoryShortage, which is an InputError. PermissionError, EOFError and zlib.error get
-    messages of their own; any other exception becomes "cannot be read as `kind` (...)".
+    A lack of memory becomes MemoryShortage, which is an InputError.
     """
     try:
         yield
@@ -269,17 +268,7 @@ def refuse_other_unit(path: Path, unit: str) -> None:
 
 
 def missing_data_file_error(path: Path, data: Path) -> InputError:
-    """Return the error for a missing data file `data`, which the header `path` names.
-
-    The first condition that holds decides the remedy:
-
-    - The header names another folder, perhaps of another computer, and a file with the name of `data` lies beside the
-      header: delete the folder's path in the header.
-    - A file in the folder of `data` has a name that differs from that of `data` only in upper and lower case: rename
-      this file.
-    - A file beside the header has the header's name and the ending of `data`: rename this file.
-    - Otherwise: copy header and data file.
-    """
+    """Return the error for a missing data file `data`, which the header `path` names."""
     name = PureWindowsPath(data).name  # A header written on Windows may separate folders by backslashes.
     if data != path.parent / name and name and (path.parent / name).is_file():
         folder = str(data).removeprefix(f"{path.parent}{os.sep}")[: -len(name)]

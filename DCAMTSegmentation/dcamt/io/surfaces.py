@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import RAS_TO_LPS
 from .atomic import atomic_path
 
 SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
 SPACE = "SPACE=LPS"
 """Slicer reads the coordinates of a mesh file with this mark as LPS mm, the convention of DICOM and ITK."""
-_RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 
 
 def write_mesh(
@@ -41,7 +41,7 @@ def write_mesh(
     """
     path = Path(path)
     kind = surface_ending(path)
-    lps = np.asarray(points, np.float64) * _RAS_TO_LPS
+    lps = np.asarray(points, np.float64) * np.diag(RAS_TO_LPS)[:3]
     with atomic_path(path) as temporary:
         if kind == ".stl":
             temporary.write_bytes(_stl(lps, triangles))
