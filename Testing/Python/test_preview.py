@@ -37,7 +37,6 @@ def test_preview_holds_the_requested_case_and_the_prediction_that_validation_sco
     dice = 2 * np.sum(truth & (labels > 0)) / (np.sum(truth) + np.sum(labels > 0))
     mean_dice = [event.dice["mean"]["Left atrium"] for event in received if hasattr(event, "dice")]
     choose_preview(run, "validation0")
-    trainer._validation_cases.clear()
     trainer._validate(trainer._load_cases(read_cases(table))["validation"])
     changed = read_preview(run)
     assert changed is not None

@@ -262,7 +262,7 @@ def test_out_of_memory_error_on_resume_is_raised_unchanged(
     def fail(_state: object) -> NoReturn:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(trainer, "_load_state", fail)
+    monkeypatch.setattr(trainer.learner, "load_state", fail)
     with pytest.raises(torch.OutOfMemoryError):
         trainer.resume()
 

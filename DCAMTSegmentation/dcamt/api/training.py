@@ -217,7 +217,7 @@ class TrainingSession:
             raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
         self._save_models(trainer, result)
         # From here on the run counts as finished, even if its process is killed during calibration or report.
-        trainer.log_finished(str(run.model), result)
+        log(RunFinished(result.step, str(run.model), result.seconds))
         if result.stopped:  # The request to stop is fulfilled; only a new request stops the calibration.
             remove_request(run)
             trainer.stop_requested = False

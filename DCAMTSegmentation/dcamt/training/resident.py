@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ class ResidentCase:
         voxels: for each class in the label, some of its voxels, int64 (N, 3), as possible centres of patches.
         grid: the scan's network grid; None for a synthetic case.
         values: the values in the label on the scan's grid, without background.
+        scan: the scan's file; None for a synthetic case.
     """
 
     name: str
@@ -37,6 +39,7 @@ class ResidentCase:
     voxels: tuple[Tensor, ...]
     grid: NetworkGrid | None = None
     values: tuple[int, ...] = ()
+    scan: Path | None = None
 
     def intensities(self, rule: Intensity) -> Tensor:
         """Return the network's input, float32 (C, X, Y, Z)."""
@@ -73,7 +76,7 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
             _sample_voxels(label == value) for value in range(1, recipe.output_channels) if (label == value).any()
         )
         label = label.to(device)
-    return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid, values)
+    return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid, values, case.image)
 
 
 def _sample_voxels(mask: Tensor) -> Tensor:

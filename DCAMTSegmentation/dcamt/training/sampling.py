@@ -93,6 +93,7 @@ class BatchSampler:
     def draw(self, step: int) -> Batch:
         """Return this process's part of an iteration's batch."""
         training, augmentation = self._recipe.training, self._recipe.augmentation
+        reach = intensity_reach(self._recipe.intensity)
         images, labels, teacher_images, own_tokens = [], [], [], []
         for sample in self._samples:
             seed = sample_seed(training.seed, step, sample)
@@ -102,7 +103,8 @@ class BatchSampler:
             case = pool[int(torch.randint(len(pool), (), generator=draws))]
             image, label = replace_surroundings(*self._patch(case, draws), augmentation.surroundings, draws)
             disturbed = add_artefact(image, augmentation.artefacts, self._recipe.intensity, self._recipe.spacing, draws)
-            images.append(self._change_intensities(disturbed, torch.Generator(self._device).manual_seed(seed)))
+            on_device = torch.Generator(self._device).manual_seed(seed)
+            images.append(change_intensities(disturbed[None], augmentation, reach, on_device)[0])
             own_tokens.append(torch.rand(2, generator=draws) < training.own_tokens)
             if has_label:
                 labels.append(label)
@@ -130,11 +132,6 @@ class BatchSampler:
         if float(torch.rand((), generator=draws)) >= probability:
             return None
         return to_device(random_box(self._recipe.training.patch, draws), self._device)
-
-    def _change_intensities(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        recipe = self._recipe
-        reach = intensity_reach(recipe.intensity)
-        return change_intensities(image[None], recipe.augmentation, reach, generator)[0]
 
     def _patch(self, case: ResidentCase, draws: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return a random patch (C, X, Y, Z) of a case and its label (X, Y, Z), which is 0 for an unlabelled case."""

@@ -29,7 +29,6 @@ from ..runs.events import (
     CasesLoading,
     CheckpointSaved,
     EventLog,
-    RunFinished,
     RunPaused,
     RunStarted,
     TrainingProgress,
@@ -143,7 +142,6 @@ class Trainer:
         self._validated_at: int | None = None
         self._validation_s: float | None = None
         self._best_dice: float | None = None
-        self._validation_cases: list[Case] = []
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.
@@ -156,7 +154,9 @@ class Trainer:
         # Loaded to the CPU, so that each process copies the tensors to its own GPU.
         state = self.team.broadcast(load_checkpoint(self.run.checkpoint, CPU) if self.team.leads else None)
         try:
-            self._load_state(state)
+            self.learner.load_state(state)
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.seconds_validating = state["seconds_validating"]
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -170,7 +170,8 @@ class Trainer:
         """Write the run's checkpoint in the leader only. Raises OutputError if the file cannot be written."""
         if not self.team.leads:
             return
-        save_checkpoint(self.run.checkpoint, self._state())
+        counts = {"step": self.step, "seconds": self.seconds, "seconds_validating": self.seconds_validating}
+        save_checkpoint(self.run.checkpoint, counts | self.learner.state())
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
@@ -240,10 +241,10 @@ class Trainer:
 
     def conclude(self, cases: Sequence[Case]) -> TrainingResult:
         """Validate a resumed run at its checkpoint and return the result, without further training."""
-        self._validation_cases = [case for case in cases if case.role == VALIDATION]
+        validation_cases = [case for case in cases if case.role == VALIDATION]
         resident = []
-        for index, case in enumerate(self._validation_cases):
-            self.log(CasesLoading(index, len(self._validation_cases)))
+        for index, case in enumerate(validation_cases):
+            self.log(CasesLoading(index, len(validation_cases)))
             resident.append(load_case(case, self.recipe, self.device))
         dice = self._validate(resident) if resident else None
         finished = self.step >= self.recipe.training.iterations
@@ -262,27 +263,24 @@ class Trainer:
     def _final_weights(self) -> dict[str, Tensor]:
         return dict(self.learner.model.state_dict())
 
-    def _check_request(self) -> None:
-        """In the leader, check for a request to pause or stop, at most once in `REQUEST_EVERY_S`."""
+    def _check_request(self) -> bool:
+        """Return whether a signal or a request ends the training.
+
+        Only the leader checks for a request, at most once in `REQUEST_EVERY_S`.
+        """
         if self.team.leads and time.monotonic() - self._request_checked >= REQUEST_EVERY_S:
             self._request_checked = time.monotonic()
             self._request = read_request(self.run)
             self.stop_requested = self.stop_requested or self._request is not None
-
-    def log_finished(self, model: str, result: TrainingResult) -> None:
-        """Log that the run's model was written to the file `model`."""
-        self.log(RunFinished(result.step, model, result.seconds))
+        return self.stop_requested
 
     def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
         by_role: dict[str, list[ResidentCase]] = {LABELLED: [], UNLABELLED: [], VALIDATION: []}
         for index, case in enumerate(cases):
             if case.role == VALIDATION and not self.team.leads:
                 continue
-            self._check_request()
-            if self.stop_requested and self.team.size == 1:
+            if self._check_request() and self.team.size == 1:
                 break
-            if case.role == VALIDATION:
-                self._validation_cases.append(case)
             self.log(CasesLoading(index, len(cases)))
             by_role[case.role].append(load_case(case, self.recipe, self.device))
         return by_role
@@ -353,10 +351,6 @@ class Trainer:
             and spent + 2 * validation_s <= VALIDATION_FRACTION * whole_run
         )
 
-    def _is_stop_requested(self) -> bool:
-        self._check_request()
-        return self.stop_requested
-
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
         """Estimate the seconds of this process's first validation from the seconds per iteration.
 
@@ -374,11 +368,11 @@ class Trainer:
         """
         began = time.monotonic()
         network = self.learner.model
-        dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._is_stop_requested())
+        dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._check_request())
         if dice is None:
             return None
         self._keep_if_best(dice)
-        update_preview(self.run, self.step, network, list(zip(self._validation_cases, cases, strict=True)), self.recipe)
+        update_preview(self.run, self.step, network, cases, self.recipe)
         seconds = time.monotonic() - began
         self.seconds_validating += seconds
         self._validation_s = seconds
@@ -409,16 +403,6 @@ class Trainer:
             self._best_dice = mean
             state = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
             save_checkpoint(self.run.best_weights, {**state, "weights": self._final_weights()})
-
-    def _state(self) -> dict[str, Any]:
-        counts = {name: getattr(self, name) for name in ("step", "seconds", "seconds_validating")}
-        return counts | self.learner.state()
-
-    def _load_state(self, state: dict[str, Any]) -> None:
-        self.learner.load_state(state)
-        self.step = state["step"]
-        self.seconds = state["seconds"]
-        self.seconds_validating = state["seconds_validating"]
 
     @contextmanager
     def _stopping_on_signals(self) -> Iterator[None]:

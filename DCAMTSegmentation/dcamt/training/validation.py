@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from ..cases.case_list import Case
 from ..errors import DCAMTError
 from ..inference.labelling import labels_on_scan
 from ..inference.tiling import predict_bounded
@@ -48,9 +47,9 @@ def validation_dice(
             return None
         assert case.label is not None
         branches = predict_bounded(network, case.intensities(recipe.intensity), recipe)
-        for key, probabilities in (("A", branches[0]), ("B", branches[1]), ("mean", branches.mean(dim=0))):
+        for by_class, probabilities in zip(scores.values(), (*branches, branches.mean(dim=0)), strict=True):
             predicted = probabilities.argmax(dim=0)
-            for value, dice in scores[key].items():
+            for value, dice in by_class.items():
                 prediction, label = predicted == value, case.label == value
                 total = int(prediction.sum() + label.sum())
                 if total:
@@ -61,27 +60,24 @@ def validation_dice(
     }
 
 
-def update_preview(
-    run: RunFolder, step: int, network: DualVNet, cases: Sequence[tuple[Case, ResidentCase]], recipe: Recipe
-) -> None:
+def update_preview(run: RunFolder, step: int, network: DualVNet, cases: Sequence[ResidentCase], recipe: Recipe) -> None:
     """Write the preview of the requested case if `cases` contains the case.
 
     An error in reading or writing a file is ignored, so that the run goes on.
     """
     name = chosen_preview(run)
-    for case, resident in cases:
+    for case in cases:
         if case.name == name:
             with suppress(OSError, DCAMTError):
-                _write_preview(run, step, network, case, resident, recipe)
+                _write_preview(run, step, network, case, recipe)
 
 
-def _write_preview(
-    run: RunFolder, step: int, network: DualVNet, case: Case, resident: ResidentCase, recipe: Recipe
-) -> None:
-    assert resident.grid is not None
-    branches = predict_bounded(network, resident.intensities(recipe.intensity), recipe)
-    labels = labels_on_scan(branches.mean(dim=0).cpu(), resident.grid)
+def _write_preview(run: RunFolder, step: int, network: DualVNet, case: ResidentCase, recipe: Recipe) -> None:
+    assert case.grid is not None
+    assert case.scan is not None
+    branches = predict_bounded(network, case.intensities(recipe.intensity), recipe)
+    labels = labels_on_scan(branches.mean(dim=0).cpu(), case.grid)
     scan = None
     if not shows_case(run, case.name):
-        scan = read_scan(case.image, channels=recipe.input_channels).voxels[0]
-    write_preview(run, case.name, step, labels, resident.grid.source.affine, scan)
+        scan = read_scan(case.scan, channels=recipe.input_channels).voxels[0]
+    write_preview(run, case.name, step, labels, case.grid.source.affine, scan)
