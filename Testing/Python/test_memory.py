@@ -12,7 +12,6 @@ from dcamt.geometry import Shape
 from dcamt.inference.memory import (
     DEFAULT_MEMORY,
     attention_bytes,
-    fitting_tile,
     pass_bytes,
     pass_limit,
     tile_size,
@@ -70,21 +69,22 @@ def test_smallest_tile_is_four_strides_or_the_whole_volume() -> None:
 
 @pytest.mark.parametrize("size", [(100, 90, 80), (33, 200, 64), (64, 64, 64), (10, 10, 300)], ids=str)
 def test_tile_is_shortened_only_as_far_as_needed(size: Shape) -> None:
-    stride = 16
+    stride = RECIPE.stride[0]
     padded = [-(-n // stride) * stride for n in size]
-    for bound in np.geomspace(1e3, 2e7, 40):
-        tile = fitting_tile(size, (stride,) * 3, lambda shape, bound=bound: math.prod(shape) <= bound)  # type: ignore[misc]
+    whole_bytes = pass_bytes(RECIPE, (padded[0], padded[1], padded[2]))
+    for bound in np.geomspace(1e6, 1e10, 40).astype(int).tolist():
+        tile = tile_size(RECIPE, size, bound)
         if tile is None:
-            assert math.prod(padded) <= bound or max(padded) <= 4 * stride
+            assert whole_bytes <= bound or max(padded) <= 4 * stride
             continue
-        assert math.prod(padded) > bound
+        assert whole_bytes > bound
         assert all(n % stride == 0 for n in tile)
         assert all(min(4 * stride, whole) <= n <= whole for n, whole in zip(tile, padded, strict=True))
-        assert math.prod(tile) <= bound or max(tile) <= 4 * stride
+        assert pass_bytes(RECIPE, tile) <= bound or max(tile) <= 4 * stride
         # If the axis that was shortened most were one stride longer, the tile would not fit.
         shortened = max(range(3), key=lambda axis: padded[axis] - tile[axis])
-        larger = [n + stride * (axis == shortened) for axis, n in enumerate(tile)]
-        assert math.prod(larger) > bound
+        x, y, z = (n + stride * (axis == shortened) for axis, n in enumerate(tile))
+        assert pass_bytes(RECIPE, (x, y, z)) > bound
 
 
 def test_usable_gpu_memory_includes_the_unused_cache_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,10 +154,9 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
-    On a coarse grid an organ may touch a similar structure. The organ's core, whose probability is at least `SURE`, is
-    usually separate from the core of this structure. If the network is uncertain about the whole scan, the core is
-    small. A component whose core has less than the fraction `CORE` of its weight is returned whole. The result is empty
-    if all components are too small.
+    On a coarse grid an organ may touch a similar structure. The organ's core is usually separate from the core of this
+    structure. If the network is uncertain about the whole scan, the core is small. The result is empty if all
+    components are too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)

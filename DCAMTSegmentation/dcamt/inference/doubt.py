@@ -117,12 +117,9 @@ def doubt_features(branches: Tensor, labels: np.ndarray, spacing: tuple[float, f
     if box is None:
         return {NOTHING: 1.0}
     segmented = np.count_nonzero(labels)
-    i, j, k = (
-        slice(max(0, side.start - reach), side.stop + reach)
-        for side, reach in zip(box, (math.ceil(BAND_MM / step) for step in spacing), strict=True)
-    )
-    band = dilate(outline_voxels(labels[i, j, k]), BAND_MM, spacing)
-    branches = branches[:, :, i, j, k]
+    around = pad_box(box, [math.ceil(BAND_MM / step) for step in spacing], whole_box(labels.shape))
+    band = dilate(outline_voxels(labels[around]), BAND_MM, spacing)
+    branches = branches[(..., *around)]
     mean = branches.mean(dim=0)
     entropy = -(mean * mean.clamp_min(1e-6).log()).sum(dim=0).numpy() / math.log(len(mean))
     features = {NOTHING: 0.0, "entropy": math.sqrt(max(0.0, float(entropy[band].sum())) / segmented)}
@@ -136,11 +133,10 @@ def outline_voxels(labels: np.ndarray) -> np.ndarray:
     """Return the segmented voxels (X, Y, Z) bool that share a face with a voxel of another label."""
     outline = np.zeros(labels.shape, bool)
     for axis in range(3):
-        near, far = np.moveaxis(outline, axis, 0)[:-1], np.moveaxis(outline, axis, 0)[1:]
-        changes = np.diff(labels.astype(np.int16), axis=axis) != 0
-        changes = np.moveaxis(changes, axis, 0)
-        near |= changes
-        far |= changes
+        along, marked = np.moveaxis(labels, axis, 0), np.moveaxis(outline, axis, 0)
+        changes = along[1:] != along[:-1]
+        marked[:-1] |= changes
+        marked[1:] |= changes
     return outline & (labels > 0)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -50,11 +50,21 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return the size of the tiles of a volume of (X, Y, Z) voxels, or None for a single pass.
+    """Return the size of the largest candidate of a tile whose pass takes at most `limit` bytes.
 
-    A pass over a tile takes at most `limit` bytes; only the smallest tile may exceed the limit (see `fitting_tile`).
+    The first candidate is the whole volume of (X, Y, Z) voxels. Each further candidate is one stride shorter along the
+    axis that is longest when measured in strides. The smallest tile has four strides along each axis (or the whole
+    axis) and is returned even if it does not fit: nearly all work on a smaller tile would go to its margin. Returns
+    None, for a single pass, if the whole volume fits or is not larger than the smallest tile.
     """
-    return fitting_tile(size, recipe.stride, lambda part: pass_bytes(recipe, part) <= limit)
+    x, y, z = (-(-n // step) * step for n, step in zip(size, recipe.stride, strict=True))
+    tile = [x, y, z]
+    while pass_bytes(recipe, (tile[0], tile[1], tile[2])) > limit:
+        axis = max(range(3), key=lambda a: tile[a] / recipe.stride[a])
+        if tile[axis] <= 4 * recipe.stride[axis]:
+            break
+        tile[axis] -= recipe.stride[axis]
+    return None if tile == [x, y, z] else (tile[0], tile[1], tile[2])
 
 
 def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
@@ -73,21 +83,3 @@ def usable_memory(device: torch.device) -> int:
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.8 * (torch.cuda.mem_get_info(device)[0] + kept))
     return DEFAULT_MEMORY
-
-
-def fitting_tile(size: Sequence[int], stride: Stride, fits: Callable[[Shape], bool]) -> Shape | None:
-    """Return the size of the first tile that `fits`; the first candidate is the whole volume.
-
-    Each further candidate is one stride shorter along the axis that is longest when measured in strides. The smallest
-    tile has four strides along each axis (or the whole axis) and is returned even if it does not fit: nearly all work
-    on a smaller tile would go to its margin. Returns None if the whole volume fits, or is not larger than the smallest
-    tile.
-    """
-    padded = [-(-n // step) * step for n, step in zip(size, stride, strict=True)]
-    tile = list(padded)
-    while not fits((tile[0], tile[1], tile[2])):
-        axis = max(range(3), key=lambda a: tile[a] / stride[a])
-        if tile[axis] <= 4 * stride[axis]:
-            break
-        tile[axis] -= stride[axis]
-    return None if tile == padded else (tile[0], tile[1], tile[2])

@@ -27,7 +27,7 @@ from .doubt import doubt_features, doubt_map
 from .folded import fold, move
 from .labelling import labels_on_scan
 from .localisation import OrganLocation, crop_scan, grow_box, is_large, locate_organs, organ_margin, paste
-from .tiling import OutOfMemory, predict_bounded
+from .tiling import OutOfMemory, Tick, predict_bounded
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the fraction (0 to 1) of the work done."""
@@ -129,13 +129,13 @@ class Predictor:
         """
         if quality not in QUALITIES:
             raise InputError(f"the quality '{quality}' is unknown", remedy=f"Choose one of: {', '.join(QUALITIES)}.")
-        report = progress or _ignore_progress
+        report = progress or (lambda stage, fraction: None)
         segment_all = partial(self._segment_all, quality=quality, keep_probabilities=keep_probabilities)
         grid = network_grid(volume.grid, self.recipe.spacing)
         if region is not None or not is_large(self.recipe, grid):
             return segment_all(volume, report, region=region)
         report("preparing", 0.0)
-        location = locate_organs(volume, grid, self.recipe, lambda image: self._run(image, FAST, _ignore_tick)[0])
+        location = locate_organs(volume, grid, self.recipe, lambda image: self._run(image, FAST)[0])
         if location is None:
             return segment_all(volume, _scale_progress(LOCATED, 1.0, report))
         return _segment_around(location, volume, organ_margin(self.recipe, grid), segment_all, report)
@@ -217,7 +217,7 @@ class Predictor:
         segments = f"{', '.join(others)} and {last}" if others else last
         return f"{what} Check that the scan shows the {segments} in {card.modality}, as the model expects."
 
-    def _run(self, image: Tensor, quality: str, tick: Callable[[int, int], None]) -> tuple[Tensor, tuple[str, ...]]:
+    def _run(self, image: Tensor, quality: str, tick: Tick | None = None) -> tuple[Tensor, tuple[str, ...]]:
         """Return the branches' probabilities (branches, K, X, Y, Z) of an image, on the CPU, and notes.
 
         The CPU computes if the GPU has too little memory.
@@ -236,7 +236,7 @@ class Predictor:
         return branches, (*notes, *more_notes)
 
     def _predict(
-        self, network: DualVNet, memory_of: str, image: Tensor, quality: str, tick: Callable[[int, int], None]
+        self, network: DualVNet, memory_of: str, image: Tensor, quality: str, tick: Tick | None
     ) -> tuple[Tensor, tuple[str, ...]]:
         notes: set[str] = set()
         note = f"Not enough {memory_of} memory; the scan was segmented in tiles."
@@ -245,13 +245,11 @@ class Predictor:
 
     def _network_on(self, device: torch.device) -> DualVNet:
         """Return the package's network, folded for inference, on a device."""
+        precision = torch.float32
+        if device.type == "cpu":
+            precision = self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
         # Folded on the CPU: folding needs double precision, which Apple's GPUs lack.
-        return move(fold(build_network(self._package, "cpu")), device, self._precision_on(device))
-
-    def _precision_on(self, device: torch.device) -> torch.dtype:
-        if device.type != "cpu":
-            return torch.float32
-        return self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
+        return move(fold(build_network(self._package, "cpu")), device, precision)
 
 
 def _segment_around(
@@ -289,14 +287,6 @@ def _segment_around(
     return _paste_prediction(*best, volume)
 
 
-def _ignore_progress(stage: str, fraction: float) -> None:
-    """Ignore a progress report."""
-
-
-def _ignore_tick(done: int, of: int) -> None:
-    """Ignore the number of tiles done."""
-
-
 def _scale_progress(start: float, stop: float, report: Progress) -> Progress:
     """Return a callback that reports a part's fraction (0 to 1), scaled to the range from `start` to `stop`."""
     return lambda stage, fraction: report(stage, min(stop, start + (stop - start) * fraction))
@@ -313,12 +303,10 @@ def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None
 def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
     """Extend a prediction from `box`, a part of the scan, to the whole scan; outside, background is certain."""
     shape = volume.grid.shape
-    probabilities = part.probabilities
-    if probabilities is not None:
-        probabilities = paste(probabilities, box, shape, 0)
-        background = np.ones(shape, probabilities.dtype)
-        background[box] = probabilities[(0, *box)]
-        probabilities[0] = background
+    probabilities = None
+    if part.probabilities is not None:
+        probabilities = paste(part.probabilities, box, shape, 0)
+        probabilities[0] = paste(part.probabilities[0], box, shape, 1)
     return replace(
         part,
         labelmap=Labelmap(paste(part.labelmap.voxels, box, shape, 0), volume.grid, volume.path),
