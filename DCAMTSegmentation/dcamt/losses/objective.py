@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -49,38 +50,30 @@ def objective_losses(
     """
     a, b = outputs
     labelled = len(labels)
-    losses: Losses = {}
-    total = torch.zeros((), device=a.logits.device)
-
-    def add(name: str, weight: float, loss: Callable[[], Tensor]) -> None:
-        nonlocal total
-        if weight > 0:
-            losses[name] = loss()
-            total = total + weight * losses[name]
-
-    add(
-        "supervised",
-        weights.supervised,
-        lambda: dice_cross_entropy(a.logits[:labelled], labels) + dice_cross_entropy(b.logits[:labelled], labels),
-    )
-    add(
-        "distillation",
-        ramp_weight * weights.distillation,
-        lambda: mutual_distillation(
-            (a.logits, b.logits), _complete_teacher_logits(a, b, teacher_logits), weights.distillation_temperature
+    sampled = cache(lambda: _sample_embeddings(outputs, labels, projections, weights, generator))
+    terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
+        "supervised": (
+            weights.supervised,
+            lambda: dice_cross_entropy(a.logits[:labelled], labels) + dice_cross_entropy(b.logits[:labelled], labels),
         ),
-    )
-    add("mmd", ramp_weight * weights.mmd, lambda: _alignment_loss(a, b, labelled, weights.samples, generator))
-    if ramp_weight * (weights.intra_class + weights.inter_class) > 0:
-        sampled = _sample_embeddings(outputs, labels, projections, weights, generator)
-        add("intra_class", ramp_weight * weights.intra_class, lambda: _intra_class_loss(sampled))
-        add(
-            "inter_class",
+        "distillation": (
+            ramp_weight * weights.distillation,
+            lambda: mutual_distillation(
+                (a.logits, b.logits), _complete_teacher_logits(a, b, teacher_logits), weights.distillation_temperature
+            ),
+        ),
+        "mmd": (ramp_weight * weights.mmd, lambda: _alignment_loss(a, b, labelled, weights.samples, generator)),
+        "intra_class": (ramp_weight * weights.intra_class, lambda: _intra_class_loss(sampled())),
+        "inter_class": (
             ramp_weight * weights.inter_class,
-            lambda: _inter_class_loss(sampled, weights.contrast_temperature),
-        )
-    losses["total"] = total
-    return losses
+            lambda: _inter_class_loss(sampled(), weights.contrast_temperature),
+        ),
+    }
+    losses = {name: loss() for name, (weight, loss) in terms.items() if weight > 0}
+    total = torch.zeros((), device=a.logits.device)
+    for name, loss in losses.items():
+        total = total + terms[name][0] * loss
+    return losses | {"total": total}
 
 
 def _complete_teacher_logits(

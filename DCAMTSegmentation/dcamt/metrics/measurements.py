@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import floor, nan, pi
 from pathlib import Path
 
@@ -19,19 +19,6 @@ from ..geometry import bounding_box
 from ..io.formats import scan_name
 from ..io.tables import csv_cell, write_table
 from ..volume import Labelmap, SegmentInfo
-
-MEASUREMENT_COLUMNS = (
-    "scan",
-    "segment",
-    "volume_ml",
-    "surface_cm2",
-    "long_diameter_mm",
-    "anteroposterior_diameter_mm",
-    "transverse_diameter_mm",
-    "sphericity",
-)
-TABLE_COLUMNS = (*MEASUREMENT_COLUMNS, "expected_overlap", "expected_overlap_low", "expected_overlap_high")
-"""Columns of the table of `dcamt segment`; those in `MEASUREMENT_COLUMNS` need no model."""
 
 DISTANCE_BLOCK = 512
 """The distances of this many points from all other points are computed at once."""
@@ -67,6 +54,11 @@ class Measurements:
     expected_overlap: float = nan
     expected_overlap_low: float = nan
     expected_overlap_high: float = nan
+
+
+TABLE_COLUMNS = tuple(item.name for item in fields(Measurements))
+MEASUREMENT_COLUMNS = tuple(name for name in TABLE_COLUMNS if not name.startswith("expected_overlap"))
+"""Columns of the table of `dcamt segment`; those in `MEASUREMENT_COLUMNS` need no model."""
 
 
 def measure(labelmap: Labelmap, segments: Sequence[SegmentInfo], scan: str | None = None) -> list[Measurements]:

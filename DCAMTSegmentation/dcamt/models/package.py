@@ -141,7 +141,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
         InputError: the file does not exist, is not a package, is truncated or altered, or has another format; or a
             member is missing, unknown, too large, or cannot be used.
     """
-    card, recipe, packed, calibration, notes = _open_parts(path, data)
+    package, packed = _open_parts(path, data)
     try:
         weights = _unpack_weights(packed)
     except ValueError as error:
@@ -149,7 +149,7 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     for name, array in weights.items():
         if not np.isfinite(array).all():
             raise InputError(f"cannot be used: the weights '{name}' are not finite numbers", path=path)
-    return ModelPackage(card, recipe, weights, calibration, notes)
+    return replace(package, weights=weights)
 
 
 @contextmanager
@@ -220,11 +220,11 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
     Raises:
         InputError: as `open_model`.
     """
-    return _open_parts(path, data)[0]
+    return _open_parts(path, data)[0].card
 
 
-def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Calibration | None, tuple[str, ...]]:
-    """Return card, recipe, bytes of the weights, calibration and notes, after checking all but the weights' values."""
+def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
+    """Return a package without weights and the bytes of its weights, after checking all but the weights' values."""
     with _opened(path, data) as archive:
         names = [info.filename for info in archive.infolist()]
         for name in sorted(set(names)):
@@ -240,13 +240,9 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[Card, Recipe, bytes, Ca
         recipe = recipe_from_dict(json.loads(parts[RECIPE]), path, for_training=False)
     except (ValueError, RecursionError) as error:
         raise InputError(f"cannot be used: {error}", path=path, remedy=_COPY_AGAIN) from error
-    calibration: Calibration | None
-    notes: tuple[str, ...] = ()
-    if CALIBRATION in parts:
-        calibration = _parse_calibration(parts[CALIBRATION], path, card)
-    else:
-        calibration, notes = find_calibration(path, card)
-    return card, recipe, parts[WEIGHTS], calibration, notes
+    own = parts.get(CALIBRATION)
+    calibration, notes = find_calibration(path, card) if own is None else (_parse_calibration(own, path, card), ())
+    return ModelPackage(card, recipe, {}, calibration, notes), parts[WEIGHTS]
 
 
 def read_card(path: Path) -> Card:

@@ -40,7 +40,7 @@ class RunStarted(_Timed):
     """The run begins or resumes.
 
     Attributes:
-        iteration, iterations: iterations trained so far, and iterations of the whole run.
+        iterations: iterations of the whole run.
         labelled, unlabelled, validation: numbers of cases.
     """
 
@@ -68,7 +68,6 @@ class TrainingProgress(_Timed):
     """Progress of the training.
 
     Attributes:
-        iteration, iterations: iterations trained, and iterations of the whole run.
         losses: by name, the mean over the iterations since the previous event of this kind in the same process.
         steps_per_s: iterations per second since that previous event; None if unknown.
         eta_s: seconds to the last iteration, at the present speed.

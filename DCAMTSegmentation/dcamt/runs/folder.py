@@ -134,11 +134,9 @@ class RunFolder:
             )
         if not self.path.exists():
             return
-        given = {self.scans, self.log, self.preview}
-        begun = {self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.failure}
+        allowed = self._early_files()
         if self.checkpoint.exists():
-            begun.add(self.cases)
-        allowed = given | begun | set(self._strays())
+            allowed.add(self.cases)
         remedy = "Name a new folder for the run."
         if not self.path.is_dir():
             raise InputError("is not an empty folder", path=self.path, remedy=remedy)
@@ -219,6 +217,12 @@ class RunFolder:
         with suppress(OSError):  # The folder may be missing, or not empty.
             self.checkpoint.parent.rmdir()
 
+    def _early_files(self) -> set[Path]:
+        """Return the files that may exist before the run begins (see `check_new`), except the case list."""
+        given = {self.scans, self.log, self.preview}
+        begun = {self.origin, self.events, self.checkpoint.parent, self.lock, self.request, self.failure}
+        return given | begun | set(self._strays())
+
     def _strays(self) -> list[Path]:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
@@ -237,9 +241,8 @@ class RunFolder:
         Raises:
             OSError: the folder cannot be read.
         """
-        own = {self.recipe, self.cases, self.origin, self.lock, self.events, self.checkpoint.parent, self.model}
-        own |= {self.best, self.request, self.failure, self.log, self.scans, self.preview, self.ranking}
-        own |= {self.validation, self.report, *self._strays()}
+        late = {self.recipe, self.cases, self.model, self.best, self.validation, self.report, self.ranking}
+        own = self._early_files() | late
         return [*sorted(set(self.path.iterdir()) - own), *self.foreign_proposals()]
 
     def read_events(self) -> list[RunEvent]:

@@ -37,17 +37,14 @@ def run_lock(path: Path) -> Iterator[None]:
         InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
         OutputError: the file cannot be created.
     """
-    folder = path.parent
-    missing = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    lock: BaseFileLock | None = None
-    is_acquired = False
+    missing = [folder for folder in path.parents if not folder.exists()]
     try:
         lock = _acquire(path)
-        is_acquired = True
-        yield
-    finally:
-        if is_acquired:
+        try:
+            yield
+        finally:
             _release(lock, path)
+    finally:
         for created_folder in missing:
             with suppress(OSError):  # The folder is not empty if the run has begun.
                 created_folder.rmdir()

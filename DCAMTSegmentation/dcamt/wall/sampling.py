@@ -83,14 +83,11 @@ def blood_pool(
     """
     eroded = erode(mask, mask_grid, EROSION_MM)
     if extraction is not None and extraction.separate_ml > 0:
-        index = np.argwhere(eroded)
-        points = index @ mask_grid.affine[:3, :3].T + mask_grid.affine[:3, 3]
-        eroded[tuple(index.T)] = nearest_values(extraction.inside, extraction.grid, points)
+        eroded[eroded] = nearest_values(extraction.inside, extraction.grid, _positions(eroded, mask_grid))
     if grid.matches(mask_grid):
         values = voxels[eroded].astype(np.float64)
     else:
-        index = np.argwhere(eroded)
-        points = index @ mask_grid.affine[:3, :3].T + mask_grid.affine[:3, 3]
+        points = _positions(eroded, mask_grid)
         values = interpolate(voxels, grid, points[inside_scan(grid, points)]).astype(np.float64)
     if not len(values):
         return BloodPool(float("nan"), float("nan"), 0)
@@ -121,8 +118,8 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
 
 def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
     """Return the mask (N,) bool of the points whose normal leaves the scan within `distances_mm`."""
-    ends = np.array([distances_mm[0], distances_mm[-1]])
-    return np.asarray(~inside_scan(grid, _along_normals(surface, ends)).reshape(len(surface.points), 2).all(axis=1))
+    near, far = (inside_scan(grid, surface.points + mm * surface.normals) for mm in distances_mm[[0, -1]])
+    return np.asarray(~(near & far))
 
 
 def inside_scan(grid: Grid, points: np.ndarray) -> np.ndarray:
@@ -149,10 +146,9 @@ def nearest_values(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.nda
     return values
 
 
-def _along_normals(surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
-    """Return the positions (N * S, 3) in RAS mm along the normals of all points, point after point."""
-    steps = surface.normals[:, None, :] * distances_mm[None, :, None]
-    return np.asarray((surface.points[:, None, :] + steps).reshape(-1, 3))
+def _positions(mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the centres (P, 3) in RAS mm of the voxels of `mask` (I, J, K)."""
+    return np.asarray(np.argwhere(mask) @ grid.affine[:3, :3].T + grid.affine[:3, 3])
 
 
 def _voxel_index(grid: Grid, points: np.ndarray) -> np.ndarray:

@@ -117,7 +117,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     box = bounding_box(mask)
     if box is None:
         raise InputError("is empty", path=name, remedy="Choose the segment of the left atrium's blood.")
-    cropped, cropped_grid = _crop_with_margin(mask, grid, (box[0], box[1], box[2]))
+    cropped, cropped_grid = _crop_with_margin(mask, grid, box)
     voxel_mm3 = grid.voxel_volume_mm3
     closed = _closed_hollows(cropped)
     cropped[closed] = 1.0
@@ -135,13 +135,11 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
         if number > 1:
             smoothed_away_mm3 = _count_outside(components, cropped_grid, inside, affine) * voxel_mm3
 
-    parts, count = ndimage.label(inside)
-    separate = np.zeros(0, bool)
-    if count > 1:
-        sizes = np.bincount(parts.ravel())
-        sizes[0] = 0
-        separate = inside & (parts != sizes.argmax())
-        field[separate] = 0.0
+    parts, _ = ndimage.label(inside)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    separate = inside & (parts != sizes.argmax())
+    field[separate] = 0.0
     hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
     field[hollows] = 1.0
     separate_mm3 = float(np.count_nonzero(separate)) * cell_mm3 + smoothed_away_mm3
@@ -158,7 +156,7 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     return Extraction(surface, field > level, Grid(field.shape, affine), separate_mm3 / 1000.0, hollow_mm3 / 1000.0)
 
 
-def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, slice, slice]) -> tuple[np.ndarray, Grid]:
+def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, ...]) -> tuple[np.ndarray, Grid]:
     """Return the box of `mask` as float32 with an empty rim of `MARGIN_MM`, and its grid."""
     rim = [int(n) for n in np.ceil(MARGIN_MM / plane_distances(grid)) + 1]
     padded = np.pad(mask[box].astype(np.float32), [(n, n) for n in rim])
