@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from ..metrics.evaluation import (
     EvaluationPair,
     evaluate_folders,
     evaluate_pairs,
-    read_pair,
     refuse_same_file,
 )
 from ..volume import Labelmap, as_labels, check_array, check_grid, check_size
@@ -84,8 +82,7 @@ def evaluate(
         # A file may be compared with itself only to compare two of its segments, by different mappings.
         if isinstance(sources[0], Path) and isinstance(sources[1], Path) and label_mapping == prediction_mapping:
             refuse_same_file(sources[0], sources[1])
-        read = partial(read_pair, *sources, label_mapping, prediction_mapping)
-        pairs.append(EvaluationPair(_case_name(label, number), read))
+        pairs.append(EvaluationPair(_case_name(label, number), *sources))
     return evaluate_pairs(pairs, label_mapping=label_mapping, prediction_mapping=prediction_mapping)
 
 

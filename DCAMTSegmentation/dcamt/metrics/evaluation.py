@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from math import nan
 from pathlib import Path
 
@@ -23,8 +22,9 @@ from .scores import BOTH_EMPTY, SegmentationScore, score
 
 _METRICS = tuple(field.name for field in fields(SegmentationScore))
 _VOLUMES = ("prediction_volume_ml", "label_volume_ml")
+_COUNTS = ("undefined", "cases", "missed", "empty")
 _CORRECT_MAPPING = "Before each sign =, write values or names of segments that occur in the files."
-SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, "undefined", "cases", "missed", "empty")
+SCORE_COLUMNS = ("case", "label", *_METRICS, *_VOLUMES, *_COUNTS)
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,18 @@ class Evaluation:
         rows = []
         for row in (*self.rows, *self.mean, *self.std):
             scores = [getattr(row.score, name) for name in _METRICS]
-            volumes = [getattr(row, name) for name in _VOLUMES]
-            rows.append((row.case, row.label, *scores, *volumes, row.undefined, row.cases, row.missed, row.empty))
+            others = [getattr(row, name) for name in (*_VOLUMES, *_COUNTS)]
+            rows.append((row.case, row.label, *scores, *others))
         write_table(path, SCORE_COLUMNS, rows)
 
 
 @dataclass(frozen=True)
 class EvaluationPair:
-    """A case to evaluate.
-
-    Attributes:
-        read: returns the prediction and the label, in this order. `read` is a function, since the labelmaps of all
-            cases together may be too large for memory. `evaluate_pairs` calls `read` once or twice for each case.
-    """
+    """A case to evaluate; prediction and label are files, or labelmaps in memory."""
 
     case: str
-    read: Callable[[], tuple[Labelmap, Labelmap]]
+    prediction: Path | Labelmap
+    label: Path | Labelmap
 
 
 def evaluate_folders(
@@ -126,7 +122,7 @@ def evaluate_folders(
 
     Args:
         progress: is called after each case with the number of evaluated cases and the number of all cases.
-        label_mapping: which values or segments of the labels become which class, such as "420,421=1" (`read_pair`);
+        label_mapping: which values or segments of the labels become which class, such as "420,421=1" (`_read_pair`);
             all other voxels become background.
         prediction_mapping: the same for the predictions.
 
@@ -146,10 +142,7 @@ def evaluate_folders(
         raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
     for case, path in predicted.items():
         refuse_same_file(path, labelled[case])
-    pairs = [
-        EvaluationPair(case, partial(read_pair, predicted[case], labelled[case], label_mapping, prediction_mapping))
-        for case in sorted(predicted)
-    ]
+    pairs = [EvaluationPair(case, predicted[case], labelled[case]) for case in sorted(predicted)]
     skipped = tuple(sorted(labelled.keys() - predicted.keys()))
     evaluation = evaluate_pairs(
         pairs,
@@ -189,7 +182,7 @@ def evaluate_pairs(
     Args:
         progress: is called after each pair with the number of evaluated pairs and the number of all pairs.
         predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
-        label_mapping, prediction_mapping: the mappings that the pairs apply, for messages.
+        label_mapping, prediction_mapping: as in `evaluate_folders`.
 
     Raises:
         InputError: there is no pair, a file cannot be read or its mapping does not fit, prediction and label do not fit
@@ -201,11 +194,12 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
-    # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither.
-    only_masks = all(_is_mask_or_empty(labelmap) for pair in pairs for labelmap in pair.read())
+    mappings = label_mapping, prediction_mapping
+    # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither. Pairs are
+    # then read again, since the labelmaps of all cases together may be too large for memory.
+    only_masks = all(_is_mask_or_empty(labelmap) for pair in pairs for labelmap in _read_pair(pair, *mappings))
     for done, pair in enumerate(pairs, start=1):
-        prediction, label = pair.read()
-        prediction, label = _fit_pair(prediction, label, pair.case)
+        prediction, label = _fit_pair(*_read_pair(pair, *mappings), pair.case)
         if only_masks:
             label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
         label_values, predicted_values = (
@@ -283,13 +277,10 @@ def _mapping_remedy(predicted: int, labelled: int) -> str:
     )
 
 
-def read_pair(
-    prediction: Path | Labelmap, label: Path | Labelmap, label_mapping: str = "", prediction_mapping: str = ""
-) -> tuple[Labelmap, Labelmap]:
+def _read_pair(pair: EvaluationPair, label_mapping: str, prediction_mapping: str) -> tuple[Labelmap, Labelmap]:
     """Return a prediction and its label with their values mapped, each on its own grid.
 
     Args:
-        prediction, label: each a file, or a labelmap in memory.
         label_mapping: which values or segments of the label become which class, such as "420,421=1"; if empty, the
             label keeps its values. A class is a label value, or the name of a segment in the prediction's file, such
             as "420=Left atrium". Names cannot be used if the prediction has a mapping.
@@ -300,6 +291,7 @@ def read_pair(
         InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments
             of the same name have different label values.
     """
+    prediction, label = pair.prediction, pair.label
     if isinstance(prediction, Path) and isinstance(label, Path) and not (label_mapping or prediction_mapping):
         _refuse_other_values_of_segments(prediction, label)
     return (
@@ -418,7 +410,7 @@ def _summarize_class(
 
     metrics = [combine([getattr(row.score, metric) for row in rows]) for metric in _METRICS]
     predicted_ml, labelled_ml = (combine([getattr(row, volume) for row in rows]) for volume in _VOLUMES)
-    counts = [sum(getattr(row, count) for row in rows) for count in ("undefined", "cases", "missed", "empty")]
+    counts = [sum(getattr(row, count) for row in rows) for count in _COUNTS]
     return EvaluationRow(name, rows[0].label, SegmentationScore(*metrics), predicted_ml, labelled_ml, *counts)
 
 
