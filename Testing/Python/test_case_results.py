@@ -1,0 +1,158 @@
+"""Automatic results are neither scans nor labels, except results of DCAMT without another label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dcamt.cases.folders import find_cases
+from dcamt.cases.found_cases import DCAMT_RESULT, RESULT
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_dcamt_result, write_image
+
+
+def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: Path) -> None:
+    files = ("train/images/p1.nii.gz", "train/labels/p1.nii.gz", "predict/images/p9.nii.gz", "p1_predict.nii.gz")
+    found = find_cases(make_files(tmp_path, *files))
+    assert {case.image.relative_to(tmp_path).as_posix() for case in found.cases} == {files[0], files[2]}
+    assert skip_reasons(found) == {"p1_predict.nii.gz": RESULT}
+
+
+@pytest.mark.parametrize(
+    ("scan", "result"),
+    [
+        ("p1", "p1_LA_probmap"),
+        ("p1", "p1_heatmap"),
+        ("p1/lge", "p1/LA_probability"),
+        ("train_1/enhanced", "train_1/scar_distance"),
+        ("p1", "p1_totalseg"),
+        ("LGE", "LGE doubt"),
+    ],
+)
+def test_map_beside_a_scan_is_an_automatic_result(tmp_path: Path, scan: str, result: str) -> None:
+    found = find_cases(make_files(tmp_path, f"{scan}.nii.gz", f"{result}.nii.gz"))
+    assert [case.image for case in found.cases] == [tmp_path / f"{scan}.nii.gz"]
+    assert skip_reasons(found) == {Path(f"{result}.nii.gz").name: RESULT}
+
+
+def test_file_lge_result_beside_a_scan_of_another_modality_is_a_scan(tmp_path: Path) -> None:
+    files = ("p1/T1.nii.gz", "p1/lge_result.nii.gz")
+    assert [case.image for case in find_cases(make_files(tmp_path, *files)).cases] == [
+        tmp_path / file for file in files
+    ]
+
+
+@pytest.mark.parametrize(
+    "word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto", "prob", "softmax", "uncertainty"]
+)
+@pytest.mark.parametrize("label", ["a_label.nii", None])
+def test_file_a_pred_beside_scan_a_is_a_result(tmp_path: Path, word: str, label: str | None) -> None:
+    found_cases = find_cases(make_files(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
+    assert scans_and_labels(found_cases, tmp_path) == {"a": ("a.nii", label)}
+    assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
+
+
+def test_monai_labels_in_folder_final_are_used_and_those_in_folder_original_are_results(tmp_path: Path) -> None:
+    files = (
+        "p1.nii.gz",
+        "p2.nii.gz",
+        "labels/final/p1.nii.gz",
+        "labels/original/p1.nii.gz",
+        "labels/original/p2.nii.gz",
+    )
+    found = find_cases(make_files(tmp_path, *files))
+    assert scans_and_labels(found, tmp_path) == {"p1": (files[0], files[2]), "p2": (files[1], None)}
+    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == dict.fromkeys(
+        files[3:], RESULT
+    )
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        pytest.param(
+            ("p1.nii.gz", "labels/original/p1.nii.gz", "labels/final/report_pred.nii.gz"), id="only a result in final"
+        ),
+        pytest.param(("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2.nii.gz"), id="only a scan in final"),
+        pytest.param(
+            ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"), id="scan in original"
+        ),
+    ],
+)
+def test_label_in_folder_original_is_used_if_original_holds_a_scan_or_final_holds_no_label(
+    tmp_path: Path, files: tuple[str, ...]
+) -> None:
+    found = find_cases(make_files(tmp_path, *files))
+    assert files[:2] in scans_and_labels(found, tmp_path).values()
+
+
+def test_lascarqs_file_la_predict_1_beside_enhanced_1_is_a_result(tmp_path: Path) -> None:
+    found = find_cases(make_files(tmp_path, "enhanced_1.nii.gz", "LA_predict_1.nii.gz"))
+    assert scans_and_labels(found, tmp_path) == {"1": ("enhanced_1.nii.gz", None)}
+    assert skip_reasons(found) == {"LA_predict_1.nii.gz": RESULT}
+
+
+def test_file_named_output_is_a_result_only_beside_a_label_of_its_case(tmp_path: Path) -> None:
+    found = find_cases(
+        make_files(tmp_path, "a_label.nii", "a_output.nii", "b_output.nii", "output/c.nii", "c_label.nii")
+    )
+    assert {case.image.name for case in found.cases} == {"b_output.nii", "c.nii"}
+    assert skip_reasons(found)["a_output.nii"] == RESULT
+
+
+def test_files_in_the_folders_predictions_and_results_are_results(tmp_path: Path) -> None:
+    found_cases = find_cases(
+        make_files(tmp_path, "images/x.nii", "labels/x.nii", "predictions/x.nii", "results/x.seg.nrrd")
+    )
+    assert scans_and_labels(found_cases, tmp_path) == {"x": ("images/x.nii", "labels/x.nii")}
+    assert skip_reasons(found_cases) == {"x.nii": RESULT, "x.seg.nrrd": RESULT}
+
+
+@pytest.mark.parametrize(
+    ("scan", "result", "label"),
+    [
+        ("p1/lge", "p1/lge.seg.nrrd", "p1/laendo"),
+        ("p1_image", "p1_image.seg.nrrd", "p1_label"),
+        ("p1", "p1.seg.nrrd", "p1_LA"),
+        ("images/p1", "labels/p1_seg.nii.gz", "labels/p1"),
+        ("p1/lge", "p1/Segmentation.seg.nrrd", "p1/LA"),
+        ("p1", "p1.seg.nrrd", None),
+    ],
+)
+def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
+    tmp_path: Path, scan: str, result: str, label: str | None
+) -> None:
+    write_image(tmp_path / f"{scan}.nii.gz", 200)
+    if label:
+        write_image(tmp_path / f"{label}.nii.gz", 2)
+    write_dcamt_result(tmp_path / result)
+    found = find_cases(tmp_path)
+    used = f"{label}.nii.gz" if label else result
+    assert set(scans_and_labels(found, tmp_path).values()) == {(f"{scan}.nii.gz", used)}
+    assert skip_reasons(found) == ({Path(result).name: DCAMT_RESULT} if label else {})
+
+
+@pytest.mark.parametrize("result", ["x_seg", "seg/x"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_result_x_of_dcamt_is_the_label_of_the_channels_of_x(tmp_path: Path, channels: int, result: str) -> None:
+    names = ("x", "y")
+    expected = {name: (f"{name}_0000.nii.gz", f"{result.replace('x', name)}.nii.gz") for name in names}
+    for name in names:
+        make_files(tmp_path, *(f"{name}_000{number}.nii.gz" for number in range(channels)))
+        write_dcamt_result(tmp_path / expected[name][1])
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
+def test_numbered_files_stay_separate_scans_beside_a_result_if_one_file_has_a_label(
+    tmp_path: Path,
+) -> None:
+    write_dcamt_result(make_files(tmp_path, "x_0000.nii", "x_0001.nii", "x_0001_label.nii") / "x_seg.nii")
+    expected = {"x_0000": ("x_0000.nii", None), "x_0001": ("x_0001.nii", "x_0001_label.nii")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+
+
+def test_result_a_0000_of_dcamt_is_the_label_of_all_channels_of_a(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_files(tmp_path, f"imagesTr/{name}_0000.nii", f"imagesTr/{name}_0001.nii")
+        write_dcamt_result(tmp_path / f"imagesTr/{name}_0000_seg.nii")
+    expected = {name: (f"imagesTr/{name}_0000.nii", f"imagesTr/{name}_0000_seg.nii") for name in ("a", "b")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
