@@ -127,8 +127,9 @@ class CasesPanel:
         if recipe is not None:
             rows = training_case_rows(recipe)
             self._table.add(rows)
-            self._session.suggest_start(current_model() if rows else "")
-            if not rows:
+            if rows:
+                self._session.suggest_start(current_model())
+            else:
                 text = _(
                     "No result is a training case yet. In DCAMT Segmentation, correct a result, and press Add to"
                     " training cases."
@@ -241,23 +242,27 @@ class CasesPanel:
 
     def _on_segments(self, checked: bool = False) -> None:
         selected = selected_rows(self._ui.casesTable)
-        recipe = self._recipe() if selected else None
         if not selected:
             self._show_text(_("Select the rows whose segments or label values are to be chosen."))
+            return
+        recipe = self._recipe()
         if recipe is None:
             return
-        row = self._table.rows[selected[0]]
-        if isinstance(row.source, SceneScan):
-            if len(selected) > 1:
-                self._show_text(_("Select only one case of the scene, since each case has segments of its own."))
-                return
-            source = choose_segments(row.source, recipe)
-            if source is not None:
-                keeps_role = row.role == VALIDATION and bool(source.segments)
-                role = row.role if keeps_role else default_role(bool(source.segments))
-                self._table.replace_row(selected[0], replace(row, source=source, role=role))
+        source = self._table.rows[selected[0]].source
+        if isinstance(source, FileScan):
+            self._choose_label_values(selected, source.labels, recipe)
+        elif len(selected) > 1:
+            self._show_text(_("Select only one case of the scene, since each case has segments of its own."))
         else:
-            self._choose_label_values(selected, row.source.labels, recipe)
+            self._choose_segments(selected[0], source, recipe)
+
+    def _choose_segments(self, index: int, source: SceneScan, recipe: Recipe) -> None:
+        """Let the user map segments of a case of the scene to classes."""
+        row, chosen = self._table.rows[index], choose_segments(source, recipe)
+        if chosen is not None:
+            has_segments = bool(chosen.segments)
+            role = row.role if row.role == VALIDATION and has_segments else default_role(has_segments)
+            self._table.replace_row(index, replace(row, source=chosen, role=role))
 
     def _choose_label_values(self, selected: list[int], text: str, recipe: Recipe) -> None:
         """Let the user map the values of the selected rows' label files to classes."""

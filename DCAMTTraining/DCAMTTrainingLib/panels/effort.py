@@ -45,12 +45,10 @@ class EffortPanel:
         except DCAMTError:
             return
         for name, key in SETTINGS.items():
-            for holder in (recipe.training, recipe.objective, recipe):
-                if hasattr(holder, key):
-                    value = getattr(holder, key)
-                    text = ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
-                    getattr(self._ui, f"{name}Edit").placeholderText = text
-                    break
+            holder = next(part for part in (recipe.training, recipe.objective, recipe) if hasattr(part, key))
+            value = getattr(holder, key)
+            text = ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}"
+            getattr(self._ui, f"{name}Edit").placeholderText = text
 
     def _on_measure(self, checked: bool = False) -> None:
         estimation = self._session.estimation
