@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -42,21 +42,20 @@ def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
 
     Numbers are stored as text with a fixed number of decimals, because a table view shows text unchanged.
     """
-    titles, arrays = column_titles(), []
-    for column in titles:
-        array = vtk.vtkStringArray()
-        array.SetName(column)
-        for row in rows:
-            value = getattr(row, column)
-            array.InsertNextValue(
-                str(value or "") if column in TEXT_COLUMNS else _format_fixed(value, DECIMALS.get(column, 2))
-            )
-        arrays.append(array)
-    # Cleared only here, so that an invalid value leaves the node unchanged.
+    titles = column_titles()
+    set_text_columns(node, titles, {column: [_text_of(row, column) for row in rows] for column in titles})
+
+
+def set_text_columns(node: TableNode, titles: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> None:
+    """Replace the columns of a table node; `titles` and `cells` are given by the columns' names."""
     node.RemoveAllColumns()
-    for array in arrays:
+    for name, title in titles.items():
+        array = vtk.vtkStringArray()
+        array.SetName(name)
+        for cell in cells[name]:
+            array.InsertNextValue(cell)
         node.AddColumn(array)
-        node.SetColumnTitle(array.GetName(), titles[array.GetName()])
+        node.SetColumnTitle(name, title)
     node.SetUseColumnTitleAsColumnHeader(True)
 
 
@@ -96,8 +95,11 @@ def table_name(volume: VolumeNode) -> str:
     return str(_("{volume} measurements").format(volume=volume.GetName()))
 
 
-def _format_fixed(value: float, decimals: int) -> str:
-    return "" if isnan(value) else f"{value:.{decimals}f}"
+def _text_of(row: Measurements, column: str) -> str:
+    value = getattr(row, column)
+    if column in TEXT_COLUMNS:
+        return str(value or "")
+    return "" if isnan(value) else f"{value:.{DECIMALS.get(column, 2)}f}"
 
 
 def _cell(table: Any, row: int, column: str) -> str:

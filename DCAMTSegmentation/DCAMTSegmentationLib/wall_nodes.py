@@ -28,6 +28,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import review
+from .measurements_table import set_text_columns
 
 _FACTS = "DCAMT.wallFacts"
 _SEGMENT, _OUTLINE, _OUTDATED = "DCAMT.wallSegment", "DCAMT.wallOutline", "DCAMT.wallOutdated"
@@ -221,17 +222,14 @@ def fill_burden(table: TableNode | None, wall: WallResult) -> None:
         for burden in wall.burdens()
     ]
     # The main columns are first, since a narrow panel shows only the first ones.
-    titles = (_("Region"), _("Burden (%)"), _("Stage"), _("Enhanced (cm²)"), _("Wall (cm²)"))
-    names = ("region", "burden_percent", "stage", "enhanced_cm2", "wall_cm2")
-    table.RemoveAllColumns()
-    for name, title, cells in zip(names, titles, zip(*rows, strict=True), strict=True):
-        array = vtk.vtkStringArray()
-        array.SetName(name)
-        for cell in cells:
-            array.InsertNextValue(cell)
-        table.AddColumn(array)
-        table.SetColumnTitle(name, title)
-    table.SetUseColumnTitleAsColumnHeader(True)
+    titles = {
+        "region": _("Region"),
+        "burden_percent": _("Burden (%)"),
+        "stage": _("Stage"),
+        "enhanced_cm2": _("Enhanced (cm²)"),
+        "wall_cm2": _("Wall (cm²)"),
+    }
+    set_text_columns(table, titles, dict(zip(titles, zip(*rows, strict=True), strict=True)))
 
 
 def _region_name(region: str) -> str:
