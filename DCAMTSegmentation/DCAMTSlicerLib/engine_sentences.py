@@ -477,7 +477,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("holds intensities from {0} to {1}, whose differences are lost in 32-bit numbers"),
         _("holds more than 100000 files"),
         _("holds negative intensities (down to {0}), so a ratio to the blood pool is meaningless"),
-        _("holds no DICOM images at the slices of the segmentation"),
         _("holds no DICOM slices"),
         _("holds no DICOM slices, but the file {0}"),
         _("holds no DICOM slices, but {0}"),

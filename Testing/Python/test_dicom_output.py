@@ -59,7 +59,9 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Labelmap]:
 def written(case: tuple[Path, Labelmap], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, labelmap = case
     path = tmp_path_factory.mktemp("seg") / "result.dcm"
-    write_dicom(build_dicom_segmentation(labelmap, SEGMENTS, find_source_images(folder, labelmap.grid), MODEL), path)
+    write_dicom(
+        build_dicom_segmentation(labelmap, SEGMENTS, find_source_images(folder, read_scan(folder).frames), MODEL), path
+    )
     return path
 
 
@@ -67,12 +69,11 @@ def find_changed_source(
     case: tuple[Path, Labelmap], folder: Path, change: Callable[[pydicom.Dataset], object]
 ) -> SourceImages:
     """Save the images of a case in `folder`, each changed by `change`, and find them as the source."""
-    series, labelmap = case
-    for file in series.glob("IM*"):
+    for file in case[0].glob("IM*"):
         image = pydicom.dcmread(file)
         change(image)
         image.save_as(folder / file.name)
-    return find_source_images(folder, labelmap.grid)
+    return find_source_images(folder, read_scan(folder).frames)
 
 
 def build_segmentation_and_report(
@@ -186,7 +187,7 @@ def test_scan_and_segmentation_are_read_from_the_same_folder_or_archive(
 def test_simpleitk_reads_one_segment_on_the_grid_of_the_scan(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     folder, labelmap = case
-    source = find_source_images(folder, labelmap.grid)
+    source = find_source_images(folder, read_scan(folder).frames)
     write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "one.dcm")
     image = sitk.ReadImage(str(tmp_path / "one.dcm"))
     mask = sitk.GetArrayFromImage(image).transpose(2, 1, 0) > 0
@@ -302,12 +303,11 @@ def test_series_number_appends_01_to_the_last_four_digits_of_the_source(
 
 
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
-    """The frames are in shuffled order, at two time points; the first frame at each position is used."""
+    """The frames are in shuffled order, at two time points; the first was read."""
     labelmap = case[1]
     order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
     path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(OBLIQUE_SHAPE), oblique_affine(), order + order)
-    source = find_source_images(path, labelmap.grid)
-    assert source.frames == tuple(order.index(k) for k in range(OBLIQUE_SHAPE[2]))
+    source = find_source_images(path, [(path, order.index(k)) for k in range(OBLIQUE_SHAPE[2])])
     write_dicom(build_dicom_segmentation(labelmap, SEGMENTS[:1], source, MODEL), tmp_path / "seg.dcm")
     data_set = pydicom.dcmread(tmp_path / "seg.dcm")
     assert missing_attributes(data_set) == []
@@ -320,6 +320,18 @@ def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Pa
         number = int(numbers if isinstance(numbers, int | str) else numbers[0])
         theirs = image.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
         np.testing.assert_allclose(frame.PlanePositionSequence[0].ImagePositionPatient, theirs, atol=1e-3)
+
+
+def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
+    folder = write_oblique_series(tmp_path / "series")
+    archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", folder))
+    with pytest.raises(InputError, match=r"x\.zip: is an archive, .* Extract the archive, and segment the folder\."):
+        find_source_images(archive, read_scan(archive).frames)
+
+
+def test_source_that_is_not_dicom_is_refused() -> None:
+    with pytest.raises(InputError, match=r"scan\.nrrd: is not DICOM.*\.seg\.nrrd"):
+        find_source_images(Path("scan.nrrd"), ())
 
 
 def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
@@ -335,7 +347,7 @@ def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
     scan = read_scan(tmp_path / "series", choice=ScanChoice(time=2))
     labels = np.zeros(scan.grid.shape, np.uint8)
     labels[3:8, 3:8, 2:5] = 1
-    source = find_source_images(tmp_path / "series", scan.grid, scan.frames)
+    source = find_source_images(tmp_path / "series", scan.frames)
     made = build_dicom_segmentation(Labelmap(labels, scan.grid), (LEFT_ATRIUM,), source, MODEL)
     items = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     referred = {str(item.ReferencedSOPInstanceUID) for item in items}
@@ -348,7 +360,7 @@ def test_measurement_report_names_the_procedure_of_the_scan(
     case: tuple[Path, Labelmap], modality: str, procedure: str
 ) -> None:
     folder, labelmap = case
-    source = find_source_images(folder, labelmap.grid)
+    source = find_source_images(folder, read_scan(folder).frames)
     segmentation = build_dicom_segmentation(labelmap, SEGMENTS, source, MODEL)
     for image in source.datasets:
         image.Modality = modality
@@ -362,7 +374,7 @@ def test_measurement_report_holds_the_measurements_of_each_segment(
     case: tuple[Path, Labelmap], tmp_path: Path, segments: tuple[SegmentInfo, ...]
 ) -> None:
     folder, labelmap = case
-    source = find_source_images(folder, labelmap.grid)
+    source = find_source_images(folder, read_scan(folder).frames)
     segmentation, built = build_segmentation_and_report(labelmap, source, segments)
     assert missing_attributes(segmentation) == []
     path = tmp_path / "report.dcm"

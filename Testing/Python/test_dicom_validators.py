@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.geometry import Grid
 from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
+from dcamt.io.readers import read_scan
 from dcamt.metrics.measurements import Measurements, measure
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap
@@ -75,7 +76,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         write_mr_series(source, image, affine())
     else:
         source = write_enhanced_mr(folder / "enhanced.dcm", image, affine(), [4, 0, 2, 6, 1, 3, 5])
-    images = find_source_images(source, labelmap().grid)
+    images = find_source_images(source, read_scan(source).frames)
     segmentation = build_dicom_segmentation(labelmap(), SEGMENTS, images, MODEL)
     write_dicom(segmentation, folder / "seg.dcm")
     report = build_measurement_report(rows(), SEGMENTS, segmentation, images, MODEL)

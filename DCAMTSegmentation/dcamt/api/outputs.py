@@ -82,15 +82,15 @@ def find_dicom_source(scan: Volume) -> SourceImages:
     """Return the DICOM images that a scan was read from.
 
     Raises:
-        InputError: the scan was not read from DICOM, or a segmentation cannot refer to its images: the images lie in an
-            archive or in several multi-frame files, or a slice has no image (`find_source_images`).
+        InputError: the scan was not read from DICOM, or a segmentation cannot refer to its images, which lie in an
+            archive or in several multi-frame files.
     """
     if scan.path is None:
         raise InputError(
             "the scan was not read from DICOM, but a DICOM segmentation must refer to DICOM images",
             remedy="Read the scan with dcamt.read_scan from a DICOM folder, or choose an ending such as .seg.nrrd.",
         )
-    return find_source_images(scan.path, scan.grid, scan.frames)
+    return find_source_images(scan.path, scan.frames)
 
 
 def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
@@ -199,7 +199,7 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
     if scan.path is None:
         return lines
     try:
-        (image, *_) = (source or find_source_images(scan.path, scan.grid, scan.frames)).datasets
+        (image, *_) = (source or find_source_images(scan.path, scan.frames)).datasets
     except InputError:
         lines["Scan"] = scan_name(scan.path)
     else:

@@ -127,11 +127,7 @@ class SegmentSession:
         if warning := few_values_warning(volume):
             self.console.print_error(f"{job.scan}: {warning}")
         # A DICOM segmentation refers to the scan's DICOM images. A scan without them fails here, before segmentation.
-        source = (
-            find_source_images(job.scan, volume.grid, volume.frames)
-            if ending(job.segmentation) == DICOM_ENDING
-            else None
-        )
+        source = find_source_images(job.scan, volume.frames) if ending(job.segmentation) == DICOM_ENDING else None
         result = self.segmenter.segment(
             volume,
             quality=self.quality,

@@ -126,7 +126,8 @@ def read_channels(path: Path, files: Sequence[Path], channels: int, read: Callab
     names = channel_names(path)
     listed = ", ".join(f"{file.name}{_describe_channel(names, number)}" for number, file in enumerate(files))
     notes = dict.fromkeys(note for volume in volumes for note in volume.notes)
-    return Volume(voxels, grid, path, (IdentifyingNote(f"Read as channels: {listed}."), *notes))
+    all_notes = (IdentifyingNote(f"Read as channels: {listed}."), *notes)
+    return Volume(voxels, grid, path, all_notes, volumes[0].frames)
 
 
 def _describe_channel(names: Sequence[str], number: int) -> str:

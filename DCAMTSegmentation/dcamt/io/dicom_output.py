@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,8 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
-from .dicom_files import is_image_class
 from .dicom_frames import integer
 
-_POSITION_TOLERANCE = 0.02
-"""Largest distance of a source image from its slice of the labelmap, as a fraction of the finest voxel spacing."""
-_ROUNDING_MM = 0.01
-"""Distance in mm that is allowed in addition, since headers hold rounded positions."""
-_PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-"""Attributes that give the place of a single-frame image."""
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
 
@@ -61,42 +53,33 @@ class SourceImages:
     frames: tuple[int, ...] | None = None
 
 
-def find_source_images(source: Path, grid: Grid, frames: Sequence[tuple[Path, int]] = ()) -> SourceImages:
-    """Return the images of a DICOM file or folder (with its subfolders) at the slices of `grid`.
+def find_source_images(source: Path, frames: Sequence[tuple[Path, int]]) -> SourceImages:
+    """Return the images that the slices of a scan were read from.
 
     Args:
-        frames: the file and the frame index of each slice (`Volume.frames`). If given, the images in these files are
-            returned, and `grid` is not used. Otherwise, the images come from the first series that has an image at
-            each slice; at a slice with several images, the nearest is returned.
+        source: the file or folder of the scan; error messages name it.
+        frames: the file and the frame index of each slice (`Volume.frames`).
 
     Raises:
-        InputError: `source` contains no DICOM images, a slice has no image, or the frames were read from an archive
-            or from several multi-frame files.
+        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files.
     """
     import pydicom
 
-    if frames:
-        return _source_of_frames(source, frames)
-
-    affine = RAS_TO_LPS @ grid.affine
-    by_series: dict[str, list[tuple[str, Dataset]]] = {}
-    for file in _files(source):
-        try:
-            header = pydicom.dcmread(file, stop_before_pixels=True)
-        except (pydicom.errors.InvalidDicomError, OSError, ValueError, AttributeError, EOFError):
-            continue
-        is_image = "Rows" in header and is_image_class(str(header.get("SOPClassUID", "")))
-        if is_image and "SeriesInstanceUID" in header:
-            by_series.setdefault(str(header.SeriesInstanceUID), []).append((file, header))
-    if not by_series:
+    if not frames:
         remedy = "Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."
         what = "is not DICOM, but a DICOM segmentation must refer to DICOM images"
         raise InputError(what, path=source, remedy=remedy)
-    for images in by_series.values():
-        matched = _match_slices(images, affine, grid.shape)
-        if matched is not None:
-            return matched
-    raise InputError("holds no DICOM images at the slices of the segmentation", path=source, remedy=_OTHER_FORMAT)
+    files = list(dict.fromkeys(file for file, _ in frames))
+    if not all(file.is_file() for file in files):
+        what = "is an archive, and a DICOM segmentation cannot refer to images in an archive"
+        raise InputError(what, path=source, remedy="Extract the archive, and segment the folder.")
+    headers = {file: pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files}
+    if len(files) == 1:
+        return SourceImages((headers[files[0]],), tuple(index for _, index in frames))
+    if len(files) < len(frames) or any(index for _, index in frames):
+        what = "consists of several multi-frame files, to which a DICOM segmentation cannot refer"
+        raise InputError(what, path=source, remedy=_OTHER_FORMAT)
+    return SourceImages(tuple(headers[file] for file, _ in frames))
 
 
 def build_dicom_segmentation(
@@ -244,105 +227,6 @@ def to_concept(code: Code) -> Any:
     from highdicom.sr.coding import CodedConcept
 
     return CodedConcept(value=code.value, scheme_designator=code.scheme, meaning=code.meaning)
-
-
-def _source_of_frames(source: Path, frames: Sequence[tuple[Path, int]]) -> SourceImages:
-    """Return the images that a scan's slices were read from."""
-    import pydicom
-
-    files = list(dict.fromkeys(file for file, _ in frames))
-    if not all(file.is_file() for file in files):
-        what = "is an archive, and a DICOM segmentation cannot refer to images in an archive"
-        raise InputError(what, path=source, remedy="Extract the archive, and segment the folder.")
-    headers = {file: pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files}
-    if len(files) == 1:
-        return SourceImages((headers[files[0]],), tuple(index for _, index in frames))
-    if len(files) < len(frames) or any(index for _, index in frames):
-        what = "consists of several multi-frame files, to which a DICOM segmentation cannot refer"
-        raise InputError(what, path=source, remedy=_OTHER_FORMAT)
-    return SourceImages(tuple(headers[file] for file, _ in frames))
-
-
-def _files(source: Path) -> list[str]:
-    if not source.is_dir():
-        return [str(source)]
-    return sorted(
-        os.path.join(folder, name)
-        for folder, _, names in os.walk(source)
-        for name in names
-        if not name.startswith(".") and name != "DICOMDIR"
-    )
-
-
-def _match_slices(
-    images: Sequence[tuple[str, Dataset]], affine: np.ndarray, shape: tuple[int, int, int]
-) -> SourceImages | None:
-    """Return a series' images at a grid's slices (affine: index -> LPS mm); None if a slice has no image."""
-    rows, columns = shape[1], shape[0]
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    starts = affine[:3, 3] + np.arange(shape[2])[:, np.newaxis] * affine[:3, 2]
-    tolerance_mm = _POSITION_TOLERANCE * float(spacing.min()) + _ROUNDING_MM
-    multi_frame = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) > 1]
-    for header in multi_frame:
-        chosen = _nearest(_frame_places(header), starts, affine, tolerance_mm)
-        if chosen is not None and (header.Rows, header.Columns) == (rows, columns):
-            return SourceImages((header,), tuple(chosen))
-    single = [header for _, header in images if int(header.get("NumberOfFrames", 1) or 1) == 1]
-    single = [h for h in single if (h.Rows, h.Columns) == (rows, columns) and all(keyword in h for keyword in _PLACE)]
-    single.sort(key=lambda header: integer(header.get("InstanceNumber")))
-    places = [_place(*(h[keyword].value for keyword in _PLACE)) for h in single]
-    chosen = _nearest(places, starts, affine, tolerance_mm)
-    return None if chosen is None else SourceImages(tuple(single[index] for index in chosen))
-
-
-def _place(position: Any, orientation: Any, spacing: Any) -> np.ndarray:
-    """Return a frame's place, (3, 3) LPS mm: the steps along i and along j, and the centre of the first pixel."""
-    row, column = np.array(orientation, float)[:3], np.array(orientation, float)[3:]
-    return np.stack([row * float(spacing[1]), column * float(spacing[0]), np.array(position, float)])
-
-
-def _frame_places(header: Dataset) -> list[np.ndarray]:
-    """Return the places of a multi-frame image's frames; an empty list if the header lacks them."""
-    shared = header.get("SharedFunctionalGroupsSequence", [None])[0]
-    places = []
-    for frame in header.get("PerFrameFunctionalGroupsSequence", []):
-
-        def find(sequence: str, frame: Dataset = frame) -> Any:
-            return frame[sequence][0] if sequence in frame else shared[sequence][0]
-
-        try:
-            places.append(
-                _place(
-                    find("PlanePositionSequence").ImagePositionPatient,
-                    find("PlaneOrientationSequence").ImageOrientationPatient,
-                    find("PixelMeasuresSequence").PixelSpacing,
-                )
-            )
-        except (KeyError, TypeError, AttributeError):
-            return []
-    return places
-
-
-def _nearest(
-    places: Sequence[np.ndarray], starts: np.ndarray, affine: np.ndarray, tolerance_mm: float
-) -> list[int] | None:
-    """Return the index of the image nearest to each slice, among the images with the grid's steps along i and j.
-
-    The result is None if a slice has no such image within the tolerance.
-    """
-    if not places:
-        return None
-    array = np.stack(places)  # (N, 3, 3)
-    aligned = np.abs(array[:, :2] - affine[:3, :2].T).max(axis=(1, 2)) < 1e-3
-    chosen = []
-    for start in starts:
-        distance = np.linalg.norm(array[:, 2] - start, axis=1)
-        distance[~aligned] = np.inf
-        index = int(distance.argmin())
-        if distance[index] > tolerance_mm:
-            return None
-        chosen.append(index)
-    return chosen
 
 
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
