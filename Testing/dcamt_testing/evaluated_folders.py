@@ -15,6 +15,8 @@ from dcamt.metrics.scores import SegmentationScore
 from dcamt.volume import Labelmap, SegmentInfo
 from scipy import ndimage
 
+from dcamt_testing.processes import call_dcamt
+
 AFFINE = np.array([[0.0, -0.75, 0.0, 11.0], [1.25, 0.0, 0.0, -5.0], [0.0, 0.0, 2.5, 3.0], [0.0, 0.0, 0.0, 1.0]])
 
 
@@ -50,6 +52,11 @@ def write_predictions_and_labels(home: Path) -> tuple[Path, Path]:
         save_labels(labels / f"la00{number}_label.nii.gz", two_classes(number))
         save_labels(predictions / f"la00{number}_image.nrrd", two_classes(number + 10))
     return predictions, labels
+
+
+def call_evaluate(folders: tuple[Path, Path], *options: str | Path) -> int:
+    """Run `dcamt evaluate` on folders of predictions and labels; return the exit status."""
+    return call_dcamt(["evaluate", "--predictions", folders[0], "--labels", folders[1], *options])
 
 
 def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:

@@ -1,0 +1,203 @@
+"""Test `dcamt.train` and training sessions: results, pauses, damaged files and wrong arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import dcamt
+import numpy as np
+import pytest
+import torch
+from dcamt.api.training import Observer, TrainingSession
+from dcamt.api.training_plan import plan_new_run, plan_resumed_run
+from dcamt.cases.case_list import read_cases
+from dcamt.errors import InputError
+from dcamt.models.package import open_model, write_package
+from dcamt.runs.events import RunEvent, RunFinished
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
+from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
+from dcamt_testing.processes import call_dcamt
+from dcamt_testing.synthetic import write_cases_folder
+from dcamt_testing.tiny_recipes import TINY, tiny_recipe
+
+
+def test_train_makes_the_same_model_as_the_command(tmp_path: Path) -> None:
+    """On a CPU, equal settings and seeds give equal weights."""
+    cases = write_cases_folder(tmp_path / "cases", labelled=2, unlabelled=1, validation=1)
+    settings = [*TINY, "iterations=4", "validate_every=2"]
+    assert call_dcamt(["train", cases, "--run", tmp_path / "command", "--device", "cpu", "--set", *settings]) == 0
+    seen: list[str] = []
+    done = dcamt.train(
+        cases, run=tmp_path / "api", settings=settings, device="cpu", on_event=lambda event: seen.append(event.kind)
+    )
+    assert (done.iterations, done.folder) == (4, tmp_path / "api")
+    assert done.report is not None
+    assert seen[0] == "checkpoint"  # before the first step, so that a killed run can be resumed
+    assert {"started", "validation", "finished"} <= set(seen)
+    expected = load_weights(tmp_path / "command" / "model.dcamt")
+    assert all((load_weights(done.model)[name] == value).all() for name, value in expected.items())
+
+
+def short_session(tmp_path: Path, observer: Observer, iterations: int = 2) -> TrainingSession:
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
+    return TrainingSession(plan_new_run(cases, tmp_path / "run", tiny_recipe(f"iterations={iterations}")), observer)
+
+
+def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*arguments: object, **options: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", end)
+    with pytest.raises(SystemExit):
+        short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2)
+    # If the event "finished" was not yet written, the run has to be resumed.
+    lines = run.events.read_text(encoding="utf-8").splitlines(keepends=True)
+    run.events.write_text("".join(lines[:-1]), encoding="utf-8")
+    assert run_state(run).state == FAILED
+    warnings: list[str] = []
+    observer = Observer(on_warning=warnings.append)
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), observer).run().iterations == 2
+    assert run_state(run).state == FINISHED
+    # The run stays without calibration and report, and the warnings state how to make them.
+    assert [warning.split(". ")[0] for warning in warnings] == [
+        "the model is not calibrated",
+        f"{run.path}: there is no report",
+    ]
+    assert f"dcamt models calibrate {run.model} {run.cases}" in warnings[0]
+
+
+@pytest.mark.parametrize("earlier", ["damaged", "stopped"])
+def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_iteration(
+    earlier: str, tmp_path: Path
+) -> None:
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    written = open_model(run.model)
+    if earlier == "damaged":
+        run.model.write_bytes(b"damaged")
+    else:  # as after a kill before the last model was written
+        stopped = replace(written.card, trained_on=written.card.trained_on | {"iterations": 1})
+        write_package(run.model, replace(written, card=stopped))
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().iterations == 2
+    assert open_model(run.model).card.trained_on["iterations"] == 2
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "recipe.json"])
+def test_new_run_replaces_no_file_saved_in_its_folder_while_pytorch_loads(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "run" / name
+
+    def choose_device(*arguments: object, **options: object) -> torch.device:
+        file.write_bytes(b"made by hand")
+        return torch.device("cpu")
+
+    monkeypatch.setattr("dcamt.devices.choose_device", choose_device)
+    with pytest.raises(InputError, match="ame a new folder"):
+        short_session(tmp_path, Observer()).run()
+    assert file.read_bytes() == b"made by hand"
+
+
+def test_run_whose_label_is_damaged_during_the_training_gets_a_report_and_a_warning(tmp_path: Path) -> None:
+    label = tmp_path / "cases" / "validation0_label.nii.gz"
+    warnings: list[str] = []
+
+    def damage(event: RunEvent) -> None:
+        if isinstance(event, RunFinished):
+            label.write_bytes(b"")
+
+    done = short_session(tmp_path, Observer(damage, on_warning=warnings.append)).run()
+    assert done.report == tmp_path / "run" / "report.html"
+    (warning,) = warnings
+    assert warning.startswith("the report leaves out the case 'validation0': ")
+    assert f"{label.name}: is an empty file" in warning
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_pause_request_ends_the_calibration_with_a_warning(
+    is_stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that stopped the training does not end the calibration; only a later request ends the calibration."""
+    run = RunFolder(tmp_path / "run")
+    requests_before: list[str | None] = []
+    warnings: list[str] = []
+
+    def request_pause(*arguments: object, check: Callable[[], None], **options: object) -> None:
+        check()
+        requests_before.append(read_request(run))
+        write_request(run, PAUSE)
+        check()
+        raise AssertionError("the check did not end the calibration")
+
+    def stop(event: RunEvent) -> None:
+        if is_stopped and event.kind == "started":
+            write_request(run, STOP)
+
+    monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", request_pause)
+    observer = Observer(stop, on_warning=warnings.append)
+    done = short_session(tmp_path, observer, 100000 if is_stopped else 2).run()
+    assert requests_before == [None]
+    assert done.report is not None
+    (warning,) = warnings
+    assert warning.startswith(
+        "the model was not calibrated: cancelled. Calibrate the model with: dcamt models calibrate "
+    )
+    assert run_state(run).state == (STOPPED if is_stopped else FINISHED)
+
+
+def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
+    settings = [*TINY, "iterations=100000"]
+    run = RunFolder(tmp_path / "run")
+    steps: list[int] = []
+
+    def pause(event: RunEvent) -> None:
+        if event.kind == "started":
+            write_request(run, PAUSE)
+        if event.kind == "paused":
+            steps.append(event.iteration)
+
+    with pytest.raises(dcamt.Cancelled, match="--resume"):
+        dcamt.train(cases, run=run.path, settings=settings, device="cpu", on_event=pause)
+    assert not run.model.exists()
+    # The run is shortened: two more iterations remain.
+    run.recipe.write_text(run.recipe.read_text(encoding="utf-8").replace("100000", str(steps[0] + 2)), encoding="utf-8")
+    assert dcamt.train(run=run.path, device="cpu", resume=True).iterations == steps[0] + 2
+    assert run.model.exists()
+
+
+def load_weights(model: Path) -> dict[str, np.ndarray]:
+    return {name: np.asarray(value) for name, value in open_model(model).weights.items()}
+
+
+def test_run_uses_neither_left_out_cases_nor_labels_of_unlabelled_cases(tmp_path: Path) -> None:
+    first, *others = read_cases(write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1))
+    listed = [first, *(replace(case, label=first.label) for case in others), replace(first, name="x", role="left out")]
+    plan = plan_new_run(listed, tmp_path / "run", tiny_recipe())
+    assert [(case.name, case.label) for case in plan.cases] == [
+        (first.name, first.label),
+        *((case.name, None) for case in others),
+    ]
+    with pytest.raises(dcamt.InputError, match="has the role validation, but no label"):
+        plan_new_run([first, replace(first, name="y", label=None, role="validation")], tmp_path / "run", tiny_recipe())
+
+
+def test_wrong_use_of_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run="):
+        dcamt.train("cases.csv")
+    with pytest.raises(ValueError, match="cases"):
+        dcamt.train(run=tmp_path / "run")
+    with pytest.raises(ValueError, match="resume"):
+        dcamt.train("cases.csv", run=tmp_path / "run", resume=True)
+    with pytest.raises(dcamt.InputError, match="effort 'fast' is unknown"):
+        dcamt.train("cases.csv", run=tmp_path / "run", effort="fast")
+    with pytest.raises(dcamt.InputError, match="holds no run"):
+        dcamt.train(run=tmp_path / "run", resume=True)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,189 @@
+"""Mappings of label values for an evaluation: by value, by the name of a segment, in the command and in Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import dcamt
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_labelmap
+from dcamt.volume import Code, Labelmap, SegmentInfo
+from dcamt_testing.evaluated_folders import call_evaluate
+
+GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
+
+
+def save_values(path: Path, values: dict[int, tuple[int, int]]) -> Path:
+    """Write slabs of 16-bit values with SimpleITK.
+
+    Args:
+        values: for each value, the first plane of its slab along axis 0, and the plane after the slab.
+    """
+    voxels = np.zeros(GRID.shape, np.uint16)
+    for value, (first, last) in values.items():
+        voxels[first:last, 1:11, 1:11] = value
+    image = sitk.GetImageFromArray(voxels.T)
+    image.SetSpacing((2.0, 2.0, 2.0))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    path.parent.mkdir(exist_ok=True)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> tuple[Path, Path]:
+    """Write a prediction in planes 2 to 7, and a label: 420 in planes 4 to 6, 421 in 7 to 9, and 500 in 0 and 1."""
+    save_values(tmp_path / "predictions" / "a.nrrd", {1: (2, 8)})
+    save_values(tmp_path / "labels" / "a_label.nrrd", {420: (4, 7), 421: (7, 10), 500: (0, 2)})
+    return tmp_path / "predictions", tmp_path / "labels"
+
+
+def scores_of(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, int], float]:
+    """Return the printed Dice by case and label value."""
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return {(one["case"], one["label"]): one["dice"] for one in events if one["event"] == "score"}
+
+
+@pytest.mark.parametrize(
+    ("order", "option"), [(1, "--label-mapping"), (-1, "--prediction-mapping")], ids=["labels", "predictions"]
+)
+def test_values_of_labels_or_predictions_are_mapped_to_the_classes_of_the_others(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str], order: int, option: str
+) -> None:
+    folders = mapped[::order]
+    assert call_evaluate(folders) == 1
+    assert f"{option} 420=1" in capsys.readouterr().err
+    assert call_evaluate(folders, option, "420=1") == 0, "the proposed mapping is accepted"
+    capsys.readouterr()
+    assert call_evaluate(folders, option, "420,421=1", "--json") == 0
+    assert scores_of(capsys) == {("a", 1): pytest.approx(2 * 4 / 12), ("mean", 1): pytest.approx(2 * 4 / 12)}
+
+
+def test_mapping_may_name_a_segment_of_the_prediction(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = SegmentInfo(2, "Left atrium", (1.0, 0.0, 0.0), Code("SCT", "82471001", "Left atrium"))
+    voxels = np.zeros(GRID.shape, np.uint8)
+    voxels[2:8, 1:11, 1:11] = 2
+    (mapped[0] / "a.nrrd").unlink()
+    write_labelmap(Labelmap(voxels, GRID), mapped[0] / "a.seg.nrrd", (info,))
+    assert call_evaluate(mapped, "--label-mapping", "420,421=left-atrium", "--json") == 0
+    assert scores_of(capsys)["a", 2] == pytest.approx(2 * 4 / 12)
+    # Here the prediction's segment is chosen by its name, and the label's values by their numbers.
+    arguments = ("--prediction-mapping", "left atrium=7", "--label-mapping", "420,421=7", "--json")
+    assert call_evaluate(mapped, *arguments) == 0
+    assert scores_of(capsys)["a", 7] == pytest.approx(2 * 4 / 12)
+
+
+def save_segments(path: Path, *named: tuple[int, str]) -> None:
+    """Write a `.seg.nrrd` file whose segments (label value, name) lie side by side in planes 2 to 7."""
+    voxels = np.zeros(GRID.shape, np.uint8)
+    for number, (value, _) in enumerate(named):
+        voxels[2:8, 1 + 5 * number : 6 + 5 * number, 1:11] = value
+    infos = [SegmentInfo(value, name, (1.0, 0.0, 0.0), Code("SCT", "82471001", "x")) for value, name in named]
+    write_labelmap(Labelmap(voxels, GRID), path, infos)
+
+
+def test_number_in_a_mapping_is_a_value_even_if_a_segment_has_this_name(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mapped[0] / "a.nrrd").unlink()
+    save_segments(mapped[0] / "a.seg.nrrd", (1, "2"), (2, "wall"))
+    assert call_evaluate(mapped, "--label-mapping", "420=2", "--json") == 0
+    assert ("a", 2) in scores_of(capsys)
+
+
+def test_mapping_to_the_name_of_several_segments_is_refused(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (mapped[0] / "a.nrrd").unlink()
+    save_segments(mapped[0] / "a.seg.nrrd", (1, "Left atrium"), (2, "left-atrium"))
+    assert call_evaluate(mapped, "--label-mapping", "420=left atrium") == 1
+    assert "is the name of several segments, with the label values 1, 2" in capsys.readouterr().err
+
+
+def test_segment_with_different_values_in_prediction_and_label_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save_segments(folders[0] / "a.seg.nrrd", (1, "Left atrium"), (2, "Wall"))
+    save_segments(folders[1] / "a.seg.nrrd", (2, "left-atrium"), (1, "wall"))
+    assert call_evaluate(folders) == 1
+    errors = capsys.readouterr().err
+    assert "a.seg.nrrd: has the value 1 for the segment 'Left atrium', but its label" in errors
+    assert (
+        "has the value 2 for this segment. Map the predictions' values: --prediction-mapping 1=2,2=1 (in Python"
+        in errors
+    )
+    assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
+    assert scores_of(capsys)["a", 2] == 1
+    save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
+    assert call_evaluate(folders) == 0, "segments without a common name are compared by value"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            "--prediction-mapping",
+            "predictions: all predictions are empty after the mapping 5=1. Before each sign =",
+        ),
+        ("--label-mapping", "labels: all labels are empty after the mapping 5=1. Before each sign ="),
+    ],
+)
+def test_mapping_of_values_that_do_not_occur_is_refused(
+    option: str, message: str, mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_evaluate(mapped, option, "5=1") == 1
+    assert message in capsys.readouterr().err
+    with pytest.raises(InputError, match=message.partition(": ")[2]):
+        dcamt.evaluate(mapped[0] / "a.nrrd", mapped[1] / "a_label.nrrd", **{option[2:].replace("-", "_"): "5=1"})
+
+
+def test_mapping_in_python_may_name_segments_of_a_file(mapped: tuple[Path, Path]) -> None:
+    path = mapped[0] / "s.seg.nrrd"
+    save_segments(path, (3, "Left atrium"), (2, "wall"))
+    labels = mapped[1] / "a_label.nrrd"
+    for label in (labels, read_labelmap(labels)):
+        rows = dcamt.evaluate(path, label, label_mapping="420,421=left atrium").rows
+        assert [row.label for row in rows] == [3]
+    for prediction in (path, read_labelmap(path)):
+        (row,) = dcamt.evaluate(prediction, path, label_mapping="left atrium=3").rows
+        assert (row.label, row.score.dice) == (3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        (
+            "420=left-atrium",
+            "'420=left-atrium' names no known class. After the sign =, write a label value from 1 to 255, as in 420=1.",
+        ),
+        ("420", "'420' is not a label mapping. Write VALUE=CLASS, such as 420=left-atrium."),
+        ("420=1;420=2", "the label mapping names 420 twice. Map each value to one class."),
+    ],
+)
+def test_wrong_mapping_is_refused_in_one_line(
+    mapping: str, message: str, mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_evaluate(mapped, "--label-mapping", mapping) == 1
+    assert capsys.readouterr().err == f"dcamt: {message}\n"
+
+
+def test_python_api_maps_files_folders_and_arrays(mapped: tuple[Path, Path]) -> None:
+    predictions, labels = mapped
+    files = (predictions / "a.nrrd", labels / "a_label.nrrd")
+    arrays = tuple(sitk.GetArrayFromImage(sitk.ReadImage(str(file))).T for file in files)
+    for pair in (mapped, files, arrays, (files[0], read_labelmap(files[1]))):
+        (row,) = dcamt.evaluate(*pair, spacing=(2.0, 2.0, 2.0), label_mapping="420,421=1").rows
+        assert (row.label, row.score.dice) == (1, pytest.approx(2 * 4 / 12))
+    (row,) = dcamt.evaluate(*arrays[::-1], spacing=(2.0, 2.0, 2.0), prediction_mapping="420,421=1").rows
+    assert (row.label, row.score.dice) == (1, pytest.approx(2 * 4 / 12))
+    with pytest.raises(InputError, match='has no segment "atrium"'):
+        dcamt.evaluate(*arrays, spacing=(2.0, 2.0, 2.0), label_mapping="atrium=1")
