@@ -15,7 +15,8 @@ from ..errors import InputError, plain_number
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
-from .itk_completeness import CHECKS, meta_header, pair_files, vtk_fields
+from .itk_completeness import CHECKS, pair_files, vtk_fields
+from .metaimage import meta_header
 from .nifti import SPACING_TOLERANCE, pair_notes
 from .stored_image import StoredImage, library_errors
 

@@ -1,0 +1,197 @@
+"""Read the header of a MetaImage (`.mha`, `.mhd`), and check that its data is complete."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..volume import check_size
+from .stored_image import (
+    DAMAGED,
+    check_unpacked_size,
+    compressed_size,
+    cut_file_error,
+    data_file_errors,
+    missing_data_file_error,
+    refuse_other_unit,
+)
+
+_EXPORT_AGAIN = "Correct the field in its header, or export the image again."
+_BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
+_HEADER_LIMIT = 1 << 20
+"""Maximum bytes of a header."""
+
+
+def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
+    """Return a MetaImage's fields by name in lower case, the file's first bytes, and the header's length in bytes."""
+    fields: dict[str, str] = {}
+    with open(path, "rb") as file:
+        head = file.read(_HEADER_LIMIT)
+    start = 0
+    for line in head.splitlines(keepends=True):
+        start += len(line)
+        if not line.strip():
+            continue
+        name, *values = re.split("[=:]", line.decode("latin-1"), maxsplit=1)  # ITK accepts both separators.
+        if not values:
+            raise InputError("cannot be read as a MetaImage: its header is damaged", path=path, remedy=DAMAGED)
+        fields[name.strip().lower()] = values[0].strip()
+        if name.strip().lower() == "elementdatafile":
+            break
+    else:
+        raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
+    return fields, head, start
+
+
+def check_metaimage(path: Path) -> None:
+    """Raise InputError if a MetaImage's header is damaged, its unit is not mm, or its data is missing or cut."""
+    fields, head, start = meta_header(path)
+    _check_numbers(path, fields)
+    refuse_other_unit(path, fields.get("distanceunits", ""))
+    sizes = [int(size) for size in fields.get("dimsize", "").split()]
+    element = fields.get("elementtype", "").removeprefix("MET_").removesuffix("_ARRAY")
+    each = _BYTES.get(element.removeprefix("U"))
+    if not sizes or not element:
+        what = "cannot be read as a MetaImage: its header lacks DimSize or ElementType"
+        raise InputError(what, path=path, remedy=DAMAGED)
+    if each is None:
+        what = f'cannot be read as a MetaImage: its header has the unknown ElementType "{fields["elementtype"]}"'
+        raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
+    check_size(sizes, path)
+    size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
+    skip = max(0, int(fields.get("headersize", 0)))
+    if fields["elementdatafile"].upper() == "LOCAL":
+        if 0 < skip < start:
+            what = f"states a HeaderSize of {skip} bytes, but its header has {start}"
+            raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
+        files, skip = [path], max(start, skip)
+    else:
+        files = _data_files(path, fields["elementdatafile"], head[start:], sizes)
+    for data in files:
+        if not data.is_file():
+            raise missing_data_file_error(path, data)
+        with open(data, "rb") as file, data_file_errors(path, data):
+            file.seek(skip)
+            if _is_true(fields.get("compresseddata")):
+                check_unpacked_size(file, size // len(files), data, path)
+                _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
+                continue
+            if _is_true(fields.get("binarydata")):  # ITK's default is text.
+                held = max(0, os.path.getsize(data) - skip)
+            else:
+                held = _count_text_numbers(path, file.read()) * each
+            if held < size // len(files):
+                raise cut_file_error(data, held, size // len(files), path)
+
+
+def _is_true(value: str | None) -> bool:
+    return (value or "").lower().startswith(("t", "1"))
+
+
+def _count_text_numbers(path: Path, text: bytes) -> int:
+    """Return how many numbers the `text` of a MetaImage holds; raise InputError if it is not text."""
+    try:
+        return len([float(word) for word in text.split()])
+    except ValueError as error:
+        what = "seems to have binary voxels, but its header lacks BinaryData = True"
+        raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
+
+
+def _check_numbers(path: Path, fields: dict[str, str]) -> None:
+    """Raise InputError if the numbers in a MetaImage's header are damaged, or are too few or too many for NDims."""
+    dimensions = int(fields.get("ndims", "0") or 0)
+    needed = dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), dimensions)
+    needed |= dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), dimensions**2)
+    for name, number in needed.items():
+        words = fields.get(name.lower(), "").split()
+        if not words or not dimensions:
+            continue
+        if len(words) != number:
+            count = "one number" if len(words) == 1 else f"{len(words)} numbers"
+            what = f"has {count} in the field {name} instead of {number}"
+            raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
+        try:
+            is_finite = all(math.isfinite(float(word)) for word in words)
+        except ValueError:
+            is_finite = False
+        if not is_finite:  # ITK would read 0.
+            raise InputError(f"has damaged numbers in {name}", path=path, remedy=_EXPORT_AGAIN)
+
+
+def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[Path]:
+    """Return a MetaImage's data files.
+
+    A pattern, or a list after the word LIST, must name one file for each index along the last axis, for example for
+    each slice. If the list follows `LIST n`, each file holds the first n axes: for the sizes (64, 64, 20, 3), `LIST 2`
+    needs 20 * 3 = 60 files. An n of 0 or above the number of axes is ignored. An n below 0 or equal to the number of
+    axes is refused.
+
+    Args:
+        value: the text of the field ElementDataFile.
+        rest: the bytes after this field.
+        sizes: the image's size along each axis.
+
+    Raises:
+        InputError: no file is named, a pattern is damaged, the number of files is wrong, or a list does not end with a
+            line break. ITK would return random memory for the voxels of missing files. ITK ignores the last name of
+            a list if no line break follows the name.
+    """
+    words = value.split()
+    if not words:
+        raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
+    if words[0].upper() == "LIST":
+        names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
+        number = re.match(r"[+-]?\d+", words[1]) if len(words) > 1 else None  # MetaIO also reads "LIST 2D".
+        axes_in_file = int(number[0]) if number else 0
+        if axes_in_file == 0 or axes_in_file > len(sizes):
+            axes_in_file = len(sizes) - 1
+        wanted = math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
+        if names and not rest.rstrip(b" \t").endswith(b"\n"):
+            what = f"lacks a line break after the last name in its list of data files ({names[-1]})"
+            raise InputError(what, path=path, remedy="Add a line break at the file's end.")
+    elif "%" in words[0]:
+        if len(words) not in (1, 4):
+            raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
+        first, last, step = (int(word) for word in words[1:]) if len(words) == 4 else (1, sizes[-1], 1)
+        numbers = range(first, last + 1, max(1, step))
+        if len(numbers) > math.prod(sizes):
+            raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
+        names, wanted = [words[0] % number for number in numbers], sizes[-1]
+    else:
+        return [path.parent / value]
+    if not names or len(names) != wanted:
+        what = f"has a number of data files in ElementDataFile ({len(names)}) that does not fit its DimSize"
+        raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
+    return [path.parent / name for name in names]
+
+
+def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
+    """Raise InputError if the header states fewer bytes than the compressed data has, or more than the file has.
+
+    ITK returns random memory for data beyond the stated size. If the data has a file of its own and the size is 0 or
+    missing, ITK uses the file's size.
+
+    Args:
+        start: the first byte of the compressed data.
+        stated: the size in the header.
+        path: the header file, for error messages.
+        data: the file with the compressed data; it may be the same file as `path`.
+    """
+    held = os.path.getsize(data) - start
+    size = int(stated or 0)
+    if size == held or (size == 0 and data != path):
+        return
+    with open(data, "rb") as file:
+        file.seek(start)
+        used = compressed_size(file)
+    if not used <= size <= held:
+        what = (
+            f"lacks the field CompressedDataSize = {used}"
+            if stated is None
+            else f"states {size} bytes of compressed data, but has {used}"
+        )
+        raise InputError(what, path=path, remedy="Correct CompressedDataSize in its header, or export it again.")

@@ -1,0 +1,103 @@
+"""Check that a TIFF file is complete, and that ITK reads its pages as one image."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ..errors import InputError
+
+_LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
+"""Defaults of the TIFF tags for a page's width, height, bits, samples and kind of numbers."""
+_PAGE_KIND, _SMALL_COPY, _MASK = 254, 1, 4
+"""The TIFF tag of a page's kind, and its bits for pages that ITK skips: reduced copies and transparency masks."""
+_COMPRESSION, _DEFLATE = 259, (8, 32946)
+"""The TIFF tag of a page's compression, and its values for data compressed with zlib."""
+_STRIPS, _TILES = (273, 279), (324, 325)
+"""Pairs of TIFF tags: the tag of the offsets, and the tag of the sizes."""
+
+
+def check_tiff(path: Path) -> None:
+    """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or a page is damaged.
+
+    A page without entries is damaged: TIFF requires at least one. ITK would return only the pages before this page.
+    Pages that form a loop are damaged, too.
+
+    Raises:
+        InputError: the content is not TIFF, or the pages differ in size or type. ITK would read all pages with the size
+            and type of the first: it would return random memory, or only a part of each page. A small copy or a mask
+            before the last page would even end the process.
+    """
+    length = os.path.getsize(path)
+    layouts: list[tuple[tuple[int, ...], ...] | None] = []
+    with open(path, "rb") as file:
+        for values in _pages(file, path):
+            for offsets, sizes in (_STRIPS, _TILES):
+                pairs = list(zip(values.get(offsets, ()), values.get(sizes, ()), strict=False))
+                if any(offset + size > length for offset, size in pairs):
+                    raise EOFError
+                if values.get(_COMPRESSION, (1,))[0] in _DEFLATE:
+                    for offset, size in pairs:
+                        file.seek(offset)
+                        zlib.decompress(file.read(size))  # ITK would return the beginning of damaged data.
+            is_skipped = values.get(_PAGE_KIND, (0,))[0] & (_SMALL_COPY | _MASK)
+            layout = tuple(values.get(tag, (usual,)) for tag, usual in _LAYOUT.items())
+            layouts.append(None if is_skipped else layout)
+    while len(layouts) > 1 and layouts[-1] is None:
+        layouts.pop()
+    if len(set(layouts)) > 1:
+        what = "holds pages that differ in their size or in the type of their numbers"
+        raise InputError(what, path=path, remedy="Save the slices as a TIFF stack of their own.")
+
+
+def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
+    """Yield the values of each page's tags that `check_tiff` uses."""
+    head = file.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 8:
+        what = "cannot be read as a TIFF image: its content is not TIFF"
+        raise InputError(what, path=path, remedy="Rename or convert the file.")
+    big = struct.unpack(f"{order}H", head[2:4])[0] == 43
+    word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
+    (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
+    seen: set[int] = set()
+    while page:
+        if page in seen or page >= os.path.getsize(path):
+            raise EOFError
+        seen.add(page)
+        file.seek(page)
+        (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, struct.calcsize(count_format)))
+        if number == 0:
+            raise EOFError
+        entries = _read_exactly(file, number * entry)
+        (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, struct.calcsize(word)))
+        values = {}
+        for start in range(0, len(entries), entry):
+            tag, kind = struct.unpack(f"{order}2H", entries[start : start + 4])
+            if tag in (*_STRIPS, *_TILES, *_LAYOUT, _PAGE_KIND, _COMPRESSION):
+                values[tag] = _values(file, order, word, kind, entries[start + 4 : start + entry])
+        yield values
+
+
+def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
+    """Return the numbers of a TIFF directory entry, which are stored in the entry or at an offset in the file."""
+    size = struct.calcsize(word)
+    (count,) = struct.unpack(f"{order}{word}", entry[:size])
+    code = {3: "H", 4: "I", 16: "Q"}.get(kind, "I")
+    total = count * struct.calcsize(code)
+    if total <= size:
+        return struct.unpack(f"{order}{count}{code}", entry[size : size + total])
+    (place,) = struct.unpack(f"{order}{word}", entry[size : 2 * size])
+    file.seek(place)
+    return struct.unpack(f"{order}{count}{code}", _read_exactly(file, total))
+
+
+def _read_exactly(file: IO[bytes], size: int) -> bytes:
+    """Return the next `size` bytes of an uncompressed file; raise EOFError if there are fewer."""
+    if file.tell() + size > os.fstat(file.fileno()).st_size:  # Checked first: a damaged size may exceed the memory.
+        raise EOFError
+    return file.read(size)
