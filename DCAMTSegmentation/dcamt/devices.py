@@ -113,7 +113,7 @@ def fast_bfloat16(device: torch.device) -> bool:
 
     NVIDIA's GPUs since Ampere have tensor cores for bfloat16. AMD's GPUs are assumed to have such hardware. Some CPUs
     have matrix tiles (AMX) or dot products (AVX-512 BF16) for bfloat16; other CPUs emulate it, which is many times
-    slower than float32. The result is False for Apple's GPUs.
+    slower than float32.
     """
     import torch
 

@@ -157,8 +157,7 @@ def reorientation_between(source: Grid, target: Grid) -> Reorientation | None:
     """Return the reorientation that gives `source` the axes of `target`.
 
     Axes count as equal if their steps from voxel to voxel differ by at most `AXIS_TOLERANCE` voxels along each axis of
-    `target`.
-    Returns None if no reorientation makes the axes equal. Origins are not compared.
+    `target`. Returns None if no reorientation makes the axes equal. Origins are not compared.
     """
     # Each column is one step along an axis of the source, in voxel indices of the target.
     steps = np.linalg.solve(target.affine[:3, :3], source.affine[:3, :3])

@@ -138,7 +138,6 @@ def normalise(
         to_device(smoothing_matrix(length, n).to(precision), image.device)
         for length, n in zip(image.shape[1:], reach, strict=True)
     )
-    # Average along Y and Z first, then along X.
     moments = torch.empty((2, *image.shape), dtype=precision, device=image.device)
     for slab in _slabs(image, axis=1):
         part = image[:, slab].to(precision)

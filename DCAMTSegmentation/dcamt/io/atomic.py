@@ -107,10 +107,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def stray_temporaries(folder: Path) -> list[Path]:
-    """Return the files in `folder` that `atomic_path` is writing, or was writing when its process was killed.
-
-    The files are recognised by their names.
-    """
+    """Return the files in `folder` that `atomic_path` is writing, or was writing when its process was killed."""
     return [path for path in folder.glob(".????????-*") if _TEMPORARY.match(path.name) and path.is_file()]
 
 
