@@ -180,7 +180,6 @@ def write_report(
         wall=wall,
         notes=[note for note in result.notes if identity or not _may_identify(note, result.scan)],
         identity=identity or {},
-        software=f"DCAMT {__version__}",
     )
     write_text(path, render_scan_report(report))
 

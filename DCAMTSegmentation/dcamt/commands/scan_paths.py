@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..cases.dicom_labels import dicom_files_among
@@ -70,17 +70,14 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     entries = [entry for entry in shown if os.path.realpath(entry) not in left_out]
     folders = [entry for entry in entries if entry.is_dir()]
     files = _files_in(path)
-    skipped: list[Path] = []
-    inside: list[Path] = []
-    if files:
-        skipped = _skipped_files(files, path, channels)
-        left_out_files = set(skipped)
-        inside = [file for file in files if file not in left_out_files]
+    skipped = _skipped_files(files, path, channels) if files else []
+    left_out_files = set(skipped)
+    inside = [file for file in files if file not in left_out_files]
     images = list(dicom_files_among(entries).slices)
     if inside and not all(map(has_few_values, inside)):
-        return replace(_named(inside, skipped, folders), skipped_dicom=images)
+        return _named(inside, skipped, folders, images)
     if are_separate_scans(images):
-        return _named(images, skipped_files=[*skipped, *inside], skipped_folders=folders)
+        return _named(images, [*skipped, *inside], folders)
     if not images and (cases := _find_cases_of_files(path, channels, result_folders)):
         return cases
     holding_scans = [folder for folder in folders if not _holds_labels(folder)]
@@ -110,10 +107,10 @@ def _holds_only_scan_files(folder: Path) -> bool:
 
 
 def _named(
-    scans: list[Path], skipped_files: list[Path] | None = None, skipped_folders: list[Path] | None = None
+    scans: list[Path], files: Sequence[Path] = (), folders: Sequence[Path] = (), dicom: Sequence[Path] = ()
 ) -> FoundScans:
-    """Return scans that have the names of their files or folders."""
-    return FoundScans(scans, [scan_name(scan) for scan in scans], skipped_files or [], skipped_folders or [])
+    """Return scans that have the names of their files or folders, and the skipped files, folders and DICOM images."""
+    return FoundScans(scans, [scan_name(scan) for scan in scans], list(files), list(folders), dicom)
 
 
 def _is_below(path: Path, folder: Path) -> bool:

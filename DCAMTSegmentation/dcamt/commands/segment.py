@@ -134,9 +134,14 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
 
 def _names_below(folder: Path, paths: Sequence[Path]) -> str:
     """Return the first `paths`, relative to a folder if they lie below it, for a message."""
-    listed = paths[:MAX_LISTED]
-    names = [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in listed]
-    return ", ".join(names) + (f" and {len(paths) - len(listed)} more" if len(paths) > len(listed) else "")
+    return _first_names(
+        [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in paths]
+    )
+
+
+def _first_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
@@ -219,17 +224,16 @@ def _start_session(
     if options.wall:
         # vtk loads slowly; meanwhile, the first scan is read and segmented.
         import_in_background(VTK_MODULES)
-    choice = ScanChoice(options.series, options.frame_type, options.time)
     return SegmentSession(
-        segmenter,
-        options.quality,
-        region,
-        jobs,
-        console,
-        choice,
-        options.identity,
-        stamps,
-        options.skip_existing,
+        segmenter=segmenter,
+        quality=options.quality,
+        region=region,
+        jobs=jobs,
+        console=console,
+        choice=ScanChoice(options.series, options.frame_type, options.time),
+        with_identity=options.identity,
+        stamps=stamps,
+        skips_existing=options.skip_existing,
     )
 
 
@@ -295,6 +299,4 @@ def _describe_missing(jobs: Sequence[ScanJob]) -> str:
     """Describe which scans have no result. If there are none, state that measurements may be missing."""
     if not jobs:
         return "all segmentations were written, but some measurements may be missing"
-    names = [job.name for job in jobs[:MAX_LISTED]]
-    more = f" and {len(jobs) - MAX_LISTED} more" if len(jobs) > MAX_LISTED else ""
-    return f"without a result: {', '.join(names)}{more}. Segment these scans again."
+    return f"without a result: {_first_names([job.name for job in jobs])}. Segment these scans again."

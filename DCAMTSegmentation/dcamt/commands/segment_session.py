@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,9 +68,9 @@ class SegmentSession:
     jobs: Sequence[ScanJob]
     console: Console
     choice: ScanChoice
-    with_identity: bool = False
-    stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
-    skips_existing: bool = False
+    with_identity: bool
+    stamps: Mapping[Path, FileStamp | None]
+    skips_existing: bool
 
     def run_job(self, number: int, records: list[ScanRecord]) -> None:
         """Segment the scan at index `number` of the jobs, append its records to `records` and print its results."""
@@ -156,7 +156,6 @@ class SegmentSession:
             return None, error
 
     def _print_result(self, job: ScanJob, result: SegmentedScan, seconds: float) -> None:
-        lines: list[str] = []
         self.console.print_event(
             "segmented",
             scan=str(job.scan),
@@ -172,13 +171,16 @@ class SegmentSession:
         for row in result.measurements:
             if row.volume_ml == 0:
                 self.console.print_error(f"{job.scan}: no {row.segment.lower()} was found")
-            lines.append(f"{job.name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²")
+        for note in result.notes:
+            self.console.print_error(f"{job.scan}: {note}")
+        lines = [
+            f"{job.name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²"
+            for row in result.measurements
+        ]
         trust = f", agreement of the branches {result.trust:.0%}" if result.trust is not None else ""
         lines.append(f"{job.name}: segmented in {seconds:.1f} s{trust}")
         if result.expected_overlap is not None:
             lines.append(f"{job.name}: expected overlap with an expert's outline {result.expected_overlap}")
-        for note in result.notes:
-            self.console.print_error(f"{job.scan}: {note}")
         lines.append(f"segmentation: {job.segmentation}")
         for kind in ("agreement", *_SIDE_RESULTS):
             if path := getattr(job, kind):

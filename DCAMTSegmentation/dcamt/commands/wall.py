@@ -124,8 +124,8 @@ class WallSession:
     mapping: Mapping[int | str, int] | None
     label: int | None
     console: Console
-    stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
-    skips_existing: bool = False
+    stamps: Mapping[Path, FileStamp | None]
+    skips_existing: bool
     results: list[WallResult] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -136,7 +136,7 @@ class WallSession:
             refuse_appeared(job.results, self.stamps)
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
             openings = read_labelmap(job.openings) if job.openings is not None else None
-            result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, self.stamps)
+            result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
             print_wall(result, job, self.console, time.monotonic() - start)
         except StdoutLost:
@@ -288,7 +288,8 @@ def measure_wall(
     settings: WallSettings,
     label: int | None = None,
     openings: Labelmap | None = None,
-    stamps: Mapping[Path, FileStamp | None] | None = None,
+    *,
+    stamps: Mapping[Path, FileStamp | None],
 ) -> WallResult:
     """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
 
@@ -300,7 +301,7 @@ def measure_wall(
         OutputError: a file cannot be written.
     """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
-    refuse_appeared(job.results, stamps or {})
+    refuse_appeared(job.results, stamps)
     with atomic_paths(job.results) as temporary:
         write_wall_surface(result, temporary[job.wall_surface])
         write_wall_csv([result], temporary[job.table])

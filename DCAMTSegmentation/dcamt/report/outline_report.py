@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
 from ..errors import InputError
 from ..geometry import Grid
 from ..io.atomic import write_text
@@ -95,7 +94,6 @@ def write_outline_report(
         from_dcamt_file=from_dcamt_file,
         wall=wall,
         identity=identity or {},
-        software=f"DCAMT {__version__}",
     )
     write_text(path, render_scan_report(report))
 
@@ -142,7 +140,6 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
         is_doubt_calibrated=request.is_doubt_calibrated,
         wall=read_wall(request.wall) if request.wall is not None else None,
         notes=request.notes,
-        software=f"DCAMT {__version__}",
     )
     write_text(request.report, render_scan_report(report))
     return ReportWritten(request.id, request.report)

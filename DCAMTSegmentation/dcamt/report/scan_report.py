@@ -8,6 +8,7 @@ from html import escape
 
 import numpy as np
 
+from .. import __version__
 from ..errors import plain_number
 from ..metrics.doubtful_places import DoubtfulPlace
 from ..metrics.measurements import Measurements
@@ -99,7 +100,6 @@ class ScanReport:
         wall: late enhancement of the wall; None if it was not measured.
         notes: messages for the reader.
         identity: values that identify the patient and the scan, by title; empty by default.
-        software: name and version of the software.
     """
 
     volume: Volume
@@ -118,7 +118,6 @@ class ScanReport:
     wall: WallResult | None = None
     notes: Sequence[str] = ()
     identity: Mapping[str, str] = field(default_factory=dict)
-    software: str = "DCAMT"
 
 
 def render_scan_report(report: ScanReport) -> str:
@@ -175,7 +174,7 @@ def _header(report: ScanReport, title: str) -> str:
         f"<header><div><h1>{escape(title)}</h1>"
         f'<div class="faint">{subtitle}</div>{f"<div>{lines}</div>" if lines else ""}</div>'
         '<div class="mark"><b>Research use only</b><br>'
-        f'<span class="faint">{escape(report.software)}</span></div></header>'
+        f'<span class="faint">DCAMT {__version__}</span></div></header>'
     )
 
 

@@ -16,7 +16,7 @@ import dataclasses
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,8 @@ from .requests import (
     CancelRequest,
     ControlRequest,
     KeepFilesRequest,
-    MeasureRequest,
-    ReportRequest,
     Request,
     SegmentRequest,
-    WallRequest,
 )
 
 _REQUESTS: dict[str, type[Request]] = {request.kind: request for request in typing.get_args(Request)}
@@ -86,18 +83,16 @@ def parse_request(line: str) -> Request:
     return request
 
 
-def _affines(request: Request) -> list[np.ndarray]:
-    """Return all affines in a request."""
-    if isinstance(request, SegmentRequest):
-        return [request.affine]
-    if isinstance(request, MeasureRequest):
-        return [outline.affine for outline in request.outlines]
-    if isinstance(request, WallRequest):
-        return [request.affine, request.segment.affine]
-    if isinstance(request, ReportRequest):
-        map_affines = [] if request.doubt_map_affine is None else [request.doubt_map_affine]
-        return [request.affine, *map_affines, *(segment.outline.affine for segment in request.segments)]
-    return []
+def _affines(value: Any) -> Iterator[np.ndarray]:
+    """Yield all arrays in a request; each is an affine."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _affines(item)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _affines(getattr(value, field.name))
 
 
 def _checked_region(region: Region) -> Region:
