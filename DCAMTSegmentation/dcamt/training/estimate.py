@@ -114,21 +114,21 @@ def try_steps(recipe: Recipe, device: torch.device) -> Trial:
     began = time.monotonic()
     with temporary_folder() as folder:
         trainer = Trainer(recipe, RunFolder(Path(folder)), device, EventLog(None))
-        points: list[tuple[float, float, int]] = []
+        trials: list[Trial] = []
         for patch in trial_patches(recipe):
             fraction = math.prod(patch) / math.prod(recipe.training.patch)
-            if points and time.monotonic() - began + 3 * points[-1][1] * fraction / points[-1][0] > BUDGET_S:
+            if trials and time.monotonic() - began + 3 * trials[-1].step_s * fraction / trials[-1].measured > BUDGET_S:
                 break
-            points.append((fraction, *_measure(trainer, recipe, patch, device)))
-    fraction, seconds, memory = points[-1]
-    if len(points) == 1:
-        return Trial(seconds / fraction, memory, fraction)
-    smaller, smaller_s, smaller_memory = points[-2]
-    ratio = (1 - fraction) / (fraction - smaller)
+            trials.append(Trial(*_measure(trainer, recipe, patch, device), fraction))
+    last = trials[-1]
+    if len(trials) == 1:
+        return replace(last, step_s=last.step_s / last.measured)
+    before = trials[-2]
+    ratio = (1 - last.measured) / (last.measured - before.measured)
     return Trial(
-        seconds + max(0.0, (seconds - smaller_s) * ratio),
-        memory + max(0, round((memory - smaller_memory) * ratio)),
-        fraction,
+        last.step_s + max(0.0, (last.step_s - before.step_s) * ratio),
+        last.memory_bytes + max(0, round((last.memory_bytes - before.memory_bytes) * ratio)),
+        last.measured,
     )
 
 
