@@ -104,9 +104,6 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
     if box is None:
         return kept
     components, number = connected_components(mask[box])
-    if number == 1:
-        kept[box] = mask[box]
-        return kept
     sizes = np.bincount(components.ravel())
     if near is not None:
         near_box = (slice(max(0, n.start - b.start), max(0, n.stop - b.start)) for n, b in zip(near, box, strict=True))

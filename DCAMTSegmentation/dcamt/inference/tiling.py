@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..errors import is_out_of_memory
 from ..geometry import Box, Shape
 from ..networks.dual_vnet import DualVNet
-from ..networks.vnet import VNet, add_skip
+from ..networks.vnet import VNet
 from ..recipe import ACCURATE, FAST, Recipe
 from .memory import pass_bytes, pass_limit, tile_size, usable_memory
 
@@ -157,21 +157,14 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
     exchanged = network.exchange([features[-1] for features in coarse])
     result = torch.zeros((len(vnets), vnets[0].head.out_channels, *size), device=image.device)
     for index, vnet in enumerate(vnets):
-        decoded = _decode(vnet, exchanged[index], coarse[index][:-1][::-1], slice(None, -fine))
+        decoded = vnet.decoder.decode_levels(exchanged[index], coarse[index][:-1][::-1], slice(None, -fine))
         for outer, core, inner in each_tile():
             skips = encode_tile(vnet, outer)[::-1]
-            logits = vnet.head(_decode(vnet, decoded[(..., *coarsen(outer, step))], skips, slice(-fine, None)))
+            features = vnet.decoder.decode_levels(decoded[(..., *coarsen(outer, step))], skips, slice(-fine, None))
+            logits = vnet.head(features)
             result[(index, ..., *core)] = logits[0].float().softmax(dim=0)[(..., *inner)]
         coarse[index] = []  # Release memory for the other branch.
     return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
-
-
-def _decode(vnet: VNet, decoded: Tensor, skips: Sequence[Tensor], which: slice) -> Tensor:
-    """Run the decoder's levels `which`, coarse to fine, each with its skip, and return the last features."""
-    ups, levels = list(vnet.decoder.ups)[which], list(vnet.decoder.levels)[which]
-    for up, level, skip in zip(ups, levels, skips, strict=True):
-        decoded = level(add_skip(up(decoded), skip))
-    return decoded
 
 
 def fine_levels(network: DualVNet) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -63,10 +63,13 @@ def objective_losses(
             ),
         ),
         "mmd": (ramp_weight * weights.mmd, lambda: _alignment_loss(a, b, labelled, weights.samples, generator)),
-        "intra_class": (ramp_weight * weights.intra_class, lambda: _intra_class_loss(sampled())),
+        "intra_class": (ramp_weight * weights.intra_class, lambda: _sum_over_branches(sampled(), intra_class)),
         "inter_class": (
             ramp_weight * weights.inter_class,
-            lambda: _inter_class_loss(sampled(), weights.contrast_temperature),
+            lambda: _sum_over_branches(
+                sampled(),
+                partial(inter_class, present=sampled().present, temperature=weights.contrast_temperature),
+            ),
         ),
     }
     losses = {name: loss() for name, (weight, loss) in terms.items() if weight > 0}
@@ -126,20 +129,10 @@ class _SampledEmbeddings:
     present: Tensor
 
 
-def _intra_class_loss(sampled: _SampledEmbeddings) -> Tensor:
-    """Return the sum of both branches' `intra_class` losses."""
+def _sum_over_branches(sampled: _SampledEmbeddings, loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> Tensor:
+    """Return the sum of both branches' loss(embeddings, classes, own prototypes, partner's prototypes)."""
     (a, b), (prototypes_a, prototypes_b) = sampled.embeddings, sampled.prototypes
-    return intra_class(a, sampled.classes, prototypes_a, prototypes_b) + intra_class(
-        b, sampled.classes, prototypes_b, prototypes_a
-    )
-
-
-def _inter_class_loss(sampled: _SampledEmbeddings, temperature: float) -> Tensor:
-    """Return the sum of both branches' `inter_class` losses."""
-    (a, b), (prototypes_a, prototypes_b) = sampled.embeddings, sampled.prototypes
-    return inter_class(a, sampled.classes, prototypes_a, prototypes_b, sampled.present, temperature) + inter_class(
-        b, sampled.classes, prototypes_b, prototypes_a, sampled.present, temperature
-    )
+    return loss(a, sampled.classes, prototypes_a, prototypes_b) + loss(b, sampled.classes, prototypes_b, prototypes_a)
 
 
 def _sample_embeddings(

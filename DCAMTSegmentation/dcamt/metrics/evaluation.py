@@ -246,10 +246,8 @@ def _refuse_scan(
 
     Args:
         case: the case's name; if the labelmap has no file, the message names the case instead.
-        values: the label values of the labelmap.
         others: the label values of the counterpart. A prediction's counterpart is its label; a label's counterpart is
             its prediction.
-        counterpart: "prediction" or "label".
         option: the option that maps the labelmap's values.
     """
     if len(values) > max(MANY_VALUES, 2 * len(others)):

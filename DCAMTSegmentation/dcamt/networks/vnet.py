@@ -138,12 +138,15 @@ class Decoder(nn.Module):
         Args:
             features: the encoder's features, finest first; the last is the bottleneck after cross-attention.
         """
-        decoded = half = features[-1]
         skips = list(features[:-1])[::-1]
-        for up, level, skip in zip(self.ups, self.levels, skips, strict=True):
-            half = decoded
+        half = self.decode_levels(features[-1], skips[:-1], slice(None, -1))
+        return self.decode_levels(half, skips[-1:], slice(-1, None)), half
+
+    def decode_levels(self, decoded: Tensor, skips: Sequence[Tensor], which: slice) -> Tensor:
+        """Run the levels `which`, coarse to fine, each with its skip, and return the last features."""
+        for up, level, skip in zip(list(self.ups)[which], list(self.levels)[which], skips, strict=True):
             decoded = level(add_skip(up(decoded), skip))
-        return decoded, half
+        return decoded
 
 
 def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:

@@ -237,10 +237,7 @@ def _single_channel(volume: Volume) -> np.ndarray:
 
 
 def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) -> None:
-    """Raise InputError if less than `LEAST_INSIDE` of the surface lies in the scan.
-
-    The message depends on whether the blood below the surface, at a depth of `EROSION_MM`, lies in the scan.
-    """
+    """Raise InputError if less than `LEAST_INSIDE` of the surface lies in the scan."""
     if inside_scan(scan_grid, surface.points).mean() >= LEAST_INSIDE:
         return
     if inside_scan(scan_grid, surface.points - EROSION_MM * surface.normals).mean() >= LEAST_INSIDE:
@@ -253,10 +250,7 @@ def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) 
 
 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
-    """Raise InputError if the blood pool is too small or constant, or if the scan has negative intensities.
-
-    Slightly negative intensities are accepted (`NEGATIVE_FRACTION`).
-    """
+    """Raise InputError if the blood pool is too small or constant, or if the scan has negative intensities."""
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
             f"has too small a blood pool: {pool.voxels} voxels remain after erosion by {EROSION_MM:g} mm, but"
@@ -280,10 +274,7 @@ def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_
 
 
 def _check_surroundings(around: np.ndarray, pool: BloodPool, path: Path | None) -> None:
-    """Raise InputError if less than `LEAST_DARKER` of the intensities `around` the wall are darker than the blood pool.
-
-    `around` is an array of any shape; an empty one passes the check.
-    """
+    """Raise InputError if less than `LEAST_DARKER` of the intensities `around` the wall are darker than the pool."""
     if not around.size:
         return
     darker = float((around < pool.mean).mean())
