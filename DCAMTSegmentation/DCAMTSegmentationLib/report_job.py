@@ -91,7 +91,6 @@ class ReportJob(SegmentJob):
     def _write_segment(
         self, identifier: str, index: int, is_dcamt_segment: bool
     ) -> Generator[None, None, ReportSegment]:
-        """Write the mask of a segment, step by step; return the segment as the report shows it."""
         voxels = read_segment(self._segmentation, identifier)
         segment = self._segmentation.GetSegmentation().GetSegment(identifier)
         name = (terminology_type(segment).meaning if is_dcamt_segment else "") or OUTLINED_SEGMENT

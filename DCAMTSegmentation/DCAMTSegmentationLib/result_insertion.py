@@ -193,7 +193,6 @@ class _Insertion:
         return doubt_map
 
     def _find_or_add(self, existing: Node | None, class_name: str, name: str) -> _ResultNode:
-        """Return the existing node; if it is None, add a node."""
         if existing is not None:
             return _ResultNode(existing, is_new=False)
         node = self.changes.add(class_name, slicer.mrmlScene.GenerateUniqueName(name))
@@ -232,7 +231,6 @@ class _Insertion:
                 remove_with_display(node)
 
     def _store(self, parts: _Parts) -> None:
-        """Store the result's data, and references to its nodes, with the segmentation node."""
         result, segmentation = self.result, parts.segmentation.node
         if segmentation.GetDisplayNode() is None:
             segmentation.CreateDefaultDisplayNodes()

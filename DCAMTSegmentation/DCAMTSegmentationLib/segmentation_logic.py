@@ -312,7 +312,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_about_to_be_removed(self, caller: Any, event: Any, node: Any) -> None:
-        """Remember the helper nodes of a result that is being deleted."""
         if node.IsA("vtkMRMLSegmentationNode"):
             helpers = [review.own_helper(node, role) for role in review.HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))

@@ -174,14 +174,12 @@ class SegmentationPanel(VTKObservationMixin):
         self._wall.compare_outline()
 
     def _observe_edits(self, segmentation_node: SegmentationNode | None) -> None:
-        """Observe the edits of a segmentation node; None stops observing."""
         if segmentation_node is not self._edits.node:
             self._edits.observe(segmentation_node)
             if segmentation_node is not None:
                 review.update_correction_marks(segmentation_node)
 
     def _connect(self) -> None:
-        """Connect the widgets to the parameter node, and show its settings."""
         self._disconnect()
         self._settings = settings = self._logic.getParameterNode()
         self._hide_maps()
@@ -248,7 +246,6 @@ class SegmentationPanel(VTKObservationMixin):
         views.show_scan(volume)
 
     def _update(self) -> None:
-        """Show the settings and the selected result; do nothing while the panel is not connected."""
         if not self._is_connected:
             return
         settings = self._settings
@@ -300,7 +297,6 @@ class SegmentationPanel(VTKObservationMixin):
         self._click_guard.record()
 
     def _apply(self) -> None:
-        """Segment with the panel's settings. If that may replace corrections, ask the user first."""
         settings = self._settings
         output = settings.outputSegmentation
         if output is not None and not confirm_replacing(output, settings.inputVolume):
@@ -323,7 +319,6 @@ class SegmentationPanel(VTKObservationMixin):
         )
 
     def _on_write_report(self, checked: bool = False) -> None:
-        """Write the one-page report of the segmentation to a file chosen by the user."""
         volume, segmentation_node = self._settings.inputVolume, self._settings.outputSegmentation
         report = choose_report_file(volume)
         if report is None:

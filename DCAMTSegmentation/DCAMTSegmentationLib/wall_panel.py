@@ -125,7 +125,6 @@ class WallPanel:
         return [*self._segments][index] if 0 <= index < len(self._segments) else ""
 
     def _show_threshold(self, threshold: Threshold) -> None:
-        """Show a threshold in the list of presets and on the slider."""
         ui, self._filling = self._ui, True
         is_preset = threshold in self._presets
         ui.wallPresetComboBox.setCurrentIndex(self._presets.index(threshold) if is_preset else len(self._presets))

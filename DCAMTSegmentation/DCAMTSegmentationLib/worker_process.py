@@ -200,7 +200,6 @@ class WorkerProcess:
             self._send(running)
 
     def _take(self, fields: dict[str, Any]) -> None:
-        """Pass an event of the process on to the listener of its request."""
         try:
             event = parse_worker_event(fields)
         except InputError as error:  # DCAMT was updated after Slicer had started.
@@ -225,7 +224,6 @@ class WorkerProcess:
             running.on_event(event)
 
     def _fail(self, event: RequestFailed) -> None:
-        """End the process, and report the failure to the listener of the running request."""
         running = self._running
         self._end_process()
         if running is not None:

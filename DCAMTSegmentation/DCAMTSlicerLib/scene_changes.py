@@ -146,7 +146,6 @@ def _copy(source: Node, target: Node) -> None:
 
 
 def _dcamt_segments(node: SegmentationNode) -> dict[str, Any]:
-    """Return the DCAMT segments of a node by identifier."""
     return {identifier: node.GetSegmentation().GetSegment(identifier) for identifier in find_dcamt_segments(node)}
 
 

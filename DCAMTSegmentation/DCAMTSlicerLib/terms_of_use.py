@@ -75,7 +75,6 @@ def _shipped_file(model: str) -> Path | None:
 
 
 def _setting_of(model: str) -> str:
-    """Return the name of the setting that stores the checksum of a shipped model's accepted terms."""
     file = _shipped_file(model)
     return f"{SETTINGS_GROUP}/{file.stem if file is not None else model}"
 

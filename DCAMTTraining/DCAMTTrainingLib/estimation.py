@@ -137,7 +137,6 @@ class Estimation:
         return round(memory), disk
 
     def _used_rows(self) -> list[CaseRow]:
-        """Return the cases that a run reads."""
         return [row for row in self._table.rows if row.role != LEFT_OUT]
 
     def _key(self, recipe: Recipe, device: str) -> tuple[Any, ...]:
@@ -145,7 +144,6 @@ class Estimation:
 
 
 def _with_scene_volumes(event: dict[str, Any], memory_bytes: int, disk_bytes: int) -> dict[str, Any]:
-    """Return an estimate plus memory and disk space for the scene's volumes."""
     measured = event["memory_bytes"]
     more = {"memory_bytes": None if measured is None else measured + memory_bytes}
     return {**event, **more, "disk_bytes": event["disk_bytes"] + disk_bytes}

@@ -117,7 +117,6 @@ class CaseCheck:
             self._on_end(message)
 
     def _check_scene(self) -> Generator[None, None, None]:
-        """Check the rows whose scans are nodes."""
         if not any(isinstance(row.source, SceneScan) for row in self._table.rows):
             return
         rows_of_file: defaultdict[str, list[int]] = defaultdict(list)

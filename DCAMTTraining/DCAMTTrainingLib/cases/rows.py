@@ -199,7 +199,6 @@ class CaseTable:
         return sum(row.role == role for row in self.rows)
 
     def _change(self, rows: Mapping[int, CaseRow]) -> None:
-        """Replace the rows with these indices, and call the listeners if there are any."""
         for index, row in rows.items():
             self.rows[index] = row
         if rows:

@@ -257,7 +257,6 @@ class CasesPanel:
             self._choose_segments(selected[0], source, recipe)
 
     def _choose_segments(self, index: int, source: SceneScan, recipe: Recipe) -> None:
-        """Let the user map segments of a case of the scene to classes."""
         row, chosen = self._table.rows[index], choose_segments(source, recipe)
         if chosen is not None:
             has_segments = bool(chosen.segments)
@@ -265,7 +264,6 @@ class CasesPanel:
             self._table.replace_row(index, replace(row, source=chosen, role=role))
 
     def _choose_label_values(self, selected: list[int], text: str, recipe: Recipe) -> None:
-        """Let the user map the values of the selected rows' label files to classes."""
         labels = choose_label_values(text, recipe)
         if labels is None:
             return
@@ -280,5 +278,4 @@ class CasesPanel:
 
 
 def _row_of_found_case(case: dict[str, Any]) -> CaseRow:
-    """Return the row for a case that `dcamt cases find` reported."""
     return CaseRow(case["name"], FileScan(case["image"], case["label"] or "", case.get("labels") or ""), case["role"])

@@ -163,6 +163,5 @@ def _add_table(layout: Any, model: Any, name: str, stretch: int) -> None:
 
 
 def _segments(node: Any) -> list[tuple[str, str]]:
-    """Return identifier and name of each segment."""
     segmentation = node.GetSegmentation()
     return [(segment_id, segmentation.GetSegment(segment_id).GetName()) for segment_id in segmentation.GetSegmentIDs()]

@@ -112,7 +112,6 @@ class OutlinePanel:
         self._click_guard.record()
 
     def _rank(self) -> None:
-        """Start the ranking of the unlabelled cases by the selected run's model."""
         if self._watch is None:
             return
         try:

@@ -163,7 +163,6 @@ class ResultsPanel:
         self._command.start()
 
     def _choose_model(self, name: str) -> None:
-        """Choose a stored model in DCAMT Segmentation if that module was opened, and show the model's name."""
         if use_model(name):
             text = _("“{name}” is in the list of DCAMT Segmentation, and chosen there.")
         else:

@@ -222,7 +222,6 @@ class RunsPanel:
         self._start_process(resume, _("Resume"))
 
     def _start_process(self, start: Callable[[RunFolder, str], None], title: str) -> None:
-        """Start a process for the selected run."""
         if self.watch is None:
             return
         try:

@@ -95,7 +95,6 @@ class TaskPanel:
         self._show_suggestion()
 
     def _show_suggestion(self) -> None:
-        """Update `suggestButton`, and hide `suggestionLabel` if the label has no text."""
         suggesting = self._suggestion is not None and self._suggestion.running
         self._ui.suggestButton.text = _("Cancel") if suggesting else _("Suggest from cases")
         self._ui.suggestionLabel.visible = bool(self._ui.suggestionLabel.text)

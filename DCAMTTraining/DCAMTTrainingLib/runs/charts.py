@@ -101,7 +101,6 @@ class TrainingCharts:
             chart.SetYAxisTitle(axis)
 
     def _series(self, kind: str, name: str, number: int) -> Any:
-        """Return the series node of a curve; create the node if the scene has none."""
         key = self._key(kind, name)
         series = _find("vtkMRMLPlotSeriesNode", key)
         if series is None:

@@ -79,7 +79,6 @@ def remove_preview(run: str) -> None:
 
 
 def _show_image(preview: Preview, image: Any, run: str, changes: SceneChanges) -> Any:
-    """Give the run's own volume node the image of the case's scan; return the node."""
     name = _("{run}: {case}").format(run=run, case=preview.case)
     volume = _find_or_add("vtkMRMLScalarVolumeNode", run, name, changes)
     volume.SetName(name)
@@ -99,7 +98,6 @@ def _scan_identity(preview: Preview) -> str:
 def _show_segments(
     preview: Preview, built: Sequence[BuiltSegment], volume: Any, run: str, changes: SceneChanges
 ) -> None:
-    """Write the segments into the run's segmentation node."""
     name = _("{run}: preview, iteration {step}").format(run=run, step=preview.step)
     segmentation = _find_or_add("vtkMRMLSegmentationNode", run, name, changes)
     segmentation.SetName(name)
