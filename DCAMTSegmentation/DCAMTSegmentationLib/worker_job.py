@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,7 @@ class WorkerJob(ABC):
             differences = yield from snapshot.compare()
             self._notes += differences
 
-    def _send(self) -> Iterator[None]:
+    def _send(self) -> Generator[None, None, None]:
         try:
             for request in self.prepare():
                 if request is not None:
@@ -130,7 +130,7 @@ class WorkerJob(ABC):
         else:
             self._task = SteppedTask(self._answer(event), self._on_steps_ended).start()
 
-    def _answer(self, event: WorkerEvent) -> Iterator[None]:
+    def _answer(self, event: WorkerEvent) -> Generator[None, None, None]:
         for outcome in self.take_answer(event):
             if outcome is not None:
                 self._end(replace(outcome, notes=tuple(self._notes)))
@@ -139,8 +139,6 @@ class WorkerJob(ABC):
     def _on_steps_ended(self, error: Exception | None) -> None:
         if error is None:
             return
-        if not self.running:
-            raise error  # Not expected: `_end` cancels the task, and a cancelled task does not call this method.
         is_user_error = isinstance(error, DCAMTError)
         detail = "" if is_user_error else "".join(traceback.format_exception(error))
         self._end(JobOutcome(None, error_text(error), detail=detail))

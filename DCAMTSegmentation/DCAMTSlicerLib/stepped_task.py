@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from inspect import GEN_RUNNING, getgeneratorstate
 from typing import Any
 
 import qt
@@ -26,7 +27,7 @@ class SteppedTask:
 
     def __init__(
         self,
-        steps: Iterator[Any],
+        steps: Generator[Any, None, Any],
         on_end: Callable[[Exception | None], None],
         on_step: Callable[[Any], None] = lambda value: None,
     ) -> None:
@@ -71,9 +72,8 @@ class SteppedTask:
             raise error
 
     def _close(self) -> None:
-        close = getattr(self._steps, "close", None)
-        if close is not None and not getattr(self._steps, "gi_running", False):
-            close()
+        if getgeneratorstate(self._steps) != GEN_RUNNING:
+            self._steps.close()
 
 
 class DelayedCall:

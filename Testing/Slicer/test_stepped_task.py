@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unittest
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import qt
 from dcamt.errors import InputError
@@ -18,7 +18,7 @@ class SteppedTaskTest(unittest.TestCase):
         self.ends: list[Exception | None] = []
         self.values: list[int] = []
 
-    def steps(self, failure: Exception | None = None) -> Iterator[int]:
+    def steps(self, failure: Exception | None = None) -> Generator[int, None, None]:
         try:
             for number in range(3):
                 self.steps_taken.append(number)
@@ -62,7 +62,7 @@ class SteppedTaskTest(unittest.TestCase):
         self.assertLess(len(self.steps_taken), 3)
 
     def test_step_may_cancel_its_own_task(self) -> None:
-        def steps() -> Iterator[None]:
+        def steps() -> Generator[None, None, None]:
             try:
                 task.cancel()
                 yield
