@@ -150,17 +150,19 @@ def check_scan(volume: Volume) -> None:
 
 def check_channels(channels: int, needed: int, path: Path | None) -> None:
     """Raise InputError, naming `path`, if a scan's number of `channels` differs from the `needed` number."""
-    if channels == 1 < needed:
+    if channels == needed:
+        return
+    if needed == 1:
+        what, remedy = f"holds {channels} volumes (4D), but one is needed", "Save one volume as a file of its own."
+    elif channels == 1:
+        what = f"holds one channel, but {needed} are needed"
         remedy = (
             "Choose another model, or give each channel as a file (x_0000, x_0001, ...) or, in 3D Slicer, as a volume."
         )
-        raise InputError(f"holds one channel, but {needed} are needed", path=path, remedy=remedy)
-    if channels != needed:
-        what, remedy = f"holds {channels} volumes (4D), but one is needed", "Save one volume as a file of its own."
-        if needed > 1:
-            what = f"holds {channels} volumes (4D), but {needed} are needed"
-            remedy = f"Give a scan of {needed} volumes, one for each channel."
-        raise InputError(what, path=path, remedy=remedy)
+    else:
+        what = f"holds {channels} volumes (4D), but {needed} are needed"
+        remedy = f"Give a scan of {needed} volumes, one for each channel."
+    raise InputError(what, path=path, remedy=remedy)
 
 
 def check_scan_grid(grid: Grid, path: Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,29 +195,25 @@ def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[St
     `Layer`: segment n has the value 1 in channel n of the file.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
-    places: list[tuple[int, int, int]] = []
-    for number in sorted(numbers):
-        try:
-            value = int(pairs.get(f"Segment{number}_LabelValue", 1))
-            layer = int(pairs.get(f"Segment{number}_Layer", number if layers > 1 else 0))
-        except ValueError as error:
-            raise InputError(f"has a damaged segment {number}", path=path, remedy=OPEN_IN_SLICER) from error
-        if not 0 <= layer < layers:
-            what = f"has a segment in layer {layer} (counted from 0), but the number of layers is {layers}"
-            raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
-        places.append((number, layer, value))
-    values = [value for _, _, value in places]
-    unique = len(set(values)) == len(values) and min(values, default=1) > 0
-    return tuple(
-        StoredSegment(
-            layer,
-            value,
-            value if unique else place,
-            pairs.get(f"Segment{number}_Name", "").strip() or None,
-            _color(pairs.get(f"Segment{number}_Color", "")),
-        )
-        for place, (number, layer, value) in enumerate(places, start=1)
-    )
+    segments = [_stored_segment(path, pairs, layers, number) for number in sorted(numbers)]
+    values = [segment.value for segment in segments]
+    if len(set(values)) < len(values) or min(values, default=1) < 1:
+        segments = [replace(segment, label=place) for place, segment in enumerate(segments, start=1)]
+    return tuple(segments)
+
+
+def _stored_segment(path: Path, pairs: dict[str, str], layers: int, number: int) -> StoredSegment:
+    """Return the segment of this number; its label is its value."""
+    try:
+        value = int(pairs.get(f"Segment{number}_LabelValue", 1))
+        layer = int(pairs.get(f"Segment{number}_Layer", number if layers > 1 else 0))
+    except ValueError as error:
+        raise InputError(f"has a damaged segment {number}", path=path, remedy=OPEN_IN_SLICER) from error
+    if not 0 <= layer < layers:
+        what = f"has a segment in layer {layer} (counted from 0), but the number of layers is {layers}"
+        raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
+    name = pairs.get(f"Segment{number}_Name", "").strip() or None
+    return StoredSegment(layer, value, value, name, _color(pairs.get(f"Segment{number}_Color", "")))
 
 
 def _color(text: str) -> tuple[float, float, float] | None:
