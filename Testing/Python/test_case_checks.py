@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -336,19 +337,33 @@ def test_structure_too_thin_for_the_network_grid_is_reported(tmp_path: Path) -> 
     assert facts.problems == ()
 
 
-def test_scan_with_two_different_intensities_causes_a_warning(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
-    write_nifti(cases[1].image, ellipsoid_scan()[1])
+def scan_of_27_cubes() -> np.ndarray:
+    first, second, third = (np.arange(length) * 3 // length for length in (24, 24, 24))
+    return (9 * first[:, None, None] + 3 * second[:, None] + third).astype(np.int16)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "count"),
+    [
+        (ellipsoid_scan()[1], 2),
+        ((np.arange(24**3).reshape(24, 24, 24) % 8).astype(np.int16) * 100, 8),  # MM-WHS has 8 values
+        (scan_of_27_cubes(), 27),
+    ],
+    ids=["2 intensities", "8 intensities", "27 organs"],
+)
+def test_scan_of_few_intensities_causes_a_warning(tmp_path: Path, voxels: np.ndarray, count: int) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2))
+    write_nifti(cases[1].image, voxels)
     facts = facts_of(cases)
     assert facts[1].warnings == (
-        "The scan has only 2 different intensities, like a label. Check that the file is the scan.",
+        f"The scan has only {count} different intensities, like a label. Check that the file is the scan.",
     )
     assert facts[1].problems == ()  # the scan could be a phantom
     assert facts[0].warnings == facts[2].warnings == ()
 
 
 def test_scan_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
+    cases = read_cases(write_cases_folder(tmp_path, labelled=2))
     cases[1] = replace(cases[1], image=cases[1].label)
     assert "The label is the scan itself" in only_problem(cases, 1)
     with pytest.raises(InputError, match="is the scan itself"):
@@ -356,7 +371,7 @@ def test_scan_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
 
 
 def test_label_file_of_two_scans_causes_a_warning_for_both_cases(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=3, unlabelled=0, validation=0))
+    cases = read_cases(write_cases_folder(tmp_path, labelled=3))
     cases[2] = replace(cases[2], label=cases[0].label)
     facts = facts_of(cases)
     assert [fact.warnings for fact in facts] == [
@@ -366,47 +381,31 @@ def test_label_file_of_two_scans_causes_a_warning_for_both_cases(tmp_path: Path)
     ]
 
 
-def test_label_of_eight_values_listed_as_the_scan_causes_a_warning(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0))
-    organs = np.arange(ellipsoid_scan()[0].size).reshape(ellipsoid_scan()[0].shape) % 8  # MM-WHS has 8 values
-    write_nifti(cases[1].image, organs.astype(np.int16) * 100)
+@pytest.mark.parametrize(
+    ("change", "warning"),
+    [
+        (
+            lambda label: write_nifti(label, 1 - ellipsoid_scan()[1]),
+            "% of the scan. Check that its background is 0.",
+        ),
+        (
+            lambda label: write_labelmap(read_labelmap(label), label),  # as `dcamt segment` does
+            "is a result of DCAMT that was not corrected",
+        ),
+    ],
+    ids=["covers most of the scan", "result of DCAMT"],
+)
+def test_unusual_label_causes_a_warning(tmp_path: Path, change: Callable[[Path], object], warning: str) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=2))
+    assert cases[0].label
+    change(cases[0].label)
     facts = facts_of(cases)
-    assert "only 8 different intensities, like a label" in facts[1].warnings[0]
-    assert facts[0].warnings == facts[2].warnings == ()
-
-
-def test_labelmap_of_27_organs_listed_as_the_scan_causes_a_warning(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=1, validation=0))
-    shape = ellipsoid_scan()[0].shape
-    first, second, third = (np.arange(length) * 3 // length for length in shape)
-    write_nifti(cases[1].image, (9 * first[:, None, None] + 3 * second[:, None] + third).astype(np.int16))
-    facts = facts_of(cases)
-    assert "only 27 different intensities, like a label" in facts[1].warnings[0]
-    assert not facts[0].warnings
-
-
-def test_label_that_covers_most_of_its_scan_causes_a_warning(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
-    label = cases[0].label
-    assert label is not None
-    write_nifti(label, 1 - ellipsoid_scan()[1])
-    facts = facts_of(cases)
-    assert "% of the scan. Check that its background is 0." in facts[0].warnings[0]
-    assert facts[1].warnings == ()
-
-
-def test_label_that_is_a_result_of_dcamt_causes_a_warning(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=2, unlabelled=0, validation=0))
-    label = cases[0].label
-    assert label is not None
-    write_labelmap(read_labelmap(label), label)  # as `dcamt segment` does
-    facts = facts_of(cases)
-    assert "is a result of DCAMT that was not corrected" in facts[0].warnings[0]
+    assert warning in facts[0].warnings[0]
     assert facts[1].warnings == ()
 
 
 def test_mapped_labels_are_checked_after_mapping(tmp_path: Path) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=0, validation=0))
+    cases = read_cases(write_cases_folder(tmp_path, labelled=1))
     assert cases[0].label is not None
     write_nifti(cases[0].label, ellipsoid_scan()[1].astype(np.int16) * 420)
     assert "holds the label value 420, but the recipe" in facts_of(cases)[0].problems[0]
@@ -420,7 +419,7 @@ def test_mapped_labels_are_checked_after_mapping(tmp_path: Path) -> None:
 @pytest.mark.parametrize("is_copy", [False, True])
 @pytest.mark.parametrize("role", [LABELLED, UNLABELLED])
 def test_scan_of_two_cases_causes_a_warning(tmp_path: Path, role: str, is_copy: bool) -> None:
-    cases = read_cases(write_cases_folder(tmp_path, labelled=3, unlabelled=0, validation=0))
+    cases = read_cases(write_cases_folder(tmp_path, labelled=3))
     again = cases[0].image
     if is_copy:
         again = Path(shutil.copy(again, tmp_path / "copy.nii.gz"))
