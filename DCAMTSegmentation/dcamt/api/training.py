@@ -170,7 +170,6 @@ class TrainingSession:
             else:
                 run.check_new()
             remove_request(run)
-            # Remove the failure note of an earlier process.
             run.failure.unlink(missing_ok=True)
             try:
                 # Imported after the checks above, since torch loads slowly.

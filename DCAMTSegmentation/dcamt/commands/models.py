@@ -54,7 +54,7 @@ def _list_models(console: Console) -> int:
     for model in stored_models():
         try:
             package = open_model(model.path)
-        except InputError as error:  # Go on with the other models.
+        except InputError as error:
             console.print_error(str(error))
             status = 1
             continue

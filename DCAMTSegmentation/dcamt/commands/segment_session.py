@@ -56,8 +56,7 @@ class SegmentSession:
     """Segments the scans of `jobs`, writes their results and prints a summary of each scan on the console.
 
     Attributes:
-        stamps: the stamp of each result file when the command began; None if the file did not exist. If another program
-            has written one of a scan's files since then, the scan's results are not written.
+        stamps: the stamp of each result file when the command began; None if the file did not exist.
         skips_existing: whether to skip a scan if another program has written one of the scan's result files; if False,
             this scan fails.
     """

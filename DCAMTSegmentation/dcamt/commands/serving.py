@@ -43,6 +43,7 @@ from ..worker.events import (
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import parse_request, request_id
 from ..worker.requests import MeasureRequest, ReportRequest, Request, SegmentRequest, WallRequest
+from .result_files import file_stamp
 
 TICK_S = 0.2
 """Seconds between two progress events."""
@@ -134,33 +135,30 @@ class Worker:
             estimate.report("measuring", PREDICTED, time.monotonic())
             classes = predictor.recipe.classes
             measurements = measure(result.labelmap, classes, request.name)
-            doubt_map, doubts = None, []
-            if result.doubt_map is not None:
-                levels = doubt_levels(result.doubt_map)
-                doubts = doubtful_places(result.doubt_map, volume.grid)
-                doubt_map = request.output / "doubt.npy"
+            doubts = [] if result.doubt_map is None else doubtful_places(result.doubt_map, volume.grid)
             self._stop_if_cancelled(request)
             estimate.report("writing", 0.97, time.monotonic())
-            labelmap = request.output / "labelmap.npy"
+            labelmap, doubt_map = request.output / "labelmap.npy", None
             write_voxels(result.labelmap.voxels, labelmap)
-            if doubt_map is not None:
-                write_voxels(levels, doubt_map)
+            if result.doubt_map is not None:
+                doubt_map = request.output / "doubt.npy"
+                write_voxels(doubt_levels(result.doubt_map), doubt_map)
             segments = tuple(_segment_result(info, result.labelmap, request) for info in classes)
         self._seconds_per_mm3[request.quality] = (time.monotonic() - started) / size_mm3
         self._send(
             ScanSegmented(
                 request.id,
-                labelmap,
-                doubt_map,
-                result.trust,
-                tuple(doubts),
-                tuple(measurements),
-                segments,
-                round(time.monotonic() - began, 3),
-                str(predictor.device),
-                tuple(notes),
-                result.expected_overlap,
-                result.is_doubt_calibrated,
+                labelmap=labelmap,
+                doubt_map=doubt_map,
+                trust=result.trust,
+                doubts=tuple(doubts),
+                measurements=tuple(measurements),
+                segments=segments,
+                seconds=round(time.monotonic() - began, 3),
+                device=str(predictor.device),
+                notes=tuple(notes),
+                expected_overlap=result.expected_overlap,
+                is_doubt_calibrated=result.is_doubt_calibrated,
             )
         )
 
@@ -181,7 +179,7 @@ class Worker:
         """Return a predictor of the requested model (the loaded one if it fits the request) and notes for the user."""
         path = model_path(request.model)
         device = choose_device(request.device)
-        wanted = (path.resolve(), _file_stamp(path), _file_stamp(calibration_path(path)), device)
+        wanted = (path.resolve(), file_stamp(path), file_stamp(calibration_path(path)), device)
         notes: list[str] = []
         if self._predictor is not None and self._loaded == wanted:
             return self._predictor, notes
@@ -259,15 +257,6 @@ def _segment_result(info: SegmentInfo, labelmap: Labelmap, request: SegmentReque
         except OSError as error:
             raise write_error(error, request.output) from error
     return SegmentResult(info, tuple((axis.start, axis.stop) for axis in box), surface)
-
-
-def _file_stamp(path: Path) -> tuple[int, int] | None:
-    """Return a file's modification time and size, which change when it is written; None if the file does not exist."""
-    try:
-        file = path.stat()
-    except FileNotFoundError:
-        return None
-    return file.st_mtime_ns, file.st_size
 
 
 def _size_mm3(grid: Grid, request: SegmentRequest) -> float:

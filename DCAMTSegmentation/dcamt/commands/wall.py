@@ -113,8 +113,8 @@ class WallSession:
     Attributes:
         mapping: the classes of the segmentations' values or segments; None without a mapping.
         label: the value of the segment to measure; None if there is only one segment.
-        stamps: the stamp of each result file when the command began; None if the file did not exist. If another program
-            has written one of a scan's files since then, the scan's results are not written. Empty with `--overwrite`.
+        stamps: the stamp of each result file when the command began; None if the file did not exist. Empty with
+            `--overwrite`.
         skips_existing: whether to skip a scan if another program has written one of the scan's result files; if False,
             this scan fails.
         results, failures: the walls measured so far, and the messages about the scans that failed.
