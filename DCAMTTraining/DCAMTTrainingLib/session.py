@@ -51,7 +51,6 @@ class TrainingSession:
         self.estimation = Estimation(self.table, self.planned_recipe, self.device, self._notify)
         self._node: Any = None
         self._check: CaseCheck | None = None
-        self._checked = False
         self._has_packages = False
         self._saving: SteppedTask | None = None
         self._settling = DelayedCall(self._on_settled)
@@ -193,7 +192,7 @@ class TrainingSession:
     @property
     def checked(self) -> bool:
         """Whether all cases were checked since the last edit or change of the task."""
-        return self._checked
+        return self._check is not None and not self._check.running and not self.check_failure
 
     def check_cases(self) -> None:
         """Cancel a check in progress; if there is a scene, check all cases in the background.
@@ -209,7 +208,7 @@ class TrainingSession:
             self.check_failure = error_text(error)
             self._notify()
             return
-        self._checked, self.check_failure = False, ""
+        self.check_failure = ""
         self._check = CaseCheck(self.table, recipe, self._on_checked).start()
 
     def problems(self, device: str | None = None) -> list[Problem]:
@@ -220,7 +219,7 @@ class TrainingSession:
             recipe = self.planned_recipe()
         except InputError as error:
             return [Problem(error_text(error))]
-        label_values = self._check.label_values if self._check is not None and self._checked else {}
+        label_values = self._check.label_values if self._check is not None and self.checked else {}
         problems = case_problems(self.table.rows, recipe, label_values)
         if self.check_failure:
             problems.append(Problem(self.check_failure))
@@ -229,14 +228,13 @@ class TrainingSession:
         return problems + (machine_problems(estimate) if estimate is not None else [])
 
     def _on_checked(self, message: str) -> None:
-        self._checked, self.check_failure = not message, message
+        self.check_failure = message
         self._notify()
 
     def _stop_check(self) -> None:
         if self._check is not None:
             self._check.cancel()
             self._check = None
-        self._checked = False
 
     def _stop_saving(self) -> None:
         if self._saving is not None:
