@@ -12,6 +12,7 @@ from slicer_harness.loop_monitor import freeze_garbage
 
 LONG = (
     *("test_own_organ", "test_distributed", "test_training_runs", "test_shipped_model", "test_cli_outputs"),
+    "test_cli_report",
     *("test_trainer", "test_resume", "test_segmentation_wall", "test_suggestion", "test_training_loop"),
     *("test_run_requests", "test_cli_train", "test_training_after"),
 )

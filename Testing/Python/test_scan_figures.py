@@ -1,4 +1,4 @@
-"""Test the colours of a wall, the numbering of slices and the units in a report."""
+"""Test the figures of a report: colours of a wall, outlines, letters and numbers of slices, and units."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dcamt.wall.burden import OPENING, WALL
 from dcamt.wall.sampling import BloodPool
 from dcamt.wall.settings import WallSettings
 from dcamt.wall.surface import Surface
+from dcamt_testing.scan_files import LEFT_ATRIUM
 
 
 def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
@@ -72,3 +73,32 @@ def test_axial_slices_are_numbered_from_the_lowest_and_measurements_have_units(d
     units = dict(re.findall(r"<tr><th>([^<]*)</th><td[^>]*>[^<]*</td><td class=\"u\">([^<]*)</td>", text))
     extents = ("Long diameter", "Anteroposterior extent", "Transverse extent")
     assert [units[name] for name in ("Volume", "Surface area", *extents)] == ["mL", "cm²", "mm", "mm", "mm"]
+
+
+def test_outlines_and_orientation_letters_are_on_the_correct_side() -> None:
+    """The scan, stored along L, S and A, has a bright landmark at the patient's left, front and top."""
+    affine = np.array([[-1.0, 0, 0, 40], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    ras = (np.indices((40, 40, 40)).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]).T
+    block = ((ras[0] < 12) & (ras[0] > 5) & (ras[1] > 28) & (ras[1] < 36) & (ras[2] > 28) & (ras[2] < 36)).reshape(
+        40, 40, 40
+    )
+    grid = Grid((40, 40, 40), affine)
+    labels = Labelmap(block.astype(np.uint8), grid)
+    figure = draw_slices(build_scene(Volume(100.0 * block[None], grid), labels, [LEFT_ATRIUM]), [LEFT_ATRIUM])
+    slices = re.findall(r"<figure.*?</figure>", figure)
+    assert len(slices) == 3
+    for svg, (left_side, top_side) in zip(slices, (("R", "A"), ("R", "S"), ("A", "S")), strict=True):
+        width, height = map(float, re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())  # type: ignore[union-attr]
+        path = re.search(r'<path( transform="matrix\(1 0 0 -1 0 [\d.]+\)")? d="([^"]+)"', svg)
+        assert path is not None
+        x, y = np.array([[float(v) for v in pair.split(",")] for pair in re.split("[MLZ]", path[2]) if pair]).T
+        if path[1]:
+            y = height - y
+        letters = re.findall(r'<text x="([\d.]+)" y="([\d.]+)"[^>]*>([RLAPSI])</text>', svg)
+        place = {letter: (float(a), float(b)) for a, b, letter in letters}
+        assert place[left_side][0] < width / 3
+        assert place[top_side][1] < height / 3
+        # The patient's left is at the right of the screen; anterior is at the left in the sagittal slice and at the top
+        # in the axial slice.
+        assert (x.mean() > width / 2) == (left_side == "R")
+        assert y.mean() < height / 2

@@ -1,0 +1,149 @@
+"""Test how a model is calibrated on cases: by the command and in Python, with too few and with unusable cases."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.cases.case_list import VALIDATION, Case, read_cases
+from dcamt.cli import main
+from dcamt.errors import Cancelled, InputError
+from dcamt.geometry import Grid
+from dcamt.inference.calibrating import calibrate, mean_dice
+from dcamt.inference.predictor import Prediction, Predictor
+from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_labelmap
+from dcamt.models.package import ModelPackage, open_model, write_package
+from dcamt.volume import Labelmap, Volume
+from dcamt_testing.synthetic import write_cases_folder
+
+
+@pytest.fixture(autouse=True)
+def no_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
+
+
+@pytest.fixture
+def cases(tmp_path: Path) -> list[Case]:
+    table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(8, 8, 8))
+    return [case for case in read_cases(table) if case.role == VALIDATION]
+
+
+def test_command_calibrates_a_model(
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 1)
+    path = tmp_path / "m.dcamt"
+    card = write_package(path, tiny_package)
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=8, shape=(12, 12, 12))
+    few = cases.with_name("few.csv")
+    few.write_text("".join(cases.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    assert main(["models", "calibrate", str(path), str(few)]) == 1
+    assert "lists too few validation cases (7); a calibration needs 8 or more" in capsys.readouterr().err
+    assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--labels", "1=aorta"]) == 1
+    assert "'1=aorta' names no known class" in capsys.readouterr().err
+    assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["step"] for one in events if one["event"] == "progress"] == [*range(1, 9)]
+    calibration = open_model(path).calibration
+    assert calibration is not None
+    assert (calibration.model, calibration.cases, calibration.scans) == (card.checksum, 8, 16)
+    assert set(calibration.qualities) == {"fast", "accurate"}
+    assert "disagreement" not in calibration.qualities["fast"].features
+    assert events[-1]["measured"] == calibration.measured
+    before = path.read_bytes()
+    assert main(["models", "calibrate", str(path), str(cases)]) == 1
+    assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
+    assert path.read_bytes() == before
+    result = Predictor(open_model(path)).segment(
+        Volume(np.random.default_rng(0).random((1, 16, 16, 16)), Grid((16, 16, 16), np.diag([2.0, 2.0, 2.0, 1.0])))
+    )
+    assert result.expected_overlap is not None
+
+
+def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPackage) -> None:
+    with pytest.raises(InputError, match=r"too few labelled cases were given \(0\); a calibration needs 8 or more"):
+        calibrate(tiny_package, [], Predictor(tiny_package))
+
+
+class FakePredictor:
+    """A predictor whose results count as nonempty in the first `number` calls, and as empty in later calls.
+
+    A result counts as empty if the feature "nothing" of its doubt is 1.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._left = number
+
+    def segment(self, volume: Volume, quality: str) -> Prediction:
+        self._left -= 1
+        doubt = {"nothing": float(self._left < 0), "entropy": 0.1 * self._left, "disagreement": -0.1 * self._left}
+        labelmap = Labelmap(np.ones(volume.grid.shape, np.uint8), volume.grid)
+        return Prediction(labelmap, None, None, None, None, doubt=doubt)
+
+
+def test_calibration_is_refused_when_fewer_than_three_cases_have_a_nonempty_segmentation(
+    tiny_package: ModelPackage, cases: list[Case]
+) -> None:
+    qualities = 2  # the predictor segments each case once in each quality
+    with pytest.raises(InputError, match="in fast quality the model finds an organ in only 2 of these cases"):
+        calibrate(tiny_package, cases, FakePredictor(2 * qualities))  # type: ignore[arg-type]
+    assert calibrate(tiny_package, cases, FakePredictor(3 * qualities)).cases == 8  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("value", "message"), [(3, "holds the label value 3"), (0, "is empty")])
+def test_calibration_is_refused_for_a_label_that_training_refuses(
+    tiny_package: ModelPackage, cases: list[Case], value: int, message: str
+) -> None:
+    label = read_labelmap(cases[0].label)  # type: ignore[arg-type]
+    changed = replace(label, voxels=(label.voxels > 0).astype(np.uint8) * np.uint8(value))
+    write_labelmap(changed, cases[0].label, ())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=message):
+        calibrate(tiny_package, cases, FakePredictor(80))  # type: ignore[arg-type]
+
+
+def test_calibration_states_the_fraction_of_empty_segmentations(tiny_package: ModelPackage, cases: list[Case]) -> None:
+    figures = calibrate(tiny_package, cases, FakePredictor(2 * 6)).measured  # type: ignore[arg-type]
+    assert figures["fast, fraction of scans with an empty segmentation"] == 0.25
+    figures = calibrate(tiny_package, cases, FakePredictor(80)).measured  # type: ignore[arg-type]
+    assert not any("empty" in figure for figure in figures)
+
+
+def test_check_callback_can_cancel_the_calibration_between_segmentations(
+    tiny_package: ModelPackage, cases: list[Case]
+) -> None:
+    calls: list[int] = []
+
+    def cancel_third() -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Cancelled("Cancelled.")
+
+    with pytest.raises(Cancelled):
+        calibrate(tiny_package, cases, FakePredictor(80), check=cancel_third)  # type: ignore[arg-type]
+    assert len(calls) == 3
+
+
+def test_mean_dice_ignores_values_absent_from_label_and_prediction() -> None:
+    label, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
+    assert mean_dice(prediction, label, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert mean_dice(0 * prediction, 0 * label, [1]) == 0
+
+
+def test_calibration_needs_no_training_cases_and_refuses_to_replace_a_scan(
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.dcamt"
+    write_package(path, tiny_package)
+    table = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=0, validation=8, shape=(12, 12, 12))
+    command = ["models", "calibrate", str(path), str(table), "--device", "cpu"]
+    scan = table.with_name("validation3.nii.gz")
+    before = scan.read_bytes()
+    assert main([*command, "--output", str(scan), "--overwrite"]) == 1
+    assert f"{scan}: would be replaced by a result." in capsys.readouterr().err
+    assert scan.read_bytes() == before
+    assert main(command) == 0
+    assert open_model(path).calibration is not None

@@ -1,0 +1,166 @@
+"""Test the report of `dcamt segment`: it names the patient only on request, loads no files and fits on one sheet."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dcamt.geometry import Grid
+from dcamt.metrics.doubtful_places import DoubtfulPlace
+from dcamt.metrics.measurements import measure
+from dcamt.models.calibration import ExpectedOverlap
+from dcamt.models.package import Card
+from dcamt.report.scan_report import ScanReport, render_scan_report
+from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
+from dcamt.wall.analysis import analyse_wall
+from dcamt.wall.settings import WallSettings
+from dcamt_testing.dicom_series import write_mr_series
+from dcamt_testing.processes import HANGING_S, call_dcamt
+from dcamt_testing.synthetic import noise_scan, save_noise_scan
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "Resources" / "SampleData" / "LGEHeartPhantom.nrrd"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome") or ""
+
+
+def call_segment(*arguments: str | Path) -> int:
+    return call_dcamt(["segment", *arguments, "--device", "cpu"])
+
+
+class Page(HTMLParser):
+    """A parsed report page: its text, the addresses in its attributes, and its tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"] and data.strip():
+            self.words.append(data.strip())
+
+
+def test_report_identifies_the_patient_only_with_the_option_identity(noise_model: Path, tmp_path: Path) -> None:
+    write_mr_series(tmp_path / "series", noise_scan().voxels[0], np.diag([-1.5, -1.5, 2.5, 1.0]))
+    arguments = [tmp_path / "series", "-o", tmp_path / "out.nrrd", "--model", noise_model, "--overwrite", "--report"]
+    assert call_segment(*arguments, tmp_path / "anonymous.html") == 0
+    assert call_segment(*arguments, tmp_path / "page.html", "--identity") == 0
+    anonymous = (tmp_path / "anonymous.html").read_text(encoding="utf-8")
+    pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", anonymous)
+    assert len(pictures) == 5  # three slices, and the surface from two sides
+    # The PNG files have no chunk for text, EXIF data or a time.
+    for picture in pictures:
+        assert not re.search(rb"tEXt|iTXt|zTXt|eXIf|tIME", base64.b64decode(picture))
+        anonymous = anonymous.replace(picture, "")
+    traces = ["Phantom", "Synthetic", "SYN-1", "19500101", "20200102", "A9", "series", str(tmp_path)]
+    for trace in traces:
+        assert trace.lower() not in anonymous.lower(), trace
+    assert not re.search(r"\b20\d\d-\d\d-\d\d\b", anonymous)
+    assert "no name, identifier, date or file path" in anonymous
+    named = " ".join(Page((tmp_path / "page.html").read_text(encoding="utf-8")).words)
+    for trace in ("Phantom Synthetic", "SYN-1", "19500101", "20200102", str(tmp_path / "series")):
+        assert trace in named, trace
+    assert "no name, identifier" not in named
+
+
+def test_report_names_channel_files_only_with_the_option_identity(noise_model: Path, tmp_path: Path) -> None:
+    scan = save_noise_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
+    save_noise_scan(scan.with_name("Mueller_0001.nii.gz"))
+    arguments = [scan, "-o", tmp_path / "out.nrrd", "--model", noise_model, "--report", tmp_path / "page.html"]
+    assert call_segment(*arguments) == 0
+    assert "Mueller" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert call_segment(*arguments, "--overwrite", "--identity") == 0
+    assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_report_shows_the_measurements_without_loading_other_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "page.html"
+    assert call_segment(SAMPLE, "-o", tmp_path / "out.nrrd", "--report", path, "--wall", "--json") == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    result = next(event for event in events if event["event"] == "segmented")
+    wall = next(event for event in events if event["event"] == "wall")
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(source.startswith("data:image/png;base64,") for source in page.fetched)
+    # Three slices, two views of the surface with doubt, and two views of the surface with enhancement.
+    assert page.tags.count("image") == 7
+    assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
+    assert "default-src 'none'" in text
+    assert "size: A4" in text
+    (measured,) = result["measurements"]
+    burden = next(row for row in wall["burden"] if row["region"] == "all")
+    for expected in (
+        f"{measured['volume_ml']:.1f}",
+        f"{measured['surface_cm2']:.1f}",
+        f"{measured['long_diameter_mm']:.0f}",
+        f"{100 * result['trust']:.0f}",
+        f"{burden['percent']:.1f}",
+        "Research use only",
+        "IIR > 1.2",
+        *("Patient", "Date of scan", "Checked by"),  # to fill in by hand
+        *(f"{row['percent']:.1f}" for row in wall["burden"] if row["percent"] is not None),
+    ):
+        assert expected in page.words or any(expected in word for word in page.words), expected
+    assert not any("corrected by hand" in word for word in page.words)
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
+    """Print two long reports: the first has fields to fill in, the second names the patient.
+
+    One file contains both reports, so that the browser starts only once.
+    """
+    grid = Grid((90, 80, 70), np.diag([1.0, 1.0, 1.2, 1.0]))
+    i, j, k = np.indices(grid.shape)
+    distance = np.sqrt((i - 45.0) ** 2 + (j - 40) ** 2 + ((k - 35) * 1.2) ** 2)
+    voxels = np.where(distance < 22, 200.0, np.where(distance < 25, 260.0, 60.0))
+    volume = Volume((voxels + np.random.default_rng(0).normal(0, 5, grid.shape))[None].astype(np.float32), grid)
+    labels = (distance < 22).astype(np.uint8)
+    labels[5:9, 5:9, 5:9], labels[80:84, 5:9, 5:9], labels[5:9, 70:74, 5:9] = 2, 3, 4
+    labelmap = Labelmap(labels, grid)
+    code = Code("SCT", "85756007", "Tissue")
+    segments = [SegmentInfo(n, f"Segment {n} of a rather long name", (0.9, 0.3, 0.2 * n), code) for n in range(1, 5)]
+    place = DoubtfulPlace((45.0, 40.0, 35.0), (45, 40, 29), 1.25, 0.9)
+    page = ScanReport(
+        volume=volume,
+        labelmap=labelmap,
+        segments=segments,
+        measurements=measure(labelmap, segments, ""),
+        model=Card("a-model-of-a-long-name", "Left atrium and more in LGE-MRI", ("A",), "Cardiac MRI", "1", "", ""),
+        doubt_map=np.clip(1 - np.abs(distance - 22) / 3, 0, 1).astype(np.float32),
+        is_corrected=True,
+        trust=0.87,
+        expected_overlap=ExpectedOverlap(0.89, 0.81, 0.94),
+        doubtful_places=[place] * 20,
+        wall=analyse_wall(volume, labelmap, WallSettings(), label=1),
+        notes=["A note of some length that tells the reader what happened to this scan on its way to here."] * 9,
+    )
+    identity = dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text")
+    first = render_scan_report(page)
+    (body,) = re.findall("<body>.*</body>", render_scan_report(replace(page, identity=identity)), re.DOTALL)
+    second = body.replace("<body>", '<div style="break-before: page">').replace("</body>", "</div>")
+    assert first.count("</body>") == second.count("<div style") == 1
+    (tmp_path / "page.html").write_text(first.replace("</body>", f"{second}</body>"), encoding="utf-8")
+    arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    command = [BROWSER, *arguments, f"--print-to-pdf={tmp_path / 'page.pdf'}", str(tmp_path / "page.html")]
+    subprocess.run(command, check=True, capture_output=True, timeout=HANGING_S)
+    pdf = (tmp_path / "page.pdf").read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 2
+    width, height = map(float, re.search(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf).groups())  # type: ignore[union-attr]
+    assert (width, height) == (pytest.approx(210 / 25.4 * 72, abs=1), pytest.approx(297 / 25.4 * 72, abs=1))
