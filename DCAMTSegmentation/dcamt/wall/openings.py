@@ -187,21 +187,21 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
         coarse_grid,
         surface.points,
     )
-    tip = blood & (fraction_inside < VEIN_NEARBY_MOST)
-    ends = np.zeros(len(blood), bool)
-    candidates = np.flatnonzero(tip)
+    thin = fraction_inside < VEIN_NEARBY_MOST
+    candidates = np.flatnonzero(blood & thin)
     for depth in np.arange(2.0, VEIN_DEPTH_MM + 1.0, 1.0):
         points = surface.points[candidates] - depth * normals[candidates]
         candidates = candidates[nearest_values(inside, grid, points)]
+    ends = np.zeros(len(blood), bool)
     ends[candidates] = True
-    ends = drop_small(surface, ends, VEIN_LEAST_CM2)
     number = patches(surface, ends)
-    openings = ends.copy()
-    for patch in np.unique(number[ends]):
-        end = ends & (number == patch)
+    areas = np.bincount(number, weights=surface.point_areas * ends)
+    openings = np.zeros(len(blood), bool)
+    for patch in np.flatnonzero(areas >= 100.0 * VEIN_LEAST_CM2):
+        end = number == patch
         axis = (surface.point_areas[end, None] * normals[end]).sum(axis=0)
         facing = normals @ (axis / np.linalg.norm(axis)) > np.cos(np.radians(VEIN_RIM_DEGREES))
-        openings |= grow(surface, end, facing & (fraction_inside < VEIN_NEARBY_MOST), VEIN_RIM_MM)
+        openings |= grow(surface, end, facing & thin, VEIN_RIM_MM)
     return openings
 
 
@@ -252,13 +252,6 @@ def largest_patch(surface: Surface, chosen: np.ndarray) -> np.ndarray:
     number = patches(surface, chosen)
     areas = np.bincount(number, weights=surface.point_areas * chosen)
     return np.asarray(chosen & (number == areas.argmax()))
-
-
-def drop_small(surface: Surface, chosen: np.ndarray, least_cm2: float) -> np.ndarray:
-    """Return `chosen` (N,) bool without its connected patches of less than `least_cm2`."""
-    number = patches(surface, chosen)
-    areas = np.bincount(number, weights=surface.point_areas * chosen)
-    return np.asarray(chosen & (areas[number] >= 100.0 * least_cm2))
 
 
 def grow(surface: Surface, chosen: np.ndarray, within: np.ndarray, distance_mm: float) -> np.ndarray:
