@@ -153,10 +153,7 @@ def _without_smooth_noise(
 
 
 def _without_empty_faces(voxels: np.ndarray, box: Box, reach: Sequence[int]) -> Box:
-    """Return `box` of voxels (C, I, J, K) without its outermost empty planes.
-
-    At most `reach` planes are removed at each end of an axis. An axis along which nothing would remain is not trimmed.
-    """
+    """Return `box` of voxels (C, I, J, K) without its outermost empty planes, at most `reach` at each end of an axis."""
     part = voxels[(slice(None), *box)]
     i, j, k = (
         _trim_ends(side, np.moveaxis(part, axis + 1, 0), (most, most), _is_empty)
@@ -195,7 +192,6 @@ def _is_smooth_noise(plane: np.ndarray) -> bool:
     """Return whether each channel of (C, A, B) is constant, or noise in which only the nearest voxels correlate.
 
     In such noise, voxels at a distance of `APART` and 2 `APART` are uncorrelated along both axes, and outliers are few.
-    The result is False for a plane that is too small for this test.
     """
     if min(plane.shape[1:]) <= 2 * APART:
         return False

@@ -92,7 +92,7 @@ class ExpectedOrgans:
 def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePrior | None = None) -> np.ndarray:
     """Return the largest component of `mask` (I, J, K) bool as a new mask.
 
-    Of equally large components, the first in array order is kept. An empty mask stays empty.
+    Of equally large components, the first in array order is kept.
 
     Args:
         near: the box in which the organ was located. If any component has voxels in this box, a component's size is

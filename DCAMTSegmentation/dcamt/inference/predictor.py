@@ -65,7 +65,7 @@ class Prediction:
     agreement: np.ndarray | None
     doubt_map: np.ndarray | None
     trust: float | None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     expected_overlap: ExpectedOverlap | None = None
     is_doubt_calibrated: bool = False
     doubt: Mapping[str, float] = field(default_factory=dict)
