@@ -153,7 +153,7 @@ def _without_smooth_noise(
 
 
 def _without_empty_faces(voxels: np.ndarray, box: Box, reach: Sequence[int]) -> Box:
-    """Return `box` of voxels (C, I, J, K) without its outermost empty planes, at most `reach` at each end of an axis."""
+    """Return `box` of voxels (C, I, J, K) without its outer empty planes, at most `reach` at each end of an axis."""
     part = voxels[(slice(None), *box)]
     i, j, k = (
         _trim_ends(side, np.moveaxis(part, axis + 1, 0), (most, most), _is_empty)

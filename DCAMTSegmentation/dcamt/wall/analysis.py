@@ -121,8 +121,7 @@ class WallResult:
 
     def with_openings(self, openings: np.ndarray) -> WallResult:
         """Return the wall with `openings` (N,) bool as openings; points at the scan's border stay `BORDER`."""
-        kind = np.where(self.kind == BORDER, BORDER, np.where(openings, OPENING, WALL)).astype(np.uint8)
-        changed = replace(self, kind=kind, proposed=False)
+        changed = replace(self, kind=_kinds(self.kind == BORDER, openings), proposed=False)
         other_notes = [note for note in self.notes if note not in _opening_notes(self)]
         return replace(changed, notes=(*_opening_notes(changed), *other_notes))
 
@@ -170,7 +169,7 @@ def analyse_wall(
     sample = along.max(axis=1) if settings.sample == MAXIMUM else along.mean(axis=1)
     is_border = reaches_border(volume.grid, surface, distances)
     is_opening = _find_openings(volume, extraction, pool, is_border, openings)
-    kind = np.where(is_border, BORDER, np.where(is_opening, OPENING, WALL)).astype(np.uint8)
+    kind = _kinds(is_border, is_opening)
     if not (kind == WALL).any():
         raise InputError(
             "leaves no wall: all of the segment's surface belongs to openings or lies at the scan's border",
@@ -188,6 +187,10 @@ def analyse_wall(
         proposed=openings is None,
     )
     return replace(result, notes=_notes(result, extraction, volume.grid, labelmap.grid))
+
+
+def _kinds(is_border: np.ndarray, is_opening: np.ndarray) -> np.ndarray:
+    return np.where(is_border, BORDER, np.where(is_opening, OPENING, WALL)).astype(np.uint8)
 
 
 def _find_openings(
