@@ -5,6 +5,7 @@ The module `dcamt.cases.names` explains the terms, such as mask.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 import nibabel as nib
@@ -19,11 +20,17 @@ from dcamt.volume import Labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
+def write_images(home: Path, scans: Iterable[str], masks: Iterable[str]) -> None:
+    """Write scans of 200 and masks of 2 different voxel values, without the ending in their names, as NIfTI files."""
+    for names, values in ((scans, 200), (masks, 2)):
+        for name in names:
+            write_image(home / f"{name}.nii.gz", values)
+
+
 def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Path) -> None:
-    for scan in ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"):
-        write_image(tmp_path / f"{scan}.nii.gz", 200)
-    for mask in ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA"):
-        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    write_images(
+        tmp_path, ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"), ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA")
+    )
     for scan in ("q", "q_LA"):  # `q` has as few values as a mask, so `q_LA` is not its label.
         write_image(tmp_path / f"{scan}.nii.gz", 2)
     found = find_cases(tmp_path)
@@ -44,9 +51,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
 
 
 def test_masks_with_the_word_ra_or_v2_are_skipped(tmp_path: Path) -> None:
-    write_image(tmp_path / "p1.nii.gz", 200)
-    for mask in ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"):
-        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    write_images(tmp_path, ("p1",), ("p1_RA", "p1_RA_final", "p1_LA_v2", "p1_LA_v2_smooth"))
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", None)}
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
@@ -94,18 +99,13 @@ def test_masks_in_folder_reader1_are_skipped_if_all_have_scans_of_the_same_names
 def test_mask_is_skipped_if_its_path_has_a_part_that_the_path_of_the_scan_lacks(
     tmp_path: Path, scans: list[str], mask: str, patients: int
 ) -> None:
-    images = [f"{scan.replace('{}', str(n))}.nii.gz" for scan in scans for n in range(patients)]
-    masks = [f"{mask.replace('{}', str(n))}.nii.gz" for n in range(patients)]
-    for image in images:
-        write_image(tmp_path / image, 200)
-    for name in masks:
-        write_image(tmp_path / name, 2)
+    images = [scan.replace("{}", str(n)) for scan in scans for n in range(patients)]
+    masks = [mask.replace("{}", str(n)) for n in range(patients)]
+    write_images(tmp_path, images, masks)
     found = find_cases(tmp_path)
-    assert sorted(case.image.relative_to(tmp_path).as_posix() for case in found.cases) == sorted(images)
-    assert not any(case.label for case in found.cases)
-    assert {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped} == dict.fromkeys(
-        masks, OTHER_LABEL
-    )
+    assert set(scans_and_labels(found, tmp_path).values()) == {(f"{image}.nii.gz", None) for image in images}
+    skipped = {file.path.relative_to(tmp_path).as_posix(): file.reason for file in found.skipped}
+    assert skipped == dict.fromkeys((f"{mask}.nii.gz" for mask in masks), OTHER_LABEL)
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,7 @@ def test_mask_is_skipped_if_its_path_has_a_part_that_the_path_of_the_scan_lacks(
 def test_mask_la_p1_is_a_label_unless_it_names_the_wall_or_another_modality(
     tmp_path: Path, scan: str, mask: str, is_label: bool
 ) -> None:
-    write_image(tmp_path / f"{scan}.nii.gz", 200)
-    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    write_images(tmp_path, (scan,), (mask,))
     (case,) = find_cases(tmp_path).cases
     assert case.label == (tmp_path / f"{mask}.nii.gz" if is_label else None)
 
@@ -139,17 +138,14 @@ def test_mask_la_p1_is_a_label_unless_it_names_the_wall_or_another_modality(
     ],
 )
 def test_label_p1_label_takes_precedence_over_mask_p1_la(tmp_path: Path, scan: str, mask: str, label: str) -> None:
-    write_image(tmp_path / f"{scan}.nii.gz", 200)
-    for name in (mask, label):
-        write_image(tmp_path / f"{name}.nii.gz", 2)
+    write_images(tmp_path, (scan,), (mask, label))
     found = find_cases(tmp_path)
     assert [case.label for case in found.cases] == [tmp_path / f"{label}.nii.gz"]
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
 
 
 def test_cine_label_and_lge_mask_of_a_patient_are_paired_with_their_own_scans(tmp_path: Path) -> None:
-    for name, values in (("lge", 200), ("lge_LA", 2), ("cine", 200), ("cine_seg", 2)):
-        write_image(tmp_path / f"p1_{name}.nii.gz", values)
+    write_images(tmp_path, ("p1_lge", "p1_cine"), ("p1_lge_LA", "p1_cine_seg"))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
         "p1_cine": ("p1_cine.nii.gz", "p1_cine_seg.nii.gz"),
         "p1_lge": ("p1_lge.nii.gz", "p1_lge_LA.nii.gz"),
@@ -157,16 +153,13 @@ def test_cine_label_and_lge_mask_of_a_patient_are_paired_with_their_own_scans(tm
 
 
 def test_phantom_with_two_values_beside_scans_a_and_b_is_a_scan(tmp_path: Path) -> None:
-    for name, values in (("a", 200), ("b", 200), ("phantom", 2)):
-        write_image(tmp_path / f"{name}.nii.gz", values)
+    write_images(tmp_path, ("a", "b"), ("phantom",))
     assert len(find_cases(tmp_path).cases) == 3
 
 
 def test_mask_p1_la_is_a_label_although_patient_p3_has_the_label_postcontrast_seg(tmp_path: Path) -> None:
-    for patient in ("p1", "p2", "p3"):
-        write_image(tmp_path / patient / "postcontrast.nii.gz", 200)
-    for label in ("p1/LA", "p2/LA", "p3/postcontrast_seg"):
-        write_image(tmp_path / f"{label}.nii.gz", 2)
+    scans = (f"{patient}/postcontrast" for patient in ("p1", "p2", "p3"))
+    write_images(tmp_path, scans, ("p1/LA", "p2/LA", "p3/postcontrast_seg"))
     found = find_cases(tmp_path)
     labels = {case.label.relative_to(tmp_path).as_posix() for case in found.cases if case.label}
     assert labels == {"p1/LA.nii.gz", "p2/LA.nii.gz", "p3/postcontrast_seg.nii.gz"}
@@ -191,8 +184,7 @@ def test_mask_p1_la_is_a_label_although_patient_p3_has_the_label_postcontrast_se
 def test_masks_such_as_la_p1_and_p1la_are_no_scans(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scan: str, mask: str, is_label: bool
 ) -> None:
-    write_image(tmp_path / f"{scan}.nii.gz", 200)
-    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    write_images(tmp_path, (scan,), (mask,))
     (case,) = find_cases(tmp_path).cases
     assert (case.image, case.label) == (
         tmp_path / f"{scan}.nii.gz",
@@ -205,8 +197,7 @@ def test_masks_such_as_la_p1_and_p1la_are_no_scans(
 def test_scan_with_few_values_among_other_scans_of_the_current_folder_is_no_mask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, values in (("a", 2), ("b", 200), ("c", 200)):
-        write_image(tmp_path / f"{name}.nii.gz", values)
+    write_images(tmp_path, ("b", "c"), ("a",))
     monkeypatch.chdir(tmp_path)
     assert len(find_cases(Path()).cases) == 3
 
@@ -256,8 +247,7 @@ def test_mask_search_among_scans_of_one_name_takes_linear_time(monkeypatch: pyte
 def test_mask_stays_a_label_although_a_folder_above_it_is_named_after_a_scan(
     tmp_path: Path, other_scan: str, scan: str, mask: str
 ) -> None:
-    for name, values in ((other_scan, 200), (scan, 200), (mask, 2)):
-        write_image(tmp_path / f"{name}.nii.gz", values)
+    write_images(tmp_path, (other_scan, scan), (mask,))
     labels = {case.image: case.label for case in find_cases(tmp_path).cases}
     assert labels == {
         tmp_path / f"{other_scan}.nii.gz": None,
@@ -278,10 +268,7 @@ def test_h5_file_that_contains_its_label_is_a_case_beside_another_scan(tmp_path:
 
 @pytest.mark.parametrize("name", ["scans", "imagesTr"])
 def test_mask_a_la_is_the_label_of_the_channels_a_0000_and_a_0001(tmp_path: Path, name: str) -> None:
-    for scan in ("a_0000", "a_0001", "b_0000", "b_0001"):
-        write_image(tmp_path / name / f"{scan}.nii.gz", 200)
-    for mask in ("a_LA", "b_LA"):
-        write_image(tmp_path / name / f"{mask}.nii.gz", 2)
+    write_images(tmp_path / name, ("a_0000", "a_0001", "b_0000", "b_0001"), ("a_LA", "b_LA"))
     found = find_cases(tmp_path / name)
     expected = {scan: (f"{scan}_0000.nii.gz", f"{scan}_LA.nii.gz") for scan in ("a", "b")}
     assert scans_and_labels(found, tmp_path / name) == expected
@@ -292,9 +279,7 @@ def test_mask_a_la_is_the_label_of_the_channels_a_0000_and_a_0001(tmp_path: Path
 @pytest.mark.parametrize("count", [1, 3, 12])
 def test_masks_of_patients_x_0000_and_x_0001_are_labels(tmp_path: Path, count: int, mask: str) -> None:
     patients = [f"x_{number:04d}" for number in range(count)]
-    for patient in patients:
-        write_image(tmp_path / f"{patient}.nii.gz", 200)
-        write_image(tmp_path / f"{mask.format(patient)}.nii.gz", 2)
+    write_images(tmp_path, patients, map(mask.format, patients))
     expected = {patient: (f"{patient}.nii.gz", f"{mask.format(patient)}.nii.gz") for patient in patients}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
@@ -302,45 +287,37 @@ def test_masks_of_patients_x_0000_and_x_0001_are_labels(tmp_path: Path, count: i
 @pytest.mark.parametrize("label", ["{}_label", "labels/{}"])
 def test_label_x_0000_label_takes_precedence_over_mask_x_0000_la(tmp_path: Path, label: str) -> None:
     patients = ("x", "x_0000", "y_0000", "y_0001")
-    for patient in patients:
-        write_image(tmp_path / f"{patient}.nii.gz", 200)
-        write_image(tmp_path / f"{patient}_LA.nii.gz", 2)
-        write_image(tmp_path / f"{label.format(patient)}.nii.gz", 2)
+    masks = (name for patient in patients for name in (f"{patient}_LA", label.format(patient)))
+    write_images(tmp_path, patients, masks)
     expected = {patient: (f"{patient}.nii.gz", f"{label.format(patient)}.nii.gz") for patient in patients}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
 def test_label_of_patient_x_0000_takes_no_precedence_over_the_mask_of_x(tmp_path: Path) -> None:
-    for scan in ("x", "x_0000"):
-        write_image(tmp_path / f"{scan}.nii.gz", 200)
-    for label in ("x_LA", "x_0000_label"):
-        write_image(tmp_path / f"{label}.nii.gz", 2)
+    write_images(tmp_path, ("x", "x_0000"), ("x_LA", "x_0000_label"))
     expected = {"x": ("x.nii.gz", "x_LA.nii.gz"), "x_0000": ("x_0000.nii.gz", "x_0000_label.nii.gz")}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
 def test_label_a_takes_precedence_over_the_mask_a_0000_la(tmp_path: Path) -> None:
-    write_image(tmp_path / "a_0000.nii.gz", 200)
-    for label in ("a_label", "a_0000_LA"):
-        write_image(tmp_path / f"{label}.nii.gz", 2)
+    write_images(tmp_path, ("a_0000",), ("a_label", "a_0000_LA"))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"a": ("a_0000.nii.gz", "a_label.nii.gz")}
 
 
 @pytest.mark.parametrize("mask", ["imagesTr/a_LA", "imagesTr/a_0000_LA", "LA/a_0000", "LA/a", "labels/a_0000"])
 def test_mask_named_after_a_case_or_its_first_channel_is_the_label_of_the_case(tmp_path: Path, mask: str) -> None:
-    for number in range(2):
-        write_image(tmp_path / f"imagesTr/a_000{number}.nii.gz", 200)
-    write_image(tmp_path / f"{mask}.nii.gz", 2)
+    write_images(tmp_path, ("imagesTr/a_0000", "imagesTr/a_0001"), (mask,))
     expected = {"a": ("imagesTr/a_0000.nii.gz", f"{mask}.nii.gz")}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
 def test_mask_of_the_atrium_is_paired_with_the_scan_of_its_patient(tmp_path: Path) -> None:
     """Masks of the wall, of another modality, or with an unknown word in the name are skipped."""
-    for scan in ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"):
-        write_image(tmp_path / f"{scan}.nii.gz", 200)
-    for mask in ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"):
-        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    write_images(
+        tmp_path,
+        ("p1_lge", "p2/lge", "p3_DE", "p3_T2", "scans/p4", "LGE/p5", "p6_CT"),
+        ("p1_la", "p2/la", "p3_gd", "LA/p4", "wall/p4", "targets/p5", "p6_MR_LA"),
+    )
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {
         "p1_lge": ("p1_lge.nii.gz", "p1_la.nii.gz"),
@@ -384,23 +361,12 @@ def test_scan_of_27_values_beside_another_scan_is_no_mask(tmp_path: Path) -> Non
 def test_eight_masks_beside_two_scans_are_no_scans(tmp_path: Path) -> None:
     scans, structures = ("dcm-LGE-2", "dcm-CMRA-1"), ("LA", "LA-reg", "RA", "LSPV", "RSPV", "LIPV", "RIPV", "Bloodpool")
     for patient in ("p1", "p2"):
-        for names, values in ((scans, 200), (structures, 2)):
-            for name in names:
-                write_image(tmp_path / patient / f"{name}.nii.gz", values)
+        write_images(tmp_path / patient, scans, structures)
     assert {case.image.name for case in find_cases(tmp_path).cases} == {f"{scan}.nii.gz" for scan in scans}
 
 
 def test_masks_named_after_structures_beside_several_scans_of_a_patient_are_no_scans(tmp_path: Path) -> None:
-    for name, values in (
-        ("4 LGE", 200),
-        ("5 MRA 3D", 200),
-        ("LA", 2),
-        ("LA_wall", 2),
-        ("LSPV", 2),
-        ("RSPV_2", 2),
-        ("RA", 2),
-    ):
-        write_image(tmp_path / f"{name}.nii.gz", values)
+    write_images(tmp_path, ("4 LGE", "5 MRA 3D"), ("LA", "LA_wall", "LSPV", "RSPV_2", "RA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"4 LGE", "5 MRA 3D"}
 
 
@@ -408,9 +374,8 @@ def test_masks_named_after_structures_beside_several_scans_of_a_patient_are_no_s
 def test_mask_of_other_structures_is_skipped_despite_special_characters_in_its_name(
     tmp_path: Path, structure: str
 ) -> None:
-    for number in (1, 2):
-        write_image(tmp_path / f"p{number}/T1.nii.gz", 200)
-        write_image(tmp_path / f"p{number}/{structure}.nii.gz", 2)
+    for patient in ("p1", "p2"):
+        write_images(tmp_path / patient, ("T1",), (structure,))
     found = find_cases(tmp_path)
     assert [case.label for case in found.cases] == [None, None]
     assert len(found.skipped) == 2
@@ -418,9 +383,7 @@ def test_mask_of_other_structures_is_skipped_despite_special_characters_in_its_n
 
 @pytest.mark.parametrize("other", ["p1_bloodpool", "p1_RA(1)"])
 def test_mask_of_another_structure_does_not_compete_with_the_mask_of_the_atrium(tmp_path: Path, other: str) -> None:
-    write_image(tmp_path / "p1_lge.nii.gz", 200)
-    for mask in ("p1_LA(1)", other):
-        write_image(tmp_path / f"{mask}.nii.gz", 2)
+    write_images(tmp_path, ("p1_lge",), ("p1_LA(1)", other))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1_lge": ("p1_lge.nii.gz", "p1_LA(1).nii.gz")}
 
 
