@@ -26,7 +26,7 @@ from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
 from dcamt.report.run_report_html import RunReport, render_run_report
-from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
+from dcamt.report.scored_cases import pick_best_median_worst
 from dcamt.runs.events import ValidationScored, parse_run_event
 from dcamt.runs.folder import RunFolder
 from dcamt.training.trainer import TrainingResult
@@ -225,11 +225,8 @@ def test_line_chart_has_thinned_lines_escaped_texts_and_round_ticks() -> None:
         ([0.3, 0.9, 0.1, 0.5, 0.7], {"Best": 1, "Median": 3, "Worst": 2}),
     ],
 )
-def test_best_median_and_worst_case_are_picked(
-    dice: list[float], picked: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ScoredCase, "dice", property(lambda case: float(case.name)))
-    assert pick_best_median_worst([ScoredCase(str(value), (), None, b"") for value in dice]) == picked
+def test_best_median_and_worst_case_are_picked(dice: list[float], picked: dict[str, int]) -> None:
+    assert pick_best_median_worst(dice) == picked
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:

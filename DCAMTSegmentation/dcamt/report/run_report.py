@@ -28,9 +28,9 @@ _ROLE_NAMES = {"labelled": "Labelled cases", "unlabelled": "Unlabelled cases", "
 
 def write_run_report(
     run: RunFolder,
-    device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
+    device: torch.device,
+    progress: Callable[[int, int], None],
+    on_warning: Callable[[str], None],
 ) -> Path:
     """Score the run's model on its validation cases; write `report.html` and `validation.csv` into the run folder.
 
@@ -129,7 +129,7 @@ def choose_pictures(scored: Sequence[ScoredCase]) -> list[Picture]:
             " The label is outlined in white, the segmentation in colour.",
             scored[index].picture,
         )
-        for which, index in pick_best_median_worst(scored).items()
+        for which, index in pick_best_median_worst([case.dice for case in scored]).items()
     ]
 
 

@@ -25,13 +25,10 @@ class ScoredCase:
 
     Attributes:
         rows: one for each class.
-        trust: Dice (0 to 1) between the segmentations of the two branches.
         picture: a PNG file.
     """
 
-    name: str
     rows: tuple[EvaluationRow, ...]
-    trust: float | None
     picture: bytes
 
     @property
@@ -43,8 +40,8 @@ class ScoredCase:
 def score_cases(
     cases: Sequence[Case],
     predictor: Predictor,
-    progress: Callable[[int, int], None] | None = None,
-    on_warning: Callable[[str], None] | None = None,
+    progress: Callable[[int, int], None],
+    on_warning: Callable[[str], None],
 ) -> list[ScoredCase]:
     """Segment each case with both branches; return its scores against its label, and its picture.
 
@@ -62,12 +59,10 @@ def score_cases(
         try:
             volume, label = _read_case(case, recipe)
         except InputError as error:
-            if on_warning:
-                on_warning(f"the report leaves out the case '{case.name}': {error}")
+            on_warning(f"the report leaves out the case '{case.name}': {error}")
         else:
             scored.append(_score_case(case.name, volume, label, predictor))
-        if progress:
-            progress(done, len(cases))
+        progress(done, len(cases))
     return scored
 
 
@@ -82,15 +77,15 @@ def _score_case(name: str, volume: Volume, label: Labelmap, predictor: Predictor
     recipe, result = predictor.recipe, predictor.segment(volume)
     rows = score_case(name, result.labelmap, label, [info.label for info in recipe.classes])
     picture = draw_case(volume, result.labelmap, label, recipe)
-    return ScoredCase(name, tuple(rows), result.trust, picture)
+    return ScoredCase(tuple(rows), picture)
 
 
-def pick_best_median_worst(scored: Sequence[ScoredCase]) -> dict[str, int]:
-    """Return the indices of the best, median and worst case by Dice, under the keys "Best", "Median" and "Worst".
+def pick_best_median_worst(dice: Sequence[float]) -> dict[str, int]:
+    """Return the indices of the best, median and worst Dice of cases, under the keys "Best", "Median" and "Worst".
 
     Two cases have no median, and a single case is only the best.
     """
-    order = sorted(range(len(scored)), key=lambda index: -scored[index].dice)
+    order = sorted(range(len(dice)), key=lambda index: -dice[index])
     chosen: dict[str, int] = {}
     if order:
         chosen["Best"] = order[0]
