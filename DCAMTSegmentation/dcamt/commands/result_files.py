@@ -51,22 +51,15 @@ def case_files(cases: Iterable[Case]) -> list[Path]:
     return [file for case in cases for file in case.files]
 
 
-def check_result_path(path: Path, inputs: Iterable[Path]) -> None:
-    """Raise an error if a result cannot be written to `path`.
+def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise an error for the first of `paths` to which a result cannot be written.
+
+    Where the file system ignores capitals, paths that differ only in capitals are one path.
 
     Raises:
         InputError: the result would replace an input, a file of an input's further channels, or a DICOM image in an
-            input folder.
+            input folder; or two of `paths` resolve to one path.
         OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
-    """
-    check_result_paths([path], inputs)
-
-
-def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Raise the errors of `check_result_path` for the first of `paths` that cannot be written.
-
-    InputError is also raised if two of `paths` resolve to one path, since one result would replace the other. Where the
-    file system ignores capitals, paths that differ only in capitals are one path.
     """
     known: dict[object, Path] = {}
     folders: set[Path] = set()
@@ -128,7 +121,7 @@ def _is_image_in(path: Path, folders: AbstractSet[Path]) -> bool:
 
 
 def _check_place(path: Path) -> None:
-    """Raise the OutputError of `check_result_path` if a result cannot be written to `path`."""
+    """Raise the OutputError of `check_result_paths` if a result cannot be written to `path`."""
     if path.is_dir():
         raise OutputError(f"{path}: is a folder. Give a file name.")
     refuse_device(path, path)
@@ -178,8 +171,8 @@ def refuse_appeared_file(path: Path, existing: str) -> None:
 
 
 def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_result_path`. If `existing` is `REFUSE`, also raise InputError if the file exists."""
-    check_result_path(path, inputs)
+    """Raise the errors of `check_result_paths`. If `existing` is `REFUSE`, also raise InputError if the file exists."""
+    check_result_paths([path], inputs)
     if existing == REFUSE:
         refuse_existing([path])
 

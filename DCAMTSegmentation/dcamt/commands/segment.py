@@ -23,7 +23,7 @@ from ..recipe import FAST
 from .console import Console, print_error
 from .measurement_table import measure_skipped, write_measurement_table
 from .options import UsageError
-from .result_files import SKIP, FileStamp, check_result_path, existing_rule, file_stamp
+from .result_files import SKIP, FileStamp, check_result_paths, existing_rule, file_stamp
 from .scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
 from .scan_paths import FoundScans, find_scans
 from .segment_session import ScanRecord, SegmentSession
@@ -90,7 +90,7 @@ def _plan_jobs(
         raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
     model = model_path(options.model)
     if requested.table is not None:
-        check_result_path(requested.table, [model])
+        check_result_paths([requested.table], [model])
     for path, scans in zip(options.scans, found, strict=True):
         _print_skipped(path, scans, options.output)
     if existing == SKIP and requested.table is not None:
