@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.cases.case_list import VALIDATION, Case, read_cases
-from dcamt.cli import main
 from dcamt.errors import Cancelled, InputError
 from dcamt.geometry import Grid
 from dcamt.inference.calibrating import calibrate, mean_dice
@@ -18,6 +17,7 @@ from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap
 from dcamt.models.package import ModelPackage, open_model, write_package
 from dcamt.volume import Labelmap, Volume
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
 
 
@@ -41,11 +41,11 @@ def test_command_calibrates_a_model(
     cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=8, shape=(12, 12, 12))
     few = cases.with_name("few.csv")
     few.write_text("".join(cases.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
-    assert main(["models", "calibrate", str(path), str(few)]) == 1
+    assert call_dcamt(["models", "calibrate", path, few]) == 1
     assert "lists too few validation cases (7); a calibration needs 8 or more" in capsys.readouterr().err
-    assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--labels", "1=aorta"]) == 1
+    assert call_dcamt(["models", "calibrate", path, cases, "--device", "cpu", "--labels", "1=aorta"]) == 1
     assert "'1=aorta' names no known class" in capsys.readouterr().err
-    assert main(["models", "calibrate", str(path), str(cases), "--device", "cpu", "--json"]) == 0
+    assert call_dcamt(["models", "calibrate", path, cases, "--device", "cpu", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["step"] for one in events if one["event"] == "progress"] == [*range(1, 9)]
     calibration = open_model(path).calibration
@@ -55,7 +55,7 @@ def test_command_calibrates_a_model(
     assert "disagreement" not in calibration.qualities["fast"].features
     assert events[-1]["measured"] == calibration.measured
     before = path.read_bytes()
-    assert main(["models", "calibrate", str(path), str(cases)]) == 1
+    assert call_dcamt(["models", "calibrate", path, cases]) == 1
     assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
     assert path.read_bytes() == before
     result = Predictor(open_model(path)).segment(
@@ -139,11 +139,11 @@ def test_calibration_needs_no_training_cases_and_refuses_to_replace_a_scan(
     path = tmp_path / "m.dcamt"
     write_package(path, tiny_package)
     table = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=0, validation=8, shape=(12, 12, 12))
-    command = ["models", "calibrate", str(path), str(table), "--device", "cpu"]
+    command = ["models", "calibrate", path, table, "--device", "cpu"]
     scan = table.with_name("validation3.nii.gz")
     before = scan.read_bytes()
-    assert main([*command, "--output", str(scan), "--overwrite"]) == 1
+    assert call_dcamt([*command, "--output", scan, "--overwrite"]) == 1
     assert f"{scan}: would be replaced by a result." in capsys.readouterr().err
     assert scan.read_bytes() == before
-    assert main(command) == 0
+    assert call_dcamt(command) == 0
     assert open_model(path).calibration is not None

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 import pytest
 import torch
-from dcamt.cli import main
 from dcamt.commands.serving import Worker
 from dcamt.errors import InputError, OutputError
 from dcamt.inference.predictor import Predictor
@@ -28,6 +27,7 @@ from dcamt.recipe import FAST
 from dcamt.volume import Volume
 from dcamt.worker.events import ScanSegmented, WorkerEvent
 from dcamt.worker.protocol import request_line
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
 from dcamt_testing.worker_child import write_request
 
@@ -110,13 +110,13 @@ def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
     calibration_path(path).write_text('{"format": 3}', encoding="utf-8")
     note = f"The calibration beside the model is not used: {calibration_path(path)}"
     assert any(one.startswith(note) for one in Predictor(open_model(path)).segment(oblique_scan, FAST).notes)
-    assert main(["models", "list"]) == 0
+    assert call_dcamt(["models", "list"]) == 0
     assert note in capsys.readouterr().err
     cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=8, shape=(12, 12, 12))
-    command = ["models", "calibrate", str(path), str(cases), "--device", "cpu"]
-    assert main(command) == 1
+    command = ["models", "calibrate", path, cases, "--device", "cpu"]
+    assert call_dcamt(command) == 1
     assert "has a calibration already. Replace the calibration with --overwrite." in capsys.readouterr().err
-    assert main([*command, "--overwrite"]) == 0
+    assert call_dcamt([*command, "--overwrite"]) == 0
     assert not calibration_path(path).exists()
     assert open_model(path).calibration is not None
     assert open_model(path).notes == ()

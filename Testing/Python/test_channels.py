@@ -8,7 +8,6 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from dcamt import cli
 from dcamt.cases.case_list import Case
 from dcamt.cases.suggestion import suggest_recipe
 from dcamt.commands.scan_paths import find_scans
@@ -20,6 +19,7 @@ from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
 from dcamt.recipe_files import recipe_from_dict
 from dcamt.volume import IdentifyingNote, Labelmap, Volume
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.tiny_recipes import TINY
 
 GRID = Grid((20, 20, 20), np.diag([2.0, 2.0, 2.0, 1.0]))
@@ -130,21 +130,21 @@ def test_commands_from_find_to_segment_accept_a_data_set_of_two_channels(
     recipe = tmp_path / "recipe.json"
     settings = ["iterations=1", "input_channels=2"]
 
-    assert cli.main(["cases", "find", str(data), "-o", str(table)]) == 0
+    assert call_dcamt(["cases", "find", data, "-o", table]) == 0
     assert capsys.readouterr().out.splitlines()[:3] == [
         f"labelled   a: {data}/imagesTr/a_0000.nii.gz with {data}/labelsTr/a.nii.gz",
         f"labelled   b: {data}/imagesTr/b_0000.nii.gz with {data}/labelsTr/b.nii.gz",
         f"unlabelled c: {data}/imagesTs/c_0000.nii.gz",
     ]
-    assert cli.main(["train", str(table), "--run", str(run), "--device", "cpu", "--set", *TINY, *settings]) == 0
+    assert call_dcamt(["train", table, "--run", run, "--device", "cpu", "--set", *TINY, *settings]) == 0
     model = run / "model.dcamt"
     trained = open_model(model).recipe
     assert trained.input_channels == 2
     recipe.write_text(trained.to_json(), encoding="utf-8")
-    assert cli.main(["cases", "check", str(table), "--recipe", str(recipe)]) == 0
+    assert call_dcamt(["cases", "check", table, "--recipe", recipe]) == 0
     capsys.readouterr()
-    arguments = ["segment", str(data / "imagesTs"), "-o", str(out), "--model", str(model), "--format", "nii.gz"]
-    assert cli.main(arguments) == 0
+    arguments = ["segment", data / "imagesTs", "-o", out, "--model", model, "--format", "nii.gz"]
+    assert call_dcamt(arguments) == 0
     printed = capsys.readouterr()
     assert "Read as channels: c_0000.nii.gz (LGE), c_0001.nii.gz (cine)." in printed.err
     assert [path.name for path in out.iterdir()] == ["c_0000.nii.gz"]

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dcamt import cli
 from dcamt.models import store as model_store
 from dcamt.models.package import Card
 from dcamt.networks.packaging import save_model
 from dcamt_testing.model_files import make_tiny_network
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
@@ -38,7 +38,7 @@ def save_model_named(path: Path, name: str = "tiny", broken: bool = False) -> Pa
 
 
 def call_models(*arguments: str | Path) -> int:
-    return cli.main(["models", *map(str, arguments)])
+    return call_dcamt(["models", *arguments])
 
 
 def test_model_is_imported_listed_shown_verified_and_removed(
@@ -153,15 +153,13 @@ def test_store_whose_folder_is_a_file_is_refused(
 
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["show"], ["paint"]):
-        with pytest.raises(SystemExit) as caught:
-            call_models(*arguments)
-        assert caught.value.code == 2
+        assert call_models(*arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_card_and_calibration_are_shown_as_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     shipped = Path(__file__).resolve().parents[2] / "Resources" / "Models" / "left-atrium.dcamt"
-    assert cli.main(["models", "show", str(shipped)]) == 0
+    assert call_models("show", shipped) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "segments:    Left atrium" in lines
     assert "  labelled patients: 80" in lines

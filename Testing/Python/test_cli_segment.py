@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt import cli
 from dcamt.commands.result_files import file_stamp
 from dcamt.commands.scan_jobs import ScanJob
 from dcamt.commands.scan_paths import find_scans
@@ -22,7 +21,7 @@ from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.package import open_model
 from dcamt_testing.dicom_positions import write_slice
-from dcamt_testing.processes import forget_packages
+from dcamt_testing.processes import call_dcamt, forget_packages
 from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
@@ -41,7 +40,7 @@ def test_result_equals_the_prediction_on_the_grid_of_the_scan(noise_model: Path,
     sitk = pytest.importorskip("SimpleITK")
     scan = save_noise_scan(tmp_path / "a.b.nii.gz")
     arguments = ["segment", scan, "-o", tmp_path / "out", "--format", form, "--model", noise_model]
-    assert cli.main([str(argument) for argument in arguments]) == 0
+    assert call_dcamt(arguments) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == [f"a.b.{form}"]
     image, source = sitk.ReadImage(str(tmp_path / "out" / f"a.b.{form}")), sitk.ReadImage(str(scan))
     assert image.GetSize() == source.GetSize()
@@ -58,7 +57,7 @@ def test_events_name_the_agreement_map_and_hold_the_measurements(
 ) -> None:
     scan, out, table = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "deep" / "out", tmp_path / "tables" / "m.csv"
     arguments = ["segment", scan, "-o", out, "--model", noise_model, "--agreement", "--measurements", table, "--json"]
-    assert cli.main([str(argument) for argument in arguments]) == 0
+    assert call_dcamt(arguments) == 0
     printed_events = events(capsys)
     assert [one["event"] for one in printed_events[-2:]] == ["segmented", "done"]
     assert printed_events[-1] == {"event": "done", "scans": 1, "failed": 0}
@@ -87,12 +86,10 @@ def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = save_noise_scan(tmp_path / "x.nrrd")
-    base = ["segment", str(scan), "--model", str(noise_model), "--quality", "fast"]
-    assert cli.main([*base, "-o", str(tmp_path / "fast.nrrd"), "--json"]) == 0
+    base = ["segment", scan, "--model", noise_model, "--quality", "fast"]
+    assert call_dcamt([*base, "-o", tmp_path / "fast.nrrd", "--json"]) == 0
     assert events(capsys)[-2]["trust"] is None
-    with pytest.raises(SystemExit) as caught:
-        cli.main([*base, "-o", str(tmp_path / "no.nrrd"), "--agreement"])
-    assert caught.value.code == 2
+    assert call_dcamt([*base, "-o", tmp_path / "no.nrrd", "--agreement"]) == 2
     assert not (tmp_path / "no.nrrd").exists()
 
 
@@ -103,7 +100,7 @@ def test_slices_beside_a_scan_file_are_named_as_skipped(
     for place in range(8):
         write_slice(home / f"{place}.dcm", place)
     save_noise_scan(home / "x.nrrd")
-    assert cli.main(["segment", str(home), "-o", str(tmp_path / "out"), "--model", str(noise_model)]) == 0
+    assert call_dcamt(["segment", home, "-o", tmp_path / "out", "--model", noise_model]) == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.seg.nrrd"]
     listed = ", ".join(f"{place}.dcm" for place in range(8))
     assert f"{home}: skipped DICOM images beside scan files of other formats ({listed})." in capsys.readouterr().err
@@ -111,8 +108,8 @@ def test_slices_beside_a_scan_file_are_named_as_skipped(
 
 def test_region_limits_the_result_and_may_begin_with_a_negative_number(noise_model: Path, tmp_path: Path) -> None:
     scan, out = save_noise_scan(tmp_path / "x.nrrd"), tmp_path / "out.nrrd"
-    base = ["segment", str(scan), "--model", str(noise_model), "-o", str(out), "--overwrite"]
-    assert cli.main([*base, *EVERYWHERE]) == 0
+    base = ["segment", scan, "--model", noise_model, "-o", out, "--overwrite"]
+    assert call_dcamt([*base, *EVERYWHERE]) == 0
     whole = read_labelmap(out).voxels
     region = "-12,10,-22,2.5,8,40"
     index = np.stack(np.meshgrid(*[np.arange(n) for n in SHAPE], indexing="ij"), axis=-1)
@@ -120,7 +117,7 @@ def test_region_limits_the_result_and_may_begin_with_a_negative_number(noise_mod
     inside = ((ras >= (-12, -22, 8)) & (ras <= (10, 2.5, 40))).all(axis=-1)
     assert whole[~inside].any()
     for arguments in ([f"--roi={region}"], ["--roi", region], ["--roi", "10,-12,-22,2.5,40,8"]):
-        assert cli.main([*base, *arguments]) == 0
+        assert call_dcamt([*base, *arguments]) == 0
         limited = read_labelmap(out).voxels
         assert limited.any()
         assert not limited[~inside].any()
@@ -136,7 +133,7 @@ def test_other_files_in_a_folder_of_scans_are_skipped(noise_model: Path, tmp_pat
     (scans / "la2.seg.nrrd").write_bytes(b"")
     (scans / "cases.csv").write_text("x", encoding="utf-8")
     (scans / "._la2.nrrd").write_bytes(b"x")
-    assert cli.main(["segment", str(scans), "-o", str(tmp_path / "out"), "--model", str(noise_model)]) == 0
+    assert call_dcamt(["segment", scans, "-o", tmp_path / "out", "--model", noise_model]) == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["la1_image.seg.nrrd", "la2.seg.nrrd", "la3_label.seg.nrrd"]
 
@@ -149,16 +146,16 @@ def test_patient_folders_are_segmented_and_evaluated_under_the_names_of_their_ca
         (data / f"P{number}").mkdir(parents=True)
         save_noise_scan(data / f"P{number}" / "lgemri.nrrd", number)
     arguments = [data, "-o", out, "--model", noise_model, "--measurements", table]
-    assert cli.main(["segment", *map(str, arguments)]) == 0
+    assert call_dcamt(["segment", *arguments]) == 0
     assert {path.name for path in out.iterdir()} == {"P0.seg.nrrd", "P1.seg.nrrd"}
     assert {row["scan"] for row in read_table(table)} == {"P0", "P1"}
     for number in range(2):
         shutil.copy(out / f"P{number}.seg.nrrd", data / f"P{number}" / "laendo.nrrd")
     capsys.readouterr()
-    assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(data), "--json"]) == 0
+    assert call_dcamt(["evaluate", "--predictions", out, "--labels", data, "--json"]) == 0
     scores = [one for one in events(capsys) if one["event"] == "score"]
     assert [(one["case"], one["dice"]) for one in scores] == [("P0", 1.0), ("P1", 1.0), ("mean", 1.0), ("std", 0.0)]
-    assert cli.main(["segment", *map(str, arguments[:5]), "--skip-existing"]) == 0
+    assert call_dcamt(["segment", *arguments[:5], "--skip-existing"]) == 0
     assert "(P0/laendo.nrrd, P1/laendo.nrrd)" in capsys.readouterr().err
 
 
@@ -168,9 +165,8 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
     scans = [save_noise_scan(tmp_path / f"s{number}.nii.gz", number) for number in range(3)]
     scans[1].write_text("no image", encoding="utf-8")
     out, table = tmp_path / "out", tmp_path / "m.csv"
-    options = ["-o", str(out), "--model", str(noise_model), "--overwrite"]
-    base = ["segment", *map(str, scans), str(tmp_path / "gone.nrrd"), *options]
-    assert cli.main([*base, "--measurements", str(table)]) == 1
+    base = ["segment", *scans, tmp_path / "gone.nrrd", "-o", out, "--model", noise_model, "--overwrite"]
+    assert call_dcamt([*base, "--measurements", table]) == 1
     printed = capsys.readouterr()
     errors = printed.err.splitlines()
     assert len(errors) == 2
@@ -179,7 +175,7 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
     assert "2 of 4 scans segmented" in printed.out
     assert sorted(path.name for path in out.iterdir()) == ["s0.seg.nrrd", "s2.seg.nrrd"]
     assert [row["scan"] for row in read_table(table)] == ["s0", "s2"]
-    assert cli.main([*base, "--json"]) == 1
+    assert call_dcamt([*base, "--json"]) == 1
     printed_events = events(capsys)
     assert [one["scan"] for one in printed_events if one["event"] == "failed"] == [
         str(scans[1]),
@@ -196,20 +192,20 @@ def test_agreement_maps_are_neither_scans_nor_segmentations(
     for number in range(2):
         save_noise_scan(scans / f"la{number}.nrrd", number)
     arguments = ["segment", scans, "--model", noise_model, "--agreement"]
-    assert cli.main([str(argument) for argument in (*arguments, "-o", out, "--format", form)]) == 0
+    assert call_dcamt([*arguments, "-o", out, "--format", form]) == 0
     end = "nrrd" if form == "seg.nrrd" else form
     expected = {f"la{n}.{form}" for n in range(2)} | {f"la{n}_agreement.{end}" for n in range(2)}
     assert {path.name for path in out.iterdir()} == expected
     capsys.readouterr()
     # The folder is compared with its copy, so that agreement maps lie beside both predictions and labels.
     shutil.copytree(out, labels)
-    assert cli.main(["evaluate", "--predictions", str(out), "--labels", str(labels), "--json"]) == 0
+    assert call_dcamt(["evaluate", "--predictions", out, "--labels", labels, "--json"]) == 0
     scores = [one for one in events(capsys) if one["event"] == "score"]
     assert [(one["case"], one["dice"]) for one in scores] == [("la0", 1.0), ("la1", 1.0), ("mean", 1.0), ("std", 0.0)]
     if form == "seg.nrrd":  # results beside the scans are not taken for scans
         for path in out.iterdir():
             path.rename(scans / path.name)
-        assert cli.main([str(argument) for argument in (*arguments, "-o", again)]) == 0
+        assert call_dcamt([*arguments, "-o", again]) == 0
         assert {path.name for path in again.iterdir()} == expected
 
 

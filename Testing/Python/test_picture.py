@@ -10,7 +10,6 @@ import matplotlib.image
 import nibabel
 import numpy as np
 import pytest
-from dcamt import cli
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap, write_volume
@@ -18,6 +17,7 @@ from dcamt.report import picture
 from dcamt.report.picture import describe_segments, draw_picture, render_picture
 from dcamt.report.scene import build_scene, turn_to_lps
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
+from dcamt_testing.processes import call_dcamt
 from scipy import ndimage
 
 GREEN = SegmentInfo(1, "Left atrium", (0.0, 1.0, 0.0), Code("SCT", "82471001", "Left atrium"))
@@ -249,8 +249,8 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
     write_labelmap(labelmap, tmp_path / "atrium.seg.nrrd", [GREEN])
     described = describe_segments(tmp_path / "atrium.seg.nrrd", labelmap)
     assert [(s.label, s.name, s.color) for s in described] == [(1, "Left atrium", (0.0, 1.0, 0.0))]
-    arguments = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.seg.nrrd"), "-o", str(tmp_path / "p.png")]
-    assert cli.main(["picture", *arguments]) == 0
+    arguments = [tmp_path / "scan.nrrd", tmp_path / "atrium.seg.nrrd", "-o", tmp_path / "p.png"]
+    assert call_dcamt(["picture", *arguments]) == 0
     assert capsys.readouterr() == (f"picture: {tmp_path / 'p.png'}\n", "")
     assert (tmp_path / "p.png").stat().st_size > 50_000
 
@@ -263,17 +263,15 @@ def test_empty_segmentation_and_scan_of_few_intensities_are_reported(
     mask[2:5, 2:5, 2:5] = 1
     write_volume(Volume(mask[np.newaxis], GRID), tmp_path / "mask.nrrd")
     write_labelmap(Labelmap(0 * mask, GRID), tmp_path / "empty.nrrd")
-    arguments = [str(tmp_path / name) for name in ("mask.nrrd", "empty.nrrd", "p.png")]
-    assert cli.main(["picture", *arguments[:2], "-o", arguments[2]]) == 0
+    arguments = [tmp_path / name for name in ("mask.nrrd", "empty.nrrd", "p.png")]
+    assert call_dcamt(["picture", *arguments[:2], "-o", arguments[2]]) == 0
     errors = capsys.readouterr().err
     assert "mask.nrrd: The scan has only 2 different intensities, like a label." in errors
     assert "empty.nrrd: is empty, so the picture shows only the scan" in errors
 
 
 def test_missing_file_is_reported_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        cli.main(["picture", str(tmp_path / "no.nrrd"), str(tmp_path / "no.nrrd"), "-o", str(tmp_path / "p.png")]) == 1
-    )
+    assert call_dcamt(["picture", tmp_path / "no.nrrd", tmp_path / "no.nrrd", "-o", tmp_path / "p.png"]) == 1
     error = capsys.readouterr().err
     assert "no.nrrd" in error
     assert error.count("\n") == 1
@@ -290,8 +288,8 @@ def test_unexpected_error_is_reported_in_one_line(
         raise ZeroDivisionError("a fault\nof two lines")
 
     monkeypatch.setattr(picture, "draw_picture", broken)
-    arguments = [str(tmp_path / "scan.nrrd"), str(tmp_path / "atrium.nrrd"), "-o", str(tmp_path / "p.png")]
-    assert cli.main(["picture", *arguments]) == 1
+    arguments = [tmp_path / "scan.nrrd", tmp_path / "atrium.nrrd", "-o", tmp_path / "p.png"]
+    assert call_dcamt(["picture", *arguments]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("dcamt: unexpected error (ZeroDivisionError: a fault of two lines)")

@@ -9,7 +9,6 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import SimpleITK
-from dcamt import cli
 from dcamt.cases.case_names import with_folders
 from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths, refuse_existing
 from dcamt.commands.scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
@@ -18,6 +17,7 @@ from dcamt.errors import InputError
 from dcamt.io.writers import is_dcamt_result
 from dcamt_testing.case_folders import make_files, write_dcamt_result
 from dcamt_testing.dicom_positions import write_slice
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import save_noise_scan
 
 
@@ -104,9 +104,9 @@ def test_result_is_refused_if_it_would_replace_a_slice_or_another_channel_of_a_s
 
 def test_table_of_measurements_never_replaces_the_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scan = make_files(tmp_path, "scan.nrrd", "own.dcamt") / "scan.nrrd"
-    model = str(tmp_path / "own.dcamt")
+    model = tmp_path / "own.dcamt"
     table = ["--measurements", model, "--overwrite"]
-    assert cli.main(["segment", str(scan), "-o", str(tmp_path / "out"), "--model", model, *table]) == 1
+    assert call_dcamt(["segment", scan, "-o", tmp_path / "out", "--model", model, *table]) == 1
     assert f"{model}: would be replaced by a result." in capsys.readouterr().err
 
 
@@ -140,10 +140,10 @@ def test_command_refuses_an_existing_output_without_overwrite(
         "rank to folder": (["rank", cases, "--segmentations", tmp_path / "out"], tmp_path / "out" / "a.seg.nrrd"),
         "recipe suggest": (["recipe", "suggest", cases, "-o", old], old),
     }[command]
-    assert cli.main([str(argument) for argument in arguments]) == 1
+    assert call_dcamt(arguments) == 1
     assert f"{target}: exists already" in capsys.readouterr().err
     assert target.stat().st_size == 0
-    assert cli.main([*(str(argument) for argument in arguments), "--overwrite"]) == 1
+    assert call_dcamt([*arguments, "--overwrite"]) == 1
     assert "exists already" not in capsys.readouterr().err
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import torch
-from dcamt import cli
 from dcamt.commands import serving
 from dcamt.commands.serving import Worker
 from dcamt.networks.dual_vnet import DualVNet
@@ -19,6 +18,7 @@ from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerEvent
 from dcamt.worker.protocol import request_line
 from dcamt.worker.requests import SegmentRequest
 from dcamt_testing.model_files import BLANK_CARD
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.scan_files import affine_from_sitk
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -102,7 +102,7 @@ def ask_worker(scan: Path, model: Path, folder: Path) -> list[WorkerEvent]:
 def run_command(scan: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[str]]:
     """Run the command `segment`; return the exit status and the messages, without the prefix `dcamt: PATH: `."""
     arguments = ["segment", scan, "-o", scan.with_name("result.seg.nrrd"), "--model", model, "--device", "cpu"]
-    status = cli.main([str(argument) for argument in arguments])
+    status = call_dcamt(arguments)
     return status, [line.removeprefix(f"dcamt: {scan}: ") for line in capsys.readouterr().err.splitlines()]
 
 
@@ -138,7 +138,7 @@ def test_worker_and_command_report_the_same_warning_for_a_scan_with_few_differen
 def segment_by_command(scan: Path, model: Path) -> np.ndarray:
     """Return the labels (K, J, I) that the command `segment` writes, read by SimpleITK."""
     result = scan.with_name("result.nrrd")
-    assert cli.main([*map(str, ("segment", scan, "-o", result, "--model", model, "--device", "cpu"))]) == 0
+    assert call_dcamt(["segment", scan, "-o", result, "--model", model, "--device", "cpu"]) == 0
     return np.asarray(sitk.GetArrayFromImage(sitk.ReadImage(str(result))))
 
 
