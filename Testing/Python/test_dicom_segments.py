@@ -98,6 +98,15 @@ def test_fractional_segmentation_with_values_between_0_and_1_is_refused(series: 
         read_labelmap(path)
 
 
+def assert_changed_is_refused(path: Path, change: Callable[[Any], object], message: str) -> None:
+    """Change a DICOM file, and fail unless its segments are refused with the message."""
+    data = pydicom.dcmread(path)
+    change(data)
+    data.save_as(path)
+    with pytest.raises(InputError, match=rf"{path.name}: {message}"):
+        read_labelmap(path)
+
+
 def move_frame(data: Any, direction: int, mm: float) -> None:
     """Move the second frame along the rows (0), the columns (1) or the normal (2) of the slices."""
     row, column = np.reshape(
@@ -205,12 +214,7 @@ def test_segmentation_without_a_common_grid_is_refused(
 ) -> None:
     labels = organs(tuple(range(9)))
     labels[labels == 2] = 0  # one segment, so that the frames are in the order of the slices
-    data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, labels, "BINARY"))
-    change(data)
-    path = tmp_path / "changed.dcm"
-    data.save_as(path)
-    with pytest.raises(InputError, match=rf"changed\.dcm: {message}"):
-        read_labelmap(path)
+    assert_changed_is_refused(write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY"), change, message)
 
 
 @pytest.mark.parametrize(
@@ -267,12 +271,8 @@ def test_segmentation_without_a_common_grid_is_refused(
 def test_incomplete_or_contradictory_segmentation_is_refused(
     series: Path, tmp_path: Path, change: Callable[[Any], object], message: str
 ) -> None:
-    data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, organs(tuple(range(9))), "BINARY"))
-    change(data)
-    path = tmp_path / "changed.dcm"
-    data.save_as(path)
-    with pytest.raises(InputError, match=rf"changed\.dcm: {message}"):
-        read_labelmap(path)
+    path = write_segmentation(tmp_path / "x.dcm", series, organs(tuple(range(9))), "BINARY")
+    assert_changed_is_refused(path, change, message)
 
 
 @pytest.mark.parametrize("extra", [2, 4])
@@ -288,11 +288,11 @@ def test_segmentation_with_a_few_zero_bytes_after_its_pixels_is_read(series: Pat
     ("kept", "message"), [(1, "does not describe its segment 2"), (0, r"describes no segments \(SegmentSequence\)")]
 )
 def test_labelmap_with_undescribed_values_is_refused(series: Path, tmp_path: Path, kept: int, message: str) -> None:
-    data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, organs((2, 3)), "LABELMAP"))
-    data.SegmentSequence = [item for item in data.SegmentSequence if item.SegmentNumber <= kept]
-    data.save_as(tmp_path / "changed.dcm")
-    with pytest.raises(InputError, match=rf"changed\.dcm: {message}"):
-        read_labelmap(tmp_path / "changed.dcm")
+    def describe_fewer_segments(data: Any) -> None:
+        data.SegmentSequence = [item for item in data.SegmentSequence if item.SegmentNumber <= kept]
+
+    path = write_segmentation(tmp_path / "x.dcm", series, organs((2, 3)), "LABELMAP")
+    assert_changed_is_refused(path, describe_fewer_segments, message)
 
 
 def test_padding_value_of_a_labelmap_is_background(series: Path, tmp_path: Path) -> None:
@@ -309,11 +309,9 @@ def test_padding_value_of_a_labelmap_is_background(series: Path, tmp_path: Path)
 def test_fractional_segmentation_that_does_not_state_its_maximum_is_refused(series: Path, tmp_path: Path) -> None:
     labels = organs((2, 3))
     masks = np.stack([labels.T == 1, labels.T == 2], axis=-1).astype(np.float32)
-    data = pydicom.dcmread(write_segmentation(tmp_path / "whole.dcm", series, masks, "FRACTIONAL"))
-    del data.MaximumFractionalValue
-    data.save_as(tmp_path / "changed.dcm")
-    with pytest.raises(InputError, match=r"changed\.dcm: lacks the highest value of its fractions"):
-        read_labelmap(tmp_path / "changed.dcm")
+    path = write_segmentation(tmp_path / "x.dcm", series, masks, "FRACTIONAL")
+    message = "lacks the highest value of its fractions"
+    assert_changed_is_refused(path, lambda data: delattr(data, "MaximumFractionalValue"), message)
 
 
 @pytest.mark.parametrize(
