@@ -29,10 +29,9 @@ def _find(options: argparse.Namespace) -> int:
         check_table_path(options.output, [], existing_rule(options))
     if options.labels:
         mapping_targets(options.labels)  # Raises InputError if this is no mapping.
-    found_cases = find_cases(options.folder)
-    mapped = tuple(replace(case, labels=options.labels) if case.label else case for case in found_cases.cases)
-    found_cases = replace(found_cases, cases=mapped)
-    found_cases = replace(found_cases, cases=assign_validation(found_cases.cases, options.validation))
+    found = find_cases(options.folder)
+    cases = [replace(case, labels=options.labels) if case.label else case for case in found.cases]
+    found_cases = replace(found, cases=assign_validation(cases, options.validation))
     _show_found(found_cases, console)
     if options.output:
         refuse_appeared_file(options.output, existing_rule(options))

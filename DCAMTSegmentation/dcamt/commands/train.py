@@ -34,14 +34,13 @@ def run_train(options: argparse.Namespace) -> int:
             write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
             return 0
-        options.resume = True
     if options.cases is None and options.set and "=" not in options.set[-1]:
         options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
     if options.labels and options.cases is None:
         raise UsageError("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and any(_new_run(options)):
         raise UsageError(f"--resume continues with the run's own cases and recipe: leave out {_NEW_RUN}")
-    if not options.resume and options.cases is None:
+    if options.cases is None and not (options.resume or options.stop):
         raise UsageError("give the CASES.csv to train on")
     try:
         return _train(options)
@@ -63,7 +62,7 @@ def _train(options: argparse.Namespace) -> int:
         return follow_leader(RunFolder(options.run), options.device, print_error)
     console = Console(options.json)
     console.show_progress("loading PyTorch", 0)
-    if options.resume:
+    if options.resume or options.stop:
         plan = plan_resumed_run(options.run, options.device, conclude=options.stop)
     else:
         cases = read_cases(options.cases, options.labels)
