@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import struct
 from pathlib import Path
 
@@ -119,31 +118,6 @@ def test_spacing_that_is_zero_or_not_finite_is_refused(tmp_path: Path, codes: tu
     """ITK 5.4 replaces such a spacing by 1 mm, which is wrong."""
     path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, (1.5, spacing, 3))
     refused(lambda: read_scan(path), path, "impossible voxel spacing")
-
-
-@pytest.mark.parametrize("scaling", [(2, math.nan), (2, math.inf), (math.nan, 5), (math.inf, 5), (0, 5), (math.nan, 0)])
-def test_slope_and_intercept_that_are_zero_or_not_finite_are_read_as_by_itk(
-    tmp_path: Path, scaling: tuple[float, float]
-) -> None:
-    path = save_nifti(tmp_path / "x.nii", scan("int16"))
-    raw = bytearray(path.read_bytes())
-    struct.pack_into("<2f", raw, 112, *scaling)  # scl_slope, scl_inter
-    path.write_bytes(raw)
-    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    np.testing.assert_array_equal(read_scan(path).voxels[0], itk.transpose(2, 1, 0))
-
-
-@pytest.mark.parametrize("offset", [math.nan, math.inf, -5, 0, 1e20])
-def test_impossible_offset_of_the_voxels_is_ignored_or_refused(tmp_path: Path, offset: float) -> None:
-    path = save_nifti(tmp_path / "x.nii", scan("int16"))
-    raw = bytearray(path.read_bytes())
-    struct.pack_into("<f", raw, 108, offset)  # vox_offset
-    path.write_bytes(raw)
-    if offset == 1e20:
-        refused(lambda: read_scan(path), path, "ends too early")
-    else:
-        itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-        np.testing.assert_array_equal(read_scan(path).voxels[0], itk.transpose(2, 1, 0))
 
 
 def test_note_states_both_spacings_if_sform_and_pixdim_contradict_each_other(tmp_path: Path) -> None:

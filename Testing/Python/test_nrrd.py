@@ -14,13 +14,17 @@ import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentatio
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_scan
 from dcamt_testing.scan_files import (
+    ORTHOGONAL,
     RAW,
     SHAPE,
     VOXELS,
     affine_from_sitk,
+    assert_sitk_agrees,
     assert_written_scan,
     corner_distance_mm,
     refused,
+    save_nrrd,
+    scan,
     truncate,
     write_scan,
 )
@@ -249,3 +253,40 @@ def test_error_points_to_a_file_beside_the_header_if_the_header_names_a_missing_
     field = f"data file: {folder}d.raw\n".encode()
     path.write_bytes(nrrd_bytes(lambda h: h + field, data=b"").rstrip(b"\n") + b"\n")
     refused(lambda: read_scan(path), path, "needs its data file d.raw in another folder", "the d.raw beside the header")
+
+
+@pytest.mark.parametrize(
+    ("space", "signs"),
+    [
+        ("right-anterior-superior", (1, 1, 1)),
+        ("RAS", (1, 1, 1)),
+        ("left-anterior-superior", (-1, 1, 1)),
+        ("LAS", (-1, 1, 1)),
+        ("left-posterior-superior", (-1, -1, 1)),
+        ("LPS", (-1, -1, 1)),
+    ],
+)
+def test_nrrd_space_is_converted_to_ras(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
+    matrix = ORTHOGONAL["oblique"]
+    path = save_nrrd(
+        tmp_path / "x.nrrd",
+        scan(),
+        space=space,
+        space_directions=(np.diag(signs) @ matrix[:3, :3]).T,
+        space_origin=np.diag(signs) @ matrix[:3, 3],
+    )
+    assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, matrix)) <= 1e-9
+    assert_sitk_agrees(path, scan(), matrix)
+
+
+def test_nrrd_channels_along_the_last_axis_are_read(tmp_path: Path) -> None:
+    directions = np.vstack([ORTHOGONAL["axial"][:3, :3], np.full(3, np.nan)])
+    voxels = np.stack([scan(seed=1), scan(seed=2)], axis=-1)
+    kinds = ["domain", "domain", "domain", "vector"]
+    path = save_nrrd(tmp_path / "x.nrrd", voxels, space="RAS", space_directions=directions, kinds=kinds)
+    np.testing.assert_array_equal(read_scan(path, channels=2).voxels, np.moveaxis(voxels, -1, 0))
+
+
+def test_nrrd_with_only_spacings_is_placed_as_itk_does(tmp_path: Path) -> None:
+    path = save_nrrd(tmp_path / "x.nrrd", scan(), spacings=[0.6, 0.7, 2.5])
+    assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path))))) <= 1e-9

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +26,11 @@ from dcamt_testing.scan_files import (
     WALL,
     affine_from_sitk,
     affine_of,
+    assert_sitk_agrees,
     corner_distance_mm,
     labels,
     refused,
     save_nifti,
-    save_nrrd,
     scan,
     sitk_image,
 )
@@ -46,28 +43,11 @@ SLICER_TERMINOLOGY = (
 )
 
 
-def corner_indices() -> list[tuple[int, ...]]:
-    return [tuple(int(i) for i in c) for c in itertools.product(*[(0, size - 1) for size in SHAPE])]
-
-
-def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, tolerance: float = 1e-4) -> None:
-    """Fail unless SimpleITK reads the same voxels, with the corner voxels at the same positions."""
-    image = sitk.ReadImage(str(path))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), voxels)
-    for index in corner_indices():
-        lps = np.array(image.TransformIndexToPhysicalPoint(index))
-        ours = (affine @ (*index, 1))[:3] * (-1, -1, 1)
-        np.testing.assert_allclose(lps, ours, atol=tolerance)
-
-
-# ---- geometry ----
-
-
 def test_spacing_and_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas() -> None:
     grid = Grid(SHAPE, affine_of(np.array([[2.0, 3.0, 0], [0, 4.0, 0], [0, 0, 5.0]])))
     np.testing.assert_allclose(grid.spacing, (2, 5, 5))
     assert grid.voxel_volume_mm3 == pytest.approx(40)  # less than the product of the edges, 2 * 5 * 5
-    corners = [(grid.affine @ (*index, 1))[:3] for index in corner_indices()]
+    corners = [(grid.affine @ (*index, 1))[:3] for index in itertools.product(*((0, size - 1) for size in SHAPE))]
     np.testing.assert_allclose(grid.corners(), corners)
     with pytest.raises(ValueError, match="read-only"):
         grid.affine[0, 0] = 1
@@ -88,9 +68,6 @@ def test_name_of_a_scan_omits_its_ending(tmp_path: Path) -> None:
     names = {"a/la000_image.nii.gz": "la000_image", "x.seg.nrrd": "x", "P.1.NRRD": "P.1", "none": "none"}
     assert {path: scan_name(path) for path in names} == names
     assert scan_name(folder) == "series.1"
-
-
-# ---- writing and reading ----
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd"])
@@ -216,123 +193,6 @@ def test_files_written_by_simpleitk_are_read(tmp_path: Path, ending: str, name: 
     assert corner_distance_mm(volume.grid, Grid(SHAPE, affine)) <= 1e-4
 
 
-# ---- details of NIfTI, other than its geometry ----
-
-
-def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(scan("uint8"), np.eye(4))
-    image.header.set_slope_inter(0.5, -3)
-    nib.save(image, tmp_path / "x.nii.gz")
-    volume = read_scan(tmp_path / "x.nii.gz")
-    assert volume.voxels.dtype == np.float32
-    np.testing.assert_allclose(volume.voxels[0], nib.load(tmp_path / "x.nii.gz").get_fdata(), rtol=1e-6)
-    assert volume.voxels.min() < 0
-
-
-@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-def test_nifti_with_a_long_extension_after_its_header_is_read(tmp_path: Path, ending: str, kind: type) -> None:
-    """AFNI and FreeSurfer store thousands of characters there."""
-    image, path = kind(scan("int16"), ORTHOGONAL["oblique"]), tmp_path / f"x{ending}"
-    image.header.extensions.append(nib.nifti1.Nifti1Extension("afni", b"<AFNI_attributes/>" * 200))
-    nib.save(image, path)
-    volume = read_scan(path)
-    np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
-    assert corner_distance_mm(volume.grid, Grid(SHAPE, ORTHOGONAL["oblique"])) <= 1e-4
-
-
-def test_nifti_slope_of_1_over_255_turns_the_mask_value_255_into_1(tmp_path: Path) -> None:
-    image = nib.Nifti1Image(np.pad(np.full((4, 4, 4), 255, np.uint8), 2), np.eye(4))
-    path = tmp_path / "x.nii"
-    nib.save(image, path)
-    data = bytearray(path.read_bytes())
-    header = nib.Nifti1Header(bytes(data[:348]), check=False)
-    header["scl_slope"], header["scl_inter"] = 1 / 255, 0
-    path.write_bytes(header.binaryblock + bytes(data[348:]))
-    assert set(np.unique(read_labelmap(path).voxels)) == {0, 1}
-
-
-def test_intercept_with_a_slope_of_0_is_added_as_itk_does(tmp_path: Path) -> None:
-    path = tmp_path / "x.nii"
-    nib.save(nib.Nifti1Image(np.arange(512, dtype=np.int16).reshape(8, 8, 8), np.eye(4)), path)
-    data = bytearray(path.read_bytes())
-    data[112:120] = np.array([0, 10], "<f4").tobytes()  # scl_slope and scl_inter
-    path.write_bytes(data)
-    expected = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose(2, 1, 0)
-    np.testing.assert_array_equal(read_scan(path).voxels[0], expected)
-
-
-def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
-    header = nib.Nifti1Header(endianness=">")
-    header.set_data_dtype(">i2")
-    nib.save(nib.Nifti1Image(scan("int16")[..., np.newaxis], np.eye(4), header), tmp_path / "x.nii")
-    assert nib.load(tmp_path / "x.nii").header.endianness == ">"
-    volume = read_scan(tmp_path / "x.nii")
-    assert volume.voxels.dtype == np.dtype("int16")
-    assert volume.voxels.dtype.isnative
-    np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
-
-
-def test_reading_nifti_imports_nibabel_but_no_other_large_package(tmp_path: Path) -> None:
-    path = save_nifti(tmp_path / "x.nii.gz", scan())
-    # If `sys.modules` maps a package to None, importing the package fails as if it were not installed. nibabel tries
-    # to import SciPy, but works without it.
-    program = (
-        "import sys; from dcamt.io.readers import read_scan, read_labelmap\n"
-        "heavy = {'SimpleITK', 'scipy', 'nrrd', 'slicerio', 'matplotlib', 'torch'}\n"
-        "early = (heavy | {'nibabel'}) & set(sys.modules)\n"
-        "assert not early, f'{early} imported before it is needed'\n"
-        "sys.modules.update(dict.fromkeys(heavy))\n"
-        f"read_scan({str(path)!r})\n"
-        "assert 'nibabel' in sys.modules\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "DCAMTSegmentation")}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, encoding="utf-8"
-    )
-    assert done.returncode == 0, done.stderr
-
-
-# ---- details of NRRD ----
-
-
-@pytest.mark.parametrize(
-    ("space", "signs"),
-    [
-        ("right-anterior-superior", (1, 1, 1)),
-        ("RAS", (1, 1, 1)),
-        ("left-anterior-superior", (-1, 1, 1)),
-        ("LAS", (-1, 1, 1)),
-        ("left-posterior-superior", (-1, -1, 1)),
-        ("LPS", (-1, -1, 1)),
-    ],
-)
-def test_nrrd_space_is_converted_to_ras(tmp_path: Path, space: str, signs: tuple[int, int, int]) -> None:
-    matrix = ORTHOGONAL["oblique"]
-    path = save_nrrd(
-        tmp_path / "x.nrrd",
-        scan(),
-        space=space,
-        space_directions=(np.diag(signs) @ matrix[:3, :3]).T,
-        space_origin=np.diag(signs) @ matrix[:3, 3],
-    )
-    assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, matrix)) <= 1e-9
-    assert_sitk_agrees(path, scan(), matrix)
-
-
-def test_nrrd_channels_along_the_last_axis_are_read(tmp_path: Path) -> None:
-    directions = np.vstack([ORTHOGONAL["axial"][:3, :3], np.full(3, np.nan)])
-    voxels = np.stack([scan(seed=1), scan(seed=2)], axis=-1)
-    kinds = ["domain", "domain", "domain", "vector"]
-    path = save_nrrd(tmp_path / "x.nrrd", voxels, space="RAS", space_directions=directions, kinds=kinds)
-    np.testing.assert_array_equal(read_scan(path, channels=2).voxels, np.moveaxis(voxels, -1, 0))
-
-
-def test_nrrd_with_only_spacings_is_placed_as_itk_does(tmp_path: Path) -> None:
-    path = save_nrrd(tmp_path / "x.nrrd", scan(), spacings=[0.6, 0.7, 2.5])
-    assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path))))) <= 1e-9
-
-
 def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
     first, second = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     first[1:4] = 1
@@ -367,9 +227,6 @@ def test_segmentation_without_label_values_and_layers_is_read(tmp_path: Path) ->
     nrrd.write(str(tmp_path / "x.seg.nrrd"), layers, header)
     voxels = read_labelmap(tmp_path / "x.seg.nrrd").voxels
     assert voxels[:, 0, 0].tolist() == [1, 1, 1, 0, 0, 2, 2, 2, 2]
-
-
-# ---- labels ----
 
 
 def test_empty_labels_and_labels_stored_as_floats_are_read(tmp_path: Path) -> None:

@@ -101,6 +101,16 @@ def corner_distance_mm(first: Grid, second: Grid) -> float:
     return float(np.linalg.norm(corners[0] - corners[1], axis=1).max())
 
 
+def assert_sitk_agrees(path: Path, voxels: np.ndarray, affine: np.ndarray, tolerance: float = 1e-4) -> None:
+    """Fail unless SimpleITK reads the same voxels, with the corner voxels at the same positions."""
+    image = sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image).transpose(2, 1, 0), voxels)
+    for index in itertools.product(*((0, size - 1) for size in voxels.shape)):
+        lps = np.array(image.TransformIndexToPhysicalPoint(index))
+        ours = (affine @ (*index, 1))[:3] * (-1, -1, 1)
+        np.testing.assert_allclose(lps, ours, atol=tolerance)
+
+
 def save_nifti(path: Path, voxels: np.ndarray, affine: np.ndarray | None = None) -> Path:
     """Write voxels as NIfTI with nibabel; without an affine, the spacing is 2 x 3 x 4 mm."""
     nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 3, 4, 1]) if affine is None else affine), path)
