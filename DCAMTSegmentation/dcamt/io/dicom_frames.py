@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -111,10 +111,8 @@ class _FrameHeader:
 
     def value(self, keyword: str, group: str = "") -> Any:
         """Return an attribute from the functional group `group`, otherwise from the file; None if neither has it."""
-        for groups in self.groups:
-            if group and (items := groups.get(group)) and keyword in items[0]:
-                return items[0].get(keyword)
-        return self.data.get(keyword)
+        value = group_value(self.groups, group, keyword) if group else None
+        return self.data.get(keyword) if value is None else value
 
     def place(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return position (3,), orientation (6,) and pixel spacing (2,).
@@ -152,8 +150,8 @@ class _FrameHeader:
         )
         image_type = words_of(stated or self.data.get("ImageType"))[2:]
         component = str(self.value("ComplexImageComponent", "MRImageFrameTypeSequence") or "")
-        echo = _number(self.value("EffectiveEchoTime", "MREchoSequence") or self.value("EchoTime"))
-        b_value = _number(self.value("DiffusionBValue", "MRDiffusionSequence"))
+        echo = number(self.value("EffectiveEchoTime", "MREchoSequence") or self.value("EchoTime"))
+        b_value = number(self.value("DiffusionBValue", "MRDiffusionSequence"))
         properties = (
             "\\".join(image_type).lower(),
             "" if echo is None else f"echo {echo:g} ms",
@@ -173,6 +171,20 @@ def words_of(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
+def functional_groups(data: Any) -> list[tuple[Any, ...]]:
+    """Return each frame's own functional groups and, if there are any, the shared ones."""
+    shared = list(data.get("SharedFunctionalGroupsSequence") or ())[:1]
+    return [(own, *shared) for own in data.get("PerFrameFunctionalGroupsSequence") or ()]
+
+
+def group_value(groups: Iterable[Any], group: str, keyword: str) -> Any:
+    """Return an attribute of a functional group from the first of `groups` that states it; None if none does."""
+    for stated in groups:
+        if (items := stated.get(group)) and (value := items[0].get(keyword)) is not None:
+            return value
+    return None
+
+
 def frames_of(path: Path, data: Any) -> list[Frame]:
     """Return the frames of a file, from its header `data`.
 
@@ -181,16 +193,14 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
         Exception: the header is damaged; the exception may have any type.
     """
     number = int(data.get("NumberOfFrames", 1) or 1)
-    per_frame = data.get("PerFrameFunctionalGroupsSequence")
-    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
-    if per_frame is None and number == 1:
+    if data.get("PerFrameFunctionalGroupsSequence") is None:
+        if number != 1:
+            raise UnplacedError(f"lacks the positions of its {number} frames")
         return [_frame(path, 0, _FrameHeader(data))]
-    if per_frame is None:
-        raise UnplacedError(f"lacks the positions of its {number} frames")
-    if len(per_frame) != number:
-        raise UnplacedError(f"has {number} frames, but states the positions of {len(per_frame)} frames")
-    common = () if shared is None else (shared,)
-    return [_frame(path, index, _FrameHeader(data, (own, *common))) for index, own in enumerate(per_frame)]
+    groups_of_frames = functional_groups(data)
+    if len(groups_of_frames) != number:
+        raise UnplacedError(f"has {number} frames, but states the positions of {len(groups_of_frames)} frames")
+    return [_frame(path, index, _FrameHeader(data, groups)) for index, groups in enumerate(groups_of_frames)]
 
 
 def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
@@ -226,7 +236,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
             integer(data.get("InConcatenationNumber")),
             integer(data.get("InConcatenationTotalNumber")),
         ),
-        stated_gap=_number(header.value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
+        stated_gap=number(header.value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
         stated_count=integer(data.get("ImagesInAcquisition")),
     )
 
@@ -234,7 +244,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
 def _time(header: _FrameHeader, keyword: str, group: str) -> float | None:
     """Return one of `TIME_ATTRIBUTES` as a number, or None; a date with a time of day is converted to seconds."""
     if "Date" not in keyword:
-        return _number(header.value(keyword, group))
+        return number(header.value(keyword, group))
     return _seconds("".join(str(header.value(part, group) or "") for part in keyword.split("+")))
 
 
@@ -281,7 +291,7 @@ def integer(value: Any) -> int:
         return 0
 
 
-def _number(value: Any) -> float | None:
+def number(value: Any) -> float | None:
     """Convert a number or a time of day to a float; return None if this fails."""
     try:
         return None if value in (None, "") else float(str(value))

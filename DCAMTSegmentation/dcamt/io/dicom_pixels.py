@@ -72,7 +72,6 @@ def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 def _pixels(file: Path) -> np.ndarray:
     """Return all pixels of a file, (frames, rows, columns), not rescaled."""
     from pydicom import dcmread
-    from pydicom.uid import RLELossless
 
     data = dcmread(file, force=True)
     if "ModalityLUTSequence" in data:
@@ -85,27 +84,34 @@ def _pixels(file: Path) -> np.ndarray:
         data.ensure_file_meta()
         data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if encoding_of(data)[0] else ExplicitVRLittleEndian
     syntax = data.file_meta.TransferSyntaxUID
-    if not syntax.is_encapsulated or syntax == RLELossless:
-        # pydicom assumes that the stored bits are the lowest; `_stored_bits` takes them from where the header states.
-        data.pixel_array_options(correct_unused_bits=False)
     if not syntax.is_encapsulated:
-        pixels = data.pixel_array
-        pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-        return _bright_is_high(_stored_bits(pixels, data), data)
+        return _decode(data)
     check_fragments(file, data)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            pixels = data.pixel_array
+            pixels = _decode(data)
         if any(_TOO_MANY_PIXELS in str(warning.message) for warning in caught):
             _read_with_itk(file, syntax.name)  # GDCM refuses the file unless the surplus is padding.
-        pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-        return _bright_is_high(_stored_bits(pixels, data) if syntax == RLELossless else pixels, data)
+        return pixels
     except InputError:
         raise
     except Exception:
-        pixels = _decompress_with_itk(file, data)
-    return pixels[np.newaxis] if pixels.ndim == 2 else pixels
+        return _decompress_with_itk(file, data)
+
+
+def _decode(data: Any) -> np.ndarray:
+    """Return the pixels as pydicom decodes them, without unused bits, with higher values for brighter pixels."""
+    from pydicom.uid import RLELossless
+
+    syntax = data.file_meta.TransferSyntaxUID
+    has_unused_bits = not syntax.is_encapsulated or syntax == RLELossless
+    if has_unused_bits:
+        # pydicom assumes that the stored bits are the lowest; `_stored_bits` takes them from where the header states.
+        data.pixel_array_options(correct_unused_bits=False)
+    pixels = data.pixel_array
+    pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
+    return _bright_is_high(_stored_bits(pixels, data) if has_unused_bits else pixels, data)
 
 
 def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
@@ -145,7 +151,7 @@ def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndar
         what = f"cannot be read as a DICOM image (its compressed pixels, {syntax}, cannot be decompressed)"
         remedy = "The file may be damaged: copy it again. Otherwise, export the series uncompressed."
         raise InputError(what, path=file or path, remedy=remedy) from error
-    return pixels
+    return pixels[np.newaxis] if pixels.ndim == 2 else pixels
 
 
 def check_fragments(file: Path, data: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes
+from .dicom_frames import functional_groups, group_value, number
 from .dicom_pixels import check_fragments
 from .dicom_stacks import slice_normal
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
@@ -39,8 +39,12 @@ def open_dicom_segments(path: Path) -> StoredImage:
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         data = dcmread(path)
         _refuse_incomplete(path, data)
-        numbers = _segment_numbers(path, data)
-        affine, shape, slices, segments = _geometry(path, data, numbers)
+        groups_of_frames = functional_groups(data)
+        numbers = _segment_numbers(path, data, groups_of_frames)
+        affine, shape, slices = _geometry(path, data, groups_of_frames)
+        segments = _segments_of_frames(path, data, groups_of_frames, numbers)
+        if len(set(zip(slices, segments, strict=True))) < len(slices):
+            raise InputError("has several frames of one segment at one place", path=path, remedy=_REMEDY)
     check_size((*shape, len(numbers)), path)
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
         if not _is_labelmap(data) and _has_fractions(path, data):
@@ -97,7 +101,7 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 
 
-def _segment_numbers(path: Path, data: Any) -> list[int]:
+def _segment_numbers(path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]) -> list[int]:
     """Return the segments' numbers in the order of the file, without the background, which has the number 0.
 
     In a file that describes no segments, these are the numbers that its frames state.
@@ -107,9 +111,7 @@ def _segment_numbers(path: Path, data: Any) -> list[int]:
     """
     stated = [item.get("SegmentNumber") for item in data.get("SegmentSequence") or ()]
     if not stated:
-        shared = data.get("SharedFunctionalGroupsSequence") or [None]
-        frames = data.PerFrameFunctionalGroupsSequence
-        stated = sorted({number for frame in frames if (number := _stated_segment(frame, shared[0]))})
+        stated = sorted(filter(None, set(map(_stated_segment, groups_of_frames))))
     if None in stated:
         raise InputError("lacks the number of a segment (SegmentNumber)", path=path, remedy=_REMEDY)
     numbers = [int(number) for number in stated if int(number)]
@@ -131,30 +133,19 @@ def _refuse_undescribed(path: Path, used: set[int], numbers: Sequence[int]) -> N
 
 
 def _geometry(
-    path: Path, data: Any, numbers: Sequence[int]
-) -> tuple[np.ndarray, tuple[int, int, int], list[int], list[int]]:
-    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k and segment number (0 for a labelmap).
-
-    Args:
-        numbers: the numbers of the described segments.
+    path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]
+) -> tuple[np.ndarray, tuple[int, int, int], list[int]]:
+    """Return affine (LPS mm), shape (I, J, K), and each frame's slice k.
 
     Raises:
-        InputError: the frames do not lie on one grid; a position, an orientation or a spacing is unknown; a segment
-            has several frames at one position; or a frame's segment is unknown.
+        InputError: the frames do not lie on one grid, or a position, an orientation or a spacing is unknown.
     """
-    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
-
-    def value(frame: Any, group: str, keyword: str) -> Any:
-        for place in (frame, shared):
-            items = None if place is None else place.get(group)
-            if items and items[0].get(keyword) is not None:
-                return items[0].get(keyword)
-        raise InputError(f"lacks the geometry of its frames ({keyword})", path=path, remedy=_REMEDY)
-
-    frames = list(data.PerFrameFunctionalGroupsSequence)
 
     def values(group: str, keyword: str) -> np.ndarray:
-        return np.array([[float(number) for number in value(frame, group, keyword)] for frame in frames])
+        stated = [group_value(groups, group, keyword) for groups in groups_of_frames]
+        if None in stated:
+            raise InputError(f"lacks the geometry of its frames ({keyword})", path=path, remedy=_REMEDY)
+        return np.array([[float(number) for number in numbers] for numbers in stated])
 
     positions = values("PlanePositionSequence", "ImagePositionPatient")
     orientations = values("PlaneOrientationSequence", "ImageOrientationPatient")
@@ -166,21 +157,7 @@ def _geometry(
     row, column, spacing = orientations[0][:3], orientations[0][3:], spacings[0]
     normal = slice_normal(orientations[0], spacing, path, _REMEDY)
     depths = positions @ normal
-    slice_depths = np.unique(depths.round(3))
-    step = float(np.diff(slice_depths).min()) if len(slice_depths) > 1 else 0.0
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        try:
-            stated = abs(float(value(frames[0], "PixelMeasuresSequence", keyword)))
-        except (InputError, TypeError, ValueError):
-            continue
-        # If the file omits empty frames, `step` can be a multiple of the slice spacing. A stated value that divides
-        # `step` therefore replaces `step`. A slice thickness may be less than the slice spacing: frames 2 mm apart with
-        # a slice thickness of 1 mm get slices every 1 mm, and every second slice is empty. If the scan's slices are
-        # 2 mm apart, `fit_labelmap` removes the empty slices.
-        count = round(step / stated) if stated > 0 else 0
-        if stated > 0 and (not step or (count > 0 and abs(step / stated - count) < 0.02)):
-            step = stated
-            break
+    step = _slice_step(depths, groups_of_frames[0])
     if not step:
         raise InputError("lacks the spacing of its slices", path=path, remedy=_REMEDY)
     index = (depths - depths.min()) / step
@@ -194,17 +171,31 @@ def _geometry(
     if np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
         raise InputError("has frames shifted in plane", path=path, remedy=_REMEDY)
     affine = np.eye(4)
-    affine[:3, 0], affine[:3, 1], affine[:3, 2] = row * spacing[1], column * spacing[0], along
-    affine[:3, 3] = positions[first]
-    slices = [int(k) for k in index]
-    segments = [_segment_number(path, data, frame, shared, numbers) for frame in frames]
-    _refuse_undescribed(path, set(segments), numbers)
-    frames_at: defaultdict[tuple[int, int], int] = defaultdict(int)
-    for k, segment in zip(slices, segments, strict=True):
-        frames_at[k, segment] += 1
-    if max(frames_at.values()) > 1:
-        raise InputError("has several frames of one segment at one place", path=path, remedy=_REMEDY)
-    return affine, (int(data.Columns), int(data.Rows), max(slices) + 1), slices, segments
+    affine[:3] = np.stack([row * spacing[1], column * spacing[0], along, positions[first]], axis=1)
+    return affine, (int(data.Columns), int(data.Rows), int(index[last]) + 1), [int(k) for k in index]
+
+
+def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
+    """Return the mm between neighbouring slices; 0 if unknown.
+
+    If the file omits empty frames, the least distance of frames can be a multiple of the slice spacing. A stated value
+    that divides this distance therefore replaces it. A slice thickness may be less than the slice spacing: frames 2 mm
+    apart with a slice thickness of 1 mm get slices every 1 mm, and every second slice is empty. If the scan's slices
+    are 2 mm apart, `fit_labelmap` removes the empty slices.
+
+    Args:
+        depths: the frames' positions along the slices' normal.
+        groups: the functional groups of a frame.
+    """
+    slice_depths = np.unique(depths.round(3))
+    step = float(np.diff(slice_depths).min()) if len(slice_depths) > 1 else 0.0
+    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+        stated = abs(number(group_value(groups, "PixelMeasuresSequence", keyword)) or 0.0)
+        if stated > 0 and not step:
+            return stated
+        if stated > 0 and round(step / stated) > 0 and abs(step / stated - round(step / stated)) < 0.02:
+            return stated
+    return step
 
 
 def _has_fractions(path: Path, data: Any) -> bool:
@@ -224,27 +215,28 @@ def _has_fractions(path: Path, data: Any) -> bool:
     return not np.isin(values, (0, int(data.MaximumFractionalValue))).all()
 
 
-def _segment_number(path: Path, data: Any, frame: Any, shared: Any, numbers: Sequence[int]) -> int:
-    """Return the number of a frame's segment, or 0 for a frame of a labelmap, whose pixels are segment numbers.
+def _segments_of_frames(
+    path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]], numbers: Sequence[int]
+) -> list[int]:
+    """Return the segment number of each frame; 0 for frames of a labelmap, whose pixels are segment numbers.
 
     Raises:
-        InputError: the frame does not state its segment, and the file describes several.
+        InputError: a frame does not state its segment, and the file describes several; or a segment is not described.
     """
     if _is_labelmap(data):
-        return 0
-    number = _stated_segment(frame, shared)
-    if number is None and len(numbers) > 1:
+        return [0] * len(groups_of_frames)
+    stated = list(map(_stated_segment, groups_of_frames))
+    if None in stated and len(numbers) > 1:
         what = "has frames that do not state their segment (ReferencedSegmentNumber)"
         raise InputError(what, path=path, remedy=_REMEDY)
-    return numbers[0] if number is None else number
+    segments = [numbers[0] if segment is None else segment for segment in stated]
+    _refuse_undescribed(path, set(segments), numbers)
+    return segments
 
 
-def _stated_segment(frame: Any, shared: Any) -> int | None:
-    """Return the segment number in a frame's functional groups, or else in the shared ones; None if both lack it."""
-    for place in (frame, shared):
-        if place is not None and (items := place.get("SegmentIdentificationSequence")):
-            return int(items[0].ReferencedSegmentNumber)
-    return None
+def _stated_segment(groups: Sequence[Any]) -> int | None:
+    stated = group_value(groups, "SegmentIdentificationSequence", "ReferencedSegmentNumber")
+    return None if stated is None else int(stated)
 
 
 def _is_labelmap(data: Any) -> bool:

@@ -256,11 +256,9 @@ def order_slices(
             what += f"; files that are not slices: {names}"
         raise InputError(what, path=path, remedy=EXPORT_AGAIN)
     affine = np.eye(4)
-    affine[:3, 0] = row * first.spacing[1]
-    affine[:3, 1] = column * first.spacing[0]
-    affine[:3, 2] = (positions[-1] - positions[0]) / (len(frames) - 1)
-    affine[:3, 3] = positions[0]
-    deviations = positions - (positions[0] + np.arange(len(frames))[:, np.newaxis] * affine[:3, 2])
+    step = (positions[-1] - positions[0]) / (len(frames) - 1)
+    affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, positions[0]], axis=1)
+    deviations = positions - (positions[0] + np.outer(np.arange(len(frames)), step))
     if np.linalg.norm(deviations, axis=1).max() > max(0.05, 0.05 * usual):
         raise InputError("has slices that are shifted in plane", path=path, remedy=EXPORT_AGAIN)
     return affine, frames
