@@ -1,8 +1,4 @@
-"""Read DICOM scans: a series of slices in a folder, a multi-frame file, or the files of a DICOMDIR.
-
-If a folder contains several possible scans (series, stacks or kinds of images), an error lists them; a `ScanChoice`
-chooses one. Of several time points with equal numbers of slices, the first is read by default.
-"""
+"""Read DICOM scans: a series of slices in a folder, a multi-frame file, or the files of a DICOMDIR."""
 
 from __future__ import annotations
 
@@ -87,8 +83,7 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
 
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
     C.7.6.2.1.1). It is sheared if the step from slice to slice is not perpendicular to the slices (tilted gantry).
-    Rescale slope and intercept are applied slice by slice. Files of other kinds beside the slices are skipped; a note
-    names them, except DICOMDIRs.
+    Files of other kinds beside the slices are skipped; a note names them, except DICOMDIRs.
 
     Raises:
         InputError: there is no image, `choice` does not choose one of several images, the image has one slice, a file
@@ -200,10 +195,10 @@ def _is_other_scan(file: Path, folder: Path) -> bool:
 
 
 def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:
-    files = list_names([f"{rejected.file.name} ({rejected.what})" for rejected in damaged])
-    what = f"holds {len(damaged)} damaged files: {files}" if len(damaged) > 1 else f"holds a damaged file: {files}"
     if len(damaged) == 1 and damaged[0].file == path:
         return InputError(f"is damaged ({damaged[0].what})", path=path, remedy=COPY_AGAIN)
+    files = list_names([f"{rejected.file.name} ({rejected.what})" for rejected in damaged])
+    what = f"holds {len(damaged)} damaged files: {files}" if len(damaged) > 1 else f"holds a damaged file: {files}"
     return InputError(what, path=path, remedy="Copy or export the whole series again.")
 
 

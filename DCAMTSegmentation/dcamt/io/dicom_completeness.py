@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import FoundFiles, is_dicom_name, list_names, quiet_pydicom, read_attributes
+from .dicom_files import FoundFiles, is_dicom_head, is_dicom_name, list_names, quiet_pydicom, read_attributes
 from .dicom_frames import Frame
 from .dicom_stacks import FEW
 from .formats import DICOM_SLICE_ENDINGS
@@ -56,7 +57,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
     from pydicom import dcmread
 
     named, series = [], ""
-    listed: dict[Path, dict[str, Path]] = {}
+    entries = cache(_entries_in_any_case)
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
         data = dcmread(path)
         cut = _cut_records_error(path, data)
@@ -68,7 +69,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
             names = record.get("ReferencedFileID")
             if names and record.get("RecordInUseFlag") != _INACTIVE:
                 parts = [names] if isinstance(names, str) else [str(word) for word in names]
-                named.append((series, _find_in_any_case(path.parent, parts, listed)))
+                named.append((series, _find_in_any_case(path.parent, parts, entries)))
     return named
 
 
@@ -83,20 +84,16 @@ def _cut_records_error(path: Path, data: Any) -> InputError | None:
     return cut_file_error(path, held, stated) if held < stated < _UNDEFINED_LENGTH else None
 
 
-def _find_in_any_case(folder: Path, parts: Sequence[str], listed: dict[Path, dict[str, Path]]) -> Path:
-    """Return `folder` / `parts`; if a name exists only with other capitals, use the existing name.
+def _entries_in_any_case(folder: Path) -> dict[str, Path]:
+    return {entry.name.casefold(): entry for entry in folder.iterdir()} if folder.is_dir() else {}
 
-    Args:
-        listed: the entries of the folders listed so far, by their names without capitals; new folders are added.
-    """
+
+def _find_in_any_case(folder: Path, parts: Sequence[str], entries: Callable[[Path], dict[str, Path]]) -> Path:
+    """Return `folder` / `parts`; if a name exists only with other capitals, use the existing name."""
     file = folder
     for part in parts:
         below = file / part
-        if not below.exists() and file.is_dir():
-            if file not in listed:
-                listed[file] = {entry.name.casefold(): entry for entry in file.iterdir()}
-            below = listed[file].get(part.casefold(), below)
-        file = below
+        file = below if below.exists() else entries(file).get(part.casefold(), below)
     return file
 
 
@@ -107,9 +104,6 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
     - a concatenation (one image in several files) lacks one of its files;
     - a file beside the slices is named like them, but is no DICOM file;
     - a DICOMDIR names a missing file of the scan's series.
-
-    Args:
-        frames: the frames of the chosen stack.
     """
     uids = {frame.concatenation[0] for frame in frames}
     _refuse_incomplete_concatenation(path, [part for part in found.frames if part.concatenation[0] in uids])
@@ -299,11 +293,7 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
     """Return notes on skipped files that may be slices of the scan in the folder `path`.
 
     These are damaged files of an unknown series that are named like the scan's slices but lie in other folders, and
-    DICOM files in the scan's folders that are hidden or compressed with gzip, as an interrupted copy leaves them. A
-    hidden or compressed copy of a file that was read causes no note.
-
-    Args:
-        frames: the scan's frames.
+    DICOM files in the scan's folders that are hidden or compressed with gzip, as an interrupted copy leaves them.
     """
     if not path.is_dir():
         return []
@@ -330,11 +320,7 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
 
 def is_packed_dicom(file: Path) -> bool:
     """Return whether a file is DICOM compressed with gzip."""
-    return file.suffix.lower() == ".gz" and file.is_file() and _is_dicom_head(read_head(file))
-
-
-def _is_dicom_head(head: bytes) -> bool:
-    return head[128:132] == b"DICM"
+    return file.suffix.lower() == ".gz" and file.is_file() and is_dicom_head(read_head(file))
 
 
 def _is_hidden_or_packed(file: Path) -> bool:
@@ -349,7 +335,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
         read: UIDs of the files that were read.
     """
     head = read_head(file, _HEAD_BYTES) or read_head(file)
-    if not _is_dicom_head(head):
+    if not is_dicom_head(head):
         return False
     attributes = read_attributes(BytesIO(head), "SOPInstanceUID", "SeriesInstanceUID") or {}  # A cut header has none.
     uid = str(attributes.get("SOPInstanceUID", ""))

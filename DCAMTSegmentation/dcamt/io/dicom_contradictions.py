@@ -38,10 +38,6 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
 
     A frame is refused if it has the scan's series and geometry, and if it lies a whole number of slice steps, at least
     one, from the scan's nearest slice. Other frames, such as screenshots at the place of a slice, are ignored.
-
-    Args:
-        separated: the frames that `separate_other_classes` returned; some may belong to other series than the scan.
-        frames: the scan's frames.
     """
     positions = np.stack([frame.position for frame in sort_frames(frames)])
     step = np.median(np.diff(positions, axis=0), axis=0)

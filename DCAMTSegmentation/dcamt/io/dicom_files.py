@@ -145,6 +145,16 @@ def is_no_file(path: Path) -> bool:
     return os.path.exists(path) and not os.path.isfile(path)
 
 
+def is_dicom_head(head: bytes) -> bool:
+    """Return whether a file's first bytes are DICOM's preamble."""
+    return head[128:132] == b"DICM"
+
+
+def is_bare_head(head: bytes) -> bool:
+    """Return whether a file's first bytes may be those of DICOM without a preamble: an element of group 8."""
+    return head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
+
+
 def stated_class(path: Path) -> str | None:
     """Return the SOP class in a file's first bytes; "" if they state none, None if the file does not begin as DICOM.
 
@@ -157,7 +167,7 @@ def stated_class(path: Path) -> str | None:
             head = file.read(1024)
     except OSError:
         return None
-    if head[128:132] != b"DICM":
+    if not is_dicom_head(head):
         return None
     at = head.find(_MEDIA_CLASS)
     if at < 0:
@@ -220,9 +230,7 @@ def _read_file(path: Path) -> list[Frame] | RejectedFile:
         with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
             file.seek(0)
-            # Files without a preamble begin with an element of group 8.
-            bare = head[128:] != b"DICM" and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
-            data = dcmread(file, stop_before_pixels=True, force=bare)
+            data = dcmread(file, stop_before_pixels=True, force=is_bare_head(head))
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:
         # A file that is named like a slice or begins with zeros may be a damaged slice.
@@ -299,7 +307,6 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     Args:
         file: the open file, positioned at the pixel data.
         data: the attributes before the pixel data.
-        size: the file's size.
     """
     syntax = getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None)
     if syntax is not None and syntax.is_deflated:

@@ -99,10 +99,12 @@ def build_dicom_segmentation(
     as_utf8 = not all(text.isascii() for text in (*(info.name for info in segments), *(code.meaning for code in codes)))
     for image in source.datasets:
         _complete_header(image, as_utf8)
+    geometry = {}
     if source.frames is None:
         _unify_planes(source.datasets, labelmap.grid)
+    else:
+        geometry = _frame_geometry(labelmap.grid)
     planes = np.moveaxis(labelmap.voxels, (0, 1, 2), (2, 1, 0))  # (K, J, I): slices of rows and columns
-    geometry = _frame_geometry(labelmap.grid) if source.frames is not None else {}
     masks = np.stack([planes == info.label for info in segments], axis=-1).astype(np.uint8)
     descriptions = _describe_segments(segments, algorithm)
     try:

@@ -188,22 +188,25 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
     places = group_places(frames)
     sizes = [len(place) for place in places]
     fewest, most = min(sizes), max(sizes)
-    what = f"holds {len(frames)} slices, some of them at the same place"
-    remedy = "Keep only one stack: the folder may contain several time points or a copy."
     doubled = [place for place in places if len(place) > 1]
-    usual = max(set(sizes), key=sizes.count)
     if len(doubled) == 1 and most == 2:
         first, second = sorted(doubled[0], key=lambda frame: (frame.file.name, frame.index))
-        which, remedy = f"{first.file.name} and {second.file.name}", "Remove one of them, or export the series again."
         if first.file == second.file:
             which, remedy = f"frames {first.index + 1} and {second.index + 1}", EXPORT_AGAIN
-        what = f"holds two slices at the same place: {which}"
-    elif 1 < fewest < most:
+        else:
+            which = f"{first.file.name} and {second.file.name}"
+            remedy = "Remove one of them, or export the series again."
+        return InputError(f"holds two slices at the same place: {which}", path=path, remedy=remedy)
+    if 1 < fewest < most:
+        usual = max(set(sizes), key=sizes.count)
         odd = [size for size in sizes if size != usual]
         counts = f"{min(odd)}" if min(odd) == max(odd) else f"{min(odd)} to {max(odd)}"
         numbers = f"usually {usual} slices per place, but {counts} slices per place at {len(odd)} of the places"
         what = f"holds {len(frames)} slices at {len(places)} places: {numbers}"
         remedy = "A time point lacks slices or has them twice: export the whole series again."
+        return InputError(what, path=path, remedy=remedy)
+    what = f"holds {len(frames)} slices, some of them at the same place"
+    remedy = "Keep only one stack: the folder may contain several time points or a copy."
     return InputError(what, path=path, remedy=remedy)
 
 

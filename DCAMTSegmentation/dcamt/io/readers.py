@@ -24,6 +24,8 @@ from .dicom_files import (
     DIRECTORY_CLASS,
     SEGMENTATION_CLASSES,
     files_below,
+    is_bare_head,
+    is_dicom_head,
     list_names,
     quiet_pydicom,
     stated_class,
@@ -223,7 +225,7 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
         return open_nrrd(path)
     if kind in _NIFTI_ENDINGS:
         return open_nifti(path)
-    if head[128:132] == b"DICM" or path.name.upper() == "DICOMDIR" or _is_bare_dicom(kind, head):
+    if is_dicom_head(head) or path.name.upper() == "DICOMDIR" or _is_bare_dicom(kind, head):
         return _open_dicom(path, choice, label)
     if head.startswith(NRRD_MAGIC):
         return open_nrrd(path)
@@ -254,8 +256,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
 
 def _is_bare_dicom(kind: str, head: bytes) -> bool:
     """Return whether a file may be an old DICOM file without a preamble, named for instance by a UID."""
-    is_named_like_dicom = kind in _DICOM_ENDINGS or kind[1:].isdecimal()
-    return is_named_like_dicom and head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
+    return (kind in _DICOM_ENDINGS or kind[1:].isdecimal()) and is_bare_head(head)
 
 
 def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
