@@ -15,6 +15,7 @@ MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
 MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis; a scanner measures a few metres
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
+SMALL_MM = 50.0  # A scan whose longest side is shorter shows less than a heart.
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
@@ -195,6 +196,18 @@ def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
     longest = float((grid.spacing * grid.shape).max())
     if longest > MAXIMUM_LABEL_MM or (longest < MINIMUM_LABEL_MM and not partial):
         raise _size_error(grid, path)
+
+
+def size_notes(grid: Grid) -> tuple[str, ...]:
+    """Return a note if the longest side of a scan is below `SMALL_MM`, as with a spacing in centimetres."""
+    sides = grid.spacing * grid.shape
+    if sides.max() >= SMALL_MM:
+        return ()
+    size = " x ".join(plain_number(side, 2) for side in sides)
+    return (
+        f"The scan measures only {size} mm, with a voxel spacing of {_millimetres(grid)} mm: the spacing may be in a "
+        "unit other than millimetres, and volumes may be wrong.",
+    )
 
 
 def _size_error(grid: Grid, path: Path | None, other_remedy: str = "") -> InputError:
@@ -412,13 +425,20 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 
 
 def _position_difference(grid: Grid, other: Grid) -> str:
-    """Describe the distance between two grids' centres, and the angle between their axes if above 0.05 degrees."""
+    """Describe how two grids differ: the distance of their centres, and the angle of their axes if above 0.05 degrees.
+
+    If the centres and axes agree, the sizes or the spacings differ.
+    """
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # cosine of each axis of `other` to the closest axis of `grid`
     angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
     rotation = f", and their axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
     distance = round(float(np.linalg.norm(centres[0] - centres[1])), 4)  # Rounding errors count as 0.
+    if not distance and not rotation:
+        same_spacing = np.allclose(np.sort(grid.spacing), np.sort(other.spacing), rtol=1e-3)
+        what = "numbers of voxels" if same_spacing else "spacings"
+        return f": the two grids have the same centre, but different {what}"
     return f": the centres of the two grids lie {plain_number(distance, 3)} mm apart{rotation}"
 
 

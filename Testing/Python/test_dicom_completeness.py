@@ -240,7 +240,10 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
     ("change", "message_part"),
     [
         (_describe_one_frame_less, "more pixels than its header states"),
-        (lambda data: setattr(data, "NumberOfFrames", 11), "has 11 frames, but states the positions of 12 frames"),
+        (
+            lambda data: setattr(data, "NumberOfFrames", 11),
+            "states 11 as its number of frames, but the number of their positions is 12",
+        ),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence"), "lacks the pixel spacing"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PlaneOrientationSequence"), "lacks the orientation"),
         (lambda data: setattr(data, "ImageType", ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "mosaic"),

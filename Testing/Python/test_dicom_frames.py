@@ -98,11 +98,46 @@ def test_message_about_two_frames_at_one_place_states_their_numbers(tmp_path: Pa
 def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:
     stacks = [{"FrameContentSequence": {"StackID": name}} for name in "ab" for _ in range(8)]
     path = write_frames(tmp_path / "x.dcm", [*range(8), *range(20, 28)], stacks)
-    refused(lambda: read_scan(path), path, "2 stacks", "stack 1 of 2", "--series")
+    refused(lambda: read_scan(path), path, "2 stacks", 'series 1, stack 1 of 2 with the ID "a"', "--series")
     volume = read_scan(path, choice=ScanChoice(series="2"))
     assert_slices_in_place(volume, 8)
     # The second stack lies from 40 to 54 mm; its first slice may be at either end.
     assert volume.grid.affine[2, 3] == (40 if volume.grid.affine[2, 2] > 0 else 54)
+
+
+@pytest.mark.parametrize(
+    ("places", "names", "count"),
+    [
+        (range(16), 8 * "a" + 8 * "b", 16),
+        (range(16), 8 * "ab", 16),
+        ([*range(7, -1, -1), *range(8, 12)], 8 * "a" + 4 * "b", 12),
+        (range(5), "abcde", 5),
+        ([*range(8), *range(9, 17)], 8 * "a" + 8 * "b", None),  # A slice is missing between the stacks.
+        ([*range(8)] * 2, 8 * "a" + 8 * "b", None),
+        ([*range(8), *range(7, 15)], 8 * "a" + 8 * "b", None),
+    ],
+)
+def test_stacks_that_form_one_regular_stack_are_one_scan(
+    tmp_path: Path, places: Sequence[int], names: str, count: int | None
+) -> None:
+    groups = [{"FrameContentSequence": {"StackID": name}} for name in names]
+    path = write_frames(tmp_path / "x.dcm", list(places), groups)
+    if count is None:
+        refused(lambda: read_scan(path), path, "holds 2 stacks of slices of different stack ID")
+    else:
+        assert_slices_in_place(read_scan(path), count)
+
+
+@pytest.mark.parametrize("stated", [None, 1, 11])
+def test_number_of_frames_that_contradicts_the_positions_is_refused(tmp_path: Path, stated: int | None) -> None:
+    path = write_frames(tmp_path / "x.dcm", range(12))
+    data = pydicom.dcmread(path)
+    del data.NumberOfFrames
+    if stated is not None:
+        data.NumberOfFrames = stated
+    data.save_as(path)
+    what = "does not state its number of frames" if stated is None else f"states {stated} as its number of frames"
+    refused(lambda: read_scan(path), path, f"{what}, but the number of their positions is 12")
 
 
 def test_files_of_one_frame_each_are_read_as_one_scan(tmp_path: Path) -> None:

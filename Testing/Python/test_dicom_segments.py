@@ -222,11 +222,11 @@ def test_segmentation_without_a_common_grid_is_refused(
     [
         (
             lambda data: delattr(data, "PerFrameFunctionalGroupsSequence"),
-            "has 18 frames, but states the positions of 0 frames",
+            "states 18 as its number of frames, but the number of their positions is 0",
         ),
         (
             lambda data: data.PerFrameFunctionalGroupsSequence.pop(),
-            "has 18 frames, but states the positions of 17 frames",
+            "states 18 as its number of frames, but the number of their positions is 17",
         ),
         (lambda data: delattr(data, "PixelData"), "lacks its pixels"),
         (lambda data: setattr(data, "PixelData", data.PixelData[:-2]), "ends too early"),

@@ -60,13 +60,18 @@ def test_message_states_the_whole_distance_of_a_label_that_lies_many_voxels_away
         fit_labelmap(moved, GRID, "scan.nrrd")
 
 
-def test_message_states_a_distance_of_0_mm_for_a_crop_about_the_centre_of_the_scan() -> None:
+def test_message_names_what_differs_if_label_and_scan_have_the_same_centre() -> None:
     affine = GRID.affine.copy()
     affine[:3, 3] = -172.3456789, -108.7654321, -1234.5678912
     grid, box = Grid(GRID.shape, affine), (slice(1, 29), slice(1, 23), slice(1, 19))
     cropped = Labelmap(two_boxes()[box], grid.crop(box), Path("label.nrrd"))
-    with pytest.raises(InputError, match="the centres of the two grids lie 0 mm apart"):
+    with pytest.raises(InputError, match=": the two grids have the same centre, but different numbers of voxels"):
         fit_labelmap(cropped, grid, "scan.nrrd")
+    finer = affine @ np.diag([0.5, 0.5, 0.5, 1])
+    finer[:3, 3] -= affine[:3, :3] @ [0.25, 0.25, 0.25]
+    resampled = Labelmap(two_boxes().repeat(2, 0).repeat(2, 1).repeat(2, 2), Grid((60, 48, 40), finer), None)
+    with pytest.raises(InputError, match=": the two grids have the same centre, but different spacings"):
+        fit_labelmap(resampled, grid, "scan.nrrd")
 
 
 def test_label_with_another_axis_order_is_reoriented() -> None:

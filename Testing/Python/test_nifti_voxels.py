@@ -94,6 +94,21 @@ def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.voxels[0], scan("int16"))
 
 
+@pytest.mark.parametrize("ending", [".nii", ".hdr"])
+@pytest.mark.parametrize("dimensions", [(4, *SHAPE, 0, 1, 1, 1), (7, *SHAPE, 0, 0, -1, 0)])
+def test_nifti_whose_further_axes_have_no_voxel_is_read_as_by_itk(
+    tmp_path: Path, ending: str, dimensions: tuple[int, ...]
+) -> None:
+    kind = nib.Nifti1Image if ending == ".nii" else nib.Nifti1Pair
+    path = tmp_path / f"x{ending}"
+    nib.save(kind(scan("int16"), np.diag([1, 1, 2, 1])), path)
+    data = bytearray(path.read_bytes())
+    data[40:56] = np.array(dimensions, "<i2").tobytes()
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_scan(path).voxels[0], scan("int16"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))).T, scan("int16"))
+
+
 def test_reading_nifti_imports_nibabel_but_no_other_large_package(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan())
     # If `sys.modules` maps a package to None, importing the package fails as if it were not installed. nibabel tries

@@ -139,6 +139,35 @@ def test_nrrd_of_four_spatial_axes_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(path), path, "is a 4D image", "Extract one three-dimensional volume")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fields"),
+    [
+        (b"9 10 11 1", b"spacings: 1 1 2 1"),
+        (b"9 10 11 1", b"spacings: 1 1 2 nan\nkinds: domain domain domain domain"),
+        (b"9 10 11 1 1", b"spacings: 1 1 2 1 1"),
+        (
+            b"9 10 11 1",  # as ITK writes a 4D image
+            b"space dimension: 4\nspace directions: (1,0,0,0) (0,1,0,0) (0,0,2,0) (0,0,0,1)\nspace origin: (1,2,3,4)",
+        ),
+        (
+            b"9 10 11 1",
+            b"space: left-posterior-superior-time\nspace directions: (0,1,0,0) (1,0,0,0) (0,0,2,0) (0,0,0,1)\n"
+            b'space units: "mm" "mm" "mm" "s"',
+        ),
+    ],
+)
+def test_nrrd_whose_further_axes_have_one_voxel_is_read_as_by_itk(tmp_path: Path, sizes: bytes, fields: bytes) -> None:
+    path = tmp_path / "x.nrrd"
+    header = b"NRRD0004\ntype: short\ndimension: %d\nsizes: %b\n%b\nendian: little\nencoding: raw\n\n"
+    path.write_bytes(header % (len(sizes.split()), sizes, fields) + RAW)
+    read, itk = read_scan(path), sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(read.voxels[0], VOXELS)
+    axes = itk.GetDimension()
+    directions = np.array(itk.GetDirection()).reshape(axes, axes)[:3, :3] * itk.GetSpacing()[:3]
+    np.testing.assert_allclose(read.grid.affine[:3, :3], np.diag([-1, -1, 1]) @ directions)
+    np.testing.assert_allclose(read.grid.affine[:3, 3], np.array([-1, -1, 1]) * itk.GetOrigin()[:3])
+
+
 def test_nrrd_with_a_too_long_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcamt.io.nrrd_header.HEADER_LIMIT", 1000)
     path = tmp_path / "x.nrrd"

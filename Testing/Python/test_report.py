@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from dcamt.api.training import model_card
 from dcamt.api.training_plan import TrainingPlan
+from dcamt.cases.case_list import read_cases
 from dcamt.geometry import Grid
 from dcamt.metrics.evaluation import score_case, summarize_rows
 from dcamt.report import case_picture
@@ -178,6 +179,22 @@ def test_case_whose_label_was_changed_after_the_training_is_left_out_with_a_rema
         assert [f"<td>case {n}</td>" in page for n in range(1, 5)] == [n <= 4 - count for n in range(1, 5)]
         assert "had no validation cases" not in page
         assert not any(trace in page for trace in PLANTED)
+
+
+def test_report_is_written_again_although_scans_were_removed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    cases = read_cases(copy / "cases.csv")
+    removed = [next(case for case in cases if case.role == role).image for role in ("labelled", "validation")]
+    for image in removed:
+        image.unlink()
+    assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
+    errors = capsys.readouterr().err
+    assert errors.count("the report leaves out the case") == 1
+    assert f"{removed[1].name}: does not exist" in errors
+    assert "because their scan or label cannot be used: 1." in (copy / "report.html").read_text(encoding="utf-8")
 
 
 def test_resuming_at_an_iteration_removes_the_values_of_later_iterations_from_the_curves() -> None:

@@ -44,7 +44,10 @@ def drop_mark(path: Path) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wall_of_one_scan_is_measured_and_written(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcamt.volume.SMALL_MM", 1000.0)
     out = folder / "out"
     assert measure_scan(folder, "--surface", out / "plain.stl") == 0
     printed = capsys.readouterr()
@@ -58,6 +61,7 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
     assert "% of the wall enhanced" in printed.out
     assert "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm" in printed.out
     assert "Methods disagree" in printed.out
+    assert "The scan measures only" in printed.out
     assert "research use only" in printed.out
     assert float(read_table(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
 

@@ -22,6 +22,8 @@ def run_picture(options: argparse.Namespace) -> int:
     refuse_appeared_file(options.output, existing)
     render_picture(volume, labelmap, segments, options.output)
     console = Console(options.json)
+    for note in volume.notes:
+        console.print_error(f"{options.scan}: {note}")
     if warning := few_values_warning(volume):
         console.print_error(f"{options.scan}: {warning}")
     if not labelmap.voxels.any():

@@ -17,6 +17,7 @@ from ..io.formats import (
     VOLUME_OUTPUTS,
     agreement_path,
     ending,
+    given_path,
     scan_name,
 )
 from ..io.surfaces import SURFACE_OUTPUTS
@@ -63,7 +64,7 @@ class SideResult:
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
             return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
-        path = Path(text)
+        path = given_path(text)
         if ending(path) not in self.endings:
             raise UsageError(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
         if scan_count > 1:

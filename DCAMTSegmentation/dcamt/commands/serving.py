@@ -110,6 +110,8 @@ class Worker:
         wall = request.output / "wall.npz"
         result = analyse_wall(volume, segment, scan=request.name)
         self._stop_if_cancelled(request)
+        for note in volume.notes:
+            self._send(WorkerNote(request.id, note))
         write_wall(result, wall)
         self._send(WallMeasured(request.id, wall, result.notes))
 
@@ -130,7 +132,7 @@ class Worker:
                     request.region,
                     progress=lambda stage, fraction: estimate.report(stage, PREDICTED * fraction, time.monotonic()),
                 )
-            for note in result.notes:
+            for note in (*volume.notes, *result.notes):
                 self._note(request, note, notes)
             estimate.report("measuring", PREDICTED, time.monotonic())
             classes = predictor.recipe.classes

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ..api.training import Observer, TrainingSession, follow_leader
 from ..api.training_plan import choose_recipe, plan_new_run, plan_resumed_run
 from ..cases.case_list import read_cases
 from ..distributed import TeamLost, team_rank, team_size
 from ..errors import DCAMTError, user_error
+from ..io.formats import given_path
 from ..runs.events import RunEvent, RunFinished
 from ..runs.folder import RunFolder
 from ..runs.lock import is_held
@@ -35,7 +35,9 @@ def run_train(options: argparse.Namespace) -> int:
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
             return 0
     if options.cases is None and options.set and "=" not in options.set[-1]:
-        options.cases = Path(options.set.pop())  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
+        options.cases = given_path(
+            options.set.pop()
+        )  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
     if options.labels and options.cases is None:
         raise UsageError("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and any(_new_run(options)):

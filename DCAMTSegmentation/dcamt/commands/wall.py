@@ -138,7 +138,7 @@ class WallSession:
             openings = read_labelmap(job.openings) if job.openings is not None else None
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
-            print_wall(result, job, self.console, time.monotonic() - start)
+            print_wall(result, job, self.console, time.monotonic() - start, volume.notes)
         except StdoutLost:
             raise
         except Exception as error:
@@ -331,8 +331,10 @@ def _write_report(
     write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation))
 
 
-def print_wall(result: WallResult, job: WallJob, console: Console, seconds: float) -> None:
-    """Print a scan's burden, the method, the notes, and the paths of the scan's files."""
+def print_wall(
+    result: WallResult, job: WallJob, console: Console, seconds: float, scan_notes: Sequence[str] = ()
+) -> None:
+    """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files."""
     burdens = result.burdens()
     console.print_event(
         "wall",
@@ -354,7 +356,7 @@ def print_wall(result: WallResult, job: WallJob, console: Console, seconds: floa
         openings_cm2=result.area_cm2(OPENING),
         openings="proposed" if result.proposed else "given",
         border_cm2=result.area_cm2(BORDER),
-        notes=list(result.notes),
+        notes=[*scan_notes, *result.notes],
         surface=str(job.wall_surface),
         table=str(job.table),
         report=str(job.report) if job.report is not None else None,
@@ -368,7 +370,7 @@ def print_wall(result: WallResult, job: WallJob, console: Console, seconds: floa
         f"{job.name}: method {method_text(result)}",
         f"{job.name}: "
         + ", ".join(f"{row.region} {row.percent:.0f}%" for row in burdens if row.region != WHOLE and row.wall_cm2 > 0),
-        *(f"{job.name}: {note}" for note in result.notes),
+        *(f"{job.name}: {note}" for note in (*scan_notes, *result.notes)),
         f"wall: {job.wall_surface}, {job.table}",
         *([f"report: {job.report}"] if job.report is not None else []),
     ]

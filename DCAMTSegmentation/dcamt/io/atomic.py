@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError, write_error
+from .formats import given_path
 from .interruption import interrupt_on_sigterm
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
@@ -35,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
     """
-    wanted = Path(path)
+    wanted = given_path(path)
     target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
     temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-_NAME_KEPT:]}"
     with interrupt_on_sigterm():

@@ -199,8 +199,15 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
         return [_frame(path, 0, _FrameHeader(data))]
     groups_of_frames = functional_groups(data)
     if len(groups_of_frames) != number:
-        raise UnplacedError(f"has {number} frames, but states the positions of {len(groups_of_frames)} frames")
+        raise UnplacedError(contradictory_frames(data, len(groups_of_frames)))
     return [_frame(path, index, _FrameHeader(data, groups)) for index, groups in enumerate(groups_of_frames)]
+
+
+def contradictory_frames(data: Any, described: int) -> str:
+    """Return what is wrong with a file that states another number of frames than the `described` ones."""
+    stated = data.get("NumberOfFrames")
+    number = "does not state its number of frames" if stated is None else f"states {stated} as its number of frames"
+    return f"{number}, but the number of their positions is {described}"
 
 
 def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes
-from .dicom_frames import functional_groups, group_value, number
+from .dicom_frames import contradictory_frames, functional_groups, group_value, number
 from .dicom_pixels import check_fragments
 from .dicom_stacks import slice_normal
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
@@ -83,9 +83,7 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     stated = int(data.get("NumberOfFrames") or 1)
     described = len(data.get("PerFrameFunctionalGroupsSequence") or ())
     if described != stated:
-        raise InputError(
-            f"has {stated} frames, but states the positions of {described} frames", path=path, remedy=_REMEDY
-        )
+        raise InputError(contradictory_frames(data, described), path=path, remedy=_REMEDY)
     if data["PixelData"].is_undefined_length:
         check_fragments(path, data)
         return

@@ -43,7 +43,10 @@ class ScanChoice:
 
 @dataclass(eq=False)
 class Stack:
-    """Frames of one series with the same stack ID, size, pixel spacing and orientation."""
+    """Frames of one series with the same size, pixel spacing and orientation, and with one stack ID.
+
+    Stacks with different IDs are one stack if their slices are evenly spaced together.
+    """
 
     frames: list[Frame]
     part: str = ""  # If the series has several stacks: text after the title, such as ", stack 1 of 2".
@@ -58,12 +61,14 @@ class Stack:
         columns, rows = self.first.size
         number = len(self.frames)
         title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
-        name = title.encode("utf-8", "replace").decode() or "unnamed"
-        return f'"{name}"{self.part} ({number} slice{"s" if number > 1 else ""} of {columns} x {rows})'
+        name = f"series {self.first.series_number}" if self.first.series_number else "unnamed series"
+        if title:
+            name = f'"{title.encode("utf-8", "replace").decode()}"'
+        return f"{name}{self.part} ({number} slice{'s' if number > 1 else ''} of {columns} x {rows})"
 
 
 def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
-    """Group the frames into stacks, in the order of series numbers."""
+    """Group the frames into stacks (see `Stack`), in the order of series numbers."""
     stacks: list[Stack] = []
     for frame in frames:
         for stack in stacks:
@@ -73,6 +78,7 @@ def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
                 break
         else:
             stacks.append(Stack([frame]))
+    stacks = _join_stacks(stacks)
     stacks.sort(key=lambda stack: (stack.first.series_number, stack.first.title, stack.first.series))
     of_series: defaultdict[str, list[Stack]] = defaultdict(list)
     for stack in stacks:
@@ -80,7 +86,39 @@ def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
     for parts in of_series.values():
         for number, part in enumerate(parts, start=1):
             part.part = f", stack {number} of {len(parts)}" if len(parts) > 1 else ""
+            if part.part and part.first.stack:
+                part.part += f' with the ID "{part.first.stack}"'
     return stacks
+
+
+def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
+    """Join the stacks of one series whose slices are parts of one regular stack."""
+    groups: list[list[Stack]] = []
+    for stack in stacks:
+        for group in groups:
+            first = group[0].first
+            if first.series == stack.first.series and have_one_geometry(first, stack.first):
+                group.append(stack)
+                break
+        else:
+            groups.append([stack])
+    return [joined for group in groups for joined in ([Stack(_frames_of(group))] if _is_regular(group) else group)]
+
+
+def _frames_of(stacks: Sequence[Stack]) -> list[Frame]:
+    return [frame for stack in stacks for frame in stack.frames]
+
+
+def _is_regular(stacks: Sequence[Stack]) -> bool:
+    """Return whether stacks of one geometry have no place in common, and their places are evenly spaced together."""
+    places = group_places(_frames_of(stacks))
+    if len(stacks) == 1 or any(len({frame.stack for frame in place}) > 1 for place in places):
+        return False
+    try:
+        order_slices(Path(), [place[0] for place in places], ())
+    except InputError:
+        return False
+    return True
 
 
 def have_one_geometry(first: Frame, other: Frame) -> bool:

@@ -16,6 +16,7 @@ from typing import IO
 from ..errors import InputError
 from ..volume import check_size
 from .metaimage import check_metaimage
+from .nifti import stated_shape
 from .stored_image import (
     DAMAGED,
     check_complete,
@@ -131,8 +132,7 @@ def _check_analyze(path: Path) -> None:
         what = "is a NIfTI-2 pair, which is not supported"
         raise InputError(what, path=path, remedy="Convert the pair to one file (.nii or .nii.gz).")
     order = "<" if struct.unpack("<i", head[:4])[0] == 348 else ">"
-    dimensions = struct.unpack(f"{order}8h", head[40:56])
-    sizes = dimensions[1 : 1 + max(0, min(7, dimensions[0]))]
+    sizes = stated_shape(struct.unpack(f"{order}8h", head[40:56]))
     if not sizes:
         raise InputError("has a damaged header", path=path, remedy=DAMAGED)
     check_size(sizes, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def open_nifti(path: Path) -> StoredImage:
     packed = is_gzip(path)
     with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
         header = _read_header(path)
-        shape = tuple(int(size) for size in header["dim"][1 : 1 + int(header["dim"][0])])
+        shape = stated_shape(header["dim"])
         if len(shape) < 3:
             raise InputError(f"is a {len(shape)}D image", path=path, remedy="A three-dimensional scan is needed.")
         check_size(shape, path)
@@ -85,6 +86,12 @@ def open_nifti(path: Path) -> StoredImage:
         verify=lambda: check_complete(path, size + offset, packed=packed),
         notes=notes,
     )
+
+
+def stated_shape(dim: Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes in the field `dim` of a header; as in ITK, below 1 voxel along a further axis count as 1."""
+    sizes = [int(size) for size in dim[1 : 1 + max(0, int(dim[0]))]]
+    return (*sizes[:3], *(max(1, size) for size in sizes[3:]))
 
 
 def _read_header(path: Path) -> Any:

@@ -24,6 +24,8 @@ _TO_RAS = {
     "ras": (1, 1, 1),
     "las": (-1, 1, 1),
     "lps": (-1, -1, 1),
+    "left-posterior-superior-time": (-1, -1, 1),
+    "lpst": (-1, -1, 1),
 }
 _SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
 _NOT_STATED = ("none", "???", "nan")  # words in place of the direction or spacing of an axis
@@ -35,9 +37,10 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. The axes that are not spatial become
-    channels. If the header has neither directions nor the field `space`, the coordinates are LPS, as in ITK. Without an
-    origin, the first voxel lies at 0. Bytes after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. Beyond the third spatial axis, axes of one
+    voxel do not count; ITK writes such an axis for a 4D image. The axes that are not spatial become channels. If the
+    header has neither directions nor the field `space`, or a space of four dimensions, the coordinates are LPS, as in
+    ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
@@ -53,7 +56,7 @@ def open_nrrd(path: Path) -> StoredImage:
             raise InputError("is a colour (RGB) image", path=path, remedy=GREY_SCALE_REMEDY)
         if "complex" in kinds:
             raise InputError("holds complex numbers", path=path, remedy="Export the magnitude image.")
-        directions, spatial = _directions(path, header, len(sizes), kinds)
+        directions, spatial = _directions(path, header, sizes, kinds)
         _refuse_other_units(path, header, spatial)
         affine = np.eye(4)
         affine[:3, :3] = directions.T  # The steps are rows of `directions`, but columns of the affine.
@@ -91,28 +94,40 @@ def _vectors(text: str) -> list[np.ndarray | None]:
     return rows
 
 
-def _directions(path: Path, header: NrrdHeader, axes: int, kinds: list[str]) -> tuple[np.ndarray, list[int]]:
+def _directions(path: Path, header: NrrdHeader, sizes: list[int], kinds: list[str]) -> tuple[np.ndarray, list[int]]:
     """Return the steps along the three spatial axes in the file's space, (3, 3), and the indices of these axes."""
-    text = header.fields.get("space directions")
+    text, axes = header.fields.get("space directions"), len(sizes)
     if text is not None:
         rows = [np.full(3, np.nan) if row is None else row for row in _vectors(text)]
         if len(rows) != axes:
             what = "the number of space directions differs from the number of axes"
             raise InputError(what, path=path, remedy=DAMAGED)
         # An axis whose direction is "none" or all NaN is not spatial; `check_grid` refuses an axis with some NaN.
-        spatial = [axis for axis, row in enumerate(rows) if not np.isnan(row).all()]
+        spatial = _without_single_voxels([axis for axis, row in enumerate(rows) if not np.isnan(row).all()], sizes)
         _require_three_axes(path, spatial, axes)
-        if any(rows[axis].shape != (3,) for axis in spatial):
+        steps = [_in_three_dimensions(rows[axis]) for axis in spatial]
+        if any(step.shape != (3,) for step in steps):
             raise InputError("has directions that are not three-dimensional", path=path, remedy=OPEN_IN_SLICER)
-        directions = np.stack([rows[axis] for axis in spatial])
+        directions = np.stack(steps)
         _refuse_other_spacings(path, _spacings(header, axes)[spatial], directions)
         return directions, spatial
     spatial = [axis for axis, kind in enumerate(kinds) if kind in _SPATIAL_KINDS] or list(range(axes))
+    spatial = _without_single_voxels(spatial, sizes)
     _require_three_axes(path, spatial, axes)
     spacings = _spacings(header, axes)[spatial]
     if np.isnan(spacings).any():
         raise InputError("lacks the spacing of its voxels (no space directions)", path=path, remedy=OPEN_IN_SLICER)
     return np.diag(spacings), spatial
+
+
+def _without_single_voxels(spatial: list[int], sizes: list[int]) -> list[int]:
+    """Return the first three of the spatial axes if all others have one voxel; otherwise, return all axes."""
+    return spatial[:3] if all(sizes[axis] == 1 for axis in spatial[3:]) else spatial
+
+
+def _in_three_dimensions(vector: np.ndarray) -> np.ndarray:
+    """Return a vector of a four-dimensional space without its last component if this is 0; otherwise, unchanged."""
+    return vector[:3] if vector.shape == (4,) and vector[3] == 0 else vector
 
 
 def _spacings(header: NrrdHeader, axes: int) -> np.ndarray:
@@ -153,7 +168,7 @@ def _refuse_other_units(path: Path, header: NrrdHeader, spatial: list[int]) -> N
     of_axes = re.findall(r'"([^"]*)"', header.fields.get("units", ""))
     units = [unit for axis, unit in enumerate(of_axes) if axis in spatial]
     if "space directions" in header.fields:
-        units += re.findall(r'"([^"]*)"', header.fields.get("space units", ""))
+        units += re.findall(r'"([^"]*)"', header.fields.get("space units", ""))[:3]
     for unit in units:
         refuse_other_unit(path, unit)
 
@@ -169,14 +184,14 @@ def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
             raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
         return np.zeros(3)
     rows = _vectors(text)
-    if len(rows) != 1 or rows[0] is None or rows[0].shape != (3,):
+    if len(rows) != 1 or rows[0] is None or rows[0].shape not in ((3,), (4,)):
         raise InputError("has a damaged space origin", path=path, remedy=DAMAGED)
-    return rows[0]
+    return rows[0][:3]
 
 
 def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
     space = header.fields.get("space")
-    if space is None and "space directions" not in header.fields:
+    if space is None and ("space directions" not in header.fields or header.fields.get("space dimension") == "4"):
         return _TO_RAS["lps"]
     signs = _TO_RAS.get(str(space).lower())
     if signs is None:

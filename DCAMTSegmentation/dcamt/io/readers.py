@@ -14,7 +14,16 @@ import numpy as np
 
 from ..errors import InputError, plain_number
 from ..geometry import Grid
-from ..volume import Labelmap, Volume, as_labels, check_channels, check_label_grid, check_scan, check_scan_grid
+from ..volume import (
+    Labelmap,
+    Volume,
+    as_labels,
+    check_channels,
+    check_label_grid,
+    check_scan,
+    check_scan_grid,
+    size_notes,
+)
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
@@ -106,7 +115,8 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     with _open_image(path, choice or ScanChoice()) as image:
         check_scan_grid(image.grid, path)
         check_channels(image.channels, channels, path)
-        volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
+        notes = (*image.notes, *size_notes(image.grid))
+        volume = Volume(image.load(), image.grid, path, notes, image.frames)
     check_scan(volume)
     return volume
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ..cases.case_list import Case, read_cases, write_cases
+from ..cases.case_list import Case, list_cases, read_cases, used_cases, write_cases
 from ..errors import InputError
 from ..io.atomic import stray_temporaries, write_text
 from ..io.writers import is_dcamt_result
@@ -172,8 +172,11 @@ class RunFolder:
         write_cases(cases, self.cases)
         write_text(self.recipe, recipe.to_json())
 
-    def open(self, for_training: bool = False) -> tuple[Recipe, list[Case]]:
+    def open(self, for_training: bool = False, needs_scans: bool = True) -> tuple[Recipe, list[Case]]:
         """Return the recipe and cases of the run; `for_training` as in `recipe_from_dict`.
+
+        Args:
+            needs_scans: whether a case whose scan or label does not exist is refused.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.
@@ -182,7 +185,8 @@ class RunFolder:
             raise InputError(
                 "holds no run", path=self.path, remedy="Give the folder of a run, or start a new run with CASES.csv."
             )
-        return load_recipe(self.recipe, for_training), read_cases(self.cases)
+        cases = read_cases(self.cases) if needs_scans else used_cases(list_cases(self.cases))
+        return load_recipe(self.recipe, for_training), cases
 
     def read_origin(self) -> Origin | None:
         """Return the origin of the run's first weights; None if they were random.
