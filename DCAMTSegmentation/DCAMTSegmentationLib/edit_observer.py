@@ -1,4 +1,4 @@
-"""Observe the edits of a segmentation node's segments, in Segment Editor or elsewhere."""
+"""Observe the changes of a segmentation node's segments, in Segment Editor or elsewhere."""
 
 from __future__ import annotations
 
@@ -11,37 +11,44 @@ from DCAMTSlicerLib.node_types import SegmentationNode
 
 
 class EditObserver:
-    """Observes the edits of one segmentation node at a time; undo and redo in Segment Editor are not reported.
+    """Observes the segments of one segmentation node at a time.
 
     Args:
-        on_edit: on_edit(node) is called at each edit.
-        on_edits_ended: called once after all edits of a turn of the event loop, for slow work such as comparing voxels.
-            By then, another node may be observed.
+        on_edit: on_edit(node) is called at each edit of voxels; not for undo and redo in Segment Editor.
+        on_changes_ended: called once after all changes of a turn of the event loop, such as edits and new names, for
+            slow work such as comparing voxels. By then, another node may be observed.
 
     Attributes:
         node: the observed node; None if no node is observed.
     """
 
-    def __init__(self, on_edit: Callable[[SegmentationNode], None], on_edits_ended: Callable[[], None]) -> None:
-        self._on_edit, self._on_edits_ended = on_edit, on_edits_ended
-        self._tag = 0
+    def __init__(self, on_edit: Callable[[SegmentationNode], None], on_changes_ended: Callable[[], None]) -> None:
+        self._on_edit, self._on_changes_ended = on_edit, on_changes_ended
+        self._tags: list[int] = []
         self._is_call_scheduled = False
         self.node: SegmentationNode | None = None
 
     def observe(self, node: SegmentationNode | None) -> None:
         """Observe a node instead of the present one; None stops observing."""
         if self.node is not None:
-            self.node.RemoveObserver(self._tag)
-        self.node = node
+            for tag in self._tags:
+                self.node.RemoveObserver(tag)
+        self.node, self._tags = node, []
         if node is not None:
-            self._tag = node.AddObserver(slicer.vtkSegmentation.SourceRepresentationModified, self._on_modified)
+            kinds = slicer.vtkSegmentation
+            self._tags.append(node.AddObserver(kinds.SourceRepresentationModified, self._on_edited))
+            for kind in (kinds.SegmentAdded, kinds.SegmentRemoved, kinds.SegmentModified):
+                self._tags.append(node.AddObserver(kind, self._on_changed))
 
-    def _on_modified(self, caller: SegmentationNode, event: Any) -> None:
+    def _on_edited(self, caller: SegmentationNode, event: Any) -> None:
         self._on_edit(caller)
+        self._on_changed(caller, event)
+
+    def _on_changed(self, caller: SegmentationNode, event: Any) -> None:
         if not self._is_call_scheduled:
             self._is_call_scheduled = True
-            qt.QTimer.singleShot(0, self._end_edits)
+            qt.QTimer.singleShot(0, self._end_changes)
 
-    def _end_edits(self) -> None:
+    def _end_changes(self) -> None:
         self._is_call_scheduled = False
-        self._on_edits_ended()
+        self._on_changes_ended()

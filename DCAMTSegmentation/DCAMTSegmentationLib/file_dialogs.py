@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import qt
 import slicer
+from dcamt.io.file_names import as_file_name
 from DCAMTSlicerLib.node_types import VolumeNode
 from slicer.i18n import tr as _
 
@@ -17,11 +17,10 @@ def choose_file(title: str, name: str, kinds: str) -> str:
     The dialog itself asks whether to replace an existing file.
 
     Args:
-        name: the proposed name; characters that a file name cannot contain are replaced by "_".
+        name: the proposed name, which is changed if a file cannot have it.
         kinds: Qt's filters, such as "CSV (*.csv)".
     """
-    name = re.sub(r'[<>:"/\\|?*]', "_", name)
-    path: str = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, name, kinds)
+    path: str = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), title, as_file_name(name), kinds)
     return path
 
 

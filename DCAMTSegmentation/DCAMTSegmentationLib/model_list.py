@@ -9,9 +9,9 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.models.store import MODEL_ENDING, remove_model
+from dcamt.models.store import MODEL_ENDING
 from DCAMTSlicerLib.engine_messages import error_text
-from DCAMTSlicerLib.model_choices import ModelChoice, import_choice, model_choices
+from DCAMTSlicerLib.model_choices import ModelChoice, import_choice, model_choices, remove_choice
 from slicer.i18n import tr as _
 
 
@@ -92,7 +92,7 @@ class ModelList:
         if not slicer.util.confirmOkCancelDisplay(question, title):
             return
         try:
-            remove_model(choice.name)
+            remove_choice(choice.name)
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
         names = [remaining.name for remaining in model_choices()]

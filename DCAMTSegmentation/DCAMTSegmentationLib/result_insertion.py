@@ -24,7 +24,7 @@ from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
-from . import review
+from . import review, training_cases
 from .doubt_map import add_display, build_image, map_name, set_display_range
 from .loaded_result import LoadedResult, read_surface
 from .measurements_table import fill_table, table_name
@@ -64,32 +64,39 @@ def check_source(target: SegmentationNode | None) -> None:
 
 
 class TargetEditedError(Exception):
-    """Raised by `insert_result` if the target's DCAMT segments were edited since the segmentation began."""
+    """Raised by `insert_result` if the target's `state_of_target` changed since the segmentation began."""
+
+
+def state_of_target(target: SegmentationNode | None) -> str:
+    """Return a text that changes if a target's DCAMT segments are edited, or if it is made a training case."""
+    return f"{fingerprint(target)} {training_cases.is_case(target)}" if target is not None else ""
 
 
 def insert_result(
-    result: LoadedResult, options: SegmentationOptions, target_fingerprint: str | None = None
+    result: LoadedResult, options: SegmentationOptions, target_state: str | None = None
 ) -> Generator[None, None, SegmentationNode]:
     """Write a result, with map, table and doubtful places, into the options' target or into a new node.
 
     The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails, or
     if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
 
+    A target that is a training case is none afterwards, since a model would learn from a model's result.
+
     Args:
-        target_fingerprint: the fingerprint that the target's DCAMT segments must have before the last step. By default,
-            it is not checked.
+        target_state: the `state_of_target` that the target must have before the last step. By default, it is not
+            checked.
 
     Returns:
         The segmentation node.
 
     Raises:
-        TargetEditedError: the target has another fingerprint than `target_fingerprint`.
+        TargetEditedError: the target has another state than `target_state`.
         InputError: the target is related to the volume by a non-linear transform, or `check_source` refuses the
             target; a surface's file cannot be read; or the volume or a node of the result was removed during the
             insertion.
     """
     with SceneChanges() as changes:
-        return (yield from _Insertion(result, options, target_fingerprint, changes).steps())
+        return (yield from _Insertion(result, options, target_state, changes).steps())
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class _Insertion:
 
     result: LoadedResult
     options: SegmentationOptions
-    target_fingerprint: str | None
+    target_state: str | None
     changes: SceneChanges
 
     def steps(self) -> Generator[None, None, SegmentationNode]:
@@ -206,7 +213,7 @@ class _Insertion:
             if not slicer.mrmlScene.IsNodePresent(node):
                 what = _("was removed while the result was inserted")
                 raise InputError(what, path=node.GetName(), remedy=_("Segment the scan again."))
-        if not parts.segmentation.is_new and self.target_fingerprint not in (None, fingerprint(segmentation)):
+        if not parts.segmentation.is_new and self.target_state not in (None, state_of_target(segmentation)):
             raise TargetEditedError
         outdated = [review.own_helper(segmentation, review.PLACE_POINT)]
         if parts.doubt_map is None:
@@ -249,6 +256,7 @@ class _Insertion:
             result.expected_overlap,
             result.is_doubt_calibrated,
         )
+        training_cases.remove_case(segmentation)
         review.store_channels(segmentation, self.options.channels)
         review.store_model(segmentation, title_of(self.options.model), _outline_method(self.options))
 

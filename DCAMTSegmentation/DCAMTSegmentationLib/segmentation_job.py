@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from dcamt.geometry import Region
 from dcamt.worker.events import ScanSegmented, WorkerProgress
 from dcamt.worker.requests import SegmentRequest
-from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes
 from slicer.i18n import tr as _
 
 from .loaded_result import LoadedResult
 from .region_of_interest import region_of
-from .result_insertion import TargetEditedError, check_source, insert_result, transform_to_target
+from .result_insertion import TargetEditedError, check_source, insert_result, state_of_target, transform_to_target
 from .segmentation_options import SegmentationOptions
 from .volume_snapshot import VolumeSnapshot, write_snapshots
 from .worker_job import JobOutcome, WorkerJob
@@ -46,8 +45,7 @@ class SegmentationJob(WorkerJob):
     # Set by `start`.
     _snapshots: list[VolumeSnapshot]
     _region: Region | None
-    _target_fingerprint: str
-    """The fingerprint of the DCAMT segments in the target; empty without a target."""
+    _target_state: str
 
     def __init__(
         self,
@@ -75,7 +73,7 @@ class SegmentationJob(WorkerJob):
         transform_to_target(options.volume, options.target)  # refuses a non-linear transform
         check_source(options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
-        self._target_fingerprint = fingerprint(options.target) if options.target is not None else ""
+        self._target_state = state_of_target(options.target)
         super().start()
 
     def prepare(self) -> Iterator[SegmentRequest | None]:
@@ -104,11 +102,14 @@ class SegmentationJob(WorkerJob):
         yield from self.compare_snapshots(self._snapshots)
         options = self._options
         try:
-            segmentation = yield from insert_result(result, options, self._target_fingerprint)
+            segmentation = yield from insert_result(result, options, self._target_state)
         except TargetEditedError:
             assert options.target is not None
             segmentation = yield from insert_result(result, replace(options, target=None))
-            what = _("{edited} was edited during the computation and is unchanged. The result is in {new}.")
+            what = _(
+                "{edited} was edited or made a training case during the computation and is unchanged. The result is in"
+                " {new}."
+            )
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         yield JobOutcome(segmentation, result.summary(options.volume.GetName(), title_of(options.model)))
 

@@ -21,7 +21,7 @@ from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import review, views
+from . import review, training_cases, views
 from .channel_selectors import ChannelSelectors
 from .edit_observer import EditObserver
 from .file_dialogs import choose_report_file
@@ -416,8 +416,9 @@ def replace_unfit_output(settings: Any) -> None:
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
     """Return whether a result of `volume` may replace a node's DCAMT segments.
 
-    If the segments were or may have been edited, or are the result of another scan, ask the user.
+    If the segments were or may have been edited, or are the result of another scan or a training case, ask the user.
     """
+    is_case = training_cases.is_case(segmentation_node)
     if review.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
     elif find_dcamt_segments(segmentation_node) and not review.can_recognise_edits(segmentation_node):
@@ -425,8 +426,12 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
     elif not review.can_hold_result_of(segmentation_node, volume):
         # The other scan is no longer in the scene; otherwise, the choice of the output would have chosen the scan, too.
         question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
+    elif is_case:
+        question = _("Replace DCAMT's segments in “{name}”?")
     else:
         return True
+    if is_case:
+        question = f"{question} {_('The segmentation will no longer be a training case.')}"
     title = _("Replace an earlier result")
     question = question.format(name=segmentation_node.GetName(), volume=volume.GetName())
     return bool(slicer.util.confirmOkCancelDisplay(question, title))

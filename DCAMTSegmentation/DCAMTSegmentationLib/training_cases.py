@@ -40,6 +40,12 @@ def add_result(segmentation: SegmentationNode) -> SceneCase:
     return add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
 
 
+def remove_case(segmentation: SegmentationNode) -> None:
+    """Make a segmentation no case any more; do nothing if it is none."""
+    segmentation.RemoveNodeReferenceIDs(IMAGE)
+    segmentation.SetAttribute(_LISTED, None)
+
+
 def is_case(segmentation: SegmentationNode | None) -> bool:
     """Return whether a segmentation node is a case whose volume is in the scene."""
     return segmentation is not None and segmentation.GetNodeReference(IMAGE) is not None

@@ -11,8 +11,8 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING
-from dcamt.wall.files import method_text, write_wall_csv, write_wall_surface
-from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, METHODS_DISAGREE, PRESETS, SD, Threshold
+from dcamt.wall.files import write_wall_csv, write_wall_surface
+from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, MAXIMUM, METHODS_DISAGREE, PRESETS, SD, Threshold
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import CurveNode, Node, SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
@@ -48,7 +48,7 @@ class WallPanel:
         self._segments: dict[str, str] = {}  # identifiers and names
         self._presets = [preset.threshold for preset in PRESETS]
         for preset in PRESETS:
-            ui.wallPresetComboBox.addItem(f"{preset.threshold.text} ({preset.source})")
+            ui.wallPresetComboBox.addItem(f"{preset.threshold.text} ({translated(preset.source)})")
         ui.wallPresetComboBox.addItem(_("Own threshold"))
         ui.wallPresetComboBox.connect("currentIndexChanged(int)", self._on_preset)
         ui.wallKindComboBox.addItem(_("Intensity ratio"))
@@ -189,7 +189,7 @@ class WallPanel:
             enhanced=f"{burden.enhanced_cm2:.1f}",
             area=f"{burden.wall_cm2:.1f}",
             stage=wall.stage,
-            method=method_text(wall),
+            method=_method_text(wall),
         )
         openings = _("Openings: {area} cm², {origin}.").format(
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
@@ -246,6 +246,22 @@ class WallPanel:
                 write_wall_surface(wall, path)
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
+
+
+def _method_text(wall: WallResult) -> str:
+    """Return `dcamt.wall.files.method_text` in the application's language."""
+    settings = wall.settings
+    text = _("{threshold} (ratio {ratio}), maximum from {first} to {last} mm along the normal")
+    if settings.sample != MAXIMUM:
+        text = _("{threshold} (ratio {ratio}), mean from {first} to {last} mm along the normal")
+    return str(
+        text.format(
+            threshold=settings.threshold.text,
+            ratio=f"{wall.threshold_ratio(settings.threshold):.3f}",
+            first=f"{settings.from_mm:g}",
+            last=f"{settings.to_mm:g}",
+        )
+    )
 
 
 def start_drawing(curve: CurveNode) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dcamt.errors import InputError
 from dcamt.models.package import Card, read_card, read_recipe
-from dcamt.models.store import StoredModel, import_model, stored_models
+from dcamt.models.store import StoredModel, check_store, import_model, model_in_place_of, remove_model, stored_models
 from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
@@ -67,15 +67,27 @@ def import_choice(path: Path) -> str:
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     name = read_card(path).name
-    same_name = next((model for model in stored_models() if model.name == name), None)
+    same_name = model_in_place_of(name)
     if same_name is not None:
         shipped = _("A model that is shipped with DCAMT cannot be replaced.")
         remedy = shipped if same_name.shipped else _("First remove that model from the list.")
         raise InputError(
-            _("a model in the list has the same name ({name})").format(name=name), path=path, remedy=remedy
+            _("a model in the list has the same name ({name})").format(name=same_name.name), path=path, remedy=remedy
         )
     # The weights are not checked here, since that needs torch; the worker checks them when it loads the model.
     return import_model(path).name
+
+
+def remove_choice(name: str) -> None:
+    """Delete an imported model; do nothing if its file is already gone.
+
+    Raises:
+        InputError: the model is shipped with DCAMT, or the folder of imported models cannot be read.
+        OutputError: the file cannot be deleted.
+    """
+    check_store()
+    if any(model.name == name for model in stored_models()):
+        remove_model(name)
 
 
 def card_text(card: Card, channels: Sequence[str] = ()) -> str:
@@ -104,7 +116,7 @@ def _choice(model: StoredModel) -> ModelChoice:
         channels = _channels(read_recipe(model.path, for_training=False))
     except InputError as error:
         return ModelChoice(model.name, model.name, translated(str(error)), not model.shipped)
-    title = card.title or model.name
+    title = translated(card.title) or model.name
     if not model.shipped and (details := _run_details(card)):
         # Several runs of one task have the same title, so the name is added.
         title = f"{title} ({', '.join([model.name, *details])})"

@@ -113,7 +113,7 @@ def write_error(error: OSError, path: str | Path) -> OutputError:
         remedy = "Choose a folder on another disk."
     elif error.errno in _FORBIDDEN:
         what = "cannot be written (no permission)"
-        remedy = "Close programs that use the file, or choose another folder."
+        remedy = "Close programs that use the file, change the permissions of its folder, or choose another folder."
     elif error.errno == errno.EISDIR:
         what, remedy = "is a folder", "Give a file name."
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):

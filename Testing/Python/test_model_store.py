@@ -237,7 +237,8 @@ def test_removing_a_model_that_is_not_in_the_store_is_refused(download: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["", " ", "..", ".hidden", "../evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", "\ud800", "what?"]
+    "name",
+    ["", " ", "..", ".hidden", "../evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", "\ud800", "what?", "nul", "a" * 250],
 )
 def test_model_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
     path = write_model(tmp_path / "x.dcamt", name)
@@ -277,7 +278,7 @@ def test_damaged_model_is_not_imported(tmp_path: Path, download: Path) -> None:
 
 def test_import_is_refused_if_the_home_folder_is_a_file(tmp_path: Path, download: Path) -> None:
     (tmp_path / "home").touch()
-    with pytest.raises(OutputError, match="is not a folder"):
+    with pytest.raises(OutputError, match=r"is not a folder\. Choose another folder\. .*DCAMT_HOME can name"):
         import_model(download)
     assert stored_names() == [("left-atrium", True)]
 

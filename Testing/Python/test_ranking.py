@@ -125,9 +125,9 @@ def test_names_that_differ_only_in_capitals_are_refused_where_the_file_system_ig
 
 
 def test_segmentation_file_is_numbered_only_if_the_case_name_cannot_be_a_file_name(tmp_path: Path) -> None:
-    names = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "a/b", "..", "x:y", "p ")
+    names = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "a/b", "..", "x:y", "p ", "CON")
     files = [segmentation_path(tmp_path, Case(name, tmp_path, None, "unlabelled"), n) for n, name in enumerate(names)]
-    expected = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "case5", "case6", "case7", "case8")
+    expected = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "case5", "case6", "case7", "case8", "case9")
     assert files == [tmp_path / f"{name}.seg.nrrd" for name in expected]
 
 

@@ -7,7 +7,8 @@ import unittest
 from unittest import mock
 
 from dcamt.errors import InputError, MemoryShortage
-from dcamt.wall.settings import METHODS_DISAGREE
+from dcamt.recipe_files import load_recipe
+from dcamt.wall.settings import METHODS_DISAGREE, PRESETS
 from dcamt_testing.engine_sentences import COMMAND_LINE, CONSTRUCTORS, ENGINE, FEWEST_LETTERS, engine_sentences
 from DCAMTSlicerLib import engine_messages
 from DCAMTSlicerLib.engine_messages import error_text, translated
@@ -53,7 +54,8 @@ class EngineMessagesTest(unittest.TestCase):
                 "/a/Scan 1.nrrd: THE REGION OF INTEREST LIES OUTSIDE THE SCAN."
                 " MOVE THE REGION ONTO THE SCAN; THE REGION'S COORDINATES ARE RAS MILLIMETRES.",
             )
-            self.assertEqual(translated(METHODS_DISAGREE), METHODS_DISAGREE.upper())
+            for text in (METHODS_DISAGREE, load_recipe("la").title, PRESETS[0].source):
+                self.assertEqual(translated(text), text.upper())
             self.assertEqual(
                 translated("scan.nrrd: holds one channel, but 2 are needed."),
                 "scan.nrrd: HOLDS ONE CHANNEL, BUT 2 ARE NEEDED.",

@@ -7,11 +7,11 @@ from unittest import mock
 
 import numpy as np
 import slicer
-from DCAMTSegmentationLib import result_insertion, review
+from DCAMTSegmentationLib import result_insertion, review, training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from fake_worker import PanelCase
-from segmentation_case import Person, add_scan, choose, click, segment_mask
+from segmentation_case import Person, add_scan, choose, click, fail_after, segment_mask
 
 
 class UndoTest(PanelCase):
@@ -139,13 +139,56 @@ class UnknownHistoryTest(ReplacementCase):
         self.segment(volume)  # No question: the node now has DCAMT's attributes.
 
 
+class ReplacedTrainingCaseTest(ReplacementCase):
+    def test_replaced_training_case_is_no_training_case_any_more(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        corrected = paint(segmentation, volume)
+        click(self.ui.trainingCaseButton)
+        self.check_question_before_replacement(segmentation, volume, corrected, "no longer be a training case")
+        self.assertEqual(training_cases.scene_cases(), [])
+        self.assertEqual(self.ui.trainingCaseLabel.text, "")
+        self.segment(volume)  # No question: the result is unchanged.
+
+    def test_uncorrected_training_case_is_replaced_only_after_a_question(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        click(self.ui.trainingCaseButton)
+        with Person() as person:
+            person.expects("no longer be a training case", "Cancel")
+            click(self.ui.applyButton)
+        self.assertFalse(self.logic.isRunning())
+        self.assertTrue(training_cases.is_case(segmentation))
+
+    def test_training_case_is_restored_if_the_insertion_fails(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        click(self.ui.trainingCaseButton)
+        with fail_after(training_cases, "remove_case"), Person() as person:
+            person.expects("no longer be a training case", "Ok")
+            person.expects("memory", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertTrue(training_cases.is_case(segmentation))
+
+
 class EditedMeanwhileTest(PanelCase):
+    def test_result_goes_into_a_new_node_if_the_output_was_made_a_training_case_during_the_computation(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        before = segment_mask(segmentation, volume)
+        self.module.worker.before_answer = lambda: click(self.ui.trainingCaseButton)
+        click(self.ui.applyButton)
+        self.wait()
+        self.check_new_result_beside(segmentation, volume, before)
+        self.assertTrue(training_cases.is_case(segmentation))
+
     def check_new_result_beside(self, segmentation: Any, volume: Any, corrected: np.ndarray) -> None:
         """Fail unless the edited segmentation is unchanged, and the result is in a new node, which is the output."""
         np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
         (result,) = [node for node in review.results() if node is not segmentation]
         self.assertEqual(self.settings.outputSegmentation, result)
-        self.assertIn("LGE segmentation was edited during the computation and is unchanged", self.ui.statusLabel.text)
+        self.assertRegex(self.ui.statusLabel.text, "LGE segmentation was edited .* during the computation and is unch")
 
     def test_result_goes_into_a_new_node_if_the_output_was_edited_during_the_computation(self) -> None:
         volume = add_scan()

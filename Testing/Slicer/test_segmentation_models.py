@@ -6,8 +6,11 @@ from dataclasses import replace
 from unittest import mock
 
 from dcamt.errors import InputError
+from dcamt.models import store
 from dcamt.models.package import open_model, read_card, write_package
+from dcamt.models.store import stored_models
 from DCAMTSegmentationLib import model_list
+from DCAMTSlicerLib import model_choices
 from DCAMTSlicerLib.model_choices import card_text
 from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder
 
@@ -62,7 +65,7 @@ class ModelListTest(SegmentationCase):
 
     def test_model_that_cannot_be_removed_stays_chosen(self) -> None:
         choose(self.ui.modelComboBox, "Tiny")
-        refusal = mock.patch.object(model_list, "remove_model", side_effect=InputError("the file is in use"))
+        refusal = mock.patch.object(model_list, "remove_choice", side_effect=InputError("the file is in use"))
         with refusal, Person() as person:
             person.expects("Delete the model", "Ok")
             person.expects("in use", "Ok")
@@ -70,6 +73,15 @@ class ModelListTest(SegmentationCase):
         self.assertEqual(len(person.errors()), 1)
         self.assertEqual(self.ui.modelComboBox.currentText, "Tiny")
         self.assertEqual(self.settings.model, "tiny")
+
+    def test_model_whose_file_is_gone_is_removed_from_the_list_without_an_error(self) -> None:
+        choose(self.ui.modelComboBox, "Tiny")
+        (self.home / "models" / "tiny.dcamt").unlink()
+        with Person() as person:
+            person.expects("Delete the model", "Ok")
+            click(self.ui.removeModelButton)
+        self.assertEqual(self.titles(), ["Left atrium in LGE-MRI"])
+        self.assertEqual(self.settings.model, "left-atrium")
 
     def test_status_is_cleared_when_another_model_is_chosen(self) -> None:
         self.ui.statusLabel.text = "LGE was segmented with the model Left atrium in LGE-MRI."
@@ -85,6 +97,25 @@ class ModelListTest(SegmentationCase):
             click(self.ui.importModelButton)
         self.assertEqual(len(person.errors()), 1)
         self.assertEqual(len(self.titles()), 2)
+
+    def test_unusable_folder_of_models_is_explained(self) -> None:
+        (self.home / "no folder").touch()
+        with mock.patch.dict("os.environ", {"DCAMT_HOME": str(self.home / "no folder")}), Person() as person:
+            person.expects("Import a model", str(model_folder() / "other.dcamt"))
+            person.expects("DCAMT_HOME", "Ok")
+            click(self.ui.importModelButton)
+
+    def test_model_whose_name_differs_only_in_capitals_is_refused_without_a_command(self) -> None:
+        """A link stands for a file system on which "tiny.dcamt" and "Tiny.dcamt" are the same file."""
+        stored = self.home / "models" / "tiny.dcamt"
+        package, file, listed = open_model(stored), self.home / "download.dcamt", stored_models()
+        write_package(file, replace(package, card=replace(package.card, name="Tiny")))
+        stored.with_name("Tiny.dcamt").hardlink_to(stored)
+        patches = [mock.patch.object(module, "stored_models", return_value=listed) for module in (store, model_choices)]
+        with patches[0], patches[1], Person() as person:
+            person.expects("Import a model", str(file))
+            person.expects("First remove that model", "Ok")
+            click(self.ui.importModelButton)
 
     def test_model_that_is_already_listed_is_refused(self) -> None:
         with Person() as person:

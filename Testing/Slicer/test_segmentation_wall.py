@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import tempfile
+import unittest
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,11 +16,14 @@ import slicer
 import vtk
 from dcamt.wall.burden import OPENING, decaaf_stage
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
-from dcamt.wall.settings import IIR, METHODS_DISAGREE, Threshold
-from DCAMTSegmentationLib import review, wall_nodes
+from dcamt.wall.files import method_text
+from dcamt.wall.settings import IIR, MAXIMUM, MEAN, METHODS_DISAGREE, PRESETS, Threshold
+from DCAMTSegmentationLib import review, wall_nodes, wall_panel
+from DCAMTSlicerLib import engine_messages
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_voxels import read_segment
+from fake_worker import FakePanel, FakeWorker
 from segmentation_case import (
     Person,
     assert_stays_responsive,
@@ -32,6 +37,7 @@ from wall_case import (
     AFFINE,
     RADIUS_MM,
     SHAPE,
+    ChosenPhantomCase,
     InsertedWallCase,
     add_phantom,
     burden_cell,
@@ -91,6 +97,29 @@ class OutlineTest(InsertedWallCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(everywhere, self.segmentation, "other", self.volume)
         process_events()
         self.assertNotIn("The outline was changed after", self.ui.wallLabel.text)
+
+
+class PresetListTest(unittest.TestCase):
+    def test_sources_of_the_presets_are_translated(self) -> None:
+        with mock.patch.object(engine_messages, "tr", str.upper):
+            module = FakePanel(FakeWorker())
+            self.addCleanup(module.close)
+        shown = [module.ui.wallPresetComboBox.itemText(index) for index in range(len(PRESETS))]
+        self.assertEqual(shown, [f"{preset.threshold.text} ({preset.source.upper()})" for preset in PRESETS])
+
+
+class SegmentListTest(ChosenPhantomCase):
+    def test_renamed_and_added_segments_are_listed(self) -> None:
+        segments, names = self.segmentation.GetSegmentation(), self.ui.wallSegmentComboBox
+        segments.GetSegment("blood").SetName("LA")
+        process_events()
+        self.assertEqual([names.itemText(index) for index in range(names.count)], ["LA"])
+        segments.AddEmptySegment("other", "other")
+        process_events()
+        self.assertEqual([names.itemText(index) for index in range(names.count)], ["LA", "other"])
+        segments.RemoveSegment("blood")
+        process_events()
+        self.assertEqual([names.itemText(index) for index in range(names.count)], ["other"])
 
 
 class ThresholdTest(InsertedWallCase):
@@ -296,6 +325,11 @@ class WallSceneTest(InsertedWallCase):
             self.assertIsNone(review.own_helper(self.segmentation, review.PLACE_POINT))
             self.assertIsNone(review.own_helper(None, review.PLACE_POINT))
         visited.assert_not_called()
+
+    def test_method_is_named_as_in_files(self) -> None:
+        for sample in (MAXIMUM, MEAN):
+            wall = replace(self.wall, settings=replace(self.wall.settings, sample=sample))
+            self.assertEqual(wall_panel._method_text(wall), method_text(wall))
 
     def test_names_of_the_colours_and_the_table_are_translated(self) -> None:
         names = {"{wall} colours": "Farben von {wall}", "{wall} burden": "Last von {wall}"}

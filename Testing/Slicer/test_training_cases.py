@@ -60,6 +60,24 @@ class RowsTest(unittest.TestCase):
         self.assertEqual(self.table.rows[1], CaseRow("b", outlined.source, LABELLED))
         self.assertEqual(self.received, ["reset", "reset"])
 
+    def test_case_added_again_gets_the_new_name_of_its_node(self):
+        rows = [replace(scene_row("one"), name="scan", source=SceneScan(volume)) for volume in ("v1", "v2")]
+        self.table.add(rows)
+        for names, expected in (
+            (("scan", "scan"), ["scan", "scan_2"]),
+            (("p1", "scan"), ["p1", "scan_2"]),
+            (("scan", "p1"), ["scan", "p1"]),
+            (("p1", "scan"), ["p1", "scan"]),
+            (("p1", "p1"), ["p1", "p1_2"]),
+        ):
+            self.table.add([replace(row, name=name) for row, name in zip(rows, names, strict=True)])
+            self.assertEqual([row.name for row in self.table.rows], expected)
+
+    def test_case_of_a_list_added_again_gets_its_new_name(self):
+        self.table.add([file_row("a"), file_row("b")])
+        self.table.add([replace(file_row("a"), name="b")], roles_chosen=True)
+        self.assertEqual([row.name for row in self.table.rows], ["b_2", "b"])
+
     def test_case_added_again_keeps_the_chosen_role(self):
         self.table.add([scene_row("one")])
         for role in (VALIDATION, UNLABELLED, LEFT_OUT):

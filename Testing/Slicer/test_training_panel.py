@@ -176,6 +176,12 @@ class SavedStateTest(TrainingCase):
         self.ui.runsFolderEdit.currentPath = str(other)
         self.assertEqual(self.ui.runNameEdit.text, "run-1")
 
+    def test_name_that_windows_cannot_store_is_refused(self) -> None:
+        for name in ("CON", "nul.txt", "run.", ".run", "a/b", "", "\ud800"):
+            with self.assertRaisesRegex(InputError, "cannot be a run's name"):
+                run_named(name)
+        self.assertEqual(run_named("console ").path, runs_folder() / "console")
+
     def test_name_that_is_too_long_for_a_folder_is_refused(self) -> None:
         for name in ("a" * 81, "\U0001fac0" * 70):
             with self.assertRaisesRegex(InputError, "is too long for a run's name"):

@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.errors import OutputError
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
@@ -271,6 +272,12 @@ class ListOfRunsTest(TrainingCase):
         run.path.symlink_to(moved)
         discard(run)
         self.assertFalse(run.path.is_symlink())
+
+    def test_refused_deletion_advises_to_change_permissions(self) -> None:
+        run = self.make_run("ended", [{"event": "started", "step": 0, "of": 2}])
+        denied = PermissionError(errno.EACCES, "Permission denied", str(run.path))
+        with mock.patch("shutil.rmtree", side_effect=denied), self.assertRaisesRegex(OutputError, "its permissions"):
+            discard(run)
 
     def test_folder_of_another_program_is_no_run(self) -> None:
         project, other = self.runs / "project", self.runs / "other"

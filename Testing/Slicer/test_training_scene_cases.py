@@ -13,6 +13,7 @@ import numpy as np
 import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED
+from dcamt.errors import InputError
 from dcamt.recipe_files import load_recipe
 from dcamt.runs.preview import Preview
 from dcamt.volume import TISSUE, Code, SegmentInfo
@@ -23,8 +24,15 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases import scene_source
 from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.rows import CaseTable, SceneScan
-from DCAMTTrainingLib.cases.scene_export import label_array
-from DCAMTTrainingLib.cases.scene_source import outlines_of_scans, row_of, scene_rows, segments_of, training_case_rows
+from DCAMTTrainingLib.cases.scene_export import export_case, label_array
+from DCAMTTrainingLib.cases.scene_source import (
+    accept_results,
+    outlines_of_scans,
+    row_of,
+    scene_rows,
+    segments_of,
+    training_case_rows,
+)
 from DCAMTTrainingLib.cases.table_model import REMARK, CaseTableModel
 from DCAMTTrainingLib.runs.preview import show_preview
 from slicer_harness import (
@@ -88,6 +96,23 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(outlines(), [before[0], result.GetID()])
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
+
+    def test_training_case_that_a_model_segmented_again_is_no_label(self):
+        volume, result = add_case("scan", 1)
+        result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
+        result.SetNodeReferenceID(review.VOLUME, volume.GetID())
+        review.store_review_data(result, None, [], np.eye(4))
+        training_cases.add_case(volume, result)
+        (row,) = training_case_rows(self.recipe)
+        self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))
+        training_cases.remove_case(result)
+        self.assertIn("The label is a model's result", scene_remark(row.source, LABELLED, self.recipe)[0])
+        self.assertEqual(scene_remark(row.source, UNLABELLED, self.recipe)[0], "")
+        with tempfile.TemporaryDirectory() as folder, self.assertRaisesRegex(InputError, "scan: has a model's result"):
+            run_to_end(export_case(row, Path(folder), 1))
+        accept_results(row.source)
+        self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
+        self.assertEqual(training_cases.unlisted_cases(), [])
 
     def test_scan_of_a_preview_is_not_a_case(self):
         add_case("outlined", 1)

@@ -11,6 +11,7 @@ import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, list_cases
 from dcamt.cases.folders import find_cases
 from DCAMTSegmentationLib import training_cases
+from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
 from DCAMTTrainingLib.panels import cases as cases_panel
@@ -286,6 +287,26 @@ class SourcesTest(TrainingCase):
             person.expects("Segments of the case", answer)
             click(self.ui.segmentsButton)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
+
+    def test_result_whose_segments_are_chosen_is_accepted_as_a_label(self) -> None:
+        _volume, result = add_case("scan", 1)
+        result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
+        click(self.ui.addSceneButton)
+        self.assertEqual(self.table.rows[0].role, UNLABELLED)
+        self.ui.casesTable.selectRow(0)
+
+        def answer(dialog):
+            boxes = {child.objectName: child for child in dialog.children() if child.className() == "QComboBox"}
+            choose(boxes["segmentationSelector"], result.GetName())
+            choose(boxes["classSelector1"], "Left atrium")
+            dialog.accept()
+
+        with Person() as person:
+            person.expects("Segments of the case", answer)
+            click(self.ui.segmentsButton)
+        self.assertTrue(training_cases.is_case(result))
+        self.wait_for(lambda: self.session.checked, "the check")
+        self.assertEqual((self.table.rows[0].role, self.table.rows[0].remark), (LABELLED, ""))
 
     def test_segments_are_chosen_for_one_case_of_the_scene_at_a_time(self) -> None:
         for number in range(2):

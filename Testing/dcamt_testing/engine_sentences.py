@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dcamt.recipe_files import load_recipe, shipped_recipes
+
 ENGINE = Path(__file__).resolve().parents[2] / "DCAMTSegmentation" / "dcamt"
 COMMAND_LINE = ("api", "cli.py", "commands", "report")
 """Parts of the engine whose messages are not translated: the Python API, the command line and the reports."""
@@ -22,6 +24,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     "OutputError": ("what",),
     "IdentifyingNote": ("text",),
     "UnplacedError": ("what",),
+    "Preset": ("threshold", "source"),
 }
 """Errors and notes that are not dataclasses; for each, the parameters of the constructor that hold messages."""
 FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
@@ -61,12 +64,16 @@ def engine_modules() -> list[ast.Module]:
 
 
 def engine_sentences(modules: list[ast.Module] | None = None) -> set[str]:
-    """Return the texts that form the messages of errors and notes; `{}` is a placeholder for a value.
+    """Return the texts that form the messages of errors and notes, and the titles of the shipped recipes.
+
+    `{}` is a placeholder for a value.
 
     Args:
         modules: syntax trees to use instead of the engine's modules.
     """
     texts = MessageSources(modules if modules is not None else engine_modules()).texts()
+    if modules is None:
+        texts |= {load_recipe(name).title for name in shipped_recipes()}
     return {text for text in texts if sum(letter.isalpha() for letter in text.replace("{}", "")) >= FEWEST_LETTERS}
 
 

@@ -168,7 +168,10 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         known = f"the recipe '{recipe.name}' has only the label value 1"
         if highest > 1:
             known = f"the recipe '{recipe.name}' has only the label values 1 to {highest}"
-        remedy = "Map the values by --labels or the column 'labels' (420=left-atrium), or take another recipe."
+        remedy = (
+            "Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels', or take another"
+            " recipe."
+        )
         raise InputError(f"{held}, but {known}", path=case.label, remedy=remedy)
     return values
 

@@ -173,7 +173,7 @@ def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
     for case, values in values_of.items():
         if (highest := max(values, default=0)) > MAXIMUM_CLASS:
             what = f"has the label value {highest}, but classes have label values up to {MAXIMUM_CLASS}"
-            remedy = "Map the values by --labels or the column 'labels' (420=left-atrium)."
+            remedy = "Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels'."
             raise InputError(what, path=case.label, remedy=remedy)
 
 
@@ -187,7 +187,7 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
     if missing:
         mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
-        remedy = f"Number the classes by --labels or the column 'labels', such as: {mapping}."
+        remedy = f"Number the classes by the button Segments…, --labels or the column 'labels', such as: {mapping}."
         if any(map(str.isdecimal, mapped)):
             # With the label mapping 420=3, the file holds the value 420, so `mapping` (3=Structure 3) would not fit.
             remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..cases.case_list import UNLABELLED, Case, list_cases
 from ..errors import DCAMTError, InputError, user_error
+from ..io.file_names import is_file_name
 from ..io.writers import write_labelmap
 from ..models.store import DEFAULT_MODEL, model_path
 from ..runs.folder import RunFolder
@@ -112,7 +113,8 @@ def segmentation_path(folder: Path | None, case: Case, index: int) -> Path | Non
 
     If the case's name cannot be a file name, such as "a/b", the file is named after `index`: "case1.seg.nrrd" for 0.
     """
-    name = case.name if _FILE_NAME.fullmatch(case.name) else f"case{index + 1}"
+    is_plain = _FILE_NAME.fullmatch(case.name) and is_file_name(f"{case.name}.seg.nrrd")
+    name = case.name if is_plain else f"case{index + 1}"
     return folder / f"{name}.seg.nrrd" if folder else None
 
 

@@ -22,7 +22,7 @@ from .doubt_scaling import DoubtScaling
 FORMAT = 2
 READABLE = (1, FORMAT)
 """Formats that can be read; format 1 has no scaling of the doubt."""
-_CALIBRATE_AGAIN = "Calibrate the model again with: dcamt models calibrate"
+_CALIBRATE_AGAIN = "Calibrate the model again (in a terminal: dcamt models calibrate)."
 LOW_OVERLAP = 0.7
 """A lower expected overlap means that the outline is probably wrong, or that the scan shows another organ."""
 MIN_CASES = 8

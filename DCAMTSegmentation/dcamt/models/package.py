@@ -201,7 +201,7 @@ def _read_calibration(path: Path, card: Card) -> Calibration | None:
         return None
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", path=beside) from error
-    remedy = "Remove the file, or calibrate the model again with `dcamt models calibrate --overwrite`."
+    remedy = "Remove the file, or calibrate the model again (in a terminal: dcamt models calibrate --overwrite)."
     return _parse_calibration(text, beside, card, remedy)
 
 

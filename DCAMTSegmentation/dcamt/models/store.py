@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, OutputError, write_error
 from ..io.atomic import atomic_path
+from ..io.file_names import is_file_name
 from ..io.formats import given_path
 from .calibration import Calibration
 from .package import (
@@ -24,7 +25,6 @@ from .package import (
 
 DEFAULT_MODEL = "left-atrium"
 MODEL_ENDING = ".dcamt"
-_NOT_IN_NAMES = frozenset('<>:"/\\|?*')  # characters that some operating system forbids in file names
 
 
 @dataclass(frozen=True)
@@ -139,17 +139,28 @@ def import_model(
     card = check(path, data)
     name = card.name
     calibration = _calibration_beside(path, data, card)
-    if not name.strip() or not name.isprintable() or name.startswith(".") or set(name) & _NOT_IN_NAMES:
+    if not is_file_name(f"{name}{MODEL_ENDING}"):
         raise InputError(f"the model's name '{name}' cannot be a file name", path=path)
-    existing = next((model for model in stored_models() if model.name == name), None)
+    existing = model_in_place_of(name)
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Give the model another name.")
-    # On a file system that ignores capitals, the file may exist although no model has exactly this name.
     if not replace and (existing is not None or os.path.exists(_stored_path(name))):
-        stored_name = name if existing is not None else _name_in_store(_stored_path(name))
+        stored_name = existing.name if existing is not None else name
         remedy = f"Replace that model with --overwrite, or first run: dcamt models remove {stored_name}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     return _store(name, data, calibration)
+
+
+def model_in_place_of(name: str) -> StoredModel | None:
+    """Return the model that an imported model of this name would replace or, if it is shipped, be hidden by.
+
+    On a file system that ignores capitals, the model's name may differ in capitals.
+    """
+    path, models = _stored_path(name), stored_models()
+    same = next((model for model in models if model.name == name), None)
+    if same is None and path.exists():
+        same = next((model for model in models if model.path.exists() and model.path.samefile(path)), None)
+    return same
 
 
 def copy_into_store(path: Path, name: str) -> StoredModel:
@@ -177,14 +188,18 @@ def _stored_path(name: str) -> Path:
     return user_folder() / f"{name}{MODEL_ENDING}"
 
 
-def _name_in_store(path: Path) -> str:
-    """Return the name under which the store lists the file `path`."""
-    same = (model.name for model in stored_models() if model.path.exists() and model.path.samefile(path))
-    return next(same, path.stem)
-
-
 def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredModel:
     target = _stored_path(name)
+    try:
+        _write(target, data, calibration)
+    except OutputError as error:
+        hint = "The environment variable DCAMT_HOME can name another folder."
+        raise OutputError(f"{error} {hint}") from error
+    return StoredModel(name, target, shipped=False)
+
+
+def _write(target: Path, data: bytes, calibration: Calibration | None) -> None:
+    """Write a model's file and its calibration file, or remove the calibration file of an earlier model."""
     with atomic_path(target) as partial:
         partial.write_bytes(data)
     # If the process ends here, the old model's calibration file stays beside the new model. This does no harm: the file
@@ -197,7 +212,6 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
     else:
         with atomic_path(calibration_path(target)) as partial:
             partial.write_text(calibration.to_json(), encoding="utf-8")
-    return StoredModel(name, target, shipped=False)
 
 
 def remove_model(name: str) -> StoredModel:
@@ -215,7 +229,10 @@ def remove_model(name: str) -> StoredModel:
                 model.path.unlink()
                 calibration_path(model.path).unlink(missing_ok=True)
             except OSError as error:
-                what = f"cannot be removed ({error.strerror}). Close programs that use the file, and try again."
+                what = (
+                    f"cannot be removed ({error.strerror})."
+                    " Close programs that use the file, or change the permissions of its folder."
+                )
                 raise OutputError(f"{model.path}: {what}") from error
             return model
     check_store()

@@ -26,6 +26,7 @@ from ..temporary_folder import TemporaryFolder
 from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, size_and_spacing
 from .lists import write_lines
 from .rows import CaseRow, CaseTable, FileScan, SceneScan
+from .scene_source import is_models_own
 
 PATHS_PER_STEP = 200
 """At most this many paths are resolved between two turns of the event loop, to keep Slicer responsive."""
@@ -221,6 +222,12 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
         names = ", ".join(f"“{info.name}”" for info in recipe.classes if info.label in removed)
         text = _("The segment of {names} is no longer in the segmentation. Choose the segments again.")
         return text.format(names=names), values
+    if is_models_own(source):
+        text = _(
+            "The label is a model's result, which nobody corrected. Correct it, choose its segments again, or set the"
+            " role “unlabelled”."
+        )
+        return text, values
     return "", values
 
 

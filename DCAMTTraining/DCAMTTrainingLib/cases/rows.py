@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,17 +99,25 @@ class CaseTable:
         """Add cases; return how many are new.
 
         A new row replaces an existing row of the same scan, but keeps the user's earlier choices (see `_update_row`).
+        The existing name is kept, too, unless a node was renamed, or a case list with another name was added.
 
         Args:
-            roles_chosen: whether the user chose the new rows' roles. If so, they replace the roles of existing rows.
+            roles_chosen: whether the user chose the new rows' names and roles, in a case list. If so, they replace
+                those of existing rows.
         """
+        rows = list(rows)
         at = {row.scan: index for index, row in enumerate(self.rows)}
-        names = UniqueNames(row.name for row in self.rows)
+        named = [row for row in rows if row.scan in at and (roles_chosen or isinstance(row.source, SceneScan))]
+        renamed = {row.scan for row in named if _has_other_name(self.rows[at[row.scan]], row)}
+        names = UniqueNames(row.name for row in self.rows if row.scan not in renamed)
         added = 0
         for row in rows:
             if row.scan in at:
                 index = at[row.scan]
-                self.rows[index] = _update_row(self.rows[index], row, roles_chosen)
+                updated = _update_row(self.rows[index], row, roles_chosen)
+                if row.scan in renamed and _has_other_name(updated, row):
+                    updated = replace(updated, name=names.add(row.name))
+                self.rows[index] = updated
                 continue
             name = names.add(row.name)
             if name != row.name:
@@ -276,6 +285,12 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     # A row without a label got `UNLABELLED` by default. If its scan has a label now, the role becomes `LABELLED`.
     keeps = row.role == LEFT_OUT or (row.has_label and new_row.has_label)
     return replace(new_row, role=row.role if keeps else default_role(new_row.has_label))
+
+
+def _has_other_name(row: CaseRow, new_row: CaseRow) -> bool:
+    """Return whether a new row of a row's scan has another name, apart from a number that `UniqueNames` appended."""
+    plain = new_row.name.strip() or "case"
+    return row.name != plain and not re.fullmatch(rf"{re.escape(plain)}_\d+", row.name)
 
 
 class UniqueNames:

@@ -20,6 +20,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from .derived_nodes import channels_of, file_of_all_channels
 from .rows import CaseRow, FileScan
+from .scene_source import is_models_own
 
 
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
@@ -62,6 +63,9 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     if any(segments.GetSegment(identifier) is None for identifier, _label in source.segments):
         what = _("no longer has a segment that belongs to its label")
         raise InputError(what, path=row.name, remedy=_("Choose the segments again."))
+    if is_models_own(source):  # The scan may have been segmented again since the case was checked.
+        what, remedy = _("has a model's result as its label"), _("Correct it, or set the role “unlabelled”.")
+        raise InputError(what, path=row.name, remedy=remedy)
     labels = yield from label_array(segmentation, source.segments, volume)
     if not labels.any():  # The segments may have been erased since the case was checked.
         remedy = _("Outline the scan, choose its segments, or set the role “unlabelled”.")

@@ -168,6 +168,27 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
     return match_segments(segmentation, _segments_of_a_person(segmentation), recipe)
 
 
+def is_models_own(source: SceneScan) -> bool:
+    """Return whether the label of a case has a segment that a model made, and that no person corrected or accepted.
+
+    A person accepts a segment by making the segmentation a training case. A new segmentation of the scan takes this
+    back, and replaces corrections.
+    """
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
+    if segmentation is None:
+        return False
+    by_model = find_dcamt_segments(segmentation)
+    used = [identifier for identifier, _label in source.segments if identifier in by_model]
+    return bool(used) and not set(used) <= set(_segments_of_a_person(segmentation))
+
+
+def accept_results(source: SceneScan) -> None:
+    """Make the segmentation of a case a training case, if the case uses a model's segments, which the user chose."""
+    volume = slicer.mrmlScene.GetNodeByID(source.volume)
+    if volume is not None and is_models_own(source):
+        training_cases.mark_listed(training_cases.add_case(volume, slicer.mrmlScene.GetNodeByID(source.segmentation)))
+
+
 def match_segments(
     segmentation: SegmentationNode, identifiers: Sequence[str], recipe: Recipe
 ) -> tuple[tuple[str, int], ...]:

@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 
 from ..cases.lists import write_rows
 from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan, default_role
-from ..cases.scene_source import scene_rows, training_case_rows
+from ..cases.scene_source import accept_results, scene_rows, training_case_rows
 from ..cases.table_model import IMAGE, NAME, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role, role_title
 from ..engine_command import EngineCommand
 from ..runs.model_store import current_model
@@ -259,6 +259,7 @@ class CasesPanel:
     def _choose_segments(self, index: int, source: SceneScan, recipe: Recipe) -> None:
         row, chosen = self._table.rows[index], choose_segments(source, recipe)
         if chosen is not None:
+            accept_results(chosen)
             has_segments = bool(chosen.segments)
             role = row.role if row.role == VALIDATION and has_segments else default_role(has_segments)
             self._table.replace_row(index, replace(row, source=chosen, role=role))

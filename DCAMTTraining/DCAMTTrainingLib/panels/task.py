@@ -10,6 +10,7 @@ from dcamt.cases.case_list import LABELLED
 from dcamt.errors import DCAMTError
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import load_recipe, shipped_recipes
+from DCAMTSlicerLib.engine_messages import translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.model_choices import model_choices
 from slicer.i18n import tr as _
@@ -37,7 +38,7 @@ class TaskPanel:
             SUGGESTED: _("Suggested from the cases"),
         }
         for task in self._tasks:
-            ui.taskSelector.addItem(titles.get(task) or load_recipe(task).title)
+            ui.taskSelector.addItem(titles.get(task) or translated(load_recipe(task).title))
         ui.classesTable.setHorizontalHeaderLabels([_("Class"), _("Colour"), _("Code (scheme value meaning)")])
         ui.classesTable.horizontalHeader().setStretchLastSection(True)
         self._filling = False
@@ -211,7 +212,7 @@ def suggestion_text(recipe: Recipe) -> str:
     text = _("{title}: voxels of {spacing} mm, patches of {patch}, {batch} per iteration.")
     return str(
         text.format(
-            title=recipe.title,
+            title=translated(recipe.title),
             spacing="×".join(f"{mm:g}" for mm in recipe.spacing),
             patch="×".join(map(str, recipe.training.patch)),
             batch=recipe.training.batch,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import slicer
 from dcamt.errors import InputError
+from dcamt.io.file_names import is_file_name
 from dcamt.runs.folder import RunFolder
 from slicer.i18n import tr as _
 
 _SETTING = "DCAMT/RunsFolder"
 _NAME_BYTES = 200
 """Most bytes of a run's name. File systems limit a name to 255 bytes, and a model's name is longer than its run's."""
-_FORBIDDEN = set('\\/:*?"<>|')
 
 
 def runs_folder() -> Path:
@@ -37,10 +37,10 @@ def is_writable(folder: Path) -> bool:
 def run_named(name: str) -> RunFolder:
     """Return the folder of the run with this name; raise InputError if a run cannot have this name."""
     name = name.strip()
-    if not name or name.startswith(".") or not name.isprintable() or set(name) & _FORBIDDEN:
-        raise InputError(_("cannot be a run's name"), path=name or '""', remedy=_("Use letters, digits, dashes."))
-    if len(name) > 80 or len(name.encode()) > _NAME_BYTES:
+    if len(name) > 80 or len(name.encode(errors="replace")) > _NAME_BYTES:
         raise InputError(_("is too long for a run's name"), path=name, remedy=_("Use a shorter name."))
+    if not is_file_name(name):
+        raise InputError(_("cannot be a run's name"), path=name or '""', remedy=_("Use letters, digits, dashes."))
     return RunFolder(runs_folder() / name)
 
 

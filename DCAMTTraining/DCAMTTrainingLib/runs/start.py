@@ -147,7 +147,11 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP  # type: ignore[attr-defined]
     command = [python_program(), "-m", "dcamt", *arguments]
     try:
-        with run.log.open("ab") as log:
+        file = run.log.open("ab")
+    except OSError as error:
+        raise write_error(error, run.log) from error
+    try:
+        with file as log:
             log_bytes = log.tell()
             process = subprocess.Popen(
                 command,
@@ -199,7 +203,10 @@ def discard(run: RunFolder) -> None:
         if run.path.is_symlink():
             run.path.unlink()
     except OSError as error:
-        what = _("could not be removed ({reason}). Close programs that use it, and discard the run again.")
+        what = _(
+            "could not be removed ({reason}). Close programs that use it, or change its permissions. Then discard the"
+            " run again."
+        )
         raise OutputError(f"{run.path}: {what.format(reason=error.strerror or error)}") from error
 
 

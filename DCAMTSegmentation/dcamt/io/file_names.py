@@ -1,0 +1,31 @@
+"""Decide which names every operating system can store as names of files and folders."""
+
+from __future__ import annotations
+
+_FORBIDDEN = frozenset('<>:"/\\|?*')
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+"""Names of devices on Windows, with any ending: `nul.txt` is the device, too."""
+_LONGEST = 255
+"""Most bytes of a name in most file systems."""
+
+
+def is_file_name(name: str) -> bool:
+    """Return whether Linux, macOS and Windows can store a file or folder of this name, and none of them hides it.
+
+    >>> [is_file_name(name) for name in ("run-1", "a..b", "nul.txt", "run.", ".run", "what?")]
+    [True, True, False, False, False, False]
+    """
+    stem = name.partition(".")[0].strip()
+    if not stem or stem.casefold() in _DEVICES or name.endswith((".", " ")):
+        return False
+    return name.isprintable() and not _FORBIDDEN & set(name) and len(name.encode()) <= _LONGEST
+
+
+def as_file_name(name: str) -> str:
+    """Return a name with `_` for each character that a file name cannot contain, and in front of a device's name.
+
+    >>> [as_file_name(name) for name in ("LGE: 3/4.csv", "aux.csv", ".csv")]
+    ['LGE_ 3_4.csv', '_aux.csv', '_.csv']
+    """
+    plain = "".join("_" if letter in _FORBIDDEN or not letter.isprintable() else letter for letter in name).rstrip(". ")
+    return plain if is_file_name(plain) else f"_{plain}"
