@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections import defaultdict
 from pathlib import Path, PurePath
 
 import pydicom
@@ -14,7 +13,7 @@ from dcamt.cases import dicom_labels
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import CONTOURS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
 from dcamt.cases.label_pairing import labelmaps_by_case
-from dcamt.cases.left_over_labels import pair_labels_named_after_cases
+from dcamt.cases.left_over_labels import with_keys_of_scans
 from dcamt.cases.names import FileKind, NamedFile
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
@@ -203,13 +202,10 @@ def test_label_named_after_the_case_of_a_nested_series_is_found(tmp_path: Path) 
 
 
 def test_label_named_after_one_of_two_cases_that_differ_in_capitals_needs_the_same_capitals() -> None:
-    scans = {name: NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")}
-    labels = {name: NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")}
-    of_scans, of_labels = (
-        defaultdict(list, {file.key: [file] for file in files.values()}) for files in (scans, labels)
-    )
-    pair_labels_named_after_cases(of_scans, of_labels, {name: file.key for name, file in scans.items()})
-    assert dict(of_labels) == {("P1_lge",): [labels["P1_lge"]], ("final", "p1_lge"): [labels["p1_lge"]]}
+    scans = [NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")]
+    labels = [NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")]
+    paired = with_keys_of_scans(labels, scans, {scan.path.name: scan.key for scan in scans})
+    assert {label.path.name: label.key for label in paired} == {"P1_lge": ("P1_lge",), "p1_lge": ("final", "p1_lge")}
 
 
 def test_mask_in_the_folder_of_slices_may_repeat_the_name_of_the_folder(tmp_path: Path) -> None:

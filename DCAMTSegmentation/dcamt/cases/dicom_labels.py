@@ -18,7 +18,7 @@ from ..io.dicom_files import (
     stated_class,
 )
 from ..io.formats import DICOM_SLICE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
-from .names import FileKind, NamedFile, classify
+from .names import FileKind, Key, NamedFile, classify
 from .words import MODALITY_WORDS, OTHER_STRUCTURES, has_word
 
 _ENDINGS = (*SCAN_ENDINGS, *LABEL_ENDINGS)
@@ -54,11 +54,11 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
     return DicomFiles(tuple(slices), tuple(segmentations), tuple(contours))
 
 
-def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[list[NamedFile], list[Path]]:
-    """Give each DICOM segmentation below `folder` the kind `FileKind.LABEL` and the key of its scan.
+def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
+    """Return the files; each DICOM segmentation gets the kind `FileKind.LABEL` and the key of its scan.
 
-    In `named`, a segmentation is listed by its file or its folder (see `images_below`). Its scan is the first of these
-    that is found (the examples are a scan and its segmentation):
+    Contours get the kind `FileKind.CONTOURS`. In `named`, a segmentation is listed by its file or its folder (see
+    `images_below`). Its scan is the first of these that is found (the examples are a scan and its segmentation):
 
     1. the series to which the segmentation refers;
     2. the series whose folder directly contains the listed file or folder: `p1`, `p1/1-1.dcm`;
@@ -70,14 +70,11 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
     Without a scan, a segmentation keeps its key. Segmentations that have the kind `FileKind.RESULT` or
     `FileKind.OTHER_LABEL` already are unchanged. If several segmentations get the same key, each one that is named
     after another structure gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
-
-    Returns:
-        The files of `named` without the contours, with the new kinds and keys; the paths of the contours.
     """
     segmentation_of: dict[Path, Path] = {}
     first_slices: dict[Path, tuple[Path, NamedFile]] = {}
-    contours: list[Path] = []
-    for file in named:
+    named = list(named)
+    for n, file in enumerate(named):
         if not file.path.is_dir() and ending(file.path) in _ENDINGS:
             continue
         slice_file, segmentation = _first_slice_and_segmentation(file.path)
@@ -86,14 +83,12 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
         elif segmentation is not None:
             segmentation_of[file.path] = segmentation
         else:
-            contours.append(file.path)
-    without = set(contours)
-    named = [file for file in named if file.path not in without]
+            named[n] = replace(file, kind=FileKind.CONTOURS)
     if not segmentation_of:
-        return named, contours
+        return named
     key_of_series = {_series_uids(first)[0]: scan.key for first, scan in first_slices.values()}
     scan_keys = {file.key for file in named if file.kind is FileKind.SCAN and file.path not in segmentation_of}
-    labels_of: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    labels_of: defaultdict[Key, list[int]] = defaultdict(list)
     for n, file in enumerate(named):
         if file.path in segmentation_of and file.kind in (FileKind.SCAN, FileKind.LABEL):
             beside = first_slices.get(file.path.parent)
@@ -108,7 +103,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> tuple[
         for n in numbers if len(numbers) > 1 else ():
             if has_word(scan_name(named[n].path), OTHER_STRUCTURES - MODALITY_WORDS):
                 named[n] = replace(named[n], kind=FileKind.OTHER_LABEL)
-    return named, contours
+    return named
 
 
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:

@@ -13,20 +13,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.channels import MAXIMUM_CHANNELS, channel_files, has_channel_files
 from ..io.dicom_files import walk_folders
-from ..io.formats import BENCHMARK_ENDING, DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending, scan_name
-from ..io.writers import is_dcamt_result
+from ..io.formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS
 from .bids import RAW_DATA, find_bids_cases
-from .case_list import LABELLED, UNLABELLED, Case
-from .case_names import name_of_key, with_folders, with_numbers
+from .case_names import with_folders, with_numbers
 from .data_sets import (
     find_listed_cases,
     find_listed_nnunet_cases,
@@ -35,24 +31,12 @@ from .data_sets import (
     lists_nnunet_cases,
     read_description,
 )
-from .dicom_labels import pair_dicom_segmentations
 from .found_cases import (
-    CONTOURS,
-    DCAMT_RESULT,
-    NAMES,
-    NO_SCAN,
-    OTHER_CHANNEL,
-    OTHER_LABEL,
-    RESULT,
-    SEVERAL_LABELS,
     FoundCases,
     SkippedFile,
     images_below,
 )
-from .left_over_labels import FilesByKey, pair_labels_named_after_cases, pair_left_over_labels
-from .masks import recognise_masks
-from .names import FileKind, NamedFile, classify_all, without_first_channel
-from .words import describes_label, rest_of
+from .name_pairing import find_cases_by_names
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""
@@ -123,7 +107,7 @@ def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Return the cases of the data sets below a folder, else those found by file names."""
     below = _data_sets_below(folder, ignored)
     if not below:
-        return _pair_by_names(folder, ignored)
+        return find_cases_by_names(folder, ignored)
     found_cases = _join([_find(inner, ignored) for inner in below])
     beside = tuple(SkippedFile(path, _BESIDE_DATA_SET) for path in _folders_beside(folder, below, ignored))
     return replace(found_cases, skipped=found_cases.skipped + beside)
@@ -203,20 +187,20 @@ def _has_subjects(folder: Path) -> bool:
 def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of a BIDS data set; if no file has a BIDS name, pair the files by their names: `sub-01/lge`."""
     found_cases = find_bids_cases(folder, ignored)
-    return found_cases if found_cases.cases or found_cases.unused else _pair_by_names(folder, ignored)
+    return found_cases if found_cases.cases or found_cases.unused else find_cases_by_names(folder, ignored)
 
 
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
-    If `find_nnunet_cases` pairs no scan with a label, `_pair_by_names` finds the cases: `imagesTr/x_0000` and `GT/x`,
-    `labelsTr/site1/x` or `labelsTr/x_seg`. If no scan gets a label by its name either, the cases are those of
+    If `find_nnunet_cases` pairs no scan with a label, `find_cases_by_names` finds the cases: `imagesTr/x_0000` and
+    `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If no scan gets a label by its name either, the cases are those of
     `find_nnunet_cases`, unless it finds none.
     """
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):
         return found_cases
-    paired = _pair_by_names(folder, ignored)
+    paired = find_cases_by_names(folder, ignored)
     if any(case.label for case in paired.cases) or not found_cases.cases:
         return replace(paired, classes=found_cases.classes)
     known = {case.image for case in found_cases.cases} | {file.path for file in found_cases.skipped}
@@ -247,175 +231,3 @@ def _join(parts: Sequence[FoundCases]) -> FoundCases:
         classes.pop() if len(classes) == 1 else (),
         tuple(case for part in parts for case in part.unused),
     )
-
-
-_SKIPPED_KINDS = {
-    FileKind.OTHER_LABEL: OTHER_LABEL,
-    FileKind.RESULT: RESULT,
-}
-
-
-def _pair_by_names(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find the cases of a folder by the names of its files: pair the scans and labels of equal keys.
-
-    Before the keys are compared, these files get other keys: DICOM segmentations (`dicom_labels`), masks (`masks`),
-    channel files, a folder's only label, and left-over labels (`left_over_labels`).
-
-    - A scan with one label becomes a labelled case: `p1_image`, `p1_label`.
-    - A scan without a label becomes an unlabelled case.
-    - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
-      all these files are skipped. The scans are also `FoundCases.unused`.
-    - A label without a scan is skipped.
-    - A label with DCAMT's mark is skipped if its scan has another label: `p1.seg.nrrd`, `p1_gt`.
-    """
-    scans: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
-    labels: defaultdict[tuple[str, ...], list[NamedFile]] = defaultdict(list)
-    files, contours = pair_dicom_segmentations(classify_all(images_below(folder, ignored), folder), folder)
-    skipped = [SkippedFile(path, CONTOURS) for path in contours]
-    own_labels: FilesByKey = defaultdict(list)  # DCAMT's results
-    others = []
-    for named in files:
-        if named.kind is FileKind.LABEL and is_dcamt_result(named.path):
-            own_labels[named.key].append(named)
-        else:
-            others.append(named)
-    for named in recognise_masks(others):
-        if named.kind in _SKIPPED_KINDS:
-            skipped.append(SkippedFile(named.path, _SKIPPED_KINDS[named.kind]))
-        else:
-            (labels if named.kind is FileKind.LABEL else scans)[named.key].append(named)
-    _pair_channels(scans, labels, own_labels, skipped)
-    names = _names_of_cases(scans, folder)
-    _pair_remaining(scans, labels, names)
-    _add_results(own_labels, scans, labels, skipped, names)
-    cases: list[Case] = []
-    unused: list[Case] = []
-    for key, files_of_scan in scans.items():
-        images = [named_file.path for named_file in files_of_scan]
-        label_paths = [named_file.path for named_file in labels.pop(key, [])]
-        name = name_of_key(key) or scan_name(folder)
-        if label_paths and len(images) + len(label_paths) > 2:
-            unused += [Case(name, image, None, UNLABELLED) for image in images]
-        if len(images) > 1 and label_paths:
-            skipped += [
-                SkippedFile(path, "several scans and labels have the same name") for path in (*images, *label_paths)
-            ]
-        elif len(label_paths) > 1:
-            skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (*images, *label_paths)]
-        else:
-            for image in images:
-                # A benchmark file (.h5) contains its own label.
-                label = label_paths[0] if label_paths else image if ending(image) == BENCHMARK_ENDING else None
-                cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
-    skipped += [SkippedFile(named_file.path, NO_SCAN) for files in labels.values() for named_file in files]
-    return FoundCases(NAMES, tuple(cases), tuple(skipped), unused=tuple(unused))
-
-
-def _names_of_cases(scans: FilesByKey, folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return a mapping from case names, as `find_all_scans` gives them, to the keys of the scans."""
-    images = [(key, file.path) for key, files in scans.items() for file in files]
-    names = with_folders([name_of_key(key) or scan_name(folder) for key, _ in images], [path for _, path in images])
-    return {name: key for name, (key, _) in zip(with_numbers(names), images, strict=True)}
-
-
-def _pair_remaining(scans: FilesByKey, labels: FilesByKey, names: Mapping[str, tuple[str, ...]]) -> None:
-    """Pair left-over labels (see `left_over_labels`) with scans; `names` are those of `_names_of_cases`."""
-    pair_labels_named_after_cases(scans, labels, names)
-    _pair_lone_labels(scans, labels)
-    pair_left_over_labels(scans, labels)
-    _pair_lone_labels(scans, labels, several=True)
-
-
-def _add_results(
-    own_labels: FilesByKey,
-    scans: FilesByKey,
-    labels: FilesByKey,
-    skipped: list[SkippedFile],
-    names: Mapping[str, tuple[str, ...]],
-) -> None:
-    """Add DCAMT's results to the labels, or skip them if their scans have other labels."""
-    _pair_remaining(scans, own_labels, names)
-    for key, files in own_labels.items():
-        if key in scans and key in labels:
-            skipped += [SkippedFile(file.path, DCAMT_RESULT) for file in files]
-        else:
-            labels[key] += files
-
-
-def _pair_channels(scans: FilesByKey, labels: FilesByKey, own_labels: FilesByKey, skipped: list[SkippedFile]) -> None:
-    """Give a scan with the channel files `x_0000`, `x_0001`, ... the key of `x`; skip all its files but the first.
-
-    If there is no label `x`, the label `x_0000` gets this key, too.
-
-    The files are channels of one scan in two cases:
-    - `has_channel_files` is true.
-    - There is a label `x`, but no scan `x`, no label `x_0000` and no scan `x_0010` (channels end at `x_0009`). If the
-      label `x` is a result of DCAMT, there must also be no label `x_0001`, `x_0002`, ...
-
-    Otherwise the files stay separate scans, since the numbers may count patients.
-
-    Args:
-        own_labels: the results of DCAMT among the labels; `labels` holds the other labels.
-    """
-    further = {
-        other
-        for files in scans.values()
-        for named_file in files
-        if has_channel_files(named_file.path)
-        for other in channel_files(named_file.path)[1:]
-    }
-    skipped += [SkippedFile(path, OTHER_CHANNEL) for path in sorted(further)]
-    for key in list(scans):
-        if kept := [named_file for named_file in scans.pop(key) if named_file.path not in further]:
-            are_channels = any(has_channel_files(named_file.path) for named_file in kept)
-            case_key = without_first_channel(key) if are_channels else key
-            scans[case_key] += kept
-            for found in (labels, own_labels):
-                if key in found and case_key not in found:
-                    found[case_key] = found.pop(key)
-    for label in (*labels, *own_labels):
-        if not label or label in scans:
-            continue
-        first, *others, too_many = [(*label[:-1], f"{label[-1]}_{n:04d}") for n in range(MAXIMUM_CHANNELS + 1)]
-        if first not in scans or first in labels or too_many in scans:
-            continue
-        if label not in labels and any(key in labels or key in own_labels for key in (first, *others)):
-            continue
-        scans[label] = scans.pop(first)
-        for key in others:
-            skipped += [SkippedFile(named_file.path, OTHER_CHANNEL) for named_file in scans.pop(key, [])]
-
-
-def _pair_lone_labels(scans: FilesByKey, labels: FilesByKey, several: bool = False) -> None:
-    """Pair a folder's only scan and only label if the label's name describes only the label (`describes_label`).
-
-    If the label's name begins with the scan's name, this beginning is ignored. Slicer saves such names:
-    `Segmentation_1.seg.nrrd` beside a scan of any name, `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
-
-    Args:
-        several: also pair the scan with several labels if no label in the folder has a scan, and each label's name
-            describes only the label.
-    """
-    scans_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
-    labels_in: defaultdict[Path, list[tuple[tuple[str, ...], NamedFile]]] = defaultdict(list)
-    for files_by_key, files_by_folder in ((scans, scans_in), (labels, labels_in)):
-        for key, files in files_by_key.items():
-            for named_file in files:
-                files_by_folder[named_file.path if named_file.path.is_dir() else named_file.path.parent].append(
-                    (key, named_file)
-                )
-    for place, folder_labels in labels_in.items():
-        images = scans_in.get(place, [])
-        if len(images) != 1 or (len(folder_labels) > 1 and not several):
-            continue
-        if several and any(key in scans for key, _ in folder_labels):
-            continue
-        image_key, image = images[0]
-        start = scan_name(image.path)
-        names = [scan_name(label.path) for _, label in folder_labels]
-        if image_key not in labels and all(describes_label(rest_of(name, start) or name, start) for name in names):
-            for key, label in folder_labels:
-                labels[image_key].append(label)
-                labels[key].remove(label)
-                if not labels[key]:
-                    del labels[key]

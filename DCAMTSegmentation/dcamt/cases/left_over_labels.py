@@ -1,126 +1,186 @@
 """Pair left-over labels with scans of similar names.
 
-A label is left over if no scan has its key (for the terms, see `names`). Five rules find its scan, in this order:
-
-1. The keys differ only in capitals: `P1_image`, `p1_label`.
-2. The loose keys are equal: `p1_lge`, `p1_seg`.
-3. The scan's loose key is the label's without words of `OUTLINE_WORDS`: `p1_lge`, `p1_LA_gt`.
-4. As rule 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
-5. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
-   `Outlines/p1`.
+A label is left over if no scan has its key (for the terms, see `names`).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from ..io.channels import has_further_numbers
 from ..io.formats import scan_name
-from .names import NamedFile, loose_key, name_starts, without_first_channel
+from .names import Key, NamedFile, loose_key, lower_key, name_starts, without_first_channel
 from .words import (
     ATRIUM_WORDS,
     KIND_WORDS,
     OUTLINE_WORDS,
+    describes_label,
     has_word,
     is_folder_of_labels,
     modalities,
+    rest_of,
     without_numbers_after_labels,
     without_outline_words,
     without_words,
 )
 
-FilesByKey = defaultdict[tuple[str, ...], list[NamedFile]]
-"""The scans or the labels of a folder by their keys."""
 _Simplify = Callable[[NamedFile], Hashable]
 """A function that simplifies a file's key or path. A label fits a scan if their simplified values are equal."""
 
 
-def pair_left_over_labels(scans: FilesByKey, labels: FilesByKey) -> None:
-    """Give each left-over label the key of the only scan that fits it.
+def with_keys_of_scans(
+    labels: Sequence[NamedFile], scans: Sequence[NamedFile], names: Mapping[str, Key]
+) -> list[NamedFile]:
+    """Return the labels; each label that fits a scan by one of these rules gets the scan's key:
 
-    The module's rules are tried in their order. A label gets the key of a scan if four conditions hold:
+    1. The label is named after the scan's case (`_named_after_cases`): `p1/LGE`, `p1_LGE_seg`.
+    2. Scan and label are the only ones in their folder (`_of_only_scans`): `lge`, `Segmentation`.
+    3. The names of scan and label are similar (`_named_like_scans`): `p1_lge`, `p1_LA_gt`.
+    4. As rule 2, but the folder has several labels.
 
-    - Exactly one scan fits by the rule: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
-    - The scan had no label before the call. Several left-over labels may get the key of one scan.
-    - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - No other scan's loose key starts with the label's loose key without words of `OUTLINE_WORDS` (in rule 4, also
-      without the numbers): with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the last
-      part of the label's key and the last part of the fitting scan's key are equal in lower case: with `P1_image` and
-      `p1_post`, `p1_label` gets the key of `P1_image`.
+    Args:
+        names: a mapping from the names of the cases to the keys of their scans.
     """
-    unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
+    for rule in (
+        partial(_named_after_cases, names=names),
+        _of_only_scans,
+        _named_like_scans,
+        partial(_of_only_scans, several=True),
+    ):
+        found = dict(rule(labels, scans))
+        labels = [replace(label, key=found.get(label.path, label.key)) for label in labels]
+    return list(labels)
+
+
+def _left_over(labels: Iterable[NamedFile], scans: Iterable[NamedFile]) -> list[NamedFile]:
+    keys = {scan.key for scan in scans}
+    return [label for label in labels if label.key not in keys]
+
+
+def _unlabelled(scans: Iterable[NamedFile], labels: Iterable[NamedFile]) -> set[Key]:
+    """Return the keys that belong to one scan and to no label."""
+    counts = Counter(scan.key for scan in scans)
+    return {key for key, count in counts.items() if count == 1} - {label.key for label in labels}
+
+
+def _named_after_cases(
+    labels: Sequence[NamedFile], scans: Sequence[NamedFile], names: Mapping[str, Key]
+) -> Iterator[tuple[Path, Key]]:
+    """Yield (label, key) for each left-over label that is named after a case: `p1_LGE_seg` for `p1/LGE`.
+
+    `dcamt rank` and DCAMT Training name the segmentation of a case after the case. Three conditions hold:
+
+    - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
+      other capitals.
+    - The case has no label, and no other scan has its key.
+    - Each folder of the label is a folder of the scan, or has only words of `OUTLINE_WORDS - {"left"}` in its name.
+      Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
+    """
+    counts = Counter(map(str.casefold, names))
+    without_capitals = {name.casefold(): key for name, key in names.items() if counts[name.casefold()] == 1}
+    unlabelled = _unlabelled(scans, labels)
+    for label in _left_over(labels, scans):
+        *folders, name = label.key or ("",)
+        key = names.get(name, without_capitals.get(name.casefold()))
+        further = {folder.casefold() for folder in folders if without_words(folder, OUTLINE_WORDS - {"left"})}
+        if key in unlabelled and further <= {part.casefold() for part in key}:
+            yield label.path, key
+
+
+def _of_only_scans(
+    labels: Sequence[NamedFile], scans: Sequence[NamedFile], several: bool = False
+) -> Iterator[tuple[Path, Key]]:
+    """Yield (label, key) for a folder's only label, if its name describes only the label (`describes_label`).
+
+    The folder has only one scan, which has no label by its key. If the label's name begins with the scan's name, this
+    beginning is ignored. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of any name,
+    `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
+
+    Args:
+        several: also pair several labels of a folder if all of them are left over.
+    """
+    scan_keys, label_keys = {scan.key for scan in scans}, {label.key for label in labels}
+    scans_in = _by_folder(scans)
+    for place, folder_labels in _by_folder(labels).items():
+        if len(scans_in[place]) != 1 or scans_in[place][0].key in label_keys:
+            continue
+        if len(folder_labels) > 1 and not several:
+            continue
+        if several and not scan_keys.isdisjoint(label.key for label in folder_labels):
+            continue
+        (scan,) = scans_in[place]
+        start = scan_name(scan.path)
+        label_names = [scan_name(label.path) for label in folder_labels]
+        if all(describes_label(rest_of(name, start) or name, start) for name in label_names):
+            yield from ((label.path, scan.key) for label in folder_labels)
+
+
+def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
+    """Return the files by their folders; DICOM slices and segmentations may be listed by their folder."""
+    by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
+    for file in files:
+        by_folder[file.path if file.path.is_dir() else file.path.parent].append(file)
+    return by_folder
+
+
+def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
+    """Yield (label, key) for each left-over label that fits only one scan by the first of these comparisons that fits:
+
+    1. The keys differ only in capitals: `P1_image`, `p1_label`.
+    2. The loose keys are equal: `p1_lge`, `p1_seg`.
+    3. The scan's loose key is the label's without words of `OUTLINE_WORDS`: `p1_lge`, `p1_LA_gt`.
+    4. As 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
+    5. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
+       `Outlines/p1`.
+
+    Four conditions hold:
+
+    - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
+    - The scan has no label by its key. Several left-over labels may get the key of one scan.
+    - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
+    - No other scan's loose key starts with the label's loose key without words of `OUTLINE_WORDS` (in comparison 4,
+      also without the numbers): with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the
+      last parts of both keys differ only in capitals: with `P1_image` and `p1_post`, `p1_label` gets the key of
+      `P1_image`.
+    """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
-    rules: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
+    comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),
         (_loose, _loose, _without_outline_words),
         (_loose, _without_outline_words, _without_outline_words),
         (_loose, _without_numbers, _without_numbers),
         (_folder_and_name, _folder_and_name_of_label, _without_outline_words),
     )
-    starts: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
-    for key in scans:
+    unlabelled = _unlabelled(scans, labels)
+    starts: defaultdict[Hashable, set[Key]] = defaultdict(set)
+    for key in {scan.key for scan in scans}:
         loose = loose_key(key)
         for start in (*name_starts(loose), loose[:-1]):
             starts[start].add(key)
-    for simplify_scan, simplify_label, start_of in rules:
-        fitting: defaultdict[Hashable, set[tuple[str, ...]]] = defaultdict(set)
-        for file in _all_files(scans):
-            fitting[simplify_scan(file)].add(file.key)
-        for label in [file for file in _all_files(labels) if file.key not in scans]:
+    remaining = _left_over(labels, scans)
+    for simplify_scan, simplify_label, start_of in comparisons:
+        fitting: defaultdict[Hashable, set[Key]] = defaultdict(set)
+        for scan in scans:
+            fitting[simplify_scan(scan)].add(scan.key)
+        found = {}
+        for label in remaining:
             keys = fitting.get(simplify_label(label), set())
             if len(keys) != 1 or not keys <= unlabelled or not modalities(label.key) <= modalities(*keys):
                 continue
             (key,) = keys
-            has_same_name = _without_capitals(label)[-1:] == tuple(part.casefold() for part in key[-1:])
+            has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
             if has_same_name or starts[start_of(label)] <= keys:
-                _move(labels, label, key)
+                found[label.path] = key
+        yield from found.items()
+        remaining = [label for label in remaining if label.path not in found]
 
 
-def pair_labels_named_after_cases(scans: FilesByKey, labels: FilesByKey, names: Mapping[str, tuple[str, ...]]) -> None:
-    """Give each left-over label that is named after a case the key of the case's scan: `p1_LGE_seg` for `p1/LGE`.
-
-    `dcamt rank` and DCAMT Training name the segmentation of a case after the case. A label gets the scan's key if three
-    conditions hold:
-
-    - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
-      other capitals.
-    - The scan had no label before the call, and no other scan has its key.
-    - Each folder of the label is a folder of the scan, or has only words of `OUTLINE_WORDS - {"left"}` in its name.
-      Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
-
-    Args:
-        names: a mapping from case names to the keys of the scans.
-    """
-    counts = Counter(map(str.casefold, names))
-    without_capitals = {name.casefold(): key for name, key in names.items() if counts[name.casefold()] == 1}
-    unlabelled = {key for key, files in scans.items() if len(files) == 1 and key not in labels}
-    for label in [file for file in _all_files(labels) if file.key not in scans]:
-        *folders, name = label.key or ("",)
-        key = names.get(name, without_capitals.get(name.casefold()))
-        further = {folder.casefold() for folder in folders if without_words(folder, OUTLINE_WORDS - {"left"})}
-        if key in unlabelled and further <= {part.casefold() for part in key}:
-            _move(labels, label, key)
-
-
-def _all_files(files_by_key: FilesByKey) -> Iterator[NamedFile]:
-    """Yield all files, with the keys under which they are listed."""
-    for key, files in files_by_key.items():
-        for file in files:
-            yield NamedFile(file.path, file.kind, key)
-
-
-def _move(labels: FilesByKey, label: NamedFile, key: tuple[str, ...]) -> None:
-    """List a label under another key."""
-    rest = [file for file in labels.pop(label.key) if file.path != label.path]
-    if rest:
-        labels[label.key] = rest
-    labels[key].append(label)
-
-
-def _without_capitals(file: NamedFile) -> tuple[str, ...]:
-    return tuple(part.casefold() for part in file.key)
+def _without_capitals(file: NamedFile) -> Hashable:
+    return lower_key(file.key)
 
 
 def _loose(file: NamedFile) -> Hashable:

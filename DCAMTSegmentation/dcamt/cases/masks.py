@@ -28,7 +28,16 @@ from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
 from .labels import MANY_VALUES
-from .names import FileKind, NamedFile, classify_all, labels_beside_scans, loose_key, name_starts, without_first_channel
+from .names import (
+    FileKind,
+    Key,
+    NamedFile,
+    classify_all,
+    labels_beside_scans,
+    loose_key,
+    name_starts,
+    without_first_channel,
+)
 from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
 
 FEW_VALUES = 16
@@ -48,7 +57,6 @@ _MAXIMUM_NAMES_IN_FOLDERS = 16
 Only plain keys of several parts count. Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`.
 The limit keeps the search fast, since the search reads one file of each last part.
 """
-_Key = tuple[str, ...]
 _SAMPLE = 1 << 16
 """`count_few_values` examines a sample of about this many voxels first."""
 
@@ -97,7 +105,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     return [masks.get(file.path, file) for file in named]
 
 
-def _case_key(key: _Key, scans: Collection[_Key]) -> _Key:
+def _case_key(key: Key, scans: Collection[Key]) -> Key:
     """Return a key without `_0000`; beside a scan `x`, the key `x_0000` is that of another case and is unchanged."""
     shorter = without_first_channel(key)
     return key if shorter in scans else shorter
@@ -122,7 +130,7 @@ def labels_and_results(files: Sequence[Path], folder: Path) -> list[NamedFile]:
 
 def _masks_named_like_scans(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile]]:
     """Yield (mask, scan) for each mask that has the scan's plain key and modalities: `nifti/p1` for `p1`."""
-    similar: defaultdict[tuple[_Key, frozenset[str]], list[NamedFile]] = defaultdict(list)
+    similar: defaultdict[tuple[Key, frozenset[str]], list[NamedFile]] = defaultdict(list)
     for file in scans:
         similar[_plain_key(file.key), frozenset(modalities(file.key))].append(file)
     for files in similar.values():
@@ -138,7 +146,7 @@ def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
     true for the first file. If no scan lies beside a folder, and a file's name occurs more than `_MAXIMUM_NAMES` times
     in other folders, the folder is skipped.
     """
-    by_name: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
+    by_name: defaultdict[Key, list[NamedFile]] = defaultdict(list)
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in scans:
         by_name[_plain_key(file.key)[-1:]].append(file)
@@ -248,10 +256,10 @@ class _Parts:
     def __init__(self, scans: Sequence[NamedFile]) -> None:
         self.keys = {file.path: _plain_key(file.key) for file in scans}
         self.groups: defaultdict[tuple[int, str], list[NamedFile]] = defaultdict(list)
-        self._by_key: defaultdict[_Key, list[NamedFile]] = defaultdict(list)
-        self._without_part: defaultdict[tuple[int, _Key], defaultdict[str, list[NamedFile]]]
+        self._by_key: defaultdict[Key, list[NamedFile]] = defaultdict(list)
+        self._without_part: defaultdict[tuple[int, Key], defaultdict[str, list[NamedFile]]]
         self._without_part = defaultdict(lambda: defaultdict(list))
-        self._scans_without_part: dict[tuple[int, _Key], Iterator[tuple[str, NamedFile]]] = {}
+        self._scans_without_part: dict[tuple[int, Key], Iterator[tuple[str, NamedFile]]] = {}
         names = {key[-1] for key in self.keys.values() if len(key) > 1}
         self._has_few_names = len(names) <= _MAXIMUM_NAMES_IN_FOLDERS
         for file in scans:
@@ -293,7 +301,7 @@ class _Parts:
                 return chain(scans, others), further_words(dropped)
         return None
 
-    def _scans_with_other_part(self, n: int, rest: _Key, part: str) -> Iterator[NamedFile]:
+    def _scans_with_other_part(self, n: int, rest: Key, part: str) -> Iterator[NamedFile]:
         """Yield the scans whose plain key without part n is `rest`, and whose part n is not `part`.
 
         Files with few values are left out. Each file is read only once, and only when the scan before it was taken.
@@ -304,7 +312,7 @@ class _Parts:
             (self._scans_without_part[n, rest],) = tee((item for item in files if not has_few_values(item[1].path)), 1)
         return (scan for other, scan in copy(self._scans_without_part[n, rest]) if other != part)
 
-    def _replacing(self, n: int, rest: _Key, limited: bool) -> Mapping[str, list[NamedFile]] | None:
+    def _replacing(self, n: int, rest: Key, limited: bool) -> Mapping[str, list[NamedFile]] | None:
         """Return {part n: scans} for the scans whose plain key without part n is `rest`.
 
         If `limited`, return None if there are more than `_MAXIMUM_NAMES` different parts, such as the names of many
@@ -322,7 +330,7 @@ def _names_structure(name: str) -> bool:
     return bool(words) and words <= OUTLINE_WORDS | OTHER_STRUCTURES
 
 
-def _plain_key(key: _Key) -> _Key:
+def _plain_key(key: Key) -> Key:
     """Return the plain key of a file with this key.
 
     >>> _plain_key(("P1", "p1_lge_0000"))
@@ -332,7 +340,7 @@ def _plain_key(key: _Key) -> _Key:
     return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
 
 
-def _without_part(key: _Key, n: int) -> _Key:
+def _without_part(key: Key, n: int) -> Key:
     """Return a plain key without part `n`."""
     return _plain_key((*key[:n], *key[n + 1 :]))
 

@@ -41,16 +41,20 @@ from .words import (
     words_of,
 )
 
+Key = tuple[str, ...]
 _WORDS_OF_ANY_LABEL = LABEL_WORDS | OTHER_LABEL_WORDS
 
 
 class FileKind(Enum):
-    """The kind of a file, judged by its name; the module `masks` also considers the file's values."""
+    """The kind of a file. `classify_all` gives the first four by the words of the path."""
 
     SCAN = "scan"
     LABEL = "label"
     OTHER_LABEL = "label of another structure"
     RESULT = "automatic result"
+    DCAMT_RESULT = "label with DCAMT's mark"
+    OTHER_CHANNEL = "channel file of a scan, other than the first"
+    CONTOURS = "contours (RT Structure Set)"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class NamedFile:
 
     path: Path
     kind: FileKind
-    key: tuple[str, ...]
+    key: Key
 
 
 def classify(path: Path, folder: Path) -> NamedFile:
@@ -160,49 +164,70 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """Return the kind and the key of each file below `folder`, judged by the words of all paths.
 
     The rules of `classify` apply first, but words for labels do not count in the names of folders that hold whole cases
-    (`_folders_of_cases`). Then three rules change kinds and keys, in this order:
-
-    1. MONAI Label stores the labels of its model in a folder `original`, and the corrected labels in a folder `final`
-       beside it. If `final` holds a label and `original` holds no scan, the labels in `original` are results.
-    2. A file with words of `RESULT_WORDS` in its path is a result if its key without these words is the key of a scan:
-       `p1_output` or `output/p1` beside `p1`. If a word is in the file's name, the key of a label suffices:
-       `p1_output` beside `p1_label`. A file with one of these words in its name is also a result if the name adds
-       words for structures to a scan's loose key: `p1/LA_prob` beside `p1/lge`, which has the loose key `("p1",)`. That
-       scan or label must have no word of `RESULT_WORDS` in its own path.
-    3. If a label's name adds words for structures or qualifiers to a scan's name, the label gets the scan's key:
-       `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
-       another structure: `p1_RV_gt`.
+    (`_folders_of_cases`). Then three steps change kinds and keys: `_with_monai_results`, `_with_results` and
+    `_with_keys_of_scans`.
     """
     files = list(files)
-    named = [classify(path, folder) for path in files]
-    if folders_of_cases := _folders_of_cases(named, folder):
-        named = [_classify(path, folder, folders_of_cases=folders_of_cases) for path in files]
-    final = {
-        file.path.parent.parent
-        for file in named
-        if file.kind is FileKind.LABEL and file.path.parent.name.lower() == "final"
-    }
+    folders_of_cases = _folders_of_cases([classify(path, folder) for path in files], folder)
+    named = [_classify(path, folder, folders_of_cases=folders_of_cases) for path in files]
+    named = _with_monai_results(named)
+    named = _with_results(named, folder, folders_of_cases)
+    return _with_keys_of_scans(named)
+
+
+def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files; the labels of the model of MONAI Label become results.
+
+    MONAI Label stores them in a folder `original`, and the corrected labels in a folder `final` beside it. If `final`
+    holds a label and `original` holds no scan, the labels in `original` become results.
+    """
+    folders = {file.path.parent for file in named if file.kind is FileKind.LABEL}
+    corrected = {folder.parent for folder in folders if folder.name.lower() == "final"}
     # A folder of DICOM slices is itself the path of a scan.
     with_scans = {place for file in named if file.kind is FileKind.SCAN for place in (file.path, file.path.parent)}
-    for n, file in enumerate(named):
-        place = file.path.parent
-        is_original = place.name.lower() == "original" and place.parent in final and place not in with_scans
-        if file.kind is FileKind.LABEL and is_original:
-            named[n] = replace(file, kind=FileKind.RESULT)
-    unsure = {path for path in files if any(words_of(part) & RESULT_WORDS for part in _parts(path, folder))}
+    original = {folder for folder in folders if folder.name.lower() == "original" and folder.parent in corrected}
+    return [
+        replace(file, kind=FileKind.RESULT)
+        if file.kind is FileKind.LABEL and file.path.parent in original - with_scans
+        else file
+        for file in named
+    ]
+
+
+def _with_results(named: Sequence[NamedFile], folder: Path, folders_of_cases: Collection[Path]) -> list[NamedFile]:
+    """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
+
+    A file with such a word in its path becomes a result if its key without these words is the key of a scan:
+    `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, the key of a label suffices: `p1_output`
+    beside `p1_label`. Such a file also becomes a result if its name adds words for structures to a scan's loose key:
+    `p1/LA_prob` beside `p1/lge`, which has the loose key `("p1",)`. That scan or label must have no word of
+    `RESULT_WORDS` in its own path.
+    """
+    unsure = {file.path for file in named if any(words_of(part) & RESULT_WORDS for part in _parts(file.path, folder))}
     scans, labels = (
         {without_first_channel(file.key) for file in named if file.kind is kind and file.path not in unsure}
         for kind in (FileKind.SCAN, FileKind.LABEL)
     )
     loose_scans = {loose_key(key) for key in scans}
-    for n, file in enumerate(named):
-        if file.path in unsure:
-            result = _classify(file.path, folder, RESULT_WORDS, folders_of_cases)
-            in_name = bool(words_of(scan_name(file.path)) & RESULT_WORDS)
-            key = without_first_channel(result.key)
-            if key in scans or (in_name and (key in labels or _adds_structures(key, loose_scans))):
-                named[n] = result
-    scans |= {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
+
+    def is_result(key: Key, path: Path) -> bool:
+        if key in scans:
+            return True
+        is_in_name = not words_of(scan_name(path)).isdisjoint(RESULT_WORDS)
+        return is_in_name and (key in labels or _adds_structures(key, loose_scans))
+
+    results = {path: _classify(path, folder, RESULT_WORDS, folders_of_cases) for path in unsure}
+    results = {path: file for path, file in results.items() if is_result(without_first_channel(file.key), path)}
+    return [results.get(file.path, file) for file in named]
+
+
+def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files; a label whose name adds words for structures or qualifiers to a scan's gets the scan's key.
+
+    `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
+    another structure: `p1_RV_gt`.
+    """
+    scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
     return [
         _with_key_of_scan(file, scans)
         if file.kind is FileKind.LABEL and without_first_channel(file.key) not in scans
@@ -211,13 +236,13 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     ]
 
 
-def without_first_channel(key: tuple[str, ...]) -> tuple[str, ...]:
+def without_first_channel(key: Key) -> Key:
     """Return a key without `_0000` at the end of its last part."""
     return (*key[:-1], without_channel(key[-1])) if key else key
 
 
-def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> NamedFile:
-    """Return the label with the changes of the third rule of `classify_all`; unchanged if the rule does not apply.
+def _with_key_of_scan(label: NamedFile, scans: Collection[Key]) -> NamedFile:
+    """Return the label with the key of its scan (`_with_keys_of_scans`); unchanged if there is no such scan.
 
     Args:
         scans: the keys of the scans.
@@ -234,7 +259,7 @@ def _with_key_of_scan(label: NamedFile, scans: Collection[tuple[str, ...]]) -> N
     return label
 
 
-def _adds_structures(key: tuple[str, ...], loose_scans: Collection[tuple[str, ...]]) -> bool:
+def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
     """Return whether a key adds words for structures to a scan's `loose_key`."""
     *folders, name = key or ("",)
     words = SEPARATORS.split(name)
@@ -279,7 +304,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     loose_scans = {loose_key(key) for key in scans} - {()}
     folders_of_scans = {file.path.parent for file in named if file.kind is FileKind.SCAN}
 
-    def has_scan(key: tuple[str, ...], path: Path) -> bool:
+    def has_scan(key: Key, path: Path) -> bool:
         if path.parent in folders_of_scans and _has_only_label_words(path):
             return True
         if loose_key(key) in loose_scans or without_first_channel(key) in scans:
@@ -289,7 +314,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     return [file.path for file in named if file.kind is not FileKind.SCAN and has_scan(file.key, file.path)]
 
 
-def loose_key(key: Iterable[str]) -> tuple[str, ...]:
+def loose_key(key: Iterable[str]) -> Key:
     """Return the loose key: a key in lower case, without the words of `MODALITY_WORDS`.
 
     >>> loose_key(("MRI", "P1_lge"))
@@ -299,7 +324,7 @@ def loose_key(key: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def name_starts(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def name_starts(key: Key) -> Iterator[Key]:
     """Yield the whole key, then the key without the last word of its last part, without the last two, and so on.
 
     >>> list(name_starts(("a", "p1_post")))
@@ -310,7 +335,7 @@ def name_starts(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield (*key[:-1], "".join(words[:last]))
 
 
-def lower_key(key: tuple[str, ...]) -> tuple[str, ...]:
+def lower_key(key: Key) -> Key:
     """Return a key in lower case."""
     return tuple(part.casefold() for part in key)
 

@@ -1,0 +1,182 @@
+"""Find the cases of a folder by the names of its files.
+
+Each step returns the files with other kinds or other keys (`names` explains the terms). At the end, a scan and a label
+with equal keys are a case.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..io.channels import MAXIMUM_CHANNELS, channel_files, has_channel_files
+from ..io.formats import BENCHMARK_ENDING, ending, scan_name
+from ..io.writers import is_dcamt_result
+from .case_list import LABELLED, UNLABELLED, Case
+from .case_names import name_of_key, with_folders, with_numbers
+from .dicom_labels import pair_dicom_segmentations
+from .found_cases import (
+    CONTOURS,
+    DCAMT_RESULT,
+    NAMES,
+    NO_SCAN,
+    OTHER_CHANNEL,
+    OTHER_LABEL,
+    RESULT,
+    SEVERAL_LABELS,
+    FoundCases,
+    SkippedFile,
+    images_below,
+)
+from .left_over_labels import with_keys_of_scans
+from .masks import recognise_masks
+from .names import FileKind, Key, NamedFile, classify_all, without_first_channel
+
+_REASONS = {
+    FileKind.OTHER_LABEL: OTHER_LABEL,
+    FileKind.RESULT: RESULT,
+    FileKind.DCAMT_RESULT: DCAMT_RESULT,
+    FileKind.OTHER_CHANNEL: OTHER_CHANNEL,
+    FileKind.CONTOURS: CONTOURS,
+}
+"""Why files of these kinds are skipped."""
+
+
+def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
+    """Find the cases of a folder by the names of its files.
+
+    - A scan with one label becomes a labelled case: `p1_image`, `p1_label`.
+    - A scan without a label becomes an unlabelled case.
+    - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
+      all these files are skipped. The scans are also `FoundCases.unused`.
+    - A label without a scan is skipped.
+    - A label with DCAMT's mark is skipped if its scan has another label: `p1.seg.nrrd`, `p1_gt`.
+
+    Args:
+        ignored: folders that are not searched.
+    """
+    files = classify_all(images_below(folder, ignored), folder)
+    files = pair_dicom_segmentations(files, folder)
+    files = _mark_results(files)
+    files = recognise_masks(files)
+    files = _join_channels(files)
+    files = _pair_labels(files, folder)
+    return _cases_of_equal_keys(files, folder)
+
+
+def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
+    """Return the files; each label with DCAMT's mark gets the kind `FileKind.DCAMT_RESULT`."""
+    return [
+        replace(file, kind=FileKind.DCAMT_RESULT)
+        if file.kind is FileKind.LABEL and is_dcamt_result(file.path)
+        else file
+        for file in files
+    ]
+
+
+def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
+
+    The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan in two cases:
+
+    - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x`.
+    - There is a label `x`, but no scan `x`, no label of a numbered file such as `x_0001`, and no scan `x_0010`
+      (channels end at `x_0009`). Beside a label `x` without DCAMT's mark, labels with the mark do not count.
+
+    Otherwise the files stay separate scans, since the numbers may count patients.
+    """
+    first = {file.path for file in files if file.kind is FileKind.SCAN and has_channel_files(file.path)}
+    further = {path for first_path in first for path in channel_files(first_path)[1:]}
+    numbered = {file.key for file in files if file.path in first}
+    known = {(file.kind, file.key) for file in files if file.kind is not FileKind.SCAN}
+    joined = []
+    for file in files:
+        key = without_first_channel(file.key)
+        if file.kind is FileKind.SCAN and file.path in further:
+            file = replace(file, kind=FileKind.OTHER_CHANNEL)
+        elif file.key in numbered and (file.kind, key) not in known:
+            file = replace(file, key=key)
+        joined.append(file)
+    return _join_channels_of_labels(joined)
+
+
+def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files after the second case of `_join_channels`."""
+    scans, labels, results = (_keys(files, kind) for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT))
+    case_keys: dict[Key, Key] = {}
+    others: set[Key] = set()
+    for key in (labels | results) - scans - {()}:
+        first, *further, too_many = [(*key[:-1], f"{key[-1]}_{n:04d}") for n in range(MAXIMUM_CHANNELS + 1)]
+        labelled = labels if key in labels else labels | results
+        if first in scans and too_many not in scans and labelled.isdisjoint((first, *further)):
+            case_keys[first] = key
+            others.update(further)
+    joined = []
+    for file in files:
+        if file.kind is FileKind.SCAN and file.key in others:
+            file = replace(file, kind=FileKind.OTHER_CHANNEL)
+        elif file.kind is FileKind.SCAN and file.key in case_keys:
+            file = replace(file, key=case_keys[file.key])
+        joined.append(file)
+    return joined
+
+
+def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
+    """Return the files; labels get the keys of their scans.
+
+    A label with DCAMT's mark becomes a label as any other, unless its scan has one.
+    """
+    scans, labels, results = (
+        [file for file in files if file.kind is kind] for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT)
+    )
+    others = [file for file in files if file.kind in _REASONS and file.kind is not FileKind.DCAMT_RESULT]
+    names = _names_of_cases(scans, folder)
+    labels = with_keys_of_scans(labels, scans, names)
+    labelled = {scan.key for scan in scans} & {label.key for label in labels}
+    for result in with_keys_of_scans(results, scans, names):
+        if result.key in labelled:
+            others.append(result)
+        else:
+            labels.append(replace(result, kind=FileKind.LABEL))
+    return [*scans, *labels, *others]
+
+
+def _names_of_cases(scans: Sequence[NamedFile], folder: Path) -> dict[str, Key]:
+    """Return a mapping from case names, as `folders.find_all_scans` gives them, to the keys of the scans."""
+    names = [name_of_key(scan.key) or scan_name(folder) for scan in scans]
+    names = with_numbers(with_folders(names, [scan.path for scan in scans]))
+    return {name: scan.key for name, scan in zip(names, scans, strict=True)}
+
+
+def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases:
+    """Return the cases and skipped files of `find_cases_by_names`."""
+    scans: defaultdict[Key, list[Path]] = defaultdict(list)
+    labels: defaultdict[Key, list[Path]] = defaultdict(list)
+    skipped = []
+    for file in files:
+        if file.kind in _REASONS:
+            skipped.append(SkippedFile(file.path, _REASONS[file.kind]))
+        else:
+            (scans if file.kind is FileKind.SCAN else labels)[file.key].append(file.path)
+    cases: list[Case] = []
+    unused: list[Case] = []
+    for key, images in scans.items():
+        own_labels = labels.pop(key, [])
+        name = name_of_key(key) or scan_name(folder)
+        if not own_labels or len(images) == len(own_labels) == 1:
+            for image in images:
+                # A benchmark file (.h5) contains its own label.
+                label = own_labels[0] if own_labels else image if ending(image) == BENCHMARK_ENDING else None
+                cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
+        else:
+            reason = SEVERAL_LABELS if len(images) == 1 else "several scans and labels have the same name"
+            skipped += [SkippedFile(path, reason) for path in (*images, *own_labels)]
+            unused += [Case(name, image, None, UNLABELLED) for image in images]
+    skipped += [SkippedFile(path, NO_SCAN) for paths in labels.values() for path in paths]
+    return FoundCases(NAMES, tuple(cases), tuple(skipped), unused=tuple(unused))
+
+
+def _keys(files: Iterable[NamedFile], kind: FileKind) -> set[Key]:
+    return {file.key for file in files if file.kind is kind}
