@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 import nibabel as nib
 import numpy as np
 import pytest
-from dcamt.cases import masks
+from dcamt.cases import few_values, masks
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import OTHER_CHANNEL, OTHER_LABEL
 from dcamt.cases.names import FileKind, NamedFile
@@ -412,9 +412,9 @@ def test_each_of_five_thousand_files_is_read_once(tmp_path: Path, monkeypatch: p
         read.append(path)
         return Labelmap(np.zeros((3, 3, 3), np.uint8), Grid((3, 3, 3), np.eye(4)), path)
 
-    monkeypatch.setattr(masks, "read_labelmap", read_mask)
+    monkeypatch.setattr(few_values, "read_labelmap", read_mask)
     make_files(tmp_path, *(f"p{number}.nii.gz" for number in range(5000)))
     files = sorted(tmp_path.iterdir())
     for _ in range(2):
-        assert all(map(masks.has_few_values, files))
+        assert all(map(few_values.has_few_values, files))
     assert read == files

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..io.formats import SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .dicom_labels import dicom_files_among
+from .few_values import has_few_values
 from .found_cases import (
     BIDS,
     NO_SCAN,
@@ -19,7 +20,6 @@ from .found_cases import (
     SkippedFile,
     images_below,
 )
-from .masks import has_few_values
 from .names import image_files
 from .words import (
     ATRIUM_WORDS,
@@ -54,7 +54,7 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
 
     Labels are recognised by their suffix (`dseg`), their entity (`label-LA`, `seg-manual`), their folder (`labels`,
     but not in `derivatives`), their ending (`.seg.nrrd`), or a suffix for a structure (`LA`) and few values
-    (`masks.has_few_values`).
+    (`few_values.has_few_values`).
 
     These labels are skipped:
 

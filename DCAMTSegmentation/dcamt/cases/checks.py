@@ -23,8 +23,8 @@ from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
 from ..volume import Volume, size_notes
 from .case_list import LEFT_OUT, VALIDATION, Case, Rule, violations
+from .few_values import count_few_values
 from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
-from .masks import count_few_values
 
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""

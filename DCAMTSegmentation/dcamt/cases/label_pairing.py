@@ -16,9 +16,10 @@ from ..io.writers import is_dcamt_result
 from .case_list import Case
 from .case_names import case_name, case_of
 from .dicom_labels import dicom_files_among
+from .few_values import has_few_values
 from .folders import MAX_REASONS, find_all_scans
 from .found_cases import SEVERAL_LABELS, images_below
-from .masks import has_few_values, masks_named_after_scans
+from .masks import masks_named_after_scans
 from .names import (
     FileKind,
     NamedFile,

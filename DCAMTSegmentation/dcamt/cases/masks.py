@@ -15,19 +15,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain, islice, tee
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import InputError
-from ..io.formats import BENCHMARK_ENDING, ending
-from ..io.readers import read_labelmap
+from .few_values import has_few_values
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
-from .labels import MANY_VALUES
 from .names import (
     FileKind,
     Key,
@@ -40,10 +32,6 @@ from .names import (
 )
 from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
 
-FEW_VALUES = 16
-"""An image with at most this many different intensities is probably a label."""
-_CONSTANT_FRACTION = 0.8
-"""A labelmap of many structures has at least this fraction of equal neighbours (`_is_constant_in_regions`)."""
 _MAXIMUM_NAMES = 6
 """If more than this many plain keys differ only in part `n`, part `n` is neither left out nor replaced (`_Parts`).
 
@@ -57,8 +45,6 @@ _MAXIMUM_NAMES_IN_FOLDERS = 16
 Only plain keys of several parts count. Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`.
 The limit keeps the search fast, since the search reads one file of each last part.
 """
-_SAMPLE = 1 << 16
-"""`count_few_values` examines a sample of about this many voxels first."""
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -71,38 +57,48 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     - If all scans that fit a file have few values, the file remains a scan: `q_LA` beside `q`, both of two values.
     """
     masks = masks_named_after_scans(named)
-    rest = [file for file in named if file.path not in masks and file.kind is FileKind.SCAN]
+    scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
     likely = _LikelyMasks()
-    in_folders = _masks_of(fit for fit in in_folders_named_after_scans(rest) if likely.includes(fit[0].path))
-    # `_masks_with_further_parts` may replace an OTHER_LABEL of `in_folders`, but not a LABEL. Example: the mask
-    # `p1/LA/p1_T1` beside the scan `nifti/p1_T1`. `in_folders_named_after_scans` finds the scan by its loose key,
-    # `("p1",)`. So `t1`, which is not in `OUTLINE_WORDS`, is a further word, and the mask is an OTHER_LABEL. For
-    # `_masks_with_further_parts`, the only further word is `la`, so the mask becomes a LABEL.
-    masks |= {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
-    for file, scan, fits in _masks_with_further_parts(rest):
-        if file.path not in masks:
-            kind = FileKind.LABEL if fits else FileKind.OTHER_LABEL
-            masks[file.path] = replace(file, kind=kind, key=without_first_channel(scan.key))
-    masks = in_folders | masks
+    in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
+    of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
+    # `|` keeps the mask at its right. The scan of `p1/LA/p1_T1` may be `p1`, to which the mask adds `la` and `t1`, or
+    # `nifti/p1_T1`, to which it adds only `la`.
+    masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders):
-        for file, scan in list(find([file for file in rest if file.path not in masks])):
-            masks[file.path] = replace(file, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
-    # Each mask now has its scan's key or loose key (see `named_after_scans`). A label by name takes precedence in two
-    # cases:
-    # - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
-    # - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1`
-    #   beside `cohort/p1`.
-    # The label `p1_cine_seg` beside `p1_cine` has a scan's key. So it takes no precedence over the mask `p1_lge_LA`
-    # beside `p1_lge`, although the loose keys are equal.
-    scans = {file.key for file in rest}
+        masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
+    masks = _without_labelled_scans(masks, {scan.key for scan in scans}, named)
+    return [masks.get(file.path, file) for file in named]
+
+
+def _of_other_structures(fitting: Iterable[tuple[NamedFile, NamedFile]]) -> dict[Path, NamedFile]:
+    """Return {path: label of another structure with the scan's key} for the masks of (mask, scan)."""
+    return {
+        mask.path: replace(mask, kind=FileKind.OTHER_LABEL, key=without_first_channel(scan.key))
+        for mask, scan in fitting
+    }
+
+
+def _without_labelled_scans(
+    masks: Mapping[Path, NamedFile], scans: Collection[Key], named: Sequence[NamedFile]
+) -> dict[Path, NamedFile]:
+    """Return the masks; those whose scan has a label by name become labels of another structure.
+
+    A label by name belongs to the mask's scan in two cases:
+
+    - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
+    - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1` beside
+      `cohort/p1`. The label `p1_cine_seg` beside `p1_cine` has a scan's key, so it does not concern the mask
+      `p1_lge_LA` beside `p1_lge`, although the loose keys are equal.
+    """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
-    for path, mask in masks.items():
-        key = _case_key(mask.key, scans)
+
+    def has_label(mask: NamedFile) -> bool:
+        key = _case_key(mask.key, scans)  # the key or, from `named_after_scans`, the loose key of its scan
         loose = loose_key(key)
-        if key in labelled or not without_scan.isdisjoint(loose[n:] for n in range(len(loose))):
-            masks[path] = replace(mask, kind=FileKind.OTHER_LABEL)
-    return [masks.get(file.path, file) for file in named]
+        return key in labelled or not without_scan.isdisjoint(loose[n:] for n in range(len(loose)))
+
+    return {path: replace(mask, kind=FileKind.OTHER_LABEL) if has_label(mask) else mask for path, mask in masks.items()}
 
 
 def _case_key(key: Key, scans: Collection[Key]) -> Key:
@@ -214,14 +210,14 @@ def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) ->
     return masks
 
 
-def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, bool]]:
-    """Yield (mask, scan, is_label) for each mask whose path adds or replaces a part of a scan's path.
+def _masks_with_further_parts(scans: Sequence[NamedFile]) -> dict[Path, NamedFile]:
+    """Return {path: label with the scan's key} for each mask whose path adds or replaces a part of a scan's path.
 
     `_Parts.fitting` finds the scans; those with few values do not count. If several scans fit a mask whose plain key
     has only one part, the mask is left out: `phantom` beside `a` and `b` may be a scan. Exception: all words of the
     mask's name mean structures or outlines, as in `LA_wall` beside `a` and `b`.
 
-    `is_label` is true if three conditions hold:
+    The label is one of the atrium, not of another structure, if three conditions hold:
     - Only one scan fits.
     - All further words are in `OUTLINE_WORDS`: `LA/p1` is a label of `cohort/p1`, `LA_wall/p1` is not.
     - The scan's path has all the mask's words for the modality: `LA/p1_MR` is no label of `CT/p1_CT`.
@@ -230,18 +226,21 @@ def _masks_with_further_parts(scans: Sequence[NamedFile]) -> Iterator[tuple[Name
     fitting scan and the first file has few values.
     """
     parts = _Parts(scans)
+    masks: dict[Path, NamedFile] = {}
     for (n, _), files in parts.groups.items():
         fitting = [found for file in files if (found := parts.fitting(file, n)) is not None]
         if len(fitting) < len(files) or not has_few_values(files[0].path):
             continue
         for file, (fitting_scans, words) in zip(files, fitting, strict=True):
-            if not has_few_values(file.path):
+            if file.path in masks or not has_few_values(file.path):
                 continue
             real = list(islice(fitting_scans, 2))  # Two scans are enough to know that several fit.
             key = parts.keys[file.path]
             if real and (len(real) == 1 or len(key) > 1 or _names_structure(key[-1])):
                 fits = words <= OUTLINE_WORDS and modalities(file.key) <= modalities(real[0].key)
-                yield file, real[0], fits and len(real) == 1
+                kind = FileKind.LABEL if fits and len(real) == 1 else FileKind.OTHER_LABEL
+                masks[file.path] = replace(file, kind=kind, key=without_first_channel(real[0].key))
+    return masks
 
 
 class _Parts:
@@ -343,58 +342,3 @@ def _plain_key(key: Key) -> Key:
 def _without_part(key: Key, n: int) -> Key:
     """Return a plain key without part `n`."""
     return _plain_key((*key[:n], *key[n + 1 :]))
-
-
-def count_few_values(voxels: NDArray[Any]) -> int | None:
-    """Return the number of different values of an image if it is like a label, or else None.
-
-    An image is like a label in two cases:
-    - It has at most `FEW_VALUES` different values.
-    - It has at most `MANY_VALUES`, and most neighbours are equal, as in a labelmap of a whole body's organs.
-
-    Args:
-        voxels: the image, whose last three axes are spatial.
-    """
-    flat = voxels.ravel(order="K")  # no copy, even of transposed voxels
-    if len(np.unique(flat[:: max(1, flat.size // _SAMPLE)])) > MANY_VALUES:
-        return None
-    count = len(np.unique(flat))
-    return count if count <= FEW_VALUES or (count <= MANY_VALUES and _is_constant_in_regions(voxels)) else None
-
-
-def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
-    """Return whether at least `_CONSTANT_FRACTION` of the neighbours along an axis are equal.
-
-    Two neighbours in the background (0) do not count, since a scan may have a wide background, too.
-    """
-    for axis in (-1, -2, -3):
-        moved = np.moveaxis(voxels, axis, -1)
-        one, other = moved[..., :-1], moved[..., 1:]
-        equal = one == other
-        counted = np.count_nonzero((one != 0) | ~equal)
-        if np.count_nonzero(equal & (one != 0)) >= _CONSTANT_FRACTION * counted:
-            return True
-    return False
-
-
-def has_few_values(path: Path) -> bool:
-    """Return whether a file holds only whole numbers from 0 up, and is like a label (`count_few_values`).
-
-    False for folders, for files that cannot be read, and for benchmark files, which hold a scan besides its label.
-    """
-    if ending(path) == BENCHMARK_ENDING:
-        return False
-    try:
-        status = path.stat()
-        return path.is_file() and _has_few_values(path, status.st_mtime_ns, status.st_size)
-    except OSError:
-        return False
-
-
-@lru_cache(maxsize=1 << 16)  # One search may examine a folder of thousands of files several times.
-def _has_few_values(path: Path, changed: int, size: int) -> bool:
-    """Read the file for `has_few_values`; cached for each path, modification time `changed` and `size`."""
-    try:
-        return count_few_values(read_labelmap(path).voxels) is not None
-    except InputError:
-        return False

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..cases.dicom_labels import dicom_files_among
+from ..cases.few_values import has_few_values
 from ..cases.folders import find_all_scans
 from ..cases.found_cases import images_below
-from ..cases.masks import has_few_values, labels_and_results
+from ..cases.masks import labels_and_results
 from ..cases.names import image_files, is_file_or_missing_link
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files

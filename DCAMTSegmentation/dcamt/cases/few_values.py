@@ -1,0 +1,77 @@
+"""Tell labels from scans by the voxels: a label has few different values."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..io.formats import BENCHMARK_ENDING, ending
+from ..io.readers import read_labelmap
+from .labels import MANY_VALUES
+
+FEW_VALUES = 16
+"""An image with at most this many different intensities is probably a label."""
+_CONSTANT_FRACTION = 0.8
+"""A labelmap of many structures has at least this fraction of equal neighbours (`_is_constant_in_regions`)."""
+_SAMPLE = 1 << 16
+"""`count_few_values` examines a sample of about this many voxels first."""
+
+
+def count_few_values(voxels: NDArray[Any]) -> int | None:
+    """Return the number of different values of an image if it is like a label, or else None.
+
+    An image is like a label in two cases:
+    - It has at most `FEW_VALUES` different values.
+    - It has at most `MANY_VALUES`, and most neighbours are equal, as in a labelmap of a whole body's organs.
+
+    Args:
+        voxels: the image, whose last three axes are spatial.
+    """
+    flat = voxels.ravel(order="K")  # no copy, even of transposed voxels
+    if len(np.unique(flat[:: max(1, flat.size // _SAMPLE)])) > MANY_VALUES:
+        return None
+    count = len(np.unique(flat))
+    return count if count <= FEW_VALUES or (count <= MANY_VALUES and _is_constant_in_regions(voxels)) else None
+
+
+def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
+    """Return whether at least `_CONSTANT_FRACTION` of the neighbours along an axis are equal.
+
+    Two neighbours in the background (0) do not count, since a scan may have a wide background, too.
+    """
+    for axis in (-1, -2, -3):
+        moved = np.moveaxis(voxels, axis, -1)
+        one, other = moved[..., :-1], moved[..., 1:]
+        equal = one == other
+        counted = np.count_nonzero((one != 0) | ~equal)
+        if np.count_nonzero(equal & (one != 0)) >= _CONSTANT_FRACTION * counted:
+            return True
+    return False
+
+
+def has_few_values(path: Path) -> bool:
+    """Return whether a file holds only whole numbers from 0 up, and is like a label (`count_few_values`).
+
+    False for folders, for files that cannot be read, and for benchmark files, which hold a scan besides its label.
+    """
+    if ending(path) == BENCHMARK_ENDING:
+        return False
+    try:
+        status = path.stat()
+        return path.is_file() and _has_few_values(path, status.st_mtime_ns, status.st_size)
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=1 << 16)  # One search may examine a folder of thousands of files several times.
+def _has_few_values(path: Path, changed: int, size: int) -> bool:
+    """Read the file for `has_few_values`; cached for each path, modification time `changed` and `size`."""
+    try:
+        return count_few_values(read_labelmap(path).voxels) is not None
+    except InputError:
+        return False
