@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 
 import pytest
-from dcamt.cases import data_sets
+from dcamt.cases import dataset_json, listed_cases
+from dcamt.cases.folder_files import files_in
 from dcamt.cases.folders import find_all_scans, find_cases
-from dcamt.cases.found_cases import DECATHLON, NAMES, NNUNET, files_in
+from dcamt.cases.found_cases import DECATHLON, NAMES, NNUNET
 from dcamt.errors import InputError
 from dcamt_testing.case_folders import make_data_set, make_files, scans_and_labels, skip_reasons
 
@@ -86,7 +87,7 @@ def test_folder_is_read_once_if_its_files_have_other_endings_than_in_dataset_jso
     described = {"training": [{"image": f"images/{number}.nii"} for number in range(9)]}
     make_data_set(tmp_path, described, *(f"images/{number}.nii.gz" for number in range(9)))
     listed: list[Path] = []
-    monkeypatch.setattr(data_sets, "files_in", lambda place, endings: listed.append(place) or files_in(place, endings))
+    monkeypatch.setattr(listed_cases, "files_in", lambda place, kinds: listed.append(place) or files_in(place, kinds))
     assert len(find_cases(tmp_path).cases) == 9
     assert listed.count(tmp_path / "images") == 1
 
@@ -229,7 +230,7 @@ def test_list_entry_is_a_path_if_it_has_an_image_ending_or_names_an_existing_fil
 def test_labels_array_is_read_as_class_names_only_if_the_background_comes_first_and_no_element_names_a_file(
     tmp_path: Path, labels: list[object], classes: tuple[tuple[int, str], ...]
 ) -> None:
-    assert data_sets.dataset_classes(make_data_set(tmp_path, {"labels": labels})) == classes
+    assert dataset_json.dataset_classes(make_data_set(tmp_path, {"labels": labels})) == classes
 
 
 @pytest.mark.parametrize(
@@ -361,7 +362,7 @@ def test_label_of_a_test_case_is_not_compared_with_all_labels(tmp_path: Path, mo
     compared: list[Path] = []
     equal = Path.__eq__
     monkeypatch.setattr(Path, "__eq__", lambda path, other: compared.append(path) or equal(path, other))
-    found = data_sets.find_listed_cases(home)
+    found = listed_cases.find_listed_cases(home)
     assert len(found.unused) == count
     assert len(compared) < 10 * count
 

@@ -12,7 +12,7 @@ import pytest
 from dcamt.cases import dicom_labels
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import CONTOURS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS
-from dcamt.cases.label_pairing import labelmaps_by_case
+from dcamt.cases.labelmap_files import labelmaps_by_case
 from dcamt.cases.left_over_labels import with_keys_of_scans
 from dcamt.cases.names import FileKind, NamedFile
 from dcamt.commands.scan_paths import find_scans

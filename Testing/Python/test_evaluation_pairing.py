@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dcamt.cases.label_pairing import labelmaps_by_case
+from dcamt.cases.labelmap_files import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.io.dicom_files import SEGMENTATION_CLASSES
 from dcamt.io.readers import read_labelmap

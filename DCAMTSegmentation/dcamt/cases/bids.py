@@ -10,17 +10,8 @@ from ..io.formats import SCAN_ENDINGS, ending, scan_name
 from .case_list import LABELLED, UNLABELLED, Case
 from .dicom_labels import dicom_files_among
 from .few_values import has_few_values
-from .found_cases import (
-    BIDS,
-    NO_SCAN,
-    OTHER_LABEL,
-    RESULT,
-    SEVERAL_LABELS,
-    FoundCases,
-    SkippedFile,
-    images_below,
-)
-from .names import image_files
+from .folder_files import image_files, images_below
+from .found_cases import BIDS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS, FoundCases, SkippedFile
 from .words import (
     ATRIUM_WORDS,
     LABEL_WORDS,

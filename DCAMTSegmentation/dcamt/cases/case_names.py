@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..io.channels import without_channel
 from ..io.formats import scan_name
-from .names import loose_key
+from .keys import loose_key
 from .words import CAPITALISED, PAIRING_WORDS, SEPARATORS
 
 

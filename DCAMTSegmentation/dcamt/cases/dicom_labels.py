@@ -18,7 +18,8 @@ from ..io.dicom_files import (
     stated_class,
 )
 from ..io.formats import DICOM_SLICE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
-from .names import FileKind, Key, NamedFile, classify
+from .keys import Key
+from .names import FileKind, NamedFile, classify
 from .words import MODALITY_WORDS, OTHER_STRUCTURES, has_word
 
 _ENDINGS = (*SCAN_ENDINGS, *LABEL_ENDINGS)

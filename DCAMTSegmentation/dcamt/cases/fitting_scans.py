@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from .names import FileKind, NamedFile, loose_key, lower_key, without_first_channel
+from .keys import loose_key, lower_key, without_first_channel
+from .names import FileKind, NamedFile
 from .words import (
     FORMAT_WORDS,
     MODALITY_WORDS,

@@ -23,20 +23,12 @@ from ..io.dicom_files import walk_folders
 from ..io.formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS
 from .bids import RAW_DATA, find_bids_cases
 from .case_names import with_folders, with_numbers
-from .data_sets import (
-    find_listed_cases,
-    find_listed_nnunet_cases,
-    find_nnunet_cases,
-    lists_cases,
-    lists_nnunet_cases,
-    read_description,
-)
-from .found_cases import (
-    FoundCases,
-    SkippedFile,
-    images_below,
-)
+from .dataset_json import lists_cases, lists_nnunet_cases, read_description
+from .folder_files import images_below
+from .found_cases import FoundCases, SkippedFile
+from .listed_cases import find_listed_cases, find_listed_nnunet_cases
 from .name_pairing import find_cases_by_names
+from .nnunet_folders import find_nnunet_cases
 
 MAX_REASONS = 5
 """If no case is found, the error names at most this many skipped files."""

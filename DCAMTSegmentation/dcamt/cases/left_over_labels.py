@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..io.channels import has_further_numbers
 from ..io.formats import scan_name
-from .names import Key, NamedFile, loose_key, lower_key, name_starts, without_first_channel
+from .keys import Key, loose_key, lower_key, name_starts, without_first_channel
+from .names import NamedFile
 from .words import (
     ATRIUM_WORDS,
     KIND_WORDS,
@@ -38,18 +39,18 @@ def with_keys_of_scans(
     """Return the labels; each label that fits a scan by one of these rules gets the scan's key:
 
     1. The label is named after the scan's case (`_named_after_cases`): `p1/LGE`, `p1_LGE_seg`.
-    2. Scan and label are the only ones in their folder (`_of_only_scans`): `lge`, `Segmentation`.
+    2. A folder holds only this scan and this label (`_only_label_of_folder`): `lge`, `Segmentation`.
     3. The names of scan and label are similar (`_named_like_scans`): `p1_lge`, `p1_LA_gt`.
-    4. As rule 2, but the folder has several labels.
+    4. A folder holds only this scan, and several labels (`_several_labels_of_folder`).
 
     Args:
         names: a mapping from the names of the cases to the keys of their scans.
     """
     for rule in (
         partial(_named_after_cases, names=names),
-        _of_only_scans,
+        _only_label_of_folder,
         _named_like_scans,
-        partial(_of_only_scans, several=True),
+        _several_labels_of_folder,
     ):
         found = dict(rule(labels, scans))
         labels = [replace(label, key=found.get(label.path, label.key)) for label in labels]
@@ -91,32 +92,40 @@ def _named_after_cases(
             yield label.path, key
 
 
-def _of_only_scans(
-    labels: Sequence[NamedFile], scans: Sequence[NamedFile], several: bool = False
-) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for a folder's only label, if its name describes only the label (`describes_label`).
+def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
+    """Yield (label, key) for the label of each folder of `_folders_of_one_scan` that has one label."""
+    for scan, (label, *others) in _folders_of_one_scan(labels, scans):
+        if not others:
+            yield label.path, scan.key
 
-    The folder has only one scan, which has no label by its key. If the label's name begins with the scan's name, this
-    beginning is ignored. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of any name,
-    `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
 
-    Args:
-        several: also pair several labels of a folder if all of them are left over.
+def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
+    """Yield (label, key) for the labels of each folder of `_folders_of_one_scan` whose labels are all left over."""
+    left_over = _left_over(labels, scans)
+    for scan, folder_labels in _folders_of_one_scan(labels, scans):
+        if all(label in left_over for label in folder_labels):
+            yield from ((label.path, scan.key) for label in folder_labels)
+
+
+def _folders_of_one_scan(
+    labels: Sequence[NamedFile], scans: Sequence[NamedFile]
+) -> Iterator[tuple[NamedFile, list[NamedFile]]]:
+    """Yield (scan, labels) for each folder that has one scan and labels with names that fit any scan.
+
+    The scan has no label by its key, and each label's name describes only the label (`describes_label`) after the
+    scan's name, if the label's name begins with it. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of
+    any name, `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
-    scan_keys, label_keys = {scan.key for scan in scans}, {label.key for label in labels}
+    label_keys = {label.key for label in labels}
     scans_in = _by_folder(scans)
     for place, folder_labels in _by_folder(labels).items():
         if len(scans_in[place]) != 1 or scans_in[place][0].key in label_keys:
             continue
-        if len(folder_labels) > 1 and not several:
-            continue
-        if several and not scan_keys.isdisjoint(label.key for label in folder_labels):
-            continue
         (scan,) = scans_in[place]
         start = scan_name(scan.path)
-        label_names = [scan_name(label.path) for label in folder_labels]
-        if all(describes_label(rest_of(name, start) or name, start) for name in label_names):
-            yield from ((label.path, scan.key) for label in folder_labels)
+        names = [scan_name(label.path) for label in folder_labels]
+        if all(describes_label(rest_of(name, start) or name, start) for name in names):
+            yield scan, folder_labels
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:

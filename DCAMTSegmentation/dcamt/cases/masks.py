@@ -20,16 +20,8 @@ from pathlib import Path
 
 from .few_values import has_few_values
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
-from .names import (
-    FileKind,
-    Key,
-    NamedFile,
-    classify_all,
-    labels_beside_scans,
-    loose_key,
-    name_starts,
-    without_first_channel,
-)
+from .keys import Key, loose_key, name_starts, without_first_channel
+from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
 
 _MAXIMUM_NAMES = 6

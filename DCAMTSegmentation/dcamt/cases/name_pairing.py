@@ -17,6 +17,7 @@ from ..io.writers import is_dcamt_result
 from .case_list import LABELLED, UNLABELLED, Case
 from .case_names import name_of_key, with_folders, with_numbers
 from .dicom_labels import pair_dicom_segmentations
+from .folder_files import images_below
 from .found_cases import (
     CONTOURS,
     DCAMT_RESULT,
@@ -28,11 +29,11 @@ from .found_cases import (
     SEVERAL_LABELS,
     FoundCases,
     SkippedFile,
-    images_below,
 )
+from .keys import Key, without_first_channel
 from .left_over_labels import with_keys_of_scans
 from .masks import recognise_masks
-from .names import FileKind, Key, NamedFile, classify_all, without_first_channel
+from .names import FileKind, NamedFile, classify_all
 
 _REASONS = {
     FileKind.OTHER_LABEL: OTHER_LABEL,

@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
-from ..io.channels import without_channel
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from .keys import Key, loose_key, lower_key, name_starts, without_first_channel
 from .words import (
     ATRIUM_WORDS,
     IMAGE_WORDS,
@@ -41,7 +41,6 @@ from .words import (
     words_of,
 )
 
-Key = tuple[str, ...]
 _WORDS_OF_ANY_LABEL = LABEL_WORDS | OTHER_LABEL_WORDS
 
 
@@ -236,11 +235,6 @@ def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
     ]
 
 
-def without_first_channel(key: Key) -> Key:
-    """Return a key without `_0000` at the end of its last part."""
-    return (*key[:-1], without_channel(key[-1])) if key else key
-
-
 def _with_key_of_scan(label: NamedFile, scans: Collection[Key]) -> NamedFile:
     """Return the label with the key of its scan (`_with_keys_of_scans`); unchanged if there is no such scan.
 
@@ -314,47 +308,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     return [file.path for file in named if file.kind is not FileKind.SCAN and has_scan(file.key, file.path)]
 
 
-def loose_key(key: Iterable[str]) -> Key:
-    """Return the loose key: a key in lower case, without the words of `MODALITY_WORDS`.
-
-    >>> loose_key(("MRI", "P1_lge"))
-    ('p1',)
-    """
-    parts = (without_words(part, MODALITY_WORDS).casefold() for part in key)
-    return tuple(part for part in parts if part)
-
-
-def name_starts(key: Key) -> Iterator[Key]:
-    """Yield the whole key, then the key without the last word of its last part, without the last two, and so on.
-
-    >>> list(name_starts(("a", "p1_post")))
-    [('a', 'p1_post'), ('a', 'p1')]
-    """
-    words = SEPARATORS.split(key[-1]) if key else []
-    for last in range(len(words), 0, -2):
-        yield (*key[:-1], "".join(words[:last]))
-
-
-def lower_key(key: Key) -> Key:
-    """Return a key in lower case."""
-    return tuple(part.casefold() for part in key)
-
-
 def _has_only_label_words(path: Path) -> bool:
     """Return whether a file's name consists of words for labels and of numbers."""
     words = [word for word in words_of(scan_name(path)) if word and not word.isdecimal()]
     return bool(words) and all(word in LABEL_WORDS for word in words)
-
-
-def is_file_or_missing_link(path: Path) -> bool:
-    """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
-
-    Such a link counts as a file, so that reading the link gives a message.
-    """
-    return path.is_file() or (path.is_symlink() and not path.exists())
-
-
-def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files with the ending of a scan or label, except hidden files and the maps beside a segmentation."""
-    shown = [path for path in files if not path.name.startswith(".")]
-    return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]

@@ -29,7 +29,7 @@ from ..recipe import Augmentation, Inference, Intensity, Network, Recipe, Stride
 from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
-from .data_sets import dataset_classes, ignored_value
+from .dataset_json import dataset_classes, ignored_value
 from .labels import MAXIMUM_CLASS, mapping_targets, parse_mapping
 
 MAX_CASES = 20

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ..cases.dicom_labels import dicom_files_among
 from ..cases.few_values import has_few_values
+from ..cases.folder_files import image_files, images_below, is_file_or_missing_link
 from ..cases.folders import find_all_scans
-from ..cases.found_cases import images_below
 from ..cases.masks import labels_and_results
-from ..cases.names import image_files, is_file_or_missing_link
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
 from ..io.dicom import are_separate_scans, has_dicom_file, is_one_study

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from ..cases.case_names import case_of
 from ..cases.dicom_labels import dicom_files_among
-from ..cases.label_pairing import labelmaps_by_case, pair_with_labels
+from ..cases.folder_files import image_files
+from ..cases.label_pairing import pair_with_labels
+from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import parse_mapping
-from ..cases.names import image_files
 from ..errors import DCAMTError, InputError, user_error
 from ..io.atomic import atomic_paths
 from ..io.formats import ending, scan_name

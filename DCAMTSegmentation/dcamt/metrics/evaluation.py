@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.label_pairing import labelmaps_by_case, pair_with_labels, short_names
+from ..cases.label_pairing import pair_with_labels, short_names
+from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
 from ..errors import InputError
 from ..io.formats import plain_name

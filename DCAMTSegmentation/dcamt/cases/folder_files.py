@@ -1,0 +1,58 @@
+"""List the scans and labels of a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..io.dicom import are_separate_scans
+from ..io.dicom_files import walk_folders
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, without_maps
+from .dicom_labels import dicom_files_among
+
+
+def is_file_or_missing_link(path: Path) -> bool:
+    """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
+
+    Such a link counts as a file, so that reading the link gives a message.
+    """
+    return path.is_file() or (path.is_symlink() and not path.exists())
+
+
+def image_files(files: Iterable[Path]) -> list[Path]:
+    """Return the files with the ending of a scan or label, except hidden files and the maps beside a segmentation."""
+    shown = [path for path in files if not path.name.startswith(".")]
+    return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+
+
+def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
+    """Return the image files in a folder, without subfolders, that have one of the endings."""
+    if not folder.is_dir():
+        return []
+    kinds = tuple(endings)
+    files = image_files(sorted(filter(is_file_or_missing_link, folder.iterdir())))
+    return [file for file in files if ending(file) in kinds]
+
+
+def images_below(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[Path]:
+    """Yield scans and labels at any depth; skip hidden entries and the folders `ignored` (`walk_folders`).
+
+    DICOM files are yielded as follows:
+    - slices: their folder (`p1` for `p1/1.dcm`, `p1/2.dcm`);
+    - multi-frame images of different studies in one folder: each file;
+    - a segmentation in a subfolder without other segmentations, slices, contours or subfolders: the subfolder;
+    - other segmentations, and contours: each file.
+    """
+    for place, folders, paths in walk_folders(folder, ignored):
+        yield from image_files(paths)
+        found = dicom_files_among(paths)
+        is_only_segmentation = len(found.segmentations) == 1 and not (
+            found.slices or found.contours or folders or place == folder
+        )
+        if are_separate_scans(found.slices):
+            yield from found.slices
+        elif found.slices or is_only_segmentation:
+            yield place
+        if not is_only_segmentation:
+            yield from found.segmentations
+        yield from found.contours

@@ -1,0 +1,42 @@
+"""Compare the keys of files; files with equal keys belong to one case. The module `names` explains the terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..io.channels import without_channel
+from .words import MODALITY_WORDS, SEPARATORS, without_words
+
+Key = tuple[str, ...]
+"""The parts of a file's path without words for the kind of the file."""
+
+
+def without_first_channel(key: Key) -> Key:
+    """Return a key without `_0000` at the end of its last part."""
+    return (*key[:-1], without_channel(key[-1])) if key else key
+
+
+def loose_key(key: Iterable[str]) -> Key:
+    """Return the loose key: a key in lower case, without the words of `MODALITY_WORDS`.
+
+    >>> loose_key(("MRI", "P1_lge"))
+    ('p1',)
+    """
+    parts = (without_words(part, MODALITY_WORDS).casefold() for part in key)
+    return tuple(part for part in parts if part)
+
+
+def name_starts(key: Key) -> Iterator[Key]:
+    """Yield the whole key, then the key without the last word of its last part, without the last two, and so on.
+
+    >>> list(name_starts(("a", "p1_post")))
+    [('a', 'p1_post'), ('a', 'p1')]
+    """
+    words = SEPARATORS.split(key[-1]) if key else []
+    for last in range(len(words), 0, -2):
+        yield (*key[:-1], "".join(words[:last]))
+
+
+def lower_key(key: Key) -> Key:
+    """Return a key in lower case."""
+    return tuple(part.casefold() for part in key)

@@ -1,0 +1,208 @@
+"""Find the cases that a data set's `dataset.json` lists."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ..io.channels import channel_files, channel_of
+from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
+from .case_list import LABELLED, UNLABELLED, Case
+from .case_names import case_name
+from .dataset_json import LISTS, TEST_LISTS, classes_of, entries_of, listed_entries, read_description
+from .folder_files import files_in
+from .found_cases import DECATHLON, NNUNET, OTHER_CHANNEL, FoundCases, SkippedFile
+from .nnunet_folders import (
+    TEST_CASE,
+    distinct_from,
+    further_channels,
+    labels_among,
+    labels_by_name,
+    only_labels,
+    unused_case,
+    without_other_endings,
+)
+
+_FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+_UNNUMBERED_CHANNEL = (
+    "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
+)
+
+
+class _ListedCases:
+    """The cases that a `dataset.json` lists, and the skipped files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._listed: set[tuple[Path, Path | None]] = set()
+        self._has_files = False
+        self._files_by_name: dict[tuple[Path, Sequence[str]], defaultdict[str, list[Path]]] = {}
+        self.cases: list[Case] = []
+        self.unused: list[Case] = []
+        self.skipped: list[SkippedFile] = []
+
+    def add(self, images: Sequence[object], label: object, name: str = "") -> None:
+        """Add a case: the file of its first channel, and its label, if any.
+
+        If one of these files does not exist, the case is left out and the missing file is skipped. The files of other
+        channels are skipped; for a model of several channels, `io.readers.read_scan` reads `x_0001`, ... with `x_0000`.
+        """
+        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        label_path = self._label(label, files)
+        self._note_existing((*files, label_path))
+        missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
+        self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
+        if missing or not files:
+            return
+        channels = channel_files(files[0])
+        self.skipped += [SkippedFile(file, OTHER_CHANNEL) for file in channels[1:]]
+        self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
+        role = LABELLED if label_path else UNLABELLED
+        if (files[0], label_path) in self._listed:
+            return
+        self._listed.add((files[0], label_path))
+        self.cases.append(Case(_file_name(name) or case_name(files[0]), files[0], label_path, role))
+
+    def skip(self, images: Sequence[object], label: object, labels: Mapping[str, Path]) -> None:
+        """Skip the image files of a test case and the label that is listed with them, and add the case to `unused`.
+
+        Args:
+            label: the label as listed; None if the case is listed without a label.
+            labels: the labels in `labelsTs` by name.
+        """
+        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        channels = [channel for file in files for channel in channel_files(file) if channel not in files]
+        self.skipped += [SkippedFile(file, TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
+        listed = self._label(label, files)
+        self._note_existing((*files, listed))
+        if listed is not None and labels.get(scan_name(listed)) != listed:
+            self.skipped.append(SkippedFile(listed, TEST_CASE))
+        if files and files[0].exists():
+            case = unused_case(files[0], labels)
+            has_listed = listed is not None and listed.exists()
+            self.unused.append(replace(case, label=listed, role=LABELLED) if has_listed else case)
+
+    def found_cases(self, layout: str, classes: tuple[tuple[int, str], ...]) -> FoundCases:
+        """Return the cases, after the files that `dataset.json` does not list are skipped."""
+        self._keep_used()
+        self._skip_unlisted()
+        unused = distinct_from(self.cases, self.unused)
+        return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused, not self._has_files)
+
+    def _note_existing(self, files: Iterable[Path | None]) -> None:
+        """Note whether one of the listed files exists."""
+        self._has_files = self._has_files or any(file is not None and file.exists() for file in files)
+
+    def _keep_used(self) -> None:
+        """Remove the cases' files from `skipped`; a file may be used for one listed case, but skipped for another."""
+        used = {file for case in self.cases for file in case.files}
+        self.skipped = [file for file in self.skipped if file.path not in used]
+
+    def _skip_unlisted(self) -> None:
+        """Skip the scans and labels in the subfolders `_FOLDERS` that `dataset.json` does not list."""
+        listed = [file for case in self.cases for file in case.files]
+        # Resolved, since `dataset.json` may name a file by another path, such as an absolute one.
+        named = {os.path.realpath(file) for file in (*listed, *(skipped_file.path for skipped_file in self.skipped))}
+        for name in _FOLDERS:
+            files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))
+            reason = TEST_CASE if name == "labelsTs" else "dataset.json does not list it"
+            unlisted = [file for file in files if os.path.realpath(file) not in named]
+            self.skipped += [SkippedFile(file, reason) for file in unlisted]
+            if name.startswith("images") and unlisted:
+                labels = {skipped_file.path for skipped_file in labels_among(files, self._folder / name, {})}
+                further = further_channels(files)
+                scans = [file for file in unlisted if file not in further and file not in labels]
+                self.unused += [unused_case(file, {}) for file in scans]
+
+    def _label(self, text: object, images: Sequence[Path]) -> Path | None:
+        """Return the path of the label that `dataset.json` names as `text`; None if it names none.
+
+        If `_file` finds one of the case's `images`, return the path that `dataset.json` states. Example: without a
+        folder `labelsTr`, `_file` finds the image `p1.nii.gz` for the label `labelsTr/p1.nii.gz`.
+        """
+        if not isinstance(text, str) or not text:
+            return None
+        path = self._file(text, LABEL_ENDINGS)
+        return self._folder / text if path in images else path
+
+    def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
+        """Return the path of the file that `dataset.json` names as `text`.
+
+        Changes are tried in this order until a file exists. Changes 2 and 3 start from the result of the previous
+        change; changes 4 and 5 both start from the result of change 3.
+
+        1. Environment variables are replaced; nnU-Net v2 allows them.
+        2. Backslashes become slashes.
+        3. First parts of the path are left out until the rest leads to a folder of the data set, or to a file beside
+           `dataset.json`: `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`.
+        4. `_0000` is added, which nnU-Net v1 omits: `a.nii` becomes `a_0000.nii`.
+        5. Other `endings` are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`. Exactly one file must fit.
+
+        If no file exists, the path after the third change is returned.
+        """
+        if not (self._folder / text).exists():
+            text = os.path.expandvars(text)
+        path = self._folder / text
+        if "\\" in text and not path.exists():
+            path = self._folder / text.replace("\\", "/")
+        if not path.exists():
+            path = self._file_of_moved_set(text) or path
+        kind = ending(path)
+        channel = path.with_name(
+            f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
+        )
+        if not path.exists() and not channel.exists() and path.parent.is_dir():
+            files = self._files(path.parent, endings)
+            fitting = files.get(scan_name(path), []) + files.get(f"{scan_name(path)}_0000", [])
+            return fitting[0] if len(fitting) == 1 else path
+        return channel if not path.exists() and channel.exists() else path
+
+    def _file_of_moved_set(self, text: str) -> Path | None:
+        """Return the path after the third change of `_file`; None if there is no such folder or file."""
+        parts = PureWindowsPath(text).parts  # Splits at both kinds of slashes.
+        is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
+        rests = [self._folder.joinpath(*parts[first:]) for first in range(int(is_absolute), len(parts))]
+        return next((rest for rest in rests if (rest.parent.is_dir() if rest != rests[-1] else rest.exists())), None)
+
+    def _files(self, folder: Path, endings: Sequence[str]) -> Mapping[str, list[Path]]:
+        """Return the files in a folder by their names without endings; the folder is listed only once."""
+        if (folder, endings) not in self._files_by_name:
+            files = self._files_by_name[folder, endings] = defaultdict(list)
+            for file in files_in(folder, endings):
+                files[scan_name(file)].append(file)
+        return self._files_by_name[folder, endings]
+
+
+def find_listed_cases(folder: Path) -> FoundCases:
+    """Read the cases that `dataset.json` lists under `training`, `validation`, `test` and similar keys.
+
+    A test case is skipped if a label is listed with it, or if the folder `labelsTs` has labels.
+    """
+    described, listed = read_description(folder), _ListedCases(folder)
+    test_files = files_in(folder / "labelsTs", LABEL_ENDINGS)
+    test_labels = only_labels(labels_by_name(without_other_endings(test_files, described)))
+    for key in LISTS:
+        for images, label, name in listed_entries(described, key, folder):
+            if key in TEST_LISTS and (test_labels or label):
+                listed.skip(images, label, test_labels)
+            else:
+                listed.add(images, label, name)
+    has_channels = any(channel_of(case.image) is not None for case in listed.cases)
+    return listed.found_cases(NNUNET if has_channels else DECATHLON, classes_of(described))
+
+
+def find_listed_nnunet_cases(folder: Path) -> FoundCases:
+    """Read an nnU-Net v2 data set whose `dataset.json` lists each case's files under the key `dataset`."""
+    described, listed = read_description(folder), _ListedCases(folder)
+    for images, label, name in entries_of(described["dataset"]):
+        listed.add(images, label, name)
+    return listed.found_cases(NNUNET, classes_of(described))
+
+
+def _file_name(name: str) -> str:
+    """Return a case's name for use in file names: each slash or backslash is replaced by "_"."""
+    return re.sub(r"[/\\]", "_", name)
