@@ -181,6 +181,9 @@ class SavedStateTest(TrainingCase):
             with self.assertRaisesRegex(InputError, "cannot be a run's name"):
                 run_named(name)
         self.assertEqual(run_named("console ").path, runs_folder() / "console")
+        self.session.settings.runName = "CON"
+        self.assertIn("CON: cannot be a run's name", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
 
     def test_name_that_is_too_long_for_a_folder_is_refused(self) -> None:
         for name in ("a" * 81, "\U0001fac0" * 70):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
 """Names of devices on Windows, with any ending: `nul.txt` is the device, too."""
 _LONGEST = 255
 """Most bytes of a name in most file systems."""

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION, Rule, Violation, violations
+from dcamt.errors import InputError
 from dcamt.recipe import Recipe
+from DCAMTSlicerLib.engine_messages import error_text
 from slicer.i18n import tr as _
 
 from ..cases.rows import CaseRow
-from .folders import is_name_taken, is_writable, runs_folder
+from .folders import is_name_taken, is_writable, run_named, runs_folder
 
 RESERVE = 0.1
 """Fraction of the free disk space and memory that a run must leave to other programs."""
@@ -74,11 +76,15 @@ def _message(violation: Violation) -> str:
 
 
 def folder_problems(run_name: str) -> list[Problem]:
-    """Return the problem of the folder of runs, if any: it is not writable, or has an item named `run_name`."""
+    """Return the problem of the next run's folder, if any: its place is not writable, or its name unusable or taken."""
     folder = runs_folder()
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")
         return [Problem(text.format(folder=folder))]
+    try:
+        run_named(run_name)
+    except InputError as error:
+        return [Problem(error_text(error))]
     if is_name_taken(run_name):
         text = _("A run “{name}” exists already in {folder}. Choose another name for the run.")
         return [Problem(text.format(name=run_name.strip(), folder=folder))]
