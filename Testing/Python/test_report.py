@@ -197,6 +197,19 @@ def test_report_is_written_again_although_scans_were_removed(
     assert "because their scan or label cannot be used: 1." in (copy / "report.html").read_text(encoding="utf-8")
 
 
+def test_report_is_refused_if_a_validation_case_has_lost_its_label(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    lines = (copy / "cases.csv").read_text(encoding="utf-8").splitlines()
+    cells = lines[-1].split(",")
+    cells[lines[0].split(",").index("label")] = ""
+    (copy / "cases.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]), encoding="utf-8")
+    assert call_dcamt(["report", copy, "--device", "cpu"]) == 1
+    assert f"line {len(lines)} ('{cells[0]}') has the role validation, but no label" in capsys.readouterr().err
+
+
 def test_resuming_at_an_iteration_removes_the_values_of_later_iterations_from_the_curves() -> None:
     def progress_event(step: int, loss: float | None) -> dict[str, object]:
         return {"event": "progress", "step": step, "losses": {"total": loss}}

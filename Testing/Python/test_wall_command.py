@@ -99,8 +99,9 @@ def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
 
 @pytest.mark.parametrize("own_grid", [False, True])
 def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
-    own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap]
+    own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dcamt.volume.SMALL_MM", 1000.0)
     out, page = folder / "out", folder / "Mueller.html"
     scan, label = folder / SCAN, folder / LABEL
     if own_grid:
@@ -119,6 +120,7 @@ def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
     assert len(re.findall('fill="none" stroke="#(?!000")', text)) == 3
     assert re.search(f"<th>DECAAF stage at this threshold</th><td[^>]*>{row['stage']}<", text)
     assert escape(METHODS_DISAGREE) in text
+    assert "The scan measures only" in text
     assert "Outline: read from a file that DCAMT wrote and that names no model." in text
     assert "The outline was probably made automatically" in text
     for trace in ("a_image", "a_label", "Mueller", str(folder)):

@@ -35,9 +35,8 @@ def run_train(options: argparse.Namespace) -> int:
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
             return 0
     if options.cases is None and options.set and "=" not in options.set[-1]:
-        options.cases = given_path(
-            options.set.pop()
-        )  # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
+        # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
+        options.cases = given_path(options.set.pop())
     if options.labels and options.cases is None:
         raise UsageError("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and any(_new_run(options)):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ..cases.case_list import Case, list_cases, read_cases, used_cases, write_cases
+from ..cases.case_list import Case, read_cases, write_cases
 from ..errors import InputError
 from ..io.atomic import stray_temporaries, write_text
 from ..io.writers import is_dcamt_result
@@ -172,11 +172,12 @@ class RunFolder:
         write_cases(cases, self.cases)
         write_text(self.recipe, recipe.to_json())
 
-    def open(self, for_training: bool = False, needs_scans: bool = True) -> tuple[Recipe, list[Case]]:
-        """Return the recipe and cases of the run; `for_training` as in `recipe_from_dict`.
+    def open(self, for_training: bool = False, needs_files: bool = True) -> tuple[Recipe, list[Case]]:
+        """Return the recipe and cases of the run.
 
         Args:
-            needs_scans: whether a case whose scan or label does not exist is refused.
+            for_training: as in `recipe_from_dict`.
+            needs_files: as in `read_cases`.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.
@@ -185,8 +186,7 @@ class RunFolder:
             raise InputError(
                 "holds no run", path=self.path, remedy="Give the folder of a run, or start a new run with CASES.csv."
             )
-        cases = read_cases(self.cases) if needs_scans else used_cases(list_cases(self.cases))
-        return load_recipe(self.recipe, for_training), cases
+        return load_recipe(self.recipe, for_training), read_cases(self.cases, needs_files=needs_files)
 
     def read_origin(self) -> Origin | None:
         """Return the origin of the run's first weights; None if they were random.
