@@ -105,6 +105,14 @@ class ModelListTest(SegmentationCase):
             person.expects("DCAMT_HOME", "Ok")
             click(self.ui.importModelButton)
 
+    def test_model_whose_name_is_too_long_for_a_file_is_refused(self) -> None:
+        package, file = open_model(self.home / "models" / "tiny.dcamt"), self.home / "download.dcamt"
+        write_package(file, replace(package, card=replace(package.card, name="x" * 300)))
+        with Person() as person:
+            person.expects("Import a model", str(file))
+            person.expects("cannot be a file name", "Ok")
+            click(self.ui.importModelButton)
+
     def test_model_whose_name_differs_only_in_capitals_is_refused_without_a_command(self) -> None:
         """A link stands for a file system on which "tiny.dcamt" and "Tiny.dcamt" are the same file."""
         stored = self.home / "models" / "tiny.dcamt"

@@ -158,8 +158,9 @@ def model_in_place_of(name: str) -> StoredModel | None:
     """
     path, models = _stored_path(name), stored_models()
     same = next((model for model in models if model.name == name), None)
-    if same is None and path.exists():
-        same = next((model for model in models if model.path.exists() and model.path.samefile(path)), None)
+    # Unlike `Path.exists`, `os.path.exists` raises no error for a name that is too long or a folder that is locked.
+    if same is None and os.path.exists(path):
+        same = next((model for model in models if os.path.exists(model.path) and model.path.samefile(path)), None)
     return same
 
 
