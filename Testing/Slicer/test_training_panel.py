@@ -304,7 +304,7 @@ class TenThousandCasesTest(TrainingCase):
         self.assertEqual(self.ui.casesTable.model().rowCount(), 10_001)
         self.assertIsInstance(self.session.table.rows[7].source, FileScan)
         node = self.session._node
-        self.assertEqual(load_rows(node), [replace(row, remark="") for row in self.session.table.rows])
+        self.assertEqual(load_rows(node), [replace(row, remark="", note="") for row in self.session.table.rows])
 
 
 class SelfTest(TrainingCase):

@@ -238,7 +238,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.wait_for(lambda: self.session.checked, "the check")
         model = self.ui.casesTable.model()
-        self.assertEqual(model.data(model.index(0, REMARK)), "")
+        self.assertEqual(self.table.rows[0].remark, "")
         self.assertIn("empty", model.data(model.index(1, REMARK)))
         self.assertIn("empty outline: The label is empty", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
@@ -247,7 +247,7 @@ class SourcesTest(TrainingCase):
         self.ui.casesTable.clicked.emit(model.index(1, REMARK))
         self.assertEqual(model.data(model.index(1, ROLE)), "unlabelled")
         self.wait_for(lambda: self.session.checked, "the check")
-        self.assertEqual(model.data(model.index(1, REMARK)), "")
+        self.assertEqual(self.table.rows[1].remark, "")
         self.assertTrue(self.ui.startButton.enabled)
         for button in (self.ui.removeButton, self.ui.setRoleButton):
             click(button)
@@ -307,6 +307,15 @@ class SourcesTest(TrainingCase):
         self.assertTrue(training_cases.is_case(result))
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual((self.table.rows[0].role, self.table.rows[0].remark), (LABELLED, ""))
+
+    def test_note_on_a_small_scan_of_the_scene_goes_when_its_spacing_is_corrected(self) -> None:
+        volume, _outline = add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        for spacing, note in ((2, "The scan measures only 48 x 44 x 40 mm"), (3, "")):
+            volume.SetSpacing(spacing, spacing, spacing)
+            self.session.check_cases()
+            self.wait_for(lambda: self.session.checked, "the check")
+            self.assertEqual(self.table.rows[0].note.partition(",")[0], note)
 
     def test_segments_are_chosen_for_one_case_of_the_scene_at_a_time(self) -> None:
         for number in range(2):
