@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -103,6 +104,22 @@ def test_tiles_along_two_axes_give_the_same_result_as_one_pass(tiny_recipe: Reci
     with torch.no_grad():
         whole = predict_whole(network, image, ACCURATE)
         assert (predict_tiled(network, image, ACCURATE, tile) - whole).abs().max() < 1e-5
+
+
+def test_decoded_features_of_a_tile_are_released_before_the_next_tile(tiny_recipe: Recipe) -> None:
+    """With such features still in memory, the next tile would need an eighth more than `pass_bytes` assumes."""
+    network = network_of(tiny_recipe, NETWORKS[0])
+    decoded: list[ref[Tensor]] = []
+    for vnet in network.vnets:
+        vnet.decoder.levels[-1].register_forward_hook(lambda level, inputs, features: decoded.append(ref(features)))
+    in_memory: list[bool] = []
+    image, tile = image_for_tiles(network, (0,))
+    with torch.no_grad():
+        predict_tiled(
+            network, image, ACCURATE, tile, lambda done, of: in_memory.extend(item() is not None for item in decoded)
+        )
+    assert len(decoded) > 2
+    assert not any(in_memory)
 
 
 def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:

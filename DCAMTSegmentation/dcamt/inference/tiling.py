@@ -160,8 +160,8 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
         decoded = vnet.decoder.decode_levels(exchanged[index], coarse[index][:-1][::-1], slice(None, -fine))
         for outer, core, inner in each_tile():
             skips = encode_tile(vnet, outer)[::-1]
-            features = vnet.decoder.decode_levels(decoded[(..., *coarsen(outer, step))], skips, slice(-fine, None))
-            logits = vnet.head(features)
+            coarser = decoded[(..., *coarsen(outer, step))]
+            logits = vnet.head(vnet.decoder.decode_levels(coarser, skips, slice(-fine, None)))
             result[(index, ..., *core)] = logits[0].float().softmax(dim=0)[(..., *inner)]
         coarse[index] = []  # Release memory for the other branch.
     return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
