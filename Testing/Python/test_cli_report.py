@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 def test_report_identifies_the_patient_only_with_the_option_identity(noise_model: Path, tmp_path: Path) -> None:
     write_mr_series(tmp_path / "series", noise_scan().voxels[0], np.diag([-1.5, -1.5, 2.5, 1.0]))
-    arguments = [tmp_path / "series", "-o", tmp_path / "out.nrrd", "--model", noise_model, "--overwrite", "--report"]
+    arguments = [tmp_path / "series", "-o", tmp_path / "out.dcm", "--model", noise_model, "--overwrite", "--report"]
     assert call_segment(*arguments, tmp_path / "anonymous.html") == 0
     assert call_segment(*arguments, tmp_path / "page.html", "--identity") == 0
     anonymous = (tmp_path / "anonymous.html").read_text(encoding="utf-8")

@@ -41,7 +41,7 @@ def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
 
 
 @pytest.mark.parametrize("value", [0.5, 1.0])
-@pytest.mark.parametrize(("expected_mm", "weight"), [(0.5, 0.0), (1.5, 0.5), (2.5, 1.0)])
+@pytest.mark.parametrize(("expected_mm", "weight"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
 @pytest.mark.parametrize("axis", range(3))
 def test_weight_of_amber_follows_the_expected_thickness_of_the_doubtful_layer(
     axis: int, expected_mm: float, weight: float, value: float
