@@ -313,10 +313,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
         _("The scan has the same {0} as the {1} '{2}'. Leave one of these cases out."),
         _("The scan is also that of '{0}'. Check that each case has its own scan."),
-        _(
-            "The scan measures only {0} mm, with a voxel spacing of {1} mm: the spacing may be in a unit"
-            " other than millimetres, and volumes may be wrong."
-        ),
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
         _("The series lacks {0}: slices may be missing."),
         _("The slices are {0} mm apart, but {1} mm according to the headers: slices may be missing."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 import typing
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .io.formats import given_path
 from .io.typed_json import build, type_hints, value_of
 from .recipe import Recipe
 from .recipe_checks import check_recipe
@@ -71,7 +71,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """
     if str(name_or_file) in shipped_recipes():
         return _shipped_recipe(SHIPPED / f"{name_or_file}.json", for_training)
-    path = given_path(name_or_file)
+    path = Path(os.path.expanduser(name_or_file))
     if path.suffix.lower() != ".json" and not path.is_file():
         raise InputError(
             f"there is no recipe of the name '{name_or_file}'",

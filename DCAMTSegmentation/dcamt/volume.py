@@ -15,7 +15,6 @@ MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
 MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis; a scanner measures a few metres
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
-SMALL_MM = 50.0  # A scan whose longest side is shorter shows less than a heart.
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
@@ -196,18 +195,6 @@ def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
     longest = float((grid.spacing * grid.shape).max())
     if longest > MAXIMUM_LABEL_MM or (longest < MINIMUM_LABEL_MM and not partial):
         raise _size_error(grid, path)
-
-
-def size_notes(grid: Grid) -> tuple[str, ...]:
-    """Return a note if the longest side of a scan is below `SMALL_MM`, as with a spacing in centimetres."""
-    sides = grid.spacing * grid.shape
-    if sides.max() >= SMALL_MM:
-        return ()
-    size = " x ".join(plain_number(side, 2) for side in sides)
-    return (
-        f"The scan measures only {size} mm, with a voxel spacing of {_millimetres(grid)} mm: the spacing may be in a "
-        "unit other than millimetres, and volumes may be wrong.",
-    )
 
 
 def _size_error(grid: Grid, path: Path | None, other_remedy: str = "") -> InputError:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from dcamt import volume
 from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Labelmap, Volume
@@ -44,14 +43,6 @@ pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THA
 
 SMALL_TRIAL = "from dcamt.commands import serving\nserving.TRIAL = (16, 16, 16)\n"
 """A script that lets a worker measure a model's speed on a small volume, since no test needs an exact estimate."""
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_notes_on_small_scans() -> Iterator[None]:
-    """Let scans of any size pass without a note, since most scans of the tests are smaller than a heart."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(volume, "SMALL_MM", 0.0)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,7 @@ import dcamt
 import numpy as np
 import pytest
 import torch
-from dcamt import cli
 from dcamt.api.outputs import write_probabilities
-from dcamt.cases.case_list import read_cases
 from dcamt.io.writers import write_volume
 from dcamt.volume import Volume
 from dcamt_testing.dicom_series import write_mr_series
@@ -129,40 +127,6 @@ def test_paths_of_any_class_are_accepted(tmp_path: Path, label: np.ndarray) -> N
     settings = [*TINY, "iterations=1", "labelled_per_batch=2"]
     run = dcamt.train(cases, run=GivenPath(tmp_path / "run"), settings=settings, device="cpu")  # type: ignore[arg-type]
     assert run.iterations == 1
-
-
-def test_tilde_in_a_path_is_the_home_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: np.ndarray, capsys: pytest.CaptureFixture[str]
-) -> None:
-    home, work = tmp_path / "home", tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("USERPROFILE", str(home))
-    labelmap = dcamt.Labelmap(label, GRID)
-    for given in ("~/labels/c0.nii.gz", Path("~/predictions/c0.nii.gz")):
-        dcamt.write_labelmap(labelmap, given)
-    assert dcamt.read_labelmap("~/labels/c0.nii.gz").path == home / "labels" / "c0.nii.gz"
-    assert dcamt.evaluate("~/predictions", "~/labels").rows[0].score.dice == 1
-    write_cases_folder(home / "cases", labelled=1)
-    assert cli.main(["cases", "find", "~/cases", "--output=~/found.csv"]) == 0
-    assert [case.image.is_relative_to(home) for case in read_cases(home / "found.csv")] == [True]
-    listed = "name,image,label,role\nx,~/labels/c0.nii.gz,~/labels/c0.nii.gz,labelled\n"
-    (work / "cases.csv").write_text(listed, encoding="utf-8")
-    assert read_cases(work / "cases.csv")[0].image == home / "labels" / "c0.nii.gz"
-    for command in (["models", "show", "~/gone.dcamt"], ["recipe", "suggest", "~/gone.csv", "-o", "~/r.json"]):
-        assert cli.main(command) == 1
-        assert str(home / "gone") in capsys.readouterr().err
-    assert [path.name for path in work.iterdir()] == ["cases.csv"]
-
-
-def test_folder_named_tilde_is_reached_by_a_dot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: np.ndarray
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    dcamt.write_labelmap(dcamt.Labelmap(label, GRID), "./~/c0.nii.gz")
-    assert (tmp_path / "~" / "c0.nii.gz").is_file()
-    assert dcamt.read_labelmap("./~/c0.nii.gz").path == tmp_path / "~" / "c0.nii.gz"
 
 
 def test_empty_name_is_not_the_working_folder(

@@ -273,7 +273,7 @@ def test_command_prints_facts_as_json_without_importing_torch(tmp_path: Path) ->
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"dcamt: {path}: cases with problems: 1 of 4", ""]
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [event["event"] for event in events] == ["case"] * 7 + ["checked"]
+    assert [event["event"] for event in events] == ["case"] * 6 + ["checked"]
     assert events[0] | {"index": 0, "name": "labelled0", "size": [24] * 3, "channels": 1} == events[0]
     assert events[3]["problems"] == ["The scan does not exist. Check the name and the folder."]
     assert events[-1] == {"event": "checked", "cases": 4, "faulty": 1, "problems": []}
@@ -360,14 +360,6 @@ def test_scan_of_few_intensities_causes_a_warning(tmp_path: Path, voxels: np.nda
     )
     assert facts[1].problems == ()  # the scan could be a phantom
     assert facts[0].warnings == facts[2].warnings == ()
-
-
-def test_scan_that_is_smaller_than_a_heart_causes_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcamt.volume.SMALL_MM", 50.0)
-    cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=0, validation=0))
-    (facts,) = facts_of(cases)
-    assert ["measures only 48 x 48 x 48 mm" in warning for warning in facts.warnings] == [True]
-    assert facts.problems == ()
 
 
 def test_scan_that_is_its_own_label_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dcamt.cases.case_list import read_cases
 from dcamt_testing.processes import call_dcamt, check_error_line, content_of
+from dcamt_testing.synthetic import write_cases_folder
 
 nib = pytest.importorskip("nibabel")
 SHAPE = (16, 18, 12)
@@ -265,3 +267,32 @@ def test_label_that_is_a_link_to_a_missing_file_is_skipped_as_a_label(
     errors = capsys.readouterr().err
     assert f"{tmp_path}: skipped labels, automatic results and further channels (p1_label.nii.gz)." in errors
     assert "dataset.json" not in errors
+
+
+def test_tilde_at_the_beginning_of_a_path_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, work = tmp_path / "home", tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    write_cases_folder(home / "cases", labelled=1)
+    assert call_dcamt(["cases", "find", "~/cases", "--output=~/found.csv"]) == 0
+    found = read_cases(home / "found.csv")
+    (work / "cases.csv").write_text(
+        f"name,image,label,role\nx,~/cases/{found[0].image.name},,unlabelled\n", encoding="utf-8"
+    )
+    assert read_cases(work / "cases.csv")[0].image == found[0].image
+    capsys.readouterr()
+    for command in (["models", "show", "~/gone.dcamt"], ["recipe", "suggest", "~/gone.csv", "-o", "~/r.json"]):
+        assert call_dcamt(command) == 1
+        assert str(home / "gone") in capsys.readouterr().err
+    assert [path.name for path in work.iterdir()] == ["cases.csv"]
+
+
+def test_files_in_a_folder_named_tilde_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cases_folder(tmp_path / "~", labelled=1, unlabelled=0, validation=0)
+    monkeypatch.chdir(tmp_path)
+    assert call_dcamt(["cases", "find", ".", "-o", "cases.csv"]) == 0
+    assert call_dcamt(["cases", "check", "cases.csv"]) == 0

@@ -55,17 +55,6 @@ def test_map_of_doubt_is_shown_only_on_the_grid_of_the_scan(
     assert (reports[0].doubt_map is not None) == is_shown
 
 
-def test_report_states_that_the_scan_may_be_in_another_unit(
-    request_: ReportRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    request_ = replace(request_, notes=("The wall is left out.",))
-    assert "measures only" not in text_of(request_)
-    monkeypatch.setattr("dcamt.volume.SMALL_MM", 50.0)
-    text = text_of(request_)
-    assert "The scan measures only 15 x 14 x 16 mm" in text
-    assert "The wall is left out." in text
-
-
 def test_report_with_unknown_model_version_shows_warning_and_doubtful_places(request_: ReportRequest) -> None:
     method = OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate")
     doubts = (DoubtfulPlace((-5.0, -5.0, 6.0), (0, 0, 0), 0.25, 0.0),)

@@ -10,7 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
-from dcamt.api.segmentation import to_volume
 from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_header, read_labelmap, read_scan
@@ -189,17 +188,6 @@ def test_error_states_the_impossible_size_or_spacing(
 ) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
     refused(lambda: read_scan(path), path, message_part)
-
-
-@pytest.mark.parametrize(("spacing", "count"), [(0.6, 1), (4.0, 1), (6.25, 0)])
-def test_scan_that_may_be_in_centimetres_is_read_with_a_note_on_its_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: float, count: int
-) -> None:
-    monkeypatch.setattr("dcamt.volume.SMALL_MM", 50.0)
-    affine = affine_of(np.diag([spacing] * 3))
-    read = read_scan(save_nifti(tmp_path / "x.nii.gz", scan(), affine)), to_volume(scan(), affine, 1)
-    for volume in read:
-        assert [f"with a voxel spacing of {spacing:g} x {spacing:g}" in note for note in volume.notes] == [True] * count
 
 
 def test_labels_of_an_impossible_size_are_refused_and_small_segmentations_are_read(tmp_path: Path) -> None:

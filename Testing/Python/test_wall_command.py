@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import re
+import struct
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -44,10 +45,7 @@ def drop_mark(path: Path) -> None:
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
-def test_wall_of_one_scan_is_measured_and_written(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dcamt.volume.SMALL_MM", 1000.0)
+def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "out"
     assert measure_scan(folder, "--surface", out / "plain.stl") == 0
     printed = capsys.readouterr()
@@ -61,7 +59,6 @@ def test_wall_of_one_scan_is_measured_and_written(
     assert "% of the wall enhanced" in printed.out
     assert "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm" in printed.out
     assert "Methods disagree" in printed.out
-    assert "The scan measures only" in printed.out
     assert "research use only" in printed.out
     assert float(read_table(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
 
@@ -97,11 +94,24 @@ def test_import_of_scipy_and_vtk_begins_before_the_first_scan_is_read(
     assert importing
 
 
+def test_notes_on_the_scan_are_printed(
+    wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, label = tmp_path / "scan.nii", tmp_path / "label.nii"
+    write_volume(wall_phantom[0], scan)
+    write_labelmap(wall_phantom[1], label)
+    for path in (scan, label):
+        data = bytearray(path.read_bytes())
+        struct.pack_into("<f", data, 88, 1.02)  # The spacing along k in `pixdim`, which the sform contradicts.
+        path.write_bytes(data)
+    assert call_dcamt(["wall", scan, label, "-o", tmp_path / "out"]) == 0
+    assert "The header states two spacings of the voxels" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("own_grid", [False, True])
 def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
-    own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
+    own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:
-    monkeypatch.setattr("dcamt.volume.SMALL_MM", 1000.0)
     out, page = folder / "out", folder / "Mueller.html"
     scan, label = folder / SCAN, folder / LABEL
     if own_grid:
@@ -120,7 +130,6 @@ def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
     assert len(re.findall('fill="none" stroke="#(?!000")', text)) == 3
     assert re.search(f"<th>DECAAF stage at this threshold</th><td[^>]*>{row['stage']}<", text)
     assert escape(METHODS_DISAGREE) in text
-    assert "The scan measures only" in text
     assert "Outline: read from a file that DCAMT wrote and that names no model." in text
     assert "The outline was probably made automatically" in text
     for trace in ("a_image", "a_label", "Mueller", str(folder)):

@@ -135,19 +135,6 @@ def test_worker_and_command_report_the_same_warning_for_a_scan_with_few_differen
     assert warning in messages
 
 
-def test_worker_and_command_report_the_same_note_on_a_small_scan(
-    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("dcamt.volume.SMALL_MM", 50.0)
-    scan = write_scan(tmp_path / "x.nrrd", intensities(), SPACING)
-    result = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
-    assert isinstance(result, ScanSegmented)
-    assert "measures only 15 x 18 x 32 mm" in result.notes[0]
-    status, messages = run_command(scan, saved_model, capsys)
-    assert status == 0
-    assert result.notes[0] in messages
-
-
 def segment_by_command(scan: Path, model: Path) -> np.ndarray:
     """Return the labels (K, J, I) that the command `segment` writes, read by SimpleITK."""
     result = scan.with_name("result.nrrd")

@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..io.atomic import write_text
 from ..io.channels import channel_files
 from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation, find_source_images, write_dicom
-from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, given_path, scan_name
+from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, scan_name
 from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
 from ..report.scan_report import ScanReport, render_scan_report
@@ -216,7 +216,6 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
 
 def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
     """Raise InputError if a result would replace a file that the scan was read from."""
-    path = given_path(path)
     # If a folder denies access, `os.path.exists` returns False, and writing the result raises OutputError.
     # `Path.exists` may raise PermissionError.
     if scan.path is None or not os.path.exists(path):

@@ -23,7 +23,7 @@ from ..models.package import Card, ModelPackage
 from ..models.store import DEFAULT_MODEL
 from ..networks.packaging import verify_model
 from ..recipe import ACCURATE
-from ..volume import Labelmap, SegmentInfo, Volume, check_scan, size_notes
+from ..volume import Labelmap, SegmentInfo, Volume, check_scan
 
 Scan = str | Path | Volume | np.ndarray
 """A file, a DICOM folder, a `Volume`, or an array (I, J, K) or (C, I, J, K)."""
@@ -227,7 +227,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
         if voxels.ndim != 4:
             raise ValueError(f"the array {scan.shape} is not (I, J, K) or (C, I, J, K)")
         grid = Grid(voxels.shape[1:], affine)
-        volume = Volume(voxels, grid, notes=size_notes(grid))
+        volume = Volume(voxels, grid)
     elif affine is not None:
         raise ValueError("affine belongs to an array; files and volumes have their own")
     elif isinstance(scan, Volume):

@@ -13,7 +13,6 @@ from ..cases.case_list import UNLABELLED, Case, read_cases, refuse_violations, u
 from ..cases.checks import refuse_copied_scans
 from ..distributed import Team, team_size
 from ..errors import InputError
-from ..io.formats import given_path
 from ..models.package import read_recipe
 from ..models.store import model_path
 from ..recipe import Recipe
@@ -63,13 +62,13 @@ def plan_new_run(
         InputError: the cases cannot be read, one lacks the label that its role needs, or they cannot be used with the
             recipe (`check_cases_and_batch`).
     """
-    listed = read_cases(given_path(cases)) if isinstance(cases, str | os.PathLike) else used_cases(cases)
+    listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else used_cases(cases)
     for case in listed:
         if case.needs_label and case.label is None:
             text = f"case '{case.name}' has the role {case.role}, but no label"
             raise InputError(text, remedy=f"Add the label, or choose the role {UNLABELLED}.")
     check_cases_and_batch(recipe, listed)
-    return TrainingPlan(RunFolder(given_path(run)), recipe, listed, origin, start_weights, device)
+    return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
 
 
 def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
@@ -77,7 +76,7 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
 
     Raises InputError if the folder contains no run, or if the run's files cannot be used.
     """
-    folder = RunFolder(given_path(run))
+    folder = RunFolder(Path(run))
     recipe, cases = folder.open(for_training=not conclude)
     return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)
 

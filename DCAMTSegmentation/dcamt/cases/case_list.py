@@ -341,12 +341,14 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 
 
 def _file(path: Path, text: str) -> Path:
-    """Return the path of the file that the case list `path` names as `text`; `~` at its beginning is the home folder.
+    """Return the path of the file that the case list `path` names as `text`.
 
-    If there is no such file, backslashes become slashes and outer quotation marks are removed. The file is then looked
-    up with composed accents (NFC), then with decomposed accents (NFD). If neither exists, the accents stay as written.
+    `~` at the beginning is the home folder, unless the file exists beside the list. If there is no such file,
+    backslashes become slashes and outer quotation marks are removed. The file is then looked up with composed accents
+    (NFC), then with decomposed accents (NFD). If neither exists, the accents stay as written.
     """
-    text = os.path.expanduser(text)
+    if text.startswith("~") and not os.path.exists(path.parent / text):
+        text = os.path.expanduser(text)
     file = path.parent / text
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text
     if is_plain or os.path.exists(file):  # Plain names are not looked up on the disk: a list may have thousands.

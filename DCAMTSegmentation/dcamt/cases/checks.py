@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..io.readers import Header, read_header, read_scan
 from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
-from ..volume import Volume, size_notes
+from ..volume import Volume
 from .case_list import LEFT_OUT, VALIDATION, Case, Rule, violations
 from .few_values import count_few_values
 from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
@@ -151,7 +151,6 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     except InputError as error:
         return _with_problem(facts, _without_path("scan", case.image, error))
     grid = volume.grid
-    facts = replace(facts, warnings=(*facts.warnings, *size_notes(grid)))
     if warning := few_values_warning(volume):
         facts = replace(facts, warnings=(*facts.warnings, warning))
     del volume

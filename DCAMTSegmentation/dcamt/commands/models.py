@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from ..cases.case_list import VALIDATION, read_cases
 from ..errors import InputError
 from ..io.atomic import atomic_path
-from ..io.formats import given_path
 from ..models.calibration import MIN_CASES, Calibration
 from ..models.package import Card, ModelPackage, calibration_path, open_model, write_package
 from ..models.store import check_store, import_model, model_path, remove_model, stored_models
@@ -39,7 +40,7 @@ def run_models(options: argparse.Namespace) -> int:
     elif options.action == "import":
         from ..networks.packaging import check_package  # loads torch
 
-        model = import_model(given_path(options.model), check_package, options.replace)
+        model = import_model(Path(os.path.expanduser(options.model)), check_package, options.replace)
         console.print_event("imported", name=model.name, path=str(model.path))
         console.print_text(f"imported as '{model.name}': {model.path}")
     else:

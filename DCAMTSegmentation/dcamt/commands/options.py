@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import NoReturn
 
 from ..distributed import team_rank, wait_for_leader
-from ..io.formats import given_path
 from ..machine import AUTO, DEVICES
 
 CASE_LIST = "case list with the columns name,image,label,role"
@@ -54,7 +54,8 @@ def parse_path(text: str) -> Path:
     """Parse a path. Refuse an empty text (an unset shell variable, for example): `Path("")` is the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
-    return given_path(text)
+    # The shell does not expand `~` in `--output=~/x`.
+    return Path(os.path.expanduser(text))
 
 
 def parse_count(text: str) -> int:

@@ -17,11 +17,10 @@ from ..io.formats import (
     VOLUME_OUTPUTS,
     agreement_path,
     ending,
-    given_path,
     scan_name,
 )
 from ..io.surfaces import SURFACE_OUTPUTS
-from .options import UsageError
+from .options import UsageError, parse_path
 from .result_files import (
     REFUSE,
     SKIP_REMEDY,
@@ -64,7 +63,7 @@ class SideResult:
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
             return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
-        path = given_path(text)
+        path = parse_path(text)
         if ending(path) not in self.endings:
             raise UsageError(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
         if scan_count > 1:

@@ -9,13 +9,12 @@ from ..api.training_plan import choose_recipe, plan_new_run, plan_resumed_run
 from ..cases.case_list import read_cases
 from ..distributed import TeamLost, team_rank, team_size
 from ..errors import DCAMTError, user_error
-from ..io.formats import given_path
 from ..runs.events import RunEvent, RunFinished
 from ..runs.folder import RunFolder
 from ..runs.lock import is_held
 from ..runs.requests import STOP, write_request
 from .console import Console, StdoutLost, print_error
-from .options import UsageError
+from .options import UsageError, parse_path
 from .watch import show_event, watch_run
 
 _NEW_RUN = "CASES.csv, --recipe, --start-from, --effort, --set"
@@ -36,7 +35,7 @@ def run_train(options: argparse.Namespace) -> int:
             return 0
     if options.cases is None and options.set and "=" not in options.set[-1]:
         # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
-        options.cases = given_path(options.set.pop())
+        options.cases = parse_path(options.set.pop())
     if options.labels and options.cases is None:
         raise UsageError("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and any(_new_run(options)):

@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OutputError, write_error
-from .formats import given_path
 from .interruption import interrupt_on_sigterm
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
@@ -36,7 +35,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     >>> with atomic_path("run/report.json") as temporary:  # doctest: +SKIP
     ...     temporary.write_text("{}")
     """
-    wanted = given_path(path)
+    wanted = Path(path)
     target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
     temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-_NAME_KEPT:]}"
     with interrupt_on_sigterm():

@@ -65,16 +65,14 @@ _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
 def given_path(path: str | os.PathLike[str]) -> Path:
-    """Return the path that a caller gives; `~` at its beginning is the home folder, but not in `./~`.
+    """Return the path that a caller gives.
 
     Raises:
         InputError: the text is empty, as from an empty cell of a table; `Path("")` would be the working folder.
     """
     if path == "":
         raise InputError("the name of a file or folder is empty", remedy="Give its name.")
-    expanded = Path(os.path.expanduser(path))
-    # `Path` has removed "./" before "~". An absolute path is not expanded when it is given again.
-    return expanded.absolute() if str(expanded).startswith("~") else expanded
+    return Path(path)
 
 
 def ending(path: str | Path) -> str:

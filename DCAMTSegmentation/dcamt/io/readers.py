@@ -22,7 +22,6 @@ from ..volume import (
     check_label_grid,
     check_scan,
     check_scan_grid,
-    size_notes,
 )
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
@@ -115,8 +114,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     with _open_image(path, choice or ScanChoice()) as image:
         check_scan_grid(image.grid, path)
         check_channels(image.channels, channels, path)
-        notes = (*image.notes, *size_notes(image.grid))
-        volume = Volume(image.load(), image.grid, path, notes, image.frames)
+        volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
     check_scan(volume)
     return volume
 

@@ -13,7 +13,6 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS
 from .atomic import atomic_path
-from .formats import given_path
 
 SURFACE_OUTPUTS = (".stl", ".obj", ".ply", ".vtp")
 SPACE = "SPACE=LPS"
@@ -40,7 +39,7 @@ def write_mesh(
         InputError: the ending is unknown.
         OutputError: the file cannot be written.
     """
-    path = given_path(path)
+    path = Path(path)
     kind = surface_ending(path)
     lps = np.asarray(points, np.float64) * np.diag(RAS_TO_LPS)[:3]
     with atomic_path(path) as temporary:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels, check_grid
 from .atomic import atomic_path
-from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending, given_path
+from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
 
 _COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
 _HEAD_BYTES = 1 << 16
@@ -43,7 +43,7 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
         OutputError: the file cannot be written.
         ValueError: a label value of a `.seg.nrrd` has no segment, or two segments have the same label value.
     """
-    path = given_path(path)
+    path = Path(path)
     kind = ending(path)
     check_grid(labelmap.grid, path)
     voxels = as_labels(labelmap.voxels, path)
@@ -71,7 +71,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         InputError: the ending is not that of a volume file, or `volume.check_grid` refuses the grid.
         OutputError: the file cannot be written.
     """
-    path = given_path(path)
+    path = Path(path)
     kind = ending(path)
     check_grid(volume.grid, path)
     voxels = volume.voxels

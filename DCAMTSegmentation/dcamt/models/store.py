@@ -11,7 +11,6 @@ from pathlib import Path
 from ..errors import InputError, OutputError, write_error
 from ..io.atomic import atomic_path
 from ..io.file_names import is_file_name
-from ..io.formats import given_path
 from .calibration import Calibration
 from .package import (
     Card,
@@ -53,7 +52,7 @@ def user_folder() -> Path:
         InputError: DCAMT_HOME is not set, and the system does not know the user's home folder.
     """
     if home := os.environ.get("DCAMT_HOME"):
-        return given_path(home) / "models"
+        return Path(os.path.expanduser(home)) / "models"
     try:
         return Path.home() / ".dcamt" / "models"
     except RuntimeError as error:
@@ -103,7 +102,7 @@ def model_path(name_or_file: str | Path) -> Path:
     by_name = {model.name: model.path for model in stored_models()}
     if str(name_or_file) in by_name:
         return by_name[str(name_or_file)]
-    path = given_path(name_or_file)
+    path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
         if path.name == str(name_or_file):  # The name of a model, not a path.
             check_store()

@@ -14,7 +14,7 @@ from ..io.atomic import write_text
 from ..metrics.measurements import Measurements, measure_mask
 from ..models.package import Card
 from ..recipe import ACCURATE
-from ..volume import TISSUE, Labelmap, SegmentInfo, Volume, size_notes
+from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
 from ..wall.analysis import WallResult
 from ..wall.files import read_wall
 from ..wall.sampling import nearest_values
@@ -93,7 +93,6 @@ def write_outline_report(
         measurements=[segment.measure()],
         from_dcamt_file=from_dcamt_file,
         wall=wall,
-        notes=size_notes(volume.grid),  # Other notes on the scan may identify the patient.
         identity=identity or {},
     )
     write_text(path, render_scan_report(report))

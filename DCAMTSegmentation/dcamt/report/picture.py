@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.atomic import atomic_path
-from ..io.formats import given_path, scan_name
+from ..io.formats import scan_name
 from ..io.readers import read_segments
 from ..metrics.measurements import Measurements, measure
 from ..volume import TISSUE, Labelmap, SegmentInfo, Volume
@@ -58,7 +58,7 @@ def render_picture(
         InputError: scan and segmentation lie on different grids, or the ending is not `.png`.
         OutputError: the file cannot be written.
     """
-    path = given_path(path)
+    path = Path(path)
     if path.suffix.lower() != ".png":
         raise InputError("does not end in .png", path=path, remedy="Name the picture something.png.")
     figure = draw_picture(volume, labelmap, segments)

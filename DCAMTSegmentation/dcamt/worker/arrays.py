@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..volume import Volume, check_scan, same_grid, size_notes
+from ..volume import Volume, check_scan, same_grid
 from .requests import ReportRequest, SegmentMask, SegmentRequest, WallRequest
 
 
@@ -28,7 +27,7 @@ def read_scan(request: SegmentRequest | WallRequest | ReportRequest) -> Volume:
     voxels = stored.transpose(3, 2, 1, 0)
     volume = Volume(voxels, Grid(voxels.shape[1:], request.affine), name)
     check_scan(volume)
-    return replace(volume, notes=size_notes(volume.grid))
+    return volume
 
 
 def read_mask(segment: SegmentMask) -> np.ndarray:
