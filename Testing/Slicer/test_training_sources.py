@@ -12,6 +12,7 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, li
 from dcamt.cases.folders import find_cases
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.result_segments import CLASS_TAG
+from DCAMTTrainingLib.cases import check
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
 from DCAMTTrainingLib.panels import cases as cases_panel
@@ -308,14 +309,14 @@ class SourcesTest(TrainingCase):
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual((self.table.rows[0].role, self.table.rows[0].remark), (LABELLED, ""))
 
-    def test_note_on_a_small_scan_of_the_scene_goes_when_its_spacing_is_corrected(self) -> None:
-        volume, _outline = add_case("scan", 1)
+    def test_note_of_a_check_goes_when_its_cause_is_gone(self) -> None:
+        add_case("scan", 1)
         click(self.ui.addSceneButton)
-        for spacing, note in ((2, "The scan measures only 48 x 44 x 40 mm"), (3, "")):
-            volume.SetSpacing(spacing, spacing, spacing)
-            self.session.check_cases()
-            self.wait_for(lambda: self.session.checked, "the check")
-            self.assertEqual(self.table.rows[0].note.partition(",")[0], note)
+        for note in ("Only the first channel is used.", ""):
+            with mock.patch.object(check, "channels_note", return_value=note):
+                self.session.check_cases()
+                self.wait_for(lambda: self.session.checked, "the check")
+            self.assertEqual(self.table.rows[0].note, note)
 
     def test_segments_are_chosen_for_one_case_of_the_scene_at_a_time(self) -> None:
         for number in range(2):

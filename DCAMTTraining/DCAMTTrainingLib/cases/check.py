@@ -12,7 +12,7 @@ from dcamt.cases.case_list import LEFT_OUT, ROLES_WITH_LABEL, VALIDATION, check_
 from dcamt.errors import InputError
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
-from dcamt.volume import check_scan_grid, same_grid, size_notes
+from dcamt.volume import check_scan_grid, same_grid
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
@@ -138,7 +138,7 @@ class CaseCheck:
                 text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
                 remark = f"{remark} {text.format(name=conflicting.name)}".strip()
             self.label_values[index] = values
-            note = "" if remark else _scan_note(row.source, self._recipe)
+            note = "" if remark else channels_note(row.source, self._recipe)
             has_image = volume is not None and volume.GetImageData() is not None
             size, spacing = size_and_spacing(volume) if has_image else (row.size, row.spacing)
             # The row of a scan without a label may have a note on why it has none: that note stays.
@@ -230,12 +230,6 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
         )
         return text, values
     return "", values
-
-
-def _scan_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return the notes on a scan in which `scene_remark` finds no problem; empty if there are none."""
-    size = map(translated, size_notes(grid_of(slicer.mrmlScene.GetNodeByID(source.volume))))
-    return " ".join(filter(None, [*size, channels_note(source, recipe)]))
 
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:
