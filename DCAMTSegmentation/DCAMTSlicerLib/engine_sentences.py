@@ -235,8 +235,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Pancreas in contrast-enhanced CT"),
         _("Please report this error."),
         _(
-            "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series:"
-            " --series NUMBER."
+            "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series"
+            " by its number in this list: --series NUMBER."
         ),
         _("Python packages are missing: {0}"),
         _("Read as channels: {0}."),
@@ -702,7 +702,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("scaling of the doubt"),
         _("seed must lie between 0 and 2147483648"),
         _("seems to have binary voxels, but its header lacks BinaryData = True"),
-        _("series {0}"),
         _("slices {0}"),
         _("states a HeaderSize of {0} bytes, but its header has {1}"),
         _('states its position in the field "{0}", which DCAMT does not read'),
@@ -781,6 +780,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("was given both as the prediction and as the label of its case"),
         _("weight_average must be at least 0 and below 1"),
         _("weight_decay must not be negative"),
+        _("with SeriesNumber {0}"),
         _("would exceed the largest file size that the disk or the system allows"),
         _("zip files"),
         _("{0} (pixdim) was used, as in 3D Slicer, not {1} (sform)"),

@@ -32,7 +32,10 @@ def test_study_with_a_subfolder_for_each_series_is_found_as_one_scan(tmp_path: P
         for k in range(8):
             write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
-    remedy = "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series: --series"
+    remedy = (
+        "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series by its number "
+        "in this list: --series NUMBER."
+    )
     refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series", remedy)
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)
 
@@ -142,6 +145,17 @@ def test_series_can_be_chosen_by_uid_or_description_or_its_number_in_the_error(
     listed = '1 "LGE" (8 slices of 16 x 16), 2 "LGE late" (8 slices of 16 x 16), 3 "cine"'
     what = f'has 2 images that fit "lg" among these: {listed}'
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
+
+
+def test_number_of_a_series_without_description_is_not_taken_for_its_number_in_the_list(tmp_path: Path) -> None:
+    for number in (2, 5):
+        for k in range(8):
+            write_slice(tmp_path / f"{number}-{k}.dcm", k, series=f"1.2.{number}", SeriesNumber=number)
+    listed = (
+        "1 unnamed series with SeriesNumber 2 (8 slices of 16 x 16), "
+        "2 unnamed series with SeriesNumber 5 (8 slices of 16 x 16)"
+    )
+    refused(lambda: read_scan(tmp_path), tmp_path, f"holds 2 DICOM series: {listed}. Put", "number in this list")
 
 
 def test_message_names_each_series_even_if_there_are_many(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Multi-frame DICOM files: every frame is read at its position, or the file is refused with a one-line message."""
 
 import gzip
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from dcamt.io import dicom_stacks
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_header, read_scan
 from dcamt.volume import Volume
@@ -98,7 +100,7 @@ def test_message_about_two_frames_at_one_place_states_their_numbers(tmp_path: Pa
 def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:
     stacks = [{"FrameContentSequence": {"StackID": name}} for name in "ab" for _ in range(8)]
     path = write_frames(tmp_path / "x.dcm", [*range(8), *range(20, 28)], stacks)
-    refused(lambda: read_scan(path), path, "2 stacks", 'series 1, stack 1 of 2 with the ID "a"', "--series")
+    refused(lambda: read_scan(path), path, "2 stacks", 'SeriesNumber 1, stack 1 of 2 with the ID "a"', "--series")
     volume = read_scan(path, choice=ScanChoice(series="2"))
     assert_slices_in_place(volume, 8)
     # The second stack lies from 40 to 54 mm; its first slice may be at either end.
@@ -126,6 +128,16 @@ def test_stacks_that_form_one_regular_stack_are_one_scan(
         refused(lambda: read_scan(path), path, "holds 2 stacks of slices of different stack ID")
     else:
         assert_slices_in_place(read_scan(path), count)
+
+
+def test_radial_slices_are_compared_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[math.cos(k / 4), math.sin(k / 4), 0] for k in range(10)]
+    groups = [{"PlaneOrientationSequence": {"ImageOrientationPatient": [*row, 0, 0, 1]}} for row in rows]
+    path = write_frames(tmp_path / "x.dcm", [0] * 10, groups)
+    compare, compared = dicom_stacks.have_one_geometry, []
+    monkeypatch.setattr(dicom_stacks, "have_one_geometry", lambda *both: compared.append(both) or compare(*both))
+    refused(lambda: read_scan(path), path, "holds 10 stacks of slices of different orientation")
+    assert len(compared) == 10 * 9 / 2
 
 
 @pytest.mark.parametrize("stated", [None, 1, 11])

@@ -18,7 +18,8 @@ FEW = 3
 """A stack or SOP class with fewer frames than this number may be skipped: it may be a scout or hold screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
-    "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series: --series NUMBER."
+    "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series by its number in "
+    "this list: --series NUMBER."
 )
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
@@ -61,9 +62,11 @@ class Stack:
         columns, rows = self.first.size
         number = len(self.frames)
         title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
-        name = f"series {self.first.series_number}" if self.first.series_number else "unnamed series"
+        name = "unnamed series"
         if title:
             name = f'"{title.encode("utf-8", "replace").decode()}"'
+        elif self.first.series_number:  # Not "series 5", which could be taken for the number in the list of stacks.
+            name += f" with SeriesNumber {self.first.series_number}"
         return f"{name}{self.part} ({number} slice{'s' if number > 1 else ''} of {columns} x {rows})"
 
 
@@ -96,8 +99,9 @@ def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
     groups: list[list[Stack]] = []
     for stack in stacks:
         for group in groups:
-            first = group[0].first
-            if first.series == stack.first.series and have_one_geometry(first, stack.first):
+            first, other = group[0].first, stack.first
+            # Stacks with one ID have different geometries (`group_stacks`); comparing these again would be slow.
+            if first.series == other.series and first.stack != other.stack and have_one_geometry(first, other):
                 group.append(stack)
                 break
         else:
@@ -111,8 +115,10 @@ def _frames_of(stacks: Sequence[Stack]) -> list[Frame]:
 
 def _is_regular(stacks: Sequence[Stack]) -> bool:
     """Return whether stacks of one geometry have no place in common, and their places are evenly spaced together."""
+    if len(stacks) == 1:
+        return False
     places = group_places(_frames_of(stacks))
-    if len(stacks) == 1 or any(len({frame.stack for frame in place}) > 1 for place in places):
+    if any(len({frame.stack for frame in place}) > 1 for place in places):
         return False
     try:
         order_slices(Path(), [place[0] for place in places], ())
