@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import OTHER_LABEL
+from dcamt.cases.found_cases import OTHER_LABEL, UNREADABLE
 from dcamt.errors import InputError
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 
@@ -18,6 +20,27 @@ def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_pat
         "segal_2",
         "imagery",
     }
+
+
+def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder `lost+found` on a disk of Linux belongs to root."""
+    make_files(tmp_path, "p1.nii", "p1_label.nii", "lost+found/p2.nii", "site/private/p3.nii")
+    denied = {str(tmp_path / "lost+found"), str(tmp_path / "site" / "private")}
+    scandir, stat = os.scandir, os.stat
+
+    def refuse(path: str | Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    # Simulated, since `chmod` would have no effect if root runs the tests.
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path) if str(path) in denied else scandir(path))
+    monkeypatch.setattr(
+        os, "stat", lambda path, **more: refuse(path) if os.path.dirname(path) in denied else stat(path, **more)
+    )
+    found_cases = find_cases(tmp_path)
+    assert scans_and_labels(found_cases, tmp_path) == {"p1": ("p1.nii", "p1_label.nii")}
+    assert skip_reasons(found_cases) == {"lost+found": UNREADABLE, "private": UNREADABLE}
+    with pytest.raises(InputError, match=r"lost\+found: cannot be read \(no permission\)\. Change its permissions\."):
+        find_cases(tmp_path / "lost+found")
 
 
 def test_case_with_two_labels_or_two_scans_or_without_a_scan_is_skipped(tmp_path: Path) -> None:

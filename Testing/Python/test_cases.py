@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,6 +151,8 @@ def test_file_that_is_not_a_case_list_is_refused(folder: Path) -> None:
     assert error_of(folder / "gone.csv") == "does not exist. Check the name and the folder."
     advice = f"Make a list of the cases in it: dcamt cases find {folder} -o cases.csv."
     assert error_of(folder) == f"is a folder, not a case list. {advice}"
+    (folder / "my scans").mkdir()
+    assert error_of(folder / "my scans").endswith(f"dcamt cases find '{folder / 'my scans'}' -o cases.csv.")
     for content in (b"\xff\xfe\x00name", bytes(range(256))):
         (folder / "cases.csv").write_bytes(content)
         assert error_of(folder / "cases.csv") == "is not a text file. Save the case list as CSV in UTF-8."
@@ -294,3 +297,17 @@ def test_repeated_names_are_found_in_linear_time() -> None:
     cases = [CountedCase(f"p{n % 40}", Path(f"{n}.nii"), Path(f"l{n}.nii"), LABELLED) for n in range(80)]
     assert [one.cases for one in violations(cases)][:2] == [(0, 40), (1, 41)]
     assert read.count("name") < 4 * len(cases)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_link_is_listed_by_its_own_name(folder: Path) -> None:
+    """In data sets of DataLad, DVC and git-annex, scans are links to files with names such as `ab/cd12`."""
+    (folder / "scans").mkdir()
+    (folder / "data").symlink_to("scans")
+    (folder / "scans" / "p1_0000.nii").symlink_to("../a.nii")
+    (folder / "scans" / "p1.nii").symlink_to("../l.nii")
+    case = Case("p1", folder / "data" / "p1_0000.nii", folder / "data" / "p1.nii", LABELLED)
+    write_cases([case], folder / "lists" / "cases.csv")
+    assert "p1,../scans/p1_0000.nii,../scans/p1.nii,labelled" in (folder / "lists" / "cases.csv").read_text("utf-8")
+    (read,) = read_cases(folder / "lists" / "cases.csv")
+    assert read.scan == str(folder / "a.nii")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
-from dcamt.cases.case_list import Case
+from dcamt.cases.case_list import Case, read_cases
 from dcamt.cases.suggestion import suggest_recipe
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
@@ -64,6 +65,28 @@ def test_notes_use_the_channel_names_of_dataset_json(tmp_path: Path) -> None:
     assert np.array_equal(scan.voxels[0], written[0])
     assert scan.notes == ("Read channel 0 (LGE) of 2; not used: a_0001.nii.gz.",)
     assert read_scan(first, channels=2).notes == ("Read as channels: a_0000.nii.gz (LGE), a_0001.nii.gz (cine).",)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_channels_of_linked_files_are_found_beside_the_links(tmp_path: Path) -> None:
+    """`dcamt cases find` lists linked scans so that training finds their channels and the names in dataset.json."""
+    write_channels(tmp_path / "store", "a")
+    write_labelmap(Labelmap(BALL.astype(np.uint8), GRID), tmp_path / "store" / "label.nii.gz")
+    write_dataset_json(tmp_path / "store", {"0": "other", "1": "other"})
+    data = tmp_path / "data"
+    for folder, name, target in (
+        ("imagesTr", "a_0000.nii.gz", "a_0000.nii.gz"),
+        ("imagesTr", "a_0001.nii.gz", "a_0001.nii.gz"),
+        ("labelsTr", "a.nii.gz", "label.nii.gz"),
+    ):
+        (data / folder).mkdir(parents=True, exist_ok=True)
+        (data / folder / name).symlink_to(tmp_path / "store" / target)
+    write_dataset_json(data, {"0": "LGE", "1": "cine"})
+    assert call_dcamt(["cases", "find", data, "-o", tmp_path / "cases.csv"]) == 0
+    (case,) = read_cases(tmp_path / "cases.csv")
+    assert channel_names(case.image) == ("LGE", "cine")
+    recipe = suggest_recipe([case], 2**34)
+    assert (recipe.input_channels, recipe.classes[0].name) == (2, "LA")
 
 
 def test_dataset_json_is_read_once_for_many_scans_and_again_after_a_change(

@@ -207,6 +207,13 @@ def fail_as_if_full(path: Path, data: bytes) -> int:
     raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
 
+def test_advice_to_remove_a_model_can_be_pasted_into_a_shell(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "x.dcamt", "first run")
+    import_model(model)
+    with pytest.raises(InputError, match=r"dcamt models remove 'first run'$"):
+        import_model(model)
+
+
 def test_import_under_an_existing_name_is_refused(tmp_path: Path, download: Path) -> None:
     model = import_model(download)
     before = model.path.read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,23 @@ def test_cases_are_sorted_by_descending_score_then_by_name(tmp_path: Path) -> No
     ]
     assert {(row["r_mm"], row["a_mm"], row["s_mm"]) for row in rows} == {("1.5", "-2.25", "3.0")}
     assert [Path(row["image"]) for row in rows] == [tmp_path / f"{name}.nii" for name in "abc"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+def test_table_names_a_linked_scan_by_its_link(tmp_path: Path) -> None:
+    (tmp_path / "p1.nii").symlink_to("stored")
+    write_ranking([RankedCase("p1", tmp_path / "p1.nii", 0.1, (0.0, 0.0, 0.0))], tmp_path / "next.csv")
+    assert [row["image"] for row in read_table(tmp_path / "next.csv")] == [str(tmp_path / "p1.nii")]
+
+
+def test_table_in_place_of_the_folder_of_segmentations_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
+    out = tmp_path / "out"
+    assert call_dcamt(["rank", table, "--csv", out, "--segmentations", out, "--device", "cpu"]) == 1
+    assert f"{out}: would be a file, but other results would be written into a folder" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -306,3 +306,15 @@ def test_report_and_model_card_explain_class_means_only_for_several_classes(tmp_
         plan = TrainingPlan(RunFolder(tmp_path / "run"), recipe, [])
         (measured,) = model_card(plan, TrainingResult({}, 2, 1.0, True, {"mean": {"Scar": 0.5}})).measured
         assert ("leaves out cases whose label and segmentation lack the class" in measured["on"]) == is_stated
+
+
+def test_report_in_a_folder_without_permission_is_refused_before_the_scoring(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (RunFolder(tmp_path).recipe, RunFolder(tmp_path).model):
+        file.touch()
+    # `chmod` would have no effect if root runs the tests.
+    monkeypatch.setattr("dcamt.commands.result_files.os.access", lambda *_: False)
+    assert call_dcamt(["report", tmp_path]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'validation.csv'}: cannot be written (no permission for {tmp_path})" in error

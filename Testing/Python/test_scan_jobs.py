@@ -117,6 +117,18 @@ def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
         check_result_paths([tmp_path / "a.stl", tmp_path / "out" / ".." / "a.stl"], [])
 
 
+def test_table_in_place_of_the_folder_of_results_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, out = save_noise_scan(tmp_path / "scan.nrrd"), tmp_path / "out"
+    assert call_dcamt(["segment", scan, "-o", out, "--measurements", out]) == 1
+    assert f"{out}: would be a file, but other results would be written into a folder" in capsys.readouterr().err
+    assert not out.exists()
+    with pytest.raises(InputError, match=r"a: would be a file"):
+        check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a"], [])
+    check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a.csv"], [])
+
+
 def fail_after_checks(*_: object) -> NoReturn:
     raise InputError("the checks passed")
 

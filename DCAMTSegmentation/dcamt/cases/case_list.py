@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shlex
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..errors import InputError
+from ..io.formats import in_resolved_folder
 from ..io.tables import write_table
 from ..recipe import Recipe
 from ..volume import SegmentInfo
@@ -123,7 +125,7 @@ def iterate_cases(path: Path) -> Iterator[Case]:
 def write_cases(cases: Sequence[Case], path: Path) -> None:
     """Write the case list `path`, in which files have paths relative to the list's folder.
 
-    On Windows, a file on another drive than the list has an absolute path.
+    On Windows, a file on another drive than the list has an absolute path. A link to a file is listed by its own name.
 
     Raises:
         InputError: a path is not UTF-8.
@@ -134,11 +136,11 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
         if target is None:
             return ""
         try:
-            text = Path(os.path.relpath(target.resolve(), path.parent.resolve())).as_posix()
+            text = Path(os.path.relpath(in_resolved_folder(target), path.parent.resolve())).as_posix()
             # Blanks around a cell are removed when it is read.
             return f"{'./' if text[:1].isspace() else ''}{text}{'/' if text[-1:].isspace() else ''}"
         except ValueError:  # another drive, on Windows
-            return str(target.resolve())
+            return str(in_resolved_folder(target))
 
     mapped = any(case.labels for case in cases)
     rows = [(case.name, relative(case.image), relative(case.label), case.role, case.labels) for case in cases]
@@ -266,7 +268,7 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
         labels: as for `read_cases`.
     """
     if path.is_dir():
-        remedy = f"Make a list of the cases in it: dcamt cases find {path} -o cases.csv."
+        remedy = f"Make a list of the cases in it: dcamt cases find {shlex.quote(str(path))} -o cases.csv."
         raise InputError("is a folder, not a case list", path=path, remedy=remedy)
     try:
         data = path.read_bytes()

@@ -25,7 +25,7 @@ from .bids import RAW_DATA, find_bids_cases
 from .case_names import with_folders, with_numbers
 from .dataset_json import lists_cases, lists_nnunet_cases, read_description
 from .folder_files import images_below
-from .found_cases import FoundCases, SkippedFile
+from .found_cases import UNREADABLE, FoundCases, SkippedFile
 from .listed_cases import find_listed_cases, find_listed_nnunet_cases
 from .name_pairing import find_cases_by_names
 from .nnunet_folders import find_nnunet_cases
@@ -45,7 +45,8 @@ def find_cases(folder: Path) -> FoundCases:
     Voxels are read only to tell masks from scans (`masks.recognise_masks`).
 
     Raises:
-        InputError: `folder` is not a folder or contains no usable scan, or a `dataset.json` cannot be read.
+        InputError: `folder` is not a folder, cannot be read or contains no usable scan, or a `dataset.json` cannot be
+            read.
     """
     found_cases = find_all_scans(folder)
     if not found_cases.cases:
@@ -64,7 +65,12 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
-    found_cases = _find(folder, tuple(ignored))
+    unreadable = _unreadable_folders(folder, ignored)
+    if folder in unreadable:
+        raise InputError("cannot be read (no permission)", path=folder, remedy="Change its permissions.")
+    found_cases = _find(folder, (*ignored, *unreadable))
+    notes = tuple(SkippedFile(path, UNREADABLE) for path in unreadable)
+    found_cases = replace(found_cases, skipped=notes + found_cases.skipped)
     if not found_cases.cases and not found_cases.unused:
         raise _nothing_found(folder, found_cases)
     cases = (*found_cases.cases, *found_cases.unused)
@@ -72,6 +78,14 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     named = tuple(replace(case, name=name) for case, name in zip(cases, names, strict=True))
     count = len(found_cases.cases)
     return replace(found_cases, cases=named[:count], unused=named[count:])
+
+
+def _unreadable_folders(folder: Path, ignored: Iterable[Path]) -> list[Path]:
+    """Return the folders from `folder` down that cannot be listed, such as `lost+found` on a disk of Linux."""
+    unreadable: list[Path] = []
+    for _ in walk_folders(folder, ignored, lambda error: unreadable.append(Path(error.filename))):
+        pass
+    return unreadable
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:

@@ -15,7 +15,15 @@ from ..models.calibration import MIN_CASES, Calibration
 from ..models.package import Card, ModelPackage, calibration_path, open_model, write_package
 from ..models.store import check_store, import_model, model_path, remove_model, stored_models
 from .console import Console
-from .result_files import REFUSE, case_files, check_file, existing_rule, file_stamp, refuse_appeared_file
+from .result_files import (
+    REFUSE,
+    case_files,
+    check_file,
+    check_result_paths,
+    existing_rule,
+    file_stamp,
+    refuse_appeared_file,
+)
 
 
 def run_models(options: argparse.Namespace) -> int:
@@ -88,6 +96,8 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         open_model(path).calibration is not None or calibration_path(path).exists()
     ):
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
+    else:
+        check_result_paths([path], [options.cases, *case_files(listed)])
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..inference.calibrating import calibrate

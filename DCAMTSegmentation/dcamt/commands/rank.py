@@ -46,12 +46,13 @@ def run_rank(options: argparse.Namespace) -> int:
     model = _find_model(run, options.model)
     inputs = [*case_files(listed), model, table, *(_run_files(run) if run else [])]
     existing = existing_rule(options)
-    if options.csv:
-        check_table_path(options.csv, inputs, existing)
     targets = [segmentation_path(options.segmentations, case, index) for index, case in enumerate(cases)]
-    check_result_paths(filter(None, targets), inputs)
+    segmentations = [target for target in targets if target is not None]
+    check_result_paths(segmentations, inputs)
+    if options.csv:
+        check_table_path(options.csv, [*inputs, *segmentations], existing)
     if existing == REFUSE:
-        refuse_existing(filter(None, targets))
+        refuse_existing(segmentations)
     console = Console(options.json)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device

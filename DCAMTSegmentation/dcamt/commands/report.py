@@ -7,6 +7,7 @@ import argparse
 from ..errors import InputError
 from ..runs.folder import RunFolder
 from .console import Console
+from .result_files import check_result_paths
 
 
 def run_report(options: argparse.Namespace) -> int:
@@ -22,6 +23,7 @@ def run_report(options: argparse.Namespace) -> int:
         raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")
     if not run.model.is_file():
         raise InputError("the run has no model yet", path=run.path, remedy="Wait until the run has finished.")
+    check_result_paths([run.validation, run.report], [])
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..report.run_report import write_run_report

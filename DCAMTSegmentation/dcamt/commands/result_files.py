@@ -58,7 +58,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
     Raises:
         InputError: the result would replace an input, a file of an input's further channels, or a DICOM image in an
-            input folder; or two of `paths` resolve to one path.
+            input folder; two of `paths` resolve to one path; or one of `paths` is a folder of another or of an input
+            that does not exist yet, such as a result that was checked before.
         OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
     """
     known: dict[object, Path] = {}
@@ -70,8 +71,10 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
             for key in _file_keys(other):
                 known.setdefault(key, other)
     results: set[object] = set()
-    for path in paths:
-        keys = _file_keys(path)
+    keyed = [(path, _file_keys(path)) for path in paths]
+    files = [key for key in (*known, *(keys[0] for _, keys in keyed)) if isinstance(key, Path)]
+    needed_folders = {above for file in files for above in file.parents}
+    for path, keys in keyed:
         for key in keys:
             if key in known:
                 remedy = "Give another file or folder."
@@ -85,6 +88,9 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
             raise InputError("two results would be written to this file", path=path, remedy=remedy)
         results.add(result)
         _check_place(path)
+        if keys[0] in needed_folders:
+            what = "would be a file, but other results would be written into a folder of this name"
+            raise InputError(what, path=path, remedy="Give the file another name.")
 
 
 def _file_keys(path: Path) -> tuple[object, ...]:

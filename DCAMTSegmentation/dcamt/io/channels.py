@@ -63,7 +63,7 @@ def _numbered_files(path: Path) -> tuple[Path, ...]:
 
 def channel_names(path: Path) -> tuple[str, ...]:
     """Return the channel names from the `dataset.json` beside a file or one folder above; () if there are none."""
-    for folder in (path.parent, path.resolve().parent.parent):
+    for folder in (path.parent, path.parent.resolve().parent):
         described = folder / "dataset.json"
         try:
             status = described.stat()

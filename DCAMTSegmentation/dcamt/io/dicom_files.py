@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,12 +84,18 @@ class FoundFiles:
         return [rejected for rejected in self.rejected if rejected.fault == fault]
 
 
-def walk_folders(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[tuple[Path, list[str], list[Path]]]:
+def walk_folders(
+    folder: Path, ignored: Iterable[Path] = (), on_error: Callable[[OSError], None] | None = None
+) -> Iterator[tuple[Path, list[str], list[Path]]]:
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
     are followed, except links to `folder`, to a folder below it, or to a folder above the link. Of several links to
     one folder, the first that is found is followed.
+
+    Args:
+        on_error: is called for each folder that cannot be listed; its error's `filename` is the folder's path. Such a
+            folder is left out.
     """
     root = os.path.realpath(folder)
     left_out = {os.path.realpath(path) for path in ignored}
@@ -107,7 +113,7 @@ def walk_folders(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[tuple[P
         followed.add(real)
         return not is_searched_anyway
 
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         shown = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))
         folders[:] = [name for name in shown if is_searched(os.path.join(place, name))]
         yield Path(place), folders, [Path(place, name) for name in sorted(names) if not name.startswith(".")]

@@ -75,6 +75,15 @@ def given_path(path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
+def in_resolved_folder(path: Path) -> Path:
+    """Return the absolute path with the links among its folders resolved. If the file itself is a link, it stays one.
+
+    A link's name and folder tell more than those of its target, which may be `.git/annex/objects/ab/cd`: the scan's
+    name, the files of further channels, and a `dataset.json`.
+    """
+    return path.parent.resolve() / path.name
+
+
 def ending(path: str | Path) -> str:
     """Return a file's ending in lower case, such as ".nrrd" or, for a double ending of `FORMATS`, ".nii.gz"."""
     name = Path(path).name.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def import_model(
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Give the model another name.")
     if not replace and (existing is not None or os.path.exists(_stored_path(name))):
         stored_name = existing.name if existing is not None else name
-        remedy = f"Replace that model with --overwrite, or first run: dcamt models remove {stored_name}"
+        remedy = f"Replace that model with --overwrite, or first run: dcamt models remove {shlex.quote(stored_name)}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     return _store(name, data, calibration)
 

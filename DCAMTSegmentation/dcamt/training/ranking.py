@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
+from ..io.formats import in_resolved_folder
 from ..io.readers import read_scan
 from ..io.tables import write_table
 from ..metrics.doubtful_places import densest_voxel
@@ -74,6 +75,13 @@ def write_ranking(ranked: Sequence[RankedCase], path: Path) -> None:
     for number, case in enumerate(sort_by_score(ranked), start=1):
         place = (str(round(mm, 2)) for mm in case.place)
         rows.append(
-            (number, case.name, str(round(case.score, 4)), *place, str(case.image.resolve()), int(case.is_empty))
+            (
+                number,
+                case.name,
+                str(round(case.score, 4)),
+                *place,
+                str(in_resolved_folder(case.image)),
+                int(case.is_empty),
+            )
         )
     write_table(path, RANKING_COLUMNS, rows)
