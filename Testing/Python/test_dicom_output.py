@@ -330,7 +330,7 @@ def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
 
 
 def test_source_that_is_not_dicom_is_refused() -> None:
-    with pytest.raises(InputError, match=r"scan\.nrrd: is not DICOM.*\.seg\.nrrd"):
+    with pytest.raises(InputError, match=r"scan\.nrrd: was not read from DICOM.*\.seg\.nrrd"):
         find_source_images(Path("scan.nrrd"), ())
 
 

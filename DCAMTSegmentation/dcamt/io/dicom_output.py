@@ -67,7 +67,7 @@ def find_source_images(source: Path, frames: Sequence[tuple[Path, int]]) -> Sour
 
     if not frames:
         remedy = "Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."
-        what = "is not DICOM, but a DICOM segmentation must refer to DICOM images"
+        what = "was not read from DICOM images, but a DICOM segmentation must refer to them"
         raise InputError(what, path=source, remedy=remedy)
     files = list(dict.fromkeys(file for file, _ in frames))
     if not all(file.is_file() for file in files):
