@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from dcamt.cases.case_list import LABELLED, Case
 from dcamt.cases.labels import check_label, parse_mapping, parse_value_mapping, read_case_label
+from dcamt.cases.suggestion import list_mapped_classes
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
@@ -56,6 +58,19 @@ def test_mapping_is_parsed(text: str, entries: tuple[tuple[int | str, int], ...]
 def test_invalid_mapping_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_mapping(text, two_class_recipe().classes)
+
+
+@pytest.mark.parametrize("text", ["420=aorta", "420"])
+def test_message_about_a_mapping_names_the_label(tmp_path: Path, text: str) -> None:
+    case = write_label_case(tmp_path / "label.nii", label_voxels(420), text)
+    with pytest.raises(InputError, match=re.escape(f"{case.label}: '{text}' ")):
+        read_case_label(case, tiny_recipe(), GRID)
+
+
+def test_suggestion_names_the_label_of_a_malformed_mapping(tmp_path: Path) -> None:
+    case = write_label_case(tmp_path / "label.nii", label_voxels(420), "420")
+    with pytest.raises(InputError, match=re.escape(f"{case.label}: '420' is not a label mapping")):
+        list_mapped_classes([case])
 
 
 def test_error_quotes_a_mapping_that_has_no_label_value() -> None:

@@ -253,6 +253,14 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) ->
         new_trainer(tmp_path / "run", table).resume()
 
 
+@pytest.mark.parametrize(("before", "after"), [("sgd", "adamw"), ("adamw", "sgd")])
+def test_checkpoint_of_another_optimiser_is_refused(tmp_path: Path, table: Path, before: str, after: str) -> None:
+    trainer = new_trainer(tmp_path / "run", table, f"optimiser={before}", "iterations=1")
+    trainer.fit(read_cases(table))
+    with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
+        new_trainer(tmp_path / "run", table, f"optimiser={after}", "iterations=2").resume()
+
+
 def test_out_of_memory_error_on_resume_is_raised_unchanged(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

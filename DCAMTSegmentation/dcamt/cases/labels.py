@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,27 @@ def _entries(text: str) -> list[tuple[str, str]]:
     return [(left, right) for left, right in entries]
 
 
+@contextmanager
+def naming_label(case: Case) -> Iterator[None]:
+    """Add the path of a case's label to InputError within a block, since other cases may have other label mappings."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error), path=case.label) from error
+
+
+def parse_case_mapping(case: Case, classes: Sequence[SegmentInfo]) -> dict[int | str, int] | None:
+    """Return the label mapping of a case (`parse_mapping`); None if the case has none.
+
+    Raises:
+        InputError: as in `parse_mapping`; the message names the label file.
+    """
+    if not case.labels:
+        return None
+    with naming_label(case):
+        return parse_mapping(case.labels, classes)
+
+
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case on the grid of its scan, after applying the case's label mapping.
 
@@ -136,7 +158,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     may_hold_both = ending(case.label) in _SCAN_WITH_LABEL or case.label.name.upper() == "DICOMDIR"
     if are_files and not may_hold_both and case.label.samefile(case.image):
         raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")
-    mapping = parse_mapping(case.labels, recipe.classes) if case.labels else None
+    mapping = parse_case_mapping(case, recipe.classes)
     labelmap = fit_labelmap(read_labelmap(case.label, mapping), grid, case.image)
     first, *others = recipe.classes
     if mapping is not None or others or not is_mask_of_255(labelmap):

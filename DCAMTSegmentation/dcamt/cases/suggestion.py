@@ -30,7 +30,7 @@ from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
 from .dataset_json import dataset_classes, ignored_value
-from .labels import MAXIMUM_CLASS, mapping_targets, parse_mapping
+from .labels import MAXIMUM_CLASS, mapping_targets, naming_label, parse_case_mapping
 
 MAX_CASES = 20
 """The scans of at most this many labelled cases are read, evenly spread over the list; all labels are read."""
@@ -208,8 +208,13 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
         InputError: a mapping is malformed.
     """
     names: dict[str, str] = {}
-    for text in dict.fromkeys(case.labels for case in cases if case.labels):
-        for target in mapping_targets(text):
+    first_case: dict[str, Case] = {}
+    for case in cases:
+        first_case.setdefault(case.labels, case)
+    for labels, case in first_case.items():
+        with naming_label(case):
+            targets = mapping_targets(labels) if labels else []
+        for target in targets:
             names.setdefault(plain_name(target), target)
     classes = {name: int(name) for name in names.values() if name.isdecimal()}
     free = (number for number in itertools.count(1) if number not in classes.values())
@@ -263,7 +268,7 @@ def _read_label(case: Case, classes: Mapping[str, int]) -> Labelmap:
     """Return a case's label after applying its label mapping; 255 becomes 1 if it is the only value above 0."""
     assert case.label is not None
     infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]
-    mapping = parse_mapping(case.labels, infos) if case.labels else None
+    mapping = parse_case_mapping(case, infos)
     labelmap = read_labelmap(case.label, mapping)
     if mapping is None and is_mask_of_255(labelmap):
         labelmap = replace(labelmap, voxels=(labelmap.voxels > 0).astype(np.uint8))

@@ -109,13 +109,15 @@ class Learner:
         """Restore a state that `state` returned.
 
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another recipe's network.
+            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser.
         """
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         # Whether the optimiser is fused depends on this device and PyTorch, not on those that wrote the checkpoint.
         for saved, current in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
+            if ("momentum" in saved) != ("momentum" in current):  # torch notices this only in the next step
+                raise ValueError("the state belongs to another optimiser")
             saved.update(fused=current["fused"], foreach=current["foreach"])
         self.optimiser.load_state_dict(state["optimiser"])
         # A run that resumes on another kind of device may begin or cease to scale gradients.
