@@ -10,94 +10,60 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable
 
-IMAGE_WORDS = frozenset(
-    [
-        *("image", "images", "img", "imgs", "imaging", "scan", "scans", "volume", "volumes", "imagestr", "imagests"),
-        *("lgemri", "enhanced", "bild", "bilder", "imagen", "imagenes", "immagine", "immagini"),
-    ]
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+IMAGE_WORDS = _set(
+    "image images img imgs imaging scan scans volume volumes imagestr imagests lgemri enhanced bild bilder imagen"
+    " imagenes immagine immagini"
 )
-ATRIUM_WORDS = frozenset(("la", "left", "atrium", "atrial", "leftatrium", "endo", "endocardium", "cavity", "lumen"))
+ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
-OTHER_STRUCTURES = frozenset(
-    [
-        *("ra", "rv", "lv", "right", "ventricle", "myo", "myocardium", "epi", "epicardium", "wall", "scar", "fibrosis"),
-        *("lge", "fat", "aorta", "pv", "pvs", "veins", "laa", "appendage", "esophagus"),
-        *("lspv", "lipv", "rspv", "ripv", "svc", "ivc", "bloodpool"),
-    ]
+OTHER_STRUCTURES = _set(
+    "ra rv lv right ventricle myo myocardium epi epicardium wall scar fibrosis lge fat aorta pv pvs veins laa appendage"
+    " esophagus lspv lipv rspv ripv svc ivc bloodpool"
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
-QUALIFIERS = frozenset(
-    [
-        *("corrected", "edited", "final", "reviewed", "checked", "consensus", "expert", "manual", "binary", "ground"),
-        *("std", "nopv", "segment", "desc", "itksnap", "slicer"),
-    ]
+QUALIFIERS = _set(
+    "corrected edited final reviewed checked consensus expert manual binary ground std nopv segment desc itksnap slicer"
 )
 """Words that state how a label was made: `p1_final_seg` and `p1_Segment_1-label` are labels of `p1`.
 
 3D Slicer names exported labels `Segmentation-Segment_1-label`; a BIDS name may contain `desc-manual`.
 """
-OUTLINE_WORDS = frozenset(
-    [
-        *ATRIUM_WORDS,
-        *QUALIFIERS,
-        *("roi", "rois", "labelled", "labeled", "gold", "reference", "references", "ref", "blood", "pool", "heart"),
-        *("target", "targets", "delineation", "delineations", "lab", "labs"),
-    ]
+OUTLINE_WORDS = ATRIUM_WORDS | QUALIFIERS
+OUTLINE_WORDS |= _set(
+    "roi rois labelled labeled gold reference references ref blood pool heart target targets delineation delineations"
+    " lab labs"
 )
 """Words that a mask of the atrium may add to its scan's path: `p1_roi` for `p1`."""
 _SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
-LABEL_WORDS = frozenset(
-    [
-        *(
-            "label",
-            "labels",
-            "labelmap",
-            "lbl",
-            "lbls",
-            "labelstr",
-            "labelsts",
-            "seg",
-            "segs",
-            "segmentation",
-            "segmentations",
-        ),
-        *("mask", "masks", "gt", "groundtruth", "outline", "outlines", "annotation", "annotations", "dseg", "laendo"),
-        *("truth", "goldstandard", "annot", "annotated", "segm", "segmented"),
-        *("maske", "masken", "segmentierung", "segmentierungen", "kontur", "konturen", "masque", "masques"),
-        *("mascara", "máscara", "mascaras", "segmentación", "segmentacion", "maschera", "maschere", "segmentazione"),
-        *("contour", "contours", "manual", "atriumsegimgmo", "atriumsegimg", "atriumsegimgm"),
-        *(f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium") for suffix in _SUFFIXES),
-    ]
+LABEL_WORDS = _set(
+    "label labels labelmap lbl lbls labelstr labelsts seg segs segmentation segmentations mask masks gt groundtruth"
+    " outline outlines annotation annotations dseg laendo truth goldstandard annot annotated segm segmented maske"
+    " masken segmentierung segmentierungen kontur konturen masque masques mascara máscara mascaras segmentación"
+    " segmentacion maschera maschere segmentazione contour contours manual atriumsegimgmo atriumsegimg atriumsegimgm"
 )
-OTHER_LABEL_WORDS = frozenset(
-    [
-        *("lawall", "scarsegimgm", "scarsegimg", "scarsegimgmo"),
-        *(f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES),
-    ]
-)
+LABEL_WORDS |= {f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium") for suffix in _SUFFIXES}
+OTHER_LABEL_WORDS = _set("lawall scarsegimgm scarsegimg scarsegimgmo")
+OTHER_LABEL_WORDS |= {
+    f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES
+}
 """Words that alone mark a label of another structure (`FileKind.OTHER_LABEL`): `p1_lawall`."""
-PREDICTION_WORDS = frozenset(("pred", "preds", "predict", "prediction", "predictions", "predicted", "autoseg"))
+PREDICTION_WORDS = _set("pred preds predict prediction predictions predicted autoseg")
 """Words for automatic results, which are neither scans nor labels."""
-RESULT_WORDS = frozenset(
-    [
-        *("auto", "automatic", "automated", "result", "results", "output", "outputs", "out", "dcamt", "nnunet"),
-        *("prob", "probs", "probability", "probabilities", "softmax", "logits", "uncertainty", "entropy", "confidence"),
-        *("probmap", "probmaps", "heatmap", "heatmaps", "distance", "distmap", "sdf", "totalseg", "totalsegmentator"),
-        *("doubt", "disagreement", "agreement"),
-    ]
+RESULT_WORDS = _set(
+    "auto automatic automated result results output outputs out dcamt nnunet prob probs probability probabilities"
+    " softmax logits uncertainty entropy confidence probmap probmaps heatmap heatmaps distance distmap sdf totalseg"
+    " totalsegmentator doubt disagreement agreement"
 )
 """Words that mark an automatic result only beside its scan or label (`classify_all`): `p1_output` beside `p1`."""
-FORMAT_WORDS = frozenset(
-    [
-        *("dicom", "dcm", "nifti", "nii", "nrrd", "mha", "raw", "orig", "original", "originals", "data"),
-        *("input", "inputs"),
-    ]
-)
-MODALITY_WORDS = FORMAT_WORDS | frozenset(
-    ("mri", "mr", "mra", "ct", "cta", "lge", "de", "t1", "t2", "t1w", "t2w", "t1ce", "flair", "c0", "cine", "bssfp")
-)
+FORMAT_WORDS = _set("dicom dcm nifti nii nrrd mha raw orig original originals data input inputs")
+MODALITY_WORDS = FORMAT_WORDS | _set("mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp")
 """Words for the modality or the file format."""
-_FILE_WORDS = frozenset(("file", "files", "map", "maps", "folder", "all"))
+_FILE_WORDS = _set("file files map maps folder all")
 """Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
 KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words for the kind of a file."""
@@ -114,7 +80,7 @@ _NUMBER = re.compile(r"v?\d+")
 _VERSION = re.compile(r"v\d+", re.IGNORECASE)
 _INITIALS = re.compile(r"[^\W\d_]{1,3}")
 _NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS | LABEL_WORDS | ATRIUM_WORDS
-_NO_INITIALS |= {"ao", "av", "cs", "eam", "ed", "es", "lax", "mv", "new", "old", "pa", "pre", "raa", "sax", "tv"}
+_NO_INITIALS |= _set("ao av cs eam ed es lax mv new old pa pre raa sax tv")
 """Words that are not taken for a person's initials, such as `ra`."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
