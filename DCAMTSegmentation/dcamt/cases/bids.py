@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..io.formats import SCAN_ENDINGS, ending, scan_name
@@ -23,13 +24,39 @@ from .words import (
     has_word,
 )
 
-# A BIDS name has entities and a suffix: sub-01/ses-1/anat/sub-01_ses-1_acq-lge_T1w.nii.gz.
 _DERIVATIVE_ENTITIES = ("desc", "label", "seg", "space", "res", "den", "hemi")
 """Entities that a derivative's name may add to the name of its source image."""
-
 _STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
 RAW_DATA = "rawdata"
 """A folder beside `derivatives` that may contain the folders `sub-...`."""
+
+
+@dataclass(frozen=True)
+class _BidsFile:
+    """A file of a BIDS data set, or a folder of DICOM files.
+
+    Attributes:
+        parts: the parts of its path below the data set.
+        entities: `{"sub": "01", "ses": "1"}` for the name `sub-01_ses-1_T1w_seg`.
+        suffixes: `["t1w", "seg"]` for this name; in lower case.
+    """
+
+    path: Path
+    parts: tuple[str, ...]
+    entities: dict[str, str]
+    suffixes: list[str]
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        return self.parts[:-1]
+
+    @property
+    def is_derived(self) -> bool:
+        return "derivatives" in self.folders
+
+    @property
+    def is_dicom(self) -> bool:
+        return self.path.is_dir() or not image_files([self.path])
 
 
 def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
@@ -43,149 +70,44 @@ def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     2. Scans with the label's first suffix are preferred: `sub-01_T1w_dseg` is the label of `sub-01_T1w`, not of
        `sub-01_T2w`.
 
-    Labels are recognised by their suffix (`dseg`), their entity (`label-LA`, `seg-manual`), their folder (`labels`,
-    but not in `derivatives`), their ending (`.seg.nrrd`), or a suffix for a structure (`LA`) and few values
-    (`few_values.has_few_values`).
-
-    These labels are skipped:
-
-    - automatic results (`desc-pred`, `derivatives/nnUNet`);
-    - a label that fits no scan, or several scans after both rules;
-    - a label of another structure (`label-RA`), if its scan has a label of the atrium;
-    - all labels of a scan that still has several. The scan is skipped, too.
-
-    Files in folders `sub-...` whose names lack the entity `sub` are skipped, too.
-
-    DICOM images in folders `sub-...` are listed in `FoundCases.skipped`, and their cases in `FoundCases.unused`. All
-    other DICOM files appear in no list of the result.
+    If a scan has a label of the atrium, its labels of other structures (`label-RA`) are skipped. If a scan still has
+    several labels, scan and labels are skipped.
 
     Args:
         ignored: folders that are not searched.
     """
-    images: list[tuple[Path, dict[str, str]]] = []
-    labels: list[tuple[Path, dict[str, str]]] = []
-    skipped: list[SkippedFile] = []
-    unused: list[Case] = []
-    for path in images_below(folder, ignored):
-        if path.is_dir() or not image_files([path]):
-            if _is_below_subject(path, folder) and _has_slices(path):
-                skipped.append(
-                    SkippedFile(path, "DICOM images, which are not read in a BIDS data set; convert them to NIfTI")
-                )
-                unused.append(Case(scan_name(path), path, None, UNLABELLED))
-            continue
-        entities, suffixes = _bids_name(path)
-        if not entities.get("sub"):
-            if _is_below_subject(path, folder):
-                skipped.append(SkippedFile(path, "its name has no entity sub, such as sub-01"))
-        elif "probseg" in suffixes:
-            skipped.append(SkippedFile(path, "a map of probabilities"))
-        elif _is_result(path, folder):
-            skipped.append(SkippedFile(path, RESULT))
-        elif _is_label(path, folder):
-            labels.append((path, entities))
-        elif _is_derived(path, folder):
-            skipped.append(SkippedFile(path, "a derived image"))
-        elif not _STRUCTURES.isdisjoint(suffixes) and has_few_values(path):
-            if OUTLINE_WORDS.isdisjoint(suffixes):
-                skipped.append(SkippedFile(path, OTHER_LABEL))
-            else:
-                labels.append((path, entities))
+    files = [_bids_file(path, folder) for path in images_below(folder, ignored)]
+    files = [file for file in files if _belongs_to_subject(file)]
+    reasons = {file.path: _reason_to_skip(file) for file in files}
+    skipped = [SkippedFile(path, reason) for path, reason in reasons.items() if reason]
+    unused = [Case(scan_name(file.path), file.path, None, UNLABELLED) for file in files if file.is_dicom]
+    used = [file for file in files if not reasons[file.path]]
+    scans = [file for file in used if not _is_label(file)]
+    scans_of_subject: defaultdict[str, list[_BidsFile]] = defaultdict(list)
+    for scan in scans:
+        scans_of_subject[scan.entities["sub"]].append(scan)
+    labels_of_scan: defaultdict[Path, list[_BidsFile]] = defaultdict(list)
+    for label in filter(_is_label, used):
+        fitting = _fitting_scans(label, scans_of_subject[label.entities["sub"]])
+        if len(fitting) == 1:
+            labels_of_scan[fitting[0].path].append(label)
         else:
-            images.append((path, entities))
-    images_of: defaultdict[str, list[tuple[Path, dict[str, str]]]] = defaultdict(list)
-    for image, image_entities in images:
-        images_of[image_entities["sub"]].append((image, image_entities))
-    labels_of_scan: defaultdict[Path, list[Path]] = defaultdict(list)
-    for path, entities in labels:
-        label_entities = {key: value for key, value in entities.items() if key not in _DERIVATIVE_ENTITIES}
-        fitting = [
-            image
-            for image, image_entities in images_of[entities["sub"]]
-            if all(image_entities.get(key) == value for key, value in label_entities.items())
-        ]
-        exact = [image for image, image_entities in images_of[entities["sub"]] if image_entities == label_entities]
-        # The first suffix of a label is often that of its scan, as in T1w_dseg.
-        same = [image for image in exact or fitting if _bids_name(image)[1][:1] == _bids_name(path)[1][:1]]
-        chosen = same or exact or fitting
-        if len(chosen) == 1:
-            labels_of_scan[chosen[0]].append(path)
-        else:
-            skipped.append(SkippedFile(path, "its name fits several scans" if chosen else NO_SCAN))
+            skipped.append(SkippedFile(label.path, "its name fits several scans" if fitting else NO_SCAN))
     cases = []
-    for image, _ in images:
-        own_labels = labels_of_scan[image]
-        others = [path for path in own_labels if _is_other_structure(path)]
-        if 0 < len(others) < len(own_labels):
-            skipped += [SkippedFile(path, OTHER_LABEL) for path in others]
-            own_labels = [path for path in own_labels if path not in others]
-        if len(own_labels) > 1:
-            skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (image, *own_labels)]
+    for image in (scan.path for scan in scans):
+        labels = labels_of_scan[image]
+        of_atrium = [label for label in labels if not _is_other_structure(label)] or labels
+        skipped += [SkippedFile(label.path, OTHER_LABEL) for label in labels if label not in of_atrium]
+        if len(of_atrium) > 1:
+            skipped += [SkippedFile(path, SEVERAL_LABELS) for path in (image, *(label.path for label in of_atrium))]
             unused.append(Case(scan_name(image), image, None, UNLABELLED))
         else:
-            label = own_labels[0] if own_labels else None
-            cases.append(Case(scan_name(image), image, label, LABELLED if label else UNLABELLED))
+            path = of_atrium[0].path if of_atrium else None
+            cases.append(Case(scan_name(image), image, path, LABELLED if path else UNLABELLED))
     return FoundCases(BIDS, tuple(cases), tuple(skipped), unused=tuple(unused))
 
 
-def _is_below_subject(path: Path, folder: Path) -> bool:
-    """Return whether a path leads to or below a folder such as `sub-01`, which lies in `folder` or its `rawdata`."""
-    parts = path.relative_to(folder).parts
-    first = parts[1:2] if parts[:1] == (RAW_DATA,) else parts[:1]
-    return "".join(first).startswith("sub-")
-
-
-def _is_derived(path: Path, folder: Path) -> bool:
-    return "derivatives" in path.relative_to(folder).parts[:-1]
-
-
-def _is_result(path: Path, folder: Path) -> bool:
-    """Return whether a file is an automatic result by its entities or by the name of a folder: `derivatives/nnUNet`.
-
-    In `derivatives`, only labels can be results.
-    """
-    words = PREDICTION_WORDS | RESULT_WORDS
-    if _is_derived(path, folder) and not _is_label(path, folder):
-        return False
-    return _has_word(path, words) or any(has_word(part, words) for part in path.relative_to(folder).parts[:-1])
-
-
-def _is_label(path: Path, folder: Path) -> bool:
-    """Return whether a file is a label by its suffixes, its entities, its ending, or its folder (`labels/sub-01`).
-
-    In `derivatives`, the folder does not count: `derivatives/segmentation` may also hold derived images.
-    """
-    entities, suffixes = _bids_name(path)
-    words = {*suffixes, *entities, entities.get("desc", "").lower()}
-    folders = () if _is_derived(path, folder) else path.relative_to(folder).parts[:-1]
-    return (
-        not words.isdisjoint(LABEL_WORDS)
-        or ending(path) not in SCAN_ENDINGS
-        or any(has_word(part, LABEL_WORDS) for part in folders)
-    )
-
-
-def _has_slices(path: Path) -> bool:
-    """Return whether a path is a DICOM image or a folder that contains DICOM images."""
-    return bool(dicom_files_among(path.iterdir() if path.is_dir() else [path]).slices)
-
-
-def _has_word(path: Path, words: Collection[str]) -> bool:
-    """Return whether the entity `label` or `desc` of a label's name has one of the words: `label-RA`."""
-    entities, _ = _bids_name(path)
-    return any(has_word(entities.get(key, ""), words) for key in ("label", "desc"))
-
-
-def _is_other_structure(path: Path) -> bool:
-    """Return whether a label's entities name another structure (`label-RA`), and not the left atrium."""
-    return _has_word(path, OTHER_STRUCTURES) and not _has_word(path, ATRIUM_WORDS - {"left"})
-
-
-def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
-    """Return the entities of a BIDS name, and its suffixes in lower case.
-
-    The name `sub-01_ses-1_T1w_seg` has the entities `{"sub": "01", "ses": "1"}` and the suffixes `["t1w", "seg"]`.
-    """
+def _bids_file(path: Path, folder: Path) -> _BidsFile:
     entities, suffixes = {}, []
     for part in scan_name(path).split("_"):
         key, dash, value = part.partition("-")
@@ -193,4 +115,84 @@ def _bids_name(path: Path) -> tuple[dict[str, str], list[str]]:
             entities[key] = value
         else:
             suffixes.append(part.lower())
-    return entities, suffixes
+    return _BidsFile(path, path.relative_to(folder).parts, entities, suffixes)
+
+
+def _belongs_to_subject(file: _BidsFile) -> bool:
+    """Return whether a file has the entity `sub`, or is an image in a folder such as `sub-01` or `rawdata/sub-01`."""
+    first = file.parts[1:2] if file.parts[:1] == (RAW_DATA,) else file.parts[:1]
+    is_below_subject = "".join(first).startswith("sub-")
+    if file.is_dicom:
+        return is_below_subject and _has_slices(file.path)
+    return is_below_subject or bool(file.entities.get("sub"))
+
+
+def _has_slices(path: Path) -> bool:
+    return bool(dicom_files_among(path.iterdir() if path.is_dir() else [path]).slices)
+
+
+def _reason_to_skip(file: _BidsFile) -> str:
+    """Return why a file is skipped; empty for scans, and for labels until they are paired."""
+    if file.is_dicom:
+        return "DICOM images, which are not read in a BIDS data set; convert them to NIfTI"
+    if not file.entities.get("sub"):
+        return "its name has no entity sub, such as sub-01"
+    if "probseg" in file.suffixes:
+        return "a map of probabilities"
+    if _is_result(file):
+        return RESULT
+    if file.is_derived and not _is_label(file):
+        return "a derived image"
+    if not _is_named_as_label(file) and _is_mask(file) and OUTLINE_WORDS.isdisjoint(file.suffixes):
+        return OTHER_LABEL
+    return ""
+
+
+def _is_result(file: _BidsFile) -> bool:
+    """Return whether a file is an automatic result by its entities or by the name of a folder: `derivatives/nnUNet`.
+
+    In `derivatives`, only labels can be results.
+    """
+    words = PREDICTION_WORDS | RESULT_WORDS
+    is_named = _has_word(file, words) or any(has_word(part, words) for part in file.folders)
+    return is_named and not (file.is_derived and not _is_label(file))
+
+
+def _is_label(file: _BidsFile) -> bool:
+    return _is_named_as_label(file) or _is_mask(file)
+
+
+def _is_named_as_label(file: _BidsFile) -> bool:
+    """Return whether a file is a label by its suffixes, its entities, its ending, or its folder (`labels/sub-01`).
+
+    In `derivatives`, the folder does not count: `derivatives/segmentation` may also hold derived images.
+    """
+    words = {*file.suffixes, *file.entities, file.entities.get("desc", "").lower()}
+    return (
+        not words.isdisjoint(LABEL_WORDS)
+        or ending(file.path) not in SCAN_ENDINGS
+        or (not file.is_derived and any(has_word(part, LABEL_WORDS) for part in file.folders))
+    )
+
+
+def _is_mask(file: _BidsFile) -> bool:
+    """Return whether a file outside of `derivatives` has a suffix for a structure (`LA`) and few values."""
+    return not file.is_derived and not _STRUCTURES.isdisjoint(file.suffixes) and has_few_values(file.path)
+
+
+def _fitting_scans(label: _BidsFile, scans: Sequence[_BidsFile]) -> list[_BidsFile]:
+    """Return the scans of a subject that fit a label, after the two rules of `find_bids_cases`."""
+    entities = {key: value for key, value in label.entities.items() if key not in _DERIVATIVE_ENTITIES}
+    fitting = [scan for scan in scans if entities.items() <= scan.entities.items()]
+    exact = [scan for scan in fitting if scan.entities == entities]
+    return [scan for scan in exact or fitting if scan.suffixes[:1] == label.suffixes[:1]] or exact or fitting
+
+
+def _has_word(file: _BidsFile, words: Collection[str]) -> bool:
+    """Return whether the entity `label` or `desc` of a label's name has one of the words: `label-RA`."""
+    return any(has_word(file.entities.get(key, ""), words) for key in ("label", "desc"))
+
+
+def _is_other_structure(label: _BidsFile) -> bool:
+    """Return whether a label's entities name another structure (`label-RA`), and not the left atrium."""
+    return _has_word(label, OTHER_STRUCTURES) and not _has_word(label, ATRIUM_WORDS - {"left"})
