@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import product, takewhile
 from pathlib import Path
 
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
@@ -37,6 +38,7 @@ from .words import (
     QUALIFIERS,
     RESULT_WORDS,
     SEPARATORS,
+    has_word,
     without_words,
     words_of,
 )
@@ -65,7 +67,7 @@ class NamedFile:
     key: Key
 
 
-def classify(path: Path, folder: Path) -> NamedFile:
+def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) -> NamedFile:
     """Return the kind and the key of a file below `folder`, judged by the words of its path alone.
 
     The first rule that applies determines the kind:
@@ -73,40 +75,26 @@ def classify(path: Path, folder: Path) -> NamedFile:
     - a word of `OTHER_LABEL_WORDS`: a label of another structure, such as `p1_lawall`;
     - a word of `LABEL_WORDS`, or an ending that only labels have: a label, such as `labels/p1` or `p1.seg.nrrd`;
     - otherwise: a scan.
-    """
-    return _classify(path, folder)
-
-
-def _classify(
-    path: Path, folder: Path, result_words: Collection[str] = (), folders_of_cases: Collection[Path] = ()
-) -> NamedFile:
-    """Classify a file as `classify` does, with two additions.
 
     Args:
-        result_words: these words also mark a result, and are left out of the key.
         folders_of_cases: folders in whose names words for labels do not count.
     """
     parts = _parts(path, folder)
-    path_words: set[str] = set()
-    key = []
+    words = set().union(*map(words_of, parts[-1:]))
     place = folder
-    for part in parts:
-        words, place = words_of(part), place / part
-        if part is not parts[-1]:
-            words -= {"predict"}  # A folder `predict` may hold scans that are still to be segmented.
-            if place in folders_of_cases:
-                words -= _WORDS_OF_ANY_LABEL
-        path_words |= words
-        if text := without_words(part, KIND_WORDS | frozenset(result_words)):
-            key.append(text)
+    for part in parts[:-1]:
+        place /= part
+        ignored = _WORDS_OF_ANY_LABEL if place in folders_of_cases else frozenset()
+        # A folder `predict` may hold scans that are still to be segmented.
+        words |= words_of(part) - ignored - {"predict"}
     kind = FileKind.SCAN
-    if path_words & PREDICTION_WORDS or not path_words.isdisjoint(result_words):
+    if words & PREDICTION_WORDS:
         kind = FileKind.RESULT
-    elif path_words & OTHER_LABEL_WORDS:
+    elif words & OTHER_LABEL_WORDS:
         kind = FileKind.OTHER_LABEL
-    elif path_words & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
+    elif words & LABEL_WORDS or (ending(path) not in SCAN_ENDINGS and ending(path) in LABEL_ENDINGS):
         kind = FileKind.LABEL
-    return NamedFile(path, kind, tuple(key))
+    return NamedFile(path, kind, _key(path, folder, KIND_WORDS))
 
 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
@@ -137,26 +125,40 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     scans = {start for key in keys for start in (key, *name_starts(key))}
     found: set[Path] = set()
     for place in sorted(below, key=lambda path: -len(path.parts)):  # The innermost folders first.
-        inner = [_classify(path, place, folders_of_cases=found) for path in below[place]]
-        place_words = {word for word in words_of(place.name) if not word.isdecimal()}
-        only_labels = place_words <= _WORDS_OF_ANY_LABEL
-        only_outlines = place_words <= _WORDS_OF_ANY_LABEL | OUTLINE_WORDS | OTHER_STRUCTURES
-        of_labels = {without_first_channel(file.key) for file in inner if file.kind is FileKind.LABEL}
-        of_scans = set()
-        for file in (file for file in inner if file.kind is FileKind.SCAN):
-            words, key = list(map(words_of, _parts(file.path, place))), without_first_channel(file.key)
-            has_label = key in of_labels and not (only_labels and all(map(IMAGE_WORDS.isdisjoint, words)))
-            if has_label or (not only_outlines and any(part <= IMAGE_WORDS for part in words[:-1])):
-                of_scans.add(key)
+        of_scans = _keys_of_scans_in(place, [classify(path, place, found) for path in below[place]])
         if of_scans and scans.isdisjoint(loose_key(key)[-1:] for key in of_scans):
             found.add(place)
     return found
+
+
+def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
+    """Return the keys of a folder's scans that satisfy one of the two conditions of `_folders_of_cases`.
+
+    Args:
+        files: the folder's files, with the kinds of `classify` if the folder's own words are ignored.
+    """
+    place_words = {word for word in words_of(place.name) if not word.isdecimal()}
+    only_labels = place_words <= _WORDS_OF_ANY_LABEL
+    only_outlines = place_words <= _WORDS_OF_ANY_LABEL | OUTLINE_WORDS | OTHER_STRUCTURES
+    of_labels = {without_first_channel(file.key) for file in files if file.kind is FileKind.LABEL}
+    of_scans = set()
+    for file in (file for file in files if file.kind is FileKind.SCAN):
+        words, key = list(map(words_of, _parts(file.path, place))), without_first_channel(file.key)
+        has_label = key in of_labels and not (only_labels and all(map(IMAGE_WORDS.isdisjoint, words)))
+        if has_label or (not only_outlines and any(part <= IMAGE_WORDS for part in words[:-1])):
+            of_scans.add(key)
+    return of_scans
 
 
 def _parts(path: Path, folder: Path) -> list[str]:
     """Return the names of the folders between `folder` and a file, and the file's name without ending."""
     parts = list(path.relative_to(folder).parts)
     return [*parts[:-1], scan_name(path)] if parts else []
+
+
+def _key(path: Path, folder: Path, dropped: Collection[str]) -> Key:
+    """Return the parts of a file's path without the words in `dropped`."""
+    return tuple(filter(None, (without_words(part, dropped) for part in _parts(path, folder))))
 
 
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
@@ -168,9 +170,9 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     """
     files = list(files)
     folders_of_cases = _folders_of_cases([classify(path, folder) for path in files], folder)
-    named = [_classify(path, folder, folders_of_cases=folders_of_cases) for path in files]
+    named = [classify(path, folder, folders_of_cases) for path in files]
     named = _with_monai_results(named)
-    named = _with_results(named, folder, folders_of_cases)
+    named = _with_results(named, folder)
     return _with_keys_of_scans(named)
 
 
@@ -193,7 +195,7 @@ def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
     ]
 
 
-def _with_results(named: Sequence[NamedFile], folder: Path, folders_of_cases: Collection[Path]) -> list[NamedFile]:
+def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
 
     A file with such a word in its path becomes a result if its key without these words is the key of a scan:
@@ -202,7 +204,7 @@ def _with_results(named: Sequence[NamedFile], folder: Path, folders_of_cases: Co
     `p1/LA_prob` beside `p1/lge`, which has the loose key `("p1",)`. That scan or label must have no word of
     `RESULT_WORDS` in its own path.
     """
-    unsure = {file.path for file in named if any(words_of(part) & RESULT_WORDS for part in _parts(file.path, folder))}
+    unsure = {file.path for file in named if any(has_word(part, RESULT_WORDS) for part in _parts(file.path, folder))}
     scans, labels = (
         {without_first_channel(file.key) for file in named if file.kind is kind and file.path not in unsure}
         for kind in (FileKind.SCAN, FileKind.LABEL)
@@ -210,14 +212,20 @@ def _with_results(named: Sequence[NamedFile], folder: Path, folders_of_cases: Co
     loose_scans = {loose_key(key) for key in scans}
 
     def is_result(key: Key, path: Path) -> bool:
-        if key in scans:
-            return True
-        is_in_name = not words_of(scan_name(path)).isdisjoint(RESULT_WORDS)
-        return is_in_name and (key in labels or _adds_structures(key, loose_scans))
+        is_in_name = has_word(scan_name(path), RESULT_WORDS)
+        return key in scans or (is_in_name and (key in labels or _adds_structures(key, loose_scans)))
 
-    results = {path: _classify(path, folder, RESULT_WORDS, folders_of_cases) for path in unsure}
-    results = {path: file for path, file in results.items() if is_result(without_first_channel(file.key), path)}
-    return [results.get(file.path, file) for file in named]
+    results = [NamedFile(path, FileKind.RESULT, _key(path, folder, KIND_WORDS | RESULT_WORDS)) for path in unsure]
+    by_path = {file.path: file for file in results if is_result(without_first_channel(file.key), file.path)}
+    return [by_path.get(file.path, file) for file in named]
+
+
+def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
+    """Return whether a key adds words for structures to a scan's `loose_key`."""
+    # `lge` does not count, since it may mean the modality: `p1/lge_result` beside `p1/T1` may be a scan.
+    shorter = _shorter_keys(key, ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS)
+    keys = {loose_key(rest) for rest, dropped in shorter if dropped} - {()}
+    return not keys.isdisjoint(loose_scans)
 
 
 def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -227,59 +235,34 @@ def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
     another structure: `p1_RV_gt`.
     """
     scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
-    return [
-        _with_key_of_scan(file, scans)
-        if file.kind is FileKind.LABEL and without_first_channel(file.key) not in scans
-        else file
-        for file in named
-    ]
+
+    def with_key_of_scan(label: NamedFile) -> NamedFile:
+        for key, dropped in _shorter_keys(label.key, ATRIUM_WORDS | OTHER_STRUCTURES | QUALIFIERS):
+            if key in scans:
+                kind = FileKind.OTHER_LABEL if dropped & OTHER_STRUCTURES else FileKind.LABEL
+                return replace(label, key=key, kind=kind)
+        return label
+
+    is_left_over = [file.kind is FileKind.LABEL and without_first_channel(file.key) not in scans for file in named]
+    return [with_key_of_scan(file) if left else file for file, left in zip(named, is_left_over, strict=True)]
 
 
-def _with_key_of_scan(label: NamedFile, scans: Collection[Key]) -> NamedFile:
-    """Return the label with the key of its scan (`_with_keys_of_scans`); unchanged if there is no such scan.
+def _shorter_keys(key: Key, droppable: Collection[str]) -> Iterator[tuple[Key, set[str]]]:
+    """Yield each key that remains when droppable words at the ends of the last part are dropped, and the dropped words.
 
-    Args:
-        scans: the keys of the scans.
+    Each word is dropped with the separator beside it. For `LA_p1_final` and the droppable words `la` and `final`, the
+    last parts are `LA_p1_final`, `LA_p1`, `p1_final` and `p1`, in this order.
     """
-    *folders, name = label.key or ("",)
-    words = SEPARATORS.split(name)
-    for first, last in _ranges_without(words, ATRIUM_WORDS | OTHER_STRUCTURES | QUALIFIERS):
-        rest = "".join(words[first:last])
-        key = (*folders, rest) if rest else tuple(folders)
-        if key in scans:
-            dropped = {word.lower() for word in (*words[:first], *words[last:])}
-            kind = FileKind.OTHER_LABEL if dropped & OTHER_STRUCTURES else FileKind.LABEL
-            return replace(label, key=key, kind=kind)
-    return label
-
-
-def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
-    """Return whether a key adds words for structures to a scan's `loose_key`."""
     *folders, name = key or ("",)
-    words = SEPARATORS.split(name)
-    # `lge` does not count, since it may mean the modality: `p1/lge_result` beside `p1/T1` may be a scan.
-    droppable = ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
-    shorter = ("".join(words[first:last]) for first, last in _ranges_without(words, droppable))
-    keys = {loose_key((*folders, rest)) for rest in shorter if rest != name} - {()}
-    return not keys.isdisjoint(loose_scans)
-
-
-def _ranges_without(words: Sequence[str], droppable: Collection[str]) -> Iterator[tuple[int, int]]:
-    """Yield the start and stop of each range of `words` that remains when droppable words at the ends are dropped.
-
-    Words and separators alternate in `words`; each word is dropped with the separator beside it. For `LA_p1_final` and
-    the droppable words `la` and `final`, the ranges are `LA_p1_final`, `LA_p1`, `p1_final` and `p1`, in this order.
-    """
-    first = 0
-    while True:
-        last = len(words)
-        yield first, last
-        while last > first and words[last - 1].lower() in droppable:
-            last = max(first, last - 2)
-            yield first, last
-        if first >= len(words) or words[first].lower() not in droppable:
-            return
-        first += 2
+    words = SEPARATORS.split(name)  # Words and separators alternate.
+    starts, ends = (
+        range(0, 2 * len(list(takewhile(droppable.__contains__, map(str.lower, side)))) + 1, 2)
+        for side in (words[::2], words[::-2])
+    )
+    for first, end in product(starts, ends):
+        last = max(first, len(words) - end)
+        kept = "".join(words[first:last])
+        yield (*folders, *filter(None, [kept])), {word.lower() for word in (*words[:first], *words[last:])}
 
 
 def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -299,11 +282,12 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     folders_of_scans = {file.path.parent for file in named if file.kind is FileKind.SCAN}
 
     def has_scan(key: Key, path: Path) -> bool:
-        if path.parent in folders_of_scans and _has_only_label_words(path):
-            return True
-        if loose_key(key) in loose_scans or without_first_channel(key) in scans:
-            return True
-        return any(start in scans for start in name_starts(lower_key(key)))
+        return (
+            (path.parent in folders_of_scans and _has_only_label_words(path))
+            or loose_key(key) in loose_scans
+            or without_first_channel(key) in scans
+            or any(start in scans for start in name_starts(lower_key(key)))
+        )
 
     return [file.path for file in named if file.kind is not FileKind.SCAN and has_scan(file.key, file.path)]
 
