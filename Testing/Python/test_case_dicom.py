@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path, PurePath
+from typing import Any
 
 import pydicom
 import pytest
@@ -20,16 +21,16 @@ from dcamt.errors import InputError
 from dcamt.io.dicom_files import stated_class
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
-from dcamt_testing.dicom_positions import REPORT, new_data_set, write_frames, write_slice
+from dcamt_testing.dicom_positions import REPORT, SECONDARY_CAPTURE, edit_dicom, new_data_set, write_frames, write_slice
 from dcamt_testing.processes import HANGING_S
 from pydicom.dataset import Dataset
 
 SEGMENTATION, STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.481.3"
 
 
-def write_series(folder: Path, series: str, ending: str = ".dcm") -> Path:
+def write_series(folder: Path, series: str, ending: str = ".dcm", **attributes: Any) -> Path:
     for place in range(3):
-        write_slice(folder / f"IM{place}{ending}", place, series=series)
+        write_slice(folder / f"IM{place}{ending}", place, series=series, **attributes)
     return folder
 
 
@@ -141,11 +142,7 @@ def test_contours_are_skipped_with_the_reason(tmp_path: Path) -> None:
 
 
 def write_multi_frame(path: Path, study: str, series: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = pydicom.dcmread(write_frames(path, range(5)))
-    data.StudyInstanceUID, data.SeriesInstanceUID = study, series
-    data.save_as(path)
-    return path
+    return write_frames(path, range(5), StudyInstanceUID=study, series=series)
 
 
 def test_multi_frame_images_of_different_studies_are_separate_scans(tmp_path: Path) -> None:
@@ -236,10 +233,7 @@ def test_prediction_named_after_a_folder_gets_the_only_label_below_the_folder(tm
 def write_patients(folder: Path, *series: str) -> Path:
     """Write slices of a separate study into each of the subfolders `series`; return `folder`."""
     for number, name in enumerate(series):
-        for path in write_series(folder / name, f"1.2.{number}").iterdir():
-            data = pydicom.dcmread(path)
-            data.StudyInstanceUID = f"1.2.4.{number}"
-            data.save_as(path)
+        write_series(folder / name, f"1.2.{number}", StudyInstanceUID=f"1.2.4.{number}")
     return folder
 
 
@@ -294,13 +288,11 @@ def test_mask_beside_the_slices_of_one_scan_is_no_scan(tmp_path: Path, series: s
 
 def test_folder_of_screenshots_is_no_scan(tmp_path: Path) -> None:
     write_series(tmp_path / "p1" / "LGE", "1.2.3")
-    for name, keywords in (("screenshots", ("ImagePositionPatient",)), ("captured slices", ())):
-        for path in write_series(tmp_path / "p1" / name, "1.2.4").iterdir():
-            data = pydicom.dcmread(path)
-            data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
-            for keyword in keywords:
-                delattr(data, keyword)
-            data.save_as(path)
+    for name in ("screenshots", "captured slices"):
+        write_series(tmp_path / "p1" / name, "1.2.4", sop_class=SECONDARY_CAPTURE)
+    for path in (tmp_path / "p1" / "screenshots").iterdir():
+        with edit_dicom(path) as data:
+            del data.ImagePositionPatient
     assert {case.image.name for case in find_cases(tmp_path).cases} == {"LGE", "captured slices"}
 
 

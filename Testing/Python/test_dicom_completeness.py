@@ -15,6 +15,7 @@ from dcamt.io.readers import read_scan
 from dcamt_testing.dicom_positions import (
     SECONDARY_CAPTURE,
     assert_slices_in_place,
+    edit_dicom,
     time_point_groups,
     write_frames,
     write_slice,
@@ -70,14 +71,13 @@ def test_truncated_dicomdir_is_refused_but_still_reveals_missing_files_when_its_
 def test_inactive_and_empty_records_of_a_dicomdir_require_no_files(tmp_path: Path) -> None:
     directory = write_dicomdir(_write_series(tmp_path))
     (tmp_path / "IM007").unlink()
-    data = pydicom.dcmread(directory)
-    data.DirectoryRecordSequence[0].RecordInUseFlag = 0xFFFF
-    data.DirectoryRecordSequence[-1].RecordInUseFlag = 0
-    for empty in ("", None):
-        patient = pydicom.Dataset()
-        patient.DirectoryRecordType, patient.ReferencedFileID = "PATIENT", empty
-        data.DirectoryRecordSequence.insert(0, patient)
-    data.save_as(directory)
+    with edit_dicom(directory) as data:
+        data.DirectoryRecordSequence[0].RecordInUseFlag = 0xFFFF
+        data.DirectoryRecordSequence[-1].RecordInUseFlag = 0
+        for empty in ("", None):
+            patient = pydicom.Dataset()
+            patient.DirectoryRecordType, patient.ReferencedFileID = "PATIENT", empty
+            data.DirectoryRecordSequence.insert(0, patient)
     assert_slices_in_place(read_scan(directory), 7)
     assert_slices_in_place(read_scan(tmp_path), 7)
 
@@ -102,12 +102,15 @@ def test_damaged_slice_is_recognised_by_a_hexadecimal_identifier_in_its_name(tmp
     refused(lambda: read_scan(tmp_path), tmp_path, "MR.abfcdeab")
 
 
+def _write_part(folder: Path, number: int, places: Sequence[int], **attributes: int) -> Path:
+    """Write frames as part `number` of an image in several files, as `1.dcm`, `2.dcm`, ..."""
+    stated = {"InstanceNumber": 1, "ConcatenationUID": "1.2.9", "InConcatenationNumber": number}
+    return write_frames(folder / f"{number}.dcm", places, number=number, **stated, **attributes)
+
+
 def test_concatenation_that_lacks_files_is_refused_even_if_its_headers_state_no_total(tmp_path: Path) -> None:
     for number in (1, 3):
-        data = pydicom.dcmread(write_frames(tmp_path / f"{number}.dcm", range(6 * number, 6 * number + 6)))
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.7.{number}"
-        data.ConcatenationUID, data.InConcatenationNumber = "1.2.9", number
-        data.save_as(tmp_path / f"{number}.dcm")
+        _write_part(tmp_path, number, range(6 * number, 6 * number + 6))
     refused(lambda: read_scan(tmp_path / "3.dcm"), tmp_path / "3.dcm", "3 files, of which numbers 1, 2 are missing")
 
 
@@ -132,36 +135,27 @@ def test_folder_is_listed_once_for_all_files_of_a_dicomdir_in_lower_case(
 
 
 def test_image_in_several_files_needs_all_of_them(tmp_path: Path) -> None:
-    for number in range(2):
-        file = write_frames(tmp_path / f"{number}.dcm", range(6 * number, 6 * number + 6))
-        data = pydicom.dcmread(file)
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.7.{number}"
-        data.ConcatenationUID, data.InConcatenationNumber, data.InConcatenationTotalNumber = "1.2.9", number + 1, 2
-        data.save_as(file)
+    for number in (1, 2):
+        _write_part(tmp_path, number, range(6 * number - 6, 6 * number), InConcatenationTotalNumber=2)
     assert_slices_in_place(read_scan(tmp_path), 12)
-    refused(lambda: read_scan(tmp_path / "0.dcm"), tmp_path / "0.dcm", "number 2")
-    (tmp_path / "0.dcm").unlink()
+    refused(lambda: read_scan(tmp_path / "1.dcm"), tmp_path / "1.dcm", "number 2")
+    (tmp_path / "1.dcm").unlink()
     refused(lambda: read_scan(tmp_path), tmp_path, "of which number 1 is missing")
-    data = pydicom.dcmread(tmp_path / "1.dcm")
-    data.InConcatenationTotalNumber = 3
-    data.save_as(tmp_path / "1.dcm")
+    with edit_dicom(tmp_path / "2.dcm") as data:
+        data.InConcatenationTotalNumber = 3
     refused(lambda: read_scan(tmp_path), tmp_path, "of which numbers 1, 3 are missing")
 
 
 def test_image_in_several_files_may_contain_several_stacks(tmp_path: Path) -> None:
-    for number in range(2):
-        file = write_frames(tmp_path / f"{number}.dcm", range(8))
-        data = pydicom.dcmread(file)
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.7.{number}"
-        data.ConcatenationUID, data.InConcatenationNumber, data.InConcatenationTotalNumber = "1.2.9", number + 1, 2
-        if number:
-            plane = data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
-            plane.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]  # the normal has the opposite direction
-        data.save_as(file)
+    for number in (1, 2):
+        _write_part(tmp_path, number, range(8), InConcatenationTotalNumber=2)
+    with edit_dicom(tmp_path / "2.dcm") as data:
+        plane = data.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+        plane.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]  # the normal has the opposite direction
     for stack in ("1", "2"):
         volume = read_scan(tmp_path, choice=ScanChoice(series=stack))
-        assert {file.name for file, _ in volume.frames} == {f"{int(stack) - 1}.dcm"}
-    (tmp_path / "1.dcm").unlink()
+        assert {file.name for file, _ in volume.frames} == {f"{stack}.dcm"}
+    (tmp_path / "2.dcm").unlink()
     refused(lambda: read_scan(tmp_path), tmp_path, "number 2")
 
 
@@ -253,9 +247,8 @@ def test_message_names_the_fault_of_the_frames(
     tmp_path: Path, change: Callable[[pydicom.Dataset], object], message_part: str
 ) -> None:
     file = write_frames(tmp_path / "x.dcm", range(12))
-    data = pydicom.dcmread(file)
-    change(data)
-    data.save_as(file)
+    with edit_dicom(file) as data:
+        change(data)
     refused(lambda: read_scan(file), file, message_part)
 
 

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import pydicom
 import pytest
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
@@ -15,9 +14,11 @@ from dcamt_testing.dicom_positions import (
     SECONDARY_CAPTURE,
     SIZE,
     assert_slices_in_place,
+    edit_dicom,
     new_data_set,
     pixels,
     write_slice,
+    write_slices,
 )
 from dcamt_testing.scan_files import refused
 from pydicom.uid import RLELossless
@@ -38,8 +39,7 @@ def test_error_names_damaged_slices(tmp_path: Path) -> None:
 
 
 def test_note_names_skipped_dicom_objects_but_not_skipped_text_files(tmp_path: Path) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slices(tmp_path, 10)
     for name, sop_class in (("dose.dcm", RT_DOSE), ("report.dcm", REPORT)):
         new_data_set(sop_class).save_as(tmp_path / name, enforce_file_format=True)
     shot = new_data_set(SECONDARY_CAPTURE, PixelData=pixels([3]))
@@ -100,8 +100,7 @@ def test_slice_without_rescaling_is_refused_only_if_the_other_slices_are_rescale
 
 def test_time_points_of_different_units_are_refused(tmp_path: Path) -> None:
     for n, unit in enumerate(("normalized", "mrad")):
-        for k in range(8):
-            write_slice(tmp_path / f"{n}{k}.dcm", k, number=10 * n + k, AcquisitionNumber=n, RescaleType=unit)
+        write_slices(tmp_path / unit, 8, first=10 * n, AcquisitionNumber=n, RescaleType=unit)
     refused(lambda: read_scan(tmp_path), tmp_path, "differ in their unit of intensities")
 
 
@@ -122,25 +121,28 @@ def test_slices_may_spell_the_patient_name_differently_or_lack_name_or_id(tmp_pa
 )
 def test_error_names_the_difference_between_stacks(tmp_path: Path, differing: dict[str, object], word: str) -> None:
     for k in range(10):
-        path = write_slice(tmp_path / f"{k}.dcm", k)
-        if k > 5:
-            data = pydicom.dcmread(path)
-            for name, value in differing.items():
-                setattr(data, name, value)
-            data.save_as(path)
+        write_slice(tmp_path / f"{k}.dcm", k, **(differing if k > 5 else {}))
     refused(lambda: read_scan(tmp_path), tmp_path, f"2 stacks of slices of different {word}: 1 ")
 
 
-@pytest.mark.parametrize("color", [False, True])
-def test_image_of_another_class_at_the_place_of_a_slice_is_skipped_with_a_note(tmp_path: Path, color: bool) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k)
-    path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
-    if color:
-        data = pydicom.dcmread(path)
-        data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
-        data.PixelData = bytes(2 * 3 * SIZE**2)
-        data.save_as(path)
+COLOR = {
+    "SamplesPerPixel": 3,
+    "PhotometricInterpretation": "RGB",
+    "PlanarConfiguration": 0,
+    "PixelData": bytes(2 * 3 * SIZE**2),
+}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, COLOR, {"ImagePositionPatient": [0, 0, 21]}, {"ImagePositionPatient": [5, 0, 20]}],
+    ids=["at a slice", "color at a slice", "beyond the last slice", "beside the stack"],
+)
+def test_image_of_another_class_beside_a_whole_stack_is_skipped_with_a_note(
+    tmp_path: Path, attributes: dict[str, object]
+) -> None:
+    write_slices(tmp_path, 10)
+    write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE, **attributes)
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 10)
     assert "shot.dcm (Secondary Capture" in volume.notes[0]
@@ -168,9 +170,7 @@ def test_error_names_images_of_another_class_that_replace_slices(
 def test_message_about_a_missing_slice_names_the_file_that_is_not_a_slice(
     tmp_path: Path, sop_class: str, kind: str
 ) -> None:
-    for k in range(10):
-        if k != 6:
-            write_slice(tmp_path / f"{k}.dcm", k)
+    write_slices(tmp_path, 10)
     new_data_set(sop_class).save_as(tmp_path / "6.dcm", enforce_file_format=True)
     refused(
         lambda: read_scan(tmp_path),
@@ -180,22 +180,8 @@ def test_message_about_a_missing_slice_names_the_file_that_is_not_a_slice(
     )
 
 
-@pytest.mark.parametrize("position", [[0, 0, 21], [5, 0, 20]])
-def test_image_of_another_class_off_the_stack_is_skipped_with_a_note(tmp_path: Path, position: list[int]) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k)
-    path = write_slice(tmp_path / "shot.dcm", 4, number=99, sop_class=SECONDARY_CAPTURE)
-    data = pydicom.dcmread(path)
-    data.ImagePositionPatient = position
-    data.save_as(path)
-    volume = read_scan(tmp_path)
-    assert_slices_in_place(volume, 10)
-    assert "shot.dcm (Secondary Capture" in volume.notes[0]
-
-
 def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slices(tmp_path, 10)
     shutil.copy(tmp_path / "4.dcm", tmp_path / "4 (copy).dcm")
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 10)
@@ -205,30 +191,26 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
 
 def test_other_versions_of_slices_with_the_same_uid_are_refused(tmp_path: Path) -> None:
     """A program that filters or masks slices may keep their UIDs; such a file is no copy."""
-    for k in range(10):
-        write_slice(tmp_path / "a" / f"{k}.dcm", k)
+    write_slices(tmp_path / "a", 10)
     write_slice(tmp_path / "b" / "filtered.dcm", 4, add=107)
     refused(lambda: read_scan(tmp_path), tmp_path, "differ in their voxels", "filtered.dcm", "4.dcm")
 
 
 def test_copies_with_a_rounded_rescale_slope_are_skipped(tmp_path: Path) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k, RescaleSlope="0.48840048840049", RescaleIntercept="0")
-        write_slice(tmp_path / f"copy{k}.dcm", k, RescaleSlope="0.4884005", RescaleIntercept="0")
+    write_slices(tmp_path, 10, RescaleSlope="0.48840048840049", RescaleIntercept="0")
+    write_slices(tmp_path / "copies", 10, RescaleSlope="0.4884005", RescaleIntercept="0")
     assert read_scan(tmp_path).voxels.shape[-1] == 10
 
 
 def test_compressed_copies_of_slices_are_skipped(tmp_path: Path) -> None:
-    for k in range(10):
-        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
-        data.compress(RLELossless, generate_instance_uid=False)
-        data.save_as(tmp_path / f"rle{k}.dcm")
+    for path in write_slices(tmp_path, 10):
+        with edit_dicom(Path(shutil.copy(path, path.with_name(f"rle{path.name}")))) as data:
+            data.compress(RLELossless, generate_instance_uid=False)
     assert_slices_in_place(read_scan(tmp_path), 10)
 
 
 def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slices(tmp_path, 10)
     write_slice(tmp_path / "again.dcm", 4, number=30)
     refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
 
@@ -247,17 +229,12 @@ def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
     ids=str,
 )
 def test_impossible_orientation_or_pixel_spacing_is_refused(tmp_path: Path, changed: dict[str, list[float]]) -> None:
-    for k in range(8):
-        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
-        for keyword, value in changed.items():
-            setattr(data, keyword, value)
-        data.save_as(tmp_path / f"{k}.dcm")
+    write_slices(tmp_path, 8, **changed)
     refused(lambda: read_scan(tmp_path), tmp_path, "has an impossible orientation or pixel spacing")
 
 
 def test_error_about_two_surplus_slices_counts_all_slices(tmp_path: Path) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slices(tmp_path, 10)
     write_slice(tmp_path / "again.dcm", 4, number=30)
     for file, place, number in (("third.dcm", 4, 31), ("again7.dcm", 7, 32)):
         write_slice(tmp_path / file, place, number=number)
@@ -266,17 +243,15 @@ def test_error_about_two_surplus_slices_counts_all_slices(tmp_path: Path) -> Non
 
 
 def test_image_of_another_class_is_compared_only_with_slices_of_its_own_series(tmp_path: Path) -> None:
-    for k in range(8):
-        write_slice(tmp_path / f"a{k}.dcm", k)
-        write_slice(tmp_path / f"b{k}.dcm", k, series="1.2.5", SeriesNumber=2)
+    write_slices(tmp_path / "a", 8)
+    write_slices(tmp_path / "b", 8, series="1.2.5", SeriesNumber=2)
     write_slice(tmp_path / "shot.dcm", 8, series="1.2.5", number=9, sop_class=SECONDARY_CAPTURE)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series="1")), 8)
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="2")), tmp_path, "shot.dcm")
 
 
 def test_macosx_folders_of_archives_are_ignored(tmp_path: Path) -> None:
-    for k in range(8):
-        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slices(tmp_path, 8)
     for folder in ("__MACOSX", "__MACOSX 2"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "0.dcm").write_text("no DICOM", encoding="utf-8")
@@ -286,18 +261,14 @@ def test_macosx_folders_of_archives_are_ignored(tmp_path: Path) -> None:
     assert not volume.notes
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_note_counts_files_that_are_not_slices(tmp_path: Path, number: int) -> None:
-    for k in range(10):
-        write_slice(tmp_path / f"{k}.dcm", k)
-    for name in ("dose.dcm", "dose b.dcm")[:number]:
+def test_note_counts_files_that_are_not_slices(tmp_path: Path) -> None:
+    write_slices(tmp_path, 10)
+    for name, note in (
+        ("dose.dcm", "Skipped a file that is not a slice of the scan: dose.dcm (RT Dose)."),
+        ("dose b.dcm", "Skipped 2 files that are not slices of the scan: dose b.dcm, dose.dcm (RT Dose)."),
+    ):
         new_data_set(RT_DOSE).save_as(tmp_path / name, enforce_file_format=True)
-    (note,) = read_scan(tmp_path).notes
-    expected = {
-        1: "Skipped a file that is not a slice of the scan: dose.dcm (RT Dose).",
-        2: "Skipped 2 files that are not slices of the scan: dose b.dcm, dose.dcm (RT Dose).",
-    }
-    assert note == expected[number]
+        assert read_scan(tmp_path).notes == (note,)
 
 
 def test_message_about_incomplete_time_points_counts_slices_and_places(tmp_path: Path) -> None:
@@ -305,24 +276,13 @@ def test_message_about_incomplete_time_points_counts_slices_and_places(tmp_path:
         for time in range(3):
             write_slice(tmp_path / f"{k}-{time}.dcm", k, number=3 * k + time + 1, TriggerTime=20 * time)
     assert_slices_in_place(read_scan(tmp_path), 10)
+    usually = "slices at 10 places: usually 3 slices per place, but"
     (tmp_path / "4-1.dcm").unlink()
-    refused(
-        lambda: read_scan(tmp_path),
-        tmp_path,
-        "29 slices at 10 places: usually 3 slices per place, but 2 slices per place at 1 of the places",
-    )
+    refused(lambda: read_scan(tmp_path), tmp_path, f"29 {usually} 2 slices per place at 1 of the places")
     (tmp_path / "7-2.dcm").unlink()
-    refused(
-        lambda: read_scan(tmp_path),
-        tmp_path,
-        "28 slices at 10 places: usually 3 slices per place, but 2 slices per place at 2 of the places",
-    )
+    refused(lambda: read_scan(tmp_path), tmp_path, f"28 {usually} 2 slices per place at 2 of the places")
     write_slice(tmp_path / "again.dcm", 1, number=40, TriggerTime=60)
-    refused(
-        lambda: read_scan(tmp_path),
-        tmp_path,
-        "29 slices at 10 places: usually 3 slices per place, but 2 to 4 slices per place at 3 of the places",
-    )
+    refused(lambda: read_scan(tmp_path), tmp_path, f"29 {usually} 2 to 4 slices per place at 3 of the places")
 
 
 def test_folder_without_slices_is_refused_with_the_reason(tmp_path: Path) -> None:

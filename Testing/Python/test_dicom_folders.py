@@ -7,13 +7,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-import pydicom
 import pytest
 from dcamt.commands.scan_paths import find_scans
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt.volume import IdentifyingNote
-from dcamt_testing.dicom_positions import assert_slices_in_place, write_slice
+from dcamt_testing.dicom_positions import assert_slices_in_place, write_slice, write_slices
 from dcamt_testing.dicom_series import write_dicomdir
 from dcamt_testing.scan_files import refused
 
@@ -29,8 +28,7 @@ def test_folder_of_compressed_slices_is_refused_with_the_reason(tmp_path: Path) 
 
 def test_study_with_a_subfolder_for_each_series_is_found_as_one_scan(tmp_path: Path) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
-        for k in range(8):
-            write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
+        write_slices(tmp_path / "study" / series, 8, series=series)
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
     remedy = (
         "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series by its number "
@@ -42,8 +40,7 @@ def test_study_with_a_subfolder_for_each_series_is_found_as_one_scan(tmp_path: P
 
 def test_files_and_folders_that_are_not_dicom_do_not_split_a_study(tmp_path: Path) -> None:
     for series in ("1.2.3.1", "1.2.3.2"):
-        for k in range(8):
-            write_slice(tmp_path / "study" / series / f"{k}.dcm", k, series=series)
+        write_slices(tmp_path / "study" / series, 8, series=series)
     for name in ("0.txt", ".DS_Store", "0", "000.xml", "0.dcm.md5"):
         (tmp_path / "study" / "1.2.3.1" / name).write_text("no DICOM", encoding="utf-8")
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
@@ -54,8 +51,7 @@ def test_files_and_folders_that_are_not_dicom_do_not_split_a_study(tmp_path: Pat
 
 @pytest.mark.parametrize("beside", ["docs/a.pdf", "nifti/x.nii.gz"])
 def test_folder_beside_the_only_folder_of_slices_is_no_scan(tmp_path: Path, beside: str) -> None:
-    for k in range(3):
-        write_slice(tmp_path / "p1" / "series" / f"{k}.dcm", k)
+    write_slices(tmp_path / "p1" / "series", 3)
     (tmp_path / "p1" / beside).parent.mkdir()
     (tmp_path / "p1" / beside).write_text("no DICOM", encoding="utf-8")
     found = find_scans(tmp_path / "p1")
@@ -64,8 +60,7 @@ def test_folder_beside_the_only_folder_of_slices_is_no_scan(tmp_path: Path, besi
 
 
 def test_folder_of_slices_with_a_converted_scan_is_not_named_as_skipped(tmp_path: Path) -> None:
-    for k in range(3):
-        write_slice(tmp_path / "p1" / "series" / f"{k}.dcm", k)
+    write_slices(tmp_path / "p1" / "series", 3)
     (tmp_path / "p1" / "series" / "x.nii.gz").write_text("no DICOM", encoding="utf-8")
     found = find_scans(tmp_path / "p1")
     assert (found.scans, found.skipped_folders) == ([tmp_path / "p1"], [])
@@ -73,8 +68,7 @@ def test_folder_of_slices_with_a_converted_scan_is_not_named_as_skipped(tmp_path
 
 def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_path: Path) -> None:
     for number in range(2):
-        for k in range(3):
-            write_slice(tmp_path / f"p{number}" / f"{k}.dcm", k, StudyInstanceUID=f"1.2.4.{number}")
+        write_slices(tmp_path / f"p{number}", 3, StudyInstanceUID=f"1.2.4.{number}")
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "a.txt").write_text("no DICOM", encoding="utf-8")
@@ -87,11 +81,7 @@ def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_pat
 
 def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> None:
     for number, patient in enumerate("ab"):
-        for k in range(8):
-            file = write_slice(tmp_path / "all" / patient / f"{k}.dcm", k)
-            data = pydicom.dcmread(file)
-            data.StudyInstanceUID = f"1.2.4.{number}"
-            data.save_as(file)
+        write_slices(tmp_path / "all" / patient, 8, StudyInstanceUID=f"1.2.4.{number}")
     assert find_scans(tmp_path / "all").scans == [tmp_path / "all" / "a", tmp_path / "all" / "b"]
 
 
@@ -138,9 +128,8 @@ def test_series_can_be_chosen_by_uid_or_description_or_its_number_in_the_error(
         (7, "1.2.1", "LGE late", 200),
         (3, "1.3", "LGE", 300),
     ):
-        for k in range(8):
-            attributes = {"SeriesNumber": number, "SeriesDescription": title}
-            write_slice(tmp_path / f"{number}-{k}.dcm", k, series=uid, add=first, **attributes)
+        attributes = {"SeriesNumber": number, "SeriesDescription": title}
+        write_slices(tmp_path / str(number), 8, series=uid, add=first, **attributes)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
     listed = '1 "LGE" (8 slices of 16 x 16), 2 "LGE late" (8 slices of 16 x 16), 3 "cine"'
     what = f'has 2 images that fit "lg" among these: {listed}'
@@ -160,9 +149,8 @@ def test_number_of_a_series_without_description_is_not_taken_for_its_number_in_t
 
 def test_message_names_each_series_even_if_there_are_many(tmp_path: Path) -> None:
     for number in range(1, 13):
-        for k in range(3):
-            file = tmp_path / str(number) / f"{k}.dcm"
-            write_slice(file, k, series=f"1.2.{number}", SeriesNumber=number, SeriesDescription=f"part {number}")
+        attributes = {"SeriesNumber": number, "SeriesDescription": f"part {number}"}
+        write_slices(tmp_path / str(number), 3, series=f"1.2.{number}", **attributes)
     listed = [f'{number} "part {number}" (3 slices of 16 x 16)' for number in range(1, 13)]
     refused(lambda: read_scan(tmp_path), tmp_path, f"holds 12 DICOM series: {', '.join(listed)}. Put")
 

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from dcamt_testing.dicom_positions import (
     SIZE,
     Groups,
     assert_slices_in_place,
+    edit_dicom,
     pixels,
     time_point_groups,
     write_frames,
     write_slice,
+    write_slices,
 )
 from dcamt_testing.scan_files import refused
-from pydicom.uid import generate_uid
 
 
 @pytest.mark.parametrize("places", [range(12), range(11, -1, -1), [*range(0, 12, 2), *range(1, 12, 2)]], ids=str)
@@ -52,20 +54,17 @@ def test_missing_frame_is_refused(tmp_path: Path) -> None:
 
 def test_frame_without_a_position_is_refused(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "x.dcm", range(8))
-    data = pydicom.dcmread(path)
-    del data.PerFrameFunctionalGroupsSequence[3].PlanePositionSequence
-    data.save_as(path)
+    with edit_dicom(path) as data:
+        del data.PerFrameFunctionalGroupsSequence[3].PlanePositionSequence
     refused(lambda: read_scan(path), path, "lacks the position")
 
 
 @pytest.mark.parametrize("numbered", [True, False])
 def test_first_time_point_is_read_with_a_note(tmp_path: Path, numbered: bool) -> None:
     places = [*range(12)] * 3
-    path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 3) if numbered else ())
-    data = pydicom.dcmread(path)
-    moved = np.frombuffer(data.PixelData, "<u2").reshape(3, -1) + np.array([[0], [1000], [2000]], "<u2")
-    data.PixelData = moved.astype("<u2").tobytes()
-    data.save_as(path)
+    groups = time_point_groups(range(12), 3) if numbered else ()
+    frames = b"".join(pixels(range(12), add) for add in (100, 1100, 2100))
+    path = write_frames(tmp_path / "x.dcm", places, groups, PixelData=frames)
     volume = read_scan(path)
     assert_slices_in_place(volume, 12)
     assert any("3 time points" in note for note in volume.notes)
@@ -143,21 +142,17 @@ def test_radial_slices_are_compared_only_once(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("stated", [None, 1, 11])
 def test_number_of_frames_that_contradicts_the_positions_is_refused(tmp_path: Path, stated: int | None) -> None:
     path = write_frames(tmp_path / "x.dcm", range(12))
-    data = pydicom.dcmread(path)
-    del data.NumberOfFrames
-    if stated is not None:
-        data.NumberOfFrames = stated
-    data.save_as(path)
+    with edit_dicom(path) as data:
+        del data.NumberOfFrames
+        if stated is not None:
+            data.NumberOfFrames = stated
     what = "does not state its number of frames" if stated is None else f"states {stated} as its number of frames"
     refused(lambda: read_scan(path), path, f"{what}, but the number of their positions is 12")
 
 
 def test_files_of_one_frame_each_are_read_as_one_scan(tmp_path: Path) -> None:
     for k in range(9):
-        write_frames(tmp_path / f"series_{k}", [8 - k])
-        data = pydicom.dcmread(tmp_path / f"series_{k}")
-        data.SOPInstanceUID = generate_uid()
-        data.save_as(tmp_path / f"series_{k}")
+        write_frames(tmp_path / f"series_{k}", [8 - k], number=k, InstanceNumber=1)
     assert_slices_in_place(read_scan(tmp_path), 9)
 
 
@@ -166,10 +161,7 @@ WHOLE_SLIDE, SEGMENTATION = "1.2.840.10008.5.1.4.1.1.77.1.6", "1.2.840.10008.5.1
 
 @pytest.mark.parametrize("sop_class", [WHOLE_SLIDE, SEGMENTATION, RT_DOSE])
 def test_tiled_image_or_segmentation_or_dose_is_refused_as_a_scan(tmp_path: Path, sop_class: str) -> None:
-    path = write_frames(tmp_path / "x.dcm", range(8))
-    data = pydicom.dcmread(path)
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = sop_class
-    data.save_as(path)
+    path = write_frames(tmp_path / "x.dcm", range(8), sop_class=sop_class)
     refused(lambda: read_scan(path), path, "not a scan")
 
 
@@ -184,8 +176,7 @@ def test_each_frame_is_rescaled_by_its_own_slope(tmp_path: Path) -> None:
 def test_time_points_before_and_after_midnight_are_in_order(tmp_path: Path, keyword: str) -> None:
     for point, (date, time) in enumerate((("20200131", "235959.5"), ("20200201", "000001"))):
         stated = {f"{keyword}Date": date, f"{keyword}Time": time}
-        for k in range(8):
-            write_slice(tmp_path / f"{point}-{k}.dcm", k, number=8 * point + k + 1, add=100 + 1000 * point, **stated)
+        write_slices(tmp_path / f"{point}", 8, first=8 * point + 1, add=100 + 1000 * point, **stated)
     for number in (1, 2):
         volume = read_scan(tmp_path, choice=ScanChoice(time=number))
         assert_slices_in_place(volume, 8, 100 + 1000 * (number - 1))
@@ -248,9 +239,8 @@ def test_image_is_read_whole_if_its_parts_have_different_time_indices(tmp_path: 
 @pytest.mark.parametrize(("name", "add"), [("t1", 100), ("t1 map", 1100), ("map", 1100)])
 def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: str, add: int) -> None:
     for number, kind in enumerate(("T1", "T1 MAP")):
-        for k in range(8):
-            stated = {"ImageType": ["DERIVED", "PRIMARY", kind]}
-            write_slice(tmp_path / f"{number}-{k}.dcm", k, number=8 * number + k + 1, add=100 + 1000 * number, **stated)
+        image_type = ["DERIVED", "PRIMARY", kind]
+        write_slices(tmp_path / kind, 8, first=8 * number + 1, add=100 + 1000 * number, ImageType=image_type)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
 
 
@@ -264,9 +254,8 @@ def test_complex_component_can_be_chosen_if_only_a_private_ge_element_states_it(
         for k in range(8):
             number = 4 * k + n if interleaved else 8 * n + k
             stated = {"ImageType": ["ORIGINAL", "PRIMARY", "OTHER"], "number": number + 1, "add": 100 + 1000 * n}
-            data = pydicom.dcmread(write_slice(tmp_path / f"{number:02}.dcm", k, **stated))
-            data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", n)
-            data.save_as(tmp_path / f"{number:02}.dcm")
+            with edit_dicom(write_slice(tmp_path / f"{number:02}.dcm", k, **stated)) as data:
+                data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", n)
     refused(lambda: read_scan(tmp_path), tmp_path, "imaginary, magnitude, phase, real", "--frame-type")
     for n, name in enumerate(names):
         assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, 100 + 1000 * n)
@@ -274,19 +263,16 @@ def test_complex_component_can_be_chosen_if_only_a_private_ge_element_states_it(
 
 @pytest.mark.parametrize("value", [7, -1, [0, 1], None])
 def test_impossible_complex_component_in_a_private_ge_element_is_ignored(tmp_path: Path, value: object) -> None:
-    for k in range(8):
-        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
-        data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", value)
-        data.save_as(tmp_path / f"{k}.dcm")
+    for path in write_slices(tmp_path, 8):
+        with edit_dicom(path) as data:
+            data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", value)
     assert_slices_in_place(read_scan(tmp_path), 8)
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(frame_type="imaginary")), tmp_path, "no images of the kind")
 
 
 def test_psir_images_are_a_kind_named_after_their_image_type(tmp_path: Path) -> None:
     for number, image_type in enumerate((["ORIGINAL", "PRIMARY", "M"], ["DERIVED", "PRIMARY", "PSIR"])):
-        for k in range(8):
-            attributes = {"number": 8 * number + k + 1, "add": 100 + 1000 * number, "ImageType": image_type}
-            write_slice(tmp_path / f"{number}-{k}.dcm", k, **attributes)
+        write_slices(tmp_path / image_type[-1], 8, first=8 * number + 1, add=100 + 1000 * number, ImageType=image_type)
     refused(lambda: read_scan(tmp_path), tmp_path, "holds 2 kinds of images at the same places: magnitude, psir.")
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type="psir")), 8, 1100)
 
@@ -308,16 +294,13 @@ def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
                 for name, unit in zip(names.values(), units, strict=True)
                 for _ in range(10)
             ],
+            PixelData=pixels(range(10)) + pixels(range(10), add=1100),
         )
-        data = pydicom.dcmread(path)
-        data.PixelData = pixels(range(10)) + pixels(range(10), add=1100)
-        data.save_as(path)
     else:
         path = tmp_path / "series"
         for n, letter in enumerate("MP"):
-            for k in range(10):
-                attributes = {"ImageType": ["ORIGINAL", "PRIMARY", letter, "ND"], "RescaleType": units[n], **rescale}
-                write_slice(path / f"{n}{k}.dcm", k, **attributes, number=10 * n + k, add=100 + 1000 * n)
+            attributes = {"ImageType": ["ORIGINAL", "PRIMARY", letter, "ND"], "RescaleType": units[n], **rescale}
+            write_slices(path / letter, 10, first=10 * n, add=100 + 1000 * n, **attributes)
     refused(lambda: read_scan(path), path, "magnitude, phase", "--frame-type", "or export the images of one kind")
     for n, name in enumerate(names):
         assert_slices_in_place(read_scan(path, choice=ScanChoice(frame_type=name)), 10, 100 + 1000 * n)
@@ -327,9 +310,8 @@ def test_magnitude_and_phase_can_be_chosen(tmp_path: Path, kind: str) -> None:
 def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) -> None:
     kinds = [(component, echo) for component in ("MAGNITUDE", "PHASE") for echo in (2, 5)]
     for number, (component, echo) in enumerate(kinds):
-        for k in range(8):
-            stated = {"ImageType": ["ORIGINAL", "PRIMARY", component[0]], "EchoTime": echo}
-            write_slice(tmp_path / f"{number}-{k}.dcm", k, number=8 * number + k, add=100 + 1000 * number, **stated)
+        stated = {"ImageType": ["ORIGINAL", "PRIMARY", component[0]], "EchoTime": echo}
+        write_slices(tmp_path / f"{number}", 8, first=8 * number, add=100 + 1000 * number, **stated)
 
     def read(frame_type: str | None) -> Volume:
         return read_scan(tmp_path, choice=ScanChoice(frame_type=frame_type))
@@ -342,8 +324,7 @@ def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) 
     for frame_type in ("phase + echo 5 ms", "Echo 5 ms + Phase"):
         assert_slices_in_place(read(frame_type), 8, 3100)
     missing = 'holds images of the kind "phase", but none of the kind "t1". Leave out this'
-    for k in range(8):
-        (tmp_path / f"2-{k}.dcm").unlink()
+    shutil.rmtree(tmp_path / "2")
     assert_slices_in_place(read("phase + echo 5 ms"), 8, 3100)  # now the only echo of phase
     refused(lambda: read("phase + echo 5 ms + t1"), tmp_path, missing)
 
@@ -357,25 +338,21 @@ def test_single_value_of_the_image_type_is_not_split_into_letters(tmp_path: Path
 
 @pytest.mark.parametrize("echo", [["2.3", "4.6"], "removed"], ids=str)
 def test_echo_time_that_is_not_one_number_is_ignored(tmp_path: Path, echo: object) -> None:
-    for k in range(8):
-        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
-        data["EchoTime"] = pydicom.DataElement("EchoTime", "LO", echo)
-        data.save_as(tmp_path / f"{k}.dcm")
+    for path in write_slices(tmp_path, 8):
+        with edit_dicom(path) as data:
+            data["EchoTime"] = pydicom.DataElement("EchoTime", "LO", echo)
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 
 @pytest.mark.parametrize("value", [b"\0", b"\0\0\0", np.float64(1).tobytes()])
 def test_damaged_complex_component_in_a_private_ge_element_is_ignored(tmp_path: Path, value: bytes) -> None:
     """A program that removes patient data may write other bytes there."""
-    for k in range(8):
-        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
-        data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "OB", b"*" * 8)
-        data.save_as(tmp_path / f"{k}.dcm")
-        vr, length = (b"FD", 8) if len(value) == 8 else (b"SS", len(value))
-        element = b"\x43\0\x2f\x10"
-        written = (tmp_path / f"{k}.dcm").read_bytes()
-        stated = element + b"OB\0\0" + (8).to_bytes(4, "little") + b"*" * 8
+    element, vr = b"\x43\0\x2f\x10", b"FD" if len(value) == 8 else b"SS"
+    stated = element + b"OB\0\0" + (8).to_bytes(4, "little") + b"*" * 8
+    for path in write_slices(tmp_path, 8):
+        with edit_dicom(path) as data:
+            data.private_block(0x43, "GEMS_PARM_01", create=True).add_new(0x2F, "OB", b"*" * 8)
+        written = path.read_bytes()
         assert written.count(stated) == 1
-        changed = written.replace(stated, element + vr + length.to_bytes(2, "little") + value)
-        (tmp_path / f"{k}.dcm").write_bytes(changed)
+        path.write_bytes(written.replace(stated, element + vr + len(value).to_bytes(2, "little") + value))
     assert_slices_in_place(read_scan(tmp_path), 8)

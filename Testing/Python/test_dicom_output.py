@@ -20,7 +20,7 @@ from dcamt.metrics.measurements import measure
 from dcamt.recipe_files import load_recipe
 from dcamt.report.dicom_report import build_measurement_report
 from dcamt.volume import Labelmap, SegmentInfo, fit_labelmap
-from dcamt_testing.dicom_positions import time_point_groups, write_frames, write_slice
+from dcamt_testing.dicom_positions import time_point_groups, write_frames, write_slices
 from dcamt_testing.dicom_rules import missing_attributes
 from dcamt_testing.dicom_series import (
     OBLIQUE_SHAPE,
@@ -341,9 +341,7 @@ def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
     scan = read_scan(path, choice=ScanChoice(time=2))
     assert scan.frames == tuple((path, 8 + k) for k in range(8))
     for time in (1, 2):
-        for k in range(8):
-            file = tmp_path / "series" / f"{time}-{k}.dcm"
-            write_slice(file, k, number=10 * time + k, TemporalPositionIdentifier=time)
+        write_slices(tmp_path / "series" / str(time), 8, first=10 * time, TemporalPositionIdentifier=time)
     scan = read_scan(tmp_path / "series", choice=ScanChoice(time=2))
     labels = np.zeros(scan.grid.shape, np.uint8)
     labels[3:8, 3:8, 2:5] = 1
@@ -351,7 +349,7 @@ def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
     made = build_dicom_segmentation(Labelmap(labels, scan.grid), (LEFT_ATRIUM,), source, MODEL)
     items = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
     referred = {str(item.ReferencedSOPInstanceUID) for item in items}
-    second = {str(pydicom.dcmread(file).SOPInstanceUID) for file in (tmp_path / "series").glob("2-*")}
+    second = {str(pydicom.dcmread(file).SOPInstanceUID) for file in (tmp_path / "series" / "2").iterdir()}
     assert referred == second
 
 

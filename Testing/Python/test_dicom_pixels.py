@@ -3,16 +3,18 @@
 import struct
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.errors import MemoryShortage
 from dcamt.io import dicom_pixels
 from dcamt.io.readers import read_scan
-from dcamt_testing.dicom_positions import SIZE, STEP, assert_slices_in_place, write_slice
+from dcamt_testing.dicom_positions import SIZE, STEP, assert_slices_in_place, edit_dicom, write_slice, write_slices
 from dcamt_testing.dicom_series import write_enhanced_mr
 from dcamt_testing.scan_files import refused
 from pydicom.encaps import encapsulate, generate_frames
@@ -28,14 +30,55 @@ from pydicom.uid import (
     RLELossless,
 )
 
+SYNTAXES = {
+    "RLE": RLELossless,
+    "JPEG-LS": JPEGLSLossless,
+    "JPEG 2000": JPEG2000Lossless,
+    "JPEG": JPEGLosslessSV1,
+    "deflated": DeflatedExplicitVRLittleEndian,
+    "implicit": ImplicitVRLittleEndian,
+}
+COMPRESSORS = ("RLE", "JPEG-LS", "JPEG 2000", "JPEG")
 
-@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG", "deflated"])
+
+def transcode(path: Path, syntax: str) -> None:
+    """Write a DICOM file again in another of the `SYNTAXES`, without loss."""
+    with edit_dicom(path) as data:
+        if syntax in ("RLE", "JPEG-LS"):
+            data.compress(SYNTAXES[syntax], generate_instance_uid=False)
+        elif syntax in ("JPEG 2000", "JPEG"):
+            compress_with_gdcm(data, path.with_suffix(".packed.dcm"), syntax)
+        data.file_meta.TransferSyntaxUID = SYNTAXES[syntax]
+
+
+def compress_with_gdcm(data: Any, packed: Path, compressor: str) -> None:
+    """Replace pixels and bit counts of a DICOM object by those of the temporary file `packed`, which GDCM writes."""
+    writer = sitk.ImageFileWriter()
+    writer.SetFileName(str(packed))
+    writer.SetImageIO("GDCMImageIO")
+    writer.UseCompressionOn()
+    writer.SetCompressor(compressor.replace(" ", ""))
+    writer.Execute(sitk.GetImageFromArray(data.pixel_array.reshape(-1, data.Rows, data.Columns)))
+    written = pydicom.dcmread(packed)
+    packed.unlink()
+    assert written.file_meta.TransferSyntaxUID == SYNTAXES[compressor]
+    data.PixelData = written.PixelData
+    data["PixelData"].is_undefined_length = True
+    data.BitsStored, data.HighBit, data.BitsAllocated = written.BitsStored, written.HighBit, written.BitsAllocated
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Write an uncompressed image of six frames of noise."""
+    voxels = np.random.default_rng(0).integers(0, 4000, (16, 16, 6)).astype(np.uint16)
+    return write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
 @pytest.mark.parametrize("slope", [1, 2])
-def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str, slope: int) -> None:
-    """pydicom or GDCM compresses the slices with a lossless transfer syntax."""
-    for k in range(8):
-        path = write_slice(tmp_path / "series" / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=0)
-        compress(path, compressor)
+def test_slices_in_any_lossless_transfer_syntax_are_read(tmp_path: Path, syntax: str, slope: int) -> None:
+    for path in write_slices(tmp_path / "series", 8, RescaleSlope=slope, RescaleIntercept=0):
+        transcode(path, syntax)
     scan = read_scan(tmp_path / "series")
     z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
     np.testing.assert_allclose(scan.voxels[0, 3, 3], slope * (100 + 10 * z / STEP))
@@ -43,82 +86,81 @@ def test_compressed_slices_are_read_without_loss(tmp_path: Path, compressor: str
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
-@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG"])
+@pytest.mark.parametrize("compressor", COMPRESSORS)
 def test_compressed_slices_are_read_from_a_path_that_is_not_utf8(tmp_path: Path, compressor: str) -> None:
-    for k in range(8):
-        compress(write_slice(tmp_path / "series" / f"{k}.dcm", k), compressor)
+    for path in write_slices(tmp_path / "series", 8):
+        transcode(path, compressor)
     expected = read_scan(tmp_path / "series").voxels
     folder = (tmp_path / "series").rename(tmp_path / "M\udcfcller")
     np.testing.assert_array_equal(read_scan(folder).voxels, expected)
 
 
-@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG"])
-@pytest.mark.parametrize("groups", ["shared", "of each frame"])
-def test_compressed_frames_are_rescaled_each_with_its_own_slope(tmp_path: Path, compressor: str, groups: str) -> None:
-    voxels = np.random.default_rng(0).integers(0, 4000, (16, 16, 6)).astype(np.uint16)
-    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
-    data = pydicom.dcmread(path)
-    of_frames = data.PerFrameFunctionalGroupsSequence
-    slopes = np.full(6, 3) if groups == "shared" else np.arange(2, 8)
-    for item, slope in zip(
-        (data.SharedFunctionalGroupsSequence if groups == "shared" else of_frames), slopes, strict=False
-    ):
-        scaling = pydicom.Dataset()
-        scaling.RescaleSlope, scaling.RescaleIntercept, scaling.RescaleType = int(slope), -5, "US"
-        item.PixelValueTransformationSequence = [scaling]
-    data.save_as(path)
-    plain = read_scan(path)
-    compress(path, compressor)
-    scan = read_scan(path)
-    np.testing.assert_array_equal(plain.voxels[0], voxels * slopes - 5)
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+@pytest.mark.parametrize(
+    ("groups", "slopes"), [("SharedFunctionalGroupsSequence", [3]), ("PerFrameFunctionalGroupsSequence", range(2, 8))]
+)
+def test_compressed_frames_are_rescaled_each_with_its_own_slope(
+    frames: Path, compressor: str, groups: str, slopes: Sequence[int]
+) -> None:
+    voxels = read_scan(frames).voxels[0]
+    with edit_dicom(frames) as data:
+        for item, slope in zip(data[groups], slopes, strict=True):
+            scaling = pydicom.Dataset()
+            scaling.RescaleSlope, scaling.RescaleIntercept, scaling.RescaleType = slope, -5, "US"
+            item.PixelValueTransformationSequence = [scaling]
+    plain = read_scan(frames)
+    transcode(frames, compressor)
+    scan = read_scan(frames)
+    np.testing.assert_array_equal(plain.voxels[0], voxels * np.array(slopes) - 5)
     np.testing.assert_array_equal(scan.voxels, plain.voxels)
     assert scan.voxels.dtype == plain.voxels.dtype
 
 
 def test_slices_with_a_modality_lut_are_refused(tmp_path: Path) -> None:
-    paths = [write_slice(tmp_path / "series" / f"{k}.dcm", k) for k in range(8)]
-    data = pydicom.dcmread(paths[3])
-    table = pydicom.Dataset()
-    table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [4, 0, 16], "US", bytes(8)
-    data.ModalityLUTSequence = [table]
-    data.save_as(paths[3])
+    paths = write_slices(tmp_path / "series", 8)
+    with edit_dicom(paths[3]) as data:
+        table = pydicom.Dataset()
+        table.LUTDescriptor, table.ModalityLUTType, table.LUTData = [4, 0, 16], "US", bytes(8)
+        data.ModalityLUTSequence = [table]
     refused(lambda: read_scan(tmp_path / "series"), paths[3], "has a modality LUT", "without a modality LUT")
 
 
-def test_error_states_how_many_compressed_frames_a_file_holds(tmp_path: Path) -> None:
-    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
-    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
-    data = pydicom.dcmread(path)
-    data.compress(RLELossless, generate_instance_uid=False)
-    frames = list(generate_frames(data.PixelData, number_of_frames=6))
-    data.PixelData = encapsulate(frames[:4])
-    data.save_as(path)
-    refused(lambda: read_scan(path), path, "holds 4 of 6 compressed frames", "copy it again")
+def read_compressed_frames(data: Any) -> list[bytes]:
+    return list(generate_frames(data.PixelData, number_of_frames=data.NumberOfFrames))
 
 
-@pytest.mark.parametrize("compressor", ["RLE", "JPEG-LS", "JPEG 2000", "JPEG"])
-def test_file_with_more_compressed_frames_than_its_header_states_is_refused(tmp_path: Path, compressor: str) -> None:
-    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
-    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
-    compress(path, compressor)
-    data = pydicom.dcmread(path)
-    frames = list(generate_frames(data.PixelData, number_of_frames=6))
-    data.PixelData = encapsulate([*frames, frames[0]], has_bot=False)
-    data.save_as(path)
-    refused(lambda: read_scan(path), path, "holds 7 compressed frames, but its header states 6")
+def test_error_states_how_many_compressed_frames_a_file_holds(frames: Path) -> None:
+    transcode(frames, "RLE")
+    with edit_dicom(frames) as data:
+        data.PixelData = encapsulate(read_compressed_frames(data)[:4])
+    refused(lambda: read_scan(frames), frames, "holds 4 of 6 compressed frames", "copy it again")
 
 
-def test_frames_that_consist_of_several_fragments_are_read(tmp_path: Path) -> None:
-    voxels = np.random.default_rng(0).integers(0, 4000, (16, 16, 6)).astype(np.uint16)
-    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
-    expected = read_scan(path).voxels
-    compress(path, "JPEG-LS")
-    data = pydicom.dcmread(path)
-    frames = list(generate_frames(data.PixelData, number_of_frames=6))
-    for has_bot in (True, False):
-        data.PixelData = encapsulate(frames, fragments_per_frame=2, has_bot=has_bot)
-        data.save_as(path)
-        np.testing.assert_array_equal(read_scan(path).voxels, expected)
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_file_with_more_compressed_frames_than_its_header_states_is_refused(frames: Path, compressor: str) -> None:
+    transcode(frames, compressor)
+    with edit_dicom(frames) as data:
+        stored = read_compressed_frames(data)
+        data.PixelData = encapsulate([*stored, stored[0]], has_bot=False)
+    refused(lambda: read_scan(frames), frames, "holds 7 compressed frames, but its header states 6")
+
+
+@pytest.mark.parametrize("has_bot", [True, False])
+def test_frames_that_consist_of_several_fragments_are_read(frames: Path, has_bot: bool) -> None:
+    expected = read_scan(frames).voxels
+    transcode(frames, "JPEG-LS")
+    with edit_dicom(frames) as data:
+        data.PixelData = encapsulate(read_compressed_frames(data), fragments_per_frame=2, has_bot=has_bot)
+    np.testing.assert_array_equal(read_scan(frames).voxels, expected)
+
+
+def _write_fragments(folder: Path, compressor: str, split: Callable[[bytes], list[bytes]]) -> None:
+    """Write eight compressed slices; `split` returns the fragments of a slice, given its compressed frame."""
+    for path in write_slices(folder, 8):
+        transcode(path, compressor)
+        with edit_dicom(path) as data:
+            frame = next(generate_frames(data.PixelData, number_of_frames=1))
+            data.PixelData = encapsulate(split(frame), has_bot=False)
 
 
 def test_padding_in_a_fragment_of_its_own_is_ignored(tmp_path: Path) -> None:
@@ -141,115 +183,51 @@ def test_slices_that_hold_a_jp2_file_in_several_fragments_are_read(tmp_path: Pat
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 
-def _write_fragments(folder: Path, compressor: str, split: Callable[[bytes], list[bytes]]) -> None:
-    """Write eight compressed slices; `split` returns the fragments of a slice, given its compressed frame."""
-    for k in range(8):
-        path = write_slice(folder / f"{k}.dcm", k)
-        compress(path, compressor)
-        data = pydicom.dcmread(path)
-        frame = next(generate_frames(data.PixelData, number_of_frames=1))
-        data.PixelData = encapsulate(split(frame), has_bot=False)
-        data.save_as(path)
-
-
-@pytest.mark.parametrize("compressor", ["JPEG-LS", "JPEG 2000", "JPEG"])
+@pytest.mark.parametrize("compressor", COMPRESSORS[1:])
 def test_compressed_slice_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
     """For the missing part of a JPEG image, GDCM would return random numbers."""
-    for k in range(8):
-        path = write_slice(tmp_path / "series" / f"{k}.dcm", k)
-        data = pydicom.dcmread(path)
-        noise = np.random.default_rng(k).integers(0, 1000, (SIZE, SIZE)).astype(data.pixel_array.dtype)
-        data.PixelData = noise.tobytes()
-        data.save_as(path)
-        compress(path, compressor)
+    noise = np.random.default_rng(0).integers(0, 1000, (SIZE, SIZE)).astype("<u2").tobytes()
+    for path in write_slices(tmp_path / "series", 8, PixelData=noise):
+        transcode(path, compressor)
     path = tmp_path / "series" / "3.dcm"
-    data = pydicom.dcmread(path)
-    frame = next(generate_frames(data.PixelData, number_of_frames=1))
     assert read_scan(path.parent).grid.shape[2] == 8
-    half = len(frame) // 2
-    data.PixelData = encapsulate([frame[:half] + bytes(len(frame) - half)])
-    data.save_as(path)
+    with edit_dicom(path) as data:
+        frame = next(generate_frames(data.PixelData, number_of_frames=1))
+        half = len(frame) // 2
+        data.PixelData = encapsulate([frame[:half] + bytes(len(frame) - half)])
     refused(lambda: read_scan(path.parent), path, "its compressed pixels end too early", "copy it again")
 
 
-def test_uncompressed_pixels_under_a_compressed_transfer_syntax_are_read(tmp_path: Path) -> None:
-    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
-    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
-    expected = read_scan(path).voxels
-    path.write_bytes(path.read_bytes().replace(f"{ExplicitVRLittleEndian}\0".encode(), f"{RLELossless}\0".encode()))
-    np.testing.assert_array_equal(read_scan(path).voxels, expected)
+def test_uncompressed_pixels_under_a_compressed_transfer_syntax_are_read(frames: Path) -> None:
+    expected, written = read_scan(frames).voxels, frames.read_bytes()
+    frames.write_bytes(written.replace(f"{ExplicitVRLittleEndian}\0".encode(), f"{RLELossless}\0".encode()))
+    np.testing.assert_array_equal(read_scan(frames).voxels, expected)
 
 
-def test_video_is_refused_as_unreadable_not_as_incomplete(tmp_path: Path) -> None:
-    voxels = np.arange(16 * 16 * 6, dtype=np.uint16).reshape(16, 16, 6)
-    path = write_enhanced_mr(tmp_path / "frames.dcm", voxels, np.diag([2.0, 2, 2, 1]), list(range(6)))
-    data = pydicom.dcmread(path)
-    data.file_meta.TransferSyntaxUID = MPEG2MPML
-    data.PixelData = encapsulate([bytes(400)])
-    data["PixelData"].is_undefined_length = True
-    data.save_as(path)
-    refused(lambda: read_scan(path), path, "cannot be read as a DICOM image")
-
-
-def compress(path: Path, compressor: str) -> None:
-    """Compress the pixels of a DICOM file without loss."""
-    syntax = {"RLE": RLELossless, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless, "JPEG": JPEGLosslessSV1}
-    data = pydicom.dcmread(path)
-    if compressor in ("RLE", "JPEG-LS"):
-        data.compress(syntax[compressor], generate_instance_uid=False)
-        data.save_as(path)
-    elif compressor == "deflated":
-        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-        data.save_as(path)
-    else:
-        compress_with_gdcm(path, compressor)
-        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == syntax[compressor]
-
-
-def compress_with_gdcm(path: Path, compressor: str) -> None:
-    """Compress the pixels of a file with GDCM; take only pixels, bit counts and transfer syntax from GDCM's file."""
-    import SimpleITK as sitk  # noqa: N813
-
-    before = pydicom.dcmread(path)
-    image = sitk.GetImageFromArray(before.pixel_array.reshape(-1, before.Rows, before.Columns))
-    packed = path.with_suffix(".packed.dcm")
-    writer = sitk.ImageFileWriter()
-    writer.SetFileName(str(packed))
-    writer.SetImageIO("GDCMImageIO")
-    writer.UseCompressionOn()
-    writer.SetCompressor({"JPEG": "JPEG", "JPEG 2000": "JPEG2000"}[compressor])
-    writer.Execute(image)
-    after = pydicom.dcmread(packed)
-    packed.unlink()
-    before.PixelData = after.PixelData
-    before["PixelData"].is_undefined_length = True
-    before.BitsStored, before.HighBit, before.BitsAllocated = after.BitsStored, after.HighBit, after.BitsAllocated
-    before.file_meta.TransferSyntaxUID = after.file_meta.TransferSyntaxUID
-    before.save_as(path)
+def test_video_is_refused_as_unreadable_not_as_incomplete(frames: Path) -> None:
+    with edit_dicom(frames) as data:
+        data.file_meta.TransferSyntaxUID = MPEG2MPML
+        data.PixelData = encapsulate([bytes(400)])
+        data["PixelData"].is_undefined_length = True
+    refused(lambda: read_scan(frames), frames, "cannot be read as a DICOM image")
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [("0", "5"), ("nan", "5"), ("1", "inf"), ("1e400", "0")])
 def test_slice_with_an_impossible_rescaling_is_refused(tmp_path: Path, slope: str, intercept: str) -> None:
-    for k in range(8):
-        write_slice(tmp_path / f"{k}.dcm", k)
-    data = pydicom.dcmread(tmp_path / "4.dcm")
-    for tag, text in ((0x00281053, slope), (0x00281052, intercept)):
-        data[tag] = pydicom.DataElement(tag, "LO", text)  # as "DS", pydicom would not write these values
-    data.save_as(tmp_path / "4.dcm")
+    write_slices(tmp_path, 8)
+    with edit_dicom(tmp_path / "4.dcm") as data:
+        for tag, text in ((0x00281053, slope), (0x00281052, intercept)):
+            data[tag] = pydicom.DataElement(tag, "LO", text)  # as "DS", pydicom would not write these values
     refused(lambda: read_scan(tmp_path), tmp_path, "4.dcm (damaged header)")
 
 
 def test_slices_with_twice_the_pixels_that_their_headers_state_are_refused(tmp_path: Path) -> None:
-    for k in range(8):
-        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
-        data.BitsAllocated, data.BitsStored, data.HighBit = 8, 8, 7  # The pixels have 16 bits.
-        data.save_as(tmp_path / f"{k}.dcm")
+    write_slices(tmp_path, 8, BitsAllocated=8, BitsStored=8, HighBit=7)  # The pixels have 16 bits.
     refused(lambda: read_scan(tmp_path), tmp_path, "0.dcm (more pixels than its header states)")
 
 
 def test_slices_whose_decompressed_sizes_differ_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for k in range(8):
-        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slices(tmp_path, 8)
 
     def pixels(file: Path) -> np.ndarray:
         return np.zeros((1, 4, 5 if file.name == "4.dcm" else 4), np.int16)
@@ -262,8 +240,7 @@ def test_lack_of_memory_for_pixels_is_reported(tmp_path: Path, monkeypatch: pyte
     def lack_memory(file: Path) -> np.ndarray:
         raise MemoryError
 
-    for k in range(8):
-        write_slice(tmp_path / "series" / f"{k}.dcm", k)
+    write_slices(tmp_path / "series", 8)
     monkeypatch.setattr(dicom_pixels, "_pixels", lack_memory)
     with pytest.raises(MemoryShortage, match="not enough memory"):
         read_scan(tmp_path / "series")
@@ -272,14 +249,9 @@ def test_lack_of_memory_for_pixels_is_reported(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(("stored", "signed"), [(16, 0), (12, 0), (16, 1)])
 def test_inverted_intensities_equal_the_result_of_gdcm(tmp_path: Path, stored: int, signed: int) -> None:
     """MONOCHROME1 stores bright pixels as low values."""
-    import SimpleITK as sitk  # noqa: N813
-
-    for k in range(8):
-        path = write_slice(tmp_path / f"{k}.dcm", k, PhotometricInterpretation="MONOCHROME1")
-        data = pydicom.dcmread(path)
-        data.BitsStored, data.HighBit, data.PixelRepresentation = stored, stored - 1, signed
-        data.RescaleSlope, data.RescaleIntercept = 2, -7
-        data.save_as(path)
+    bits = {"BitsStored": stored, "HighBit": stored - 1, "PixelRepresentation": signed}
+    rescaling = {"RescaleSlope": 2, "RescaleIntercept": -7}
+    write_slices(tmp_path, 8, PhotometricInterpretation="MONOCHROME1", **bits, **rescaling)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path)))
     np.testing.assert_array_equal(
@@ -293,8 +265,7 @@ def test_inverted_intensities_equal_the_result_of_gdcm(tmp_path: Path, stored: i
     ids=str,
 )
 def test_rescaled_intensities_fit_their_type(tmp_path: Path, slope: float, intercept: int, kind: type) -> None:
-    for k in range(8):
-        write_slice(tmp_path / f"{k}.dcm", k, RescaleSlope=slope, RescaleIntercept=intercept)
+    write_slices(tmp_path, 8, RescaleSlope=slope, RescaleIntercept=intercept)
     scan = read_scan(tmp_path)
     z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
     assert scan.voxels.dtype == kind
@@ -302,12 +273,11 @@ def test_rescaled_intensities_fit_their_type(tmp_path: Path, slope: float, inter
 
 
 def test_bits_above_the_stored_bits_are_ignored(tmp_path: Path) -> None:
-    for k in range(8):
-        path = write_slice(tmp_path / f"{k}.dcm", k)
-        data = pydicom.dcmread(path)
-        data.BitsStored, data.HighBit = 12, 11
-        data.PixelData = (np.frombuffer(data.PixelData, "<u2") | 0x8000).tobytes()  # the highest bit holds an overlay
-        data.save_as(path)
+    for path in write_slices(tmp_path, 8, BitsStored=12, HighBit=11):
+        with edit_dicom(path) as data:
+            data.PixelData = (
+                np.frombuffer(data.PixelData, "<u2") | 0x8000
+            ).tobytes()  # the highest bit holds an overlay
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 
@@ -318,8 +288,7 @@ def _without_preamble(path: Path) -> bytes:
 
 
 def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_path: Path) -> None:
-    for k in range(8):
-        path = write_slice(tmp_path / "bare" / f"{k}.dcm", k)
+    for path in write_slices(tmp_path / "bare", 8):
         path.write_bytes(_without_preamble(path))
         assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
     assert_slices_in_place(read_scan(tmp_path / "bare"), 8)
@@ -330,8 +299,6 @@ def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_pat
 def test_slices_without_preamble_in_a_zip_are_read_although_other_images_lie_beside_them(
     tmp_path: Path, name: str, others: tuple[str, ...]
 ) -> None:
-    import SimpleITK as sitk  # noqa: N813
-
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for k in range(8):
             archive.writestr(name.format(k), _without_preamble(write_slice(tmp_path / f"{k}.dcm", k)))
@@ -343,11 +310,8 @@ def test_slices_without_preamble_in_a_zip_are_read_although_other_images_lie_bes
 
 def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
     """pydicom decompresses more pixels than the image has, and only warns; GDCM refuses the file."""
-    for k in range(4):
-        data = pydicom.dcmread(write_slice(tmp_path / f"{k}.dcm", k))
-        data.PixelData = np.repeat(np.arange(SIZE, dtype="<u2"), SIZE).tobytes()
-        data.compress(RLELossless, generate_instance_uid=False)
-        data.save_as(tmp_path / f"{k}.dcm")
+    for path in write_slices(tmp_path, 4, PixelData=np.repeat(np.arange(SIZE, dtype="<u2"), SIZE).tobytes()):
+        transcode(path, "RLE")
     read_scan(tmp_path)
     whole = (tmp_path / "2.dcm").read_bytes()
     run = bytes([257 - SIZE, 5])  # a run of SIZE pixels of the value 5
@@ -360,14 +324,11 @@ def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("signed", [0, 1])
 def test_stored_bits_are_those_that_end_at_the_high_bit(tmp_path: Path, compressed: bool, signed: int) -> None:
     """Old images store 12 bits above four bits of an overlay."""
-    for k in range(8):
-        path = write_slice(tmp_path / f"{k}.dcm", k, add=1000)
-        data = pydicom.dcmread(path)
-        data.BitsStored, data.HighBit, data.PixelRepresentation = 12, 15, signed
-        data.PixelData = (np.frombuffer(data.PixelData, "<u2") << 4 | 5).tobytes()
+    for path in write_slices(tmp_path, 8, add=1000, BitsStored=12, HighBit=15, PixelRepresentation=signed):
+        with edit_dicom(path) as data:
+            data.PixelData = (np.frombuffer(data.PixelData, "<u2") << 4 | 5).tobytes()
         if compressed:
-            data.compress(RLELossless, generate_instance_uid=False)
-        data.save_as(path)
+            transcode(path, "RLE")
     assert_slices_in_place(read_scan(tmp_path), 8, 1000)
 
 
@@ -379,11 +340,9 @@ def test_slices_are_read_although_their_transfer_syntax_names_the_wrong_vr_encod
     stated, written = ExplicitVRLittleEndian, ImplicitVRLittleEndian
     if not really_implicit:
         stated, written = written, stated
-    for k in range(8):
-        path = write_slice(tmp_path / f"{k}.dcm", k)
-        data = pydicom.dcmread(path)
-        data.file_meta.TransferSyntaxUID = written
-        data.save_as(path)
+    for path in write_slices(tmp_path, 8):
+        with edit_dicom(path) as data:
+            data.file_meta.TransferSyntaxUID = written
         header, body = pydicom.dcmread(path).file_meta, _without_preamble(path)
         header.TransferSyntaxUID = stated
         with path.open("wb") as file:
@@ -400,11 +359,7 @@ def test_slices_are_read_although_their_transfer_syntax_names_the_wrong_vr_encod
 def test_lowest_bits_are_read_if_the_stated_high_bit_is_impossible(
     tmp_path: Path, compressed: bool, high: int | None
 ) -> None:
-    for k in range(8):
-        path = write_slice(tmp_path / f"{k}.dcm", k, add=1000)
-        data = pydicom.dcmread(path)
-        data.BitsStored, data.HighBit = 12, high
+    for path in write_slices(tmp_path, 8, add=1000, BitsStored=12, HighBit=high):
         if compressed:
-            data.compress(RLELossless, generate_instance_uid=False)
-        data.save_as(path)
+            transcode(path, "RLE")
     assert_slices_in_place(read_scan(tmp_path), 8, 1000)

@@ -11,6 +11,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import fit_labelmap
+from dcamt_testing.dicom_positions import edit_dicom
 from dcamt_testing.dicom_series import OBLIQUE_SHAPE, write_oblique_series
 from dcamt_testing.scan_files import refused
 
@@ -65,6 +66,12 @@ def write_segmentation(
     return path
 
 
+def assert_segments(path: Path, series: Path, labels: np.ndarray, mapping: dict[str, int] | None = None) -> None:
+    """Fail unless a segmentation, read with `mapping`, has these labels on the grid of its series."""
+    read = fit_labelmap(read_labelmap(path, mapping), read_scan(series).grid, series)
+    np.testing.assert_array_equal(read.voxels, labels)
+
+
 @pytest.mark.parametrize("slices", [tuple(range(9)), (2, 3, 5, 6), (0, 2, 4, 8), (1, 7), (4,)], ids=str)
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
 def test_segments_lie_on_the_voxels_of_the_scan(
@@ -72,20 +79,16 @@ def test_segments_lie_on_the_voxels_of_the_scan(
 ) -> None:
     labels = organs(slices)
     stored = labels if kind != "FRACTIONAL" else np.stack([labels.T == 1, labels.T == 2], axis=-1).astype(np.float32)
-    grid = read_scan(series).grid
     for omit_empty, reverse in ((True, False), (True, True), (False, False)):
         path = tmp_path / f"{omit_empty}-{reverse}.dcm"
-        write_segmentation(path, series, stored, kind, omit_empty, reverse)
-        read = fit_labelmap(read_labelmap(path), grid, series)
-        np.testing.assert_array_equal(read.voxels, labels)
+        assert_segments(write_segmentation(path, series, stored, kind, omit_empty, reverse), series, labels)
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
 def test_segments_can_be_mapped_by_name_but_not_read_as_a_scan(series: Path, tmp_path: Path, kind: str) -> None:
     labels = organs((2, 3, 5))
     path = write_segmentation(tmp_path / "named.dcm", series, labels, kind)
-    mapped = fit_labelmap(read_labelmap(path, {"Wall": 7}), read_scan(series).grid, series)
-    np.testing.assert_array_equal(mapped.voxels, 7 * (labels == 2))
+    assert_segments(path, series, 7 * (labels == 2), {"Wall": 7})
     refused(lambda: read_scan(path), path, "segmentation, not a scan")
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, '"atrium"', '"wall"')
 
@@ -100,9 +103,8 @@ def test_fractional_segmentation_with_values_between_0_and_1_is_refused(series: 
 
 def assert_changed_is_refused(path: Path, change: Callable[[Any], object], message: str) -> None:
     """Change a DICOM file, and fail unless its segments are refused with the message."""
-    data = pydicom.dcmread(path)
-    change(data)
-    data.save_as(path)
+    with edit_dicom(path) as data:
+        change(data)
     with pytest.raises(InputError, match=rf"{path.name}: {message}"):
         read_labelmap(path)
 
@@ -278,10 +280,10 @@ def test_incomplete_or_contradictory_segmentation_is_refused(
 @pytest.mark.parametrize("extra", [2, 4])
 def test_segmentation_with_a_few_zero_bytes_after_its_pixels_is_read(series: Path, tmp_path: Path, extra: int) -> None:
     whole = write_segmentation(tmp_path / "whole.dcm", series, organs(tuple(range(9))), "BINARY")
-    data = pydicom.dcmread(whole)
-    data.PixelData += bytes(extra)
-    data.save_as(tmp_path / "longer.dcm")
-    np.testing.assert_array_equal(read_labelmap(tmp_path / "longer.dcm").voxels, read_labelmap(whole).voxels)
+    expected = read_labelmap(whole).voxels
+    with edit_dicom(whole) as data:
+        data.PixelData += bytes(extra)
+    np.testing.assert_array_equal(read_labelmap(whole).voxels, expected)
 
 
 @pytest.mark.parametrize(
@@ -297,13 +299,11 @@ def test_labelmap_with_undescribed_values_is_refused(series: Path, tmp_path: Pat
 
 def test_padding_value_of_a_labelmap_is_background(series: Path, tmp_path: Path) -> None:
     labels = organs((2, 3, 4))
-    data = pydicom.dcmread(write_segmentation(tmp_path / "labels.dcm", series, labels, "LABELMAP"))
-    pixels = data.pixel_array.copy()
-    pixels[pixels == 0] = 255
-    data.PixelData, data.PixelPaddingValue = pixels.astype(np.uint8).tobytes(), 255
-    data.save_as(tmp_path / "labels.dcm")
-    read = fit_labelmap(read_labelmap(tmp_path / "labels.dcm"), read_scan(series).grid, series)
-    np.testing.assert_array_equal(read.voxels, labels)
+    path = write_segmentation(tmp_path / "labels.dcm", series, labels, "LABELMAP")
+    with edit_dicom(path) as data:
+        pixels = np.where(data.pixel_array == 0, 255, data.pixel_array).astype(np.uint8)
+        data.PixelData, data.PixelPaddingValue = pixels.tobytes(), 255
+    assert_segments(path, series, labels)
 
 
 def test_fractional_segmentation_that_does_not_state_its_maximum_is_refused(series: Path, tmp_path: Path) -> None:
@@ -327,15 +327,14 @@ def test_single_segment_needs_no_description_and_may_have_any_mask_value(
     series: Path, tmp_path: Path, change: Callable[[Any], object]
 ) -> None:
     labels = np.minimum(organs((2, 3, 5)), 1)
-    data = pydicom.dcmread(write_segmentation(tmp_path / "one.dcm", series, labels, "BINARY"))
-    data.SegmentSequence = data.SegmentSequence[:1]
-    data.SegmentSequence[0].SegmentNumber = 3
-    for frame in data.PerFrameFunctionalGroupsSequence:
-        frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 3
-    change(data)
-    data.save_as(tmp_path / "one.dcm")
-    read = fit_labelmap(read_labelmap(tmp_path / "one.dcm"), read_scan(series).grid, series)
-    np.testing.assert_array_equal(read.voxels, 3 * labels)
+    path = write_segmentation(tmp_path / "one.dcm", series, labels, "BINARY")
+    with edit_dicom(path) as data:
+        data.SegmentSequence = data.SegmentSequence[:1]
+        data.SegmentSequence[0].SegmentNumber = 3
+        for frame in data.PerFrameFunctionalGroupsSequence:
+            frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber = 3
+        change(data)
+    assert_segments(path, series, 3 * labels)
 
 
 SOME_SLICES = [tuple(range(9)), (2, 3, 4, 5), (0, 2, 4), (1, 7), (4,)]
@@ -352,10 +351,10 @@ def test_segments_of_a_tilted_stack_lie_on_the_voxels_of_the_scan(
         shift = 0.4 * (image.InstanceNumber - 1) * np.array(image.ImageOrientationPatient[3:], float)
         image.ImagePositionPatient = [round(float(x), 6) for x in np.array(image.ImagePositionPatient, float) + shift]
         image.save_as(tilted / file.name)
-    labels, grid = organs(slices), read_scan(tilted).grid
+    labels = organs(slices)
     for omit_empty in (True, False):
         path = write_segmentation(tmp_path / f"{omit_empty}.dcm", tilted, labels, "BINARY", omit_empty)
-        np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), grid, tilted).voxels, labels)
+        assert_segments(path, tilted, labels)
 
 
 @pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
@@ -363,12 +362,11 @@ def test_slices_may_be_thinner_than_their_distance(series: Path, tmp_path: Path,
     labels, grid = organs(slices), read_scan(series).grid
     for omit_empty in (True, False):
         path = write_segmentation(tmp_path / f"{omit_empty}.dcm", series, labels, "BINARY", omit_empty)
-        data = pydicom.dcmread(path)
-        measures = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-        measures.SliceThickness = 1.25
-        measures.pop("SpacingBetweenSlices", None)
-        data.save_as(path)
-        np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), grid, series).voxels, labels)
+        with edit_dicom(path) as data:
+            measures = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+            measures.SliceThickness = 1.25
+            measures.pop("SpacingBetweenSlices", None)
+        assert_segments(path, series, labels)
         labelmap = read_labelmap(path)
         if labelmap.voxels.shape[2] > 1:
             labelmap.voxels[0, 0, 1] = 1  # a voxel between two slices of the scan
@@ -383,12 +381,11 @@ def test_impossible_slice_spacing_is_not_used(series: Path, tmp_path: Path, slic
     The stated spacing is valid if the slices' distance is 1, 2, 3, ... times this spacing. The factor has a tolerance
     of 0.02. Here, the factor is 0.0025, which must not be accepted as 0.
     """
-    labels, grid = organs(slices), read_scan(series).grid
+    labels = organs(slices)
     path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY", False)
-    data = pydicom.dcmread(path)
-    data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1000.0
-    data.save_as(path)
-    np.testing.assert_array_equal(fit_labelmap(read_labelmap(path), grid, series).voxels, labels)
+    with edit_dicom(path) as data:
+        data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices = 1000.0
+    assert_segments(path, series, labels)
 
 
 @pytest.mark.parametrize(

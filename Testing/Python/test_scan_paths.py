@@ -14,7 +14,7 @@ from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io.dicom_files import walk_folders
 from dcamt_testing.case_folders import make_files, write_dcamt_result, write_image
-from dcamt_testing.dicom_positions import write_slice
+from dcamt_testing.dicom_positions import write_slices
 
 
 def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:
@@ -69,8 +69,7 @@ def write_studies(home: Path, *names: str) -> list[Path]:
     """Write folders of five DICOM slices, each folder of another study; return the folders."""
     folders = [home / name for name in names]
     for folder in folders:
-        for k in range(5):
-            write_slice(folder / f"{k}.dcm", k, StudyInstanceUID=f"1.2.{folder.name[-1]}")
+        write_slices(folder, 5, StudyInstanceUID=f"1.2.{folder.name[-1]}")
     return folders
 
 

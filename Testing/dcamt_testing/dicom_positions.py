@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from dcamt.volume import Volume
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -75,28 +78,51 @@ def write_slice(
     Args:
         number: instance number; by default the rounded `place`, plus 1.
         add: see `pixels`.
-        attributes: further DICOM attributes.
+        attributes: further DICOM attributes, or other values of those that this function sets.
     """
-    data = new_data_set(sop_class, series, round(place) + 1 if number is None else number, **attributes)
-    data.ImagePositionPatient, data.ImageOrientationPatient = [0, 0, STEP * place], [1, 0, 0, 0, 1, 0]
-    data.PixelSpacing, data.SliceThickness = [2, 2], STEP
-    data.PixelData = pixels([place], add)
+    placed = {
+        "ImagePositionPatient": [0, 0, STEP * place],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "PixelSpacing": [2, 2],
+        "SliceThickness": STEP,
+        "PixelData": pixels([place], add),
+    }
+    data = new_data_set(sop_class, series, round(place) + 1 if number is None else number, **{**placed, **attributes})
     path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
     return path
+
+
+def write_slices(folder: Path, count: int, *, first: int = 1, **attributes: Any) -> list[Path]:
+    """Write slices at the places 0, 1, 2, ... as `0.dcm`, `1.dcm`, `2.dcm`, ...; return the paths.
+
+    Args:
+        first: instance number of the first slice.
+        attributes: arguments of `write_slice`.
+    """
+    return [write_slice(folder / f"{k}.dcm", k, number=first + k, **attributes) for k in range(count)]
+
+
+@contextmanager
+def edit_dicom(path: Path) -> Iterator[Any]:
+    """Read a DICOM file, and save its object after the `with` block has changed it."""
+    data = dcmread(path)
+    yield data
+    data.save_as(path)
 
 
 Groups = Mapping[str, Mapping[str, object]]
 """Functional groups of a frame: {sequence: {attribute: value}}."""
 
 
-def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] = ()) -> Path:
+def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] = (), **attributes: Any) -> Path:
     """Write an enhanced MR image with an axial frame at z = `STEP` * place mm for each place.
 
     Args:
         frames: further functional groups of each frame.
+        attributes: arguments of `new_data_set`, such as `number`.
     """
-    data = new_data_set(ENHANCED_MR)
+    data = new_data_set(**{"sop_class": ENHANCED_MR, "PixelData": pixels(places), **attributes})
     data.NumberOfFrames = len(places)
     shared = {
         "PixelMeasuresSequence": {"PixelSpacing": [2, 2], "SliceThickness": STEP},
@@ -108,7 +134,7 @@ def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] =
     data.PerFrameFunctionalGroupsSequence = Items(
         [_item_of({**position, **more}) for position, more in zip(positions, further, strict=True)]
     )
-    data.PixelData = pixels(places)
+    path.parent.mkdir(parents=True, exist_ok=True)
     data.save_as(path, enforce_file_format=True)
     return path
 

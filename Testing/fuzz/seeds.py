@@ -52,7 +52,6 @@ def write_seeds(folder: Path) -> list[Path]:
         sitk.WriteImage(image, str(path), useCompression=packed)
         paths.append(path)
     frames = folder / "frames" / "x.dcm"
-    frames.parent.mkdir()
     paths.append(write_frames(frames, range(12)))
     for k in range(12):
         write_slice(folder / "series" / "dicom" / f"{k:02}.dcm", k)
@@ -112,14 +111,13 @@ def write_nifti2(path: Path) -> Path:
 
 def write_rle_frames(folder: Path) -> Path:
     """Write an enhanced MR image with run-length encoding; return its path."""
-    import pydicom
-    from dcamt_testing.dicom_positions import write_frames
+    from dcamt_testing.dicom_positions import edit_dicom, write_frames
+    from pydicom.uid import RLELossless
 
-    folder.mkdir()
-    data = pydicom.dcmread(write_frames(folder / "x.dcm", range(12)))
-    data.compress(pydicom.uid.RLELossless)
-    data.save_as(folder / "x.dcm")
-    return folder / "x.dcm"
+    path = write_frames(folder / "x.dcm", range(12))
+    with edit_dicom(path) as data:
+        data.compress(RLELossless)
+    return path
 
 
 def write_benchmark_file(folder: Path) -> Path:
