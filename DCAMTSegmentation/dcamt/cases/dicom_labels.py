@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ from ..io.dicom_files import (
     stated_class,
 )
 from ..io.formats import DICOM_SLICE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
-from .keys import Key
 from .names import FileKind, NamedFile, classify
 from .words import MODALITY_WORDS, OTHER_STRUCTURES, has_word
 
@@ -72,39 +71,39 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     `FileKind.OTHER_LABEL` already are unchanged. If several segmentations get the same key, each one that is named
     after another structure gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
     """
-    segmentation_of: dict[Path, Path] = {}
-    first_slices: dict[Path, tuple[Path, NamedFile]] = {}
-    named = list(named)
-    for n, file in enumerate(named):
-        if not file.path.is_dir() and ending(file.path) in _ENDINGS:
-            continue
-        slice_file, segmentation = _first_slice_and_segmentation(file.path)
-        if slice_file is not None:
-            first_slices[file.path] = slice_file, file
+    dicom = [file.path for file in named if file.path.is_dir() or ending(file.path) not in _ENDINGS]
+    slices: dict[Path, Path] = {}
+    segmentations: dict[Path, Path] = {}
+    for path in dicom:
+        first_slice, segmentation = _first_slice_and_segmentation(path)
+        if first_slice is not None:
+            slices[path] = first_slice
         elif segmentation is not None:
-            segmentation_of[file.path] = segmentation
-        else:
-            named[n] = replace(file, kind=FileKind.CONTOURS)
-    if not segmentation_of:
+            segmentations[path] = segmentation
+    contours = set(dicom) - slices.keys() - segmentations.keys()
+    named = [replace(file, kind=FileKind.CONTOURS) if file.path in contours else file for file in named]
+    if not segmentations:
         return named
-    key_of_series = {_series_uids(first)[0]: scan.key for first, scan in first_slices.values()}
-    scan_keys = {file.key for file in named if file.kind is FileKind.SCAN and file.path not in segmentation_of}
-    labels_of: defaultdict[Key, list[int]] = defaultdict(list)
-    for n, file in enumerate(named):
-        if file.path in segmentation_of and file.kind in (FileKind.SCAN, FileKind.LABEL):
-            beside = first_slices.get(file.path.parent)
-            series = _series_uids(segmentation_of[file.path])[1]
-            key = key_of_series.get(series or "none", beside[1].key if beside else file.key)
-            of_file = classify(segmentation_of[file.path], folder)
-            if key not in scan_keys and of_file.key in scan_keys:
-                file, key = of_file, of_file.key
-            named[n] = replace(file, kind=FileKind.LABEL, key=key)
-            labels_of[key].append(n)
-    for numbers in labels_of.values():
-        for n in numbers if len(numbers) > 1 else ():
-            if has_word(scan_name(named[n].path), OTHER_STRUCTURES - MODALITY_WORDS):
-                named[n] = replace(named[n], kind=FileKind.OTHER_LABEL)
-    return named
+    keys = {file.path: file.key for file in named}
+    key_of_series = {_series_uids(first)[0]: keys[path] for path, first in slices.items()}
+    scan_keys = {file.key for file in named if file.kind is FileKind.SCAN and file.path not in segmentations}
+
+    def label_of(file: NamedFile) -> NamedFile:
+        segmentation, place = segmentations[file.path], file.path.parent
+        series = _series_uids(segmentation)[1] or "unknown"
+        key = key_of_series.get(series, keys[place] if place in slices else file.key)
+        of_file = classify(segmentation, folder)
+        if key not in scan_keys and of_file.key in scan_keys:
+            return replace(of_file, kind=FileKind.LABEL)
+        return replace(file, kind=FileKind.LABEL, key=key)
+
+    unpaired = [file for file in named if file.path in segmentations]
+    labels = {file.path: label_of(file) for file in unpaired if file.kind in (FileKind.SCAN, FileKind.LABEL)}
+    counts = Counter(label.key for label in labels.values())
+    for path, label in labels.items():
+        if counts[label.key] > 1 and has_word(scan_name(label.path), OTHER_STRUCTURES - MODALITY_WORDS):
+            labels[path] = replace(label, kind=FileKind.OTHER_LABEL)
+    return [labels.get(file.path, file) for file in named]
 
 
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
