@@ -250,7 +250,7 @@ class _Parts:
         self._by_key: defaultdict[Key, list[NamedFile]] = defaultdict(list)
         self._without_part: defaultdict[tuple[int, Key], defaultdict[str, list[NamedFile]]]
         self._without_part = defaultdict(lambda: defaultdict(list))
-        self._scans_without_part: dict[tuple[int, Key], Iterator[tuple[str, NamedFile]]] = {}
+        self._read_scans: dict[tuple[int, Key], Iterator[tuple[str, NamedFile]]] = {}
         names = {key[-1] for key in self.keys.values() if len(key) > 1}
         self._has_few_names = len(names) <= _MAXIMUM_NAMES_IN_FOLDERS
         for file in scans:
@@ -264,7 +264,7 @@ class _Parts:
         """Return the scans that fit a file if part `n` of its key is left out or replaced, and the further words.
 
         The scans are read one by one, and those with few values are left out. The result is None if
-        no other file's plain key fits, or if too many parts could replace part `n` (`_replacing`).
+        no other file's plain key fits, or if too many parts could replace part `n` (`_MAXIMUM_NAMES`).
 
         All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
         - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
@@ -278,41 +278,33 @@ class _Parts:
         key = self.keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
         limited = not is_name or not (_names_structure(key[n]) or (rest and self._has_few_names))
-        if self._replacing(n, rest, limited) is None:
+        if limited and self._has_many_parts(n, rest):
             return None
-        for shorter in (rest,) if is_name else (*name_starts(rest), rest[:-1]):
-            if not shorter and not is_name:
-                continue
-            same = self._by_key.get(shorter, ())
-            replacing = self._replacing(n, shorter, limited) or {}
-            if same or any(part != key[n] for part in replacing):
+        shorter_keys = (rest,) if is_name else filter(None, (*name_starts(rest), rest[:-1]))
+        for shorter in shorter_keys:
+            same = self._by_key.get(shorter, [])
+            replaceable = not (limited and self._has_many_parts(n, shorter))
+            if same or (replaceable and any(part != key[n] for part in self._without_part.get((n, shorter), ()))):
                 dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
                 scans = (scan for scan in same if not has_few_values(scan.path))
-                others = self._scans_with_other_part(n, shorter, key[n]) if replacing else iter(())
-                return chain(scans, others), further_words(dropped)
+                others = self._scans_without_part(n, shorter) if replaceable else iter(())
+                return chain(scans, (scan for part, scan in others if part != key[n])), further_words(dropped)
         return None
 
-    def _scans_with_other_part(self, n: int, rest: Key, part: str) -> Iterator[NamedFile]:
-        """Yield the scans whose plain key without part n is `rest`, and whose part n is not `part`.
+    def _has_many_parts(self, n: int, rest: Key) -> bool:
+        """Return whether more than `_MAXIMUM_NAMES` plain keys without part `n` are `rest`."""
+        return len(self._without_part.get((n, rest), ())) > _MAXIMUM_NAMES
+
+    def _scans_without_part(self, n: int, rest: Key) -> Iterator[tuple[str, NamedFile]]:
+        """Yield (part n, scan) for the scans whose plain key without part n is `rest`.
 
         Files with few values are left out. Each file is read only once, and only when the scan before it was taken.
         """
-        if (n, rest) not in self._scans_without_part:
-            files = ((other, file) for other, files in self._without_part[n, rest].items() for file in files)
+        if (n, rest) not in self._read_scans:
+            files = ((part, file) for part, files in self._without_part[n, rest].items() for file in files)
             # Copies of an iterator of `tee` begin at its start, and share the items that were taken from any of them.
-            (self._scans_without_part[n, rest],) = tee((item for item in files if not has_few_values(item[1].path)), 1)
-        return (scan for other, scan in copy(self._scans_without_part[n, rest]) if other != part)
-
-    def _replacing(self, n: int, rest: Key, limited: bool) -> Mapping[str, list[NamedFile]] | None:
-        """Return {part n: scans} for the scans whose plain key without part n is `rest`.
-
-        If `limited`, return None if there are more than `_MAXIMUM_NAMES` different parts, such as the names of many
-        patients.
-        """
-        if (n, rest) not in self._without_part:
-            return {}
-        found = self._without_part[n, rest]
-        return found if len(found) <= _MAXIMUM_NAMES or not limited else None
+            (self._read_scans[n, rest],) = tee((item for item in files if not has_few_values(item[1].path)), 1)
+        return copy(self._read_scans[n, rest])
 
 
 def _names_structure(name: str) -> bool:
