@@ -173,6 +173,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Give its name."),
         _("Give the folder of a run, or start a new run with CASES.csv."),
         _("Give the model another name."),
+        _("Give the scan first, and then its segmentation."),
         _("Give the smaller distance first, and both within {0} mm of the surface."),
         _("Give x0,x1,y0,y1,z0,z1 in millimetres (RAS)."),
         _("Holds no geometry; voxels of {0} mm were assumed, as in the left atrium benchmark."),
@@ -598,6 +599,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("is not three-dimensional"),
         _('is of a format ("{0}") that cannot be checked for damage'),
         _("is one DICOM slice"),
+        _("is probably a scan, not a segmentation: it holds {0} different values"),
         _("is probably a scan: it holds {0} different values, but its {1} holds {2}"),
         _(
             "is probably not a late-enhancement scan: the blood pool (mean {0}) is darker than {1} of the"

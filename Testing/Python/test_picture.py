@@ -255,6 +255,22 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
     assert (tmp_path / "p.png").stat().st_size > 50_000
 
 
+@pytest.mark.parametrize("command", ["picture", "wall"])
+def test_scan_in_place_of_the_segmentation_is_refused_before_it_is_drawn_or_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """The picture of a scan of whole numbers would have thousands of segments, and never end."""
+    _, labelmap = make_case()
+    scan = np.random.default_rng(0).integers(0, 500, SHAPE).astype(np.int16)
+    write_volume(Volume(scan[np.newaxis], GRID), tmp_path / "scan.nrrd")
+    write_labelmap(labelmap, tmp_path / "atrium.nrrd")
+    output = tmp_path / ("p.png" if command == "picture" else "results")
+    assert call_dcamt([command, tmp_path / "atrium.nrrd", tmp_path / "scan.nrrd", "-o", output]) == 1
+    error = capsys.readouterr().err
+    assert "scan.nrrd: is probably a scan, not a segmentation: it holds 500 different values. Give the scan" in error
+    assert not output.exists()
+
+
 @pytest.mark.usefixtures("coarse_pictures")
 def test_empty_segmentation_and_notes_on_the_scan_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

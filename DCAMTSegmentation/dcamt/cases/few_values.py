@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..io.formats import BENCHMARK_ENDING, ending
 from ..io.readers import read_labelmap
+from ..volume import Labelmap
 from .labels import MANY_VALUES
 
 FEW_VALUES = 16
@@ -52,6 +53,17 @@ def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
         if np.count_nonzero(equal & (one != 0)) >= _CONSTANT_FRACTION * counted:
             return True
     return False
+
+
+def refuse_scan_as_labels(labelmap: Labelmap, path: Path) -> None:
+    """Raise InputError if a labelmap, which was read from `path`, is probably a scan.
+
+    A scan of whole numbers has more than `MANY_VALUES` different values, and most of its neighbours differ.
+    """
+    count = len(np.unique(labelmap.voxels))
+    if count > MANY_VALUES and not _is_constant_in_regions(labelmap.voxels):
+        what = f"is probably a scan, not a segmentation: it holds {count} different values"
+        raise InputError(what, path=path, remedy="Give the scan first, and then its segmentation.")
 
 
 def has_few_values(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..cases.checks import few_values_warning
+from ..cases.few_values import refuse_scan_as_labels
 from ..io.readers import read_labelmap, read_scan
 from ..report.picture import describe_segments, render_picture
 from ..volume import fit_labelmap
@@ -17,7 +18,9 @@ def run_picture(options: argparse.Namespace) -> int:
     existing = existing_rule(options)
     check_file(options.output, [options.scan, options.segmentation], existing)
     volume = read_scan(options.scan)
-    labelmap = fit_labelmap(read_labelmap(options.segmentation), volume.grid, options.scan)
+    labelmap = read_labelmap(options.segmentation)
+    refuse_scan_as_labels(labelmap, options.segmentation)
+    labelmap = fit_labelmap(labelmap, volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)
     refuse_appeared_file(options.output, existing)
     render_picture(volume, labelmap, segments, options.output)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..cases.case_names import case_of
 from ..cases.dicom_labels import dicom_files_among
+from ..cases.few_values import refuse_scan_as_labels
 from ..cases.folder_files import image_files
 from ..cases.label_pairing import pair_with_labels
 from ..cases.labelmap_files import labelmaps_by_case
@@ -136,6 +137,7 @@ class WallSession:
             start = time.monotonic()
             refuse_appeared(job.results, self.stamps)
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
+            refuse_scan_as_labels(labelmap, job.segmentation)
             openings = read_labelmap(job.openings) if job.openings is not None else None
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
