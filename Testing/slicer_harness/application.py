@@ -36,17 +36,12 @@ class Application:
     """Slicer's application, as far as the modules use it; every other attribute raises AttributeError."""
 
     applicationName = "Slicer"
-    applicationVersion = "5.12.0"
-    majorVersion, minorVersion = 5, 12
-    os = "linux"
 
     def __init__(self, qt_application: QtWidgets.QApplication) -> None:
         self._qt = wrap(qt_application)
         self._folder = tempfile.TemporaryDirectory(prefix="slicer-harness-", ignore_cleanup_errors=True)
         self.temporaryPath = os.path.join(self._folder.name, "tmp")
-        self.slicerHome = os.path.join(self._folder.name, "home")
-        for folder in (self.temporaryPath, self.slicerHome):
-            os.mkdir(folder)
+        os.mkdir(self.temporaryPath)
         QtCore.QSettings.setDefaultFormat(QtCore.QSettings.Format.IniFormat)
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
         qt_application.setOrganizationName("harness")
@@ -103,9 +98,6 @@ class Application:
 
     userSettings = settings
 
-    def startupEnvironment(self) -> Any:
-        return wrap(QtCore.QProcessEnvironment.systemEnvironment())
-
     def topLevelWidgets(self) -> Any:
         return self._qt.topLevelWidgets()
 
@@ -121,9 +113,6 @@ class Application:
     def restart(self) -> None:
         """Add one to `restarts` instead of restarting."""
         self.restarts += 1
-
-    def moduleDocumentationUrl(self, name: str) -> str:
-        return f"https://slicer.readthedocs.io/en/latest/user_guide/modules/{name.lower()}.html"
 
 
 class qSlicerMainWindow(QtWidgets.QMainWindow):

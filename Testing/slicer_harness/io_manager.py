@@ -102,9 +102,6 @@ class IOManager:
                 return False
         return True
 
-    def openAddDataDialog(self) -> bool:
-        raise NotImplementedError("the harness has no dialog for adding data")
-
     def _load(self, fileType: str, path: str, properties: dict[str, Any]) -> Any:
         scene, name = slicer.mrmlScene, properties.get("name", "")
         if fileType == "VolumeFile":

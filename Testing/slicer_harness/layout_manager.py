@@ -39,9 +39,6 @@ class LayoutManager:
         """Save the layout for the next session."""
         QtCore.QSettings().setValue(_SETTING, self.layout)
 
-    def layoutLogic(self) -> Any:
-        return self._logic
-
     def sliceViewNames(self) -> tuple[str, ...]:
         return tuple(self._slices)
 

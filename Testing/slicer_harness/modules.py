@@ -135,26 +135,9 @@ class Modules:
 
 class qSlicerModuleManager(QtCore.QObject):
     moduleAboutToBeUnloaded = QtCore.Signal(str)
-    moduleLoaded = QtCore.Signal(str)
 
     def module(self, name: str) -> Any:
         return getattr(slicer.modules, name.lower(), None)
-
-    def modulesNames(self) -> list[str]:
-        return [module.name for module in _all()]
-
-    loadedModulesNames = modulesNames
-
-    def factoryManager(self) -> Any:
-        return _Factory()
-
-
-class _Factory:
-    def loadedModuleNames(self) -> list[str]:
-        return [module.name for module in _all()]
-
-    def isLoaded(self, name: str) -> bool:
-        return name in self.loadedModuleNames()
 
 
 def unload_scripted_modules() -> None:
@@ -219,7 +202,6 @@ class SegmentEditor:
         self._segmentation: Any = None
         self._source: Any = None
         self._segment = ""
-        self._parameters: Any = None
         self._history = slicer.vtkSegmentationHistory()
 
     def setSegmentationNode(self, node: Any) -> None:
@@ -248,12 +230,6 @@ class SegmentEditor:
 
     def currentSegmentID(self) -> str:
         return self._segment
-
-    def setMRMLSegmentEditorNode(self, node: Any) -> None:
-        self._parameters = node
-
-    def mrmlSegmentEditorNode(self) -> Any:
-        return self._parameters
 
     def saveStateForUndo(self) -> None:
         self._history.SaveState()

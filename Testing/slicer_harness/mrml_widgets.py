@@ -8,9 +8,7 @@ import slicer
 from PySide6 import QtGui, QtWidgets
 from PySide6.QtCore import Property, Signal, Slot
 
-from .ctk_widgets import ctkCollapsibleButton, ctkMenuButton
 from .observation import Observation
-from .stored_property import stored
 
 
 def _with_scene(base: type) -> Any:
@@ -43,10 +41,6 @@ class qMRMLWidget(_with_scene(QtWidgets.QWidget)):
     """A widget with a scene."""
 
 
-class qMRMLCollapsibleButton(_with_scene(ctkCollapsibleButton)):
-    """A collapsible button with a scene."""
-
-
 class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
     """Shows a table node's cells and follows their changes."""
 
@@ -57,9 +51,6 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         self._observation = Observation(self, qMRMLTableView._fill)
         self._cells = QtGui.QStandardItemModel(self)
         self.setModel(self._cells)
-
-    firstRowLocked = stored(bool, False, lambda self: self._fill())
-    firstColumnLocked = stored(bool, False, lambda self: self._fill())
 
     def _is_transposed(self) -> bool:
         return self._node is not None and self._transposed
@@ -110,119 +101,6 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
             self._cells.setVerticalHeaderLabels(labels)
         else:
             self._cells.setHorizontalHeaderLabels(labels)
-
-    @Slot()
-    def copySelection(self) -> None:
-        """Copy the selected cells to the clipboard, with tabs between columns."""
-        chosen = sorted((index.row(), index.column(), str(index.data())) for index in self.selectedIndexes())
-        lines: dict[int, list[str]] = {}
-        for row, _column, text in chosen:
-            lines.setdefault(row, []).append(text)
-        QtGui.QGuiApplication.clipboard().setText("\n".join("\t".join(line) for line in lines.values()))
-
-
-class qMRMLSegmentsTableView(qMRMLWidget):
-    """Lists the segments of a segmentation when `setSegmentationNode` is called; later changes are not shown."""
-
-    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._node: Any = None
-        self._table = QtWidgets.QTableWidget(0, 1, self)
-        layout = QtWidgets.QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self._table)
-
-    selectionMode = stored(int, 3)
-    headerVisible = stored(bool, True)
-    visibilityColumnVisible = stored(bool, True)
-    colorColumnVisible = stored(bool, True)
-    opacityColumnVisible = stored(bool, True)
-    statusColumnVisible = stored(bool, True)
-    layerColumnVisible = stored(bool, False)
-    readOnly = stored(bool, False)
-    filterBarVisible = stored(bool, False)
-
-    def segmentationNode(self) -> Any:
-        return self._node
-
-    @Slot(object)
-    def setSegmentationNode(self, node: Any) -> None:
-        self._node = node
-        ids = list(node.GetSegmentation().GetSegmentIDs()) if node is not None else []
-        self._table.setRowCount(len(ids))
-        for row, segment in enumerate(ids):
-            name = node.GetSegmentation().GetSegment(segment).GetName()
-            self._table.setItem(row, 0, QtWidgets.QTableWidgetItem(name))
-
-    segmentCount = Property(int, lambda self: self._table.rowCount())
-
-
-class qMRMLSegmentationShow3DButton(ctkMenuButton):
-    """Creates the closed surface of a segmentation, or removes it."""
-
-    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setText("Show 3D")
-        self.setCheckable(True)
-        self._node: Any = None
-        self._observation = Observation(self, qMRMLSegmentationShow3DButton._update)
-        self.toggled.connect(self._on_toggled)
-        self._update()
-
-    locked = stored(bool, False, lambda self: self._update())
-
-    def segmentationNode(self) -> Any:
-        return self._node
-
-    @Slot(object)
-    def setSegmentationNode(self, node: Any) -> None:
-        if node is not None and not isinstance(node, slicer.vtkMRMLSegmentationNode):
-            raise ValueError(f"setSegmentationNode takes a vtkMRMLSegmentationNode, not {type(node).__name__}")
-        self._node = node
-        kinds = ("SegmentAdded", "SegmentRemoved", "RepresentationModified", "ContainedRepresentationNamesModified")
-        self._observation.follow(node, [getattr(slicer.vtkSegmentation, kind) for kind in kinds] if node else ())
-        self._update()
-
-    def _shown(self) -> bool:
-        return self._node is not None and self._node.GetSegmentation().ContainsRepresentation(_surface())
-
-    def _on_toggled(self, shown: bool) -> None:
-        if self._node is None or shown == self._shown():
-            return
-        if shown:
-            self._node.CreateClosedSurfaceRepresentation()
-        else:
-            self._node.RemoveClosedSurfaceRepresentation()
-
-    def _update(self) -> None:
-        segments = self._node.GetSegmentation().GetNumberOfSegments() if self._node is not None else 0
-        self.setEnabled(segments > 0 and not self.property("locked"))
-        self.blockSignals(True)
-        self.setChecked(self._shown())
-        self.blockSignals(False)
-
-
-def _surface() -> str:
-    return slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-
-
-class qMRMLPlotView(_with_scene(QtWidgets.QWidget)):
-    """Holds a plot view node and draws nothing; `fits` counts the calls of `fitToContent`."""
-
-    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._node: Any = None
-        self.fits = 0
-
-    @Slot(object)
-    def setMRMLPlotViewNode(self, node: Any) -> None:
-        if node is not None and not isinstance(node, slicer.vtkMRMLPlotViewNode):
-            raise ValueError(f"setMRMLPlotViewNode takes a vtkMRMLPlotViewNode, not {type(node).__name__}")
-        self._node = node
-
-    @Slot()
-    def fitToContent(self) -> None:
-        self.fits += 1
 
 
 class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):

@@ -34,16 +34,11 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     """
 
     SIGNATURES: ClassVar[dict[str, str]] = {
-        f"{name}(vtkMRMLNode*)": f"{name}(PyObject)"
-        for name in ("currentNodeChanged", "nodeActivated", "nodeAdded", "nodeAddedByUser", "nodeAddedByUserAction")
+        f"{name}(vtkMRMLNode*)": f"{name}(PyObject)" for name in ("currentNodeChanged", "nodeAddedByUser")
     }
 
     currentNodeChanged = Signal(object)
-    currentNodeIDChanged = Signal(str)
-    nodeActivated = Signal(object)
-    nodeAdded = Signal(object)
     nodeAddedByUser = Signal(object)
-    nodeAddedByUserAction = Signal(object)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
@@ -51,28 +46,21 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         layout = QtWidgets.QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._box)
-        self._box.activated.connect(self._on_activated)
         self._scene: Any = None
         self._observation = Observation(self, _on_scene)
         self._rows: list[Any] = []
         self._current: Any = None
-        self._attributes: dict[tuple[str, str], str | None] = {}
         self._base_names: dict[str, str] = {}
         self._filter = qMRMLSortFilterProxyModel(self)
         self.setEnabled(False)
 
     nodeTypes = stored("QStringList", [], _refresh)
-    showHidden = stored(bool, False, _refresh)
     showChildNodeTypes = stored(bool, True, _refresh)
-    hideChildNodeTypes = stored("QStringList", [], _refresh)
     noneEnabled = stored(bool, False, _refresh)
     noneDisplay = stored(str, "None", _refresh)
     addEnabled = stored(bool, True)
     removeEnabled = stored(bool, True)
-    editEnabled = stored(bool, False)
     renameEnabled = stored(bool, False)
-    selectNodeUponCreation = stored(bool, True)
-    interactionNodeSingletonTag = stored(str, "Singleton")
 
     def _base_name(self) -> str:
         types = self.property("nodeTypes")
@@ -97,25 +85,9 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def currentNode(self) -> Any:
         return self._current
 
-    def _current_id(self) -> str:
-        return self._current.GetID() if self._current is not None else ""
-
     @Slot(object)
     def setCurrentNode(self, node: Any) -> None:
-        if isinstance(node, str):
-            self.setCurrentNodeID(node)
-        else:
-            self._select(node if node in self._nodes() else None)
-
-    @Slot(str)
-    def setCurrentNodeID(self, node_id: str) -> None:
-        self._select(next((node for node in self._nodes() if node.GetID() == node_id), None))
-
-    currentNodeID = Property(str, _current_id, setCurrentNodeID)
-
-    @Slot(int)
-    def setCurrentNodeIndex(self, index: int) -> None:
-        self._select(self.nodeFromIndex(index))
+        self._select(node if node in self._nodes() else None)
 
     def sortFilterProxyModel(self) -> Any:
         return wrap(self._filter)
@@ -123,52 +95,17 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
     def nodeCount(self) -> int:
         return len(self._nodes())
 
-    def nodeFromIndex(self, index: int) -> Any:
-        nodes = self._nodes()
-        return nodes[index] if 0 <= index < len(nodes) else None
-
-    def addAttribute(self, node_type: str, name: str, value: str | None = None) -> None:
-        self._attributes[node_type, name] = value
-        self._refresh()
-
-    def removeAttribute(self, node_type: str, name: str) -> None:
-        self._attributes.pop((node_type, name), None)
-        self._refresh()
-
     @Slot(result=object)
-    def addNode(self, node_type: str | None = None) -> Any:
-        """Create a node, as the menu entry "Create new" does, and return the node.
-
-        By default, `node_type` is the first type of `nodeTypes`. Without a scene, or if the type is not in `nodeTypes`,
-        create no node and return None.
-        """
-        types = self.property("nodeTypes")
-        wanted = node_type or types[0]
-        if wanted not in types or self._scene is None:
-            return None
-        base = self._base_names.get(wanted, "")
-        node = self._scene.CreateNodeByClass(wanted)
+    def addNode(self) -> Any:
+        """Create a node of the first type, as the menu entry "Create new" does; choose and return the node."""
+        kind = self.property("nodeTypes")[0]
+        node = self._scene.CreateNodeByClass(kind)
         node.UnRegister(None)
-        node.SetName(self._scene.GenerateUniqueName(base or node.GetNodeTagName()))
-        for (kind, name), value in self._attributes.items():
-            if kind == wanted and value is not None:
-                node.SetAttribute(name, value)
+        node.SetName(self._scene.GenerateUniqueName(self._base_names.get(kind, "") or node.GetNodeTagName()))
         self._scene.AddNode(node)
-        if self.property("selectNodeUponCreation"):
-            self._select(node)
-        self.nodeAddedByUser.emit(node)
-        self.nodeAddedByUserAction.emit(node)
-        return node
-
-    @Slot()
-    def removeCurrentNode(self) -> None:
-        if self._scene is not None and self._current is not None:
-            self._scene.RemoveNode(self._current)
-
-    def _on_activated(self, row: int) -> None:
-        node = self._rows[row]
         self._select(node)
-        self.nodeActivated.emit(node)
+        self.nodeAddedByUser.emit(node)
+        return node
 
     def _nodes(self) -> list[Any]:
         """Return the nodes that the selector offers, in the scene's order."""
@@ -184,23 +121,10 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         return [node for node in nodes if self._offers(node, kinds)] if nodes else []
 
     def _offers(self, node: Any, kinds: list[str]) -> bool:
-        if node.GetHideFromEditors() and not self.property("showHidden"):
+        if node.GetHideFromEditors() or node.GetID() in self._filter.property("hiddenNodeIDs"):
             return False
-        if node.GetID() in self._filter.property("hiddenNodeIDs"):
-            return False
-        hidden = self.property("hideChildNodeTypes")
-        for kind in kinds:
-            exact = node.GetClassName() == kind
-            is_child = self.property("showChildNodeTypes") and node.IsA(kind) and node.GetClassName() not in hidden
-            if (exact or is_child) and self._has_attributes(node, kind):
-                return True
-        return False
-
-    def _has_attributes(self, node: Any, kind: str) -> bool:
-        wanted = {name: value for (of, name), value in self._attributes.items() if of == kind}
-        return all(
-            node.GetAttribute(name) is not None if value is None else node.GetAttribute(name) == value
-            for name, value in wanted.items()
+        return any(
+            node.IsA(kind) if self.property("showChildNodeTypes") else node.GetClassName() == kind for kind in kinds
         )
 
     def _refresh(self) -> None:
@@ -209,7 +133,6 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         Slicer 5.12.3 chooses another node even if the list has an item "None" (`noneEnabled`).
         """
         before, rows = self._rows, self._nodes()
-        added = [node for node in rows if node not in before]
         if self.property("noneEnabled"):
             rows.insert(0, None)
         self._rows = rows
@@ -222,15 +145,12 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         elif current is None and rows and not self.property("noneEnabled"):
             current = rows[0]
         self._select(current)
-        for node in added:
-            self.nodeAdded.emit(node)
 
     def _select(self, node: Any) -> None:
         self._show(node)
         if node is not self._current:
             self._current = node
             self.currentNodeChanged.emit(node)
-            self.currentNodeIDChanged.emit(self._current_id())
 
     def _show(self, node: Any) -> None:
         names = [self.property("noneDisplay") if row is None else row.GetName() or "" for row in self._rows]

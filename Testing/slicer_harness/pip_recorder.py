@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import shlex
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -61,15 +60,21 @@ class PipRecorder:
     def _restart(self) -> None:
         self.restarts += 1
 
-    def run(self, requirements: list[str], skip: list[str]) -> int:
+    def install(self, requirements: list[str], skip: list[str]) -> None:
+        """Record a request to install requirements, except the packages in `skip`.
+
+        Raises CalledProcessError if `returncode` is not 0.
+        """
+        skipped = {canonicalize_name(name) for name in skip}
+        requirements = [text for text in requirements if canonicalize_name(Requirement(text).name) not in skipped]
         self.installed.append(requirements)
         self.skipped.append(skip)
         for line in self.output:
             print(line)
-        if self.returncode == 0:
-            names = {canonicalize_name(Requirement(text).name) for text in requirements}
-            self.missing = {name for name in self.missing if canonicalize_name(name) not in names}
-        return self.returncode
+        if self.returncode != 0:
+            raise CalledProcessError(self.returncode, "pip install")
+        names = {canonicalize_name(Requirement(text).name) for text in requirements}
+        self.missing = {name for name in self.missing if canonicalize_name(name) not in names}
 
     def version(self, name: str) -> str | None:
         if canonicalize_name(name) in {canonicalize_name(missing) for missing in self.missing}:
@@ -120,86 +125,31 @@ def pip_check(req: Requirement | list[Requirement], _seen: set[Any] | None = Non
 
 
 def pip_ensure(
-    requirements: list[Requirement],
-    constraints: str | Path | None = None,
-    skip_packages: list[str] | None = None,
-    prompt_install: bool = True,
-    prompt_restart: bool = True,
-    requester: str | None = None,
-    skip_in_testing: bool = True,
-    show_progress: bool = True,
-) -> list[str] | None:
-    """Install the missing packages; return the skipped requirements.
-
-    If `prompt_install` is true, ask the user first. Return None if no package is missing or if `skip_packages` is None.
+    requirements: list[Requirement], *, skip_packages: list[str], prompt_install: bool = True, requester: str
+) -> None:
+    """Install the missing packages; if `prompt_install` is true, ask the user first.
 
     Raises RuntimeError if the user declines, CalledProcessError if pip fails.
     """
     missing = [req for req in requirements if not pip_check(req)]
     if not missing:
-        return None
-    prefix = f"{requester} - " if requester else ""
+        return
     if prompt_install:
         message = f"{len(missing)} Python packages need to be installed.\n\nThis will modify Slicer's environment."
         detail = "\n".join(str(req) for req in missing)
-        if not slicer.util.confirmOkCancelDisplay(message, f"{prefix}Install Python Packages", detailedText=detail):
+        if not slicer.util.confirmOkCancelDisplay(
+            message, f"{requester} - Install Python Packages", detailedText=detail
+        ):
             raise RuntimeError("User declined package installation")
-    skipped = pip_install(
-        [str(req) for req in missing],
-        constraints=constraints,
-        skip_packages=skip_packages,
-        show_progress=show_progress,
-        requester=requester,
-    )
-    if prompt_restart and pip.updates_imported:
+    pip.install([str(req) for req in missing], skip_packages)
+    if pip.updates_imported:
         message = "Updated packages were already loaded in memory. Would you like to restart now?"
-        if slicer.util.confirmYesNoDisplay(message, f"{prefix}Restart Recommended"):
+        if slicer.util.confirmYesNoDisplay(message, f"{requester} - Restart Recommended"):
             slicer.util.restart()
-    return skipped
-
-
-def pip_install(
-    requirements: str | list[str],
-    constraints: str | Path | None = None,
-    no_deps_requirements: str | list[str] | None = None,
-    skip_packages: list[str] | None = None,
-    blocking: bool = True,
-    show_progress: bool = True,
-    requester: str | None = None,
-    parent: Any = None,
-    logCallback: Callable[[str], None] | None = None,
-    completedCallback: Callable[[int], None] | None = None,
-) -> list[str] | None:
-    """Record an installation; return the requirements that `skip_packages` skips, or None without `skip_packages`.
-
-    Raises CalledProcessError if a blocking installation fails, ValueError for arguments that exclude each other.
-    """
-    if skip_packages is not None and no_deps_requirements is not None:
-        raise ValueError("skip_packages and no_deps_requirements are mutually exclusive.")
-    if skip_packages is not None and not blocking:
-        raise ValueError("skip_packages requires blocking=True.")
-    wanted = shlex.split(requirements) if isinstance(requirements, str) else list(requirements)
-    skip = {canonicalize_name(name) for name in skip_packages or []}
-    skipped = [text for text in wanted if canonicalize_name(Requirement(text).name) in skip] if skip else []
-    code = pip.run([text for text in wanted if text not in skipped], list(skip_packages or []))
-    if not blocking:
-        import qt
-
-        if logCallback is not None:
-            qt.QTimer.singleShot(0, lambda: logCallback(f"pip install {' '.join(wanted)}"))
-        if completedCallback is not None:
-            qt.QTimer.singleShot(0, lambda: completedCallback(code))
-        return None
-    if code != 0:
-        if show_progress and skip_packages is None:
-            slicer.util.errorDisplay("Package installation failed.", windowTitle="Installation Failed")
-        raise CalledProcessError(code, "pip install")
-    return skipped if skip_packages is not None else None
 
 
 def make_module() -> types.ModuleType:
     made = types.ModuleType("slicer.packaging")
-    for function in (load_requirements, pip_check, pip_ensure, pip_install):
+    for function in (load_requirements, pip_check, pip_ensure):
         setattr(made, function.__name__, function)
-    made.Requirement = Requirement  # type: ignore[attr-defined]
     return made

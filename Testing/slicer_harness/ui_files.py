@@ -18,16 +18,9 @@ CUSTOM_WIDGETS: dict[str, tuple[type[QtWidgets.QWidget], tuple[str, ...]]] = {
     for cls, bases in (
         (ctk_widgets.ctkCollapsibleButton, ("QWidget", "QAbstractButton")),
         (ctk_widgets.ctkCollapsibleGroupBox, ("QGroupBox",)),
-        (ctk_widgets.ctkComboBox, ("QComboBox",)),
-        (ctk_widgets.ctkDoubleSpinBox, ("QWidget",)),
-        (ctk_widgets.ctkMenuButton, ("QPushButton",)),
         (ctk_widgets.ctkPathLineEdit, ("QWidget",)),
         (ctk_widgets.ctkSliderWidget, ("QWidget",)),
         (mrml_widgets.qMRMLWidget, ("QWidget",)),
-        (mrml_widgets.qMRMLCollapsibleButton, ("ctkCollapsibleButton",)),
-        (mrml_widgets.qMRMLPlotView, ("QWidget", "ctkVTKChartView")),
-        (mrml_widgets.qMRMLSegmentationShow3DButton, ("ctkMenuButton", "QPushButton")),
-        (mrml_widgets.qMRMLSegmentsTableView, ("qMRMLWidget", "QWidget")),
         (mrml_widgets.qMRMLTableView, ("QTableView",)),
         (node_combo_box.qMRMLNodeComboBox, ("QWidget",)),
     )

@@ -57,7 +57,7 @@ class _NodeConnector(GuiConnector):
     """Replaces the node types of a node selector by that of the parameter."""
 
     def __init__(self, widget: Any, kind: type) -> None:
-        super().__init__(widget, "currentNodeID", "currentNodeChanged")
+        super().__init__(widget, "currentNode", "currentNodeChanged")
         widget.nodeTypes = [kind.__name__]
 
     def read(self) -> Any:
