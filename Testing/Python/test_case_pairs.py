@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import NAMES, NO_SCAN, OTHER_LABEL, SEVERAL_LABELS
+from dcamt.cases.left_over_labels import with_keys_of_scans
+from dcamt.cases.names import FileKind, NamedFile
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
 
 
@@ -262,6 +264,22 @@ def test_folder_with_one_scan_and_several_labels_that_name_no_scan_is_skipped(
     found = find_cases(make_files(tmp_path, "p2/4 LGE.nrrd", *files))
     assert [case.image for case in found.cases] == [tmp_path / "p2/4 LGE.nrrd"]
     assert skip_reasons(found) == {Path(file).name: SEVERAL_LABELS for file in files}
+
+
+def test_several_labels_in_each_of_many_folders_are_not_compared_with_those_of_other_folders(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scans = [NamedFile(Path(f"p{n}/heart.nrrd"), FileKind.SCAN, (f"p{n}", "heart")) for n in range(100)]
+    labels = [
+        NamedFile(Path(f"p{n}/Segmentation_{copy}.nrrd"), FileKind.LABEL, (f"p{n}", copy))
+        for n in range(100)
+        for copy in ("1", "2")
+    ]
+    compared: list[NamedFile] = []
+    monkeypatch.setattr(NamedFile, "__eq__", lambda file, other: compared.append(file) or file is other)
+    paired = with_keys_of_scans(labels, scans, {})
+    assert [label.key for label in paired] == [scan.key for scan in scans for _ in range(2)]
+    assert len(compared) <= len(labels)
 
 
 def test_segmentation_without_a_number_is_preferred_to_a_numbered_segmentation(tmp_path: Path) -> None:

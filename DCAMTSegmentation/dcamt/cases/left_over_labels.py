@@ -101,9 +101,9 @@ def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile
 
 def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
     """Yield (label, key) for the labels of each folder of `_folders_of_one_scan` whose labels are all left over."""
-    left_over = _left_over(labels, scans)
+    keys = {scan.key for scan in scans}
     for scan, folder_labels in _folders_of_one_scan(labels, scans):
-        if all(label in left_over for label in folder_labels):
+        if keys.isdisjoint(label.key for label in folder_labels):
             yield from ((label.path, scan.key) for label in folder_labels)
 
 
