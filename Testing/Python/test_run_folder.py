@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,15 @@ def table(tmp_path: Path) -> Path:
     return write_cases_folder(tmp_path / "data", labelled=1, unlabelled=1, validation=1, shape=(8, 8, 8))
 
 
-def save_no_checkpoint() -> None:
-    """Stand in for saving the first checkpoint, which these tests do not need."""
+def create(run: RunFolder, table: Path, save_checkpoint: Callable[[], None] = lambda: None, **more: Origin) -> None:
+    """Create a run with the cases of `table`; most tests here need no checkpoint."""
+    run.create(tiny_recipe(), read_cases(table), save_checkpoint, **more)
 
 
 def test_created_run_is_opened(tmp_path: Path, table: Path) -> None:
     recipe, cases = tiny_recipe("mmd=0.25", "flip=true,false,true"), read_cases(table)
     run = RunFolder(tmp_path / "runs" / "first")
-    run.create(recipe, cases, save_no_checkpoint)
+    run.create(recipe, cases, lambda: None)
     opened, opened_cases = RunFolder(run.path).open()
     assert opened == recipe
     assert [(c.name, c.role, c.image.resolve(), c.label and c.label.resolve()) for c in opened_cases] == [
@@ -37,30 +39,31 @@ def test_created_run_is_opened(tmp_path: Path, table: Path) -> None:
 
 def test_run_is_opened_after_moving_it_with_its_scans(tmp_path: Path, table: Path) -> None:
     run = RunFolder(table.parent / "run")
-    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
+    create(run, table)
     table.parent.rename(tmp_path / "elsewhere")
     _, cases = RunFolder(tmp_path / "elsewhere" / "run").open()
     assert all(case.image.exists() for case in cases)
 
 
-def test_run_is_created_in_an_empty_folder_only(tmp_path: Path, table: Path) -> None:
-    recipe, cases = tiny_recipe(), read_cases(table)
+def test_run_is_created_once_in_an_empty_folder(tmp_path: Path, table: Path) -> None:
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
-    empty.create(recipe, cases, save_no_checkpoint)
+    create(empty, table)
     with pytest.raises(
         InputError, match=r"already holds a run\. Resume the run with --resume, or name a new folder\.$"
     ):
-        empty.create(recipe, cases, save_no_checkpoint)
-    full = RunFolder(tmp_path / "full")
-    full.path.mkdir()
-    (full.path / "thesis.doc").touch()
-    with pytest.raises(InputError, match="is not an empty folder"):
-        full.create(recipe, cases, save_no_checkpoint)
-    file = RunFolder(tmp_path / "full" / "thesis.doc")
-    with pytest.raises(InputError, match="is not an empty folder"):
-        file.create(recipe, cases, save_no_checkpoint)
-    assert [path.name for path in full.path.iterdir()] == ["thesis.doc"]
+        create(empty, table)
+
+
+@pytest.mark.parametrize("file", ["thesis.doc", ".hidden"])
+def test_folder_with_a_file_and_the_file_itself_are_not_empty_folders(tmp_path: Path, table: Path, file: str) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / file).touch()
+    for path in (full, full / file):
+        with pytest.raises(InputError, match="is not an empty folder"):
+            create(RunFolder(path), table)
+    assert [path.name for path in full.iterdir()] == [file]
 
 
 def test_run_interrupted_during_creation_can_be_created_again(tmp_path: Path, table: Path) -> None:
@@ -72,10 +75,10 @@ def test_run_interrupted_during_creation_can_be_created_again(tmp_path: Path, ta
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.create(tiny_recipe(), read_cases(table), interrupted)
+        create(run, table, interrupted)
     with pytest.raises(InputError, match="holds no run"):
         run.open()
-    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
+    create(run, table)
     run.open()
 
 
@@ -86,7 +89,7 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
     strays.append(run.checkpoint.parent / ".deadbeef-last.pt")
     for stray in [*strays, run.lock]:
         stray.touch()
-    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
+    create(run, table)
     assert not any(stray.exists() for stray in strays)
     for stray in strays:
         stray.touch()
@@ -101,22 +104,15 @@ def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Pa
     run.path.mkdir()
     run.cases.write_bytes(table.read_bytes())
     with pytest.raises(InputError, match=r"is not an empty folder: it holds cases\.csv\. Name a new folder"):
-        run.create(tiny_recipe(), [], save_no_checkpoint)
+        create(run, table)
     assert run.cases.read_bytes() == table.read_bytes()
-
-
-def test_folder_with_a_hidden_file_is_not_empty(tmp_path: Path, table: Path) -> None:
-    run = RunFolder(tmp_path)
-    (tmp_path / ".hidden").touch()
-    with pytest.raises(InputError, match="is not an empty folder"):
-        run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
 
 
 def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn_or_created_again(
     tmp_path: Path, table: Path
 ) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
-    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint, origin)
+    create(run, table, origin=origin)
     assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"
     assert RunFolder(run.path).read_origin() == origin
     run.withdraw()
@@ -124,15 +120,18 @@ def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn_or_created_a
 
     # A killed process has left `origin.json`. The run is created again, now from random weights.
     run.origin.write_text("{}", encoding="utf-8")
-    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
+    create(run, table)
     assert run.read_origin() is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"name": "x"}', '{"name":1,"title":"","licence":"","checksum":""}'])
+@pytest.mark.parametrize(
+    "text", ["null", "[]", "[1]", "{}", '{"name": "x"}', '{"name": "a", "title": "", "licence": "", "checksum": 1}', ""]
+)
 def test_damaged_origin_is_refused(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=r"origin\.json: cannot be read .* Start a new run\.$"):
+    reason = "the file must hold the texts name, title, licence, checksum" if text else ".*"
+    with pytest.raises(InputError, match=rf"origin\.json: cannot be read \({reason}\)\. Start a new run\.$"):
         run.read_origin()
 
 
@@ -152,27 +151,17 @@ def test_failure_during_creation_leaves_no_run(tmp_path: Path, table: Path, monk
 
     monkeypatch.setattr(run_folder, "write_cases", full_disk)
     with pytest.raises(OutputError):
-        run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
+        create(run, table)
     with pytest.raises(InputError, match="holds no run"):
         run.open()
     monkeypatch.undo()
-    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
+    create(run, table)
     run.open()
 
 
 def test_error_names_the_missing_scan(tmp_path: Path, table: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    run.create(tiny_recipe(), read_cases(table), save_no_checkpoint)
+    create(run, table)
     (table.parent / "unlabelled0.nii.gz").unlink()
     with pytest.raises(InputError, match=r"unlabelled0\.nii\.gz, which does not exist"):
         run.open()
-
-
-@pytest.mark.parametrize("text", ["null", "[1]", "{}", '{"name": "a", "title": "", "licence": "", "checksum": 1}'])
-def test_error_for_an_invalid_origin_file_lists_the_required_texts(tmp_path: Path, text: str) -> None:
-    run = RunFolder(tmp_path)
-    run.origin.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError) as refused:
-        run.read_origin()
-    expected = "cannot be read (the file must hold the texts name, title, licence, checksum). Start a new run."
-    assert str(refused.value) == f"{run.origin}: {expected}"

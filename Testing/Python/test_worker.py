@@ -53,8 +53,7 @@ def test_box_of_a_segment_is_its_bounding_box(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
-    finished, _ = child.wait_for(is_answer_to("1"))
+    finished, _ = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan"))
     (segment,) = finished.segments
     assert segment.info.type == Code("SCT", "82471001", "Left atrium")
     index = np.argwhere(np.load(finished.labelmap).transpose(2, 1, 0) == segment.info.label)
@@ -66,8 +65,7 @@ def test_second_request_does_not_load_the_model_again(
 ) -> None:
     gate = tmp_path / "gate"
     child = start_worker(HELD.format(gate=str(gate)))
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "0", "0"))
-    child.wait_for(is_answer_to("0"))
+    child.ask(write_request(oblique_scan, worker_model, tmp_path / "0", "0"))
     gate.touch()  # without the gate, a short computation may end before its progress is reported
     child.send(write_request(oblique_scan, worker_model, tmp_path / "1", "1"))
     progress, before = child.wait_for(lambda event: isinstance(event, WorkerProgress | ScanSegmented | RequestFailed))
@@ -109,8 +107,7 @@ def test_fast_quality_segments_the_given_region_and_returns_no_doubt(
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
     region = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # upper bounds first
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=region))
-    finished, _ = child.wait_for(is_answer_to("1"))
+    finished, _ = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=region))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.trust is None
     assert finished.doubt_map is None
@@ -126,15 +123,13 @@ def test_outline_is_measured_and_a_missing_mask_is_reported(shared_worker: Child
     ball = np.linalg.norm(points_of(grid) - CENTRE, axis=-1) <= 20
     np.save(tmp_path / "ball.npy", ball.transpose(2, 1, 0).astype(np.uint8))
     outline = SegmentMask("Ball", tmp_path / "ball.npy", grid.affine)
-    shared_worker.send(MeasureRequest((outline,), "LGE", "m"))
-    finished, _ = shared_worker.wait_for(is_answer_to("m"))
+    finished, _ = shared_worker.ask(MeasureRequest((outline,), "LGE", "m"))
     (row,) = finished.measurements
     assert (row.scan, row.segment) == ("LGE", "Ball")
     assert row.volume_ml == pytest.approx(4 / 3 * np.pi * 20**3 / 1000, rel=0.02)
     assert row.surface_cm2 == pytest.approx(4 * np.pi * 20**2 / 100, rel=0.02)
     assert 40 < row.long_diameter_mm < 40 + 1.5  # the diameter's ends lie on voxel faces; voxels are up to 1.5 mm long
-    shared_worker.send(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
-    failed, _ = shared_worker.wait_for(is_answer_to("n"))
+    failed, _ = shared_worker.ask(MeasureRequest((replace(outline, mask=Path("nowhere.npy")),), id="n"))
     assert failed.reason == "input"
     assert "Ball: could not be passed to DCAMT's background process" in failed.message
 
@@ -149,8 +144,7 @@ def test_changed_model_file_is_loaded_again(
     path = tmp_path / "mine.dcamt"
     save_weights(tiny_package.weights, tiny_recipe, tiny_package.card, path)
     child = start_worker()
-    child.send(write_request(oblique_scan, path, tmp_path / "1", "1"))
-    first, _ = child.wait_for(is_answer_to("1"))
+    first, _ = child.ask(write_request(oblique_scan, path, tmp_path / "1", "1"))
     changed = {name: -array if ".head." in name else array for name, array in tiny_package.weights.items()}
     save_weights(changed, tiny_recipe, tiny_package.card, path)
     child.send(write_request(oblique_scan, path, tmp_path / "2", "2", quality="fast"))
@@ -186,8 +180,7 @@ def test_request_whose_cancellation_arrives_first_is_not_served(
 ) -> None:
     child = start_worker()
     child.send(CancelRequest(id="1"))
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
-    failed, events = child.wait_for(is_answer_to("1"))
+    failed, events = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan"))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "cancelled"
     assert not any(isinstance(event, WorkerProgress) for event in events)

@@ -19,7 +19,7 @@ from dcamt_testing.analytic_scans import analytic_scan, centred_grid
 from dcamt_testing.broken_workers import BUG, ENDLESS, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
-from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, is_answer_to, write_request
+from dcamt_testing.worker_child import ENGINE_HOME, Child, assert_result_of, write_request
 
 # A script that runs in the worker's process before the worker starts.
 GPU_TOO_SMALL_FOR_THE_SCAN = """
@@ -65,8 +65,8 @@ def test_invalid_request_is_refused_and_the_next_request_served(
     failed, _ = shared_worker.wait_for(lambda event: event.kind == "failed")
     assert failed.reason == "input"
     assert message in failed.message
-    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
-    assert shared_worker.wait_for(is_answer_to("good"))[0].kind == "segmented"
+    good, _ = shared_worker.ask(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert good.kind == "segmented"
 
 
 @pytest.mark.parametrize(
@@ -84,14 +84,13 @@ def test_invalid_request_is_refused_and_the_next_request_served(
 def test_unusable_input_is_reported_and_the_next_request_served(
     shared_worker: Child, worker_model: Path, oblique_scan: Volume, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
-    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
-    failed, _ = shared_worker.wait_for(is_answer_to("bad"))
+    failed, _ = shared_worker.ask(write_request(oblique_scan, worker_model, tmp_path / "bad", "bad", **change))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "input"
     assert message in failed.message
     assert "\n" not in failed.message
-    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
-    assert shared_worker.wait_for(is_answer_to("good"))[0].kind == "segmented"
+    good, _ = shared_worker.ask(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert good.kind == "segmented"
 
 
 @pytest.mark.parametrize("file", ["labelmap.npy", "doubt.npy"])
@@ -103,14 +102,13 @@ def test_full_disk_is_reported_and_the_next_request_served(
     folder = tmp_path / "full"
     folder.mkdir()
     (folder / file).symlink_to("/dev/full")
-    shared_worker.send(write_request(oblique_scan, worker_model, folder, "full"))
-    failed, _ = shared_worker.wait_for(is_answer_to("full"))
+    failed, _ = shared_worker.ask(write_request(oblique_scan, worker_model, folder, "full"))
     assert isinstance(failed, RequestFailed)
     assert failed.reason == "disk"
     assert "disk is full" in failed.message
     assert str(folder) in failed.message
-    shared_worker.send(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
-    assert shared_worker.wait_for(is_answer_to("good"))[0].kind == "segmented"
+    good, _ = shared_worker.ask(write_request(oblique_scan, worker_model, tmp_path / "good", "good"))
+    assert good.kind == "segmented"
 
 
 @pytest.mark.parametrize("name", ["torch", "scipy"])
@@ -132,8 +130,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_model(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_MODEL)
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan", device="auto"))
-    finished, events = child.wait_for(is_answer_to("1"))
+    finished, events = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan", device="auto"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.device == "cpu"
     assert finished.notes == ("Not enough GPU memory; the CPU was used.",)
@@ -151,8 +148,7 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_scan_even_in_tiles(
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
     # The scan is larger than the smallest tile (16 x 16 x 16 voxels, four times the network's stride on each axis).
     large = analytic_scan(centred_grid((40, 20, 16), (1.5, 1.5, 1.5)))
-    child.send(write_request(large, worker_model, tmp_path / "scan", device="auto"))
-    finished, events = child.wait_for(is_answer_to("1"))
+    finished, events = child.ask(write_request(large, worker_model, tmp_path / "scan", device="auto"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.notes == ("Not enough GPU memory; the CPU was used.",)
     assert [event.message for event in events if isinstance(event, WorkerNote)] == list(finished.notes)
@@ -163,8 +159,7 @@ def test_unexpected_error_is_reported_with_traceback_and_ends_the_worker(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker(BUG)
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
-    failed, _ = child.wait_for(is_answer_to("1"))
+    failed, _ = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan"))
     assert failed.reason == "internal"
     assert "AssertionError: a bug" in failed.message
     assert "Traceback" in failed.detail
@@ -227,8 +222,7 @@ def test_killed_worker_leaves_no_result_and_a_new_worker_works(
     assert child.exit_status() != 0
     assert sorted(path.name for path in (tmp_path / "scan").iterdir()) == ["volume.npy"]
     again = start_worker()
-    again.send(write_request(oblique_scan, worker_model, tmp_path / "again"))
-    assert again.wait_for(is_answer_to("1"))[0].kind == "segmented"
+    assert again.ask(write_request(oblique_scan, worker_model, tmp_path / "again"))[0].kind == "segmented"
 
 
 def test_output_of_libraries_does_not_mix_with_events(
@@ -239,5 +233,5 @@ def test_output_of_libraries_does_not_mix_with_events(
         "def scan_to_network(*a):\n    import os\n    print('chatter')\n    os.write(1, b'more')\n    return real(*a)\n"
     )
     child = start_worker(noisy + "predictor.scan_to_network = scan_to_network\n")
-    child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
-    assert child.wait_for(is_answer_to("1"))[0].kind == "segmented"  # `Child` raises for a line that is not an event
+    # `Child` raises for a line that is not an event.
+    assert child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan"))[0].kind == "segmented"

@@ -93,6 +93,11 @@ class Child:
                 return event, before
             before.append(event)
 
+    def ask(self, request: Request) -> tuple[WorkerEvent, list[WorkerEvent]]:
+        """Send a request; return its final answer, and the events before the answer."""
+        self.send(request)
+        return self.wait_for(is_answer_to(request.id))
+
     def exit_status(self) -> int:
         """Wait until the worker has ended by itself; return its exit status."""
         return self.process.wait(timeout=HANGING_S)
