@@ -43,25 +43,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     """
     known = set(cases)
     labels = _with_numbers_of_cases(known, labels)
-    paired = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
-    paired = _paired_by_simplified_names(known, paired, _without_modality)
-    labels = dict(paired)
-    folded = Counter(name.casefold() for name in known)
-    by_folded = {name.casefold(): name for name in known if folded[name.casefold()] == 1}
-
-    def find_case(name: str) -> str | None:
-        return name if name in known else by_folded.get(name.casefold())
-
-    fitting: defaultdict[str, list[str]] = defaultdict(list)
-    for name in (name for name in labels if name not in known):
-        # `case_name` drops `_0000` from the name of the prediction `x_0000`; its label may be `x_0000_LA`.
-        forms = [form for short in short_names(name) for form in (short, without_channel(short))]
-        case = next((found for form in forms if (found := find_case(form))), None)
-        if case is not None and case not in labels:
-            fitting[case].append(name)
-    for case, names in fitting.items():
-        if len(names) == 1:
-            paired[case] = paired.pop(names[0])
+    labels = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
+    labels = _paired_by_simplified_names(known, labels, _without_modality)
+    labels = _paired_by_short_names(known, labels)
     starts = {start for name in known for (start,) in islice(name_starts((_without_modality(name),)), 1, None)}
 
     def simplified_label(name: str) -> str:
@@ -71,7 +55,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
         )
         return shorter if unnumbered in starts else unnumbered
 
-    return _paired_by_simplified_names(known, paired, _without_modality, simplified_label)
+    return _paired_by_simplified_names(known, labels, _without_modality, simplified_label)
 
 
 def _without_modality(name: str) -> str:
@@ -119,6 +103,25 @@ def _paired_by_simplified_names(
             continue
         if modalities(fitting) <= modalities(names):
             paired[names[0]] = paired.pop(fitting[0])
+    return paired
+
+
+def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the labels; a label gets the name of the longest case among its short names, unless another fits, too."""
+    folded = Counter(name.casefold() for name in cases)
+    by_folded = {name.casefold(): name for name in cases if folded[name.casefold()] == 1}
+    fitting: defaultdict[str, list[str]] = defaultdict(list)
+    for name in (name for name in labels if name not in cases):
+        # `case_name` drops `_0000` from the name of the prediction `x_0000`; its label may be `x_0000_LA`.
+        forms = [form for short in short_names(name) for form in (short, without_channel(short))]
+        found = (form if form in cases else by_folded.get(form.casefold()) for form in forms)
+        case = next(filter(None, found), None)
+        if case is not None and case not in labels:
+            fitting[case].append(name)
+    paired = dict(labels)
+    for case, names in fitting.items():
+        if len(names) == 1:
+            paired[case] = paired.pop(names[0])
     return paired
 
 

@@ -192,14 +192,16 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     masks = [mask for mask in masks_named_after_scans(named).values() if mask.kind is FileKind.LABEL]
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
-    scans = {file.path for file in named if not keys.isdisjoint((file.key, without_first_channel(file.key)))}
-    # Beside the label `p1.seg.nrrd`, the file `p1.nii.gz` is a scan, unless it has few values.
-    others = [path for path in files if path not in labels and case_name(path) in outlined]
-    scans |= {path for path in others if not has_few_values(path)}
+
+    def is_scan(file: NamedFile) -> bool:
+        if not keys.isdisjoint((file.key, without_first_channel(file.key))):
+            return True
+        # `p1.nii.gz` beside the label `p1.seg.nrrd`, or `p1_lge` beside the mask `p1_LA`, whose key is `p1`.
+        is_similar = case_name(file.path) in outlined or loose_key(file.key) in keys
+        return is_similar and file.path not in labels and not has_few_values(file.path)
+
+    scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
-    # The mask `p1_LA` has the loose key of its scan `p1_lge`. So scans are found by their loose keys, too.
-    similar = [file.path for file in named if file.path not in labels and loose_key(file.key) in keys]
-    scans |= {path for path in similar if not has_few_values(path)}
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
 
