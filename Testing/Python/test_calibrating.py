@@ -13,8 +13,9 @@ from dcamt.errors import Cancelled, InputError
 from dcamt.geometry import Grid
 from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.predictor import Prediction, Predictor
-from dcamt.io.readers import read_labelmap
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap
+from dcamt.models.doubt_scaling import BINS
 from dcamt.models.package import ModelPackage, open_model, write_package
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.processes import call_dcamt
@@ -125,6 +126,28 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
     with pytest.raises(Cancelled):
         calibrate(tiny_package, cases, FakePredictor(80), check=cancel_third)  # type: ignore[arg-type]
     assert len(calls) == 3
+
+
+def test_scaling_of_the_doubt_is_fitted_to_the_undisturbed_scans_of_both_qualities(
+    tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[float] = []
+
+    class Doubtful(FakePredictor):
+        def segment(self, volume: Volume, quality: str) -> Prediction:
+            result = super().segment(volume, quality)
+            # The sum of the voxels stands for the scan.
+            return replace(result, doubt_map=np.full(volume.grid.shape, volume.voxels.sum(), np.float32))
+
+    def count(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+        counted.append(float(doubt.flat[0]))
+        return np.zeros((3, BINS))
+
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 2)
+    monkeypatch.setattr("dcamt.inference.calibrating.count_doubt", count)
+    assert calibrate(tiny_package, cases, Doubtful(80)).scans == 24  # type: ignore[arg-type]
+    sums = [float(read_scan(case.image).voxels.astype(np.float32).sum()) for case in cases]
+    assert counted == pytest.approx([total for total in sums for _ in ("fast", "accurate")])
 
 
 def test_mean_dice_ignores_values_absent_from_label_and_prediction() -> None:

@@ -282,6 +282,14 @@ def test_several_labels_in_each_of_many_folders_are_not_compared_with_those_of_o
     assert len(compared) <= len(labels)
 
 
+def test_several_labels_of_a_folder_are_not_those_of_its_scan_if_one_belongs_to_another_scan(tmp_path: Path) -> None:
+    pair = ("p1.nrrd", "p1/Segmentation.seg.nrrd")
+    home = make_files(tmp_path, *pair, "p1/LGE.nrrd", "p1/Segmentation-Segment_2-label.nrrd")
+    found = find_cases(home)
+    assert set(scans_and_labels(found, home).values()) == {pair, ("p1/LGE.nrrd", None)}
+    assert skip_reasons(found) == {"Segmentation-Segment_2-label.nrrd": NO_SCAN}
+
+
 def test_segmentation_without_a_number_is_preferred_to_a_numbered_segmentation(tmp_path: Path) -> None:
     home = make_files(tmp_path, "p1/LGE.nrrd", "p1/Segmentation.seg.nrrd", "p1/Segmentation_1.seg.nrrd")
     assert list(scans_and_labels(find_cases(home), home).values()) == [("p1/LGE.nrrd", "p1/Segmentation.seg.nrrd")]

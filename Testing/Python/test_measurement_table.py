@@ -41,6 +41,23 @@ def test_table_of_a_killed_command_is_completed_with_skip_existing(
     assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
 
 
+def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its segments may be others than the model's."""
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    segment = ["segment", *scans, "-o", out, "--model", noise_model]
+    assert call_dcamt(segment) == 0
+    corrected = out / "s1.seg.nrrd"
+    before = corrected.read_bytes().replace(b"DCAMT:=", b"Other:=")
+    corrected.write_bytes(before)
+    assert call_dcamt([*segment, "--measurements", table, "--skip-existing"]) == 0
+    assert measured_scans(table) == ["s0"]
+    assert "skipped scans measured from their segmentations: 1." in capsys.readouterr().err
+    assert corrected.read_bytes() == before
+
+
 def test_table_keeps_rows_of_different_scans_with_the_same_name(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves
 from dcamt.report.run_report_html import RunReport, render_run_report
-from dcamt.report.scored_cases import pick_best_median_worst
+from dcamt.report.scored_cases import ScoredCase, pick_best_median_worst
 from dcamt.runs.events import ValidationScored, parse_run_event
 from dcamt.runs.folder import RunFolder
 from dcamt.training.trainer import TrainingResult
@@ -257,6 +257,16 @@ def test_line_chart_has_thinned_lines_escaped_texts_and_round_ticks() -> None:
 )
 def test_best_median_and_worst_case_are_picked(dice: list[float], picked: dict[str, int]) -> None:
     assert pick_best_median_worst(dice) == picked
+
+
+def test_dice_of_a_case_is_the_mean_over_the_classes() -> None:
+    mask = ellipsoid_scan()[1]
+    grid = Grid(mask.shape, np.eye(4))
+    labels = [Labelmap(voxels, grid) for voxels in (mask, np.where(mask, 2, 0).astype(np.uint8))]
+    first, second = (score_case("case", labels[0], label, (1, 2, 3)) for label in labels)
+    assert [row.score.dice for row in first] == [1, 1, 1]
+    assert ScoredCase(tuple(first), b"").dice == 1
+    assert ScoredCase(tuple(second), b"").dice == pytest.approx(1 / 3)  # Only the third class, absent from both, fits.
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:

@@ -300,6 +300,15 @@ def test_folder_needs_a_segmentation_for_each_scan(
     assert call_dcamt(["wall", folder / "scans", folder / LABEL, "-o", folder / "out"]) == 2
 
 
+@pytest.mark.parametrize("option", [("--openings", LABEL), ("--surface", "all.stl"), ("--report", "all.html")])
+def test_option_for_one_scan_is_refused_for_a_folder_of_scans(
+    option: tuple[str, str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measure_folder(folder, option[0], folder / option[1]) == 2
+    assert f"{option[0]} is for one scan, but {folder / 'scans'} is a folder of scans" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
 def test_command_segment_with_option_wall_gives_the_numbers_of_the_command_wall(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
