@@ -185,3 +185,22 @@ def test_model_in_a_folder_without_permission_is_refused_before_the_calibration(
     monkeypatch.setattr("dcamt.commands.result_files.os.access", lambda *_: False)
     assert call_dcamt(["models", "calibrate", path, table, "--device", "cpu"]) == 1
     assert f"{path}: cannot be written (no permission for {tmp_path})" in capsys.readouterr().err
+
+
+def test_calibration_needs_only_the_files_of_validation_cases(
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scans of a run's case list were removed after the training."""
+    path = tmp_path / "m.dcamt"
+    write_package(path, tiny_package)
+    table = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=8, shape=(12, 12, 12))
+    command = ["models", "calibrate", path, table, "--device", "cpu"]
+    table.with_name("validation7.nii.gz").rename(tmp_path / "moved.nii.gz")
+    assert call_dcamt(command) == 1
+    assert "validation7.nii.gz, which does not exist" in capsys.readouterr().err
+    (tmp_path / "moved.nii.gz").rename(table.with_name("validation7.nii.gz"))
+    for case in read_cases(table):
+        if case.role != VALIDATION:
+            case.image.unlink()
+    assert call_dcamt(command) == 0
+    assert open_model(path).calibration is not None

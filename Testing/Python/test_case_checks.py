@@ -29,7 +29,7 @@ from dcamt.recipe_files import load_recipe
 from dcamt.training.resident import load_case
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import write_cases_folder, write_nifti, write_table
+from dcamt_testing.synthetic import contradict_spacing, write_cases_folder, write_nifti, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 RECIPE = load_recipe("la")
@@ -360,6 +360,13 @@ def test_scan_of_few_intensities_causes_a_warning(tmp_path: Path, voxels: np.nda
     )
     assert facts[1].problems == ()  # the scan could be a phantom
     assert facts[0].warnings == facts[2].warnings == ()
+
+
+def test_notes_on_a_scan_are_warnings(cases: list[Case]) -> None:
+    contradict_spacing(cases[2].image)
+    facts = facts_of(cases)
+    assert [len(fact.warnings) for fact in facts] == [0, 0, 1, 0]
+    assert facts[2].warnings[0].startswith("The header states two spacings of the voxels")
 
 
 def test_scan_that_is_its_own_label_is_refused(tmp_path: Path) -> None:

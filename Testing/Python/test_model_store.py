@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,10 +14,12 @@ from dcamt.errors import InputError, OutputError
 from dcamt.io.atomic import atomic_path
 from dcamt.models import package as model_package
 from dcamt.models import store as model_store
-from dcamt.models.package import Card, calibration_path, open_model, write_package
+from dcamt.models.calibration import Calibration, OverlapFunction
+from dcamt.models.package import Card, calibration_path, open_model, read_calibration, write_package
 from dcamt.models.store import check_store, import_model, model_path, remove_model, stored_models, user_folder
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import check_package, save_model, verify_model
+from dcamt_testing.processes import call_dcamt
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 CARD = Card("tiny", "A tiny model", ("Left atrium",), "MRI", "1", "CC0-1.0", "2024-01-01")
@@ -28,6 +29,14 @@ def write_model(path: Path, name: str) -> Path:
     torch.manual_seed(0)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_model(path, DualVNet(tiny_recipe()).state_dict(), tiny_recipe(), replace(CARD, name=name))
+    return path
+
+
+def write_calibrated_model(path: Path, name: str) -> Path:
+    """Write a model and, beside it, its calibration."""
+    checksum = open_model(write_model(path, name)).card.checksum
+    function = OverlapFunction(("entropy",), (0.5,), (0.1,), (-0.5,), 2.0, (0.5, 0.9), (-0.1, -0.1), (0.1, 0.1))
+    calibration_path(path).write_text(Calibration(checksum, {"fast": function}, 8, 8).to_json(), encoding="utf-8")
     return path
 
 
@@ -245,14 +254,48 @@ def test_removing_a_model_that_is_not_in_the_store_is_refused(download: Path) ->
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "..", ".hidden", "../evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", "\ud800", "what?", "nul", "a" * 250],
+    ["", " ", "..", ".hidden", "../evil", "a/b", "a\\b", "C:evil", "a\nb", "a\0b", "\ud800", "what?", "nul", "a" * 240],
 )
 def test_model_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str) -> None:
     path = write_model(tmp_path / "x.dcamt", name)
     with pytest.raises(InputError, match="cannot be a file name") as caught:
         import_model(path)
     assert "\n" not in str(caught.value)
+    assert "under another name (in a terminal: dcamt models import FILE --name NAME)" in str(caught.value)
     assert not (tmp_path / "home").exists()
+    assert import_model(path, name="usable").path.name == "usable.dcamt"
+    with pytest.raises(InputError, match="cannot be a file name"):
+        import_model(path, name=name)
+    assert stored_names() == [("left-atrium", True), ("usable", False)]
+
+
+def test_command_imports_a_model_with_a_shipped_name_under_another_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_model(tmp_path / "runs" / "left-atrium" / "model.dcamt", "left-atrium")
+    for options in ([], ["--name", "left-atrium"]):
+        assert call_dcamt(["models", "import", path, "--overwrite", *options]) == 1
+        assert "is shipped with DCAMT. Import the model under another name" in capsys.readouterr().err
+    assert call_dcamt(["models", "import", path, "--name", "my atrium"]) == 0
+    assert "imported as 'my atrium'" in capsys.readouterr().out
+    assert call_dcamt(["models", "import", path, "--name", "my atrium"]) == 1
+    assert "a model 'my atrium' exists already" in capsys.readouterr().err
+    assert stored_names() == [("left-atrium", True), ("my atrium", False)]
+
+
+def test_longest_model_name_is_imported_with_its_calibration(tmp_path: Path) -> None:
+    path = write_calibrated_model(tmp_path / "x.dcamt", "a" * 238)
+    stored = import_model(path).path
+    assert read_calibration(stored) is not None
+    assert len(calibration_path(stored).name) == 255
+
+
+def test_model_is_not_stored_if_its_calibration_cannot_be_written(tmp_path: Path) -> None:
+    path = write_calibrated_model(tmp_path / "x.dcamt", "mine")
+    calibration_path(tmp_path / "home" / "models" / "mine.dcamt").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"mine\.calibration\.json: "):
+        import_model(path)
+    assert stored_names() == [("left-atrium", True)]
 
 
 def test_ordinary_model_name_is_accepted(tmp_path: Path) -> None:
@@ -319,13 +362,33 @@ def test_each_kind_of_installation_has_a_folder_of_shipped_models(
     ]
 
 
-def test_model_is_not_replaced_if_its_old_calibration_cannot_be_removed(download: Path) -> None:
-    old = import_model(download)
-    before = old.path.read_bytes()
-    calibration_path(old.path).mkdir()
-    with pytest.raises(OutputError, match=rf"^{re.escape(str(calibration_path(old.path)))}: "):
+def test_model_is_replaced_although_its_old_calibration_cannot_be_removed(tmp_path: Path, download: Path) -> None:
+    """The old calibration names the checksum of the old model, so it is not used."""
+    old = import_model(write_calibrated_model(tmp_path / "x.dcamt", "mine"))
+    assert read_calibration(old.path) is not None
+    package = open_model(download)
+    write_package(download, replace(package, card=replace(package.card, notes="newer")))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "unlink", refuse_removal)
         import_model(download, replace=True)
-    assert old.path.read_bytes() == before
+    assert old.path.read_bytes() == download.read_bytes()
+    assert read_calibration(old.path) is None
+    assert "the calibration belongs to another model" in open_model(old.path).notes[0]
+
+
+def test_model_is_removed_although_its_calibration_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = import_model(write_calibrated_model(tmp_path / "x.dcamt", "mine"))
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", lambda path, **rest: (refuse_removal if ".json" in path.name else unlink)(path))
+    assert remove_model("mine") == model
+    assert stored_names() == [("left-atrium", True)]
+    assert calibration_path(model.path).exists()
+
+
+def refuse_removal(path: Path, missing_ok: bool = False) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 
 def test_temporary_file_of_a_killed_import_is_not_listed(download: Path) -> None:

@@ -22,7 +22,7 @@ from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_r
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import read_table, save_tiny_model, write_cases_folder
+from dcamt_testing.synthetic import contradict_spacing, read_table, save_tiny_model, write_cases_folder, write_nifti
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
@@ -125,6 +125,20 @@ def test_table_and_events_name_the_cases_in_which_nothing_is_segmented(tmp_path:
         ("found", "0"),
     ]
     assert [_event_fields(case)["empty"] for case in (found, empty)] == [False, True]
+
+
+def test_notes_on_a_scan_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write_cases_folder(tmp_path, labelled=0, unlabelled=2)
+    contradict_spacing(tmp_path / "unlabelled0.nii.gz")
+    write_nifti(tmp_path / "unlabelled1.nii.gz", np.indices((24, 24, 24), np.uint8)[0] // 12)
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    assert call_dcamt(["rank", table, "--model", model, "--device", "cpu", "--json"]) == 0
+    printed = capsys.readouterr()
+    notes = ("The header states two spacings of the voxels", "The scan has only 2 different intensities")
+    events = [event for line in printed.out.splitlines() if (event := json.loads(line))["event"] == "scored"]
+    for number, note in enumerate(notes):
+        assert f"unlabelled{number}.nii.gz: {note}" in printed.err
+        assert sum(text.startswith(note) for text in events[number]["notes"]) == 1
 
 
 def test_names_that_differ_only_in_capitals_are_refused_where_the_file_system_ignores_capitals(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.errors import InputError
 from dcamt.networks.packaging import build_network, verify_model
 from dcamt.runs.events import CasesLoading, EventLog, RunFinished, RunStarted
@@ -129,6 +130,9 @@ def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     process.wait(HANGING_S)
     paused = run_state(run)
     assert not run.model.exists()
+    for case in read_cases(run.cases):
+        if case.role != VALIDATION:  # Only the validation cases are read.
+            case.image.unlink()
     assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.iteration, state.resumable) == (STOPPED, paused.iteration, True)

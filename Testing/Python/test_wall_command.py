@@ -6,7 +6,6 @@ import errno
 import gzip
 import json
 import re
-import struct
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -22,7 +21,7 @@ from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
 from dcamt_testing.case_folders import make_files
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import read_table, save_tiny_model
+from dcamt_testing.synthetic import contradict_spacing, read_table, save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.wall_cases import LABEL, SCAN, add_case, measure_folder, measure_scan
 from dcamt_testing.wall_phantoms import Atrium, grid_about
@@ -100,10 +99,8 @@ def test_notes_on_the_scan_are_printed(
     scan, label = tmp_path / "scan.nii", tmp_path / "label.nii"
     write_volume(wall_phantom[0], scan)
     write_labelmap(wall_phantom[1], label)
-    for path in (scan, label):
-        data = bytearray(path.read_bytes())
-        struct.pack_into("<f", data, 88, 1.02)  # The spacing along k in `pixdim`, which the sform contradicts.
-        path.write_bytes(data)
+    contradict_spacing(scan)
+    contradict_spacing(label)
     assert call_dcamt(["wall", scan, label, "-o", tmp_path / "out"]) == 0
     assert "The header states two spacings of the voxels" in capsys.readouterr().out
 

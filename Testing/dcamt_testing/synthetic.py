@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,14 @@ def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing_mm] * 3 + [1.0])), path)
     return path
+
+
+def contradict_spacing(path: Path) -> None:
+    """Change the spacing along k in a NIfTI file's `pixdim`, which the sform then contradicts; the scan gets a note."""
+    data = path.read_bytes()
+    changed = bytearray(gzip.decompress(data) if path.suffix == ".gz" else data)
+    struct.pack_into("<f", changed, 88, 1.02 * struct.unpack_from("<f", changed, 88)[0])
+    path.write_bytes(gzip.compress(changed) if path.suffix == ".gz" else changed)
 
 
 def write_cases_folder(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cases.case_list import UNLABELLED, Case, read_cases, refuse_violations, used_cases, violations
+from ..cases.case_list import ROLES, UNLABELLED, VALIDATION, Case, read_cases, refuse_violations, used_cases, violations
 from ..cases.checks import refuse_copied_scans
 from ..distributed import Team, team_size
 from ..errors import InputError
@@ -77,7 +77,7 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
     Raises InputError if the folder contains no run, or if the run's files cannot be used.
     """
     folder = RunFolder(Path(run))
-    recipe, cases = folder.open(for_training=not conclude)
+    recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)
     return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)
 
 

@@ -8,7 +8,7 @@ import os
 import shlex
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -67,7 +67,9 @@ class Case:
         return (self.image,) if self.label is None else (self.image, self.label)
 
 
-def read_cases(path: Path, labels: str = "", for_training: bool = True, needs_files: bool = True) -> list[Case]:
+def read_cases(
+    path: Path, labels: str = "", for_training: bool = True, roles_with_files: Collection[str] = ROLES
+) -> list[Case]:
     """Return the cases of a table with the columns `name,image,label,role`; relative paths start at its folder.
 
     Lines with the role `left out` are skipped, and the label of an unlabelled case is dropped.
@@ -76,11 +78,11 @@ def read_cases(path: Path, labels: str = "", for_training: bool = True, needs_fi
         labels: the label mapping for lines whose column `labels` is empty; by default, the mapping in the file's line
             `# labels:`.
         for_training: whether at least one case must be labelled (`Rule.ONE_LABELLED`).
-        needs_files: whether each scan and label must exist.
+        roles_with_files: the roles of the cases whose scans and labels must exist.
 
     Raises:
         InputError: the file or a line is faulty (see `list_cases`), a case lacks the label that its role needs, a scan
-            or a label does not exist, or the cases break a rule that `violations` checks without a recipe.
+            or label that must exist is missing, or the cases break a rule that `violations` checks without a recipe.
     """
     cases = []
     for line, listed in _lines(path, labels):
@@ -88,7 +90,7 @@ def read_cases(path: Path, labels: str = "", for_training: bool = True, needs_fi
             if case.needs_label and case.label is None:
                 text = f"line {line} ('{case.name}') has the role {case.role}, but no label"
                 raise InputError(text, path=path, remedy=f"Add the label, or choose the role {UNLABELLED}.")
-            for file in case.files if needs_files else ():
+            for file in case.files if case.role in roles_with_files else ():
                 if not file.exists():
                     text = f"line {line} names {file}, which does not exist"
                     raise InputError(text, path=path, remedy="Correct the path, or remove the line.")

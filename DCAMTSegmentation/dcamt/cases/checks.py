@@ -117,6 +117,12 @@ def few_values_warning(volume: Volume) -> str:
     return f"The scan has only {count} different intensities, like a label. Check that the file is the scan."
 
 
+def scan_notes(volume: Volume) -> tuple[str, ...]:
+    """Return what a person should know about a scan that was read: `few_values_warning` and the scan's notes."""
+    warning = few_values_warning(volume)
+    return (*([warning] if warning else ()), *volume.notes)
+
+
 def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
     """Return the facts of a case from the headers of its scan and, if its role needs one, of its label."""
     facts = CaseFacts(index, case.name)
@@ -151,8 +157,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     except InputError as error:
         return _with_problem(facts, _without_path("scan", case.image, error))
     grid = volume.grid
-    if warning := few_values_warning(volume):
-        facts = replace(facts, warnings=(*facts.warnings, warning))
+    facts = replace(facts, warnings=(*facts.warnings, *scan_notes(volume)))
     del volume
     if not case.needs_label or case.label is None:
         return facts

@@ -48,7 +48,7 @@ def run_models(options: argparse.Namespace) -> int:
     elif options.action == "import":
         from ..networks.packaging import check_package  # loads torch
 
-        model = import_model(Path(os.path.expanduser(options.model)), check_package, options.replace)
+        model = import_model(Path(os.path.expanduser(options.model)), check_package, options.replace, options.name)
         console.print_event("imported", name=model.name, path=str(model.path))
         console.print_text(f"imported as '{model.name}': {model.path}")
     else:
@@ -81,7 +81,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     if options.output is None and any(model.shipped and model.path == path for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
-    listed = read_cases(options.cases, options.labels, for_training=False)
+    listed = read_cases(options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,))
     cases = [case for case in listed if case.role == VALIDATION]
     if len(cases) < MIN_CASES:
         raise InputError(

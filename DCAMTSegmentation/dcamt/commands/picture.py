@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..cases.checks import few_values_warning
+from ..cases.checks import scan_notes
 from ..cases.few_values import refuse_scan_as_labels
 from ..io.readers import read_labelmap, read_scan
 from ..report.picture import describe_segments, render_picture
@@ -25,10 +25,8 @@ def run_picture(options: argparse.Namespace) -> int:
     refuse_appeared_file(options.output, existing)
     render_picture(volume, labelmap, segments, options.output)
     console = Console(options.json)
-    for note in volume.notes:
+    for note in scan_notes(volume):
         console.print_error(f"{options.scan}: {note}")
-    if warning := few_values_warning(volume):
-        console.print_error(f"{options.scan}: {warning}")
     if not labelmap.voxels.any():
         console.print_error(f"{options.segmentation}: is empty, so the picture shows only the scan")
     console.print_event("picture", picture=str(options.output))

@@ -77,6 +77,8 @@ def run_rank(options: argparse.Namespace) -> int:
             console.print_event("failed", name=case.name, message=str(failures[-1]))
             continue
         ranked.append(ranked_case)
+        for note in ranked_case.notes:
+            console.print_error(f"{case.image}: {note}")
         console.print_event("scored", **_event_fields(ranked_case), segmentation=str(target) if target else None)
     failed_cases = len(failures)
     if options.csv and ranked:
@@ -133,4 +135,5 @@ def _event_fields(case: RankedCase) -> dict[str, object]:
         "score": round(case.score, 4),
         "place": list(case.place),
         "empty": case.is_empty,
+        "notes": list(case.notes),
     }

@@ -235,6 +235,7 @@ def add_models(commands: Commands[Parser]) -> None:
     import_model = add_command(actions, "import", "Copy a model file to the installed models.", example)
     import_model.add_argument("model", metavar="FILE", help="model file, such as model.dcamt of a run")
     replaces = "replace an imported model of the same name"
+    import_model.add_argument("--name", help="name in the list of models; default: the name in the model's card")
     import_model.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
     add_json(import_model)
 

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cases.case_names import case_of
-from ..cases.dicom_labels import dicom_files_among
 from ..cases.few_values import refuse_scan_as_labels
-from ..cases.folder_files import image_files
 from ..cases.label_pairing import pair_with_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import parse_mapping
@@ -209,8 +207,7 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
     output = options.output
     _check_usage(options)
     found = find_scans(options.scan, results=[options.segmentation, output])
-    one_series = len(found.scans) == 1 and found.scans[0].is_dir() and _is_one_segmentation(options.segmentation)
-    if found.scans == [options.scan] or one_series:
+    if found.scans == [options.scan]:
         job = WallJob(
             scan=options.scan,
             name=scan_name(options.scan),
@@ -247,18 +244,6 @@ def _check_usage(options: argparse.Namespace) -> None:
         surface_ending(options.surface)
     if options.report is not None and ending(options.report) not in REPORT.endings:
         raise UsageError(f"--report {options.report}: the file must end in {', '.join(REPORT.endings)}")
-
-
-def _is_one_segmentation(path: Path) -> bool:
-    """Return whether a path leads to a single segmentation.
-
-    A folder must contain exactly one DICOM segmentation and no image files of other formats. A path that is not a
-    folder always counts as a single segmentation.
-    """
-    if not path.is_dir():
-        return True
-    files = [file for file in path.iterdir() if file.is_file()]
-    return not image_files(files) and len(dicom_files_among(files).segmentations) == 1
 
 
 def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]:

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, OutputError, write_error
-from ..io.atomic import atomic_path
+from ..errors import InputError, OutputError
+from ..io.atomic import atomic_paths
 from ..io.file_names import is_file_name
 from .calibration import Calibration
 from .package import (
+    CALIBRATION,
     Card,
     calibration_path,
     check_description,
@@ -116,9 +117,12 @@ def model_path(name_or_file: str | Path) -> Path:
 
 
 def import_model(
-    path: Path, check: Callable[[Path, bytes], Card] = check_description, replace: bool = False
+    path: Path,
+    check: Callable[[Path, bytes], Card] = check_description,
+    replace: bool = False,
+    name: str | None = None,
 ) -> StoredModel:
-    """Check a model file and copy it into the store under the name in its card.
+    """Check a model file and copy it into the store.
 
     The same bytes are checked and stored, even if the file changes in between. A calibration file beside the model is
     copied, too, if it belongs to this model and the model contains no calibration.
@@ -128,25 +132,28 @@ def import_model(
         check: called as check(path, data); returns the card, and raises InputError if the model cannot be used. The
             default does not check whether the weights fit the recipe.
         replace: replace an imported model of the same name; the old model stays if the new one cannot be written.
+        name: the model's name in the store; None for the name in its card.
 
     Raises:
-        InputError: the model cannot be used, its name cannot be a file name, a model of that name is shipped with
+        InputError: the model cannot be used, the name cannot be a file name, a model of that name is shipped with
             DCAMT, or an imported model has that name and `replace` is False.
-        OutputError: the file or its calibration file cannot be copied, or the old model's calibration file cannot be
-            removed.
+        OutputError: the file or its calibration file cannot be copied.
     """
     data = read_model(path)
     card = check(path, data)
-    name = card.name
+    name = card.name if name is None else name
     calibration = _calibration_beside(path, data, card)
-    if not is_file_name(f"{name}{MODEL_ENDING}"):
-        raise InputError(f"the model's name '{name}' cannot be a file name", path=path)
+    other_name = "Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."
+    # Of a model's files, the calibration file has the longest name.
+    if not is_file_name(f"{name}.{CALIBRATION}"):
+        raise InputError(f"the model's name '{name}' cannot be a file name", path=path, remedy=other_name)
     existing = model_in_place_of(name)
     if existing is not None and existing.shipped:
-        raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy="Give the model another name.")
+        raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy=other_name)
     if not replace and (existing is not None or os.path.exists(_stored_path(name))):
         stored_name = existing.name if existing is not None else name
-        remedy = f"Replace that model with --overwrite, or first run: dcamt models remove {shlex.quote(stored_name)}"
+        other = f"import this one with --name NAME, or first run: dcamt models remove {shlex.quote(stored_name)}"
+        remedy = f"Replace that model with --overwrite, {other}"
         raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
     return _store(name, data, calibration)
 
@@ -200,19 +207,18 @@ def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredMod
 
 
 def _write(target: Path, data: bytes, calibration: Calibration | None) -> None:
-    """Write a model's file and its calibration file, or remove the calibration file of an earlier model."""
-    with atomic_path(target) as partial:
-        partial.write_bytes(data)
-    # If the process ends here, the old model's calibration file stays beside the new model. This does no harm: the file
-    # contains the old model's checksum, so it is not used for the new model.
+    """Write a model's file and its calibration file, or remove the calibration file of an earlier model if possible."""
+    beside = calibration_path(target)
+    # The files get their names in the reverse order: first the model, then its calibration.
+    with atomic_paths([target] if calibration is None else [beside, target]) as partial:
+        partial[target].write_bytes(data)
+        if calibration is not None:
+            partial[beside].write_text(calibration.to_json(), encoding="utf-8")
+    # If the old model's calibration file stays beside the new model, this does no harm: the file contains the old
+    # model's checksum, so it is not used for the new model.
     if calibration is None:
-        try:
-            calibration_path(target).unlink(missing_ok=True)
-        except OSError as error:
-            raise write_error(error, calibration_path(target)) from error
-    else:
-        with atomic_path(calibration_path(target)) as partial:
-            partial.write_text(calibration.to_json(), encoding="utf-8")
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
 
 
 def remove_model(name: str) -> StoredModel:
@@ -228,13 +234,14 @@ def remove_model(name: str) -> StoredModel:
                 raise InputError(f"the model '{name}' is shipped with DCAMT and cannot be removed")
             try:
                 model.path.unlink()
-                calibration_path(model.path).unlink(missing_ok=True)
             except OSError as error:
                 what = (
                     f"cannot be removed ({error.strerror})."
                     " Close programs that use the file, or change the permissions of its folder."
                 )
                 raise OutputError(f"{model.path}: {what}") from error
+            with suppress(OSError):  # A calibration without its model does no harm.
+                calibration_path(model.path).unlink(missing_ok=True)
             return model
     check_store()
     raise InputError(f"there is no model '{name}'", remedy="List the models with: dcamt models list")

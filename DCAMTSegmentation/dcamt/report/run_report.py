@@ -48,7 +48,7 @@ def write_run_report(
     from ..inference.predictor import Predictor
     from ..networks.packaging import verify_model
 
-    recipe, cases = run.open(needs_files=False)
+    recipe, cases = run.open(roles_with_files=())
     package = verify_model(run.model)
     validation_cases = [case for case in cases if case.role == VALIDATION]
     scored = score_cases(validation_cases, Predictor(package, device), progress, on_warning)

@@ -6,12 +6,12 @@ To resume, a run needs this folder and the scans and labels that its case list n
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from ..cases.case_list import Case, read_cases, write_cases
+from ..cases.case_list import ROLES, Case, read_cases, write_cases
 from ..errors import InputError
 from ..io.atomic import stray_temporaries, write_text
 from ..io.writers import is_dcamt_result
@@ -172,12 +172,12 @@ class RunFolder:
         write_cases(cases, self.cases)
         write_text(self.recipe, recipe.to_json())
 
-    def open(self, for_training: bool = False, needs_files: bool = True) -> tuple[Recipe, list[Case]]:
+    def open(self, for_training: bool = False, roles_with_files: Collection[str] = ROLES) -> tuple[Recipe, list[Case]]:
         """Return the recipe and cases of the run.
 
         Args:
             for_training: as in `recipe_from_dict`.
-            needs_files: as in `read_cases`.
+            roles_with_files: as in `read_cases`.
 
         Raises:
             InputError: the folder contains no run, or the run's files cannot be used.
@@ -186,7 +186,8 @@ class RunFolder:
             raise InputError(
                 "holds no run", path=self.path, remedy="Give the folder of a run, or start a new run with CASES.csv."
             )
-        return load_recipe(self.recipe, for_training), read_cases(self.cases, needs_files=needs_files)
+        recipe = load_recipe(self.recipe, for_training)
+        return recipe, read_cases(self.cases, roles_with_files=roles_with_files)
 
     def read_origin(self) -> Origin | None:
         """Return the origin of the run's first weights; None if they were random.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
+from ..cases.checks import scan_notes
 from ..io.formats import in_resolved_folder
 from ..io.readers import read_scan
 from ..io.tables import write_table
@@ -31,6 +32,7 @@ class RankedCase:
         score: 1 - Dice between the branches, from 0 (they agree) to 1 (no overlap, or an empty segmentation).
         place: RAS mm of the point around which the branches disagree most.
         is_empty: whether the segmentation is empty.
+        notes: messages about the scan and its segmentation.
     """
 
     name: str
@@ -38,6 +40,7 @@ class RankedCase:
     score: float
     place: tuple[float, float, float]
     is_empty: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]:
@@ -47,7 +50,8 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
         InputError: the scan cannot be used.
         MemoryShortage: the memory is too small.
     """
-    result = predictor.segment(read_scan(case.image, channels=predictor.recipe.input_channels))
+    volume = read_scan(case.image, channels=predictor.recipe.input_channels)
+    result = predictor.segment(volume)
     assert result.agreement is not None
     assert result.trust is not None
     # An empty segmentation is probably wrong even if the branches agree, since cases should show the structure.
@@ -55,7 +59,8 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
     score = 1.0 if is_empty else 1 - result.trust
     grid = result.labelmap.grid
     place = grid.position(densest_voxel(1 - result.agreement, grid))
-    return RankedCase(case.name, case.image, score, place, is_empty), result
+    notes = (*scan_notes(volume), *result.notes)
+    return RankedCase(case.name, case.image, score, place, is_empty, notes), result
 
 
 def sort_by_score(ranked: Iterable[RankedCase]) -> list[RankedCase]:
