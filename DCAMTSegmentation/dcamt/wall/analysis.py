@@ -18,15 +18,7 @@ from ..io.formats import scan_name
 from ..volume import Labelmap, Volume, fit_labelmap
 from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
 from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
-from .sampling import (
-    EROSION_MM,
-    BloodPool,
-    blood_pool,
-    inside_scan,
-    offsets,
-    profiles,
-    reaches_border,
-)
+from .sampling import EROSION_MM, BloodPool, blood_pool, inside_scan, offsets, profiles, reaches_border
 from .settings import MAXIMUM, Threshold, WallSettings
 from .surface import REPORTED_VOLUME_ML, Extraction, Surface, extract_surface
 
@@ -168,7 +160,13 @@ def analyse_wall(
     along = profiles(voxels, volume.grid, surface, distances)
     sample = along.max(axis=1) if settings.sample == MAXIMUM else along.mean(axis=1)
     is_border = reaches_border(volume.grid, surface, distances)
-    is_opening = _find_openings(volume, extraction, pool, is_border, openings)
+    beyond = offsets(PROFILE_FROM_MM, PROFILE_TO_MM, volume.grid)
+    intensities = profiles(voxels, volume.grid, surface, beyond)
+    _check_surroundings(intensities[:, beyond >= SURROUNDINGS_FROM_MM][~is_border], pool, volume.path)
+    if openings is None:
+        is_opening = propose_openings(extraction, intensities, beyond, pool)
+    else:
+        is_opening = find_painted_openings(surface, openings)
     kind = _kinds(is_border, is_opening)
     if not (kind == WALL).any():
         raise InputError(
@@ -191,25 +189,6 @@ def analyse_wall(
 
 def _kinds(is_border: np.ndarray, is_opening: np.ndarray) -> np.ndarray:
     return np.where(is_border, BORDER, np.where(is_opening, OPENING, WALL)).astype(np.uint8)
-
-
-def _find_openings(
-    volume: Volume, extraction: Extraction, pool: BloodPool, is_border: np.ndarray, openings: Labelmap | None
-) -> np.ndarray:
-    """Return the mask (N,) bool of the points in `openings`, or in proposed openings if `openings` is None.
-
-    Raises InputError if the scan is probably not a late-enhancement scan (`_check_surroundings`).
-
-    Args:
-        is_border: (N,) bool, the points at the scan's border, whose surroundings are not checked.
-    """
-    surface = extraction.surface
-    distances = offsets(PROFILE_FROM_MM, PROFILE_TO_MM, volume.grid)
-    intensities = profiles(volume.voxels[0], volume.grid, surface, distances)
-    _check_surroundings(intensities[:, distances >= SURROUNDINGS_FROM_MM][~is_border], pool, volume.path)
-    if openings is not None:
-        return find_painted_openings(surface, openings)
-    return propose_openings(extraction, intensities, distances, pool)
 
 
 def segment_label(labelmap: Labelmap, label: int | None = None) -> int:

@@ -39,17 +39,11 @@ def threshold_colors(ratio: np.ndarray, threshold: float) -> np.ndarray:
     Ratios up to the threshold have the colours from the first to the second stop; higher ratios have those from the
     fourth stop on.
     """
-    blue, warm = COLOR_STOPS[:2], COLOR_STOPS[3:]
-    colors = np.empty((len(ratio), 3))
-    for stops, low, high, chosen in (
-        (blue, RATIO_RANGE[0], threshold, ratio <= threshold),
-        (warm, threshold, RATIO_RANGE[1], ratio > threshold),
-    ):
-        places = np.array([stop for stop, _ in stops])
-        places = low + (places - places[0]) / (places[-1] - places[0]) * max(high - low, 1e-6)
-        for channel in range(3):
-            colors[chosen, channel] = np.interp(ratio[chosen], places, [color[channel] for _, color in stops])
-    return colors
+    low, high = RATIO_RANGE
+    stops = [stop for stop, _ in COLOR_STOPS]
+    blue = np.interp(ratio, (low, max(threshold, low + 1e-6)), (stops[0], stops[1]))
+    warm = np.interp(ratio, (threshold, max(high, threshold + 1e-6)), (stops[3], stops[-1]))
+    return ratio_colors(np.where(ratio <= threshold, blue, warm))
 
 
 def wall_colors(ratio: np.ndarray, kind: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import ceil
 
 import numpy as np
 
@@ -35,41 +35,21 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     eroded = np.zeros_like(mask, dtype=bool)
     if box is None:
         return eroded
-    reach = [int(n) for n in np.ceil(distance_mm / plane_distances(grid))]
+    reach = np.ceil(distance_mm / plane_distances(grid)).astype(int)
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
-    near = np.zeros([side.stop - side.start for side in box], bool)
-    # Dilate the outside by a ball, one row of the ball at a time. Each row has one j, one k, and a range of i.
-    grown: dict[tuple[int, int], np.ndarray] = {}
-    for j in range(-reach[1], reach[1] + 1):
-        for k in range(-reach[2], reach[2] + 1):
-            run = _run_within(grid.affine[:3, :3], j, k, distance_mm)
-            if run is None:
-                continue
-            # Rows with the same range of i share their dilation along the first axis.
-            if run not in grown:
-                shifted = [outside[reach[0] + i : reach[0] + i + near.shape[0]] for i in range(run[0], run[1] + 1)]
-                grown[run] = np.logical_or.reduce(shifted)
-            near |= grown[run][
-                :, reach[1] + j : reach[1] + j + near.shape[1], reach[2] + k : reach[2] + k + near.shape[2]
-            ]
+    steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
+    ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - 1e-9
+    # Dilate the outside by the ball, one row of the ball at a time. Rows of the same voxels along the first axis share
+    # their dilation along that axis.
+    near = np.zeros_like(mask[box], dtype=bool)
+    grown: dict[bytes, np.ndarray] = {}
+    for j, k in np.argwhere(ball.any(axis=0)):
+        row = ball[:, j, k]
+        if row.tobytes() not in grown:
+            grown[row.tobytes()] = np.logical_or.reduce([outside[i : i + near.shape[0]] for i in np.flatnonzero(row)])
+        near |= grown[row.tobytes()][:, j : j + near.shape[1], k : k + near.shape[2]]
     eroded[box] = mask[box] & ~near
     return eroded
-
-
-def _run_within(axes: np.ndarray, j: int, k: int, distance_mm: float) -> tuple[int, int] | None:
-    """Return the smallest and largest i for which the offset (i, j, k) is shorter than `distance_mm`.
-
-    The result is None if there is no such i. The columns of `axes` (3, 3) are the voxel steps in mm.
-    """
-    fixed = axes[:, 1] * j + axes[:, 2] * k
-    # |fixed + i a|^2 < d^2 is a quadratic inequality in i.
-    a, b, c = axes[:, 0] @ axes[:, 0], axes[:, 0] @ fixed, fixed @ fixed - distance_mm**2
-    root = b * b - a * c
-    if root <= 0:
-        return None
-    margin = 1e-9
-    low, high = ceil((-b - sqrt(root)) / a + margin), floor((-b + sqrt(root)) / a - margin)
-    return (low, high) if low <= high else None
 
 
 def blood_pool(

@@ -117,34 +117,31 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     box = bounding_box(mask)
     if box is None:
         raise InputError("is empty", path=name, remedy="Choose the segment of the left atrium's blood.")
-    cropped, cropped_grid = _crop_with_margin(mask, grid, box)
-    voxel_mm3 = grid.voxel_volume_mm3
-    closed = _closed_hollows(cropped)
-    cropped[closed] = 1.0
+    part, part_grid = _crop_with_margin(mask, grid, box)
+    voxel_mm3, cell_mm3 = grid.voxel_volume_mm3, GRID_STEP_MM**3
+    background, _ = ndimage.label(~part)  # The empty rim connects all background except hollows.
+    filled = background != background[0, 0, 0]
     smoothing_mm = max(SMOOTHING_MM, SMOOTHING_VOXELS * float(grid.spacing.max()))
-    field, affine = _patient_field(cropped, cropped_grid, smoothing_mm)
-    cell_mm3 = GRID_STEP_MM**3
-    volume_mm3 = float(np.count_nonzero(cropped)) * voxel_mm3
-    components, number = connected_components(cropped > 0)
+    field, affine = _patient_field(filled, part_grid, smoothing_mm)
+    volume_mm3 = float(np.count_nonzero(filled)) * voxel_mm3
+    level = _volume_level(field, volume_mm3 / cell_mm3)
+    components, number = connected_components(filled)
     smoothed_away_mm3 = 0.0
-    # Smoothing may remove small components. The first pass finds the components that lie outside the surface; the
-    # second pass computes the level without their volume.
-    for _ in range(1 if number == 1 else 2):
-        level = _volume_level(field, (volume_mm3 - smoothed_away_mm3) / cell_mm3)
-        inside = field > level
-        if number > 1:
-            smoothed_away_mm3 = _count_outside(components, cropped_grid, inside, affine) * voxel_mm3
+    if number > 1:
+        numbers, values = components[filled], _nearest_samples(field, affine, filled, part_grid)
+        outside_mm3 = _count_outside(numbers, values > level) * voxel_mm3
+        level = _volume_level(field, (volume_mm3 - outside_mm3) / cell_mm3)
+        smoothed_away_mm3 = _count_outside(numbers, values > level) * voxel_mm3
 
+    inside = field > level
     parts, _ = ndimage.label(inside)
-    sizes = np.bincount(parts.ravel())
-    sizes[0] = 0
-    separate = inside & (parts != sizes.argmax())
-    field[separate] = 0.0
-    hollows = ndimage.binary_fill_holes(field > level) & ~(field > level)
-    field[hollows] = 1.0
-    separate_mm3 = float(np.count_nonzero(separate)) * cell_mm3 + smoothed_away_mm3
-    added_mm3 = float(np.count_nonzero(hollows)) * cell_mm3
-    hollow_mm3 = float(np.count_nonzero(closed)) * voxel_mm3 + added_mm3
+    largest = inside & (parts == np.bincount(parts[inside], minlength=1).argmax())
+    closed = ndimage.binary_fill_holes(largest)
+    field[inside & ~largest] = 0.0
+    field[closed & ~largest] = 1.0
+    separate_mm3 = float(np.count_nonzero(inside & ~largest)) * cell_mm3 + smoothed_away_mm3
+    added_mm3 = float(np.count_nonzero(closed & ~largest)) * cell_mm3
+    hollow_mm3 = float(np.count_nonzero(filled & ~part)) * voxel_mm3 + added_mm3
     # VTK counts a sample equal to the contour's value as inside. Samples equal to `level` must be outside, so the
     # contour's value is the next number above `level`.
     contour = _contour(field, float(np.nextafter(level, 1.0)), affine)
@@ -153,57 +150,42 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
             "is too small to have a surface", path=name, remedy="Choose the segment of the left atrium's blood."
         )
     surface = _at_volume(contour, volume_mm3 - separate_mm3 + added_mm3)
-    return Extraction(surface, field > level, Grid(field.shape, affine), separate_mm3 / 1000.0, hollow_mm3 / 1000.0)
+    return Extraction(surface, closed, Grid(field.shape, affine), separate_mm3 / 1000.0, hollow_mm3 / 1000.0)
 
 
 def _crop_with_margin(mask: np.ndarray, grid: Grid, box: tuple[slice, ...]) -> tuple[np.ndarray, Grid]:
-    """Return the box of `mask` as float32 with an empty rim of `MARGIN_MM`, and its grid."""
+    """Return the box of `mask` with an empty rim of `MARGIN_MM`, and its grid."""
     rim = [int(n) for n in np.ceil(MARGIN_MM / plane_distances(grid)) + 1]
-    padded = np.pad(mask[box].astype(np.float32), [(n, n) for n in rim])
+    padded = np.pad(mask[box], [(n, n) for n in rim])
     affine = grid.affine.copy()
     first = np.array([part.start - n for part, n in zip(box, rim, strict=True)])
     affine[:3, 3] += affine[:3, :3] @ first
     return padded, Grid(padded.shape, affine)
 
 
-def _closed_hollows(mask: np.ndarray) -> np.ndarray:
-    """Return the mask (I, J, K) bool of the background voxels that are not connected through faces to the empty rim."""
-    from scipy import ndimage
+def _nearest_samples(field: np.ndarray, affine: np.ndarray, mask: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return the samples (P,) of `field` that are nearest to the P True voxels of `mask` (I, J, K) on `grid`.
 
-    background, _ = ndimage.label(mask == 0)
-    return np.asarray((background > 0) & (background != background[0, 0, 0]))
-
-
-def _count_outside(components: np.ndarray, grid: Grid, inside: np.ndarray, affine: np.ndarray) -> int:
-    """Count the voxels of the components that lie entirely outside `inside`; 0 if all components lie outside.
-
-    Args:
-        components: (I, J, K), numbers from 1, and 0 for background.
-        inside: (X, Y, Z) bool; `affine` (4, 4) maps its indices to RAS mm.
+    `affine` (4, 4) maps the indices of `field` to RAS mm.
     """
-    to_inside = np.linalg.inv(affine) @ grid.affine
-    last = np.array(inside.shape) - 1
+    to_field = np.linalg.inv(affine) @ grid.affine
+    index = np.rint(to_field[:3, :3] @ np.stack(np.nonzero(mask)) + to_field[:3, 3:]).astype(np.int64)
+    last = np.array(field.shape)[:, None] - 1
+    return np.asarray(field[tuple(index.clip(0, last))])
 
-    def is_inside(voxels: np.ndarray) -> np.ndarray:
-        index = np.rint(voxels @ to_inside[:3, :3].T + to_inside[:3, 3]).astype(np.int64)
-        return np.asarray(inside[tuple(index.clip(0, last).T)])
 
-    sizes = np.bincount(components.ravel())
-    largest = int(sizes[1:].argmax()) + 1
-    # A sample of the largest component's voxels is looked up first. If a voxel of the sample is inside, the component's
-    # other voxels need no lookup.
-    is_known = bool(is_inside(np.argwhere(components[::4, ::4, ::4] == largest) * 4).any())
-    voxels = np.argwhere((components > 0) & (components != largest) if is_known else components > 0)
-    reached = np.bincount(components[tuple(voxels.T)], weights=is_inside(voxels), minlength=len(sizes)) > 0
-    reached[largest] |= is_known
-    return int(sizes[1:][~reached[1:]].sum()) if reached.any() else 0
+def _count_outside(components: np.ndarray, is_inside: np.ndarray) -> int:
+    """Count the voxels (P,) of the components that have no voxel inside the surface; 0 if no voxel lies inside."""
+    is_outside = np.bincount(components, weights=is_inside) == 0
+    return int(np.bincount(components)[is_outside].sum()) if is_inside.any() else 0
 
 
 def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the smoothed `mask` on a grid along the patient's axes with steps of `GRID_STEP_MM`, and its affine."""
     from scipy import ndimage
 
-    smooth = ndimage.gaussian_filter(mask, smoothing_mm / plane_distances(grid), mode="constant", truncate=3.0)
+    widths = smoothing_mm / plane_distances(grid)
+    smooth = ndimage.gaussian_filter(mask.astype(np.float32), widths, mode="constant", truncate=3.0)
     corners = grid.corners()
     low = corners.min(axis=0)
     shape = np.ceil((corners.max(axis=0) - low) / GRID_STEP_MM).astype(int) + 1
