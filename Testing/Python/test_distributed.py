@@ -8,10 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -21,12 +20,11 @@ from dcamt.cases.case_list import LABELLED, UNLABELLED, read_cases
 from dcamt.distributed import Team, TeamLost
 from dcamt.errors import InputError
 from dcamt.networks.packaging import verify_model
-from dcamt.runs.events import CheckpointSaved, RunEvent, ValidationScored
+from dcamt.runs.events import CheckpointSaved, RunEvent, TrainingProgress, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.training import trainer as trainer_module
 from dcamt.training.checkpoint import load_checkpoint
-from dcamt.training.resident import load_case
-from dcamt.training.sampling import BatchSampler
+from dcamt.training.sampling import Batch, BatchSampler
 from dcamt_testing.processes import HANGING_S, own_lines, run_team, wait_until
 from dcamt_testing.synthetic import CPU, assert_same, new_trainer, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
@@ -67,9 +65,8 @@ def train_as_team(processes: int, run: Path, *arguments: str | Path) -> tuple[in
     return run_team(processes, "train", "--run-folder", run, "--device", "cpu", *arguments)
 
 
-def events(run: Path, kind: str) -> list[dict[str, Any]]:
-    lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines() if (run / "events.jsonl").exists() else []
-    return [event for event in map(json.loads, lines) if event["event"] == kind]
+def losses_of(run: Path) -> list[Mapping[str, float]]:
+    return [event.losses for event in RunFolder(run).read_events() if isinstance(event, TrainingProgress)]
 
 
 def test_team_splits_the_batch() -> None:
@@ -84,7 +81,7 @@ def test_team_splits_the_batch() -> None:
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
     """The settings exclude operations across samples: MMD, contrast, batch normalisation and mixing."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
-    one, two = ([event["losses"] for event in events(run, "progress")] for run in runs)
+    one, two = map(losses_of, runs)
     assert len(one) == 5
     for name in one[0]:
         assert [losses[name] for losses in two] == pytest.approx([losses[name] for losses in one], abs=1e-4), name
@@ -99,7 +96,7 @@ def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, 
 def test_comparison_of_losses_detects_operations_across_samples(table: Path, tmp_path: Path) -> None:
     """Batch normalisation over half a batch gives other values than over the whole batch, so the losses differ."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
-    one, two = ([event["losses"]["total"] for event in events(run, "progress")] for run in runs)
+    one, two = ([losses["total"] for losses in losses_of(run)] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
 
 
@@ -114,20 +111,24 @@ def train_with_one_and_two_processes(table: Path, folder: Path, *settings: str) 
     return runs
 
 
+def first_batch(trainer: trainer_module.Trainer, table: Path) -> Batch:
+    by_role = trainer._load_cases(read_cases(table))
+    sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], trainer.recipe, CPU, trainer.team)
+    return sampler.draw(0)
+
+
 def test_operations_across_samples_stay_within_each_process(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With all losses and batch normalisation, each loss of the team is the mean of its values in the half batches."""
     settings = (*BATCH, "ramp_up=0", "iterations=1")
     assert train_as_team(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
-    (together,) = (event["losses"] for event in events(tmp_path / "two", "progress"))
+    (together,) = losses_of(tmp_path / "two")
     monkeypatch.setattr(Team, "average", lambda team, tensors: None)
     halves = []
     for rank in range(2):
         trainer = new_trainer(tmp_path / f"half{rank}", table, *settings, team=Team(rank, 2))
-        by_role = trainer._load_cases(read_cases(table))
-        sampler = BatchSampler(by_role[LABELLED], by_role[UNLABELLED], trainer.recipe, CPU, trainer.team)
-        halves.append(trainer.iterate(sampler.draw(0)))
+        halves.append(trainer.iterate(first_batch(trainer, table)))
     names = {"supervised", "distillation", "mmd", "intra_class", "inter_class", "total"}
     assert set(together) == {*halves[0]} == names
     for name, loss in together.items():
@@ -148,14 +149,10 @@ def test_failed_step_leaves_the_state_unchanged(table: Path, tmp_path: Path) -> 
     """The running statistics of batch normalisation, which the failed step changed, are restored as well."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=4", "batch=4", "labelled_per_batch=2")
     before = {name: tensor.clone() for name, tensor in trainer.learner.network.state_dict().items()}
+    batch = first_batch(trainer, table)
     trainer.team = BrokenTeam(0, 2)
-    cases = read_cases(table)
-    resident = [load_case(case, trainer.recipe, CPU) for case in cases]
-    labelled = [case for case in resident if case.label is not None]
-    unlabelled = [case for case in resident if case.label is None]
-    sampler = BatchSampler(labelled, unlabelled, trainer.recipe, CPU)
     with pytest.raises(TeamLost):
-        trainer.iterate(sampler.draw(0))
+        trainer.iterate(batch)
     assert_same(dict(trainer.learner.network.state_dict()), before)
 
 
@@ -358,7 +355,7 @@ def kill_and_read_errors(run: Path, table: Path, rank: int) -> str:
 
 
 def wait_for_checkpoints(run: Path) -> None:
-    wait_until(lambda: events(run, "checkpoint")[3:], "checkpoints")
+    wait_until(lambda: [event.kind for event in RunFolder(run).read_events()].count("checkpoint") > 3, "checkpoints")
 
 
 def set_target(run: Path, iterations: int) -> None:
