@@ -1,4 +1,4 @@
-"""Test the network grid, resampling and intensity rules of preprocessing against SimpleITK, SciPy and formulas."""
+"""Test the network grid and the resampling to and from it against SimpleITK, SciPy and formulas."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import torch
-from dcamt import preprocessing
 from dcamt.errors import InputError
-from dcamt.geometry import Grid, NetworkGrid, interpolation_matrix, network_grid
+from dcamt.geometry import Grid, interpolation_matrix, network_grid
 from dcamt.io.readers import read_labelmap
 from dcamt.preprocessing import (
     labels_to_network,
-    normalise,
     resample,
     scan_to_network,
     source_box_of,
@@ -44,11 +42,18 @@ def reorder_axes(volume: Volume, order: tuple[int, ...], flips: tuple[bool, ...]
     return Volume(voxels, Grid(voxels.shape[1:], volume.grid.affine @ to_old))
 
 
+def in_all_axis_orders(volume: Volume) -> list[Volume]:
+    """Return the same scan with its voxel axes in all 48 orders and directions."""
+    orders, flips = itertools.permutations(range(3)), itertools.product((False, True), repeat=3)
+    return [reorder_axes(volume, *stored) for stored in itertools.product(orders, flips)]
+
+
 def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
     """Return labels (I, J, K) resampled to the network grid and back, as a perfect network would return them."""
-    labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
+    grid = network_grid(labelmap.grid, recipe.spacing)
+    labels = labels_to_network(labelmap, grid, recipe.output_channels)
     fractions = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
-    return to_source(fractions, network_grid(labelmap.grid, recipe.spacing)).argmax(axis=0)
+    return to_source(fractions, grid).argmax(axis=0)
 
 
 def itk_image(volume: Volume) -> sitk.Image:
@@ -72,19 +77,15 @@ def set_grid(target: sitk.Image | sitk.ResampleImageFilter, affine: np.ndarray) 
         target.SetOutputOrigin(origin)
 
 
-# ---- network grid
-
-
 def test_axes_of_the_network_grid_run_along_r_a_s() -> None:
     scan = analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0), rotation(9, -12, 17)))
     expected = network_grid(scan.grid, (1.0, 1.1, 0.9))
     assert (np.diag(expected.affine[:3, :3]) > 0).all()
     assert expected.shape == (33, 21, 31)  # 33 mm / 1.0, 22.8 mm / 1.1, 28 mm / 0.9
-    for order in itertools.permutations(range(3)):
-        for flips in itertools.product((False, True), repeat=3):
-            grid = network_grid(reorder_axes(scan, order, flips).grid, (1.0, 1.1, 0.9))
-            assert grid.shape == expected.shape
-            assert np.allclose(grid.affine, expected.affine, atol=1e-9)
+    for stored in in_all_axis_orders(scan):
+        grid = network_grid(stored.grid, (1.0, 1.1, 0.9))
+        assert grid.shape == expected.shape
+        assert np.allclose(grid.affine, expected.affine, atol=1e-9)
 
 
 @pytest.mark.parametrize("degrees", [(0, 0, 45), (45, 0, 0), (0, -45, 0)])
@@ -92,11 +93,7 @@ def test_orientation_of_axes_at_45_degrees_does_not_depend_on_storage(
     degrees: tuple[int, int, int],
 ) -> None:
     scan = analytic_scan(centred_grid((9, 10, 11), (1.0, 1.0, 1.0), rotation(*degrees)))
-    affines = [
-        network_grid(reorder_axes(scan, order, flips).grid, (1.0, 1.0, 1.0)).affine
-        for order in itertools.permutations(range(3))
-        for flips in itertools.product((False, True), repeat=3)
-    ]
+    affines = [network_grid(stored.grid, (1.0, 1.0, 1.0)).affine for stored in in_all_axis_orders(scan)]
     assert np.ptp(np.round(affines, 6), axis=0).max() == 0
 
 
@@ -122,9 +119,6 @@ def test_error_names_the_scan_with_too_many_channels(tiny_recipe: Recipe) -> Non
     volume = Volume(np.zeros((2, 8, 8, 8)), centred_grid((8, 8, 8), (1, 1, 1)), Path("two.nii"))
     with pytest.raises(InputError, match=r"two\.nii: holds 2 volumes \(4D\), but one is needed\. Save one"):
         scan_to_network(volume, tiny_recipe)
-
-
-# ---- resampling
 
 
 @pytest.mark.parametrize("turn", [np.eye(3), rotation(11, -7, 19)], ids=["straight", "oblique"])
@@ -172,8 +166,11 @@ def test_downsampling_averages_stripes_finer_than_the_grid(tiny_recipe: Recipe) 
     assert image[:, 1:-1].abs().max() < 1e-5  # the mean intensity, 50, is mapped to 0
 
 
+STORED = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
+
+
 def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
-    for order, flips in [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 0, 2), (False, True, True))]:
+    for order, flips in STORED:
         scan = reorder_axes(
             analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0), rotation(9, -12, 17))), order, flips
         )
@@ -185,7 +182,6 @@ def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
         assert error.max() < 0.1 * 1.1  # mm; downsampling reproduces a ramp to a tenth of a voxel
 
 
-STORED = [((0, 1, 2), (False,) * 3), ((2, 0, 1), (True, False, True)), ((1, 2, 0), (False, True, True))]
 SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
 """Spacings of the network grid: finer than the scan's, coarser along two axes, and equal to the scan's."""
 
@@ -290,7 +286,7 @@ def test_voxel_gets_the_class_that_fills_most_of_it() -> None:
     clear[1:-1, 1:-1, 1:-1] = (ranked[-1] - ranked[-2] > 1e-4)[1:-1, 1:-1, 1:-1]
     assert clear.sum() > 300
     assert np.array_equal(
-        labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels).numpy()[clear],
+        labels_to_network(labelmap, grid, recipe.output_channels).numpy()[clear],
         np.argmax(fractions, axis=0)[clear],
     )
 
@@ -304,98 +300,3 @@ def test_voxel_filled_equally_by_two_classes_gets_the_lower_label() -> None:
         labelmap = Labelmap(voxels, centred_grid((20, 8, 8), (1.0, 1.0, 1.0)))
         labels = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
         assert labels[:, 2, 2].tolist() == ([1] * 4 + [0] * 6 if label_first else [0] * 5 + [1] * 5)
-
-
-# ---- intensities
-
-
-def test_clip_maps_its_limits_to_minus_1_and_1() -> None:
-    values = torch.tensor([-2000.0, -125.0, 75.0, 275.0, 175.0, 9e4]).reshape(1, 6, 1, 1)
-    result = normalise(values, Intensity("clip", low=-125, high=275), (1, 1, 1)).flatten()
-    assert torch.allclose(result, torch.tensor([-1.0, -1.0, 0.0, 1.0, 0.5, 1.0]), atol=1e-6)
-
-
-def scipy_local(image: np.ndarray, reach: tuple[int, int, int]) -> np.ndarray:
-    """Return an image normalised by the rule `local`, with SciPy's running mean over the voxels inside the image."""
-
-    def smooth(values: np.ndarray) -> np.ndarray:
-        for axis, steps in enumerate(reach):
-            inside = ndimage.uniform_filter1d(np.ones(image.shape), 2 * steps + 1, axis=axis, mode="constant")
-            for _ in range(3):
-                running = ndimage.uniform_filter1d(values, 2 * steps + 1, axis=axis, mode="constant")
-                values = running / inside
-        return values
-
-    image = image.astype(np.float64)
-    mean, square = smooth(image), smooth(image**2)
-    deviation = np.sqrt(np.maximum(square - mean**2, 0))
-    return np.clip((image - mean) / (deviation + 1e-3 * np.sqrt(square) + 1e-12), -4, 4)
-
-
-def correlated_noise(shape: tuple[int, ...], seed: int = 1) -> np.ndarray:
-    """Return correlated positive noise, as in a magnitude image."""
-    values = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.0)
-    return np.abs(values / values.std() * 50 + 120).astype(np.float32)
-
-
-RULE = Intensity("local", radius_mm=6.0)
-
-
-@pytest.mark.parametrize("slab", [1, 700, 1 << 18])
-def test_local_normalisation_equals_running_mean_and_deviation_of_scipy(
-    slab: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(preprocessing, "SLAB", slab)
-    image = np.stack([correlated_noise((37, 30, 21), 1), correlated_noise((37, 30, 21), 2) * 9])
-    result = normalise(torch.from_numpy(image), RULE, (1.5, 1.0, 4.0)).numpy()
-    for channel in range(2):
-        assert np.abs(result[channel] - scipy_local(image[channel], (4, 6, 2))).max() < 1e-4
-    assert result.std() > 0.5
-
-
-def test_local_normalisation_hardly_depends_on_gain_or_offset() -> None:
-    image = torch.from_numpy(correlated_noise((32, 30, 28)))[None]
-    expected = normalise(image, RULE, (1, 1, 1))
-    for gain in (1e-3, 0.37, 250.0):
-        assert (normalise(image * gain, RULE, (1, 1, 1)) - expected).abs().max() < 1e-4
-    # An offset changes the root mean square, and a thousandth of the root mean square is added to the deviation. So
-    # the offset changes the result slightly.
-    for offset in (-120.0, 100.0, 400.0):
-        relative_effect = 1e-3 * (abs(offset) + 120 + 50) / 30
-        assert (normalise(image + offset, RULE, (1, 1, 1)) - expected).abs().max() < 4 * relative_effect
-    # Squares of large values need double precision.
-    far = normalise(image + 60000, RULE, (1, 1, 1)).numpy()
-    assert np.abs(far[0] - scipy_local((image + 60000)[0].numpy(), (6, 6, 6))).max() < 1e-3
-
-
-def test_cropping_changes_local_normalisation_only_near_the_new_border() -> None:
-    image = torch.from_numpy(correlated_noise((70, 64, 60)))[None]
-    whole = normalise(image, RULE, (1.5, 1.5, 1.5))
-    crop = (slice(None), slice(8, 66), slice(5, 60), slice(3, 55))
-    cropped = normalise(image[crop], RULE, (1.5, 1.5, 1.5))
-    support = 3 * 4  # the mean uses three box filters in turn; each reaches four voxels to each side
-    far = (slice(None), *(slice(support, -support) for _ in range(3)))
-    assert (cropped - whole[crop])[far].abs().max() < 1e-5
-    interior = (slice(None), *(slice(4, -4) for _ in range(3)))
-    assert (cropped - whole[crop])[interior].abs().mean() < 0.05
-    assert (cropped - whole[crop]).abs().max() > 1e-2  # near the new border the values do differ
-
-
-@pytest.mark.parametrize("level", [0.0, 1.0, 731.3])
-def test_constant_part_of_an_image_is_mapped_to_0(level: float) -> None:
-    image = torch.full((1, 40, 36, 32), level)
-    image[:, 28:] = torch.from_numpy(correlated_noise((12, 36, 32)))
-    result = normalise(image, RULE, (1.5, 1.5, 1.5))
-    assert result[:, : 28 - 12].abs().max() < 1e-3
-    assert result[:, 30:].std() > 0.3
-
-
-@pytest.mark.parametrize("dtype", ["u1", "<i2", ">i2", "<u2", "<u4", "<f8", ">f4"])
-def test_image_does_not_depend_on_the_stored_data_type(dtype: str, tiny_recipe: Recipe) -> None:
-    grid = centred_grid((16, 14, 12), (1.5, 1.5, 2.0))
-    voxels = np.rint(correlated_noise((1, *grid.shape))).clip(0, 255)
-    expected, _ = scan_to_network(Volume(voxels, grid), tiny_recipe)
-    image, network = scan_to_network(Volume(voxels.astype(dtype), grid), tiny_recipe)
-    assert isinstance(network, NetworkGrid)
-    assert image.dtype == torch.float32
-    assert torch.equal(image, expected)
