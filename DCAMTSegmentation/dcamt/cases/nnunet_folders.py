@@ -32,43 +32,47 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
     - Labels and automatic results in `imagesTr` and `imagesTs` are skipped (`labels_among`).
     """
     described = read_description(folder)
-    cases: list[Case] = []
-    skipped: list[SkippedFile] = []
-    unused: list[Case] = []
-    for part in ("Tr", "Ts"):
-        images = files_in(folder / f"images{part}", dict.fromkeys((*SCAN_ENDINGS, *LABEL_ENDINGS)))
-        label_files = files_in(folder / f"labels{part}", LABEL_ENDINGS)
-        used_labels = without_other_endings(label_files, described)
-        labels = labels_by_name(used_labels)
-        among_scans = labels_among(images, folder / f"images{part}", labels)
-        no_scans = {file.path for file in among_scans}
-        scans = without_other_endings([file for file in images if file not in no_scans], described)
-        if part == "Ts" and labels:
-            skipped += [SkippedFile(file, TEST_CASE) for file in (*scans, *label_files)]
-            further = further_channels(scans)
-            first = [file for file in scans if _has_own_label(file, labels) or file not in further]
-            unused += [unused_case(file, only_labels(labels)) for file in first]
-        else:
-            skipped += _other_endings(label_files, used_labels)
-            unused += _pair_scans(scans, labels, cases, skipped)
-        skipped += among_scans
-        skipped += _other_endings(images, (*scans, *no_scans))
-    return FoundCases(NNUNET, tuple(cases), tuple(skipped), classes_of(described), distinct_from(cases, unused))
+    training, test = (_cases_of_part(folder, part, described) for part in ("Tr", "Ts"))
+    cases = (*training.cases, *test.cases)
+    unused = distinct_from(cases, (*training.unused, *test.unused))
+    return FoundCases(NNUNET, cases, (*training.skipped, *test.skipped), classes_of(described), unused)
 
 
-def _pair_scans(
-    scans: Sequence[Path], labels: Mapping[str, Sequence[Path]], cases: list[Case], skipped: list[SkippedFile]
-) -> list[Case]:
-    """Add the cases of nnU-Net's scans to `cases`, and the files that are not used to `skipped`.
+def _cases_of_part(folder: Path, part: str, described: Mapping[str, Any]) -> FoundCases:
+    """Return the cases of `imagesTr` and `labelsTr`, or `imagesTs` and `labelsTs`.
+
+    Args:
+        part: "Tr" or "Ts".
+    """
+    images = files_in(folder / f"images{part}", dict.fromkeys((*SCAN_ENDINGS, *LABEL_ENDINGS)))
+    label_files = files_in(folder / f"labels{part}", LABEL_ENDINGS)
+    used_labels = without_other_endings(label_files, described)
+    labels = labels_by_name(used_labels)
+    among_scans = labels_among(images, folder / f"images{part}", labels)
+    no_scans = {file.path for file in among_scans}
+    scans = without_other_endings([file for file in images if file not in no_scans], described)
+    if part == "Ts" and labels:
+        skipped = [SkippedFile(file, TEST_CASE) for file in (*scans, *label_files)]
+        further = further_channels(scans)
+        first = [file for file in scans if _has_own_label(file, labels) or file not in further]
+        found_cases = FoundCases(NNUNET, (), unused=tuple(unused_case(file, only_labels(labels)) for file in first))
+    else:
+        skipped = _other_endings(label_files, used_labels)
+        found_cases = _pair_scans(scans, labels)
+    unread = (*among_scans, *_other_endings(images, (*scans, *no_scans)))
+    return replace(found_cases, skipped=(*skipped, *found_cases.skipped, *unread))
+
+
+def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> FoundCases:
+    """Return the cases of nnU-Net's scans; scans with several labels are `FoundCases.unused`.
 
     Args:
         labels: the labels by name.
-
-    Returns:
-        The scans with several labels, as unlabelled cases.
     """
-    used: set[str] = set()
+    cases: list[Case] = []
+    skipped: list[SkippedFile] = []
     unused: list[Case] = []
+    used: set[str] = set()
     further = further_channels(scans)
     for file in scans:
         name = without_channel(scan_name(file))
@@ -87,7 +91,7 @@ def _pair_scans(
             label = own_labels[0] if own_labels else None
             cases.append(Case(name, file, label, LABELLED if label else UNLABELLED))
     skipped += [SkippedFile(file, NO_SCAN) for name, files in labels.items() if name not in used for file in files]
-    return unused
+    return FoundCases(NNUNET, tuple(cases), tuple(skipped), unused=tuple(unused))
 
 
 def further_channels(scans: Iterable[Path]) -> set[Path]:
