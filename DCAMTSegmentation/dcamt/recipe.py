@@ -48,7 +48,7 @@ class Network:
     """Stride from each level to the next along patient R-L, A-P, S-I: 1 or 2 each. If empty, 2 along every axis.
 
     An axis with a larger spacing than the others should have stride 1 at the first levels (see
-    `cases.suggestion.plan_strides`)."""
+    `cases.network_plan.plan_strides`)."""
     convolutions: tuple[int, ...] = (1, 2, 3, 3, 3)
     """Number of 3x3x3 convolutions of each level."""
     normalisation: str = "batch"

@@ -13,7 +13,8 @@ import pytest
 import torch
 from dcamt.cases import suggestion
 from dcamt.cases.case_list import Case, read_cases
-from dcamt.cases.suggestion import CHANNELS, list_mapped_classes, plan_network, plan_strides, suggest_recipe
+from dcamt.cases.network_plan import CHANNELS, plan_network, plan_strides
+from dcamt.cases.suggestion import list_mapped_classes, suggest_recipe
 from dcamt.errors import InputError
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
