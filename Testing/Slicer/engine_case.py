@@ -7,6 +7,7 @@ import shutil
 import sys
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from dcamt_testing import warm_python
 from DCAMTSlicerLib import stepped_task
@@ -52,3 +53,9 @@ class EngineCase(unittest.TestCase):
     def setUpClass(cls) -> None:
         if not in_real_slicer():
             warm_python.start()
+
+    def use_home(self, folder: Path) -> None:
+        """Store models in a folder during the test."""
+        patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(folder)})
+        patch.start()
+        self.addCleanup(patch.stop)

@@ -20,8 +20,8 @@ from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
+from engine_case import ROOT
 from made_results import LEFT_ATRIUM, segment_result
-from segmentation_case import ROOT
 from slicer_harness import choose, click, close_scene, delete_pending, process_events, process_events_until
 
 

@@ -9,14 +9,10 @@ from typing import Any
 from dcamt_testing.broken_workers import HELD
 from DCAMTSlicerLib.node_types import VolumeNode
 from engine_case import write_python
-from segmentation_case import (
-    SegmentationCase,
-    add_scan,
-    click,
-    process_events_until,
-    scene_state,
-    segment_mask,
-)
+from scene_nodes import add_scan, segment_mask
+from segmentation_case import SegmentationCase
+from slicer_harness import click, process_events_until
+from unchanged_scene import scene_state
 
 WORKING = ("Preparing", "Segmenting")
 """Beginnings of the panel's status text while the worker prepares or segments a scan."""

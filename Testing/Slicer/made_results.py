@@ -14,7 +14,7 @@ from DCAMTSegmentationLib.result_insertion import insert_result
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import read_segment
-from training_scenes import run_to_end
+from scene_nodes import run_to_end
 
 
 def oblique() -> np.ndarray:

@@ -6,8 +6,8 @@ import unittest
 from typing import Any
 
 from fake_worker import FakePanel, FakeWorker, PanelCase
-from segmentation_case import add_scan, start_afresh
-from slicer_harness import in_real_slicer
+from scene_nodes import add_scan
+from slicer_harness import in_real_slicer, start_afresh
 
 
 class FakeWorkerTest(PanelCase):

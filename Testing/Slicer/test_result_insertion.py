@@ -20,13 +20,9 @@ from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSegmentationLib.views import show_point
 from DCAMTSlicerLib.fingerprints import fingerprint
 from made_results import SHAPE, block, insert_all, make_result, voxel_counts
-from segmentation_case import (
-    add_scan,
-    changed_content,
-    scene_content,
-    scene_state,
-    start_afresh,
-)
+from scene_nodes import add_scan
+from slicer_harness import start_afresh
+from unchanged_scene import changed_content, scene_content, scene_state
 
 
 class InsertionTest(unittest.TestCase):

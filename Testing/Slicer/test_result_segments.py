@@ -23,8 +23,8 @@ from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.result_segments import build_segment, find_dcamt_segments, write_segments
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from made_results import block, segment_result, voxel_counts
-from segmentation_case import add_scan, start_afresh
-from slicer_harness import process_events_until
+from scene_nodes import add_scan
+from slicer_harness import process_events_until, start_afresh
 
 TISSUE = Code("SCT", "85756007", "Tissue")
 

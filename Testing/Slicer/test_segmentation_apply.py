@@ -9,7 +9,8 @@ from DCAMTSlicerLib import stepped_task
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from engine_case import SHIPPED_DOUBLE_CLICK_S
 from fake_worker import PanelCase
-from segmentation_case import add_scan, choose, click, process_events_until
+from scene_nodes import add_scan
+from slicer_harness import choose, click, process_events_until
 
 
 class ApplyTooltipTest(PanelCase):

@@ -23,8 +23,8 @@ from DCAMTTrainingLib.cases.scene_export import export_case
 from DCAMTTrainingLib.cases.scene_source import row_of, training_case_rows
 from DCAMTTrainingLib.estimation import _used_channels
 from fake_worker import FakePanel, FakeWorker, slice_composites
-from segmentation_case import Person, add_scan, choose, click, process_events_until
-from training_scenes import run_to_end
+from scene_nodes import add_scan, run_to_end
+from slicer_harness import Person, choose, click, process_events_until
 
 LGE, T2, T1 = "LGE MRI", "T2 map", "T1 map"
 

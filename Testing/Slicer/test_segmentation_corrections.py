@@ -11,7 +11,9 @@ from DCAMTSegmentationLib import result_insertion, review, training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from fake_worker import PanelCase
-from segmentation_case import Person, add_scan, choose, click, fail_after, segment_mask
+from scene_nodes import add_scan, draw_segment, segment_mask
+from slicer_harness import Person, choose, click
+from unchanged_scene import fail_after
 
 
 class UndoTest(PanelCase):
@@ -21,13 +23,12 @@ class UndoTest(PanelCase):
         self.assertFalse(review.is_outdated(segmentation))
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         editor.setSegmentationNode(segmentation)
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         if not hasattr(editor, "saveStateForUndo"):
             self.skipTest("this Segment Editor offers no method that stores a state for undo")
         editor.saveStateForUndo()
         mask = np.zeros((16, 20, 24), np.uint8)
         mask[4:8, 4:8, 4:8] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, mask)
         self.assertTrue(review.is_outdated(segmentation))
         review.mark_measured(segmentation, fingerprint(segmentation))
         self.module.panel.exit()
@@ -65,10 +66,9 @@ class CorrectionTest(ReplacementCase):
         volume = add_scan()
         segmentation = self.segment(volume)
         self.module.leave()
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         corrected = np.zeros_like(segment_mask(segmentation, volume))
         corrected[4:9, 5:12, 6:15] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, corrected)
         self.module.enter()
         self.check_question_before_replacement(segmentation, volume, corrected, "was edited")
 
@@ -82,8 +82,7 @@ class CorrectionTest(ReplacementCase):
         self.module.leave()
         mask = np.zeros_like(segment_mask(segmentation, volume))
         mask[4:8, 4:8, 4:8] = 1
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, mask)
         self.assertTrue(review.is_corrected(segmentation))
         self.module.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
@@ -94,8 +93,7 @@ class CorrectionTest(ReplacementCase):
         mask = segment_mask(segmentation, volume).copy()
         inside = np.argwhere(mask)[np.count_nonzero(mask) // 2]
         mask[tuple(inside)] = 0  # removing this voxel does not change the segment's extent
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, mask)
         self.ui.inputSelector.setCurrentNode(volume)
         self.assertEqual(self.ui.outputSelector.currentNode(), segmentation)
         self.assertTrue(review.is_corrected(segmentation))
@@ -113,8 +111,7 @@ def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:
     """Replace the first segment's mask, as a person does in Segment Editor; return the new mask (K, J, I)."""
     mask = np.zeros((16, 20, 24), np.uint8)
     mask[4:9, 5:12, 6:15] = 1
-    identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+    draw_segment(segmentation, volume, mask)
     return mask
 
 

@@ -11,7 +11,9 @@ from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSegmentationLib import review, review_panel
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakeWorker, PanelCase, slice_composites
-from segmentation_case import SegmentationCase, add_scan, choose, click
+from scene_nodes import add_scan
+from segmentation_case import SegmentationCase
+from slicer_harness import choose, click
 
 
 class MapTest(PanelCase):

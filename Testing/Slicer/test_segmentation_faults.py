@@ -12,15 +12,9 @@ import slicer
 from dcamt.worker.requests import SegmentRequest
 from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
 from fault_case import FaultCase
-from segmentation_case import (
-    Person,
-    add_scan,
-    choose,
-    click,
-    process_events_until,
-    scene_state,
-    segment_mask,
-)
+from scene_nodes import add_scan, segment_mask
+from slicer_harness import Person, choose, click, process_events_until
+from unchanged_scene import scene_state
 
 
 class WorkerFaultTest(FaultCase):

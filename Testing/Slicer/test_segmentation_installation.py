@@ -13,8 +13,8 @@ from typing import Any
 from unittest import mock
 
 from fake_worker import PanelCase
-from segmentation_case import Person, add_scan, click, segment_mask
-from slicer_harness import pip
+from scene_nodes import add_scan, segment_mask
+from slicer_harness import Person, click, pip
 
 QUESTION = "packages that are not installed yet"
 

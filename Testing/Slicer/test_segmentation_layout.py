@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import slicer
 from fake_worker import PanelCase
-from segmentation_case import add_scan
+from scene_nodes import add_scan
 
 
 class PanelLayoutTest(PanelCase):

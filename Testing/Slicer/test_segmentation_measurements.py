@@ -14,18 +14,9 @@ from DCAMTSegmentationLib import measuring_job, review
 from DCAMTSegmentationLib.measurements_table import rows_of
 from fake_worker import PanelCase
 from made_results import oblique
-from segmentation_case import (
-    Person,
-    add_scan,
-    changed_content,
-    click,
-    fail_after,
-    process_events_until,
-    scene_content,
-    segment_mask,
-    start_afresh,
-)
-from slicer_harness import expect_no_hidden_errors
+from scene_nodes import add_scan, draw_segment, segment_mask
+from slicer_harness import Person, click, expect_no_hidden_errors, process_events_until, start_afresh
+from unchanged_scene import changed_content, fail_after, scene_content
 
 
 class AnalyticMeasurementTest(unittest.TestCase):
@@ -116,10 +107,9 @@ class MeasurementsTest(PanelCase):
     def test_failed_measurement_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         smaller = segment_mask(segmentation, volume)
         smaller[:8] = 0
-        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, smaller)
         process_events_until(lambda: self.ui.measureButton.enabled, "the button")
         review.update_correction_marks(segmentation)
         before = scene_content()

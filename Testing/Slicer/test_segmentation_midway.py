@@ -15,18 +15,9 @@ from DCAMTSegmentationLib import segmentation_job, worker_process
 from DCAMTSlicerLib.node_types import VolumeNode
 from fake_worker import PanelCase
 from fault_case import FaultCase
-from segmentation_case import (
-    Person,
-    add_scan,
-    assert_stays_responsive,
-    choose,
-    click,
-    close_scene,
-    pause_of,
-    process_events_until,
-    scene_state,
-    segment_mask,
-)
+from scene_nodes import add_scan, segment_mask
+from slicer_harness import Person, assert_stays_responsive, choose, click, close_scene, pause_of, process_events_until
+from unchanged_scene import scene_state
 
 IGNORES_CANCELLING = """
 from dcamt.worker import protocol

@@ -12,7 +12,9 @@ from dcamt.models.store import stored_models
 from DCAMTSegmentationLib import model_list
 from DCAMTSlicerLib import model_choices
 from DCAMTSlicerLib.model_choices import card_text
-from segmentation_case import Person, SegmentationCase, add_scan, choose, click, model_folder
+from scene_nodes import add_scan
+from segmentation_case import SegmentationCase, model_folder
+from slicer_harness import Person, choose, click
 
 
 class ModelListTest(SegmentationCase):

@@ -17,8 +17,10 @@ from xml.etree import ElementTree
 import numpy as np
 import slicer
 from DCAMTSegmentationLib import review
-from segmentation_case import ROOT, SegmentationCase, add_scan, click
-from slicer_harness import in_real_slicer, open_module, process_events, start_afresh
+from engine_case import ROOT
+from scene_nodes import add_scan
+from segmentation_case import SegmentationCase
+from slicer_harness import click, in_real_slicer, open_module, process_events, start_afresh
 
 
 class ClosedModuleTest(SegmentationCase):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import slicer
 from made_results import make_result
-from segmentation_case import (
+from scene_nodes import add_scan
+from segmentation_case import SegmentationCase
+from slicer_harness import (
     LoopMonitor,
     Pause,
-    SegmentationCase,
-    add_scan,
     assert_stays_responsive,
     longest_step,
     process_events_until,

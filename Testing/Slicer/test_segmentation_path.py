@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import slicer
 from DCAMTSegmentationLib.training_cases import scene_cases
-from segmentation_case import SegmentationCase, add_scan, choose, click, segment_mask
+from scene_nodes import add_scan, draw_segment, segment_mask
+from segmentation_case import SegmentationCase
+from slicer_harness import choose, click
 
 
 class WholeWorkflowTest(SegmentationCase):
@@ -44,7 +46,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertEqual(editor.currentSegmentID(), identifier)
         corrected = np.zeros_like(mask)
         corrected[4:9, 5:12, 6:15] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, corrected)
 
         self.module.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)

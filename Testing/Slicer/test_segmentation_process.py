@@ -15,13 +15,8 @@ from dcamt_testing.broken_workers import EXPECTS_LONG_WORK
 from dcamt_testing.processes import is_alive
 from DCAMTSlicerLib.engine_process import EngineProcess, wait_for_killed
 from fault_case import FaultCase
-from segmentation_case import (
-    Person,
-    add_scan,
-    announce_quitting,
-    click,
-    process_events_until,
-)
+from scene_nodes import add_scan
+from slicer_harness import Person, announce_quitting, click, process_events_until
 
 
 class ProcessTest(FaultCase):

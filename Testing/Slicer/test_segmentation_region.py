@@ -6,17 +6,18 @@ import numpy as np
 import slicer
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from fake_worker import PanelCase
-from segmentation_case import Person, SegmentationCase, add_scan, choose, click, segment_mask
+from scene_nodes import add_scan, draw_segment, segment_mask
+from segmentation_case import SegmentationCase
+from slicer_harness import Person, choose, click
 
 
 class RegionTest(PanelCase):
     def test_region_is_placed_around_a_result(self) -> None:
         volume = add_scan(shape=(60, 60, 60))
         segmentation = self.segment(volume)
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         mask = np.zeros((60, 60, 60), np.uint8)
         mask[20:30, 25:40, 30:44] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, mask)
         click(self.ui.placeRegionButton)
         region = self.ui.regionSelector.currentNode()
         np.testing.assert_allclose(region.GetCenterWorld(), [-1.5 * 36.5, -1.5 * 32, 1.5 * 24.5], atol=1e-3)

@@ -13,14 +13,9 @@ from dcamt.worker.requests import OutlineMethod, ReportRequest
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.fingerprints import fingerprint
 from fake_worker import FakePanel, FakeWorker, PanelCase
-from segmentation_case import (
-    Person,
-    SegmentationCase,
-    add_scan,
-    choose,
-    click,
-    process_events_until,
-)
+from scene_nodes import add_scan, draw_segment, segment_mask
+from segmentation_case import SegmentationCase
+from slicer_harness import Person, choose, click, process_events_until
 from wall_case import (
     InsertedWallCase,
     WorkerWallCase,
@@ -57,10 +52,9 @@ class SegmentedReportTest(SegmentationCase):
     def test_report_of_a_corrected_result_names_the_model_and_the_correction(self) -> None:
         volume = add_scan("Mueller^Anna")
         segmentation = self.segment(volume)
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        array = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+        array = segment_mask(segmentation, volume)
         array[4:8, 4:8, 4:8] = 1 - array[4:8, 4:8, 4:8]
-        slicer.util.updateSegmentBinaryLabelmapFromArray(array, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, array)
         with tempfile.TemporaryDirectory() as folder, Person() as person:
             page = Path(folder, "page.html")
             person.expects("Write the report", str(page))
@@ -188,10 +182,9 @@ class ResultReportRequestTest(PanelCase):
         if not hasattr(editor, "saveStateForUndo"):
             self.skipTest("this Segment Editor offers no method that stores a state for undo")
         editor.saveStateForUndo()
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         voxels = np.zeros((16, 20, 24), np.uint8)
         voxels[4:8, 4:8, 4:8] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, voxels)
         for step, is_corrected in ((lambda: None, True), (editor.undo, False), (editor.redo, True)):
             step()  # undo and redo send no SourceRepresentationModified event
             request = request_report(self.module)

@@ -16,22 +16,13 @@ import vtk
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.segment_surfaces import surface_name
+from engine_case import ROOT
 from fake_worker import PanelCase
 from made_results import oblique
-from segmentation_case import (
-    ROOT,
-    Person,
-    SegmentationCase,
-    add_scan,
-    changed_content,
-    choose,
-    click,
-    fail_after,
-    model_folder,
-    scene_content,
-    scene_saved_and_closed,
-    segment_mask,
-)
+from scene_nodes import add_scan, segment_mask
+from segmentation_case import SegmentationCase, model_folder
+from slicer_harness import Person, choose, click, scene_saved_and_closed
+from unchanged_scene import changed_content, fail_after, scene_content
 
 
 def segment_by_command(volumes: Sequence[VolumeNode]) -> list[np.ndarray]:

@@ -10,16 +10,8 @@ import slicer
 import vtk
 from DCAMTSegmentationLib import review
 from fake_worker import PanelCase
-from segmentation_case import (
-    Person,
-    add_scan,
-    choose,
-    click,
-    close_scene,
-    process_events_until,
-    reload_scene,
-    segment_mask,
-)
+from scene_nodes import add_scan, draw_segment, segment_mask
+from slicer_harness import Person, choose, click, close_scene, process_events_until, reload_scene
 from vtk.util.numpy_support import vtk_to_numpy
 
 RESULTS = 4
@@ -74,9 +66,7 @@ class SceneTest(PanelCase):
         copy.SetName("copy")
         smaller = segment_mask(copy, volume).copy()
         smaller[:8] = 0
-        slicer.util.updateSegmentBinaryLabelmapFromArray(
-            smaller, copy, copy.GetSegmentation().GetNthSegmentID(0), volume
-        )
+        draw_segment(copy, volume, smaller)
         choose(self.ui.outputSelector, copy)
         click(self.ui.measureButton)
         self.wait()

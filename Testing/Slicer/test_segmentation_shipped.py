@@ -14,14 +14,14 @@ from DCAMTSegmentationLib.training_cases import scene_cases
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from made_results import mass_properties
-from segmentation_case import (
+from scene_nodes import draw_segment, segment_mask
+from slicer_harness import (
     LoopMonitor,
     Pause,
     assert_stays_responsive,
     click,
     open_module,
     process_events_until,
-    segment_mask,
     start_afresh,
 )
 
@@ -85,8 +85,7 @@ class TutorialTest(unittest.TestCase):
         click(self.ui.correctButton)
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         self.assertEqual(editor.segmentationNode(), segmentation)
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(label, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, label)
         self.module.enter()
         click(self.ui.trainingCaseButton)
         (case,) = scene_cases()

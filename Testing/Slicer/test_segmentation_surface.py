@@ -17,10 +17,8 @@ from DCAMTSegmentationLib import result_insertion
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from fake_worker import PanelCase
 from made_results import insert_all, make_result, mass_properties, oblique
-from segmentation_case import (
-    add_scan,
-    start_afresh,
-)
+from scene_nodes import add_scan
+from slicer_harness import start_afresh
 from vtk.util.numpy_support import vtk_to_numpy
 
 

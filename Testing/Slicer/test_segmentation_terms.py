@@ -13,7 +13,8 @@ from dcamt.models import store
 from dcamt.models.store import model_path
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP, read_terms
 from fake_worker import PanelCase
-from segmentation_case import Person, add_scan, choose, click, process_events_until
+from scene_nodes import add_scan
+from slicer_harness import Person, choose, click, process_events_until
 
 
 class TermsTest(PanelCase):

@@ -15,7 +15,8 @@ from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, world_positions
 from fake_worker import PanelCase
-from segmentation_case import Person, add_scan, choose, click, segment_mask
+from scene_nodes import add_scan, draw_segment, segment_mask
+from slicer_harness import Person, choose, click
 
 
 def add_bend(push_mm: float = 6.0) -> Any:
@@ -170,8 +171,7 @@ class DoubtfulPlaceTest(PanelCase):
             (place, _other) = self.logic.doubtfulPlaces(segmentation)
             mask = np.array(segment_mask(segmentation, volume))
             mask[:, :, -1] = 1
-            identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+            draw_segment(segmentation, volume, mask)
             self.module.enter()
             self.assertTrue(review.is_corrected(segmentation))
             transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")

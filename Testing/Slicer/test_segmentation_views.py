@@ -9,7 +9,8 @@ import slicer
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from fake_worker import PanelCase, slice_composites
-from segmentation_case import add_scan, choose, click, close_scene, process_events_until, scene_saved_and_closed
+from scene_nodes import add_scan
+from slicer_harness import choose, click, close_scene, process_events_until, scene_saved_and_closed
 
 
 class TwoScansTest(PanelCase):

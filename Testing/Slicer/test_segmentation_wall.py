@@ -24,15 +24,16 @@ from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_voxels import read_segment
 from fake_worker import FakePanel, FakeWorker
-from segmentation_case import (
+from slicer_harness import (
     Person,
     assert_stays_responsive,
     choose,
     click,
+    expect_no_hidden_errors,
     pause_of,
+    process_events,
     scene_saved_and_closed,
 )
-from slicer_harness import expect_no_hidden_errors, process_events
 from wall_case import (
     AFFINE,
     RADIUS_MM,

@@ -17,19 +17,10 @@ from dcamt.wall.files import write_wall, write_wall_csv
 from dcamt.worker.events import WallMeasured
 from DCAMTSegmentationLib import review, wall_job, wall_nodes
 from fake_worker import FakeWorker
-from segmentation_case import (
-    Person,
-    SegmentationCase,
-    changed_content,
-    choose,
-    click,
-    close_scene,
-    fail_after,
-    process_events_until,
-    reload_scene,
-    scene_content,
-    scene_state,
-)
+from scene_nodes import draw_segment
+from segmentation_case import SegmentationCase
+from slicer_harness import Person, choose, click, close_scene, process_events_until, reload_scene
+from unchanged_scene import changed_content, fail_after, scene_content, scene_state
 from wall_case import (
     AFFINE,
     ENHANCED,
@@ -115,9 +106,8 @@ class WorkerWallTest(WorkerWallCase):
         self.assertIs(wall_nodes.measured_volume(segmentation), volume)
         smaller = phantom()[1]
         smaller[:20] = 0
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
         self.module.panel.exit()  # the edit must be noticed when the panel is entered again
-        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, segmentation, identifier, volume)
+        draw_segment(segmentation, volume, smaller)
         self.module.panel.enter()
         self.assertIn(warning, self.ui.wallLabel.text)
 

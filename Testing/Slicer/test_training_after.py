@@ -22,6 +22,7 @@ from dcamt.runs.state import FINISHED, run_state
 from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib.panels import results as results_panel
 from DCAMTTrainingLib.runs.model_store import current_model, store_model, stored_copy_of, use_model
+from scene_nodes import add_case, add_volume, draw_segment, ellipsoid, segment_mask
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -30,7 +31,6 @@ from slicer_harness import (
     click,
 )
 from training_case import TrainingCase, tiny_model
-from training_scenes import add_case, add_volume, ellipsoid
 
 PATIENT = "Nachtigall^Hildegard_19470311"
 
@@ -69,8 +69,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual(len(shown), 1)
         # A case from the scene is shown on its own volume, not on a loaded copy.
         self.assertIs(shown[0].GetNodeReference("referenceImageGeometryRef"), volume)
-        segment = shown[0].GetSegmentation().GetNthSegmentID(0)
-        drawn = slicer.util.arrayFromSegmentBinaryLabelmap(shown[0], segment, volume)
+        drawn = segment_mask(shown[0], volume)
         np.testing.assert_array_equal(drawn, np.load(preview.labels))
         choose(self.ui.previewSelector, "none")
         self.assertEqual(
@@ -154,8 +153,7 @@ class AfterARunTest(TrainingCase):
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), volumes)
         seed = int(name.split()[-1])
         label = ellipsoid(seed)[1]
-        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(label, proposal, identifier, editor.sourceVolumeNode())
+        draw_segment(proposal, editor.sourceVolumeNode(), label)
         self.module.enter()
         click(self.ui.addCaseButton)
         self.assertIn("is a labelled case now", self.ui.rankStatusLabel.text)

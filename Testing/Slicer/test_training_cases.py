@@ -23,6 +23,7 @@ from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan,
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
 from DCAMTTrainingLib.cases.store import load_rows, save_rows
 from DCAMTTrainingLib.cases.table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
+from scene_nodes import add_case, add_volume, ellipsoid, write_endless_program, write_scan
 from slicer_harness import (
     LoopMonitor,
     assert_stays_responsive,
@@ -33,7 +34,6 @@ from slicer_harness import (
     scene_saved_and_closed,
     start_afresh,
 )
-from training_scenes import add_case, add_volume, ellipsoid, write_endless_program, write_scan
 
 
 def file_row(name: str, role: str = UNLABELLED, label: str = "") -> CaseRow:

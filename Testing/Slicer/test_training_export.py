@@ -20,13 +20,13 @@ from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SEVERAL_CHANNELS
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
+from scene_nodes import add_outline, add_volume, ellipsoid, run_to_end
 from slicer_harness import (
     assert_stays_responsive,
     close_scene,
     longest_step,
     start_afresh,
 )
-from training_scenes import add_outline, add_volume, ellipsoid, run_to_end
 
 
 class ExportTest(unittest.TestCase):

@@ -12,13 +12,13 @@ from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK, SPACING
 from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import sections
 from DCAMTTrainingLib.runs import watch as watch_module
+from scene_nodes import add_case
 from slicer_harness import (
     choose,
     click,
     process_events,
 )
 from training_case import TrainingCase
-from training_scenes import add_case
 
 PANEL_WIDTH, VISIBLE_HEIGHT = 510, 560
 """Assumed width and visible height of the panel in a laptop's window of 1366 x 740; all in pixels."""

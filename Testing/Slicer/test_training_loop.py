@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import unittest
 
-import numpy as np
 import slicer
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, run_state
 from dcamt_testing.analytic_scans import dice
+from scene_nodes import add_case, add_volume, draw_segment, ellipsoid, segment_mask
 from slicer_harness import choose, click, open_module, process_events_until
 from training_case import TrainingCase
-from training_scenes import add_case, add_volume, ellipsoid
 
 
 class LoopTest(TrainingCase):
@@ -27,12 +26,11 @@ class LoopTest(TrainingCase):
         segmentation_module = open_module("DCAMTSegmentation")
         self.addCleanup(segmentation_module.close)
         first = self.segment(segmentation_module, volume, "Tiny")
-        before = dice(self.mask_of(first, volume), truth)
-        unseen_before = dice(self.mask_of(self.segment(segmentation_module, unseen, "Tiny"), unseen), unseen_truth)
+        before = dice(segment_mask(first, volume), truth)
+        unseen_before = dice(segment_mask(self.segment(segmentation_module, unseen, "Tiny"), unseen), unseen_truth)
 
         # Correct the result in the scene, and add it to the training cases.
-        identifier = first.GetSegmentation().GetNthSegmentID(0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(truth, first, identifier, volume)
+        draw_segment(first, volume, truth)
         choose(segmentation_module.ui.inputSelector, volume)
         choose(segmentation_module.ui.outputSelector, first)
         click(segmentation_module.ui.trainingCaseButton)
@@ -66,9 +64,9 @@ class LoopTest(TrainingCase):
         segmentation_module.enter()
         self.assertTrue(segmentation_module.logic.getParameterNode().model.startswith("run-1_"))
         choose(segmentation_module.ui.outputSelector, None)
-        again = dice(self.mask_of(self.segment(segmentation_module, volume), volume), truth)
+        again = dice(segment_mask(self.segment(segmentation_module, volume), volume), truth)
         choose(segmentation_module.ui.outputSelector, None)
-        unseen_again = dice(self.mask_of(self.segment(segmentation_module, unseen), unseen), unseen_truth)
+        unseen_again = dice(segment_mask(self.segment(segmentation_module, unseen), unseen), unseen_truth)
         self.assertGreater(again, before + 0.2)
         self.assertGreater(unseen_again, unseen_before + 0.2)
         self.assertGreater(unseen_again, 0.7)
@@ -84,10 +82,6 @@ class LoopTest(TrainingCase):
         segmentation = module.logic.getParameterNode().outputSegmentation
         self.assertIsNotNone(segmentation, module.ui.statusLabel.text)
         return segmentation
-
-    def mask_of(self, segmentation, volume) -> np.ndarray:
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK
 from DCAMTTrainingLib.runs.folders import run_named, runs_folder, set_runs_folder
+from scene_nodes import add_case, ellipsoid, write_scan
 from slicer_harness import (
     LoopMonitor,
     Pause,
@@ -37,7 +38,6 @@ from slicer_harness import (
     shortest_pause,
 )
 from training_case import TrainingCase
-from training_scenes import add_case, ellipsoid, write_scan
 
 
 class CategoryTest(TrainingCase):

@@ -17,7 +17,7 @@ from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.runs import preview as preview_module
 from DCAMTTrainingLib.runs.array_nodes import box_of
 from DCAMTTrainingLib.runs.preview import remove_preview, show_preview
-from segmentation_case import changed_content, fail_after, scene_content
+from scene_nodes import ellipsoid, run_to_end, segment_mask
 from slicer_harness import (
     assert_stays_responsive,
     close_scene,
@@ -25,7 +25,7 @@ from slicer_harness import (
     process_events,
     start_afresh,
 )
-from training_scenes import ellipsoid, run_to_end
+from unchanged_scene import changed_content, fail_after, scene_content
 
 
 class PreviewTest(unittest.TestCase):
@@ -48,8 +48,7 @@ class PreviewTest(unittest.TestCase):
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
             np.testing.assert_allclose(ijk_to_ras(volume), affine)
             segmentation = slicer.util.getFirstNodeByName("run: preview, iteration 10")
-            segment = segmentation.GetSegmentation().GetNthSegmentID(0)
-            drawn = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, segment, volume)
+            drawn = segment_mask(segmentation, volume)
             np.testing.assert_array_equal(drawn, label)
             self.assertEqual(segmentation.GetSegmentation().GetNumberOfSegments(), 1)
             self.assertFalse(volume.GetSaveWithScene() or segmentation.GetSaveWithScene())

@@ -29,14 +29,14 @@ from DCAMTTrainingLib.runs import proposal as proposal_module
 from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal import is_unchanged, possible_scans
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
-from segmentation_case import changed_content, fail_after, scene_content
+from scene_nodes import add_outline, add_volume, draw_segment, ellipsoid, segment_mask
 from slicer_harness import (
     Person,
     click,
     process_events_until,
 )
 from training_case import SavedProposal, TrainingCase
-from training_scenes import add_outline, add_volume, ellipsoid
+from unchanged_scene import changed_content, fail_after, scene_content
 
 
 class CaseFilesTest(TrainingCase):
@@ -56,8 +56,7 @@ class CaseFilesTest(TrainingCase):
         loaded, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
         self.assertEqual((loaded.GetName(), proposal.GetName()), ("plain", "plain (proposed)"))
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), saved.image)
-        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
-        labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, loaded)
+        labels = segment_mask(proposal, loaded)
         np.testing.assert_array_equal(labels, saved.proposed)
         # The proposal is not a label, because nobody has corrected it.
         click(self.ui.addSceneButton)
@@ -68,7 +67,7 @@ class CaseFilesTest(TrainingCase):
             matrix = view.GetSliceToRAS()
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
         # A case that is opened again keeps the person's correction.
-        slicer.util.updateSegmentBinaryLabelmapFromArray(saved.label, proposal, identifier, loaded)
+        draw_segment(proposal, loaded, saved.label)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 1)
@@ -94,8 +93,7 @@ class CaseFilesTest(TrainingCase):
         volume, proposal = editor.sourceVolumeNode(), editor.segmentationNode()
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), saved.image)
         self.assertEqual(proposal.GetName(), "plain (proposed)")
-        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
-        labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, identifier, volume)
+        labels = segment_mask(proposal, volume)
         np.testing.assert_array_equal(labels, saved.proposed)
 
     def test_proposal_in_the_scene_is_used_after_its_run_was_moved(self) -> None:
@@ -194,10 +192,9 @@ class ProposalTest(TrainingCase):
         write_proposal()
         loaded, second = open_nodes(case, [])
         self.assertFalse(slicer.mrmlScene.IsNodePresent(first))
-        identifier = second.GetSegmentation().GetNthSegmentID(0)
-        voxels = slicer.util.arrayFromSegmentBinaryLabelmap(second, identifier, loaded)
+        voxels = segment_mask(second, loaded)
         np.testing.assert_array_equal(voxels, later)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(np.roll(later, 1, axis=0), second, identifier, loaded)
+        draw_segment(second, loaded, np.roll(later, 1, axis=0))
         write_proposal()
         os.utime(file, ns=(0, file.stat().st_mtime_ns + 10**10))
         self.assertIs(open_nodes(case, [])[1], second)
@@ -229,10 +226,9 @@ class ProposalTest(TrainingCase):
             click(self.ui.addCaseButton)
         self.assertEqual((len(self.session.table), training_cases.is_case(proposal)), (0, False))
         # A proposal with edited and then restored voxels counts as unchanged.
-        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
         label = ellipsoid(1)[1]
         for voxels in (np.roll(label, 1, axis=0), label):
-            slicer.util.updateSegmentBinaryLabelmapFromArray(voxels, proposal, identifier, volume)
+            draw_segment(proposal, volume, voxels)
         with Person() as person:
             person.expects("was not changed", "Ok")
             click(self.ui.addCaseButton)
@@ -271,9 +267,8 @@ class ProposalTest(TrainingCase):
         voxels = proposal.GetAttribute("DCAMT.proposalVoxels")
         proposal.SetAttribute("DCAMT.proposalVoxels", f'{voxels} {{"LGE": [1.0, 2.0, 3.0]}}')
         self.assertTrue(is_unchanged(proposal))
-        identifier = proposal.GetSegmentation().GetNthSegmentID(0)
         moved = np.roll(ellipsoid(1)[1], 1, axis=0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(moved, proposal, identifier, volume)
+        draw_segment(proposal, volume, moved)
         self.assertFalse(is_unchanged(proposal))
 
     def test_added_proposal_replaces_the_row_of_its_scan_and_no_other_row_of_the_same_name(self) -> None:

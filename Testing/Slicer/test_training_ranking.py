@@ -18,6 +18,7 @@ from DCAMTTrainingLib.cases.derived_nodes import PROPOSAL_FILE
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
+from scene_nodes import add_volume, segment_mask
 from slicer_harness import (
     Person,
     announce_quitting,
@@ -28,7 +29,6 @@ from slicer_harness import (
     process_events,
 )
 from training_case import TrainingCase
-from training_scenes import add_volume
 
 
 class FakeCommand:
@@ -227,8 +227,7 @@ class OpeningTest(TrainingCase):
         assert_stays_responsive(longest_step(insert))
         (volume,) = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        voxels = slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+        voxels = segment_mask(segmentation, volume)
         np.testing.assert_array_equal(voxels, labels)
 
 

@@ -22,6 +22,7 @@ from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
 from DCAMTTrainingLib.runs.start import discard
+from scene_nodes import ellipsoid
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -32,7 +33,6 @@ from slicer_harness import (
     close_scene,
 )
 from training_case import TrainingCase
-from training_scenes import ellipsoid
 
 
 class ListOfRunsTest(TrainingCase):

@@ -25,6 +25,7 @@ from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, prepare_and_start, started
 from DCAMTTrainingLib.settings import chosen_settings
 from engine_case import write_python
+from scene_nodes import add_case
 from slicer_harness import (
     LoopMonitor,
     assert_stays_responsive,
@@ -36,7 +37,6 @@ from slicer_harness import (
     process_events_until,
 )
 from training_case import ROOT, CasesCase, TrainingCase
-from training_scenes import add_case
 
 
 class RunsTest(CasesCase):

@@ -35,11 +35,11 @@ from DCAMTTrainingLib.cases.scene_source import (
 )
 from DCAMTTrainingLib.cases.table_model import REMARK, CaseTableModel
 from DCAMTTrainingLib.runs.preview import show_preview
+from scene_nodes import add_case, add_outline, add_volume, draw_segment, ellipsoid, run_to_end
 from slicer_harness import (
     close_scene,
     start_afresh,
 )
-from training_scenes import add_case, add_outline, add_volume, ellipsoid, run_to_end
 
 
 class SceneSourceTest(unittest.TestCase):
@@ -91,8 +91,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(outlines(), before)
         corrected = ellipsoid(2)[1]
         corrected[tuple(np.argwhere(corrected)[0])] = 0
-        identifier = result.GetSegmentation().GetNthSegmentID(0)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, result, identifier, plain)
+        draw_segment(result, plain, corrected)
         self.assertEqual(outlines(), [before[0], result.GetID()])
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])

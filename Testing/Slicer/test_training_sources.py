@@ -16,6 +16,7 @@ from DCAMTTrainingLib.cases import check
 from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
 from DCAMTTrainingLib.panels import cases as cases_panel
+from scene_nodes import add_case, add_outline, add_volume, ellipsoid, write_scan
 from slicer_harness import (
     Person,
     choose,
@@ -25,7 +26,6 @@ from slicer_harness import (
     process_events,
 )
 from training_case import TrainingCase
-from training_scenes import add_case, add_outline, add_volume, ellipsoid, write_scan
 
 
 class SourcesTest(TrainingCase):

@@ -24,6 +24,7 @@ from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, start_writing_models, started
 from DCAMTTrainingLib.start_job import StartJob
 from engine_case import SHIPPED_DOUBLE_CLICK_S
+from scene_nodes import add_case, draw_segment, run_to_end, write_endless_program
 from slicer_harness import (
     Person,
     choose,
@@ -32,7 +33,6 @@ from slicer_harness import (
     process_events,
 )
 from training_case import CasesCase
-from training_scenes import add_case, run_to_end, write_endless_program
 
 
 class StartTest(CasesCase):
@@ -59,10 +59,9 @@ class StartTest(CasesCase):
         self.measure()
         self.wait_for(lambda: self.session.checked, "the check")
         segmentation = slicer.util.getFirstNodeByName("scan1 outline")
-        segment = segmentation.GetSegmentation().GetNthSegmentID(0)
         volume = slicer.util.getFirstNodeByName("scan1")
         erased = np.zeros_like(slicer.util.arrayFromVolume(volume), np.uint8)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(erased, segmentation, segment, volume)
+        draw_segment(segmentation, volume, erased)
         click(self.ui.startButton)
         self.wait_for(lambda: not self.module.widget.starting.starting, "the failure")
         self.assertIn("scan1: has an empty label", self.ui.problemsLabel.text)

@@ -21,6 +21,7 @@ from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.task import classes_from_json, parse_suggested_recipe, recipe_from_model
+from scene_nodes import add_case, add_outline, add_volume, ellipsoid
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -30,7 +31,6 @@ from slicer_harness import (
     close_scene,
 )
 from training_case import TrainingCase
-from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 
 class TaskTest(TrainingCase):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib.runs.folders import set_runs_folder
 from DCAMTTrainingLib.runs.start import started
 from engine_case import ROOT, EngineCase
+from scene_nodes import add_case, add_outline, add_volume, ellipsoid
 from slicer_harness import Person, click, close_scene, open_module, process_events_until, start_afresh
-from training_scenes import add_case, add_outline, add_volume, ellipsoid
 
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
 """Settings with which the network of `tiny_model` trains quickly."""
@@ -56,19 +55,12 @@ class TrainingCase(EngineCase):
         self.runs = self.folder / "runs"
         self.runs.mkdir()
         set_runs_folder(str(self.runs))
-        self.use_own_store()
+        self.use_home(self.folder)
         self.module = open_module("DCAMTTraining")
         self.addCleanup(self.end_runs)
         self.addCleanup(self.close_module)
         self.ui = self.module.ui
         self.session = self.module.logic.session
-
-    def use_own_store(self) -> None:
-        """Store models in the test's folder."""
-        patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(self.folder)})
-        patch.start()
-        self.addCleanup(patch.stop)
-        self.assertIn(str(self.folder), str(user_folder()))
 
     def close_module(self) -> None:
         if self.module is not None:

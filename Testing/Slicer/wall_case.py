@@ -19,12 +19,7 @@ from DCAMTSegmentationLib.worker_process import WorkerProcess
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from fake_worker import FakePanel, FakeWorker
-from segmentation_case import (
-    choose,
-    click,
-    process_events_until,
-)
-from slicer_harness import in_real_slicer
+from slicer_harness import choose, click, in_real_slicer, process_events_until
 from vtk.util.numpy_support import vtk_to_numpy
 
 AFFINE = np.diag([-1.25, -1.25, 1.25, 1.0])

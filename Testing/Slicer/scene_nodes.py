@@ -1,4 +1,4 @@
-"""Add synthetic volumes and segmentations to the scene, write scans and programs, and run generators to their end."""
+"""Synthetic volumes and segmentations of a scene, files of scans, and generators that run to their end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import slicer
 import vtk
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.ellipsoids import ellipsoid_scan
-from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
 SHAPE = (24, 22, 20)
 """The shape (I, J, K) of a scan."""
@@ -66,6 +66,42 @@ def add_case(name: str, seed: int = 0) -> tuple[Any, Any]:
     image, label = ellipsoid(seed)
     volume = add_volume(name, image)
     return volume, add_outline(volume, label)
+
+
+def add_scan(
+    name: str = "LGE",
+    shape: tuple[int, int, int] = (16, 20, 24),
+    affine: np.ndarray | None = None,
+    seed: int = 0,
+) -> Any:
+    """Add a scalar volume node with a bright ellipsoid in noise.
+
+    Args:
+        shape: (K, J, I).
+        affine: (4, 4), IJK to RAS mm.
+    """
+    draw = np.random.default_rng(seed)
+    k, j, i = np.ogrid[[slice(-1, 1, complex(n)) for n in shape]]
+    inside = (k / 0.6) ** 2 + (j / 0.5) ** 2 + (i / 0.7) ** 2 <= 1
+    voxels = (100 + 150 * inside + draw.normal(0, 15, shape)).astype(np.int16)
+    volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    slicer.util.updateVolumeFromArray(volume, voxels)
+    matrix = np.diag([-1.5, -1.5, 1.5, 1.0]) if affine is None else affine
+    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(matrix))
+    volume.CreateDefaultDisplayNodes()
+    return volume
+
+
+def segment_mask(segmentation: SegmentationNode, volume: VolumeNode, index: int = 0) -> np.ndarray:
+    """Return the mask (K, J, I) of the segment at `index`, resampled on the volume's grid."""
+    identifier = segmentation.GetSegmentation().GetNthSegmentID(index)
+    return slicer.util.arrayFromSegmentBinaryLabelmap(segmentation, identifier, volume)
+
+
+def draw_segment(segmentation: SegmentationNode, volume: VolumeNode, mask: np.ndarray) -> None:
+    """Replace the first segment by a mask (K, J, I) on the volume's grid."""
+    identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
+    slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
 
 
 def write_scan(path: Path, voxels: np.ndarray) -> Path:
