@@ -86,7 +86,7 @@ def test_folder_without_scans_or_with_a_damaged_dataset_json_is_refused(tmp_path
 
 
 def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path) -> None:
-    challenge = [f"asc/P1/{name}.nrrd" for name in ("lgemri", "laendo", "lawall")]
+    challenge = [f"asc/P1/{name}.nrrd" for name in ("lgemri", "laendo", "lawall", "raendo")]
     lascarqs = [f"lascarqs/train_1/{name}.nii.gz" for name in ("enhanced", "atriumSegImgMO", "scarSegImgM")]
     emidec = ["emidec/Case_N01/Images/Case_N01.nii.gz", "emidec/Case_N01/Contours/Case_N01.nii.gz"]
     make_files(tmp_path, *challenge, *lascarqs, *emidec)

@@ -381,10 +381,18 @@ def test_mask_of_other_structures_is_skipped_despite_special_characters_in_its_n
     assert len(found.skipped) == 2
 
 
-@pytest.mark.parametrize("other", ["p1_bloodpool", "p1_RA(1)"])
+@pytest.mark.parametrize("other", ["p1_RA", "p1_RA(1)"])
 def test_mask_of_another_structure_does_not_compete_with_the_mask_of_the_atrium(tmp_path: Path, other: str) -> None:
     write_images(tmp_path, ("p1_lge",), ("p1_LA(1)", other))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1_lge": ("p1_lge.nii.gz", "p1_LA(1).nii.gz")}
+
+
+@pytest.mark.parametrize("words", ["LA_bloodpool", "LA_blood_pool", "bloodpool", "blood pool"])
+def test_blood_pool_is_an_outline_as_one_word_or_two(tmp_path: Path, words: str) -> None:
+    write_images(tmp_path, ("p1_lge",), (f"p1_{words}", "p1_RV_bloodpool"))
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {"p1_lge": ("p1_lge.nii.gz", f"p1_{words}.nii.gz")}
+    assert skip_reasons(found) == {"p1_RV_bloodpool.nii.gz": OTHER_LABEL}
 
 
 def test_mask_search_reads_two_scans_beside_a_mask_of_another_name(

@@ -1,7 +1,8 @@
 """Find the words in names of files and folders, and tell what they mean.
 
 The words cover nnU-Net, the Left Atrial Segmentation Challenges 2013 (`gt_std`, `gt_noPV`) and 2018 (`lgemri`,
-`laendo`, `lawall`), LAScarQS 2022 (`enhanced`, `atriumSegImgMO`, `scarSegImgM`) and EMIDEC (`Images`, `Contours`).
+`laendo`, `lawall`), LAScarQS 2022 (`enhanced`, `atriumSegImgMO`, `scarSegImgM`), MBAS 2024 (`MBAS_001_gt` is a scan)
+and EMIDEC (`Images`, `Contours`).
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ def _set(words: str) -> frozenset[str]:
 
 
 IMAGE_WORDS = _set(
-    "image images img imgs imaging scan scans volume volumes imagestr imagests lgemri enhanced bild bilder imagen"
-    " imagenes immagine immagini"
+    "image images img imgs imaging scan scans volume volumes imagestr imagests imagesva imagesval lgemri enhanced bild"
+    " bilder imagen imagenes immagine immagini"
 )
 ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = _set(
     "ra rv lv right ventricle myo myocardium epi epicardium wall scar fibrosis lge fat aorta pv pvs veins laa appendage"
-    " esophagus lspv lipv rspv ripv svc ivc bloodpool"
+    " esophagus lspv lipv rspv ripv svc ivc"
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
 QUALIFIERS = _set(
@@ -35,19 +36,22 @@ QUALIFIERS = _set(
 """
 OUTLINE_WORDS = ATRIUM_WORDS | QUALIFIERS
 OUTLINE_WORDS |= _set(
-    "roi rois labelled labeled gold reference references ref blood pool heart target targets delineation delineations"
-    " lab labs"
+    "roi rois labelled labeled gold reference references ref blood pool bloodpool heart target targets delineation"
+    " delineations lab labs"
 )
 """Words that a mask of the atrium may add to its scan's path: `p1_roi` for `p1`."""
-_SUFFIXES = ("seg", "segmentation", "mask", "label", "gt", "contour")
+_SUFFIXES = ("seg", "segmentation", "mask", "msk", "label", "gt", "contour")
 LABEL_WORDS = _set(
-    "label labels labelmap lbl lbls labelstr labelsts seg segs segmentation segmentations mask masks gt groundtruth"
-    " outline outlines annotation annotations dseg laendo truth goldstandard annot annotated segm segmented maske"
-    " masken segmentierung segmentierungen kontur konturen masque masques mascara máscara mascaras segmentación"
-    " segmentacion maschera maschere segmentazione contour contours manual atriumsegimgmo atriumsegimg atriumsegimgm"
+    "label labels labelmap labelmaps labelmapvolume lbl lbls labelstr labelsts labelsva labelsval seg segs segmentation"
+    " segmentations mask masks msk msks gt gts groundtruth outline outlines annotation annotations dseg laendo truth"
+    " goldstandard annot annotated segm segmented maske masken segmentierung segmentierungen kontur konturen masque"
+    " masques mascara máscara mascaras segmentación segmentacion maschera maschere segmentazione contour contours"
+    " manual atriumsegimgmo atriumsegimg atriumsegimgm"
 )
-LABEL_WORDS |= {f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium") for suffix in _SUFFIXES}
-OTHER_LABEL_WORDS = _set("lawall scarsegimgm scarsegimg scarsegimgmo")
+LABEL_WORDS |= {
+    f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium", "manual") for suffix in _SUFFIXES
+}
+OTHER_LABEL_WORDS = _set("lawall raendo scarsegimgm scarsegimg scarsegimgmo")
 OTHER_LABEL_WORDS |= {
     f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES
 }
@@ -73,8 +77,12 @@ PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 Words for another structure, such as `lawall`, are not among them.
 """
 SEPARATORS = re.compile(r"([_\-. ]+)")
-_NUMBERED = re.compile(r"(?<![^_\-. ])(label|labels|img|image|seg|mask|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE)
+_NUMBERED = re.compile(
+    r"(?<![^_\-. ])(label|labels|img|image|seg|mask|msk|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE
+)
 """A word that is joined to a number, as in `img0001`."""
+_MBAS_SCAN = re.compile(r"(?<=^MBAS_\d{3}_)gt(?=$)", re.IGNORECASE)
+"""The word for scans in the MBAS challenge 2024, whose labels are named `MBAS_001_label`."""
 _NUMBER = re.compile(r"v?\d+")
 """The number of a label or of its version, as in `Segmentation 1` and `final_v2`."""
 _VERSION = re.compile(r"v\d+", re.IGNORECASE)
@@ -94,7 +102,7 @@ def split_words(text: str) -> list[str]:
     Accented letters are composed (NFC): archives made on macOS may contain decomposed names.
     """
     text = unicodedata.normalize("NFC", text)
-    return SEPARATORS.split(_NUMBERED.sub(r"\1_\2", CAPITALISED.sub("_", text)))
+    return SEPARATORS.split(_NUMBERED.sub(r"\1_\2", CAPITALISED.sub("_", _MBAS_SCAN.sub("image", text))))
 
 
 def words_of(text: str) -> set[str]:
