@@ -11,6 +11,7 @@ from DCAMTSegmentationLib import result_insertion, review, training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from fake_worker import PanelCase
+from made_results import block
 from scene_nodes import add_scan, draw_segment, segment_mask
 from slicer_harness import Person, choose, click
 from unchanged_scene import fail_after
@@ -26,9 +27,7 @@ class UndoTest(PanelCase):
         if not hasattr(editor, "saveStateForUndo"):
             self.skipTest("this Segment Editor offers no method that stores a state for undo")
         editor.saveStateForUndo()
-        mask = np.zeros((16, 20, 24), np.uint8)
-        mask[4:8, 4:8, 4:8] = 1
-        draw_segment(segmentation, volume, mask)
+        draw_segment(segmentation, volume, block(4))
         self.assertTrue(review.is_outdated(segmentation))
         review.mark_measured(segmentation, fingerprint(segmentation))
         self.module.panel.exit()
@@ -66,9 +65,7 @@ class CorrectionTest(ReplacementCase):
         volume = add_scan()
         segmentation = self.segment(volume)
         self.module.leave()
-        corrected = np.zeros_like(segment_mask(segmentation, volume))
-        corrected[4:9, 5:12, 6:15] = 1
-        draw_segment(segmentation, volume, corrected)
+        corrected = paint(segmentation, volume)
         self.module.enter()
         self.check_question_before_replacement(segmentation, volume, corrected, "was edited")
 
@@ -80,9 +77,7 @@ class CorrectionTest(ReplacementCase):
         self.assertFalse(review.is_corrected(segmentation))
         self.assertNotIn("correction", self.ui.trustLabel.text)
         self.module.leave()
-        mask = np.zeros_like(segment_mask(segmentation, volume))
-        mask[4:8, 4:8, 4:8] = 1
-        draw_segment(segmentation, volume, mask)
+        draw_segment(segmentation, volume, block(4))
         self.assertTrue(review.is_corrected(segmentation))
         self.module.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)

@@ -11,6 +11,7 @@ import numpy as np
 import slicer
 from dcamt.worker.requests import SegmentRequest
 from dcamt_testing.broken_workers import BUG, GPU_TOO_SMALL_FOR_THE_MODEL, without_package
+from DCAMTSlicerLib.node_types import VolumeNode
 from fault_case import FaultCase
 from scene_nodes import add_scan, segment_mask
 from slicer_harness import Person, choose, click, process_events_until
@@ -34,9 +35,18 @@ class WorkerFaultTest(FaultCase):
         self.assertFalse(self.ui.progressBar.visible)
         return str(person.seen[0].detail)
 
-    def apply(self) -> None:
+    def assert_apply_fails(self, text: str, volume: VolumeNode) -> str:
+        """Choose the volume and click Apply; see `assert_one_error`."""
+        self.prepare(volume)
         self.state = scene_state()
-        click(self.ui.applyButton)
+        return self.assert_one_error(text, lambda: click(self.ui.applyButton))
+
+    def assert_broken_worker_is_reported(self, text: str) -> None:
+        """Fail unless Apply leads to one error with `text`, and works with the next worker."""
+        volume = add_scan()
+        self.assert_apply_fails(text, volume)
+        self.use_working_worker()
+        self.assert_the_next_apply_works(volume)
 
     def test_message_about_a_killed_process_depends_on_the_signal(self) -> None:
         for number, message in ((signal.SIGKILL, "memory ran out"), (signal.SIGSEGV, "crashed")):
@@ -47,28 +57,16 @@ class WorkerFaultTest(FaultCase):
 
     def test_bug_in_the_engine_is_reported_with_a_traceback_in_the_log(self) -> None:
         self.use_worker_script(BUG)
-        volume = add_scan()
-        self.prepare(volume)
-        self.assert_one_error("AssertionError: a bug", self.apply)
+        self.assert_broken_worker_is_reported("AssertionError: a bug")
         self.assertIn("Traceback", self.logic.log())
-        self.use_working_worker()
-        self.assert_the_next_apply_works(volume)
 
     def test_missing_package_is_reported(self) -> None:
         self.use_worker_script(without_package("torch"))
-        volume = add_scan()
-        self.prepare(volume)
-        self.assert_one_error("packages are missing: torch", self.apply)
-        self.use_working_worker()
-        self.assert_the_next_apply_works(volume)
+        self.assert_broken_worker_is_reported("packages are missing: torch")
 
     def test_interpreter_that_cannot_be_started_is_reported(self) -> None:
         self.worker._python = "/nowhere/PythonSlicer"
-        volume = add_scan()
-        self.prepare(volume)
-        self.assert_one_error("could not be started (/nowhere/PythonSlicer)", self.apply)
-        self.use_working_worker()
-        self.assert_the_next_apply_works(volume)
+        self.assert_broken_worker_is_reported("could not be started (/nowhere/PythonSlicer)")
 
     def test_cpu_is_used_with_a_note_when_the_gpu_is_too_small(self) -> None:
         self.use_worker_script(GPU_TOO_SMALL_FOR_THE_MODEL)
@@ -81,8 +79,7 @@ class WorkerFaultTest(FaultCase):
     def test_missing_device_is_reported_without_a_traceback(self) -> None:
         choose(self.ui.deviceComboBox, "GPU (Apple)")
         volume = add_scan()
-        self.prepare(volume)
-        self.assertEqual(self.assert_one_error("'mps'", self.apply), "")
+        self.assertEqual(self.assert_apply_fails("'mps'", volume), "")
         self.assertNotIn("Traceback", self.logic.log())
         choose(self.ui.deviceComboBox, "Automatic")
         self.assert_the_next_apply_works(volume)
@@ -103,9 +100,8 @@ class WorkerFaultTest(FaultCase):
         if not os.path.exists("/dev/full"):
             self.skipTest("needs /dev/full")
         volume = add_scan()
-        self.prepare(volume)
         self.fill_disk_at("volume.npy")
-        self.assert_one_error("volume.npy: the disk is full", self.apply)
+        self.assert_apply_fails("volume.npy: the disk is full", volume)
         self.assertIn("You can choose another temporary folder", self.ui.statusLabel.text)
         del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
@@ -114,18 +110,16 @@ class WorkerFaultTest(FaultCase):
         if not os.path.exists("/dev/full"):
             self.skipTest("needs /dev/full")
         volume = add_scan()
-        self.prepare(volume)
         self.fill_disk_at("doubt.npy")
-        self.assert_one_error("the disk is full", self.apply)
+        self.assert_apply_fails("the disk is full", volume)
         del self.worker.make_folder
         self.assert_the_next_apply_works(volume)
 
     def test_missing_temporary_folder_is_reported(self) -> None:
         volume = add_scan()
-        self.prepare(volume)
         before, slicer.app.temporaryPath = slicer.app.temporaryPath, "/nowhere/at/all"
         self.addCleanup(setattr, slicer.app, "temporaryPath", before)
-        self.assert_one_error("/nowhere/at/all", self.apply)
+        self.assert_apply_fails("/nowhere/at/all", volume)
         slicer.app.temporaryPath = before
         self.assert_the_next_apply_works(volume)
 
@@ -141,24 +135,18 @@ class WorkerFaultTest(FaultCase):
 
     def test_answer_of_another_version_is_reported_with_the_advice_to_restart_slicer(self) -> None:
         self.use_worker_script("""print('{"event": "later"}', flush=True)""")
-        volume = add_scan()
-        self.prepare(volume)
-        self.assert_one_error("different versions (the event 'later' is unknown). Restart Slicer.", self.apply)
-        self.use_working_worker()
-        self.assert_the_next_apply_works(volume)
+        self.assert_broken_worker_is_reported("different versions (the event 'later' is unknown). Restart Slicer.")
 
     def test_volume_without_an_image_is_reported(self) -> None:
         empty = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty")
-        self.prepare(empty)
-        self.assert_one_error("empty: holds no image", self.apply)
+        self.assert_apply_fails("empty: holds no image", empty)
         self.assert_the_next_apply_works()
 
     def test_volume_with_nan_in_its_geometry_is_refused_and_does_not_block_the_next_apply(self) -> None:
         affine = np.diag([1.5, 1.5, 1.5, 1.0])
         affine[0, 3] = np.nan
         broken = add_scan("broken", affine=affine)
-        self.prepare(broken)
-        self.assert_one_error("broken: has NaN or infinite numbers in its geometry", self.apply)
+        self.assert_apply_fails("broken: has NaN or infinite numbers in its geometry", broken)
         self.assert_the_next_apply_works()
 
     def test_request_that_cannot_be_written_leaves_the_worker_free(self) -> None:

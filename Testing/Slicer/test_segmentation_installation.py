@@ -87,6 +87,16 @@ class InstallationTest(PanelCase):
         segmentation = self.segment(self.volume)
         self.assertGreater(int(segment_mask(segmentation, self.volume).sum()), 0)
 
+    def apply_and_install(self) -> str:
+        """Click Apply, confirm the installation and wait for the result; return the question's text."""
+        with Person() as person:
+            person.expects(QUESTION, "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertEqual(len(person.seen), 1)
+        self.assertIsNotNone(self.settings.outputSegmentation)
+        return person.seen[0].text
+
     def test_no_question_is_asked_when_all_packages_are_installed(self) -> None:
         with Person() as person:
             self.segment(self.volume)
@@ -95,22 +105,14 @@ class InstallationTest(PanelCase):
 
     def test_packages_are_installed_after_one_question_and_the_segmentation_continues(self) -> None:
         pip.missing = {"slicerio", "pynrrd"}
-        with Person() as person:
-            person.expects(QUESTION, "Ok")
-            click(self.ui.applyButton)
-            self.wait()
-        self.assertEqual(len(person.seen), 1)
+        question = self.apply_and_install()
         for name in ("slicerio", "pynrrd"):
-            self.assertIn(name, person.seen[0].text)
+            self.assertIn(name, question)
         self.assertEqual([[text.split(">")[0] for text in texts] for texts in pip.installed], [["pynrrd", "slicerio"]])
-        self.assertIsNotNone(self.settings.outputSegmentation)
 
     def test_packages_of_slicer_are_skipped(self) -> None:
         pip.missing = {"slicerio"}
-        with Person() as person:
-            person.expects(QUESTION, "Ok")
-            click(self.ui.applyButton)
-            self.wait()
+        self.apply_and_install()
         (skipped,) = pip.skipped
         self.assertLessEqual({"numpy", "scipy", "SimpleITK", "vtk", "torch", "requests", "pydicom"}, set(skipped))
 
@@ -140,20 +142,13 @@ class InstallationTest(PanelCase):
         reason = "ERROR: No matching distribution found for slicerio>=1.1"
         pip.missing, pip.returncode = {"slicerio"}, 1
         pip.output = ("Collecting slicerio", "  warning: something", reason, "[notice] A new release of pip is there")
-        with Person() as person:
-            person.expects(QUESTION, "Ok")
-            person.expects(reason, "Ok")
-            click(self.ui.applyButton)
+        person = self.apply_and_expect_failure((QUESTION, "Ok"), (reason, "Ok"))
         self.assertIn(reason, self.ui.statusLabel.text)
         self.assertIn("Collecting slicerio", person.seen[-1].detail)
 
     def test_failed_installation_is_reported_with_the_advice_to_check_the_network(self) -> None:
         pip.missing, pip.returncode = {"slicerio"}, 1
-        with Person() as person:
-            person.expects(QUESTION, "Ok")
-            person.expects("Check the network", "Ok")
-            click(self.ui.applyButton)
-        self.assertFalse(self.logic.isRunning())
+        person = self.apply_and_expect_failure((QUESTION, "Ok"), ("Check the network", "Ok"))
         self.assertIn("Check the network", person.errors()[-1])
         pip.reset()
         self.assert_apply_works()
@@ -172,15 +167,9 @@ class InstallationTest(PanelCase):
 
     def test_torch_is_installed_by_the_pytorch_extension_after_one_question(self) -> None:
         pytorch = FakePyTorch(self)
-        with Person() as person:
-            person.expects(QUESTION, "Ok")
-            click(self.ui.applyButton)
-            self.wait()
-        self.assertEqual(len(person.seen), 1)
-        self.assertIn("torch>=2.4", person.seen[0].text)
+        self.assertIn("torch>=2.4", self.apply_and_install())
         self.assertEqual(pytorch.asked, [{"askConfirmation": False, "torchVersionRequirement": ">=2.4"}])
         self.assertEqual(pip.installed, [])
-        self.assertIsNotNone(self.settings.outputSegmentation)
 
     def test_missing_pytorch_extension_is_reported(self) -> None:
         FakePyTorch(self)

@@ -13,6 +13,7 @@ from dcamt.worker.requests import OutlineMethod, ReportRequest
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.fingerprints import fingerprint
 from fake_worker import FakePanel, FakeWorker, PanelCase
+from made_results import block
 from scene_nodes import add_scan, draw_segment, segment_mask
 from segmentation_case import SegmentationCase
 from slicer_harness import Person, choose, click, process_events_until
@@ -82,8 +83,8 @@ class FakeReportWorker(FakeWorker):
         on_event(ReportWritten(request.id, request.report))
 
 
-def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace: str = "") -> ReportRequest | None:
-    """Click *Report…* and return the request; None if none was sent.
+def send_report_requests(module: FakePanel, path: str, replace: str = "") -> list[ReportRequest]:
+    """Click *Report…* and return the requests that this sends to the worker.
 
     Args:
         path: the file that the person chooses.
@@ -96,8 +97,13 @@ def request_report(module: FakePanel, path: str = "/nowhere/page.html", replace:
             person.expects("Replace the file?", replace)
         click(module.ui.reportButton)
         process_events_until(lambda: not module.logic.isRunning(), "the report")
-    requests: list[ReportRequest] = module.worker.requests[earlier:]
-    return requests[0] if requests else None
+    return module.worker.requests[earlier:]
+
+
+def request_report(module: FakePanel) -> ReportRequest:
+    """Click *Report…* and return the request that this sends to the worker."""
+    (request,) = send_report_requests(module, "/nowhere/page.html")
+    return request
 
 
 class ReportRequestTest(InsertedWallCase):
@@ -118,7 +124,6 @@ class ReportRequestTest(InsertedWallCase):
 
     def report(self) -> ReportRequest:
         request = request_report(self.module)
-        assert request is not None
         self.assertIn("The report was written", self.ui.statusLabel.text)
         return request
 
@@ -127,11 +132,14 @@ class ReportRequestTest(InsertedWallCase):
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
             page.touch()
-            self.assertIsNone(request_report(self.module, str(page.with_suffix("")), "Cancel"))
-            for path, answer in ((page.with_suffix(""), "Ok"), (page, "")):
-                request = request_report(self.module, str(path), answer)
-                assert request is not None
-                self.assertEqual(request.report, page)
+            without_ending = page.with_suffix("")
+            for path, answer, reports in (
+                (without_ending, "Cancel", []),
+                (without_ending, "Ok", [page]),
+                (page, "", [page]),
+            ):
+                requests = send_report_requests(self.module, str(path), answer)
+                self.assertEqual([request.report for request in requests], reports)
 
     def test_wall_of_the_chosen_scan_and_segment_is_in_the_report(self) -> None:
         request = self.report()
@@ -169,7 +177,6 @@ class ResultReportRequestTest(PanelCase):
         for text in (None, '{"model": "x", "later": 1}', "damaged"):
             segmentation.SetAttribute("DCAMT.outlineMethod", text)
             request = request_report(self.module)
-            assert request is not None
             self.assertEqual(request.method, OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate"))
             self.assertEqual((request.trust, len(request.doubts)), (0.93, 2))
 
@@ -182,13 +189,10 @@ class ResultReportRequestTest(PanelCase):
         if not hasattr(editor, "saveStateForUndo"):
             self.skipTest("this Segment Editor offers no method that stores a state for undo")
         editor.saveStateForUndo()
-        voxels = np.zeros((16, 20, 24), np.uint8)
-        voxels[4:8, 4:8, 4:8] = 1
-        draw_segment(segmentation, volume, voxels)
+        draw_segment(segmentation, volume, block(4))
         for step, is_corrected in ((lambda: None, True), (editor.undo, False), (editor.redo, True)):
             step()  # undo and redo send no SourceRepresentationModified event
             request = request_report(self.module)
-            assert request is not None
             self.assertEqual(request.is_corrected, is_corrected)
 
     def test_request_for_a_report_states_whether_the_doubt_is_calibrated(self) -> None:
@@ -198,20 +202,17 @@ class ResultReportRequestTest(PanelCase):
             worker.is_doubt_calibrated = is_calibrated
             self.segment(add_scan())
             request = request_report(self.module)
-            assert request is not None
             self.assertEqual(request.is_doubt_calibrated, is_calibrated)
 
     def test_doubt_map_and_doubtful_places_stored_by_an_older_dcamt_are_left_out_of_the_report(self) -> None:
         self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())
         request = request_report(self.module)
-        assert request is not None
         self.assertIsNotNone(request.doubt_map)
         self.assertTrue(request.doubts)
         review.get_referenced_node(segmentation, review.DOUBT_MAP).SetAttribute("DCAMT.map", "1")
         segmentation.SetAttribute("DCAMT.doubtfulPlacesOf", None)
         request = request_report(self.module)
-        assert request is not None
         self.assertIsNone(request.doubt_map)
         self.assertIsNone(request.doubt_map_affine)
         self.assertIsNone(request.doubts)
@@ -227,7 +228,6 @@ class ResultReportRequestTest(PanelCase):
         self.module.enter()
         self.assertFalse(self.ui.doubtCheckBox.enabled)
         request = request_report(self.module)
-        assert request is not None
         self.assertIsNone(request.doubt_map)
 
     def test_report_is_of_the_new_result_and_not_of_a_segment_drawn_before(self) -> None:
@@ -237,15 +237,12 @@ class ResultReportRequestTest(PanelCase):
         target.CreateDefaultDisplayNodes()
         target.SetReferenceImageGeometryParameterFromVolumeNode(volume)
         target.GetSegmentation().AddEmptySegment("aorta", "Aorta")
-        drawn = np.zeros((16, 20, 24), np.uint8)
-        drawn[1:3, 1:3, 1:3] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(drawn, target, "aorta", volume)
+        draw_segment(target, volume, block(1, 2))
         choose(self.ui.outputSelector, target)
         self.assertEqual(self.ui.wallSegmentComboBox.currentText, "Aorta")
         self.segment(volume)
         self.assertEqual(self.ui.wallSegmentComboBox.currentText, "Left atrium")
         request = request_report(self.module)
-        assert request is not None
         self.assertEqual([segment.outline.name for segment in request.segments], ["Left atrium"])
         choose(self.ui.wallSegmentComboBox, "Aorta")
         self.module.enter()

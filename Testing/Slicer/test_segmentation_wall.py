@@ -110,17 +110,28 @@ class PresetListTest(unittest.TestCase):
 
 
 class SegmentListTest(ChosenPhantomCase):
+    def names(self) -> list[str]:
+        box = self.ui.wallSegmentComboBox
+        return [box.itemText(index) for index in range(box.count)]
+
     def test_renamed_and_added_segments_are_listed(self) -> None:
-        segments, names = self.segmentation.GetSegmentation(), self.ui.wallSegmentComboBox
+        segments = self.segmentation.GetSegmentation()
         segments.GetSegment("blood").SetName("LA")
         process_events()
-        self.assertEqual([names.itemText(index) for index in range(names.count)], ["LA"])
+        self.assertEqual(self.names(), ["LA"])
         segments.AddEmptySegment("other", "other")
         process_events()
-        self.assertEqual([names.itemText(index) for index in range(names.count)], ["LA", "other"])
+        self.assertEqual(self.names(), ["LA", "other"])
         segments.RemoveSegment("blood")
         process_events()
-        self.assertEqual([names.itemText(index) for index in range(names.count)], ["other"])
+        self.assertEqual(self.names(), ["other"])
+
+    def test_segments_of_the_chosen_segmentation_are_listed(self) -> None:
+        renamed = add_phantom()[1]
+        renamed.GetSegmentation().GetSegment("blood").SetName("renamed")
+        for segmentation, name in ((renamed, "renamed"), (self.segmentation, "blood"), (renamed, "renamed")):
+            choose(self.ui.outputSelector, segmentation)
+            self.assertEqual(self.names(), [name])
 
 
 class ThresholdTest(InsertedWallCase):

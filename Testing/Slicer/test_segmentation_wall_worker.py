@@ -18,8 +18,7 @@ from dcamt.worker.events import WallMeasured
 from DCAMTSegmentationLib import review, wall_job, wall_nodes
 from fake_worker import FakeWorker
 from scene_nodes import draw_segment
-from segmentation_case import SegmentationCase
-from slicer_harness import Person, choose, click, close_scene, process_events_until, reload_scene
+from slicer_harness import Person, choose, click, close_scene, reload_scene
 from unchanged_scene import changed_content, fail_after, scene_content, scene_state
 from wall_case import (
     AFFINE,
@@ -36,36 +35,21 @@ from wall_case import (
 )
 
 
-class WallSectionTest(SegmentationCase):
-    def test_segments_of_the_chosen_segmentation_are_listed_by_name(self) -> None:
-        volume, first = add_phantom()
-        _, second = add_phantom()
-        choose(self.ui.inputSelector, volume)
-        box = self.ui.wallSegmentComboBox
-        identifier = first.GetSegmentation().GetNthSegmentID(0)
-        second.GetSegmentation().GetSegment(identifier).SetName("renamed")
-        for segmentation in (first, second, first):
-            choose(self.ui.outputSelector, segmentation)
-            segments = segmentation.GetSegmentation()
-            names = [segments.GetNthSegment(index).GetName() for index in range(segments.GetNumberOfSegments())]
-            self.assertEqual([box.itemText(index) for index in range(box.count)], names)
+class WorkerWallTest(WorkerWallCase):
+    """The section Wall, operated by clicks, with a real worker process."""
 
     def test_worker_measures_the_same_wall_as_the_engine_in_this_process(self) -> None:
-        volume, segmentation = add_phantom()
-        choose(self.ui.inputSelector, volume)
-        choose(self.ui.outputSelector, segmentation)
         self.assertFalse(self.ui.wallExportButton.enabled)
         choose(self.ui.wallSegmentComboBox, "blood")
-        click(self.ui.wallMeasureButton)
-        process_events_until(lambda: not self.logic.isRunning(), "the wall")
+        self.measure()
         expected = expected_wall()
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
         for note in expected.notes:
             self.assertIn(note, self.ui.wallLabel.text)
         self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's surface would hide the wall
-        self.assertEqual(burden_cell(segmentation), f"{expected.burden.percent:.1f}")
+        self.assertEqual(burden_cell(self.segmentation), f"{expected.burden.percent:.1f}")
         # The enhanced wall is a cap with a half angle of 60 degrees, which covers (1 - cos 60°) / 2 = 25 % of a sphere.
-        self.assertAlmostEqual(float(burden_cell(segmentation)), 25, delta=3)
+        self.assertAlmostEqual(float(burden_cell(self.segmentation)), 25, delta=3)
         self.assertIn("IIR > 1.2", self.ui.wallLabel.text)
         self.assertIn("research use only", self.ui.wallLabel.text)
         with tempfile.TemporaryDirectory() as folder, Person() as person:
@@ -74,10 +58,6 @@ class WallSectionTest(SegmentationCase):
             click(self.ui.wallExportButton)
             write_wall_csv([expected], written)
             self.assertEqual(exported.read_text(encoding="utf-8"), written.read_text(encoding="utf-8"))
-
-
-class WorkerWallTest(WorkerWallCase):
-    """The section Wall, operated by clicks, with a real worker process."""
 
     def test_changed_outline_is_noticed_and_measured_again(self) -> None:
         volume, segmentation = self.volume, self.segmentation
@@ -180,9 +160,13 @@ class WorkerWallTest(WorkerWallCase):
         self.assertTrue((scalars(segmentation, "opening") == BORDER).any())
 
     def test_closing_the_scene_ends_the_measurement_and_the_next_scene_can_be_measured(self) -> None:
-        self.worker.meanwhile = close_scene
-        self.measure()
-        self.assertIsNone(self.worker.meanwhile)
+        def request_and_close(*arguments: Any) -> None:
+            type(self.worker).request(self.worker, *arguments)
+            close_scene()
+
+        with mock.patch.object(self.worker, "request", side_effect=request_and_close) as request:
+            self.measure()
+        request.assert_called_once()
         self.assertEqual(list(slicer.util.getNodes("*wall*")), [])
         self.assertIn("No wall yet", self.ui.wallLabel.text)
         self.choose_phantom()
@@ -204,19 +188,20 @@ class FakeWallWorker(FakeWorker):
         on_event(WallMeasured(request.id, path))
 
 
-class ChangedWhileMeasuredTest(ChosenPhantomCase):
-    """The scene may change, or another output may be chosen, while the worker measures the wall."""
-
+class FakeWallCase(ChosenPhantomCase):
     def make_worker(self) -> FakeWallWorker:
         return FakeWallWorker(expected_wall())
 
-    def measure(self, before_answer: Callable[[], object]) -> None:
-        self.module.worker.before_answer = before_answer
-        click(self.ui.wallMeasureButton)
-        process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
+
+class ChangedWhileMeasuredTest(FakeWallCase):
+    """The scene may change, or another output may be chosen, while the worker measures the wall."""
+
+    def measure_while(self, change: Callable[[], object]) -> None:
+        self.module.worker.before_answer = change
+        self.measure()
 
     def test_unchanged_volume_causes_no_note(self) -> None:
-        self.measure(lambda: None)
+        self.measure()
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
 
     def test_changes_during_a_measurement_are_noted_and_do_not_reach_the_worker(self) -> None:
@@ -234,7 +219,7 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
             np.testing.assert_array_equal(np.load(request.volume), scan)
             np.testing.assert_array_equal(np.load(request.segment.mask), label)
 
-        self.measure(change)
+        self.measure_while(change)
         for text in (
             "The voxels of ball were changed during the computation",
             "The transform of ball was changed during the computation",
@@ -247,14 +232,14 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
         with Person() as person:
             person.expects("segment blood was removed during the measurement; the wall was discarded", "Ok")
-            self.measure(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
+            self.measure_while(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
         self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
 
     def test_output_chosen_during_a_measurement_stays_visible_in_3d(self) -> None:
         other = add_phantom()[1]
         choose(self.ui.outputSelector, self.segmentation)
         self.assertTrue(self.ui.show3DCheckBox.checked)
-        self.measure(lambda: choose(self.ui.outputSelector, other))
+        self.measure_while(lambda: choose(self.ui.outputSelector, other))
         self.assertIs(self.module.settings.outputSegmentation, other)
         self.assertTrue(self.ui.show3DCheckBox.checked)
         choose(self.ui.outputSelector, self.segmentation)
@@ -267,7 +252,7 @@ class ChangedWhileMeasuredTest(ChosenPhantomCase):
         ):
             with self.subTest(message), Person() as person:
                 person.expects(message, "Ok")
-                self.measure(lambda node=node: slicer.mrmlScene.RemoveNode(node))
+                self.measure_while(lambda node=node: slicer.mrmlScene.RemoveNode(node))
             self.assertEqual(person.seen[0].detail, "")
             self.assertEqual(list(slicer.util.getNodes("*wall*")), [])
             slicer.mrmlScene.AddNode(node)
@@ -293,15 +278,8 @@ PLACED = (review.WALL, review.WALL_TABLE)
 """The roles of the nodes that are placed below the segmentation if they are new."""
 
 
-class InterruptedInsertionTest(ChosenPhantomCase):
+class InterruptedInsertionTest(FakeWallCase):
     """If the insertion of a wall fails, or if the measurement is cancelled, the scene stays as it was."""
-
-    def make_worker(self) -> FakeWallWorker:
-        return FakeWallWorker(expected_wall())
-
-    def measure(self) -> None:
-        click(self.ui.wallMeasureButton)
-        process_events_until(lambda: not self.module.logic.isRunning(), "the wall")
 
     def fail_after_each_step(self) -> None:
         """Measure the wall once for each call in `INSERTION_STEPS`, and let this call raise an error at its end.

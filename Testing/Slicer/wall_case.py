@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unittest
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ import slicer
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
-from dcamt_testing import warm_python
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSegmentationLib.worker_process import WorkerProcess
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.scene_changes import SceneChanges
+from engine_case import EngineCase
 from fake_worker import FakePanel, FakeWorker
-from slicer_harness import choose, click, in_real_slicer, process_events_until
+from slicer_harness import choose, click, process_events_until
 from vtk.util.numpy_support import vtk_to_numpy
 
 AFFINE = np.diag([-1.25, -1.25, 1.25, 1.0])
@@ -85,15 +84,6 @@ def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", 
 class LastingWorker(WorkerProcess):
     """A worker process that all tests of a class share."""
 
-    meanwhile: Callable[[], object] | None = None
-    """If a test sets a function here, the next call of `request` sends its request and then calls the function."""
-
-    def request(self, request: Any, on_event: Any = None) -> None:
-        super().request(request, on_event)
-        change, self.meanwhile = self.meanwhile, None
-        if change is not None:
-            change()
-
     def shutdown(self) -> None:
         """Do nothing; `end` ends the process."""
 
@@ -118,22 +108,6 @@ class ChosenPhantomCase(unittest.TestCase):
         choose(self.ui.inputSelector, self.volume)
         choose(self.ui.outputSelector, self.segmentation)
 
-
-class WorkerWallCase(ChosenPhantomCase):
-    """A test case with a panel in which a phantom is chosen, and with a real worker process."""
-
-    worker: LastingWorker
-
-    @classmethod
-    def setUpClass(cls) -> None:
-        if not in_real_slicer():
-            warm_python.start()
-        cls.worker = LastingWorker(temporary_folder=lambda: slicer.app.temporaryPath)
-        cls.addClassCleanup(cls.worker.end)
-
-    def make_worker(self) -> LastingWorker:
-        return self.worker
-
     def wait(self) -> None:
         process_events_until(lambda: not self.module.logic.isRunning(), "the end of the job")
 
@@ -142,16 +116,26 @@ class WorkerWallCase(ChosenPhantomCase):
         self.wait()
 
 
-class InsertedWallCase(ChosenPhantomCase):
-    """A test case with a panel in which a phantom is chosen; the phantom's measured wall is in the scene."""
+class WorkerWallCase(ChosenPhantomCase, EngineCase):
+    """A test case with a panel in which a phantom is chosen, and with a real worker process."""
 
-    wall: WallResult
+    worker: LastingWorker
 
     @classmethod
     def setUpClass(cls) -> None:
-        cls.wall = expected_wall()
+        super().setUpClass()
+        cls.worker = LastingWorker(temporary_folder=lambda: slicer.app.temporaryPath)
+        cls.addClassCleanup(cls.worker.end)
+
+    def make_worker(self) -> LastingWorker:
+        return self.worker
+
+
+class InsertedWallCase(ChosenPhantomCase):
+    """A test case with a panel in which a phantom is chosen; the phantom's measured wall is in the scene."""
 
     def setUp(self) -> None:
         super().setUp()
+        self.wall = expected_wall()
         wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
         self.module.panel.enter()
