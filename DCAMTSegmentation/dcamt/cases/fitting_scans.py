@@ -70,19 +70,16 @@ def _fitting_scans(
         candidates_of: returns the candidates of a file from the parts of its key: its folders and its name.
     """
     whole = {lower_key(file.key): file for file in named if file.kind is FileKind.SCAN}
-    keys = {file.path: without_first_channel(file.key) for file in whole.values()}
-    scans = {lower_key(keys[file.path]): replace(file, key=keys[file.path]) for file in whole.values()} | whole
+    first_channels = [replace(file, key=without_first_channel(file.key)) for file in whole.values()]
+    scans = {lower_key(file.key): file for file in first_channels} | whole
     loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
     for file in whole.values():
         *folders, name = lower_key(file.key) or ("",)
-        candidates = candidates_of(folders, name)
-        for by_key, simplified in ((scans, tuple), (loose, loose_key)):
-            for parts, dropped in candidates:
-                further = further_words(dropped)
-                scan = by_key.get(simplified(filter(None, parts)))
-                fits = by_key is scans or not (further <= MODALITY_WORDS or modalities(parts))
-                if scan is not None and scan.path != file.path and fits:
-                    yield file, scan, further
+        candidates = [(key, further_words(dropped)) for key, dropped in candidates_of(folders, name)]
+        similar = [(key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))]
+        found = [(scans.get(tuple(filter(None, key))), words) for key, words in candidates]
+        found += [(loose.get(loose_key(key)), words) for key, words in similar]
+        yield from ((file, scan, words) for scan, words in found if scan is not None and scan.path != file.path)
 
 
 def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
