@@ -1,9 +1,6 @@
 """Check the cases of a run as training does, before the run starts, and collect facts about the cases.
 
-First the headers of all cases are checked. Then the voxels of each case are checked, unless the case is left out or
-its headers have a problem. Last, the cases are compared. No scan may be used both for training and for validation.
-No scan should occur twice, and two scans should not have the same label file. Only the facts of a case stay in memory,
-not its voxels.
+Only the facts of a case stay in memory, not its voxels.
 """
 
 from __future__ import annotations

@@ -64,8 +64,6 @@ def _fitting_scans(
 ) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield (file, scan, further words) for each scan that has one of a file's candidate keys.
 
-    For each file, the scans with the loose key of a candidate come last.
-
     Args:
         candidates_of: returns the candidates of a file from the parts of its key: its folders and its name.
     """

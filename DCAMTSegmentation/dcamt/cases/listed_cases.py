@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -39,7 +39,7 @@ class _ListedCases:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._listed: set[tuple[Path, Path | None]] = set()
-        self._has_files = False
+        self._located: set[Path | None] = set()
         self._files_by_name: dict[tuple[Path, Sequence[str]], defaultdict[str, list[Path]]] = {}
         self.cases: list[Case] = []
         self.unused: list[Case] = []
@@ -51,9 +51,7 @@ class _ListedCases:
         If one of these files does not exist, the case is left out and the missing file is skipped. The files of other
         channels are skipped; for a model of several channels, `io.readers.read_scan` reads `x_0001`, ... with `x_0000`.
         """
-        files = [self._file(text) for text in images if isinstance(text, str) and text]
-        label_path = self._label(label, files)
-        self._note_existing((*files, label_path))
+        files, label_path = self._locate(images, label)
         missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
         self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
         if missing or not files:
@@ -74,11 +72,9 @@ class _ListedCases:
             label: the label as listed; None if the case is listed without a label.
             labels: the labels in `labelsTs` by name.
         """
-        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        files, listed = self._locate(images, label)
         channels = [channel for file in files for channel in channel_files(file) if channel not in files]
         self.skipped += [SkippedFile(file, TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
-        listed = self._label(label, files)
-        self._note_existing((*files, listed))
         if listed is not None and labels.get(scan_name(listed)) != listed:
             self.skipped.append(SkippedFile(listed, TEST_CASE))
         if files and files[0].exists():
@@ -88,19 +84,20 @@ class _ListedCases:
 
     def found_cases(self, layout: str, classes: tuple[tuple[int, str], ...]) -> FoundCases:
         """Return the cases, after the files that `dataset.json` does not list are skipped."""
-        self._keep_used()
+        used = {file for case in self.cases for file in case.files}
+        # A file may be used for one listed case, but skipped for another.
+        self.skipped = [file for file in self.skipped if file.path not in used]
         self._skip_unlisted()
         unused = distinct_from(self.cases, self.unused)
-        return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused, not self._has_files)
+        has_files = any(file is not None and file.exists() for file in self._located)
+        return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused, not has_files)
 
-    def _note_existing(self, files: Iterable[Path | None]) -> None:
-        """Note whether one of the listed files exists."""
-        self._has_files = self._has_files or any(file is not None and file.exists() for file in files)
-
-    def _keep_used(self) -> None:
-        """Remove the cases' files from `skipped`; a file may be used for one listed case, but skipped for another."""
-        used = {file for case in self.cases for file in case.files}
-        self.skipped = [file for file in self.skipped if file.path not in used]
+    def _locate(self, images: Sequence[object], label: object) -> tuple[list[Path], Path | None]:
+        """Return the paths of a case's image files and of its label, as `dataset.json` names them."""
+        files = [self._file(text) for text in images if isinstance(text, str) and text]
+        label_path = self._label(label, files)
+        self._located.update((*files, label_path))
+        return files, label_path
 
     def _skip_unlisted(self) -> None:
         """Skip the scans and labels in the subfolders `_FOLDERS` that `dataset.json` does not list."""

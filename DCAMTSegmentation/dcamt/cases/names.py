@@ -162,12 +162,7 @@ def _key(path: Path, folder: Path, dropped: Collection[str]) -> Key:
 
 
 def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
-    """Return the kind and the key of each file below `folder`, judged by the words of all paths.
-
-    The rules of `classify` apply first, but words for labels do not count in the names of folders that hold whole cases
-    (`_folders_of_cases`). Then three steps change kinds and keys: `_with_monai_results`, `_with_results` and
-    `_with_keys_of_scans`.
-    """
+    """Return the kind and the key of each file below `folder`, judged by the words of all paths."""
     files = list(files)
     folders_of_cases = _folders_of_cases([classify(path, folder) for path in files], folder)
     named = [classify(path, folder, folders_of_cases) for path in files]
@@ -294,5 +289,5 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
 def _has_only_label_words(path: Path) -> bool:
     """Return whether a file's name consists of words for labels and of numbers."""
-    words = [word for word in words_of(scan_name(path)) if word and not word.isdecimal()]
-    return bool(words) and all(word in LABEL_WORDS for word in words)
+    words = {word for word in words_of(scan_name(path)) if word and not word.isdecimal()}
+    return bool(words) and words <= LABEL_WORDS
