@@ -124,7 +124,8 @@ def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set"
     """Return the recipe with `key=value` settings applied, as given to `dcamt train --set`.
 
     A key such as `spacing` or `iterations` names a field of the recipe or of one of its sections. The section's name
-    may precede the field (`training.iterations`). Lists are written with commas (`64,64,32`).
+    may precede the field (`training.iterations`). Lists are written with commas (`64,64,32`). A value may also be
+    written as in a recipe file (`[64, 64, 32]`, `"adamw"`).
 
     Args:
         source: where the user wrote the settings, for error messages.
@@ -180,10 +181,40 @@ def _how_to_write(hint: Any) -> str:
 def _parse(text: str, hint: Any, where: str) -> Any:
     """Parse the value of a setting for a field of the type `hint`. Raises InputError if the value does not fit."""
     if hint is str:
-        return text
+        return _without_quotes(text)
     try:
-        data = json.loads(f"[{text}]") if typing.get_origin(hint) is tuple else json.loads(text)
+        data = _read_list(text, hint) if typing.get_origin(hint) is tuple else json.loads(text)
     except (ValueError, RecursionError) as error:
         what = f"'{text}' is not a valid value of this setting"
         raise InputError(what, path=where, remedy=_how_to_write(hint)) from error
-    return value_of(data, hint, where, "value")
+    try:
+        return value_of(data, hint, None, "value")
+    except InputError as error:
+        raise InputError(str(error), path=where, remedy=_how_to_write(hint)) from error
+
+
+def _without_quotes(text: str) -> str:
+    """Return a text that may be written in quotation marks, as in a recipe file.
+
+    >>> [_without_quotes(text) for text in ('sgd', '"sgd"', '"')]
+    ['sgd', 'sgd', '"']
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value if isinstance(value, str) else text
+
+
+def _read_list(text: str, hint: Any) -> list[Any]:
+    """Return the items of a list of the type `hint` that is written with or without its brackets.
+
+    >>> _read_list("64,64,32", tuple[int, int, int]) == _read_list("[64,64,32]", tuple[int, int, int])
+    True
+    """
+    items: list[Any] = json.loads(f"[{text}]")
+    whole = items[0] if len(items) == 1 else None
+    if not isinstance(whole, list):
+        return items
+    holds_lists = typing.get_origin(typing.get_args(hint)[0]) is tuple
+    return whole if not holds_lists or all(isinstance(item, list) for item in whole) else items

@@ -414,19 +414,26 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 def _position_difference(grid: Grid, other: Grid) -> str:
     """Describe how two grids differ: the distance of their centres, and the angle of their axes if above 0.05 degrees.
 
-    If the centres and axes agree, the sizes or the spacings differ.
+    If the centres agree, the angle, the spacings or the numbers of voxels differ. An angle of up to 0.05 degrees is
+    stated only if the others agree.
     """
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
-    nearest = np.abs(axes[0].T @ axes[1]).max(axis=0)  # cosine of each axis of `other` to the closest axis of `grid`
-    angle = float(np.degrees(np.arccos(np.clip(nearest.min(), 0, 1))))
-    rotation = f", and their axes are turned by {angle:.2g} degrees" if angle > 0.05 else ""
-    distance = round(float(np.linalg.norm(centres[0] - centres[1])), 4)  # Rounding errors count as 0.
-    if not distance and not rotation:
-        same_spacing = np.allclose(np.sort(grid.spacing), np.sort(other.spacing), rtol=1e-3)
-        what = "numbers of voxels" if same_spacing else "spacings"
-        return f": the two grids have the same centre, but different {what}"
-    return f": the centres of the two grids lie {plain_number(distance, 3)} mm apart{rotation}"
+    cosines = np.abs(axes[0].T @ axes[1])
+    # The least cosine of an axis of `other` to the closest axis of `grid`.
+    angle = float(np.degrees(np.arccos(np.clip(cosines.max(axis=0).min(), 0, 1))))
+    turn = f"their axes are turned by {angle:.2g} degrees"
+    distance = float(np.linalg.norm(centres[0] - centres[1]))
+    if distance > GRID_TOLERANCE * min(other.spacing):
+        rotation = f", and {turn}" if angle > 0.05 else ""
+        return f": the centres of the two grids lie {plain_number(distance, 3)} mm apart{rotation}"
+    order = cosines.argmax(axis=0)  # the axes of `grid` along those of `other`
+    what = turn
+    if angle <= 0.05 and not np.allclose(np.array(grid.spacing)[order], other.spacing, rtol=1e-3):
+        what = "different spacings"
+    elif angle <= 0.05 and tuple(np.array(grid.shape)[order]) != other.shape:
+        what = "different numbers of voxels"
+    return f": the two grids have the same centre, but {what}"
 
 
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str = "") -> InputError:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dcamt.commands.result_files import check_result_paths
 from dcamt.errors import InputError, OutputError
 from dcamt.io.atomic import atomic_path, stray_temporaries, write_text
+from dcamt.io.file_names import as_file_name, is_file_name
+from dcamt.runs.lock import run_lock
 from dcamt_testing.processes import HANGING_S, open_dcamt
 
 
@@ -47,6 +51,23 @@ def test_new_folder_that_holds_another_file_is_kept(tmp_path: Path) -> None:
         (target.parent / "other.txt").write_text("other", encoding="utf-8")
         raise KeyError
     assert all_paths(tmp_path) == ["new", "new/other.txt"]
+
+
+def test_folder_that_another_process_made_meanwhile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mkdir = Path.mkdir
+
+    def mkdir_second(self: Path, *more: Any, **options: Any) -> None:
+        with suppress(OSError):
+            mkdir(self)  # by the other process
+        mkdir(self, *more, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir_second)
+    with pytest.raises(KeyError), atomic_path(tmp_path / "new" / "deep" / "x.txt"):
+        raise KeyError
+    assert all_paths(tmp_path) == ["new", "new/deep"]
+    with run_lock(tmp_path / "run" / "train.lock"):
+        pass
+    assert (tmp_path / "run").is_dir()
 
 
 def test_symbolic_link_is_followed(tmp_path: Path) -> None:
@@ -121,6 +142,17 @@ def test_long_file_name_is_written(tmp_path: Path) -> None:
     with atomic_path(tmp_path / name) as temporary:
         temporary.write_text("x", encoding="utf-8")
     assert all_paths(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("letter", ["a", "ä", "心"])
+def test_proposed_name_that_is_too_long_is_shortened_before_its_end(letter: str) -> None:
+    for start in ("", "_", "."):
+        name = as_file_name(f"{start}{letter * 300} report.seg.nrrd")
+        assert is_file_name(name)
+        assert len(name.encode()) > 245
+        assert name.startswith(("_" if start else "") + letter) or name.startswith(f"_.{letter}")
+        assert name.endswith(f"{letter} report.seg.nrrd")
+    assert as_file_name(f"{letter * 80}.csv") == f"{letter * 80}.csv"
 
 
 def test_only_temporary_files_are_listed_as_strays(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 """Test which files the DICOM reader skips with a note, and for which it refuses the folder."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dcamt.io.dicom_stacks import ScanChoice
+from dcamt.io.dicom_contradictions import separate_other_classes
+from dcamt.io.dicom_files import read_files
+from dcamt.io.dicom_frames import Frame
+from dcamt.io.dicom_stacks import ScanChoice, Stack, group_stacks
 from dcamt.io.readers import read_scan
 from dcamt.volume import IdentifyingNote
 from dcamt_testing.dicom_positions import (
@@ -298,3 +302,30 @@ def test_folder_without_slices_is_refused_with_the_reason(tmp_path: Path) -> Non
     refused(lambda: read_scan(folder), folder, reason)
     new_data_set(RT_DOSE).save_as(folder / "dose.dcm", enforce_file_format=True)
     refused(lambda: read_scan(folder), folder, "holds no DICOM slices, but RT Dose")
+
+
+def test_images_of_rare_classes_are_separated_without_searching_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of series may each have a screenshot."""
+    for k in range(4):
+        write_slice(tmp_path / f"{k}.dcm", k)
+    write_slice(tmp_path / "x.dcm", 4, sop_class=CT)
+    frames = read_files(sorted(tmp_path.iterdir())).frames
+    compared: list[object] = []
+    monkeypatch.setattr(Frame, "__eq__", lambda one, other: compared.append(other) or one is other)
+    monkeypatch.setattr(Frame, "__hash__", object.__hash__)
+    usual, rare = separate_other_classes(frames)
+    assert [frame.file.name for frame in rare] == ["x.dcm"]
+    assert len(usual) == 4
+    assert not compared
+
+
+def test_series_are_not_compared_with_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise, 4000 series would take half a minute."""
+    (frame,) = read_files([write_slice(tmp_path / "x.dcm", 0)]).frames
+    firsts: list[Stack] = []
+    monkeypatch.setattr(Stack, "first", property(lambda stack: firsts.append(stack) or stack.frames[0]))
+    stacks = group_stacks([replace(frame, series=f"1.2.{number}") for number in range(200)])
+    assert len(stacks) == 200
+    assert len(firsts) < 20 * 200

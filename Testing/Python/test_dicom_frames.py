@@ -236,6 +236,30 @@ def test_image_is_read_whole_if_its_parts_have_different_time_indices(tmp_path: 
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
 
 
+def interleaved(places: Sequence[int], first: int, second: int) -> list[Groups]:
+    """Return groups that put even places into stack a at the time `first`, odd places into stack b at `second`."""
+    stated = [{"StackID": "a", "TemporalPositionIndex": first}, {"StackID": "b", "TemporalPositionIndex": second}]
+    return [{"FrameContentSequence": stated[k % 2]} for k in places]
+
+
+def test_interleaved_stacks_with_different_time_indices_are_read_whole(tmp_path: Path) -> None:
+    path = write_frames(tmp_path / "x.dcm", range(16), interleaved(range(16), 1, 2))
+    assert_slices_in_place(read_scan(path), 16)
+    refused(lambda: read_scan(path, choice=ScanChoice(time=2)), path, "holds one time point only")
+
+
+@pytest.mark.parametrize("times", [((1, 3), (2, 4)), ((1, 1), (2, 2))])
+def test_time_points_of_interleaved_stacks_are_read_whole(
+    tmp_path: Path, times: tuple[tuple[int, int], tuple[int, int]]
+) -> None:
+    groups = [group for both in times for group in interleaved(range(16), *both)]
+    path = write_frames(tmp_path / "x.dcm", [*range(16)] * 2, groups)
+    for number in (1, 2):
+        volume = read_scan(path, choice=ScanChoice(time=number))
+        assert_slices_in_place(volume, 16)
+        assert {index // 16 for _, index in volume.frames} == {number - 1}
+
+
 @pytest.mark.parametrize(("name", "add"), [("t1", 100), ("t1 map", 1100), ("map", 1100)])
 def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: str, add: int) -> None:
     for number, kind in enumerate(("T1", "T1 MAP")):

@@ -14,6 +14,7 @@ from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.io.writers import write_labelmap
 from dcamt.metrics.evaluation import score_case
 from dcamt.volume import GRID_TOLERANCE, Labelmap, enclosing_grid, fit_labelmap, grid_difference, same_grid
+from dcamt_testing.analytic_scans import centred_grid, rotation
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_of, orthogonal_matrix, refused
 
 GRID = Grid((30, 24, 20), affine_of(orthogonal_matrix(2) * (0.68359375, 0.7, 1.25)))
@@ -72,6 +73,29 @@ def test_message_names_what_differs_if_label_and_scan_have_the_same_centre() -> 
     resampled = Labelmap(two_boxes().repeat(2, 0).repeat(2, 1).repeat(2, 2), Grid((60, 48, 40), finer), None)
     with pytest.raises(InputError, match=": the two grids have the same centre, but different spacings"):
         fit_labelmap(resampled, grid, "scan.nrrd")
+
+
+@pytest.mark.parametrize("thickness", [0.01, 0.1])
+def test_message_names_a_small_turn_of_thin_slices(thickness: float) -> None:
+    shape, spacing = (512, 512, 10), (0.5, 0.5, thickness)
+    turned = Labelmap(np.zeros(shape, np.uint8), centred_grid(shape, spacing, rotation(0.03, 0, 0)), None)
+    with pytest.raises(InputError, match=r"the same centre, but their axes are turned by 0\.03 degrees"):
+        fit_labelmap(turned, centred_grid(shape, spacing), "scan.nrrd")
+
+
+def test_centres_that_differ_only_by_rounding_count_as_the_same_in_messages() -> None:
+    scan, other = centred_grid((30, 24, 20), (1, 1, 1)), centred_grid((28, 22, 18), (1, 1, 1))
+    cropped = Grid(other.shape, other.affine + np.outer([1, 1, 1, 0], [0, 0, 0, 0.0007]))
+    turned = centred_grid((30, 24, 20), (1, 1, 1), rotation(5, 0, 0))
+    for grid, what in ((cropped, "different numbers of voxels"), (turned, "their axes are turned by 5 degrees")):
+        with pytest.raises(InputError, match=f"the two grids have the same centre, but {what}"):
+            fit_labelmap(Labelmap(np.zeros(grid.shape, np.uint8), grid), scan, "scan.nrrd")
+
+
+def test_message_says_that_the_sizes_differ_if_two_axes_have_swapped_sizes() -> None:
+    swapped = Labelmap(np.zeros((24, 30, 20), np.uint8), centred_grid((24, 30, 20), (1, 1, 1)), Path("label.nrrd"))
+    with pytest.raises(InputError, match="the same centre, but different numbers of voxels"):
+        fit_labelmap(swapped, centred_grid((30, 24, 20), (1, 1, 1)), "scan.nrrd")
 
 
 def test_label_with_another_axis_order_is_reoriented() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dcamt.cases.case_list import UNLABELLED, Case
-from dcamt.commands.rank import _describe_score, _event_fields, segmentation_path
+from dcamt.commands.rank import _describe_score, _event_fields, segmentation_names
 from dcamt.errors import write_error
 from dcamt.inference.predictor import Prediction
 from dcamt.io.readers import read_labelmap
@@ -158,9 +158,23 @@ def test_names_that_differ_only_in_capitals_are_refused_where_the_file_system_ig
 
 def test_segmentation_file_is_numbered_only_if_the_case_name_cannot_be_a_file_name(tmp_path: Path) -> None:
     names = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "a/b", "..", "x:y", "p ", "CON")
-    files = [segmentation_path(tmp_path, Case(name, tmp_path, None, "unlabelled"), n) for n, name in enumerate(names)]
-    expected = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "case5", "case6", "case7", "case8", "case9")
-    assert files == [tmp_path / f"{name}.seg.nrrd" for name in expected]
+    cases = [Case(name, tmp_path, None, UNLABELLED) for name in names]
+    expected = ["p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "case5", "case6", "case7", "case8", "case9"]
+    assert segmentation_names(cases, names) == expected
+
+
+def test_numbered_segmentation_file_has_the_name_of_no_other_case(tmp_path: Path) -> None:
+    """Also not of a labelled case, since `cases find` would take the file, once corrected, for that case's label."""
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
+    text = table.read_text(encoding="utf-8")
+    for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case1,"), ("labelled0,", "CASE1_,")):
+        text = text.replace(f"\n{before}", f"\n{after}", 1)
+    table.write_text(text, encoding="utf-8")
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    arguments = ["rank", table, "--model", model, "--device", "cpu", "--segmentations", tmp_path / "proposed"]
+    assert call_dcamt(arguments) == 0
+    names = sorted(path.name for path in (tmp_path / "proposed").iterdir())
+    assert names == ["case1.seg.nrrd", "case1__.seg.nrrd"]
 
 
 def test_ranking_never_replaces_its_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -305,3 +305,34 @@ def test_error_says_how_to_write_a_setting(setting: str, remedy: str) -> None:
     with pytest.raises(InputError) as caught:
         with_settings(load_recipe("la"), [setting])
     assert str(caught.value).endswith(f"is not a valid value of this setting. {remedy}")
+
+
+@pytest.mark.parametrize(
+    ("as_in_file", "setting"),
+    [
+        ("patch=[64, 64, 32]", "patch=64,64,32"),
+        ("strides=[[2,2,1],[2,2,2],[2,2,2],[2,2,2]]", "strides=[2,2,1],[2,2,2],[2,2,2],[2,2,2]"),
+        ("strides=[]", "strides="),
+        ('channel_names=["T1"]', 'channel_names="T1"'),
+        ('optimiser="adamw"', "optimiser=adamw"),
+        ("flip=[true, false, false]", "flip=true,false,false"),
+    ],
+)
+def test_setting_may_be_written_as_in_a_recipe_file(as_in_file: str, setting: str) -> None:
+    assert with_settings(load_recipe("la"), [as_in_file]) == with_settings(load_recipe("la"), [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("patch=64", "must hold 3 values, not 1. Write whole numbers with commas, such as 64,64,32."),
+        ("spacing=1", "must hold 3 values, not 1. Write numbers with commas, such as 0.5,0.5,2.5."),
+        ("patch=[64,64]", "must hold 3 values, not 2. Write whole numbers with commas, such as 64,64,32."),
+        ("strides=2,2,1", "must be a list. Write lists with commas, such as [2,2,1],[2,2,2]."),
+        ("batch=4.5", "must be of type int, not 4.5. Write a whole number."),
+    ],
+)
+def test_error_about_the_type_of_a_setting_says_how_to_write_it(setting: str, remedy: str) -> None:
+    with pytest.raises(InputError) as caught:
+        with_settings(load_recipe("la"), [setting])
+    assert str(caught.value).endswith(remedy)

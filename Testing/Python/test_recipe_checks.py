@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from dcamt.api.training_plan import choose_recipe, plan_resumed_run
 from dcamt.cases.case_list import LABELLED, Case, write_cases
@@ -285,3 +286,14 @@ def test_stride_may_differ_between_axes() -> None:
     changes = {"network.strides": [*[[2, 2, 1]] * 3, [2, 2, 2]], "training.patch": [64, 64, 6]}
     recipe = recipe_from_dict(la_with(changes), "own.json")
     assert recipe.stride == (16, 16, 2)
+
+
+def test_settings_of_every_type_can_be_python_values() -> None:
+    strides = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    settings = {"strides": strides, "channel_names": ("T1",), "optimiser": "adamw", "iterations": "7"}
+    numpy = {"patch": np.array([64, 64, 32]), "batch": np.int64(4), "learning_rate": np.float32(0.5)}
+    recipe, _, _ = choose_recipe(settings=settings | numpy)
+    assert (recipe.network.strides, recipe.channel_names) == (strides, ("T1",))
+    training = recipe.training
+    assert (training.optimiser, training.iterations, training.patch) == ("adamw", 7, (64, 64, 32))
+    assert (training.batch, training.learning_rate) == (4, 0.5)

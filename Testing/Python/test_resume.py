@@ -246,11 +246,41 @@ def test_non_finite_loss_ends_the_run_and_keeps_the_checkpoint(tmp_path: Path, t
 def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) -> None:
     new_trainer(tmp_path / "run", table).save()
     for settings in (("channels=4,4,8",), ("weight_average=0.9",), ("attention_heads=0",)):
-        with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
+        with pytest.raises(
+            InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe\. If rec.*"
+        ):
             new_trainer(tmp_path / "run", table, *settings).resume()
     torch.save({"step": 3}, tmp_path / "run" / "checkpoints" / "last.pt")
     with pytest.raises(InputError, match="does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table).resume()
+
+
+def test_checkpoint_of_a_network_with_other_heads_of_attention_is_refused(tmp_path: Path, table: Path) -> None:
+    """The weights have the same shapes, but another meaning."""
+    new_trainer(tmp_path / "run", table, "attention_heads=4").save()
+    with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
+        new_trainer(tmp_path / "run", table, "attention_heads=2").resume()
+    new_trainer(tmp_path / "run", table, "attention_heads=4", "strides=[2,2,2],[2,2,2]").resume()
+
+
+def test_checkpoint_of_an_earlier_version_without_the_networks_settings_loads(tmp_path: Path, table: Path) -> None:
+    trainer = new_trainer(tmp_path / "run", table)
+    trainer.save()
+    state = load_checkpoint(trainer.run.checkpoint, CPU)
+    del state["shape"]
+    torch.save(state, trainer.run.checkpoint)
+    new_trainer(tmp_path / "run", table).resume()
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+def test_weight_decay_edited_in_the_recipe_applies_to_the_resumed_run(
+    tmp_path: Path, table: Path, optimiser: str
+) -> None:
+    settings = (f"optimiser={optimiser}", "iterations=2")
+    new_trainer(tmp_path / "run", table, *settings, "weight_decay=0.1").save()
+    resumed = new_trainer(tmp_path / "run", table, *settings, "weight_decay=0.001")
+    resumed.resume()
+    assert [group["weight_decay"] for group in resumed.learner.optimiser.param_groups] == [0.001]
 
 
 @pytest.mark.parametrize(("before", "after"), [("sgd", "adamw"), ("adamw", "sgd")])

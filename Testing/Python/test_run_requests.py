@@ -29,7 +29,7 @@ from dcamt_testing.processes import (
     start_dcamt,
     wait_until,
 )
-from dcamt_testing.synthetic import CPU, train_arguments, write_cases_folder
+from dcamt_testing.synthetic import CPU, new_trainer, train_arguments, write_cases_folder
 from dcamt_testing.warm_python import interpreter
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.02")
@@ -315,3 +315,15 @@ def test_watching_does_not_import_torch(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_stopping_a_run_before_its_first_iteration_writes_no_model(
+    tmp_path: Path, table: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer = new_trainer(tmp_path / "run", table, "iterations=2")
+    trainer.save()
+    assert call_dcamt(["train", "--run", str(tmp_path / "run"), "--stop", "--device", "cpu"]) == 1
+    message = f"{tmp_path / 'run'}: was not trained yet, so it has no model to write. Resume the run, or remove"
+    assert message in capfd.readouterr().err
+    assert not trainer.run.model.exists()
+    assert run_state(trainer.run).resumable

@@ -152,15 +152,16 @@ def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
 def _setting_lines(settings: Mapping[str, Any] | Sequence[str]) -> list[str]:
     """Return settings as `key=value` lines.
 
-    >>> _setting_lines({"patch": (64, 64, 32), "mixed_precision": False})
-    ['patch=64,64,32', 'mixed_precision=false']
+    >>> _setting_lines({"patch": (64, 64, 32), "mixed_precision": False, "channel_names": ("T1", "T2")})
+    ['patch=[64, 64, 32]', 'mixed_precision=false', 'channel_names=["T1", "T2"]']
     """
     if not isinstance(settings, Mapping):
         return list(settings)
 
     def text(value: Any) -> str:
-        if isinstance(value, list | tuple):
-            return ",".join(map(text, value))
-        return str(value).lower() if isinstance(value, bool) else str(value)
+        return value if isinstance(value, str) else json.dumps(value, default=without_numpy)
+
+    def without_numpy(value: Any) -> Any:
+        return value.tolist() if hasattr(value, "tolist") else str(value)
 
     return [f"{key}={text(value)}" for key, value in settings.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def run_rank(options: argparse.Namespace) -> int:
     model = _find_model(run, options.model)
     inputs = [*case_files(listed), model, table, *(_run_files(run) if run else [])]
     existing = existing_rule(options)
-    targets = [segmentation_path(options.segmentations, case, index) for index, case in enumerate(cases)]
+    names = segmentation_names(cases, [case.name for case in listed])
+    targets = [options.segmentations / f"{name}.seg.nrrd" if options.segmentations else None for name in names]
     segmentations = [target for target in targets if target is not None]
     check_result_paths(segmentations, inputs)
     if options.csv:
@@ -111,14 +113,22 @@ def _run_files(run: RunFolder) -> list[Path]:
     return [run.cases, run.recipe, run.origin, run.events, run.model, run.best, run.validation, run.report]
 
 
-def segmentation_path(folder: Path | None, case: Case, index: int) -> Path | None:
-    """Return the file for a case's segmentation; None without a folder.
+def segmentation_names(cases: Sequence[Case], listed: Sequence[str]) -> list[str]:
+    """Return the names of the cases' segmentations, without the ending.
 
-    If the case's name cannot be a file name, such as "a/b", the file is named after `index`: "case1.seg.nrrd" for 0.
+    A case whose name cannot be a file name, such as "a/b", is named after its number: "case1" for the first case. If
+    another case of the list, whose cases have the names `listed`, has this name, "_" is added.
     """
-    is_plain = _FILE_NAME.fullmatch(case.name) and is_file_name(f"{case.name}.seg.nrrd")
-    name = case.name if is_plain else f"case{index + 1}"
-    return folder / f"{name}.seg.nrrd" if folder else None
+    taken = {name.casefold() for name in listed}
+    names = []
+    for number, case in enumerate(cases, start=1):
+        name = case.name
+        if not (_FILE_NAME.fullmatch(name) and is_file_name(f"{name}.seg.nrrd")):
+            name = f"case{number}"
+            while name in taken:
+                name += "_"
+        names.append(name)
+    return names
 
 
 def _describe_score(case: RankedCase) -> str:

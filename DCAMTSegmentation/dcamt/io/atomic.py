@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -40,21 +40,19 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-_NAME_KEPT:]}"
     with interrupt_on_sigterm():
         try:
-            missing = [folder for folder in target.parents if not folder.exists()]
+            created: list[Path] = []
             try:
                 if target.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
                 refuse_device(target, wanted)
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent, created)
                 yield temporary
                 _flush(temporary)
                 os.replace(temporary, target)
             except BaseException:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
-                for folder in missing:
-                    with suppress(OSError):  # Another process may have written a file into it.
-                        folder.rmdir()
+                remove_folders(created)
                 raise
         except OSError as error:
             if not _is_about_writing(error, temporary, target):
@@ -82,6 +80,27 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
             for path, partial in temporary.items():
                 message = message.replace(str(partial), str(path))
             raise OutputError(message) from error
+
+
+def make_folder(folder: Path, created: list[Path]) -> None:
+    """Make a folder and its missing parents, and add to `created` those that no other process made meanwhile."""
+    if folder.is_dir() or folder == folder.parent:
+        return
+    make_folder(folder.parent, created)
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        if not folder.is_dir():
+            raise
+    else:
+        created.append(folder)
+
+
+def remove_folders(created: Sequence[Path]) -> None:
+    """Remove the folders that `make_folder` created, if they are empty."""
+    for folder in reversed(created):
+        with suppress(OSError):  # Another process may have written a file into it.
+            folder.rmdir()
 
 
 def refuse_device(target: Path, named: Path) -> None:

@@ -30,7 +30,8 @@ def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[F
         if len(of_class) < FEW
         for frame in of_class
     ]
-    return [frame for frame in frames if frame not in rare], rare
+    skipped = set(rare)
+    return [frame for frame in frames if frame not in skipped], rare
 
 
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:

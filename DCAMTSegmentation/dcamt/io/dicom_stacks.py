@@ -72,16 +72,16 @@ class Stack:
 
 def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
     """Group the frames into stacks (see `Stack`), in the order of series numbers."""
-    stacks: list[Stack] = []
+    of_id: defaultdict[tuple[str, str], list[Stack]] = defaultdict(list)
     for frame in frames:
-        for stack in stacks:
-            first = stack.first
-            if (first.series, first.stack) == (frame.series, frame.stack) and have_one_geometry(first, frame):
+        alike = of_id[frame.series, frame.stack]
+        for stack in alike:
+            if have_one_geometry(stack.first, frame):
                 stack.frames.append(frame)
                 break
         else:
-            stacks.append(Stack([frame]))
-    stacks = _join_stacks(stacks)
+            alike.append(Stack([frame]))
+    stacks = _join_stacks([stack for alike in of_id.values() for stack in alike])
     stacks.sort(key=lambda stack: (stack.first.series_number, stack.first.title, stack.first.series))
     of_series: defaultdict[str, list[Stack]] = defaultdict(list)
     for stack in stacks:
@@ -96,17 +96,23 @@ def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
 
 def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
     """Join the stacks of one series whose slices are parts of one regular stack."""
-    groups: list[list[Stack]] = []
+    of_series: defaultdict[str, list[list[Stack]]] = defaultdict(list)
     for stack in stacks:
+        groups = of_series[stack.first.series]
         for group in groups:
             first, other = group[0].first, stack.first
             # Stacks with one ID have different geometries (`group_stacks`); comparing these again would be slow.
-            if first.series == other.series and first.stack != other.stack and have_one_geometry(first, other):
+            if first.stack != other.stack and have_one_geometry(first, other):
                 group.append(stack)
                 break
         else:
             groups.append([stack])
-    return [joined for group in groups for joined in ([Stack(_frames_of(group))] if _is_regular(group) else group)]
+    return [
+        joined
+        for groups in of_series.values()
+        for group in groups
+        for joined in ([Stack(_frames_of(group))] if _is_regular(group) else group)
+    ]
 
 
 def _frames_of(stacks: Sequence[Stack]) -> list[Frame]:

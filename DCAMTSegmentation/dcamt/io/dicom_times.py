@@ -155,16 +155,21 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; return an empty list if the headers do not number time points.
 
-    Instead of a time point, the number may state a part of one image. Such parts lie side by side; time points lie at
-    the same places. Therefore groups count as time points only if the ranges of their slices' positions overlap by
-    more than half of the longest range.
+    Instead of a time point, the number may state a part of one image. Such parts lie side by side, or are stacks that
+    were joined; time points lie at the same places. Therefore groups count as time points only if the ranges of their
+    slices' positions overlap by more than half of the longest range, and if they have a stack in common.
     """
     for number in range(NUMBERED_TIMES):
-        times = sorted({time for frame in frames if (time := frame.times[number]) is not None})
-        groups = [[frame for frame in frames if frame.times[number] == time] for time in times]
+        of_time: defaultdict[float, list[Frame]] = defaultdict(list)
+        for frame in frames:
+            if (time := frame.times[number]) is not None:
+                of_time[time].append(frame)
+        groups = [of_time[time] for time in sorted(of_time)]
         if len(groups) < 2 or sum(map(len, groups)) < len(frames) or min(map(len, groups)) < 2:
             continue
         if any(_share_places(group) for group in groups):
+            continue
+        if not set.intersection(*({frame.stack for frame in group} for group in groups)):
             continue
         normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
         depths = [[float(frame.position @ normal) for frame in group] for group in groups]

@@ -7,6 +7,8 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 """Names of devices on Windows, with any ending: `nul.txt` is the device, too."""
 _LONGEST = 255
 """Most bytes of a name in most file systems."""
+_KEPT = 20
+"""Number of characters at the end of a name, with its ending, that stay if the name is too long."""
 
 
 def is_file_name(name: str) -> bool:
@@ -24,8 +26,12 @@ def is_file_name(name: str) -> bool:
 def as_file_name(name: str) -> str:
     """Return a name with `_` for each character that a file name cannot contain, and in front of a device's name.
 
+    Of a name that is too long, characters before the last `_KEPT` are left out.
+
     >>> [as_file_name(name) for name in ("LGE: 3/4.csv", "aux.csv", ".csv")]
     ['LGE_ 3_4.csv', '_aux.csv', '_.csv']
     """
     plain = "".join("_" if letter in _FORBIDDEN or not letter.isprintable() else letter for letter in name).rstrip(". ")
+    while len(plain.encode()) >= _LONGEST:  # A device's name gets one byte more.
+        plain = plain[: -_KEPT - 1] + plain[-_KEPT:]
     return plain if is_file_name(plain) else f"_{plain}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError
+from ..io.atomic import make_folder, remove_folders
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -37,17 +38,15 @@ def run_lock(path: Path) -> Iterator[None]:
         InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
         OutputError: the file cannot be created.
     """
-    missing = [folder for folder in path.parents if not folder.exists()]
+    created: list[Path] = []
     try:
-        lock = _acquire(path)
+        lock = _acquire(path, created)
         try:
             yield
         finally:
             _release(lock, path)
     finally:
-        for created_folder in missing:
-            with suppress(OSError):  # The folder is not empty if the run has begun.
-                created_folder.rmdir()
+        remove_folders(created)  # The run's folder is not empty if the run has begun.
 
 
 def is_held(path: Path) -> bool:
@@ -89,8 +88,8 @@ def _cannot_be_acquired(path: Path) -> bool:
     return False
 
 
-def _acquire(path: Path) -> BaseFileLock | None:
-    """Return the acquired lock; None on a file system without locks."""
+def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
+    """Return the acquired lock, None on a file system without locks; add the folders that it makes to `created`."""
     # Imported here, since Slicer imports this module before the packages are installed.
     from filelock import FileLock, Timeout
 
@@ -99,7 +98,7 @@ def _acquire(path: Path) -> BaseFileLock | None:
     while len(failures) < _ATTEMPTS:
         lock = FileLock(path, mode=0o644)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent, created)
             lock.acquire(timeout=ACQUIRE_TIMEOUT_S)
             return lock
         except Timeout as error:

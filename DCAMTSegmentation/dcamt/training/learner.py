@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -103,6 +103,7 @@ class Learner:
             "average": self.average.state_dict() if self.average is not None else None,
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "shape": self._shape(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -111,6 +112,8 @@ class Learner:
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser.
         """
+        if state.get("shape", self._shape()) != self._shape():  # torch does not notice another number of heads
+            raise ValueError("the state belongs to another network")
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -118,11 +121,16 @@ class Learner:
         for saved, current in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
             if ("momentum" in saved) != ("momentum" in current):  # torch notices this only in the next step
                 raise ValueError("the state belongs to another optimiser")
-            saved.update(fused=current["fused"], foreach=current["foreach"])
+            # The recipe may have been edited; the learning rate is set in each step.
+            saved.update({name: current[name] for name in ("fused", "foreach", "weight_decay")})
         self.optimiser.load_state_dict(state["optimiser"])
         # A run that resumes on another kind of device may begin or cease to scale gradients.
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+
+    def _shape(self) -> dict[str, Any]:
+        """Return the recipe's settings of the network."""
+        return asdict(replace(self.recipe.network, strides=self.recipe.level_strides))
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""

@@ -163,7 +163,7 @@ class Trainer:
             raise InputError(
                 "the checkpoint does not belong to this run's recipe",
                 path=self.run.checkpoint,
-                remedy="Start a new run.",
+                remedy="If recipe.json was edited, undo the edit; otherwise start a new run.",
             ) from error
 
     def save(self) -> None:
@@ -240,7 +240,13 @@ class Trainer:
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
     def conclude(self, cases: Sequence[Case]) -> TrainingResult:
-        """Validate a resumed run at its checkpoint and return the result, without further training."""
+        """Validate a resumed run at its checkpoint and return the result, without further training.
+
+        Raises InputError if the run was not trained yet, or if a case cannot be used.
+        """
+        if not self.step:
+            remedy = "Resume the run, or remove its folder."
+            raise InputError("was not trained yet, so it has no model to write", path=self.run.path, remedy=remedy)
         validation_cases = [case for case in cases if case.role == VALIDATION]
         resident = []
         for index, case in enumerate(validation_cases):
