@@ -19,19 +19,26 @@ from dcamt.runs.events import (
     run_event_line,
 )
 from dcamt.runs.folder import RunFolder
+from dcamt.runs.lock import run_lock
 from DCAMTTrainingLib.runs.charts import LOSSES, SCORES, TrainingCharts
 from DCAMTTrainingLib.runs.curves import POINTS, Curve, RunCurves
 from DCAMTTrainingLib.runs.watch import RunWatch
 from slicer_harness import (
     LoopMonitor,
     Pause,
+    announce_quitting,
     assert_stays_responsive,
+    click,
     close_scene,
     process_events_until,
     shortest_pause,
     start_afresh,
 )
+from training_case import STARTED, TrainingCase
 from vtk.util.numpy_support import vtk_to_numpy
+
+PROGRESS = {"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}}
+"""An event as a run writes it."""
 
 
 def progress_event(step: int, of: int, **losses: float) -> TrainingProgress:
@@ -184,6 +191,55 @@ class ChartsTest(unittest.TestCase):
         manager.setLayout(layouts.SlicerLayoutOneUp3DView)
         charts.hide()
         self.assertEqual(manager.layout, layouts.SlicerLayoutOneUp3DView)
+
+
+class PanelChartsTest(TrainingCase):
+    """The charts that the panel shows on request."""
+
+    def test_charts_are_removed_and_the_layout_is_restored(self) -> None:
+        run = self.make_run("going", STARTED, PROGRESS)
+        manager = slicer.app.layoutManager()
+        layout = manager.layout
+
+        def show_losses() -> None:
+            self.wait_for(lambda: self.ui.lossesButton.enabled, "the losses")
+            click(self.ui.lossesButton)
+            self.assertNotEqual(manager.layout, layout)
+            self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")), 1)
+
+        def assert_gone(where: str) -> None:
+            self.assertEqual(manager.layout, layout, where)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLPlotChartNode"), [], where)
+            self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [], where)
+
+        with run_lock(run.lock):
+            self.module.widget.runs.refresh()
+            show_losses()
+            self.module.leave()
+            assert_gone("leaving")
+            self.module.enter()
+            show_losses()
+            close_scene()
+            assert_gone("closing the scene")
+            show_losses()
+        self.wait_for(lambda: manager.layout == layout, "the end of the run")
+        assert_gone("the end of the run")
+        show_losses()
+        # Slicer may also close the panel without leaving the module.
+        self.module.widget.watching.close()
+        assert_gone("closing the panel")
+
+    def test_next_session_starts_with_the_layout_from_before_the_charts(self) -> None:
+        self.make_run("ended", STARTED, PROGRESS)
+        manager = slicer.app.layoutManager()
+        layout = manager.layout
+        self.module.widget.runs.refresh()
+        self.wait_for(lambda: self.ui.lossesButton.enabled, "the losses")
+        click(self.ui.lossesButton)
+        self.assertNotEqual(manager.layout, layout)
+        self.addCleanup(slicer.app.settings().remove, "MainWindow/layout")
+        announce_quitting()
+        self.assertEqual(int(slicer.app.settings().value("MainWindow/layout")), layout)
 
 
 class LongRunTest(unittest.TestCase):

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
-from dcamt.runs.preview import Preview
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.preview import Preview, write_preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.derived_nodes import scan_of
+from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs import preview as preview_module
 from DCAMTTrainingLib.runs.array_nodes import box_of
 from DCAMTTrainingLib.runs.preview import remove_preview, show_preview
 from scene_nodes import ellipsoid, run_to_end, segment_mask
 from slicer_harness import (
+    LoopMonitor,
+    Person,
     assert_stays_responsive,
+    choose,
+    click,
     close_scene,
     longest_step,
     process_events,
     start_afresh,
 )
+from training_case import FINISHED, PAUSED, STARTED, TrainingCase
 from unchanged_scene import changed_content, fail_after, scene_content
 
 
@@ -163,3 +173,77 @@ class PreviewTest(unittest.TestCase):
             return show_preview(preview, tiny_recipe(), "run")
 
         assert_stays_responsive(longest_step(show))
+
+
+class ShownPreviewTest(TrainingCase):
+    """The preview of the selected run's validation cases."""
+
+    def show_run(self, name: str, *cases: str, last: dict[str, Any] = PAUSED, seed: int = 0) -> RunFolder:
+        """Write a run with validation cases, and select the run.
+
+        Args:
+            seed: if not 0, the run has a preview of the case "one", after iteration 4, with the ellipsoid of this seed.
+        """
+        run = self.make_run(name, STARTED, last, cases=tuple(f"{case},a.nrrd,b.nrrd,validation" for case in cases))
+        if seed:
+            run.preview.mkdir()
+            scan, label = ellipsoid(seed)
+            write_preview(run, "one", 4, label.T, np.eye(4), scan.T)
+        self.module.widget.runs.show(run)
+        self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+        return run
+
+    def choose_case(self, case: str, text: str) -> None:
+        choose(self.ui.previewSelector, case)
+        self.wait_for(lambda: text in self.ui.previewStatusLabel.text, text)
+
+    def test_validation_cases_with_missing_files_are_listed_while_slicer_stays_responsive(self) -> None:
+        lines = [f"case{n},/gone/{n}.nrrd,/gone/{n}_label.nrrd,labelled" for n in range(10_000)]
+        self.make_run("long", STARTED, PAUSED, cases=(*lines, "last case,/gone/a.nrrd,/gone/b.nrrd,validation"))
+        self.module.widget.runs.refresh()
+        with LoopMonitor() as monitor:
+            self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
+        assert_stays_responsive(monitor.pause)
+        self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "last case"])
+
+    def test_missing_preview_of_a_run_without_a_process_is_explained(self) -> None:
+        for name, last, text in (
+            ("paused", PAUSED, "Once resumed, it shows this case"),
+            ("finished", FINISHED, "ended without a preview"),
+        ):
+            self.show_run(name, "last case", last=last)
+            choose(self.ui.previewSelector, "last case")
+            self.assertIn(text, self.ui.previewStatusLabel.text)
+
+    def test_preview_text_is_shown_again_when_its_case_is_chosen_again(self) -> None:
+        self.show_run("paused", "one", "two", seed=1)
+        for case, text in (("one", "after iteration 4"), ("two", "Once resumed"), ("one", "after iteration 4")):
+            self.choose_case(case, text)
+
+    def test_failed_request_for_a_preview_is_reported(self) -> None:
+        self.show_run("paused", "last case")
+        refused = PermissionError(errno.EACCES, "Permission denied", "case.txt")
+        with mock.patch.object(watch_panel, "choose_preview", side_effect=refused), Person() as person:
+            person.expects("case.txt: cannot be used (Permission denied)", "Ok")
+            choose(self.ui.previewSelector, "last case")
+
+    def test_chosen_preview_does_not_return_in_the_next_scene(self) -> None:
+        self.show_run("paused", "one", seed=1)
+        for _ in range(2):
+            self.choose_case("one", "after iteration 4")
+            close_scene()
+            self.module.widget.watching.update()  # as after the next poll
+            self.assertIsNone(self.module.widget.watching._loading)
+            self.assertEqual((self.ui.previewSelector.currentText, self.ui.previewStatusLabel.text), ("none", ""))
+
+    def test_preview_of_a_discarded_run_is_not_shown_for_a_new_run_of_its_name(self) -> None:
+        for seed in (1, 2):
+            self.show_run("run-1", "one", seed=seed)
+            self.choose_case("one", "after iteration 4")
+            volume = slicer.util.getFirstNodeByName("run-1: one")
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), ellipsoid(seed)[0])
+            with Person() as person:
+                person.expects("Delete the run", "Ok")
+                click(self.ui.discardButton)
+            for kind in ("ScalarVolume", "Segmentation"):
+                self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}Node"), [])

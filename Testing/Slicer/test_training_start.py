@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import unittest
 from contextlib import suppress
@@ -32,7 +31,7 @@ from slicer_harness import (
     close_scene,
     process_events,
 )
-from training_case import CasesCase
+from training_case import PAUSED, STARTED, CasesCase
 
 
 class StartTest(CasesCase):
@@ -246,12 +245,7 @@ class StartTest(CasesCase):
         self.assertFalse(self.ui.resumeButton.enabled)
 
     def test_reason_why_a_run_cannot_be_resumed_is_shown(self) -> None:
-        run = self.write_run("paused")
-        run.checkpoint.parent.mkdir()
-        run.checkpoint.touch()
-        events = [{"event": "started", "step": 0, "of": 10}, {"event": "paused", "step": 4}]
-        run.events.write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-        run.cases.write_text("name,image,label,role\none,gone.nrrd,,unlabelled\n", encoding="utf-8")
+        run = self.make_run("paused", STARTED, PAUSED, cases=("one,gone.nrrd,,unlabelled",))
         run.log.write_text("an earlier line\n", encoding="utf-8")
         self.module.widget.runs.show(run)
         self.assertNotIn("gone.nrrd", self.ui.runStatusLabel.text)

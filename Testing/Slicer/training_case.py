@@ -28,6 +28,10 @@ from slicer_harness import Person, click, close_scene, open_module, process_even
 SMALL = {"spacing": "2,2,2", "patch": "16,16,16", "batch": "2", "labelledPerBatch": "1", "mmd": "0.1"}
 """Settings with which the network of `tiny_model` trains quickly."""
 
+STARTED = {"event": "started", "step": 0, "of": 10}
+PAUSED = {"event": "paused", "step": 4}
+FINISHED = {"event": "finished", "step": 10, "model": ""}
+
 
 def tiny_model() -> Path:
     """Return the path of a tiny model with random weights."""
@@ -122,6 +126,19 @@ class TrainingCase(EngineCase):
         run.path.mkdir()
         run.events.touch()
         run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        return run
+
+    def make_run(self, name: str, *events: dict[str, Any], cases: tuple[str, ...] = ()) -> RunFolder:
+        """Write the folder of a run with a checkpoint, events and a case list.
+
+        Args:
+            cases: lines of the case list: name, image, label, role.
+        """
+        run = self.write_run(name)
+        run.checkpoint.parent.mkdir(exist_ok=True)
+        run.checkpoint.touch()
+        run.cases.write_text("".join(f"{line}\n" for line in ("name,image,label,role", *cases)), encoding="utf-8")
+        run.events.write_text("".join(f"{json.dumps(event)}\n" for event in events), encoding="utf-8")
         return run
 
     def save_proposal_of_earlier_run(self, place: tuple[float, float, float] = (0, 0, 0)) -> SavedProposal:
