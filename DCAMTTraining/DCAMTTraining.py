@@ -149,8 +149,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The cases are read before the import, which may replace the parameter node that holds them.
-        # `load_rows` replaces the IDs of nodes that were removed from the scene, since an imported node may get the
-        # same ID.
+        # `load_rows` invalidates the IDs of nodes removed before the import: an imported node may get such an ID.
         session = self.logic.session
         session.save()
         self._cases_before_import = (

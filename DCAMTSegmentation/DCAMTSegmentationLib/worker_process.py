@@ -76,8 +76,8 @@ class WorkerProcess:
     No method waits for an answer; `shutdown` waits for the end of killed processes, at most two seconds for each.
 
     Args:
-        temporary_folder: returns the parent of a new folder for the files of all requests. The process removes the new
-            folder when Slicer ends, even if Slicer was killed.
+        temporary_folder: returns Slicer's temporary folder; a new folder in it holds the files of all requests. The
+            process removes the new folder when Slicer ends, even if Slicer was killed.
     """
 
     def __init__(self, temporary_folder: Callable[[], str]) -> None:

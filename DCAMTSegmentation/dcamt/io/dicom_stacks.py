@@ -46,7 +46,7 @@ class ScanChoice:
 class Stack:
     """Frames of one series with the same size, pixel spacing and orientation, and with one stack ID.
 
-    Stacks with different IDs are one stack if their slices are evenly spaced together.
+    Stacks with different IDs are joined if the joined stack has evenly spaced slices.
     """
 
     frames: list[Frame]
@@ -120,7 +120,7 @@ def _frames_of(stacks: Sequence[Stack]) -> list[Frame]:
 
 
 def _is_regular(stacks: Sequence[Stack]) -> bool:
-    """Return whether stacks of one geometry have no place in common, and their places are evenly spaced together."""
+    """Return whether stacks of one geometry have no place in common, and the joined stack has evenly spaced places."""
     if len(stacks) == 1:
         return False
     places = group_places(_frames_of(stacks))
@@ -143,7 +143,7 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 
 
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
-    """Return the chosen stack, or the only stack or the only one of more than two slices; notes on skipped stacks.
+    """Return the chosen or the only possible stack, and notes on skipped stacks.
 
     Without a choice, stacks are skipped only if they have one or two slices and belong to other series than the
     returned stack.
