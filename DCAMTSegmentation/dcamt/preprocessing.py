@@ -143,7 +143,7 @@ def normalise(
     for slab in _slabs(image, axis=2):
         mean, square = apply_along_axis(moments[:, :, :, slab], x, -3)
         deviation = (square - mean.square()).clamp_min_(0).sqrt_()
-        # The small terms keep noise from being amplified where intensities hardly vary (air set to 0).
+        # The small terms keep noise from being amplified where intensities hardly vary.
         local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt_() + 1e-12)
         result[:, :, slab] = local.clamp_(-intensity_reach(rule), intensity_reach(rule))
     return result

@@ -15,7 +15,7 @@ from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """Return the frames without those of rare classes, such as screenshots, and the frames of rare classes.
+    """Return the frames whose class is not rare, and the frames whose class is rare, such as screenshots.
 
     A class is rare in a series if it has fewer than `FEW` frames there, and the most frequent class has `FEW` or more.
     """
