@@ -40,6 +40,16 @@ def calibration_of(package: ModelPackage, model: OverlapFunction = LINE) -> Cali
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, "made up", {"mean absolute error": 0.01})
 
 
+def test_interval_contains_the_expected_overlap_and_stays_between_0_and_1() -> None:
+    for lows, highs, low, high in (
+        ((0.1,), (0.2,), 0.5, 0.7),
+        ((-0.6,), (-0.1,), 0.0, 0.5),
+        ((0.0,), (0.6,), 0.5, 1.0),
+    ):
+        expected = replace(LINE, knots=(0.5,), lows=lows, highs=highs).expect({"entropy": 0.0})
+        assert (expected.low, expected.value, expected.high) == pytest.approx((low, 0.5, high))
+
+
 def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
     tiny_package: ModelPackage, tmp_path: Path
 ) -> None:

@@ -8,7 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from dcamt.models.calibration import ExpectedOverlap
-from dcamt.models.calibration_fit import Observation, assess_overlap, expect_left_out, fit_overlap, overlap_figures
+from dcamt.models.calibration_fit import (
+    Observation,
+    _with_interval,
+    assess_overlap,
+    expect_left_out,
+    fit_overlap,
+    overlap_figures,
+)
 from scipy import stats
 
 
@@ -51,6 +58,16 @@ def test_fit_recovers_a_known_law_with_intervals_that_cover_about_80_percent_of_
         return nearest.high - nearest.low
 
     assert width_near(0.6) > 1.5 * width_near(0.92)
+
+
+def test_interval_of_many_scans_comes_from_a_fifth_of_them() -> None:
+    expected = np.linspace(0.5, 0.9, 500)
+    # Of the scans with the highest expected overlap, every fifth has a residual of -0.2.
+    truth = expected - 0.2 * (np.arange(500) % 5 == 0) * (expected > 0.8)
+    model = fit_overlap(synthetic_scans(3, 0), ("doubt",))
+    widened = _with_interval(model, expected, truth)
+    assert widened.knots[-1] == pytest.approx(np.median(expected[-100:]), abs=1e-6)
+    assert (widened.lows[-1], widened.highs[-1]) == pytest.approx((-0.2, 0.0))
 
 
 def test_interval_allows_for_unseen_disturbances() -> None:

@@ -188,6 +188,10 @@ TABLE = "name,image,label,role\nä,a.nii,l.nii,labelled\ntwo,b.nii,,unlabelled\n
         (TABLE.replace("name,image,label,role", " Name , IMAGE,Label,Role ").encode(), "capitals and blanks"),
         (TABLE.replace("labelled\n", "Labelled\n", 1).encode(), "a role in capitals"),
         (("sep=;\n" + TABLE.replace(",", ";")).encode(), "a line that names the separator"),
+        (
+            ("sep=|\n" + TABLE.replace(",", "|").replace("role", "role|age, sex, site, date, device", 1)).encode(),
+            "a line that names a separator other than the most frequent one",
+        ),
         (TABLE.replace("two", "t\0wo\0").encode(), "NUL bytes"),
         ((TABLE + ",,,\n\n").encode(), "empty lines"),
         (TABLE.replace("\n", ",,\n").encode(), "empty columns"),

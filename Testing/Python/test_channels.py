@@ -14,7 +14,7 @@ from dcamt.cases.suggestion import suggest_recipe
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
-from dcamt.io.channels import channel_files, channel_names, has_channel_files
+from dcamt.io.channels import channel_files, channel_names, has_channel_files, read_channels
 from dcamt.io.readers import read_header, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.models.package import open_model
@@ -193,6 +193,14 @@ def test_notes_with_file_names_are_marked_as_identifying(tmp_path: Path) -> None
         (note,) = read_scan(first, channels).notes
         assert "Mueller_0001.nii.gz" in note
         assert isinstance(note, IdentifyingNote)
+
+
+def test_notes_on_each_channel_are_notes_on_the_scan(tmp_path: Path) -> None:
+    def read(path: Path) -> Volume:
+        return Volume(np.zeros((1, 3, 3, 3)), Grid((3, 3, 3), np.eye(4)), path, ("both", path.name))
+
+    files = [tmp_path / "p_0000.nrrd", tmp_path / "p_0001.nrrd"]
+    assert read_channels(files[0], files, 2, read).notes[1:] == ("both", "p_0000.nrrd", "p_0001.nrrd")
 
 
 def test_dataset_json_is_not_read_for_a_file_without_channel_number(

@@ -13,7 +13,7 @@ import torch
 from dcamt.cases.case_list import VALIDATION, read_cases
 from dcamt.errors import InputError
 from dcamt.networks.packaging import build_network, verify_model
-from dcamt.runs.events import CasesLoading, EventLog, RunFinished, RunStarted
+from dcamt.runs.events import CasesLoading, EventLog, RunFinished, RunPaused, RunStarted
 from dcamt.runs.failure_note import FailureNote, read_note, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
@@ -253,6 +253,32 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "file").touch()
     assert [run.path.name for run in find_runs(tmp_path)] == ["new", "old"]
+
+
+def test_resumed_run_that_was_killed_is_not_paused(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.recipe.touch()
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    counts = {"iterations": 90, "labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu"}
+    log = EventLog(run.events)
+    log(RunStarted(iteration=0, resumed=False, **counts))  # type: ignore[arg-type]
+    log(RunPaused(iteration=30))
+    assert run_state(run).state == PAUSED
+    log(RunStarted(iteration=30, resumed=True, **counts))  # type: ignore[arg-type]
+    state = run_state(run)
+    assert (state.state, state.iteration, state.resumable) == (FAILED, 30, True)
+    assert state.reason.startswith(KILLED)
+
+
+def test_run_that_could_not_write_is_paused_only_if_it_has_a_checkpoint(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.recipe.touch()
+    write_note(run.failure, FailureNote("the disk is full", unwritten=True))
+    assert (run_state(run).state, run_state(run).resumable) == (FAILED, False)
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.touch()
+    assert (run_state(run).state, run_state(run).resumable) == (PAUSED, True)
 
 
 def test_run_that_failed_to_start_shows_the_last_line_of_its_log(tmp_path: Path) -> None:

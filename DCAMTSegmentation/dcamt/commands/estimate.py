@@ -38,13 +38,13 @@ def run_estimate(options: argparse.Namespace) -> int:
 
     device = choose_device(options.device, training=True)
     memory_free = available_memory(device)
-    measured: dict[tuple[object, ...], Trial] = {}
+    measured: dict[tuple[int, int, int], Trial] = {}
     for effort, planned in plans.items():
-        key = (planned.training.patch, planned.training.batch, planned.training.optimiser)
-        if key not in measured:
+        patch = planned.training.patch  # The efforts differ only in patch and iterations.
+        if patch not in measured:
             console.show_progress(f"measuring a step ({effort})", 0.5)
-            measured[key] = try_steps(planned, device)
-        estimated = estimate(planned, measured[key], grids, validated, device, options.run or Path(), memory_free)
+            measured[patch] = try_steps(planned, device)
+        estimated = estimate(planned, measured[patch], grids, validated, device, options.run or Path(), memory_free)
         console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
         memory = f"{estimated.memory_bytes / 1e9:.1f} GB"
         console.print_text(
