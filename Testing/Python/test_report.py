@@ -222,7 +222,8 @@ def test_resuming_at_an_iteration_removes_the_values_of_later_iterations_from_th
     ]
     events += [{"event": "started", "step": 10}, progress_event(25, 1.5)]
     events += [{"event": "validation", "step": 25, "dice": {"A": {"LA": 0.5}, "mean": {"LA": 0.6}}}]
-    losses, dice = collect_curves([event for fields in events if (event := parse_run_event(fields))])
+    parsed = [event for fields in events if (event := parse_run_event(fields))]
+    losses, dice = collect_curves(parsed, several_classes=False)
     assert losses == {"total": [(10, 3.0), (25, 1.5)]}
     assert dice == {"branch A": [(25, 0.5)], "both branches": [(25, 0.6)]}
 

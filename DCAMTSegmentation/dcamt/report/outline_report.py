@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,6 @@ class ReportedSegment:
     """A segment to report.
 
     Attributes:
-        name, color: the segment's name and colour in the report.
         mask: the segment's voxels, bool (I, J, K).
         grid: the grid of `mask`, which can differ from the scan's grid.
     """
@@ -111,27 +111,22 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
         raise InputError("no segment was chosen for the report", path=request.name, remedy=remedy)
     volume = read_scan(request)
     segments = []
-    for report_segment in request.segments:
-        mask = read_mask(report_segment.outline)
-        segments.append(
-            ReportedSegment(
-                report_segment.outline.name, report_segment.color, mask, Grid(mask.shape, report_segment.outline.affine)
-            )
-        )
+    for color, outline in ((requested.color, requested.outline) for requested in request.segments):
+        mask = read_mask(outline)
+        segments.append(ReportedSegment(outline.name, color, mask, Grid(mask.shape, outline.affine)))
     labelmap, infos = segments_to_labelmap(segments, volume.grid, request.name)
-    method = request.method
-    card = None
-    if method is not None:
-        card = Card(
-            method.name, method.title, tuple(info.name for info in infos), method.modality, method.version, "", ""
-        )
+    card, quality = None, ACCURATE
+    if (method := request.method) is not None:
+        names = tuple(info.name for info in infos)
+        card = Card(method.name, method.title, names, method.modality, method.version, created="", licence="")
+        quality = method.quality
     report = ScanReport(
         volume=volume,
         labelmap=labelmap,
         segments=infos,
         measurements=[segment.measure() for segment in segments],
         model=card,
-        quality=method.quality if method is not None else ACCURATE,
+        quality=quality,
         is_corrected=request.is_corrected,
         doubt_map=read_doubt_map(request, volume.grid),
         trust=request.trust,
@@ -146,11 +141,11 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
 
 
 def _mask_on(grid: Grid, segment: ReportedSegment) -> np.ndarray:
-    """Return a segment's mask on the scan's grid, bool (I, J, K), computed plane by plane to save memory."""
+    """Return a segment's mask on a grid, computed plane by plane to save memory."""
     mask = np.zeros(grid.shape, bool)
-    edges = np.stack(np.meshgrid(*[(-0.5, size - 0.5) for size in segment.grid.shape], indexing="ij"), axis=-1)
+    corners = np.array(list(product(*((-0.5, size - 0.5) for size in segment.grid.shape))))
     to_scan = np.linalg.inv(grid.affine) @ segment.grid.affine
-    index = edges.reshape(8, 3) @ to_scan[:3, :3].T + to_scan[:3, 3]
+    index = corners @ to_scan[:3, :3].T + to_scan[:3, 3]
     low = np.maximum(np.floor(index.min(axis=0)).astype(int), 0)
     high = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, grid.shape)
     if (low >= high).any():
@@ -159,7 +154,6 @@ def _mask_on(grid: Grid, segment: ReportedSegment) -> np.ndarray:
     for i in range(low[0], high[0]):
         places = np.stack([np.full(j.size, i), j.ravel(), k.ravel()], axis=1)
         points = places @ grid.affine[:3, :3].T + grid.affine[:3, 3]
-        mask[i, low[1] : high[1], low[2] : high[2]] = nearest_values(segment.mask, segment.grid, points).reshape(
-            j.shape
-        )
+        values = nearest_values(segment.mask, segment.grid, points)
+        mask[i, low[1] : high[1], low[2] : high[2]] = values.reshape(j.shape)
     return mask

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from .surface_shading import trace_surface, view_from
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+MARGIN_MM = 26.0
+"""Margin around the segmentation: enough to recognise the neighbouring organs."""
 SURFACE_PIXELS = 720
 """Width and height of a surface view in pixels: more than the panel has, so that edges are smooth."""
 
@@ -79,9 +82,11 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
     from matplotlib.figure import Figure
 
     scene = build_scene(volume, labelmap, segments)
-    size = scene.high - scene.low
+    low, high = scene.shown_box(MARGIN_MM)
     # All slices have the same scale. Along a very short axis, panels are widened, to stay legible.
-    width, depth, height = np.maximum(size, 0.4 * size.max())
+    size = np.maximum(high - low, 0.4 * (high - low).max())
+    low, high = (low + high - size) / 2, (low + high + size) / 2
+    width, depth, height = size
     gap, margin, top, side = 0.08, 0.3, 0.75, 3.3  # inches
     scale = min(11.0 / (width + depth), 7.6 / (depth + height))
     w, d, h = width * scale, depth * scale, height * scale
@@ -97,9 +102,12 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
         return axes
 
     x1, x2, y2 = margin, margin + w + gap, margin + h + gap
-    _draw_slice(panel("Axial", x1, y2, w, d), AXIAL, scene, segments)
-    _draw_slice(panel("Coronal", x1, margin, w, h), CORONAL, scene, segments)
-    _draw_slice(panel("Sagittal", x2, margin, d, h), SAGITTAL, scene, segments)
+    for axes, plane in (
+        (panel("Axial", x1, y2, w, d), AXIAL),
+        (panel("Coronal", x1, margin, w, h), CORONAL),
+        (panel("Sagittal", x2, margin, d, h), SAGITTAL),
+    ):
+        _draw_slice(axes, plane, scene, segments, low, high)
     _draw_surface(panel("Behind", x2, y2, d, d), "From behind", scene, segments, front=False)
     left = x2 + d + margin
     _draw_surface(
@@ -111,18 +119,18 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
     figure.text(
         x1 / total[0], 1 - 0.42 / total[1], _shorten(name, 60), color=_TEXT_COLOR, size=17, weight="bold", va="center"
     )
-    voxel = " × ".join(f"{s:.3g}" for s in scene.spacing)
-    note = f"{voxel} mm voxels"
+    note = " × ".join(f"{mm:.3g}" for mm in scene.spacing) + " mm voxels"
     figure.text(left / total[0], 1 - 0.44 / total[1], note, color=_SECONDARY_TEXT_COLOR, size=10, va="center")
     tall = total[1] - top - margin - side
     rest = panel("Text", left, margin + side, side, tall, _BACKGROUND_COLOR)
-    notice = "" if scene.labels.any() else "Nothing is segmented.\nThe slices pass through the scan's centre."
-    _draw_text(rest, tall, segments, measure(labelmap, segments), notice)
+    _draw_text(rest, tall, _list_lines(segments, measure(labelmap, segments), tall, not scene.labels.any()))
     return figure
 
 
-def _draw_slice(axes: Any, plane: Plane, scene: Scene, segments: Sequence[SegmentInfo]) -> None:
-    """Draw grey values, outlines, letters and, in the axial slice, a scale bar."""
+def _draw_slice(
+    axes: Any, plane: Plane, scene: Scene, segments: Sequence[SegmentInfo], low: np.ndarray, high: np.ndarray
+) -> None:
+    """Draw grey values, outlines, letters and, in the axial slice, a scale bar, from `low` to `high` (3,) mm."""
     across, along = plane.across, plane.along
     s = scene.spacing
     n = np.array(scene.image.shape)
@@ -139,18 +147,14 @@ def _draw_slice(axes: Any, plane: Plane, scene: Scene, segments: Sequence[Segmen
             # Padded, so that the outline closes where the segment meets the border of the scan.
             axes.contour(x, y, np.pad(mask, 1).astype(float), [0.5], colors=[segment.color], linewidths=1.8)
 
-    centre, half = (scene.low + scene.high) / 2, (scene.high - scene.low) / 2
-    least = 0.4 * half.max()
-    (xc, xh), (yc, yh) = ((centre[a], max(half[a], least)) for a in (across, along))
-    axes.set_xlim(xc - xh, xc + xh)
-    axes.set_ylim((yc - yh, yc + yh) if plane.up else (yc + yh, yc - yh))
+    axes.set_xlim(low[across], high[across])
+    axes.set_ylim((low[along], high[along]) if plane.up else (high[along], low[along]))
     _write_orientation_letters(axes, plane.letters)
-    through = plane.through
-    slice_note = f"{plane.name}   {scene.at[through] + 1}/{n[through]}"
+    slice_note = f"{plane.name}   {scene.at[plane.through] + 1}/{n[plane.through]}"
     _write(axes, 0.018, 0.975, slice_note, ha="left", va="top", size=10, color=_SECONDARY_TEXT_COLOR)
     if plane is AXIAL:
         y = 0.035
-        bar = 20 / (2 * xh)
+        bar = 20 / (high[across] - low[across])
         axes.plot([0.97 - bar, 0.97], [y, y], color=_TEXT_COLOR, lw=2, transform=axes.transAxes, solid_capstyle="butt")
         _write(axes, 0.97 - bar / 2, y + 0.012, "20 mm", ha="center", va="bottom", size=9, color=_TEXT_COLOR)
 
@@ -164,7 +168,7 @@ def _write(axes: Any, x: float, y: float, text: str, **style: Any) -> None:
 
 
 def _write_orientation_letters(axes: Any, letters: str) -> None:
-    """Write the four orientation letters (such as R, L, S, I) at the left, right, top and bottom edge."""
+    """Write letters (such as RLSI) at the left, right, top and bottom edge."""
     places = (
         (0.02, 0.5, "left", "center"),
         (0.98, 0.5, "right", "center"),
@@ -175,61 +179,79 @@ def _write_orientation_letters(axes: Any, letters: str) -> None:
         _write(axes, x, y, letter, ha=ha, va=va, size=13, weight="bold", color=_ORIENTATION_COLOR)
 
 
-def _draw_text(
-    axes: Any, tall: float, segments: Sequence[SegmentInfo], measured: Sequence[Measurements], notice: str
-) -> None:
-    """Write the legend, a notice and the measurements, from the top down.
+@dataclass(frozen=True)
+class _Text:
+    """A text at `x`, from 0 (left) to 1 (right)."""
 
-    All measurements of a single segment are written. Several segments have a line each, with volume and surface area;
-    if some do not fit, the last line states their number.
+    x: float
+    text: str
+    color: str = _TEXT_COLOR
+    points: float = 12
+    align: str = "left"
 
-    Args:
-        tall: height of the panel in inches.
-        notice: text of two lines, or "".
+
+@dataclass(frozen=True)
+class _Line:
+    """Texts at one height, with a dot before or a rule below them."""
+
+    texts: Sequence[_Text]
+    dot: tuple[float, float, float] | None = None
+    rule: bool = False
+    height: float = 1.0
+
+
+def _list_lines(
+    segments: Sequence[SegmentInfo], measured: Sequence[Measurements], tall: float, is_empty: bool
+) -> list[_Line]:
+    """Return the legend, a notice if nothing is segmented, and the measurements, for a panel of `tall` inches."""
+    notice = _Text(0, "Nothing is segmented.\nThe slices pass through the scan's centre.", _ORIENTATION_COLOR, 11)
+    notices = [_Line([notice], height=2.2)] if is_empty else []
+    if not segments:
+        return notices
+    if len(segments) == 1:
+        legend = _Line([_Text(0.08, _shorten(segments[0].name, 32))], segments[0].color)
+        return [legend, *notices, _Line([], height=0.5), *_list_measurements(measured[0])]
+    most = int(tall / _SMALLEST_LINE - sum(line.height for line in notices))
+    return [*_list_segments(segments, measured, most), *notices]
+
+
+def _draw_text(axes: Any, tall: float, lines: Sequence[_Line]) -> None:
+    """Write lines from the top down, in a panel that is `tall` inches high."""
+    inches = min(_LINE, tall / sum(line.height for line in lines))
+    top, size = 1.0, inches / _LINE
+    for line in lines:
+        bottom = top - line.height * inches / tall
+        y = (top + bottom) / 2
+        if line.dot is not None:
+            axes.plot([0.02], [y], "o", color=line.dot, ms=9 * size, transform=axes.transAxes, clip_on=False)
+        for text in line.texts:
+            style = {"color": text.color, "size": text.points * size, "ha": text.align, "va": "center"}
+            axes.text(text.x, y, text.text, transform=axes.transAxes, **style)
+        if line.rule:
+            axes.plot([0, 1], [bottom] * 2, color=_RULE_COLOR, lw=0.8, transform=axes.transAxes, clip_on=False)
+        top = bottom
+
+
+def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measurements], most: int) -> list[_Line]:
+    """Return a header, and a line for each segment with its volume and surface area.
+
+    If these are more than `most` lines, the last line states the number of the segments that are left out.
     """
-    single = len(segments) == 1
-    rows = _measurement_texts(measured[0]) if single else {}
-    gaps = (2.2 if notice else 0.0) + (0.5 if single else 1.0)
-    most = int(tall / _SMALLEST_LINE - gaps)
-    shown = segments if single or len(segments) <= most else segments[: max(0, most - 1)]
-    inches = min(_LINE, tall / (gaps + len(shown) + len(rows) + (len(shown) < len(segments))))
-    line, size = inches / tall, inches / _LINE
-    y = 1.0 - 0.5 * line
-
-    def write(x: float, text: str, color: str = _TEXT_COLOR, points: float = 12, align: str = "left") -> None:
-        style = {"color": color, "size": points * size, "ha": align, "va": "center"}
-        axes.text(x, y, text, transform=axes.transAxes, **style)
-
-    if len(segments) > 1:
-        write(0.76, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")
-        write(1, "Surface", _SECONDARY_TEXT_COLOR, 10, "right")
-        y -= line
-    for segment, name, row in zip(shown, _distinct_names(segments), measured, strict=False):
-        axes.plot([0.02], [y], "o", color=segment.color, ms=9 * size, transform=axes.transAxes, clip_on=False)
-        if single:
-            write(0.08, _shorten(name, 32))
-        else:
-            write(0.08, _shorten(name, 19), points=10)
-            write(0.76, f"{row.volume_ml:.1f} mL", points=10, align="right")
-            write(1, f"{row.surface_cm2:.1f} cm²", points=10, align="right")
-        y -= line
-    if len(shown) < len(segments):
-        write(0.08, f"and {len(segments) - len(shown)} more", _SECONDARY_TEXT_COLOR, 10)
-        y -= line
-    if notice:
-        y -= 0.6 * line
-        write(0, notice, _ORIENTATION_COLOR, 11)
-        y -= 1.6 * line
-    y -= 0.5 * line
-    for name, value in rows.items():
-        write(0, name, _SECONDARY_TEXT_COLOR, 11)
-        write(1, value, align="right")
-        axes.plot([0, 1], [y - 0.5 * line] * 2, color=_RULE_COLOR, lw=0.8, transform=axes.transAxes, clip_on=False)
-        y -= line
+    header = [_Text(0.76, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")]
+    header += [_Text(1, "Surface", _SECONDARY_TEXT_COLOR, 10, "right")]
+    lines = [_Line(header)]
+    for segment, name, row in zip(segments, _distinct_names(segments), measured, strict=True):
+        texts = [_Text(0.08, _shorten(name, 19), points=10)]
+        texts += [_Text(0.76, f"{row.volume_ml:.1f} mL", points=10, align="right")]
+        texts += [_Text(1, f"{row.surface_cm2:.1f} cm²", points=10, align="right")]
+        lines.append(_Line(texts, segment.color))
+    if len(lines) <= most:
+        return lines
+    kept = max(1, most - 1)
+    return [*lines[:kept], _Line([_Text(0.08, f"and {len(lines) - kept} more", _SECONDARY_TEXT_COLOR, 10)])]
 
 
 def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[SegmentInfo], front: bool) -> None:
-    """Draw all segments as surfaces, from the front or from behind."""
     if not scene.labels.any():
         return
     _write(axes, 0.025, 0.975, title, ha="left", va="top", size=10, color=_SECONDARY_TEXT_COLOR)
@@ -269,9 +291,9 @@ def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
     return distinct if len(set(distinct)) == len(distinct) else labelled
 
 
-def _measurement_texts(row: Measurements) -> dict[str, str]:
-    """Return a segment's measurements as texts with units, by title."""
-    return {
+def _list_measurements(row: Measurements) -> list[_Line]:
+    """Return a line for each measurement of a segment."""
+    values = {
         "Volume": f"{row.volume_ml:.1f} mL",
         "Surface area": f"{row.surface_cm2:.1f} cm²",
         "Long diameter": f"{row.long_diameter_mm:.0f} mm",
@@ -279,8 +301,11 @@ def _measurement_texts(row: Measurements) -> dict[str, str]:
         "Transverse": f"{row.transverse_diameter_mm:.0f} mm",
         "Sphericity": "–" if math.isnan(row.sphericity) else f"{row.sphericity:.2f}",
     }
+    return [
+        _Line([_Text(0, name, _SECONDARY_TEXT_COLOR, 11), _Text(1, value, align="right")], rule=True)
+        for name, value in values.items()
+    ]
 
 
 def _shorten(text: str, most: int) -> str:
-    """Return the text, cut to `most` characters with "…" at its end if it is longer."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -36,12 +36,14 @@ def png_data_uri(data: bytes) -> str:
 def resize(plane: np.ndarray, size: tuple[int, int], smooth: bool) -> np.ndarray:
     """Return `plane` resampled to `size`, by linear interpolation if `smooth`, else from the nearest pixel."""
     for axis, wanted in enumerate(size):
-        at = (np.arange(wanted) + 0.5) * plane.shape[axis] / wanted - 0.5
-        lower = np.clip(np.floor(at), 0, plane.shape[axis] - 1).astype(int)
+        last = plane.shape[axis] - 1
+        at = np.clip((np.arange(wanted) + 0.5) * plane.shape[axis] / wanted - 0.5, 0, last)
         if not smooth:
-            plane = plane.take(np.clip(np.rint(at), 0, plane.shape[axis] - 1).astype(int), axis=axis)
+            plane = plane.take(np.rint(at).astype(int), axis=axis)
             continue
-        upper = np.minimum(lower + 1, plane.shape[axis] - 1)
-        weight = np.clip(at - lower, 0, 1).reshape((-1, 1) if axis == 0 else (1, -1))
-        plane = plane.take(lower, axis=axis) * (1 - weight) + plane.take(upper, axis=axis) * weight
+        lower = np.floor(at).astype(int)
+        weight = (at - lower).reshape((-1, 1) if axis == 0 else (1, -1))
+        plane = (
+            plane.take(lower, axis=axis) * (1 - weight) + plane.take(np.minimum(lower + 1, last), axis=axis) * weight
+        )
     return plane

@@ -86,12 +86,10 @@ def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) ->
     return lines
 
 
-def collect_curves(
-    events: Sequence[RunEvent], several_classes: bool = False
-) -> tuple[dict[str, Line], dict[str, Line]]:
+def collect_curves(events: Sequence[RunEvent], several_classes: bool) -> tuple[dict[str, Line], dict[str, Line]]:
     """Return the losses and the validation Dice, as lines of (iteration, value) by name.
 
-    A Dice line's name contains its class if `several_classes` is True or the validation scored more than one class.
+    A Dice line's name contains its class if the task has `several_classes`.
 
     If a resumed run trained some iterations a second time, their first values are omitted.
     """
@@ -109,7 +107,7 @@ def collect_curves(
             for branch, by_class in event.dice.items():
                 who = "both branches" if branch == "mean" else f"branch {branch}"
                 for name, value in by_class.items():
-                    key = who if len(by_class) == 1 and not several_classes else f"{name}, {who}"
+                    key = f"{name}, {who}" if several_classes else who
                     dice.setdefault(key, {})[event.iteration] = value
     return ({n: list(line.items()) for n, line in losses.items()}, {n: list(line.items()) for n, line in dice.items()})
 

@@ -85,8 +85,7 @@ def render_run_report(report: RunReport) -> str:
 
 
 def _pairs(lines: Mapping[str, str]) -> str:
-    """Return a table of two columns, name and value."""
-    return _table((), ((key, value) for key, value in lines.items()))
+    return _table((), lines.items())
 
 
 def _scores(evaluation: Evaluation, recipe: Recipe) -> str:

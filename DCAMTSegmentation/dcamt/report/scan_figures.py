@@ -28,7 +28,6 @@ PIXELS_PER_MM = 9.0
 REPORT_WIDTH_MM = 186.0
 """Width of an A4 sheet without its margins."""
 GAP_MM = 3.0
-"""Gap between neighbouring pictures."""
 SLICE_HEIGHT_MM = 52.0
 """Largest height of a slice on paper."""
 OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
@@ -36,7 +35,6 @@ OUTLINE_MM, OUTLINE_RIM_MM = 0.42, 0.75
 STRIPE_MM = 1.6
 """Width of the stripes that mark openings, in patient mm."""
 STRIPE_COLOR = (0.86, 0.86, 0.87)
-"""Colour of every other stripe."""
 LEAST_DOUBT = 0.2
 """Slices hide any doubt below this value, since even a right outline has such doubt."""
 SURFACE_PIXELS = 440
@@ -49,7 +47,7 @@ _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 
 def draw_slices(scene: Scene, segments: Sequence[SegmentInfo]) -> str:
     """Return the three slices as HTML at the largest common scale within `REPORT_WIDTH_MM` and `SLICE_HEIGHT_MM`."""
-    low, high = _shown_box(scene)
+    low, high = scene.shown_box(SLICE_MARGIN_MM)
     size = high - low
     gaps_mm = 2 * GAP_MM
     scale = min(
@@ -98,20 +96,6 @@ def _slice_figure(
     return "".join([*parts, "</svg></figure>"])
 
 
-def _shown_box(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Return the corners (3,) mm of the box that the slices show.
-
-    The box encloses the segments with a margin, cropped to the scan; without segments, it is the whole scan.
-    """
-    size = np.array(scene.image.shape)
-    first, last = -0.5 * scene.spacing, (size - 0.5) * scene.spacing
-    used = np.argwhere(scene.labels)
-    if not len(used):
-        return first, last
-    low, high = (used.min(axis=0) - 0.5) * scene.spacing, (used.max(axis=0) + 0.5) * scene.spacing
-    return np.maximum(low - SLICE_MARGIN_MM, first), np.minimum(high + SLICE_MARGIN_MM, last)
-
-
 def _grey_pixels(scene: Scene, plane: Plane, low: np.ndarray, frame: _Frame) -> np.ndarray:
     """Return the pixels (rows, columns, 3) of a slice, top row first: grey values with doubt in amber."""
     from scipy import ndimage
@@ -154,23 +138,26 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     rows = np.concatenate([surface.pixel // SURFACE_PIXELS for surface in visible.values()])
     margin = SURFACE_PIXELS // 9
     shown = slice(max(0, int(rows.min()) - margin), min(SURFACE_PIXELS, int(rows.max()) + 1 + margin))
-    parts = [f'<div class="row{"" if len(groups) > 1 else " single"}">']
+    sections = []
     for heading, paint, legend in groups:
-        parts.append(f'<section><h2>{heading}</h2><div class="views">')
-        for name, surface in visible.items():
-            pixels = surface.shade(paint)[shown][::-1]
-            frame = _Frame(VIEW_WIDTH_MM, VIEW_WIDTH_MM * pixels.shape[0] / pixels.shape[1], 1.0)
-            size = f'width="{frame.width:g}" height="{frame.height:.2f}"'
-            image = f'<image {size} href="{png_data_uri(encode_png(pixels))}"/>'
-            letters = "".join(frame.letters("RLSI" if name == FRONT else "LRSI"))
-            parts.append(
-                f'<figure><svg viewBox="0 0 {frame.width:g} {frame.height:.2f}" role="img"'
-                f' aria-label="Surface: {name}">'
-                f'<rect {size} fill="{_SKY}"/>{image}{letters}{frame.text(1.2, 3.4, name, 2.6, _NOTE, "start")}'
-                "</svg></figure>"
-            )
-        parts.append(f'</div><div class="legend">{legend}</div></section>')
-    return "".join([*parts, "</div>"])
+        figures = (_surface_figure(name, surface.shade(paint)[shown][::-1]) for name, surface in visible.items())
+        sections.append(
+            f'<section><h2>{heading}</h2><div class="views">{"".join(figures)}</div>'
+            f'<div class="legend">{legend}</div></section>'
+        )
+    return f'<div class="row{"" if len(groups) > 1 else " single"}">{"".join(sections)}</div>'
+
+
+def _surface_figure(name: str, pixels: np.ndarray) -> str:
+    """Return a view of the surface as SVG in mm on paper; `name` is `BEHIND` or `FRONT`."""
+    frame = _Frame(VIEW_WIDTH_MM, VIEW_WIDTH_MM * pixels.shape[0] / pixels.shape[1], 1.0)
+    size = f'width="{frame.width:g}" height="{frame.height:.2f}"'
+    letters = "".join(frame.letters("RLSI" if name == FRONT else "LRSI"))
+    return (
+        f'<figure><svg viewBox="0 0 {frame.width:g} {frame.height:.2f}" role="img" aria-label="Surface: {name}">'
+        f'<rect {size} fill="{_SKY}"/><image {size} href="{png_data_uri(encode_png(pixels))}"/>'
+        f"{letters}{frame.text(1.2, 3.4, name, 2.6, _NOTE, 'start')}</svg></figure>"
+    )
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:

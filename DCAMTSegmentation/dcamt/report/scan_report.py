@@ -29,7 +29,6 @@ MAX_PLACES = 3
 MAX_OTHERS = 4
 """The report lists the volumes of at most this many segments besides the first."""
 MAX_NOTES = 3
-"""The report shows at most this many notes."""
 HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
 """Fields that a person fills in by hand in a report without identity."""
 MAX_IDENTITY = 110
@@ -185,13 +184,11 @@ def _shorten(text: str) -> str:
 
 
 def _row(name: str, value: str, unit: str = "", big: bool = False) -> str:
-    """Return the HTML of a table row: name, value and unit."""
     kind = "n big" if big else "n"
     return f'<tr><th>{escape(name)}</th><td class="{kind}">{escape(value)}</td><td class="u">{escape(unit)}</td></tr>'
 
 
 def _measurement_table(report: ScanReport) -> str:
-    """Return the HTML table of the first segment's measurements and the volumes of at most `MAX_OTHERS` others."""
     (first, *others), (info, *other_infos) = report.measurements, report.segments
     rows = [
         _row(name, format_number(float(getattr(first, column)), digits), unit, big=column == "volume_ml")
@@ -209,24 +206,28 @@ def _trust(report: ScanReport, scene: Scene) -> str:
     """Return the HTML of expected overlap, agreement and doubtful places; "" without a known model."""
     if report.model is None:
         return ""
-    expected = report.expected_overlap
+    expected, trust = report.expected_overlap, report.trust
     title = "Agreement of the two branches" if expected is None else "Expected overlap with an expert's outline"
-    rows = ""
+    rows = []
     if expected is not None:
-        rows += _row("Dice, between 0 and 1", f"{expected.value:.2f}", big=True)
-        rows += _row("80% interval", f"{expected.low:.2f} to {expected.high:.2f}")
-    if report.trust is None:
-        text = f"<p>{'Agreement is not' if expected else 'Not'} measured: quality fast runs one branch.</p>"
-        return f"<h2>{title}</h2>{f'<table>{rows}</table>' if rows else ''}{text}"
-    rows += _row("Dice between the branches' outlines", f"{100 * report.trust:.0f}", "%", big=expected is None)
+        rows.append(_row("Dice, between 0 and 1", f"{expected.value:.2f}", big=True))
+        rows.append(_row("80% interval", f"{expected.low:.2f} to {expected.high:.2f}"))
+    if trust is not None:
+        rows.append(_row("Dice between the branches' outlines", f"{100 * trust:.0f}", "%", big=expected is None))
+        text = _doubt(report, scene)
+    else:
+        text = f"{'Not' if expected is None else 'Agreement is not'} measured: quality fast runs one branch."
+    table = f"<table>{''.join(rows)}</table>" if rows else ""
+    return f"<h2>{title}</h2>{table}<p>{text}</p>"
+
+
+def _doubt(report: ScanReport, scene: Scene) -> str:
     if report.doubtful_places is None:
         text = "An older version of DCAMT made this result, so doubtful places are not shown."
     else:
         text = _name_places(report.doubtful_places, scene)
         text += f" Doubt is {'calibrated' if report.is_doubt_calibrated else 'not calibrated'} for this model."
-    if report.is_corrected:
-        text += " These values are of the model's outline before its correction."
-    return f"<h2>{title}</h2><table>{rows}</table><p>{text}</p>"
+    return f"{text} These values are of the model's outline before its correction." if report.is_corrected else text
 
 
 def _name_places(places: Sequence[DoubtfulPlace], scene: Scene) -> str:

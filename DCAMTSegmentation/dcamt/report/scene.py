@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, canonical_orientation
+from ..geometry import Grid, bounding_box, canonical_orientation
 from ..volume import Labelmap, SegmentInfo, Volume, same_grid
 
 WINDOW_PERCENTILES = (0.5, 99.7)
 """The intensities at these percentiles are shown as black and as white."""
-MARGIN_MM = 26.0
-"""Margin around the segmentation: enough to recognise the neighbouring organs."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +51,6 @@ class Scene:
         grid: the scan's grid, not turned to LPS order.
         spacing: (3,) mm.
         at: indices of the shown slices.
-        low, high: opposite corners (3,) of the shown box, in mm from the centre of voxel (0, 0, 0). The box extends
-            `MARGIN_MM` beyond the segmentation, but not beyond the scan. Without a segmentation, the box encloses the
-            whole scan.
     """
 
     grid: Grid
@@ -64,13 +59,24 @@ class Scene:
     doubt: np.ndarray | None
     spacing: np.ndarray
     at: tuple[int, int, int]
-    low: np.ndarray
-    high: np.ndarray
 
     def cut(self, voxels: np.ndarray, plane: Plane) -> np.ndarray:
         """Return the shown slice of `voxels` (I, J, K) as (rows, columns)."""
         slice_voxels: np.ndarray = np.take(voxels, self.at[plane.through], axis=plane.through)
         return slice_voxels.T
+
+    def shown_box(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
+        """Return opposite corners (3,) of the box to show, in mm from the centre of voxel (0, 0, 0).
+
+        The box extends `margin_mm` beyond the segmentation, but not beyond the scan. Without a segmentation, the box
+        encloses the whole scan.
+        """
+        first, last = -0.5 * self.spacing, (np.array(self.image.shape) - 0.5) * self.spacing
+        box = bounding_box(self.labels != 0)
+        if box is None:
+            return first, last
+        low, high = np.array([(side.start - 0.5, side.stop - 0.5) for side in box]).T * self.spacing
+        return np.maximum(low - margin_mm, first), np.minimum(high + margin_mm, last)
 
     def window(self) -> tuple[float, float]:
         """Return the intensities shown as black and as white."""
@@ -96,11 +102,7 @@ def build_scene(
 ) -> Scene:
     """Return the scene of `labelmap` over the first channel of `volume`.
 
-    Along each axis, the scene shows the slice with labelled voxels that is nearest to the segments' centroid. Without
-    labelled voxels, it shows the scan's middle slice. Only labels in `segments` are shown.
-
-    Args:
-        doubt_map: (I, J, K), from 0 to 1.
+    Only labels in `segments` are shown. `doubt_map` (I, J, K) is from 0 to 1.
 
     Raises:
         InputError: the grids of labels and scan differ.
@@ -116,29 +118,21 @@ def build_scene(
     labels, _ = turn_to_lps(labelmap.voxels, volume.grid)
     labels = np.where(np.isin(labels, [segment.label for segment in segments]), labels, 0)
     doubt = None if doubt_map is None else np.clip(turn_to_lps(doubt_map, volume.grid)[0], 0, 1)
-    size, at = np.array(image.shape), []
-    low, high = np.zeros(3), size.astype(float)
-    for axis in range(3):
-        counts = np.count_nonzero(labels, axis=tuple(a for a in range(3) if a != axis))
-        used = np.flatnonzero(counts)
-        if not len(used):
-            at.append(int(size[axis] // 2))
-            continue
-        mean = float(counts @ np.arange(len(counts)) / counts.sum())
-        # The centroid may lie in a gap of the segmentation; then the nearest slice through the segmentation is shown.
-        at.append(int(used[np.abs(used - mean).argmin()]))
-        reach = MARGIN_MM / spacing[axis]
-        low[axis], high[axis] = max(0, used[0] - reach), min(size[axis], used[-1] + 1 + reach)
-    return Scene(
-        volume.grid,
-        image,
-        labels,
-        doubt,
-        spacing,
-        (at[0], at[1], at[2]),
-        (low - 0.5) * spacing,
-        (high - 0.5) * spacing,
-    )
+    i, j, k = (_central_slice(labels, axis) for axis in range(3))
+    return Scene(volume.grid, image, labels, doubt, spacing, (i, j, k))
+
+
+def _central_slice(labels: np.ndarray, axis: int) -> int:
+    """Return the index of the slice with labelled voxels that is nearest to the labels' centroid.
+
+    Without labelled voxels, return the middle slice.
+    """
+    counts = np.count_nonzero(labels, axis=tuple({0, 1, 2} - {axis}))
+    used = np.flatnonzero(counts)
+    if not len(used):
+        return int(labels.shape[axis] // 2)
+    centroid = float(counts @ np.arange(len(counts)) / counts.sum())
+    return int(used[np.abs(used - centroid).argmin()])
 
 
 def turn_to_lps(voxels: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
