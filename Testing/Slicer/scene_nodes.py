@@ -104,6 +104,13 @@ def draw_segment(segmentation: SegmentationNode, volume: VolumeNode, mask: np.nd
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
 
 
+def copy_node(segmentation: SegmentationNode) -> Any:
+    """Add a copy of a segmentation node, as the command Clone of the module Data does."""
+    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    copy.Copy(segmentation)
+    return copy
+
+
 def write_scan(path: Path, voxels: np.ndarray) -> Path:
     """Write voxels (K, J, I) as an NRRD file with a spacing of 2 mm."""
     path.parent.mkdir(parents=True, exist_ok=True)

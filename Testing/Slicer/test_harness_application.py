@@ -16,10 +16,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
-from slicer_harness import (
-    Person,
-    close_scene,
-)
+from slicer_harness import Person, close_scene
 from slicer_harness.modules import ScriptedModule
 
 

@@ -7,14 +7,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
-from slicer_harness import (
-    announce_quitting,
-    choose,
-    click,
-    close_scene,
-    open_module,
-    start_afresh,
-)
+from slicer_harness import announce_quitting, choose, click, close_scene, open_module, start_afresh
 
 
 class OpenModuleTest(unittest.TestCase):

@@ -20,7 +20,7 @@ from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSegmentationLib.views import show_point
 from DCAMTSlicerLib.fingerprints import fingerprint
 from made_results import SHAPE, block, insert_all, make_result, voxel_counts
-from scene_nodes import add_scan
+from scene_nodes import add_scan, copy_node
 from slicer_harness import start_afresh
 from unchanged_scene import changed_content, scene_content, scene_state
 
@@ -84,8 +84,7 @@ class InsertionTest(unittest.TestCase):
         node = insert_all(make_result(block(2)), volume, show_3d=False)
         show_point(node, (0.0, 0.0, 0.0), "1 of 1")
         point = review.get_referenced_node(node, review.PLACE_POINT)
-        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        copy.Copy(node)
+        copy = copy_node(node)
         with mock.patch.object(result_insertion, "place_below", side_effect=MemoryError):
             self.assertRaises(MemoryError, insert_all, make_result(block(8)), volume, node, show_3d=False)
         self.assertIs(review.get_referenced_node(node, review.PLACE_POINT), point)

@@ -17,13 +17,7 @@ from made_results import block
 from scene_nodes import add_scan, draw_segment, segment_mask
 from segmentation_case import SegmentationCase
 from slicer_harness import Person, choose, click, process_events_until
-from wall_case import (
-    InsertedWallCase,
-    WorkerWallCase,
-    add_phantom,
-    burden_cell,
-    phantom,
-)
+from wall_case import InsertedWallCase, WorkerWallCase, add_phantom, burden_cell, phantom
 
 
 class DrawnReportTest(WorkerWallCase):

@@ -10,7 +10,7 @@ import slicer
 import vtk
 from DCAMTSegmentationLib import review
 from fake_worker import PanelCase
-from scene_nodes import add_scan, draw_segment, segment_mask
+from scene_nodes import add_scan, copy_node, draw_segment, segment_mask
 from slicer_harness import Person, choose, click, close_scene, process_events_until, reload_scene
 from vtk.util.numpy_support import vtk_to_numpy
 
@@ -61,8 +61,7 @@ class SceneTest(PanelCase):
         volume = add_scan()
         segmentation = self.segment(volume)
         rows = self.logic.measurements(segmentation)
-        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "copy")
-        copy.Copy(segmentation)  # the command Clone of the module Data calls Copy, too
+        copy = copy_node(segmentation)
         copy.SetName("copy")
         smaller = segment_mask(copy, volume).copy()
         smaller[:8] = 0
@@ -79,8 +78,7 @@ class SceneTest(PanelCase):
     def test_new_result_in_a_copy_leaves_the_map_and_the_table_of_the_original(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
-        copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        copy.Copy(segmentation)
+        copy = copy_node(segmentation)
         for role in (review.DOUBT_MAP, review.MEASUREMENTS):
             self.assertIs(copy.GetNodeReference(role), segmentation.GetNodeReference(role))
         choose(self.ui.outputSelector, copy)

@@ -23,13 +23,7 @@ from DCAMTSegmentationLib import training_cases
 from DCAMTTrainingLib.panels import results as results_panel
 from DCAMTTrainingLib.runs.model_store import current_model, store_model, stored_copy_of, use_model
 from scene_nodes import add_case, add_volume, draw_segment, ellipsoid, segment_mask
-from slicer_harness import (
-    LoopMonitor,
-    Person,
-    assert_stays_responsive,
-    choose,
-    click,
-)
+from slicer_harness import LoopMonitor, Person, assert_stays_responsive, choose, click
 from training_case import TrainingCase, tiny_model
 
 PATIENT = "Nachtigall^Hildegard_19470311"

@@ -21,12 +21,7 @@ from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SEVERAL_CHANNELS
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
 from scene_nodes import add_outline, add_volume, ellipsoid, run_to_end
-from slicer_harness import (
-    assert_stays_responsive,
-    close_scene,
-    longest_step,
-    start_afresh,
-)
+from slicer_harness import assert_stays_responsive, close_scene, longest_step, start_afresh
 
 
 class ExportTest(unittest.TestCase):

@@ -13,11 +13,7 @@ from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import sections
 from DCAMTTrainingLib.runs import watch as watch_module
 from scene_nodes import add_case
-from slicer_harness import (
-    choose,
-    click,
-    process_events,
-)
+from slicer_harness import choose, click, process_events
 from training_case import TrainingCase
 
 PANEL_WIDTH, VISIBLE_HEIGHT = 510, 560

@@ -30,11 +30,7 @@ from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal import is_unchanged, possible_scans
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
 from scene_nodes import add_outline, add_volume, draw_segment, ellipsoid, segment_mask
-from slicer_harness import (
-    Person,
-    click,
-    process_events_until,
-)
+from slicer_harness import Person, click, process_events_until
 from training_case import SavedProposal, TrainingCase
 from unchanged_scene import changed_content, fail_after, scene_content
 

@@ -19,13 +19,7 @@ from dcamt.runs.state import RunState, run_state
 from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
 from DCAMTTrainingLib.runs.start import discard
-from slicer_harness import (
-    LoopMonitor,
-    Person,
-    assert_stays_responsive,
-    choose,
-    click,
-)
+from slicer_harness import LoopMonitor, Person, assert_stays_responsive, choose, click
 from training_case import FINISHED, PAUSED, STARTED, TrainingCase
 
 

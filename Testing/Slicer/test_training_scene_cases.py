@@ -36,10 +36,7 @@ from DCAMTTrainingLib.cases.scene_source import (
 from DCAMTTrainingLib.cases.table_model import REMARK, CaseTableModel
 from DCAMTTrainingLib.runs.preview import show_preview
 from scene_nodes import add_case, add_outline, add_volume, draw_segment, ellipsoid, run_to_end
-from slicer_harness import (
-    close_scene,
-    start_afresh,
-)
+from slicer_harness import close_scene, start_afresh
 
 
 class SceneSourceTest(unittest.TestCase):

@@ -17,14 +17,7 @@ from DCAMTTrainingLib.cases.store import load_rows
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
 from DCAMTTrainingLib.panels import cases as cases_panel
 from scene_nodes import add_case, add_outline, add_volume, ellipsoid, write_scan
-from slicer_harness import (
-    Person,
-    choose,
-    click,
-    close_scene,
-    open_module,
-    process_events,
-)
+from slicer_harness import Person, choose, click, close_scene, open_module, process_events
 from training_case import TrainingCase
 
 

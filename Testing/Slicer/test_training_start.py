@@ -24,13 +24,7 @@ from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start,
 from DCAMTTrainingLib.start_job import StartJob
 from engine_case import SHIPPED_DOUBLE_CLICK_S
 from scene_nodes import add_case, draw_segment, run_to_end, write_endless_program
-from slicer_harness import (
-    Person,
-    choose,
-    click,
-    close_scene,
-    process_events,
-)
+from slicer_harness import Person, choose, click, close_scene, process_events
 from training_case import PAUSED, STARTED, CasesCase
 
 

@@ -22,14 +22,7 @@ from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.task import classes_from_json, parse_suggested_recipe, recipe_from_model
 from scene_nodes import add_case, add_outline, add_volume, ellipsoid
-from slicer_harness import (
-    LoopMonitor,
-    Person,
-    assert_stays_responsive,
-    choose,
-    click,
-    close_scene,
-)
+from slicer_harness import LoopMonitor, Person, assert_stays_responsive, choose, click, close_scene
 from training_case import TrainingCase
 
 

@@ -81,6 +81,21 @@ def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", 
     return str(table.GetValueByName(row, column).ToString())
 
 
+def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
+    """Add a closed curve around the ball's cap in the direction `towards` (RAS); `degrees` is the cap's half angle."""
+    axis = towards / np.linalg.norm(towards)
+    side = np.cross(axis, [0.3, 0.2, 1.0])
+    side /= np.linalg.norm(side)
+    other = np.cross(axis, side)
+    centre = (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3]
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsClosedCurveNode", "valve")
+    for turn in np.linspace(0, 2 * np.pi, 12, endpoint=False):
+        direction = np.cos(np.radians(degrees)) * axis
+        direction = direction + np.sin(np.radians(degrees)) * (np.cos(turn) * side + np.sin(turn) * other)
+        node.AddControlPoint(*(centre + RADIUS_MM * direction))
+    return node
+
+
 class LastingWorker(WorkerProcess):
     """A worker process that all tests of a class share."""
 
@@ -137,5 +152,9 @@ class InsertedWallCase(ChosenPhantomCase):
     def setUp(self) -> None:
         super().setUp()
         self.wall = expected_wall()
-        wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, SceneChanges())
+        self.insert_wall(self.segmentation)
         self.module.panel.enter()
+
+    def insert_wall(self, segmentation: SegmentationNode) -> Any:
+        """Insert the phantom's wall as the wall of a segmentation; return the wall's model node."""
+        return wall_nodes.insert_wall(self.wall, self.volume, segmentation, SceneChanges())

@@ -1,0 +1,214 @@
+"""The nodes of a wall: saving, copies of the segmentation, and nodes that other modules change or remove."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import slicer
+import vtk
+from dcamt.wall.burden import OPENING
+from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.scene_changes import SceneChanges
+from scene_nodes import copy_node
+from slicer_harness import choose, click, expect_no_hidden_errors, scene_saved_and_closed
+from wall_case import InsertedWallCase, add_closed_curve, add_phantom, burden_cell, scalars
+
+
+def decimate(surface: Any) -> Any:
+    """Return a surface with about half of the triangles, as Surface Toolbox makes it."""
+    decimated = vtk.vtkDecimatePro()
+    decimated.SetInputData(surface)
+    decimated.SetTargetReduction(0.5)
+    decimated.Update()
+    return decimated.GetOutput()
+
+
+class WallSceneTest(InsertedWallCase):
+    def test_wall_is_restored_with_a_saved_scene(self) -> None:
+        self.ui.wallThresholdSlider.value = 1.4
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
+        click(self.ui.wallOpenButton)
+        self.assertIn(", corrected.", self.ui.wallLabel.text)
+        openings = scalars(self.segmentation, "opening")
+        text, burden = self.ui.wallLabel.text, burden_cell(self.segmentation)
+        with scene_saved_and_closed():
+            self.assertIn("No wall yet", self.ui.wallLabel.text)
+        slicer.app.processEvents()
+        self.assertEqual(self.ui.wallLabel.text, text)
+        loaded = slicer.util.getNode("drawn")
+        self.assertEqual(burden_cell(loaded), burden)
+        np.testing.assert_array_equal(scalars(loaded, "opening"), openings)
+        self.ui.wallThresholdSlider.value = 0.6
+        self.assertNotEqual(burden_cell(loaded), burden)
+        model = review.get_referenced_node(loaded, review.WALL)
+        self.assertEqual(model.GetDisplayNode().GetActiveScalarName(), wall_nodes.SHOWN)
+
+    def test_search_for_a_missing_helper_node_does_not_visit_the_other_segmentations(self) -> None:
+        with mock.patch.object(slicer.util, "getNodesByClass", wraps=slicer.util.getNodesByClass) as visited:
+            self.assertIsNone(review.own_helper(self.segmentation, review.PLACE_POINT))
+            self.assertIsNone(review.own_helper(None, review.PLACE_POINT))
+        visited.assert_not_called()
+
+    def test_names_of_the_colours_and_the_table_are_translated(self) -> None:
+        names = {"{wall} colours": "Farben von {wall}", "{wall} burden": "Last von {wall}"}
+        volume, segmentation = add_phantom()
+        with mock.patch.object(wall_nodes, "_", lambda text: names.get(text, text)):
+            wall_nodes.insert_wall(self.wall, volume, segmentation, SceneChanges())
+        for role, name in ((review.WALL_COLORS, "Farben von ball wall"), (review.WALL_TABLE, "Last von ball wall")):
+            self.assertTrue(review.get_referenced_node(segmentation, role).GetName().startswith(name))
+
+    def test_wall_is_removed_with_its_segmentation(self) -> None:
+        slicer.mrmlScene.RemoveNode(self.segmentation)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
+        names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLModelNode")]
+        self.assertNotIn("ball wall", names)
+
+    def test_new_wall_of_a_copy_does_not_replace_the_wall_of_the_original(self) -> None:
+        copy = copy_node(self.segmentation)
+        before = review.get_referenced_node(self.segmentation, review.WALL)
+        self.assertIs(review.get_referenced_node(copy, review.WALL), before)
+        self.insert_wall(copy)
+        self.assertIsNot(review.get_referenced_node(copy, review.WALL), before)
+        slicer.mrmlScene.RemoveNode(copy)
+        nodes = [review.get_referenced_node(self.segmentation, role) for role in review.WALL_NODES]
+        self.assertNotIn(None, nodes)
+
+    def test_new_wall_of_the_original_hides_the_old_wall_shared_with_a_copy(self) -> None:
+        copy = copy_node(self.segmentation)
+        shared = review.get_referenced_node(copy, review.WALL)
+
+        def visibilities(model: Any) -> list[bool]:
+            """Return whether a wall and its legend are visible."""
+            count = model.GetNumberOfDisplayNodes()
+            return [bool(model.GetNthDisplayNode(index).GetVisibility()) for index in range(count)]
+
+        self.assertEqual(visibilities(shared), [True, True])
+        with self.assertRaises(MemoryError), SceneChanges() as changes:
+            wall_nodes.insert_wall(self.wall, self.volume, self.segmentation, changes)
+            raise MemoryError
+        self.assertEqual(visibilities(shared), [True, True])
+        model = self.insert_wall(self.segmentation)
+        self.assertEqual(visibilities(model), [True, True])
+        self.assertEqual(visibilities(shared), [False, False])
+
+    def test_threshold_and_openings_of_a_copy_do_not_change_the_wall_of_the_original(self) -> None:
+        original = self.segmentation
+        wall_nodes.store_measured_outline(original, "blood", fingerprint(original, ["blood"]))
+        burden, text = burden_cell(original), self.ui.wallLabel.text
+        copy = copy_node(original)
+        choose(self.ui.outputSelector, copy)
+        self.assertEqual(self.ui.wallLabel.text, text)
+        self.ui.wallThresholdSlider.value = 0.6
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
+        click(self.ui.wallOpenButton)
+        self.assertEqual(wall_nodes.measured_segment(copy), "blood")
+        self.assertIs(wall_nodes.measured_volume(copy), self.volume)
+        changed = self.ui.wallLabel.text
+        self.assertIn(", corrected.", changed)
+        self.assertEqual(burden_cell(original), burden)
+        for chosen, shown in ((original, text), (copy, changed)):
+            choose(self.ui.outputSelector, chosen)
+            self.assertEqual(self.ui.wallLabel.text, shown)
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")), 2)
+
+    def test_copy_whose_volume_was_removed_gets_a_wall_at_the_same_place(self) -> None:
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+        review.get_referenced_node(self.segmentation, review.WALL).SetAndObserveTransformNodeID(transform.GetID())
+        copy = copy_node(self.segmentation)
+        slicer.mrmlScene.RemoveNode(self.volume)
+        wall_nodes.separate_wall(self.wall, copy)
+        model = review.get_referenced_node(copy, review.WALL)
+        self.assertIsNot(model, review.get_referenced_node(self.segmentation, review.WALL))
+        self.assertEqual(model.GetName(), "ball wall_1")
+        self.assertIs(model.GetParentTransformNode(), transform)
+        self.assertIsNone(wall_nodes.measured_volume(copy))
+
+    def test_edit_of_a_copy_leaves_the_wall_of_the_original_up_to_date(self) -> None:
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
+        copy = copy_node(self.segmentation)
+        wall_nodes.mark_outdated(copy)
+        self.assertTrue(wall_nodes.is_wall_outdated(copy))
+        self.assertFalse(wall_nodes.is_wall_outdated(self.segmentation))
+
+    def test_surface_that_another_module_decimated_is_read_again(self) -> None:
+        for keeps_scalars, threshold in ((True, 0.6), (False, 0.7)):
+            model = review.get_referenced_node(self.segmentation, review.WALL)
+            surface = decimate(model.GetPolyData())
+            count = surface.GetNumberOfPoints()
+            self.assertLess(count, len(scalars(self.segmentation, "ratio")))
+            if not keeps_scalars:
+                surface.GetPointData().Initialize()
+            model.SetAndObservePolyData(surface)
+            self.ui.wallThresholdSlider.value = threshold
+            self.assertEqual("stage" in self.ui.wallLabel.text, keeps_scalars)
+            self.assertEqual("No wall yet" in self.ui.wallLabel.text, not keeps_scalars)
+            arrays = surface.GetPointData()
+            lengths = {arrays.GetArray(index).GetNumberOfTuples() for index in range(arrays.GetNumberOfArrays())}
+            self.assertEqual(lengths, {count} if keeps_scalars else set())
+        expect_no_hidden_errors()
+
+    def test_curve_opens_a_decimated_surface(self) -> None:
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model.SetAndObservePolyData(decimate(model.GetPolyData()))
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
+        click(self.ui.wallOpenButton)
+        self.assertTrue((scalars(self.segmentation, "opening") == OPENING).any())
+
+    def test_wall_removed_in_a_batch_is_no_longer_shown(self) -> None:
+        scene = slicer.mrmlScene
+        scene.StartState(scene.BatchProcessState)
+        scene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL))
+        scene.EndState(scene.BatchProcessState)
+        self.assertIn("No wall yet", self.ui.wallLabel.text)
+        self.ui.wallThresholdSlider.value = 1.4
+        expect_no_hidden_errors()
+
+    def test_new_measurement_replaces_a_removed_table_and_removed_colours(self) -> None:
+        for role in (review.WALL_TABLE, review.WALL_COLORS):
+            slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, role))
+        model = self.insert_wall(self.segmentation)
+        self.assertEqual(burden_cell(self.segmentation), f"{self.wall.burden.percent:.1f}")
+        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
+        self.assertIsNotNone(colors)
+        self.assertIs(model.GetDisplayNode().GetColorNode(), colors)
+
+    def test_new_measurement_keeps_the_colour_table_that_the_user_chose(self) -> None:
+        display = review.get_referenced_node(self.segmentation, review.WALL).GetDisplayNode()
+        chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "chosen")
+        display.SetAndObserveColorNodeID(chosen.GetID())
+        self.insert_wall(self.segmentation)
+        self.assertIs(display.GetColorNode(), chosen)
+        slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL_COLORS))
+        self.insert_wall(self.segmentation)
+        self.assertIs(display.GetColorNode(), chosen)
+        slicer.mrmlScene.RemoveNode(chosen)
+        self.insert_wall(self.segmentation)
+        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
+        self.assertIs(display.GetColorNode(), colors)
+
+    def test_wall_with_unreadable_facts_is_ignored(self) -> None:
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        facts = json.loads(model.GetAttribute("DCAMT.wallFacts"))
+        for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}):
+            model.SetAttribute("DCAMT.wallFacts", json.dumps({**facts, **changed}))
+            self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
+        model.SetAttribute("DCAMT.wallFacts", "{}")
+        choose(self.ui.outputSelector, None)
+        choose(self.ui.outputSelector, self.segmentation)
+        self.assertIn("No wall yet", self.ui.wallLabel.text)
+
+    def test_surface_without_scalars_is_no_wall(self) -> None:
+        for name in (wall_nodes.RATIO, wall_nodes.KIND, wall_nodes.REGION):
+            model = self.insert_wall(self.segmentation)
+            self.assertIsNotNone(wall_nodes.wall_in_scene(self.segmentation))
+            model.GetPolyData().GetPointData().RemoveArray(name)
+            self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
+
+    def test_colour_legend_is_visible_and_has_a_title(self) -> None:
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        self.assertTrue(legend.GetVisibility())
+        self.assertEqual(legend.GetTitleText(), "Intensity ratio")
