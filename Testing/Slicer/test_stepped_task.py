@@ -101,7 +101,3 @@ class DelayedCallTest(unittest.TestCase):
         qt.QTimer.singleShot(10, lambda: marker.append(1))
         process_events_until(lambda: bool(marker), what="a later timer")
         self.assertEqual(self.calls, [])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import unittest
 import zipfile
 from dataclasses import replace
 from datetime import date
@@ -198,7 +197,3 @@ def calibration_of(package: ModelPackage, notes: str) -> Calibration:
     """Return a calibration with the given notes; its expected overlap is the same for every segmentation."""
     model = OverlapFunction(("entropy",), (0.0,), (1.0,), (0.0,), 2.0, (0.5,), (-0.1,), (0.1,))
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, notes)
-
-
-if __name__ == "__main__":
-    unittest.main()

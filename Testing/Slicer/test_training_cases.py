@@ -423,7 +423,3 @@ class CaseCheckTest(unittest.TestCase):
         wait_for_killed(120_000)
         process_events()
         self.assertEqual(self.ended, [])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -283,7 +283,3 @@ class LongRunTest(unittest.TestCase):
         with LoopMonitor() as monitor:
             process_events_until(lambda: scores.steps[-1] == count + 1)
         assert_stays_responsive(monitor.pause)
-
-
-if __name__ == "__main__":
-    unittest.main()

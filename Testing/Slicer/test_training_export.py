@@ -176,7 +176,3 @@ class ExportTest(unittest.TestCase):
         assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, next(numbers))))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
         np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
-
-
-if __name__ == "__main__":
-    unittest.main()

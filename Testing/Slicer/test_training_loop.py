@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import unittest
-
 import slicer
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.state import FINISHED, run_state
@@ -82,7 +80,3 @@ class LoopTest(TrainingCase):
         segmentation = module.logic.getParameterNode().outputSegmentation
         self.assertIsNotNone(segmentation, module.ui.statusLabel.text)
         return segmentation
-
-
-if __name__ == "__main__":
-    unittest.main()

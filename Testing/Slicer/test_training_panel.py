@@ -6,7 +6,6 @@ import errno
 import gc
 import os
 import sys
-import unittest
 import weakref
 from contextlib import ExitStack
 from dataclasses import replace
@@ -309,7 +308,3 @@ class TenThousandCasesTest(TrainingCase):
 class SelfTest(TrainingCase):
     def test_self_test_of_the_module_passes(self) -> None:
         slicer.selfTests["DCAMTTraining"]()
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import unittest
 from pathlib import Path
 from unittest import mock
 
@@ -229,7 +228,3 @@ class OpeningTest(TrainingCase):
         (segmentation,) = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         voxels = segment_mask(segmentation, volume)
         np.testing.assert_array_equal(voxels, labels)
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -200,7 +200,3 @@ class ListOfRunsTest(TrainingCase):
         self.module.widget.runs.refresh()
         self.assertEqual(self.ui.runSelector.count, 1)
         self.assertIn("Failed", self.ui.runStatusLabel.text)
-
-
-if __name__ == "__main__":
-    unittest.main()

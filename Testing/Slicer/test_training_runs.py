@@ -242,7 +242,3 @@ class KilledApplicationTest(TrainingCase):
         settings = chosen_settings(session.settings)
         rows = tuple(session.table.rows)
         return RunPlan(RunFolder(self.runs / "x"), session.recipe(), rows, "quick", settings, "tiny", "cpu")
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -285,7 +285,3 @@ class SceneSourceTest(unittest.TestCase):
             (far, "The scan lies too far from the origin of its coordinate system: 10000 m"),
         ):
             self.assertIn(problem, scene_remark(SceneScan(volume.GetID()), UNLABELLED, self.recipe)[0])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unittest
 from typing import Any
 from unittest import mock
 
@@ -380,7 +379,3 @@ class LabelValuesTest(TrainingCase):
         self.add_list_of("name,image,label,role,labels\nA,a.nrrd,a_label.nrrd,labelled,420=left-atrium\n")
         row = self.session.table.rows[0]
         self.assertEqual((row.source.labels, row.remark), ("420=left-atrium", ""))
-
-
-if __name__ == "__main__":
-    unittest.main()

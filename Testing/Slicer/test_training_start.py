@@ -271,7 +271,3 @@ class StartTest(CasesCase):
                 with self.assertRaisesRegex(InputError, "by another process"):
                     start(run)
         self.assertEqual([one for one in started if one.run.path == run.path], [])
-
-
-if __name__ == "__main__":
-    unittest.main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import unittest
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -388,7 +387,3 @@ class EstimateTest(TrainingCase):
         self.measure(memory_free=5 * 10**7)
         self.assertIn("Choose a smaller patch, fewer patches per iteration", self.ui.problemsLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
-
-
-if __name__ == "__main__":
-    unittest.main()
