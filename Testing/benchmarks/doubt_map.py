@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,8 @@ from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.doubtful_places import GLANCE_MM, doubtful_places
 from dcamt.networks.packaging import verify_model
-from la_cases import HELD_OUT, case_names, print_table
+from la_cases import DOUBT_EDGES, HELD_OUT, case_names, print_table, reliability_rows, sum_by_doubt
 from scipy import ndimage
-
-EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.01])
-"""Limits of the intervals of doubt in which wrong voxels are counted."""
 
 
 def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
@@ -48,11 +44,7 @@ def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
 
 
 def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
-    """Return a case's figures, and sums (3, N) for the N intervals of doubt between `EDGES`.
-
-    The three sums are the number of voxels, their total doubt, and the number of wrong voxels. Only voxels within
-    `BAND_MM` of the outline are counted.
-    """
+    """Return a case's figures, and the sums for `reliability_rows`, of the voxels within `BAND_MM` of the outline."""
     scan = read_scan(la / f"{name}_image.nii.gz")
     truth = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
     result = predictor.segment(scan)
@@ -74,9 +66,8 @@ def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, A
         row[f"{kind}: places"] = len(places)
         if places:
             row[f"{kind}: rank of the first"] = float(np.searchsorted(along, around[places[0].index]) / len(along))
-    part = np.digitize(result.doubt_map[band], EDGES[1:-1])
-    amounts = (np.ones(len(part)), result.doubt_map[band], wrong[band])
-    return row, np.stack([np.bincount(part, weights=amount, minlength=len(EDGES) - 1) for amount in amounts])
+    doubt = result.doubt_map[band]
+    return row, sum_by_doubt(doubt, np.ones(len(doubt)), doubt, wrong[band])
 
 
 def main() -> None:
@@ -87,7 +78,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     predictor = Predictor(verify_model(options.model))
-    rows, total = [], np.zeros((3, len(EDGES) - 1))
+    rows, total = [], np.zeros((3, len(DOUBT_EDGES) - 1))
     for name in options.cases or case_names(options.la)[-HELD_OUT:]:
         row, amounts = measure_case(options.la, name, predictor)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
@@ -97,16 +88,7 @@ def main() -> None:
     means = [
         {"figure": key, "mean": round(float(np.mean([row[key] for row in rows if key in row])), 3)} for key in keys
     ]
-    number, doubt, wrong = total
-    reliability = [
-        {
-            "doubt": f"{100 * low:.0f} to {min(100 * high, 100):.0f}%",
-            "mean doubt": round(doubt[index] / max(number[index], 1), 3),
-            "wrong": round(wrong[index] / max(number[index], 1), 3),
-            "voxels": f"{100 * number[index] / number.sum():.1f}%",
-        }
-        for index, (low, high) in enumerate(pairwise(EDGES))
-    ]
+    reliability = reliability_rows(total)
     print_table(means)
     print_table(reliability)
     if options.json:

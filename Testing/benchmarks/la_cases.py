@@ -7,9 +7,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from dcamt.cases.case_list import UNLABELLED, Case
 from dcamt.models.package import open_model
 
 HELD_OUT = 20
@@ -18,6 +22,8 @@ HELD_OUT = 20
 The shipped model is trained with the labels of these cases, so its twin, which is trained without these labels, is
 measured instead. The docstring of `shipped_model.py` describes both trainings.
 """
+DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
+"""Limits of the intervals of doubt in which wrong voxels are counted."""
 METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "hd95_voxels", "asd_voxels")
 
 
@@ -30,6 +36,12 @@ def case_names(la: Path) -> list[str]:
 def training_names(la: Path) -> list[str]:
     """Return the names of the cases that are not held out."""
     return case_names(la)[:-HELD_OUT]
+
+
+def la_case(la: Path, name: str, role: str) -> Case:
+    """Return a case of the folder, with its label unless the role is `UNLABELLED`."""
+    label = None if role == UNLABELLED else la / f"{name}_label.nii.gz"
+    return Case(name, la / f"{name}_image.nii.gz", label, role)
 
 
 def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str, Any]:
@@ -57,20 +69,58 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
     }
 
 
+def train_run(folder: Path, settings: Iterable[str], *more: str) -> Path:
+    """Train with the case list `folder`/cases.csv, or resume an interrupted training; return the model's path."""
+    run = folder / "run"
+    options = [*more, *(word for setting in settings for word in ("--set", setting))]
+    begun = (run / "recipe.json").exists()
+    dcamt("train", "--run", run, *(("--resume",) if begun else (folder / "cases.csv", *options)))
+    return run / "model.dcamt"
+
+
 def claim_folder(work: Path, model: Path) -> None:
     """Create the folder `work` for a model's results; end the process if the folder has results of another model."""
-    checksum, owner = open_model(model).card.checksum, work / "model.txt"
-    work.mkdir(parents=True, exist_ok=True)
-    if not owner.exists():
-        owner.write_text(checksum, encoding="utf-8")
-    elif owner.read_text(encoding="utf-8") != checksum:
-        sys.exit(f"{work} has results of another model; choose another folder for the results of {model}")
+    message = f"{work} has results of another model; choose another folder for the results of {model}"
+    claim(work / "model.txt", open_model(model).card.checksum, message)
+
+
+def claim(file: Path, text: str, message: str) -> None:
+    """Write `text` to a new file, with its folder; end the process with the message if the file has another text."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        file.write_text(text, encoding="utf-8")
+    elif file.read_text(encoding="utf-8") != text:
+        sys.exit(message)
 
 
 def dcamt(*arguments: str | Path) -> str:
     """Run the command `dcamt`; return what it printed."""
     command = [sys.executable, "-m", "dcamt", *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
+
+
+def sum_by_doubt(doubt: np.ndarray, *amounts: np.ndarray) -> np.ndarray:
+    """Return the sum of each of the `amounts` (N,) in each interval of `DOUBT_EDGES` that `doubt` (N,) lies in."""
+    part = np.digitize(doubt, DOUBT_EDGES[1:-1])
+    return np.stack([np.bincount(part, weights=amount, minlength=len(DOUBT_EDGES) - 1) for amount in amounts])
+
+
+def reliability_rows(sums: np.ndarray) -> list[dict[str, Any]]:
+    """Return the fraction of wrong voxels for each interval of doubt.
+
+    Args:
+        sums: (3, intervals), the number of voxels, their total doubt, and the number of wrong voxels.
+    """
+    number, doubt, wrong = sums
+    return [
+        {
+            "doubt": f"{100 * low:.0f} to {100 * high:.0f}%",
+            "mean doubt": round(doubt[index] / max(number[index], 1), 3),
+            "wrong": round(wrong[index] / max(number[index], 1), 3),
+            "voxels": f"{100 * number[index] / number.sum():.1f}%",
+        }
+        for index, (low, high) in enumerate(pairwise(DOUBT_EDGES))
+    ]
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

@@ -21,8 +21,8 @@ from random import Random
 from statistics import mean, stdev
 from typing import Any
 
-from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, write_cases
-from la_cases import dcamt, held_out_scores, print_table, training_names
+from dcamt.cases.case_list import LABELLED, UNLABELLED, write_cases
+from la_cases import dcamt, held_out_scores, la_case, print_table, train_run, training_names
 
 SCALE = (
     "spacing=2.5,2.5,2.5",
@@ -41,20 +41,13 @@ def train(la: Path, place: Path, labelled: Sequence[str], seed: int, settings: S
 
     Training uses the labels of the cases `labelled` and the images of all training cases.
     """
-    run = place / "run"
-    if not (run / "model.dcamt").exists():
-        cases = [
-            Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED)
-            if name in labelled
-            else Case(name, la / f"{name}_image.nii.gz", None, UNLABELLED)
-            for name in training_names(la)
-        ]
-        place.mkdir(parents=True, exist_ok=True)
-        write_cases(cases, place / "cases.csv")
-        options = [word for setting in (*SCALE, f"seed={seed}", *settings) for word in ("--set", setting)]
-        begun = (run / "recipe.json").exists()
-        dcamt("train", "--run", run, *(("--resume",) if begun else (place / "cases.csv", *options)))
-    return run / "model.dcamt"
+    model = place / "run" / "model.dcamt"
+    if model.exists():
+        return model
+    place.mkdir(parents=True, exist_ok=True)
+    cases = [la_case(la, name, LABELLED if name in labelled else UNLABELLED) for name in training_names(la)]
+    write_cases(cases, place / "cases.csv")
+    return train_run(place, (*SCALE, f"seed={seed}", *settings))
 
 
 def chosen_by_ranking(place: Path, count: int) -> list[str]:

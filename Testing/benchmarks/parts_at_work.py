@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from dcamt.cases.case_list import LABELLED, Case
+from dcamt.cases.case_list import LABELLED
 from dcamt.losses.mmd import mmd2
 from dcamt.networks.dual_vnet import BranchOutput, DualVNet
 from dcamt.recipe import Recipe
@@ -34,7 +34,7 @@ from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.training.checkpoint import load_checkpoint
 from dcamt.training.resident import load_case
 from dcamt.training.sampling import Batch, BatchSampler
-from la_cases import print_table, training_names
+from la_cases import la_case, print_table, training_names
 from torch import Tensor
 
 NO_AUGMENTATION = [
@@ -64,10 +64,8 @@ def load_trained(run: Path) -> tuple[Recipe, DualVNet]:
 
 def batches_of(la: Path, names: list[str], recipe: Recipe) -> list[Batch]:
     """Return batches of patches without augmentation, drawn with the recipe's seed."""
-    cases = [Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED) for name in names]
-    sampler = BatchSampler(
-        [load_case(case, recipe, CPU) for case in cases], [], with_settings(recipe, NO_AUGMENTATION), CPU
-    )
+    held = [load_case(la_case(la, name, LABELLED), recipe, CPU) for name in names]
+    sampler = BatchSampler(held, [], with_settings(recipe, NO_AUGMENTATION), CPU)
     return [sampler.draw(step) for step in range(BATCHES)]
 
 

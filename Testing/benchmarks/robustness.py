@@ -30,7 +30,6 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -48,7 +47,7 @@ from dcamt.models.package import calibration_path
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import QUALITIES
 from dcamt.volume import Volume
-from la_cases import HELD_OUT, case_names, claim_folder, print_table
+from la_cases import DOUBT_EDGES, HELD_OUT, case_names, claim_folder, print_table, reliability_rows, sum_by_doubt
 from scipy import ndimage
 
 CASE = "case"
@@ -57,8 +56,6 @@ CASE_AND_DISTURBANCE = "case and disturbance"
 """Cross-validation in which a disturbed scan's expected overlap comes from a fit to scans of other cases with other
 disturbances."""
 SPLITS = (CASE, CASE_AND_DISTURBANCE)
-DOUBT_EDGES = np.array([0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1])
-"""Limits of the intervals of doubt for which the fraction of wrong voxels is printed."""
 Row = dict[str, Any]
 
 
@@ -341,20 +338,8 @@ def reliability_table(counts: dict[str, np.ndarray], is_scaled: bool) -> list[Ro
             others = fit_doubt_scaling(sum((other for name, other in counts.items() if name != case), np.zeros(1)))
             assert others is not None
             doubt = others.apply(doubt)
-        part = np.digitize(doubt, DOUBT_EDGES[1:-1])
-        for row, amount in zip(total, (number, number * doubt, wrong), strict=True):
-            row += np.bincount(part, weights=amount, minlength=len(row))
-    number, summed, wrong = total
-    return [
-        {
-            "scaled": is_scaled,
-            "doubt": f"{100 * low:.0f} to {100 * high:.0f}%",
-            "mean doubt": round(summed[index] / max(number[index], 1), 3),
-            "wrong": round(wrong[index] / max(number[index], 1), 3),
-            "voxels": f"{100 * number[index] / number.sum():.1f}%",
-        }
-        for index, (low, high) in enumerate(pairwise(DOUBT_EDGES))
-    ]
+        total += sum_by_doubt(doubt, number, number * doubt, wrong)
+    return [{"scaled": is_scaled, **row} for row in reliability_rows(total)]
 
 
 def print_tables(work: Path) -> None:

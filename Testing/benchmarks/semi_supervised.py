@@ -18,12 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, write_cases
-from la_cases import dcamt, held_out_scores, print_table, training_names
+from la_cases import claim, held_out_scores, la_case, print_table, train_run, training_names
 
 SCALE = (
     "spacing=1.25,1.25,1.25",
@@ -69,20 +68,7 @@ def list_cases(la: Path, row: str, labelled: int) -> list[Case]:
     names = training_names(la)
     count = len(names) if row == "all-labelled" else labelled
     roles = [LABELLED] * count + ([] if row in WITHOUT_UNLABELLED else [UNLABELLED] * (len(names) - count))
-    return [
-        Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz" if role == LABELLED else None, role)
-        for name, role in zip(names, roles, strict=False)
-    ]
-
-
-def claim_settings(work: Path, settings: list[str]) -> None:
-    """Create the folder `work` for rows with these settings; end the process if it has rows with other settings."""
-    file, text = work / "settings.json", json.dumps(settings)
-    work.mkdir(parents=True, exist_ok=True)
-    if not file.exists():
-        file.write_text(text, encoding="utf-8")
-    elif file.read_text(encoding="utf-8") != text:
-        sys.exit(f"{work} has rows with other settings ({file}); choose another folder")
+    return [la_case(la, name, role) for name, role in zip(names, roles, strict=False)]
 
 
 def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
@@ -93,13 +79,10 @@ def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: 
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_cases(list_cases(la, row, labelled), folder / "cases.csv")
-    options = ["--recipe", "la-best" if row == "la-best" else "la"]
-    options += [word for setting in (*SCALE, *ROWS[row], f"seed={seed}", *settings) for word in ("--set", setting)]
-    run = folder / "run"
-    begun = (run / "recipe.json").exists()
-    dcamt("train", "--run", run, *(("--resume",) if begun else (folder / "cases.csv", *options)))
+    recipe = "la-best" if row == "la-best" else "la"
+    model = train_run(folder, (*SCALE, *ROWS[row], f"seed={seed}", *settings), "--recipe", recipe)
     scores = [
-        {"row": row, "seed": seed, "quality": quality, **held_out_scores(la, run / "model.dcamt", folder, quality)}
+        {"row": row, "seed": seed, "quality": quality, **held_out_scores(la, model, folder, quality)}
         for quality in ("fast", "accurate")
     ]
     done.write_text(json.dumps(scores, indent=2), encoding="utf-8")
@@ -144,7 +127,8 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", help="recipe settings for all rows")
     options = parser.parse_args()
     settings = [*(COARSE if options.coarse else ()), *options.set]
-    claim_settings(options.work, settings)
+    file = options.work / "settings.json"
+    claim(file, json.dumps(settings), f"{options.work} has rows with other settings ({file}); choose another folder")
     for seed in options.seeds:
         for row in options.rows:
             run_row(options.la, options.work, row, seed, options.labelled, settings)

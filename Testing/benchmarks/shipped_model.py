@@ -33,7 +33,7 @@ from pathlib import Path
 
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case, read_cases, write_cases
 from dcamt.models.package import open_model, write_package
-from la_cases import HELD_OUT, case_names, held_out_scores, print_table, training_names
+from la_cases import HELD_OUT, case_names, held_out_scores, la_case, print_table, training_names
 
 FIRST, SECOND, TWIN, SHIPPED = "first", "second", "twin", "left-atrium"
 QUALITIES = ("accurate", "fast")
@@ -52,7 +52,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def prepare(la: Path, work: Path) -> None:
     """Write the case lists and the phantoms, and print the training commands."""
-    cases = [labelled_case(la, name) for name in training_names(la)]
+    cases = [la_case(la, name, LABELLED) for name in training_names(la)]
     phantoms = []
     script = ROOT / "Resources" / "SampleData" / "make_phantom.py"
     for seed in PHANTOM_SEEDS:
@@ -61,18 +61,13 @@ def prepare(la: Path, work: Path) -> None:
         subprocess.run([sys.executable, script, "-o", image, "--label", label, "--seed", str(seed)], check=True)
         phantoms.append(Case(f"phantom{seed}", image, label, LABELLED))
     write_cases([*cases, *phantoms], work / "labelled.csv")
-    held_out = [Case(name, la / f"{name}_image.nii.gz", None, UNLABELLED) for name in case_names(la)[-HELD_OUT:]]
+    held_out = [la_case(la, name, UNLABELLED) for name in case_names(la)[-HELD_OUT:]]
     write_cases([*cases, *phantoms, *held_out], work / "all_images.csv")
-    write_cases([*(labelled_case(la, name) for name in case_names(la)), *phantoms], work / "all_labelled.csv")
+    write_cases([*(la_case(la, name, LABELLED) for name in case_names(la)), *phantoms], work / "all_labelled.csv")
     print(_training(work, "labelled.csv", FIRST, FIRST_SETTINGS))
     print(_training(work, "all_images.csv", SECOND, SECOND_SETTINGS, "--start-from", str(work / FIRST / "model.dcamt")))
     for run, listed in ((TWIN, "labelled.csv"), (SHIPPED, "all_labelled.csv")):
         print(_training(work, listed, run, SETTINGS, "--start-from", str(work / SECOND / "model.dcamt")))
-
-
-def labelled_case(la: Path, name: str) -> Case:
-    """Return a labelled case of the folder."""
-    return Case(name, la / f"{name}_image.nii.gz", la / f"{name}_label.nii.gz", LABELLED)
 
 
 def _training(work: Path, cases: str, run: str, settings: str, *more: str) -> str:

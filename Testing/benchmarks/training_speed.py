@@ -32,7 +32,7 @@ from unittest import mock
 import nibabel
 import numpy as np
 import torch
-from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case
+from dcamt.cases.case_list import LABELLED, UNLABELLED, VALIDATION
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.losses.objective import objective_losses
 from dcamt.machine import keep_freed_memory
@@ -46,7 +46,7 @@ from dcamt.training.resident import load_case
 from dcamt.training.sampling import Batch, BatchSampler
 from dcamt.training.trainer import Trainer
 from dcamt.training.validation import validation_dice
-from la_cases import print_table, training_names
+from la_cases import la_case, print_table, training_names
 from torch.utils.data import DataLoader, Dataset
 
 Step = Callable[[], float]
@@ -174,7 +174,7 @@ def dcamt_step(
         loader = batches(options, recipe, names, files)
     else:
         roles = [LABELLED] * options.labelled + [UNLABELLED] * (len(names) - options.labelled)
-        held = [load_case(case_of(options.la, *pair), recipe, device) for pair in zip(names, roles, strict=True)]
+        held = [load_case(la_case(options.la, *pair), recipe, device) for pair in zip(names, roles, strict=True)]
         sampler = BatchSampler(held[: options.labelled], held[options.labelled :], recipe, device)
 
     def step() -> float:
@@ -193,11 +193,6 @@ def dcamt_step(
         return waited
 
     return step, trainer
-
-
-def case_of(la: Path, name: str, role: str) -> Case:
-    label = None if role == UNLABELLED else la / f"{name}_label.nii.gz"
-    return Case(name, la / f"{name}_image.nii.gz", label, role)
 
 
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
@@ -236,7 +231,7 @@ def serve(variant: str, options: argparse.Namespace, names: list[str], files: Pa
 
 def validation_seconds(options: argparse.Namespace, trainer: Trainer, names: list[str]) -> float:
     """Return the seconds that the trainer's validation takes for one case."""
-    held = [load_case(case_of(options.la, name, VALIDATION), trainer.recipe, trainer.device) for name in names[:2]]
+    held = [load_case(la_case(options.la, name, VALIDATION), trainer.recipe, trainer.device) for name in names[:2]]
     began = time.perf_counter()
     validation_dice(trainer.learner.network, held, trainer.recipe)
     return (time.perf_counter() - began) / len(held)

@@ -20,7 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
 from dcamt.wall.burden import BORDER, OPENING
-from dcamt.wall.settings import DEFAULT_THRESHOLD, PRESETS
+from dcamt.wall.settings import DEFAULT_THRESHOLD, PRESETS, Threshold
 from la_cases import HELD_OUT, case_names, claim_folder, dcamt, print_table
 
 
@@ -105,11 +107,6 @@ def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
     return pairs, refused
 
 
-def with_openings_as_wall(result: WallResult) -> WallResult:
-    """Return the result with all openings counted as wall."""
-    return result.with_openings(np.zeros(len(result.kind), bool))
-
-
 def opening_overlap(pair: Pair) -> float:
     """Return the Dice (0 to 1) of the openings in the two surfaces, by area; NaN if there is no opening.
 
@@ -129,26 +126,32 @@ def opening_overlap(pair: Pair) -> float:
 
 def table(pairs: list[Pair]) -> list[dict[str, Any]]:
     """Return a row for each preset, a row with openings counted as wall, and a row for each area."""
-    rows = []
-    for preset in PRESETS:
-        values = np.array(
-            [[one.burdens(preset.threshold)[0].percent for one in (p.expert, p.automatic)] for p in pairs]
-        )
-        rows.append({"method": preset.threshold.name, **agreement_statistics(*values.T)})
-    values = np.array([[with_openings_as_wall(one).burden.percent for one in (p.expert, p.automatic)] for p in pairs])
-    rows.append({"method": f"{DEFAULT_THRESHOLD.name}, openings counted as wall", **agreement_statistics(*values.T)})
-    for label, kind in (("openings, cm2", OPENING), ("at border, cm2", BORDER)):
-        values = np.array([[one.area_cm2(kind) for one in (p.expert, p.automatic)] for p in pairs])
-        rows.append({"method": label, **agreement_statistics(*values.T)})
-    values = np.array([[one.burden.wall_cm2 for one in (p.expert, p.automatic)] for p in pairs])
-    rows.append({"method": "wall, cm2", **agreement_statistics(*values.T)})
-    return rows
+    measures: dict[str, Callable[[WallResult], float]] = {
+        preset.threshold.name: partial(percent, threshold=preset.threshold) for preset in PRESETS
+    }
+    measures |= {
+        f"{DEFAULT_THRESHOLD.name}, openings counted as wall": lambda wall: percent(
+            wall.with_openings(np.zeros(len(wall.kind), bool)), DEFAULT_THRESHOLD
+        ),
+        "openings, cm2": lambda wall: wall.area_cm2(OPENING),
+        "at border, cm2": lambda wall: wall.area_cm2(BORDER),
+        "wall, cm2": lambda wall: wall.burden.wall_cm2,
+    }
+    return [
+        {"method": name} | agreement_statistics(*np.array([[of(p.expert), of(p.automatic)] for p in pairs]).T)
+        for name, of in measures.items()
+    ]
+
+
+def percent(wall: WallResult, threshold: Threshold) -> float:
+    """Return the burden of the whole wall."""
+    return wall.burdens(threshold)[0].percent
 
 
 def correlations(pairs: list[Pair]) -> list[dict[str, Any]]:
     """Return Pearson's correlations between the presets' burdens on the experts' labels."""
     names = [preset.threshold.name for preset in PRESETS]
-    values = np.array([[p.expert.burdens(preset.threshold)[0].percent for preset in PRESETS] for p in pairs])
+    values = np.array([[percent(p.expert, preset.threshold) for preset in PRESETS] for p in pairs])
     with np.errstate(invalid="ignore"):
         matrix = np.corrcoef(values.T)
     return [
@@ -168,9 +171,7 @@ def draw(pairs: list[Pair], path: Path) -> None:
     figure, axes = pyplot.subplots(2, 2, figsize=(8.0, 7.2), constrained_layout=True)
     for row, name in zip(axes, (DEFAULT_THRESHOLD.name, "sd-3"), strict=True):
         threshold = next(preset.threshold for preset in PRESETS if preset.threshold.name == name)
-        expert, automatic = np.array(
-            [[one.burdens(threshold)[0].percent for one in (p.expert, p.automatic)] for p in pairs]
-        ).T
+        expert, automatic = np.array([[percent(one, threshold) for one in (p.expert, p.automatic)] for p in pairs]).T
         top = 1.08 * max(expert.max(), automatic.max())
         row[0].plot([0, top], [0, top], color="0.7", linewidth=1)
         row[0].scatter(expert, automatic, s=22, color="#1b6ca8")

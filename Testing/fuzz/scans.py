@@ -59,7 +59,16 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     data = bytearray(file.read_bytes())
     # Three of five changes are among the first 400 bytes, where most formats have their header.
     place = int(rng.integers(min(len(data), 400))) if rng.random() < 0.6 else int(rng.integers(len(data)))
-    ways: dict[str, Callable[[], bytes | bytearray]] = {
+
+    def change_digit() -> bytes | bytearray:
+        """Change one digit among the first 600 bytes, for example in a size of a text header."""
+        digits = [n for n, byte in enumerate(data[:600]) if 48 <= byte <= 57]
+        if digits:
+            data[digits[rng.integers(len(digits))]] = 48 + int(rng.integers(10))
+        return data
+
+    renamed = file.with_name(f"renamed{file.suffix}")
+    ways: dict[str, Callable[[], bytes | bytearray | Path | None]] = {
         "cut": lambda: data[: int(rng.integers(len(data)))],
         "overwritten": lambda: data[:place] + bytes([int(rng.integers(256))]) + data[place + 1 :],
         "bits flipped": lambda: data[:place] + bytes(b ^ 0xFF for b in data[place : place + 4]) + data[place + 4 :],
@@ -69,27 +78,15 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
         "zeros at the end": lambda: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
         "bytes appended": lambda: data + rng.bytes(9),
         "empty": lambda: b"",
-        # The code below carries out "missing" and "renamed"; their functions are not called.
-        "missing": bytes,
-        "renamed": bytes,
-        "digits changed": lambda: _change_digit(data, rng),
+        "missing": file.unlink,
+        "renamed": lambda: file.rename(renamed),
+        "digits changed": change_digit,
     }
     way = list(ways)[rng.integers(len(ways))]
-    if way == "missing":
-        file.unlink()
-    elif way == "renamed":
-        file.rename(file.with_name(f"renamed{file.suffix}"))
-    else:
-        file.write_bytes(ways[way]())
+    changed = ways[way]()
+    if isinstance(changed, bytes | bytearray):
+        file.write_bytes(changed)
     return f"{file.name}: {way}"
-
-
-def _change_digit(data: bytearray, rng: np.random.Generator) -> bytearray:
-    """Change one digit among the first 600 bytes, for example in a size of a text header; return the data."""
-    digits = [n for n, byte in enumerate(data[:600]) if 48 <= byte <= 57]
-    if digits:
-        data[digits[rng.integers(len(digits))]] = 48 + int(rng.integers(10))
-    return data
 
 
 def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:

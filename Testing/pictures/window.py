@@ -58,7 +58,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
     panel.setFixedWidth(width)
     panel.show()
     _settle_height(panel)
-    last = panel.findChild(QtWidgets.QWidget, down_to) if down_to and not _window else None
+    edge = MARGIN
     if _window:
         # In Slicer, a panel fills the height of its scroll area. If the panel's content needs more height, the panel
         # has the height of its content.
@@ -66,14 +66,17 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
         panel.resize(width, max(panel.layout().totalHeightForWidth(width), panel.minimumSizeHint().height(), room))
         slicer.app.processEvents()
         bottom = room - MARGIN
+    elif down_to:
+        bottom, edge = _bottom(panel, [panel.findChild(QtWidgets.QWidget, down_to)]), EDGE
     else:
-        bottom = _bottom(panel, [last] if last else panel.findChildren(QtWidgets.QWidget))
+        shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if not _shows_others(widget)]
+        bottom = _bottom(panel, shown)
     head = QtWidgets.QLabel(title)
     head.setFixedSize(width, 2 * BAR)
     head.setIndent(14)
     head.setStyleSheet("background: #dcdcdc; font-weight: bold")
-    shown = QtCore.QRect(0, 0, width, bottom + (EDGE if last else MARGIN))
-    return _stacked([head.grab().toImage(), panel.grab(shown).toImage()], down=True)
+    picture = panel.grab(QtCore.QRect(0, 0, width, bottom + edge)).toImage()
+    return _stacked([head.grab().toImage(), picture], down=True)
 
 
 def place_beside_views(panel: QtGui.QImage, fit: bool = True, **camera: float) -> QtGui.QImage:
@@ -133,12 +136,8 @@ def _settle_height(panel: QtWidgets.QWidget) -> None:
 
 
 def _bottom(panel: QtWidgets.QWidget, widgets: Sequence[QtWidgets.QWidget]) -> int:
-    """Return the height of a panel from its top to the lowest visible pixel of `widgets`.
-
-    If there are several `widgets`, those that show other widgets inside them are ignored.
-    """
-    ends = [widget for widget in widgets if len(widgets) == 1 or not _shows_others(widget)]
-    seen = [(widget, widget.visibleRegion().boundingRect()) for widget in ends]
+    """Return the height of a panel from its top to the lowest visible pixel of `widgets`."""
+    seen = [(widget, widget.visibleRegion().boundingRect()) for widget in widgets]
     return max(widget.mapTo(panel, shown.bottomLeft()).y() for widget, shown in seen if not shown.isEmpty()) + 1
 
 
