@@ -38,7 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,12 @@ def seconds_of(call: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
+def shortest_seconds(calls: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the shortest processor time of each call; the calls alternate, so that other programs affect all alike."""
+    rounds = [{name: seconds_of(call) for name, call in calls.items()} for _ in range(repeats)]
+    return {name: min(times[name] for times in rounds) for name in calls}
+
+
 def peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
@@ -134,26 +140,23 @@ def measure_passes(options: Options, case: str, tiled: bool) -> list[dict[str, A
     predictor = options.predictor()
     image, _ = scan_to_network(options.scan(case)[0], predictor.recipe)
     given = image.to(PRECISIONS[options.precision])
-    tile = None
+    predict, what = partial(predict_whole, predictor.network, given), "one pass"
     if tiled:
         tile = tile_size(predictor.recipe, size_of(image), pass_bytes(predictor.recipe, size_of(image)) // 2)
+        predict = partial(predict_tiled, predictor.network, given, tile=tile)
+        what = f"tiles {'x'.join(map(str, tile))}"
     best = dict.fromkeys(QUALITIES, float("inf"))
     rate = 0.0
     for _ in range(options.repeats + 1):  # alternately, so that other programs affect all alike
         rate = max(rate, convolution_rate())
         for quality in QUALITIES:
             with torch.no_grad():
-                if tile:
-                    took = seconds_of(partial(predict_tiled, predictor.network, given, quality, tile))
-                else:
-                    took = seconds_of(partial(predict_whole, predictor.network, given, quality))
-            best[quality] = min(best[quality], took)
+                best[quality] = min(best[quality], seconds_of(partial(predict, quality)))
     plain = build_network(verify_model(options.model), torch.device("cpu"))
     rows = []
     for quality, seconds in best.items():
         lower_bound = pass_operations(plain, image, quality) / rate
         ratio = {"ratio": round(seconds / lower_bound, 2), "of": "float32 lower bound"}
-        what = f"tiles {'x'.join(map(str, tile))}" if tile else "one pass"
         rows.append(
             {"part": "pass", "what": what, "quality": quality, "cases": 1, "seconds": round(seconds, 3), **ratio}
         )
@@ -175,14 +178,11 @@ def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
     dices: dict[str, list[float]] = {quality: [] for quality in QUALITIES}
     for case in cases:
         scan, truth = options.scan(case)
-        best = dict.fromkeys(QUALITIES, float("inf"))
         for quality in QUALITIES:
             dices[quality].append(dice(predictor.segment(scan, quality).labelmap.voxels > 0, truth))
-        for _ in range(options.repeats):  # alternately, so that other programs affect all alike
-            for quality in QUALITIES:
-                best[quality] = min(best[quality], seconds_of(partial(predictor.segment, scan, quality)))
-        for quality in QUALITIES:
-            seconds[quality].append(best[quality])
+        calls = {quality: partial(predictor.segment, scan, quality) for quality in QUALITIES}
+        for quality, shortest in shortest_seconds(calls, options.repeats).items():
+            seconds[quality].append(shortest)
     peak = round(peak_gb(), 2)
     rows = [
         {
@@ -294,12 +294,10 @@ def measure_whole(options: Options, cases: list[str], surroundings: str) -> list
         cropped = dice(predictor.segment(scan).labelmap.voxels > 0, truth)
         dices.append(dice(predictor.segment(field).labelmap.voxels > 0, there))
         points.append(100 * (dices[-1] - cropped))
-        best = [float("inf")] * 2
-        for _ in range(options.repeats):
-            for index, volume in enumerate((scan, field)):
-                best[index] = min(best[index], seconds_of(partial(predictor.segment, volume)))
-        seconds.append(best[1])
-        ratios.append(best[1] / best[0])
+        calls = {"cropped": partial(predictor.segment, scan), "field": partial(predictor.segment, field)}
+        best = shortest_seconds(calls, options.repeats)
+        seconds.append(best["field"])
+        ratios.append(best["field"] / best["cropped"])
     return [
         {
             "part": "whole", "what": surroundings, "quality": ACCURATE, "cases": len(cases),
