@@ -10,7 +10,7 @@ from dcamt.cases.found_cases import NNUNET, OTHER_CHANNEL, RESULT
 from dcamt_testing.case_folders import make_data_set, make_files, scans_and_labels, skip_reasons, write_image
 
 
-def test_nnunet_scans_are_paired_with_labelstr_and_imagests_is_unlabelled(tmp_path: Path) -> None:
+def test_nnunet_scans_are_paired_with_labelstr_but_imagests_is_unlabelled(tmp_path: Path) -> None:
     files = ("imagesTr/la_001_0000.nii.gz", "imagesTr/la_001_0001.nii.gz", "imagesTr/la_002_0000.nii.gz")
     labels = ("labelsTr/la_001.nii.gz", "labelsTr/la_009.nii.gz")
     found_cases = find_cases(make_files(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))

@@ -204,7 +204,7 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
 
 
 def contradictory_frames(data: Any, described: int) -> str:
-    """Return what is wrong with a file that states another number of frames than the `described` ones."""
+    """Return the error text: `NumberOfFrames` is missing or differs from `described`, the number of frame positions."""
     stated = data.get("NumberOfFrames")
     number = "does not state its number of frames" if stated is None else f"states {stated} as its number of frames"
     return f"{number}, but the number of their positions is {described}"
