@@ -1,4 +1,4 @@
-"""Voxels of NIfTI files are scaled and read as by nibabel and SimpleITK, without other large packages."""
+"""Voxels read from NIfTI files equal those of nibabel or SimpleITK."""
 
 from __future__ import annotations
 

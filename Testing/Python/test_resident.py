@@ -99,7 +99,7 @@ def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> N
 
 
 def test_label_that_vanishes_on_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """The class has only a stray component (`STRAY_VOXELS`), and no other class has a voxel on the network grid."""
+    """A class of one voxel may vanish only if another class remains."""
     image, label = ellipsoid_scan((20, 20, 20))
     label[:] = 0
     label[9, 9, 9] = 1
