@@ -19,10 +19,10 @@ def measured_scans(table: Path) -> list[str]:
 def test_table_of_a_killed_command_is_completed_with_skip_existing(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As after a killed command, s0 and s1 have segmentations but no table. Later, the result of s2 is deleted."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     segment = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table]
+    # A killed command leaves segmentations, but no table.
     assert call_dcamt([*segment[:3], *segment[5:-2]]) == 0  # s0 and s1, without a table
     assert call_dcamt([*segment, "--skip-existing"]) == 0
     message = f"{table}: skipped scans measured from their segmentations: 2. Their expected overlap is unknown."

@@ -259,7 +259,6 @@ def test_command_takes_names_and_colors_from_a_segmentation(tmp_path: Path, caps
 def test_scan_in_place_of_the_segmentation_is_refused_before_it_is_drawn_or_measured(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """The picture of a scan of whole numbers would have thousands of segments, and never end."""
     _, labelmap = make_case()
     scan = np.random.default_rng(0).integers(0, 500, SHAPE).astype(np.int16)
     write_volume(Volume(scan[np.newaxis], GRID), tmp_path / "scan.nrrd")

@@ -250,7 +250,7 @@ class RunsPanel:
 
 
 def discard_question(run: RunFolder) -> str:
-    """Return the question whether to delete a run, which also names files in its folder that the run did not write."""
+    """Return the question whether to delete a run, with the names of files that do not belong to the run."""
     question = _("Delete the run “{name}” with its models, checkpoints and copies of scans? {folder}")
     text = question.format(name=run.path.name, folder=run.path.resolve())
     with suppress(OSError):
