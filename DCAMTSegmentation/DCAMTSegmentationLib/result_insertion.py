@@ -80,7 +80,7 @@ def insert_result(
     The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails, or
     if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
 
-    A target that is a training case is none afterwards, since a model would learn from a model's result.
+    The target is removed from the training cases, since a model must not learn from a model's result.
 
     Args:
         target_state: the `state_of_target` that the target must have before the last step. By default, it is not

@@ -415,12 +415,12 @@ def _position_difference(grid: Grid, other: Grid) -> str:
     """Describe how two grids differ: the distance of their centres, and the angle of their axes if above 0.05 degrees.
 
     If the centres agree, the angle, the spacings or the numbers of voxels differ. An angle of up to 0.05 degrees is
-    stated only if the others agree.
+    stated only if the centres, the spacings and the numbers of voxels agree.
     """
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]
     cosines = np.abs(axes[0].T @ axes[1])
-    # The least cosine of an axis of `other` to the closest axis of `grid`.
+    # The largest angle between an axis of `other` and its nearest axis of `grid`.
     angle = float(np.degrees(np.arccos(np.clip(cosines.max(axis=0).min(), 0, 1))))
     turn = f"their axes are turned by {angle:.2g} degrees"
     distance = float(np.linalg.norm(centres[0] - centres[1]))

@@ -26,7 +26,7 @@ class RecipeSuggestion:
     The recipe also depends on whether there are unlabelled cases. Validation and left-out cases are not used.
 
     Args:
-        recipe: the task's recipe; a label from the scene has the classes of this recipe.
+        recipe: the task's recipe.
         on_end: called as on_end(recipe, message) once unless cancelled; after a failure, recipe is None and message
             states the reason.
     """

@@ -272,7 +272,6 @@ def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: st
 def test_complex_component_can_be_chosen_if_only_a_private_ge_element_states_it(
     tmp_path: Path, interleaved: bool
 ) -> None:
-    """GE states the component neither in the image type nor elsewhere."""
     names = ("magnitude", "phase", "real", "imaginary")
     for n in range(4):
         for k in range(8):
