@@ -115,7 +115,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose the segment of the whole left atrium's blood."),
         _("Choose the segmentation of this scan."),
         _("Choose the series' own folder."),
-        _("Choose this file, or its folder."),
+        _("Choose this file."),
         _("Close other programs, give a region of interest, or in training use a smaller patch or batch."),
         _("Close other programs, or crop the image."),
         _("Close other programs, or give a region of interest."),
@@ -287,6 +287,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Skipped {0} of the scan: {1} ({2})."),
         _("Skipped {0}: {1}. Slices may be missing."),
         _("Slicer and DCAMT's background process have different protocols ({0} and {1})"),
+        _("Slices may be missing, since folders cannot be read: {0}."),
         _("Start a new run with a learning_rate below {0}."),
         _("Start a new run."),
         _("Start torchrun with --nproc-per-node {0}, or use --device cpu."),
@@ -809,5 +810,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0}: could not be written ({1}). Choose another folder."),
         _("{0}: could not be written; the disk may be full. Free some space and try again."),
         _("{0}: is a device or a pipe, not a file. Give a file name."),
+        _("{0}: the model's own calibration takes precedence. Remove the file."),
         _("{0}{1} ({2} slice{3} of {4} x {5})"),
     )

@@ -65,6 +65,30 @@ def test_command_calibrates_a_model(
     assert result.expected_overlap is not None
 
 
+def test_calibration_that_would_not_be_used_is_refused_or_noted(
+    tiny_package: ModelPackage, cases: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, beside, table = tmp_path / "m.dcamt", tmp_path / "m.calibration.json", tmp_path / "cases.csv"
+    write_package(model, tiny_package)
+    command = ["models", "calibrate", model, table, "--device", "cpu"]
+    assert call_dcamt([*command, "-o", tmp_path / "other.json"]) == 0
+    assert f"other.json: is used only as the file {beside}" in capsys.readouterr().err
+    assert call_dcamt([*command, "-o", beside]) == 0
+    assert "is used only" not in capsys.readouterr().err
+    assert open_model(model).notes == ()
+    text = beside.read_text(encoding="utf-8")
+    assert call_dcamt([*command, "--overwrite"]) == 0
+    assert not beside.exists()
+    capsys.readouterr()
+    for rule in ([], ["--overwrite"]):
+        assert call_dcamt([*command, "-o", beside, *rule]) == 1
+        assert f"{beside}: would not be used, since the model contains a calibration" in capsys.readouterr().err
+        assert not beside.exists()
+    beside.write_text(text, encoding="utf-8")
+    reason = f"{beside}: the model's own calibration takes precedence. Remove the file."
+    assert open_model(model).notes == (f"The calibration beside the model is not used: {reason}",)
+
+
 def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPackage) -> None:
     with pytest.raises(InputError, match=r"too few labelled cases were given \(0\); a calibration needs 8 or more"):
         calibrate(tiny_package, [], Predictor(tiny_package))

@@ -71,6 +71,21 @@ def test_json_and_csv_hold_the_scores(
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)
 
 
+def test_prediction_without_a_label_fails_and_does_not_stop_the_others(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(folders[0] / "z.nrrd", 2, 6)
+    table = tmp_path / "scores.csv"
+    assert call_evaluate(folders, "--csv", table, "--json") == 1
+    printed = capsys.readouterr()
+    message = f"{folders[0] / 'z.nrrd'}: has no label in {folders[1]}. Add z_label.nii.gz, or remove the prediction."
+    assert printed.err.startswith(f"dcamt: {message}\n")
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    assert [one["message"] for one in events if one["event"] == "failed"] == [message]
+    assert (events[-1]["cases"], events[-1]["failed"]) == (2, 1)
+    assert [row["case"] for row in read_table(table)] == ["a", "b", "mean", "std"]
+
+
 def test_table_of_scores_never_replaces_the_raw_voxels_of_an_mhd_label(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -127,9 +142,7 @@ def test_wrong_input_is_refused_in_one_line_without_a_table(
     assert (labels / "a_label.nii.gz").read_bytes() == label
     (predictions / "b.nrrd").write_bytes(b"NRRD0004\n")
     assert_refused([*both, "--csv", table], "b.nrrd", "same case")
-    (predictions / "b.nrrd").rename(predictions / "z.nrrd")
-    assert_refused([*both, "--csv", table], "z.nrrd", "no label")
-    (predictions / "z.nrrd").rename(predictions / "c.nrrd")
+    (predictions / "b.nrrd").rename(predictions / "c.nrrd")
     assert_refused([*both, "--csv", table], "c.nrrd")
 
 

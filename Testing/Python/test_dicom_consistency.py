@@ -298,7 +298,7 @@ def test_folder_without_slices_is_refused_with_the_reason(tmp_path: Path) -> Non
     (folder / "p1").mkdir()
     (folder / "p1" / "lge.nii.gz").write_bytes(b"")
     (folder / "._lge.nii.gz").write_bytes(b"")
-    reason = "holds no DICOM slices, but the file p1/lge.nii.gz. Choose this file, or its folder."
+    reason = "holds no DICOM slices, but the file p1/lge.nii.gz. Choose this file."
     refused(lambda: read_scan(folder), folder, reason)
     new_data_set(RT_DOSE).save_as(folder / "dose.dcm", enforce_file_format=True)
     refused(lambda: read_scan(folder), folder, "holds no DICOM slices, but RT Dose")

@@ -1,11 +1,13 @@
 """Test which series of a DICOM folder, zip archive or DICOMDIR is read, and the errors that list the series."""
 
+import errno
 import gzip
 import os
 import shutil
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dcamt.commands.scan_paths import find_scans
@@ -47,6 +49,27 @@ def test_files_and_folders_that_are_not_dicom_do_not_split_a_study(tmp_path: Pat
     (tmp_path / "study" / "notes").mkdir()
     (tmp_path / "study" / "notes" / "a").write_text("no DICOM", encoding="utf-8")
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
+
+
+def test_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_slices(tmp_path / "p1" / "a", 8)
+    locked = tmp_path / "p1" / "b"
+    locked.mkdir()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if str(path) == str(locked):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    # Simulated, since `chmod` would have no effect if root runs the tests.
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert find_scans(tmp_path / "p1").scans == [tmp_path / "p1"]
+    (note,) = read_scan(tmp_path / "p1").notes
+    assert note == f"Slices may be missing, since folders cannot be read: {locked}."
+    assert isinstance(note, IdentifyingNote)
+    shutil.rmtree(tmp_path / "p1" / "a")
+    refused(lambda: read_scan(tmp_path / "p1"), locked, "cannot be read (no permission). Change its permissions.")
 
 
 @pytest.mark.parametrize("beside", ["docs/a.pdf", "nifti/x.nii.gz"])

@@ -93,7 +93,9 @@ def test_several_labels_that_fit_a_prediction_are_named(folders: tuple[Path, Pat
     label = folders[1] / "la000_label.nii.gz"
     save_labels(folders[1] / "la000_LA_final.nii.gz", two_classes(0))
     label.rename(folders[1] / "LA000_LA.nii.gz")
-    assert_refused(folders, "la000_image.nrrd", "has several labels in", "LA000_LA.nii.gz, la000_LA_final.nii.gz. Keep")
+    (failure,) = evaluate_folders(*folders).failures
+    for part in ("la000_image.nrrd", "has several labels in", "LA000_LA.nii.gz, la000_LA_final.nii.gz. Keep"):
+        assert part in failure
 
 
 def test_mask_is_preferred_to_its_scan_if_neither_name_says_label(folders: tuple[Path, Path]) -> None:
@@ -208,6 +210,28 @@ def test_scans_beside_the_labels_are_skipped(tmp_path: Path, scan: str, label: s
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
     assert [row.score.dice for row in evaluation.rows] == [1, 1, 1, 1]
     assert not evaluation.labels_without_prediction
+
+
+@pytest.mark.parametrize("label", ["p1_seg.nii.gz", "p1_LA.nii.gz"])
+def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: str) -> None:
+    for name in ("p1", "p2"):
+        save_labels(tmp_path / "labels" / f"{name}.nii.gz", scan_voxels())
+        save_labels(tmp_path / "results" / f"{name}.nii.gz", two_classes(1))
+    save_labels(tmp_path / "labels" / label, two_classes(1))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1]
+    (failure,) = evaluation.failures
+    assert failure.startswith(f"{tmp_path / 'results' / 'p2.nii.gz'}: has no label in {tmp_path / 'labels'}.")
+
+
+def test_damaged_label_beside_scans_is_not_taken_for_a_scan(tmp_path: Path) -> None:
+    for name in ("p1", "p2"):
+        save_labels(tmp_path / "labels" / f"{name}_0000.nii.gz", scan_voxels())
+        for folder in ("labels", "results"):
+            save_labels(tmp_path / folder / f"{name}.nii.gz", two_classes(1))
+    damaged = tmp_path / "labels" / "p2.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    assert_refused((tmp_path / "results", tmp_path / "labels"), f"{damaged}: ")
 
 
 def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path) -> None:

@@ -333,6 +333,35 @@ def test_import_is_refused_if_the_home_folder_is_a_file(tmp_path: Path, download
     assert stored_names() == [("left-atrium", True)]
 
 
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_model_imported_meanwhile_by_another_process_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool, is_replaced: bool
+) -> None:
+    first = write_calibrated_model(tmp_path / "x.dcamt", "first")
+    second = write_calibrated_model(tmp_path / "y.dcamt", "second")
+    write_bytes = Path.write_bytes
+
+    def write_during_another_import(path: Path, data: bytes) -> int:
+        monkeypatch.setattr(Path, "write_bytes", write_bytes)
+        import_model(first, name="mine")
+        return write_bytes(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_during_another_import)
+    if not has_links:  # As on a USB stick.
+        monkeypatch.setattr("dcamt.io.atomic.os.link", refuse_removal)
+    if is_replaced:
+        import_model(second, name="mine", replace=True)
+    else:
+        with pytest.raises(InputError, match=r"y\.dcamt: a model 'mine' exists already\. .*--overwrite"):
+            import_model(second, name="mine")
+    kept = second if is_replaced else first
+    stored = tmp_path / "home" / "models" / "mine.dcamt"
+    assert stored.read_bytes() == kept.read_bytes()
+    assert calibration_path(stored).read_bytes() == calibration_path(kept).read_bytes()
+    assert len(list(stored.parent.iterdir())) == 2
+
+
 def test_full_disk_during_import_leaves_no_partial_model(
     download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,7 +416,7 @@ def test_model_is_removed_although_its_calibration_cannot_be_removed(
     assert calibration_path(model.path).exists()
 
 
-def refuse_removal(path: Path, missing_ok: bool = False) -> None:
+def refuse_removal(path: Path, target: object = None, missing_ok: bool = False) -> None:
     raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 

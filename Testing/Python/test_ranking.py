@@ -157,13 +157,15 @@ def test_names_that_differ_only_in_capitals_are_refused_where_the_file_system_ig
 
 
 def test_segmentation_file_is_numbered_only_if_the_case_name_cannot_be_a_file_name(tmp_path: Path) -> None:
-    names = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "a/b", "..", "x:y", "p ", "CON")
+    kept = ("p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "p1[a]", "50%", "A&B, #1 {x}", "O'Neil=@~")
+    names = (*kept, "a/b", "..", "x:y", "p ", "CON")
     cases = [Case(name, tmp_path, None, UNLABELLED) for name in names]
-    expected = ["p1_5.000-LGE 3D", "Müller (2)", "1.2.840.7", "-p_1", "case5", "case6", "case7", "case8", "case9"]
-    assert segmentation_names(cases, names) == expected
+    assert segmentation_names(cases, names) == [*kept, *(f"case{number}" for number in range(9, 14))]
 
 
-def test_numbered_segmentation_file_has_the_name_of_no_other_case(tmp_path: Path) -> None:
+def test_numbered_segmentation_file_has_the_name_of_no_other_case(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also not of a labelled case, since `cases find` would take the file, once corrected, for that case's label."""
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
     text = table.read_text(encoding="utf-8")
@@ -175,6 +177,9 @@ def test_numbered_segmentation_file_has_the_name_of_no_other_case(tmp_path: Path
     assert call_dcamt(arguments) == 0
     names = sorted(path.name for path in (tmp_path / "proposed").iterdir())
     assert names == ["case1.seg.nrrd", "case1__.seg.nrrd"]
+    printed = capsys.readouterr().out
+    assert printed.count("segmentation of ") == 1
+    assert f"segmentation of 'a/b': {tmp_path / 'proposed' / names[1]}" in printed
 
 
 def test_ranking_never_replaces_its_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,6 +169,8 @@ def test_case_whose_label_was_changed_after_the_training_is_left_out_with_a_rema
         for label in changed:
             voxels, header = nrrd.read(str(label))
             nrrd.write(str(label), 0 * voxels, header)
+        (copy / "validation.csv").unlink(missing_ok=True)
+        (copy / "report.html").unlink()
         assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
         errors = capsys.readouterr().err
         assert errors.count("the report leaves out the case") == count
@@ -190,11 +192,30 @@ def test_report_is_written_again_although_scans_were_removed(
     removed = [next(case for case in cases if case.role == role).image for role in ("labelled", "validation")]
     for image in removed:
         image.unlink()
+    (copy / "validation.csv").unlink()
     assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
     errors = capsys.readouterr().err
     assert errors.count("the report leaves out the case") == 1
     assert f"{removed[1].name}: does not exist" in errors
     assert "because their scan or label cannot be used: 1." in (copy / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("moved", "has_table"), [(1, True), (4, True), (4, False)])
+def test_report_that_would_lack_earlier_scores_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moved: int, has_table: bool
+) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    for number in range(2, 2 + moved):
+        (tmp_path / f"Mustermann Hildegard PID-4711 {number}.nii.gz").rename(tmp_path / f"moved{number}.nii.gz")
+    if not has_table:
+        (copy / "validation.csv").unlink()
+    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+    assert call_dcamt(["report", copy, "--device", "cpu"]) == 1
+    names = ", ".join(f"Mustermann Hildegard PID-4711 {number}" for number in range(2, 2 + moved))
+    message = f"{copy}: no report was written, since it would lack earlier scores ({names})."
+    assert message in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
 
 
 def test_report_is_refused_if_a_validation_case_has_lost_its_label(

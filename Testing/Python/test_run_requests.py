@@ -40,6 +40,22 @@ trainer.VALIDATION_FRACTION = 1e9
 trainer.REQUEST_EVERY_S = 0.0
 """
 """Code that lets a run validate as often as its recipe says, and look for a request in each iteration."""
+STOPPED_WHILE_LOADING = """
+from dcamt.runs.requests import STOP, write_request
+from dcamt.training import trainer
+trainer.REQUEST_EVERY_S = 0.0
+load = trainer.load_case
+def load_and_stop(case, recipe, device):
+    write_request(running[0].run, STOP)
+    return load(case, recipe, device)
+running = []
+prepare = trainer.Trainer.__init__
+def keep(self, *arguments):
+    prepare(self, *arguments)
+    running.append(self)
+trainer.Trainer.__init__, trainer.load_case = keep, load_and_stop
+"""
+"""Code that requests to stop while the first case is loaded."""
 
 
 @pytest.fixture
@@ -143,6 +159,34 @@ def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     weights = stored["average"] or stored["network"]
     for name, kept in build_network(verify_model(run.model)).named_parameters():
         torch.testing.assert_close(kept, weights[name], rtol=1e-3, atol=1e-6)  # the model file holds 16-bit weights
+
+
+def test_run_stopped_before_its_first_iteration_says_that_there_is_no_model(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    process = start_dcamt(train_arguments(table, run, *LONG), tmp_path / "out", STOPPED_WHILE_LOADING)
+    process.wait(HANGING_S)
+    message = f"{run.path}: stopped before the first iteration, so there is no model. Continue with: dcamt train --run"
+    assert message in (tmp_path / "out").read_text(encoding="utf-8")
+    assert (process.returncode, run_state(run).state, run.model.exists()) == (1, PAUSED, False)
+
+
+def test_resumed_run_stopped_while_its_cases_are_loaded_writes_the_model_of_its_checkpoint(
+    tmp_path: Path, table: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    process = start_long_run(table, run)
+    wait_until(lambda: event_kinds(run).count("validation") > 0)
+    write_request(run, PAUSE)
+    process.wait(HANGING_S)
+    paused = run_state(run)
+    again = start_dcamt(
+        ["train", "--run", str(run.path), "--resume", "--device", "cpu"], tmp_path / "again", STOPPED_WHILE_LOADING
+    )
+    assert again.wait(HANGING_S) == 0, (tmp_path / "again").read_text(encoding="utf-8")
+    state = run_state(run)
+    assert (state.state, state.iteration, state.resumable) == (STOPPED, paused.iteration, True)
+    assert verify_model(run.model).card.trained_on["iterations"] == paused.iteration
+    assert run.report.exists()
 
 
 def test_finished_run_keeps_its_best_model(tmp_path: Path, table: Path) -> None:

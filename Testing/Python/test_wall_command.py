@@ -287,12 +287,23 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert float(row["border_cm2"]) == pytest.approx(4 * np.pi * 4 - measured_cm2, rel=0.1)
 
 
-def test_folder_needs_a_segmentation_for_each_scan(
+def test_scan_without_a_segmentation_fails_and_does_not_stop_the_others(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(wall_phantom[0], folder / "scans" / "z_image.nrrd")
     assert measure_folder(folder) == 1
-    assert "z_image.nrrd: has no segmentation in" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"{folder / 'labels' / 'z.seg.nrrd'}: does not exist" in printed.err
+    assert "1 of 2 scans measured" in printed.out
+    assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
+
+
+def test_folder_without_a_segmentation_of_its_scans_is_refused(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / LABEL).rename(folder / "labels" / "b.nii.gz")
+    assert measure_folder(folder) == 1
+    assert "a_image.nrrd: has no segmentation in" in capsys.readouterr().err
     assert not (folder / "out").exists()
     assert call_dcamt(["wall", folder / "scans", folder / LABEL, "-o", folder / "out"]) == 2
 

@@ -50,8 +50,8 @@ def evaluate(
         "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`.
 
     Raises:
-        InputError: a file, folder, array or mapping cannot be used; there is no prediction; a prediction in a folder
-            has no label; a prediction and its label do not fit on one grid; all labels are empty; or the predictions
+        InputError: a file, folder, array or mapping cannot be used; there is no prediction; no prediction in a folder
+            has a label; a prediction and its label do not fit on one grid; all labels are empty; or the predictions
             have label values, but none in common with the labels.
         TypeError: a prediction or label is something else, such as a tensor. Convert it with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or

@@ -29,7 +29,7 @@ from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, write_note
 from ..runs.folder import RunFolder
 from ..runs.lock import run_lock
-from ..runs.requests import read_request, remove_request
+from ..runs.requests import STOP, read_request, remove_request
 from .training_plan import TrainingPlan, choose_recipe, plan_new_run, plan_resumed_run
 
 if TYPE_CHECKING:
@@ -212,8 +212,7 @@ class TrainingSession:
             else:
                 result = self._fit_new_run(trainer)
         if not (result.finished or result.stopped):
-            command = f"dcamt train --run {shlex.quote(str(run.path))} --resume"
-            raise Cancelled(f"{run.path}: paused at iteration {result.step}. Continue with: {command}")
+            raise self._cancelled(result.step)
         self._save_models(trainer, result)
         # From here on the run counts as finished, even if its process is killed during calibration or report.
         log(RunFinished(result.step, str(run.model), result.seconds))
@@ -223,6 +222,13 @@ class TrainingSession:
         self._calibrate(trainer, device)
         self._write_report(device)
         return self._build_trained_run(result.step)
+
+    def _cancelled(self, step: int) -> Cancelled:
+        """Return the error for a run that was paused, or stopped before its first iteration."""
+        path, what = self._run.path, f"paused at iteration {step}"
+        if step == 0 and read_request(self._run) == STOP:
+            what = "stopped before the first iteration, so there is no model"
+        return Cancelled(f"{path}: {what}. Continue with: dcamt train --run {shlex.quote(str(path))} --resume")
 
     def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
         """Create the run's files and train; remove the files if the run ends before its first iteration."""

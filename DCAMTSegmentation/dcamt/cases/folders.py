@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.dicom_files import walk_folders
+from ..io.dicom_files import unreadable_folders, walk_folders
 from ..io.formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS
 from .bids import RAW_DATA, find_bids_cases
 from .case_names import with_folders, with_numbers
@@ -65,7 +65,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
-    unreadable = _unreadable_folders(folder, ignored)
+    unreadable = unreadable_folders(folder, ignored)
     if folder in unreadable:
         raise InputError("cannot be read (no permission)", path=folder, remedy="Change its permissions.")
     found_cases = _find(folder, (*ignored, *unreadable))
@@ -78,14 +78,6 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     named = tuple(replace(case, name=name) for case, name in zip(cases, names, strict=True))
     count = len(found_cases.cases)
     return replace(found_cases, cases=named[:count], unused=named[count:])
-
-
-def _unreadable_folders(folder: Path, ignored: Iterable[Path]) -> list[Path]:
-    """Return the folders from `folder` down that cannot be listed, such as `lost+found` on a disk of Linux."""
-    unreadable: list[Path] = []
-    for _ in walk_folders(folder, ignored, lambda error: unreadable.append(Path(error.filename))):
-        pass
-    return unreadable
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:

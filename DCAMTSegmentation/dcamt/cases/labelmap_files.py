@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..io.dicom_files import CONTOUR_REMEDY, stated_class
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
+from ..io.readers import read_header
 from ..io.stored_image import read_head
 from ..io.writers import is_dcamt_result
 from .case_list import Case
@@ -202,8 +203,19 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
+    if scans:  # The folder holds scans, so that a file of many values is the scan of a case without a label.
+        scans |= {path for path in files if path not in labels and not has_few_values(path) and _is_sound(path)}
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
+
+
+def _is_sound(path: Path) -> bool:
+    """Return whether the header of a file can be read."""
+    try:
+        read_header(path)
+    except InputError:
+        return False
+    return True
 
 
 def _is_blank(path: Path) -> bool:

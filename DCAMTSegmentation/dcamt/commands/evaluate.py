@@ -16,7 +16,9 @@ MAX_NAMES = 5
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE. Return 0.
+    """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE.
+
+    Return 1 if a prediction was not scored, else 0.
 
     If FILE cannot be written, or another program has written FILE meanwhile, the error is raised after the scores are
     printed.
@@ -54,6 +56,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     console.print_event(
         "done",
         cases=len({row.case for row in evaluation.rows}),
+        failed=len(evaluation.failures),
         labels_without_prediction=len(evaluation.labels_without_prediction),
         unscored_labels=list(evaluation.unscored_labels),
     )
@@ -61,11 +64,14 @@ def run_evaluate(options: argparse.Namespace) -> int:
         raise write_failure
     if options.csv:
         console.print_text(f"scores: {options.csv}")
-    return 0
+    return 1 if evaluation.failures else 0
 
 
 def _print_warnings(evaluation: Evaluation, console: Console) -> None:
-    """Print the label values and cases without a score, and the label values absent from some cases."""
+    """Print the predictions, label values and cases without a score, and the label values absent from some cases."""
+    for failure in evaluation.failures:
+        console.print_error(failure)
+        console.print_event("failed", message=failure)
     unscored = evaluation.unscored_labels
     if len(unscored) == 1:
         console.print_error(f"label value {unscored[0]} occurs in predictions but in no label, and was not scored")

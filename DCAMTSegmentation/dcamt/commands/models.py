@@ -12,7 +12,7 @@ from ..cases.case_list import VALIDATION, read_cases
 from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
-from ..models.package import Card, ModelPackage, calibration_path, open_model, write_package
+from ..models.package import Card, ModelPackage, calibration_path, holds_calibration, open_model, write_package
 from ..models.store import check_store, import_model, model_path, remove_model, stored_models
 from .console import Console
 from .result_files import (
@@ -90,6 +90,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
             remedy="Add labelled cases of the role validation.",
         )
     if options.output is not None:
+        _refuse_unused_calibration(options.output, path)
         check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
     # `open_model` ignores a calibration file that belongs to another model, but `write_package` would remove the file.
     elif existing_rule(options) == REFUSE and (
@@ -130,6 +131,23 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         console.print_text(f"{figure}: {value:.3f}")
     console.print_text(_doubt_text(calibration))
     console.print_text(f"calibration: {options.output or path}")
+    if options.output is not None and not _is_beside(options.output, path):
+        console.print_error(f"{options.output}: is used only as the file {calibration_path(path)}")
+
+
+def _refuse_unused_calibration(output: Path, model: Path) -> None:
+    """Raise InputError if `output` is the calibration file beside a model that contains a calibration itself."""
+    if _is_beside(output, model) and holds_calibration(model):
+        raise InputError(
+            "would not be used, since the model contains a calibration, which takes precedence",
+            path=output,
+            remedy="Replace the model's own calibration: leave out --output, and add --overwrite.",
+        )
+
+
+def _is_beside(output: Path, model: Path) -> bool:
+    """Return whether `output` is the calibration file beside a model."""
+    return os.path.realpath(output) == os.path.realpath(calibration_path(model))
 
 
 def _doubt_text(calibration: Calibration) -> str:

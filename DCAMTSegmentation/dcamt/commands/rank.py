@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +25,6 @@ from .result_files import (
     refuse_appeared_file,
     refuse_existing,
 )
-
-_FILE_NAME = re.compile(r"[\w\-]([\w\-+(). ]*[\w\-+()])?")
-"""Case names that can be file names, such as `P1_5.000-LGE 3D`."""
 
 
 def run_rank(options: argparse.Namespace) -> int:
@@ -82,6 +78,8 @@ def run_rank(options: argparse.Namespace) -> int:
         for note in ranked_case.notes:
             console.print_error(f"{case.image}: {note}")
         console.print_event("scored", **_event_fields(ranked_case), segmentation=str(target) if target else None)
+        if target and target.name != f"{case.name}.seg.nrrd":
+            console.print_text(f"segmentation of '{case.name}': {target}")
     failed_cases = len(failures)
     if options.csv and ranked:
         try:
@@ -123,7 +121,7 @@ def segmentation_names(cases: Sequence[Case], listed: Sequence[str]) -> list[str
     names = []
     for number, case in enumerate(cases, start=1):
         name = case.name
-        if not (_FILE_NAME.fullmatch(name) and is_file_name(f"{name}.seg.nrrd")):
+        if not (is_file_name(name) and is_file_name(f"{name}.seg.nrrd")):
             name = f"case{number}"
             while name in taken:
                 name += "_"

@@ -260,13 +260,14 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
     cases = [case_of(name) for name in found.names]
     labelmaps = labelmaps_by_case(options.segmentation, skip_images=True, names=cases)
     segmentations = pair_with_labels(cases, labelmaps)
-    jobs = []
-    for scan, name, case in zip(found.scans, found.names, cases, strict=True):
-        if case not in segmentations:
-            remedy = f"Put {case}.seg.nrrd there, or leave the scan out."
-            raise InputError(f"has no segmentation in {options.segmentation}", path=scan, remedy=remedy)
-        jobs.append(WallJob(scan, name, segmentations[case], options.output))
-    return jobs
+    if not any(case in segmentations for case in cases):
+        remedy = f"Put {cases[0]}.seg.nrrd there, or choose another folder."
+        raise InputError(f"has no segmentation in {options.segmentation}", path=found.scans[0], remedy=remedy)
+    return [
+        # A scan without a segmentation fails when the missing file is read, and does not stop the others.
+        WallJob(scan, name, segmentations.get(case, options.segmentation / f"{case}.seg.nrrd"), options.output)
+        for scan, name, case in zip(found.scans, found.names, cases, strict=True)
+    ]
 
 
 def measure_wall(

@@ -19,8 +19,12 @@ _NAME_KEPT = 60
 4 bytes, and most file systems limit a name to 255 bytes."""
 
 
+class FileAppeared(Exception):
+    """Raised if a file exists, or appeared meanwhile, that must not be replaced."""
+
+
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; when the block ends, the file is renamed to `path`.
 
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
@@ -28,7 +32,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     replaced. Missing parent folders are created. If the block raises, the temporary file and any created folder that is
     empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
 
+    Args:
+        replace: whether a file of that name is replaced, even one that another process wrote during the block.
+
     Raises:
+        FileAppeared: the file exists at the end of the block, and `replace` is False.
         OutputError: the file cannot be written, or the block raises an OSError about writing it. An OSError that names
             another file, concerns a pipe or has no error number (`errno`) is raised unchanged, like other exceptions.
 
@@ -48,7 +56,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 make_folder(target.parent, created)
                 yield temporary
                 _flush(temporary)
-                os.replace(temporary, target)
+                (os.replace if replace else _rename_to_new)(temporary, target)
             except BaseException:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
@@ -101,6 +109,20 @@ def remove_folders(created: Sequence[Path]) -> None:
     for folder in reversed(created):
         with suppress(OSError):  # Another process may have written a file into it.
             folder.rmdir()
+
+
+def _rename_to_new(temporary: Path, target: Path) -> None:
+    """Rename a file; raise FileAppeared if `target` exists."""
+    try:
+        os.link(temporary, target)  # Unlike a renaming, never replaces a file of another process.
+    except FileExistsError as error:
+        raise FileAppeared(str(target)) from error
+    except OSError as error:  # A file system without hard links, such as that of a USB stick.
+        if os.path.lexists(target):
+            raise FileAppeared(str(target)) from error
+        os.replace(temporary, target)
+    else:
+        temporary.unlink()
 
 
 def refuse_device(target: Path, named: Path) -> None:

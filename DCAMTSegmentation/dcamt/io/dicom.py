@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -30,6 +31,7 @@ from .dicom_files import (
     list_names,
     read_attributes,
     read_files,
+    unreadable_folders,
     walk_folders,
 )
 from .dicom_frames import Frame, integer
@@ -90,7 +92,18 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
             is known to be missing (`refuse_missing_files`), or slices are damaged, in colour, without a position, at
             the same position, unevenly spaced, shifted in plane or contradictory (`refuse_contradictions`).
     """
-    return _open_files(folder, files_below(folder), choice)
+    files, unreadable = files_below(folder), unreadable_folders(folder)
+    if unreadable and not files:
+        raise InputError("cannot be read (no permission)", path=unreadable[0], remedy="Change its permissions.")
+    image = _open_files(folder, files, choice)
+    return replace(image, notes=(*image.notes, *_unreadable_note(unreadable)))
+
+
+def _unreadable_note(folders: Sequence[Path]) -> tuple[IdentifyingNote, ...]:
+    if not folders:
+        return ()
+    names = list_names([str(folder) for folder in folders])
+    return (IdentifyingNote(f"Slices may be missing, since folders cannot be read: {names}."),)
 
 
 def open_dicomdir(path: Path, choice: ScanChoice) -> StoredImage:
@@ -179,7 +192,7 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
         return InputError(what, path=path, remedy="Choose the folder that holds the slices.")
     if other:
         what = f"holds no DICOM slices, but the file {other.relative_to(path).as_posix()}"
-        return InputError(what, path=path, remedy="Choose this file, or its folder.")
+        return InputError(what, path=path, remedy="Choose this file.")
     if packed := next((file for file in files_below(path) if is_packed_dicom(file)), None):
         what = f"holds DICOM files compressed with gzip, such as {packed.relative_to(path).as_posix()}"
         return InputError(what, path=path, remedy="Decompress the files.")

@@ -123,6 +123,14 @@ def _is_within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))
 
 
+def unreadable_folders(folder: Path, ignored: Iterable[Path] = ()) -> list[Path]:
+    """Return the folders from `folder` down that cannot be listed, such as `lost+found` on a disk of Linux."""
+    unreadable: list[Path] = []
+    for _ in walk_folders(folder, ignored, lambda error: unreadable.append(Path(error.filename))):
+        pass
+    return unreadable
+
+
 def files_below(folder: Path) -> list[Path]:
     """Return the files of a folder, then those of each subfolder, as `walk_folders` finds them.
 

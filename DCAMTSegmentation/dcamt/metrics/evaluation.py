@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from math import nan
 from pathlib import Path
@@ -77,6 +77,7 @@ class Evaluation:
         mean, std: one for each class, sorted by label value.
         unscored_labels: label values that occur in predictions but in no label; they are not scored.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
+        failures: messages about predictions without a label; they are not scored.
     """
 
     rows: tuple[EvaluationRow, ...]
@@ -84,6 +85,7 @@ class Evaluation:
     std: tuple[EvaluationRow, ...]
     unscored_labels: tuple[int, ...]
     labels_without_prediction: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
 
     def write_csv(self, path: str | Path) -> None:
         """Write the rows, then the mean and std of every class, under the header `SCORE_COLUMNS`; NaN becomes blank.
@@ -119,7 +121,8 @@ def evaluate_folders(
     Files of one case are found by their names (`cases.case_names.case_name`): `la000_image.seg.nrrd` is compared with
     `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are
     agreement and probability maps (`x_agreement`, `x_probabilities`) beside a segmentation `x`. Labels without a
-    prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated.
+    prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated. A prediction
+    without a label does not stop the others; the result holds the message.
 
     Args:
         progress: is called after each case with the number of evaluated cases and the number of all cases.
@@ -128,22 +131,22 @@ def evaluate_folders(
         prediction_mapping: the same for the predictions.
 
     Raises:
-        InputError: a folder is missing or empty, two files of a folder belong to one case, a prediction has no label or
-            is its own label, or `evaluate_pairs` raises InputError.
+        InputError: a folder is missing or empty, two files of a folder belong to one case, no prediction has a label, a
+            prediction is its own label, or `evaluate_pairs` raises InputError.
     """
     predicted = labelmaps_by_case(Path(predictions))
     labelled = labelmaps_by_case(Path(labels), True, [Path(predictions)], names=predicted, prefer_subfolders=True)
     labelled = pair_with_labels(predicted, labelled)
-    for case in sorted(predicted.keys() - labelled.keys()):
-        fitting = [name for name in sorted(labelled) if case.casefold() in map(str.casefold, short_names(name))]
-        if len(fitting) > 1:
-            what = f"has several labels in {labels}: {', '.join(labelled[name].name for name in fitting)}"
-            raise InputError(what, path=predicted[case], remedy="Keep one of them in this folder.")
-        remedy = f"Add {case}_label.nii.gz, or remove the prediction."
-        raise InputError(f"has no label in {labels}", path=predicted[case], remedy=remedy)
-    for case, path in predicted.items():
-        refuse_same_file(path, labelled[case])
-    pairs = [EvaluationPair(case, predicted[case], labelled[case]) for case in sorted(predicted)]
+    failures = [
+        _without_label(case, predicted[case], labelled, labels) for case in sorted(predicted.keys() - labelled.keys())
+    ]
+    pairs = [
+        EvaluationPair(case, predicted[case], labelled[case]) for case in sorted(predicted.keys() & labelled.keys())
+    ]
+    if failures and not pairs:
+        raise failures[0]
+    for pair in pairs:
+        refuse_same_file(predicted[pair.case], labelled[pair.case])
     skipped = tuple(sorted(labelled.keys() - predicted.keys()))
     evaluation = evaluate_pairs(
         pairs,
@@ -153,7 +156,17 @@ def evaluate_folders(
         label_mapping=label_mapping,
         prediction_mapping=prediction_mapping,
     )
-    return replace(evaluation, labels_without_prediction=skipped)
+    return replace(evaluation, labels_without_prediction=skipped, failures=tuple(map(str, failures)))
+
+
+def _without_label(case: str, prediction: Path, labelled: Mapping[str, Path], folder: str | Path) -> InputError:
+    """Return the error for a prediction that has no label, or several labels, among the labels of a folder."""
+    fitting = [name for name in sorted(labelled) if case.casefold() in map(str.casefold, short_names(name))]
+    if len(fitting) > 1:
+        what = f"has several labels in {folder}: {', '.join(labelled[name].name for name in fitting)}"
+        return InputError(what, path=prediction, remedy="Keep one of them in this folder.")
+    remedy = f"Add {case}_label.nii.gz, or remove the prediction."
+    return InputError(f"has no label in {folder}", path=prediction, remedy=remedy)
 
 
 def refuse_same_file(prediction: Path, label: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
@@ -178,8 +179,12 @@ def calibration_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.{CALIBRATION}")
 
 
-def holds_calibration(path: Path, data: bytes) -> bool:
-    """Return whether a package's content `data` includes a calibration. Raises InputError if `data` is no package."""
+def holds_calibration(path: Path, data: bytes | None = None) -> bool:
+    """Return whether a package includes a calibration. Raises InputError if it is missing or no package.
+
+    Args:
+        data: the package's content, if it was already read.
+    """
     with _opened(path, data) as archive:
         return CALIBRATION in archive.namelist()
 
@@ -241,8 +246,20 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"cannot be used: {error}", path=path, remedy=_COPY_AGAIN) from error
     own = parts.get(CALIBRATION)
-    calibration, notes = find_calibration(path, card) if own is None else (_parse_calibration(own, path, card), ())
+    if own is None:
+        calibration, notes = find_calibration(path, card)
+    else:
+        calibration, notes = _parse_calibration(own, path, card), _note_on_unused_calibration(path)
     return ModelPackage(card, recipe, {}, calibration, notes), parts[WEIGHTS]
+
+
+def _note_on_unused_calibration(path: Path) -> tuple[str, ...]:
+    """Return the note on a calibration file beside a model that contains a calibration itself."""
+    beside = calibration_path(path)
+    if not os.path.lexists(beside):
+        return ()
+    reason = f"{beside}: the model's own calibration takes precedence. Remove the file."
+    return (f"The calibration beside the model is not used: {reason}",)
 
 
 def read_card(path: Path) -> Card:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError, OutputError
-from ..io.atomic import atomic_paths
+from ..io.atomic import FileAppeared, atomic_path, atomic_paths
 from ..io.file_names import is_file_name
 from .calibration import Calibration
 from .package import (
@@ -151,11 +151,15 @@ def import_model(
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy=other_name)
     if not replace and (existing is not None or os.path.exists(_stored_path(name))):
-        stored_name = existing.name if existing is not None else name
-        other = f"import this one with --name NAME, or first run: dcamt models remove {shlex.quote(stored_name)}"
-        remedy = f"Replace that model with --overwrite, {other}"
-        raise InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
-    return _store(name, data, calibration)
+        raise _name_taken(path, name, existing.name if existing is not None else name)
+    return _store(path, name, data, calibration, replace)
+
+
+def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
+    """Return the error for importing `path` as `name`, in place of the imported model `stored_name`."""
+    other = f"import this one with --name NAME, or first run: dcamt models remove {shlex.quote(stored_name)}"
+    remedy = f"Replace that model with --overwrite, {other}"
+    return InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
 
 
 def model_in_place_of(name: str) -> StoredModel | None:
@@ -180,11 +184,11 @@ def copy_into_store(path: Path, name: str) -> StoredModel:
         name: a name that no model in the store has.
 
     Raises:
-        InputError: the file or its card cannot be read.
+        InputError: the file or its card cannot be read, or another process imported a model of this name meanwhile.
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     data = read_model(path)
-    return _store(name, data, _calibration_beside(path, data, read_card(path)))
+    return _store(path, name, data, _calibration_beside(path, data, read_card(path)))
 
 
 def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | None:
@@ -196,24 +200,27 @@ def _stored_path(name: str) -> Path:
     return user_folder() / f"{name}{MODEL_ENDING}"
 
 
-def _store(name: str, data: bytes, calibration: Calibration | None) -> StoredModel:
+def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, replace: bool = False) -> StoredModel:
+    """Write the content `data` of the model file `path` into the store."""
     target = _stored_path(name)
     try:
-        _write(target, data, calibration)
+        _write(target, data, calibration, replace)
+    except FileAppeared as error:  # Another process imported a model of this name meanwhile.
+        raise _name_taken(path, name, name) from error
     except OutputError as error:
         hint = "The environment variable DCAMT_HOME can name another folder."
         raise OutputError(f"{error} {hint}") from error
     return StoredModel(name, target, shipped=False)
 
 
-def _write(target: Path, data: bytes, calibration: Calibration | None) -> None:
+def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
     """Write a model's file and its calibration file, or remove the calibration file of an earlier model if possible."""
     beside = calibration_path(target)
-    # The files get their names in the reverse order: first the model, then its calibration.
-    with atomic_paths([target] if calibration is None else [beside, target]) as partial:
-        partial[target].write_bytes(data)
+    # The model gets its name first: if another import was faster, its calibration stays, too.
+    with atomic_paths([] if calibration is None else [beside]) as partial, atomic_path(target, replace) as model:
         if calibration is not None:
             partial[beside].write_text(calibration.to_json(), encoding="utf-8")
+        model.write_bytes(data)
     # If the old model's calibration file stays beside the new model, this does no harm: the file contains the old
     # model's checksum, so it is not used for the new model.
     if calibration is None:

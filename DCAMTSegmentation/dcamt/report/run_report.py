@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..cases.case_list import ROLES, VALIDATION, Case
+from ..errors import InputError
 from ..io.atomic import write_text
+from ..io.dicom_files import list_names
 from ..metrics.evaluation import Evaluation, summarize_rows
 from ..models.package import Card
 from ..runs.events import RunEvent, RunStarted, TrainingProgress, ValidationScored
@@ -35,14 +38,14 @@ def write_run_report(
     """Score the run's model on its validation cases; write `report.html` and `validation.csv` into the run folder.
 
     Returns the path of the report. If no validation case is scored, no table is written. The table names the cases;
-    the report only numbers them.
+    the report only numbers them. If earlier scores would be lost, both files stay unchanged.
 
     Args:
         progress, on_warning: as in `score_cases`.
 
     Raises:
-        InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, or
-            the memory is too small.
+        InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, the
+            memory is too small, or earlier scores would be lost.
         OutputError: a file cannot be written.
     """
     from ..inference.predictor import Predictor
@@ -52,6 +55,7 @@ def write_run_report(
     package = verify_model(run.model)
     validation_cases = [case for case in cases if case.role == VALIDATION]
     scored = score_cases(validation_cases, Predictor(package, device), progress, on_warning)
+    _refuse_lost_scores(run, validation_cases, scored)
     if scored:
         summarize_rows([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()
@@ -68,6 +72,25 @@ def write_run_report(
     )
     write_text(run.report, render_run_report(report))
     return run.report
+
+
+def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
+    """Raise InputError if a case of the run's last table was not scored now, or if a report exists and no case was."""
+    left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
+    lost = left_out & _cases_in_table(run.validation) if scored or not run.report.exists() else left_out
+    if lost:
+        what = f"no report was written, since it would lack earlier scores ({list_names(sorted(lost))})"
+        remedy = f"Make the scans and labels readable again, or move {run.report.name} and {run.validation.name} away."
+        raise InputError(what, path=run.path, remedy=remedy)
+
+
+def _cases_in_table(path: Path) -> set[str]:
+    """Return the cases of a table of scores; the set is empty if there is no such table."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+            return {row.get("case") or "" for row in csv.DictReader(file)}
+    except (OSError, csv.Error):
+        return set()
 
 
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:

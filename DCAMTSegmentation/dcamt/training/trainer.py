@@ -190,8 +190,9 @@ class Trainer:
                 values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
                 labelled = [case for case in cases if case.role == LABELLED]
                 refuse_violations(violations(labelled, self.recipe, values))
-        # During loading, even a request to stop only pauses the run: cases for the final validation may be missing.
         if self.stop_requested and self.team.size == 1:
+            if self._request == STOP and self.step:
+                return self.conclude(cases)  # It loads the validation cases, some of which may be missing here.
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
         validation_cases = by_role[VALIDATION]
