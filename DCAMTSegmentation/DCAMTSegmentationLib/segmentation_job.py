@@ -106,10 +106,7 @@ class SegmentationJob(WorkerJob):
         except TargetEditedError:
             assert options.target is not None
             segmentation = yield from insert_result(result, replace(options, target=None))
-            what = _(
-                "{edited} was edited or made a training case during the computation and is unchanged. The result is in"
-                " {new}."
-            )
+            what = _("{edited} was edited or made a training case during the computation, so the result is in {new}.")
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         yield JobOutcome(segmentation, result.summary(options.volume.GetName(), title_of(options.model)))
 

@@ -21,7 +21,7 @@ from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reason
 
 
 def write_images(home: Path, scans: Iterable[str], masks: Iterable[str]) -> None:
-    """Write scans of 200 and masks of 2 different voxel values, without the ending in their names, as NIfTI files."""
+    """Write scans of 200 and masks of 2 different voxel values as NIfTI files."""
     for names, values in ((scans, 200), (masks, 2)):
         for name in names:
             write_image(home / f"{name}.nii.gz", values)

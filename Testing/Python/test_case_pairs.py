@@ -76,7 +76,7 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("p1", "p1-seg-final"),
         ("p1_0000", "p1_LA_gt"),
         ("p1/image", "p1/LA_gt"),
-        # The names are similar, and no other scan is.
+        # The names are similar.
         ("P1_image", "p1_label"),
         ("P1/Scan", "p1/Label"),
         ("MRI/p1", "GT/p1"),
@@ -98,7 +98,7 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("LA segmentation/images/p1", "LA segmentation/labels/p1"),
         ("labels/site_gt/p1_image", "labels/site_gt/p1_label"),
         ("segmentation/Images/p1", "segmentation/Contours/p1"),
-        # The numbers are equal, or one of them numbers no patient.
+        # The numbers are equal, or are not both patient numbers.
         ("LGE_001", "label_001"),
         ("4 LGE", "Segmentation_1"),
         ("p12", "Segmentation_3"),
@@ -292,7 +292,7 @@ def test_several_labels_in_each_of_many_folders_are_not_compared_with_those_of_o
     assert len(compared) <= len(labels)
 
 
-def test_several_labels_of_a_folder_are_not_those_of_its_scan_if_one_belongs_to_another_scan(tmp_path: Path) -> None:
+def test_label_beside_a_label_of_a_scan_in_another_folder_is_skipped(tmp_path: Path) -> None:
     pair = ("p1.nrrd", "p1/Segmentation.seg.nrrd")
     home = make_files(tmp_path, *pair, "p1/LGE.nrrd", "p1/Segmentation-Segment_2-label.nrrd")
     found = find_cases(home)

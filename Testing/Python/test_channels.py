@@ -69,7 +69,7 @@ def test_notes_use_the_channel_names_of_dataset_json(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
 def test_channels_of_linked_files_are_found_beside_the_links(tmp_path: Path) -> None:
-    """`dcamt cases find` lists linked scans so that training finds their channels and the names in dataset.json."""
+    """`dcamt cases find` lists the links, not their targets."""
     write_channels(tmp_path / "store", "a")
     write_labelmap(Labelmap(BALL.astype(np.uint8), GRID), tmp_path / "store" / "label.nii.gz")
     write_dataset_json(tmp_path / "store", {"0": "other", "1": "other"})

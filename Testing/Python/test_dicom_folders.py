@@ -159,7 +159,7 @@ def test_series_can_be_chosen_by_uid_or_description_or_its_number_in_the_error(
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
 
 
-def test_number_of_a_series_without_description_is_not_taken_for_its_number_in_the_list(tmp_path: Path) -> None:
+def test_error_lists_the_series_number_of_each_series_without_description(tmp_path: Path) -> None:
     for number in (2, 5):
         for k in range(8):
             write_slice(tmp_path / f"{number}-{k}.dcm", k, series=f"1.2.{number}", SeriesNumber=number)
