@@ -297,6 +297,18 @@ def test_labelmap_with_undescribed_values_is_refused(series: Path, tmp_path: Pat
     assert_changed_is_refused(path, describe_fewer_segments, message)
 
 
+def test_background_that_is_stored_as_segment_0_is_ignored(series: Path, tmp_path: Path) -> None:
+    labels = organs((2, 3, 4))
+    path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY")
+    data = pydicom.dcmread(path)
+    data.SegmentSequence[1].SegmentNumber = 0
+    for groups in data.PerFrameFunctionalGroupsSequence:
+        (stated,) = groups.SegmentIdentificationSequence
+        stated.ReferencedSegmentNumber %= 2  # Segment 2 becomes segment 0.
+    data.save_as(path)
+    assert_segments(path, series, labels * (labels == 1))
+
+
 def test_padding_value_of_a_labelmap_is_background(series: Path, tmp_path: Path) -> None:
     labels = organs((2, 3, 4))
     path = write_segmentation(tmp_path / "labels.dcm", series, labels, "LABELMAP")

@@ -58,11 +58,11 @@ def open_dicom_segments(path: Path) -> StoredImage:
                 _refuse_undescribed(path, set(np.unique(pixels).tolist()) - {data.get("PixelPaddingValue")}, numbers)
             layers = np.zeros((len(numbers), *shape), np.uint8)
             for frame, k, segment in zip(pixels, slices, segments, strict=True):
-                if segment:
-                    layers[numbers.index(segment), :, :, k] |= (frame.T != 0).astype(np.uint8)
-                else:  # The frame is a labelmap, in which each value is a segment.
-                    for layer, number in enumerate(numbers):
-                        layers[layer, :, :, k] |= (number == frame.T).astype(np.uint8)
+                for layer, number in enumerate(numbers):
+                    if _is_labelmap(data):
+                        layers[layer, :, :, k] |= np.equal(frame.T, number)
+                    elif segment == number:  # Other frames show other segments, or the background as segment 0.
+                        layers[layer, :, :, k] |= np.not_equal(frame.T, 0)
             return layers
 
     names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in data.get("SegmentSequence") or ()}
