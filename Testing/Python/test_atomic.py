@@ -145,7 +145,7 @@ def test_long_file_name_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("letter", ["a", "ä", "心"])
-def test_proposed_name_that_is_too_long_is_shortened_before_its_end(letter: str) -> None:
+def test_proposed_name_that_is_too_long_is_shortened_in_the_middle(letter: str) -> None:
     for start in ("", "_", "."):
         name = as_file_name(f"{start}{letter * 300} report.seg.nrrd")
         assert is_file_name(name)

@@ -157,8 +157,8 @@ def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndar
 def check_fragments(file: Path, data: Any) -> None:
     """Raise InputError if compressed pixels have too few or too many frames, or if the data of a frame is cut.
 
-    Each frame needs at least one fragment. Data is cut if it ends with zeros in place of the end marker, as an
-    interrupted copy leaves it; GDCM would return random numbers for the missing part. Two kinds of file are not
+    Each frame needs at least one fragment. A JPEG frame counts as cut if it ends with zeros instead of the end marker,
+    as after an interrupted copy. GDCM would return random numbers for the missing part. Two kinds of file are not
     checked: videos, whose frames share fragments, and files with uncompressed pixels whose header states a compression.
     """
     from pydicom.encaps import generate_fragments, parse_basic_offsets

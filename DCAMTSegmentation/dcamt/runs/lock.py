@@ -89,7 +89,7 @@ def _cannot_be_acquired(path: Path) -> bool:
 
 
 def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
-    """Return the acquired lock, None on a file system without locks; add the folders that it makes to `created`."""
+    """Return the acquired lock; None on a file system without locks."""
     # Imported here, since Slicer imports this module before the packages are installed.
     from filelock import FileLock, Timeout
 
