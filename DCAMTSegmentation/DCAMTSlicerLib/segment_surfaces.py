@@ -23,7 +23,10 @@ def surface_name() -> str:
 
 
 def compute_surface(segment: Segment, segmentation_node: SegmentationNode | None) -> None:
-    """Compute a segment's closed surface with the parameters of `segmentation_node`, if it has segments."""
+    """Compute a segment's closed surface with the parameters of `segmentation_node`.
+
+    `SURFACE_PARAMETERS` are used if the node is None or has no segments.
+    """
     temporary = slicer.vtkSegmentation()
     temporary.SetSourceRepresentationName(labelmap_name())
     if has_segments(segmentation_node):

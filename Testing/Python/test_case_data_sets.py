@@ -421,7 +421,7 @@ def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("label", [{}, {"label": 1}, {"diagnosis": "AF"}])
-def test_array_of_scans_without_label_files_does_not_hide_the_labels(tmp_path: Path, label: dict[str, object]) -> None:
+def test_array_of_scans_without_label_files_is_ignored(tmp_path: Path, label: dict[str, object]) -> None:
     found = find_cases(make_data_set(tmp_path, [{"image": "p1.nii.gz", **label}], "p1.nii.gz", "p1_seg.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}
 

@@ -1,4 +1,4 @@
-"""Automatic results are neither scans nor labels, except results of DCAMT without another label."""
+"""Automatic results are skipped, but a DCAMT result is used as the label if its scan has no other label."""
 
 from __future__ import annotations
 
