@@ -60,7 +60,7 @@ def test_fit_recovers_a_known_law_with_intervals_that_cover_about_80_percent_of_
     assert width_near(0.6) > 1.5 * width_near(0.92)
 
 
-def test_interval_of_many_scans_comes_from_a_fifth_of_them() -> None:
+def test_interval_at_the_last_knot_comes_from_100_of_500_scans() -> None:
     expected = np.linspace(0.5, 0.9, 500)
     # Of the scans with the highest expected overlap, every fifth has a residual of -0.2.
     truth = expected - 0.2 * (np.arange(500) % 5 == 0) * (expected > 0.8)
