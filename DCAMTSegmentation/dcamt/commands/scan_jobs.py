@@ -182,7 +182,10 @@ class ScanJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether --skip-existing skips the scan; not every scan has a wall, so files of the wall may be missing."""
+        """Whether --skip-existing skips the scan.
+
+        The wall's files are not required, since the wall's measurement may fail.
+        """
         return is_finished(self.results, self.wall_files)
 
 

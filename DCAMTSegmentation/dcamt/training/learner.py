@@ -121,7 +121,7 @@ class Learner:
         for saved, current in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
             if ("momentum" in saved) != ("momentum" in current):  # torch notices this only in the next step
                 raise ValueError("the state belongs to another optimiser")
-            # The recipe may have been edited; the learning rate is set in each step.
+            # The recipe's weight decay may have been edited.
             saved.update({name: current[name] for name in ("fused", "foreach", "weight_decay")})
         self.optimiser.load_state_dict(state["optimiser"])
         # A run that resumes on another kind of device may begin or cease to scale gradients.

@@ -171,8 +171,7 @@ def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[s
 def is_models_own(source: SceneScan) -> bool:
     """Return whether the label of a case has a segment that a model made, and that no person corrected or accepted.
 
-    A person accepts a segment by making the segmentation a training case. A new segmentation of the scan takes this
-    back, and replaces corrections.
+    A person accepts a segment by making the segmentation a training case.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if segmentation is None:
@@ -183,7 +182,7 @@ def is_models_own(source: SceneScan) -> bool:
 
 
 def accept_results(source: SceneScan) -> None:
-    """Make the segmentation of a case a training case, if the case uses a model's segments, which the user chose."""
+    """Accept the segments that the user chose: if `is_models_own`, make the case's segmentation a training case."""
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is not None and is_models_own(source):
         training_cases.mark_listed(training_cases.add_case(volume, slicer.mrmlScene.GetNodeByID(source.segmentation)))
