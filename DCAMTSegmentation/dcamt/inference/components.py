@@ -152,8 +152,8 @@ def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
     On a coarse grid an organ may touch a similar structure. The organ's core is usually separate from the core of this
-    structure. If the network is uncertain about the whole scan, the core is small. The result is empty if all
-    components are too small.
+    structure. If the network is uncertain about the whole scan, the core is small and the whole component is returned.
+    The result is empty if all components are too small.
     """
     certain = certainty(probabilities, label)
     component, weight = _heaviest_component(mask, certain, prior)

@@ -89,7 +89,7 @@ def open_nifti(path: Path) -> StoredImage:
 
 
 def stated_shape(dim: Sequence[int]) -> tuple[int, ...]:
-    """Return the sizes in the field `dim` of a header; as in ITK, below 1 voxel along a further axis count as 1."""
+    """Return the sizes in the field `dim` of a header; as in ITK, a fourth or further size below 1 counts as 1."""
     sizes = [int(size) for size in dim[1 : 1 + max(0, int(dim[0]))]]
     return (*sizes[:3], *(max(1, size) for size in sizes[3:]))
 
