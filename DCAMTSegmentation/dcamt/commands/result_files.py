@@ -58,8 +58,8 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
 
     Raises:
         InputError: the result would replace an input, a file of an input's further channels, or a DICOM image in an
-            input folder; two of `paths` resolve to one path; or one of `paths` is a folder of another or of an input
-            that does not exist yet, such as a result that was checked before.
+            input folder; two of `paths` resolve to one path; or a result would be a file (`a`) where another result or
+            an input needs a folder (`a/b.stl`).
         OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
     """
     known: dict[object, Path] = {}

@@ -94,8 +94,8 @@ def walk_folders(
     one folder, the first that is found is followed.
 
     Args:
-        on_error: is called for each folder that cannot be listed; its error's `filename` is the folder's path. Such a
-            folder is left out.
+        on_error: is called with the error for each folder that cannot be listed and is therefore left out. The error's
+            `filename` is the folder's path.
     """
     root = os.path.realpath(folder)
     left_out = {os.path.realpath(path) for path in ignored}
@@ -220,7 +220,7 @@ def read_attributes(file: Path | IO[bytes], *keywords: str, bare: bool = False) 
 
 
 def read_files(files: Iterable[Path]) -> FoundFiles:
-    """Return the frames of all files that are not DICOMDIRs, and the files without frames."""
+    """Return the frames of usable files, and the rejected files; a DICOMDIR adds to neither list."""
     frames: list[Frame] = []
     rejected: list[RejectedFile] = []
     for file in files:
@@ -233,7 +233,7 @@ def read_files(files: Iterable[Path]) -> FoundFiles:
 
 
 def _read_file(path: Path) -> list[Frame] | RejectedFile:
-    """Return the frames of a file, none of a DICOMDIR."""
+    """Return the frames of a file; an empty list for a DICOMDIR."""
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 

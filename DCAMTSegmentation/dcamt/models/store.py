@@ -163,7 +163,7 @@ def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
 
 
 def model_in_place_of(name: str) -> StoredModel | None:
-    """Return the model that an imported model of this name would replace or, if it is shipped, be hidden by.
+    """Return the shipped or imported model that has this name; None if there is none.
 
     On a file system that ignores capitals, the model's name may differ in capitals.
     """

@@ -77,8 +77,8 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
     """Return the volume nodes that may show the case's scan, since they lie on its grid.
 
-    These are volumes that were read from the scan's file for an earlier proposal, and the volume whose row has the
-    case's name. Name and grid are not enough, since the scans of several patients may have one name and one grid:
+    These are volumes that were read from the scan's file for an earlier proposal, and volumes that `rows` lists under
+    the case's name. Name and grid are not enough, since the scans of several patients may have one name and one grid:
     compare the voxels, too (`has_voxels_of`).
 
     Args:
