@@ -107,3 +107,19 @@ def test_failures_of_scans_are_printed_even_if_the_table_cannot_be_written(
     assert f"{damaged}: " in printed.err
     assert "1 of 2 scans segmented" in printed.out
     assert f"measurements: {table}" not in printed.out
+
+
+def test_overwriting_keeps_the_rows_of_a_scan_that_cannot_be_segmented_again(noise_model: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    scans = [save_noise_scan(tmp_path / f"{name}.nii.gz") for name in "ab"]
+    command = ["segment", "-o", tmp_path / "out", "--model", noise_model, "--device", "cpu", "--measurements", table]
+    assert call_dcamt([*command, *scans]) == 0
+    before = [row for row in read_table(table) if row["scan"] == "b"]
+    scans[1].write_bytes(b"damaged")
+    assert call_dcamt([*command, *scans, "--overwrite"]) == 1
+    rows = read_table(table)
+    assert {row["scan"] for row in rows} == {"a", "b"}
+    assert [row for row in rows if row["scan"] == "b"] == before
+    table.write_text("another table", encoding="utf-8")
+    assert call_dcamt([*command, *scans, "--overwrite"]) == 1
+    assert {row["scan"] for row in read_table(table)} == {"a"}

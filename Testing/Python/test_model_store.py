@@ -283,6 +283,18 @@ def test_command_imports_a_model_with_a_shipped_name_under_another_name(
     assert stored_names() == [("left-atrium", True), ("my atrium", False)]
 
 
+def test_command_names_a_calibration_of_another_model_that_it_does_not_import(
+    tmp_path: Path, download: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_calibrated_model(tmp_path / "x.dcamt", "other")
+    calibration_path(download).write_bytes(calibration_path(other).read_bytes())
+    assert call_dcamt(["models", "import", download]) == 0
+    error = capsys.readouterr().err
+    assert f"{calibration_path(download)}: the calibration belongs to another model" in error
+    assert call_dcamt(["models", "import", other]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_longest_model_name_is_imported_with_its_calibration(tmp_path: Path) -> None:
     path = write_calibrated_model(tmp_path / "x.dcamt", "a" * 238)
     stored = import_model(path).path

@@ -298,6 +298,18 @@ def test_scan_without_a_segmentation_fails_and_does_not_stop_the_others(
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
 
 
+def test_table_keeps_the_rows_of_a_scan_that_cannot_be_measured_again(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap]
+) -> None:
+    add_case(folder, wall_phantom, "b")
+    assert measure_folder(folder) == 0
+    before = read_table(folder / "out" / "wall.csv")
+    (folder / "labels" / "b_label.nii.gz").unlink()
+    assert measure_folder(folder, "--overwrite") == 1
+    rows = read_table(folder / "out" / "wall.csv")
+    assert sorted(row["scan"] for row in rows) == sorted(row["scan"] for row in before)
+
+
 def test_folder_without_a_segmentation_of_its_scans_is_refused(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from ..errors import DCAMTError
+from ..errors import DCAMTError, InputError
 from ..io.readers import read_labelmap
 from ..io.tables import csv_cell
 from ..metrics.measurements import (
@@ -48,19 +48,32 @@ def measure_skipped(
     return rows
 
 
+def _rows_of_scans(table: Path, scans: Collection[str]) -> list[Measurements]:
+    """Return the rows of some scans in a table that will be replaced; [] if it is another kind of table."""
+    try:
+        return [row for row in read_measurements_csv(table) if row.scan in scans]
+    except InputError:
+        return []
+
+
 def write_measurement_table(
-    table: Path, rows: Sequence[Measurements], skipped: Sequence[Measurements], keep: bool, console: Console
+    table: Path,
+    rows: Sequence[Measurements],
+    skipped: Sequence[Measurements],
+    kept_scans: Collection[str] | None,
+    console: Console,
 ) -> bool:
     """Write the table and return True; if it cannot be written, print the error and return False.
 
     Args:
         rows: the measurements of this command's scans.
         skipped: the rows of `measure_skipped`.
-        keep: whether the table's earlier rows are kept. Of equal rows, one is kept. Different rows of scans of the
-            same name are kept with a message, since a table may list scans of several folders.
+        kept_scans: the scans whose earlier rows in the table are kept; None keeps all. Of equal rows, one is kept.
+            Different rows of scans of the same name are kept with a message, since a table may list scans of several
+            folders.
     """
     try:
-        earlier = read_measurements_csv(table) if keep else []
+        earlier = read_measurements_csv(table) if kept_scans is None else _rows_of_scans(table, kept_scans)
         listed = {row.scan for row in earlier}
         added = [row for row in skipped if csv_cell(row.scan) not in listed]
         kept = without_equal_rows(earlier, rows)

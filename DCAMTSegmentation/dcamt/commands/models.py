@@ -12,7 +12,16 @@ from ..cases.case_list import VALIDATION, read_cases
 from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
-from ..models.package import Card, ModelPackage, calibration_path, holds_calibration, open_model, write_package
+from ..models.package import (
+    Card,
+    ModelPackage,
+    calibration_path,
+    find_calibration,
+    holds_calibration,
+    open_model,
+    read_card,
+    write_package,
+)
 from ..models.store import check_store, import_model, model_path, remove_model, stored_models
 from .console import Console
 from .result_files import (
@@ -48,9 +57,12 @@ def run_models(options: argparse.Namespace) -> int:
     elif options.action == "import":
         from ..networks.packaging import check_package  # loads torch
 
-        model = import_model(Path(os.path.expanduser(options.model)), check_package, options.replace, options.name)
+        file = Path(os.path.expanduser(options.model))
+        model = import_model(file, check_package, options.replace, options.name)
         console.print_event("imported", name=model.name, path=str(model.path))
         console.print_text(f"imported as '{model.name}': {model.path}")
+        for note in find_calibration(file, read_card(model.path))[1]:
+            console.print_error(note)
     else:
         model = remove_model(options.model)
         console.print_event("removed", name=model.name)

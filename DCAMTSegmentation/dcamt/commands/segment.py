@@ -15,6 +15,7 @@ from ..io.dicom_files import walk_folders
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, ending
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
+from ..io.tables import csv_cell
 from ..machine import without_garbage_collection
 from ..metrics.measurements import Measurements, read_measurements_csv
 from ..models.package import open_model
@@ -197,7 +198,10 @@ def _segment_with_team(
                     console.print_error(f"{lost}; {_describe_missing(missing)}")
                 rows = [row for record in records for row in record.measurements]
                 if (rows or again) and table:
-                    is_written = write_measurement_table(table, rows, again, not options.overwrite, console)
+                    kept = {csv_cell(job.name) for job in jobs} - {csv_cell(row.scan) for row in rows}
+                    is_written = write_measurement_table(
+                        table, rows, again, kept if options.overwrite else None, console
+                    )
     if not team.leads:
         return 0  # With status 1, torchrun would end the leader, which still has to print the failures.
     if (rows or again) and table and is_written:

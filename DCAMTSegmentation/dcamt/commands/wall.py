@@ -99,7 +99,7 @@ def run_wall(options: argparse.Namespace) -> int:
             has_rows = bool(session.results or earlier)
             if table is not None and has_rows:
                 with ignore_sigterm():
-                    is_written = session.write_table(table, skipped, existing != OVERWRITE)
+                    is_written = session.write_table(table, planned, existing != OVERWRITE)
     if table is not None and has_rows and is_written:
         console.print_text(f"table of all scans: {table}")
     session.print_summary(len(jobs))
@@ -151,15 +151,20 @@ class WallSession:
             self.failures.append(str(user_error(error, None if is_named else job.scan)))
             self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
 
-    def write_table(self, table: Path, skipped: Sequence[WallJob], keep: bool) -> bool:
+    def write_table(self, table: Path, planned: Sequence[WallJob], keep: bool) -> bool:
         """Write the table of all scans and return True; if that is impossible, print the error and return False.
 
+        The table includes the rows of those `planned` scans that were not measured, such as skipped or failed scans, if
+        they have a table of their own.
+
         Args:
-            keep: whether to keep the table's rows of scans that this command did not measure. Another process may have
-                added such rows since the command began.
+            keep: whether to keep the table's rows of all scans that this command did not measure. Another process may
+                have added such rows since the command began.
         """
+        measured = {result.scan for result in self.results}
+        others = [job for job in planned if job.name not in measured]
         try:
-            write_wall_csv(self.results, table, _earlier_rows(table, skipped) if keep else [])
+            write_wall_csv(self.results, table, _earlier_rows(table if keep else None, others))
         except DCAMTError as error:
             self.console.print_error(str(error))
             return False
@@ -177,17 +182,17 @@ class WallSession:
         self.console.clear_progress()
 
 
-def _earlier_rows(table: Path, skipped: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of the table of all scans; a skipped scan's rows come from its own table, if there is one.
+def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
+    """Return the rows of the table of all scans, if given; a job's rows come from its own table, if there is one.
 
-    The table of all scans may lack a skipped scan, for example if the command that measured the scan was killed.
+    The table of all scans may lack a scan, for example if the command that measured the scan was killed.
 
     Raises InputError if `table` is a different kind of file.
     """
     rows: dict[str, list[list[str]]] = {}
-    for row in filter(None, read_wall_rows(table)):
+    for row in filter(None, read_wall_rows(table) if table is not None else []):
         rows.setdefault(row[0], []).append(row)
-    for job in skipped:
+    for job in jobs:
         if is_wall_table(job.table) and (measured := [row for row in read_wall_rows(job.table) if row]):
             rows[measured[0][0]] = measured
     return [row for group in rows.values() for row in group]
