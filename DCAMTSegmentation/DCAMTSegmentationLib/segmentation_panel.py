@@ -414,17 +414,13 @@ def replace_unfit_output(settings: Any) -> None:
 
 
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a result of `volume` may replace a node's DCAMT segments.
-
-    If the segments were or may have been edited, or are the result of another scan or a training case, ask the user.
-    """
+    """Return whether a result of `volume` may replace a node's DCAMT segments."""
     is_case = training_cases.is_case(segmentation_node)
     if review.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
     elif find_dcamt_segments(segmentation_node) and not review.can_recognise_edits(segmentation_node):
         question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
     elif not review.can_hold_result_of(segmentation_node, volume):
-        # The other scan is no longer in the scene; otherwise, the choice of the output would have chosen the scan, too.
         question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
     elif is_case:
         question = _("Replace DCAMT's segments in “{name}”?")

@@ -401,7 +401,6 @@ class Region:
 
     def mask(self, grid: Grid) -> np.ndarray:
         """Return the mask (I, J, K) bool of the voxels whose centre lies inside the region."""
-        # A point lies inside if each map (4, 4) takes its coordinates to the range from the map's `low` to its `high`.
         limits: list[tuple[np.ndarray, Sequence[float], Sequence[float]]] = [(np.eye(4), self.low, self.high)]
         if self.to_unit is not None:
             limits.append((np.array(self.to_unit), (-1.0,) * 3, (1.0,) * 3))
