@@ -345,9 +345,7 @@ def _are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now:
     """Return whether segments whose affine (4, 4) changed were resampled on another grid, rather than transformed.
 
     A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm. A correction
-    may move a few faces of the box by large distances. `if_transformed` and `if_resampled` measure how far the faces
-    are from where a transform or resampling would put them. Square roots let many small distances outweigh a few large
-    ones.
+    may move a few faces of the box by large distances, so square roots reduce the weight of large distances.
     """
     earlier = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
     grid_change = np.linalg.inv(now) @ before

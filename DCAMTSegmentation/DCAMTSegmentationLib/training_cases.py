@@ -41,7 +41,7 @@ def add_result(segmentation: SegmentationNode) -> SceneCase:
 
 
 def remove_case(segmentation: SegmentationNode) -> None:
-    """Make a segmentation no case any more; do nothing if it is none."""
+    """Undo `add_case`; do nothing if the segmentation is not a case."""
     segmentation.RemoveNodeReferenceIDs(IMAGE)
     segmentation.SetAttribute(_LISTED, None)
 

@@ -53,7 +53,7 @@ def scores_of(capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, int], float
 @pytest.mark.parametrize(
     ("order", "option"), [(1, "--label-mapping"), (-1, "--prediction-mapping")], ids=["labels", "predictions"]
 )
-def test_values_of_labels_or_predictions_are_mapped_to_the_classes_of_the_others(
+def test_values_of_labels_or_predictions_can_be_mapped(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str], order: int, option: str
 ) -> None:
     folders = mapped[::order]
