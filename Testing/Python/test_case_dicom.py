@@ -296,7 +296,7 @@ def test_folder_of_screenshots_is_no_scan(tmp_path: Path) -> None:
     assert {case.image.name for case in find_cases(tmp_path).cases} == {"LGE", "captured slices"}
 
 
-def test_slices_after_the_first_of_a_folder_are_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_first_slice_of_a_folder_is_opened_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path / "p1", "1.2.3")
     opened: list[str] = []
     monkeypatch.setattr(dicom_labels, "stated_class", lambda path: opened.append(path.name) or stated_class(path))

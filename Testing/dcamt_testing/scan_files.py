@@ -140,7 +140,7 @@ def refused(action: Callable[[], object], path: Path, *message_parts: str) -> st
 
 
 def assert_written_scan(path: Path, *message_parts: str) -> None:
-    """Fail unless `path` holds the scan of `write_scan` or, given parts of a message, is `refused` with the message."""
+    """Check that `read_scan` returns `VOXELS`, or raises InputError if any message part is not empty."""
     if any(message_parts):
         refused(lambda: read_scan(path), path, *message_parts)
     else:

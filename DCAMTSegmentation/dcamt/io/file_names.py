@@ -6,7 +6,7 @@ _FORBIDDEN = frozenset('<>:"/\\|?*')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
 """Names of devices on Windows, with any ending: `nul.txt` is the device, too."""
 _LONGEST = 255
-"""Most bytes of a name in most file systems."""
+"""Largest length of a name in most file systems, in bytes."""
 _KEPT = 20
 """Number of characters at the end of a name, with its ending, that stay if the name is too long."""
 

@@ -78,8 +78,8 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 def in_resolved_folder(path: Path) -> Path:
     """Return the absolute path with the links among its folders resolved. If the file itself is a link, it stays one.
 
-    A link's name and folder tell more than those of its target, which may be `.git/annex/objects/ab/cd`: the scan's
-    name, the files of further channels, and a `dataset.json`.
+    A scan's further channels and `dataset.json` lie near the link, not near the link's target, such as
+    `.git/annex/objects/ab/cd`.
     """
     return path.parent.resolve() / path.name
 

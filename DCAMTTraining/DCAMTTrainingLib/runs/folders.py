@@ -14,7 +14,10 @@ from slicer.i18n import tr as _
 
 _SETTING = "DCAMT/RunsFolder"
 _NAME_BYTES = 200
-"""Most bytes of a run's name. File systems limit a name to 255 bytes, and a model's name is longer than its run's."""
+"""Largest length of a run's name, in bytes.
+
+File systems limit a name to 255 bytes, and a model's name is longer than its run's.
+"""
 
 
 def runs_folder() -> Path:
