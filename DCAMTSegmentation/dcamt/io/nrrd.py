@@ -37,10 +37,10 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. Beyond the third spatial axis, axes of one
-    voxel do not count; ITK writes such an axis for a 4D image. The axes that are not spatial become channels. If the
-    header has neither directions nor the field `space`, or a space of four dimensions, the coordinates are LPS, as in
-    ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. Spatial axes after the third become
+    channels if each has one voxel; ITK writes such an axis for a 4D image. The axes that are not spatial become
+    channels. If the header lacks the field `space`, and directions are missing or the space dimension is 4, the
+    coordinates are LPS, as in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or

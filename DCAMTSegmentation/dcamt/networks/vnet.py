@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         return self.encode_levels(image, range(len(self.levels)))
 
     def encode_levels(self, entering: Tensor, levels: range) -> list[Tensor]:
-        """Return the features of successive levels, finest first, from the input of the first of `levels`."""
+        """Return the features of successive levels, finest first; `entering` is the input of level `levels[0]`."""
         features = [self.levels[levels[0]](entering)]
         for level in levels[1:]:
             features.append(self.levels[level](self.downs[level - 1](features[-1])))
