@@ -106,8 +106,8 @@ class Team:
     def fail_together(self, scales_gradients: bool = False) -> Iterator[None]:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
-        The errors below are raised if all processes of the team are still running. If a process has ended, each
-        remaining process raises its block's own error or, if its block succeeded, TeamLost.
+        If a process has ended, each remaining process raises its block's own error or, if its block succeeded,
+        TeamLost.
 
         Args:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.

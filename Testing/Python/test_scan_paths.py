@@ -105,7 +105,7 @@ def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
 
 
 def test_scans_are_found_beside_two_labels_and_in_an_nnunet_data_set(tmp_path: Path) -> None:
-    """Scan p1 has two labels: `p1/laendo.nrrd`, and `segmentations/p1.seg.nrrd` as an earlier command may write it."""
+    """Scan p1 has two labels: `p1/laendo.nrrd` and an earlier command's result, `segmentations/p1.seg.nrrd`."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / "clinic" / patient / "laendo.nrrd")
