@@ -78,7 +78,7 @@ def write_slice(
     Args:
         number: instance number; by default the rounded `place`, plus 1.
         add: see `pixels`.
-        attributes: further DICOM attributes, or other values of those that this function sets.
+        attributes: DICOM attributes to add or change.
     """
     placed = {
         "ImagePositionPatient": [0, 0, STEP * place],
