@@ -115,7 +115,10 @@ def segmentation_names(cases: Sequence[Case], listed: Sequence[str]) -> list[str
     """Return the names of the cases' segmentations, without the ending.
 
     A case whose name cannot be a file name, such as "a/b", is named after its number: "case1" for the first case. If
-    another case of the list, whose cases have the names `listed`, has this name, "_" is added.
+    `listed` contains this name, "_" is added.
+
+    Args:
+        listed: names of all cases of the case list.
     """
     taken = {name.casefold() for name in listed}
     names = []

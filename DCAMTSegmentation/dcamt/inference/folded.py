@@ -76,9 +76,9 @@ def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> Dua
 
 
 def _fold_layers(layers: nn.Sequential) -> None:
-    """Include batch normalisation in the convolution before it, and a ReLU in a `FoldedConvolution` right before it.
+    """Include batch normalisation and ReLU in the convolution before them.
 
-    A ReLU that follows a transposed convolution or an interpolation stays a layer.
+    A ReLU after a transposed convolution, an interpolation or an instance normalisation stays a layer.
     """
     kept: list[nn.Module] = []
     for layer in layers:

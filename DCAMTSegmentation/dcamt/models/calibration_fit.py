@@ -171,7 +171,7 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 
 
 def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.ndarray) -> OverlapFunction:
-    """Return the function with the 80% interval of expected and true overlaps (N,).
+    """Return the function with its 80% interval, computed from expected and true overlaps (N,).
 
     At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps. The k-th
     smallest of n residuals is taken as the quantile at k / (n + 1) (Weibull's plotting position).
