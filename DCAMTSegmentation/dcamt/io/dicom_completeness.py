@@ -127,7 +127,7 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
 
 
 def files_in_icloud(folder: Path) -> list[Path]:
-    """Return the missing files of a folder in whose place macOS keeps a placeholder, `.IM7.dcm.icloud` for `IM7.dcm`.
+    """Return the files of which a folder holds only the iCloud placeholder, such as `.IM7.dcm.icloud` for `IM7.dcm`.
 
     Files with the ending of another format are left out, as are files in which macOS keeps the attributes of a
     placeholder (`._.IM7.dcm.icloud`).

@@ -99,7 +99,7 @@ class CaseTable:
         """Add cases; return how many are new.
 
         A new row replaces an existing row of the same scan, but keeps the user's earlier choices (see `_update_row`).
-        The existing name is kept, too, unless a node was renamed, or a case list with another name was added.
+        The existing name is kept, too, unless the volume node was renamed or `roles_chosen` is True.
 
         Args:
             roles_chosen: whether the user chose the new rows' names and roles, in a case list. If so, they replace
@@ -288,7 +288,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 
 
 def _has_other_name(row: CaseRow, new_row: CaseRow) -> bool:
-    """Return whether a new row of a row's scan has another name, apart from a number that `UniqueNames` appended."""
+    """Return whether the names differ by more than a number that `UniqueNames` appended to the name of `row`."""
     plain = new_row.name.strip() or "case"
     return row.name != plain and not re.fullmatch(rf"{re.escape(plain)}_\d+", row.name)
 
