@@ -78,7 +78,7 @@ def write_nifti(path: Path, voxels: np.ndarray, spacing_mm: float = 2.0) -> Path
 
 
 def contradict_spacing(path: Path) -> None:
-    """Change the spacing along k in a NIfTI file's `pixdim`, which the sform then contradicts; the scan gets a note."""
+    """Raise the spacing along k in a NIfTI file's `pixdim` by 2%, so that `pixdim` contradicts the sform."""
     data = path.read_bytes()
     changed = bytearray(gzip.decompress(data) if path.suffix == ".gz" else data)
     struct.pack_into("<f", changed, 88, 1.02 * struct.unpack_from("<f", changed, 88)[0])
