@@ -215,6 +215,8 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         (["--run", tmp_path / "runs" / "new"], 2, "CASES.csv"),
         ([*new, "--resume", "--set", "batch=2"], 2, "leave out CASES.csv"),
         ([cases, *new, "--resume"], 2, "leave out CASES.csv"),
+        ([*new, "--resume", "--labels", "1=left-atrium"], 2, "leave out CASES.csv, --labels"),
+        ([*new, "--stop", "--labels", "1=left-atrium"], 2, "leave out CASES.csv, --labels"),
         ([*new, "--watch", "--effort", "quick"], 2, "--watch"),
         ([*new, "--watch", "--stop"], 2, "--watch"),
         ([cases], 2, "--run"),

@@ -17,18 +17,18 @@ from .console import Console, StdoutLost, print_error
 from .options import UsageError, parse_path
 from .watch import show_event, watch_run
 
-_NEW_RUN = "CASES.csv, --recipe, --start-from, --effort, --set"
+_NEW_RUN = "CASES.csv, --labels, --recipe, --start-from, --effort, --set"
 
 
 def run_train(options: argparse.Namespace) -> int:
     """Start, resume, stop or watch a run; return the exit status."""
     if options.watch:
-        if any((*_new_run(options), options.labels, options.resume, options.stop)):
-            raise UsageError(f"--watch only shows a run: leave out {_NEW_RUN}, --labels, --resume and --stop")
+        if any((*_new_run(options), options.resume, options.stop)):
+            raise UsageError(f"--watch only shows a run: leave out {_NEW_RUN}, --resume and --stop")
         return watch_run(RunFolder(options.run), Console(options.json))
     if options.stop:
-        if any((*_new_run(options), options.labels, options.resume)) or team_size() > 1:
-            raise UsageError(f"--stop ends an existing run: leave out {_NEW_RUN}, --labels, --resume and torchrun")
+        if any((*_new_run(options), options.resume)) or team_size() > 1:
+            raise UsageError(f"--stop ends an existing run: leave out {_NEW_RUN}, --resume and torchrun")
         if is_held(RunFolder(options.run).lock):
             write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
@@ -36,8 +36,6 @@ def run_train(options: argparse.Namespace) -> int:
     if options.cases is None and options.set and "=" not in options.set[-1]:
         # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
         options.cases = parse_path(options.set.pop())
-    if options.labels and options.cases is None:
-        raise UsageError("--labels maps the values of a new run's label files: give the CASES.csv, too")
     if options.resume and any(_new_run(options)):
         raise UsageError(f"--resume continues with the run's own cases and recipe: leave out {_NEW_RUN}")
     if options.cases is None and not (options.resume or options.stop):
@@ -54,7 +52,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 def _new_run(options: argparse.Namespace) -> tuple[object, ...]:
     """Return the arguments in `_NEW_RUN`, which only a new run may have."""
-    return options.cases, options.recipe, options.start_from, options.effort, options.set
+    return options.cases, options.labels, options.recipe, options.start_from, options.effort, options.set
 
 
 def _train(options: argparse.Namespace) -> int:
