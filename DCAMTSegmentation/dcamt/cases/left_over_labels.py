@@ -110,11 +110,11 @@ def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[Named
 def _folders_of_one_scan(
     labels: Sequence[NamedFile], scans: Sequence[NamedFile]
 ) -> Iterator[tuple[NamedFile, list[NamedFile]]]:
-    """Yield (scan, labels) for each folder that has one scan and labels with names that fit any scan.
+    """Yield (scan, labels) for each folder that has one scan and only labels whose names satisfy `describes_label`.
 
-    The scan has no label by its key, and each label's name describes only the label (`describes_label`) after the
-    scan's name, if the label's name begins with it. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of
-    any name, `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
+    No label has the scan's key. If a label's name begins with the scan's name, only the rest must satisfy
+    `describes_label`. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of any name,
+    `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
     label_keys = {label.key for label in labels}
     scans_in = _by_folder(scans)
@@ -151,10 +151,10 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan has no label by its key. Several left-over labels may get the key of one scan.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - No other scan's loose key starts with the label's loose key without words of `OUTLINE_WORDS` (in comparison 4,
-      also without the numbers): with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the
-      last parts of both keys differ only in capitals: with `P1_image` and `p1_post`, `p1_label` gets the key of
-      `P1_image`.
+    - No other scan's loose key starts with `_without_outline_words(label)`, or with `_without_numbers(label)` in
+      comparison 4: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the last parts of
+      the label's key and the scan's key differ only in capitals: with `P1_image` and `p1_post`, `p1_label` gets the
+      key of `P1_image`.
     """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (

@@ -84,7 +84,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
     - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x`.
     - There is a label `x`, but no scan `x`, no label of a numbered file such as `x_0001`, and no scan `x_0010`
-      (channels end at `x_0009`). Beside a label `x` without DCAMT's mark, labels with the mark do not count.
+      (channels end at `x_0009`). If a label `x` lacks DCAMT's mark, labels such as `x_0001` with the mark are ignored.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
@@ -127,7 +127,7 @@ def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
 def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; labels get the keys of their scans.
 
-    A label with DCAMT's mark becomes a label as any other, unless its scan has one.
+    A label with DCAMT's mark gets the kind `FileKind.LABEL`, unless its scan has a label without the mark.
     """
     scans, labels, results = (
         [file for file in files if file.kind is kind] for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT)

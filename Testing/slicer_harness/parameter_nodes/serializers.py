@@ -68,7 +68,7 @@ class NodeSerializer(Serializer):
 class NodeListSerializer(Serializer):
     """Stores a list of nodes as `<name>_len` and `<name>_0`, `<name>_1`, …
 
-    In Slicer, changes of the list that is read are written to the node; here, this list is a tuple.
+    `read` returns a tuple. Slicer returns a list, and writes changes of the list to the node.
     """
 
     def __init__(self, element: NodeSerializer) -> None:
