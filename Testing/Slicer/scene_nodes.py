@@ -1,4 +1,4 @@
-"""Synthetic volumes and segmentations of a scene, files of scans, and generators that run to their end."""
+"""Add synthetic volumes and segmentations to the scene, write files, and run generators to their end."""
 
 from __future__ import annotations
 

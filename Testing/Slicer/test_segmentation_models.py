@@ -115,7 +115,7 @@ class ModelListTest(SegmentationCase):
             person.expects("cannot be a file name", "Ok")
             click(self.ui.importModelButton)
 
-    def test_model_whose_name_differs_only_in_capitals_is_refused_without_a_command(self) -> None:
+    def test_model_whose_name_differs_only_in_capitals_is_refused(self) -> None:
         """A link stands for a file system on which "tiny.dcamt" and "Tiny.dcamt" are the same file."""
         stored = self.home / "models" / "tiny.dcamt"
         package, file, listed = open_model(stored), self.home / "download.dcamt", stored_models()

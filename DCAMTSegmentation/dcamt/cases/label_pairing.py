@@ -34,9 +34,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the name without them is the beginning of a
-      longer case name. Beside a case `p_1`, the label `p_seg_3` is shortened to `p_3`, not to `p`, since a case `p_3`
-      may be missing.
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the shortened label name is the beginning of a
+      longer case name. With the cases `p` and `p_1`, `p_seg_3` is no label of `p`, but may be the label of a missing
+      case `p_3`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
@@ -107,7 +107,7 @@ def _paired_by_simplified_names(
 
 
 def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels; a label gets the name of the longest case among its short names, unless another fits, too."""
+    """Return the labels; a label gets the longest case name among its short names if no other label fits the case."""
     folded = Counter(name.casefold() for name in cases)
     by_folded = {name.casefold(): name for name in cases if folded[name.casefold()] == 1}
     fitting: defaultdict[str, list[str]] = defaultdict(list)

@@ -75,7 +75,10 @@ def write_run_report(
 
 
 def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
-    """Raise InputError if a case of the run's last table was not scored now, or if a report exists and no case was."""
+    """Raise InputError if one of `cases` is in the run's last table, but missing in `scored`.
+
+    If a report exists, raise InputError also if all `cases` are missing in `scored`.
+    """
     left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
     lost = left_out & _cases_in_table(run.validation) if scored or not run.report.exists() else left_out
     if lost:
