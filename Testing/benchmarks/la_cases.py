@@ -85,7 +85,7 @@ def claim_folder(work: Path, model: Path) -> None:
 
 
 def claim(file: Path, text: str, message: str) -> None:
-    """Write `text` to a new file, with its folder; end the process with the message if the file has another text."""
+    """Create a file that contains `text`; if the file exists with another text, end the process with the message."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
         file.write_text(text, encoding="utf-8")
@@ -100,7 +100,7 @@ def dcamt(*arguments: str | Path) -> str:
 
 
 def sum_by_doubt(doubt: np.ndarray, *amounts: np.ndarray) -> np.ndarray:
-    """Return the sum of each of the `amounts` (N,) in each interval of `DOUBT_EDGES` that `doubt` (N,) lies in."""
+    """Return the sum of each amount (N,) for each interval of `DOUBT_EDGES`; element n has the doubt `doubt[n]`."""
     part = np.digitize(doubt, DOUBT_EDGES[1:-1])
     return np.stack([np.bincount(part, weights=amount, minlength=len(DOUBT_EDGES) - 1) for amount in amounts])
 

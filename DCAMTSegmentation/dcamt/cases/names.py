@@ -224,7 +224,7 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
 
 
 def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label whose name adds words for structures or qualifiers to a scan's gets the scan's key.
+    """Return the files; a label named like a scan, plus words for structures or qualifiers, gets the scan's key.
 
     `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
     another structure: `p1_RV_gt`.
