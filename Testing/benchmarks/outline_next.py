@@ -22,7 +22,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, UNLABELLED, write_cases
-from la_cases import dcamt, held_out_scores, la_case, print_table, train_run, training_names
+from la_cases import claim, dcamt, held_out_scores, la_case, print_table, train_run, training_names
 
 SCALE = (
     "spacing=2.5,2.5,2.5",
@@ -68,6 +68,9 @@ def measure(la: Path, place: Path, model: Path) -> dict[str, Any]:
 
 def compare(la: Path, work: Path, options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     """Return the rows of the first model, the model with the ranked cases and the models with random cases."""
+    claim(
+        work / "settings.json", json.dumps(options.set), f"{work} has models of other settings; choose another folder"
+    )
     names = training_names(la)
     first, rest = names[: options.labelled], names[options.labelled :]
     start = work / f"start-{options.labelled}-seed{seed}"
