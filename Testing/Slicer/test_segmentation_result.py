@@ -88,7 +88,6 @@ class PlacementTest(PanelCase):
         self.assertEqual(segmentation.GetNodeReference(role), volume)
 
     def test_result_lies_on_a_volume_whose_image_does_not_begin_at_voxel_0(self) -> None:
-        """Filters of VTK, such as vtkExtractVOI, give such images to scripts."""
         volume = add_scan()
         voxels = slicer.util.arrayFromVolume(volume).copy()
         crop = vtk.vtkExtractVOI()

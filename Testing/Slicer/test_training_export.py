@@ -98,7 +98,6 @@ class ExportTest(unittest.TestCase):
         self.assertIn("two.nrrd", scene_remark(row.source, row.role, two)[0])
 
     def test_label_of_a_volume_whose_image_does_not_begin_at_voxel_0_is_exported(self):
-        """Filters of VTK, such as vtkExtractVOI, give such images to scripts."""
         image, label = ellipsoid(4)
         volume = add_volume("scan", image, turned=True)
         outline = add_outline(volume, label)

@@ -44,7 +44,7 @@ def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
 
 
 def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
-    """Return a case's figures, and the sums for `reliability_rows`, of the voxels within `BAND_MM` of the outline."""
+    """Return a case's figures, and the sums for `reliability_rows`."""
     scan = read_scan(la / f"{name}_image.nii.gz")
     truth = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
     result = predictor.segment(scan)

@@ -203,7 +203,7 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
-    if scans:  # The folder holds scans, so that a file of many values is the scan of a case without a label.
+    if scans:  # In a folder with scans, other files of many values are scans of cases without a label.
         scans |= {path for path in files if path not in labels and not has_few_values(path) and _is_sound(path)}
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
