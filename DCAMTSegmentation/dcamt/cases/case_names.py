@@ -41,7 +41,7 @@ def case_of(scan: str) -> str:
 def name_of_key(key: tuple[str, ...]) -> str:
     """Return the case's name: `p1_lge` for the key `("site1", "p1", "lge")`.
 
-    The name begins with `p1`, the last part with a word outside `MODALITY_WORDS`.
+    The name begins with the last part that has a word outside `MODALITY_WORDS`, here `p1`.
     """
     start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
     return "_".join(key[start:])

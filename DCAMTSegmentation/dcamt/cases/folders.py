@@ -1,7 +1,7 @@
 """Find cases in a folder: pair its scans with their labels, by the data set's own list or by file names.
 
 The known data sets are nnU-Net v1 and v2 (also their parent folder), the Medical Segmentation Decathlon and BIDS with
-derivatives. In any other folder, words in the paths distinguish scans from labels (`names`). Such folders are:
+derivatives. In any other folder, words in the paths distinguish scans from labels (module `names`). Such folders are:
 
 - the Left Atrial Segmentation Challenge, LAScarQS and EMIDEC;
 - `x_image` and `x_label`, or `images/x` and `labels/x`;
@@ -168,7 +168,7 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
 
 
 def _unlisted_reader(folder: Path, ignored: Sequence[Path]) -> Callable[[Path], FoundCases] | None:
-    """Return the function that reads the data set in this folder by its folders; None if there are no such folders."""
+    """Return the function that reads a folder with `imagesTr` (nnU-Net) or BIDS subjects; None for other folders."""
     if (folder / "imagesTr").is_dir():
         return partial(_find_nnunet_cases, ignored=ignored)
     if _has_subjects(folder) or _has_subjects(folder / RAW_DATA):
