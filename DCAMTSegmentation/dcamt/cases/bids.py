@@ -132,7 +132,7 @@ def _has_slices(path: Path) -> bool:
 
 
 def _reason_to_skip(file: _BidsFile) -> str:
-    """Return why a file is skipped; empty for scans, and for labels until they are paired."""
+    """Return why a file is skipped before scans and labels are paired; empty for other files."""
     if file.is_dicom:
         return "DICOM images, which are not read in a BIDS data set; convert them to NIfTI"
     if not file.entities.get("sub"):
