@@ -25,7 +25,7 @@ from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
 
 _MAXIMUM_NAMES = 6
-"""If more than this many plain keys differ only in part `n`, part `n` is neither left out nor replaced (`_Parts`).
+"""If more than this many plain keys differ only in part `n`, `_Parts.fitting(file, n)` finds no scans for their files.
 
 Example: the ten plain keys of `patient1/lge` to `patient10/lge`, `("patient1",)` to `("patient10",)`, differ only in
 part 0. The limit does not apply to a last part that means structures (`_names_structure`); see also
@@ -53,8 +53,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
-    # `|` keeps the mask at its right. The scan of `p1/LA/p1_T1` may be `p1`, to which the mask adds `la` and `t1`, or
-    # `nifti/p1_T1`, to which it adds only `la`.
+    # `|` keeps the right operand's mask. Beside `nifti/p1_T1`, `p1/LA/p1_T1` is a label of another structure in
+    # `in_folders`, which counts `t1` as a further word, but a label in `_masks_with_further_parts`.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
@@ -86,7 +86,7 @@ def _without_labelled_scans(
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
 
     def has_label(mask: NamedFile) -> bool:
-        key = _case_key(mask.key, scans)  # the key or, from `named_after_scans`, the loose key of its scan
+        key = _case_key(mask.key, scans)  # the key or loose key of the mask's scan
         loose = loose_key(key)
         return key in labelled or not without_scan.isdisjoint(loose[n:] for n in range(len(loose)))
 
@@ -292,7 +292,7 @@ class _Parts:
         return None
 
     def _has_many_parts(self, n: int, rest: Key) -> bool:
-        """Return whether more than `_MAXIMUM_NAMES` plain keys without part `n` are `rest`."""
+        """Return whether over `_MAXIMUM_NAMES` plain keys that differ in part `n` become `rest` without part `n`."""
         return len(self._without_part.get((n, rest), ())) > _MAXIMUM_NAMES
 
     def _scans_without_part(self, n: int, rest: Key) -> Iterator[tuple[str, NamedFile]]:
