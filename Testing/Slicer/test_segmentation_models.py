@@ -24,7 +24,7 @@ class ModelListTest(SegmentationCase):
     def test_shipped_model_is_listed_first_and_described_by_its_tooltip(self) -> None:
         self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
         self.assertEqual(self.ui.modelComboBox.currentText, "Left atrium in LGE-MRI")
-        for text in ("Segments: Left atrium", "LGE-MRI", "Dice 0.92 (accurate)", "never seen in training"):
+        for text in ("Segments: Left atrium", "LGE-MRI", "Dice 0.92 (accurate)", "twin of this model"):
             self.assertIn(text, self.ui.modelComboBox.toolTip)
         self.assertFalse(self.ui.removeModelButton.enabled)  # the shipped model cannot be removed
 

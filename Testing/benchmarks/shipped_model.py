@@ -78,9 +78,8 @@ def _training(work: Path, cases: str, run: str, settings: str, *more: str) -> st
 def publish(la: Path, work: Path, out: Path) -> None:
     """Measure the twin on the held-out cases, and write the shipped model with the results in its card."""
     on = (
-        f"{HELD_OUT} LGE-MRI cases at 0.625 mm, the last of the data set's training cases. Their outlines were never"
-        " seen in training: these results are of a twin of this model, trained in the same way without the labels of"
-        " these cases"
+        f"{HELD_OUT} LGE-MRI cases at 0.625 mm, the last of the data set's training cases. Measured with a twin of"
+        " this model, trained in the same way without the labels of these cases"
     )
     began = time.monotonic()
     twin = work / TWIN / "model.dcamt"

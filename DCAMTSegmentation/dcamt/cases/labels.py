@@ -121,7 +121,7 @@ def _entries(text: str) -> list[tuple[str, str]]:
 
 @contextmanager
 def naming_label(case: Case) -> Iterator[None]:
-    """Add the path of a case's label to InputError within a block, since other cases may have other label mappings."""
+    """Add the path of the case's label to an InputError that the `with` block raises."""
     try:
         yield
     except InputError as error:
@@ -143,8 +143,8 @@ def parse_case_mapping(case: Case, classes: Sequence[SegmentInfo]) -> dict[int |
 def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """Return the label of a case on the grid of its scan, after applying the case's label mapping.
 
-    If there is no mapping, the recipe has one class, and the label's values are 0 and 255, then 255 becomes the value
-    of this class. Other values stay as they are; `check_label` refuses those that the recipe does not have.
+    If there is no mapping and the recipe has one class, a label with only the values 0 and 255 gets the value of this
+    class in place of 255. Other values stay as they are; `check_label` refuses those that the recipe does not have.
 
     Args:
         grid: the scan's grid.
