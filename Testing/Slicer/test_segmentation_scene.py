@@ -135,7 +135,7 @@ class SceneTest(PanelCase):
         choose(self.ui.outputSelector, segmentation)
         self.assertEqual(self.ui.trustLabel.text, "The scan of this result is not in the scene.")
 
-    def test_result_whose_scan_was_removed_is_replaced_by_that_of_another_scan_only_after_a_question(self) -> None:
+    def test_result_of_a_removed_scan_is_replaced_only_after_a_question(self) -> None:
         volume, other = add_scan("LGE"), add_scan("other", seed=1)
         segmentation = self.segment(volume)
         measured = self.logic.measurements(segmentation)

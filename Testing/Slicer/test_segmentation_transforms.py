@@ -162,8 +162,8 @@ class DoubtfulPlaceTest(PanelCase):
 
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
-        # Without its square roots, `_are_resampled` could not tell this motion from resampling: the motion is 4 mm to
-        # the right, and the correction extends the segment by 6 mm to the left.
+        # The motion is 4 mm to the right, and the correction extends the segment by 6 mm to the left. Without the
+        # square roots in `_are_resampled`, `if_transformed` and `if_resampled` would be equal for this motion.
         motion[:3, 3] = 4.0, 0.0, 0.0
         for matrix in (scaling, motion):
             volume = add_scan()

@@ -23,7 +23,6 @@ from ..volume import SegmentInfo
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
 ROLES = (LABELLED, UNLABELLED, VALIDATION)
 ROLES_WITH_LABEL = (LABELLED, VALIDATION)
-"""Roles of which a case needs a label."""
 LEFT_OUT = "left out"
 """Role of a case that stays in the list but is ignored by runs."""
 CASE_COLUMNS = ("name", "image", "label", "role")
@@ -347,9 +346,9 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    `~` at the beginning is the home folder, unless the file exists beside the list. If there is no such file,
-    backslashes become slashes and outer quotation marks are removed. The file is then looked up with composed accents
-    (NFC), then with decomposed accents (NFD). If neither exists, the accents stay as written.
+    `~` at the beginning is the home folder, unless `text` exists beside the list. If the resulting path does not
+    exist, backslashes become slashes and outer quotation marks are removed. The file is then looked up with composed
+    accents (NFC), then with decomposed accents (NFD). If neither exists, the accents stay as written.
     """
     if text.startswith("~") and not os.path.exists(path.parent / text):
         text = os.path.expanduser(text)

@@ -67,8 +67,8 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm`, which is listed by its folder
        `labels`.
 
-    Without a scan, a segmentation keeps its key. Segmentations that have the kind `FileKind.RESULT` or
-    `FileKind.OTHER_LABEL` already are unchanged. If several segmentations get the same key, each one that is named
+    Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
+    `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, each one that is named
     after another structure gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
     """
     dicom = [file.path for file in named if file.path.is_dir() or ending(file.path) not in _ENDINGS]
