@@ -31,10 +31,11 @@ class MeasuringJob(WorkerJob):
     ) -> None:
         super().__init__(worker, on_finished)
         self._segmentation = segmentation
-        self._measured_fingerprint = ""
+        self._measured_fingerprint = self._measured_axes = ""
 
     def prepare(self) -> Iterator[MeasureRequest | None]:
         masks, checksums = [], {}
+        self._measured_axes = review.axes_of(self._segmentation)
         for index, identifier in enumerate(find_dcamt_segments(self._segmentation)):
             voxels = read_segment(self._segmentation, identifier)
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
@@ -70,7 +71,7 @@ class MeasuringJob(WorkerJob):
             else:
                 changes.save(table)
             fill_table(table, event.measurements)
-            review.mark_measured(self._segmentation, self._measured_fingerprint)
+            review.mark_measured(self._segmentation, self._measured_fingerprint, self._measured_axes)
         name = self._segmentation.GetName()
         yield JobOutcome(
             self._segmentation, _("The segments that DCAMT wrote into {name} were measured.").format(name=name)

@@ -41,6 +41,10 @@ _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
+_MEASURED_AXES = "DCAMT.measuredAxes"
+"""Attribute: the `axes_of` the DCAMT segments when they were measured."""
+SAME_AXES_MM = 1e-5
+"""Largest difference, in mm, between components of voxel steps that count as equal."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,24 @@ def store_review_data(
     written = fingerprint(segmentation_node)
     segmentation_node.SetAttribute(_WRITTEN, written)
     segmentation_node.SetAttribute(_MEASURED, written)
+    segmentation_node.SetAttribute(_MEASURED_AXES, axes_of(segmentation_node))
+
+
+def axes_of(segmentation_node: SegmentationNode) -> str:
+    """Return the steps from voxel to voxel of the DCAMT segments, as JSON (3 x 3, mm); "" if they have no voxels.
+
+    Hardening a transform that scales or rotates changes the steps, and thus the measurements, but not the fingerprint.
+    """
+    affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
+    return "" if affine is None else json.dumps(affine[:3, :3].tolist())
+
+
+def _have_measured_axes(segmentation_node: SegmentationNode) -> bool:
+    """Return whether the DCAMT segments have the axes that were measured; True if no axes can be compared."""
+    measured, now = segmentation_node.GetAttribute(_MEASURED_AXES), axes_of(segmentation_node)
+    if not measured or not now:
+        return True
+    return np.allclose(json.loads(measured), json.loads(now), rtol=0, atol=SAME_AXES_MM)
 
 
 def mark_corrected(segmentation_node: SegmentationNode) -> None:
@@ -202,15 +224,16 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
     segmentation_node.SetAttribute(_OUTDATED, "1")
 
 
-def mark_measured(segmentation_node: SegmentationNode, measured: str) -> None:
-    """Record that the table holds the measurements of the segments with the fingerprint `measured`.
+def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str) -> None:
+    """Record that the table holds the measurements of the segments with this fingerprint and these `axes_of` them.
 
-    If the segments now have another fingerprint, the mark of outdated measurements stays. If both fingerprints are
-    the same, or if the present one is empty because a segment has no labelmap, the mark is removed.
+    If the segments now have another fingerprint or other axes, the mark of outdated measurements stays. If both are
+    the same, or if the present fingerprint is empty because a segment has no labelmap, the mark is removed.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
+    segmentation_node.SetAttribute(_MEASURED_AXES, axes)
     now = fingerprint(segmentation_node)
-    if not now or is_same_fingerprint(measured, now):
+    if not now or (is_same_fingerprint(measured, now) and _have_measured_axes(segmentation_node)):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
@@ -224,7 +247,8 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     if now:
         measured = segmentation_node.GetAttribute(_MEASURED) or ""
         segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
-        segmentation_node.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
+        is_measured = is_same_fingerprint(measured, now) and _have_measured_axes(segmentation_node)
+        segmentation_node.SetAttribute(_OUTDATED, None if is_measured else "1")
     return is_corrected(segmentation_node)
 
 
@@ -269,6 +293,15 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
     if segmentation_node is None:
         return False
     return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume
+
+
+def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
+    """Return whether DCAMT segmented a scan into a node, and that scan is no longer in the scene.
+
+    A result that was loaded from a `.seg.nrrd` file lacks the fingerprint, so nothing is known about its scan.
+    """
+    is_result = segmentation_node.GetAttribute(_WRITTEN) is not None and bool(find_dcamt_segments(segmentation_node))
+    return is_result and get_referenced_node(segmentation_node, VOLUME) is None
 
 
 def mark_map(volume: VolumeNode) -> None:

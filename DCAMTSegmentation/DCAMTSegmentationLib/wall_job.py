@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
@@ -17,7 +18,7 @@ from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid
 from slicer.i18n import tr as _
 
 from .volume_snapshot import write_snapshots
-from .wall_nodes import insert_wall, store_measured_outline, update_outdated_mark
+from .wall_nodes import insert_wall, placement, store_measured_outline, update_outdated_mark
 from .worker_job import JobOutcome, SegmentJob
 
 
@@ -26,6 +27,8 @@ class WallJob(SegmentJob):
 
     _fingerprint = ""
     """The fingerprint of the segment that is sent; set by `prepare`."""
+    _placement: np.ndarray | None = None
+    """The `placement` of the segment that is sent; set by `prepare`."""
 
     def prepare(self) -> Iterator[WallRequest | None]:
         volume_file, mask_file = self.folder / "volume.npy", self.folder / "segment.npy"
@@ -34,6 +37,7 @@ class WallJob(SegmentJob):
         voxels = read_segment(self._segmentation, self._segment_id)
         self._segment_name = self._segmentation.GetSegmentation().GetSegment(self._segment_id).GetName()
         self._fingerprint = fingerprint(self._segmentation, [self._segment_id])
+        self._placement = placement(self._segmentation, self._segment_id, self._snapshot.affine, self._to_volume)
         mask, affine = pad_to_volume_grid(voxels.mask, self._to_volume @ voxels.affine, self._snapshot.grid)
         yield None
         for _slab in write_npy_in_slabs(mask, mask_file):
@@ -54,7 +58,7 @@ class WallJob(SegmentJob):
         # This block has no yield, so that cancelling never leaves parts of a wall.
         with SceneChanges() as changes:
             insert_wall(wall, self._volume, self._segmentation, changes)
-            store_measured_outline(self._segmentation, self._segment_id, self._fingerprint)
-            # The segment may have been edited while the worker measured.
+            store_measured_outline(self._segmentation, self._segment_id, self._fingerprint, self._placement)
+            # The segment may have been edited or moved while the worker measured.
             update_outdated_mark(self._segmentation)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))

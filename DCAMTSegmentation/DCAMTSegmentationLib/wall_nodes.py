@@ -5,8 +5,10 @@ The model node, and thus a saved scene, contains the whole `WallResult`, as surf
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,9 @@ from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import ModelNode, Node, SegmentationNode, TableNode, VolumeNode
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_surfaces import build_poly_data
+from DCAMTSlicerLib.segment_voxels import labelmap_affine
 from DCAMTSlicerLib.subject_hierarchy import place_below
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
@@ -32,6 +36,10 @@ from .measurements_table import set_text_columns
 
 _FACTS = "DCAMT.wallFacts"
 _SEGMENT, _OUTLINE, _OUTDATED = "DCAMT.wallSegment", "DCAMT.wallOutline", "DCAMT.wallOutdated"
+_PLACEMENT = "DCAMT.wallPlacement"
+"""Attribute of a wall's model node: the `placement` of the measured segment, as JSON."""
+SAME_PLACE = 0.1
+"""Largest distance, in voxels along an axis, by which a segment may be moved in its scan and count as unmoved."""
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
@@ -99,7 +107,7 @@ def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
         return
     with SceneChanges() as changes:
         model = insert_wall(wall, measured_volume(segmentation), segmentation, changes)
-        for name in (_SEGMENT, _OUTLINE):
+        for name in (_SEGMENT, _OUTLINE, _PLACEMENT):
             model.SetAttribute(name, shared.GetAttribute(name))
 
 
@@ -133,12 +141,51 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     return None
 
 
-def store_measured_outline(segmentation: SegmentationNode, segment: str, measured: str) -> None:
-    """Store the identifier and fingerprint of a new wall's segment; the wall is no longer marked as outdated."""
+def store_measured_outline(
+    segmentation: SegmentationNode, segment: str, measured: str, placed: np.ndarray | None = None
+) -> None:
+    """Store the identifier, fingerprint and `placement` of a new wall's segment, and mark the wall as up to date."""
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     model.SetAttribute(_SEGMENT, segment)
     model.SetAttribute(_OUTLINE, measured)
+    model.SetAttribute(_PLACEMENT, None if placed is None else json.dumps(placed.tolist()))
     segmentation.SetAttribute(_OUTDATED, None)
+
+
+def placement(
+    segmentation: SegmentationNode, segment: str, volume_affine: np.ndarray, to_volume: np.ndarray
+) -> np.ndarray | None:
+    """Return the affine (4, 4), voxel index of a segment's labelmap -> voxel index of a volume; None without voxels.
+
+    Args:
+        volume_affine: (4, 4), voxel index of the volume -> mm in the volume's space.
+        to_volume: (4, 4), mm in the segmentation's space -> mm in the volume's space.
+    """
+    affine = labelmap_affine(segmentation, [segment])
+    return None if affine is None else np.linalg.inv(volume_affine) @ to_volume @ affine
+
+
+def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
+    """Return whether the measured segment lies elsewhere in its scan than when the wall was measured.
+
+    A new or hardened transform of only one of both moves the segment. Return False if the scan was removed.
+    """
+    stored, volume = _attribute_of_wall(segmentation, _PLACEMENT), measured_volume(segmentation)
+    if not stored or volume is None or volume.GetImageData() is None:
+        return False
+    try:
+        now = placement(segmentation, segment, ijk_to_ras(volume), transform_between(segmentation, volume))
+    except InputError:  # a non-linear transform
+        return True
+    if now is None:
+        return False
+    corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
+    return bool((np.abs((now - json.loads(stored)) @ np.transpose(corners)) > SAME_PLACE).any())
+
+
+def _attribute_of_wall(segmentation: SegmentationNode, name: str) -> str | None:
+    model = review.get_referenced_node(segmentation, review.WALL)
+    return model.GetAttribute(name) if model is not None else None
 
 
 def measured_volume(segmentation: SegmentationNode) -> VolumeNode | None:
@@ -161,7 +208,7 @@ def mark_outdated(segmentation: SegmentationNode) -> None:
 
 
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
-    """Mark a wall as outdated if its segment's fingerprint changed since the measurement; else remove the mark.
+    """Mark a wall as outdated if its segment was changed or moved since the measurement; else remove the mark.
 
     After an edit of another segment, `mark_outdated` is called although the wall's segment is unchanged.
     """
@@ -172,7 +219,8 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
     segment = model.GetAttribute(_SEGMENT)
     exists = segmentation.GetSegmentation().GetSegment(segment) is not None
     now = fingerprint(segmentation, [segment]) if exists else ""
-    segmentation.SetAttribute(_OUTDATED, None if is_same_fingerprint(measured, now) else "1")
+    is_current = is_same_fingerprint(measured, now) and not (exists and _is_moved(segmentation, segment))
+    segmentation.SetAttribute(_OUTDATED, None if is_current else "1")
 
 
 def is_wall_outdated(segmentation: SegmentationNode) -> bool:

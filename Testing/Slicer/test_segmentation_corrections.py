@@ -29,7 +29,7 @@ class UndoTest(PanelCase):
         editor.saveStateForUndo()
         draw_segment(segmentation, volume, block(4))
         self.assertTrue(review.is_outdated(segmentation))
-        review.mark_measured(segmentation, fingerprint(segmentation))
+        review.mark_measured(segmentation, fingerprint(segmentation), review.axes_of(segmentation))
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
@@ -41,6 +41,28 @@ class UndoTest(PanelCase):
         self.module.panel.enter()
         self.assertNotIn("before the correction", self.ui.trustLabel.text)
         self.assertTrue(review.is_corrected(segmentation))
+
+
+class HardenedTransformTest(PanelCase):
+    def test_measurements_are_outdated_after_a_scaling_transform_was_hardened(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "transform")
+        moved, scaled = np.eye(4), np.diag([10.0, 10.0, 10.0, 1.0])  # from cm to mm
+        moved[:3, 3] = (5, -3, 40)
+        for matrix, is_outdated in ((moved, False), (scaled, True)):
+            self.module.panel.exit()
+            transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+            for node in (segmentation, volume):
+                node.SetAndObserveTransformNodeID(transform.GetID())
+                node.HardenTransform()
+            self.module.panel.enter()
+            self.assertEqual(review.is_outdated(segmentation), is_outdated)
+            self.assertFalse(review.is_corrected(segmentation))
+        self.assertIn("measure again", self.ui.trustLabel.text)
+        review.mark_measured(segmentation, fingerprint(segmentation), review.axes_of(segmentation))
+        self.module.panel.enter()
+        self.assertNotIn("measure again", self.ui.trustLabel.text)
 
 
 class ReplacementCase(PanelCase):

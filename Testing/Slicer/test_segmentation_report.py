@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ class DrawnReportTest(WorkerWallCase):
         self.assertIn(f">{burden_cell(segmentation)}<", text)
         for shown in ("IIR &gt; 0.97", "Research use only", "Outline: of unknown origin"):
             self.assertIn(shown, text)
+        words = re.sub(r"base64,[^\"]*", "", text)  # The code of a picture may contain any four letters.
         for trace in ("Mueller", "Anna", folder):
-            self.assertNotIn(trace, text)
+            self.assertNotIn(trace, words)
         volume_ml = float(np.count_nonzero(phantom()[1])) * 1.25**3 / 1000
         self.assertIn(f">{volume_ml:.1f}<", text)
 

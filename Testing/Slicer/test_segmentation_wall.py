@@ -19,6 +19,7 @@ from DCAMTSegmentationLib import review, wall_nodes, wall_panel
 from DCAMTSlicerLib import engine_messages
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.segment_voxels import read_segment
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakePanel, FakeWorker
 from slicer_harness import Person, assert_stays_responsive, choose, click, pause_of, process_events
 from wall_case import (
@@ -54,6 +55,37 @@ class OutlineTest(InsertedWallCase):
         for update in (process_events, self.module.panel.enter):
             update()
             self.assertNotIn(warning, self.ui.wallLabel.text)
+
+    def test_outline_that_was_moved_in_its_scan_is_noticed(self) -> None:
+        volume, segmentation = self.volume, self.segmentation
+        transforms = []
+        for name, distance_mm in (("small", 0.05), ("large", 20.0)):
+            transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", name)
+            matrix = np.eye(4)
+            matrix[0, 3] = distance_mm
+            transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+            transforms.append(transform.GetID())
+        small, large = transforms
+        placed = wall_nodes.placement(segmentation, "blood", ijk_to_ras(volume), np.eye(4))
+        measured = fingerprint(segmentation, ["blood"])
+        wall_nodes.store_measured_outline(segmentation, "blood", measured, placed)
+        for of_segmentation, of_volume, is_moved in (
+            (None, None, False),
+            (large, None, True),
+            (large, large, False),
+            (small, None, False),
+            (None, large, True),
+        ):
+            segmentation.SetAndObserveTransformNodeID(of_segmentation)
+            volume.SetAndObserveTransformNodeID(of_volume)
+            self.module.panel.enter()
+            self.assertEqual("The outline was changed after" in self.ui.wallLabel.text, is_moved)
+        # Hardening the transform of both moves neither in the other.
+        segmentation.SetAndObserveTransformNodeID(large)
+        for node in (segmentation, volume):
+            node.HardenTransform()
+            self.module.panel.enter()
+            self.assertNotIn("The outline was changed after", self.ui.wallLabel.text)
 
     def test_edit_of_another_segment_is_not_reported_as_a_changed_outline(self) -> None:
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
