@@ -29,6 +29,7 @@ from DCAMTTrainingLib.cases.scene_source import (
     accept_results,
     outlines_of_scans,
     row_of,
+    rows_with_classes_of,
     scene_rows,
     segments_of,
     training_case_rows,
@@ -92,6 +93,46 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(outlines(), [before[0], result.GetID()])
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
+
+    def test_corrected_result_of_one_scan_is_no_label_of_the_scan_on_which_its_segmentation_was_drawn(self):
+        first, segmentation = add_case("first", 1)
+        drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
+        second = add_volume("second", ellipsoid(2)[0])
+        # DCAMT's result of another scan, written into the segmentation and then corrected.
+        written = segmentation.GetSegmentation().AddEmptySegment("written", "Left atrium")
+        segmentation.GetSegmentation().GetSegment(written).SetTag(CLASS_TAG, "SCT 82471001")
+        mask = ellipsoid(2)[1]
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
+        segmentation.SetNodeReferenceID(review.VOLUME, second.GetID())
+        review.store_review_data(segmentation, None, [], np.eye(4))
+        mask[tuple(np.argwhere(mask)[0])] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
+        expected = {first.GetID(): ((drawn, 1),), second.GetID(): ((written, 1),)}
+        for register in (lambda: None, lambda: training_cases.add_result(segmentation)):
+            register()
+            rows = scene_rows(self.recipe)
+            self.assertEqual({row.source.volume: row.source.segments for row in rows}, expected)
+            # Changed classes match the same segments.
+            matched = rows_with_classes_of(rows, self.recipe, keeps_unmatched=False)
+            self.assertEqual([row.source for row in matched], [row.source for row in rows])
+        # The segment that was drawn on the first scan is no label of the second.
+        segmentation.GetSegmentation().RemoveSegment(written)
+        self.assertEqual([row.source.segments for row in scene_rows(self.recipe)], [((drawn, 1),), ()])
+
+    def test_corrected_result_whose_scan_was_removed_is_no_label_of_another_scan_on_the_same_grid(self):
+        volume, result = add_case("first", 1)
+        identifier = result.GetSegmentation().GetNthSegmentID(0)
+        result.GetSegmentation().GetSegment(identifier).SetTag(CLASS_TAG, "SCT 82471001")
+        result.SetNodeReferenceID(review.VOLUME, volume.GetID())
+        review.store_review_data(result, None, [], np.eye(4))
+        corrected = ellipsoid(1)[1]
+        corrected[tuple(np.argwhere(corrected)[0])] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, result, identifier, volume)
+        slicer.mrmlScene.RemoveNode(volume)
+        add_volume("second", ellipsoid(2)[0])
+        (row,) = scene_rows(self.recipe)
+        self.assertEqual((row.role, row.source.segmentation), (UNLABELLED, ""))
+        self.assertIn("was made from a scan that is no longer in the scene", row.note)
 
     def test_training_case_that_a_model_segmented_again_is_no_label(self):
         volume, result = add_case("scan", 1)

@@ -35,6 +35,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     - the segmentation that was made a training case;
     - the last segmentation that was drawn on the scan and has a segment for a class;
     - the last segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
+      A result whose own scan was removed is not taken, since scans of several patients may have one grid.
     """
     segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
@@ -46,7 +47,11 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     rows = []
     for volume in scans:
         # A segmentation loaded from a .seg.nrrd file references no scan.
-        loaded_labels = [node for node in loaded if fitting[node.GetID()] == [volume] and segments_of(node, recipe)]
+        loaded_labels = [
+            node
+            for node in loaded
+            if fitting[node.GetID()] == [volume] and not review.has_lost_scan(node) and segments_of(node, recipe)
+        ]
         segmentation = (
             segmentations.get(volume.GetID())
             or outlines.get(volume.GetID())
@@ -98,8 +103,16 @@ def is_scan(volume: VolumeNode) -> bool:
 
 def outlines_of_scans(recipe: Recipe) -> dict[str, Any]:
     """Return {volume ID: segmentation}: the last that was drawn on the volume and has a segment for a class."""
-    drawn = [(scan_of(node), node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
-    return {scan.GetID(): node for scan, node in drawn if scan is not None and segments_of(node, recipe)}
+    drawn = [
+        (scan, node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") for scan in _scans_of(node)
+    ]
+    return {scan.GetID(): node for scan, node in drawn if segments_of(node, recipe, scan)}
+
+
+def _scans_of(segmentation: SegmentationNode) -> list[Any]:
+    """Return the scan on which a segmentation was drawn, and the scan that DCAMT segmented into it, if in the scene."""
+    drawn_on, segmented = scan_of(segmentation), review.get_referenced_node(segmentation, review.VOLUME)
+    return [scan for scan in (drawn_on, segmented if segmented is not drawn_on else None) if scan is not None]
 
 
 def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
@@ -154,18 +167,42 @@ def _grid_of_segmentation(segmentation: SegmentationNode) -> Grid | None:
 
 def row_of(volume: VolumeNode, segmentation: SegmentationNode | None, recipe: Recipe) -> CaseRow:
     """Return the row of a volume node and its segmentation node (or None)."""
-    segments = segments_of(segmentation, recipe) if segmentation is not None else ()
+    segments = segments_of(segmentation, recipe, volume) if segmentation is not None else ()
     source = SceneScan(volume.GetID(), segmentation.GetID() if segmentation is not None else "", segments)
     return CaseRow(volume.GetName(), source, default_role(bool(segments)), *size_and_spacing(volume))
 
 
-def segments_of(segmentation: SegmentationNode, recipe: Recipe) -> tuple[tuple[str, int], ...]:
+def segments_of(
+    segmentation: SegmentationNode, recipe: Recipe, volume: VolumeNode | None = None
+) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label value.
 
     A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
     model would learn the mistakes of the old model.
+
+    Args:
+        volume: the scan whose label is wanted; None for the label of any scan.
     """
-    return match_segments(segmentation, _segments_of_a_person(segmentation), recipe)
+    identifiers = _segments_on(volume, segmentation, _segments_of_a_person(segmentation))
+    return match_segments(segmentation, identifiers, recipe)
+
+
+def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
+    """Return those of the segments that may outline a volume, in the order in which they are matched to classes.
+
+    A segmentation that was drawn on one scan may hold DCAMT's segments of another scan. The segments that DCAMT wrote
+    do not outline the first scan. They precede the others in the label of the second scan.
+    """
+    segmented = review.get_referenced_node(segmentation, review.VOLUME)
+    drawn_on = scan_of(segmentation) if segmented is not None else None
+    if drawn_on is None or segmented is drawn_on or volume not in (drawn_on, segmented):
+        return identifiers
+    by_model = find_dcamt_segments(segmentation)
+    written = [identifier for identifier in identifiers if identifier in by_model]
+    drawn = [identifier for identifier in identifiers if identifier not in by_model]
+    if volume is drawn_on:
+        return drawn
+    return [*written, *drawn] if written else []
 
 
 def is_models_own(source: SceneScan) -> bool:
@@ -233,7 +270,8 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
         if isinstance(source, SceneScan) and source.segmentation and not source.chosen:
             segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
             if segmentation is not None:
-                matches[index] = source, segments_of(segmentation, recipe)
+                volume = slicer.mrmlScene.GetNodeByID(source.volume)
+                matches[index] = source, segments_of(segmentation, recipe, volume)
     matched_labels = {label for _source, pairs in matches.values() for _identifier, label in pairs}
     kept_labels = {info.label for info in recipe.classes} - matched_labels if keeps_unmatched else set()
     changed = list(rows)
@@ -250,7 +288,7 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
 def _segmentations_without_scan() -> list[Any]:
     """Return the segmentation nodes that reference no scan and for which `_segments_of_a_person` finds segments."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return [node for node in nodes if scan_of(node) is None and _segments_of_a_person(node)]
+    return [node for node in nodes if not _scans_of(node) and _segments_of_a_person(node)]
 
 
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
@@ -264,7 +302,12 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
     """
     for node in loaded:
         scans = fitting[node.GetID()]
-        if scans == [volume]:
+        if volume in scans and review.has_lost_scan(node):
+            text = _(
+                "“{name}” was made from a scan that is no longer in the scene. If it outlines this scan, choose it with"
+                " Segments…."
+            )
+        elif scans == [volume]:
             text = _(
                 "“{name}” fits this scan, but no segment is named like a class. Choose the segmentation with Segments…."
             )
