@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import time
 import unittest
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import slicer
-from dcamt.errors import OutputError
+from dcamt.errors import InputError, OutputError
 from dcamt.runs.failure_note import FailureNote, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
+from dcamt.runs.requests import PAUSE, write_request
 from dcamt.runs.state import RunState, run_state
 from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.runs.folders import runs_folder
@@ -141,6 +145,33 @@ class ListOfRunsTest(TrainingCase):
         self.wait_for(lambda: "does not exist any more" in self.ui.runStatusLabel.text, "the message")
         buttons = (self.ui.pauseButton, self.ui.stopButton, self.ui.resumeButton, self.ui.discardButton)
         self.assertFalse(any(button.enabled for button in buttons))
+
+    def test_run_on_a_disk_that_does_not_answer_is_watched_again_once_the_disk_answers(self) -> None:
+        run = self.make_run("remote", STARTED, PAUSED)
+        run.validation.write_text("case,label,dice\none,1,0.5\n", encoding="utf-8")
+        self.module.widget.runs.refresh()
+        self.wait_for(lambda: self.ui.resumeButton.enabled, "the run")
+
+        def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(path: Any, *arguments: Any, **options: Any) -> Any:
+                if str(path).startswith(str(self.runs)):
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+                return real(path, *arguments, **options)
+
+            return call
+
+        with mock.patch.object(os, "stat", refusing(os.stat)), mock.patch.object(io, "open", refusing(io.open)):
+            self.wait_for(lambda: "does not exist any more" in self.ui.runStatusLabel.text, "the message")
+            self.assertFalse(self.ui.resumeButton.enabled)
+            self.module.widget.results.update()
+            self.module.widget.outlining.update()
+            texts = [problem.text for problem in self.session.problems()]
+            self.assertTrue(any("is not writable" in text for text in texts), texts)
+            with self.assertRaisesRegex(InputError, "does not exist"):
+                write_request(run, PAUSE)
+        with run.events.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(FINISHED) + "\n")
+        self.wait_for(lambda: self.ui.runStatusLabel.text.startswith("Finished"), "the run")
 
     def test_list_follows_runs_that_other_programs_start_or_end(self) -> None:
         with mock.patch.object(runs_panel, "LIST_MS", 50):

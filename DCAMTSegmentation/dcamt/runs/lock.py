@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def is_held(path: Path) -> bool:
     On Windows, the test acquires the lock for an instant. If `filelock` is not installed there, as in Slicer before
     the packages are installed, an existing lock file counts as held.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
     if sys.platform == "win32":
         return _cannot_be_acquired(path)

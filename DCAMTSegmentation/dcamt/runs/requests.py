@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..errors import InputError
 from ..io.atomic import write_text
 from .folder import RunFolder
@@ -17,7 +19,7 @@ def write_request(run: RunFolder, request: str) -> None:
         InputError: the run's folder does not exist, since it was removed.
         OutputError: the file cannot be written.
     """
-    if not run.path.is_dir():
+    if not os.path.isdir(run.path):
         raise InputError("does not exist", path=run.path, remedy="Choose another run.")
     write_text(run.request, request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ def run_state(run: RunFolder) -> RunState:
     """Return the state of a run; of its events, only the last `TAIL` bytes are read."""
     progress = _read_progress(run)
     counts = (progress.iteration, progress.iterations)
-    resumable = run.recipe.exists() and run.checkpoint.exists()
+    # `os.path.exists` is False, too, if the disk of the run does not answer. `Path.exists` raises an error then.
+    resumable = os.path.exists(run.recipe) and os.path.exists(run.checkpoint)
     if is_held(run.lock):
         return RunState(RUNNING, "", *counts, progress.eta_s)
     note = read_note(run.failure)
@@ -57,7 +59,7 @@ def run_state(run: RunFolder) -> RunState:
     if isinstance(progress.ended_by, RunPaused):
         return RunState(PAUSED, "", *counts, resumable=resumable)
     killed = f"{KILLED} {_RESUME if resumable else _START_AGAIN}"
-    if not run.recipe.exists():
+    if not os.path.exists(run.recipe):
         return RunState(FAILED, last_line(run.log) or killed)
     return RunState(FAILED, killed, *counts, resumable=resumable)
 

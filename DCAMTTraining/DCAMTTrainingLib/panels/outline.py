@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class OutlinePanel:
     def update(self) -> None:
         """Update the ranking button."""
         ranking = self._command is not None and self._command.running
-        has_model = self._watch is not None and self._watch.run.model.is_file()
+        has_model = self._watch is not None and os.path.isfile(self._watch.run.model)
         self._ui.rankButton.text = _("Cancel") if ranking else _("Rank the unlabelled cases")
         self._ui.rankButton.enabled = ranking or has_model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +86,7 @@ class ResultsPanel:
         has_ended = self._watch is not None and self._watch.state.state in (FINISHED, STOPPED)
         run = self._watch.run if self._watch is not None and has_ended else None
         titles = {run.model: _("last model"), run.best: _("best model")} if run is not None else {}
-        models = [path for path in titles if path.is_file()]
+        models = [path for path in titles if os.path.isfile(path)]
         if models != self._models:
             self._models = models
             self._ui.modelSelector.clear()
@@ -93,14 +94,13 @@ class ResultsPanel:
                 self._ui.modelSelector.addItem(titles[path])
         for widget in (self._ui.modelSelector, self._ui.useModelButton, self._ui.exportModelButton):
             widget.enabled = bool(models)
-        self._ui.reportButton.enabled = run is not None and run.report.is_file()
+        self._ui.reportButton.enabled = run is not None and os.path.isfile(run.report)
         self._show_scores()
 
     def _show_scores(self) -> None:
         run = self._watch.run if self._watch is not None else None
         rows: list[dict[str, str]] = []
-        if run is not None and run.validation.is_file():
-            time = run.validation.stat().st_mtime
+        if run is not None and (time := modification_time(run.validation)) is not None:
             if time == self._shown_time and self._scores.rows:
                 return
             self._shown_time = time
@@ -189,6 +189,14 @@ class ResultsPanel:
     def _on_report(self, checked: bool = False) -> None:
         if self._watch is not None:
             open_in_browser(self._watch.run.report)
+
+
+def modification_time(path: Path) -> float | None:
+    """Return the modification time of a file in seconds; None if there is no such file, or its disk does not answer."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def open_in_browser(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from pathlib import Path
@@ -151,7 +152,7 @@ class RunsPanel:
             self._show_status(_("No runs yet."))
             return
         run = watch.run
-        if not run.path.is_dir():  # It was deleted or moved, or its drive is not connected.
+        if not os.path.isdir(run.path):  # It was deleted or moved, or its drive is not connected.
             text = _("The folder {folder} does not exist any more. Choose another run.")
             self._show_status(text.format(folder=run.path))
             return
@@ -197,7 +198,7 @@ class RunsPanel:
 
     def _on_folder(self, path: str) -> None:
         # While the user types a path, the unfinished path is usually not a folder.
-        if not self._filling and path != str(runs_folder()) and Path(path).is_absolute() and Path(path).is_dir():
+        if not self._filling and path != str(runs_folder()) and Path(path).is_absolute() and os.path.isdir(path):
             set_runs_folder(path)
             self._selected_name = ""
             self.refresh()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from typing import Any
 
@@ -144,7 +145,7 @@ class WatchPanel:
         if self._listing is not None:
             self._listing.cancel()
         watch = self._watch
-        if watch is not None and watch.run.recipe.exists():
+        if watch is not None and os.path.exists(watch.run.recipe):
             try:
                 self._recipe = load_recipe(watch.run.recipe, for_training=False)
             except DCAMTError:

@@ -34,7 +34,7 @@ def set_runs_folder(folder: str) -> None:
 def is_writable(folder: Path) -> bool:
     """Return whether a folder is writable or, if it is missing, can be created."""
     existing = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), None)
-    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    return existing is not None and os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 
 def run_named(name: str) -> RunFolder:

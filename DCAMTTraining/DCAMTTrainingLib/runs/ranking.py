@@ -70,7 +70,7 @@ def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     """
     saved = Path(case["segmentation"])
     present = run.ranking / saved.name
-    if not present.exists() or _is_same_file(saved, present):
+    if not os.path.exists(present) or _is_same_file(saved, present):
         return case
     image, folder_before = Path(case["image"]), saved.parent.parent
     if image.is_relative_to(folder_before):

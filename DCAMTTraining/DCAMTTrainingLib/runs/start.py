@@ -106,7 +106,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
 
 def refuse_if_existing(run: RunFolder) -> None:
     """Raise InputError if the run's folder exists."""
-    if run.path.exists():
+    if os.path.lexists(run.path):
         raise InputError(_("exists already"), path=run.path, remedy=_("Choose another name for the run."))
 
 
