@@ -414,8 +414,8 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 def _position_difference(grid: Grid, other: Grid) -> str:
     """Describe how two grids differ: the distance of their centres, and the angle of their axes if above 0.05 degrees.
 
-    If the centres agree, the angle, the spacings or the numbers of voxels differ. An angle of up to 0.05 degrees is
-    stated only if the centres, the spacings and the numbers of voxels agree.
+    If the centres agree, only the first difference in this order is stated: an angle above 0.05 degrees, the spacings,
+    the numbers of voxels, a smaller angle.
     """
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]

@@ -292,7 +292,7 @@ def test_several_labels_in_each_of_many_folders_are_not_compared_with_those_of_o
     assert len(compared) <= len(labels)
 
 
-def test_label_beside_a_label_of_a_scan_in_another_folder_is_skipped(tmp_path: Path) -> None:
+def test_label_is_skipped_if_another_label_of_its_folder_belongs_to_a_scan_elsewhere(tmp_path: Path) -> None:
     pair = ("p1.nrrd", "p1/Segmentation.seg.nrrd")
     home = make_files(tmp_path, *pair, "p1/LGE.nrrd", "p1/Segmentation-Segment_2-label.nrrd")
     found = find_cases(home)
