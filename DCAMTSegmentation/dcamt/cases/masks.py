@@ -25,7 +25,7 @@ from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
 
 _MAXIMUM_NAMES = 6
-"""If more than this many plain keys differ only in part `n`, `_Parts.fitting(file, n)` finds no scans for their files.
+"""If this many other plain keys differ from the file's only in part `n`, `_Parts.fitting(file, n)` finds no scan.
 
 Example: the ten plain keys of `patient1/lge` to `patient10/lge`, `("patient1",)` to `("patient10",)`, differ only in
 part 0. The limit does not apply to a last part that means structures (`_names_structure`); see also
@@ -53,8 +53,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
-    # `|` keeps the right operand's mask. Beside `nifti/p1_T1`, `p1/LA/p1_T1` is a label of another structure in
-    # `in_folders`, which counts `t1` as a further word, but a label in `_masks_with_further_parts`.
+    # `|` keeps the right operand's mask. Example: the mask `p1/LA/p1_T1` of `nifti/p1_T1` becomes a label, from
+    # `_masks_with_further_parts`. In `in_folders`, it is a label of another structure: `t1` counts as a further word.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
@@ -292,13 +292,13 @@ class _Parts:
         return None
 
     def _has_many_parts(self, n: int, rest: Key) -> bool:
-        """Return whether over `_MAXIMUM_NAMES` plain keys that differ in part `n` become `rest` without part `n`."""
+        """Return whether over `_MAXIMUM_NAMES` names are part `n` of plain keys that are `rest` without part `n`."""
         return len(self._without_part.get((n, rest), ())) > _MAXIMUM_NAMES
 
     def _scans_without_part(self, n: int, rest: Key) -> Iterator[tuple[str, NamedFile]]:
         """Yield (part n, scan) for the scans whose plain key without part n is `rest`.
 
-        Files with few values are left out. Each file is read only once, and only when the scan before it was taken.
+        Files with few values are left out. A file is read only when a caller needs the next scan, and only once.
         """
         if (n, rest) not in self._read_scans:
             files = ((part, file) for part, files in self._without_part[n, rest].items() for file in files)

@@ -183,7 +183,7 @@ class WallSession:
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of the table of all scans, if given; a job's rows come from its own table, if there is one.
+    """Return the rows of the table of all scans, if given, and of the jobs' own tables, which take precedence.
 
     The table of all scans may lack a scan, for example if the command that measured the scan was killed.
 

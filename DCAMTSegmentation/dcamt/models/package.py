@@ -180,7 +180,7 @@ def calibration_path(path: Path) -> Path:
 
 
 def holds_calibration(path: Path, data: bytes | None = None) -> bool:
-    """Return whether a package includes a calibration. Raises InputError if it is missing or no package.
+    """Return whether a package includes a calibration. Raises InputError if the file is missing or no package.
 
     Args:
         data: the package's content, if it was already read.

@@ -156,7 +156,7 @@ def import_model(
 
 
 def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
-    """Return the error for importing `path` as `name`, in place of the imported model `stored_name`."""
+    """Return the error for importing `path` as `name`: the imported model `stored_name` exists already."""
     other = f"import this one with --name NAME, or first run: dcamt models remove {shlex.quote(stored_name)}"
     remedy = f"Replace that model with --overwrite, {other}"
     return InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
@@ -214,9 +214,10 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 
 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
-    """Write a model's file and its calibration file, or remove the calibration file of an earlier model if possible."""
+    """Write a model's file and calibration file; without `calibration`, try to remove an older calibration file."""
     beside = calibration_path(target)
-    # The model gets its name first: if another import was faster, its calibration stays, too.
+    # The model's file is renamed first. Without `replace`, the renaming raises FileAppeared if another process imported
+    # a model of this name meanwhile; the other process's calibration file then stays.
     with atomic_paths([] if calibration is None else [beside]) as partial, atomic_path(target, replace) as model:
         if calibration is not None:
             partial[beside].write_text(calibration.to_json(), encoding="utf-8")

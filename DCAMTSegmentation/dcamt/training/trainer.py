@@ -192,7 +192,7 @@ class Trainer:
                 refuse_violations(violations(labelled, self.recipe, values))
         if self.stop_requested and self.team.size == 1:
             if self._request == STOP and self.step:
-                return self.conclude(cases)  # It loads the validation cases, some of which may be missing here.
+                return self.conclude(cases)  # `by_role` may lack validation cases; `conclude` loads them all.
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
         validation_cases = by_role[VALIDATION]
