@@ -280,10 +280,10 @@ def test_tilde_at_the_beginning_of_a_path_is_the_home_folder(
     write_cases_folder(home / "cases", labelled=1)
     assert call_dcamt(["cases", "find", "~/cases", "--output=~/found.csv"]) == 0
     found = read_cases(home / "found.csv")
-    (work / "cases.csv").write_text(
-        f"name,image,label,role\nx,~/cases/{found[0].image.name},,unlabelled\n", encoding="utf-8"
-    )
-    assert read_cases(work / "cases.csv", for_training=False)[0].image == found[0].image
+    for listed in ("~/cases/{}", "'~/cases/{}'", "~\\cases\\{}"):
+        row = f"x,{listed.format(found[0].image.name)},,unlabelled"
+        (work / "cases.csv").write_text(f"name,image,label,role\n{row}\n", encoding="utf-8")
+        assert read_cases(work / "cases.csv", for_training=False)[0].image == found[0].image
     capsys.readouterr()
     for command in (["models", "show", "~/gone.dcamt"], ["recipe", "suggest", "~/gone.csv", "-o", "~/r.json"]):
         assert call_dcamt(command) == 1

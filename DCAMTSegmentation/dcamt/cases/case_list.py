@@ -346,16 +346,15 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    `~` at the beginning is the home folder, unless `text` exists beside the list. If the resulting path does not
-    exist, backslashes become slashes and outer quotation marks are removed. The file is then looked up with composed
-    accents (NFC), then with decomposed accents (NFD). If neither exists, the accents stay as written.
+    If there is no such file, backslashes become slashes, outer quotation marks are removed, and `~` at the beginning
+    becomes the home folder. The file is then looked up with composed accents (NFC), then with decomposed accents (NFD).
+    If neither exists, the accents stay as written.
     """
-    if text.startswith("~") and not os.path.exists(path.parent / text):
-        text = os.path.expanduser(text)
     file = path.parent / text
-    is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text
+    is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text and not text.startswith("~")
     if is_plain or os.path.exists(file):  # Plain names are not looked up on the disk: a list may have thousands.
         return file
     plain = text.replace("\\", "/").strip(_QUOTES)
-    forms = (path.parent / unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
-    return next((form for form in forms if os.path.exists(form)), path.parent / plain)
+    forms = [unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain), plain]
+    files = [path.parent / os.path.expanduser(form) for form in forms]
+    return next(filter(os.path.exists, files), files[-1])
