@@ -186,6 +186,7 @@ def test_signal_during_writing_leaves_no_temporary_file(tmp_path: Path, number: 
     script = f"""
 import os, signal
 from dcamt.io.atomic import atomic_path
+signal.signal(signal.{number}, signal.SIG_DFL)  # Under `nohup`, a process ignores SIGHUP.
 try:
     with atomic_path({str(tmp_path / "new" / "x.csv")!r}) as temporary:
         temporary.write_text("half")
