@@ -196,7 +196,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Leave out {0}."),
         _("Leave the case out, or complete its outline."),
         _("Left atrium in LGE-MRI"),
-        _("Left atrium in LGE-MRI, more from plain scans"),
+        _("Left atrium in LGE-MRI, with more unlabelled scans"),
         _("Let the device be chosen automatically (in a terminal: --device auto)."),
         _("List the models with: dcamt models list"),
         _("Make a list of the cases in it: dcamt cases find {0} -o cases.csv."),
@@ -464,7 +464,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _('has the unit "{0}" in its header, not millimetres'),
         _('has the unknown coordinate system (space) "{0}" in its header'),
         _('has the unknown encoding "{0}"'),
-        _("has the value {0} for the segment '{1}', but its label {2} has the value {3} for this segment"),
+        _("has the value {0} for the segment '{1}', which has the value {2} in {3}"),
         _("has the value {0}, which dataset.json names 'ignore', but training needs complete outlines"),
         _("has too small a blood pool: {0} voxels remain after erosion by {1} mm, but {2} are needed"),
         _("has unevenly spaced frames"),
@@ -605,7 +605,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _('is of a format ("{0}") that cannot be checked for damage'),
         _("is one DICOM slice"),
         _("is probably a scan, not a segmentation: it holds {0} different values"),
-        _("is probably a scan: it holds {0} different values, but its {1} holds {2}"),
+        _("is probably a scan: it holds {0} different values, but the {1} of this case {2}"),
         _(
             "is probably not a late-enhancement scan: the blood pool (mean {0}) is darker than {1} of the"
             " segment's surroundings"
@@ -792,7 +792,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("would exceed the largest file size that the disk or the system allows"),
         _("zip files"),
         _("{0} (pixdim) was used, as in 3D Slicer, not {1} (sform)"),
-        _("{0} (sform) was used, since the sform is sheared, not {1} (pixdim)"),
+        _("{0} (sform, which is sheared) was used, not {1} (pixdim)"),
         _("{0} Check that the scan shows the {1} in {2}, as the model expects."),
         _("{0} If nothing is missing, remove the DICOMDIR."),
         _("{0} If these images do not belong to the scan, move them to another folder."),

@@ -180,7 +180,9 @@ def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Pat
 @pytest.mark.parametrize("name", ["predictions/la000_image.nrrd", "labels/la000_label.nii.gz"])
 def test_scan_in_place_of_a_label_or_prediction_is_refused(folders: tuple[Path, Path], name: str) -> None:
     save_labels(folders[0].parent / name, scan_voxels())
-    message = rf"{name}: is probably a scan: it holds \d+ different values, but its \w+ holds 2\. Choose the labelmap"
+    message = (
+        rf"{name}: is probably a scan: it holds \d+ different values, but the \w+ of this case 2\. Choose the labelmap"
+    )
     with pytest.raises(InputError, match=message):
         evaluate_folders(*folders)
 

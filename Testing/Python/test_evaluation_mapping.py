@@ -116,11 +116,8 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
     save_segments(folders[1] / "a.seg.nrrd", (2, "left-atrium"), (1, "wall"))
     assert call_evaluate(folders) == 1
     errors = capsys.readouterr().err
-    assert "a.seg.nrrd: has the value 1 for the segment 'Left atrium', but its label" in errors
-    assert (
-        "has the value 2 for this segment. Map the predictions' values: --prediction-mapping 1=2,2=1 (in Python"
-        in errors
-    )
+    assert "a.seg.nrrd: has the value 1 for the segment 'Left atrium', which has the value" in errors
+    assert "a.seg.nrrd. Map the predictions' values: --prediction-mapping 1=2,2=1 (in Python" in errors
     assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
     assert scores_of(capsys)["a", 2] == 1
     save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))

@@ -126,7 +126,7 @@ def test_note_states_both_spacings_if_sform_and_pixdim_contradict_each_other(tmp
         (note,) = read_scan(write_header(tmp_path / "x.nii", SFORMS[sform], codes, spacing)).notes
         assert "1.5 x 1.2 x 3 mm (pixdim) was used, as in 3D Slicer, not 1 x 1 x 1 mm (sform)" in note
     (note,) = read_scan(write_header(tmp_path / "x.nii", SFORMS["sheared"], (1, 0), spacing)).notes
-    assert "1.5 x 1.237 x 3 mm (sform) was used, since the sform is sheared, not 1.5 x 1.2 x 3 mm (pixdim)" in note
+    assert "1.5 x 1.237 x 3 mm (sform, which is sheared) was used, not 1.5 x 1.2 x 3 mm (pixdim)" in note
     (note,) = read_scan(write_header(tmp_path / "x.nii", np.eye(3) * 1000, (1, 0), (1500, 1200, 3000), unit=3)).notes
     assert "1.5 x 1.2 x 3 mm (pixdim) was used" in note
     for sform, codes in (

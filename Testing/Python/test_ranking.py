@@ -88,13 +88,13 @@ def test_table_names_a_linked_scan_by_its_link(tmp_path: Path) -> None:
     assert [row["image"] for row in read_table(tmp_path / "next.csv")] == [str(tmp_path / "p1.nii")]
 
 
-def test_table_in_place_of_the_folder_of_segmentations_is_refused_before_any_work(
+def test_one_path_for_table_and_folder_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     out = tmp_path / "out"
     assert call_dcamt(["rank", table, "--csv", out, "--segmentations", out, "--device", "cpu"]) == 1
-    assert f"{out}: would be a file, but other results would be written into a folder" in capsys.readouterr().err
+    assert f"{out}: is to be the file of one result, and the folder of others" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -117,14 +117,14 @@ def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
         check_result_paths([tmp_path / "a.stl", tmp_path / "out" / ".." / "a.stl"], [])
 
 
-def test_table_in_place_of_the_folder_of_results_is_refused_before_any_work(
+def test_one_path_for_table_and_results_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan, out = save_noise_scan(tmp_path / "scan.nrrd"), tmp_path / "out"
     assert call_dcamt(["segment", scan, "-o", out, "--measurements", out]) == 1
-    assert f"{out}: would be a file, but other results would be written into a folder" in capsys.readouterr().err
+    assert f"{out}: is to be the file of one result, and the folder of others" in capsys.readouterr().err
     assert not out.exists()
-    with pytest.raises(InputError, match=r"a: would be a file"):
+    with pytest.raises(InputError, match=r"a: is to be the file of one result"):
         check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a"], [])
     check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a.csv"], [])
 

@@ -38,7 +38,7 @@ class DrawnReportTest(WorkerWallCase):
         self.assertIn(f">{burden_cell(segmentation)}<", text)
         for shown in ("IIR &gt; 0.97", "Research use only", "Outline: of unknown origin"):
             self.assertIn(shown, text)
-        words = re.sub(r"base64,[^\"]*", "", text)  # The code of a picture may contain any four letters.
+        words = re.sub(r"base64,[^\"]*", "", text)  # A picture's base64 code may contain "Anna" by chance.
         for trace in ("Mueller", "Anna", folder):
             self.assertNotIn(trace, words)
         volume_ml = float(np.count_nonzero(phantom()[1])) * 1.25**3 / 1000

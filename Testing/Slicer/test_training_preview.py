@@ -92,7 +92,6 @@ class PreviewTest(unittest.TestCase):
         image, other = np.load(preview.scan), ellipsoid(2)[0]
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "case")
         volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(preview.affine)))
-        # The scans of several patients of a data set may have one name and one grid.
         for voxels, is_used in ((other, False), (image, True)):
             slicer.util.updateVolumeFromArray(volume, voxels)
             run_to_end(show_preview(preview, tiny_recipe(), "run", volume))

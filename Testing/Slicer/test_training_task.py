@@ -171,7 +171,7 @@ class TaskTest(TrainingCase):
         self.ui.classesTable.item(0, 0).setText("Scar")
         self.assertEqual(self.session.table.rows[0].source, source)
 
-    def test_task_of_another_version_is_shown_and_can_be_replaced(self) -> None:
+    def test_unknown_task_of_a_scene_is_shown_and_can_be_replaced(self) -> None:
         self.session.settings.task = "spine"
         self.module.leave()
         self.module.enter()

@@ -89,7 +89,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
         results.add(result)
         _check_place(path)
         if keys[0] in needed_folders:
-            what = "would be a file, but other results would be written into a folder of this name"
+            what = "is to be the file of one result, and the folder of others"
             raise InputError(what, path=path, remedy="Give the file another name.")
 
 

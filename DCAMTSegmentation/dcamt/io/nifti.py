@@ -202,7 +202,7 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
     of_pixdim, of_sform = (f"{_by(lengths * _mm_per_unit(header))} mm" for lengths in (pixdim, steps))
     use = f"{of_pixdim} (pixdim) was used, as in 3D Slicer, not {of_sform} (sform)"
     if not _is_orthogonal(sform):
-        use = f"{of_sform} (sform) was used, since the sform is sheared, not {of_pixdim} (pixdim)"
+        use = f"{of_sform} (sform, which is sheared) was used, not {of_pixdim} (pixdim)"
     return (f"The header states two spacings of the voxels: {use}.",)
 
 

@@ -266,7 +266,8 @@ def _refuse_scan(
     """
     if len(values) > max(MANY_VALUES, 2 * len(others)):
         raise InputError(
-            f"is probably a scan: it holds {len(values)} different values, but its {counterpart} holds {len(others)}",
+            f"is probably a scan: it holds {len(values)} different values, but the {counterpart} of this case"
+            f" {len(others)}",
             path=labelmap.path or case,
             remedy=f"Choose the labelmap of this case, or map the values of interest by {option}.",
         )
@@ -326,8 +327,8 @@ def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
         if segment.label != other.label:
             mapping = ",".join(f"{mine.label}={its.label}" for mine, its in common)
             raise InputError(
-                f"has the value {segment.label} for the segment '{segment.name}', but its label {label} has the value"
-                f" {other.label} for this segment",
+                f"has the value {segment.label} for the segment '{segment.name}', which has the value {other.label} in"
+                f" {label}",
                 path=prediction,
                 remedy=f"Map the predictions' values: --prediction-mapping {mapping} (in Python: prediction_mapping).",
             )

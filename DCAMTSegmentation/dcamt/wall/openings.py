@@ -24,7 +24,7 @@ from .surface import Extraction, Surface
 PROFILE_FROM_MM = -3.0
 """Start of a profile, which holds the intensities along the outward normal."""
 PROFILE_TO_MM = 6.0
-"""End of a profile. It lies beyond the wall (2.4 mm), even if the scan is blurred and the outline is inexact."""
+"""End of a profile: beyond the wall, which is 2.4 mm thick, even if the scan is blurred and the outline is inexact."""
 BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
 """Limits of blood below and above the blood pool's mean, in the pool's standard deviations.
 
@@ -42,7 +42,7 @@ MITRAL_STEP_MM = 1.0
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
 MITRAL_CONE_DEGREES = 50.0
-"""Largest angle between the normals of the valve's patch and `MITRAL_DIRECTION`; at most 40 degrees in the 60 cases."""
+"""Largest angle between the normals of the valve's patch and `MITRAL_DIRECTION`. The 60 cases reach 40 degrees."""
 MITRAL_FLAT_DEGREES = 30.0
 """Largest angle between the normals of a flat patch and their mean."""
 MITRAL_FLAT_MM = 1.5

@@ -21,7 +21,7 @@ SMOOTHING_VOXELS = 0.7
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
-"""If the separate parts have a larger total volume, a note reports them. The same limit holds for the hollows."""
+"""A note reports the parts that the surface leaves out if their total volume is larger; likewise the hollows."""
 
 
 def plane_distances(grid: Grid) -> np.ndarray:
@@ -175,7 +175,7 @@ def _nearest_samples(field: np.ndarray, affine: np.ndarray, mask: np.ndarray, gr
 
 
 def _count_outside(components: np.ndarray, is_inside: np.ndarray) -> int:
-    """Count the voxels (P,) of the components that have no voxel inside the surface; 0 if no voxel lies inside."""
+    """Count the voxels (P,) of the components that lie completely outside the surface; 0 if all components do."""
     is_outside = np.bincount(components, weights=is_inside) == 0
     return int(np.bincount(components)[is_outside].sum()) if is_inside.any() else 0
 
