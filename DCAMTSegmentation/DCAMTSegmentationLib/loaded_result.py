@@ -13,6 +13,7 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.events import ScanSegmented, SegmentResult
+from dcamt.worker.requests import OutlineMethod
 from slicer.i18n import tr as _
 
 
@@ -20,7 +21,7 @@ from slicer.i18n import tr as _
 class LoadedResult:
     """The worker's `ScanSegmented`, with its files of labels and of doubt opened as memory maps (K, J, I).
 
-    `doubt_map` and `trust` are None in quality `fast`.
+    `doubt_map` and `trust` are None in quality `fast`. `model` is the model's title in the list.
     """
 
     labels: np.ndarray
@@ -31,9 +32,11 @@ class LoadedResult:
     classes: Sequence[SegmentResult]
     expected_overlap: ExpectedOverlap | None = None
     is_doubt_calibrated: bool = False
+    method: OutlineMethod | None = None
+    model: str = ""
 
     @classmethod
-    def read(cls, event: ScanSegmented, scan: str) -> LoadedResult:
+    def read(cls, event: ScanSegmented, scan: str, model: str) -> LoadedResult:
         """Open the label and doubt files of an event.
 
         Raises:
@@ -53,9 +56,11 @@ class LoadedResult:
             event.segments,
             event.expected_overlap,
             event.is_doubt_calibrated,
+            event.method,
+            model,
         )
 
-    def summary(self, scan: str, model: str) -> str:
+    def summary(self, scan: str) -> str:
         """Return a line that names the scan, the model and the segments that were not found."""
         missing = [
             _("Not found: {segment}. Check that the scan shows this segment, or place a region around it.").format(
@@ -64,7 +69,7 @@ class LoadedResult:
             for row in self.measurements
             if not row.volume_ml
         ]
-        done = _("{scan} was segmented with the model {model}.").format(scan=scan, model=model)
+        done = _("{scan} was segmented with the model {model}.").format(scan=scan, model=self.model)
         return " ".join([done, *missing])
 
 

@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 import slicer
 from dcamt.errors import InputError
-from dcamt.models.package import read_card
-from dcamt.models.store import model_path
 from dcamt.worker.events import SegmentResult
-from dcamt.worker.requests import OutlineMethod
 from DCAMTSlicerLib.fingerprints import fingerprint
-from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, find_dcamt_segments, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
@@ -258,16 +254,7 @@ class _Insertion:
         )
         training_cases.remove_case(segmentation)
         review.store_channels(segmentation, self.options.channels)
-        review.store_model(segmentation, title_of(self.options.model), _outline_method(self.options))
-
-
-def _outline_method(options: SegmentationOptions) -> OutlineMethod | None:
-    """Return the method from the model's card and the options; None if the model was removed or is damaged."""
-    try:
-        card = read_card(model_path(options.model))
-    except InputError:
-        return None
-    return OutlineMethod(card.name, card.title, card.version, card.modality, options.quality)
+        review.store_model(segmentation, result.model, result.method)
 
 
 def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:

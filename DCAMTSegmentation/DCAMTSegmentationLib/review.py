@@ -153,7 +153,7 @@ def present_channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode
 def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
-    Results of older versions, and results whose model was removed during the computation, store only the model's title.
+    Results of older versions may store only the model's title.
     If only the title is stored, or if a later version stored unknown fields, `name`, `version` and `modality` are
     empty. The quality is then accurate if the result has a trust, otherwise fast.
     """

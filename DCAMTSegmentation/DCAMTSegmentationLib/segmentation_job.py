@@ -46,6 +46,8 @@ class SegmentationJob(WorkerJob):
     _snapshots: list[VolumeSnapshot]
     _region: Region | None
     _target_state: str
+    _model: str
+    """The model's title; read at the start, since the model may be removed or replaced during the computation."""
 
     def __init__(
         self,
@@ -74,6 +76,7 @@ class SegmentationJob(WorkerJob):
         check_source(options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
         self._target_state = state_of_target(options.target)
+        self._model = title_of(options.model)
         super().start()
 
     def prepare(self) -> Iterator[SegmentRequest | None]:
@@ -97,7 +100,7 @@ class SegmentationJob(WorkerJob):
         self._report_progress(stage_name(event.stage), event.fraction, event.eta_s)
 
     def take_answer(self, event: ScanSegmented) -> Iterator[JobOutcome | None]:
-        result = LoadedResult.read(event, self._options.volume.GetName())
+        result = LoadedResult.read(event, self._options.volume.GetName(), self._model)
         yield None
         yield from self.compare_snapshots(self._snapshots)
         options = self._options
@@ -108,7 +111,7 @@ class SegmentationJob(WorkerJob):
             segmentation = yield from insert_result(result, replace(options, target=None))
             what = _("{edited} was edited or made a training case during the computation, so the result is in {new}.")
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
-        yield JobOutcome(segmentation, result.summary(options.volume.GetName(), title_of(options.model)))
+        yield JobOutcome(segmentation, result.summary(options.volume.GetName()))
 
     def _report_progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:
         self._fraction = max(self._fraction, fraction)

@@ -1,7 +1,8 @@
 """Store training cases in the scene: DCAMT Segmentation adds them, and DCAMT Training lists them.
 
 A case is a segmentation node whose node reference `IMAGE` leads to its volume. Therefore a case is saved with the
-scene, is removed with either node, and is known to both modules.
+scene, is removed with either node, and is known to both modules. A clone of the segmentation copies its references; it
+is no case while the original is one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from . import review
 
 IMAGE = "DCAMT.trainingImage"
+_ORIGINAL = "DCAMT.trainingCase"
+"""Role: a case refers to itself, so a clone of the case refers to the original. Older scenes lack this reference."""
 _LISTED = "DCAMT.trainingCaseListed"
 
 
@@ -28,6 +31,7 @@ class SceneCase:
 def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
     """Register a volume and its segmentation as a case; `volume` replaces an earlier volume of the segmentation."""
     segmentation.SetNodeReferenceID(IMAGE, volume.GetID())
+    segmentation.SetNodeReferenceID(_ORIGINAL, segmentation.GetID())
     segmentation.SetAttribute(_LISTED, None)
     return SceneCase(volume, segmentation)
 
@@ -43,12 +47,16 @@ def add_result(segmentation: SegmentationNode) -> SceneCase:
 def remove_case(segmentation: SegmentationNode) -> None:
     """Undo `add_case`; do nothing if the segmentation is not a case."""
     segmentation.RemoveNodeReferenceIDs(IMAGE)
+    segmentation.RemoveNodeReferenceIDs(_ORIGINAL)
     segmentation.SetAttribute(_LISTED, None)
 
 
 def is_case(segmentation: SegmentationNode | None) -> bool:
     """Return whether a segmentation node is a case whose volume is in the scene."""
-    return segmentation is not None and segmentation.GetNodeReference(IMAGE) is not None
+    if segmentation is None or segmentation.GetNodeReference(IMAGE) is None:
+        return False
+    original = segmentation.GetNodeReference(_ORIGINAL)
+    return original is None or original is segmentation or original.GetNodeReference(IMAGE) is None
 
 
 def scene_cases() -> list[SceneCase]:

@@ -194,7 +194,9 @@ class WallPanel:
         openings = _("Openings: {area} cm², {origin}.").format(
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
         )
-        sentences = [text, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
+        volume = wall_nodes.measured_volume(self._segmentation)
+        measured = _("Measured in {scan}.").format(scan=volume.GetName() if volume is not None else wall.scan)
+        sentences = [text, measured, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
         if wall_nodes.is_wall_outdated(self._segmentation):
             sentences.insert(0, _("The outline was changed after the measurement: press Measure wall again."))
         return " ".join(sentences)

@@ -103,6 +103,7 @@ def test_parsed_request_equals_the_written_request(request_: Request) -> None:
             "cpu",
             ("x", "y"),
             ExpectedOverlap(0.92, 0.88, 0.95),
+            method=OutlineMethod("la", "Left atrium", "1", "MRI", "fast"),
         ),
         SegmentsMeasured("1", (ROW, ROW)),
         WallMeasured("1", Path("wall.npz"), ("a note",)),

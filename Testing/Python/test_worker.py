@@ -13,7 +13,7 @@ from dcamt.models.package import ModelPackage, open_model
 from dcamt.recipe import Recipe
 from dcamt.volume import Code, Volume
 from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerProgress
-from dcamt.worker.requests import CancelRequest, KeepFilesRequest, MeasureRequest, SegmentMask
+from dcamt.worker.requests import CancelRequest, KeepFilesRequest, MeasureRequest, OutlineMethod, SegmentMask
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
 from dcamt_testing.broken_workers import EXPECTS_LONG_WORK, HELD
 from dcamt_testing.worker_child import (
@@ -146,12 +146,15 @@ def test_changed_model_file_is_loaded_again(
     child = start_worker()
     first, _ = child.ask(write_request(oblique_scan, path, tmp_path / "1", "1"))
     changed = {name: -array if ".head." in name else array for name, array in tiny_package.weights.items()}
-    save_weights(changed, tiny_recipe, tiny_package.card, path)
+    card = replace(tiny_package.card, version="changed")
+    save_weights(changed, tiny_recipe, card, path)
     child.send(write_request(oblique_scan, path, tmp_path / "2", "2", quality="fast"))
     child.send(write_request(oblique_scan, path, tmp_path / "3", "3"))
     second, _ = child.wait_for(is_answer_to("2"))
     assert isinstance(first, ScanSegmented)
     assert isinstance(second, ScanSegmented), second
+    assert first.method == OutlineMethod(card.name, card.title, tiny_package.card.version, card.modality, "accurate")
+    assert second.method == OutlineMethod(card.name, card.title, "changed", card.modality, "fast")
     finished, _ = child.wait_for(is_answer_to("3"))
     assert_result_of(finished, oblique_scan, open_model(path))
 

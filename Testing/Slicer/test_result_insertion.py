@@ -62,7 +62,7 @@ class InsertionTest(unittest.TestCase):
 
         content, before = scene_content(), state()
         later = make_result(block(8, 3), 2.0)
-        for function in ("fill_table", "_write_segments", "_set_map", "_outline_method", "place_below"):
+        for function in ("fill_table", "_write_segments", "_set_map", "place_below"):
             for result in (later, replace(later, doubt_map=None)):
                 if result.doubt_map is None and function == "_set_map":
                     continue

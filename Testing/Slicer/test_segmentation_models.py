@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 from dcamt.errors import InputError
 from dcamt.models import store
 from dcamt.models.package import open_model, read_card, write_package
 from dcamt.models.store import stored_models
-from DCAMTSegmentationLib import model_list
+from dcamt.worker.requests import OutlineMethod
+from DCAMTSegmentationLib import model_list, review
+from DCAMTSegmentationLib.loaded_result import LoadedResult
 from DCAMTSlicerLib import model_choices
 from DCAMTSlicerLib.model_choices import card_text
 from scene_nodes import add_scan
@@ -144,6 +147,21 @@ class ModelListTest(SegmentationCase):
             self.assertEqual(self.titles(), [])
             self.assertIn("This model is not on this computer", self.ui.modelComboBox.toolTip)
             self.assertFalse(self.ui.removeModelButton.enabled)
+
+    def test_result_names_the_model_that_made_it_if_the_file_is_replaced_during_the_computation(self) -> None:
+        file = self.home / "models" / "tiny.dcamt"
+        package, read = open_model(file), LoadedResult.read
+
+        def replace_model(*arguments: Any) -> LoadedResult:
+            write_package(file, replace(package, card=replace(package.card, title="Later", version="later")))
+            return read(*arguments)
+
+        with mock.patch.object(LoadedResult, "read", replace_model):
+            segmentation = self.segment(add_scan())
+        card, method = package.card, review.outline_method(segmentation)
+        self.assertEqual(method, OutlineMethod(card.name, card.title, card.version, card.modality, "accurate"))
+        self.assertEqual(review.model_title(segmentation), "Tiny")
+        self.assertIn("with the model Tiny.", self.ui.statusLabel.text)
 
     def test_missing_model_is_shown_and_reported(self) -> None:
         volume = add_scan()

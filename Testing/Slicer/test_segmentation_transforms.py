@@ -162,15 +162,17 @@ class DoubtfulPlaceTest(PanelCase):
 
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
-        # The motion is 4 mm to the right, and the correction extends the segment by 6 mm to the left. Without the
-        # square roots in `_are_resampled`, `if_transformed` and `if_resampled` would be equal for this motion.
-        motion[:3, 3] = 4.0, 0.0, 0.0
-        for matrix in (scaling, motion):
+        motion[:3, 3] = 3.0, 0.0, 0.0
+        # After the correction, which moves one face of the box far to the left, the sum of the distances is smaller for
+        # a resampling than for this transform; only the sum of their square roots is larger.
+        narrowing = np.diag([0.8, 0.97, 0.97, 1.0])
+        for matrix in (scaling, motion, narrowing):
             volume = add_scan()
             segmentation = self.segment(volume)
             (place, _other) = self.logic.doubtfulPlaces(segmentation)
             mask = np.array(segment_mask(segmentation, volume))
-            mask[:, :, -1] = 1
+            k, j, i = max(np.argwhere(mask).tolist(), key=lambda index: index[2])
+            mask[k, j, i:] = 1
             draw_segment(segmentation, volume, mask)
             self.module.enter()
             self.assertTrue(review.is_corrected(segmentation))

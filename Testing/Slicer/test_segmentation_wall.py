@@ -21,6 +21,7 @@ from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakePanel, FakeWorker
+from scene_nodes import add_scan
 from slicer_harness import Person, assert_stays_responsive, choose, click, pause_of, process_events
 from wall_case import (
     AFFINE,
@@ -86,6 +87,16 @@ class OutlineTest(InsertedWallCase):
             node.HardenTransform()
             self.module.panel.enter()
             self.assertNotIn("The outline was changed after", self.ui.wallLabel.text)
+
+    def test_text_names_the_measured_scan_while_another_scan_is_chosen(self) -> None:
+        self.volume.SetName("baseline")
+        choose(self.ui.inputSelector, add_scan("follow-up"))
+        choose(self.ui.outputSelector, self.segmentation)
+        self.module.panel.enter()
+        self.assertIn("Measured in baseline.", self.ui.wallLabel.text)
+        slicer.mrmlScene.RemoveNode(self.volume)
+        self.module.panel.enter()
+        self.assertIn(f"Measured in {self.wall.scan}.", self.ui.wallLabel.text)
 
     def test_edit_of_another_segment_is_not_reported_as_a_changed_outline(self) -> None:
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))

@@ -36,8 +36,8 @@ from DCAMTTrainingLib.cases.scene_source import (
 )
 from DCAMTTrainingLib.cases.table_model import REMARK, CaseTableModel
 from DCAMTTrainingLib.runs.preview import show_preview
-from scene_nodes import add_case, add_outline, add_volume, draw_segment, ellipsoid, run_to_end
-from slicer_harness import close_scene, start_afresh
+from scene_nodes import add_case, add_outline, add_volume, copy_node, draw_segment, ellipsoid, run_to_end
+from slicer_harness import close_scene, scene_saved_and_closed, start_afresh
 
 
 class SceneSourceTest(unittest.TestCase):
@@ -205,6 +205,25 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_case(volume, added)
         self.assertEqual([row.source.segmentation for row in training_case_rows(self.recipe)], [added.GetID()])
         self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [added.GetID()])
+
+    def test_clone_of_a_training_case_is_no_case_while_the_original_is_one(self):
+        volume, case = add_case("scan", 1)
+        training_cases.add_case(volume, case)
+        clone = copy_node(case)
+        for list_rows in (scene_rows, training_case_rows):
+            self.assertEqual([row.source.segmentation for row in list_rows(self.recipe)], [case.GetID()])
+        self.assertFalse(training_cases.is_case(clone))
+        with scene_saved_and_closed():
+            pass
+        case, clone = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+        self.assertEqual([training_cases.is_case(node) for node in (case, clone)], [True, False])
+        # The user may go on with the clone.
+        slicer.mrmlScene.RemoveNode(case)
+        self.assertTrue(training_cases.is_case(clone))
+        again = copy_node(clone)
+        training_cases.add_case(slicer.util.getNode("scan"), again)
+        self.assertTrue(training_cases.is_case(clone))
+        self.assertTrue(training_cases.is_case(again))
 
     def load_from_file(self, segmentation, crop: bool = False):
         """Save a segmentation (if `crop`, only the box of its segments), remove its node, and load the file."""

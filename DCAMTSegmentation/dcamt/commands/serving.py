@@ -42,7 +42,7 @@ from ..worker.events import (
 )
 from ..worker.progress import ProgressEstimate
 from ..worker.protocol import parse_request, request_id
-from ..worker.requests import MeasureRequest, ReportRequest, Request, SegmentRequest, WallRequest
+from ..worker.requests import MeasureRequest, OutlineMethod, ReportRequest, Request, SegmentRequest, WallRequest
 from .result_files import file_stamp
 
 TICK_S = 0.2
@@ -147,6 +147,7 @@ class Worker:
                 write_voxels(doubt_levels(result.doubt_map), doubt_map)
             segments = tuple(_segment_result(info, result.labelmap, request) for info in classes)
         self._seconds_per_mm3[request.quality] = (time.monotonic() - started) / size_mm3
+        card = predictor.card
         self._send(
             ScanSegmented(
                 request.id,
@@ -161,6 +162,7 @@ class Worker:
                 notes=tuple(notes),
                 expected_overlap=result.expected_overlap,
                 is_doubt_calibrated=result.is_doubt_calibrated,
+                method=OutlineMethod(card.name, card.title, card.version, card.modality, request.quality),
             )
         )
 

@@ -15,7 +15,7 @@ from ..devices import default_torch_settings, fast_bfloat16
 from ..errors import InputError, MemoryShortage
 from ..geometry import Box, Grid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
-from ..models.package import ModelPackage
+from ..models.package import Card, ModelPackage
 from ..networks.dual_vnet import DualVNet
 from ..networks.packaging import build_network
 from ..preprocessing import nearest_labels, scan_to_network, to_source
@@ -97,6 +97,7 @@ class Predictor:
         precision: torch.dtype | None = None,
     ) -> None:
         self.recipe: Recipe = package.recipe
+        self.card: Card = package.card
         self.device = torch.device(device)
         self._package = package
         self._precision = precision

@@ -10,7 +10,7 @@ from ..metrics.doubtful_places import DoubtfulPlace
 from ..metrics.measurements import Measurements
 from ..models.calibration import ExpectedOverlap
 from ..volume import SegmentInfo
-from .requests import VERSION
+from .requests import VERSION, OutlineMethod
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class ScanSegmented:
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality.
         is_doubt_calibrated: whether the model's calibration scaled doubt_map.
+        method: the model that was loaded, and the quality; the model's file may have been replaced meanwhile.
         seconds: time of the whole request, including the loading of the model.
     """
 
@@ -89,6 +90,7 @@ class ScanSegmented:
     notes: tuple[str, ...] = ()
     expected_overlap: ExpectedOverlap | None = None
     is_doubt_calibrated: bool = False
+    method: OutlineMethod | None = None
 
 
 @dataclass(frozen=True)
