@@ -172,6 +172,37 @@ class ProposalTest(TrainingCase):
         self.assertIs(again, loaded)
         self.assertIs(scan_of(proposal), loaded)
 
+    def test_corrected_proposal_of_a_deleted_run_is_used_only_for_the_same_scan(self) -> None:
+        """A later run may have the name of the deleted run, and a case with the same name and grid."""
+        (image, label), (other, _label) = ellipsoid(1), ellipsoid(2)
+        volume = add_volume("LGE", image)
+        case = {**self.make_ranked_case(volume), "score": 0.4}
+        slicer.mrmlScene.RemoveNode(volume)
+        loaded, proposal = open_nodes(case, [])
+        draw_segment(proposal, loaded, np.roll(label, 3, axis=1))
+        affine, scan = ijk_to_ras(loaded), Path(case["image"])
+
+        def write_scan_again(voxels: np.ndarray, seconds: int) -> None:
+            for _step in write_nrrd_in_slabs(voxels, affine, scan):
+                pass
+            os.utime(scan, ns=(0, scan.stat().st_mtime_ns + seconds * 10**9))
+
+        write_scan_again(image, 1)
+        self.assertEqual(open_nodes(case, []), (loaded, proposal))
+        write_scan_again(other, 2)
+        self.save_ranking([case])
+        click(self.ui.addCaseButton)
+        self.assertIn("Open “LGE” first", self.ui.rankStatusLabel.text)
+        self.assertEqual(len(self.session.table), 0)
+        for _time in range(2):
+            volume, later = open_nodes(case, [])
+            self.assertIsNot(later, proposal)
+            np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), other)
+            np.testing.assert_array_equal(segment_mask(later, volume), label)
+        self.assertIs(scan_of(proposal), loaded)
+        write_scan_again(image, 3)
+        self.assertEqual(open_nodes(case, []), (loaded, proposal))
+
     def test_later_ranking_replaces_only_a_proposal_that_nobody_changed(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.make_ranked_case(volume)

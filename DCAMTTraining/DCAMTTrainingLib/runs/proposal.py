@@ -23,7 +23,7 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS
+from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS, scan_of
 from ..cases.rows import CaseRow, SceneScan
 from .array_nodes import set_image
 
@@ -31,15 +31,45 @@ FORMER_SEGMENTATION = "former_segmentation"
 """Key of a ranked case: the path of the segmentation before the run's folder was moved."""
 _FILE_TIME = "DCAMT.proposalFileTime"
 """Attribute that holds the modification time (ns) of a proposal's file before the proposal was read."""
+_SCAN_STATE = "DCAMT.proposalScanState"
+"""Attribute that holds the `scan_state` when the proposal was opened last. Older scenes lack it."""
 _VOXELS = "DCAMT.proposalVoxels"
 """Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
-    """Return the segmentation node of the case's proposal; None if the scene has none."""
+    """Return the segmentation node of the case's proposal; None if the scene has none.
+
+    If the file of the case's scan has changed since a proposal was opened, the proposal may belong to another scan, and
+    is not returned.
+    """
+    now = scan_state(case)
+    states = ((node, node.GetAttribute(_SCAN_STATE)) for node in proposals_of(case))
+    return next((node for node, state in states if not state or not now or state == now), None)
+
+
+def proposals_of(case: Mapping[str, Any]) -> list[Any]:
+    """Return the proposals that were read from the path of the case's proposal.
+
+    A run may have the path of an earlier run that was deleted, and a case with the same name.
+    """
     files = [case["segmentation"], case.get(FORMER_SEGMENTATION, case["segmentation"])]
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return next((node for node in nodes if node.GetAttribute(PROPOSAL_FILE) in files), None)
+    return [node for node in nodes if node.GetAttribute(PROPOSAL_FILE) in files]
+
+
+def scan_state(case: Mapping[str, Any]) -> str:
+    """Return path, size and modification time (ns) of the file of a case's scan; empty if it cannot be found."""
+    try:
+        status = Path(case["image"]).stat()
+    except OSError:
+        return ""
+    return f"{case['image']} {status.st_size} {status.st_mtime_ns}"
+
+
+def store_scan_state(segmentation: SegmentationNode, state: str) -> None:
+    """Record the `scan_state` for which a proposal was opened."""
+    segmentation.SetAttribute(_SCAN_STATE, state)
 
 
 def is_unchanged(segmentation: SegmentationNode) -> bool:
@@ -77,9 +107,9 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
     """Return the volume nodes that may show the case's scan, since they lie on its grid.
 
-    These are volumes that were read from the scan's file for an earlier proposal, and volumes that `rows` lists under
-    the case's name. Name and grid are not enough, since the scans of several patients may have one name and one grid:
-    compare the voxels, too (`has_voxels_of`).
+    These are volumes that were read from the scan's file for an earlier proposal, scans of `proposals_of` the case, and
+    volumes that `rows` lists under the case's name. Name and grid are not enough, since the scans of several patients
+    may have one name and one grid: compare the voxels, too (`has_voxels_of`).
 
     Args:
         channels: number of the scan's channels that training reads.
@@ -87,6 +117,7 @@ def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: i
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     read = [node for node in nodes if node.GetAttribute(SCAN_FILE) == case["image"]]
     volumes = [node for node in read if bool(node.GetAttribute(SEVERAL_CHANNELS)) == (channels > 1)]
+    volumes += [scan_of(node) for node in proposals_of(case)]
     for row in rows:
         if row.name == case["name"] and isinstance(row.source, SceneScan):
             volumes.append(slicer.mrmlScene.GetNodeByID(row.source.volume))

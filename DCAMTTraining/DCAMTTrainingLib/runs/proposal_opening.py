@@ -28,7 +28,18 @@ from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
 from .array_nodes import build_segments, has_voxels_of, read_image
-from .proposal import add_proposal, add_scan, file_time, is_outdated, possible_scans, proposal_of, use_grid_of
+from .proposal import (
+    add_proposal,
+    add_scan,
+    file_time,
+    is_outdated,
+    possible_scans,
+    proposal_of,
+    proposals_of,
+    scan_state,
+    store_scan_state,
+    use_grid_of,
+)
 
 KILLED_MS = 2000
 """Longest time in milliseconds to wait for the end of each killed process."""
@@ -61,7 +72,10 @@ class ProposalOpening:
         self._segmentation = proposal_of(case)
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
-        self._file_time = file_time(case)  # Determined first, since a ranking may replace the file during the reading.
+        # Determined first, since a ranking or a new run may replace the files during the reading.
+        self._file_time, self._scan_state = file_time(case), scan_state(case)
+        # The proposals that are used only if the voxels of their scan are those of the case's scan.
+        self._doubtful = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
             self._outdated, self._segmentation = self._segmentation, None
@@ -111,6 +125,7 @@ class ProposalOpening:
         if arrays is not None:
             if self._volume is None:
                 self._volume = yield from self._find_scan(str(arrays.scan))
+                self._use_doubtful_proposal()
             if self._volume is None:
                 image = yield from read_image(str(arrays.scan))
             if self._segmentation is None:
@@ -127,6 +142,7 @@ class ProposalOpening:
             else:
                 changes.save(self._segmentation)
                 use_grid_of(self._segmentation, self._volume)
+            store_scan_state(self._segmentation, self._scan_state)
         if self._outdated is not None and slicer.mrmlScene.IsNodePresent(self._outdated):
             remove_with_display(self._outdated)
 
@@ -137,6 +153,13 @@ class ProposalOpening:
             if has_image and (yield from has_voxels_of(volume, file)):
                 return volume
         return None
+
+    def _use_doubtful_proposal(self) -> None:
+        """Use a proposal of `_doubtful` if its scan is the case's, and no later ranking has replaced the proposal."""
+        for node in self._doubtful if self._volume is not None else ():
+            is_present = slicer.mrmlScene.IsNodePresent(node)
+            if is_present and scan_of(node) is self._volume and not is_outdated(node, self._case):
+                self._segmentation = node
 
     def _refuse_removed_nodes(self) -> None:
         """Raise InputError if the user removed the volume or the proposal while the files were read."""
