@@ -246,3 +246,23 @@ def test_checkpoints_and_progress_events_follow_the_clock(tmp_path: Path, monkey
     assert [event.losses["total"] for event in progress[:3]] == [1001.5, 1003.5, 1005.5]
     assert (outcome.seconds, outcome.dice) == (35, None)
     assert clock.now == 1035
+
+
+def test_speed_and_time_left_do_not_count_validations_and_checkpoints(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, received = Clock(monkeypatch, 7.0), []
+
+    def receive(event: RunEvent) -> None:
+        received.append(event)
+        if isinstance(event, CheckpointSaved):
+            clock.now += 5.0  # as long as on a slow disk
+
+    settings = ("iterations=300", "validate_every=50", "checkpoint_every_s=40", "patch=16,16,16")
+    trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)
+    trainer.fit(read_cases(table))
+    assert sum(isinstance(event, ValidationScored) for event in received) > 1
+    assert sum(isinstance(event, CheckpointSaved) for event in received) > 3
+    for event in received:
+        if isinstance(event, TrainingProgress):
+            assert (event.steps_per_s, event.eta_s) == (1.0, 300 - event.iteration)

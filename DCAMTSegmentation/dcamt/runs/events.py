@@ -69,7 +69,8 @@ class TrainingProgress(_Timed):
 
     Attributes:
         losses: by name, the mean over the iterations since the previous event of this kind in the same process.
-        steps_per_s: iterations per second since that previous event; None if unknown.
+        steps_per_s: iterations per second since that previous event, without the time of validations and checkpoints;
+            None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
         memory_bytes: peak memory of the leader (rank 0) so far: GPU memory if the leader computes on a CUDA GPU,
             otherwise main memory; None if unknown.

@@ -102,6 +102,10 @@ class LossMeter:
         """Whether `REPORT_EVERY_S` have passed since the last report."""
         return time.monotonic() - self._since >= REPORT_EVERY_S
 
+    def leave_out(self, seconds: float) -> None:
+        """Leave out a time in which no iteration was trained, such as the time of a validation, from the speed."""
+        self._since += seconds
+
     def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:
         """Return an event with mean losses, iterations per second and remaining seconds, and reset the meter."""
         means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
@@ -221,12 +225,14 @@ class Trainer:
                     # Before a checkpoint, a report checks that the losses are finite, so that no diverged run is saved.
                     self._report(meter)
                 validating = bool(validation_cases) and (last or self._validation_due(validation_cases))
+                interrupted = time.monotonic()
                 if checkpoint_due or (validating and (last or self.team.size > 1)):
                     # Saved before a validation, so that no step is lost if the validation fails or a process ends.
                     self.save()
                     checkpointed = time.monotonic()
                 if validating:
                     dice = self._validate(validation_cases, may_be_cancelled=not last) or dice
+                meter.leave_out(time.monotonic() - interrupted)
         # Report the iterations since the last report if a signal or a request ended the loop.
         if not meter.is_empty:
             self._report(meter)
