@@ -125,6 +125,36 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
     assert cost.memory_bytes == pytest.approx(900e6)
 
 
+def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulated cost of a step is 1 ms and 10 kB per voxel; as in reality, the peak memory never falls."""
+    peak = [0]
+
+    def pretend_cost(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:
+        peak[0] = max(peak[0], 10_000 * math.prod(patch))
+        return math.prod(patch) / 1000, peak[0]
+
+    monkeypatch.setattr(estimate_module, "_measure", pretend_cost)
+    monkeypatch.setattr(estimate_module, "BUDGET_S", 50)
+    estimates: list[dict[str, Any]] = []
+    monkeypatch.setattr(Console, "print_event", lambda self, event, **fields: estimates.append(fields))
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(8, 8, 8))
+    own = tmp_path / "own.json"
+    own.write_text(tiny_recipe("patch=32,32,32").to_json(), encoding="utf-8")
+    efforts = [part for effort in (THOROUGH, QUICK) for part in ("--effort", effort)]
+    for chosen in ([], efforts):
+        peak[0] = 0
+        estimates.clear()
+        assert call_dcamt(["estimate", table, "--device", "cpu", "--recipe", own, *chosen]) == 0
+        by_effort = {event["effort"]: event for event in estimates}
+        assert by_effort[QUICK]["measured"] == 1
+        assert by_effort[THOROUGH]["measured"] < 1
+        assert by_effort[QUICK]["memory_bytes"] == pytest.approx(10_000 * 20**3, rel=0.01)
+        assert by_effort[THOROUGH]["memory_bytes"] == pytest.approx(10_000 * 32**3, rel=0.01)
+        assert by_effort[THOROUGH]["step_s"] == pytest.approx(32**3 / 1000)
+
+
 def test_run_fits_the_estimated_disk_space_and_its_cases_take_about_the_estimated_memory(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1, shape=(24, 20, 16), spacing_mm=1.5)
     recipe = tiny_recipe("channels=16,32,64")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING
 from ..api.training_plan import choose_recipe
 from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases
 from ..errors import InputError
-from ..geometry import Grid
+from ..geometry import Grid, Shape
 from ..io.readers import read_header
 from ..runs.efforts import EFFORTS
 from .console import Console, format_duration
 
 if TYPE_CHECKING:
-    from ..training.estimate import Trial
+    from ..training.estimate import MeasuredPatch, Trial
 
 MAX_HEADERS = 200
 """The headers of at most this many scans are read; the other scans are assumed to have similar sizes."""
@@ -38,13 +39,15 @@ def run_estimate(options: argparse.Namespace) -> int:
 
     device = choose_device(options.device, training=True)
     memory_free = available_memory(device)
-    measured: dict[tuple[int, int, int], Trial] = {}
-    for effort, planned in plans.items():
+    measured: list[MeasuredPatch] = []
+    trials: dict[Shape, Trial] = {}
+    # The smallest patch comes first, since this process's peak memory never falls.
+    for effort, planned in sorted(plans.items(), key=lambda plan: math.prod(plan[1].training.patch)):
         patch = planned.training.patch  # The efforts differ only in patch and iterations.
-        if patch not in measured:
+        if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
-            measured[patch] = try_steps(planned, device)
-        estimated = estimate(planned, measured[patch], grids, validated, device, options.run or Path(), memory_free)
+            trials[patch] = try_steps(planned, device, measured)
+        estimated = estimate(planned, trials[patch], grids, validated, device, options.run or Path(), memory_free)
         console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
         memory = f"{estimated.memory_bytes / 1e9:.1f} GB"
         console.print_text(

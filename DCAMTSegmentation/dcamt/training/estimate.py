@@ -30,6 +30,15 @@ The fastest counts, since other programs may slow steps down.
 
 
 @dataclass(frozen=True)
+class MeasuredPatch:
+    """The measured cost of a training step on a patch: seconds, and this process's peak memory."""
+
+    voxels: int
+    step_s: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
 class Trial:
     """The cost of a training step on the recipe's patch, extrapolated if only smaller patches were measured.
 
@@ -105,30 +114,41 @@ def available_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
 
 
-def try_steps(recipe: Recipe, device: torch.device) -> Trial:
+def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch] | None = None) -> Trial:
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
     Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
     patches. If only one patch was measured, the time is extrapolated in proportion, and the memory not at all.
+
+    Args:
+        measured: the patches that this process has measured before, none larger than the recipe's patch, the smallest
+            first; this call appends its own. Only larger patches are measured, since the peak memory on a smaller
+            patch would be that of the largest patch so far.
     """
     began = time.monotonic()
+    measured = [] if measured is None else measured
+    whole = math.prod(recipe.training.patch)
     with temporary_folder() as folder:
         trainer = Trainer(recipe, RunFolder(Path(folder)), device, EventLog(None))
-        trials: list[Trial] = []
         for patch in trial_patches(recipe):
-            fraction = math.prod(patch) / math.prod(recipe.training.patch)
-            if trials and time.monotonic() - began + 3 * trials[-1].step_s * fraction / trials[-1].measured > BUDGET_S:
-                break
-            trials.append(Trial(*_measure(trainer, recipe, patch, device), fraction))
-    last = trials[-1]
-    if len(trials) == 1:
-        return replace(last, step_s=last.step_s / last.measured)
-    before = trials[-2]
-    ratio = (1 - last.measured) / (last.measured - before.measured)
+            voxels = math.prod(patch)
+            if measured:
+                last = measured[-1]
+                if voxels <= last.voxels:
+                    continue
+                if time.monotonic() - began + 3 * last.step_s * voxels / last.voxels > BUDGET_S:
+                    break
+            measured.append(MeasuredPatch(voxels, *_measure(trainer, recipe, patch, device)))
+    last = measured[-1]
+    fraction = last.voxels / whole
+    if len(measured) == 1:
+        return Trial(last.step_s / fraction, last.memory_bytes, fraction)
+    before = measured[-2]
+    ratio = (whole - last.voxels) / (last.voxels - before.voxels)
     return Trial(
         last.step_s + max(0.0, (last.step_s - before.step_s) * ratio),
         last.memory_bytes + max(0, round((last.memory_bytes - before.memory_bytes) * ratio)),
-        last.measured,
+        fraction,
     )
 
 
