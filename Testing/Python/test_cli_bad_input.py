@@ -197,6 +197,7 @@ def test_wrong_usage_is_refused_in_one_line(
             ([scan, *good, "--format", "dicom"], ("--format",)),
             ([scan, *good, "--measurements", inputs / "m.dcm"], ("--measurements", "--format dcm")),
             ([scan, *good, "--surface", inputs / "s.vtk"], ("s.vtk", ".stl, .obj, .ply, .vtp")),
+            ([scan, *good, "--surface", ""], ("--surface", ".stl, .obj, .ply, .vtp")),
             ([scan, other, *good, "--surface", inputs / "s.stl"], ("s.stl", "2 scans")),
             ([scan, *good, "--probabilities", inputs / "p.npy"], ("p.npy", ".nii.gz")),
             ([scan, *good, "--report", inputs / "r.pdf"], ("r.pdf", ".html")),

@@ -213,6 +213,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
         ([cases, "--run", tmp_path / "notes.txt" / "run", *settings()], 1, "notes.txt"),
         (["--run", tmp_path / "runs" / "new", "--resume"], 1, "holds no run"),
         (["--run", tmp_path / "runs" / "new"], 2, "CASES.csv"),
+        ([*new, "--set", "batch=2", ""], 2, "CASES.csv"),
         ([*new, "--resume", "--set", "batch=2"], 2, "leave out CASES.csv"),
         ([cases, *new, "--resume"], 2, "leave out CASES.csv"),
         ([*new, "--resume", "--labels", "1=left-atrium"], 2, "leave out CASES.csv, --labels"),

@@ -20,7 +20,7 @@ from ..io.formats import (
     scan_name,
 )
 from ..io.surfaces import SURFACE_OUTPUTS
-from .options import UsageError, parse_path
+from .options import UsageError
 from .result_files import (
     REFUSE,
     SKIP_REMEDY,
@@ -63,7 +63,7 @@ class SideResult:
         wanted = f".{text.lower().lstrip('.')}"
         if wanted in self.endings:
             return segmentation.with_name(f"{scan_name(segmentation)}{self.suffix}{wanted}")
-        path = parse_path(text)
+        path = Path(os.path.expanduser(text))
         if ending(path) not in self.endings:
             raise UsageError(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
         if scan_count > 1:

@@ -33,7 +33,7 @@ def run_train(options: argparse.Namespace) -> int:
             write_request(RunFolder(options.run), STOP)
             Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
             return 0
-    if options.cases is None and options.set and "=" not in options.set[-1]:
+    if options.cases is None and options.set and options.set[-1] and "=" not in options.set[-1]:
         # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.
         options.cases = parse_path(options.set.pop())
     if options.resume and any(_new_run(options)):
