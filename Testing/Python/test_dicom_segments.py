@@ -309,6 +309,18 @@ def test_background_that_is_stored_as_segment_0_is_ignored(series: Path, tmp_pat
     assert_segments(path, series, labels * (labels == 1))
 
 
+def test_header_is_not_read_again_for_each_frame_and_segment(
+    series: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = organs(tuple(range(9)))
+    path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY")
+    read: list[str] = []
+    get = pydicom.Dataset.get
+    monkeypatch.setattr(pydicom.Dataset, "get", lambda data, key, *rest: read.append(key) or get(data, key, *rest))
+    assert_segments(path, series, labels)
+    assert 0 < read.count("SegmentationType") < 10
+
+
 def test_padding_value_of_a_labelmap_is_background(series: Path, tmp_path: Path) -> None:
     labels = organs((2, 3, 4))
     path = write_segmentation(tmp_path / "labels.dcm", series, labels, "LABELMAP")

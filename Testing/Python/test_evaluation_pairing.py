@@ -224,6 +224,17 @@ def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: st
     assert failure.startswith(f"{tmp_path / 'results' / 'p2.nii.gz'}: has no label in {tmp_path / 'labels'}.")
 
 
+@pytest.mark.parametrize("name", ["p2_seg", "p2_pred"])
+def test_file_of_many_values_that_is_named_as_a_label_is_not_taken_for_a_scan(tmp_path: Path, name: str) -> None:
+    for case in ("p1", "p2"):
+        save_labels(tmp_path / "results" / f"{case}.nii.gz", two_classes(1))
+    save_labels(tmp_path / "labels" / "p1_lge.nii.gz", scan_voxels())
+    save_labels(tmp_path / "labels" / "p1_seg.nii.gz", two_classes(1))
+    label = tmp_path / "labels" / f"{name}.nii.gz"
+    save_labels(label, scan_voxels())
+    assert_refused((tmp_path / "results", tmp_path / "labels"), f"{label}: is probably a scan")
+
+
 def test_damaged_label_beside_scans_is_not_taken_for_a_scan(tmp_path: Path) -> None:
     for name in ("p1", "p2"):
         save_labels(tmp_path / "labels" / f"{name}_0000.nii.gz", scan_voxels())

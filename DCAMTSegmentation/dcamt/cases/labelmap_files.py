@@ -204,7 +204,8 @@ def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
     if scans:  # In a folder with scans, other files of many values are scans of cases without a label.
-        scans |= {path for path in files if path not in labels and not has_few_values(path) and _is_sound(path)}
+        others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
+        scans |= {path for path in others if not has_few_values(path) and _is_sound(path)}
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
 

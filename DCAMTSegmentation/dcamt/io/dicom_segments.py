@@ -54,15 +54,16 @@ def open_dicom_segments(path: Path) -> StoredImage:
         with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
             pixels = data.pixel_array
             pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
-            if _is_labelmap(data):
+            is_labelmap = _is_labelmap(data)
+            if is_labelmap:
                 _refuse_undescribed(path, set(np.unique(pixels).tolist()) - {data.get("PixelPaddingValue")}, numbers)
             layers = np.zeros((len(numbers), *shape), np.uint8)
             for frame, k, segment in zip(pixels, slices, segments, strict=True):
-                for layer, number in enumerate(numbers):
-                    if _is_labelmap(data):
+                if is_labelmap:
+                    for layer, number in enumerate(numbers):
                         layers[layer, :, :, k] |= np.equal(frame.T, number)
-                    elif segment == number:  # Other frames show other segments, or the background as segment 0.
-                        layers[layer, :, :, k] |= np.not_equal(frame.T, 0)
+                elif segment:  # Segment 0 is the background.
+                    layers[numbers.index(segment), :, :, k] |= np.not_equal(frame.T, 0)
             return layers
 
     names = {int(item.SegmentNumber): str(item.get("SegmentLabel", "")) for item in data.get("SegmentSequence") or ()}
