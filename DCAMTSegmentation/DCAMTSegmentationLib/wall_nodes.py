@@ -155,32 +155,41 @@ def store_measured_outline(
 def placement(
     segmentation: SegmentationNode, segment: str, volume_affine: np.ndarray, to_volume: np.ndarray
 ) -> np.ndarray | None:
-    """Return the affine (4, 4), voxel index of a segment's labelmap -> voxel index of a volume; None without voxels.
+    """Return the affine (4, 4), voxel index of a segment's labelmap -> mm from a volume's first voxel.
+
+    The axes are those of the volume's own space. Return None if the segment has no voxels.
 
     Args:
         volume_affine: (4, 4), voxel index of the volume -> mm in the volume's space.
         to_volume: (4, 4), mm in the segmentation's space -> mm in the volume's space.
     """
     affine = labelmap_affine(segmentation, [segment])
-    return None if affine is None else np.linalg.inv(volume_affine) @ to_volume @ affine
+    if affine is None:
+        return None
+    placed = to_volume @ affine
+    placed[:3, 3] -= volume_affine[:3, 3]
+    return placed
 
 
 def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
-    """Return whether the measured segment lies elsewhere in its scan than when the wall was measured.
+    """Return whether the measured segment was moved in its scan, or scaled or rotated, since the wall was measured.
 
-    A new or hardened transform of only one of both moves the segment. Return False if the scan was removed.
+    A new or hardened transform of only one of both moves the segment. A hardened transform of both that scales or
+    rotates changes areas or regions of the wall. Return False if the scan was removed.
     """
     stored, volume = _attribute_of_wall(segmentation, _PLACEMENT), measured_volume(segmentation)
     if not stored or volume is None or volume.GetImageData() is None:
         return False
+    volume_affine = ijk_to_ras(volume)
     try:
-        now = placement(segmentation, segment, ijk_to_ras(volume), transform_between(segmentation, volume))
+        now = placement(segmentation, segment, volume_affine, transform_between(segmentation, volume))
     except InputError:  # a non-linear transform
         return True
     if now is None:
         return False
     corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
-    return bool((np.abs((now - json.loads(stored)) @ np.transpose(corners)) > SAME_PLACE).any())
+    distances_mm = ((now - json.loads(stored)) @ np.transpose(corners))[:3]
+    return bool((np.abs(np.linalg.inv(volume_affine[:3, :3]) @ distances_mm) > SAME_PLACE).any())
 
 
 def _attribute_of_wall(segmentation: SegmentationNode, name: str) -> str | None:

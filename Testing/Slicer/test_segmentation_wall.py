@@ -98,6 +98,18 @@ class OutlineTest(InsertedWallCase):
         self.module.panel.enter()
         self.assertIn(f"Measured in {self.wall.scan}.", self.ui.wallLabel.text)
 
+    def test_wall_whose_scan_and_outline_were_scaled_is_outdated(self) -> None:
+        placed = wall_nodes.placement(self.segmentation, "blood", ijk_to_ras(self.volume), np.eye(4))
+        measured = fingerprint(self.segmentation, ["blood"])
+        wall_nodes.store_measured_outline(self.segmentation, "blood", measured, placed)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "from cm to mm")
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([10.0, 10.0, 10.0, 1.0])))
+        for node in (self.segmentation, self.volume):
+            node.SetAndObserveTransformNodeID(transform.GetID())
+            node.HardenTransform()
+        self.module.panel.enter()
+        self.assertIn("The outline was changed after", self.ui.wallLabel.text)
+
     def test_edit_of_another_segment_is_not_reported_as_a_changed_outline(self) -> None:
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
         everywhere = np.ones_like(phantom()[1])

@@ -94,11 +94,9 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
 
-    def test_corrected_result_of_one_scan_is_no_label_of_the_scan_on_which_its_segmentation_was_drawn(self):
-        first, segmentation = add_case("first", 1)
-        drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
+    def add_corrected_result_of_second_scan(self, segmentation):
+        """Write DCAMT's result of a second scan into a segmentation, and correct it; return scan and segment ID."""
         second = add_volume("second", ellipsoid(2)[0])
-        # DCAMT's result of another scan, written into the segmentation and then corrected.
         written = segmentation.GetSegmentation().AddEmptySegment("written", "Left atrium")
         segmentation.GetSegmentation().GetSegment(written).SetTag(CLASS_TAG, "SCT 82471001")
         mask = ellipsoid(2)[1]
@@ -107,6 +105,12 @@ class SceneSourceTest(unittest.TestCase):
         review.store_review_data(segmentation, None, [], np.eye(4))
         mask[tuple(np.argwhere(mask)[0])] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
+        return second, written
+
+    def test_corrected_result_of_one_scan_is_no_label_of_the_scan_on_which_its_segmentation_was_drawn(self):
+        first, segmentation = add_case("first", 1)
+        drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
+        second, written = self.add_corrected_result_of_second_scan(segmentation)
         expected = {first.GetID(): ((drawn, 1),), second.GetID(): ((written, 1),)}
         for register in (lambda: None, lambda: training_cases.add_result(segmentation)):
             register()
@@ -118,6 +122,27 @@ class SceneSourceTest(unittest.TestCase):
         # The segment that was drawn on the first scan is no label of the second.
         segmentation.GetSegmentation().RemoveSegment(written)
         self.assertEqual([row.source.segments for row in scene_rows(self.recipe)], [((drawn, 1),), ()])
+
+    def test_corrected_result_of_a_removed_scan_is_no_label_of_the_scan_on_which_its_segmentation_was_drawn(self):
+        _first, segmentation = add_case("first", 1)
+        drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
+        segmentation.GetSegmentation().GetSegment(drawn).SetName("vein")
+        second, _written = self.add_corrected_result_of_second_scan(segmentation)
+        slicer.mrmlScene.RemoveNode(second)
+        self.assertEqual([row.source.segments for row in scene_rows(self.recipe)], [((drawn, 1),)])
+        segmentation.GetSegmentation().RemoveSegment(drawn)
+        (row,) = scene_rows(self.recipe)
+        self.assertEqual((row.role, row.source.segments), (UNLABELLED, ()))
+        self.assertIn("was made from a scan that is no longer in the scene", row.note)
+
+    def test_result_of_another_scan_is_the_label_of_the_scan_for_which_a_person_made_it_a_training_case(self):
+        first, segmentation = add_case("first", 1)
+        segmentation.GetSegmentation().GetNthSegment(0).SetName("vein")
+        second, written = self.add_corrected_result_of_second_scan(segmentation)
+        training_cases.add_case(first, segmentation)
+        for _scan_is_in_scene in (True, False):
+            self.assertEqual([row.source.segments for row in training_case_rows(self.recipe)], [((written, 1),)])
+            slicer.mrmlScene.RemoveNode(second)
 
     def test_corrected_result_whose_scan_was_removed_is_no_label_of_another_scan_on_the_same_grid(self):
         volume, result = add_case("first", 1)

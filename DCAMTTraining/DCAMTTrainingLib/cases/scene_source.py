@@ -40,7 +40,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
     outlines = outlines_of_scans(recipe)
-    loaded = _segmentations_without_scan()
+    loaded = _segmentations_of_unknown_scans()
     grids = [grid_of(volume) for volume in scans]
     fitting = {node.GetID(): _fitting_scans(node, scans, grids) for node in loaded}
     named_like_labels = _named_like_labels(scans)
@@ -190,18 +190,21 @@ def segments_of(
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
     """Return those of the segments that may outline a volume, in the order in which they are matched to classes.
 
-    A segmentation that was drawn on one scan may hold DCAMT's segments of another scan. The segments that DCAMT wrote
-    do not outline the first scan. They precede the others in the label of the second scan.
+    A segmentation that was drawn on one scan may hold DCAMT's segments of another scan, even of a removed scan. The
+    segments that DCAMT wrote do not outline the first scan, unless a person made the segmentation a training case of
+    that scan. They precede the others in the label of the second scan.
     """
     segmented = review.get_referenced_node(segmentation, review.VOLUME)
-    drawn_on = scan_of(segmentation) if segmented is not None else None
+    is_result = segmented is not None or review.has_lost_scan(segmentation)
+    drawn_on = scan_of(segmentation) if is_result and volume is not None else None
     if drawn_on is None or segmented is drawn_on or volume not in (drawn_on, segmented):
         return identifiers
     by_model = find_dcamt_segments(segmentation)
     written = [identifier for identifier in identifiers if identifier in by_model]
     drawn = [identifier for identifier in identifiers if identifier not in by_model]
     if volume is drawn_on:
-        return drawn
+        image = segmentation.GetNodeReference(training_cases.IMAGE) if training_cases.is_case(segmentation) else None
+        return [*drawn, *written] if image is volume else drawn
     return [*written, *drawn] if written else []
 
 
@@ -285,10 +288,11 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
     return changed
 
 
-def _segmentations_without_scan() -> list[Any]:
-    """Return the segmentation nodes that reference no scan and for which `_segments_of_a_person` finds segments."""
+def _segmentations_of_unknown_scans() -> list[Any]:
+    """Return the segmentation nodes with `_segments_of_a_person` that reference no scan, or whose scan was removed."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return [node for node in nodes if not _scans_of(node) and _segments_of_a_person(node)]
+    unknown = [node for node in nodes if review.has_lost_scan(node) or not _scans_of(node)]
+    return [node for node in unknown if _segments_of_a_person(node)]
 
 
 def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, list[Any]]) -> str:
@@ -297,7 +301,7 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
     Segmentations that lie only on grids of other scans are ignored. If none remains, the text is empty.
 
     Args:
-        loaded: the segmentations that reference no scan.
+        loaded: the segmentations that reference no scan, or whose scan was removed.
         fitting: node ID of a segmentation -> the volumes on whose grid it lies.
     """
     for node in loaded:
