@@ -347,7 +347,7 @@ def test_ignored_folders_and_folders_with_links_to_files_are_not_named_as_skippe
         (tmp_path / "set" / file).parent.mkdir()
         (tmp_path / "set" / file).symlink_to(tmp_path / "disk" / file)
     monkeypatch.chdir(tmp_path)
-    found = find_all_scans(Path("set"), ignored=[tmp_path / "set/results"])
+    found = find_all_scans(Path("set"), ignored=iter([tmp_path / "set/results"]))
     assert [file.path for file in found.skipped] == [Path("set/notes")]
 
 

@@ -65,6 +65,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
+    ignored = tuple(ignored)
     unreadable = unreadable_folders(folder, ignored)
     if folder in unreadable:
         raise InputError("cannot be read (no permission)", path=folder, remedy="Change its permissions.")
