@@ -43,7 +43,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     trials: dict[Shape, Trial] = {}
     # The smallest patch comes first, since this process's peak memory never falls.
     for effort, planned in sorted(plans.items(), key=lambda plan: math.prod(plan[1].training.patch)):
-        patch = planned.training.patch  # The efforts differ only in patch and iterations.
+        patch = planned.training.patch  # The other settings that an effort changes do not affect a step.
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             trials[patch] = try_steps(planned, device, measured)
