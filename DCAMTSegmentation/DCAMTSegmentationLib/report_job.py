@@ -19,12 +19,24 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transfo
 from slicer.i18n import tr as _
 
 from . import review
-from .wall_nodes import is_wall_outdated, measured_segment, measured_volume, update_outdated_mark, wall_in_scene
+from .volume_snapshot import write_snapshots
+from .wall_nodes import (
+    is_scan_changed,
+    is_wall_outdated,
+    measured_segment,
+    measured_volume,
+    update_outdated_mark,
+    wall_in_scene,
+)
 from .worker_job import JobOutcome, SegmentJob
 from .worker_process import SegmentationWorker
 
 # Not translated: they are texts of the report, which is in English.
 OUTLINED_SEGMENT = "Outlined segment"
+RESULT_OF_OTHER_VOXELS = (
+    "The model made the outline from another scan, or before this scan was changed, so trust and doubt were left out."
+)
+WALL_OF_OTHER_VOXELS = "The wall was measured before the scan was changed and was left out."
 OUTDATED_WALL = "The wall was measured on an earlier outline and was left out."
 WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
 WALL_OF_OTHER_SEGMENT = "The wall was measured on another segment and was left out."
@@ -52,7 +64,7 @@ class ReportJob(SegmentJob):
 
     def prepare(self) -> Iterator[ReportRequest | None]:
         scan = self.folder / "volume.npy"
-        for _slab in write_npy_in_slabs(self._snapshot.voxels, scan):
+        for _fraction in write_snapshots([self._snapshot], scan):
             yield None
         dcamt_segment_ids = list(find_dcamt_segments(self._segmentation))
         is_dcamt_segment = self._segment_id in dcamt_segment_ids
@@ -60,8 +72,13 @@ class ReportJob(SegmentJob):
         segments: list[ReportSegment] = []
         for index, identifier in enumerate([self._segment_id, *(others if is_dcamt_segment else ())]):
             segments.append((yield from self._write_segment(identifier, index, is_dcamt_segment)))
-        review_data = (yield from self._review_data()) if is_dcamt_segment else {}
         wall, notes = self._write_wall()
+        review_data: dict[str, Any] = {}
+        if is_dcamt_segment and review.is_of_other_voxels(self._segmentation, self._volume):
+            review_data = {"method": review.outline_method(self._segmentation)}
+            notes = (RESULT_OF_OTHER_VOXELS, *notes)
+        elif is_dcamt_segment:
+            review_data = yield from self._review_data()
         yield None
         yield ReportRequest(
             scan,
@@ -138,6 +155,8 @@ class ReportJob(SegmentJob):
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment_id:
             return WALL_OF_OTHER_SEGMENT
+        if is_scan_changed(self._segmentation):
+            return WALL_OF_OTHER_VOXELS
         update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_wall_outdated(self._segmentation) else ""
 

@@ -21,6 +21,8 @@ from DCAMTSlicerLib.segment_surfaces import surface_name
 from DCAMTSlicerLib.segment_voxels import labelmap_affine
 from slicer.i18n import tr as _
 
+from .volume_snapshot import voxel_checksum
+
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
 DOUBT_MAP = "DCAMT.disagreement"
 """Role of the map of doubt. In scenes of older versions of DCAMT, this role refers to a map of disagreement."""
@@ -41,6 +43,8 @@ _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
+_SCAN_VOXELS = "DCAMT.scanVoxels"
+"""Attribute: the checksum of the voxels from which a result was made."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
 """Attribute: the `axes_of` the DCAMT segments when they were measured."""
 SAME_AXES_MM = 1e-5
@@ -195,6 +199,7 @@ def store_review_data(
     segmentation_node.SetAttribute(_CURRENT_PLACE, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
     segmentation_node.SetAttribute(_OUTDATED, None)
+    segmentation_node.SetAttribute(_SCAN_VOXELS, None)
     written = fingerprint(segmentation_node)
     segmentation_node.SetAttribute(_WRITTEN, written)
     segmentation_node.SetAttribute(_MEASURED, written)
@@ -302,6 +307,39 @@ def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
     """
     is_result = segmentation_node.GetAttribute(_WRITTEN) is not None and bool(find_dcamt_segments(segmentation_node))
     return is_result and get_referenced_node(segmentation_node, VOLUME) is None
+
+
+def store_scan_voxels(segmentation_node: SegmentationNode, checksum: int) -> None:
+    """Store the checksum of the voxels from which a new result was made."""
+    segmentation_node.SetAttribute(_SCAN_VOXELS, str(checksum))
+
+
+def is_of_other_voxels(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
+    """Return whether a result was made from other voxels than those that a volume now has.
+
+    A result of an older version of DCAMT, which stored no checksum, is compared by the volume node. Nothing is known
+    about the scan of segments that were loaded from a `.seg.nrrd` file, so the function returns False.
+
+    Raises:
+        InputError: as for `voxel_checksum`.
+    """
+    if segmentation_node.GetAttribute(_WRITTEN) is None:
+        return False
+    stored = segmentation_node.GetAttribute(_SCAN_VOXELS)
+    if not stored:
+        return get_referenced_node(segmentation_node, VOLUME) is not volume
+    return stored != str(voxel_checksum(volume))
+
+
+def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether the voxels of a result's scan were changed since it was made; False if the scan is missing."""
+    volume = get_referenced_node(segmentation_node, VOLUME)
+    if segmentation_node is None or volume is None or volume.GetImageData() is None:
+        return False
+    try:
+        return is_of_other_voxels(segmentation_node, volume)
+    except InputError:  # an image with several channels
+        return True
 
 
 def mark_map(volume: VolumeNode) -> None:

@@ -112,6 +112,8 @@ class ReviewPanel:
             if trust < GOOD_TRUST and not review.place_count(self._node):
                 text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
             sentences.append(text.format(percent=f"{trust:.0%}", places=self._places_text()))
+        if review.is_scan_changed(self._node):
+            sentences.append(_("The voxels of the scan were changed after the segmentation: press Apply again."))
         if review.is_outdated(self._node):
             sentences.append(_("The measurements may be from before the correction: measure again."))
         return " ".join(sentences)

@@ -12,6 +12,7 @@ from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes
 from slicer.i18n import tr as _
 
+from . import review
 from .loaded_result import LoadedResult
 from .region_of_interest import region_of
 from .result_insertion import TargetEditedError, check_source, insert_result, state_of_target, transform_to_target
@@ -111,6 +112,7 @@ class SegmentationJob(WorkerJob):
             segmentation = yield from insert_result(result, replace(options, target=None))
             what = _("{edited} was edited or made a training case during the computation, so the result is in {new}.")
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
+        review.store_scan_voxels(segmentation, self._snapshots[0].checksum)
         yield JobOutcome(segmentation, result.summary(options.volume.GetName()))
 
     def _report_progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:

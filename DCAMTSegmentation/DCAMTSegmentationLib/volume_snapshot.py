@@ -1,4 +1,4 @@
-"""Record the state of a volume that is sent to the worker, to detect changes before the result arrives."""
+"""Record the state of a volume that is sent to the worker, to detect later changes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,23 @@ from dcamt.volume import check_scan_grid
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, voxels_of, world_positions
 from slicer.i18n import tr as _
+
+_checksums: dict[str, tuple[int, int]] = {}
+"""Node ID -> modification time of the node's image, and checksum of its voxels. VTK gives no time twice."""
+
+
+def voxel_checksum(volume: VolumeNode) -> int:
+    """Return the checksum of a volume's voxels; it is computed again only if the image was modified.
+
+    Raises:
+        InputError: as for `voxels_of`.
+    """
+    voxels, modified = voxels_of(volume), volume.GetImageData().GetMTime()
+    known, checksum = _checksums.get(volume.GetID(), (0, 0))
+    if known != modified:
+        checksum = _add_checksum(voxels, 0)
+        _checksums[volume.GetID()] = modified, checksum
+    return checksum
 
 
 class VolumeSnapshot:
@@ -31,11 +48,14 @@ class VolumeSnapshot:
         self.grid = grid_of(volume)
         check_scan_grid(self.grid, Path(volume.GetName()))
         self._positions = world_positions(volume)
-        self._checksum = 0
+        self._modified = volume.GetImageData().GetMTime()
+        self.checksum = 0
 
     def add(self, slab: slice) -> None:
         """Add a slab of the voxels to the checksum; call this for all slabs, in their order."""
-        self._checksum = _add_checksum(self.voxels[slab], self._checksum)
+        self.checksum = _add_checksum(self.voxels[slab], self.checksum)
+        if slab.stop == len(self.voxels):
+            _checksums[self._volume.GetID()] = self._modified, self.checksum
 
     def compare(self) -> Generator[None, None, list[str]]:
         """Compare the volume node with this snapshot, in short steps.
@@ -58,7 +78,7 @@ class VolumeSnapshot:
             checksum = _add_checksum(voxels[slab], checksum)
             yield
         notes = []
-        if checksum != self._checksum:
+        if checksum != self.checksum:
             notes.append(
                 _(
                     "The voxels of {volume} were changed during the computation; the result was"

@@ -58,7 +58,9 @@ class WallJob(SegmentJob):
         # This block has no yield, so that cancelling never leaves parts of a wall.
         with SceneChanges() as changes:
             insert_wall(wall, self._volume, self._segmentation, changes)
-            store_measured_outline(self._segmentation, self._segment_id, self._fingerprint, self._placement)
+            store_measured_outline(
+                self._segmentation, self._segment_id, self._fingerprint, self._placement, self._snapshot.checksum
+            )
             # The segment may have been edited or moved while the worker measured.
             update_outdated_mark(self._segmentation)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))

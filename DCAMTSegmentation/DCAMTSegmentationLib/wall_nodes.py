@@ -33,11 +33,14 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import review
 from .measurements_table import set_text_columns
+from .volume_snapshot import voxel_checksum
 
 _FACTS = "DCAMT.wallFacts"
 _SEGMENT, _OUTLINE, _OUTDATED = "DCAMT.wallSegment", "DCAMT.wallOutline", "DCAMT.wallOutdated"
 _PLACEMENT = "DCAMT.wallPlacement"
 """Attribute of a wall's model node: the `placement` of the measured segment, as JSON."""
+_VOXELS = "DCAMT.wallVoxels"
+"""Attribute of a wall's model node: the checksum of the measured volume's voxels."""
 SAME_PLACE = 0.1
 """Largest distance, in voxels along an axis, by which a segment may be moved in its scan and count as unmoved."""
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
@@ -107,7 +110,7 @@ def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
         return
     with SceneChanges() as changes:
         model = insert_wall(wall, measured_volume(segmentation), segmentation, changes)
-        for name in (_SEGMENT, _OUTLINE, _PLACEMENT):
+        for name in (_SEGMENT, _OUTLINE, _PLACEMENT, _VOXELS):
             model.SetAttribute(name, shared.GetAttribute(name))
 
 
@@ -142,14 +145,35 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
 
 
 def store_measured_outline(
-    segmentation: SegmentationNode, segment: str, measured: str, placed: np.ndarray | None = None
+    segmentation: SegmentationNode,
+    segment: str,
+    measured: str,
+    placed: np.ndarray | None = None,
+    checksum: int | None = None,
 ) -> None:
-    """Store the identifier, fingerprint and `placement` of a new wall's segment, and mark the wall as up to date."""
+    """Store what a new wall was measured on, and mark the wall as up to date.
+
+    Args:
+        segment, measured, placed: the identifier, fingerprint and `placement` of the segment.
+        checksum: the checksum of the volume's voxels.
+    """
     model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
     model.SetAttribute(_SEGMENT, segment)
     model.SetAttribute(_OUTLINE, measured)
     model.SetAttribute(_PLACEMENT, None if placed is None else json.dumps(placed.tolist()))
+    model.SetAttribute(_VOXELS, None if checksum is None else str(checksum))
     segmentation.SetAttribute(_OUTDATED, None)
+
+
+def is_scan_changed(segmentation: SegmentationNode) -> bool:
+    """Return whether the measured volume's voxels were changed since then; False if the volume is missing."""
+    stored, volume = _attribute_of_wall(segmentation, _VOXELS), measured_volume(segmentation)
+    if not stored or volume is None or volume.GetImageData() is None:
+        return False
+    try:
+        return stored != str(voxel_checksum(volume))
+    except InputError:  # an image with several channels
+        return True
 
 
 def placement(

@@ -197,6 +197,10 @@ class WallPanel:
         volume = wall_nodes.measured_volume(self._segmentation)
         measured = _("Measured in {scan}.").format(scan=volume.GetName() if volume is not None else wall.scan)
         sentences = [text, measured, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
+        if wall_nodes.is_scan_changed(self._segmentation):
+            sentences.insert(
+                0, _("The voxels of the scan were changed after the measurement: press Measure wall again.")
+            )
         if wall_nodes.is_wall_outdated(self._segmentation):
             sentences.insert(0, _("The outline was changed after the measurement: press Measure wall again."))
         return " ".join(sentences)

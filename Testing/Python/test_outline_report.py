@@ -86,6 +86,15 @@ def test_report_says_whether_the_doubt_is_calibrated(request_: ReportRequest) ->
     assert "No doubtful place. Doubt is calibrated for this model." in text_of(calibrated)
 
 
+def test_unknown_trust_of_an_accurate_outline_is_not_reported_as_a_fast_one(request_: ReportRequest) -> None:
+    text = text_of(replace(request_, method=OWN_MODEL))
+    assert OWN_MODEL.quality == "accurate"
+    assert "Outline: model" in text
+    for absent in ("Agreement", "one branch", "doubtful place"):
+        assert absent not in text
+    assert "quality fast runs one branch" in text_of(replace(request_, method=replace(OWN_MODEL, quality="fast")))
+
+
 def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> None:
     unknown = text_of(replace(request_, method=OWN_MODEL, trust=0.87, doubts=None))
     assert "An older version of DCAMT made this result" in unknown

@@ -15,7 +15,7 @@ from dcamt.metrics.measurements import Measurements
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE
 from dcamt.worker.events import ScanSegmented, SegmentsMeasured, WorkerProgress
-from dcamt.worker.requests import MeasureRequest, SegmentRequest
+from dcamt.worker.requests import MeasureRequest, OutlineMethod, SegmentRequest
 from DCAMTSegmentationLib.segmentation_logic import DCAMTSegmentationLogic
 from DCAMTSegmentationLib.segmentation_panel import SegmentationPanel
 from DCAMTSlicerLib.node_types import VolumeNode
@@ -111,6 +111,7 @@ class FakeWorker:
                 "cpu",
                 expected_overlap=self.expected,
                 is_doubt_calibrated=self.is_doubt_calibrated,
+                method=OutlineMethod("left-atrium", "Left atrium in LGE-MRI", "1", "LGE-MRI", request.quality),
             )
         )
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import slicer
+from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.events import ReportWritten
 from dcamt.worker.requests import OutlineMethod, ReportRequest
 from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSegmentationLib.volume_snapshot import voxel_checksum
 from DCAMTSlicerLib.fingerprints import fingerprint
 from fake_worker import FakePanel, FakeWorker, PanelCase
 from made_results import block
@@ -19,6 +21,8 @@ from scene_nodes import add_scan, draw_segment, segment_mask
 from segmentation_case import SegmentationCase
 from slicer_harness import Person, choose, click, process_events_until
 from wall_case import InsertedWallCase, WorkerWallCase, add_phantom, burden_cell, phantom
+
+EXPECTED = ExpectedOverlap(0.92, 0.88, 0.95)
 
 
 class DrawnReportTest(WorkerWallCase):
@@ -142,6 +146,19 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIsNotNone(request.wall)
         self.assertEqual(request.notes, ())
 
+    def test_wall_measured_before_the_scan_was_changed_is_left_out_and_marked(self) -> None:
+        measured, checksum = fingerprint(self.segmentation, ["blood"]), voxel_checksum(self.volume)
+        wall_nodes.store_measured_outline(self.segmentation, "blood", measured, checksum=checksum)
+        before = slicer.util.arrayFromVolume(self.volume).copy()
+        for voxels, is_changed in ((before, False), (before * 2, True), (before, False)):
+            slicer.util.updateVolumeFromArray(self.volume, voxels)
+            self.module.enter()
+            self.assertEqual("The voxels of the scan were changed" in self.ui.wallLabel.text, is_changed)
+            request = self.report()
+            self.assertEqual(request.wall is None, is_changed)
+            notes = ("The wall was measured before the scan was changed and was left out.",)
+            self.assertEqual(request.notes, notes if is_changed else ())
+
     def test_wall_of_another_scan_is_left_out_with_a_note(self) -> None:
         choose(self.ui.inputSelector, add_phantom()[0])
         self.assertIs(self.module.settings.outputSegmentation, self.segmentation)
@@ -166,6 +183,46 @@ class ReportRequestTest(InsertedWallCase):
 
 
 class ResultReportRequestTest(PanelCase):
+    def assert_reported(self, is_complete: bool) -> None:
+        """Fail unless the report has trust and doubt, or leaves out both with a note; it always has the method."""
+        request = request_report(self.module)
+        known = request.trust, request.expected_overlap, len(request.doubts or ()), request.doubt_map is not None
+        self.assertEqual(known, (0.93, EXPECTED, 2, True) if is_complete else (None, None, 0, False))
+        self.assertEqual(
+            ["trust and doubt were left out" in note for note in request.notes], [True] * (not is_complete)
+        )
+        self.assertEqual(request.method.title, "Left atrium in LGE-MRI")
+
+    def test_trust_is_reported_only_with_the_voxels_that_the_model_segmented(self) -> None:
+        self.open(FakeReportWorker(expected=EXPECTED))
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.assert_reported(True)
+        changed, before = "The voxels of the scan were changed", slicer.util.arrayFromVolume(volume).copy()
+        for voxels, is_changed in ((before + 1, True), (before, False)):  # for example, another frame of a sequence
+            slicer.util.updateVolumeFromArray(volume, voxels)
+            self.module.enter()
+            self.assertEqual(changed in self.ui.trustLabel.text, is_changed)
+            self.assert_reported(not is_changed)
+        slicer.mrmlScene.RemoveNode(volume)
+        other, loaded_again = add_scan("other", seed=1), add_scan()
+        for chosen in (other, loaded_again):
+            choose(self.ui.inputSelector, chosen)
+            choose(self.ui.outputSelector, segmentation)
+            self.assertIs(self.settings.inputVolume, chosen)
+            self.assert_reported(chosen is loaded_again)
+
+    def test_trust_of_a_result_from_an_older_version_is_reported_only_with_its_own_scan(self) -> None:
+        self.open(FakeReportWorker(expected=EXPECTED))
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        segmentation.SetAttribute("DCAMT.scanVoxels", None)
+        self.assert_reported(True)
+        slicer.mrmlScene.RemoveNode(volume)
+        choose(self.ui.inputSelector, add_scan())
+        choose(self.ui.outputSelector, segmentation)
+        self.assert_reported(False)
+
     def test_report_of_a_result_without_a_stored_outline_method_names_the_model(self) -> None:
         self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import unittest
 from dataclasses import replace
@@ -17,7 +18,7 @@ from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe_files import load_recipe
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import scene_remark
-from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SEVERAL_CHANNELS
+from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SCAN_STATE, SEVERAL_CHANNELS, file_state
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
 from scene_nodes import add_outline, add_volume, ellipsoid, run_to_end
@@ -90,6 +91,10 @@ class ExportTest(unittest.TestCase):
         volume.SetSpacing(2.0, 2.0, 2.5)
         self.assertIn("changed, but training", scene_remark(row.source, row.role, two)[0])
         volume.SetSpacing(2.0, 2.0, 2.0)
+        volume.SetAttribute(SCAN_STATE, file_state(str(path)))
+        self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
+        os.utime(path, ns=(0, 0))  # for example, a later run of the same name wrote the file
+        self.assertIn("was changed since the volume was read", scene_remark(row.source, row.role, two)[0])
         # `scene_remark` does not check a DICOM folder: reading the series would block the event loop.
         volume.SetAttribute(SCAN_FILE, str(self.folder))
         self.assertEqual(scene_remark(row.source, row.role, two)[0], "")

@@ -200,6 +200,8 @@ class ProposalTest(TrainingCase):
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), other)
             np.testing.assert_array_equal(segment_mask(later, volume), label)
         self.assertIs(scan_of(proposal), loaded)
+        with mock.patch.object(Path, "stat", side_effect=OSError):  # the disk was unplugged
+            self.assertIsNotNone(proposal_module.proposal_of(case))
         write_scan_again(image, 3)
         self.assertEqual(open_nodes(case, []), (loaded, proposal))
 

@@ -92,7 +92,8 @@ class ScanReport:
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
         doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None if unknown, as in quality `fast`.
-        trust: Dice (0 to 1) between the outlines of the two branches; None in quality `fast` and without a model.
+        trust: Dice (0 to 1) between the outlines of the two branches; None if unknown, as in quality `fast` and
+            without a model.
         doubtful_places: the places of high doubt, the worst first; None if they are unknown.
         expected_overlap: expected Dice with an expert's outline; None if unknown, as without a calibration.
         is_doubt_calibrated: whether the model's calibration scaled the map of doubt.
@@ -203,10 +204,10 @@ def _measurement_table(report: ScanReport) -> str:
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:
-    """Return the HTML of expected overlap, agreement and doubtful places; "" without a known model."""
-    if report.model is None:
-        return ""
+    """Return the HTML of expected overlap, agreement and doubtful places; "" if they or the model are unknown."""
     expected, trust = report.expected_overlap, report.trust
+    if report.model is None or (report.quality == ACCURATE and expected is None and trust is None):
+        return ""
     title = "Agreement of the two branches" if expected is None else "Expected overlap with an expert's outline"
     rows = []
     if expected is not None:

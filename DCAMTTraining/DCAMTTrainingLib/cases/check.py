@@ -23,7 +23,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine_command import EngineCommand
 from ..temporary_folder import TemporaryFolder
-from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, size_and_spacing
+from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, file_state, has_file_changed, size_and_spacing
 from .lists import write_lines
 from .rows import CaseRow, CaseTable, FileScan, SceneScan
 from .scene_source import is_models_own
@@ -204,6 +204,9 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
     if not same_grid(header.grid, grid_of(volume)):
         what = _("The volume was changed, but training with several channels reads its file {file}.")
         raise InputError(what.format(file=file.name), remedy=_("Load the volume from the file again."))
+    if has_file_changed(volume, file_state(str(file))):
+        what = _("The file {file}, which training with several channels reads, was changed since the volume was read.")
+        raise InputError(what.format(file=file.name), remedy=_("Open the case again in What to outline next."))
     return header.channels
 
 

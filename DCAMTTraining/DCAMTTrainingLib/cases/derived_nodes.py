@@ -19,6 +19,26 @@ SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume that DCAMT Training read from a file: the file's path."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
+SCAN_STATE = "DCAMT.proposalScanState"
+"""Attribute of a proposal and of its volume: the `file_state` of the scan when the proposal was opened last.
+
+Older scenes lack it.
+"""
+
+
+def file_state(file: str) -> str:
+    """Return path, size and modification time (ns) of a file or folder; empty if it cannot be found."""
+    try:
+        status = Path(file).stat()
+    except OSError:
+        return ""
+    return f"{file} {status.st_size} {status.st_mtime_ns}"
+
+
+def has_file_changed(node: Any, state: str) -> bool:
+    """Return whether a proposal or its volume was opened with another `file_state`; False if either is unknown."""
+    stored = node.GetAttribute(SCAN_STATE)
+    return bool(stored and state) and stored != state
 
 
 def size_and_spacing(volume: VolumeNode) -> tuple[tuple[int, ...], tuple[float, ...]]:

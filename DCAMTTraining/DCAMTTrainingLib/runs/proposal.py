@@ -23,7 +23,7 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS, scan_of
+from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS, file_state, has_file_changed, scan_of
 from ..cases.rows import CaseRow, SceneScan
 from .array_nodes import set_image
 
@@ -31,8 +31,6 @@ FORMER_SEGMENTATION = "former_segmentation"
 """Key of a ranked case: the path of the segmentation before the run's folder was moved."""
 _FILE_TIME = "DCAMT.proposalFileTime"
 """Attribute that holds the modification time (ns) of a proposal's file before the proposal was read."""
-_SCAN_STATE = "DCAMT.proposalScanState"
-"""Attribute that holds the `scan_state` when the proposal was opened last. Older scenes lack it."""
 _VOXELS = "DCAMT.proposalVoxels"
 """Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
 
@@ -43,9 +41,8 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
     If the file of the case's scan has changed since a proposal was opened, the proposal may belong to another scan, and
     is not returned.
     """
-    now = scan_state(case)
-    states = ((node, node.GetAttribute(_SCAN_STATE)) for node in proposals_of(case))
-    return next((node for node, state in states if not state or not now or state == now), None)
+    state = file_state(case["image"])
+    return next((node for node in proposals_of(case) if not has_file_changed(node, state)), None)
 
 
 def proposals_of(case: Mapping[str, Any]) -> list[Any]:
@@ -56,20 +53,6 @@ def proposals_of(case: Mapping[str, Any]) -> list[Any]:
     files = [case["segmentation"], case.get(FORMER_SEGMENTATION, case["segmentation"])]
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     return [node for node in nodes if node.GetAttribute(PROPOSAL_FILE) in files]
-
-
-def scan_state(case: Mapping[str, Any]) -> str:
-    """Return path, size and modification time (ns) of the file of a case's scan; empty if it cannot be found."""
-    try:
-        status = Path(case["image"]).stat()
-    except OSError:
-        return ""
-    return f"{case['image']} {status.st_size} {status.st_mtime_ns}"
-
-
-def store_scan_state(segmentation: SegmentationNode, state: str) -> None:
-    """Record the `scan_state` for which a proposal was opened."""
-    segmentation.SetAttribute(_SCAN_STATE, state)
 
 
 def is_unchanged(segmentation: SegmentationNode) -> bool:

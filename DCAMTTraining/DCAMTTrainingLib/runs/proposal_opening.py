@@ -24,7 +24,7 @@ from DCAMTSlicerLib.temporary_files import make_temporary_folder
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import scan_of
+from ..cases.derived_nodes import SCAN_STATE, file_state, scan_of
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
 from .array_nodes import build_segments, has_voxels_of, read_image
@@ -36,8 +36,6 @@ from .proposal import (
     possible_scans,
     proposal_of,
     proposals_of,
-    scan_state,
-    store_scan_state,
     use_grid_of,
 )
 
@@ -73,7 +71,7 @@ class ProposalOpening:
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         # Determined first, since a ranking or a new run may replace the files during the reading.
-        self._file_time, self._scan_state = file_time(case), scan_state(case)
+        self._file_time, self._scan_state = file_time(case), file_state(case["image"])
         # The proposals that are used only if the voxels of their scan are those of the case's scan.
         self._doubtful = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
@@ -142,7 +140,9 @@ class ProposalOpening:
             else:
                 changes.save(self._segmentation)
                 use_grid_of(self._segmentation, self._volume)
-            store_scan_state(self._segmentation, self._scan_state)
+            for node in (self._segmentation, self._volume):
+                if node is not None and self._scan_state:
+                    node.SetAttribute(SCAN_STATE, self._scan_state)
         if self._outdated is not None and slicer.mrmlScene.IsNodePresent(self._outdated):
             remove_with_display(self._outdated)
 
