@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from dcamt.cases.folders import find_all_scans, find_cases
-from dcamt.cases.found_cases import NNUNET, OTHER_CHANNEL, RESULT
+from dcamt.cases.found_cases import NNUNET, OTHER_CHANNEL, RESULT, UNREADABLE
 from dcamt_testing.case_folders import make_data_set, make_files, scans_and_labels, skip_reasons, write_image
 
 
@@ -234,3 +237,22 @@ def test_amos_0002_is_no_channel_if_no_file_has_the_number_0000(tmp_path: Path) 
         "amos_0004": (scans[1], None),
         "amos_0002": (scans[2], None),
     }
+
+
+def test_unreadable_folder_of_labels_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
+    denied = str(tmp_path / "labelsTr")
+
+    def deny(list_folder: Callable[[str | Path], object]) -> Callable[[str | Path], object]:
+        def list_or_refuse(path: str | Path) -> object:
+            if str(path) == denied:
+                raise PermissionError(errno.EACCES, "Permission denied", denied)
+            return list_folder(path)
+
+        return list_or_refuse
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, deny(getattr(os, name)))
+    found_cases = find_cases(tmp_path)
+    assert scans_and_labels(found_cases, tmp_path) == {"a": ("imagesTr/a_0000.nii.gz", None)}
+    assert skip_reasons(found_cases) == {"labelsTr": UNREADABLE}

@@ -26,11 +26,16 @@ def image_files(files: Iterable[Path]) -> list[Path]:
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:
-    """Return the image files in a folder, without subfolders, that have one of the endings."""
-    if not folder.is_dir():
-        return []
+    """Return the image files in a folder, without subfolders, that have one of the endings.
+
+    The list is empty if the folder does not exist or cannot be listed.
+    """
     kinds = tuple(endings)
-    files = image_files(sorted(filter(is_file_or_missing_link, folder.iterdir())))
+    try:
+        entries = sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+    files = image_files(filter(is_file_or_missing_link, entries))
     return [file for file in files if ending(file) in kinds]
 
 
