@@ -15,11 +15,13 @@ import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.io.slabs import write_nrrd_in_slabs
+from dcamt.recipe import Recipe
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.segment_editor import BACK_BUTTON
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
+from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.cases.lists import row_of_case
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
@@ -98,8 +100,11 @@ class CaseFilesTest(TrainingCase):
         self.open_case()
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         proposal = editor.segmentationNode()
+        draw_segment(proposal, editor.sourceVolumeNode(), ellipsoid(2)[1])
         (self.runs / "earlier").rename(self.runs / "renamed")
         self.module.enter()
+        click(self.ui.addCaseButton)
+        self.assertIn("“plain” is a labelled case now", self.ui.rankStatusLabel.text)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
 
@@ -204,6 +209,32 @@ class ProposalTest(TrainingCase):
             self.assertIsNotNone(proposal_module.proposal_of(case))
         write_scan_again(image, 3)
         self.assertEqual(open_nodes(case, []), (loaded, proposal))
+
+    def test_unchanged_proposal_is_replaced_after_a_later_run_wrote_scan_and_proposal_again(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case = self.make_ranked_case(volume)
+        slicer.mrmlScene.RemoveNode(volume)
+        loaded, first = open_nodes(case, [])
+        for key in ("image", "segmentation"):
+            os.utime(case[key], ns=(0, Path(case[key]).stat().st_mtime_ns + 10**9))
+        again, second = open_nodes(case, [])
+        self.assertIs(again, loaded)
+        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [second])
+        self.assertIsNot(second, first)
+
+    def test_scan_of_one_run_that_another_run_opens_keeps_the_state_of_its_own_file(self) -> None:
+        volume = add_volume("LGE", ellipsoid(1)[0])
+        case, two = self.make_ranked_case(volume), replace(tiny_recipe(), input_channels=2)
+        for _step in write_nrrd_in_slabs(ellipsoid(1)[0], ijk_to_ras(volume), Path(case["image"]), [ellipsoid(2)[0]]):
+            pass
+        slicer.mrmlScene.RemoveNode(volume)
+        loaded, proposal = open_nodes(case, [], two)
+        row = replace(row_of(loaded, proposal, two), name="LGE")
+        copies = {key: shutil.copy(case[key], self.folder / f"copy-{key}.nrrd") for key in ("image", "segmentation")}
+        self.assertIs(open_nodes({**case, **{key: str(file) for key, file in copies.items()}}, [row], two)[0], loaded)
+        self.assertEqual(scene_remark(row.source, UNLABELLED, two), ("", ()))
+        os.utime(case["image"], ns=(0, 0))
+        self.assertIn("was changed since the volume was read", scene_remark(row.source, UNLABELLED, two)[0])
 
     def test_later_ranking_replaces_only_a_proposal_that_nobody_changed(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
@@ -408,10 +439,10 @@ class ProposalTest(TrainingCase):
         self.assertIs(open_nodes(case, [])[1], proposal)
 
 
-def open_nodes(case: dict[str, Any], rows: list[CaseRow]) -> tuple[Any, Any]:
+def open_nodes(case: dict[str, Any], rows: list[CaseRow], recipe: Recipe | None = None) -> tuple[Any, Any]:
     """Open a proposal; return its volume node and its segmentation node."""
     ends: list[tuple[Any, ...]] = []
-    ProposalOpening(case, rows, tiny_recipe(), lambda *end: ends.append(end)).start()
+    ProposalOpening(case, rows, recipe or tiny_recipe(), lambda *end: ends.append(end)).start()
     process_events_until(lambda: bool(ends), "the case")
     message, volume, segmentation = ends[0]
     if message:

@@ -20,19 +20,22 @@ SCAN_FILE = "DCAMT.scanFile"
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
 SCAN_STATE = "DCAMT.proposalScanState"
-"""Attribute of a proposal and of its volume: the `file_state` of the scan when the proposal was opened last.
+"""Attribute of a proposal, and of a volume with `SCAN_FILE`: the scan's `file_state` when the proposal was opened last.
 
 Older scenes lack it.
 """
 
 
 def file_state(file: str) -> str:
-    """Return path, size and modification time (ns) of a file or folder; empty if it cannot be found."""
+    """Return name, size and modification time (ns) of a file or folder; empty if it cannot be found.
+
+    Its folder is no part of the state, since a run and the scans in it may be moved.
+    """
     try:
         status = Path(file).stat()
     except OSError:
         return ""
-    return f"{file} {status.st_size} {status.st_mtime_ns}"
+    return f"{Path(file).name} {status.st_size} {status.st_mtime_ns}"
 
 
 def has_file_changed(node: Any, state: str) -> bool:

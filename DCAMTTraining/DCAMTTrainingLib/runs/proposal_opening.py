@@ -24,7 +24,7 @@ from DCAMTSlicerLib.temporary_files import make_temporary_folder
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import SCAN_STATE, file_state, scan_of
+from ..cases.derived_nodes import SCAN_FILE, SCAN_STATE, file_state, scan_of
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
 from .array_nodes import build_segments, has_voxels_of, read_image
@@ -140,9 +140,13 @@ class ProposalOpening:
             else:
                 changes.save(self._segmentation)
                 use_grid_of(self._segmentation, self._volume)
-            for node in (self._segmentation, self._volume):
-                if node is not None and self._scan_state:
-                    node.SetAttribute(SCAN_STATE, self._scan_state)
+            assert self._segmentation is not None
+            assert self._volume is not None
+            if self._scan_state:
+                self._segmentation.SetAttribute(SCAN_STATE, self._scan_state)
+                # The volume may have been read from the file of another run.
+                if self._volume.GetAttribute(SCAN_FILE) == self._case["image"]:
+                    self._volume.SetAttribute(SCAN_STATE, self._scan_state)
         if self._outdated is not None and slicer.mrmlScene.IsNodePresent(self._outdated):
             remove_with_display(self._outdated)
 
@@ -155,11 +159,13 @@ class ProposalOpening:
         return None
 
     def _use_doubtful_proposal(self) -> None:
-        """Use a proposal of `_doubtful` if its scan is the case's, and no later ranking has replaced the proposal."""
+        """Use a proposal of `_doubtful` if its scan is the case's, or replace the proposal if it is outdated."""
         for node in self._doubtful if self._volume is not None else ():
-            is_present = slicer.mrmlScene.IsNodePresent(node)
-            if is_present and scan_of(node) is self._volume and not is_outdated(node, self._case):
-                self._segmentation = node
+            if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
+                if is_outdated(node, self._case):
+                    self._outdated = node
+                else:
+                    self._segmentation = node
 
     def _refuse_removed_nodes(self) -> None:
         """Raise InputError if the user removed the volume or the proposal while the files were read."""
