@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 
@@ -44,7 +44,7 @@ _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 _SCAN_VOXELS = "DCAMT.scanVoxels"
-"""Attribute: the checksum of the voxels from which a result was made."""
+"""Attribute: the checksums of the voxels of all channels from which a result was made."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
 """Attribute: the `axes_of` the DCAMT segments when they were measured."""
 SAME_AXES_MM = 1e-5
@@ -309,26 +309,29 @@ def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
     return is_result and get_referenced_node(segmentation_node, VOLUME) is None
 
 
-def store_scan_voxels(segmentation_node: SegmentationNode, checksum: int) -> None:
-    """Store the checksum of the voxels from which a new result was made."""
-    segmentation_node.SetAttribute(_SCAN_VOXELS, str(checksum))
+def store_scan_voxels(segmentation_node: SegmentationNode, checksums: Iterable[int]) -> None:
+    """Store the checksums of the voxels of all channels from which a new result was made."""
+    segmentation_node.SetAttribute(_SCAN_VOXELS, " ".join(map(str, checksums)))
 
 
 def is_of_other_voxels(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a result was made from other voxels than those that a volume now has.
+    """Return whether a result was made from other voxels than those that a volume and the further channels now have.
 
-    A result of an older version of DCAMT, which stored no checksum, is compared by the volume node. Nothing is known
-    about the scan of segments that were loaded from a `.seg.nrrd` file, so the function returns False.
-
-    Raises:
-        InputError: as for `voxel_checksum`.
+    The volume may be any channel of the result's scan. Channels that are no longer in the scene are ignored. A result
+    of an older version of DCAMT, which stored no checksums, is compared by the volume node. Nothing is known about the
+    scan of segments that were loaded from a `.seg.nrrd` file, so the function returns False.
     """
     if segmentation_node.GetAttribute(_WRITTEN) is None:
         return False
-    stored = segmentation_node.GetAttribute(_SCAN_VOXELS)
+    scan, channels = get_referenced_node(segmentation_node, VOLUME), present_channels_of(segmentation_node)
+    stored = (segmentation_node.GetAttribute(_SCAN_VOXELS) or "").split()
     if not stored:
-        return get_referenced_node(segmentation_node, VOLUME) is not volume
-    return stored != str(voxel_checksum(volume))
+        return volume not in (scan, *channels)
+    first = scan if scan is not None and volume in channels else volume
+    try:
+        return any(str(voxel_checksum(node)) not in stored for node in (first, *channels))
+    except InputError:  # a volume without an image, or an image with several channels
+        return True
 
 
 def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
@@ -336,10 +339,7 @@ def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
     volume = get_referenced_node(segmentation_node, VOLUME)
     if segmentation_node is None or volume is None or volume.GetImageData() is None:
         return False
-    try:
-        return is_of_other_voxels(segmentation_node, volume)
-    except InputError:  # an image with several channels
-        return True
+    return is_of_other_voxels(segmentation_node, volume)
 
 
 def mark_map(volume: VolumeNode) -> None:

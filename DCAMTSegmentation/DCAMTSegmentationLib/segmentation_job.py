@@ -112,7 +112,7 @@ class SegmentationJob(WorkerJob):
             segmentation = yield from insert_result(result, replace(options, target=None))
             what = _("{edited} was edited or made a training case during the computation, so the result is in {new}.")
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
-        review.store_scan_voxels(segmentation, self._snapshots[0].checksum)
+        review.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
         yield JobOutcome(segmentation, result.summary(options.volume.GetName()))
 
     def _report_progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:

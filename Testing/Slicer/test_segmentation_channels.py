@@ -139,6 +139,22 @@ class ChannelsTest(unittest.TestCase):
             choose(self.ui.inputSelector, volume)
             self.assertEqual(bool(segmentation.GetDisplayNode().GetVisibility()), shown)
 
+    def test_changed_voxels_of_any_channel_mark_the_result_and_each_channel_is_its_scan(self) -> None:
+        segmentation, other = self.segment_all(), add_scan("other", seed=3)
+        for volume in self.volumes:
+            before = slicer.util.arrayFromVolume(volume).copy()
+            for voxels, is_changed in ((before + 1, True), (before, False)):
+                slicer.util.updateVolumeFromArray(volume, voxels)
+                self.assertEqual(review.is_scan_changed(segmentation), is_changed)
+                for chosen in self.volumes:
+                    self.assertEqual(review.is_of_other_voxels(segmentation, chosen), is_changed)
+        self.assertTrue(review.is_of_other_voxels(segmentation, other))
+        slicer.mrmlScene.RemoveNode(self.volumes[1])
+        self.assertFalse(review.is_scan_changed(segmentation))
+        segmentation.SetAttribute("DCAMT.scanVoxels", None)  # as in a scene of an older version
+        known = [review.is_of_other_voxels(segmentation, chosen) for chosen in (self.volumes[2], other)]
+        self.assertEqual(known, [False, True])
+
     def test_training_case_has_all_channels_of_the_scan(self) -> None:
         self.segment_all()
         click(self.ui.trainingCaseButton)
