@@ -13,6 +13,7 @@ from dcamt.errors import OutputError
 from dcamt.runs import events
 from dcamt.runs.events import (
     CHUNK,
+    CasesLoading,
     CheckpointSaved,
     EventLog,
     EventTail,
@@ -26,7 +27,8 @@ from dcamt.runs.events import (
     run_event_line,
 )
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.state import run_state
+from dcamt.runs.lock import run_lock
+from dcamt.runs.state import RUNNING, run_state
 
 TEXT = 'a "b"\nc\u2028d'
 KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
@@ -236,3 +238,15 @@ def test_state_of_a_run_parses_only_the_newest_progress(tmp_path: Path, monkeypa
     monkeypatch.setattr(events, "parse_run_event", lambda fields: parsed.append(fields) or parse(fields))
     state = run_state(run)
     assert (state.iteration, state.iterations, len(parsed)) == (59, 90, 3)
+
+
+def test_time_left_is_unknown_while_a_resumed_run_reads_its_cases(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    begun = RunStarted(iteration=0, iterations=9, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False)
+    going = TrainingProgress(iteration=4, iterations=9, losses={}, learning_rate=0.1, steps_per_s=1.0, eta_s=5.0)
+    resumed = [RunPaused(iteration=4), CasesLoading(loaded=0, cases=1)]
+    for events_so_far, eta_s in (([begun, going], 5.0), ([begun, going, *resumed], None)):
+        run.events.write_text("".join(f"{run_event_line(event)}\n" for event in events_so_far), encoding="utf-8")
+        with run_lock(run.lock):
+            state = run_state(run)
+        assert (state.state, state.iteration, state.eta_s) == (RUNNING, 4, eta_s)

@@ -12,6 +12,7 @@ import slicer
 from dcamt.runs.events import (
     CasesLoading,
     CheckpointSaved,
+    RunFinished,
     RunStarted,
     TrainingProgress,
     ValidationScored,
@@ -84,6 +85,15 @@ class CurvesTest(unittest.TestCase):
         self.assertEqual(curves.dice["Left atrium", "A"].steps, [])
         self.assertEqual((curves.eta_s, curves.steps_per_s), (85 / 4, 4.0))
         self.assertEqual(curves.memory_bytes, 5 * 10**8)
+
+    def test_speed_and_time_left_are_unknown_while_a_resumed_run_reads_cases_and_after_the_training(self):
+        for event in (CasesLoading(0, 3), started_event(10, 100), RunFinished(100, "model.dcamt", 60.0)):
+            with self.subTest(event=event):
+                curves = RunCurves()
+                curves.apply(progress_event(10, 100, total=3.0))
+                self.assertEqual((curves.steps_per_s, curves.eta_s), (4.0, 90 / 4))
+                curves.apply(event)
+                self.assertEqual((curves.steps_per_s, curves.eta_s, curves.memory_bytes), (None, None, None))
 
     def test_values_that_are_not_finite_are_omitted(self):
         curves = RunCurves()

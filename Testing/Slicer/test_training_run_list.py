@@ -222,6 +222,23 @@ class ListOfRunsTest(TrainingCase):
             self.assertTrue(self.ui.pauseButton.enabled and self.ui.stopButton.enabled)
             self.assertFalse(self.ui.resumeButton.enabled or self.ui.discardButton.enabled)
 
+    def test_status_shows_no_remaining_time_while_no_iteration_is_trained(self) -> None:
+        begun = {"event": "started", "step": 0, "of": 400, "labelled": 1, "unlabelled": 0, "validation": 0}
+        begun |= {"device": "cpu", "resumed": False}
+        going = {"event": "progress", "step": 343, "of": 400, "losses": {}, "steps_per_s": 0.741, "eta_s": 77.4}
+        paused = [{"event": "paused", "step": 343}, {"event": "loading", "step": 2, "of": 60}]
+        last = {**going, "step": 400, "eta_s": 0.0}
+        finished = {"event": "finished", "step": 400, "model": "model.dcamt", "seconds": 540.0}
+        for name, events, text in (
+            ("resumed", [going, *paused], "Running, reading case 3 of 60."),
+            ("validating", [last], "Running, 400 of 400 iterations, 0.74 per second."),
+            ("calibrating", [last, finished], "Running, 400 of 400 iterations."),
+        ):
+            run = self.make_run(name, begun, *events)
+            with self.subTest(name), run_lock(run.lock):
+                self.module.widget.runs.show(run)
+                self.wait_for(lambda text=text: self.ui.runStatusLabel.text == text, self.ui.runStatusLabel.text)
+
     def test_damaged_run_folder_does_not_block_the_module(self) -> None:
         run = self.make_run("damaged")
         run.recipe.write_text("{", encoding="utf-8")

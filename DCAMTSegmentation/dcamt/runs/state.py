@@ -111,6 +111,7 @@ def _read_progress(run: RunFolder) -> _Progress:
     tail, progress = EventTail(run.events, TAIL, newest_progress=True), _Progress()
     while (event := tail.next()) is not None:
         if isinstance(event, CasesLoading):
+            progress.eta_s = None  # The last estimate is that of an earlier process.
             continue
         progress.iteration = event.iteration
         if isinstance(event, RunStarted | TrainingProgress):

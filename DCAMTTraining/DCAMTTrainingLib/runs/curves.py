@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcamt.runs.events import CasesLoading, RunEvent, RunStarted, TrainingProgress, ValidationScored
+from dcamt.runs.events import CasesLoading, RunEvent, RunFinished, RunStarted, TrainingProgress, ValidationScored
 
 POINTS = 600
 """A curve that reaches this many points (about a chart's width in pixels) is thinned to half."""
@@ -51,9 +51,10 @@ class RunCurves:
         losses: curves by the name of the loss.
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
-        steps_per_s: iterations per second.
-        eta_s: estimated seconds to the last iteration.
-        memory_bytes: peak memory of the training process so far, on the GPU if the process computes there.
+        steps_per_s: iterations per second; None if unknown, as while no iteration is trained.
+        eta_s: estimated seconds to the last iteration; None in the same cases.
+        memory_bytes: peak memory of the training process so far, on the GPU if the process computes there; None in the
+            same cases.
     """
 
     def __init__(self) -> None:
@@ -66,6 +67,9 @@ class RunCurves:
 
     def apply(self, event: RunEvent) -> bool:
         """Apply an event; return whether a curve may have changed."""
+        if isinstance(event, CasesLoading | RunStarted | RunFinished):
+            # The latest progress is that of an earlier process, or of a training that has ended.
+            self.steps_per_s = self.eta_s = self.memory_bytes = None
         if isinstance(event, CasesLoading):
             self.loading = (event.loaded, event.cases)
             return False
