@@ -92,6 +92,8 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
     start = _voxel_index(grid, surface.points).T[:, :, None]
     step = (surface.normals @ np.linalg.inv(grid.affine[:3, :3]).T).T[:, :, None]
     index = start + step * distances_mm
+    if voxels.dtype == np.float16:  # SciPy cannot interpolate float16.
+        voxels = voxels.astype(np.float32)
     values: np.ndarray = ndimage.map_coordinates(voxels, index, output=np.float32, order=1, mode="nearest")
     return values
 
