@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import qt
 import slicer
 import vtk
-from dcamt.errors import DCAMTError
+from dcamt.errors import DCAMTError, InputError
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
@@ -40,6 +41,7 @@ class HandledSettings:
     """The settings that were handled last; a parameter that differs from its value here has changed since."""
 
     volume: VolumeNode | None = None
+    channels: tuple[VolumeNode | None, ...] = ()
     output: SegmentationNode | None = None
     show_3d: bool = True
 
@@ -185,8 +187,11 @@ class SegmentationPanel(VTKObservationMixin):
         self._hide_maps()
         if settings.inputVolume is None:
             settings.inputVolume = self._logic.firstVolume()
+            replace_channels(settings)
             replace_unfit_output(settings)
-        self._handled = HandledSettings(settings.inputVolume, settings.outputSegmentation, settings.show3D)
+        self._handled = HandledSettings(
+            settings.inputVolume, tuple(settings.channelVolumes), settings.outputSegmentation, settings.show3D
+        )
         self._gui_tag = settings.connectParametersToGui(parameter_widgets(self._ui))
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
         self._models.show(settings.model)
@@ -213,12 +218,17 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_settings_modified(self, caller: Any = None, event: Any = None) -> None:
         settings, handled = self._settings, self._handled
+        volume_before, channels_before = handled.volume, handled.channels
         if settings.outputSegmentation is not handled.output:
             handled.output = settings.outputSegmentation
             self._on_output_changed(settings)
         if settings.inputVolume is not handled.volume:
             handled.volume = settings.inputVolume
             self._on_input_changed(settings)
+        handled.channels = tuple(settings.channelVolumes)
+        # A script may set the volumes of all channels at once: these are kept.
+        if settings.inputVolume is not volume_before and handled.channels == channels_before:
+            replace_channels(settings)
         if settings.show3D != handled.show_3d:
             handled.show_3d = settings.show3D
             if settings.outputSegmentation is not None:
@@ -402,6 +412,23 @@ class SegmentationPanel(VTKObservationMixin):
     def _show_error(self, message: str, detail: str) -> None:
         self._progress.show_message(message)
         slicer.util.errorDisplay(message, windowTitle=_("DCAMT Segmentation"), detailedText=detail)
+
+
+def replace_channels(settings: Any) -> None:
+    """Select the further channels that the input volume's newest result was made from; otherwise select none.
+
+    The channels chosen so far belong to another scan, unless the input volume is one of them: then they are kept. The
+    scans of several patients may have the same grid, so nothing else would tell the user that they are mixed.
+    """
+    volume = settings.inputVolume
+    if volume is None or volume in tuple(settings.channelVolumes):
+        return
+    channels: tuple[VolumeNode, ...] = ()
+    result = review.result_of(volume)
+    if result is not None:
+        with suppress(InputError):  # One of the channels is no longer in the scene.
+            channels = review.channels_of(result)
+    settings.channelVolumes = list(channels)
 
 
 def replace_unfit_output(settings: Any) -> None:

@@ -243,6 +243,44 @@ class ChannelsTest(unittest.TestCase):
         self.choose_model("Unnamed")
         self.assertEqual(self.channel_selector(2).currentNode(), self.volumes[1])
 
+    def chosen_channels(self) -> list[str | None]:
+        """Return the names of the volumes chosen for the second and third channel."""
+        nodes = [self.channel_selector(channel).currentNode() for channel in (2, 3)]
+        return [node.GetName() if node is not None else None for node in nodes]
+
+    def test_channels_of_a_scan_are_not_used_for_another_scan(self) -> None:
+        segmentation, other = self.segment_all(), add_scan("other patient", seed=3)
+        choose(self.ui.inputSelector, other)
+        self.assertEqual(self.chosen_channels(), [None, None])
+        self.assertFalse(self.ui.applyButton.enabled)
+        # The channels come back with their scan, and with its result.
+        choose(self.ui.inputSelector, self.volumes[0])
+        self.assertEqual(self.chosen_channels(), ["b", "c"])
+        choose(self.ui.inputSelector, other)
+        choose(self.ui.outputSelector, segmentation)
+        self.assertEqual(self.module.settings.inputVolume, self.volumes[0])
+        self.assertEqual(self.chosen_channels(), ["b", "c"])
+
+    def test_channels_of_a_scan_that_was_removed_outside_the_panel_are_not_used_for_the_next_scan(self) -> None:
+        self.segment_all()
+        self.module.panel.exit()
+        slicer.mrmlScene.RemoveNode(self.volumes[0])
+        other = add_scan("other patient", seed=3)
+        slicer.util.setSliceViewerLayers(background=other)
+        self.module.panel.enter()
+        self.assertEqual(self.module.settings.inputVolume, other)
+        self.assertEqual(self.chosen_channels(), [None, None])
+
+    def test_channels_are_kept_if_the_first_channel_is_chosen_among_them_or_a_script_sets_all(self) -> None:
+        self.segment_all()
+        choose(self.ui.inputSelector, self.volumes[1])
+        self.assertEqual(self.chosen_channels(), ["b", "c"])
+        others, settings = [add_scan(name, seed=5) for name in ("x", "y", "z")], self.module.settings
+        changing = settings.parameterNode.StartModify()
+        settings.inputVolume, settings.channelVolumes = others[0], others[1:]
+        settings.parameterNode.EndModify(changing)
+        self.assertEqual(self.chosen_channels(), ["y", "z"])
+
     def test_removed_channel_disables_apply(self) -> None:
         choose(self.ui.inputSelector, self.volumes[0])
         self.choose_model("Unnamed")
