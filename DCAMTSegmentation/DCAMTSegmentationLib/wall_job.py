@@ -18,7 +18,14 @@ from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid
 from slicer.i18n import tr as _
 
 from .volume_snapshot import write_snapshots
-from .wall_nodes import insert_wall, placement, store_measured_outline, update_outdated_mark
+from .wall_nodes import (
+    insert_wall,
+    placement,
+    store_measured_outline,
+    update_outdated_mark,
+    wall_in_scene,
+    with_threshold,
+)
 from .worker_job import JobOutcome, SegmentJob
 
 
@@ -55,6 +62,9 @@ class WallJob(SegmentJob):
         if self._segmentation.GetSegmentation().GetSegment(self._segment_id) is None:
             what = _("The segment {segment} was removed during the measurement; the wall was discarded.")
             raise InputError(what.format(segment=self._segment_name), remedy=_("Choose another segment."))
+        earlier = wall_in_scene(self._segmentation)
+        if earlier is not None:  # Keep the threshold that the user chose for the earlier wall.
+            wall = with_threshold(wall, earlier.settings.threshold)
         # This block has no yield, so that cancelling never leaves parts of a wall.
         with SceneChanges() as changes:
             insert_wall(wall, self._volume, self._segmentation, changes)

@@ -75,6 +75,14 @@ class WorkerWallTest(WorkerWallCase):
         self.assertLess(float(burden_cell(segmentation, "wall_cm2")), float(before) - 2)
         self.assertNotIn(warning, self.ui.wallLabel.text)
 
+    def test_new_measurement_keeps_the_chosen_threshold(self) -> None:
+        self.measure()
+        choose(self.ui.wallKindComboBox, "Blood pool mean + SD")
+        burden = burden_cell(self.segmentation)
+        self.measure()
+        self.assertIn("blood pool mean + 2 SD", self.ui.wallLabel.text)
+        self.assertEqual(burden_cell(self.segmentation), burden)
+
     def test_changed_outline_of_a_saved_wall_is_noticed(self) -> None:
         warning = "The outline was changed after"
         self.measure()
