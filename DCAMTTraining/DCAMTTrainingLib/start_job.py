@@ -10,6 +10,7 @@ from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from slicer.i18n import tr as _
 
+from .cases.rows import CaseRow
 from .runs.folders import run_named
 from .runs.start import RunPlan, prepare_and_start, refuse_if_existing
 from .session import TrainingSession
@@ -17,7 +18,9 @@ from .settings import chosen_settings
 
 
 class StartJob:
-    """Starts a run in the background, with the session's settings at the time when the job was created.
+    """Starts a run in the background, with the session's cases and settings at the time when the job was created.
+
+    If they are changed before the check and the estimation have ended, nothing is started.
 
     Args:
         on_step: called as on_step(text) with the current step.
@@ -42,14 +45,22 @@ class StartJob:
         assert session.settings is not None
         self._run = run_named(session.settings.runName)
         refuse_if_existing(self._run)
-        self._plan = RunPlan(
+        self._plan = self._present_plan()
+
+    def _present_plan(self) -> RunPlan:
+        """Return the plan of the run with the session's present cases and settings."""
+        settings = self._session.settings
+        assert settings is not None
+        # The check changes the sizes and remarks of the rows, on which the run does not depend.
+        rows = tuple(CaseRow(row.name, row.source, row.role) for row in self._session.table.rows)
+        return RunPlan(
             self._run,
-            session.recipe(),
-            tuple(session.table.rows),
-            session.settings.effort.value,
-            chosen_settings(session.settings),
-            session.settings.startFrom,
-            device,
+            self._session.recipe(),
+            rows,
+            settings.effort.value,
+            chosen_settings(settings),
+            settings.startFrom,
+            self._device,
         )
 
     def start(self) -> StartJob:
@@ -86,6 +97,8 @@ class StartJob:
         blocking = [problem.text for problem in session.problems(self._device) if problem.blocks]
         if blocking:
             self._fail(" ".join(blocking))
+        elif self._present_plan() != self._plan:
+            self._fail(_("The cases or settings were changed during the start. Press Start again."))
         elif session.estimation.estimate(self._device) is not None:
             self._write()
         elif self._measured:

@@ -221,6 +221,39 @@ class StartTest(CasesCase):
         self.assertIn("The estimation was stopped", self.ui.problemsLabel.text)
         self.assertEqual(self.ui.startButton.text, "Start")
 
+    def test_nothing_is_started_if_cases_or_settings_were_changed_during_the_start(self) -> None:
+        def change_settings() -> None:
+            self.assertIn("Checking the cases", self.ui.problemsLabel.text)
+            self.session.settings.iterations = "30"
+
+        def change_label() -> None:
+            """Choose another segmentation for a case during the estimation, which does not depend on it."""
+            self.wait_for(lambda: command.called, "the estimation")
+            command.return_value.running = True
+            row = self.session.table.rows[1]
+            source = replace(self.session.table.rows[0].source, volume=row.scan)
+            self.session.table.replace_row(1, replace(row, source=source))
+            self.wait_for(lambda: self.session.checked, "the check of the changed case")
+            command.return_value.running = False
+
+        estimate = {"event": "estimate", "seconds": 60.0, "iterations": 40, "memory_bytes": None, "disk_bytes": 1}
+        starting = self.module.widget.starting
+        self.choose_tiny_model_and_settings()
+        for change in (change_settings, change_label):
+            with mock.patch.object(estimation_module, "EngineCommand") as command:
+                command.return_value.running = False
+                self.session.check_cases()
+                click(self.ui.startButton)
+                change()
+                self.wait_for(lambda command=command: command.called or not starting.starting, "the next step")
+                if command.called:
+                    _arguments, on_event, on_end = command.call_args.args
+                    on_event({**estimate, "device": "cpu"})
+                    on_end("")
+                self.wait_for(lambda: not starting.starting, "the end of the start")
+            self.assertIn("were changed during the start", self.ui.problemsLabel.text, change)
+            self.assertEqual(list(self.runs.iterdir()), [], change)
+
     def test_reason_of_a_failed_start_is_shown(self) -> None:
         self.choose_tiny_model_and_settings()
         plan = RunPlan(
