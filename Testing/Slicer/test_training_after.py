@@ -23,7 +23,8 @@ from DCAMTTrainingLib.panels import results as results_panel
 from DCAMTTrainingLib.runs.model_store import current_model, store_model, stored_copy_of, use_model
 from scene_nodes import add_case, add_volume, draw_segment, ellipsoid, segment_mask
 from slicer_harness import LoopMonitor, Person, assert_stays_responsive, choose, click
-from training_case import TrainingCase, tiny_model
+from training_case import FINISHED as FINISHED_EVENT
+from training_case import STARTED, TrainingCase, tiny_model
 
 PATIENT = "Nachtigall^Hildegard_19470311"
 
@@ -191,6 +192,33 @@ class ModelInUseTest(TrainingCase):
         self.assertEqual(
             [calibration and calibration.notes for calibration in calibrations], [None, "within", "beside"]
         )
+
+    def test_model_is_exported_with_the_calibration_beside_it(self) -> None:
+        run, package = self.make_run("run-1", STARTED, FINISHED_EVENT), open_model(tiny_model())
+        write_package(run.model, package)
+        beside = calibration_path(run.model)
+        beside.write_text(calibration_of(package, "beside").to_json(), encoding="utf-8")
+        self.module.widget.runs.show(run)
+        self.wait_for(lambda: self.ui.exportModelButton.enabled, "the model")
+        target = self.folder / "given.dcamt"
+        foreign = calibration_path(target)
+        foreign.write_text("of another program", encoding="utf-8")
+        with Person() as person:
+            person.expects("Export the model", str(target))
+            person.expects(f"{foreign}: exists already", "Ok")
+            click(self.ui.exportModelButton)
+        self.assertEqual(foreign.read_text(encoding="utf-8"), "of another program")
+        self.assertFalse(target.exists())
+        foreign.unlink()
+        with Person() as person:
+            person.expects("Export the model", str(target))
+            click(self.ui.exportModelButton)
+        self.assertEqual(open_model(target).calibration.notes, "beside")
+        # The same files are replaced by a second export, for which the dialog asks.
+        with Person() as person:
+            person.expects("Export the model", str(target))
+            click(self.ui.exportModelButton)
+        self.assertEqual(open_model(target).calibration.notes, "beside")
 
 
 def calibration_of(package: ModelPackage, notes: str) -> Calibration:

@@ -47,3 +47,7 @@ class ScoresTest(TrainingCase):
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases,missed,empty", *lines))
         means = "mean (distances of 3 of 5 cases, 1 missed, 1 without the class: Dice 1)"
         self.assertEqual([row[0] for row in cells], [means, "mean (3 without the class: Dice 1)"])
+
+    def test_cells_that_a_cut_table_lacks_are_empty(self) -> None:
+        cells = self.show(self.make_scored_run("cut", SCORES, "one,1,0.5,0.3333333,12,3.25", "two,1,0.5"))
+        self.assertEqual(cells[1][2:], ["0.500", "", "", ""])

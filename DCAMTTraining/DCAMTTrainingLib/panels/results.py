@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import DCAMTError
-from dcamt.io.atomic import atomic_path
 from dcamt.models.store import MODEL_ENDING
 from dcamt.recipe_files import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
@@ -21,7 +19,7 @@ from DCAMTSlicerLib.installation import ensure_packages, show_error
 from slicer.i18n import tr as _
 
 from ..engine_command import EngineCommand
-from ..runs.model_store import store_model, stored_copy_of, use_model
+from ..runs.model_store import export_model, store_model, stored_copy_of, use_model
 from ..runs.watch import RunWatch
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height
 
@@ -121,8 +119,8 @@ class ResultsPanel:
             self._ui.resultsTable.setColumnWidth(CASE, CASE_WIDTH)
 
     def _cells(self, row: dict[str, str]) -> list[str]:
-        label = row.get("label", "")
-        scores = [score_text(row.get(column, ""), digits) for column, digits in SCORES.items()]
+        label = row.get("label") or ""
+        scores = [score_text(row.get(column) or "", digits) for column, digits in SCORES.items()]
         return [case_text(row), self._classes.get(label, label), *scores]
 
     def _selected_model(self) -> Path | None:
@@ -179,8 +177,7 @@ class ResultsPanel:
         if not target:
             return
         try:
-            with atomic_path(target) as partial:
-                shutil.copyfile(path, partial)
+            export_model(path, Path(target))
         except (DCAMTError, OSError) as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
         else:

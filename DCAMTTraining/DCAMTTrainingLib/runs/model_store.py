@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import slicer
 from dcamt.errors import InputError
-from dcamt.models.package import read_calibration, read_card
+from dcamt.io.atomic import atomic_paths
+from dcamt.models.package import (
+    calibration_path,
+    find_calibration,
+    holds_calibration,
+    read_calibration,
+    read_card,
+    read_model,
+)
 from dcamt.models.store import copy_into_store, stored_models
 from DCAMTSlicerLib.segmentation_settings import SegmentationSettings
+from slicer.i18n import tr as _
 
 
 def stored_copy_of(path: Path) -> str:
@@ -45,6 +55,35 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
     while name in taken:
         name, number = f"{stem}_{number}", number + 1
     return copy_into_store(path, name).name
+
+
+def export_model(path: Path, target: Path) -> None:
+    """Copy a run's model file to `target`, and the calibration file beside it, unless the model has a calibration.
+
+    An existing `target` is replaced.
+
+    Raises:
+        InputError: the model cannot be read, or another calibration file lies beside `target`.
+        OutputError: a file cannot be written.
+    """
+    data, beside = read_model(path), calibration_path(target)
+    files = {target: data}
+    calibration = None if holds_calibration(path, data) else find_calibration(path, read_card(path))[0]
+    if calibration is not None:
+        files[beside] = calibration.to_json().encode()
+        if os.path.lexists(beside) and not _holds(beside, files[beside]):
+            remedy = _("Choose another name for the model, or move that file.")
+            raise InputError(_("exists already"), path=beside, remedy=remedy)
+    with atomic_paths(files) as partial:
+        for file, content in files.items():
+            partial[file].write_bytes(content)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def current_model() -> str:
