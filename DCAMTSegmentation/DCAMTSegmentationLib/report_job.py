@@ -19,7 +19,7 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transfo
 from slicer.i18n import tr as _
 
 from . import review
-from .volume_snapshot import write_snapshots
+from .volume_snapshot import voxel_checksum, write_snapshots
 from .wall_nodes import (
     is_scan_changed,
     is_wall_outdated,
@@ -74,7 +74,7 @@ class ReportJob(SegmentJob):
             segments.append((yield from self._write_segment(identifier, index, is_dcamt_segment)))
         wall, notes = self._write_wall()
         review_data: dict[str, Any] = {}
-        if is_dcamt_segment and review.is_of_other_voxels(self._segmentation, self._volume):
+        if is_dcamt_segment and review.is_of_other_voxels(self._segmentation, self._volume, self._checksum_of):
             review_data = {"method": review.outline_method(self._segmentation)}
             notes = (RESULT_OF_OTHER_VOXELS, *notes)
         elif is_dcamt_segment:
@@ -91,6 +91,10 @@ class ReportJob(SegmentJob):
             notes=notes,
             **review_data,
         )
+
+    def _checksum_of(self, volume: VolumeNode) -> int:
+        """Return the checksum of a volume's voxels; for the reported volume, of the voxels that are in the report."""
+        return self._snapshot.checksum if volume is self._volume else voxel_checksum(volume)
 
     def _review_data(self) -> Generator[None, None, dict[str, Any]]:
         """Write the map of doubt, step by step; return the fields of the request that describe DCAMT's result."""
@@ -155,7 +159,7 @@ class ReportJob(SegmentJob):
             return WALL_OF_OTHER_SCAN
         if measured_segment(self._segmentation) != self._segment_id:
             return WALL_OF_OTHER_SEGMENT
-        if is_scan_changed(self._segmentation):
+        if is_scan_changed(self._segmentation, self._checksum_of):
             return WALL_OF_OTHER_VOXELS
         update_outdated_mark(self._segmentation)
         return OUTDATED_WALL if is_wall_outdated(self._segmentation) else ""

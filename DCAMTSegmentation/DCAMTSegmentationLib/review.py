@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 
@@ -314,7 +314,11 @@ def store_scan_voxels(segmentation_node: SegmentationNode, checksums: Iterable[i
     segmentation_node.SetAttribute(_SCAN_VOXELS, " ".join(map(str, checksums)))
 
 
-def is_of_other_voxels(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
+def is_of_other_voxels(
+    segmentation_node: SegmentationNode,
+    volume: VolumeNode,
+    checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
+) -> bool:
     """Return whether a result was made from other voxels than those that a volume and the further channels now have.
 
     The volume may be any channel of the result's scan. Channels that are no longer in the scene are ignored. A result
@@ -329,7 +333,7 @@ def is_of_other_voxels(segmentation_node: SegmentationNode, volume: VolumeNode) 
         return volume not in (scan, *channels)
     first = scan if scan is not None and volume in channels else volume
     try:
-        return any(str(voxel_checksum(node)) not in stored for node in (first, *channels))
+        return any(str(checksum_of(node)) not in stored for node in (first, *channels))
     except InputError:  # a volume without an image, or an image with several channels
         return True
 

@@ -6,6 +6,7 @@ The model node, and thus a saved scene, contains the whole `WallResult`, as surf
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from itertools import product
@@ -165,13 +166,13 @@ def store_measured_outline(
     segmentation.SetAttribute(_OUTDATED, None)
 
 
-def is_scan_changed(segmentation: SegmentationNode) -> bool:
+def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[VolumeNode], int] = voxel_checksum) -> bool:
     """Return whether the measured volume's voxels were changed since then; False if the volume is missing."""
     stored, volume = _attribute_of_wall(segmentation, _VOXELS), measured_volume(segmentation)
     if not stored or volume is None or volume.GetImageData() is None:
         return False
     try:
-        return stored != str(voxel_checksum(volume))
+        return stored != str(checksum_of(volume))
     except InputError:  # an image with several channels
         return True
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import slicer
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.events import ReportWritten
 from dcamt.worker.requests import OutlineMethod, ReportRequest
-from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSegmentationLib import report_job, review, wall_nodes
 from DCAMTSegmentationLib.volume_snapshot import voxel_checksum
 from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.node_types import VolumeNode
+from DCAMTSlicerLib.segment_voxels import read_segment
 from fake_worker import FakePanel, FakeWorker, PanelCase
 from made_results import block
 from scene_nodes import add_scan, draw_segment, segment_mask
@@ -106,6 +111,18 @@ def request_report(module: FakePanel) -> ReportRequest:
     return request
 
 
+@contextmanager
+def changed_after_snapshot(volume: VolumeNode, voxels: np.ndarray) -> Iterator[None]:
+    """Give a volume other voxels as soon as a report has copied its voxels."""
+
+    def change_and_read(*arguments: Any) -> Any:
+        slicer.util.updateVolumeFromArray(volume, voxels)
+        return read_segment(*arguments)
+
+    with mock.patch.object(report_job, "read_segment", change_and_read):
+        yield
+
+
 class ReportRequestTest(InsertedWallCase):
     def make_worker(self) -> FakeReportWorker:
         return FakeReportWorker()
@@ -159,6 +176,15 @@ class ReportRequestTest(InsertedWallCase):
             notes = ("The wall was measured before the scan was changed and was left out.",)
             self.assertEqual(request.notes, notes if is_changed else ())
 
+    def test_wall_is_reported_only_with_the_measured_voxels(self) -> None:
+        measured, checksum = fingerprint(self.segmentation, ["blood"]), voxel_checksum(self.volume)
+        wall_nodes.store_measured_outline(self.segmentation, "blood", measured, checksum=checksum)
+        voxels = slicer.util.arrayFromVolume(self.volume).copy()
+        for reported, later, has_wall in ((voxels, voxels * 2, True), (voxels * 2, voxels, False)):
+            slicer.util.updateVolumeFromArray(self.volume, reported)
+            with changed_after_snapshot(self.volume, later):
+                self.assertEqual(self.report().wall is not None, has_wall)
+
     def test_wall_of_another_scan_is_left_out_with_a_note(self) -> None:
         choose(self.ui.inputSelector, add_phantom()[0])
         self.assertIs(self.module.settings.outputSegmentation, self.segmentation)
@@ -211,6 +237,16 @@ class ResultReportRequestTest(PanelCase):
             choose(self.ui.outputSelector, segmentation)
             self.assertIs(self.settings.inputVolume, chosen)
             self.assert_reported(chosen is loaded_again)
+
+    def test_trust_is_reported_only_with_the_voxels_that_are_in_the_report(self) -> None:
+        self.open(FakeReportWorker(expected=EXPECTED))
+        volume = add_scan()
+        self.segment(volume)
+        segmented = slicer.util.arrayFromVolume(volume).copy()
+        for reported, later, is_complete in ((segmented, segmented + 1, True), (segmented + 1, segmented, False)):
+            slicer.util.updateVolumeFromArray(volume, reported)
+            with changed_after_snapshot(volume, later):
+                self.assert_reported(is_complete)
 
     def test_trust_of_a_result_from_an_older_version_is_reported_only_with_its_own_scan(self) -> None:
         self.open(FakeReportWorker(expected=EXPECTED))
