@@ -46,6 +46,7 @@ class SegmentationJob(WorkerJob):
     # Set by `start`.
     _snapshots: list[VolumeSnapshot]
     _region: Region | None
+    _region_name: str
     _target_state: str
     _model: str
     """The model's title; read at the start, since the model may be removed or replaced during the computation."""
@@ -76,6 +77,7 @@ class SegmentationJob(WorkerJob):
         transform_to_target(options.volume, options.target)  # refuses a non-linear transform
         check_source(options.target)
         self._region = region_of(options.region, options.volume) if options.region is not None else None
+        self._region_name = options.region.GetName() if options.region is not None else ""
         self._target_state = state_of_target(options.target)
         self._model = title_of(options.model)
         super().start()
@@ -112,6 +114,8 @@ class SegmentationJob(WorkerJob):
             segmentation = yield from insert_result(result, replace(options, target=None))
             what = _("{edited} was edited or made a training case during the computation, so the result is in {new}.")
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
+        if self._region is not None:
+            self._notes.append(_("Only the region {region} was segmented.").format(region=self._region_name))
         review.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
         yield JobOutcome(segmentation, result.summary(options.volume.GetName()))
 

@@ -69,6 +69,13 @@ class RegionTest(PanelCase):
             self.assertFalse(display.GetFillVisibility())
             self.assertGreater(min(display.GetSelectedColor()[:2]), 0.8)
 
+    def test_result_of_a_region_is_named_as_such(self) -> None:
+        self.segment(add_scan())
+        self.assertNotIn("region", self.ui.statusLabel.text)
+        click(self.ui.placeRegionButton)
+        self.segment(add_scan("another patient"))
+        self.assertIn("Only the region Heart region was segmented.", self.ui.statusLabel.text)
+
     def test_rotated_region_is_sent_with_its_rotation(self) -> None:
         volume = add_scan()
         choose(self.ui.inputSelector, volume)
