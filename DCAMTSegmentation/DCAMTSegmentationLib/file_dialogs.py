@@ -24,6 +24,12 @@ def choose_file(title: str, name: str, kinds: str) -> str:
     return path
 
 
+def confirm_outdated_export(warning: str, title: str) -> bool:
+    """Return whether to export values in spite of a warning that they are outdated; without a warning, return True."""
+    question = f"{warning} {_('Export the earlier values?')}"
+    return not warning or bool(slicer.util.confirmOkCancelDisplay(question, title))
+
+
 def choose_report_file(volume: VolumeNode) -> Path | None:
     """Ask for the HTML file of a volume's report; return None if the user cancels or keeps an existing file."""
     title, name = _("Write the report"), _("{volume} report").format(volume=volume.GetName())

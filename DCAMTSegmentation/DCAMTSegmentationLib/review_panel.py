@@ -15,7 +15,7 @@ from DCAMTSlicerLib.segment_editor import open_in_segment_editor
 from slicer.i18n import tr as _
 
 from . import measurements_table, review, training_cases, views
-from .file_dialogs import choose_file
+from .file_dialogs import choose_file, confirm_outdated_export
 
 GOOD_TRUST = 0.8
 """Below this trust, the panel asks the user to check the whole segmentation."""
@@ -114,9 +114,19 @@ class ReviewPanel:
             sentences.append(text.format(percent=f"{trust:.0%}", places=self._places_text()))
         if review.is_scan_changed(self._node):
             sentences.append(_("The voxels of the scan were changed after the segmentation: press Apply again."))
-        if review.is_outdated(self._node):
-            sentences.append(_("The measurements may be from before the correction: measure again."))
-        return " ".join(sentences)
+        return " ".join([*sentences, self._outdated_text()]).rstrip()
+
+    def _outdated_text(self) -> str:
+        """Return a warning if the measurements are outdated; otherwise ""."""
+        if not review.is_outdated(self._node):
+            return ""
+        return str(_("The measurements may be from before the correction: measure again."))
+
+    def _confirm_export(self, title: str) -> bool:
+        """Return whether to export the measurements; if they are outdated, ask the user."""
+        assert self._node is not None
+        review.update_correction_marks(self._node)
+        return confirm_outdated_export(self._outdated_text(), title)
 
     def _places_text(self) -> str:
         count = review.place_count(self._node)
@@ -125,12 +135,16 @@ class ReviewPanel:
         return str(_("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count))
 
     def on_copy(self, checked: bool = False) -> None:
+        if not self._confirm_export(_("Copy measurements")):
+            return
         table = review.get_referenced_node(self._node, review.MEASUREMENTS)
         slicer.app.clipboard().setText(measurements_table.as_text(table))
 
     def on_export(self, checked: bool = False) -> None:
         table: TableNode = review.get_referenced_node(self._node, review.MEASUREMENTS)
         title = _("Export measurements")
+        if not self._confirm_export(title):
+            return
         path = choose_file(title, f"{table.GetName()}.csv", "CSV (*.csv)")
         if not path:
             return

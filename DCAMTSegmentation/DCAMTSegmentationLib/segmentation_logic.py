@@ -11,6 +11,7 @@ from typing import Any
 import qt
 import slicer
 import vtk
+from dcamt.wall.settings import DEFAULT_THRESHOLD, Threshold
 from DCAMTSlicerLib import installation
 from DCAMTSlicerLib.model_choices import channel_names_of
 from DCAMTSlicerLib.node_types import Node, RegionNode, SegmentationNode, VolumeNode
@@ -194,19 +195,25 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._start(MeasuringJob(self._worker, segmentation, self._finisher(onFinished)))
 
     def measureWall(
-        self, volume: VolumeNode, segmentation: SegmentationNode, segment: str, onFinished: OnFinished | None = None
+        self,
+        volume: VolumeNode,
+        segmentation: SegmentationNode,
+        segment: str,
+        onFinished: OnFinished | None = None,
+        threshold: Threshold = DEFAULT_THRESHOLD,
     ) -> None:
         """Start measuring late enhancement on the surface of a segment; `onFinished` is called once.
 
         Args:
             segment: the identifier of any segment of the segmentation node, whoever drew it.
+            threshold: the threshold of a first wall; a new measurement keeps the threshold of the earlier wall.
 
         Raises:
             RuntimeError: a job of this logic is running.
             InputError: the volume cannot be used, or is related to the segmentation by a non-linear transform.
             OutputError: the folder for the request's files cannot be created.
         """
-        self._start(WallJob(self._worker, volume, segmentation, segment, self._finisher(onFinished)))
+        self._start(WallJob(self._worker, volume, segmentation, segment, threshold, self._finisher(onFinished)))
 
     def writeReport(
         self,

@@ -322,9 +322,9 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_measure_wall(self, segment: str) -> None:
         settings = self._settings
-        volume, segmentation_node = settings.inputVolume, settings.outputSegmentation
+        volume, segmentation_node, threshold = settings.inputVolume, settings.outputSegmentation, self._wall.threshold()
         self._start_job(
-            lambda: self._logic.measureWall(volume, segmentation_node, segment, self._on_wall_measured),
+            lambda: self._logic.measureWall(volume, segmentation_node, segment, self._on_wall_measured, threshold),
             _("Measuring the wall"),
         )
 

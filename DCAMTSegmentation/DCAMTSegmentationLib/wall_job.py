@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.wall.files import read_wall
+from dcamt.wall.settings import Threshold
 from dcamt.worker.events import WallMeasured
 from dcamt.worker.requests import SegmentMask, WallRequest
 from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import pad_to_volume_grid
@@ -27,6 +29,7 @@ from .wall_nodes import (
     with_threshold,
 )
 from .worker_job import JobOutcome, SegmentJob
+from .worker_process import SegmentationWorker
 
 
 class WallJob(SegmentJob):
@@ -36,6 +39,18 @@ class WallJob(SegmentJob):
     """The fingerprint of the segment that is sent; set by `prepare`."""
     _placement: np.ndarray | None = None
     """The `placement` of the segment that is sent; set by `prepare`."""
+
+    def __init__(
+        self,
+        worker: SegmentationWorker,
+        volume: VolumeNode,
+        segmentation: SegmentationNode,
+        segment_id: str,
+        threshold: Threshold,
+        on_finished: Callable[[JobOutcome], None],
+    ) -> None:
+        super().__init__(worker, volume, segmentation, segment_id, on_finished)
+        self._threshold = threshold
 
     def prepare(self) -> Iterator[WallRequest | None]:
         volume_file, mask_file = self.folder / "volume.npy", self.folder / "segment.npy"
@@ -63,8 +78,8 @@ class WallJob(SegmentJob):
             what = _("The segment {segment} was removed during the measurement; the wall was discarded.")
             raise InputError(what.format(segment=self._segment_name), remedy=_("Choose another segment."))
         earlier = wall_in_scene(self._segmentation)
-        if earlier is not None:  # Keep the threshold that the user chose for the earlier wall.
-            wall = with_threshold(wall, earlier.settings.threshold)
+        # The user may have chosen another threshold for the earlier wall since the start.
+        wall = with_threshold(wall, earlier.settings.threshold if earlier is not None else self._threshold)
         # This block has no yield, so that cancelling never leaves parts of a wall.
         with SceneChanges() as changes:
             insert_wall(wall, self._volume, self._segmentation, changes)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import slicer
-from dcamt.errors import DCAMTError
+from dcamt.errors import DCAMTError, InputError
+from dcamt.io.surfaces import SURFACE_OUTPUTS
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import OPENING
 from dcamt.wall.files import write_wall_csv, write_wall_surface
@@ -19,11 +20,11 @@ from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from slicer.i18n import tr as _
 
 from . import review, wall_nodes
-from .file_dialogs import choose_file
+from .file_dialogs import choose_file, confirm_outdated_export
 from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
 
-TABLE_ENDINGS = (".csv", ".txt", "")
+TABLE_ENDINGS = (".csv", ".txt")
 KINDS = (IIR, SD)
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Range of the threshold's slider: a ratio (IIR), or standard deviations above the blood pool's mean (SD)."""
@@ -73,6 +74,9 @@ class WallPanel:
         self.can_measure = ready and bool(self._segments)
         ui.wallMeasureButton.enabled = self.can_measure
         model = review.get_referenced_node(segmentation, review.WALL)
+        # The measurement of a first wall uses the threshold that was shown at the start.
+        for widget in (ui.wallPresetComboBox, ui.wallKindComboBox, ui.wallThresholdSlider):
+            widget.enabled = ready or model is not None
         changed = segmentation is not self._segmentation or (model is None) != (self._wall is None)
         self._segmentation = segmentation
         if changed:
@@ -124,6 +128,15 @@ class WallPanel:
         index = self._ui.wallSegmentComboBox.currentIndex
         return [*self._segments][index] if 0 <= index < len(self._segments) else ""
 
+    def threshold(self) -> Threshold:
+        """Return the shown threshold."""
+        index = self._ui.wallPresetComboBox.currentIndex
+        return self._presets[index] if index < len(self._presets) else self._own_threshold()
+
+    def _own_threshold(self) -> Threshold:
+        kind = KINDS[self._ui.wallKindComboBox.currentIndex]
+        return Threshold(kind, round(float(self._ui.wallThresholdSlider.value), 2))
+
     def _show_threshold(self, threshold: Threshold) -> None:
         ui, self._filling = self._ui, True
         is_preset = threshold in self._presets
@@ -144,7 +157,7 @@ class WallPanel:
 
     def _on_value(self, value: float) -> None:
         if not self._filling:
-            self._apply(Threshold(KINDS[self._ui.wallKindComboBox.currentIndex], round(float(value), 2)))
+            self._apply(self._own_threshold())
 
     def _apply(self, threshold: Threshold) -> None:
         self._reload_changed_surface()
@@ -196,14 +209,17 @@ class WallPanel:
         )
         volume = wall_nodes.measured_volume(self._segmentation)
         measured = _("Measured in {scan}.").format(scan=volume.GetName() if volume is not None else wall.scan)
-        sentences = [text, measured, openings, *map(translated, wall.notes), translated(METHODS_DISAGREE)]
-        if wall_nodes.is_scan_changed(self._segmentation):
-            sentences.insert(
-                0, _("The voxels of the scan were changed after the measurement: press Measure wall again.")
-            )
+        notes = [*map(translated, wall.notes), translated(METHODS_DISAGREE)]
+        return " ".join([*self._warnings(), text, measured, openings, *notes])
+
+    def _warnings(self) -> list[str]:
+        """Return what was changed after the measurement, in sentences."""
+        warnings = []
         if wall_nodes.is_wall_outdated(self._segmentation):
-            sentences.insert(0, _("The outline was changed after the measurement: press Measure wall again."))
-        return " ".join(sentences)
+            warnings.append(_("The outline was changed after the measurement: press Measure wall again."))
+        if wall_nodes.is_scan_changed(self._segmentation):
+            warnings.append(_("The voxels of the scan were changed after the measurement: press Measure wall again."))
+        return warnings
 
     def _on_measure_clicked(self, checked: bool = False) -> None:
         """Start the measurement. If that replaces openings that the user corrected, ask first."""
@@ -235,23 +251,39 @@ class WallPanel:
         self._change_wall(wall.with_openings(openings))
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write the wall's table if the file's ending is one of `TABLE_ENDINGS`, and the wall's surface otherwise.
-
-        Only `.vtp` files store the scalars.
-        """
+        """Write the wall's table or surface; before that, ask the user if the wall is outdated."""
         wall, title = self._wall, _("Export the wall")
         assert wall is not None
+        self.compare_outline()
+        if not confirm_outdated_export(" ".join(self._warnings()), title):
+            return
         kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp *.stl *.obj *.ply)"
         path = choose_file(title, f"{wall.scan}.wall.csv", kinds)
         if not path:
             return
         try:
-            if Path(path).suffix.lower() in TABLE_ENDINGS:
-                write_wall_csv([wall], path)
-            else:
-                write_wall_surface(wall, path)
+            write_table_or_surface(wall, Path(path))
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
+
+
+def write_table_or_surface(wall: WallResult, path: Path) -> None:
+    """Write a wall's table or its surface, as the file's ending says; only `.vtp` files store the scalars.
+
+    Raises:
+        InputError: the ending is neither that of a table nor that of a surface.
+        OutputError: the file cannot be written.
+    """
+    kind = path.suffix.lower()
+    if kind in TABLE_ENDINGS:
+        write_wall_csv([wall], path)
+    elif kind in SURFACE_OUTPUTS:
+        write_wall_surface(wall, path)
+    else:
+        what = _('has the ending "{ending}", which is neither that of a table nor that of a surface')
+        remedy = _("Use {table} for a table, or {surfaces} for a surface.")
+        remedy = remedy.format(table=TABLE_ENDINGS[0], surfaces=", ".join(SURFACE_OUTPUTS))
+        raise InputError(what.format(ending=kind), path=path, remedy=remedy)
 
 
 def _method_text(wall: WallResult) -> str:

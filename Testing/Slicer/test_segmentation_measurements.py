@@ -75,6 +75,31 @@ class MeasurementsTest(PanelCase):
         self.assertTrue(lines[0].startswith("scan,segment,volume_ml,surface_cm2,long_diameter_mm"))
         self.assertEqual(lines[1].split(","), list(self.logic.measurements(segmentation)[0].values()))
 
+    def test_outdated_measurements_are_exported_and_copied_only_after_a_question(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        smaller = segment_mask(segmentation, volume)
+        smaller[:8] = 0
+        draw_segment(segmentation, volume, smaller)
+        question = "The measurements may be from before the correction"
+        slicer.app.clipboard().setText("earlier")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "atrium.csv")
+            with Person() as person:
+                for button in (self.ui.exportButton, self.ui.copyButton):
+                    person.expects(question, "Cancel")
+                    click(button)
+            self.assertFalse(path.exists())
+            self.assertEqual(slicer.app.clipboard().text(), "earlier")
+            with Person() as person:
+                person.expects(question, "Ok")
+                person.expects("Export measurements", str(path))
+                click(self.ui.exportButton)
+                person.expects(question, "Ok")
+                click(self.ui.copyButton)
+            self.assertTrue(path.exists())
+            self.assertIn("Left atrium", slicer.app.clipboard().text())
+
     def test_failed_export_is_reported_with_the_reason(self) -> None:
         self.segment(add_scan())
         with tempfile.TemporaryDirectory() as folder, Person() as person:

@@ -334,3 +334,29 @@ class ExportTest(InsertedWallCase):
                 person.expects('has the ending ".vtk"', "Ok")
                 click(self.ui.wallExportButton)
             self.assertFalse(path.exists())
+
+    def test_wall_export_refuses_a_name_without_an_ending(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "wall")
+            with Person() as person:
+                person.expects("Export the wall", str(path))
+                person.expects('has the ending ""', "Ok")
+                click(self.ui.wallExportButton)
+            self.assertFalse(path.exists())
+
+    def test_outdated_wall_is_exported_only_after_a_question(self) -> None:
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
+        smaller = phantom()[1]
+        smaller[:20] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(smaller, self.segmentation, "blood", self.volume)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "wall.csv")
+            with Person() as person:
+                person.expects("The outline was changed after the measurement", "Cancel")
+                click(self.ui.wallExportButton)
+            self.assertFalse(path.exists())
+            with Person() as person:
+                person.expects("The outline was changed after the measurement", "Ok")
+                person.expects("Export the wall", str(path))
+                click(self.ui.wallExportButton)
+            self.assertTrue(path.exists())

@@ -14,6 +14,7 @@ import slicer
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import BORDER
 from dcamt.wall.files import write_wall, write_wall_csv
+from dcamt.wall.settings import IIR, Threshold
 from dcamt.worker.events import WallMeasured
 from DCAMTSegmentationLib import review, wall_job, wall_nodes
 from fake_worker import FakeWorker
@@ -82,6 +83,17 @@ class WorkerWallTest(WorkerWallCase):
         self.measure()
         self.assertIn("blood pool mean + 2 SD", self.ui.wallLabel.text)
         self.assertEqual(burden_cell(self.segmentation), burden)
+
+    def test_first_measurement_has_the_threshold_chosen_before(self) -> None:
+        self.ui.wallThresholdSlider.value = 1.4
+        click(self.ui.wallMeasureButton)
+        self.assertFalse(self.ui.wallThresholdSlider.enabled)
+        self.wait()
+        self.assertTrue(self.ui.wallThresholdSlider.enabled)
+        self.assertIn("by IIR > 1.4 ", self.ui.wallLabel.text)
+        self.assertEqual(self.ui.wallThresholdSlider.value, 1.4)
+        burden = expected_wall().burdens(Threshold(IIR, 1.4))[0]
+        self.assertEqual(burden_cell(self.segmentation), f"{burden.percent:.1f}")
 
     def test_changed_outline_of_a_saved_wall_is_noticed(self) -> None:
         warning = "The outline was changed after"
