@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ if find_spec("DCAMTSlicerLib") is None:
 from dcamt.machine import AUTO
 from dcamt.runs.folder import RunFolder
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
-from DCAMTTrainingLib.cases.rows import CaseRow
 from DCAMTTrainingLib.cases.scene_source import scene_rows
-from DCAMTTrainingLib.cases.store import load_rows
+from DCAMTTrainingLib.cases.store import NO_CASES, SavedCases, load_cases
 from DCAMTTrainingLib.panels.cases import CasesPanel
 from DCAMTTrainingLib.panels.effort import EffortPanel
 from DCAMTTrainingLib.panels.outline import OutlinePanel
@@ -78,7 +77,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: Any = None
         self.ui: Any = None
         self._gui_tag: Any = None
-        self._cases_before_import: tuple[CaseRow, ...] = ()
+        self._cases_before_import = NO_CASES
 
     def setup(self) -> None:
         ScriptedLoadableModuleWidget.setup(self)
@@ -149,18 +148,18 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The cases are read before the import, which may replace the parameter node that holds them.
-        # `load_rows` invalidates the IDs of nodes removed before the import: an imported node may get such an ID.
+        # `load_cases` invalidates the IDs of nodes removed before the import: an imported node may get such an ID.
         session = self.logic.session
         session.save()
         self._cases_before_import = (
-            tuple(load_rows(session.settings.parameterNode)) if session.settings is not None else ()
+            load_cases(session.settings.parameterNode) if session.settings is not None else NO_CASES
         )
         self._on_scene_start_close(caller, event)
 
     def _on_scene_end_import(self, caller: Any, event: Any) -> None:
         if self.logic.session.settings is None:
             self._attach(self._cases_before_import)
-        self._cases_before_import = ()
+        self._cases_before_import = NO_CASES
 
     def _on_settings_modified(self, caller: Any, event: Any) -> None:
         device = self.logic.session.settings.device
@@ -176,7 +175,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for part in (self.watching, self.results, self.outlining, self.sections):
             part.update()
 
-    def _attach(self, earlier: Sequence[CaseRow] = ()) -> None:
+    def _attach(self, earlier: SavedCases = NO_CASES) -> None:
         settings = self.logic.attach(earlier)
         self._gui_tag = settings.connectParametersToGui(parameter_widgets(self.ui))
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
@@ -221,7 +220,7 @@ class DCAMTTrainingLogic(ScriptedLoadableModuleLogic):
     def getParameterNode(self) -> Any:
         return TrainingSettings(super().getParameterNode())  # type: ignore[call-arg]
 
-    def attach(self, earlier: Sequence[CaseRow] = ()) -> Any:
+    def attach(self, earlier: SavedCases = NO_CASES) -> Any:
         """Load the cases and settings of the open scene; return the settings.
 
         Args:

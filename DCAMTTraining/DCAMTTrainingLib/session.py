@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from slicer.i18n import tr as _
 
 from .cases.check import CaseCheck
 from .cases.lists import read_rows_in_steps
-from .cases.rows import CaseRow, CaseTable
+from .cases.rows import CaseTable
 from .cases.scene_source import rows_with_classes_of, training_case_rows
-from .cases.store import load_rows, save_rows, save_rows_in_steps
+from .cases.store import NO_CASES, SavedCases, load_cases, save_rows, save_rows_in_steps
 from .estimation import Estimation
 from .runs.model_store import current_model
 from .runs.preflight import Problem, case_problems, folder_problems, machine_problems
@@ -40,12 +40,14 @@ class TrainingSession:
 
     Attributes:
         on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
+        unread: the scene's cases that this version cannot read; they are saved with the scene again.
         check_failure: why the last check could not start or failed; otherwise empty.
     """
 
     def __init__(self) -> None:
         self.table = CaseTable()
         self.settings: TrainingSettings | None = None
+        self.unread: list[Any] = []
         self.on_news: list[Callable[[], None]] = []
         self.check_failure = ""
         self.estimation = Estimation(self.table, self.planned_recipe, self.device, self._notify)
@@ -56,7 +58,7 @@ class TrainingSession:
         self._settling = DelayedCall(self._on_settled)
         self.table.on_edited.append(self._on_edited)
 
-    def attach(self, node: Any, settings: TrainingSettings, earlier: Sequence[CaseRow] = ()) -> None:
+    def attach(self, node: Any, settings: TrainingSettings, earlier: SavedCases = NO_CASES) -> None:
         """Load cases and settings of a scene.
 
         Args:
@@ -64,9 +66,10 @@ class TrainingSession:
             earlier: cases that come before the loaded ones. A loaded case with the scan of an earlier case is omitted.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
-        known = {row.scan for row in earlier}
-        self.table.replace_all(earlier)
-        self.table.add([row for row in load_rows(node) if row.scan not in known])
+        saved, known = load_cases(node), {row.scan for row in earlier.rows}
+        self.unread = [*earlier.unread, *(data for data in saved.unread if data not in earlier.unread)]
+        self.table.replace_all(earlier.rows)
+        self.table.add([row for row in saved.rows if row.scan not in known])
         self._node = node
         self._settling.start(SETTLE_MS)
 
@@ -76,6 +79,7 @@ class TrainingSession:
         self._stop_check()
         self.estimation.cancel()  # Cases of another scene may have the same node IDs.
         self._node = self.settings = None
+        self.unread = []
         self.table.replace_all([])
         self._settling.stop()
 
@@ -93,7 +97,7 @@ class TrainingSession:
         """Save the cases in the scene's parameter node; do nothing without a scene."""
         self._stop_saving()
         if self._node is not None:
-            save_rows(self._node, self.table.rows)
+            save_rows(self._node, self.table.rows, self.unread)
 
     # Task
 
@@ -166,23 +170,25 @@ class TrainingSession:
     def add_list_in_steps(
         self, path: Path, on_repeated: Callable[[int], None] = lambda count: None
     ) -> Generator[None, None, None]:
-        """Add the cases of a CSV file; the last step adds all, or none if another scene was opened meanwhile.
+        """Add the cases of a CSV file, all in the last step.
 
         Args:
             on_repeated: called as on_repeated(count) after the cases were added, if `count` lines of the file name the
                 same scan as an earlier line.
 
         Raises:
-            InputError: the file or a line of it cannot be read as a case list.
+            InputError: the file or a line of it cannot be read as a case list, or another scene was opened meanwhile.
         """
         settings = self.settings
         rows = yield from read_rows_in_steps(path)
         yield
-        if self.settings is settings:
-            self.table.add(rows, roles_chosen=True)
-            repeated = len(rows) - len({row.scan for row in rows})
-            if repeated:
-                on_repeated(repeated)
+        if self.settings is not settings:
+            what = _("another scene was opened while the list was read, so no case was added")
+            raise InputError(what, path=path, remedy=_("Add the list again."))
+        self.table.add(rows, roles_chosen=True)
+        repeated = len(rows) - len({row.scan for row in rows})
+        if repeated:
+            on_repeated(repeated)
 
     @property
     def checking(self) -> bool:
@@ -253,7 +259,7 @@ class TrainingSession:
     def _on_settled(self) -> None:
         self._stop_saving()
         if self._node is not None:
-            steps = save_rows_in_steps(self._node, tuple(self.table.rows))
+            steps = save_rows_in_steps(self._node, tuple(self.table.rows), self.unread)
             self._saving = SteppedTask(steps, self._on_saved).start()
 
     def _on_saved(self, error: Exception | None) -> None:

@@ -19,9 +19,9 @@ from DCAMTSlicerLib import engine_process
 from DCAMTSlicerLib.engine_process import wait_for_killed
 from DCAMTTrainingLib.cases.check import CaseCheck
 from DCAMTTrainingLib.cases.lists import write_lines
-from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, UniqueNames, parse_rows, rows_to_json
+from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan, UniqueNames, parse_row, rows_to_json
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows
-from DCAMTTrainingLib.cases.store import load_rows, save_rows
+from DCAMTTrainingLib.cases.store import load_cases, save_rows
 from DCAMTTrainingLib.cases.table_model import LABEL, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role
 from scene_nodes import add_case, add_volume, ellipsoid, write_endless_program, write_scan
 from slicer_harness import (
@@ -110,7 +110,7 @@ class RowsTest(unittest.TestCase):
         self.table.replace_row(0, replace(self.table.rows[0], source=SceneScan("v", "one", (("s2", 1),), chosen=True)))
         self.table.add([scene_row("one")])
         self.assertEqual(self.table.rows[0].source.segments, (("s2", 1),))
-        self.assertEqual(parse_rows(json.loads(rows_to_json(self.table.rows))), self.table.rows)
+        self.assertEqual([parse_row(data) for data in json.loads(rows_to_json(self.table.rows))], self.table.rows)
 
     def test_another_segmentation_replaces_the_chosen_segments_but_not_the_role(self):
         chosen = SceneScan("v", "one", (("s2", 1),), chosen=True)
@@ -164,19 +164,24 @@ class RowsTest(unittest.TestCase):
         self.table.add([file_row(f"c{n}") for n in range(3)])
         self.table.set_facts(2, (4, 5, 6), (1.0, 1.0, 2.5), "wrong")
         self.table.remove([0, 1])
-        kept = parse_rows(json.loads(rows_to_json(self.table.rows)))
+        kept = [parse_row(data) for data in json.loads(rows_to_json(self.table.rows))]
         self.assertEqual(kept, [CaseRow("c2", FileScan("/scans/c2.nrrd"), UNLABELLED, (4, 5, 6), (1.0, 1.0, 2.5))])
 
-    def test_json_that_is_not_a_list_of_valid_rows_is_refused(self):
-        for text in (
-            "[1]",
-            '{"a": 1}',
-            "1",
-            '[{"name": "a", "source": {"image": "i", "label": ""}, "role": "dancer"}]',
+    def test_json_that_is_not_a_valid_row_is_refused(self):
+        valid = {"name": "a", "source": {"image": "i", "label": ""}, "role": UNLABELLED}
+        self.assertEqual(parse_row(valid), CaseRow("a", FileScan("i"), UNLABELLED))
+        for stored in (
+            {"a": 1},
+            1,
+            {**valid, "role": "dancer"},
+            {**valid, "role": []},
+            {**valid, "name": 5},
+            {**valid, "source": {"image": 5, "label": ""}},
+            {**valid, "size": 3},
+            {**valid, "size": [float("inf")]},
         ):
-            stored = json.loads(text)
             with self.assertRaises(ValueError):
-                parse_rows(stored)
+                parse_row(stored)
 
     def test_next_role_cycles_through_the_possible_roles(self):
         row = file_row("a", LABELLED, "/label.nrrd")
@@ -246,13 +251,13 @@ class SavedWithTheSceneTest(unittest.TestCase):
         rows = [*scene_rows(recipe), CaseRow('quoted "name" %3A;', FileScan("/a b/c;d.nrrd", "/l.nrrd"), VALIDATION)]
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "node with cases")
         save_rows(node, rows)
-        self.assertEqual(load_rows(node), rows)
+        self.assertEqual(load_cases(node).rows, rows)
         with scene_saved_and_closed():
             # These nodes take the IDs that the saved nodes had.
             add_case("already here", 3)
             add_volume("another", ellipsoid(4)[0])
         node = slicer.util.getFirstNodeByName("node with cases")
-        loaded = load_rows(node)
+        loaded = load_cases(node).rows
         self.assertEqual([row.name for row in loaded], [row.name for row in rows])
         self.assertEqual(loaded[2], rows[2])
         names = [slicer.mrmlScene.GetNodeByID(row.source.volume).GetName() for row in loaded[:2]]
@@ -277,7 +282,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
                     with scene_saved_and_closed():
                         add_case("already here", 3)  # these nodes take the IDs of the saved nodes
                     node = slicer.util.getFirstNodeByName("node with cases")
-                loaded = load_rows(node)
+                loaded = load_cases(node).rows
                 with self.subTest(reloads=reloads, removed=removed):
                     self.assertEqual([row.name for row in loaded], ["scan0", "scan1", "scan2"])
                     for row in loaded:
@@ -289,7 +294,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
                             expected[("volume", "segmentation").index(removed)] = None
                         self.assertEqual(names, expected)
                     save_rows(node, loaded)
-                    self.assertEqual(load_rows(node), loaded)
+                    self.assertEqual(load_cases(node).rows, loaded)
 
     def test_cases_are_restored_from_a_scene_of_an_older_version(self):
         close_scene()
@@ -303,18 +308,42 @@ class SavedWithTheSceneTest(unittest.TestCase):
         text = rows_to_json(rows)
         # After the import of a scene, the references have the nodes' new IDs, and the text still has the old IDs.
         node.SetParameter("cases", text.replace("Node1", "Node7"))
-        self.assertEqual(load_rows(node), rows)
+        self.assertEqual(load_cases(node).rows, rows)
         # If a volume was removed, there are fewer references than rows, and the rows keep the IDs of the text.
         node.SetParameter("cases", text)
         slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(rows[0].source.volume))
-        self.assertEqual(load_rows(node), rows)
+        self.assertEqual(load_cases(node).rows, rows)
 
     def test_invalid_text_gives_no_rows(self):
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "any")
-        self.assertEqual(load_rows(node), [])
-        for text in ("x", "[1]", '[{"source": 1}]'):
+        self.assertEqual(list(load_cases(node).rows), [])
+        for text in ("x", "[1]", '[{"source": 1}]', '{"source": 1}', "[" * 100000):
             node.SetParameter("cases", text)
-            self.assertEqual(load_rows(node), [])
+            self.assertEqual(list(load_cases(node).rows), [])
+            # The text is neither lost nor changed by saving it again and again.
+            saved = load_cases(node)
+            self.assertEqual(len(saved.unread), 1)
+            save_rows(node, *saved)
+            self.assertEqual(load_cases(node).unread, saved.unread)
+
+    def test_row_of_a_later_version_is_kept_with_its_nodes_beside_the_other_rows(self):
+        close_scene()
+        for number in range(2):
+            add_case(f"scan{number}", number)
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "node with cases")
+        save_rows(node, scene_rows(load_recipe("la")))
+        node.SetParameter("cases", node.GetParameter("cases").replace(LABELLED, "dancer", 1))
+        for reloads in range(2):
+            saved = load_cases(node)
+            self.assertEqual([row.name for row in saved.rows], ["scan1"])
+            (unread,) = saved.unread
+            self.assertEqual((unread["name"], unread["role"]), ("scan0", "dancer"))
+            self.assertEqual(slicer.mrmlScene.GetNodeByID(unread["source"]["volume"]).GetName(), "scan0")
+            save_rows(node, *saved)
+            if not reloads:
+                with scene_saved_and_closed():
+                    add_case("already here", 3)  # these nodes take the IDs of the saved nodes
+                node = slicer.util.getFirstNodeByName("node with cases")
 
 
 class CaseCheckTest(unittest.TestCase):

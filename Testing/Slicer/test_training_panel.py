@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import sys
 import weakref
@@ -18,7 +19,7 @@ from dcamt.errors import InputError
 from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
-from DCAMTTrainingLib.cases.store import load_rows
+from DCAMTTrainingLib.cases.store import load_cases
 from DCAMTTrainingLib.cases.table_model import REMARK
 from DCAMTTrainingLib.runs.folders import run_named, runs_folder, set_runs_folder
 from scene_nodes import add_case, ellipsoid, write_scan
@@ -129,7 +130,28 @@ class SavedStateTest(TrainingCase):
         self.assertEqual([(row.source, row.role) for row in rows[:2]], [(row.source, row.role) for row in before])
         self.assertEqual(slicer.mrmlScene.GetNodeByID(rows[2].source.volume).GetName(), "imported")
         self.session.save()
-        self.assertEqual([row.name for row in load_rows(self.session._node)], ["mine", "A", "imported"])
+        self.assertEqual([row.name for row in load_cases(self.session._node).rows], ["mine", "A", "imported"])
+
+    def test_case_that_this_version_cannot_read_is_reported_and_survives_edits_and_an_import(self) -> None:
+        add_case("imported", 1)
+        click(self.ui.addSceneButton)
+        file = str(self.folder / "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(file))
+        close_scene()
+        later = {"name": "later", "source": {"image": "later.nrrd", "label": ""}, "role": "dancer"}
+        node = self.session._node
+        self.module.widget._detach()
+        node.SetParameter("cases", json.dumps([later]))
+        self.module.widget._attach()
+        self.add_list(self.write_case_list())
+        self.assertEqual([row.name for row in self.session.table.rows], ["A"])
+        slicer.mrmlScene.ReadFromMRB(file, False)
+        process_events()
+        self.assertEqual([row.name for row in self.session.table.rows], ["A", "imported"])
+        self.module.widget.cases.refresh()
+        self.assertIn("cannot read, and does not use: 1.", self.ui.casesSummary.text)
+        self.session.save()
+        self.assertEqual(load_cases(self.session._node).unread, [later])
 
     def test_imported_volume_with_a_reused_id_does_not_join_an_older_case(self) -> None:
         add_case("imported", 1)
@@ -302,7 +324,7 @@ class TenThousandCasesTest(TrainingCase):
         self.assertEqual(self.ui.casesTable.model().rowCount(), 10_001)
         self.assertIsInstance(self.session.table.rows[7].source, FileScan)
         node = self.session._node
-        self.assertEqual(load_rows(node), [replace(row, remark="", note="") for row in self.session.table.rows])
+        self.assertEqual(load_cases(node).rows, [replace(row, remark="", note="") for row in self.session.table.rows])
 
 
 class SelfTest(TrainingCase):

@@ -10,13 +10,15 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.cases.case_arrays import CaseArrays
-from dcamt.errors import InputError
+from dcamt.errors import InputError, OutputError
+from dcamt.runs.folder import RunFolder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib import stepped_task
 from DCAMTTrainingLib.cases.derived_nodes import PROPOSAL_FILE
 from DCAMTTrainingLib.panels import outline as outline_panel
 from DCAMTTrainingLib.runs import proposal_opening
 from DCAMTTrainingLib.runs.proposal_opening import ProposalOpening
+from DCAMTTrainingLib.runs.ranking import read_ranking
 from scene_nodes import add_volume, segment_mask
 from slicer_harness import (
     Person,
@@ -104,6 +106,51 @@ class RankingTest(TrainingCase):
             self.assertTrue(self.ui.addCaseButton.enabled, change)
         self.module.widget.outlining.set_run(None)
         self.assertFalse(self.ui.addCaseButton.enabled)
+
+    def rank_again(self) -> FakeCommand:
+        """Start to rank a run whose ranking has the cases a and b; return the command after b was ranked."""
+        earlier = [{**self.case, "name": name, "score": score} for name, score in (("a", 0.1), ("b", 0.2))]
+        self.write_ranking(earlier)
+        run = RunFolder(self.runs / "earlier")
+        run.model.write_bytes(b"a model")
+        self.module.widget.runs.refresh()
+        process_events()
+        with mock.patch.object(outline_panel, "EngineCommand", self.make_command):
+            click(self.ui.rankButton)
+        self.commands[-1].on_event({**self.case, "name": "b", "score": 0.9})
+        return self.commands[-1]
+
+    def saved_scores(self) -> dict[str, float]:
+        return {case["name"]: case["score"] for case in read_ranking(RunFolder(self.runs / "earlier"))}
+
+    def test_cancelled_ranking_keeps_the_cases_that_were_not_ranked_again(self) -> None:
+        self.rank_again()
+        with mock.patch.object(stepped_task, "DOUBLE_CLICK_S", 0.0):
+            click(self.ui.rankButton)
+        self.assertIn("Cancelled. The cases that were not ranked again", self.ui.rankStatusLabel.text)
+        self.assertEqual(self.saved_scores(), {"a": 0.1, "b": 0.9})
+        self.assertEqual(self.ui.rankTable.model().rowCount(), 2)
+
+    def test_failed_ranking_keeps_the_cases_that_were_not_ranked_again(self) -> None:
+        command = self.rank_again()
+        command.running = False
+        command.on_end("a.nrrd: damaged")
+        self.assertEqual(self.ui.rankStatusLabel.text, "a.nrrd: damaged")
+        self.assertEqual(self.saved_scores(), {"a": 0.1, "b": 0.9})
+
+    def test_complete_ranking_replaces_the_earlier_one(self) -> None:
+        command = self.rank_again()
+        command.running = False
+        command.on_end("")
+        self.assertEqual(self.saved_scores(), {"b": 0.9})
+
+    def test_ranking_that_cannot_be_saved_is_ended_with_the_reason(self) -> None:
+        command = self.rank_again()
+        with mock.patch.object(outline_panel, "save_ranking", side_effect=OutputError("disk full")):
+            command.on_event({**self.case, "name": "a", "score": 0.8})
+        self.assertFalse(command.running)
+        self.assertIn("disk full", self.ui.rankStatusLabel.text)
+        self.assertEqual(self.saved_scores(), {"a": 0.1, "b": 0.9})
 
 
 class OpeningTest(TrainingCase):

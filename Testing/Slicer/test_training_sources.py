@@ -9,10 +9,11 @@ import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, list_cases
 from dcamt.cases.folders import find_cases
+from dcamt.errors import InputError
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTTrainingLib.cases import check
-from DCAMTTrainingLib.cases.store import load_rows
+from DCAMTTrainingLib.cases.store import load_cases
 from DCAMTTrainingLib.cases.table_model import REMARK, ROLE
 from DCAMTTrainingLib.panels import cases as cases_panel
 from scene_nodes import add_case, add_outline, add_volume, ellipsoid, write_scan
@@ -100,6 +101,7 @@ class SourcesTest(TrainingCase):
                 close_scene()
                 process_events()
                 on_event({"event": "cases", "cases": [case]})
+                person.expects("another scene was opened during the search", "Ok")
                 on_end(message)
                 self.assertEqual(len(self.table), 0)
 
@@ -179,7 +181,8 @@ class SourcesTest(TrainingCase):
         next(steps)
         close_scene()
         process_events()
-        self.assertEqual(list(steps), [None] * 5)
+        with self.assertRaisesRegex(InputError, "another scene was opened while the list was read"):
+            list(steps)
         self.assertEqual(len(self.table), 0)
 
     def test_training_cases_of_the_segmentation_module_are_added(self) -> None:
@@ -353,7 +356,7 @@ class LabelValuesTest(TrainingCase):
         self.assertEqual(self.session.table.rows[0].remark, "")
         self.assertTrue(self.ui.startButton.enabled)
         # The mapping is saved with the scene and in case lists.
-        self.assertEqual(load_rows(self.session._node)[0].source.labels, "420=Left atrium")
+        self.assertEqual(load_cases(self.session._node).rows[0].source.labels, "420=Left atrium")
         with Person() as person:
             person.expects("Save the list", str(self.folder / "out.csv"))
             click(self.ui.exportListButton)

@@ -46,6 +46,19 @@ class TaskTest(TrainingCase):
         code = recipe.classes[1].type
         self.assertEqual((code.scheme, code.value, code.meaning), ("SCT", "39607008", "Lung"))
 
+    def test_invalid_colour_or_code_of_a_class_is_not_accepted_and_the_reason_is_shown(self) -> None:
+        self.name_two_classes()
+        before = self.session.recipe().classes
+        entries = (1, "reddish", "“reddish” is not a colour"), (2, "SCT 39607008", "“SCT 39607008” is not a code")
+        for column, text, reason in entries:
+            self.ui.classesTable.item(0, column).setText(text)
+            self.assertIn(reason, self.ui.classMessageLabel.text)
+            self.assertFalse(self.ui.classMessageLabel.isHidden())
+            self.assertEqual(self.session.recipe().classes, before)
+        self.ui.classesTable.item(0, 1).setText("red")
+        self.assertEqual(self.ui.classMessageLabel.text, "")
+        self.assertTrue(self.ui.classMessageLabel.isHidden())
+
     def test_user_defined_classes_are_stored_in_the_settings(self) -> None:
         self.name_two_classes()
         stored = classes_from_json(self.session.settings.ownClasses)

@@ -243,25 +243,30 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
     return json.dumps(listed, separators=(",", ":"))
 
 
-def parse_rows(listed: Any) -> list[CaseRow]:
-    """Return the rows in parsed JSON; raise ValueError if `listed` is not a list of rows."""
+def parse_row(data: Any) -> CaseRow:
+    """Return the row in parsed JSON; raise ValueError if `data` is not a row of this version."""
     try:
-        return [_row(data) for data in listed]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"not a list of case rows: {error}") from error
+        return _row(data)
+    except (TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise ValueError(f"not a case row: {error}") from error
 
 
 def _row(data: dict[str, Any]) -> CaseRow:
     source = data["source"]
     if "image" in source:
-        scan: FileScan | SceneScan = FileScan(source["image"], source["label"], str(source.get("labels", "")))
+        texts = (source["image"], source["label"])
+        scan: FileScan | SceneScan = FileScan(*texts, str(source.get("labels", "")))
     else:
+        texts = (source["volume"], source["segmentation"])
         segments = tuple((str(name), int(label)) for name, label in source["segments"])
-        scan = SceneScan(source["volume"], source["segmentation"], segments, bool(source.get("chosen")))
-    size, spacing = data.get("size"), data.get("spacing")
+        scan = SceneScan(*texts, segments, bool(source.get("chosen")))
+    if not all(isinstance(text, str) for text in (data["name"], *texts)):
+        raise TypeError("a name, file or node is not a text")
     if data["role"] not in ALL_ROLES:
         raise ValueError(f"unknown role: {data['role']}")
-    return CaseRow(data["name"], scan, data["role"], tuple(size) if size else None, tuple(spacing) if spacing else None)
+    size = tuple(int(count) for count in data.get("size") or ())
+    spacing = tuple(float(mm) for mm in data.get("spacing") or ())
+    return CaseRow(data["name"], scan, data["role"], size or None, spacing or None)
 
 
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import slicer
 
-from .rows import CaseRow, SceneScan, parse_rows, rows_to_json
+from .rows import CaseRow, SceneScan, parse_row, rows_to_json
 
 _CASES = "cases"
 _REFERENCE = "DCAMT.caseNode."
@@ -24,24 +24,40 @@ ROWS_PER_STEP = 1000
 """Maximum number of rows that are formatted between two turns of the event loop."""
 
 
-def save_rows(node: Any, rows: Sequence[CaseRow]) -> None:
-    """Save the rows in a vtkMRMLScriptedModuleNode.
+class SavedCases(NamedTuple):
+    """The cases of a scene.
+
+    Attributes:
+        unread: parsed JSON of the cases that this version cannot read, or the whole text if it is damaged. They are
+            saved again, so that they are not lost.
+    """
+
+    rows: Sequence[CaseRow] = ()
+    unread: Sequence[Any] = ()
+
+
+NO_CASES = SavedCases()
+
+
+def save_rows(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any] = ()) -> None:
+    """Save the rows in a vtkMRMLScriptedModuleNode, followed by the cases that this version cannot read.
 
     Nodes are saved as references, too, since importing a scene updates references but not the IDs in the text.
     """
-    for _step in save_rows_in_steps(node, rows):
+    for _step in save_rows_in_steps(node, rows, unread):
         pass
 
 
-def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, None, None]:
+def save_rows_in_steps(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any] = ()) -> Generator[None, None, None]:
     """Save the rows as `save_rows` does: format them in steps, then change the node in one step."""
     texts = []
     for start in range(0, len(rows), ROWS_PER_STEP):
         texts.append(rows_to_json(rows[start : start + ROWS_PER_STEP])[1:-1])
         yield
+    texts += [json.dumps(data, separators=(",", ":")) for data in unread]
     changing = node.StartModify()
     try:
-        _save_references(node, rows)
+        _save_references(node, rows, unread)
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
@@ -50,30 +66,51 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow]) -> Generator[None, No
     yield
 
 
-def load_rows(node: Any) -> list[CaseRow]:
-    """Return the saved rows; an empty list if nothing was saved or the text is damaged.
+def load_cases(node: Any) -> SavedCases:
+    """Return the saved cases.
 
     The row of a volume that was removed from the scene is kept, so that the user learns which scan is missing.
     """
     text = node.GetParameter(_CASES)
     if not text:
-        return []
+        return NO_CASES
     try:
         listed = json.loads(text)
-        sources = [data["source"] for data in listed if "volume" in data["source"]]
-        if any(node.GetNumberOfNodeReferences(role) for role in _ORDERED_REFERENCES):
-            _update_ids_by_order(node, sources)
-        else:
-            _update_ids(node, sources)
-        return parse_rows(listed)
-    except (ValueError, TypeError, KeyError):
-        return []
+    except (ValueError, RecursionError):
+        listed = None
+    if not isinstance(listed, list):
+        return SavedCases(unread=[text])
+    sources = _scene_sources(listed)
+    if any(node.GetNumberOfNodeReferences(role) for role in _ORDERED_REFERENCES):
+        _update_ids_by_order(node, sources)
+    else:
+        _update_ids(node, sources)
+    rows, unread = [], []
+    for data in listed:
+        try:
+            rows.append(parse_row(data))
+        except ValueError:
+            unread.append(data)
+    return SavedCases(rows, unread)
 
 
-def _save_references(node: Any, rows: Sequence[CaseRow]) -> None:
-    """Replace the case references of `node` with references to the nodes of `rows`."""
+def _scene_sources(listed: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the sources in parsed JSON that name a volume and a segmentation of the scene."""
+    sources = [data.get("source") for data in listed if isinstance(data, dict)]
+    keys = ("volume", "segmentation")
+    return [
+        source
+        for source in sources
+        if isinstance(source, dict) and all(isinstance(source.get(key), str) for key in keys)
+    ]
+
+
+def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) -> None:
+    """Replace the case references of `node` with references to the nodes of `rows` and `unread`."""
     sources = [row.source for row in rows if isinstance(row.source, SceneScan)]
     identifiers = {identifier for source in sources for identifier in (source.volume, source.segmentation)}
+    for source in _scene_sources(unread):
+        identifiers |= {source["volume"], source["segmentation"]}
     # A removed node gets no reference, since a node imported later may get the removed node's ID.
     present = [identifier for identifier in identifiers if identifier and slicer.mrmlScene.GetNodeByID(identifier)]
     roles = {_REFERENCE + identifier: identifier for identifier in present}

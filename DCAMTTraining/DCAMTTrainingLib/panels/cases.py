@@ -11,7 +11,7 @@ import qt
 import slicer
 from dcamt.cases.case_list import LABELLED, VALIDATION
 from dcamt.cases.labels import parse_mapping
-from dcamt.errors import DCAMTError
+from dcamt.errors import DCAMTError, InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
@@ -94,7 +94,9 @@ class CasesPanel:
         counts = Counter(row.role for row in self._table.rows)
         text = ", ".join(f"{counts[role]} {role_title(role)}" for role in ALL_ROLES if counts[role])
         checking = _(" Checking them…") if self._session.checking else ""
-        self._show_text((text + "." + checking) if text else _("No cases yet."))
+        unread = _(" Cases of the scene that this version of DCAMT cannot read, and does not use: {count}.")
+        kept = unread.format(count=len(self._session.unread)) if self._session.unread else ""
+        self._show_text(((text + "." + checking) if text else _("No cases yet.")) + kept)
         has_remarks = any(row.remark or row.note for row in self._table.rows)
         fit_height(self._ui.casesTable, len(self._table), *ROWS)
         self._ui.casesTable.setColumnHidden(REMARK, not has_remarks)
@@ -150,7 +152,8 @@ class CasesPanel:
         def on_end(message: str) -> None:
             self._show_summary()
             if self._session.settings is not settings:
-                return  # Another scene was opened during the search.
+                what = _("another scene was opened during the search, so no case was added")
+                message = error_text(InputError(what, path=folder, remedy=_("Add the folder again.")))
             if message:
                 slicer.util.errorDisplay(message, windowTitle=_("Folder of scans"))
             elif results and confirm_pairs(results[0]):

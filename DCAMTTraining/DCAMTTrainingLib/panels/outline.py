@@ -25,7 +25,7 @@ from ..cases.scene_source import match_segments, row_of
 from ..engine_command import EngineCommand
 from ..runs.proposal import is_unchanged, proposal_of
 from ..runs.proposal_opening import ProposalOpening
-from ..runs.ranking import ranked_case, read_ranking, save_ranking
+from ..runs.ranking import ranked_case, read_ranking, save_ranking, saved_cases
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 from .plain_table import ROW_PIXELS, PlainTableModel, fit_height, selected_rows
@@ -106,7 +106,7 @@ class OutlinePanel:
             return
         if self._command is not None and self._command.running:
             self._command.cancel()
-            self._show_text(_("Cancelled."))
+            self._show_text(_("Cancelled. The cases that were not ranked again keep their earlier rank."))
             self.update()
         else:
             self._rank()
@@ -120,7 +120,9 @@ class OutlinePanel:
         except DCAMTError as error:
             show_error(error, _("What to outline next"))
             return
-        run, ranked = self._watch.run, []
+        run = self._watch.run
+        earlier = {case["name"]: case for case in saved_cases(run)}
+        ranked: dict[str, dict[str, Any]] = {}
         if foreign := run.foreign_proposals():
             text = _(
                 "{file} was saved by another program, such as Slicer, and would be replaced. Move it to another folder,"
@@ -135,19 +137,27 @@ class OutlinePanel:
                 text = _("Segmenting the unlabelled cases: {done} of {total}…")
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
-                ranked.append(ranked_case(event))
-                self._show_ranked(ranked)
+                ranked[event["name"]] = ranked_case(event)
+                # Saved after each case, since its proposal was replaced and the ranking may be cancelled.
+                save({**earlier, **ranked})
 
         def on_end(message: str) -> None:
             self._click_guard.record()
             many = _("{count} cases, the largest disagreement first.").format(count=len(ranked))
             self._show_text(message or (_("One case was ranked.") if len(ranked) == 1 else many))
-            try:
-                if ranked:
-                    save_ranking(run, self._ranked.rows)
-            except DCAMTError as error:
-                self._show_text(error_text(error))
+            if not message:
+                save(ranked)
             self.update()
+
+        def save(cases: dict[str, dict[str, Any]]) -> None:
+            try:
+                save_ranking(run, list(cases.values()))
+                self._show_ranked(read_ranking(run))
+            except DCAMTError as error:
+                assert self._command is not None
+                self._command.cancel()
+                self._show_text(error_text(error))
+                self.update()
 
         arguments = [
             "rank",

@@ -87,6 +87,7 @@ class TaskPanel:
             self._models.append(settings.startFrom)
             self._ui.startFromSelector.addItem(_("{name} (not in the list of models)").format(name=settings.startFrom))
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom))
+        self._show_class_message("")
         self._show_classes(classes_from_json(settings.ownClasses))
         self._filling = False
         self._show_suggestion()
@@ -120,11 +121,17 @@ class TaskPanel:
                     item.setBackground(qt.QBrush(qt.QColor(color)))
                 table.setItem(row, column, item)
 
+    def _show_class_message(self, text: str) -> None:
+        self._ui.classMessageLabel.text = text
+        self._ui.classMessageLabel.visible = bool(text)
+
     def _classes(self) -> list[UserClass]:
         settings = self._session.settings
         return classes_from_json(settings.ownClasses) if settings is not None else []
 
-    def _set_classes(self, classes: list[UserClass]) -> None:
+    def _set_classes(self, classes: list[UserClass], message: str = "") -> None:
+        """Set the user-defined classes; show the message, which states why an entry was not accepted."""
+        self._show_class_message(message)
         if self._session.settings is not None:
             self._session.settings.ownClasses = classes_to_json(classes)
         self._filling = True
@@ -191,7 +198,7 @@ class TaskPanel:
     def _on_cell(self, row: int, column: int) -> None:
         if self._filling:
             return
-        classes = self._classes()
+        classes, message = self._classes(), ""
         text = self._ui.classesTable.item(row, column).text().strip()
         if column == NAME:
             classes[row] = replace(classes[row], name=text)
@@ -200,11 +207,16 @@ class TaskPanel:
             if color.isValid():
                 parts = (color.red() / 255, color.green() / 255, color.blue() / 255)
                 classes[row] = replace(classes[row], color=parts)
+            else:
+                message = _("“{text}” is not a colour. Enter a colour such as #ff0000 or red.").format(text=text)
         else:
             words = text.split(None, 2)
             if len(words) == 3:
                 classes[row] = replace(classes[row], code=(words[0], words[1], words[2]))
-        self._set_classes(classes)
+            else:
+                message = _("“{text}” is not a code. Enter scheme, value and meaning, such as {example}.")
+                message = message.format(text=text, example=" ".join(new_class([]).code))
+        self._set_classes(classes, message)
 
 
 def suggestion_text(recipe: Recipe) -> str:

@@ -34,13 +34,17 @@ def save_ranking(run: RunFolder, cases: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_ranking(run: RunFolder) -> list[dict[str, Any]]:
+    """Return the saved ranking of a run as `saved_cases` does, but with the present paths of its files."""
+    return [_with_present_paths(case, run) for case in saved_cases(run)]
+
+
+def saved_cases(run: RunFolder) -> list[dict[str, Any]]:
     """Return the saved ranking of a run, without damaged cases; an empty list if the file is missing or damaged."""
     try:
         cases = json.loads(_file(run).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return []
-    ranked = [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
-    return [_with_present_paths(case, run) for case in ranked]
+    return [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
 
 
 def _file(run: RunFolder) -> Path:
