@@ -86,16 +86,10 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
     The intensities are interpolated linearly. Beyond the centres of the outermost voxels, the intensities of these
     voxels are repeated.
     """
-    from scipy import ndimage
-
     # The map to voxel indices is linear, so points and normals are converted, rather than every sample.
     start = _voxel_index(grid, surface.points).T[:, :, None]
     step = (surface.normals @ np.linalg.inv(grid.affine[:3, :3]).T).T[:, :, None]
-    index = start + step * distances_mm
-    if voxels.dtype == np.float16:  # SciPy cannot interpolate float16.
-        voxels = voxels.astype(np.float32)
-    values: np.ndarray = ndimage.map_coordinates(voxels, index, output=np.float32, order=1, mode="nearest")
-    return values
+    return _values_at(voxels, start + step * distances_mm)
 
 
 def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
@@ -112,9 +106,15 @@ def inside_scan(grid: Grid, points: np.ndarray) -> np.ndarray:
 
 def interpolate(voxels: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
     """Return values (P,), float32, interpolated linearly from `voxels` (I, J, K) at `points` (P, 3) in RAS mm."""
+    return _values_at(voxels, _voxel_index(grid, points).T)
+
+
+def _values_at(voxels: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return values, float32, interpolated linearly from `voxels` (I, J, K) at voxel indices (3, ...)."""
     from scipy import ndimage
 
-    index = _voxel_index(grid, points).T
+    if voxels.dtype == np.float16:  # SciPy cannot interpolate float16.
+        voxels = voxels.astype(np.float32)
     values: np.ndarray = ndimage.map_coordinates(voxels, index, output=np.float32, order=1, mode="nearest")
     return values
 
