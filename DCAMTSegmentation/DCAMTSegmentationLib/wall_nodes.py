@@ -125,13 +125,15 @@ def has_surface_of(wall: WallResult, segmentation: SegmentationNode) -> bool:
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     """Return the measured wall of a segmentation, with its openings and threshold.
 
-    Return None if there is no wall, if its surface or scalars were removed, or if another version of DCAMT stored facts
-    that this version cannot read.
+    Return None if there is no wall, if its surface or scalars were removed, if another module replaced the surface's
+    triangles by other cells, or if another version of DCAMT stored facts that this version cannot read.
     """
     model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
     if surface is None or not facts:
+        return None
+    if not surface.GetNumberOfPoints() or surface.GetPolys().IsHomogeneous() != 3:
         return None
     if not all(surface.GetPointData().HasArray(name) for name in (RATIO, KIND, REGION)):
         return None

@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+import vtk
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import BORDER
 from dcamt.wall.files import write_wall, write_wall_csv
@@ -83,6 +84,23 @@ class WorkerWallTest(WorkerWallCase):
         self.measure()
         self.assertIn("blood pool mean + 2 SD", self.ui.wallLabel.text)
         self.assertEqual(burden_cell(self.segmentation), burden)
+
+    def test_wall_whose_surface_another_module_changed_is_measured_again(self) -> None:
+        quads, no_triangle = vtk.vtkCellArray(), vtk.vtkCellArray()
+        for first in range(2):
+            quads.InsertNextCell(4, [first, first + 1, first + 2, first + 3])
+        self.measure()
+        surface = review.get_referenced_node(self.segmentation, review.WALL).GetPolyData()
+        for cells in (quads, no_triangle):
+            surface.SetPolys(cells)
+            self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
+        surface.SetPolys(quads)
+        self.measure()
+        self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
+        surface = review.get_referenced_node(self.segmentation, review.WALL).GetPolyData()
+        surface.SetPoints(None)
+        self.measure()
+        self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
 
     def test_first_measurement_has_the_threshold_chosen_before(self) -> None:
         self.ui.wallThresholdSlider.value = 1.4
