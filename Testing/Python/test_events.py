@@ -240,12 +240,13 @@ def test_state_of_a_run_parses_only_the_newest_progress(tmp_path: Path, monkeypa
     assert (state.iteration, state.iterations, len(parsed)) == (59, 90, 3)
 
 
-def test_time_left_is_unknown_while_a_resumed_run_reads_its_cases(tmp_path: Path) -> None:
+def test_time_left_is_unknown_from_a_pause_until_the_resumed_run_trains(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     begun = RunStarted(iteration=0, iterations=9, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False)
     going = TrainingProgress(iteration=4, iterations=9, losses={}, learning_rate=0.1, steps_per_s=1.0, eta_s=5.0)
-    resumed = [RunPaused(iteration=4), CasesLoading(loaded=0, cases=1)]
-    for events_so_far, eta_s in (([begun, going], 5.0), ([begun, going, *resumed], None)):
+    paused, loading = RunPaused(iteration=4), CasesLoading(loaded=0, cases=1)
+    for later, eta_s in (([], 5.0), ([paused], None), ([paused, loading], None), ([loading], None)):
+        events_so_far = [begun, going, *later]
         run.events.write_text("".join(f"{run_event_line(event)}\n" for event in events_so_far), encoding="utf-8")
         with run_lock(run.lock):
             state = run_state(run)

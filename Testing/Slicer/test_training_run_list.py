@@ -226,18 +226,21 @@ class ListOfRunsTest(TrainingCase):
         begun = {"event": "started", "step": 0, "of": 400, "labelled": 1, "unlabelled": 0, "validation": 0}
         begun |= {"device": "cpu", "resumed": False}
         going = {"event": "progress", "step": 343, "of": 400, "losses": {}, "steps_per_s": 0.741, "eta_s": 77.4}
-        paused = [{"event": "paused", "step": 343}, {"event": "loading", "step": 2, "of": 60}]
+        paused, loading = {"event": "paused", "step": 343}, {"event": "loading", "step": 2, "of": 60}
         last = {**going, "step": 400, "eta_s": 0.0}
         finished = {"event": "finished", "step": 400, "model": "model.dcamt", "seconds": 540.0}
         for name, events, text in (
-            ("resumed", [going, *paused], "Running, reading case 3 of 60."),
+            ("resuming", [going, paused], "Running, 343 of 400 iterations."),
+            ("resumed", [going, paused, loading], "Running, reading case 3 of 60."),
             ("validating", [last], "Running, 400 of 400 iterations, 0.74 per second."),
             ("calibrating", [last, finished], "Running, 400 of 400 iterations."),
         ):
             run = self.make_run(name, begun, *events)
             with self.subTest(name), run_lock(run.lock):
-                self.module.widget.runs.show(run)
-                self.wait_for(lambda text=text: self.ui.runStatusLabel.text == text, self.ui.runStatusLabel.text)
+                runs = self.module.widget.runs
+                runs.show(run)
+                self.wait_for(lambda runs=runs: not runs.watch._changed, "the events")
+                self.assertEqual(self.ui.runStatusLabel.text, text)
 
     def test_damaged_run_folder_does_not_block_the_module(self) -> None:
         run = self.make_run("damaged")

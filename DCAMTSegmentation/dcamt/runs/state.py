@@ -118,7 +118,7 @@ def _read_progress(run: RunFolder) -> _Progress:
             progress.iterations = event.iterations
             progress.eta_s = event.eta_s if isinstance(event, TrainingProgress) else None
         if isinstance(event, RunPaused | RunFinished):
-            progress.ended_by = event
+            progress.ended_by, progress.eta_s = event, None
         elif isinstance(event, RunStarted):
             progress.ended_by = None
     return progress

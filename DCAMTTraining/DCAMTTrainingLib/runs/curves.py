@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from dcamt.runs.events import CasesLoading, RunEvent, RunFinished, RunStarted, TrainingProgress, ValidationScored
+from dcamt.runs.events import (
+    CasesLoading,
+    RunEvent,
+    RunFinished,
+    RunPaused,
+    RunStarted,
+    TrainingProgress,
+    ValidationScored,
+)
 
 POINTS = 600
 """A curve that reaches this many points (about a chart's width in pixels) is thinned to half."""
@@ -67,8 +75,8 @@ class RunCurves:
 
     def apply(self, event: RunEvent) -> bool:
         """Apply an event; return whether a curve may have changed."""
-        if isinstance(event, CasesLoading | RunStarted | RunFinished):
-            # The latest progress is that of an earlier process, or of a training that has ended.
+        if isinstance(event, CasesLoading | RunStarted | RunPaused | RunFinished):
+            # The latest progress is that of an earlier process, or of a training that has paused or ended.
             self.steps_per_s = self.eta_s = self.memory_bytes = None
         if isinstance(event, CasesLoading):
             self.loading = (event.loaded, event.cases)
