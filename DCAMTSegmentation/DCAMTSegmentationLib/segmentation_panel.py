@@ -415,7 +415,9 @@ class SegmentationPanel(VTKObservationMixin):
 
 
 def replace_channels(settings: Any) -> None:
-    """Select the further channels that the input volume's newest result was made from; otherwise select none.
+    """Select the further channels that a result of the input volume was made from; select none if there is no result.
+
+    The result is the selected output or, if the output is no result of the volume, the volume's newest result.
 
     The channels chosen so far belong to another scan, unless the input volume is one of them: then they are kept. The
     scans of several patients may have the same grid, so nothing else would tell the user that they are mixed.
@@ -424,7 +426,9 @@ def replace_channels(settings: Any) -> None:
     if volume is None or volume in tuple(settings.channelVolumes):
         return
     channels: tuple[VolumeNode, ...] = ()
-    result = review.result_of(volume)
+    output = settings.outputSegmentation
+    is_result = review.get_referenced_node(output, review.VOLUME) is volume
+    result = output if is_result else review.result_of(volume)
     if result is not None:
         with suppress(InputError):  # One of the channels is no longer in the scene.
             channels = review.channels_of(result)

@@ -261,6 +261,17 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, self.volumes[0])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
 
+    def test_channels_of_an_earlier_result_come_back_with_this_result(self) -> None:
+        earlier = self.segment_all()
+        choose(self.ui.outputSelector, None)
+        for channel, volume in ((2, self.volumes[2]), (3, self.volumes[1])):
+            choose(self.channel_selector(channel), volume)
+        self.apply()
+        self.assertIsNot(self.module.settings.outputSegmentation, earlier)
+        choose(self.ui.inputSelector, add_scan("other patient", seed=3))
+        choose(self.ui.outputSelector, earlier)
+        self.assertEqual(self.chosen_channels(), ["b", "c"])
+
     def test_channels_of_a_scan_that_was_removed_outside_the_panel_are_not_used_for_the_next_scan(self) -> None:
         self.segment_all()
         self.module.panel.exit()
