@@ -14,6 +14,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.volume import Code, SegmentInfo
+from dcamt.wall.settings import DEFAULT_THRESHOLD
 from DCAMTSegmentationLib import measuring_job, report_job, wall_job
 from DCAMTSegmentationLib.measuring_job import MeasuringJob
 from DCAMTSegmentationLib.report_job import ReportJob
@@ -163,7 +164,7 @@ class RemovedSegmentTest(SceneCase):
         yield slice(0, len(voxels))
 
     def wall_job(self) -> WallJob:
-        return WallJob(self.worker, self.volume, self.node, "aorta", self.outcomes.append)
+        return WallJob(self.worker, self.volume, self.node, "aorta", DEFAULT_THRESHOLD, self.outcomes.append)
 
     def report_job(self) -> ReportJob:
         return ReportJob(self.worker, self.volume, self.node, "aorta", Path("report.html"), self.outcomes.append)
