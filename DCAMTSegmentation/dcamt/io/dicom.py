@@ -31,7 +31,6 @@ from .dicom_files import (
     list_names,
     read_attributes,
     read_files,
-    unreadable_folders,
     walk_folders,
 )
 from .dicom_frames import Frame, integer
@@ -92,7 +91,8 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
             is known to be missing (`refuse_missing_files`), or slices are damaged, in colour, without a position, at
             the same position, unevenly spaced, shifted in plane or contradictory (`refuse_contradictions`).
     """
-    files, unreadable = files_below(folder), unreadable_folders(folder)
+    unreadable: list[Path] = []
+    files = files_below(folder, lambda error: unreadable.append(Path(error.filename)))
     if unreadable and not files:
         raise InputError("cannot be read (no permission)", path=unreadable[0], remedy="Change its permissions.")
     image = _open_files(folder, files, choice)

@@ -131,15 +131,18 @@ def unreadable_folders(folder: Path, ignored: Iterable[Path] = ()) -> list[Path]
     return unreadable
 
 
-def files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path, on_error: Callable[[OSError], None] | None = None) -> list[Path]:
     """Return the files of a folder, then those of each subfolder, as `walk_folders` finds them.
+
+    Args:
+        on_error: as for `walk_folders`.
 
     Raises:
         InputError: there are more than 100000 files.
     """
     files: list[Path] = []
     with library_errors(folder, "a folder"):
-        for _, _, inside in walk_folders(folder):
+        for _, _, inside in walk_folders(folder, on_error=on_error):
             files += inside
             if len(files) > _MAXIMUM_FILES:
                 raise InputError("holds more than 100000 files", path=folder, remedy="Choose the series' own folder.")
