@@ -326,23 +326,15 @@ class ExportTest(InsertedWallCase):
                 surface = slicer.util.loadModel(str(path)).GetPolyData()
                 self.assertEqual(surface.GetNumberOfPolys(), triangles, ending)
 
-    def test_wall_export_refuses_the_ending_vtk(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "wall.vtk")
-            with Person() as person:
-                person.expects("Export the wall", str(path))
-                person.expects('has the ending ".vtk"', "Ok")
-                click(self.ui.wallExportButton)
-            self.assertFalse(path.exists())
-
-    def test_wall_export_refuses_a_name_without_an_ending(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "wall")
-            with Person() as person:
-                person.expects("Export the wall", str(path))
-                person.expects('has the ending ""', "Ok")
-                click(self.ui.wallExportButton)
-            self.assertFalse(path.exists())
+    def test_wall_export_refuses_an_unknown_or_missing_ending(self) -> None:
+        for ending in (".vtk", ""):
+            with self.subTest(ending), tempfile.TemporaryDirectory() as folder:
+                path = Path(folder, f"wall{ending}")
+                with Person() as person:
+                    person.expects("Export the wall", str(path))
+                    person.expects(f'has the ending "{ending}"', "Ok")
+                    click(self.ui.wallExportButton)
+                self.assertFalse(path.exists())
 
     def test_outdated_wall_is_exported_only_after_a_question(self) -> None:
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
