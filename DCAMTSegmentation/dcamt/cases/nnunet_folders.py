@@ -136,15 +136,15 @@ def labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, objec
 
     A file with the ending of a scan is a scan if it has a channel number, or the name of one of `labels`.
     """
-    only_labels = {file for file in files if ending(file) not in SCAN_ENDINGS}
-    unsure = {file for file in files if channel_of(file) is None and scan_name(file) not in labels} | only_labels
+    with_label_ending = {file for file in files if ending(file) not in SCAN_ENDINGS}
+    unsure = {file for file in files if channel_of(file) is None and scan_name(file) not in labels} | with_label_ending
     if not unsure:
         return []
     kinds = {file.path: file.kind for file in labels_and_results(files, folder)}
     return [
         SkippedFile(file, RESULT if kinds.get(file) is FileKind.RESULT else _LABEL_AMONG_SCANS)
         for file in files
-        if file in only_labels or (file in unsure and file in kinds)
+        if file in with_label_ending or (file in unsure and file in kinds)
     ]
 
 
