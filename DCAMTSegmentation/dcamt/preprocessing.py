@@ -22,14 +22,17 @@ SLAB = 1 << 18
 """Maximum number of voxels processed at a time (but at least one plane), chosen to fit into the processor's cache."""
 
 
-def scan_to_network(volume: Volume, recipe: Recipe) -> tuple[Tensor, NetworkGrid]:
+def scan_to_network(volume: Volume, recipe: Recipe, grid: NetworkGrid | None = None) -> tuple[Tensor, NetworkGrid]:
     """Return the network's input for a scan, float32 (C, X, Y, Z), and its network grid.
+
+    Args:
+        grid: the network grid, if it is already computed.
 
     Raises:
         InputError: the scan's number of channels differs from the recipe's.
     """
     check_channels(len(volume.voxels), recipe.input_channels, volume.path)
-    grid = network_grid(volume.grid, recipe.spacing)
+    grid = grid or network_grid(volume.grid, recipe.spacing)
     return normalise(resample(volume, grid), recipe.intensity, recipe.spacing), grid
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..devices import default_torch_settings, fast_bfloat16
 from ..errors import InputError, MemoryShortage
-from ..geometry import Box, Grid, Region, Shape, box_in_part, network_grid, whole_box
+from ..geometry import Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage
 from ..networks.dual_vnet import DualVNet
@@ -134,11 +134,11 @@ class Predictor:
         segment_all = partial(self._segment_all, quality=quality, keep_probabilities=keep_probabilities)
         grid = network_grid(volume.grid, self.recipe.spacing)
         if region is not None or not is_large(self.recipe, grid):
-            return segment_all(volume, report, region=region)
+            return segment_all(volume, report, grid=grid, region=region)
         report("preparing", 0.0)
         location = locate_organs(volume, grid, self.recipe, lambda image: self._run(image, FAST)[0])
         if location is None:
-            return segment_all(volume, _scale_progress(LOCATED, 1.0, report))
+            return segment_all(volume, _scale_progress(LOCATED, 1.0, report), grid=grid)
         return _segment_around(location, volume, organ_margin(self.recipe, grid), segment_all, report)
 
     def _segment_all(
@@ -149,15 +149,17 @@ class Predictor:
         *,
         quality: str,
         keep_probabilities: bool,
+        grid: NetworkGrid | None = None,
         region: Region | None = None,
     ) -> Prediction:
         """Segment a whole scan, or its part inside the region.
 
         Args:
             expected: the places where organs were located in the scan.
+            grid: the scan's network grid, if it is already computed.
         """
         report("preparing", 0.0)
-        image, grid = scan_to_network(volume, self.recipe)
+        image, grid = scan_to_network(volume, self.recipe, grid)
         margin = 2 * max(self.recipe.stride)
         box = region.box(grid, margin, volume.path) if region else whole_box(grid.shape)
         inside = region.mask(volume.grid) if region else None
