@@ -226,7 +226,7 @@ class SegmentationPanel(VTKObservationMixin):
             handled.volume = settings.inputVolume
             self._on_input_changed(settings)
         handled.channels = tuple(settings.channelVolumes)
-        # A script may set the volumes of all channels at once: these are kept.
+        # Channels that a script set together with the input volume are kept.
         if settings.inputVolume is not volume_before and handled.channels == channels_before:
             replace_channels(settings)
         if settings.show3D != handled.show_3d:
@@ -419,8 +419,8 @@ def replace_channels(settings: Any) -> None:
 
     The result is the selected output or, if the output is no result of the volume, the volume's newest result.
 
-    The channels chosen so far belong to another scan, unless the input volume is one of them: then they are kept. The
-    scans of several patients may have the same grid, so nothing else would tell the user that they are mixed.
+    If the input volume is one of the selected channels, the channels are kept. Otherwise the channels may belong to
+    another patient: if that patient's scan has the same grid, no check detects the mistake.
     """
     volume = settings.inputVolume
     if volume is None or volume in tuple(settings.channelVolumes):
