@@ -189,7 +189,6 @@ def _fitting_scans(label: _BidsFile, scans: Sequence[_BidsFile]) -> list[_BidsFi
 
 
 def _has_word(file: _BidsFile, words: Collection[str]) -> bool:
-    """Return whether the entity `label` or `desc` of a label's name has one of the words: `label-RA`."""
     return any(has_word(file.entities.get(key, ""), words) for key in ("label", "desc"))
 
 
