@@ -72,7 +72,7 @@ def test_calibration_that_would_not_be_used_is_refused_or_noted(
     write_package(model, tiny_package)
     command = ["models", "calibrate", model, table, "--device", "cpu"]
     assert call_dcamt([*command, "-o", tmp_path / "other.json"]) == 0
-    assert f"other.json: is used only as the file {beside}" in capsys.readouterr().err
+    assert f"other.json: is used only if moved to {beside}" in capsys.readouterr().err
     assert call_dcamt([*command, "-o", beside]) == 0
     assert "is used only" not in capsys.readouterr().err
     assert open_model(model).notes == ()
@@ -214,7 +214,6 @@ def test_model_in_a_folder_without_permission_is_refused_before_the_calibration(
 def test_calibration_needs_only_the_files_of_validation_cases(
     tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Scans of a run's case list were removed after the training."""
     path = tmp_path / "m.dcamt"
     write_package(path, tiny_package)
     table = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=8, shape=(12, 12, 12))

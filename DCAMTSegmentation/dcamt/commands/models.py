@@ -144,7 +144,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     console.print_text(_doubt_text(calibration))
     console.print_text(f"calibration: {options.output or path}")
     if options.output is not None and not _is_beside(options.output, path):
-        console.print_error(f"{options.output}: is used only as the file {calibration_path(path)}")
+        console.print_error(f"{options.output}: is used only if moved to {calibration_path(path)}")
 
 
 def _refuse_unused_calibration(output: Path, model: Path) -> None:
