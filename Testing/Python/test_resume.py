@@ -199,7 +199,6 @@ def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path, rest
 
 @needs_signals
 def test_callers_handler_of_sighup_stays(tmp_path: Path, table: Path, restored_sighup: None) -> None:
-    """Many servers read their settings again on SIGHUP."""
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")
     send_in_iterations(trainer, signal.SIGHUP, [0, 1])
     received: list[int] = []
@@ -255,7 +254,7 @@ def test_checkpoint_of_another_recipe_is_refused(tmp_path: Path, table: Path) ->
         new_trainer(tmp_path / "run", table).resume()
 
 
-def test_checkpoint_of_a_network_with_other_heads_of_attention_is_refused(tmp_path: Path, table: Path) -> None:
+def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: Path, table: Path) -> None:
     """The weights have the same shapes, but another meaning."""
     new_trainer(tmp_path / "run", table, "attention_heads=4").save()
     with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):

@@ -97,7 +97,7 @@ def run_rank(options: argparse.Namespace) -> int:
 
 
 def _find_model(run: RunFolder | None, model: str | None) -> Path:
-    """Return the file of `model`; if it is None, that of the run's model or, without a run, of `DEFAULT_MODEL`."""
+    """Return the file of `model`, by default the run's model, or `DEFAULT_MODEL` if there is no run."""
     if model or not run:
         return model_path(model or DEFAULT_MODEL)
     if not run.model.is_file():
