@@ -159,7 +159,7 @@ class Inference:
     """Post-processing of the probabilities."""
 
     largest_component: bool = True
-    """Whether only one component of each class is kept, mostly the largest (see `inference.components`)."""
+    """Whether each class keeps only one component, selected by `inference.components.largest_component`."""
 
 
 @dataclass(frozen=True)
