@@ -139,7 +139,7 @@ class ChannelsTest(unittest.TestCase):
             choose(self.ui.inputSelector, volume)
             self.assertEqual(bool(segmentation.GetDisplayNode().GetVisibility()), shown)
 
-    def test_changed_voxels_of_any_channel_mark_the_result_and_each_channel_is_its_scan(self) -> None:
+    def test_scan_is_changed_if_voxels_of_any_channel_change(self) -> None:
         segmentation, other = self.segment_all(), add_scan("other", seed=3)
         for volume in self.volumes:
             before = slicer.util.arrayFromVolume(volume).copy()
@@ -282,7 +282,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, other)
         self.assertEqual(self.chosen_channels(), [None, None])
 
-    def test_channels_are_kept_if_the_first_channel_is_chosen_among_them_or_a_script_sets_all(self) -> None:
+    def test_further_channels_are_kept_if_one_becomes_the_first_or_a_script_sets_all_channels(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])

@@ -107,7 +107,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
         return second, written
 
-    def test_corrected_result_of_one_scan_is_no_label_of_the_scan_on_which_its_segmentation_was_drawn(self):
+    def test_two_scans_with_one_segmentation_each_have_only_their_own_segment_as_label(self):
         first, segmentation = add_case("first", 1)
         drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
         second, written = self.add_corrected_result_of_second_scan(segmentation)
@@ -116,14 +116,14 @@ class SceneSourceTest(unittest.TestCase):
             register()
             rows = scene_rows(self.recipe)
             self.assertEqual({row.source.volume: row.source.segments for row in rows}, expected)
-            # Changed classes match the same segments.
+            # A second matching of segments to classes changes nothing.
             matched = rows_with_classes_of(rows, self.recipe, keeps_unmatched=False)
             self.assertEqual([row.source for row in matched], [row.source for row in rows])
         # The segment that was drawn on the first scan is no label of the second.
         segmentation.GetSegmentation().RemoveSegment(written)
         self.assertEqual([row.source.segments for row in scene_rows(self.recipe)], [((drawn, 1),), ()])
 
-    def test_corrected_result_of_a_removed_scan_is_no_label_of_the_scan_on_which_its_segmentation_was_drawn(self):
+    def test_corrected_segment_of_a_removed_scan_is_no_label_of_the_scan_that_remains(self):
         _first, segmentation = add_case("first", 1)
         drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
         segmentation.GetSegmentation().GetSegment(drawn).SetName("vein")
@@ -135,7 +135,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual((row.role, row.source.segments), (UNLABELLED, ()))
         self.assertIn("was made from a scan that is no longer in the scene", row.note)
 
-    def test_result_of_another_scan_is_the_label_of_the_scan_for_which_a_person_made_it_a_training_case(self):
+    def test_person_may_make_the_result_of_one_scan_a_training_case_of_another_scan(self):
         first, segmentation = add_case("first", 1)
         segmentation.GetSegmentation().GetNthSegment(0).SetName("vein")
         second, written = self.add_corrected_result_of_second_scan(segmentation)
