@@ -1,4 +1,4 @@
-"""A result in the scene: voxels, geometry, name, code and folder; replacement by a new result; saving."""
+"""A result in the scene: voxels, geometry, name, terminology and folder; replacement by a new result; saving."""
 
 from __future__ import annotations
 

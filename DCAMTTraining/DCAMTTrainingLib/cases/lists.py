@@ -19,7 +19,7 @@ def row_of_case(case: Case) -> CaseRow:
 
 
 def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
-    """Return the rows of a case list, in steps; raise InputError if the file or a line cannot be read."""
+    """Return the rows of a case list; raise InputError if the file or a line cannot be read."""
     rows = []
     for number, case in enumerate(iterate_cases(path), start=1):
         rows.append(row_of_case(case))
