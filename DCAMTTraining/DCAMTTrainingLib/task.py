@@ -83,8 +83,8 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
     These fields are name, title, modality, classes, number of iterations and interval between validations.
 
     Raises:
-        InputError: the model does not exist or is damaged, its recipe uses a removed key, or the number of classes or
-            channels differs.
+        InputError: the model does not exist or is damaged, its recipe uses a setting removed from DCAMT, or the
+            number of classes or channels differs.
     """
     path = model_path(model)
     model_recipe = _cached_recipe(path, path.stat().st_mtime_ns)

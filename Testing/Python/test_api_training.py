@@ -81,7 +81,7 @@ def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_it
     written = open_model(run.model)
     if earlier == "damaged":
         run.model.write_bytes(b"damaged")
-    else:  # as after a kill before the last model was written
+    else:
         stopped = replace(written.card, trained_on=written.card.trained_on | {"iterations": 1})
         write_package(run.model, replace(written, card=stopped))
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().iterations == 2

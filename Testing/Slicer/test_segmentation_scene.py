@@ -142,7 +142,7 @@ class SceneTest(PanelCase):
         self.module.leave()
         slicer.mrmlScene.RemoveNode(volume)
         self.module.enter()
-        # The other scan becomes the input, so the result is not its output.
+        # The panel selects the other scan, which has no result.
         self.assertEqual((self.settings.inputVolume, self.settings.outputSegmentation), (other, None))
         choose(self.ui.outputSelector, segmentation)
         with Person() as person:

@@ -268,7 +268,7 @@ class TrainingSession:
             return False
 
     def _repeat_end(self, finished: RunFinished, log: EventLog) -> None:
-        """Report the end of a finished run, and warn if its calibration or report is missing, as after a kill."""
+        """Report the end of a finished run, and warn if its calibration or report is missing."""
         run = self._run
         if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
             self._observer.on_event(finished)

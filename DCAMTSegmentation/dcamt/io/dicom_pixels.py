@@ -92,7 +92,7 @@ def _pixels(file: Path) -> np.ndarray:
             warnings.simplefilter("always")
             pixels = _decode(data)
         if any(_TOO_MANY_PIXELS in str(warning.message) for warning in caught):
-            _read_with_itk(file, syntax.name)  # GDCM refuses the file unless the surplus is padding.
+            _read_with_itk(file, syntax.name)  # Only a check: GDCM is stricter than pydicom.
         return pixels
     except InputError:
         raise
