@@ -78,7 +78,7 @@ class WallJob(SegmentJob):
             what = _("The segment {segment} was removed during the measurement; the wall was discarded.")
             raise InputError(what.format(segment=self._segment_name), remedy=_("Choose another segment."))
         earlier = wall_in_scene(self._segmentation)
-        # The user may have chosen another threshold for the earlier wall since the start.
+        # The user may have changed the threshold of the earlier wall during the measurement.
         wall = with_threshold(wall, earlier.settings.threshold if earlier is not None else self._threshold)
         # This block has no yield, so that cancelling never leaves parts of a wall.
         with SceneChanges() as changes:

@@ -63,7 +63,7 @@ def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
 
 
 def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The inner part contains only the small component, which counts as an organ if `SMALLEST_ORGAN` is low."""
+    """The inner part of the scan contains the small component, but not the organ."""
     monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.2)
     central, organ = ellipsoid((80, 80, 12), (7, 7, 4)), ellipsoid((142, 40, 12), (12, 12, 8))
     scan = Volume(np.where(central | organ, np.float32(0.9), WAVES)[None], GRID)
@@ -80,7 +80,7 @@ def test_small_central_component_does_not_replace_the_organ(monkeypatch: pytest.
     # The inner part is searched first, then the whole scan.
     assert len(sizes) == 2
     assert np.prod(sizes[0]) < 0.7 * np.prod(sizes[1])
-    monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)
+    monkeypatch.setattr(localisation, "SMALLEST_ORGAN", 0.001)  # now the small component counts as an organ
     location = locate_in_scan(scan, RECIPE, predict)
     assert location is not None
     assert location.box[0].start < 80 < location.box[0].stop < 130

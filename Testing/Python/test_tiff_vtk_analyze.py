@@ -69,7 +69,7 @@ def test_tiff_stack_with_a_damaged_deflated_strip_is_refused(tmp_path: Path, dam
     image = sitk_image(np.random.default_rng(0).integers(0, 500, (32, 30, 40)).astype(np.int16), np.eye(4))
     sitk.WriteImage(image, str(path), True, compressor="Deflate")
     data = bytearray(path.read_bytes())
-    start = data.index(b"x\x9c", len(data) // 2)  # a strip, as zlib begins it
+    start = data.index(b"x\x9c", len(data) // 2)  # the zlib header of a strip
     if damage == "zeros":
         data[start + 500 : start + 1200] = bytes(700)
     else:

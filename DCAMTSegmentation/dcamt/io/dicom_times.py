@@ -155,9 +155,11 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; return an empty list if the headers do not number time points.
 
-    Instead of a time point, the number may state a part of one image. Such parts lie side by side, or are stacks that
-    were joined; time points lie at the same places. Therefore groups count as time points only if the ranges of their
-    slices' positions overlap by more than half of the longest range, and if they have a stack in common.
+    Instead of time points, the headers may number parts of one image. Groups count as time points only if:
+
+    - the ranges of the groups' positions overlap by more than half of the longest range (parts that lie side by side
+      overlap less), and
+    - one stack ID occurs in every group (parts that are interleaved stacks have different IDs).
     """
     for number in range(NUMBERED_TIMES):
         of_time: defaultdict[float, list[Frame]] = defaultdict(list)
