@@ -303,7 +303,7 @@ def test_series_number_appends_01_to_the_last_four_digits_of_the_source(
 
 
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
-    """The frames are in shuffled order, at two time points; the first was read."""
+    """Both time points have shuffled frames; the first time point is the source."""
     labelmap = case[1]
     order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
     path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(OBLIQUE_SHAPE), oblique_affine(), order + order)

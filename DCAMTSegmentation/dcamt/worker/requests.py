@@ -152,7 +152,7 @@ class CancelRequest:
 
 @dataclass(frozen=True)
 class KeepFilesRequest:
-    """Do not remove the folder of `--remove-at-end`: the application may use it with another worker."""
+    """Keep the folder of `--remove-at-end` when the worker ends: the next worker may need the files."""
 
     kind: ClassVar[str] = "keep_files"
     id: str = ""
