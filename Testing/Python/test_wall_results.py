@@ -151,12 +151,12 @@ def test_failures_are_printed_even_if_the_table_cannot_be_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail_for_all_scans(results: Sequence[WallResult], path: Path, *rest: Any) -> None:
+    def fail_for_wall_csv(results: Sequence[WallResult], path: Path, *rest: Any) -> None:
         if path.name == "wall.csv":
             raise write_error(OSError(errno.ENOSPC, "No space left on device"), path)
         write_wall_csv(results, path, *rest)
 
-    monkeypatch.setattr("dcamt.commands.wall.write_wall_csv", fail_for_all_scans)
+    monkeypatch.setattr("dcamt.commands.wall.write_wall_csv", fail_for_wall_csv)
     (folder / "scans" / "b_image.nrrd").write_bytes((folder / SCAN).read_bytes()[:2000])
     write_labelmap(wall_phantom[1], folder / "labels" / "b_label.nii.gz")
     assert measure_folder(folder) == 1

@@ -119,7 +119,7 @@ class EngineProcessTest(unittest.TestCase):
 
 
 class LogAndProgressTest(FaultCase):
-    def test_log_of_a_segmentation_is_filled_in_when_it_is_opened(self) -> None:
+    def test_log_stays_empty_until_opened(self) -> None:
         self.assertTrue(self.ui.logCollapsibleButton.collapsed)
         self.segment(add_scan())
         self.assertEqual(self.ui.logView.plainText, "")

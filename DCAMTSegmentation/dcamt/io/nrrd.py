@@ -37,10 +37,10 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. Spatial axes after the third become
-    channels if each has one voxel; ITK writes such an axis for a 4D image. The axes that are not spatial become
-    channels. If the header lacks the field `space`, and directions are missing or the space dimension is 4, the
-    coordinates are LPS, as in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. Spatial axes after the third (ITK writes
+    a fourth for a 4D image) become channels if each has one voxel. The axes that are not spatial become channels. If
+    the header lacks the field `space`, and directions are missing or the space dimension is 4, the coordinates are
+    LPS, as in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
@@ -131,7 +131,7 @@ def _in_three_dimensions(vector: np.ndarray) -> np.ndarray:
 
 
 def _spacings(header: NrrdHeader, axes: int) -> np.ndarray:
-    """Return the header's spacings, (axes,); all NaN if the header does not state a number or "none" for each axis."""
+    """Return the header's spacings, (axes,); NaN where not stated, all NaN if the field is damaged."""
     words = header.fields.get("spacings", "").lower().split()
     try:
         spacings = [math.nan if word in _NOT_STATED else float(word) for word in words]

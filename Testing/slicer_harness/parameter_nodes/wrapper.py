@@ -29,8 +29,7 @@ class _Parameter:
     def write(self, value: Any) -> None:
         self._writing = True
         try:
-            # `NodeModify` delays the node's ModifiedEvent to the end of the block. Then the cache holds the new value,
-            # which observers of the event may read.
+            # `NodeModify` delays the ModifiedEvent until `self.value`, which observers may read, is updated.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
                 self.value = self._fresh()
