@@ -132,7 +132,7 @@ def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
     assert open_model(path).notes == ()
 
 
-def test_calibration_of_an_older_version_is_read_without_a_correction_of_the_doubt(tiny_package: ModelPackage) -> None:
+def test_calibration_of_format_1_has_no_scaling_of_the_doubt(tiny_package: ModelPackage) -> None:
     older = {key: value for key, value in asdict(calibration_of(tiny_package)).items() if key != "doubt"}
     calibration = parse_calibration(json.dumps(older | {"format": 1}), Path("x.json"))
     assert calibration == calibration_of(tiny_package)

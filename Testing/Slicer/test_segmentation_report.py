@@ -144,7 +144,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIn("The report was written", self.ui.statusLabel.text)
         return request
 
-    def test_panel_asks_to_replace_a_file_only_after_appending_html_to_its_name(self) -> None:
+    def test_panel_asks_to_replace_a_file_only_if_the_chosen_name_has_no_html_ending(self) -> None:
         # The file dialog itself asks before it accepts the name of an existing file.
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
@@ -210,7 +210,6 @@ class ReportRequestTest(InsertedWallCase):
 
 class ResultReportRequestTest(PanelCase):
     def assert_reported(self, is_complete: bool) -> None:
-        """Fail unless the report has trust and doubt, or leaves out both with a note; it always has the method."""
         request = request_report(self.module)
         known = request.trust, request.expected_overlap, len(request.doubts or ()), request.doubt_map is not None
         self.assertEqual(known, (0.93, EXPECTED, 2, True) if is_complete else (None, None, 0, False))
@@ -238,7 +237,7 @@ class ResultReportRequestTest(PanelCase):
             self.assertIs(self.settings.inputVolume, chosen)
             self.assert_reported(chosen is loaded_again)
 
-    def test_trust_is_reported_only_with_the_voxels_that_are_in_the_report(self) -> None:
+    def test_change_of_the_scan_after_its_snapshot_does_not_affect_the_reported_trust(self) -> None:
         self.open(FakeReportWorker(expected=EXPECTED))
         volume = add_scan()
         self.segment(volume)
