@@ -148,7 +148,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The cases are read before the import, which may replace the parameter node that holds them.
-        # `load_cases` invalidates the IDs of nodes removed before the import: an imported node may get such an ID.
+        # `load_cases` replaces the IDs of removed nodes, since imported nodes may get the same IDs.
         session = self.logic.session
         session.save()
         self._cases_before_import = (

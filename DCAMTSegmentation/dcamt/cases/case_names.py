@@ -48,11 +48,11 @@ def name_of_key(key: tuple[str, ...]) -> str:
 
 
 def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
-    """Return the names with folders in front of equal names of scans in different folders.
+    """Put folders in front of names until scans in different folders have different names.
 
     Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
-    keep files of such names side by side. A folder common to all scans of a name is left out if the name already
-    contains the folder's name.
+    keep files of such names side by side. If all scans of the name `p1_lge` lie in folders `p1`, `p1` is not added
+    again.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)

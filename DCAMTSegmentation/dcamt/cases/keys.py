@@ -8,7 +8,6 @@ from ..io.channels import without_channel
 from .words import MODALITY_WORDS, SEPARATORS, without_words
 
 Key = tuple[str, ...]
-"""The parts of a file's path without words for the kind of the file."""
 
 
 def without_first_channel(key: Key) -> Key:
