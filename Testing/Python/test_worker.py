@@ -198,7 +198,7 @@ def test_scan_folder_is_removed_when_stdin_closes_unless_a_request_keeps_files(t
     if keep:
         child.send(KeepFilesRequest())
     assert child.process.stdin is not None
-    # When the application is killed, stdin closes, too. The worker may then still be importing its packages.
+    # The worker may still be importing its packages when stdin closes.
     child.process.stdin.close()
     assert child.exit_status() == 0
     assert scan_folder.exists() == keep

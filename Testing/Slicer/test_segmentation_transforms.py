@@ -163,8 +163,7 @@ class DoubtfulPlaceTest(PanelCase):
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
         motion[:3, 3] = 3.0, 0.0, 0.0
-        # After the correction, which moves one face of the box far to the left, the sum of the distances is smaller for
-        # a resampling than for this transform; only the sum of their square roots is larger.
+        # Without the square roots in `review._are_resampled`, this transform would be taken for a resampling.
         narrowing = np.diag([0.8, 0.97, 0.97, 1.0])
         for matrix in (scaling, motion, narrowing):
             volume = add_scan()
@@ -215,7 +214,7 @@ class NonLinearTransformTest(PanelCase):
         segmentation.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), before)
 
-    def test_measuring_a_wall_under_a_non_linear_transform_is_refused_with_one_remedy(self) -> None:
+    def test_measuring_a_wall_under_a_non_linear_transform_is_refused(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         segmentation.SetAndObserveTransformNodeID(add_bend().GetID())
