@@ -68,7 +68,8 @@ class SideResult:
             raise UsageError(f"{self.option} {text}: the file must end in {', '.join(self.endings)}")
         if scan_count > 1:
             raise UsageError(
-                f"{self.option} {text} is one file, but there are {scan_count} scans: give {self.endings[0][1:]}"
+                f"{self.option} {text} is one file, but there are {scan_count} scans:"
+                f" give {self.option} {self.endings[0][1:]}"
             )
         return path
 
@@ -202,8 +203,7 @@ def plan_scan_jobs(
         found: the scans of each path of the command line.
         output: a file or a folder.
         format_name: one of `SEGMENTATION_FORMATS`; None takes the format of the output file, or `DEFAULT_FORMAT`.
-        existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist; with `SKIP`, the jobs of finished results are
-            returned, too.
+        existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist; with `SKIP`, finished jobs are returned, too.
 
     Raises:
         UsageError: the output or the path of a requested result cannot be used for these scans.
