@@ -16,7 +16,10 @@ from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, voxels_of, world_p
 from slicer.i18n import tr as _
 
 _checksums: dict[str, tuple[int, int]] = {}
-"""Node ID -> modification time of the node's image, and checksum of its voxels. VTK gives no time twice."""
+"""Node ID -> modification time of the node's image, and checksum of its voxels.
+
+VTK never repeats a modification time, so the entry of a removed node does not match a new node with the same ID.
+"""
 
 
 def voxel_checksum(volume: VolumeNode) -> int:

@@ -108,7 +108,7 @@ class RankingTest(TrainingCase):
         self.assertFalse(self.ui.addCaseButton.enabled)
 
     def rank_again(self) -> FakeCommand:
-        """Start to rank a run whose ranking has the cases a and b; return the command after b was ranked."""
+        """Start to rank the cases a and b again; return the running command, which has ranked only b so far."""
         earlier = [{**self.case, "name": name, "score": score} for name, score in (("a", 0.1), ("b", 0.2))]
         self.write_ranking(earlier)
         run = RunFolder(self.runs / "earlier")

@@ -60,9 +60,9 @@ class RunCurves:
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
         steps_per_s: iterations per second; None if unknown, as while no iteration is trained.
-        eta_s: estimated seconds to the last iteration; None in the same cases.
-        memory_bytes: peak memory of the training process so far, on the GPU if the process computes there; None in the
-            same cases.
+        eta_s: estimated seconds to the last iteration; None if unknown.
+        memory_bytes: peak memory of the training process so far, on the GPU if the process computes there; None if
+            unknown.
     """
 
     def __init__(self) -> None:
