@@ -109,7 +109,7 @@ def _holds_only_scan_files(folder: Path) -> bool:
 def _named(
     scans: list[Path], files: Sequence[Path] = (), folders: Sequence[Path] = (), dicom: Sequence[Path] = ()
 ) -> FoundScans:
-    """Return scans that have the names of their files or folders, and the skipped files, folders and DICOM images."""
+    """Return a `FoundScans` in which each scan is named after its file or folder."""
     return FoundScans(scans, [scan_name(scan) for scan in scans], list(files), list(folders), dicom)
 
 
