@@ -25,17 +25,17 @@ from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
 
 _MAXIMUM_NAMES = 6
-"""If this many other plain keys differ from the file's only in part `n`, `_Parts.fitting(file, n)` finds no scan.
+"""If more plain keys than this differ only in one part, `_Parts.fitting` takes the part for names of cases, not masks.
 
 Example: the ten plain keys of `patient1/lge` to `patient10/lge`, `("patient1",)` to `("patient10",)`, differ only in
 part 0. The limit does not apply to a last part that means structures (`_names_structure`); see also
 `_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""If plain keys have at most this many different last parts, `_MAXIMUM_NAMES` does not limit the last parts.
+"""If plain keys of several parts have at most this many last parts, the last parts are exempt from `_MAXIMUM_NAMES`.
 
-Only plain keys of several parts count. Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`.
-The limit keeps the search fast, since the search reads one file of each last part.
+Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast,
+since the search reads one file of each last part.
 """
 
 
@@ -53,8 +53,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
-    # `|` keeps the right operand's mask. Example: the mask `p1/LA/p1_T1` of `nifti/p1_T1` becomes a label, from
-    # `_masks_with_further_parts`. In `in_folders`, it is a label of another structure: `t1` counts as a further word.
+    # `|` keeps the right operand's mask. In `in_folders`, the mask `p1/LA/p1_T1` of `nifti/p1_T1` is a label of another
+    # structure, since `t1` counts as a further word. `_masks_with_further_parts` makes the mask a label.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
@@ -269,9 +269,8 @@ class _Parts:
         All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
         - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
         - Part `n` is replaced: `train/p1` fits `train_gd/p1`.
-        - If part `n` is a folder, words at the end of the file's name, or the whole name, may be left out, too:
-          `de/p1_de` fits `gd/p1_gd`. The plain key of `de/p1_de` is `("p1",)`, since `de` is a word for the modality.
-          The plain key of `gd/p1_gd` becomes `("p1",)` if the folder `gd` and the word `gd` are left out.
+        - If part `n` is a folder, the last words of the file's name, or the whole name, may be left out, too: the file
+          `gd/p1_gd` without `gd` becomes `("p1",)`, the plain key of the scan `de/p1_de`.
 
         The further words are the words of part `n` and the words that are left out at the end of the name.
         """
@@ -292,7 +291,7 @@ class _Parts:
         return None
 
     def _has_many_parts(self, n: int, rest: Key) -> bool:
-        """Return whether over `_MAXIMUM_NAMES` names are part `n` of plain keys that are `rest` without part `n`."""
+        """Return whether part `n` of plain keys with the other parts `rest` has more than `_MAXIMUM_NAMES` names."""
         return len(self._without_part.get((n, rest), ())) > _MAXIMUM_NAMES
 
     def _scans_without_part(self, n: int, rest: Key) -> Iterator[tuple[str, NamedFile]]:
@@ -302,7 +301,7 @@ class _Parts:
         """
         if (n, rest) not in self._read_scans:
             files = ((part, file) for part, files in self._without_part[n, rest].items() for file in files)
-            # Copies of an iterator of `tee` begin at its start, and share the items that were taken from any of them.
+            # The stored iterator never advances, so each copy begins at the first scan; `tee` reads each file once.
             (self._read_scans[n, rest],) = tee((item for item in files if not has_few_values(item[1].path)), 1)
         return copy(self._read_scans[n, rest])
 
