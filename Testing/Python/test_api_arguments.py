@@ -186,7 +186,7 @@ def test_result_in_a_folder_without_permission_raises_output_error(
     """Before Python 3.14, `Path.exists` raises PermissionError for a file in a folder without search permission."""
     path = tmp_path / "scan.nrrd"
     write_volume(oblique_scan, path)
-    # `locked` is a file: writing `locked/result.nrrd` fails even with Python 3.14, whose `Path.exists` returns False.
+    # `locked` is a file, so `locked/result.nrrd` cannot be written with any version of Python.
     (tmp_path / "locked").touch()
     result = segmenter.segment(path)
     real = os.stat

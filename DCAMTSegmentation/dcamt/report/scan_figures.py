@@ -36,7 +36,7 @@ STRIPE_MM = 1.6
 """Width of the stripes that mark openings, in patient mm."""
 STRIPE_COLOR = (0.86, 0.86, 0.87)
 LEAST_DOUBT = 0.2
-"""Slices hide any doubt below this value, since even a right outline has such doubt."""
+"""Slices hide any doubt below this value, since even a correct outline has such doubt."""
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
