@@ -17,6 +17,7 @@ MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
+MINIMUM_LABEL_SPACING_MM = 0.01  # a label's side may be short, if the label is cropped, but its voxels are not thinner
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
@@ -64,12 +65,14 @@ class Labelmap:
         path: the file that the labels were read from, if any.
         partial: whether the grid may be only a box around the segments, as in many `.seg.nrrd` files;
             everything outside the grid is then background.
+        notes: messages for the user on how the file was interpreted, as in `Volume`.
     """
 
     voxels: np.ndarray
     grid: Grid
     path: Path | None = None
     partial: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_array(self.voxels)
@@ -193,7 +196,8 @@ def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
     """Raise InputError, naming `path`, if a label cannot have this grid; `partial` as in `Labelmap`."""
     check_grid(grid, path)
     longest = float((grid.spacing * grid.shape).max())
-    if longest > MAXIMUM_LABEL_MM or (longest < MINIMUM_LABEL_MM and not partial):
+    is_small = (longest < MINIMUM_LABEL_MM and not partial) or grid.spacing.min() < MINIMUM_LABEL_SPACING_MM
+    if longest > MAXIMUM_LABEL_MM or is_small:
         raise _size_error(grid, path)
 
 
@@ -351,7 +355,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
         if any(side.start < 0 or side.stop > size for side, size in zip(place, grid.shape, strict=True)):
             raise _grid_mismatch(labelmap, grid, scan, ": some of its labelled voxels lie outside that grid")
         fitted[tuple(place)] = voxels[labelled]
-    return Labelmap(fitted, grid, labelmap.path)
+    return Labelmap(fitted, grid, labelmap.path, notes=labelmap.notes)
 
 
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:

@@ -106,6 +106,29 @@ def test_printed_table_shows_percent(folders: tuple[Path, Path], capsys: pytest.
     assert lines[2][:4] == ["b", "1", "66.67", "50.00"]
 
 
+@pytest.mark.parametrize("mapping", ["", "1=1"])
+def test_note_lists_the_files_whose_voxel_spacing_was_assumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mapping: str
+) -> None:
+    """Distances and volumes depend on the spacing."""
+    for name in ("predictions/a", "labels/a", "predictions/b", "labels/b"):
+        save(tmp_path / f"{name}.nrrd", 2, 6)
+    for name in ("predictions/a", "labels/a", "labels/b"):
+        header = sitk.ReadImage(str(tmp_path / f"{name}.nrrd"))
+        header.SetSpacing((1, 1, 1) if name.endswith("a") else header.GetSpacing())
+        sitk.WriteImage(header, str(tmp_path / f"{name}.mha"))
+        (tmp_path / f"{name}.nrrd").unlink()
+    for path in (tmp_path / "predictions/a.mha", tmp_path / "labels/a.mha"):
+        path.write_bytes(path.read_bytes().replace(b"ElementSpacing = 1 1 1\n", b""))
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    assert call_evaluate(folders, "--json", "--label-mapping", mapping) == 0
+    printed = capsys.readouterr()
+    (note,) = json.loads(printed.out.splitlines()[-1])["notes"]
+    files = ", ".join(str(folder / "a.mha") for folder in folders)
+    assert note == f"{files}: The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."
+    assert printed.err.splitlines().count(f"dcamt: {note}") == 1
+
+
 def test_undefined_distances_are_null(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     save(folders[0] / "c.nrrd", 0, 0)
     assert call_evaluate(folders, "--json") == 0

@@ -199,6 +199,9 @@ def test_labels_of_an_impossible_size_are_refused_and_small_segmentations_are_re
     for spacing in (100.0, 0.2):
         save_nifti(path, labels(), np.diag([spacing, spacing, spacing, 1.0]))
         assert read_labelmap(path).voxels.any()
+    for spacings in ((1.0, 1.0, 0.0025), (0.00125, 0.00125, 2.5)):
+        save_nifti(path, labels(), np.diag([*spacings, 1.0]))
+        refused(lambda: read_labelmap(path), path, "has an implausible size")
     one_voxel = tmp_path / "x.seg.nrrd"
     one_voxel.write_bytes(
         b"NRRD0004\ntype: uchar\ndimension: 3\nspace: LPS\nsizes: 1 1 1\nspace directions: (.5,0,0) (0,.5,0) (0,0,.5)\n"

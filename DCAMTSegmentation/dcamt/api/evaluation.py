@@ -48,7 +48,8 @@ def evaluate(
         An `Evaluation` with one row for each case and class, and each class's mean. If there are several cases, it also
         contains each class's standard deviation. Without folders, a case has the name of its label's file, or
         "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`. Predictions
-        in a folder that have no label are not scored; `failures` contains a message about each.
+        in a folder that have no label are not scored; `failures` contains a message about each. `notes` state how files
+        were interpreted, such as an assumed voxel spacing.
 
     Raises:
         InputError: a file, folder, array or mapping cannot be used; there is no prediction; no prediction in a folder

@@ -59,6 +59,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         failed=len(evaluation.failures),
         labels_without_prediction=len(evaluation.labels_without_prediction),
         unscored_labels=list(evaluation.unscored_labels),
+        notes=list(evaluation.notes),
     )
     if write_failure is not None:
         raise write_failure
@@ -68,7 +69,9 @@ def run_evaluate(options: argparse.Namespace) -> int:
 
 
 def _print_warnings(evaluation: Evaluation, console: Console) -> None:
-    """Print the predictions, label values and cases without a score, and the label values absent from some cases."""
+    """Print the notes, what was not scored, and the label values that are absent from some cases."""
+    for note in evaluation.notes:
+        console.print_error(note)
     for failure in evaluation.failures:
         console.print_error(failure)
         console.print_event("failed", message=failure)

@@ -146,7 +146,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
             raise InputError(f"holds {image.channels} volumes, not one labelmap", path=path, remedy=remedy)
         layers, segments = image.load(), image.segments
     labels = _labels(layers, segments, path) if mapping is None else _map_labels(layers, segments, mapping, path)
-    return Labelmap(labels, image.grid, path, partial=bool(segments))
+    return Labelmap(labels, image.grid, path, partial=bool(segments), notes=image.notes)
 
 
 def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelmap:

@@ -14,6 +14,7 @@ from ..cases.label_pairing import pair_with_labels, short_names
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
 from ..errors import InputError
+from ..io.dicom_files import list_names
 from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.stored_image import StoredSegment
@@ -78,6 +79,7 @@ class Evaluation:
         unscored_labels: label values that occur in predictions but in no label; they are not scored.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
         failures: messages about predictions without a label; they are not scored.
+        notes: messages on how files were interpreted, such as an assumed voxel spacing; each begins with the files.
     """
 
     rows: tuple[EvaluationRow, ...]
@@ -86,6 +88,7 @@ class Evaluation:
     unscored_labels: tuple[int, ...]
     labels_without_prediction: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def write_csv(self, path: str | Path) -> None:
         """Write the rows, then the mean and std of every class, under the header `SCORE_COLUMNS`; NaN becomes blank.
@@ -208,12 +211,16 @@ def evaluate_pairs(
     in_labels: set[int] = set()
     in_predictions: set[int] = set()
     rows_of_pairs: list[dict[int, EvaluationRow]] = []
+    files_of_note: defaultdict[str, list[str]] = defaultdict(list)
     mappings = label_mapping, prediction_mapping
     # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither. Pairs are
     # then read again, since the labelmaps of all cases together may be too large for memory.
     only_masks = all(_is_mask_or_empty(labelmap) for pair in pairs for labelmap in _read_pair(pair, *mappings))
     for done, pair in enumerate(pairs, start=1):
         prediction, label = _fit_pair(*_read_pair(pair, *mappings), pair.case)
+        for labelmap in (prediction, label):
+            for note in labelmap.notes:
+                files_of_note[note].append(str(labelmap.path or pair.case))
         if only_masks:
             label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
         label_values, predicted_values = (
@@ -247,7 +254,8 @@ def evaluate_pairs(
         for pair, rows_of_pair in zip(pairs, rows_of_pairs, strict=True)
         for value in sorted(in_labels)
     ]
-    return summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
+    notes = tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
+    return replace(summarize_rows(rows, tuple(sorted(in_predictions - in_labels))), notes=notes)
 
 
 def _refuse_scan(
