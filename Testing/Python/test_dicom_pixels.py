@@ -336,7 +336,6 @@ def test_stored_bits_are_those_that_end_at_the_high_bit(tmp_path: Path, compress
 def test_slices_are_read_although_their_transfer_syntax_names_the_wrong_vr_encoding(
     tmp_path: Path, really_implicit: bool
 ) -> None:
-    """Some archives write elements without VR under a transfer syntax with VR."""
     stated, written = ExplicitVRLittleEndian, ImplicitVRLittleEndian
     if not really_implicit:
         stated, written = written, stated
