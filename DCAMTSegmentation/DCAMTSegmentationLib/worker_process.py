@@ -32,7 +32,7 @@ CANCEL_GRACE_MS = 20000
 Killing the process costs time, since a new process must load the model again.
 """
 IDLE_MS = 15 * 60000
-"""After this time without a request, the process ends and releases its memory, in milliseconds."""
+"""Milliseconds without a request until the process is killed to release its memory."""
 OnEvent = Callable[[WorkerEvent], None]
 
 
