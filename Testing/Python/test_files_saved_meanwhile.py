@@ -106,14 +106,13 @@ def test_calibration_does_not_write_a_model_that_was_changed_or_removed_meanwhil
 def test_import_does_not_replace_a_model_whose_name_differs_only_in_capitals(
     tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A link stands for a file system on which "mine.dcamt" and "Mine.dcamt" are the same file."""
     monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
     stored, file = tmp_path / "home" / "models" / "mine.dcamt", tmp_path / "download.dcamt"
     for path, name in ((stored, "mine"), (file, "Mine")):
         write_package(path, replace(tiny_package, card=replace(tiny_package.card, name=name)))
     before = stored.read_bytes()
     listed = model_store.stored_models()
-    (stored.parent / "Mine.dcamt").hardlink_to(stored)
+    (stored.parent / "Mine.dcamt").hardlink_to(stored)  # As on a file system that ignores capitals.
     monkeypatch.setattr(model_store, "stored_models", lambda: listed)
     assert call_dcamt(["models", "import", file]) == 1
     error = capsys.readouterr().err

@@ -100,7 +100,7 @@ def dcamt(*arguments: str | Path) -> str:
 
 
 def sum_by_doubt(doubt: np.ndarray, *amounts: np.ndarray) -> np.ndarray:
-    """Return the sum of each amount (N,) for each interval of `DOUBT_EDGES`; element n has the doubt `doubt[n]`."""
+    """Return the sum of each amount (N,) for each interval (`DOUBT_EDGES`) of the doubt (N,)."""
     part = np.digitize(doubt, DOUBT_EDGES[1:-1])
     return np.stack([np.bincount(part, weights=amount, minlength=len(DOUBT_EDGES) - 1) for amount in amounts])
 
