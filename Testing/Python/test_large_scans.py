@@ -209,9 +209,8 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
 def test_centre_priors_have_the_centre_and_size_of_the_anatomy(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The anatomy is `small`; the rest of the scan is padding."""
     field = tuple(n + 43 for n in FIELD)
-    small, _ = scan_in("mirrored tissue")
+    anatomy, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []
 
     def record_and_select(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
@@ -236,13 +235,14 @@ def test_centre_priors_have_the_centre_and_size_of_the_anatomy(
     for corner in ((0, 0, 0), (43, 20, 43), (7, 43, 11)):
         voxels = np.full((1, *field), -1, np.float32)
         where = tuple(slice(at, at + n) for at, n in zip(corner, FIELD, strict=True))
-        voxels[(0, *where)] = small.voxels[0]
+        voxels[(0, *where)] = anatomy.voxels[0]
         priors.clear()
         boxes.clear()
         predictor.segment(Volume(voxels, centred_grid(field, SPACING)))
         of_location, coarse_shape = priors[0]
         assert np.allclose(of_location.centre, (np.array(coarse_shape) - 1) / 2, atol=0.5)
-        assert np.allclose(of_location.half_edges, np.array(FIELD) * SPACING / 3 / 2)  # voxels of the coarse grid: 3 mm
+        # The coarse grid's spacing is 3 mm.
+        assert np.allclose(of_location.half_edges, np.array(FIELD) * SPACING / 3 / 2)
         for (of_result, _), box in zip(priors[1:], boxes, strict=True):
             expected = [at + (n - 1) / 2 - side.start for at, n, side in zip(corner, FIELD, box, strict=True)]
             assert of_result.centre.tolist() == expected
