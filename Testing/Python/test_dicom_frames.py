@@ -129,7 +129,7 @@ def test_stacks_that_form_one_regular_stack_are_one_scan(
         assert_slices_in_place(read_scan(path), count)
 
 
-def test_radial_slices_are_compared_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_pair_of_radial_slices_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [[math.cos(k / 4), math.sin(k / 4), 0] for k in range(10)]
     groups = [{"PlaneOrientationSequence": {"ImageOrientationPatient": [*row, 0, 0, 1]}} for row in rows]
     path = write_frames(tmp_path / "x.dcm", [0] * 10, groups)

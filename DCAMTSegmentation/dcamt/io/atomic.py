@@ -20,7 +20,7 @@ _NAME_KEPT = 60
 
 
 class FileAppeared(Exception):
-    """Raised if a file exists, or appeared meanwhile, that must not be replaced."""
+    """Raised instead of replacing a file."""
 
 
 @contextmanager

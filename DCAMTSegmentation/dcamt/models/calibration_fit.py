@@ -28,7 +28,7 @@ LOWEST = 8
 
 @dataclass(frozen=True)
 class Observation:
-    """A segmented scan: features of its doubt, Dice (0 to 1) with its label, and names of its case and disturbance."""
+    """A segmented scan: its `doubt_features`, Dice (0 to 1) with its label, and names of its case and disturbance."""
 
     features: Mapping[str, float]
     overlap: float
@@ -79,7 +79,9 @@ def _overlaps(observations: Iterable[Observation]) -> np.ndarray:
 def _cross_validate(
     observations: Sequence[Observation], names: Sequence[str], whole: OverlapFunction
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, OverlapFunction]]]:
-    """Return each scan's expected overlap (N,) by a fit without the scan, and the masks of `_left_out` with their fit.
+    """Return each scan's expected overlap (N,) by a fit without the scan, and the folds.
+
+    A fold: the two masks that `_left_out` yields, and the fit to the scans of the second mask.
 
     Args:
         whole: the fit to all scans.
