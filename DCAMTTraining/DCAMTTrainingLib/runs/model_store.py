@@ -58,9 +58,9 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
 
 
 def export_model(path: Path, target: Path) -> None:
-    """Copy a run's model file to `target`, and the calibration file beside it, unless the model has a calibration.
+    """Copy a run's model file to `target`.
 
-    An existing `target` is replaced.
+    The calibration file that the model uses, if any, is written beside `target`. An existing `target` is replaced.
 
     Raises:
         InputError: the model cannot be read, or another calibration file lies beside `target`.
