@@ -159,7 +159,6 @@ class ProposalOpening:
         return None
 
     def _use_doubtful_proposal(self) -> None:
-        """Use a proposal of `_doubtful` if its scan is the case's, or replace the proposal if it is outdated."""
         for node in self._doubtful if self._volume is not None else ():
             if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
                 if is_outdated(node, self._case):
