@@ -16,7 +16,7 @@ from . import review
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
-"""Role: a case refers to itself, so a clone of the case refers to the original. Older scenes lack this reference."""
+"""Role of the node reference from a case, or from its clone, to the case. Older scenes lack this reference."""
 _LISTED = "DCAMT.trainingCaseListed"
 
 

@@ -15,7 +15,7 @@ def run_report(options: argparse.Namespace) -> int:
 
     Raises:
         InputError: the run or its model does not exist or cannot be used, the device cannot be used, a validation case
-            cannot be segmented, or scores of the run's last report would be lost.
+            cannot be segmented, or the new report would lack earlier scores.
         OutputError: a file cannot be written.
     """
     run = RunFolder(options.run)

@@ -198,7 +198,7 @@ def add_wall(commands: Commands[Parser]) -> None:
         "--openings",
         type=parse_path,
         metavar="FILE",
-        help="labelmap that is 0 outside the openings (mitral valve, ends of veins); default: openings are proposed",
+        help="labelmap that is 0 outside the openings (mitral valve, ends of veins); default: DCAMT's proposal",
     )
     parser.add_argument(
         "--surface",

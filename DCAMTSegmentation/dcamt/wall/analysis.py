@@ -134,7 +134,7 @@ def analyse_wall(
         labelmap: the segmentation, on any grid in the same patient.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
-        openings: a labelmap on any grid, not 0 at the openings; if it is None, openings are proposed.
+        openings: a labelmap on any grid, not 0 at the openings; if it is None, `propose_openings` finds the openings.
         scan: name of the result (default: the scan's file name without its ending; "" if the scan has no file).
 
     Raises:
