@@ -20,7 +20,7 @@ _LISTS_OF_FILES_OR_NAMES = ("train", "val", "testing")
 """Lists whose entries are files or, in some nnU-Net data sets, only names of cases."""
 _BACKGROUND = ("background", "bg", "unlabeled", "unlabelled")
 _WORDS_OF_OTHER_KEYS = PREDICTION_WORDS | RESULT_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
-"""Words in keys of files that are neither the scan nor the label of the atrium, such as `pred_mask` and `scar_mask`."""
+"""Keys with these words, such as `pred_mask` and `scar_mask`, stand for neither the scan nor the atrium's label."""
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels", "seg", "segmentation", "mask")
 
 
@@ -105,7 +105,7 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
         images, labels = _files_of_case(listed)
-        # The key `scan_1` contains the word "scan", but names a case: `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`.
+        # Without a key for labels, `scan_1` is the name of a case: `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`.
         if len(images) > 0 and (labels is not None or any(key.lower() in _IMAGE_KEYS for key in listed)):
             if not isinstance(labels, list) or len(labels) != len(images):
                 return []

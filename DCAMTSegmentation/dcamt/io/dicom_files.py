@@ -207,7 +207,7 @@ def is_unplaced_capture(path: Path, sop_class: str) -> bool:
 
 
 def read_attributes(file: Path | IO[bytes], *keywords: str, bare: bool = False) -> dict[str, Any] | None:
-    """Return those of the attributes that a file's header has; None if the file is damaged or not DICOM.
+    """Return the value of each of `keywords` that a file's header has; None if the file cannot be read as DICOM.
 
     Args:
         bare: whether to read a file without DICOM's preamble, too.
