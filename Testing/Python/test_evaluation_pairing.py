@@ -225,7 +225,7 @@ def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: st
 
 
 @pytest.mark.parametrize("name", ["p2_seg", "p2_pred"])
-def test_file_of_many_values_that_is_named_as_a_label_is_not_taken_for_a_scan(tmp_path: Path, name: str) -> None:
+def test_scan_named_as_a_label_or_prediction_is_refused(tmp_path: Path, name: str) -> None:
     for case in ("p1", "p2"):
         save_labels(tmp_path / "results" / f"{case}.nii.gz", two_classes(1))
     save_labels(tmp_path / "labels" / "p1_lge.nii.gz", scan_voxels())

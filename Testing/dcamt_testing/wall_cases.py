@@ -20,10 +20,10 @@ def add_case(folder: Path, phantom: tuple[Volume, Labelmap], name: str) -> None:
 
 
 def measure_scan(folder: Path, *options: str | Path) -> int:
-    """Measure the case "a" with results in the subfolder `out`; return the exit status."""
+    """Measure the case "a" and write the results to the subfolder `out`; return the exit status."""
     return call_dcamt(["wall", folder / SCAN, folder / LABEL, "-o", folder / "out", *options])
 
 
 def measure_folder(folder: Path, *options: str | Path) -> int:
-    """Measure all cases with results in the subfolder `out`; return the exit status."""
+    """Measure all cases and write the results to the subfolder `out`; return the exit status."""
     return call_dcamt(["wall", folder / "scans", folder / "labels", "-o", folder / "out", *options])
