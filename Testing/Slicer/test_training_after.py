@@ -214,7 +214,7 @@ class ModelInUseTest(TrainingCase):
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
         self.assertEqual(open_model(target).calibration.notes, "beside")
-        # The same files are replaced by a second export, for which the dialog asks.
+        # A second export to the same path replaces the model and its calibration.
         with Person() as person:
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)

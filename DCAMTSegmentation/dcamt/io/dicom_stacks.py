@@ -101,7 +101,7 @@ def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
         groups = of_series[stack.first.series]
         for group in groups:
             first, other = group[0].first, stack.first
-            # Stacks with one ID have different geometries (`group_stacks`); comparing these again would be slow.
+            # Stacks with the same ID differ in geometry (`group_stacks`), so the slow comparison is skipped.
             if first.stack != other.stack and have_one_geometry(first, other):
                 group.append(stack)
                 break
