@@ -51,7 +51,7 @@ class StartJob:
         """Return the plan of the run with the session's present cases and settings."""
         settings = self._session.settings
         assert settings is not None
-        # The check changes the sizes and remarks of the rows, on which the run does not depend.
+        # Leave out sizes and remarks: the check changes them, and `_advance` compares the plans before and after it.
         rows = tuple(CaseRow(row.name, row.source, row.role) for row in self._session.table.rows)
         return RunPlan(
             self._run,

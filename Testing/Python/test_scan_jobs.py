@@ -95,7 +95,7 @@ def test_result_is_refused_if_it_would_replace_a_slice_or_another_channel_of_a_s
     ):
         with pytest.raises(InputError, match=rf"{path.name}: would be replaced"):
             check_result_paths([path], [scan])
-    # A result of an earlier command in the folder of the slices is no input.
+    # In the folder of the slices, an earlier result may be replaced and a new file written.
     (tmp_path / "series" / "series.seg.nrrd").touch()
     check_result_paths(
         [tmp_path / "series" / "series.seg.nrrd", tmp_path / "series" / "new.dcm"], [tmp_path / "series"]
