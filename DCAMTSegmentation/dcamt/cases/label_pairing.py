@@ -34,9 +34,9 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the shortened label name is the beginning of a
-      longer case name. With the cases `p` and `p_1`, `p_seg_3` is no label of `p`, but may be the label of a missing
-      case `p_3`.
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the name that remains without them is the
+      beginning of a longer case name. With the cases `p` and `p_1`, `p_seg_3` is no label of `p`, but may be the label
+      of a missing case `p_3`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
