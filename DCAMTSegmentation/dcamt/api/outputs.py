@@ -82,8 +82,7 @@ def find_dicom_source(scan: Volume) -> SourceImages:
     """Return the DICOM images that a scan was read from.
 
     Raises:
-        InputError: the scan was not read from DICOM, or a segmentation cannot refer to its images, which lie in an
-            archive or in several multi-frame files.
+        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files.
     """
     if scan.path is None:
         raise InputError(

@@ -77,7 +77,8 @@ def write_run_report(
 def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
     """Raise InputError if one of `cases` is in the run's last table, but missing in `scored`.
 
-    If a report exists, raise InputError also if all `cases` are missing in `scored`.
+    If a report exists and none of `cases` was scored, raise InputError regardless of the table: the report may show
+    earlier scores.
     """
     left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
     lost = left_out & _cases_in_table(run.validation) if scored or not run.report.exists() else left_out

@@ -48,7 +48,7 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
 def proposals_of(case: Mapping[str, Any]) -> list[Any]:
     """Return the proposals that were read from the path of the case's proposal.
 
-    A run may have the path of an earlier run that was deleted, and a case with the same name.
+    A proposal may come from a deleted run that had the same path and a case of the same name.
     """
     files = [case["segmentation"], case.get(FORMER_SEGMENTATION, case["segmentation"])]
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
@@ -90,9 +90,9 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
     """Return the volume nodes that may show the case's scan, since they lie on its grid.
 
-    These are volumes that were read from the scan's file for an earlier proposal, scans of `proposals_of` the case, and
-    volumes that `rows` lists under the case's name. Name and grid are not enough, since the scans of several patients
-    may have one name and one grid: compare the voxels, too (`has_voxels_of`).
+    These are volumes that were read from the scan's file for an earlier proposal, the volumes of the case's proposals
+    (`proposals_of`), and volumes that `rows` lists under the case's name. Name and grid are not enough, since the scans
+    of several patients may have one name and one grid: compare the voxels, too (`has_voxels_of`).
 
     Args:
         channels: number of the scan's channels that training reads.
