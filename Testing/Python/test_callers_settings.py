@@ -1,4 +1,4 @@
-"""Test that a program's own settings of torch neither change results nor are changed by DCAMT."""
+"""Test that a caller's torch settings do not change results, and that DCAMT does not change these settings."""
 
 from __future__ import annotations
 

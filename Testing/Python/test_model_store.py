@@ -283,7 +283,7 @@ def test_command_imports_a_model_with_a_shipped_name_under_another_name(
     assert stored_names() == [("left-atrium", True), ("my atrium", False)]
 
 
-def test_command_names_a_calibration_of_another_model_that_it_does_not_import(
+def test_import_command_reports_a_calibration_of_another_model(
     tmp_path: Path, download: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = write_calibrated_model(tmp_path / "x.dcamt", "other")
