@@ -1,4 +1,4 @@
-"""The surface of a segmentation is drawn in its size, and amber where its doubtful layer is thick."""
+"""Test the drawing of a segmentation's surface."""
 
 from __future__ import annotations
 
@@ -43,10 +43,9 @@ def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
 @pytest.mark.parametrize("value", [0.5, 1.0])
 @pytest.mark.parametrize(("expected_mm", "weight"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
 @pytest.mark.parametrize("axis", range(3))
-def test_weight_of_amber_follows_the_expected_thickness_of_the_doubtful_layer(
+def test_weight_of_amber_follows_doubt_times_thickness_of_the_doubtful_layer(
     axis: int, expected_mm: float, weight: float, value: float
 ) -> None:
-    """The expected thickness is the doubt times the layer's thickness."""
     spacing = np.ones(3)
     spacing[axis] = 0.5
     doubt = np.zeros([101 if n == axis else 51 for n in range(3)], np.float32)

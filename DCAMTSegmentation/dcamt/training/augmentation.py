@@ -119,7 +119,7 @@ def replace_surroundings(
         return image, label
     axis = int(torch.randint(3, (), generator=generator))
     length = label.shape[axis]
-    # At most half the patch, so that the mirror image is long enough.
+    # A mirror image deeper than half the patch would need voxels outside the patch.
     depth = min(math.ceil(float(torch.rand((), generator=generator)) * DEEPEST * length), length // 2)
     at_the_end = bool(torch.rand((), generator=generator) < 0.5)
     kind = SURROUNDINGS[int(torch.randint(len(SURROUNDINGS), (), generator=generator))]
