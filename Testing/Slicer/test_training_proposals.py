@@ -178,7 +178,6 @@ class ProposalTest(TrainingCase):
         self.assertIs(scan_of(proposal), loaded)
 
     def test_corrected_proposal_of_a_deleted_run_is_used_only_for_the_same_scan(self) -> None:
-        """A later run may have the name of the deleted run, and a case with the same name and grid."""
         (image, label), (other, _label) = ellipsoid(1), ellipsoid(2)
         volume = add_volume("LGE", image)
         case = {**self.make_ranked_case(volume), "score": 0.4}
@@ -222,7 +221,7 @@ class ProposalTest(TrainingCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [second])
         self.assertIsNot(second, first)
 
-    def test_scan_of_one_run_that_another_run_opens_keeps_the_state_of_its_own_file(self) -> None:
+    def test_volume_used_by_two_runs_is_compared_only_with_the_file_it_was_read_from(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case, two = self.make_ranked_case(volume), replace(tiny_recipe(), input_channels=2)
         for _step in write_nrrd_in_slabs(ellipsoid(1)[0], ijk_to_ras(volume), Path(case["image"]), [ellipsoid(2)[0]]):
