@@ -47,7 +47,7 @@ def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
 
 
 def set_text_columns(node: TableNode, titles: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> None:
-    """Replace the columns of a table node; `titles` and `cells` are given by the columns' names."""
+    """Replace the columns of a table node."""
     node.RemoveAllColumns()
     for name, title in titles.items():
         array = vtk.vtkStringArray()

@@ -1,4 +1,4 @@
-"""Test what `dcamt segment` prints on a terminal, to closed streams and beside the output of libraries."""
+"""Test what `dcamt segment` prints to stdout and stderr."""
 
 from __future__ import annotations
 

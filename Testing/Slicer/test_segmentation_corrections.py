@@ -33,8 +33,7 @@ class UndoTest(PanelCase):
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
-        # After the undo, the measurements of the edited segment are outdated.
-        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertIn("before the correction", self.ui.trustLabel.text)  # measured before the undo
         self.assertFalse(review.is_corrected(segmentation))
         self.module.panel.exit()
         editor.redo()

@@ -41,7 +41,7 @@ def count_few_values(voxels: NDArray[Any]) -> int | None:
 
 
 def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
-    """Return whether at least `_CONSTANT_FRACTION` of the neighbours along an axis are equal.
+    """Return whether, along at least one axis, `_CONSTANT_FRACTION` or more of the neighbours are equal.
 
     Two neighbours in the background (0) do not count, since a scan may have a wide background, too.
     """
