@@ -42,7 +42,7 @@ from training_case import ROOT, CasesCase, TrainingCase
 class RunsTest(CasesCase):
     def start(self) -> RunFolder:
         """Click Start with settings for a slow and long run, and wait for the first iterations."""
-        if os.name != "nt":  # Windows cannot start a shell script, so the run is fast there.
+        if os.name != "nt":  # `write_python` writes a shell script, which Windows cannot start.
             python = write_python(self.folder, SLOW_TRAINING, "dcamt")
             patch = mock.patch.object(run_start, "python_program", return_value=python)
             patch.start()

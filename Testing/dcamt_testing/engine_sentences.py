@@ -26,7 +26,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     "UnplacedError": ("what",),
     "Preset": ("threshold", "source"),
 }
-"""Errors and notes that are not dataclasses; for each, the parameters of the constructor that hold messages."""
+"""For each class, the parameters of its constructor that are searched for messages."""
 FIELDS = ("notes", "message", "problems", "warnings", "remedy", "text")
 """Fields of dataclasses that hold messages."""
 CLASSES = ("CaseFacts", "ModelPackage", "Prediction", "StoredImage", "Violation", "Volume", "WallResult", "WorkerNote")

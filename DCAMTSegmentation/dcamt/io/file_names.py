@@ -24,9 +24,7 @@ def is_file_name(name: str) -> bool:
 
 
 def as_file_name(name: str) -> str:
-    """Return a name with `_` for each character that a file name cannot contain, and in front of a device's name.
-
-    Of a name that is too long, characters before the last `_KEPT` are left out.
+    """Change a name so that `is_file_name` accepts the changed name.
 
     >>> [as_file_name(name) for name in ("LGE: 3/4.csv", "aux.csv", ".csv")]
     ['LGE_ 3_4.csv', '_aux.csv', '_.csv']
