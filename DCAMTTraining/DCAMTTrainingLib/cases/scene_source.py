@@ -110,7 +110,7 @@ def outlines_of_scans(recipe: Recipe) -> dict[str, Any]:
 
 
 def _scans_of(segmentation: SegmentationNode) -> list[Any]:
-    """Return the scan on which a segmentation was drawn, and the scan that DCAMT segmented into it, if in the scene."""
+    """Return the scan on which a segmentation was drawn and the scan of its DCAMT segments; omit missing scans."""
     drawn_on, segmented = scan_of(segmentation), review.get_referenced_node(segmentation, review.VOLUME)
     return [scan for scan in (drawn_on, segmented if segmented is not drawn_on else None) if scan is not None]
 
@@ -138,7 +138,7 @@ def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: 
     # The indices of the label's corners in each scan, (N, 3, 8).
     corners = [(*corner, 1) for corner in product(*((0, size - 1) for size in label_grid.shape))]
     places = to_scans[:, :3] @ np.transpose(corners)
-    # Steps that differ a little from whole voxels add up to a large difference at the last corner.
+    # The steps are rounded, not the corners: rounding a corner would hide a deviation of a whole voxel.
     indices = np.rint(to_scans[:, :3]) @ np.transpose(corners)
     shapes = np.array([grid.shape for grid in grids])
     lie_on_voxels = (np.abs(places - indices) <= GRID_TOLERANCE).all((1, 2))
@@ -190,9 +190,10 @@ def segments_of(
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
     """Return those of the segments that may outline a volume, in the order in which they are matched to classes.
 
-    A segmentation that was drawn on one scan may hold DCAMT's segments of another scan, even of a removed scan. The
-    segments that DCAMT wrote do not outline the first scan, unless a person made the segmentation a training case of
-    that scan. They precede the others in the label of the second scan.
+    A segmentation drawn on scan A may hold DCAMT segments of scan B, even if B was removed. In this case, return:
+
+    - for A, the other segments, followed by the DCAMT segments if the segmentation is a training case of A;
+    - for B, the DCAMT segments, followed by the other segments.
     """
     segmented = review.get_referenced_node(segmentation, review.VOLUME)
     is_result = segmented is not None or review.has_lost_scan(segmentation)
