@@ -22,6 +22,7 @@ from . import review
 from .volume_snapshot import voxel_checksum, write_snapshots
 from .wall_nodes import (
     is_scan_changed,
+    is_surface_elsewhere,
     is_wall_outdated,
     measured_segment,
     measured_volume,
@@ -37,9 +38,12 @@ RESULT_OF_OTHER_VOXELS = (
     "The model made the outline from another scan, or before this scan was changed, so trust and doubt were left out."
 )
 WALL_OF_OTHER_VOXELS = "The wall was measured before the scan was changed and was left out."
+UNKNOWN_REGION = "Only a region of the scan was segmented."
+MOVED_MAP = "The map of doubt does not lie on the scan and was left out."
 OUTDATED_WALL = "The wall was measured on an earlier outline and was left out."
 WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
 WALL_OF_OTHER_SEGMENT = "The wall was measured on another segment and was left out."
+MOVED_WALL = "The measured wall does not lie on the outline and was left out."
 
 
 class ReportJob(SegmentJob):
@@ -73,12 +77,17 @@ class ReportJob(SegmentJob):
         for index, identifier in enumerate([self._segment_id, *(others if is_dcamt_segment else ())]):
             segments.append((yield from self._write_segment(identifier, index, is_dcamt_segment)))
         wall, notes = self._write_wall()
+        if is_dcamt_segment and review.region_name(self._segmentation) is not None:
+            region = review.region_of(self._segmentation)
+            notes = (region.note if region is not None else UNKNOWN_REGION, *notes)
         review_data: dict[str, Any] = {}
         if is_dcamt_segment and review.is_of_other_voxels(self._segmentation, self._volume, self._checksum_of):
             review_data = {"method": review.outline_method(self._segmentation)}
             notes = (RESULT_OF_OTHER_VOXELS, *notes)
         elif is_dcamt_segment:
             review_data = yield from self._review_data()
+            if review.is_map_elsewhere(self._segmentation):
+                notes = (MOVED_MAP, *notes)
         yield None
         yield ReportRequest(
             scan,
@@ -162,7 +171,9 @@ class ReportJob(SegmentJob):
         if is_scan_changed(self._segmentation, self._checksum_of):
             return WALL_OF_OTHER_VOXELS
         update_outdated_mark(self._segmentation)
-        return OUTDATED_WALL if is_wall_outdated(self._segmentation) else ""
+        if is_wall_outdated(self._segmentation):
+            return OUTDATED_WALL
+        return MOVED_WALL if is_surface_elsewhere(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
         """Return the doubtful places in the volume's space; None if an older version stored places of disagreement."""

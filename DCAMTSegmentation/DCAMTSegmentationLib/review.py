@@ -10,15 +10,18 @@ from dataclasses import asdict, astuple, dataclass
 import numpy as np
 import slicer
 from dcamt.errors import InputError
+from dcamt.geometry import Grid, Region
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
+from dcamt.volume import same_grid
 from dcamt.worker.requests import OutlineMethod
 from DCAMTSlicerLib.fingerprints import boxes_of, fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from DCAMTSlicerLib.segment_voxels import labelmap_affine
+from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
 from .volume_snapshot import voxel_checksum
@@ -43,6 +46,8 @@ _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
+_REGION, _REGION_NAME = "DCAMT.region", "DCAMT.regionName"
+"""Attributes: the region of interest that was segmented, as JSON, in the scan's space at that time, and its name."""
 _SCAN_VOXELS = "DCAMT.scanVoxels"
 """Attribute: the checksums of the voxels of all channels from which a result was made."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
@@ -89,10 +94,19 @@ def _attribute(segmentation_node: SegmentationNode | None, name: str) -> str | N
     return segmentation_node.GetAttribute(name) if segmentation_node is not None else None
 
 
+def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
+    """Parse a matrix in JSON; return None if the text is empty, damaged or no such matrix."""
+    with suppress(TypeError, ValueError):
+        matrix = np.array(json.loads(text or ""), float)
+        return matrix if matrix.shape == (rows, columns) and np.isfinite(matrix).all() else None
+    return None
+
+
 def trust(segmentation_node: SegmentationNode | None) -> float | None:
     """Return the trust, 0 to 1; None in quality `fast` and without a result."""
-    text = _attribute(segmentation_node, _TRUST)
-    return float(text) if text else None
+    with suppress(ValueError):  # The attribute is damaged.
+        return float(_attribute(segmentation_node, _TRUST) or "")
+    return None
 
 
 def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOverlap | None:
@@ -118,6 +132,31 @@ def store_model(segmentation_node: SegmentationNode, title: str, method: Outline
     """Store the title of the model that made a result and, if known, its card's data and the quality."""
     segmentation_node.SetAttribute(_MODEL, title)
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
+
+
+def store_region(segmentation_node: SegmentationNode, region: Region, name: str) -> None:
+    """Store the region to which a new result is limited, and the name of the region's node."""
+    segmentation_node.SetAttribute(_REGION, json.dumps(asdict(region)))
+    segmentation_node.SetAttribute(_REGION_NAME, name)
+
+
+def region_name(segmentation_node: SegmentationNode | None) -> str | None:
+    """Return the name of the region to which a result is limited; None if the whole scan was segmented."""
+    return _attribute(segmentation_node, _REGION_NAME)
+
+
+def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
+    """Return the region to which a result is limited; None if the whole scan was segmented or the region is unknown."""
+    text = _attribute(segmentation_node, _REGION)
+    # Another version of DCAMT may have stored other fields.
+    with suppress(TypeError, ValueError, KeyError):
+        stored = json.loads(text or "null")
+        (low_x, low_y, low_z), (high_x, high_y, high_z) = (map(float, stored[end]) for end in ("low", "high"))
+        to_unit = None
+        if stored["to_unit"] is not None:
+            to_unit = tuple(map(tuple, np.array(stored["to_unit"], float).reshape(4, 4).tolist()))
+        return Region((low_x, low_y, low_z), (high_x, high_y, high_z), to_unit)
+    return None
 
 
 def store_channels(segmentation_node: SegmentationNode, channels: Sequence[VolumeNode]) -> None:
@@ -177,7 +216,7 @@ def store_review_data(
     expected: ExpectedOverlap | None = None,
     is_doubt_calibrated: bool = False,
 ) -> None:
-    """Store the trust, the expected overlap and the doubtful places of a new result.
+    """Store the trust, the expected overlap and the doubtful places of a new result of the whole scan.
 
     The node must already have the result's segments.
 
@@ -200,6 +239,8 @@ def store_review_data(
     segmentation_node.SetAttribute(_CORRECTED, None)
     segmentation_node.SetAttribute(_OUTDATED, None)
     segmentation_node.SetAttribute(_SCAN_VOXELS, None)
+    segmentation_node.SetAttribute(_REGION, None)
+    segmentation_node.SetAttribute(_REGION_NAME, None)
     written = fingerprint(segmentation_node)
     segmentation_node.SetAttribute(_WRITTEN, written)
     segmentation_node.SetAttribute(_MEASURED, written)
@@ -217,10 +258,10 @@ def axes_of(segmentation_node: SegmentationNode) -> str:
 
 def _have_measured_axes(segmentation_node: SegmentationNode) -> bool:
     """Return whether the DCAMT segments have the axes that were measured; True if no axes can be compared."""
-    measured, now = segmentation_node.GetAttribute(_MEASURED_AXES), axes_of(segmentation_node)
-    if not measured or not now:
-        return True
-    return np.allclose(json.loads(measured), json.loads(now), rtol=0, atol=SAME_AXES_MM)
+    measured, now = (
+        read_matrix(text, 3, 3) for text in (segmentation_node.GetAttribute(_MEASURED_AXES), axes_of(segmentation_node))
+    )
+    return measured is None or now is None or np.allclose(measured, now, rtol=0, atol=SAME_AXES_MM)
 
 
 def mark_corrected(segmentation_node: SegmentationNode) -> None:
@@ -346,6 +387,20 @@ def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
     return is_of_other_voxels(segmentation_node, volume)
 
 
+def is_map_elsewhere(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether the map of doubt lies at another place than the scan, as if only the scan was transformed."""
+    doubt_map, volume = doubt_map_of(segmentation_node), get_referenced_node(segmentation_node, VOLUME)
+    if doubt_map is None or volume is None or volume.GetImageData() is None:
+        return False
+    try:
+        affine = transform_between(doubt_map, volume) @ ijk_to_ras(doubt_map)
+    except InputError:  # a non-linear transform
+        return True
+    map_grid, grid = Grid(doubt_map.GetImageData().GetDimensions(), affine), grid_of(volume)
+    # A scan that was cropped or resampled has other voxels, which `is_scan_changed` reports.
+    return map_grid.shape == grid.shape and not same_grid(map_grid, grid)
+
+
 def mark_map(volume: VolumeNode) -> None:
     """Mark a scalar volume node as a map of doubt, so that it is recognised after its result is deleted."""
     volume.SetAttribute(_MAP, _DOUBT)
@@ -375,7 +430,18 @@ def place_count(segmentation_node: SegmentationNode | None) -> int:
 
     Unlike `doubtful_places`, this function may be called during an edit, when the voxels may be incomplete.
     """
-    return len(json.loads(_attribute(segmentation_node, _PLACES) or "[]"))
+    return len(_stored_places(segmentation_node))
+
+
+def _stored_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
+    """Return the doubtful places as they were stored; [] if there are none, or if the attribute is damaged."""
+    with suppress(TypeError, ValueError, KeyError):
+        places = []
+        for place in json.loads(_attribute(segmentation_node, _PLACES) or "[]"):
+            x, y, z = map(float, place["position"])
+            places.append(StoredDoubtfulPlace((x, y, z), float(place["volume_ml"])))
+        return places
+    return []
 
 
 def has_visited_place(segmentation_node: SegmentationNode | None) -> bool:
@@ -390,13 +456,14 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
     the voxels were. The stored positions are returned if the DCAMT segments have no voxels, if they were resampled on
     another grid, or if an older version of DCAMT stored the places.
     """
-    text = _attribute(segmentation_node, _PLACES)
-    if segmentation_node is None or not text:
-        return []
-    hardened, places = _hardened_transform(segmentation_node), []
-    for place in json.loads(text):
-        x, y, z = place["position"] if hardened is None else (hardened @ [*place["position"], 1.0])[:3].tolist()
-        places.append(StoredDoubtfulPlace((x, y, z), place["volume_ml"]))
+    stored = _stored_places(segmentation_node)
+    hardened = _hardened_transform(segmentation_node) if segmentation_node is not None and stored else None
+    if hardened is None:
+        return stored
+    places = []
+    for place in stored:
+        x, y, z = (hardened @ [*place.position, 1.0])[:3].tolist()
+        places.append(StoredDoubtfulPlace((x, y, z), place.volume_ml))
     return places
 
 
@@ -406,11 +473,10 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
     The transform leads from the stored affine of the segments to the present one. If Segment Editor resampled the
     segments, their affine has changed, too, but the function returns None.
     """
-    stored = segmentation_node.GetAttribute(_PLACES_AFFINE)
+    before = read_matrix(segmentation_node.GetAttribute(_PLACES_AFFINE), 4, 4)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
-    if not stored or now is None:
+    if before is None or now is None:
         return None
-    before = np.array(json.loads(stored))
     if np.allclose(now, before, rtol=0, atol=1e-6):
         return None
     return None if _are_resampled(segmentation_node, before, now) else now @ np.linalg.inv(before)

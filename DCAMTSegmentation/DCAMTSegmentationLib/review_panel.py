@@ -112,8 +112,13 @@ class ReviewPanel:
             if trust < GOOD_TRUST and not review.place_count(self._node):
                 text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
             sentences.append(text.format(percent=f"{trust:.0%}", places=self._places_text()))
+        region = review.region_name(self._node)
+        if region is not None:
+            sentences.append(_("Only the region {region} was segmented.").format(region=region))
         if review.is_scan_changed(self._node):
             sentences.append(_("The voxels of the scan were changed after the segmentation: press Apply again."))
+        elif review.is_map_elsewhere(self._node):
+            sentences.append(_("The map of doubt no longer lies on the scan. Give both the same transform."))
         return " ".join([*sentences, self._outdated_text()]).rstrip()
 
     def _outdated_text(self) -> str:

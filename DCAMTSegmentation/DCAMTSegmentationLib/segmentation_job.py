@@ -115,6 +115,7 @@ class SegmentationJob(WorkerJob):
             what = _("{edited} was edited or made a training case during the computation, so the result is in {new}.")
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:
+            review.store_region(segmentation, self._region, self._region_name)
             self._notes.append(_("Only the region {region} was segmented.").format(region=self._region_name))
         review.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
         yield JobOutcome(segmentation, result.summary(options.volume.GetName()))

@@ -42,8 +42,12 @@ _PLACEMENT = "DCAMT.wallPlacement"
 """Attribute of a wall's model node: the `placement` of the measured segment, as JSON."""
 _VOXELS = "DCAMT.wallVoxels"
 """Attribute of a wall's model node: the checksum of the measured volume's voxels."""
+_SURFACE_PLACE = "DCAMT.wallSurfacePlace"
+"""Attribute of a wall's model node: the `_surface_place` of the new wall, as JSON."""
 SAME_PLACE = 0.1
 """Largest distance, in voxels along an axis, by which a segment may be moved in its scan and count as unmoved."""
+SAME_SURFACE_PLACE = 1.0
+"""Largest distance, in voxels along an axis, by which a wall's surface may be moved or smoothed in the scan."""
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
@@ -111,7 +115,7 @@ def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
         return
     with SceneChanges() as changes:
         model = insert_wall(wall, measured_volume(segmentation), segmentation, changes)
-        for name in (_SEGMENT, _OUTLINE, _PLACEMENT, _VOXELS):
+        for name in (_SEGMENT, _OUTLINE, _PLACEMENT, _VOXELS, _SURFACE_PLACE):
             model.SetAttribute(name, shared.GetAttribute(name))
 
 
@@ -165,7 +169,45 @@ def store_measured_outline(
     model.SetAttribute(_OUTLINE, measured)
     model.SetAttribute(_PLACEMENT, None if placed is None else json.dumps(placed.tolist()))
     model.SetAttribute(_VOXELS, None if checksum is None else str(checksum))
+    place = _surface_place(segmentation)
+    model.SetAttribute(_SURFACE_PLACE, None if place is None else json.dumps(place.tolist()))
     segmentation.SetAttribute(_OUTDATED, None)
+
+
+def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
+    """Return the number of the surface's points, and the voxel indices in the measured volume of four of them: (5, 3).
+
+    The four points are evenly spaced in the list of points. Return None if the volume or the surface is missing.
+
+    Raises:
+        InputError: a non-linear transform lies between surface and volume.
+    """
+    model, volume = review.get_referenced_node(segmentation, review.WALL), measured_volume(segmentation)
+    surface = model.GetPolyData() if model is not None else None
+    if surface is None or volume is None or not surface.GetNumberOfPoints():
+        return None
+    count = surface.GetNumberOfPoints()
+    points = [(*surface.GetPoint(index), 1.0) for index in np.linspace(0, count - 1, 4).astype(int).tolist()]
+    to_voxels = np.linalg.inv(ijk_to_ras(volume)) @ transform_between(model, volume)
+    return np.vstack([np.full(3, count), np.array(points) @ to_voxels[:3].T])
+
+
+def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
+    """Return whether the wall's surface lies at another place in the measured scan than when it was measured.
+
+    A transform of scan and segmentation leaves the surface behind. Return False if the scan is missing, if another
+    module changed the number of points, or if an older version of DCAMT measured the wall.
+    """
+    before = review.read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
+    if before is None:
+        return False
+    try:
+        now = _surface_place(segmentation)
+    except InputError:  # a non-linear transform
+        return True
+    if now is None or now[0, 0] != before[0, 0]:
+        return False
+    return bool((np.abs(now - before) > SAME_SURFACE_PLACE).any())
 
 
 def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[VolumeNode], int] = voxel_checksum) -> bool:
@@ -204,8 +246,9 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     A new or hardened transform of only one of both moves the segment. A hardened transform of both that scales or
     rotates changes areas or regions of the wall. Return False if the scan was removed.
     """
-    stored, volume = _attribute_of_wall(segmentation, _PLACEMENT), measured_volume(segmentation)
-    if not stored or volume is None or volume.GetImageData() is None:
+    stored = review.read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
+    volume = measured_volume(segmentation)
+    if stored is None or volume is None or volume.GetImageData() is None:
         return False
     volume_affine = ijk_to_ras(volume)
     try:
@@ -215,7 +258,7 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     if now is None:
         return False
     corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
-    distances_mm = ((now - json.loads(stored)) @ np.transpose(corners))[:3]
+    distances_mm = ((now - stored) @ np.transpose(corners))[:3]
     return bool((np.abs(np.linalg.inv(volume_affine[:3, :3]) @ distances_mm) > SAME_PLACE).any())
 
 

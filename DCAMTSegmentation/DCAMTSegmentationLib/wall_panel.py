@@ -217,6 +217,8 @@ class WallPanel:
         warnings = []
         if wall_nodes.is_wall_outdated(self._segmentation):
             warnings.append(_("The outline was changed after the measurement: press Measure wall again."))
+        elif wall_nodes.is_surface_elsewhere(self._segmentation):
+            warnings.append(_("The wall's surface no longer lies on the outline: press Measure wall again."))
         if wall_nodes.is_scan_changed(self._segmentation):
             warnings.append(_("The voxels of the scan were changed after the measurement: press Measure wall again."))
         return warnings

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -56,11 +57,20 @@ def boxes_of(text: str) -> dict[str, np.ndarray]:
     DCAMT gives no boxes.
     """
     boxes = {}
-    for identifier, numbers in (json.loads(text) if text else {}).items():
+    for identifier, numbers in _parse(text).items():
         shape, first = np.array(numbers[2::-1]), numbers[4:]
         if first and numbers[:4] != [1, 1, 1, _EMPTY]:
             boxes[identifier] = np.array([first, first + shape - 1])
     return boxes
+
+
+def _parse(text: str) -> dict[str, list[int]]:
+    """Return the `checksum_of` each segment of a `fingerprint`; {} if the text is empty or damaged."""
+    with suppress(ValueError):
+        checksums = json.loads(text or "{}")
+        if isinstance(checksums, dict) and all(isinstance(numbers, list) for numbers in checksums.values()):
+            return checksums
+    return {}
 
 
 def is_same_fingerprint(stored: str, now: str) -> bool:
@@ -72,7 +82,7 @@ def is_same_fingerprint(stored: str, now: str) -> bool:
     """
     if stored == now or not stored or not now:
         return stored == now
-    earlier, present = json.loads(stored).values(), json.loads(now).values()
+    earlier, present = _parse(stored).values(), _parse(now).values()
     return all(len(numbers) == 4 for numbers in earlier) and sorted(earlier) == sorted(
         numbers[:4] for numbers in present
     )

@@ -381,6 +381,22 @@ class Region:
         low, high = (tuple(float(v) for v in column) for column in pairs.T)
         return cls(low, high)  # type: ignore[arg-type]
 
+    @property
+    def edges_mm(self) -> tuple[float, float, float]:
+        """The lengths of the cuboid's edges in mm."""
+        edges = np.diag(np.subtract(self.high, self.low))
+        if self.to_unit is not None:
+            edges = 2 * np.linalg.inv(np.array(self.to_unit)[:3, :3])
+        first, second, third = np.linalg.norm(edges, axis=0).tolist()
+        return first, second, third
+
+    @property
+    def note(self) -> str:
+        """The note that only this region of a scan was segmented."""
+        return (
+            f"Only a region of the scan was segmented: a box of {' × '.join(f'{mm:.0f}' for mm in self.edges_mm)} mm."
+        )
+
     def box(self, grid: Grid | NetworkGrid, margin: int, path: Path | None = None) -> Box:
         """Return the box of `grid` around the region, enlarged by `margin` voxels but not beyond the grid.
 

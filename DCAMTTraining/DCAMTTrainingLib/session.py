@@ -167,6 +167,12 @@ class TrainingSession:
             self.table.add(rows)
             self.suggest_start(current_model())
 
+    def remove_unread(self) -> None:
+        """Remove the cases that this version cannot read from the scene."""
+        self.unread = []
+        self.save()
+        self._notify()
+
     def add_list_in_steps(
         self, path: Path, on_repeated: Callable[[int], None] = lambda count: None
     ) -> Generator[None, None, None]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from dcamt.errors import InputError
 from dcamt.models.package import read_recipe
@@ -72,7 +73,7 @@ def parse_suggested_recipe(text: str) -> Recipe:
     """Parse a text that `Recipe.to_json` wrote; raise InputError for any other text."""
     try:
         return recipe_from_dict(json.loads(text), _("Task"))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         remedy = _("Press Suggest from cases.")
         raise InputError(_("there is no suggested recipe"), path=_("Task"), remedy=remedy) from error
 
@@ -131,15 +132,53 @@ def classes_to_json(classes: Sequence[UserClass]) -> str:
 
 
 def classes_from_json(text: str) -> list[UserClass]:
-    """Parse a text that `classes_to_json` wrote; return an empty list if the text is damaged."""
+    """Parse a text that `classes_to_json` wrote; replace what cannot be read.
+
+    A damaged class keeps its place, since the label values are the places of the classes. A name that cannot be read
+    becomes empty, so that no training can start before the user enters it. A colour or code that cannot be read
+    becomes that of `new_class`.
+    """
+    return [_read_class(data, place)[0] for place, data in enumerate(_listed_classes(text) or [])]
+
+
+def unread_classes(text: str) -> list[str]:
+    """Return the parts of a text of `classes_to_json` that cannot be read, for the user; empty if there are none."""
+    listed, found = _listed_classes(text), []
+    if listed is None:
+        return [_("all classes")]
+    for place, data in enumerate(listed):
+        user_class, parts = _read_class(data, place)
+        if parts:
+            where = _("class {number} “{name}”") if user_class.name else _("class {number}")
+            where = where.format(number=place + 1, name=user_class.name)
+            found.append(f"{where} ({', '.join(parts)})")
+    return found
+
+
+def _listed_classes(text: str) -> list[Any] | None:
+    """Return the list in a JSON text, which is empty for an empty text; None if the text is damaged or no list."""
     try:
-        classes = []
-        for data in json.loads(text or "[]"):
-            red, green, blue = data["color"]
-            scheme, value, meaning = data["code"]
-            classes.append(
-                UserClass(str(data["name"]), (float(red), float(green), float(blue)), (scheme, value, meaning))
-            )
-        return classes
-    except (ValueError, TypeError, KeyError):
-        return []
+        listed = json.loads(text or "[]")
+    except (ValueError, RecursionError):
+        return None
+    return listed if isinstance(listed, list) else None
+
+
+def _read_class(data: Any, place: int) -> tuple[UserClass, list[str]]:
+    """Return the class in parsed JSON at a place of the list, and the parts of it that cannot be read."""
+    data, unread = data if isinstance(data, dict) else {}, []
+    name, color, code = (data.get(key) for key in ("name", "color", "code"))
+    if not isinstance(name, str):
+        name = ""
+        unread.append(_("name"))
+    if not _is_list_of_three(color, int | float) or not all(0 <= part <= 1 for part in color):
+        color = SEGMENT_COLORS[place % len(SEGMENT_COLORS)]
+        unread.append(_("colour"))
+    if not _is_list_of_three(code, str):
+        code = (TISSUE.scheme, TISSUE.value, TISSUE.meaning)
+        unread.append(_("code"))
+    return UserClass(name, (color[0], color[1], color[2]), (code[0], code[1], code[2])), unread
+
+
+def _is_list_of_three(value: Any, kind: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(part, kind) for part in value)

@@ -115,10 +115,14 @@ def test_segment_gives_the_result_of_the_command_for_files_volumes_and_arrays(
 def test_result_lies_inside_the_region(saved_model: Path, scan: Path) -> None:
     segmenter = dcamt.Segmenter.load(saved_model, "cpu")
     volume = dcamt.read_scan(scan)
-    everything = segmenter.segment(volume, region=(-1e3, 1e3, -1e3, 1e3, -1e3, 1e3)).labelmap.voxels
+    whole = segmenter.segment(volume, region=(-1e3, 1e3, -1e3, 1e3, -1e3, 1e3))
+    assert whole.notes == ()
+    everything = whole.labelmap.voxels
     centre = volume.grid.corners().mean(axis=0)
     low, high = centre - np.array([6, 5, 7]), centre + np.array([8, 9, 7])
-    part = segmenter.segment(volume, region=(high[0], low[0], low[1], high[1], low[2], high[2])).labelmap.voxels
+    result = segmenter.segment(volume, region=(high[0], low[0], low[1], high[1], low[2], high[2]))
+    part = result.labelmap.voxels
+    assert result.notes == ("Only a region of the scan was segmented: a box of 14 × 14 × 14 mm.",)
     index = np.stack(np.indices(volume.grid.shape), axis=-1)
     ras = index @ volume.grid.affine[:3, :3].T + volume.grid.affine[:3, 3]
     inside = ((ras >= low) & (ras <= high)).all(axis=-1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
+from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from fake_worker import PanelCase
 from scene_nodes import add_scan, draw_segment, segment_mask
 from segmentation_case import SegmentationCase
-from slicer_harness import Person, choose, click
+from slicer_harness import Person, choose, click, process_events, scene_saved_and_closed
 
 
 class RegionTest(PanelCase):
@@ -75,6 +76,36 @@ class RegionTest(PanelCase):
         click(self.ui.placeRegionButton)
         self.segment(add_scan("another patient"))
         self.assertIn("Only the region Heart region was segmented.", self.ui.statusLabel.text)
+
+    def test_region_of_a_result_is_told_until_the_whole_scan_is_segmented(self) -> None:
+        def is_told() -> bool:
+            return "Only the region Anna's box was segmented." in self.ui.trustLabel.text
+
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        self.assertFalse(is_told())
+        click(self.ui.placeRegionButton)
+        self.ui.regionSelector.currentNode().SetName("Anna's box")
+        self.assertIs(self.segment(volume), segmentation)
+        self.assertTrue(is_told())
+        slicer.mrmlScene.RemoveNode(self.ui.regionSelector.currentNode())
+        with scene_saved_and_closed():
+            self.assertFalse(is_told())
+        process_events()
+        self.assertTrue(is_told())
+        (sent,) = [request.region for request in self.module.worker.requests if request.region is not None]
+        self.assertEqual(review.region_of(self.settings.outputSegmentation), sent)
+        self.segment(slicer.util.getNode("LGE"))
+        self.assertFalse(is_told())
+
+    def test_stored_region_of_another_version_is_told_by_name(self) -> None:
+        segmentation = self.segment(add_scan())
+        segmentation.SetAttribute("DCAMT.regionName", "box")
+        for text in (None, "damaged", '{"later": 1}', "7", '{"low": "abc", "high": [1, 2, 3]}'):
+            segmentation.SetAttribute("DCAMT.region", text)
+            self.assertIsNone(review.region_of(segmentation))
+            self.module.enter()
+            self.assertIn("Only the region box was segmented.", self.ui.trustLabel.text)
 
     def test_rotated_region_is_sent_with_its_rotation(self) -> None:
         volume = add_scan()

@@ -24,7 +24,7 @@ from fake_worker import FakePanel, FakeWorker, PanelCase
 from made_results import block
 from scene_nodes import add_scan, draw_segment, segment_mask
 from segmentation_case import SegmentationCase
-from slicer_harness import Person, choose, click, process_events_until
+from slicer_harness import Person, choose, click, expect_no_hidden_errors, process_events_until
 from wall_case import InsertedWallCase, WorkerWallCase, add_phantom, burden_cell, phantom
 
 EXPECTED = ExpectedOverlap(0.92, 0.88, 0.95)
@@ -109,6 +109,17 @@ def request_report(module: FakePanel) -> ReportRequest:
     """Click *Report…* and return the request that this sends to the worker."""
     (request,) = send_report_requests(module, "/nowhere/page.html")
     return request
+
+
+def move_and_harden(*nodes: Any) -> None:
+    """Move nodes by 20 mm to the right, and harden the transform."""
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
+    matrix = np.eye(4)
+    matrix[0, 3] = 20.0
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+    for node in nodes:
+        node.SetAndObserveTransformNodeID(transform.GetID())
+        node.HardenTransform()
 
 
 @contextmanager
@@ -200,6 +211,40 @@ class ReportRequestTest(InsertedWallCase):
         self.assertIsNone(request.wall)
         self.assertEqual(request.notes, ("The wall was measured on another segment and was left out.",))
 
+    def test_wall_with_a_damaged_attribute_is_shown(self) -> None:
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        for name in ("wallSurfacePlace", "wallPlacement", "wallOutline"):
+            stored = model.GetAttribute(f"DCAMT.{name}")
+            for text in ("x", "[1]", "7", "{}"):
+                model.SetAttribute(f"DCAMT.{name}", text)
+                self.module.leave()
+                self.module.enter()
+                self.report()
+                self.assertIn("% of the wall is enhanced", self.ui.wallLabel.text)
+            model.SetAttribute(f"DCAMT.{name}", stored)
+        expect_no_hidden_errors()
+
+    def test_wall_that_was_left_behind_is_left_out_until_it_is_moved_or_measured_again(self) -> None:
+        warning = "The wall's surface no longer lies on the outline"
+
+        def assert_left_behind(is_left_behind: bool) -> None:
+            self.module.enter()
+            self.assertEqual(warning in self.ui.wallLabel.text, is_left_behind)
+            request = self.report()
+            self.assertEqual(request.wall is None, is_left_behind)
+            notes = ("The measured wall does not lie on the outline and was left out.",)
+            self.assertEqual(request.notes, notes if is_left_behind else ())
+
+        assert_left_behind(False)
+        move_and_harden(self.volume, self.segmentation)
+        assert_left_behind(True)
+        move_and_harden(review.get_referenced_node(self.segmentation, review.WALL))
+        assert_left_behind(False)
+        move_and_harden(self.volume, self.segmentation)
+        self.insert_wall(self.segmentation)
+        wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
+        assert_left_behind(False)
+
     def test_wall_stays_in_the_report_after_an_edit_of_another_segment(self) -> None:
         self.add_segment()
         self.assertTrue(wall_nodes.is_wall_outdated(self.segmentation))
@@ -267,6 +312,58 @@ class ResultReportRequestTest(PanelCase):
             request = request_report(self.module)
             self.assertEqual(request.method, OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate"))
             self.assertEqual((request.trust, len(request.doubts)), (0.93, 2))
+
+    def test_result_with_a_damaged_attribute_is_shown_and_reported(self) -> None:
+        self.open(FakeReportWorker())
+        segmentation = self.segment(add_scan())
+        names = "trust", "doubtfulPlaces", "doubtfulPlacesAffine", "measuredAxes", "writtenSegments", "measuredSegments"
+        for name in names:
+            stored = segmentation.GetAttribute(f"DCAMT.{name}")
+            for text in ("x", "[1]", "7", "{"):
+                segmentation.SetAttribute(f"DCAMT.{name}", text)
+                self.module.leave()
+                self.module.enter()
+                self.assertEqual(request_report(self.module).method.title, "Left atrium in LGE-MRI", (name, text))
+            segmentation.SetAttribute(f"DCAMT.{name}", stored)
+        expect_no_hidden_errors()
+
+    def test_region_of_a_result_is_reported_with_its_size_and_without_its_name(self) -> None:
+        self.open(FakeReportWorker())
+        volume = add_scan()
+        choose(self.ui.inputSelector, volume)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        region.SetName("Mueller")
+        region.SetSizeWorld(20.0, 16.0, 12.0)
+        turn = np.eye(4)
+        turn[:2, :2] = [[0.8, -0.6], [0.6, 0.8]]
+        turn[:3, 3] = region.GetCenter()
+        for is_turned in (False, True):
+            if is_turned:
+                region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn))
+            segmentation = self.segment(volume)
+            note = "Only a region of the scan was segmented: a box of 20 × 16 × 12 mm."
+            self.assertEqual(request_report(self.module).notes, (note,))
+        segmentation.SetAttribute("DCAMT.region", "damaged")
+        self.assertEqual(request_report(self.module).notes, ("Only a region of the scan was segmented.",))
+        choose(self.ui.regionSelector, None)
+        self.segment(volume)
+        self.assertEqual(request_report(self.module).notes, ())
+
+    def test_map_of_doubt_that_was_left_behind_is_noted(self) -> None:
+        self.open(FakeReportWorker())
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        move_and_harden(volume, segmentation)
+        self.module.enter()
+        self.assertIn("The map of doubt no longer lies on the scan.", self.ui.trustLabel.text)
+        self.assertEqual(
+            request_report(self.module).notes, ("The map of doubt does not lie on the scan and was left out.",)
+        )
+        move_and_harden(review.get_referenced_node(segmentation, review.DOUBT_MAP))
+        self.module.enter()
+        self.assertNotIn("The map of doubt no longer", self.ui.trustLabel.text)
+        self.assertEqual(request_report(self.module).notes, ())
 
     def test_result_is_not_reported_as_corrected_after_its_edit_is_undone(self) -> None:
         self.open(FakeReportWorker())

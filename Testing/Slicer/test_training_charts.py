@@ -174,6 +174,21 @@ class ChartsTest(unittest.TestCase):
         layout = slicer.app.layoutManager().layout
         self.assertEqual(slicer.modules.plots.logic().GetLayoutWithPlot(layout), layout)
 
+    def test_legend_is_beside_the_plot_while_a_chart_is_shown(self):
+        manager, charts = slicer.app.layoutManager(), TrainingCharts("first")
+
+        def are_inline() -> set[bool]:
+            views = [manager.plotWidget(index).plotView() for index in range(manager.plotViewCount)]
+            return {bool(view.chart().GetLegend().GetInline()) for view in views}
+
+        for kind in (LOSSES, SCORES):
+            charts.show(kind, self.curves)
+            self.assertEqual(are_inline(), {False})
+        layout = manager.layout
+        charts.hide()
+        manager.setLayout(layout)
+        self.assertEqual(are_inline(), {True})
+
     def test_nodes_are_created_on_demand_in_one_folder_and_removed(self):
         charts = TrainingCharts("first")
         charts.update(self.curves)

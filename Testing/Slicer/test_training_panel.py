@@ -153,6 +153,27 @@ class SavedStateTest(TrainingCase):
         self.session.save()
         self.assertEqual(load_cases(self.session._node).unread, [later])
 
+    def test_cases_that_this_version_cannot_read_are_listed_and_removed(self) -> None:
+        self.assertTrue(self.ui.removeUnreadButton.isHidden())
+        later = {"name": "later", "source": {"image": "later.nrrd", "label": ""}, "role": "dancer"}
+        unread = [later, {"strange": 1}, *({"name": f"case {number}"} for number in range(20))]
+        node = self.session._node
+        self.module.widget._detach()
+        node.SetParameter("cases", json.dumps(unread))
+        self.module.widget._attach()
+        self.assertEqual(len(self.session.table), 0)
+        self.assertFalse(self.ui.removeUnreadButton.isHidden())
+        with Person() as person:
+            person.expects('• later, later.nrrd\n• {"strange": 1}\n• case 0\n', "Cancel")
+            click(self.ui.removeUnreadButton)
+        self.assertEqual(load_cases(node).unread, unread)
+        with Person() as person:
+            person.expects("… and 12 more", "Ok")
+            click(self.ui.removeUnreadButton)
+        self.assertEqual(load_cases(node).unread, [])
+        self.assertTrue(self.ui.removeUnreadButton.isHidden())
+        self.assertNotIn("cannot read", self.ui.casesSummary.text)
+
     def test_imported_volume_with_a_reused_id_does_not_join_an_older_case(self) -> None:
         add_case("imported", 1)
         click(self.ui.addSceneButton)

@@ -27,7 +27,7 @@ from DCAMTTrainingLib.cases.rows import CaseTable, SceneScan
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import (
     accept_results,
-    outlines_of_scans,
+    choice_note,
     row_of,
     rows_with_classes_of,
     scene_rows,
@@ -225,7 +225,7 @@ class SceneSourceTest(unittest.TestCase):
     def test_added_training_case_has_priority_over_other_segmentations(self):
         volume, added = add_case("scan", 1)
         add_outline(volume, ellipsoid(2)[1])
-        self.assertIsNot(outlines_of_scans(self.recipe).get(volume.GetID()), added)
+        self.assertNotEqual(scene_rows(self.recipe)[0].source.segmentation, added.GetID())
         self.assertEqual(training_case_rows(self.recipe), [])
         training_cases.add_case(volume, added)
         self.assertEqual([row.source.segmentation for row in training_case_rows(self.recipe)], [added.GetID()])
@@ -249,6 +249,50 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_case(slicer.util.getNode("scan"), again)
         self.assertTrue(training_cases.is_case(clone))
         self.assertTrue(training_cases.is_case(again))
+
+    def test_clone_is_the_label_only_if_it_was_edited_after_the_original(self):
+        volume, original = add_case("scan", 1)
+        original.SetName("mine")
+        clone = copy_node(original)
+        clone.SetName("mine Copy")
+        edited = ellipsoid(1)[1]
+        for drawn_on, taken in ((None, original), (original, original), (clone, clone), (original, original)):
+            if drawn_on is not None:
+                edited[tuple(np.argwhere(edited)[0])] = 0
+                draw_segment(drawn_on, volume, edited)
+            (row,) = scene_rows(self.recipe)
+            self.assertEqual(row.source.segmentation, taken.GetID())
+            other = clone if taken is original else original
+            self.assertIn(
+                f"The label is “{taken.GetName()}”. Other outlines of this scan: “{other.GetName()}”.", row.note
+            )
+            self.assertEqual(choice_note(row.source, self.recipe), row.note)
+        self.assertEqual(choice_note(replace(row.source, chosen=True), self.recipe), "")
+        slicer.mrmlScene.RemoveNode(clone)
+        self.assertEqual((scene_rows(self.recipe)[0].note, choice_note(row.source, self.recipe)), ("", ""))
+
+    def test_moved_clone_is_not_taken_for_its_original(self):
+        _volume, original = add_case("scan", 1)
+        clone = copy_node(original)
+        move = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
+        move.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(np.diag([1.0, 1.0, 1.1, 1.0])))
+        clone.SetAndObserveTransformNodeID(move.GetID())
+        clone.HardenTransform()
+        self.assertEqual(scene_rows(self.recipe)[0].source.segmentation, clone.GetID())
+
+    def test_row_names_the_one_of_several_segmentations_from_files_that_was_taken(self):
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        first = self.load_from_file(add_outline(volume, label))
+        first.SetName("first")
+        edited = label.copy()
+        edited[tuple(np.argwhere(edited)[0])] = 0
+        second = self.load_from_file(add_outline(volume, edited))
+        second.SetName("second")
+        (row,) = scene_rows(self.recipe)
+        self.assertEqual(row.source.segmentation, second.GetID())
+        self.assertIn("The label is “second”. Other outlines of this scan: “first”.", row.note)
+        self.assertEqual(choice_note(row.source, self.recipe), row.note)
 
     def load_from_file(self, segmentation, crop: bool = False):
         """Save a segmentation (if `crop`, only the box of its segments), remove its node, and load the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,6 +64,41 @@ class TaskTest(TrainingCase):
         self.name_two_classes()
         stored = classes_from_json(self.session.settings.ownClasses)
         self.assertEqual([user_class.name for user_class in stored], ["Scar", "Wall"])
+
+    def test_damaged_class_keeps_its_place_and_the_others_stay(self) -> None:
+        self.name_two_classes()
+        click(self.ui.addClassButton)
+        stored = json.loads(self.session.settings.ownClasses)
+        good = stored[2]
+        for damaged, name, message in (
+            ({**stored[1], "color": [0.5, 300.0, 0.1]}, "Wall", "class 2 “Wall” (colour)"),
+            ({**stored[1], "color": [float("nan")] * 3}, "Wall", "class 2 “Wall” (colour)"),
+            ({**stored[1], "code": [1, 2, 3]}, "Wall", "class 2 “Wall” (code)"),
+            ({**stored[1], "name": None}, "", "class 2 (name)"),
+            ({"name": "Wall"}, "Wall", "class 2 “Wall” (colour, code)"),
+            (7, "", "class 2 (name, colour, code)"),
+        ):
+            with self.subTest(damaged=damaged):
+                self.session.settings.ownClasses = json.dumps([stored[0], damaged, good])
+                self.module.widget.task.refresh()
+                names = [self.ui.classesTable.item(row, 0).text() for row in range(self.ui.classesTable.rowCount)]
+                self.assertEqual(names, ["Scar", name, good["name"]])
+                self.assertIn(message, self.ui.classMessageLabel.text)
+                self.assertFalse(self.ui.classMessageLabel.isHidden())
+                self.session.check_cases()
+                self.session.notify_settings_changed()
+                self.assertEqual("each class needs a name" in self.ui.problemsLabel.text, not name)
+        self.ui.classesTable.item(1, 0).setText("Wall")
+        self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar", "Wall", good["name"]])
+        self.assertEqual(self.ui.classMessageLabel.text, "")
+
+    def test_text_of_classes_that_is_damaged_as_a_whole_is_reported(self) -> None:
+        choose(self.ui.taskSelector, "My own classes, in MRI")
+        for text, is_damaged in (("", False), ("[]", False), ("x", True), ("{}", True), ("[" * 100000, True)):
+            self.session.settings.ownClasses = text
+            self.module.widget.task.refresh()
+            self.assertEqual(self.ui.classesTable.rowCount, 0)
+            self.assertEqual("all classes" in self.ui.classMessageLabel.text, is_damaged)
 
     def test_two_classes_with_the_same_name_are_reported_until_one_is_removed(self) -> None:
         self.name_two_classes()

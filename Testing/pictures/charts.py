@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 import vtk
 import vtkmodules.vtkRenderingContextOpenGL2  # noqa: F401  (draws for vtkContextView)
-from vtk.util.numpy_support import vtk_to_numpy
+from DCAMTTrainingLib.runs.charts import place_legend_outside
 
 from .png import window_pixels
 
@@ -42,9 +42,7 @@ def chart_picture(node: Any, size: tuple[int, int], scale: float) -> np.ndarray:
     chart.GetLegend().SetLabelSize(round(LABEL_POINTS * scale))
     for index in range(node.GetNumberOfPlotSeriesNodes()):
         _add_line(chart, node.GetNthPlotSeriesNode(index), scale)
-    if _rises(node):
-        # In Slicer a person can move the legend; here it is placed below lines that rise.
-        chart.GetLegend().SetVerticalAlignment(vtk.vtkChartLegend.BOTTOM)
+    place_legend_outside(chart)
     return window_pixels(window)
 
 
@@ -67,12 +65,3 @@ def _add_line(chart: Any, series: Any, scale: float) -> None:
         line.SetMarkerSize(series.GetMarkerSize() * scale)
     else:
         line.SetMarkerStyle(vtk.vtkPlotPoints.NONE)
-
-
-def _rises(node: Any) -> bool:
-    """Return whether the first series ends higher than it begins."""
-    series = node.GetNthPlotSeriesNode(0) if node.GetNumberOfPlotSeriesNodes() else None
-    column = series.GetTableNode().GetTable().GetColumnByName(series.GetYColumnName()) if series is not None else None
-    values = vtk_to_numpy(column) if column is not None else np.empty(0)
-    values = values[np.isfinite(values)]
-    return len(values) > 1 and bool(values[-1] > values[0])

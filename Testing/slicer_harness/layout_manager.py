@@ -19,6 +19,7 @@ class LayoutManager:
         self._logic = slicer.vtkMRMLLayoutLogic()
         self._logic.SetMRMLScene(scene)
         self._slices: dict[str, Any] = {}
+        self._charts: dict[str, Any] = {}
         self._collection = vtk.vtkCollection()
         application_logic.SetSliceLogics(self._collection)
         application_logic.SetViewLogics(vtk.vtkCollection())
@@ -60,7 +61,8 @@ class LayoutManager:
         return len(self._nodes("vtkMRMLPlotViewNode"))
 
     def plotWidget(self, index: int) -> Any:
-        return _PlotWidget(self._nodes("vtkMRMLPlotViewNode")[index])
+        node = self._nodes("vtkMRMLPlotViewNode")[index]
+        return _PlotWidget(node, self._charts.setdefault(node.GetID(), vtk.vtkChartXY()))
 
     @property
     def tableViewCount(self) -> int:
@@ -122,8 +124,14 @@ class _ThreeDWidget:
 
 
 class _PlotWidget:
-    def __init__(self, node: Any) -> None:
-        self._node = node
+    def __init__(self, node: Any, chart: Any) -> None:
+        self._node, self._chart = node, chart
+
+    def plotView(self) -> Any:
+        return self
+
+    def chart(self) -> Any:
+        return self._chart
 
     def mrmlPlotViewNode(self) -> Any:
         return self._node

@@ -124,7 +124,9 @@ class Segmenter:
         """Return the segmented scan; the arguments and errors are those of `dcamt.segment`."""
         volume = to_volume(scan, affine, self.channels)
         start = time.monotonic()
-        result = self.predictor.segment(volume, quality, to_region(region), keep_probabilities, progress)
+        box = to_region(region)
+        result = self.predictor.segment(volume, quality, box, keep_probabilities, progress)
+        limits = [box.note] if box is not None and not box.mask(volume.grid).all() else []
         name = scan_name(volume.path) if volume.path is not None else ""
         return SegmentedScan(
             scan=volume,
@@ -135,7 +137,7 @@ class Segmenter:
             doubt_map=result.doubt_map,
             trust=result.trust,
             probabilities=result.probabilities,
-            notes=(*volume.notes, *result.notes),
+            notes=(*limits, *volume.notes, *result.notes),
             model=self.model,
             quality=quality,
             seconds=time.monotonic() - start,

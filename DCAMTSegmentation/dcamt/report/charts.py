@@ -11,6 +11,8 @@ from .colors import CHART_COLORS
 
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
+NAME_HEIGHT = 14
+"""Height of a line's name above the plot; the names of several lines make a chart higher than `HEIGHT`."""
 MAX_POINTS = 300
 """Largest number of points of a line; a longer line is averaged to this many points."""
 
@@ -34,11 +36,13 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
     low, high = bounds or (min(0.0, min(y for _, y in points)), max(y for _, y in points) or 1.0)
     last = max(x for x, _ in points) or 1.0
 
+    height = HEIGHT + (NAME_HEIGHT * len(shown) if len(shown) > 1 else 0)
+
     def place(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (WIDTH - LEFT - RIGHT) * x / last
-        return across, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / ((high - low) or 1.0)
+        return across, height - BOTTOM - (HEIGHT - TOP - BOTTOM) * (y - low) / ((high - low) or 1.0)
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title, quote=True)}">']
+    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title, quote=True)}">']
     parts.append(f'<text class="title" x="{LEFT}" y="15">{escape(title)}</text>')
     for value in tick_values(low, high):
         _, y = place(0, value)
@@ -46,7 +50,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
     for value in tick_values(0, last, 4):
         x, _ = place(value, low)
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{value:g}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 10}" text-anchor="middle">{value:g}</text>')
     for number, (name, line) in enumerate(shown.items()):
         color = CHART_COLORS[number % len(CHART_COLORS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
@@ -56,7 +60,7 @@ def line_chart(title: str, lines: Mapping[str, Line], bounds: tuple[float, float
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{color}"/>')
         if len(shown) > 1:
             x = WIDTH - RIGHT - 4
-            y = TOP + 14 * number + 8
+            y = TOP + NAME_HEIGHT * number + 4
             parts.append(f'<text x="{x}" y="{y}" text-anchor="end" fill="{color}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
 

@@ -26,7 +26,7 @@ from ..temporary_folder import TemporaryFolder
 from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, file_state, has_file_changed, size_and_spacing
 from .lists import write_lines
 from .rows import CaseRow, CaseTable, FileScan, SceneScan
-from .scene_source import is_models_own
+from .scene_source import choice_note, is_models_own
 
 PATHS_PER_STEP = 200
 """At most this many paths are resolved between two turns of the event loop, to keep Slicer responsive."""
@@ -138,7 +138,7 @@ class CaseCheck:
                 text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
                 remark = f"{remark} {text.format(name=conflicting.name)}".strip()
             self.label_values[index] = values
-            note = "" if remark else channels_note(row.source, self._recipe)
+            note = "" if remark else _label_note(row.source, self._recipe)
             has_image = volume is not None and volume.GetImageData() is not None
             size, spacing = size_and_spacing(volume) if has_image else (row.size, row.spacing)
             # The row of a scan without a label may have a note on why it has none: that note stays.
@@ -233,6 +233,11 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
         )
         return text, values
     return "", values
+
+
+def _label_note(source: SceneScan, recipe: Recipe) -> str:
+    """Return the notes on a case of the scene that are no problems."""
+    return " ".join(filter(None, (channels_note(source, recipe), choice_note(source, recipe))))
 
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:

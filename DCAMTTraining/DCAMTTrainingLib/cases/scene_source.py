@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -17,9 +18,10 @@ from dcamt.io.formats import plain_name
 from dcamt.recipe import Recipe
 from dcamt.volume import GRID_TOLERANCE, TISSUE
 from DCAMTSegmentationLib import review, training_cases
+from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
-from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_name
+from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_affine, labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -33,9 +35,11 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     The label is the first of these that exists:
 
     - the segmentation that was made a training case;
-    - the last segmentation that was drawn on the scan and has a segment for a class;
-    - the last segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
+    - a segmentation that was drawn on the scan and has a segment for a class;
+    - a segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
       A result whose own scan was removed is not taken, since scans of several patients may have one grid.
+
+    `_preferred` chooses among several segmentations of one kind, and a note names the chosen one.
     """
     segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
@@ -52,14 +56,11 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
             for node in loaded
             if fitting[node.GetID()] == [volume] and not review.has_lost_scan(node) and segments_of(node, recipe)
         ]
-        segmentation = (
-            segmentations.get(volume.GetID())
-            or outlines.get(volume.GetID())
-            or (loaded_labels[-1] if loaded_labels else None)
-        )
+        candidates = outlines.get(volume.GetID()) or loaded_labels
+        segmentation = segmentations.get(volume.GetID()) or _preferred(candidates)
         row = row_of(volume, segmentation, recipe)
         if row.has_label:
-            rows.append(row)
+            rows.append(replace(row, note=_choice_note(segmentation, candidates)))
         elif volume.GetID() in named_like_labels:
             note = _("By its name it is a label of another volume. Load the file as a segmentation, or choose a role.")
             rows.append(replace(row, role=LEFT_OUT, note=note))
@@ -101,12 +102,76 @@ def is_scan(volume: VolumeNode) -> bool:
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
-def outlines_of_scans(recipe: Recipe) -> dict[str, Any]:
-    """Return {volume ID: segmentation}: the last that was drawn on the volume and has a segment for a class."""
-    drawn = [
-        (scan, node) for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") for scan in _scans_of(node)
+def outlines_of_scans(recipe: Recipe) -> dict[str, list[Any]]:
+    """Return {volume ID: segmentations}: those that were drawn on the volume and have a segment for a class."""
+    outlines: defaultdict[str, list[Any]] = defaultdict(list)
+    for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        for scan in _scans_of(node):
+            if segments_of(node, recipe, scan):
+                outlines[scan.GetID()].append(node)
+    return dict(outlines)
+
+
+def _preferred(segmentations: Sequence[Any]) -> Any | None:
+    """Return the segmentation whose voxels were changed last, or the first with the same voxels; None if none is given.
+
+    Slicer's Clone makes a copy, which is later in the scene than its original. Unless one of both is edited, they have
+    the same voxels. In a scene that was loaded, the segmentation that was loaded last counts as changed last.
+    """
+    if len(segmentations) < 2:
+        return segmentations[0] if segmentations else None
+    last = max(reversed(segmentations), key=_time_of_change)
+    return next(node for node in segmentations if node is last or _have_same_voxels(node, last))
+
+
+def _have_same_voxels(segmentation: SegmentationNode, other: SegmentationNode) -> bool:
+    """Return whether the segments of two nodes have the same voxels at the same place; False without labelmaps."""
+    states = []
+    for node in (segmentation, other):
+        identifiers = node.GetSegmentation().GetSegmentIDs()
+        affine = labelmap_affine(node, identifiers)
+        if affine is None:
+            return False
+        states.append((fingerprint(node, identifiers), affine.tolist(), node.GetTransformNodeID()))
+    return bool(states[0][0]) and states[0] == states[1]
+
+
+def _time_of_change(segmentation: SegmentationNode) -> int:
+    """Return VTK's time at which voxels of a segmentation were changed last; 0 if it has none."""
+    segments = segmentation.GetSegmentation()
+    images = [
+        segments.GetNthSegment(index).GetRepresentation(labelmap_name())
+        for index in range(segments.GetNumberOfSegments())
     ]
-    return {scan.GetID(): node for scan, node in drawn if segments_of(node, recipe, scan)}
+    return max((image.GetMTime() for image in images if image is not None), default=0)
+
+
+def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> str:
+    """Return a note that one of several segmentations was taken as a label; "" if there was no choice.
+
+    A segmentation that a person made a training case is no choice of this module.
+    """
+    others = [node for node in candidates if node is not taken]
+    if taken is None or not others or training_cases.is_case(taken):
+        return ""
+    text = _("The label is “{taken}”. Other outlines of this scan: {others}. To take another one, press Segments….")
+    return str(text.format(taken=taken.GetName(), others=", ".join(f"“{node.GetName()}”" for node in others)))
+
+
+def choice_note(source: SceneScan, recipe: Recipe) -> str:
+    """Return `_choice_note` of a case, as the scene is now; "" if the user chose the segments."""
+    volume, taken = (slicer.mrmlScene.GetNodeByID(name or "") for name in (source.volume, source.segmentation))
+    if volume is None or taken is None or source.chosen:
+        return ""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    if volume in _scans_of(taken):
+        candidates = [node for node in nodes if volume in _scans_of(node)]
+    else:
+        loaded = [node for node in nodes if not _scans_of(node) and not review.has_lost_scan(node)]
+        candidates = [node for node in loaded if _fitting_scans(node, [volume], [grid_of(volume)])]
+    if len(candidates) < 2:
+        return ""
+    return _choice_note(taken, [node for node in candidates if segments_of(node, recipe, volume)])
 
 
 def _scans_of(segmentation: SegmentationNode) -> list[Any]:

@@ -20,6 +20,8 @@ _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 """Roles in scenes of older versions, whose references are matched to the rows by order."""
 _REMOVED = "removed."
 """Begins the ID of a volume that was removed from the scene; no node has such an ID."""
+MAX_TITLE = 80
+"""Largest number of characters of a title of a case that cannot be read."""
 ROWS_PER_STEP = 1000
 """Maximum number of rows that are formatted between two turns of the event loop."""
 
@@ -92,6 +94,18 @@ def load_cases(node: Any) -> SavedCases:
         except ValueError:
             unread.append(data)
     return SavedCases(rows, unread)
+
+
+def title_of_unread(data: Any) -> str:
+    """Return name and scan of a case that this version cannot read, or the first characters of the saved text."""
+    source = data.get("source") if isinstance(data, dict) else None
+    name = data.get("name") if isinstance(data, dict) else None
+    scan = (source.get("image") or source.get("volume")) if isinstance(source, dict) else None
+    node = slicer.mrmlScene.GetNodeByID(scan) if isinstance(scan, str) else None
+    parts = [name, node.GetName() if node is not None else scan]
+    texts = list(dict.fromkeys(part for part in parts if isinstance(part, str) and part))
+    text = ", ".join(texts) or (data if isinstance(data, str) else json.dumps(data))
+    return text if len(text) <= MAX_TITLE else f"{text[:MAX_TITLE]}…"
 
 
 def _scene_sources(listed: Sequence[Any]) -> list[dict[str, Any]]:

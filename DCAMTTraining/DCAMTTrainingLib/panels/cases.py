@@ -21,6 +21,7 @@ from slicer.i18n import tr as _
 from ..cases.lists import write_rows
 from ..cases.rows import ALL_ROLES, CaseRow, FileScan, SceneScan, default_role
 from ..cases.scene_source import accept_results, scene_rows, training_case_rows
+from ..cases.store import title_of_unread
 from ..cases.table_model import IMAGE, NAME, REMARK, ROLE, SIZE, SPACING, CaseTableModel, next_role, role_title
 from ..engine_command import EngineCommand
 from ..runs.model_store import current_model
@@ -37,6 +38,8 @@ ANISOTROPIC_SPACING_WIDTH = 148
 """Width in pixels of the spacing column if a scan has an anisotropic spacing."""
 ANISOTROPIC_NAME_WIDTH = 102
 """Width in pixels of the name column if a scan has an anisotropic spacing and the table has no remarks."""
+MAX_LISTED = 10
+"""At most this many cases are listed in a question."""
 ROWS = (3, 5)
 """Smallest and largest number of visible rows. More rows would hide the button Start on a laptop."""
 
@@ -66,6 +69,7 @@ class CasesPanel:
             (ui.validationButton, self._on_validation),
             (ui.segmentsButton, self._on_segments),
             (ui.removeButton, self._on_remove),
+            (ui.removeUnreadButton, self._on_remove_unread),
             (ui.exportListButton, self._on_export),
             (ui.checkButton, self._on_check),
         ):
@@ -88,6 +92,7 @@ class CasesPanel:
         self._ui.validationSpinBox.enabled = bool(len(self._table))
         for button in (self._ui.setRoleButton, self._ui.removeButton, self._ui.exportListButton):
             button.enabled = bool(len(self._table))
+        self._ui.removeUnreadButton.visible = bool(self._session.unread)
         self._show_summary()
 
     def _show_summary(self) -> None:
@@ -242,6 +247,18 @@ class CasesPanel:
             self._table.remove(selected)
         else:
             self._show_text(_("Select the rows to be removed."))
+
+    def _on_remove_unread(self, checked: bool = False) -> None:
+        unread = self._session.unread
+        titles = [f"• {title_of_unread(data)}" for data in unread[:MAX_LISTED]]
+        if len(unread) > MAX_LISTED:
+            titles.append(_("… and {count} more").format(count=len(unread) - MAX_LISTED))
+        question = _(
+            "This version of DCAMT cannot read these cases of the scene; a later version may. Remove them from the"
+            " scene? Files and nodes stay."
+        )
+        if slicer.util.confirmOkCancelDisplay("\n".join([question, *titles]), _("Remove unreadable cases")):
+            self._session.remove_unread()
 
     def _on_segments(self, checked: bool = False) -> None:
         selected = selected_rows(self._ui.casesTable)

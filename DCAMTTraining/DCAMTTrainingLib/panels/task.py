@@ -17,7 +17,17 @@ from slicer.i18n import tr as _
 
 from ..session import TrainingSession
 from ..suggestion import RecipeSuggestion
-from ..task import BASES, SUGGESTED, USER_CT, USER_MRI, UserClass, classes_from_json, classes_to_json, new_class
+from ..task import (
+    BASES,
+    SUGGESTED,
+    USER_CT,
+    USER_MRI,
+    UserClass,
+    classes_from_json,
+    classes_to_json,
+    new_class,
+    unread_classes,
+)
 
 NAME, COLOR, CODE = range(3)
 """Column numbers of the table of classes."""
@@ -87,7 +97,7 @@ class TaskPanel:
             self._models.append(settings.startFrom)
             self._ui.startFromSelector.addItem(_("{name} (not in the list of models)").format(name=settings.startFrom))
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom))
-        self._show_class_message("")
+        self._show_class_message(unread_text(unread_classes(settings.ownClasses)))
         self._show_classes(classes_from_json(settings.ownClasses))
         self._filling = False
         self._show_suggestion()
@@ -217,6 +227,12 @@ class TaskPanel:
                 message = _("“{text}” is not a code. Enter scheme, value and meaning, such as {example}.")
                 message = message.format(text=text, example=" ".join(new_class([]).code))
         self._set_classes(classes, message)
+
+
+def unread_text(parts: list[str]) -> str:
+    """Return a message about the parts of the scene's classes that cannot be read; "" if there are none."""
+    text = _("The scene's classes are damaged; not readable: {parts}. Enter this again.")
+    return str(text.format(parts=", ".join(parts))) if parts else ""
 
 
 def suggestion_text(recipe: Recipe) -> str:

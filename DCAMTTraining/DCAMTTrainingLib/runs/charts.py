@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import slicer
+import vtk
 from dcamt.report.colors import CHART_COLORS
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
@@ -25,6 +26,7 @@ class TrainingCharts:
     def __init__(self, run_name: str) -> None:
         self._run_name = run_name
         self._layout_before: int | None = None
+        self._has_moved_legends = False
 
     def show(self, kind: str, curves: RunCurves) -> None:
         """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has a plot view.
@@ -42,6 +44,8 @@ class TrainingCharts:
             manager.setLayout(with_plot)
         for view in slicer.util.getNodesByClass("vtkMRMLPlotViewNode"):
             view.SetPlotChartNodeID(chart.GetID())
+        _place_legends(place_legend_outside)
+        self._has_moved_legends = True
 
     def update(self, curves: RunCurves) -> None:
         """Update the charts that are in the scene."""
@@ -54,7 +58,13 @@ class TrainingCharts:
         return _find("vtkMRMLPlotChartNode", self._key(kind))
 
     def hide(self) -> None:
-        """Remove this run's chart nodes. Restore the layout from before `show`, unless the user chose another one."""
+        """Remove this run's chart nodes. Restore the layout from before `show`, unless the user chose another one.
+
+        The legends in the plot views are restored, too.
+        """
+        if self._has_moved_legends:
+            _place_legends(lambda chart: chart.GetLegend().SetInline(True))
+            self._has_moved_legends = False
         if self._layout_before is not None:
             _restore_layout(self._layout_before)
             self._layout_before = None
@@ -141,6 +151,14 @@ class TrainingCharts:
         return int(folder)
 
 
+def place_legend_outside(chart: Any) -> None:
+    """Place the legend of a vtkChartXY to the right of the plot, where it covers no curve."""
+    legend = chart.GetLegend()
+    legend.SetInline(False)
+    legend.SetHorizontalAlignment(vtk.vtkChartLegend.RIGHT)
+    legend.SetVerticalAlignment(vtk.vtkChartLegend.TOP)
+
+
 def fill_table(node: Any, curves: Mapping[str, Curve]) -> None:
     """Write two columns per curve, iterations and values; NaN fills the columns of shorter curves.
 
@@ -195,6 +213,13 @@ def _set_column(table: Any, name: str, values: Sequence[float], length: int) -> 
 
 def _find(node_class: str, key: str) -> Any | None:
     return next((node for node in slicer.util.getNodesByClass(node_class) if node.GetAttribute(_CHART) == key), None)
+
+
+def _place_legends(place: Callable[[Any], None]) -> None:
+    """Call `place` with the vtkChartXY of each plot view; chart nodes do not store where a legend is."""
+    manager = slicer.app.layoutManager()
+    for index in range(manager.plotViewCount):
+        place(manager.plotWidget(index).plotView().chart())
 
 
 def _restore_layout(layout: int) -> None:
