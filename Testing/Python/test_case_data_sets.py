@@ -78,7 +78,7 @@ def test_listed_case_with_a_label_but_without_a_scan_is_skipped(tmp_path: Path) 
     described = {"training": [entries[0], {"image": entries[1]["image"]}]}
     found = find_cases(make_data_set(tmp_path, described, "cases/a.seg.nrrd", "cases/b.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"b": ("cases/b.nii.gz", None)}
-    assert [file.path.name for file in found.skipped] == ["a.nii.gz"]
+    assert [file.path.name for file in found.skipped] == ["a.nii.gz", "a.seg.nrrd"]
 
 
 def test_folder_is_read_once_if_its_files_have_other_endings_than_in_dataset_json(
@@ -436,3 +436,47 @@ def test_search_beside_many_data_sets_takes_linear_time(tmp_path: Path, monkeypa
     monkeypatch.setattr(PurePath, "parents", property(lambda path: calls.append(path) or parents(path)))
     assert len(find_cases(tmp_path).skipped) == 20
     assert len(calls) < 20 * 20
+
+
+@pytest.mark.parametrize("folders", [("imagesTr", "labelsTr"), ("scans", "outlines")])
+@pytest.mark.parametrize("key", ["training", "dataset"])
+def test_scan_without_its_listed_label_is_not_trained_on_but_can_be_segmented(
+    tmp_path: Path, folders: tuple[str, str], key: str
+) -> None:
+    (scan_a, label_a), (scan_b, label_b) = ([f"{folder}/{name}.nii.gz" for folder in folders] for name in "ab")
+    pairs = {
+        name: {"images": [scan], "label": label}
+        for name, scan, label in zip("ab", (scan_a, scan_b), (label_a, label_b), strict=True)
+    }
+    listed = pairs if key == "dataset" else list(pairs.values())
+    found = find_cases(make_data_set(tmp_path, {key: listed}, scan_a, label_a, scan_b))
+    assert scans_and_labels(found, tmp_path) == {"a": (scan_a, label_a)}
+    assert [(file.path.relative_to(tmp_path).as_posix(), file.reason) for file in found.skipped] == [
+        (label_b, "dataset.json names it, but it does not exist"),
+        (scan_b, "its scan or label, which dataset.json names with it, does not exist"),
+    ]
+    assert [(case.name, case.image, case.label) for case in found.unused] == [("b", tmp_path / scan_b, None)]
+
+
+def test_data_set_without_any_of_its_listed_labels_can_be_segmented(tmp_path: Path) -> None:
+    training = [{"image": f"scans/{name}.nii.gz", "label": f"outlines/{name}.nii.gz"} for name in "ab"]
+    folder = make_data_set(tmp_path, {"training": training}, "scans/a.nii.gz", "scans/b.nii.gz")
+    assert [case.name for case in find_all_scans(folder).unused] == ["a", "b"]
+    with pytest.raises(InputError, match=r"outlines/a.nii.gz: dataset.json names it, but it does not exist") as error:
+        find_cases(folder)
+    assert "not searched" not in str(error.value)
+
+
+def test_label_whose_listed_scan_does_not_exist_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    training = [_PAIR_A, {"image": _IMAGES[1], "label": _LABELS[1]}]
+    found = find_cases(make_data_set(tmp_path, {"training": training}, *_BOTH[0], _LABELS[1]))
+    assert [(file.path.relative_to(tmp_path).as_posix(), file.reason) for file in found.skipped] == [
+        (_IMAGES[1], "dataset.json names it, but it does not exist"),
+        (_LABELS[1], "its scan or label, which dataset.json names with it, does not exist"),
+    ]
+
+
+def test_missing_file_that_several_folds_list_is_skipped_once(tmp_path: Path) -> None:
+    folds = {f"fold_{n}": [_PAIR_A, {"image": _IMAGES[1], "label": _LABELS[1]}] for n in range(3)}
+    found = find_cases(make_data_set(tmp_path, {"training": folds}, *_BOTH[0]))
+    assert [file.path.name for file in found.skipped] == ["b.nii.gz", "b.nii.gz"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -31,6 +31,8 @@ _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 _UNNUMBERED_CHANNEL = (
     "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
 )
+_MISSING = "dataset.json names it, but it does not exist"
+_INCOMPLETE_CASE = "its scan or label, which dataset.json names with it, does not exist"
 
 
 class _ListedCases:
@@ -48,22 +50,31 @@ class _ListedCases:
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
         """Add a case: the file of its first channel, and its label, if any.
 
-        If one of these files does not exist, the case is left out and the missing file is skipped. The files of other
-        channels are skipped; for a model of several channels, `io.readers.read_scan` reads `x_0001`, ... with `x_0000`.
+        If one of these files does not exist, the case is left out, and its files are skipped; if the scan exists, it is
+        added to `unused`. The files of other channels are skipped; for a model of several channels,
+        `io.readers.read_scan` reads `x_0001`, ... with `x_0000`.
         """
         files, label_path = self._locate(images, label)
-        missing = [file for file in (*files[:1], label_path) if file is not None and not file.exists()]
-        self.skipped += [SkippedFile(file, "dataset.json names it, but it does not exist") for file in missing]
-        if missing or not files:
-            return
-        channels = channel_files(files[0])
-        self.skipped += [SkippedFile(file, OTHER_CHANNEL) for file in channels[1:]]
-        self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
-        role = LABELLED if label_path else UNLABELLED
-        if (files[0], label_path) in self._listed:
+        if not files or (files[0], label_path) in self._listed:
             return
         self._listed.add((files[0], label_path))
-        self.cases.append(Case(_file_name(name) or case_name(files[0]), files[0], label_path, role))
+        role = LABELLED if label_path else UNLABELLED
+        case = Case(_file_name(name) or case_name(files[0]), files[0], label_path, role)
+        channels = channel_files(files[0])
+        if all(file.exists() for file in case.files):
+            self.skipped += [SkippedFile(file, OTHER_CHANNEL) for file in channels[1:]]
+            self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
+            self.cases.append(case)
+        else:
+            self._skip_incomplete(case, (*files, *channels))
+
+    def _skip_incomplete(self, case: Case, images: Iterable[Path]) -> None:
+        """Skip the files of a case whose scan or label does not exist; if the scan exists, add it to `unused`."""
+        self.skipped += [SkippedFile(file, _MISSING) for file in case.files if not file.exists()]
+        existing = [file for file in dict.fromkeys((*images, *case.files)) if file.exists()]
+        self.skipped += [SkippedFile(file, _INCOMPLETE_CASE) for file in existing]
+        if case.image.exists():
+            self.unused.append(replace(case, label=None, role=UNLABELLED))
 
     def skip(self, images: Sequence[object], label: object, labels: Mapping[str, Path]) -> None:
         """Skip the image files of a test case and the label that is listed with them, and add the case to `unused`.
