@@ -45,7 +45,9 @@ def test_file_lge_result_beside_a_scan_of_another_modality_is_a_scan(tmp_path: P
     "word", ["pred", "Prediction", "auto", "result", "output", "dcamt", "seg_auto", "prob", "softmax", "uncertainty"]
 )
 @pytest.mark.parametrize("label", ["a_label.nii", None])
-def test_file_a_pred_beside_scan_a_is_a_result(tmp_path: Path, word: str, label: str | None) -> None:
+def test_file_with_the_name_of_a_scan_and_a_word_for_results_is_a_result(
+    tmp_path: Path, word: str, label: str | None
+) -> None:
     found_cases = find_cases(make_files(tmp_path, "a.nii", f"a_{word}.nii", *([label] if label else [])))
     assert scans_and_labels(found_cases, tmp_path) == {"a": ("a.nii", label)}
     assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
@@ -150,7 +152,7 @@ def test_numbered_files_stay_separate_scans_beside_a_result_if_one_file_has_a_la
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
-def test_result_a_0000_of_dcamt_is_the_label_of_all_channels_of_a(tmp_path: Path) -> None:
+def test_dcamt_result_of_the_first_channel_is_the_label_of_all_channels(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make_files(tmp_path, f"imagesTr/{name}_0000.nii", f"imagesTr/{name}_0001.nii")
         write_dcamt_result(tmp_path / f"imagesTr/{name}_0000_seg.nii")

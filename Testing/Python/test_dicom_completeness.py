@@ -218,7 +218,7 @@ def test_time_points_whose_slices_do_not_coincide_are_separate_scans(tmp_path: P
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 
-def test_scan_with_an_incomplete_time_point_is_read_only_if_a_time_point_is_chosen(tmp_path: Path) -> None:
+def test_scan_with_an_incomplete_time_point_is_refused_unless_a_time_point_is_chosen(tmp_path: Path) -> None:
     groups = time_point_groups(range(12), 2)[1:]
     file = write_frames(tmp_path / "x.dcm", [*range(1, 12), *range(12)], groups)
     refused(lambda: read_scan(file), file, "11, 12")
@@ -280,7 +280,7 @@ def test_empty_file_is_a_damaged_slice_only_if_its_name_is_that_of_a_slice(tmp_p
         (tmp_path / name).unlink()
 
 
-def test_empty_file_beside_slices_of_random_names_is_a_damaged_slice(tmp_path: Path) -> None:
+def test_empty_file_is_a_damaged_slice_if_its_name_is_as_long_as_the_random_names_of_slices(tmp_path: Path) -> None:
     names = ("QVZK3A7B", "X0LMWT9C", "7RJDH2KS", "PLWQNVEE", "Z81KQTYW", "HHD2VX0M", "K5K5TRWP", "WQXZLMNY")
     for k, name in enumerate(names):
         write_slice(tmp_path / name, k)

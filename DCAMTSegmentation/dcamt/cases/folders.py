@@ -84,8 +84,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Return the cases of the data set in a folder, else of the data sets below it, else those found by file names.
 
-    A `dataset.json` is ignored, with a note, if it lists cases, but none of the listed files exists, and if cases are
-    found without it.
+    A `dataset.json` that lists only missing files is ignored, with a note, if cases are found without it.
     """
     reader = _data_set_reader(folder, ignored)
     if reader is None:
@@ -192,7 +191,7 @@ def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
-    If `find_nnunet_cases` pairs no scan with a label, `find_cases_by_names` finds the cases: `imagesTr/x_0000` and
+    If `find_nnunet_cases` pairs no scan with a label, `find_cases_by_names` pairs the files: `imagesTr/x_0000` with
     `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If no scan gets a label by its name either, the cases are those of
     `find_nnunet_cases`, unless it finds none.
     """
