@@ -198,7 +198,7 @@ def test_label_named_after_the_case_of_a_nested_series_is_found(tmp_path: Path) 
     assert skip_reasons(found) == {"p2_2020_S01_seg.nii.gz": NO_SCAN}
 
 
-def test_label_named_after_one_of_two_cases_that_differ_in_capitals_needs_the_same_capitals() -> None:
+def test_capitals_of_a_label_matter_if_two_cases_differ_only_in_capitals() -> None:
     scans = [NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")]
     labels = [NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")]
     paired = with_keys_of_scans(labels, scans, {scan.path.name: scan.key for scan in scans})

@@ -291,7 +291,7 @@ def test_dice_of_a_case_is_the_mean_over_the_classes() -> None:
     first, second = (score_case("case", labels[0], label, (1, 2, 3)) for label in labels)
     assert [row.score.dice for row in first] == [1, 1, 1]
     assert ScoredCase(tuple(first), b"").dice == 1
-    assert ScoredCase(tuple(second), b"").dice == pytest.approx(1 / 3)  # Only the third class, absent from both, fits.
+    assert ScoredCase(tuple(second), b"").dice == pytest.approx(1 / 3)  # Dice 0, 0 and 1: both labelmaps lack class 3.
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
