@@ -98,8 +98,9 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("LA segmentation/images/p1", "LA segmentation/labels/p1"),
         ("labels/site_gt/p1_image", "labels/site_gt/p1_label"),
         ("segmentation/Images/p1", "segmentation/Contours/p1"),
-        # The numbers are equal, or are not both patient numbers.
+        # The numbers are equal.
         ("LGE_001", "label_001"),
+        # The label's number has one digit, so it is not taken for a patient number.
         ("4 LGE", "Segmentation_1"),
         ("p12", "Segmentation_3"),
     ],
@@ -162,7 +163,7 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("LGE_001",), "label_002"),
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
-        # The label lies in a folder of images below a folder of labels.
+        # The folder of images lies below a folder of labels, so its file is a label, not a scan.
         *(
             (("scan/p1/vol",), f"{folder}/volume/p1")
             for folder in ("labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks")

@@ -50,6 +50,5 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 @pytest.fixture(autouse=True)
 def _hidden_errors() -> Iterator[None]:
-    """Fail the test if an error was not shown to the person or a question had no answer."""
     yield
     slicer_harness.expect_no_hidden_errors()

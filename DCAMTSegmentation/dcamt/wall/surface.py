@@ -21,7 +21,7 @@ SMOOTHING_VOXELS = 0.7
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
-"""A note reports the parts that the surface leaves out if their total volume is larger; likewise the hollows."""
+"""A note reports each of `Extraction.separate_ml` and `Extraction.hollow_ml` that is larger than this volume."""
 
 
 def plane_distances(grid: Grid) -> np.ndarray:
@@ -175,7 +175,10 @@ def _nearest_samples(field: np.ndarray, affine: np.ndarray, mask: np.ndarray, gr
 
 
 def _count_outside(components: np.ndarray, is_inside: np.ndarray) -> int:
-    """Count the voxels (P,) of the components that lie completely outside the surface; 0 if all components do."""
+    """Count the voxels whose component lies completely outside the surface; 0 if no voxel lies inside.
+
+    Both arguments have one value for each voxel: (P,).
+    """
     is_outside = np.bincount(components, weights=is_inside) == 0
     return int(np.bincount(components)[is_outside].sum()) if is_inside.any() else 0
 
@@ -199,7 +202,7 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the level above which about `cells` of the samples of `field` lie, clipped to [0.05, 0.95]."""
+    """Return the level that about `cells` samples of `field` exceed, clipped to [0.05, 0.95]."""
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
