@@ -70,7 +70,7 @@ class RegionTest(PanelCase):
             self.assertFalse(display.GetFillVisibility())
             self.assertGreater(min(display.GetSelectedColor()[:2]), 0.8)
 
-    def test_result_of_a_region_is_named_as_such(self) -> None:
+    def test_status_names_the_segmented_region(self) -> None:
         self.segment(add_scan())
         self.assertNotIn("region", self.ui.statusLabel.text)
         click(self.ui.placeRegionButton)

@@ -81,7 +81,7 @@ class OutlineTest(InsertedWallCase):
             volume.SetAndObserveTransformNodeID(of_volume)
             self.module.panel.enter()
             self.assertEqual("The outline was changed after" in self.ui.wallLabel.text, is_moved)
-        # Hardening the transform of both moves neither in the other.
+        # Hardening a transform does not move its node.
         segmentation.SetAndObserveTransformNodeID(large)
         for node in (segmentation, volume):
             node.HardenTransform()

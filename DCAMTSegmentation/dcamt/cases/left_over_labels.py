@@ -137,7 +137,7 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
 
 
 def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for each left-over label that fits only one scan by the first of these comparisons that fits:
+    """Yield (label, key) for each left-over label that meets the four conditions below in one of these comparisons:
 
     1. The keys differ only in capitals: `P1_image`, `p1_label`.
     2. The loose keys are equal: `p1_lge`, `p1_seg`.
@@ -146,7 +146,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     5. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
        `Outlines/p1`.
 
-    Four conditions hold:
+    The first comparison in which these four conditions hold gives the key:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan has no label by its key. Several left-over labels may get the key of one scan.
