@@ -94,7 +94,6 @@ class _ListedCases:
             self.unused.append(replace(case, label=listed, role=LABELLED) if has_listed else case)
 
     def found_cases(self, layout: str, classes: tuple[tuple[int, str], ...]) -> FoundCases:
-        """Return the cases, after the files that `dataset.json` does not list are skipped."""
         used = {file for case in self.cases for file in case.files}
         # A file may be used for one listed case, but skipped for another.
         self.skipped = [file for file in self.skipped if file.path not in used]
@@ -127,14 +126,11 @@ class _ListedCases:
                 self.unused += [unused_case(file, {}) for file in scans]
 
     def _label(self, text: object, images: Sequence[Path]) -> Path | None:
-        """Return the path of the label that `dataset.json` names as `text`; None if it names none.
-
-        If `_file` finds one of the case's `images`, return the path that `dataset.json` states. Example: without a
-        folder `labelsTr`, `_file` finds the image `p1.nii.gz` for the label `labelsTr/p1.nii.gz`.
-        """
+        """Return the path of the label that `dataset.json` names as `text`; None if it names none."""
         if not isinstance(text, str) or not text:
             return None
         path = self._file(text, LABEL_ENDINGS)
+        # Without a folder `labelsTr`, `_file` may return the image `p1.nii.gz` for the label `labelsTr/p1.nii.gz`.
         return self._folder / text if path in images else path
 
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
