@@ -102,7 +102,7 @@ class ReportJob(SegmentJob):
         )
 
     def _checksum_of(self, volume: VolumeNode) -> int:
-        """Return the checksum of a volume's voxels; for the reported volume, of the voxels that are in the report."""
+        # The report shows the snapshot; the volume may have been changed since.
         return self._snapshot.checksum if volume is self._volume else voxel_checksum(volume)
 
     def _review_data(self) -> Generator[None, None, dict[str, Any]]:

@@ -17,7 +17,7 @@ MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
-MINIMUM_LABEL_SPACING_MM = 0.01  # a label's side may be short, if the label is cropped, but its voxels are not thinner
+MINIMUM_LABEL_SPACING_MM = 0.01  # applies to cropped labels too, unlike MINIMUM_LABEL_MM
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
