@@ -388,7 +388,7 @@ def test_mask_of_another_structure_does_not_compete_with_the_mask_of_the_atrium(
 
 
 @pytest.mark.parametrize("words", ["LA_bloodpool", "LA_blood_pool", "bloodpool", "blood pool"])
-def test_blood_pool_is_an_outline_as_one_word_or_two(tmp_path: Path, words: str) -> None:
+def test_mask_named_bloodpool_or_blood_pool_is_a_label(tmp_path: Path, words: str) -> None:
     write_images(tmp_path, ("p1_lge",), (f"p1_{words}", "p1_RV_bloodpool"))
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {"p1_lge": ("p1_lge.nii.gz", f"p1_{words}.nii.gz")}

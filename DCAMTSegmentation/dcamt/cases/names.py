@@ -109,8 +109,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     - The scan lies in a subfolder of images, and not all words of the folder's name mean labels, outlines or
       structures: `set` in `segmentation set/Images/p1`.
 
-    Exception: the folder is not returned if a scan elsewhere has the file's name, or the name with words added at the
-    end. If there is a scan `mri/p1` or `mri/p1_pre`, the file `LA segmentation/p1` is a label.
+    Exception: the folder is not returned if another scan, outside the folder, has the same name, with or without
+    added words at the end. If there is a scan `mri/p1` or `mri/p1_pre`, the file `LA segmentation/p1` is a label.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -135,7 +135,7 @@ def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
     """Return the keys of a folder's scans that satisfy one of the two conditions of `_folders_of_cases`.
 
     Args:
-        files: the folder's files, with the kinds of `classify` if the folder's own words are ignored.
+        files: the folder's files, classified by their paths below the folder.
     """
     place_words = {word for word in words_of(place.name) if not word.isdecimal()}
     only_labels = place_words <= _WORDS_OF_ANY_LABEL
