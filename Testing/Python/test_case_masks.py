@@ -426,3 +426,27 @@ def test_each_of_five_thousand_files_is_read_once(tmp_path: Path, monkeypatch: p
     for _ in range(2):
         assert all(map(few_values.has_few_values, files))
     assert read == files
+
+
+@pytest.mark.parametrize(("scan", "mask"), [("{}_post", "{}_LA"), ("{}_visit1_a", "{}_LA_wall"), ("post_{}", "LA_{}")])
+@pytest.mark.parametrize("count", [1, 3, 12])
+def test_mask_p1_la_beside_scan_p1_post_is_no_scan(tmp_path: Path, scan: str, mask: str, count: int) -> None:
+    patients = [f"p{number}" for number in range(count)]
+    write_images(tmp_path, map(scan.format, patients), map(mask.format, patients))
+    found = find_cases(tmp_path)
+    assert {case.name for case in found.cases} == {scan.format(patient) for patient in patients}
+    assert skip_reasons(found) == {f"{mask.format(patient)}.nii.gz": OTHER_LABEL for patient in patients}
+
+
+def test_scan_of_two_values_beside_another_patients_scan_is_no_mask(tmp_path: Path) -> None:
+    write_images(tmp_path, ("p1_post", "p3_post"), ("p2_LA",))
+    assert {case.name for case in find_cases(tmp_path).cases} == {"p1_post", "p3_post", "p2_LA"}
+
+
+@pytest.mark.parametrize("modality", ["CMR", "DEMRI", "LGEMR", "LGECMR", "CEMRA", "PSIR", "DCE", "IRM"])
+def test_outline_p1_la_is_the_label_of_the_scan_p1_psir(tmp_path: Path, modality: str) -> None:
+    write_images(tmp_path, (f"p1_{modality}", f"p2_{modality}"), ("p1_LA", "p2_LA_seg"))
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        f"{patient}_{modality}": (f"{patient}_{modality}.nii.gz", f"{label}.nii.gz")
+        for patient, label in (("p1", "p1_LA"), ("p2", "p2_LA_seg"))
+    }

@@ -22,7 +22,17 @@ from .few_values import has_few_values
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
 from .keys import Key, loose_key, name_starts, without_first_channel
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
-from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, SEPARATORS, further_words, modalities, words_of
+from .words import (
+    LABEL_WORDS,
+    MODALITY_WORDS,
+    OTHER_STRUCTURES,
+    OUTLINE_WORDS,
+    SEPARATORS,
+    further_words,
+    modalities,
+    without_words,
+    words_of,
+)
 
 _MAXIMUM_NAMES = 6
 """If more plain keys than this differ only in one part, `_Parts.fitting` takes the part for names of cases, not masks.
@@ -37,6 +47,8 @@ _MAXIMUM_NAMES_IN_FOLDERS = 16
 Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast,
 since the search reads one file of each last part.
 """
+
+_STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -56,7 +68,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     # `|` keeps the right operand's mask. In `in_folders`, the mask `p1/LA/p1_T1` of `nifti/p1_T1` is a label of another
     # structure, since `t1` counts as a further word. `_masks_with_further_parts` makes the mask a label.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
-    for find in (_masks_named_like_scans, _masks_in_other_folders):
+    for find in (_masks_named_like_scans, _masks_in_other_folders, _masks_named_after_structures):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
     masks = _without_labelled_scans(masks, {scan.key for scan in scans}, named)
     return [masks.get(file.path, file) for file in named]
@@ -151,6 +163,30 @@ def _masks_in_other_folders(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedF
             scan = next((other for other in found if not has_few_values(other.path)), None)
             if scan is not None and has_few_values(file.path):
                 yield file, scan
+
+
+def _masks_named_after_structures(scans: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile]]:
+    """Yield (mask, scan) for each mask with words for structures or outlines in its name, beside a scan.
+
+    The other words of the mask's name must begin or end the scan's name: `p1_LA` for `p1_post`, `LA_p1` for `post_p1`.
+    """
+    similar: defaultdict[tuple[Path, str], list[NamedFile]] = defaultdict(list)
+    names = {file.path: "".join(loose_key(file.key)[-1:]) for file in scans}
+    for file in scans:
+        words = SEPARATORS.split(names[file.path])
+        ends = ("".join(words[first:]) for first in range(2, len(words), 2))
+        for part in dict.fromkeys((*(start for (start,) in name_starts((names[file.path],))), *ends)):
+            similar[file.path.parent, part].append(file)
+    many_values: dict[tuple[Path, str], NamedFile | None] = {}
+    for file in scans:
+        rest = without_words(names[file.path], _STRUCTURES)
+        place = (file.path.parent, rest)
+        if not rest or rest == names[file.path] or place not in similar or not has_few_values(file.path):
+            continue
+        if place not in many_values:
+            many_values[place] = next((other for other in similar[place] if not has_few_values(other.path)), None)
+        if (scan := many_values[place]) is not None:
+            yield file, scan
 
 
 class _LikelyMasks:

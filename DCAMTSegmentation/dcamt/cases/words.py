@@ -65,7 +65,9 @@ RESULT_WORDS = _set(
 )
 """Words that mark an automatic result only beside its scan or label (`classify_all`): `p1_output` beside `p1`."""
 FORMAT_WORDS = _set("dicom dcm nifti nii nrrd mha raw orig original originals data input inputs")
-MODALITY_WORDS = FORMAT_WORDS | _set("mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp")
+MODALITY_WORDS = FORMAT_WORDS | _set(
+    "mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr irm demri lgemr lgecmr cemr cemra psir dce"
+)
 """Words for the modality or the file format."""
 _FILE_WORDS = _set("file files map maps folder all")
 """Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
