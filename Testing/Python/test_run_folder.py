@@ -56,7 +56,7 @@ def test_run_is_created_once_in_an_empty_folder(tmp_path: Path, table: Path) -> 
 
 
 @pytest.mark.parametrize("file", ["thesis.doc", ".hidden"])
-def test_folder_with_a_file_and_the_file_itself_are_not_empty_folders(tmp_path: Path, table: Path, file: str) -> None:
+def test_file_or_nonempty_folder_is_refused_for_a_new_run(tmp_path: Path, table: Path, file: str) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / file).touch()

@@ -178,7 +178,7 @@ class DialogWatcher:
 
 
 def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
-    """Call the person's function with an open dialog; if the dialog stays open, close it and fail."""
+    """Call `work` with an open dialog; if the dialog stays open, close it and fail."""
     with slot_errors.keep_errors():
         try:
             work(dialog)

@@ -14,13 +14,13 @@ from .dicom_labels import dicom_files_among
 def is_file_or_missing_link(path: Path) -> bool:
     """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
 
-    Such a link counts as a file, so that reading the link gives a message.
+    Reading such a link raises InputError, so the missing file is reported rather than omitted.
     """
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return the files with the ending of a scan or label, except hidden files and the maps beside a segmentation."""
+    """Return visible files with a scan's or label's ending, except agreement and probability maps (`without_maps`)."""
     shown = [path for path in files if not path.name.startswith(".")]
     return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
 
