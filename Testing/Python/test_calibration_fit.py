@@ -81,7 +81,7 @@ def test_interval_allows_for_unseen_disturbances() -> None:
         seen_scans.append(scan)
         kind = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
         unseen_scans.append(replace(scan, disturbance=kind))
-    # `seen` and `unseen` are fitted to all scans; only the intervals differ (see `fit_overlap`).
+    # For the intervals of `unseen`, further fits leave out the scans with noise or with ghosts (see `fit_overlap`).
     seen, unseen = (fit_overlap(scans, ("doubt", "ghosting")) for scans in (seen_scans, unseen_scans))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3

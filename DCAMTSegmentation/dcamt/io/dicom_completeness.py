@@ -206,7 +206,7 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
 
     Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers. An ending such as
     `.part` may follow, unless the file without this ending exists: `IM008.done` beside `IM008` is no slice. If the
-    frames of the file's folder have random names, as on some CDs, the length of the name decides.
+    frames of the file's folder have random names, as on some CDs, a name of the same length and ending is enough.
     """
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}
@@ -224,7 +224,7 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
 
 
 def _shapes_of_random_names(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
-    """Return the shapes of the slices' names for each folder in which most slices have a `_pattern` of their own."""
+    """Return the slices' `_shape`s for each folder with random names: more than half as many patterns as slices."""
     of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for file in slices:
         of_folder[file.parent].append(file)
@@ -293,7 +293,7 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
     """Return notes on skipped files that may be slices of the scan in the folder `path`.
 
     These are damaged files of an unknown series that are named like the scan's slices but lie in other folders, and
-    DICOM files in the scan's folders that are hidden or compressed with gzip, as an interrupted copy leaves them.
+    DICOM files in the scan's folders that are hidden or compressed with gzip.
     """
     if not path.is_dir():
         return []

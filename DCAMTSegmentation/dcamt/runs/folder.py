@@ -232,7 +232,7 @@ class RunFolder:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def foreign_proposals(self) -> list[Path]:
-        """Return the segmentations in the folder of proposals that another program saved.
+        """Return the proposals that lack DCAMT's mark.
 
         Slicer drops DCAMT's mark when it saves a corrected proposal. The temporary files of a cancelled ranking, which
         may lack the mark, are ignored.
