@@ -303,10 +303,9 @@ def _read_pair(pair: EvaluationPair, label_mapping: str, prediction_mapping: str
 
     Args:
         label_mapping: which values or segments of the label become which class, such as "420,421=1"; if empty, the
-            label keeps its values. A class is a label value, or the name of a segment in the prediction's file, such
-            as "420=Left atrium". Names cannot be used if the prediction has a mapping.
-        prediction_mapping: the same for the prediction. Names are those of segments in the label's file; they cannot
-            be used if the label has a mapping.
+            label keeps its values. A class is a label value. If the prediction has no mapping, a class may also be the
+            name of a segment in the prediction's file, as in "420=Left atrium".
+        prediction_mapping: the same, with prediction and label exchanged.
 
     Raises:
         InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments
