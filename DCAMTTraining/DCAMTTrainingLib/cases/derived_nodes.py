@@ -29,7 +29,7 @@ Older scenes lack it.
 def file_state(file: str) -> str:
     """Return name, size and modification time (ns) of a file or folder; empty if it cannot be found.
 
-    Its folder is no part of the state, since a run and the scans in it may be moved.
+    The parent folder's path is left out, so that a moved file keeps its state.
     """
     try:
         status = Path(file).stat()
@@ -39,7 +39,7 @@ def file_state(file: str) -> str:
 
 
 def has_file_changed(node: Any, state: str) -> bool:
-    """Return whether a proposal or its volume was opened with another `file_state`; False if either is unknown."""
+    """Return whether a node's `SCAN_STATE` differs from `state`; False if either state is empty or missing."""
     stored = node.GetAttribute(SCAN_STATE)
     return bool(stored and state) and stored != state
 
