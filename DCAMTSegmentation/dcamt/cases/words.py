@@ -150,8 +150,8 @@ def describes_label(name: str, scan: str = "") -> bool:
     initials: two or three capitals. If the scan's name has a version or possible initials, the label's name may have
     neither: `JS` in `mask_LA_JS` may be another patient than `AB` in `AB_LGE`.
 
-    A number of two or more digits may be the patient's. If the scan's name has other numbers of as many digits, the
-    result is False: `label_002` is no label of `LGE_001`.
+    A number of two or more digits may be the patient's. If the scan's name has numbers of as many digits, the label's
+    number must be one of them: `label_002` is no label of `LGE_001`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
