@@ -1,4 +1,4 @@
-"""Find the cases of data sets that a dataset.json lists, such as the Decathlon."""
+"""Find the cases that a data set's `dataset.json` lists."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_listed_scans_p_0000_to_p_0002_are_three_cases(tmp_path: Path) -> None:
     assert not found.skipped
 
 
-def test_arrays_of_images_and_of_fewer_labels_are_ignored(tmp_path: Path) -> None:
+def test_arrays_of_images_and_labels_of_unequal_length_are_ignored(tmp_path: Path) -> None:
     described = {"training": {"image": ["a.nii.gz", "b.nii.gz"], "label": ["a_seg.nii.gz"]}}
     found = find_cases(make_data_set(tmp_path, described, "a.nii.gz", "b.nii.gz", "a_seg.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"a": ("a.nii.gz", "a_seg.nii.gz"), "b": ("b.nii.gz", None)}
@@ -453,7 +453,7 @@ def test_scan_without_its_listed_label_is_not_trained_on_but_can_be_segmented(
     assert scans_and_labels(found, tmp_path) == {"a": (scan_a, label_a)}
     assert [(file.path.relative_to(tmp_path).as_posix(), file.reason) for file in found.skipped] == [
         (label_b, "dataset.json names it, but it does not exist"),
-        (scan_b, "its scan or label, which dataset.json names with it, does not exist"),
+        (scan_b, "dataset.json lists it together with a file that does not exist"),
     ]
     assert [(case.name, case.image, case.label) for case in found.unused] == [("b", tmp_path / scan_b, None)]
 
@@ -472,7 +472,7 @@ def test_label_whose_listed_scan_does_not_exist_is_skipped_with_the_reason(tmp_p
     found = find_cases(make_data_set(tmp_path, {"training": training}, *_BOTH[0], _LABELS[1]))
     assert [(file.path.relative_to(tmp_path).as_posix(), file.reason) for file in found.skipped] == [
         (_IMAGES[1], "dataset.json names it, but it does not exist"),
-        (_LABELS[1], "its scan or label, which dataset.json names with it, does not exist"),
+        (_LABELS[1], "dataset.json lists it together with a file that does not exist"),
     ]
 
 

@@ -32,7 +32,7 @@ _UNNUMBERED_CHANNEL = (
     "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
 )
 _MISSING = "dataset.json names it, but it does not exist"
-_INCOMPLETE_CASE = "its scan or label, which dataset.json names with it, does not exist"
+_INCOMPLETE_CASE = "dataset.json lists it together with a file that does not exist"
 
 
 class _ListedCases:
