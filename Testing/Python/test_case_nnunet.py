@@ -223,7 +223,7 @@ def test_of_two_labels_for_a_scan_only_the_one_with_the_stated_ending_is_used(
     assert [case.image.name for case in found.unused] == ([] if label else ["a_0000.nii.gz"])
 
 
-def test_test_case_with_two_labels_has_no_label(tmp_path: Path) -> None:
+def test_neither_of_two_labels_for_a_scan_in_imagests_is_used(tmp_path: Path) -> None:
     make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz")
     found = find_all_scans(make_files(tmp_path, "labelsTs/b.nii.gz", "labelsTs/b.seg.nrrd"))
     assert [(case.name, case.label) for case in found.unused] == [("b", None)]
