@@ -271,7 +271,7 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 
 
 def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str) -> None:
-    """Record that the table holds the measurements of the segments with this fingerprint and these `axes_of` them.
+    """Store the `fingerprint` and the `axes_of` the segments that were measured.
 
     If the segments now have another fingerprint or other axes, the mark of outdated measurements stays. If both are
     the same, or if the present fingerprint is empty because a segment has no labelmap, the mark is removed.
@@ -362,9 +362,10 @@ def is_of_other_voxels(
 ) -> bool:
     """Return whether a result was made from other voxels than those that a volume and the further channels now have.
 
-    The volume may be any channel of the result's scan. Channels that are no longer in the scene are ignored. A result
-    of an older version of DCAMT, which stored no checksums, is compared by the volume node. Nothing is known about the
-    scan of segments that were loaded from a `.seg.nrrd` file, so the function returns False.
+    The volume may be any channel of the result's scan. Channels that are no longer in the scene are ignored. Older
+    versions of DCAMT stored no checksums; for their results, the function returns True if the volume is no channel of
+    the scan. Nothing is known about the scan of segments that were loaded from a `.seg.nrrd` file, so the function
+    returns False.
     """
     if segmentation_node.GetAttribute(_WRITTEN) is None:
         return False
@@ -388,7 +389,7 @@ def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
 
 
 def is_map_elsewhere(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether the map of doubt lies at another place than the scan, as if only the scan was transformed."""
+    """Return whether the map of doubt lies at another place than the scan."""
     doubt_map, volume = doubt_map_of(segmentation_node), get_referenced_node(segmentation_node, VOLUME)
     if doubt_map is None or volume is None or volume.GetImageData() is None:
         return False
