@@ -5,6 +5,7 @@ The module `dcamt.cases.names` explains the terms, such as mask.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
@@ -12,9 +13,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dcamt.cases import few_values, masks
+from dcamt.cases.fitting_scans import named_after_scans
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import OTHER_CHANNEL, OTHER_LABEL
-from dcamt.cases.names import FileKind, NamedFile
+from dcamt.cases.found_cases import OTHER_CHANNEL, OTHER_LABEL, SEVERAL_LABELS
+from dcamt.cases.names import FileKind, NamedFile, classify_all
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
@@ -450,3 +452,44 @@ def test_outline_p1_la_is_the_label_of_the_scan_p1_psir(tmp_path: Path, modality
         f"{patient}_{modality}": (f"{patient}_{modality}.nii.gz", f"{label}.nii.gz")
         for patient, label in (("p1", "p1_LA"), ("p2", "p2_LA_seg"))
     }
+
+
+def test_masks_do_not_depend_on_the_order_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of random names and kinds, in random orders."""
+    draw = random.Random(0)
+    words = ("LA", "RV", "T1", "lge", "gd", "reader1", "scans", "final", "x")
+    patients = ("p1", "P1", "p2", "q")
+    few: set[Path] = set()
+    monkeypatch.setattr(masks, "has_few_values", few.__contains__)
+    home = Path("home")
+    for _ in range(300):
+        paths = {
+            home.joinpath(
+                *draw.choices((*words, *patients), k=draw.randint(0, 2)),
+                draw.choice(patients) + draw.choice(("", "LA", "_0000", f"_{draw.choice(words)}")) + ending,
+            )
+            for ending in draw.choices((".nii.gz", ".nrrd"), k=8)
+        }
+        few.clear()
+        few.update(path for path in sorted(paths) if draw.random() < 0.5)
+        named = classify_all(sorted(paths), home)
+        expected = masks.recognise_masks(named)
+        for _ in range(3):
+            order = draw.sample(range(len(named)), len(named))
+            assert masks.recognise_masks([named[n] for n in order]) == [expected[n] for n in order]
+
+
+@pytest.mark.parametrize("name", ["p1", "P1"])
+def test_mask_belongs_to_the_scan_whose_capitals_it_has(name: str) -> None:
+    scans = [NamedFile(Path(f"{scan}.nii.gz"), FileKind.SCAN, (scan,)) for scan in ("P1", "p1")]
+    mask = NamedFile(Path(f"{name}_LA.nii.gz"), FileKind.SCAN, (f"{name}_LA",))
+    found = next(named_after_scans([*scans, mask]))
+    assert found[:2] == (mask, scans[name == "p1"])
+
+
+def test_masks_of_one_name_in_two_formats_are_several_labels(tmp_path: Path) -> None:
+    write_images(tmp_path, ("p1", "p2"), ("p1_LA", "p2_LA"))
+    write_image(tmp_path / "p1_LA.nii", 2)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {"p2": ("p2.nii.gz", "p2_LA.nii.gz")}
+    assert skip_reasons(found) == dict.fromkeys(("p1.nii.gz", "p1_LA.nii", "p1_LA.nii.gz"), SEVERAL_LABELS)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from .keys import loose_key, lower_key, without_first_channel
+from .keys import Key, loose_key, lower_key, without_first_channel
 from .names import FileKind, NamedFile
 from .words import (
     FORMAT_WORDS,
@@ -67,17 +68,36 @@ def _fitting_scans(
     Args:
         candidates_of: returns the candidates of a file from the parts of its key: its folders and its name.
     """
-    whole = {lower_key(file.key): file for file in named if file.kind is FileKind.SCAN}
-    first_channels = [replace(file, key=without_first_channel(file.key)) for file in whole.values()]
-    scans = {lower_key(file.key): file for file in first_channels} | whole
-    loose = {loose_key(key): replace(file, key=loose_key(key)) for key, file in scans.items()}
-    for file in whole.values():
+    files = [file for file in named if file.kind is FileKind.SCAN]
+    first_channels = [replace(file, key=without_first_channel(file.key)) for file in files]
+    scans = _by_lower_key(first_channels) | _by_lower_key(files)
+    loose: defaultdict[Key, list[NamedFile]] = defaultdict(list)
+    for key, same in scans.items():
+        loose[loose_key(key)] += [replace(file, key=loose_key(key)) for file in same]
+    for file in files:
         *folders, name = lower_key(file.key) or ("",)
         candidates = [(key, further_words(dropped)) for key, dropped in candidates_of(folders, name)]
         similar = [(key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))]
-        found = [(scans.get(tuple(filter(None, key))), words) for key, words in candidates]
-        found += [(loose.get(loose_key(key)), words) for key, words in similar]
-        yield from ((file, scan, words) for scan, words in found if scan is not None and scan.path != file.path)
+        found = [(scans.get(tuple(filter(None, key)), []), words) for key, words in candidates]
+        found += [(loose.get(loose_key(key), []), words) for key, words in similar]
+        for same, words in found:
+            # Beside the scans `P1` and `p1`, the mask `p1_LA` belongs to `p1`.
+            same = sorted(same, key=lambda scan: not _has_parts_of(file, scan)) if len(same) > 1 else same
+            yield from ((file, scan, words) for scan in same if scan.path != file.path)
+
+
+def _has_parts_of(file: NamedFile, scan: NamedFile) -> bool:
+    """Return whether the parts of a file's key contain the parts of a scan's key; capitals matter."""
+    text = "/".join(file.key)
+    return all(part in text for part in scan.key)
+
+
+def _by_lower_key(files: Iterable[NamedFile]) -> dict[Key, list[NamedFile]]:
+    """Return the files by their keys in lower case; files that differ in their endings have one key."""
+    by_key: defaultdict[Key, list[NamedFile]] = defaultdict(list)
+    for file in files:
+        by_key[lower_key(file.key)].append(file)
+    return dict(by_key)
 
 
 def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:

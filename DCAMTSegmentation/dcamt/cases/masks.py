@@ -59,9 +59,12 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     - Any other mask becomes a label of another structure: `p1_RV`, `reader1/p1`.
     - If a scan has a label by name (`p1_label`), its masks (`p1_LA`) become labels of another structure.
     - If all scans that fit a file have few values, the file remains a scan: `q_LA` beside `q`, both of two values.
+
+    The result does not depend on the order of `named`.
     """
-    masks = masks_named_after_scans(named)
-    scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
+    ordered = sorted(named, key=lambda file: file.path)
+    masks = masks_named_after_scans(ordered)
+    scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in masks]
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
