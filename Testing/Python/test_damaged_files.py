@@ -14,6 +14,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.cases.folders import find_cases
 from dcamt.geometry import Grid
+from dcamt.io.blank_slices import blank_slices_note
 from dcamt.io.readers import read_header, read_labelmap, read_scan
 from dcamt.io.stored_image import Gunzip
 from dcamt_testing.scan_files import (
@@ -261,3 +262,35 @@ def test_zip_file_too_large_to_extract_is_refused_with_its_size(
         archive.writestr("x.raw", bytes(11 << 20))
     monkeypatch.setattr("dcamt.io.readers._MAXIMUM_UNZIPPED", 10 << 20)
     refused(lambda: read_scan(path), path, "holds 0.011 GiB, too much to extract")
+
+
+@pytest.mark.parametrize(
+    ("ending", "data"),
+    [(".nii", ".nii"), (".nrrd", ".nrrd"), (".mhd", ".raw"), (".hdr", ".img"), (".gipl", ".gipl"), (".mrc", ".mrc")],
+)
+@pytest.mark.parametrize(("start", "stop"), [(0.5, 1.0), (0.4, 0.6), (0.95, 1.0)])
+def test_slices_that_were_never_written_cause_a_note(
+    tmp_path: Path, ending: str, data: str, start: float, stop: float
+) -> None:
+    path = write_scan(tmp_path / f"x{ending}")
+    notes = read_scan(path).notes
+    file = tmp_path / f"x{data}"
+    whole = file.read_bytes()
+    first, last = (int(part * len(whole)) for part in (start, stop))
+    file.write_bytes(whole[:first] + bytes(last - first) + whole[last:])
+    (note,) = set(read_scan(path).notes) - set(notes)
+    assert "The file may be incomplete" in note
+
+
+@pytest.mark.parametrize(
+    "background",
+    [
+        np.s_[:, :, [0, 1, -1]],  # padding at both ends
+        np.s_[:, :, :3],  # padding before the first slice
+        np.s_[6:, :, :],  # a masked background
+    ],
+)
+def test_padding_and_masked_background_cause_no_note(background: tuple[slice, ...]) -> None:
+    voxels = np.full((2, 12, 12, 12), 7)
+    voxels[1][background] = 0
+    assert blank_slices_note(voxels) == ()

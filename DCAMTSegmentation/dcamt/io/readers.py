@@ -23,6 +23,7 @@ from ..volume import (
     check_scan,
     check_scan_grid,
 )
+from .blank_slices import blank_slices_note
 from .channels import channel_files, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
@@ -116,7 +117,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
         check_channels(image.channels, channels, path)
         volume = Volume(image.load(), image.grid, path, image.notes, image.frames)
     check_scan(volume)
-    return volume
+    return replace(volume, notes=(*volume.notes, *blank_slices_note(volume.voxels)))
 
 
 def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = None) -> Labelmap:

@@ -1,0 +1,39 @@
+"""Find slices that were probably never written, although the file has its full size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_FEW_ZEROS = 0.2
+"""A slice with noise in the air has at most this fraction of zeros."""
+_MANY_ZEROS = 0.5
+"""A slice that was not written, or only in part, has at least this fraction of zeros."""
+
+
+def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
+    """Return a note if slices of a scan (C, I, J, K) consist of zeros, and the channel's others have noise in the air.
+
+    A program that reserves a file's space before it copies the file leaves zeros if it is interrupted.
+    """
+    slices = voxels.shape[3]
+    numbers = sorted({k + 1 for channel in voxels for k in _blank_slices(channel)})
+    if not numbers:
+        return ()
+    which = f"slice {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} slices from slice {numbers[0]} on"
+    return (
+        f"Mostly or only zeros: {which} (of {slices}). The other slices have hardly any zeros. The file may be"
+        " incomplete, as after an interrupted download: copy it again.",
+    )
+
+
+def _blank_slices(voxels: np.ndarray) -> list[int]:
+    """Return the indices of slices of zeros along the last axis, or [] if they may be padding or a masked background.
+
+    The first slice is written first: if it has zeros, too, the zeros are padding. A slice beside a blank one may have
+    any number of zeros, since it may be written in part.
+    """
+    rows, columns, slices = voxels.shape
+    zeros = 1 - np.array([np.count_nonzero(voxels[:, :, k]) for k in range(slices)]) / (rows * columns)
+    blank, noisy = zeros >= _MANY_ZEROS, zeros <= _FEW_ZEROS
+    beside_blank = np.convolve(blank, np.ones(3), "same") > 0
+    return np.flatnonzero(blank).tolist() if noisy[0] and (noisy | beside_blank).all() else []
