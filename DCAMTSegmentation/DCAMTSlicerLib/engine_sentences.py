@@ -84,10 +84,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose another file."),
         _("Choose another folder."),
         _("Choose another model, or add or remove files of this scan."),
-        _(
-            "Choose another model, or give each channel as a file (x_0000, x_0001, ...) or, in 3D Slicer, as"
-            " a volume."
-        ),
+        _("Choose another model, or give each channel as a file (x_0000, x_0001, ...) or, in 3D Slicer, as a volume."),
         _("Choose another model."),
         _("Choose another run."),
         _("Choose another scan."),
@@ -122,10 +119,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Close other programs, give a region of interest, or in training use a smaller patch or batch."),
         _("Close other programs, or crop the image."),
         _("Close other programs, or give a region of interest."),
-        _(
-            "Close programs that use the file, change the permissions of its folder, or choose another"
-            " folder."
-        ),
+        _("Close programs that use the file, change the permissions of its folder, or choose another folder."),
         _("Close programs that use this folder, or choose another folder."),
         _("Convert the pair to one file (.nii or .nii.gz)."),
         _("Convert the spacing and the origin to millimetres."),
@@ -209,10 +203,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Map each value to one class."),
         _("Map the labels' values: --label-mapping {0}={1}, for instance (in Python: label_mapping)."),
         _("Map the predictions' values: --prediction-mapping {0} (in Python: prediction_mapping)."),
-        _(
-            "Map the predictions' values: --prediction-mapping {0}={1}, for instance (in Python:"
-            " prediction_mapping)."
-        ),
+        _("Map the predictions' values: --prediction-mapping {0}={1}, for instance (in Python: prediction_mapping)."),
         _(
             "Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels', or"
             " take another recipe."
@@ -236,10 +227,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Name a segment of the file, or give a label value."),
         _("Name the folder that holds the files."),
         _("Name the folder that holds the scans."),
-        _(
-            "No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by"
-            " hand."
-        ),
+        _("No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."),
         _("No organ was found."),
         _("Not enough GPU memory; the CPU was used."),
         _("Number the classes by the button Segments…, --labels or the column 'labels', such as: {0}."),
@@ -262,10 +250,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Remove or rename one of the columns."),
         _("Remove or rename one of the keys."),
         _("Remove the file, if it is a report or a screenshot, or export the series again."),
-        _(
-            "Remove the file, or calibrate the model again (in a terminal: dcamt models calibrate"
-            " --overwrite)."
-        ),
+        _("Remove the file, or calibrate the model again (in a terminal: dcamt models calibrate --overwrite)."),
         _("Remove this file and resume the run; only the best model so far is lost."),
         _("Rename it to end in .hdr, and keep it in the same folder as its .img file."),
         _("Rename or convert the file."),
@@ -319,10 +304,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The file may be damaged: copy it again. Otherwise, export the series uncompressed."),
         _("The file may be damaged; copy it again."),
         _("The first line of the file must be {0}."),
-        _(
-            "The given openings do not touch the surface, so the mitral valve and the ends of the veins count"
-            " as wall."
-        ),
+        _("The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."),
         _("The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."),
         _("The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."),
         _(
@@ -403,10 +385,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("cannot be read as a case list ({0})"),
         _("cannot be read as {0} ({1})"),
         _("cannot be read, since there is not enough memory"),
-        _(
-            "cannot be removed ({0}). Close programs that use the file, or change the permissions of its"
-            " folder."
-        ),
+        _("cannot be removed ({0}). Close programs that use the file, or change the permissions of its folder."),
         _("cannot be used: its weights do not fit its recipe's network"),
         _("cannot be used: the weights '{0}' are not finite numbers"),
         _("cannot be used: {0}"),
@@ -575,10 +554,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("holds {0} volumes (4D), but {1} are needed"),
         _("holds {0} volumes, not one labelmap"),
         _("import this one with --name NAME, or first run: dcamt models remove {0}"),
-        _(
-            "in {0} quality the model finds an organ in only {1} of these cases, but a calibration needs {2}"
-            " such cases"
-        ),
+        _("in {0} quality the model finds an organ in only {1} of these cases, but a calibration needs {2} such cases"),
         _("input_channels must be at least 1"),
         _("intensity.low must be less than intensity.high"),
         _("intensity.radius_mm must be above 0"),

@@ -493,3 +493,11 @@ def test_masks_of_one_name_in_two_formats_are_several_labels(tmp_path: Path) -> 
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {"p2": ("p2.nii.gz", "p2_LA.nii.gz")}
     assert skip_reasons(found) == dict.fromkeys(("p1.nii.gz", "p1_LA.nii", "p1_LA.nii.gz"), SEVERAL_LABELS)
+
+
+@pytest.mark.parametrize("mask", ["LA_{}", "output_{}", "{}_0000/{}_0000_trans", "{}/LA"])
+def test_masks_in_a_folder_of_any_name_are_no_scans(tmp_path: Path, mask: str) -> None:
+    patients = ("p1", "p2", "p3")
+    scans = [f"scans/{patient}_0000" for patient in patients]
+    write_images(tmp_path, scans, [f"model/{mask.replace('{}', patient)}" for patient in patients])
+    assert [case.label for case in find_cases(tmp_path).cases] == [None] * 3

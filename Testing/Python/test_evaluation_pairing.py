@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dcamt.cases.label_pairing import pair_with_labels
 from dcamt.cases.labelmap_files import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.io.dicom_files import SEGMENTATION_CLASSES
@@ -146,6 +147,10 @@ def test_two_outlines_of_a_case_in_the_folder_of_labels_are_refused(tmp_path: Pa
         ("p1.nii.gz", "p1/LA.nii.gz"),
         ("p1_lge.seg.nrrd", "p1/Segmentation.nrrd"),
         ("p1/p1_trans.nii.gz", "p1/mask_LA_JS.nii.gz"),
+        ("p1/heart_atrium_left.nii.gz", "p1.nii.gz"),
+        ("p1_LA.nii.gz", "p1.nii.gz"),
+        ("LA_p1.nii.gz", "p1_label.nii.gz"),
+        ("p1_itksnap.nii.gz", "p1.nii.gz"),
     ],
 )
 def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, label: str) -> None:
@@ -164,6 +169,7 @@ def test_files_of_the_same_case_are_paired(tmp_path: Path, prediction: str, labe
         ("p1_RV.nii.gz", "p1_LV.nii.gz"),
         ("p1_LGE.nii.gz", "p1_RA.nii.gz"),
         ("p1_LGE.nii.gz", "p1_cine_LA.nii.gz"),
+        ("p1_followup.nii.gz", "p1.nii.gz"),
         ("segmentation.nii.gz", "label.nii.gz"),
     ],
 )
@@ -278,3 +284,75 @@ def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:
     for file in ("results/p1/LA", "results/p1_image/LA", "labels/p1"):
         save_labels(tmp_path / f"{file}.nii.gz", two_classes(1))
     assert_refused((tmp_path / "results", tmp_path / "labels"), "belongs to the same case (p1)")
+
+
+@pytest.mark.parametrize("name", ["{}_trans", "{}_image_trans", "{}_0000_trans", "{}-unet", "output_{}", "{}_LA_Green"])
+@pytest.mark.parametrize("is_label", [False, True])
+def test_words_that_all_predictions_or_all_labels_add_are_ignored(tmp_path: Path, name: str, is_label: bool) -> None:
+    for number, patient in enumerate(("p1", "p2", "p3")):
+        for folder, file in zip(("results", "labels"), (name.format(patient), patient), strict=True):
+            place = "results" if (folder == "results") != is_label else "labels"
+            save_labels(tmp_path / place / f"{file}.nii.gz", random_mask(number))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1, 1]
+    assert not evaluation.labels_without_prediction
+
+
+@pytest.mark.parametrize(
+    ("cases", "labels"),
+    [
+        (("p1_2", "p2_2"), ("p1", "p2")),  # 2 may be a visit.
+        (("p1_RV", "p2_RV"), ("p1", "p2")),
+        (("p1_cine", "p2_cine"), ("p1_lge", "p2_lge")),
+        (("p1_a", "p1_b", "p2_a", "p2_b"), ("p1", "p2")),
+        (("p1", "p2"), ("p1_a", "p1_b", "p2_a", "p2_b")),
+        (("p1", "p1_x", "p2", "p2_x"), ("p1_x_trans", "p1_x", "p2_x_trans", "p2_x")),
+    ],
+)
+def test_ambiguous_words_pair_no_files(cases: tuple[str, ...], labels: tuple[str, ...]) -> None:
+    paths = {name: Path(name) for name in labels}
+    assert pair_with_labels(cases, paths) == paths
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["{}_trans", "{}/{}_trans", "{}_seg", "{}_pred", "{}-segmentation", "Segmentation_{}", "{}_LA"],
+)
+@pytest.mark.parametrize("scan", ["{}", "{}_0000", "{}_LGE"])
+def test_scans_beside_the_predictions_are_skipped(tmp_path: Path, name: str, scan: str) -> None:
+    for number, patient in enumerate(("p1", "p2", "p3")):
+        save_labels(tmp_path / f"labels/{patient}.nii.gz", random_mask(number))
+        save_labels(tmp_path / f"results/{name.replace('{}', patient)}.nii.gz", random_mask(number))
+        save_labels(tmp_path / f"results/{scan.format(patient)}.nii.gz", scan_voxels())
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["{}", "{}_seg"])
+def test_map_beside_a_prediction_is_skipped(tmp_path: Path, name: str) -> None:
+    for number, patient in enumerate(("p1", "p2")):
+        save_labels(tmp_path / f"labels/{patient}.nii.gz", random_mask(number))
+        save_labels(tmp_path / f"results/{name.format(patient)}.nii.gz", random_mask(number))
+        save_labels(tmp_path / f"results/{patient}_prob.nii.gz", scan_voxels())
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1]
+
+
+def test_one_folder_may_hold_scans_predictions_and_labels(tmp_path: Path) -> None:
+    for number, patient in enumerate(("p1", "p2")):
+        save_labels(tmp_path / f"{patient}.nii.gz", scan_voxels())
+        save_labels(tmp_path / f"{patient}_pred.nii.gz", two_classes(number))
+        save_labels(tmp_path / f"{patient}_label.nii.gz", two_classes(number + 10))
+    evaluation = evaluate_folders(tmp_path, tmp_path)
+    assert {row.case for row in evaluation.rows} == {"p1", "p2"}
+    assert all(row.score.dice < 1 for row in evaluation.rows)
+
+
+@pytest.mark.parametrize("name", ["p{}_trans", "p{}_trans_seg", "p{}_y_pred"])
+def test_scans_beside_labels_with_further_words_are_skipped(tmp_path: Path, name: str) -> None:
+    for number in (1, 2):
+        save_labels(tmp_path / f"labels/p{number}.nii.gz", scan_voxels())
+        save_labels(tmp_path / f"labels/{name.format(number)}.nii.gz", two_classes(number))
+        save_labels(tmp_path / f"results/p{number}.nii.gz", two_classes(number))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1, 1, 1]

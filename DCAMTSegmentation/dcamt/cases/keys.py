@@ -36,6 +36,17 @@ def name_starts(key: Key) -> Iterator[Key]:
         yield (*key[:-1], "".join(words[:last]))
 
 
+def name_ends(key: Key) -> Iterator[Key]:
+    """Yield the key without the first word of its last part, without the first two, and so on.
+
+    >>> list(name_ends(("a", "LA_final_p1")))
+    [('a', 'final_p1'), ('a', 'p1')]
+    """
+    words = SEPARATORS.split(key[-1]) if key else []
+    for first in range(2, len(words), 2):
+        yield (*key[:-1], "".join(words[first:]))
+
+
 def lower_key(key: Key) -> Key:
     """Return a key in lower case."""
     return tuple(part.casefold() for part in key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
 
@@ -13,13 +13,18 @@ from .keys import name_starts
 from .words import (
     ATRIUM_WORDS,
     MODALITY_WORDS,
+    OTHER_STRUCTURES,
     PAIRING_WORDS,
     QUALIFIERS,
     SEPARATORS,
+    further_words,
     modalities,
     without_numbers_after_labels,
     without_words,
 )
+
+_KNOWN_WORDS = ATRIUM_WORDS | QUALIFIERS | PAIRING_WORDS
+"""Words that a single case or label may have in addition to the other's name."""
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
@@ -38,6 +43,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       beginning of a longer case name. With the cases `p` and `p_1`, `p_seg_3` is no label of `p`, but may be the label
       of a missing case `p_3`.
 
+    - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
+
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
     """
@@ -55,7 +62,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
         )
         return shorter if unnumbered in starts else unnumbered
 
-    return _paired_by_simplified_names(known, labels, _without_modality, simplified_label)
+    labels = _paired_by_simplified_names(known, labels, _without_modality, simplified_label)
+    return _paired_by_further_words(known, labels)
 
 
 def _without_modality(name: str) -> str:
@@ -123,6 +131,50 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
         if len(names) == 1:
             paired[case] = paired.pop(names[0])
     return paired
+
+
+def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the labels; a label and a case are paired if one of the two names adds words to the other.
+
+    The words stand at the beginning or at the end of the name. Either all of them are known (`_KNOWN_WORDS`), as in
+    `p1_LA` for `p1`, or several pairs have the same words: `p1_trans` for `p1`, `p2_trans` for `p2`. The words include
+    no number, no modality and no other structure. The case and the label must fit no other label or case, and the case
+    must have all the label's words for the modality.
+    """
+    of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
+    pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
+    pairs += list(_with_further_words(cases, labels.keys()))
+    for case, label, words in pairs:
+        is_new = case not in labels and label not in cases and modalities([label]) <= modalities([case])
+        if is_new and words.isdisjoint(OTHER_STRUCTURES | MODALITY_WORDS) and not any(map(str.isdecimal, words)):
+            of_words[words].add((case, label))
+    common = {pair for words, found in of_words.items() if len(found) > 1 or words <= _KNOWN_WORDS for pair in found}
+    counts = Counter(name for pair in common for name in pair)
+    paired = dict(labels)
+    for case, label in common:
+        if counts[case] == counts[label] == 1:
+            paired[case] = paired.pop(label)
+    return paired
+
+
+def _with_further_words(names: Collection[str], others: Collection[str]) -> Iterator[tuple[str, str, frozenset[str]]]:
+    """Yield (name, other, further words) for each name that has further words in addition to another name.
+
+    Of several other names, the longest is taken; words for the modality do not count. `PAIRING_WORDS` are not yielded.
+    """
+    by_name: defaultdict[str, list[str]] = defaultdict(list)
+    for other in others:
+        by_name[_without_modality(other)].append(other)
+    for name in names:
+        words = SEPARATORS.split(name)
+        parts = [(words[:n], words[n:]) for n in range(1, len(words), 2)]
+        parts += [(words[n:], words[:n]) for n in range(2, len(words), 2)]
+        for kept, dropped in sorted(parts, key=lambda part: -len(part[0])):
+            rest = _without_modality(without_channel("".join(kept)))
+            if rest and rest in by_name:
+                further = frozenset(map(str.casefold, further_words(dropped))) - PAIRING_WORDS
+                yield from ((name, other, further) for other in by_name[rest])
+                break
 
 
 def short_names(name: str) -> list[str]:

@@ -19,7 +19,7 @@ from .few_values import has_few_values
 from .folder_files import image_files, images_below, is_file_or_missing_link
 from .folders import MAX_REASONS, find_all_scans
 from .found_cases import SEVERAL_LABELS
-from .keys import loose_key, without_first_channel
+from .keys import loose_key, name_starts, without_first_channel
 from .masks import masks_named_after_scans
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import (
@@ -41,20 +41,22 @@ def labelmaps_by_case(
     ignored: Iterable[Path] = (),
     names: Collection[str] = (),
     prefer_subfolders: bool = False,
+    prefer_results: bool = False,
 ) -> dict[str, Path]:
     """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
 
     If the subfolders hold labelled cases, and no file in `folder` itself has few voxel values (`has_few_values`),
-    return the labels of these cases. If `folder` itself holds no labelmap, return the only labelmap of each subfolder
-    (`_only_files_of_subfolders`).
+    return the labels of these cases. If `folder` itself holds no labelmap, or only scans, return the only labelmap of
+    each subfolder (`_only_files_of_subfolders`).
 
     Args:
-        skip_images: leave out scans and results. A scan is left out if the folder holds its label, its mask of the
-            atrium (`masks`) or its automatic result. An automatic result is left out if its case has a label. Of `p1`,
+        skip_images: leave out scans and results. A scan is left out if the folder holds its label, a mask named after
+            it (`masks`) or its automatic result. An automatic result is left out if its case has a label. Of `p1`,
             `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`).
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
+        prefer_results: with `skip_images`, leave out a label if its case has an automatic result, not the result.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -68,11 +70,12 @@ def labelmaps_by_case(
         labels = _labels_in_subfolders(folder, ignored, names)
         if labels:
             return labels
-    only_files = [] if files else _only_files_of_subfolders(folder, ignored)
+    no_labelmap = not files or (has_subfolders and all(_is_sound(file) and not has_few_values(file) for file in files))
+    only_files = _only_files_of_subfolders(folder, ignored) if no_labelmap else []
     if not (files or only_files):
         raise _no_labelmap(folder)
     if skip_images:
-        files = _without_scans(files, folder)
+        files = _without_scans(files, folder, prefer_results)
     cases: dict[str, Path] = {}
     for case, path in only_files or [(case_name(path), path) for path in files]:
         if case in cases:
@@ -142,6 +145,8 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):
+        if path.parent == folder and not path.is_dir():
+            continue
         if path.is_dir() or path.parent.parent != folder:
             return []
         found[path.parent] += [path] if _is_only_file(path) else []
@@ -161,6 +166,8 @@ def _is_only_file(path: Path) -> bool:
         return not has_word(rest, OTHER_STRUCTURES)
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
+    # TotalSegmentator writes `heart_atrium_left`. The name `heart_seg` does not mean the atrium alone.
+    results |= {"heart"} if has_word(name, ATRIUM_WORDS - {"left"}) else set()
     return is_named and describes_label(without_words(name, results))
 
 
@@ -181,25 +188,34 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
     return [(renamed.get(name := case_of(case.name), name), case.label) for case in cases if case.label is not None]
 
 
-def _without_scans(files: Sequence[Path], folder: Path) -> list[Path]:
-    """Return the files that `labelmaps_by_case` returns with `skip_images`."""
+def _without_scans(files: Sequence[Path], folder: Path, prefer_results: bool) -> list[Path]:
+    """Return the files that `labelmaps_by_case` returns with `skip_images` and `prefer_results`."""
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
     results = {file.path for file in named if file.kind is FileKind.RESULT}
     labelled = {case_name(path) for path in files if path not in results and (path in labels or has_few_values(path))}
-    outdone = {path for path in results if case_name(path) in labelled}
+    if prefer_results:
+        with_result = {case_name(path) for path in results if has_few_values(path)}
+        outdone = {path for path in labels - results if case_name(path) in with_result}
+        maps = {path for path in results if not has_few_values(path)}
+        outdone |= {path for path in maps if case_name(path) in labelled | with_result}
+    else:
+        outdone = {path for path in results if case_name(path) in labelled}
     labels -= outdone
     outlined = {case_name(path) for path in labels}
-    masks = [mask for mask in masks_named_after_scans(named).values() if mask.kind is FileKind.LABEL]
+    masks = masks_named_after_scans(named).values()
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
+    starts = {start for file in named if file.path in labels for start in name_starts(loose_key(file.key))}
 
     def is_scan(file: NamedFile) -> bool:
         if not keys.isdisjoint((file.key, without_first_channel(file.key))):
             return True
-        # `p1.nii.gz` beside the label `p1.seg.nrrd`, or `p1_lge` beside the mask `p1_LA`, whose key is `p1`.
+        # `p1.nii.gz` beside the label `p1.seg.nrrd` or `p1_trans_seg`, or `p1_lge` beside the mask `p1_LA`, whose key
+        # is `p1`.
         is_similar = case_name(file.path) in outlined or loose_key(file.key) in keys
-        return is_similar and file.path not in labels and not has_few_values(file.path)
+        is_similar |= loose_key(without_first_channel(file.key)) in starts
+        return is_similar and file.path not in labels and not has_few_values(file.path) and _is_sound(file.path)
 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
@@ -236,7 +252,7 @@ def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) ->
     scans = set()
     for paths in similar.values():
         if len(paths) > 1:
-            many = {path for path in paths if path not in labels and not has_few_values(path)}
+            many = {path for path in paths if path not in labels and not has_few_values(path) and _is_sound(path)}
             scans |= many if len(many) < len(paths) else set()
     return scans
 

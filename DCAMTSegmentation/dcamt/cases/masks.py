@@ -5,8 +5,8 @@ of a second scan may do the same (`p1_T1`, `visit2/p1`), but a scan has many dif
 
 The module `names` explains the terms. One term is added here:
 
-- Plain key: the loose key without `_0000`, in which equal neighbouring parts occur once. `P1/p1_lge_0000` has the
-  plain key `("p1",)`.
+- Plain key: the loose key of the parts without `_0000`, in which equal neighbouring parts occur once. `P1/p1_lge_0000`
+  has the plain key `("p1",)`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dataclasses import replace
 from itertools import chain, islice, tee
 from pathlib import Path
 
+from ..io.channels import without_channel
 from .few_values import has_few_values
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
-from .keys import Key, loose_key, name_starts, without_first_channel
+from .keys import Key, loose_key, name_ends, name_starts, without_first_channel
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import (
     LABEL_WORDS,
@@ -308,22 +309,24 @@ class _Parts:
         All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
         - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
         - Part `n` is replaced: `train/p1` fits `train_gd/p1`.
-        - If part `n` is a folder, the last words of the file's name, or the whole name, may be left out, too: the file
+        - If part `n` is a folder, words at an end of the file's name, or the whole name, may be left out, too: the file
           `gd/p1_gd` without `gd` becomes `("p1",)`, the plain key of the scan `de/p1_de`.
 
-        The further words are the words of part `n` and the words that are left out at the end of the name.
+        The further words are the words of part `n` and the words that are left out of the name.
         """
         key = self.keys[file.path]
         rest, is_name = _without_part(key, n), n == len(key) - 1
         limited = not is_name or not (_names_structure(key[n]) or (rest and self._has_few_names))
         if limited and self._has_many_parts(n, rest):
             return None
-        shorter_keys = (rest,) if is_name else filter(None, (*name_starts(rest), rest[:-1]))
+        shorter_keys = (rest,) if is_name else filter(None, (*name_starts(rest), *name_ends(rest), rest[:-1]))
         for shorter in shorter_keys:
             same = self._by_key.get(shorter, [])
             replaceable = not (limited and self._has_many_parts(n, shorter))
             if same or (replaceable and any(part != key[n] for part in self._without_part.get((n, shorter), ()))):
-                dropped = SEPARATORS.split(key[n]) + SEPARATORS.split("_".join(rest).removeprefix("_".join(shorter)))
+                kept = "_".join(shorter)
+                further = "_".join(rest).removeprefix(kept).removesuffix(kept)
+                dropped = SEPARATORS.split(key[n]) + SEPARATORS.split(further)
                 scans = (scan for scan in same if not has_few_values(scan.path))
                 others = self._scans_without_part(n, shorter) if replaceable else iter(())
                 return chain(scans, (scan for part, scan in others if part != key[n])), further_words(dropped)
@@ -354,10 +357,10 @@ def _names_structure(name: str) -> bool:
 def _plain_key(key: Key) -> Key:
     """Return the plain key of a file with this key.
 
-    >>> _plain_key(("P1", "p1_lge_0000"))
+    >>> _plain_key(("P1_0000", "p1_lge_0000"))
     ('p1',)
     """
-    parts = loose_key(without_first_channel(key))
+    parts = loose_key(without_channel(part) for part in key)
     return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
 
 

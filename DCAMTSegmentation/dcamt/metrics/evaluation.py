@@ -122,7 +122,7 @@ def evaluate_folders(
     """Score every prediction in a folder against the same case's label in another folder, as `evaluate_pairs` does.
 
     Files of one case are found by their names (`cases.case_names.case_name`): `la000_image.seg.nrrd` is compared with
-    `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans among the labels are skipped, and so are
+    `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans in either folder are skipped, and so are
     agreement and probability maps (`x_agreement`, `x_probabilities`) beside a segmentation `x`. Labels without a
     prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated. A prediction
     without a label does not stop the others; the result holds the message.
@@ -137,7 +137,7 @@ def evaluate_folders(
         InputError: a folder is missing or empty, two files of a folder belong to one case, no prediction has a label, a
             prediction is its own label, or `evaluate_pairs` raises InputError.
     """
-    predicted = labelmaps_by_case(Path(predictions))
+    predicted = labelmaps_by_case(Path(predictions), True, prefer_results=True)
     labelled = labelmaps_by_case(Path(labels), True, [Path(predictions)], names=predicted, prefer_subfolders=True)
     labelled = pair_with_labels(predicted, labelled)
     failures = [
