@@ -323,6 +323,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
         _("The series lacks {0}: slices may be missing."),
         _("The slices are {0} mm apart, but {1} mm according to the headers: slices may be missing."),
+        _("Their slices lie at different places: if they are parts of one image, export the image again."),
         _("Train with a recipe file in which this key is {0}, or use DCAMT 0.1."),
         _("Try again."),
         _("Update DCAMT."),

@@ -214,7 +214,9 @@ def test_time_points_whose_slices_do_not_coincide_are_separate_scans(tmp_path: P
     places = [*range(12), *(k + shift for k in range(12))]
     file = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(12), 2))
     assert_slices_in_place(read_scan(file), 12)
-    assert "2 time points" in read_scan(file).notes[0]
+    (note,) = read_scan(file).notes
+    assert "2 time points" in note
+    assert "parts of one image, export the image again" in note
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 

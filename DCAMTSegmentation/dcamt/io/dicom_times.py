@@ -148,8 +148,10 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
         listed = list_names([str(size) for size in sizes])
         what = f"holds {len(times)} time points with different numbers of slices ({listed})"
         raise InputError(what, path=path, remedy=_CHOOSE_TIME)
-    read = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
-    return times[0], [read]
+    note = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
+    if len(group_places(frames)) > len(times[0]):
+        note += " Their slices lie at different places: if they are parts of one image, export the image again."
+    return times[0], [note]
 
 
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
