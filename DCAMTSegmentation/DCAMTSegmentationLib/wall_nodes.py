@@ -175,8 +175,9 @@ def store_measured_outline(
 
 
 def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
-    """Return the number of the surface's points, and the voxel indices in the measured volume of four of them: (5, 3).
+    """Return the place of a wall's surface in the measured volume: (5, 3).
 
+    Row 0 holds the number of the surface's points, three times. Rows 1 to 4 hold the voxel indices of four points.
     The four points are evenly spaced in the list of points. Return None if the volume or the surface is missing.
 
     Raises:
@@ -195,8 +196,8 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
 def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
     """Return whether the wall's surface lies at another place in the measured scan than when it was measured.
 
-    A transform of scan and segmentation leaves the surface behind. Return False if the scan is missing, if another
-    module changed the number of points, or if an older version of DCAMT measured the wall.
+    If the user transforms only scan and segmentation, the surface stays where it was. Return False if the scan is
+    missing, if another module changed the number of points, or if an older version of DCAMT measured the wall.
     """
     before = review.read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
     if before is None:
@@ -211,7 +212,7 @@ def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
 
 
 def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[VolumeNode], int] = voxel_checksum) -> bool:
-    """Return whether the measured volume's voxels were changed since then; False if the volume is missing."""
+    """Return whether the measured volume's voxels changed since the measurement; False if the volume is missing."""
     stored, volume = _attribute_of_wall(segmentation, _VOXELS), measured_volume(segmentation)
     if not stored or volume is None or volume.GetImageData() is None:
         return False
@@ -243,8 +244,8 @@ def placement(
 def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     """Return whether the measured segment was moved in its scan, or scaled or rotated, since the wall was measured.
 
-    A new or hardened transform of only one of both moves the segment. A hardened transform of both that scales or
-    rotates changes areas or regions of the wall. Return False if the scan was removed.
+    Return True if a hardened transform scaled or rotated both segmentation and scan, since areas or regions of the
+    wall then differ. Return False if the scan was removed.
     """
     stored = review.read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)
