@@ -108,7 +108,7 @@ def test_bids_label_in_the_folder_of_a_program_is_a_result(tmp_path: Path, folde
     assert skip_reasons(found) == {Path(result).name: RESULT}
 
 
-def test_bids_mask_of_a_scar_is_no_scan_and_scan_of_many_values_is_no_mask(tmp_path: Path) -> None:
+def test_bids_file_named_after_a_structure_is_a_mask_only_if_it_has_few_values(tmp_path: Path) -> None:
     for suffix, values in (("T1w", 200), ("scar", 2), ("wall", 150)):
         write_image(tmp_path / f"sub-01/anat/sub-01_{suffix}.nii.gz", values)
     found = find_cases(tmp_path)

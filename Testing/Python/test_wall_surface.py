@@ -192,7 +192,6 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     np.testing.assert_allclose(interpolate(ramp, grid, surface.points), surface.points @ slope + 300, atol=1e-3)
     halved = ramp.astype(np.float16)
     np.testing.assert_allclose(profiles(halved, grid, surface, distances), expected, rtol=1e-3)
-    # The blood pool of a mask on another grid is interpolated, too.
     np.testing.assert_allclose(interpolate(halved, grid, surface.points), surface.points @ slope + 300, rtol=1e-3)
     # Samples are at most half a voxel apart, so that they do not miss a structure of one voxel.
     assert len(offsets(0.0, 3.0, grid)) == 7

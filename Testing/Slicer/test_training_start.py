@@ -47,7 +47,7 @@ class StartTest(CasesCase):
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
 
-    def test_case_that_was_erased_in_the_scene_is_marked_when_the_start_fails(self) -> None:
+    def test_case_whose_label_was_erased_is_marked_when_the_start_fails(self) -> None:
         self.choose_tiny_model_and_settings()
         self.measure()
         self.wait_for(lambda: self.session.checked, "the check")
@@ -227,7 +227,7 @@ class StartTest(CasesCase):
             self.session.settings.iterations = "30"
 
         def change_label() -> None:
-            """Choose another segmentation for a case during the estimation, which does not depend on it."""
+            """Choose another label for a case during the estimation, which uses no labels."""
             self.wait_for(lambda: command.called, "the estimation")
             command.return_value.running = True
             row = self.session.table.rows[1]

@@ -34,8 +34,8 @@ Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
 """A plane is noise if the mean squared difference of its voxels, divided by the variance, is at least this.
 
-`DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels `APART` or 2 `APART` apart. The ratio is 2 for
-independent voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart.
+`DISORDER` is for neighbouring voxels, `DISORDER_APART` for distances of `APART` and 2 `APART` voxels. The ratio is 2
+for independent voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart.
 Measured in noise blurred by one voxel: 1.96 at a distance of `APART` voxels."""
 APART, ALIKE_MM = 4, 4.0
 """Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm.

@@ -206,7 +206,7 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
         raise InputError(what.format(file=file.name), remedy=_("Load the volume from the file again."))
     if has_file_changed(volume, file_state(str(file))):
         what = _("The file {file}, which training with several channels reads, was changed since the volume was read.")
-        raise InputError(what.format(file=file.name), remedy=_("Open the case again in What to outline next."))
+        raise InputError(what.format(file=file.name), remedy=_("Open the case again under “What to outline next”."))
     return header.channels
 
 
@@ -236,7 +236,6 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
 
 
 def _label_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return the notes on a case of the scene that are no problems."""
     return " ".join(filter(None, (channels_note(source, recipe), choice_note(source, recipe))))
 
 
