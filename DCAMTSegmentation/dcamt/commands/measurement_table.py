@@ -49,11 +49,11 @@ def measure_skipped(
 
 
 def _rows_of_scans(table: Path, scans: Collection[str]) -> list[Measurements]:
-    """Return the rows of some scans in a table that will be replaced; [] if it is another kind of table."""
+    """Return the rows of `scans` in `table`; [] if `table` is not a readable table of measurements."""
     try:
         return [row for row in read_measurements_csv(table) if row.scan in scans]
     except InputError:
-        return []
+        return []  # With --overwrite, the file is replaced, whatever it contains.
 
 
 def write_measurement_table(
@@ -69,8 +69,6 @@ def write_measurement_table(
         rows: the measurements of this command's scans.
         skipped: the rows of `measure_skipped`.
         kept_scans: the scans whose earlier rows in the table are kept; None keeps all. Of equal rows, one is kept.
-            Different rows of scans of the same name are kept with a message, since a table may list scans of several
-            folders.
     """
     try:
         earlier = read_measurements_csv(table) if kept_scans is None else _rows_of_scans(table, kept_scans)
@@ -81,6 +79,7 @@ def write_measurement_table(
     except DCAMTError as error:
         console.print_error(str(error))
         return False
+    # Scans in different folders can have the same name, so the earlier rows are not deleted.
     if doubled := sorted({row.scan for row in kept} & {csv_cell(row.scan) for row in rows}):
         remedy = "Delete the rows that are out of date."
         console.print_error(f"{table}: has earlier, different rows of {', '.join(doubled)}. {remedy}")

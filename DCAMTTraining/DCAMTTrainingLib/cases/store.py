@@ -17,7 +17,7 @@ _REFERENCE = "DCAMT.caseNode."
 The role of such a reference is this text, followed by the volume's or segmentation's ID at the time of saving.
 """
 _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
-"""Roles in scenes of older versions, whose references are matched to the rows by order."""
+"""Roles in scenes of older versions. The references of each role are in the order of the rows."""
 _REMOVED = "removed."
 """Begins the ID of a volume that was removed from the scene; no node has such an ID."""
 MAX_TITLE = 80
@@ -63,8 +63,8 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
-    # `EndModify` calls the node's observers, which takes time. After this `yield`, the caller can process events
-    # before it continues.
+    # `EndModify` calls the node's observers, which takes time. This `yield` lets the caller process events
+    # before its next task.
     yield
 
 
