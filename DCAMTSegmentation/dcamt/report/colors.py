@@ -12,7 +12,7 @@ SEGMENT_COLORS: tuple[Color, ...] = (
     (0.95, 0.77, 0.28),
     (0.73, 0.52, 0.91),
 )
-"""Colours that segments and classes without a colour get, in turn."""
+"""Default colours of segments and classes, in turn."""
 DOUBT_COLOR: Color = (1.0, 0.72, 0.2)
 """Colour of doubt in slices and on surfaces: amber."""
 LABEL_COLOR: Color = (1.0, 1.0, 1.0)

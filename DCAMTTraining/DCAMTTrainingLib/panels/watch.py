@@ -72,9 +72,9 @@ class WatchPanel:
         self._shown = None
 
     def on_scene_closed(self) -> None:
-        """Choose no case in the panel, so that the preview does not come into the next scene unasked.
+        """Reset the preview selector to "none", so that the next scene shows no preview.
 
-        The run continues to write previews of the case.
+        The run continues to write previews of the case that was selected before.
         """
         self._filling = True
         self._ui.previewSelector.setCurrentIndex(0)
@@ -135,7 +135,7 @@ class WatchPanel:
         return None
 
     def _list_cases(self) -> None:
-        """List the run's validation cases; none before the run's process has written them."""
+        """List the run's validation cases, or none if the run has no recipe file yet."""
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))
