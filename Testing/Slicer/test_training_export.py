@@ -93,7 +93,7 @@ class ExportTest(unittest.TestCase):
         volume.SetSpacing(2.0, 2.0, 2.0)
         volume.SetAttribute(SCAN_STATE, file_state(str(path)))
         self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
-        os.utime(path, ns=(0, 0))  # for example, a later run of the same name wrote the file
+        os.utime(path, ns=(0, 0))
         self.assertIn("was changed since the volume was read", scene_remark(row.source, row.role, two)[0])
         # `scene_remark` does not check a DICOM folder: reading the series would block the event loop.
         volume.SetAttribute(SCAN_FILE, str(self.folder))

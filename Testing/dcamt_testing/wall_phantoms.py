@@ -37,8 +37,8 @@ class Atrium:
             measured on the unit ball from which the ellipsoid is stretched.
         patch_ratio: the patch's intensity divided by the blood's.
         valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
-        vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end. Of the vein, the
-            expert's outline contains the first `vein_length_mm`.
+        vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end. The expert's
+            outline contains the vein's first `vein_length_mm`.
     """
 
     radii: tuple[float, float, float] = (20.0, 20.0, 20.0)

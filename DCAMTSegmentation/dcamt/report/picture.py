@@ -83,7 +83,7 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
 
     scene = build_scene(volume, labelmap, segments)
     low, high = scene.shown_box(MARGIN_MM)
-    # All slices have the same scale. Along a very short axis, panels are widened, to stay legible.
+    # All slices have the same scale. A short side of the shown box is lengthened, so that the panels stay legible.
     size = np.maximum(high - low, 0.4 * (high - low).max())
     low, high = (low + high - size) / 2, (low + high + size) / 2
     width, depth, height = size

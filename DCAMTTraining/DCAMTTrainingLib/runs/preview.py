@@ -33,8 +33,8 @@ def show_preview(
     shows the scan was removed during the earlier steps, the last step changes nothing.
 
     Args:
-        scene_volume: a node that may show the case's scan. If it is None, or has no image, a different grid or other
-            voxels than the scan, the run gets a volume node of its own.
+        scene_volume: a node that may show the case's scan. If `scene_volume` is None, has no image, or differs from
+            the scan in grid or voxels, the run gets a volume node of its own.
     """
     labels = np.load(preview.labels, mmap_mode="r")
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
