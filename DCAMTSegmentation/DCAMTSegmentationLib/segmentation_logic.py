@@ -206,7 +206,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Args:
             segment: the identifier of any segment of the segmentation node, whoever drew it.
-            threshold: the threshold of a first wall; a new measurement keeps the threshold of the earlier wall.
+            threshold: used if the segmentation has no wall yet; otherwise the earlier wall's threshold is kept.
 
         Raises:
             RuntimeError: a job of this logic is running.

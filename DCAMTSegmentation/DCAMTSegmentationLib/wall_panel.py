@@ -74,7 +74,7 @@ class WallPanel:
         self.can_measure = ready and bool(self._segments)
         ui.wallMeasureButton.enabled = self.can_measure
         model = review.get_referenced_node(segmentation, review.WALL)
-        # A threshold changed during the measurement of a first wall would have no effect.
+        # A threshold changed during the measurement of a segmentation's first wall would have no effect.
         for widget in (ui.wallPresetComboBox, ui.wallKindComboBox, ui.wallThresholdSlider):
             widget.enabled = ready or model is not None
         changed = segmentation is not self._segmentation or (model is None) != (self._wall is None)

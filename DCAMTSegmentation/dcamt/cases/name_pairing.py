@@ -1,7 +1,7 @@
 """Find the cases of a folder by the names of its files.
 
-Each step returns the files with other kinds or other keys (`names` explains the terms). At the end, a scan and a label
-with equal keys are a case.
+Each step may change a file's kind or key (`names` explains both terms). At the end, a scan and a label with equal keys
+are a case.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
     - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x`.
     - There is a label `x`, but no scan `x`, no label of a numbered file such as `x_0001`, and no scan `x_0010`
-      (channels end at `x_0009`). If a label `x` lacks DCAMT's mark, labels such as `x_0001` with the mark are ignored.
+      (channels end at `x_0009`). If a label `x` lacks DCAMT's mark, numbered labels that have the mark are allowed.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
@@ -104,7 +104,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files after the second case of `_join_channels`."""
+    """Join channel files in the second case that `_join_channels` describes."""
     scans, labels, results = (_keys(files, kind) for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT))
     case_keys: dict[Key, Key] = {}
     others: set[Key] = set()

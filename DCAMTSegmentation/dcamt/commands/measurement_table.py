@@ -43,7 +43,9 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        what = f"skipped scans measured from their segmentations: {measured}. Their expected overlap is unknown."
+        what = (
+            f"skipped scans that were measured from their segmentations: {measured}. Their expected overlap is unknown."
+        )
         console.print_error(f"{table}: {what}")
     return rows
 
