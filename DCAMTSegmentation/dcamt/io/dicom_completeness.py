@@ -49,7 +49,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
     A DICOMDIR has names in capitals (DICOM PS3.10); the copied files may have names in lower case.
 
     Args:
-        may_be_cut: whether to return the files in the remaining records if the list of records ends too early.
+        may_be_cut: whether to accept a list of records that ends too early.
 
     Raises:
         InputError: the DICOMDIR is damaged, or its list of records ends too early although `may_be_cut` is False.
@@ -76,7 +76,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
 def _cut_records_error(path: Path, data: Any) -> InputError | None:
     """Return the error for a DICOMDIR whose list of records ends too early; None if the list is complete.
 
-    pydicom would raise no error, and return the remaining records.
+    pydicom would raise no error.
     """
     records = data.get_item("DirectoryRecordSequence")
     held = len(getattr(records, "value", None) or b"")
@@ -156,8 +156,8 @@ def icloud_error(path: Path, missing: Sequence[Path]) -> InputError:
 def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a missing or damaged DICOMDIR.
 
-    The remaining records of a truncated DICOMDIR count if pydicom can read them. If the series of a missing file is
-    unknown, the file counts only if its folder contains a file of `frames`.
+    A truncated DICOMDIR is used if pydicom can read its records. If the series of a missing file is unknown, the file
+    counts only if its folder contains a file of `frames`.
     """
     if not directory.is_file():
         return
@@ -224,7 +224,7 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
 
 
 def _shapes_of_random_names(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
-    """Return the slices' `_shape`s for each folder with random names: more than half as many patterns as slices."""
+    """Return the slices' `_shape`s for each folder with random names."""
     of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for file in slices:
         of_folder[file.parent].append(file)
