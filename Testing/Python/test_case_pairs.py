@@ -179,6 +179,26 @@ def test_label_is_not_paired_if_it_may_belong_to_another_scan_or_structure(
     assert [file.path for file in found.skipped] == [tmp_path / f"{label}.nii.gz"]
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        ("imageTr", "labelTr"),
+        ("imagesTr", "masksTr"),
+        ("imagesTrain", "labelsTrain"),
+        ("imagesVal", "labelsVal"),
+        ("TrainImages", "TrainLabels"),
+        ("TrainImg", "TrainMask"),
+        ("testimages", "testlabels"),
+        ("imageData", "labelData"),
+    ],
+)
+def test_folder_name_may_join_a_word_for_the_kind_to_a_part_of_the_data_set(
+    tmp_path: Path, images: str, labels: str
+) -> None:
+    scan, label = f"{images}/p1.nii.gz", f"{labels}/p1.nii.gz"
+    assert scans_and_labels(find_cases(make_files(tmp_path, scan, label)), tmp_path) == {"p1": (scan, label)}
+
+
 def test_slicer_segmentation_belongs_to_the_only_scan_in_its_folder(tmp_path: Path) -> None:
     files = ("p1/LGE axial.nrrd", "p1/Segmentation.seg.nrrd", "p2/5 scan.nii.gz", "p2/Segmentation_1.seg.nrrd")
     files += ("p3/LGE.nrrd", "p3/LGE Segmentation_1.seg.nrrd")

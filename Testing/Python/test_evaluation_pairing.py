@@ -99,6 +99,15 @@ def test_several_labels_that_fit_a_prediction_are_named(folders: tuple[Path, Pat
         assert part in failure
 
 
+@pytest.mark.parametrize("name", ["p1_v{}", "p1_rater{}_seg", "rater{}_p1"])
+def test_labels_of_similar_names_are_named_if_none_of_them_is_used(tmp_path: Path, name: str) -> None:
+    names = [f"{name.format(number)}.nii.gz" for number in (1, 2)]
+    for file in ("pred/p1.nii.gz", "lab/p10.nii.gz", *(f"lab/{name}" for name in names)):
+        save_labels(tmp_path / file, random_mask(1))
+    message = f"files of similar names lie there: {names[0]}, {names[1]}. If one"
+    assert_refused((tmp_path / "pred", tmp_path / "lab"), "p1.nii.gz: has no label in", message)
+
+
 def test_mask_is_preferred_to_its_scan_if_neither_name_says_label(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     (labels / "la000_label.nii.gz").rename(labels / "la000_LA.nii.gz")
@@ -188,13 +197,23 @@ def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("x_0000", 1.0), ("x_0001", 1.0)]
 
 
+def test_numbers_of_patients_stay_in_the_names_of_cases(tmp_path: Path) -> None:
+    for name in ("p_0000", "p_0001", "q_0000", "q_0002"):
+        save_labels(tmp_path / "labels" / f"{name}_label.nii.gz", random_mask(1))
+    for name in ("p_0000", "p_0001"):
+        save_labels(tmp_path / "results" / f"{name}.nii.gz", random_mask(1))
+    evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
+    assert [row.case for row in evaluation.rows] == ["p_0000", "p_0001"]
+    assert evaluation.labels_without_prediction == ("q_0000", "q_0002")
+
+
 def test_result_x_0000_is_paired_with_the_mask_beside_the_scan_x_0000(tmp_path: Path) -> None:
     for name in ("x_0000", "x_0001"):
         save_labels(tmp_path / "labels" / f"{name}.nii.gz", scan_voxels())
         for file in (f"results/{name}.nii.gz", f"labels/{name}_LA.nii.gz"):
             save_labels(tmp_path / file, two_classes(9))
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "labels")
-    assert {row.case for row in evaluation.rows} == {"x", "x_0001"}
+    assert {row.case for row in evaluation.rows} == {"x_0000", "x_0001"}
     assert not evaluation.labels_without_prediction
 
 
@@ -228,6 +247,21 @@ def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: st
     assert [row.score.dice for row in evaluation.rows] == [1, 1]
     (failure,) = evaluation.failures
     assert failure.startswith(f"{tmp_path / 'results' / 'p2.nii.gz'}: has no label in {tmp_path / 'labels'}.")
+
+
+@pytest.mark.parametrize("label", ["p1_LA.nii.gz", "p1_LA_seg.nii.gz", "p1.nii.gz"])
+def test_scan_p1_post_is_not_named_as_a_label_without_a_prediction(tmp_path: Path, label: str) -> None:
+    save_labels(tmp_path / "labels" / "p1_post.nii.gz", scan_voxels())
+    for file in ("results/p1.nii.gz", f"labels/{label}", "labels/p2.nii.gz"):
+        save_labels(tmp_path / file, two_classes(1))
+    assert evaluate_folders(tmp_path / "results", tmp_path / "labels").labels_without_prediction == ("p2",)
+
+
+def test_scan_in_place_of_a_label_is_refused(tmp_path: Path) -> None:
+    for file in ("results/p1.nii.gz", "results/p2.nii.gz", "labels/p2.nii.gz"):
+        save_labels(tmp_path / file, two_classes(1))
+    save_labels(tmp_path / "labels" / "p1.nii.gz", scan_voxels())
+    assert_refused((tmp_path / "results", tmp_path / "labels"), f"{tmp_path / 'labels' / 'p1.nii.gz'}: is probably a")
 
 
 @pytest.mark.parametrize("name", ["p2_seg", "p2_pred"])

@@ -298,6 +298,19 @@ def test_scan_without_a_segmentation_fails_and_does_not_stop_the_others(
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
 
 
+def test_scans_a_and_a_image_do_not_share_a_segmentation(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(wall_phantom[0], folder / "scans" / "a.nrrd")
+    assert measure_folder(folder) == 1
+    assert f"{folder / LABEL}: may belong to each of these scans: a, a_image. Name" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+    (folder / LABEL).rename(folder / "labels" / "a_image.nii.gz")
+    assert measure_folder(folder) == 1
+    assert f"{folder / 'labels' / 'a.seg.nrrd'}: does not exist" in capsys.readouterr().err
+    assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
+
+
 def test_table_keeps_the_rows_of_a_scan_that_cannot_be_measured_again(
     folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..io.channels import without_channel
 from ..io.formats import scan_name
 from .keys import loose_key
-from .words import CAPITALISED, PAIRING_WORDS, SEPARATORS
+from .words import CAPITALISED, PAIRING_WORDS, SEPARATORS, rest_of
 
 
 def case_name(path: str | Path) -> str:
@@ -36,6 +37,23 @@ def case_of(scan: str) -> str:
     if len(words) > 2 and words[-1].lower() in PAIRING_WORDS:
         name = without_channel("".join(words[:-2]))
     return name
+
+
+def with_number(case: str, files: Mapping[str, Path]) -> str:
+    """Return a case's name with the number `_0000` that `case_of` drops, if the numbers of the files count cases.
+
+    >>> files = {name: Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")}
+    >>> [with_number(case_of(name), {case_of(other): path for other, path in files.items()}) for name in files]
+    ['p_0000', 'p_0001', 'q']
+
+    Args:
+        files: a file for each case, by the names of the cases.
+    """
+    numbered = f"{case}_0000"
+    is_numbered = rest_of(scan_name(files[case]), numbered) is not None
+    return (
+        numbered if is_numbered and any(re.fullmatch(rf"{re.escape(case)}_\d{{4}}", name) for name in files) else case
+    )
 
 
 def name_of_key(key: tuple[str, ...]) -> str:

@@ -54,7 +54,8 @@ def labelmaps_by_case(
             it (`masks`) or its automatic result. An automatic result is left out if its case has a label. Of `p1`,
             `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
-        names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`).
+        names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). A file with one of
+            these names is returned by this name.
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
         prefer_results: with `skip_images`, leave out a label if its case has an automatic result, not the result.
 
@@ -75,14 +76,20 @@ def labelmaps_by_case(
     if not (files or only_files):
         raise _no_labelmap(folder)
     if skip_images:
-        files = _without_scans(files, folder, prefer_results)
+        files = _without_scans(files, folder, names, prefer_results)
     cases: dict[str, Path] = {}
-    for case, path in only_files or [(case_name(path), path) for path in files]:
+    for case, path in only_files or [(_case_name_among(names, path), path) for path in files]:
         if case in cases:
             remedy = "Keep one file for each case."
             raise InputError(f"belongs to the same case ({case}) as {cases[case].name}", path=path, remedy=remedy)
         cases[case] = path
     return cases
+
+
+def _case_name_among(names: Collection[str], path: Path) -> str:
+    """Return the file's name if it is one of `names`, else the name of its case."""
+    name = scan_name(path)
+    return name if name in names else case_name(path)
 
 
 def _possible_labelmaps(folder: Path) -> list[Path]:
@@ -188,8 +195,8 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
     return [(renamed.get(name := case_of(case.name), name), case.label) for case in cases if case.label is not None]
 
 
-def _without_scans(files: Sequence[Path], folder: Path, prefer_results: bool) -> list[Path]:
-    """Return the files that `labelmaps_by_case` returns with `skip_images` and `prefer_results`."""
+def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
+    """Return the files that `labelmaps_by_case` returns with `skip_images`, `names` and `prefer_results`."""
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
     results = {file.path for file in named if file.kind is FileKind.RESULT}
@@ -219,8 +226,10 @@ def _without_scans(files: Sequence[Path], folder: Path, prefer_results: bool) ->
 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
-    if scans:  # In a folder with scans, other files of many values are scans of cases without a label.
-        others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
+    others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
+    if not scans:  # A file with one of the names stays, since it may be a scan in place of a labelmap.
+        others = [path for path in others if names and _case_name_among(names, path) not in names]
+    if scans or labelled:  # Beside scans or labels, other files of many values are scans of cases without a label.
         scans |= {path for path in others if not has_few_values(path) and _is_sound(path)}
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]

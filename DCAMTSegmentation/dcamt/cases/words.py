@@ -16,10 +16,14 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
+_NNUNET_PARTS = ("tr", "ts", "va", "str", "sts", "sva")
+"""Ends of folders' names, as in nnU-Net's `imagesTr`; some data sets leave out the `s`."""
 IMAGE_WORDS = _set(
-    "image images img imgs imaging scan scans volume volumes imagestr imagests imagesva imagesval lgemri enhanced bild"
+    "image images img imgs imaging scan scans volume volumes lgemri enhanced bild"
     " bilder imagen imagenes immagine immagini"
 )
+_KINDS_OF_IMAGES, _KINDS_OF_LABELS = ("image", "img", "scan"), ("label", "mask", "msk", "seg")
+IMAGE_WORDS |= {f"{kind}{part}" for kind in _KINDS_OF_IMAGES for part in _NNUNET_PARTS}
 ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = _set(
@@ -42,7 +46,7 @@ OUTLINE_WORDS |= _set(
 """Words that a mask of the atrium may add to its scan's path: `p1_roi` for `p1`."""
 _SUFFIXES = ("seg", "segmentation", "mask", "msk", "label", "gt", "contour")
 LABEL_WORDS = _set(
-    "label labels labelmap labelmaps labelmapvolume lbl lbls labelstr labelsts labelsva labelsval seg segs segmentation"
+    "label labels labelmap labelmaps labelmapvolume lbl lbls seg segs segmentation"
     " segmentations mask masks msk msks gt gts groundtruth outline outlines annotation annotations dseg laendo truth"
     " goldstandard annot annotated segm segmented maske masken segmentierung segmentierungen kontur konturen masque"
     " masques mascara máscara mascaras segmentación segmentacion maschera maschere segmentazione contour contours"
@@ -51,6 +55,7 @@ LABEL_WORDS = _set(
 LABEL_WORDS |= {
     f"{structure}{suffix}" for structure in ("la", "atrium", "leftatrium", "manual") for suffix in _SUFFIXES
 }
+LABEL_WORDS |= {f"{kind}{part}" for kind in _KINDS_OF_LABELS for part in _NNUNET_PARTS}
 OTHER_LABEL_WORDS = _set("lawall raendo scarsegimgm scarsegimg scarsegimgmo")
 OTHER_LABEL_WORDS |= {
     f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES
@@ -83,6 +88,12 @@ _NUMBERED = re.compile(
     r"(?<![^_\-. ])(label|labels|img|image|seg|mask|msk|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE
 )
 """A word that is joined to a number, as in `img0001`."""
+_KIND = rf"(?:{'|'.join((*_KINDS_OF_IMAGES, *_KINDS_OF_LABELS))})s?"
+_PART = r"train(?:ing)?|test(?:ing)?|val(?:idation)?|data|dir"
+_JOINED_PART = re.compile(
+    rf"(?<![^_\-. ])(?:{_KIND}(?=(?:{_PART})(?![^_\-. ]))|(?:{_PART})(?={_KIND}(?![^_\-. ])))", re.IGNORECASE
+)
+"""A word for the kind or for a part of a data set, if the other follows at once: `imagesTrain`, `trainlabels`."""
 _MBAS_SCAN = re.compile(r"(?<=^MBAS_\d{3}_)gt(?=$)", re.IGNORECASE)
 """The word for scans in the MBAS challenge 2024, whose labels are named `MBAS_001_label`."""
 _NUMBER = re.compile(r"v?\d+")
@@ -93,7 +104,8 @@ _NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS | 
 _NO_INITIALS |= _set("ao av cs eam ed es lax mv new old pa pre raa sax tv")
 """Words that are not taken for a person's initials, such as `ra`."""
 CAPITALISED = re.compile(
-    r"(?<=[a-z0-9])(?=(?:Seg|Segmentation|Mask|Label|Labels|Labelmap|Contour|GT|GroundTruth|Pred|Image|Scan)(?![A-Za-z]))"
+    r"(?<=[a-z0-9])(?=(?:Segs?|Segmentations?|Masks?|Msks?|Labels?|Labelmaps?|Contours?|GTs?|GroundTruth|Preds?"
+    r"|Predictions?|Images?|Imgs?|Scans?)(?![A-Za-z]))"
 )
 """The start of a capitalised word, as in `p1Mask`."""
 
@@ -104,7 +116,8 @@ def split_words(text: str) -> list[str]:
     Accented letters are composed (NFC): archives made on macOS may contain decomposed names.
     """
     text = unicodedata.normalize("NFC", text)
-    return SEPARATORS.split(_NUMBERED.sub(r"\1_\2", CAPITALISED.sub("_", _MBAS_SCAN.sub("image", text))))
+    text = CAPITALISED.sub("_", _MBAS_SCAN.sub("image", text))
+    return SEPARATORS.split(_JOINED_PART.sub(r"\g<0>_", _NUMBERED.sub(r"\1_\2", text)))
 
 
 def words_of(text: str) -> set[str]:
@@ -191,6 +204,15 @@ def rest_of(name: str, start: str) -> str | None:
     """
     rest = name[len(start) :]
     return rest if name.casefold().startswith(start.casefold()) and SEPARATORS.match(rest or "_") else None
+
+
+def begins_or_ends_with(name: str, words: str) -> bool:
+    """Return whether a name begins or ends with the words of another name; capitals do not matter.
+
+    >>> [begins_or_ends_with(name, "p1") for name in ("P1_v2", "reader1_p1", "p10", "a_p1_b")]
+    [True, True, False, False]
+    """
+    return rest_of(name, words) is not None or rest_of(name[::-1], words[::-1]) is not None
 
 
 def without_numbers_after_labels(name: str) -> str:

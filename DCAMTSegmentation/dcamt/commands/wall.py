@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import parse_mapping
 from ..errors import DCAMTError, InputError, user_error
 from ..io.atomic import atomic_paths
+from ..io.dicom_files import list_names
 from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.readers import read_labelmap, read_scan, read_segments
@@ -263,7 +265,14 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
     if not options.segmentation.is_dir():
         raise UsageError(f"{options.scan} is a folder of scans: give a folder of segmentations too")
     cases = [case_of(name) for name in found.names]
+    shared = {case for case, count in Counter(cases).items() if count > 1}
+    cases = [name if case in shared else case for name, case in zip(found.names, cases, strict=True)]
     labelmaps = labelmaps_by_case(options.segmentation, skip_images=True, names=cases)
+    for case in sorted(shared & labelmaps.keys()):
+        if scan_name(labelmaps[case]) not in cases:
+            scans = list_names([name for name in cases if case_of(name) == case])
+            remedy = "Name each segmentation like its scan."
+            raise InputError(f"may belong to each of these scans: {scans}", path=labelmaps[case], remedy=remedy)
     segmentations = pair_with_labels(cases, labelmaps)
     if not any(case in segmentations for case in cases):
         remedy = f"Put {cases[0]}.seg.nrrd there, or choose another folder."

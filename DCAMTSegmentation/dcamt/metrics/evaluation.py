@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases.case_names import with_number
 from ..cases.label_pairing import pair_with_labels, short_names
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
+from ..cases.words import begins_or_ends_with
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
@@ -141,16 +143,15 @@ def evaluate_folders(
     labelled = labelmaps_by_case(Path(labels), True, [Path(predictions)], names=predicted, prefer_subfolders=True)
     labelled = pair_with_labels(predicted, labelled)
     failures = [
-        _without_label(case, predicted[case], labelled, labels) for case in sorted(predicted.keys() - labelled.keys())
+        _without_label(case, predicted, labelled, labels) for case in sorted(predicted.keys() - labelled.keys())
     ]
-    pairs = [
-        EvaluationPair(case, predicted[case], labelled[case]) for case in sorted(predicted.keys() & labelled.keys())
-    ]
+    cases = sorted(predicted.keys() & labelled.keys())
+    for case in cases:
+        refuse_same_file(predicted[case], labelled[case])
+    pairs = [EvaluationPair(with_number(case, predicted), predicted[case], labelled[case]) for case in cases]
     if failures and not pairs:
         raise failures[0]
-    for pair in pairs:
-        refuse_same_file(predicted[pair.case], labelled[pair.case])
-    skipped = tuple(sorted(labelled.keys() - predicted.keys()))
+    skipped = tuple(with_number(case, labelled) for case in sorted(labelled.keys() - predicted.keys()))
     evaluation = evaluate_pairs(
         pairs,
         progress,
@@ -162,12 +163,23 @@ def evaluate_folders(
     return replace(evaluation, labels_without_prediction=skipped, failures=tuple(map(str, failures)))
 
 
-def _without_label(case: str, prediction: Path, labelled: Mapping[str, Path], folder: str | Path) -> InputError:
+def _without_label(
+    case: str, predicted: Mapping[str, Path], labelled: Mapping[str, Path], folder: str | Path
+) -> InputError:
     """Return the error for a prediction that has no label, or several labels, among the labels of a folder."""
+    prediction = predicted[case]
     fitting = [name for name in sorted(labelled) if case.casefold() in map(str.casefold, short_names(name))]
     if len(fitting) > 1:
         what = f"has several labels in {folder}: {', '.join(labelled[name].name for name in fitting)}"
         return InputError(what, path=prediction, remedy="Keep one of them in this folder.")
+    similar = [
+        path.name
+        for name, path in sorted(labelled.items())
+        if name not in predicted and begins_or_ends_with(name, case)
+    ]
+    if similar:
+        what = f"has no label in {folder}, but files of similar names lie there: {list_names(similar)}"
+        return InputError(what, path=prediction, remedy=f"If one of them is its label, name it {case}_label.")
     remedy = f"Add {case}_label.nii.gz, or remove the prediction."
     return InputError(f"has no label in {folder}", path=prediction, remedy=remedy)
 
