@@ -54,8 +54,6 @@ class _EnumConnector(GuiConnector):
 
 
 class _NodeConnector(GuiConnector):
-    """Replaces the node types of a node selector by that of the parameter."""
-
     def __init__(self, widget: Any, kind: type) -> None:
         super().__init__(widget, "currentNode", "currentNodeChanged")
         widget.nodeTypes = [kind.__name__]
