@@ -33,8 +33,28 @@ def read_description(folder: Path) -> dict[str, Any]:
         InputError: the file cannot be read, or is not valid JSON.
     """
     path = folder / "dataset.json"
-    if not path.is_file():
-        return {}
+    return _read(path) if path.is_file() else {}
+
+
+def other_case_lists(folder: Path) -> list[Path]:
+    """Return the JSON files of a folder that list cases but are not read, such as MONAI's `dataset_0.json`.
+
+    Only files whose names begin with `data` are looked at.
+    """
+    files = sorted(path for path in folder.glob("[Dd]ata*.json") if path.name != "dataset.json" and path.is_file())
+    return [path for path in files if _lists_cases(path)]
+
+
+def _lists_cases(path: Path) -> bool:
+    try:
+        described = _read(path)
+    except InputError:
+        return False
+    return lists_nnunet_cases(described) or lists_cases(described, path.parent)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the content of a file like `dataset.json`, as `read_description` does."""
     try:
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

@@ -23,7 +23,7 @@ from ..io.dicom_files import unreadable_folders, walk_folders
 from ..io.formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS
 from .bids import RAW_DATA, find_bids_cases
 from .case_names import with_folders, with_numbers
-from .dataset_json import lists_cases, lists_nnunet_cases, read_description
+from .dataset_json import lists_cases, lists_nnunet_cases, other_case_lists, read_description
 from .folder_files import images_below
 from .found_cases import UNREADABLE, FoundCases, SkippedFile
 from .listed_cases import find_listed_cases, find_listed_nnunet_cases
@@ -35,6 +35,7 @@ MAX_REASONS = 5
 _BESIDE_DATA_SET = "not searched, since it lies beside a data set; search this folder by itself"
 _IN_DATA_SET = "not searched, since the data set lists no file in this folder; search the folder by itself"
 _MISSING_FILES = "ignored, since none of the image files that it lists exists; the cases were found without it"
+_OTHER_LIST = "not read; to use the cases that it lists, name it dataset.json"
 _DEPTH = 3
 """How many levels of folders are searched for data sets."""
 
@@ -71,6 +72,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
         raise InputError("cannot be read (no permission)", path=folder, remedy="Change its permissions.")
     found_cases = _find(folder, (*ignored, *unreadable))
     notes = tuple(SkippedFile(path, UNREADABLE) for path in unreadable)
+    notes += tuple(SkippedFile(path, _OTHER_LIST) for path in other_case_lists(folder))
     found_cases = replace(found_cases, skipped=notes + found_cases.skipped)
     if not found_cases.cases and not found_cases.unused:
         raise _nothing_found(folder, found_cases)
