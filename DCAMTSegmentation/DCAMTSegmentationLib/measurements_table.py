@@ -16,6 +16,8 @@ from dcamt.metrics.measurements import MEASUREMENT_COLUMNS, Measurements
 from DCAMTSlicerLib.node_types import TableNode, VolumeNode
 from slicer.i18n import tr as _
 
+_SCAN = "DCAMT.scan"
+"""Attribute of a table node: the scan's name that `fill_table` wrote into the column `scan`."""
 TEXT_COLUMNS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
 """Number of decimals by column; all other columns have two.
@@ -44,6 +46,7 @@ def fill_table(node: TableNode, rows: Sequence[Measurements]) -> None:
     """
     titles = column_titles()
     set_text_columns(node, titles, {column: [_text_of(row, column) for row in rows] for column in titles})
+    node.SetAttribute(_SCAN, rows[0].scan if rows else None)
 
 
 def set_text_columns(node: TableNode, titles: Mapping[str, str], cells: Mapping[str, Sequence[str]]) -> None:
@@ -59,16 +62,25 @@ def set_text_columns(node: TableNode, titles: Mapping[str, str], cells: Mapping[
     node.SetUseColumnTitleAsColumnHeader(True)
 
 
-def rows_of(node: TableNode) -> list[dict[str, str]]:
-    """Return the measurements in a table node as text; undefined values and removed columns are empty."""
+def rows_of(node: TableNode, volume: VolumeNode | None) -> list[dict[str, str]]:
+    """Return the measurements in a table node as text; undefined values and removed columns are empty.
+
+    Args:
+        volume: the measured scan; its present name replaces the name that `fill_table` wrote, but no name that the user
+            typed into the table. None if the scan is no longer in the scene.
+    """
     table = node.GetTable()
-    return [
+    rows = [
         {column: _cell(table, row, column) for column in MEASUREMENT_COLUMNS} for row in range(table.GetNumberOfRows())
     ]
+    for row in rows:
+        if volume is not None and row["scan"] == node.GetAttribute(_SCAN):
+            row["scan"] = volume.GetName()
+    return rows
 
 
-def export_csv(node: TableNode, path: Path) -> None:
-    """Write a table node to a CSV file with `MEASUREMENT_COLUMNS`.
+def export_csv(node: TableNode, volume: VolumeNode | None, path: Path) -> None:
+    """Write the `rows_of` a table node to a CSV file with `MEASUREMENT_COLUMNS`.
 
     The file of `dcamt segment --measurements` begins with the same columns.
 
@@ -78,15 +90,15 @@ def export_csv(node: TableNode, path: Path) -> None:
     with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, MEASUREMENT_COLUMNS)
         writer.writeheader()
-        writer.writerows(rows_of(node))
+        writer.writerows(rows_of(node, volume))
 
 
-def as_text(node: TableNode) -> str:
-    """Return the table as text with a header and cells separated by tabs, for pasting into a spreadsheet."""
+def as_text(node: TableNode, volume: VolumeNode | None) -> str:
+    """Return the `rows_of` a table node as text, with a header and tabs between cells, to paste into a spreadsheet."""
     buffer, titles = io.StringIO(), column_titles()
     writer = csv.writer(buffer, "excel-tab", lineterminator="\n")
     writer.writerow([titles[column] for column in MEASUREMENT_COLUMNS])
-    writer.writerows(row.values() for row in rows_of(node))
+    writer.writerows(row.values() for row in rows_of(node, volume))
     return buffer.getvalue()
 
 

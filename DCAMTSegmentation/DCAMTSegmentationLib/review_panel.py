@@ -89,7 +89,7 @@ class ReviewPanel:
         volume = review.get_referenced_node(self._node, review.VOLUME)
         if volume is None:
             return ""
-        rows = measurements_table.rows_of(table) if table is not None else []
+        rows = measurements_table.rows_of(table, volume) if table is not None else []
         segments = ", ".join(_segment_text(row) for row in rows)
         return f"{volume.GetName()}: {segments}"
 
@@ -142,8 +142,8 @@ class ReviewPanel:
     def on_copy(self, checked: bool = False) -> None:
         if not self._confirm_export(_("Copy measurements")):
             return
-        table = review.get_referenced_node(self._node, review.MEASUREMENTS)
-        slicer.app.clipboard().setText(measurements_table.as_text(table))
+        table, volume = (review.get_referenced_node(self._node, role) for role in (review.MEASUREMENTS, review.VOLUME))
+        slicer.app.clipboard().setText(measurements_table.as_text(table, volume))
 
     def on_export(self, checked: bool = False) -> None:
         table: TableNode = review.get_referenced_node(self._node, review.MEASUREMENTS)
@@ -154,7 +154,8 @@ class ReviewPanel:
         if not path:
             return
         try:
-            measurements_table.export_csv(table, Path(path))
+            volume = review.get_referenced_node(self._node, review.VOLUME)
+            measurements_table.export_csv(table, volume, Path(path))
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
 

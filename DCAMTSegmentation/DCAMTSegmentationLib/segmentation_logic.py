@@ -262,7 +262,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
         """Return each segment's measurements as text, by column; [] if the result has no table of measurements."""
         table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
-        return measurements_table.rows_of(table) if table is not None else []
+        volume = review.get_referenced_node(segmentation, review.VOLUME)
+        return measurements_table.rows_of(table, volume) if table is not None else []
 
     def exportMeasurements(self, segmentation: SegmentationNode, path: str | Path) -> None:
         """Write a result's measurements to a CSV file; the result must have a table of measurements.
@@ -270,7 +271,10 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         Raises:
             OutputError: the file cannot be written.
         """
-        measurements_table.export_csv(review.get_referenced_node(segmentation, review.MEASUREMENTS), Path(path))
+        table, volume = (
+            review.get_referenced_node(segmentation, role) for role in (review.MEASUREMENTS, review.VOLUME)
+        )
+        measurements_table.export_csv(table, volume, Path(path))
 
     def trust(self, segmentation: SegmentationNode) -> float | None:
         """Return the trust, 0 to 1; None without a result or in quality `fast`.

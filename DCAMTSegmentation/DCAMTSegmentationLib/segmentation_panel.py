@@ -170,8 +170,8 @@ class SegmentationPanel(VTKObservationMixin):
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return
-        if find_dcamt_segments(segmentation_node):
-            review.update_correction_marks(segmentation_node)
+        # Also if the user removed all DCAMT segments: then the measurements are outdated.
+        review.update_correction_marks(segmentation_node)
         self._update()
         self._wall.compare_outline()
 
@@ -447,9 +447,10 @@ def replace_unfit_output(settings: Any) -> None:
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
     """Return whether a result of `volume` may replace a node's DCAMT segments."""
     is_case = training_cases.is_case(segmentation_node)
-    if review.update_correction_marks(segmentation_node):
+    has_result = bool(find_dcamt_segments(segmentation_node))
+    if has_result and review.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
-    elif find_dcamt_segments(segmentation_node) and not review.can_recognise_edits(segmentation_node):
+    elif has_result and not review.can_recognise_edits(segmentation_node):
         question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
     elif not review.can_hold_result_of(segmentation_node, volume):
         question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")

@@ -119,11 +119,17 @@ def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
             model.SetAttribute(name, shared.GetAttribute(name))
 
 
-def has_surface_of(wall: WallResult, segmentation: SegmentationNode) -> bool:
-    """Return whether the surface in the scene has as many points as `wall`."""
+def is_in_scene(wall: WallResult, segmentation: SegmentationNode) -> bool:
+    """Return whether the scene still has the points and the facts of `wall`.
+
+    Another module may have changed the surface or hardened its transform, or a script may have measured a new wall.
+    """
     model = review.get_referenced_node(segmentation, review.WALL)
     surface = model.GetPolyData() if model is not None else None
-    return surface is not None and surface.GetNumberOfPoints() == len(wall.kind)
+    points = surface.GetPoints() if surface is not None else None
+    if points is None or _attribute_of_wall(segmentation, _FACTS) != wall_facts(wall):
+        return False
+    return np.array_equal(vtk_to_numpy(points.GetData()), wall.surface.points)
 
 
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:

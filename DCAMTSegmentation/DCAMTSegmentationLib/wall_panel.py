@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,11 @@ class WallPanel:
             self._show_wall()
 
     def compare_outline(self) -> None:
-        """Show a warning if the segment has changed since the wall was measured; otherwise remove the warning."""
+        """Show a warning if the segment has changed since the wall was measured; otherwise remove the warning.
+
+        A wall that was changed outside of this section is reloaded.
+        """
+        self._reload_changed_wall()
         wall_nodes.update_outdated_mark(self._segmentation)
         self._show_wall()
 
@@ -104,7 +109,8 @@ class WallPanel:
         """List the segmentation's segments, and keep the selection.
 
         The first DCAMT segment is selected instead if the selected segment is no longer in the list, or if all DCAMT
-        segments in the list are new. *Report…* reports the selected segment, which should therefore be a result.
+        segments in the list are new. *Report…* reports the selected segment, which should therefore be a result. In
+        another segmentation, a segment counts as the selected one only if it has the same identifier and name.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
@@ -113,6 +119,8 @@ class WallPanel:
         if [*names.items()] == [*self._segments.items()]:
             return
         combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
+        if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
+            chosen = ""
         written = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
         if written and (chosen not in names or self._segments.keys().isdisjoint(written)):
             chosen = written[0]
@@ -160,15 +168,21 @@ class WallPanel:
             self._apply(self._own_threshold())
 
     def _apply(self, threshold: Threshold) -> None:
-        self._reload_changed_surface()
+        self._reload_changed_wall()
         self._show_threshold(threshold)
         if self._wall is not None:
             self._change_wall(wall_nodes.with_threshold(self._wall, threshold))
 
-    def _reload_changed_surface(self) -> None:
-        """Reload the wall if another module, such as Surface Toolbox, changed the number of the surface's points."""
-        if self._wall is not None and not wall_nodes.has_surface_of(self._wall, self._segmentation):
-            self.reload()
+    def _reload_changed_wall(self) -> None:
+        """Reload the wall, and compute its table again, if it was changed outside of this section.
+
+        Surface Toolbox changes the surface, for example, and hardening a transform moves it.
+        """
+        if self._wall is None or wall_nodes.is_in_scene(self._wall, self._segmentation):
+            return
+        self.reload()
+        if self._wall is not None:
+            wall_nodes.show_wall(self._wall, self._segmentation)
 
     def _change_wall(self, wall: WallResult) -> None:
         """Replace the wall by one with other openings or another threshold, in the scene and in the section."""
@@ -207,10 +221,14 @@ class WallPanel:
         openings = _("Openings: {area} cm², {origin}.").format(
             area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
         )
-        volume = wall_nodes.measured_volume(self._segmentation)
-        measured = _("Measured in {scan}.").format(scan=volume.GetName() if volume is not None else wall.scan)
+        measured = _("Measured in {scan}.").format(scan=self._scan_name(wall))
         notes = [*map(translated, wall.notes), translated(METHODS_DISAGREE)]
         return " ".join([*self._warnings(), text, measured, openings, *notes])
+
+    def _scan_name(self, wall: WallResult) -> str:
+        """Return the measured scan's present name; its earlier name if the scan is no longer in the scene."""
+        volume = wall_nodes.measured_volume(self._segmentation)
+        return volume.GetName() if volume is not None else wall.scan
 
     def _warnings(self) -> list[str]:
         """Return what was changed after the measurement, in sentences."""
@@ -240,7 +258,7 @@ class WallPanel:
             )
             slicer.util.errorDisplay(message, windowTitle=title)
             return
-        self._reload_changed_surface()
+        self._reload_changed_wall()
         wall, model = self._wall, review.get_referenced_node(self._segmentation, review.WALL)
         if wall is None or model is None:
             return
@@ -254,9 +272,11 @@ class WallPanel:
 
     def _on_export(self, checked: bool = False) -> None:
         """Write the wall's table or surface; before that, ask the user if the wall is outdated."""
-        wall, title = self._wall, _("Export the wall")
-        assert wall is not None
+        title = _("Export the wall")
         self.compare_outline()
+        if self._wall is None:  # It was removed or made unreadable outside of this section.
+            return
+        wall = replace(self._wall, scan=self._scan_name(self._wall))
         if not confirm_outdated_export(" ".join(self._warnings()), title):
             return
         kinds = _("Table") + " (*.csv);;" + _("Surface") + " (*.vtp *.stl *.obj *.ply)"

@@ -58,7 +58,7 @@ class InsertionTest(unittest.TestCase):
             window = display.GetWindowLevelMin(), display.GetWindowLevelMax()
             threshold = display.GetLowerThreshold(), display.GetUpperThreshold(), display.GetApplyThreshold()
             shown = map_node.GetName(), levels, window, threshold
-            return attributes, voxel_counts(node), fingerprint(node), rows_of(table), shown
+            return attributes, voxel_counts(node), fingerprint(node), rows_of(table, None), shown
 
         content, before = scene_content(), state()
         later = make_result(block(8, 3), 2.0)

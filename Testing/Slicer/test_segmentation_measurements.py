@@ -15,7 +15,14 @@ from DCAMTSegmentationLib.measurements_table import rows_of
 from fake_worker import PanelCase
 from made_results import oblique
 from scene_nodes import add_scan, draw_segment, segment_mask
-from slicer_harness import Person, click, expect_no_hidden_errors, process_events_until, start_afresh
+from slicer_harness import (
+    Person,
+    click,
+    expect_no_hidden_errors,
+    process_events,
+    process_events_until,
+    start_afresh,
+)
 from unchanged_scene import changed_content, fail_after, scene_content
 
 
@@ -41,7 +48,7 @@ class AnalyticMeasurementTest(unittest.TestCase):
                 inside = ((points / radii) ** 2).sum(axis=-1) <= 1
                 rows = measure(Labelmap(inside.astype(np.uint8), Grid(shape, affine)), load_recipe("la").classes, "x")
                 fill_table(table, rows)
-                (row,) = rows_of(table)
+                (row,) = rows_of(table, None)
                 a, b, c = radii
                 volume_ml = 4 / 3 * np.pi * a * b * c / 1000
                 p = 1.6075  # K. Thomsen's formula of an ellipsoid's area, whose error is at most 1.1 %
@@ -74,6 +81,49 @@ class MeasurementsTest(PanelCase):
             lines = path.read_text(encoding="utf-8").splitlines()
         self.assertTrue(lines[0].startswith("scan,segment,volume_ml,surface_cm2,long_diameter_mm"))
         self.assertEqual(lines[1].split(","), list(self.logic.measurements(segmentation)[0].values()))
+
+    def test_exports_have_the_present_name_of_a_renamed_scan_or_a_typed_name(self) -> None:
+        volume = add_scan("Mueller^Anna")
+        segmentation = self.segment(volume)
+        volume.SetName("P01")
+        slicer.util.getNode("Mueller^Anna measurements").SetName("table")
+
+        def exported() -> list[str]:
+            """Return the scan's name in the clipboard, in an exported file and in the logic's measurements."""
+            click(self.ui.copyButton)
+            copied = slicer.app.clipboard().text().splitlines()[1].split("\t")[0]
+            with tempfile.TemporaryDirectory() as folder, Person() as person:
+                path = Path(folder, "atrium.csv")
+                person.expects("Export measurements", str(path))
+                click(self.ui.exportButton)
+                written = path.read_text(encoding="utf-8").splitlines()[1].split(",")[0]
+            return [copied, written, self.logic.measurements(segmentation)[0]["scan"]]
+
+        self.assertEqual(exported(), ["P01"] * 3)
+        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
+        table.GetTable().SetValueByName(0, "scan", "typed")
+        self.assertEqual(exported(), ["typed"] * 3)
+        click(self.ui.measureButton)
+        self.wait()
+        volume.SetName("P02")
+        self.assertEqual(exported(), ["P02"] * 3)
+
+    def test_measurements_are_outdated_if_the_only_measured_segment_is_removed(self) -> None:
+        segmentation = self.segment(add_scan())
+        segments = segmentation.GetSegmentation()
+        identifier = segments.GetNthSegmentID(0)
+        removed = segments.GetSegment(identifier)
+        segments.RemoveSegment(identifier)
+        process_events()
+        self.assertIn("The measurements may be from before the correction", self.ui.trustLabel.text)
+        segments.AddSegment(removed, identifier)  # as Undo in Segment Editor does
+        process_events()
+        self.assertNotIn("The measurements may be from before the correction", self.ui.trustLabel.text)
+        segments.RemoveSegment(identifier)
+        click(self.ui.applyButton)  # No question: nothing is left that Apply would replace.
+        self.wait()
+        self.assertEqual(segments.GetNumberOfSegments(), 1)
+        self.assertNotIn("The measurements may be from before the correction", self.ui.trustLabel.text)
 
     def test_outdated_measurements_are_exported_and_copied_only_after_a_question(self) -> None:
         volume = add_scan()

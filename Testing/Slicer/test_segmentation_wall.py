@@ -152,6 +152,20 @@ class SegmentListTest(ChosenPhantomCase):
             choose(self.ui.outputSelector, segmentation)
             self.assertEqual(self.names(), [name])
 
+    def test_segment_of_another_segmentation_is_not_selected_only_because_of_its_identifier(self) -> None:
+        other = add_phantom()[1]
+        for segmentation, name in ((self.segmentation, "scar"), (other, "aorta")):
+            segmentation.GetSegmentation().AddEmptySegment("Segment_1", name)
+        process_events()
+        choose(self.ui.wallSegmentComboBox, "scar")
+        choose(self.ui.outputSelector, other)
+        self.assertEqual(self.ui.wallSegmentComboBox.currentText, "blood")
+        other.GetSegmentation().GetSegment("Segment_1").SetName("scar")
+        process_events()
+        choose(self.ui.wallSegmentComboBox, "scar")
+        choose(self.ui.outputSelector, self.segmentation)
+        self.assertEqual(self.ui.wallSegmentComboBox.currentText, "scar")
+
 
 class ThresholdTest(InsertedWallCase):
     def test_new_threshold_takes_effect_without_the_worker(self) -> None:

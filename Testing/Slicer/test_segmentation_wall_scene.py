@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -10,11 +13,13 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.wall.burden import OPENING
+from dcamt.wall.settings import IIR, Threshold
 from DCAMTSegmentationLib import review, wall_nodes
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from scene_nodes import copy_node
-from slicer_harness import choose, click, expect_no_hidden_errors, scene_saved_and_closed
+from slicer_harness import Person, choose, click, expect_no_hidden_errors, scene_saved_and_closed
+from vtk.util.numpy_support import vtk_to_numpy
 from wall_case import InsertedWallCase, add_closed_curve, add_phantom, burden_cell, scalars
 
 
@@ -157,6 +162,68 @@ class WallSceneTest(InsertedWallCase):
         choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
         click(self.ui.wallOpenButton)
         self.assertTrue((scalars(self.segmentation, "opening") == OPENING).any())
+
+    def harden_shift(self, *nodes: Any) -> None:
+        """Move nodes by 60 mm, and harden the transform."""
+        matrix = vtk.vtkMatrix4x4()
+        matrix.SetElement(0, 3, 60.0)
+        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+        transform.SetMatrixTransformToParent(matrix)
+        for node in nodes:
+            node.SetAndObserveTransformNodeID(transform.GetID())
+            node.HardenTransform()
+
+    def export(self, name: str) -> Path:
+        """Export the wall; return the file."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        path = Path(folder.name, name)
+        with Person() as person:
+            person.expects("Export the wall", str(path))
+            click(self.ui.wallExportButton)
+        return path
+
+    def test_curve_opens_a_wall_that_was_moved_by_a_hardened_transform(self) -> None:
+        model, curve = slicer.util.getNode("ball wall"), add_closed_curve(np.array([-1.0, 0.2, -0.3]))
+        self.harden_shift(self.volume, self.segmentation, model, curve)
+        choose(self.ui.wallCurveSelector, curve)
+        click(self.ui.wallOpenButton)
+        self.assertTrue((scalars(self.segmentation, "opening") == OPENING).any())
+
+    def test_exported_surface_lies_where_a_hardened_transform_moved_it(self) -> None:
+        model = slicer.util.getNode("ball wall")
+        self.harden_shift(self.volume, self.segmentation, model)
+        reader = vtk.vtkSTLReader()
+        reader.SetFileName(str(self.export("wall.stl")))
+        reader.Update()
+        minus_right, plus_right, *_others = reader.GetOutput().GetBounds()  # LPS, but the scene is RAS
+        np.testing.assert_allclose([-plus_right, -minus_right], model.GetPolyData().GetBounds()[:2], atol=1e-3)
+
+    def test_table_and_text_are_of_a_surface_that_another_module_smoothed(self) -> None:
+        points = vtk_to_numpy(slicer.util.getNode("ball wall").GetPolyData().GetPoints().GetData())
+        points *= 0.9
+        self.module.panel.enter()
+        area_cm2 = burden_cell(self.segmentation, "wall_cm2")
+        self.assertAlmostEqual(float(area_cm2) / self.wall.burden.wall_cm2, 0.81, delta=0.01)
+        self.assertIn(f" of {area_cm2} cm²", self.ui.wallLabel.text)
+
+    def test_wall_that_a_script_measured_again_is_shown_and_changed(self) -> None:
+        other = replace(
+            self.wall, pool=replace(self.wall.pool, mean=2 * self.wall.pool.mean), ratio=self.wall.ratio / 2
+        )
+        wall_nodes.insert_wall(other, self.volume, self.segmentation, SceneChanges())
+        self.module.panel.enter()
+        self.assertIn(f"{other.burden.percent:.1f} % of the wall", self.ui.wallLabel.text)
+        self.ui.wallThresholdSlider.value = 0.7
+        self.assertEqual(
+            burden_cell(self.segmentation),
+            f"{wall_nodes.with_threshold(other, Threshold(IIR, 0.7)).burden.percent:.1f}",
+        )
+
+    def test_exported_table_has_the_present_name_of_a_renamed_scan(self) -> None:
+        self.volume.SetName("P01")
+        text = self.export("wall.csv").read_text(encoding="utf-8")
+        self.assertEqual({line.split(",")[0] for line in text.splitlines()[1:]}, {"P01"})
 
     def test_wall_removed_in_a_batch_is_no_longer_shown(self) -> None:
         scene = slicer.mrmlScene
