@@ -421,7 +421,6 @@ def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, 
     assert scans_and_labels(found, tmp_path) == {"a1": files[0], "a2": files[1]}
 
 
-@pytest.mark.parametrize("label", [{}, {"label": 1}, {"diagnosis": "AF"}])
 @pytest.mark.parametrize("name", ["dataset_0.json", "datalist.json"])
 def test_list_of_cases_of_another_name_is_named_as_not_read(tmp_path: Path, name: str) -> None:
     make_files(tmp_path, "scans/a.nii.gz", "data.json")
@@ -432,6 +431,7 @@ def test_list_of_cases_of_another_name_is_named_as_not_read(tmp_path: Path, name
     assert skip_reasons(found) == {name: "not read; to use the cases that it lists, name it dataset.json"}
 
 
+@pytest.mark.parametrize("label", [{}, {"label": 1}, {"diagnosis": "AF"}])
 def test_array_of_scans_without_label_files_is_ignored(tmp_path: Path, label: dict[str, object]) -> None:
     found = find_cases(make_data_set(tmp_path, [{"image": "p1.nii.gz", **label}], "p1.nii.gz", "p1_seg.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}
