@@ -446,7 +446,7 @@ def test_scan_of_two_values_beside_another_patients_scan_is_no_mask(tmp_path: Pa
 
 
 @pytest.mark.parametrize("modality", ["CMR", "DEMRI", "LGEMR", "LGECMR", "CEMRA", "PSIR", "DCE", "IRM"])
-def test_outline_p1_la_is_the_label_of_the_scan_p1_psir(tmp_path: Path, modality: str) -> None:
+def test_mask_p1_la_is_the_label_of_the_scan_p1_psir(tmp_path: Path, modality: str) -> None:
     write_images(tmp_path, (f"p1_{modality}", f"p2_{modality}"), ("p1_LA", "p2_LA_seg"))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
         f"{patient}_{modality}": (f"{patient}_{modality}.nii.gz", f"{label}.nii.gz")
@@ -480,7 +480,7 @@ def test_masks_do_not_depend_on_the_order_of_the_files(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["p1", "P1"])
-def test_mask_belongs_to_the_scan_whose_capitals_it_has(name: str) -> None:
+def test_mask_belongs_to_the_scan_named_with_the_same_capitals(name: str) -> None:
     scans = [NamedFile(Path(f"{scan}.nii.gz"), FileKind.SCAN, (scan,)) for scan in ("P1", "p1")]
     mask = NamedFile(Path(f"{name}_LA.nii.gz"), FileKind.SCAN, (f"{name}_LA",))
     found = next(named_after_scans([*scans, mask]))
