@@ -74,10 +74,9 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
-    """The padding is a ramp along the first axis.
+    """The padding is a ramp along the first axis, so no plane perpendicular to the second axis is constant.
 
-    Each plane perpendicular to the second axis contains the ramp, so no such plane is empty. Along the second axis,
-    the box is therefore only as exact as the coarse grid.
+    Along the second axis, the box is therefore only as exact as the coarse grid.
     """
     scan, _ = scan_in("air")
     where = case_box()
