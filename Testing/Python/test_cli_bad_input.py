@@ -259,7 +259,7 @@ def test_scan_that_is_a_link_to_a_missing_file_is_named_as_such(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
-def test_label_that_is_a_link_to_a_missing_file_is_skipped_as_a_label(
+def test_label_that_is_a_link_to_a_missing_file_is_skipped(
     saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_scan(tmp_path / "p1.nii.gz")

@@ -198,8 +198,8 @@ def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
     """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
 
-    A scanner may compute images of several time points in parallel. Then `_number_order` is preferred to the times at
-    which the images were computed.
+    If a scanner computed several time points in parallel, the times of computation are not in passes (`_are_passes`).
+    Then `_number_order` is preferred to these times.
     """
     count = len(TIME_ATTRIBUTES) - COMPUTED_TIMES
     if acquired := _attribute_order(places, range(count)):
