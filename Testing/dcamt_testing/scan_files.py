@@ -140,7 +140,7 @@ def refused(action: Callable[[], object], path: Path, *message_parts: str) -> st
 
 
 def assert_written_scan(path: Path, *message_parts: str) -> None:
-    """Check that `read_scan` returns `VOXELS` if all message parts are empty, and otherwise raises InputError."""
+    """Check that `read_scan` raises InputError with all `message_parts`, or, if all parts are "", returns `VOXELS`."""
     if any(message_parts):
         refused(lambda: read_scan(path), path, *message_parts)
     else:
