@@ -154,7 +154,7 @@ def arrow(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], sta
 
 
 def training_icon() -> Image.Image:
-    """Draw the atrium between two circular arrows, for the two branches, which teach each other."""
+    """Draw the atrium between two circular arrows, which stand for the network's two branches."""
     tile, heart = rounded_tile(), atrium(0.68)
     paint(tile, heart, shade(heart))
     paint(tile, rim(heart, 2.5), RIM)

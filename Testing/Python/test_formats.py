@@ -68,7 +68,7 @@ def test_every_format_that_is_written_is_also_searched_in_folders() -> None:
 def test_formats_of_the_command_line_can_be_written() -> None:
     assert SEGMENTATION_FORMATS == ("seg.nrrd", "nii.gz", "nrrd", "dcm")  # users' scripts depend on these names
     endings = {f".{form}" for form in SEGMENTATION_FORMATS}
-    assert endings - {".dcm"} <= set(LABELMAP_OUTPUTS)  # io.dicom_output writes DICOM, not io.writers
+    assert endings - {".dcm"} <= set(LABELMAP_OUTPUTS)  # io.dicom_output, not io.writers, writes DICOM
 
 
 def test_agreement_maps_are_omitted_if_their_segmentation_is_beside_them() -> None:

@@ -166,7 +166,7 @@ def test_failures_are_printed_even_if_the_table_cannot_be_written(
     assert "1 of 2 scans measured" in printed.out
 
 
-@pytest.mark.parametrize("read", ["a_image.nrrd", "b_image.nrrd"])
+@pytest.mark.parametrize("scan_file", ["a_image.nrrd", "b_image.nrrd"])
 @pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0), (["--overwrite"], 0)])
 def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_overwrite(
     folder: Path,
@@ -175,14 +175,13 @@ def test_surface_that_another_program_writes_meanwhile_is_replaced_only_with_ove
     capsys: pytest.CaptureFixture[str],
     option: list[str],
     status: int,
-    read: str,
+    scan_file: str,
 ) -> None:
-    """The other program writes while DCAMT reads the scan whose file name is `read`."""
     add_case(folder, wall_phantom, "b")
     surface = folder / "out" / "b_image.wall.vtp"
 
     def read_and_save(path: Path) -> Volume:
-        if path.name == read:
+        if path.name == scan_file:
             surface.parent.mkdir(exist_ok=True)
             surface.write_text("other", encoding="utf-8")
         return wall_phantom[0]

@@ -92,7 +92,7 @@ class TaskTest(TrainingCase):
         self.assertEqual([info.name for info in self.session.recipe().classes], ["Scar", "Wall", good["name"]])
         self.assertEqual(self.ui.classMessageLabel.text, "")
 
-    def test_text_of_classes_that_is_damaged_as_a_whole_is_reported(self) -> None:
+    def test_stored_classes_that_are_not_a_json_list_are_reported(self) -> None:
         choose(self.ui.taskSelector, "My own classes, in MRI")
         for text, is_damaged in (("", False), ("[]", False), ("x", True), ("{}", True), ("[" * 100000, True)):
             self.session.settings.ownClasses = text
