@@ -42,7 +42,7 @@ class ModelList:
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.
 
-        If there are no models and `name` is empty, the list is empty.
+        If `name` is empty, as after the last model was removed, no model is selected.
         """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]
@@ -51,9 +51,10 @@ class ModelList:
         for choice in self._choices:
             self._combo_box.addItem(choice.title)
         self._missing = name if name not in names else ""
-        if name not in names and (name or names):
+        if self._missing:
             self._combo_box.addItem(_("{name} (missing)").format(name=name))
-        self._combo_box.setCurrentIndex(names.index(name) if name in names else self._combo_box.count - 1)
+            names.append(name)
+        self._combo_box.setCurrentIndex(names.index(name) if name else -1)
         self._filling = False
         self._show_card()
 

@@ -96,7 +96,7 @@ def _attribute(segmentation_node: SegmentationNode | None, name: str) -> str | N
 
 def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
     """Parse a matrix in JSON; return None if the text is empty, damaged or no such matrix."""
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         matrix = np.array(json.loads(text or ""), float)
         return matrix if matrix.shape == (rows, columns) and np.isfinite(matrix).all() else None
     return None
@@ -113,8 +113,8 @@ def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOver
     """Return the expected overlap with an expert's outline; None without a result, or if none was stored with it."""
     text = _attribute(segmentation_node, _EXPECTED)
     # Another version of DCAMT may have stored other fields.
-    with suppress(TypeError, ValueError):
-        return ExpectedOverlap(*json.loads(text)) if text else None
+    with suppress(TypeError, ValueError, OverflowError):
+        return ExpectedOverlap(*map(float, json.loads(text))) if text else None
     return None
 
 
@@ -149,7 +149,7 @@ def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
     """Return the region to which a result is limited; None if the whole scan was segmented or the region is unknown."""
     text = _attribute(segmentation_node, _REGION)
     # Another version of DCAMT may have stored other fields.
-    with suppress(TypeError, ValueError, KeyError):
+    with suppress(TypeError, ValueError, KeyError, OverflowError):
         stored = json.loads(text or "null")
         (low_x, low_y, low_z), (high_x, high_y, high_z) = (map(float, stored[end]) for end in ("low", "high"))
         to_unit = None
@@ -436,7 +436,7 @@ def place_count(segmentation_node: SegmentationNode | None) -> int:
 
 def _stored_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return the doubtful places as they were stored; [] if there are none, or if the attribute is damaged."""
-    with suppress(TypeError, ValueError, KeyError):
+    with suppress(TypeError, ValueError, KeyError, OverflowError):
         places = []
         for place in json.loads(_attribute(segmentation_node, _PLACES) or "[]"):
             x, y, z = map(float, place["position"])

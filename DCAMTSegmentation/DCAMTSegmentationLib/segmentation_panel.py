@@ -313,12 +313,12 @@ class SegmentationPanel(VTKObservationMixin):
             return
         self._scene_had_no_result = not review.results()
         self._start_job(
-            lambda: self._logic.apply(settings, self._on_progress, self._on_finished), _("Starting"), settings.model
+            lambda: self._logic.apply(settings, self._on_progress, self._on_segmented), _("Starting"), settings.model
         )
 
     def _on_measure(self, checked: bool = False) -> None:
         segmentation_node = self._settings.outputSegmentation
-        self._start_job(lambda: self._logic.measure(segmentation_node, self._on_finished), _("Measuring"))
+        self._start_job(lambda: self._logic.measure(segmentation_node, self._end_job), _("Measuring"))
 
     def _on_measure_wall(self, segment: str) -> None:
         settings = self._settings
@@ -363,7 +363,7 @@ class SegmentationPanel(VTKObservationMixin):
         if not self._closed:
             self._progress.show_progress(progress)
 
-    def _on_finished(self, outcome: JobOutcome) -> None:
+    def _on_segmented(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_result)
         if outcome.segmentation is not None and not self._closed:
             # Meanwhile, the user may have selected another scan, or another module.

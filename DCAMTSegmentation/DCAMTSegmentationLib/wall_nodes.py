@@ -152,7 +152,7 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     ratio, kind, region = (
         np.array(vtk_to_numpy(surface.GetPointData().GetArray(name))) for name in (RATIO, KIND, REGION)
     )
-    with suppress(InputError, KeyError, TypeError, ValueError):
+    with suppress(InputError, KeyError, TypeError, ValueError, OverflowError):
         return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
     return None
 
@@ -218,7 +218,11 @@ def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
 
 
 def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[VolumeNode], int] = voxel_checksum) -> bool:
-    """Return whether the measured volume's voxels changed since the measurement; False if the volume is missing."""
+    """Return whether the measured volume's voxels changed since the measurement.
+
+    Return True if the volume now has several channels. Return False if the volume or its image is missing, or if no
+    checksum was stored with the wall.
+    """
     stored, volume = _attribute_of_wall(segmentation, _VOXELS), measured_volume(segmentation)
     if not stored or volume is None or volume.GetImageData() is None:
         return False
@@ -251,7 +255,8 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     """Return whether the measured segment was moved in its scan, or scaled or rotated, since the wall was measured.
 
     Return True if a hardened transform scaled or rotated both segmentation and scan, since areas or regions of the
-    wall then differ. Return False if the scan was removed.
+    wall then differ. Return True if a non-linear transform lies between segmentation and scan. Return False if nothing
+    can be compared: the scan was removed, the segment has no voxels, or no placement was stored with the wall.
     """
     stored = review.read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -142,12 +143,14 @@ def _run_details(card: Card) -> list[str]:
 
 
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
-    """Return an evaluation's Dice, averaged over classes; None without Dice values."""
+    """Return an evaluation's Dice, averaged over classes; None without usable Dice values."""
     dice = entry.get("dice_mean")
-    if dice is None:
-        values = _dice_by_class(entry).values()
-        dice = sum(values) / len(values) if values else None
-    return float(dice) if isinstance(dice, int | float) else None
+    with suppress(OverflowError):  # A damaged card has an integer that is too large.
+        if dice is None:
+            values = _dice_by_class(entry).values()
+            dice = sum(values) / len(values) if values else None
+        return float(dice) if isinstance(dice, int | float) else None
+    return None
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:

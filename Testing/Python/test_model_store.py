@@ -318,7 +318,7 @@ def test_ordinary_model_name_is_accepted(tmp_path: Path) -> None:
 
 
 def test_full_check_refuses_a_model_whose_weights_have_a_wrong_type(download: Path) -> None:
-    """The short check, used by Slicer's panel, does not read the weights; the worker refuses the model later."""
+    """The short check, used by Slicer's panel, does not unpack the weights; the worker refuses the model later."""
     package = open_model(download)
     double_precision = {name: array.astype("f8") for name, array in package.weights.items()}
     write_package(download, replace(package, weights=double_precision))

@@ -12,7 +12,7 @@ import slicer
 from dcamt.geometry import Grid
 from DCAMTSegmentationLib import measuring_job, review
 from DCAMTSegmentationLib.measurements_table import rows_of
-from fake_worker import PanelCase
+from fake_worker import PanelCase, slice_composites
 from made_results import oblique
 from scene_nodes import add_scan, draw_segment, segment_mask
 from slicer_harness import (
@@ -179,6 +179,19 @@ class MeasurementsTest(PanelCase):
         text = table.GetValueByName(0, "volume_ml").ToString()
         self.assertRegex(text, r"^\d+\.\d\d$")
 
+    def test_measurement_leaves_the_views_and_the_sections_unchanged(self) -> None:
+        segmentation = self.segment(add_scan())
+        segmentation.GetDisplayNode().SetVisibility(False)
+        slicer.util.setSliceViewerLayers(background=add_scan("other"))
+        self.ui.inputsCollapsibleButton.collapsed = False
+        views = [view.GetBackgroundVolumeID() for view in slice_composites()]
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertIn("were measured", self.ui.statusLabel.text)
+        self.assertFalse(segmentation.GetDisplayNode().GetVisibility())
+        self.assertEqual([view.GetBackgroundVolumeID() for view in slice_composites()], views)
+        self.assertFalse(self.ui.inputsCollapsibleButton.collapsed)
+
     def test_failed_measurement_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
@@ -228,12 +241,14 @@ class MeasurementsTest(PanelCase):
         self.module.enter()
         self.assertEqual(self.ui.resultLabel.text, "LGE: Left atrium")
 
-    def test_result_without_a_display_node_is_measured(self) -> None:
-        segmentation = self.segment(add_scan())
+    def test_result_without_a_display_node_is_measured_and_replaced(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
         slicer.mrmlScene.RemoveNode(segmentation.GetDisplayNode())
         click(self.ui.measureButton)
         self.wait()
         self.assertIn("were measured", self.ui.statusLabel.text)
+        self.assertIs(self.segment(volume), segmentation)
         self.assertTrue(segmentation.GetDisplayNode().GetVisibility())
 
     def test_scan_name_stays_hidden_and_segment_names_are_shown_only_for_several_segments(self) -> None:

@@ -33,7 +33,7 @@ class ModelListTest(SegmentationCase):
 
     def test_card_without_a_dice_states_that_the_accuracy_was_not_measured(self) -> None:
         card = read_card(model_folder() / "other.dcamt")
-        for measured in ((), ({"on": "five scans"},)):
+        for measured in ((), ({"on": "five scans"},), ({"dice_mean": 10**400},), ({"dice": {"A": {"LA": 10**400}}},)):
             text = card_text(replace(card, measured=measured))
             self.assertIn("The model's accuracy was not measured.", text)
             self.assertNotIn("None", text)
@@ -146,6 +146,16 @@ class ModelListTest(SegmentationCase):
             self.assertEqual(self.titles(), [])
             self.assertIn("This model is not on this computer", self.ui.modelComboBox.toolTip)
             self.assertFalse(self.ui.removeModelButton.enabled)
+
+    def test_no_model_is_selected_after_the_last_model_was_removed_and_others_were_added(self) -> None:
+        self.settings.model = ""
+        self.module.leave()
+        self.module.enter()
+        self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
+        self.assertEqual(self.ui.modelComboBox.currentText, "")
+        self.assertFalse(self.ui.removeModelButton.enabled)
+        choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
+        self.assertEqual(self.settings.model, "left-atrium")
 
     def test_result_names_the_model_that_made_it_if_the_file_is_replaced_during_the_computation(self) -> None:
         file = self.home / "models" / "tiny.dcamt"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import slicer
 from DCAMTSegmentationLib import review
@@ -101,7 +103,8 @@ class RegionTest(PanelCase):
     def test_stored_region_of_another_version_is_told_by_name(self) -> None:
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.regionName", "box")
-        for text in (None, "damaged", '{"later": 1}', "7", '{"low": "abc", "high": [1, 2, 3]}'):
+        too_large = json.dumps({"low": [10**400, 0, 0], "high": [1, 2, 3], "to_unit": None})
+        for text in (None, "damaged", '{"later": 1}', "7", '{"low": "abc", "high": [1, 2, 3]}', too_large):
             segmentation.SetAttribute("DCAMT.region", text)
             self.assertIsNone(review.region_of(segmentation))
             self.module.enter()

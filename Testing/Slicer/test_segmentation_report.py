@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
@@ -213,9 +214,10 @@ class ReportRequestTest(InsertedWallCase):
 
     def test_wall_with_a_damaged_attribute_is_shown(self) -> None:
         model = review.get_referenced_node(self.segmentation, review.WALL)
+        huge = json.dumps([[10**400] * 4] * 4)
         for name in ("wallSurfacePlace", "wallPlacement", "wallOutline"):
             stored = model.GetAttribute(f"DCAMT.{name}")
-            for text in ("x", "[1]", "7", "{}"):
+            for text in ("x", "[1]", "7", "{}", huge):
                 model.SetAttribute(f"DCAMT.{name}", text)
                 self.module.leave()
                 self.module.enter()
@@ -316,10 +318,11 @@ class ResultReportRequestTest(PanelCase):
     def test_result_with_a_damaged_attribute_is_shown_and_reported(self) -> None:
         self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())
+        huge = json.dumps([{"position": [0, 0, 10**400], "volume_ml": 1}])
         names = "trust", "doubtfulPlaces", "doubtfulPlacesAffine", "measuredAxes", "writtenSegments", "measuredSegments"
         for name in names:
             stored = segmentation.GetAttribute(f"DCAMT.{name}")
-            for text in ("x", "[1]", "7", "{"):
+            for text in ("x", "[1]", "7", "{", huge):
                 segmentation.SetAttribute(f"DCAMT.{name}", text)
                 self.module.leave()
                 self.module.enter()

@@ -148,6 +148,9 @@ class TwoScansTest(PanelCase):
         before = layout.resets
         self.segment(self.one)
         self.assertEqual(layout.resets, before + 1)
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertEqual(layout.resets, before + 1)
         self.segment(self.one)
         self.assertEqual(layout.resets, before + 1)
 

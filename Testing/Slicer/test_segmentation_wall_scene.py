@@ -260,7 +260,7 @@ class WallSceneTest(InsertedWallCase):
     def test_wall_with_unreadable_facts_is_ignored(self) -> None:
         model = review.get_referenced_node(self.segmentation, review.WALL)
         facts = json.loads(model.GetAttribute("DCAMT.wallFacts"))
-        for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}):
+        for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}, {"pool": [10**400, 1, 1]}):
             model.SetAttribute("DCAMT.wallFacts", json.dumps({**facts, **changed}))
             self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
         model.SetAttribute("DCAMT.wallFacts", "{}")

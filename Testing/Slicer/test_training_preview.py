@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.runs.folder import RunFolder
-from dcamt.runs.preview import Preview, write_preview
+from dcamt.runs.preview import Preview, choose_preview, write_preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
@@ -234,6 +234,19 @@ class ShownPreviewTest(TrainingCase):
             self.module.widget.watching.update()  # as after the next poll
             self.assertIsNone(self.module.widget.watching._loading)
             self.assertEqual((self.ui.previewSelector.currentText, self.ui.previewStatusLabel.text), ("none", ""))
+
+    def test_preview_does_not_return_if_the_cases_are_still_being_read_when_the_scene_is_closed(self) -> None:
+        run = self.show_run("paused", "one", seed=1)
+        choose_preview(run, "one")
+        watching = self.module.widget.watching
+        watching.set_run(self.module.widget.runs.watch)  # as if the run were selected now
+        close_scene()
+        self.wait_for(lambda: self.ui.previewSelector.enabled, "the validation cases")
+        watching.update()
+        self.assertIsNone(watching._loading)
+        self.assertEqual((self.ui.previewSelector.currentText, self.ui.previewStatusLabel.text), ("none", ""))
+        watching.set_run(self.module.widget.runs.watch)
+        self.wait_for(lambda: self.ui.previewSelector.currentText == "one", "the requested preview")
 
     def test_preview_of_a_discarded_run_is_not_shown_for_a_new_run_of_its_name(self) -> None:
         for seed in (1, 2):

@@ -380,6 +380,7 @@ class ProposalTest(TrainingCase):
     def test_damaged_cases_of_a_saved_ranking_are_not_listed(self) -> None:
         case = {**self.make_ranked_case(add_volume("LGE", ellipsoid(1)[0])), "score": 0.4}
         damaged = [{"score": "high"}, {"score": None}, {"place": [1, 2]}, {"place": 3}, {"image": 5}, {"name": None}]
+        damaged += [{"score": 10**400}, {"place": [1, 2, -(10**400)]}]
         self.save_ranking([{**case, **change} for change in damaged] + [[], "case", {}, case])
         self.assertEqual(self.ui.rankTable.model().rowCount(), 1)
 

@@ -20,7 +20,15 @@ from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
 from DCAMTTrainingLib import estimation as estimation_module
 from DCAMTTrainingLib.panels import start as start_panel
 from DCAMTTrainingLib.runs import start as run_start
-from DCAMTTrainingLib.runs.start import RunPlan, is_starting, prepare_and_start, resume, start_writing_models, started
+from DCAMTTrainingLib.runs.start import (
+    RunPlan,
+    is_starting,
+    prepare_and_start,
+    resume,
+    start_failure,
+    start_writing_models,
+    started,
+)
 from DCAMTTrainingLib.start_job import StartJob
 from engine_case import SHIPPED_DOUBLE_CLICK_S
 from scene_nodes import add_case, draw_segment, run_to_end, write_endless_program
@@ -280,6 +288,18 @@ class StartTest(CasesCase):
         self.wait_for(lambda: not is_starting(run), "the end of the process")
         self.wait_for(lambda: self.ui.resumeButton.enabled, "the paused run")
         self.assertIn("gone.nrrd, which does not exist", self.ui.runStatusLabel.text)
+
+    def test_reason_of_a_failed_start_stays_after_another_run_was_started(self) -> None:
+        runs = []
+        for name in ("first", "second"):
+            runs.append(self.make_run(name, STARTED, PAUSED, cases=(f"one,{name}.nrrd,,unlabelled",)))
+            resume(runs[-1])
+        self.wait_for(lambda: not any(map(is_starting, runs)), "the end of the processes")
+        resume(runs[1])
+        self.wait_for(lambda: not is_starting(runs[1]), "the end of the process")
+        for run in runs:
+            self.assertIn(f"{run.path.name}.nrrd, which does not exist", start_failure(run))
+            self.assertEqual(len([one for one in started if one.run.path == run.path]), 1)
 
     def test_problems_of_cases_and_settings_are_shown_before_the_start(self) -> None:
         for index in range(3):

@@ -205,7 +205,8 @@ def main() -> None:
     methods = correlations(pairs)
     print_table(methods)
     overlaps = np.array([opening_overlap(pair) for pair in pairs])
-    print(f"overlap of the openings: mean {np.nanmean(overlaps):.2f}, lowest {np.nanmin(overlaps):.2f}")
+    found = overlaps[np.isfinite(overlaps)]
+    print(f"overlap of the openings in {len(found)} cases: mean {found.mean():.2f}, lowest {found.min():.2f}")
     # The first case is left out: its time includes loading vtk and scipy.
     seconds = np.array([p.seconds for p in pairs])[1:].ravel()
     processor = np.array([p.cpu_seconds for p in pairs])[1:].ravel()

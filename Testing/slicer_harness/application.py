@@ -46,7 +46,7 @@ class Application:
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
         qt_application.setOrganizationName("harness")
         qt_application.setApplicationName("Slicer")
-        # One QSettings object, as in Slicer. Each further object would, when deleted, write the settings file.
+        # `settings` always returns one object, as in Slicer. A new object would write the settings file when deleted.
         self._settings = QtCore.QSettings()
         self.restarts = 0
         self._application_logic = slicer.vtkMRMLApplicationLogic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -79,6 +80,16 @@ def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> An
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise InputError(f"'{where}' must be of type {getattr(hint, '__name__', hint)}, not {value!r}", path=source)
     return value
+
+
+def is_finite_number(value: Any) -> bool:
+    """Return whether a JSON value is a number that is finite as a float; False for an integer too large for a float."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 @functools.cache

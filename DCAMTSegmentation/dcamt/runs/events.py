@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from ..errors import write_error
 from ..io.json_lines import JsonLines, json_line
+from ..io.typed_json import is_finite_number
 
 CHUNK = 1 << 16
 """Number of bytes that `EventTail` reads at a time: a few hundred events."""
@@ -178,7 +179,7 @@ def _hints(event_class: type) -> dict[str, Any]:
 
 def _value(value: Any, hint: Any) -> Any:
     """Convert a JSON value to the type `hint` of a field, or return the neutral value."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
+    is_number = is_finite_number(value)
     if hint in (float | None, int | None):
         return value if is_number else None
     if hint is float:
@@ -194,14 +195,6 @@ def _value(value: Any, hint: Any) -> Any:
     inner = typing.get_args(hint)[1]
     items = {str(key): _value(item, inner) for key, item in value.items()}
     return {key: item for key, item in items.items() if not (isinstance(item, float) and math.isnan(item))}
-
-
-def _is_finite(number: float) -> bool:
-    """Return whether a number is finite as a float; False for an integer too large for a float."""
-    try:
-        return math.isfinite(number)
-    except OverflowError:
-        return False
 
 
 @dataclass

@@ -109,7 +109,7 @@ def read_wall(path: Path) -> WallResult:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"could not be read ({reason})", path=path, remedy="Measure the wall again.") from error
-    except (ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, EOFError, BadZipFile) as error:
         raise InputError("is damaged", path=path, remedy="Measure the wall again.") from error
 
 
@@ -119,7 +119,7 @@ def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.nd
     mean, sd, voxels = known["pool"]
     threshold = parse_threshold(known["threshold"])
     settings = WallSettings(threshold, known["sample"], known["from_mm"], known["to_mm"])
-    pool = BloodPool(mean, sd, int(voxels))
+    pool = BloodPool(float(mean), float(sd), int(voxels))
     notes = tuple(known["notes"])
     return WallResult(known["scan"], settings, surface, pool, ratio, kind, region, bool(known["proposed"]), notes)
 

@@ -20,9 +20,10 @@ SCAN_FILE = "DCAMT.scanFile"
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
 SCAN_STATE = "DCAMT.proposalScanState"
-"""Attribute of a proposal, and of a volume with `SCAN_FILE`: the scan's `file_state` when the proposal was opened last.
+"""Attribute of a proposal, and of a volume with `SCAN_FILE`: a `file_state`; older scenes lack it.
 
-Older scenes lack it.
+For a proposal, it is the state of its case's scan when the proposal was opened last. For a volume, it is the state of
+`SCAN_FILE` when a case with this scan was opened last on the volume.
 """
 
 

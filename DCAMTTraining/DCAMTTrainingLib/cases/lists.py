@@ -32,6 +32,7 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
     """Write the rows whose scans are files as a case list; return the number of other rows, which are omitted.
 
     Raises:
+        InputError: a path is not UTF-8.
         OutputError: the file cannot be written.
     """
     cases, omitted = [], 0

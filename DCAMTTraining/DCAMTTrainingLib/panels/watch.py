@@ -38,6 +38,7 @@ class WatchPanel:
         self._loading: SteppedTask | None = None
         self._listing: SteppedTask | None = None
         self._filling = False
+        self._restores_choice = True
         self._was_running = False
         ui.lossesButton.connect("clicked(bool)", lambda checked=False: self._show_chart(LOSSES))
         ui.scoresButton.connect("clicked(bool)", lambda checked=False: self._show_chart(SCORES))
@@ -48,7 +49,7 @@ class WatchPanel:
         self._stop_loading()
         self.hide_charts()
         self._watch, self._recipe, self._shown = watch, None, None
-        self._was_running = False
+        self._was_running, self._restores_choice = False, True
         self._list_cases()
         self.update()
 
@@ -74,8 +75,10 @@ class WatchPanel:
     def on_scene_closed(self) -> None:
         """Reset the preview selector to "none", so that the next scene shows no preview.
 
-        The run continues to write previews of the case that was selected before.
+        The run continues to write previews of the case that was selected before. If the cases are still being read,
+        no case is selected afterwards.
         """
+        self._restores_choice = False
         self._filling = True
         self._ui.previewSelector.setCurrentIndex(0)
         self._filling = False
@@ -167,7 +170,7 @@ class WatchPanel:
         for name in self._cases:
             self._ui.previewSelector.addItem(name)
         chosen = chosen_preview(self._watch.run)
-        if chosen in self._cases:
+        if self._restores_choice and chosen in self._cases:
             self._ui.previewSelector.setCurrentIndex(self._cases.index(chosen) + 1)
         self._ui.previewSelector.enabled = bool(self._cases)
         self._filling = False

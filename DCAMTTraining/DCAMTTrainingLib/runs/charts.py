@@ -31,7 +31,7 @@ class TrainingCharts:
     def show(self, kind: str, curves: RunCurves) -> None:
         """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has a plot view.
 
-        Do nothing if the curves have no point of that kind.
+        If the curves have no point of that kind, an earlier chart is shown; if there is none, nothing changes.
         """
         self._fill(kind, curves)
         chart = self.chart(kind)

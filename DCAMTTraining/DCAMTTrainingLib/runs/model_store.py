@@ -61,9 +61,10 @@ def export_model(path: Path, target: Path) -> None:
     """Copy a run's model file to `target`.
 
     The calibration file that the model uses, if any, is written beside `target`. An existing `target` is replaced.
+    If the model uses no calibration file, a file beside `target` stays; it is only used if it belongs to this model.
 
     Raises:
-        InputError: the model cannot be read, or another calibration file lies beside `target`.
+        InputError: the model cannot be read, or its calibration file would replace another one beside `target`.
         OutputError: a file cannot be written.
     """
     data, beside = read_model(path), calibration_path(target)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dcamt.io.atomic import atomic_path
+from dcamt.io.typed_json import is_finite_number
 from dcamt.runs.folder import RunFolder
 
 from .proposal import FORMER_SEGMENTATION
@@ -58,11 +58,7 @@ def _is_ranked_case(case: Any) -> bool:
     texts, place = (case["name"], case["image"], case["segmentation"]), case["place"]
     is_point = isinstance(place, list) and len(place) == 3
     numbers = (case["score"], *place) if is_point else ()
-    return is_point and all(isinstance(text, str) for text in texts) and all(map(_is_number, numbers))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return is_point and all(isinstance(text, str) for text in texts) and all(map(is_finite_number, numbers))
 
 
 def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class StartedProcess:
 
     Attributes:
         log_bytes: the size of the run's log before the process started.
-        locked: whether the process has held the run's lock.
+        locked: whether `is_starting` found the run's lock held since the process started.
     """
 
     run: RunFolder
@@ -41,7 +41,7 @@ class StartedProcess:
 
 
 started: list[StartedProcess] = []
-"""Processes started by this application; ended processes are removed at the next start."""
+"""Processes started by this application; a run's ended processes are removed when the run is started again."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,8 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     Raises:
         OutputError: the process cannot be started, or its log file cannot be written.
     """
-    # `poll` also lets the system forget an ended process.
-    started[:] = [entry for entry in started if entry.process.poll() is None]
+    # `poll` also lets the system forget an ended process. Of other runs, the reason why they failed is still needed.
+    started[:] = [entry for entry in started if entry.process.poll() is None or entry.run.path != run.path]
     flags = 0
     if os.name == "nt":
         # Without these flags, closing the process's console window, or pressing Ctrl+C in it, would end the run.
@@ -181,7 +181,7 @@ def is_starting(run: RunFolder) -> bool:
 def start_failure(run: RunFolder) -> str:
     """Return why this application's last process for the run failed: the last line of the process's output.
 
-    The text is empty if the process runs, has locked the run or has succeeded.
+    The text is empty if there is no such process, or if the process runs, has succeeded or counts as `locked`.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.locked or entry.process.poll() in (None, 0):
