@@ -22,7 +22,6 @@ LOG_BYTES = 1 << 14
 LAST_LINE_MS = 1000
 """The longest time to wait until the last line is written to a process."""
 DELIVERY_S = 0.02
-"""After this many seconds, a turn of the event loop delivers no further event."""
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()

@@ -404,12 +404,12 @@ def enclosing_grid(grid: Grid, other: Grid) -> Grid:
 
 
 def _start_on_lattice(grid: Grid, other: Grid) -> np.ndarray:
-    """Return the index of `other`'s lattice, three whole numbers, that is nearest to the first voxel of `grid`."""
+    """Return the position of `grid`'s first voxel as a rounded voxel index of `other`."""
     return np.asarray(np.rint(np.linalg.solve(other.affine[:3, :3], grid.affine[:3, 3] - other.affine[:3, 3])))
 
 
 def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> Grid:
-    """Return the grid of `shape` on the lattice of `grid` that starts at the index `offset` of `grid`."""
+    """Return `grid`, moved by `offset` voxels along its own axes, with a new `shape`."""
     affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ offset
     return Grid(shape, affine)
