@@ -86,6 +86,31 @@ def test_prediction_without_a_label_fails_and_does_not_stop_the_others(
     assert [row["case"] for row in read_table(table)] == ["a", "b", "mean", "std"]
 
 
+def test_damaged_files_are_named_after_the_scores_of_the_sound_cases(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(folders[0] / "c.nrrd", 4, 10)
+    save(folders[0] / "z.nrrd", 2, 6)
+    whole = (folders[0] / "c.nrrd").read_bytes()
+    (folders[0] / "c.nrrd").write_bytes(whole[:-30])
+    table = tmp_path / "scores.csv"
+    assert call_evaluate(folders, "--csv", table, "--json") == 1
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert lines[0].startswith(f"dcamt: {folders[0] / 'z.nrrd'}: has no label")
+    assert lines[1].startswith(f"dcamt: {folders[0] / 'c.nrrd'}: ends too early")
+    assert lines[2] == "dcamt: 2 cases were not scored; the means cover 2 cases"
+    events = [json.loads(line) for line in printed.out.splitlines()]
+    assert [f"dcamt: {one['message']}" for one in events if one["event"] == "failed"] == lines[:2]
+    assert (events[-1]["cases"], events[-1]["failed"]) == (2, 2)
+    assert [(row["case"], row["cases"]) for row in read_table(table)] == [
+        ("a", "1"),
+        ("b", "1"),
+        ("mean", "2"),
+        ("std", "2"),
+    ]
+
+
 def test_table_of_scores_never_replaces_the_raw_voxels_of_an_mhd_label(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,8 +190,10 @@ def test_wrong_input_is_refused_in_one_line_without_a_table(
     assert (labels / "a_label.nii.gz").read_bytes() == label
     (predictions / "b.nrrd").write_bytes(b"NRRD0004\n")
     assert_refused([*both, "--csv", table], "b.nrrd", "same case")
-    (predictions / "b.nrrd").rename(predictions / "c.nrrd")
-    assert_refused([*both, "--csv", table], "c.nrrd")
+    (predictions / "b.nrrd").unlink()
+    (predictions / "a.nrrd").write_bytes(b"NRRD0004\n")
+    (predictions / "b_image.nii.gz").unlink()
+    assert_refused([*both, "--csv", table], "a.nrrd")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege")

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from dcamt_testing.dicom_positions import (
     SECONDARY_CAPTURE,
     assert_slices_in_place,
     edit_dicom,
+    new_data_set,
     time_point_groups,
     write_frames,
     write_slice,
@@ -200,13 +202,32 @@ def test_large_slice_numbers_take_little_memory(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("attributes", "message_part"),
-    [({"ImagesInAcquisition": 20}, "20 images, but 8 were found"), ({"SpacingBetweenSlices": 1.0}, "1 mm according")],
+    [
+        ({"ImagesInAcquisition": 20}, "20 images, but 8 were found"),
+        ({"NumberOfSeriesRelatedInstances": 9}, "9 images, but 8 were found"),
+        ({"SpacingBetweenSlices": 1.0}, "1 mm according"),
+    ],
 )
 def test_headers_that_contradict_the_number_or_distance_of_slices_cause_a_note(
     tmp_path: Path, attributes: dict[str, object], message_part: str
 ) -> None:
     (note,) = read_scan(_write_series(tmp_path, **attributes)).notes
     assert message_part in note
+
+
+def test_copies_do_not_hide_that_the_last_slice_is_missing(tmp_path: Path) -> None:
+    _write_series(tmp_path, NumberOfSeriesRelatedInstances=9)
+    shutil.copy(tmp_path / "IM003", tmp_path / "IM003_copy")
+    notes = read_scan(tmp_path).notes
+    assert "The headers state 9 images, but 8 were found: slices may be missing." in notes
+
+
+def test_screenshot_of_the_series_counts_as_one_of_its_images(tmp_path: Path) -> None:
+    _write_series(tmp_path, NumberOfSeriesRelatedInstances=9)
+    screenshot = new_data_set(SECONDARY_CAPTURE, number=9, PixelData=bytes(512))
+    screenshot.save_as(tmp_path / "IM008", enforce_file_format=True)
+    (note,) = read_scan(tmp_path).notes
+    assert note.startswith("Skipped a file that is not a slice")
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.5])
@@ -235,10 +256,10 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
 @pytest.mark.parametrize(
     ("change", "message_part"),
     [
-        (_describe_one_frame_less, "more pixels than its header states"),
+        (_describe_one_frame_less, "more pixels than its header states). Copy or export the file again."),
         (
             lambda data: setattr(data, "NumberOfFrames", 11),
-            "states 11 as its number of frames, but the number of their positions is 12",
+            "states 11 as its number of frames, but the number of their positions is 12. Export the series again",
         ),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence"), "lacks the pixel spacing"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PlaneOrientationSequence"), "lacks the orientation"),

@@ -237,6 +237,25 @@ def test_impossible_orientation_or_pixel_spacing_is_refused(tmp_path: Path, chan
     refused(lambda: read_scan(tmp_path), tmp_path, "has an impossible orientation or pixel spacing")
 
 
+@pytest.mark.parametrize("step", [0.0008, 0.0025, 0.008])
+@pytest.mark.parametrize("pixel", [1.25, 0.00125])
+def test_positions_in_metres_are_refused_as_a_wrong_unit(tmp_path: Path, step: float, pixel: float) -> None:
+    for k in range(24):
+        position = [0, 0, round(k * step, 4)]
+        write_slice(
+            tmp_path / f"{k}.dcm",
+            k,
+            PixelSpacing=[pixel] * 2,
+            ImagePositionPatient=position,
+            AcquisitionTime=str(100000 + k),
+        )
+    refused(
+        lambda: read_scan(tmp_path),
+        tmp_path,
+        f"has slices only {step} mm apart, so their positions are probably in metres",
+    )
+
+
 def test_error_about_two_surplus_slices_counts_all_slices(tmp_path: Path) -> None:
     write_slices(tmp_path, 10)
     write_slice(tmp_path / "again.dcm", 4, number=30)

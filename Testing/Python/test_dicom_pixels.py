@@ -309,7 +309,7 @@ def test_slices_without_preamble_in_a_zip_are_read_although_other_images_lie_bes
 
 
 def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
-    """pydicom decompresses more pixels than the image has, and only warns; GDCM refuses the file."""
+    """pydicom decompresses more pixels than the image has, and only warns."""
     for path in write_slices(tmp_path, 4, PixelData=np.repeat(np.arange(SIZE, dtype="<u2"), SIZE).tobytes()):
         transcode(path, "RLE")
     read_scan(tmp_path)
@@ -318,6 +318,31 @@ def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
     assert whole.count(run) == 1
     (tmp_path / "2.dcm").write_bytes(whole.replace(run, bytes([257 - 100, 5])))
     refused(lambda: read_scan(tmp_path), tmp_path / "2.dcm", "RLE Lossless", "cannot be decompressed", "copy it again")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("place", [0, 3, 15])
+def test_rle_frame_with_surplus_pixels_in_its_middle_is_refused(tmp_path: Path, bits: int, place: int) -> None:
+    """A later run ends exactly where the image ends; pydicom only warns, and GDCM does not notice."""
+    voxels = np.repeat(np.arange(SIZE, dtype=f"<u{bits // 8}"), SIZE)
+    attributes = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelData": voxels.tobytes()}
+    for path in write_slices(tmp_path, 4, **attributes):
+        transcode(path, "RLE")
+    read_scan(tmp_path)
+    whole = (tmp_path / "2.dcm").read_bytes()
+    run = bytes([257 - SIZE, place])
+    at = whole.rindex(run) if place == 0 else whole.index(run)
+    (tmp_path / "2.dcm").write_bytes(whole[:at] + bytes([257 - 3 * SIZE]) + whole[at + 1 :])
+    refused(lambda: read_scan(tmp_path), tmp_path / "2.dcm", "RLE Lossless", "cannot be decompressed", "copy it again")
+
+
+def test_rle_frames_padded_with_zeros_are_read(tmp_path: Path) -> None:
+    for path in write_slices(tmp_path, 8):
+        transcode(path, "RLE")
+        with edit_dicom(path) as data:
+            (frame,) = generate_frames(data.PixelData, number_of_frames=1)
+            data.PixelData = encapsulate([frame + bytes(6)])
+    assert_slices_in_place(read_scan(tmp_path), 8)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -155,6 +155,24 @@ def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
         assert by_effort[THOROUGH]["step_s"] == pytest.approx(32**3 / 1000)
 
 
+def test_efforts_are_ordered_although_other_programs_slow_the_first_measurements_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = iter([40.0, 40.0])
+    monkeypatch.setattr(estimate_module, "_measure", lambda *arguments: (next(slow, 0.6), 10**8))
+    monkeypatch.setattr(estimate_module, "BUDGET_S", math.inf)
+    estimates: list[dict[str, Any]] = []
+    monkeypatch.setattr(Console, "print_event", lambda self, event, **fields: estimates.append(fields))
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(8, 8, 8))
+    own = tmp_path / "own.json"
+    own.write_text(tiny_recipe("patch=32,32,32", "iterations=60").to_json(), encoding="utf-8")
+    assert call_dcamt(["estimate", table, "--device", "cpu", "--recipe", own]) == 0
+    assert [event["effort"] for event in estimates] == list(EFFORTS)
+    seconds = [event["seconds"] for event in estimates]
+    assert seconds == sorted(seconds)
+    assert [event["step_s"] for event in estimates] == [0.6] * 3
+
+
 def test_run_fits_the_estimated_disk_space_and_its_cases_take_about_the_estimated_memory(tmp_path: Path) -> None:
     table = write_cases_folder(tmp_path, labelled=2, unlabelled=1, validation=1, shape=(24, 20, 16), spacing_mm=1.5)
     recipe = tiny_recipe("channels=16,32,64")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.errors import InputError
 from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, evaluate_folders, summarize_rows
 from dcamt.metrics.scores import BOTH_EMPTY, SegmentationScore, score
 from dcamt_testing.evaluated_folders import (
     AFFINE,
+    assert_not_scored,
     assert_refused,
     assert_same_score,
     random_mask,
@@ -116,8 +117,35 @@ def test_errors_name_the_unusable_file_or_folder(folders: tuple[Path, Path], tmp
     assert_refused((tmp_path / "nowhere", labels), "nowhere", "not a folder")
     (tmp_path / "empty").mkdir()
     assert_refused((predictions, tmp_path / "empty"), "empty", "no segmentation")
-    (predictions / "la000_image.nrrd").write_bytes(b"")
+    for path in predictions.iterdir():
+        path.write_bytes(b"")
     assert_refused((predictions, labels), "la000_image.nrrd")
+
+
+@pytest.mark.parametrize("name", ["predictions/la001_image.nrrd", "labels/la001_label.nii.gz"])
+@pytest.mark.parametrize("mapping", ["", "1=1,2=2"])
+def test_damaged_file_does_not_stop_the_scores_of_the_other_cases(
+    folders: tuple[Path, Path], name: str, mapping: str
+) -> None:
+    sound = evaluate_folders(*folders)
+    damaged = folders[0].parent / name
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    seen: list[tuple[int, int]] = []
+    evaluation = evaluate_folders(*folders, lambda *step: seen.append(step), mapping, mapping)
+    (failure,) = evaluation.failures
+    assert failure.startswith(f"{damaged}: ends too early")
+    assert evaluation.rows == tuple(row for row in sound.rows if row.case != "la001")
+    assert [row.cases for row in evaluation.mean] == [2, 2]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_masks_of_255_are_comparable_beside_a_damaged_file(folders: tuple[Path, Path]) -> None:
+    for number in range(3):
+        save_labels(folders[1] / f"la00{number}_label.nii.gz", random_mask(number) * 255)
+        save_labels(folders[0] / f"la00{number}_image.nrrd", random_mask(number))
+    (folders[1] / "la000_label.nii.gz").write_bytes(b"")
+    evaluation = evaluate_folders(*folders)
+    assert [(row.case, row.label, row.score.dice) for row in evaluation.rows] == [("la001", 1, 1.0), ("la002", 1, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -132,12 +160,12 @@ def test_errors_name_the_unusable_file_or_folder(folders: tuple[Path, Path], tmp
 )
 def test_prediction_on_another_grid_is_refused(folders: tuple[Path, Path], change: np.ndarray) -> None:
     save_labels(folders[0] / "la001_image.nrrd", two_classes(11), AFFINE @ change)
-    assert_refused(folders, "la001_image.nrrd", "la001_label.nii.gz", "a different grid")
+    assert_not_scored(folders, "la001_image.nrrd", "la001_label.nii.gz", "a different grid")
 
 
 def test_prediction_of_another_size_is_refused(folders: tuple[Path, Path]) -> None:
     save_labels(folders[0] / "la001_image.nrrd", two_classes(11)[:-1])
-    assert_refused(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
+    assert_not_scored(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
 
 
 @pytest.mark.parametrize("white", ["labels", "predictions", "both"])
@@ -183,8 +211,8 @@ def test_scan_in_place_of_a_label_or_prediction_is_refused(folders: tuple[Path, 
     message = (
         rf"{name}: is probably a scan: it holds \d+ different values, but the \w+ of this case 2\. Choose the labelmap"
     )
-    with pytest.raises(InputError, match=message):
-        evaluate_folders(*folders)
+    (failure,) = evaluate_folders(*folders).failures
+    assert re.search(message, failure)
 
 
 def test_labelmaps_of_many_values_are_scored(folders: tuple[Path, Path]) -> None:

@@ -123,7 +123,7 @@ def test_metaimage_with_a_missing_or_wrong_size_of_its_compressed_data_is_refuse
         ("Offset", "nan 0 0", "has damaged numbers in Offset"),
         ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
         ("ElementType", "met_short", 'the unknown ElementType "met_short"'),
-        ("BinaryData", "False", "seems to have binary voxels, but its header lacks BinaryData = True"),
+        ("BinaryData", "False", "seems to have binary voxels, but its header states BinaryData = False"),
         ("DistanceUnits", "um", 'has the unit "um"'),
     ],
 )
@@ -133,6 +133,41 @@ def test_error_names_the_damaged_field_of_a_metaimage(tmp_path: Path, field: str
     line = f"{field} = {value}\n".encode()
     path.write_bytes(data.replace(b"ElementDataFile", line + b"ElementDataFile"))
     refused(lambda: read_scan(path), path, message)
+
+
+TEXT_HEADER = b"ObjectType = Image\nNDims = 3\nDimSize = 9 10 11\nElementSpacing = 1 1 1\nElementType = MET_SHORT\n"
+TEXT = " ".join(map(str, VOXELS.ravel(order="F"))).encode() + b"\n"
+
+
+@pytest.mark.parametrize("damage", [b"1x3\n", b"\0\0\x8f\n"])
+def test_damaged_text_of_a_metaimage_is_not_taken_for_binary_voxels(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "x.mha"
+    path.write_bytes(TEXT_HEADER + b"BinaryData = False\nElementDataFile = LOCAL\n" + TEXT)
+    assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + damage)
+    refused(lambda: read_scan(path), path, "as text, but some of them are not numbers of its type. Copy the file again")
+    path.write_bytes(whole[:-1])
+    refused(lambda: read_scan(path), path, "lacks a line break after the last voxel")
+    for size in range(-40, -30):
+        path.write_bytes(whole[:size])
+        refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("stated", [b"", b"BinaryData = True\n"])
+@pytest.mark.parametrize("file", ["LOCAL", "x.raw"])
+def test_metaimage_that_does_not_state_text_is_binary_as_in_itk(tmp_path: Path, stated: bytes, file: str) -> None:
+    """ITK would read text as binary voxels."""
+    path, data = tmp_path / "x.mhd", tmp_path / "x.raw"
+    for voxels in (RAW, TEXT):
+        data.write_bytes(voxels)
+        local = voxels if file == "LOCAL" else b""
+        path.write_bytes(TEXT_HEADER + stated + f"ElementDataFile = {file}\n".encode() + local)
+        if voxels == RAW:
+            assert np.array_equal(read_scan(path).voxels[0], VOXELS)
+            itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            assert np.array_equal(itk.transpose(2, 1, 0), VOXELS)
+    refused(lambda: read_scan(path), path, "text, but its header lacks BinaryData = False. Set BinaryData to False")
 
 
 @pytest.mark.parametrize("unit", ["mm", "MM", "millimeter", "?"])

@@ -168,6 +168,27 @@ def test_nrrd_whose_further_axes_have_one_voxel_is_read_as_by_itk(tmp_path: Path
     np.testing.assert_allclose(read.grid.affine[:3, 3], np.array([-1, -1, 1]) * itk.GetOrigin()[:3])
 
 
+@pytest.mark.parametrize("space", ["right-anterior-superior-time", "RAST", "left-anterior-superior-time", "LAST"])
+def test_nrrd_in_a_space_that_slicer_would_mirror_is_refused(tmp_path: Path, space: str) -> None:
+    """ITK reads this space as left-posterior-superior-time; Slicer's own reader refuses the file."""
+    path = tmp_path / "x.nrrd"
+    directions = "space directions: (1,0,0,0) (0,1,0,0) (0,0,2,0) (0,0,0,1)\nspace origin: (1,2,3,0)"
+    header = f"NRRD0004\ntype: short\ndimension: 4\nsizes: 9 10 11 1\nspace: {space}\n{directions}\n"
+    path.write_bytes(header.encode() + b"endian: little\nencoding: raw\n\n" + RAW)
+    assert sitk.ReadImage(str(path)).GetOrigin() == (1, 2, 3, 0)  # LPS
+    refused(lambda: read_scan(path), path, f'"{space}" in its header, which 3D Slicer would mirror. Export it with')
+
+
+@pytest.mark.parametrize("first", [b"NRRD0004" + b" " * 2000, b"NRRD0004" + b" " * 991 + b"\n"])
+def test_nrrd_with_a_too_long_first_line_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes
+) -> None:
+    monkeypatch.setattr("dcamt.io.nrrd_header.HEADER_LIMIT", 1000)
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(first)
+    refused(lambda: read_scan(path), path, "has a header of 16 MiB or more")
+
+
 def test_nrrd_with_a_too_long_header_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcamt.io.nrrd_header.HEADER_LIMIT", 1000)
     path = tmp_path / "x.nrrd"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from dcamt.cases.case_names import with_folders
+from dcamt.commands.options import UsageError
 from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths, refuse_existing
 from dcamt.commands.scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
 from dcamt.commands.scan_paths import find_scans
@@ -50,6 +51,23 @@ def test_results_of_scans_with_the_same_name_in_two_folders_are_named_after_the_
     assert [job.segmentation.name for job in jobs] == [
         f"{name}.seg.nrrd" for name in ("P1_lgemri", "P2_lgemri", "p1", "P1_dicom", "P2_dicom")
     ]
+
+
+@pytest.mark.parametrize(
+    ("option", "file", "advised"),
+    [
+        ("surface", "a.ply", "--surface ply"),
+        ("probabilities", "x.NRRD", "--probabilities nrrd"),
+        ("probabilities", "x.nii.gz", "--probabilities nii.gz"),
+        ("report", "r.htm", "--report htm"),
+    ],
+)
+def test_message_about_one_file_for_several_scans_advises_the_file_s_own_ending(
+    tmp_path: Path, option: str, file: str, advised: str
+) -> None:
+    make_files(tmp_path, "p1.nrrd", "p2.nrrd")
+    with pytest.raises(UsageError, match=f"{file} is one file, but there are 2 scans: give {advised}$"):
+        plan_jobs([tmp_path], tmp_path / "out", **{option: file})
 
 
 def test_scans_x_nrrd_and_x_nii_of_one_folder_are_refused(tmp_path: Path) -> None:

@@ -49,6 +49,31 @@ def test_tiff_stack_of_which_only_the_last_strip_is_truncated_is_refused(tmp_pat
     refused(lambda: read_scan(path), path, "ends too early")
 
 
+@pytest.mark.parametrize("kind", ["short", "unsigned_char", "float"])
+@pytest.mark.parametrize("damaged", [b"3x", b"\x8f", b"33.5", b"nan", b"70000", b"-5"])
+def test_vtk_image_with_damaged_text_is_refused(tmp_path: Path, kind: str, damaged: bytes) -> None:
+    """From the damaged number on, ITK would return zeros."""
+    path = tmp_path / "x.vtk"
+    header = (
+        "# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\nDIMENSIONS 3 4 5\nSPACING 1 1 1\n"
+        f"ORIGIN 0 0 0\nPOINT_DATA 60\nSCALARS s {kind} 1\nLOOKUP_TABLE default\n"
+    )
+    path.write_bytes(header.encode() + " ".join(map(str, range(60))).encode() + b"\nMETADATA\n")
+    np.testing.assert_array_equal(read_scan(path).voxels.ravel(order="F"), range(60))
+    path.write_bytes(path.read_bytes().replace(b" 33 ", b" " + damaged + b" "))
+    if (kind, damaged) in (("float", b"33.5"), ("float", b"70000"), ("float", b"-5"), ("short", b"-5")):
+        assert read_scan(path).voxels.ravel(order="F")[33:35].tolist() == [float(damaged), 34]
+    else:
+        refused(lambda: read_scan(path), path, "as text, but some of them are not numbers")
+
+
+@pytest.mark.parametrize("size", range(8, 16))
+def test_big_tiff_cut_within_its_header_is_refused(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "x.tif"
+    path.write_bytes(b"II\x2b\0\x08\0\0\0\x10\0\0\0\0\0\0\0"[:size])
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
 @pytest.mark.parametrize("compressor", ["NoCompression", "PackBits", "Deflate"])
 def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
     """The headers of the last pages are zero; ITK would read only the pages before them."""

@@ -69,6 +69,16 @@ def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
         assert part in message
 
 
+def assert_not_scored(folders: tuple[Path, Path], *message_parts: str) -> None:
+    """Fail unless one case of `folders` is not scored, and its message is one line with all `message_parts`."""
+    evaluation = evaluate_folders(*folders)
+    assert evaluation.rows
+    (message,) = evaluation.failures
+    assert "\n" not in message
+    for part in message_parts:
+        assert part in message
+
+
 def assert_same_score(one: SegmentationScore, other: SegmentationScore) -> None:
     """Fail unless two scores are equal up to rounding."""
     for name in SegmentationScore.__dataclass_fields__:

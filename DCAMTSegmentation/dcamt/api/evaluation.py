@@ -47,14 +47,14 @@ def evaluate(
     Returns:
         An `Evaluation` with one row for each case and class, and each class's mean. If there are several cases, it also
         contains each class's standard deviation. Without folders, a case has the name of its label's file, or
-        "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`. Predictions
-        in a folder that have no label are not scored; `failures` contains a message about each. `notes` state how files
-        were interpreted, such as an assumed voxel spacing.
+        "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`. `notes`
+        state how files were interpreted, such as an assumed voxel spacing. Some cases are not scored, and the means do
+        not cover them: predictions in a folder that have no label, files that cannot be read, and predictions that do
+        not fit on their label's grid. `failures` contains a message about each.
 
     Raises:
-        InputError: a file, folder, array or mapping cannot be used; there is no prediction; no prediction in a folder
-            has a label; a prediction and its label do not fit on one grid; all labels are empty; or the predictions
-            have label values, but none in common with the labels.
+        InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels
+            are empty; or the predictions have label values, but none in common with the labels.
         TypeError: a prediction or label is something else, such as a tensor. Convert it with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,12 +42,20 @@ def run_estimate(options: argparse.Namespace) -> int:
     measured: list[MeasuredPatch] = []
     trials: dict[Shape, Trial] = {}
     # The smallest patch comes first, since this process's peak memory never falls.
-    for effort, planned in sorted(plans.items(), key=lambda plan: math.prod(plan[1].training.patch)):
+    ordered = sorted(plans.items(), key=lambda plan: math.prod(plan[1].training.patch))
+    for effort, planned in ordered:
         patch = planned.training.patch  # The other settings that an effort changes do not affect a step.
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             trials[patch] = try_steps(planned, device, measured)
-        estimated = estimate(planned, trials[patch], grids, validated, device, options.run or Path(), memory_free)
+    # A step on a smaller patch is never slower; if it was, other programs slowed it down.
+    fastest = math.inf
+    for patch in reversed(trials):
+        fastest = min(fastest, trials[patch].step_s)
+        trials[patch] = replace(trials[patch], step_s=fastest)
+    for effort, planned in ordered:
+        trial = trials[planned.training.patch]
+        estimated = estimate(planned, trial, grids, validated, device, options.run or Path(), memory_free)
         console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
         memory = f"{estimated.memory_bytes / 1e9:.1f} GB"
         console.print_text(

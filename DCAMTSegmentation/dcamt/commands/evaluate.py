@@ -18,7 +18,7 @@ MAX_NAMES = 5
 def run_evaluate(options: argparse.Namespace) -> int:
     """Print the scores as a table or JSON lines; with `--csv FILE`, also write them to FILE.
 
-    Return 1 if a prediction was not scored, else 0.
+    Return 1 if a case was not scored (`Evaluation.failures`), else 0.
 
     If FILE cannot be written, or another program has written FILE meanwhile, the error is raised after the scores are
     printed.
@@ -75,6 +75,10 @@ def _print_warnings(evaluation: Evaluation, console: Console) -> None:
     for failure in evaluation.failures:
         console.print_error(failure)
         console.print_event("failed", message=failure)
+    if evaluation.failures:
+        covered = len({row.case for row in evaluation.rows})
+        number = "one case was" if len(evaluation.failures) == 1 else f"{len(evaluation.failures)} cases were"
+        console.print_error(f"{number} not scored; the means cover {covered} case{'s' if covered > 1 else ''}")
     unscored = evaluation.unscored_labels
     if len(unscored) == 1:
         console.print_error(f"label value {unscored[0]} occurs in predictions but in no label, and was not scored")

@@ -69,7 +69,7 @@ class SideResult:
         if scan_count > 1:
             raise UsageError(
                 f"{self.option} {text} is one file, but there are {scan_count} scans:"
-                f" give {self.option} {self.endings[0][1:]}"
+                f" give {self.option} {ending(path)[1:]}"
             )
         return path
 

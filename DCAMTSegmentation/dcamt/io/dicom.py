@@ -35,7 +35,7 @@ from .dicom_files import (
 )
 from .dicom_frames import Frame, integer
 from .dicom_pixels import load_frames
-from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, slice_gap
+from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, refuse_metres, slice_gap
 from .dicom_times import choose_frames
 from .formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending
 from .stored_image import COPY_AGAIN, StoredImage
@@ -145,6 +145,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
     stack, stack_notes = choose_stack(path, group_stacks(usual), choice)
     _refuse_rejected(path, found, stack.frames)
     refuse_slices_in_icloud(path, stack.frames)
+    refuse_metres(path, stack.frames)
     frames, frame_notes = choose_frames(path, stack, choice)
     if len(frames) == 1:
         raise InputError("holds one DICOM slice only", path=path, remedy=_CHOOSE_FOLDER)
@@ -179,7 +180,7 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
     if damaged := found.rejected_as("damaged"):
         return _damaged_error(path, damaged)
     if unplaced := found.rejected_as("unplaced"):
-        return _unplaced_error(unplaced[0])
+        return _unplaced_error(unplaced[0], path)
     if found.rejected_as("colour"):
         return InputError("holds colour images", path=path, remedy=GREY_SCALE_REMEDY)
     other = next((file for file in sorted(path.rglob("*")) if _is_other_scan(file, path)), None)
@@ -209,18 +210,19 @@ def _is_other_scan(file: Path, folder: Path) -> bool:
 
 def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:
     if len(damaged) == 1 and damaged[0].file == path:
-        return InputError(f"is damaged ({damaged[0].what})", path=path, remedy=COPY_AGAIN)
+        remedy = COPY_AGAIN if damaged[0].what in ("cut", "empty") else "Copy or export the file again."
+        return InputError(f"is damaged ({damaged[0].what})", path=path, remedy=remedy)
     files = list_names([f"{rejected.file.name} ({rejected.what})" for rejected in damaged])
     what = f"holds {len(damaged)} damaged files: {files}" if len(damaged) > 1 else f"holds a damaged file: {files}"
     return InputError(what, path=path, remedy="Copy or export the whole series again.")
 
 
-def _unplaced_error(rejected: RejectedFile) -> InputError:
-    return InputError(
-        rejected.what,
-        path=rejected.file,
-        remedy="Remove the file, if it is a report or a screenshot, or export the series again.",
-    )
+def _unplaced_error(rejected: RejectedFile, path: Path) -> InputError:
+    """Return the error for a file without a position; `path` is the file or folder that the user chose."""
+    remedy = "Remove the file, if it is a report or a screenshot, or export the series again."
+    if rejected.file == path:
+        remedy = "Export the series again, or choose the file of the scan, if this is a report or a screenshot."
+    return InputError(rejected.what, path=rejected.file, remedy=remedy)
 
 
 def _refuse_rejected(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
@@ -242,6 +244,6 @@ def _refuse_rejected(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> 
         raise _damaged_error(path, damaged)
     for rejected in found.rejected_as("unplaced"):
         if rejected.series == series:
-            raise _unplaced_error(rejected)
+            raise _unplaced_error(rejected, path)
     if any(rejected.series == series for rejected in found.rejected_as("colour")):
         raise InputError("holds colour slices", path=path, remedy=GREY_SCALE_REMEDY)

@@ -265,7 +265,9 @@ def missing_slices_notes(
             which = f"slice {numbers}" if len(lacking) == 1 else f"slices {numbers}"
             notes.append(f"According to the headers, {which} of the stack may be missing.")
         return notes
-    counted, held = max(frame.stated_count for frame in frames), len(series) + len(separated)
+    counted = max(frame.stated_count for frame in frames)
+    held = len({(frame.uid or frame.file, *frame.position) for frame in [*series, *separated]})  # without copies
+    held += sum(rejected.series == frames[0].series for rejected in found.rejected_as("foreign"))
     if lacking := _lacking_numbers(series, separated):
         numbers = list_names([str(number) for number in lacking])
         which = (

@@ -283,14 +283,14 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
         # The header holds no element after the SOP class, so the SOP class itself may be missing or incomplete.
         return cut
     if kind not in _IMAGE_CLASSES and (kind or "Rows" not in data):
-        return RejectedFile(path, "foreign", class_name(kind))
+        return RejectedFile(path, "foreign", class_name(kind), series)
     if "MOSAIC" in [word.upper() for word in words_of(data.get("ImageType"))]:
         return RejectedFile(path, "foreign", "mosaic of several slices")
     try:
         frames = frames_of(path, data)
     except UnplacedError as error:
         if kind in _CAPTURES:
-            return RejectedFile(path, "foreign", "Secondary Capture without a position")
+            return RejectedFile(path, "foreign", "Secondary Capture without a position", series)
         return cut if held is None else RejectedFile(path, "unplaced", str(error), series)
     expected = _expected_bytes(data)
     if held is None or (expected is not None and held < expected):
@@ -300,7 +300,7 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
     photometric = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
     if int(data.get("SamplesPerPixel", 1)) != 1 or not photometric.startswith("MONOCHROME"):
         if kind in _CAPTURES:
-            return RejectedFile(path, "foreign", "Secondary Capture in colour")
+            return RejectedFile(path, "foreign", "Secondary Capture in colour", series)
         return RejectedFile(path, "colour", "colour images", series)
     return frames
 

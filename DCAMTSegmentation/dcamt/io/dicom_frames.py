@@ -46,7 +46,7 @@ class Frame:
     constants: tuple[str, ...] = ()  # values of CONSTANT_ATTRIBUTES
     concatenation: tuple[str, int, int] = ("", 0, 0)  # UID, number of this file, number of files; 0 if not stated
     stated_gap: float = 0.0  # mm between slices according to the header; 0 if not stated
-    stated_count: int = 0  # images in the acquisition according to the header; 0 if not stated
+    stated_count: int = 0  # images in the acquisition or series according to the header; 0 if not stated
 
     @property
     def order(self) -> tuple[int, int]:
@@ -244,7 +244,7 @@ def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
             integer(data.get("InConcatenationTotalNumber")),
         ),
         stated_gap=number(header.value("SpacingBetweenSlices", "PixelMeasuresSequence")) or 0.0,
-        stated_count=integer(data.get("ImagesInAcquisition")),
+        stated_count=max(integer(data.get(name)) for name in ("ImagesInAcquisition", "NumberOfSeriesRelatedInstances")),
     )
 
 

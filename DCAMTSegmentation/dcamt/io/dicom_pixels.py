@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +94,7 @@ def _pixels(file: Path) -> np.ndarray:
             warnings.simplefilter("always")
             pixels = _decode(data)
         if any(_TOO_MANY_PIXELS in str(warning.message) for warning in caught):
-            _read_with_itk(file, syntax.name)  # Only a check: GDCM is stricter than pydicom.
+            _refuse_damaged_runs(file, data)
         return pixels
     except InputError:
         raise
@@ -148,10 +150,39 @@ def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndar
         with quiet_terminal():
             pixels: np.ndarray = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(path)))
     except RuntimeError as error:
-        what = f"cannot be read as a DICOM image (its compressed pixels, {syntax}, cannot be decompressed)"
-        remedy = "The file may be damaged: copy it again. Otherwise, export the series uncompressed."
-        raise InputError(what, path=file or path, remedy=remedy) from error
+        raise _undecodable_error(file or path, syntax) from error
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def _undecodable_error(file: Path, syntax: str) -> InputError:
+    what = f"cannot be read as a DICOM image (its compressed pixels, {syntax}, cannot be decompressed)"
+    remedy = "The file may be damaged: copy it again. Otherwise, export the series uncompressed."
+    return InputError(what, path=file, remedy=remedy)
+
+
+def _refuse_damaged_runs(file: Path, data: Any) -> None:
+    """Raise InputError if RLE data has more pixels than the image, unless zeros as padding account for them."""
+    from pydicom.encaps import generate_frames
+
+    for frame in generate_frames(data.PixelData, number_of_frames=int(data.get("NumberOfFrames") or 1)):
+        number, *offsets = struct.unpack("<16L", frame[:64])
+        for start, end in pairwise([*offsets[:number], len(frame)]):
+            if not _ends_with_padding(frame[start:end], int(data.Rows) * int(data.Columns)):
+                raise _undecodable_error(file, data.file_meta.TransferSyntaxUID.name)
+
+
+def _ends_with_padding(segment: bytes, size: int) -> bool:
+    """Return whether a run of an RLE segment ends exactly after `size` decoded bytes, and only zeros follow."""
+    decoded = at = 0
+    while decoded < size and at < len(segment):
+        head = segment[at]
+        if head < 128:  # The next bytes are copied.
+            decoded, at = decoded + head + 1, at + head + 2
+        elif head > 128:  # The next byte is repeated.
+            decoded, at = decoded + 257 - head, at + 2
+        else:
+            at += 1
+    return decoded == size and not any(segment[at:])
 
 
 def check_fragments(file: Path, data: Any) -> None:

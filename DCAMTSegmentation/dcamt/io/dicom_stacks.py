@@ -166,7 +166,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[S
     large = [stack for stack in stacks if len(stack.frames) >= FEW]
     small = [stack for stack in stacks if len(stack.frames) < FEW]
     if len(large) == 1 and all(stack.first.series != large[0].first.series for stack in small):
-        skipped = ", ".join(stack.describe() for stack in small)
+        skipped = list_names([stack.describe() for stack in small])
         return large[0], [IdentifyingNote(f"Skipped images of one or two slices: {skipped}.")]
     number = len({stack.first.series for stack in stacks})
     of_one = f"holds {len(stacks)} stacks of slices{_difference(stacks)}"
@@ -207,7 +207,11 @@ def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:
-    return ", ".join(f"{number} {stack.describe()}" for number, stack in enumerate(stacks, start=1))
+    """Return the stacks with their numbers; of each series, only the first few."""
+    of_series: defaultdict[str, list[str]] = defaultdict(list)
+    for number, stack in enumerate(stacks, start=1):
+        of_series[stack.first.series].append(f"{number} {stack.describe()}")
+    return ", ".join(map(list_names, of_series.values()))
 
 
 def slice_gap(affine: np.ndarray) -> float:
@@ -258,6 +262,20 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
     what = f"holds {len(frames)} slices, some of them at the same place"
     remedy = "Keep only one stack: the folder may contain several time points or a copy."
     return InputError(what, path=path, remedy=remedy)
+
+
+def refuse_metres(path: Path, frames: Sequence[Frame]) -> None:
+    """Raise InputError if the positions of the slices are probably in metres, although DICOM states millimetres.
+
+    Such slices are evenly spaced, and so close to each other that they would count as slices at the same place.
+    """
+    normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
+    gaps = np.diff(np.unique([float(frame.position @ normal) for frame in frames]))
+    usual = float(np.median(gaps)) if len(gaps) + 1 >= FEW else 0.0
+    if 0.0002 < usual <= _SAME_SLICE_MM and (np.abs(gaps - usual) < 0.2 * usual).all():
+        what = f"has slices only {usual:.2g} mm apart, so their positions are probably in metres"
+        remedy = "Export the series again, with positions (ImagePositionPatient) in millimetres."
+        raise InputError(what, path=path, remedy=remedy)
 
 
 def slice_normal(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy: str) -> np.ndarray:

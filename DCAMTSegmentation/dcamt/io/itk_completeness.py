@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,7 @@ from .stored_image import (
     data_file_errors,
     impossible_spacing_error,
     is_gzip,
+    no_numbers_error,
     open_plain_or_gzip,
     read_to_end,
     skip_bytes,
@@ -58,7 +59,10 @@ def _check_gipl(path: Path) -> None:
 
 
 def _check_vtk(path: Path) -> None:
-    """Raise EOFError if a legacy VTK file of structured points is shorter than its header says."""
+    """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
+
+    Raises InputError if the header or the text of the voxels is damaged.
+    """
     with open(path, "rb") as file:
         head, words = _read_vtk_header(file)
         sizes = [int(size) for size in words.get("DIMENSIONS", [])]
@@ -76,10 +80,29 @@ def _check_vtk(path: Path) -> None:
         components = 3 if "VECTORS" in words else int(scalars[2]) if len(scalars) > 2 else 1
         count = math.prod(sizes) * components
         if head[2].upper() == "ASCII":
-            if len(file.read().split()) < count:
+            numbers = file.read().split()[:count]
+            if len(numbers) < count:
                 raise EOFError
+            if not _are_numbers(numbers, scalars[1].lower(), each):
+                raise no_numbers_error(path)
         elif os.path.getsize(path) - file.tell() < count * each:
             raise EOFError
+
+
+def _are_numbers(words: Sequence[bytes], kind: str, each: int) -> bool:
+    """Return whether ITK reads all words as numbers; from the first other word on, ITK would return zeros.
+
+    Args:
+        kind: VTK's name of the numbers' type.
+        each: bytes of a number.
+    """
+    try:
+        if kind in ("float", "double"):
+            return all(math.isfinite(float(word)) for word in words)
+        lowest = 0 if kind.startswith(("unsigned_", "vtktypeu")) else -(1 << 8 * each - 1)
+        return all(lowest <= int(word) < lowest + (1 << 8 * each) for word in words)
+    except ValueError:
+        return False
 
 
 def vtk_fields(path: Path) -> set[str]:

@@ -17,6 +17,7 @@ from .stored_image import (
     cut_file_error,
     data_file_errors,
     missing_data_file_error,
+    no_numbers_error,
     refuse_other_unit,
 )
 
@@ -24,6 +25,10 @@ _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
 _BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4, "DOUBLE": 8}
 _HEADER_LIMIT = 1 << 20
 """Maximum bytes of a header."""
+_SAMPLE = 1024
+"""Bytes by which text is told from binary voxels."""
+_NO_TEXT = re.compile(rb"[^\t-\r -~]")
+"""A byte that numbers written as text do not have."""
 
 
 def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
@@ -80,10 +85,11 @@ def check_metaimage(path: Path) -> None:
                 check_unpacked_size(file, size // len(files), data, path)
                 _check_compressed_size(path, data, skip, fields.get("compresseddatasize"))
                 continue
-            if _is_true(fields.get("binarydata")):  # ITK's default is text.
+            if _is_true(fields.get("binarydata", "True")):
                 held = max(0, os.path.getsize(data) - skip)
+                _refuse_text(path, file.read(_SAMPLE) if held > size // len(files) else b"")
             else:
-                held = _count_text_numbers(path, file.read()) * each
+                held = _count_text_numbers(path, file.read(), each, size // len(files)) * each
             if held < size // len(files):
                 raise cut_file_error(data, held, size // len(files), path)
 
@@ -92,13 +98,35 @@ def _is_true(value: str | None) -> bool:
     return (value or "").lower().startswith(("t", "1"))
 
 
-def _count_text_numbers(path: Path, text: bytes) -> int:
-    """Return how many numbers the `text` of a MetaImage holds; raise InputError if it is not text."""
+def _refuse_text(path: Path, start: bytes) -> None:
+    """Raise InputError if the first bytes of binary voxels are numbers as text; ITK would read them as binary."""
     try:
-        return len([float(word) for word in text.split()])
+        numbers = [float(word) for word in start.split()[:-1]]  # The last word may be cut.
+    except ValueError:
+        return
+    if numbers:
+        what = "seems to store its voxels as text, but its header lacks BinaryData = False"
+        raise InputError(what, path=path, remedy="Set BinaryData to False, or export it again.")
+
+
+def _count_text_numbers(path: Path, text: bytes, each: int, binary_size: int) -> int:
+    """Return how many numbers the `text` of a MetaImage holds; raise InputError if it holds anything else.
+
+    Args:
+        each, binary_size: the number of bytes of one binary voxel and of all. If the text has `binary_size` bytes, the
+            header is probably wrong.
+    """
+    try:
+        numbers = [float(word) for word in text.split()]
     except ValueError as error:
-        what = "seems to have binary voxels, but its header lacks BinaryData = True"
-        raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
+        if len(text) == binary_size and _NO_TEXT.search(text):
+            what = "seems to have binary voxels, but its header states BinaryData = False"
+            raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
+        raise no_numbers_error(path) from error
+    if len(numbers) * each >= binary_size and not text[-1:].isspace():  # ITK would refuse the file.
+        what = "lacks a line break after the last voxel"
+        raise InputError(what, path=path, remedy="Copy the file again, or add a line break at the file's end.")
+    return len(numbers)
 
 
 def _check_numbers(path: Path, fields: dict[str, str]) -> None:

@@ -16,7 +16,8 @@ from .nrrd_data import NrrdData
 from .nrrd_header import OPEN_IN_SLICER, NrrdHeader, array_sizes, read_nrrd_header
 from .stored_image import DAMAGED, StoredImage, StoredSegment, library_errors, refuse_other_unit
 
-# Signs that convert a space's axes to RAS. Other spaces, such as "scanner-xyz", have no known relation to the patient.
+# Signs that convert a space's axes to RAS. Other spaces are refused: "scanner-xyz" and "3D-left-handed" have no known
+# relation to the patient, and ITK reads `_MIRRORED` as if they were "left-posterior-superior-time".
 _TO_RAS = {
     "right-anterior-superior": (1, 1, 1),
     "left-anterior-superior": (-1, 1, 1),
@@ -27,6 +28,8 @@ _TO_RAS = {
     "left-posterior-superior-time": (-1, -1, 1),
     "lpst": (-1, -1, 1),
 }
+_MIRRORED = ("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last")
+_STATE_SPACE = 'Write the correct space into its header, such as "space: left-posterior-superior", or export it again.'
 _SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
 _NOT_STATED = ("none", "???", "nan")  # words in place of the direction or spacing of an axis
 _SPATIAL_KINDS = ("domain", "space")
@@ -116,7 +119,8 @@ def _directions(path: Path, header: NrrdHeader, sizes: list[int], kinds: list[st
     _require_three_axes(path, spatial, axes)
     spacings = _spacings(header, axes)[spatial]
     if np.isnan(spacings).any():
-        raise InputError("lacks the spacing of its voxels (no space directions)", path=path, remedy=OPEN_IN_SLICER)
+        remedy = "Write the spacing into its header, or export it again."
+        raise InputError("lacks the spacing of its voxels (no space directions)", path=path, remedy=remedy)
     return np.diag(spacings), spatial
 
 
@@ -195,10 +199,14 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
         return _TO_RAS["lps"]
     signs = _TO_RAS.get(str(space).lower())
     if signs is None:
-        what = "lacks the coordinate system (space) in its header"
-        if space is not None:
-            what = f'has the unknown coordinate system (space) "{space}" in its header'
-        raise InputError(f"{what}, so left and right are unknown", path=path, remedy=OPEN_IN_SLICER)
+        what = "lacks the coordinate system (space) in its header, so left and right are unknown"
+        remedy = _STATE_SPACE
+        if str(space).lower() in _MIRRORED:
+            what = f'has the coordinate system (space) "{space}" in its header, which 3D Slicer would mirror'
+            remedy = 'Export it with the space "left-posterior-superior".'
+        elif space is not None:
+            what = f'has the coordinate system (space) "{space}" in its header, so left and right are unknown'
+        raise InputError(what, path=path, remedy=remedy)
     return signs
 
 

@@ -56,6 +56,7 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
             what = "cannot be read as a NRRD image: its content is not NRRD"
             raise InputError(what, path=path, remedy="Rename or convert the file.")
         used = len(first_line)
+        _check_length(used, path)
         while line := file.readline(HEADER_LIMIT - used):
             used += len(line)
             _check_length(used, path)

@@ -260,6 +260,12 @@ def impossible_spacing_error(path: Path, spacing: Sequence[float] | np.ndarray) 
     )
 
 
+def no_numbers_error(path: Path) -> InputError:
+    """Return the error for an image whose voxels are stored as text that is damaged."""
+    what = "stores its voxels as text, but some of them are not numbers of its type"
+    return InputError(what, path=path, remedy="Copy the file again, or export the image again.")
+
+
 def refuse_other_unit(path: Path, unit: str) -> None:
     """Raise InputError if `unit`, which a header states for lengths, is not one of `_MILLIMETRES`."""
     if unit.strip().lower() not in _MILLIMETRES:

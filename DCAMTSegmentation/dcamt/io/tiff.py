@@ -28,6 +28,7 @@ def check_tiff(path: Path) -> None:
     Pages that form a loop are damaged, too.
 
     Raises:
+        zlib.error: deflated data is damaged.
         InputError: the content is not TIFF, or the pages differ in size or type. ITK would read all pages with the size
             and type of the first: it would return random memory, or only a part of each page. A small copy or a mask
             before the last page would even end the process.
@@ -63,6 +64,8 @@ def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
         raise InputError(what, path=path, remedy="Rename or convert the file.")
     big = struct.unpack(f"{order}H", head[2:4])[0] == 43
     word, entry, count_format = ("Q", 20, "Q") if big else ("I", 12, "H")
+    if big and len(head) < 16:
+        raise EOFError
     (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
     seen: set[int] = set()
     while page:

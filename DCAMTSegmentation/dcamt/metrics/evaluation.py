@@ -80,7 +80,8 @@ class Evaluation:
         mean, std: one for each class, sorted by label value.
         unscored_labels: label values that occur in predictions but in no label; they are not scored.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
-        failures: messages about predictions without a label; they are not scored.
+        failures: messages about cases that are not scored and that the means do not cover: predictions without a label,
+            files that cannot be read, predictions that do not fit their labels.
         notes: messages on how files were interpreted, such as an assumed voxel spacing; each begins with the files.
     """
 
@@ -114,6 +115,17 @@ class EvaluationPair:
     label: Path | Labelmap
 
 
+@dataclass(frozen=True)
+class _ScoredPair:
+    """The scores of a case by label value, its label values, and its notes, each with the file that it concerns."""
+
+    case: str
+    rows: dict[int, EvaluationRow]
+    label_values: set[int]
+    predicted_values: set[int]
+    notes: list[tuple[str, str]]
+
+
 def evaluate_folders(
     predictions: str | Path,
     labels: str | Path,
@@ -127,7 +139,7 @@ def evaluate_folders(
     `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans in either folder are skipped, and so are
     agreement and probability maps (`x_agreement`, `x_probabilities`) beside a segmentation `x`. Labels without a
     prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated. A prediction
-    without a label does not stop the others; the result holds the message.
+    without a label does not stop the others; the result holds the message (`Evaluation.failures`).
 
     Args:
         progress: is called after each case with the number of evaluated cases and the number of all cases.
@@ -160,7 +172,7 @@ def evaluate_folders(
         label_mapping=label_mapping,
         prediction_mapping=prediction_mapping,
     )
-    return replace(evaluation, labels_without_prediction=skipped, failures=tuple(map(str, failures)))
+    return replace(evaluation, labels_without_prediction=skipped, failures=(*map(str, failures), *evaluation.failures))
 
 
 def _without_label(
@@ -208,44 +220,42 @@ def evaluate_pairs(
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
     background. If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
 
+    A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
+    cannot be scored if a file cannot be read or its mapping does not fit, prediction and label do not fit on one grid,
+    or one of them is probably a scan (`_refuse_scan`).
+
     Args:
-        progress: is called after each pair with the number of evaluated pairs and the number of all pairs.
+        progress: is called after each pair with the number of pairs that are done and the number of all pairs.
         predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
         label_mapping, prediction_mapping: as in `evaluate_folders`.
 
     Raises:
-        InputError: there is no pair, a file cannot be read or its mapping does not fit, prediction and label do not fit
-            on one grid, one of them is probably a scan (`_refuse_scan`), all labels are empty, all predictions are
-            empty after a mapping, or the predictions have label values, but none in common with the labels.
+        InputError: there is no pair, no pair can be scored, all labels are empty, all predictions are empty after a
+            mapping, or the predictions have label values, but none in common with the labels.
     """
     if not pairs:
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
-    in_labels: set[int] = set()
-    in_predictions: set[int] = set()
-    rows_of_pairs: list[dict[int, EvaluationRow]] = []
+    scored: list[_ScoredPair] = []
+    failures: list[InputError] = []
     files_of_note: defaultdict[str, list[str]] = defaultdict(list)
     mappings = label_mapping, prediction_mapping
     # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither. Pairs are
     # then read again, since the labelmaps of all cases together may be too large for memory.
-    only_masks = all(_is_mask_or_empty(labelmap) for pair in pairs for labelmap in _read_pair(pair, *mappings))
+    only_masks = all(_holds_only_masks(pair, *mappings) for pair in pairs)
     for done, pair in enumerate(pairs, start=1):
-        prediction, label = _fit_pair(*_read_pair(pair, *mappings), pair.case)
-        for labelmap in (prediction, label):
-            for note in labelmap.notes:
-                files_of_note[note].append(str(labelmap.path or pair.case))
-        if only_masks:
-            label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
-        label_values, predicted_values = (
-            {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
-        )
-        _refuse_scan(pair.case, label, label_values, predicted_values, "prediction", "--label-mapping")
-        _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", "--prediction-mapping")
-        in_labels |= label_values
-        in_predictions |= predicted_values
-        values = sorted(label_values | predicted_values)
-        rows_of_pairs.append({value: _row(pair.case, value, prediction, label) for value in values})
+        try:
+            scored.append(_score_pair(pair, *mappings, only_masks))
+        except InputError as error:
+            failures.append(error)
+        else:
+            for note, file in scored[-1].notes:
+                files_of_note[note].append(file)
         if progress is not None:
             progress(done, len(pairs))
+    if not scored:
+        raise failures[0]
+    in_labels = set[int]().union(*(pair.label_values for pair in scored))
+    in_predictions = set[int]().union(*(pair.predicted_values for pair in scored))
     if not in_labels:
         if label_mapping:
             what = f"all labels are empty after the mapping {label_mapping}"
@@ -262,12 +272,41 @@ def evaluate_pairs(
             remedy=_mapping_remedy(min(in_predictions), min(in_labels)),
         )
     rows = [
-        rows_of_pair.get(value, EvaluationRow(pair.case, value, BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
-        for pair, rows_of_pair in zip(pairs, rows_of_pairs, strict=True)
+        pair.rows.get(value, EvaluationRow(pair.case, value, BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
+        for pair in scored
         for value in sorted(in_labels)
     ]
     notes = tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
-    return replace(summarize_rows(rows, tuple(sorted(in_predictions - in_labels))), notes=notes)
+    evaluation = summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
+    return replace(evaluation, failures=tuple(map(str, failures)), notes=notes)
+
+
+def _holds_only_masks(pair: EvaluationPair, label_mapping: str, prediction_mapping: str) -> bool:
+    """Return whether prediction and label are empty or masks of 1 or 255; True if they cannot be read."""
+    try:
+        return all(map(_is_mask_or_empty, _read_pair(pair, label_mapping, prediction_mapping)))
+    except InputError:  # The error is reported when the pair is scored.
+        return True
+
+
+def _score_pair(pair: EvaluationPair, label_mapping: str, prediction_mapping: str, only_masks: bool) -> _ScoredPair:
+    """Return the scores of a prediction; raise InputError if the pair cannot be scored (`evaluate_pairs`).
+
+    Args:
+        only_masks: whether 255 counts as 1.
+    """
+    prediction, label = _fit_pair(*_read_pair(pair, label_mapping, prediction_mapping), pair.case)
+    notes = [(note, str(labelmap.path or pair.case)) for labelmap in (prediction, label) for note in labelmap.notes]
+    if only_masks:
+        label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
+    label_values, predicted_values = (
+        {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
+    )
+    _refuse_scan(pair.case, label, label_values, predicted_values, "prediction", "--label-mapping")
+    _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", "--prediction-mapping")
+    values = sorted(label_values | predicted_values)
+    rows = {value: _row(pair.case, value, prediction, label) for value in values}
+    return _ScoredPair(pair.case, rows, label_values, predicted_values, notes)
 
 
 def _refuse_scan(
