@@ -14,6 +14,7 @@ from pathlib import Path
 import dcamt
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from dcamt.api.training_plan import check_cases_and_batch
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
@@ -177,6 +178,17 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
     assert facts[0].problems == facts[1].problems == ()
     cases[2] = replace(cases[2], role=LEFT_OUT)
     assert facts_of(cases)[3].problems == ()
+
+
+def test_pairs_of_equal_headers_are_not_the_same_scan(cases: list[Case]) -> None:
+    for number in (0, 3):
+        voxels = SimpleITK.ReadImage(str(cases[number].image)) + number
+        cases[number] = replace(cases[number], image=cases[number].image.parent / f"pair{number}.hdr")
+        SimpleITK.WriteImage(voxels, str(cases[number].image))
+    assert cases[0].image.read_bytes() == cases[3].image.read_bytes()
+    assert [(facts.problems, facts.warnings) for facts in facts_of(cases)] == [((), ())] * 4
+    shutil.copy(cases[0].image.with_suffix(".img"), cases[3].image.with_suffix(".img"))
+    assert facts_of(cases)[3].problems
 
 
 def test_training_refuses_a_copied_validation_scan_as_the_check_does(cases: list[Case], tmp_path: Path) -> None:

@@ -6,11 +6,15 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK
 from dcamt.cases.folders import find_cases
 from dcamt.cases.found_cases import OTHER_LABEL, UNREADABLE
+from dcamt.cases.labelmap_files import labelmaps_by_case
+from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
 
 
 def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_path: Path) -> None:
@@ -109,6 +113,36 @@ def test_error_lists_the_reasons_when_no_case_is_found(tmp_path: Path) -> None:
     make_files(tmp_path, *(f"q{number}_seg.nii.gz" for number in range(4)))
     with pytest.raises(InputError, match="; and 2 more"):
         find_cases(tmp_path)
+
+
+def write_itk_image(path: Path, voxels: np.ndarray) -> None:
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels.astype(np.uint16)), str(path))
+
+
+@pytest.mark.parametrize("kind", [".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc"])
+def test_folder_may_hold_any_format_that_is_read_as_a_scan(tmp_path: Path, kind: str) -> None:
+    scan, mask = np.arange(6**3).reshape(6, 6, 6), np.eye(6)[None].repeat(6, 0)
+    for name, voxels in (("p1", scan), ("p1_seg", mask), ("p2", scan), ("p2_LA", mask)):
+        write_itk_image(tmp_path / f"{name}{kind}", voxels)
+    expected = {"p1": (f"p1{kind}", f"p1_seg{kind}"), "p2": (f"p2{kind}", f"p2_LA{kind}")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
+    assert [path.name for path in find_scans(tmp_path).scans] == [f"p1{kind}", f"p2{kind}"]
+    assert [path.name for path in labelmaps_by_case(tmp_path, skip_images=True).values()] == [
+        f"p1_seg{kind}",
+        f"p2_LA{kind}",
+    ]
+
+
+def test_surfaces_single_slices_and_foreign_headers_are_no_scans(tmp_path: Path) -> None:
+    write_itk_image(tmp_path / "slice1.tif", np.arange(36).reshape(6, 6))
+    (tmp_path / "mesh.vtk").write_text("# vtk DataFile Version 3.0\n\nASCII\nDATASET POLYDATA\n", encoding="ascii")
+    (tmp_path / "satellite.hdr").write_text("ENVI\nsamples = 5\n", encoding="ascii")
+    with pytest.raises(InputError, match=r"holds no scan; mesh\.vtk is no volume of at least three slices\. Save"):
+        find_cases(tmp_path)
+    write_image(tmp_path / "p1.nii.gz", 200)
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("p1.nii.gz", None)}
+    make_files(tmp_path, "empty.tif", "empty.vtk", "empty.hdr")  # A damaged file is named when it is read.
+    assert len(find_cases(tmp_path).cases) == 4
 
 
 def test_scans_of_one_name_in_one_folder_are_numbered(tmp_path: Path) -> None:

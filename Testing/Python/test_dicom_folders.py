@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from dcamt.commands.scan_paths import find_scans
+from dcamt.errors import InputError
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt.volume import IdentifyingNote
@@ -100,6 +101,15 @@ def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_pat
         assert found.scans == [tmp_path / "p0", tmp_path / "p1"]
         assert found.skipped_folders == [tmp_path / "empty", tmp_path / "texts"]
         (tmp_path / "notes.txt").write_text("no DICOM", encoding="utf-8")
+
+
+def test_pair_whose_voxels_begin_with_zeros_is_no_damaged_slice(tmp_path: Path) -> None:
+    write_slices(tmp_path, 8)
+    (tmp_path / "mask.img").write_bytes(bytes(999))
+    with pytest.raises(InputError, match=r"mask\.img \(begins with zeros\)"):
+        read_scan(tmp_path)
+    (tmp_path / "mask.hdr").touch()
+    assert read_scan(tmp_path).grid.shape[2] == 8
 
 
 def test_subfolders_of_different_studies_are_separate_scans(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..io.formats import ending
+from ..io.itk_completeness import PAIR_ENDINGS, pair_files
 from ..io.readers import Header, read_header, read_scan
 from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
@@ -256,13 +258,15 @@ def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]
 
 
 def _checksum(path: Path) -> Hashable:
-    """Return a checksum of a file; None if it cannot be read."""
+    """Return a checksum of a file, or of both files of a pair; None if one of them cannot be read."""
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    except OSError:
+        # The headers of two pairs may be equal, although their voxels differ.
+        for part in pair_files(path) if ending(path) in PAIR_ENDINGS else (path,):
+            with part.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+    except (OSError, InputError):
         return None
     return digest.digest()
 

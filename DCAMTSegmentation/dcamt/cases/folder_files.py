@@ -8,6 +8,7 @@ from pathlib import Path
 from ..io.dicom import are_separate_scans
 from ..io.dicom_files import walk_folders
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, without_maps
+from ..io.volume_content import may_hold_volume
 from .dicom_labels import dicom_files_among
 
 
@@ -20,9 +21,13 @@ def is_file_or_missing_link(path: Path) -> bool:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return visible files with a scan's or label's ending, except agreement and probability maps (`without_maps`)."""
+    """Return visible files with a scan's or label's ending, except agreement and probability maps (`without_maps`).
+
+    Files that hold no volume are left out, too (`may_hold_volume`).
+    """
     shown = [path for path in files if not path.name.startswith(".")]
-    return [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+    images = [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+    return [path for path in images if may_hold_volume(path)]
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:

@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.dicom_files import unreadable_folders, walk_folders
-from ..io.formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS
+from ..io.dicom_files import files_below, unreadable_folders, walk_folders
+from ..io.formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending
+from ..io.volume_content import may_hold_volume
 from .bids import RAW_DATA, find_bids_cases
 from .case_names import with_folders, with_numbers
 from .dataset_json import lists_cases, lists_nnunet_cases, other_case_lists, read_description
@@ -141,12 +142,20 @@ def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[P
 def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
     """Return the error for a folder without cases; its text names the first skipped files and the reasons."""
     if not found_cases.skipped:
+        if (file := next(filter(_is_no_volume, files_below(folder)), None)) is not None:
+            what = f"holds no scan; {_below(file, folder)} is no volume of at least three slices"
+            return InputError(what, path=folder, remedy="Save each scan as one file, such as p1.nii.gz.")
         endings = ", ".join((*SCAN_ENDINGS, *DICOM_SLICE_ENDINGS))
         return InputError("holds no scan", path=folder, remedy=f"Choose a folder of files that end in {endings}.")
     reasons = [f"{_below(file.path, folder)}: {file.reason}" for file in found_cases.skipped[:MAX_REASONS]]
     more = len(found_cases.skipped) - len(reasons)
     text = "; ".join(reasons) + (f"; and {more} more" if more > 0 else "")
     return InputError(f"contains no usable scan ({text})", path=folder, remedy="Rename or move these files.")
+
+
+def _is_no_volume(path: Path) -> bool:
+    """Return whether a file has the ending of a scan, but holds no volume, such as a single slice."""
+    return ending(path) in SCAN_ENDINGS and not may_hold_volume(path)
 
 
 def _below(path: Path, folder: Path) -> str:

@@ -39,6 +39,7 @@ from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, 
 from .dicom_times import choose_frames
 from .formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending
 from .stored_image import COPY_AGAIN, StoredImage
+from .volume_content import may_hold_volume
 
 _CHOOSE_FOLDER = "Choose the folder that holds the whole series."
 
@@ -203,9 +204,9 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
 
 
 def _is_other_scan(file: Path, folder: Path) -> bool:
-    """Return whether a file below `folder` has the ending of a scan, and no part of its path is hidden."""
+    """Return whether a visible file below `folder` may be a scan by its ending and content."""
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-    return not hidden and ending(file) in SCAN_ENDINGS and file.is_file()
+    return not hidden and ending(file) in SCAN_ENDINGS and file.is_file() and may_hold_volume(file)
 
 
 def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:

@@ -253,7 +253,7 @@ def _read_file(path: Path) -> list[Frame] | RejectedFile:
         # A file that is named like a slice or begins with zeros may be a damaged slice.
         if path.suffix.lower() in DICOM_SLICE_ENDINGS:
             return RejectedFile(path, "damaged", "no DICOM")
-        if not any(head):
+        if not any(head) and not _is_data_of_pair(path):
             return RejectedFile(path, "damaged", "begins with zeros")
         return RejectedFile(path, "foreign", "no DICOM")
     except OSError as error:
@@ -265,6 +265,12 @@ def _read_file(path: Path) -> list[Frame] | RejectedFile:
             return _read_frames(path, data, held)
     except Exception:
         return RejectedFile(path, "damaged", "damaged header", str(data.get("SeriesInstanceUID", "")))
+
+
+def _is_data_of_pair(path: Path) -> bool:
+    """Return whether a file is the `.img` of an Analyze or NIfTI pair, whose voxels may begin with zeros."""
+    headers = (path.with_suffix(kind) for kind in (".hdr", ".HDR"))
+    return path.suffix.lower() == ".img" and any(map(Path.is_file, headers))
 
 
 def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | RejectedFile:

@@ -35,6 +35,8 @@ DICOM_ENDING = ".dcm"
 """Ending with which DICOM segmentations and reports are written."""
 DICOM_SLICE_ENDINGS = (DICOM_ENDING, ".ima")
 """Usual endings of DICOM slices; a slice may also have another ending or none."""
+ENDINGS_READ_BY_ITK = (".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc")
+"""Endings of the other formats that SimpleITK reads, except MetaImage."""
 FORMATS = (
     Format(".seg.nrrd", labels=True, writes_labels=True),
     Format(".nii.gz", scan=True, labels=True, writes_labels=True, writes_volume=True),
@@ -45,12 +47,14 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
+    # In folders, only those of these files count that may hold a volume (`volume_content.may_hold_volume`).
+    *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
     # Listed so that an output path with one of these endings counts as a file, not as a folder. Input folders are not
-    # searched for such files, except for DICOM: a folder of DICOM slices counts as a scan, and `labelmaps_by_case`
-    # finds DICOM segmentations.
-    *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".hdr.gz", ".gipl.gz", ".mnc.gz")),
-    *map(Format, (".img", ".hdr", *DICOM_SLICE_ENDINGS, ".gipl", ".mgh", ".mgz", ".mnc", ".vtk", ".vti", ".nia")),
-    *map(Format, (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")),
+    # searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and `labelmaps_by_case`
+    # finds DICOM segmentations. An `.img` belongs to the `.hdr` beside it.
+    *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".mnc.gz")),
+    *map(Format, (".img", *DICOM_SLICE_ENDINGS, ".mgh", ".mgz", ".vti", ".nia")),
+    *map(Format, (".png", ".jpg", ".jpeg", ".bmp")),
 )
 SCAN_ENDINGS = tuple(known.ending for known in FORMATS if known.scan)
 LABEL_ENDINGS = tuple(known.ending for known in FORMATS if known.labels)

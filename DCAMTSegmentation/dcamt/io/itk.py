@@ -15,7 +15,7 @@ from ..errors import InputError, plain_number
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
-from .itk_completeness import CHECKS, pair_files, vtk_fields
+from .itk_completeness import CHECKS, PAIR_ENDINGS, pair_files, vtk_fields
 from .metaimage import meta_header
 from .nifti import SPACING_TOLERANCE, pair_notes
 from .stored_image import StoredImage, library_errors
@@ -27,7 +27,6 @@ _TIFF_NOTE = (
 )
 _META_NOTE = "The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."
 _VTK_NOTE = "The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."
-_PAIR_ENDINGS = (".hdr", ".img", ".hdr.gz", ".img.gz")
 
 
 def quiet_sitk() -> Any:
@@ -156,7 +155,7 @@ def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
         return (_TIFF_NOTE,)
     if kind == ".vtk" and not {"SPACING", "ASPECT_RATIO"} & vtk_fields(path):
         return (_VTK_NOTE,)
-    if kind in _PAIR_ENDINGS:
+    if kind in PAIR_ENDINGS:
         return pair_notes(pair_files(path)[0])
     return _meta_notes(path, affine) if kind in (".mha", ".mhd") else ()
 

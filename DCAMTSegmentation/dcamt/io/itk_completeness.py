@@ -41,6 +41,8 @@ _ANALYZE_BYTES = {2: 1, 4: 2, 8: 4, 16: 4, 32: 8, 64: 8, 128: 3, 256: 1, 512: 2,
 """Bytes of a voxel for each `datatype` of an Analyze or NIfTI header. ITK ignores the header's `bitpix`."""
 _MRC_BYTES = {0: 1, 1: 2, 2: 4, 3: 4, 4: 8, 6: 2, 16: 3}
 """Bytes of a voxel for each mode of an MRC image."""
+PAIR_ENDINGS = (".hdr", ".img", ".hdr.gz", ".img.gz")
+"""Endings of the files of Analyze 7.5 and NIfTI pairs."""
 _HEADER_LIMIT = 1 << 20
 """Maximum bytes of a line of a VTK header."""
 
@@ -210,7 +212,7 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mha", ".mhd"), check_metaimage),
     **dict.fromkeys((".gipl", ".gipl.gz"), _check_gipl),
     ".vtk": _check_vtk,
-    **dict.fromkeys((".hdr", ".img", ".hdr.gz", ".img.gz"), _check_analyze),
+    **dict.fromkeys(PAIR_ENDINGS, _check_analyze),
     **dict.fromkeys((".tif", ".tiff"), check_tiff),
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
     **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),

@@ -41,7 +41,16 @@ from .dicom_files import (
 )
 from .dicom_segments import is_dicom_segmentation, open_dicom_segments
 from .dicom_stacks import ScanChoice
-from .formats import DICOM_SLICE_ENDINGS, IMAGE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, given_path, plain_name
+from .formats import (
+    DICOM_SLICE_ENDINGS,
+    ENDINGS_READ_BY_ITK,
+    IMAGE_ENDINGS,
+    LABEL_ENDINGS,
+    SCAN_ENDINGS,
+    ending,
+    given_path,
+    plain_name,
+)
 from .hdf5 import MAGIC as HDF5_MAGIC
 from .hdf5 import open_hdf5
 from .interruption import interrupt_on_sigterm
@@ -64,8 +73,6 @@ _OTHER_KINDS = {
     b"%PDF": "PDF document",
 }
 """First bytes of files that are no scans, and the kinds of these files."""
-# `.img` and `.img.gz` are omitted, so that a pair (`.hdr` + `.img`) in a zip file counts as one image.
-_ENDINGS_READ_BY_ITK = (".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc")
 _MAXIMUM_UNZIPPED = 16 << 30
 
 
@@ -338,12 +345,13 @@ def _extract(path: Path, folder: str) -> None:
 def _image_in_archive(path: Path, folder: Path) -> Path:
     """Return the image to read among the extracted files, or `folder`, as described for `_unzipped`."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
-    images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+    by_itk = [file for file in files if ending(file) in ENDINGS_READ_BY_ITK]
+    images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS) and file not in by_itk]
     if len(images) == 1:
         return images[0]
     if any(_is_stated_dicom(file) for file in files if file not in images):
         return folder
-    images = images or [file for file in files if ending(file) in _ENDINGS_READ_BY_ITK]
+    images = images or by_itk
     if len(images) > 1:
         names = ", ".join(sorted(file.name for file in images)[:5])
         what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
@@ -45,14 +46,30 @@ def check_tiff(path: Path) -> None:
                     for offset, size in pairs:
                         file.seek(offset)
                         zlib.decompress(file.read(size))  # ITK would return the beginning of damaged data.
-            is_skipped = values.get(_PAGE_KIND, (0,))[0] & (_SMALL_COPY | _MASK)
             layout = tuple(values.get(tag, (usual,)) for tag, usual in _LAYOUT.items())
-            layouts.append(None if is_skipped else layout)
+            layouts.append(None if _is_skipped(values) else layout)
     while len(layouts) > 1 and layouts[-1] is None:
         layouts.pop()
     if len(set(layouts)) > 1:
         what = "holds pages that differ in their size or in the type of their numbers"
         raise InputError(what, path=path, remedy="Save the slices as a TIFF stack of their own.")
+
+
+def has_pages(path: Path, count: int) -> bool:
+    """Return whether a TIFF file has at least `count` pages, without reduced copies and transparency masks.
+
+    Raises:
+        InputError: the content is not TIFF.
+        EOFError: the file is damaged.
+    """
+    with open(path, "rb") as file:
+        pages = (values for values in _pages(file, path) if not _is_skipped(values))
+        return len(list(islice(pages, count))) == count
+
+
+def _is_skipped(values: Mapping[int, tuple[int, ...]]) -> bool:
+    """Return whether ITK skips a page: a reduced copy or a transparency mask."""
+    return bool(values.get(_PAGE_KIND, (0,))[0] & (_SMALL_COPY | _MASK))
 
 
 def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:

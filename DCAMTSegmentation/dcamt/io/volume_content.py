@@ -1,0 +1,60 @@
+"""Tell volumes from other files that have the same endings, by the first bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import InputError
+from .formats import ending
+from .stored_image import read_head
+from .tiff import has_pages
+
+_MINIMUM_PAGES = 3
+"""A stack of fewer slices is no scan (`volume.check_scan_grid`)."""
+_HEADER_SIZES = (348, 540)
+"""The first number of a header of Analyze 7.5 and NIfTI-1, and of NIfTI-2."""
+
+
+def may_hold_volume(path: Path) -> bool:
+    """Return whether a file with the ending of an image may hold a volume.
+
+    False for these files:
+    - `.vtk`: surfaces, and all other data but structured points;
+    - `.tif`, `.tiff`: fewer than three pages, such as a single slice or a picture;
+    - `.hdr`: headers of other formats than Analyze 7.5 and NIfTI.
+
+    True for a file that is missing, empty or damaged, so that reading it gives the reason.
+    """
+    check = _CHECKS.get(ending(path))
+    if check is None:
+        return True
+    head = read_head(path)
+    return not head or check(path, head)
+
+
+def _is_structured_points(path: Path, head: bytes) -> bool:
+    return b"STRUCTURED_POINTS" in head.upper()
+
+
+def _is_stack(path: Path, head: bytes) -> bool:
+    try:
+        return has_pages(path, _MINIMUM_PAGES)
+    except InputError:
+        return False
+    except (OSError, EOFError, struct.error):
+        return True
+
+
+def _is_pair_header(path: Path, head: bytes) -> bool:
+    return len(head) < 4 or any(
+        size in _HEADER_SIZES for size in struct.unpack("<i", head[:4]) + struct.unpack(">i", head[:4])
+    )
+
+
+_CHECKS: dict[str, Callable[[Path, bytes], bool]] = {
+    ".vtk": _is_structured_points,
+    **dict.fromkeys((".tif", ".tiff"), _is_stack),
+    **dict.fromkeys((".hdr", ".hdr.gz"), _is_pair_header),
+}
