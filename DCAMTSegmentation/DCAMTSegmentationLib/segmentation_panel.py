@@ -372,6 +372,9 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_wall_measured(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_measured_wall)
+        if outcome.segmentation is not None and not self._closed:
+            # Meanwhile, the user may have selected another scan.
+            views.hide_wall_of_hidden_result(outcome.segmentation)
 
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:
         """Show how a job ended.

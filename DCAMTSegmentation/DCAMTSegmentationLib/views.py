@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import slicer
-from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.scene_changes import remove_with_display
 from slicer.i18n import tr as _
 
@@ -28,7 +28,7 @@ def background_scan() -> VolumeNode | None:
 
 
 def show_scan(volume: VolumeNode) -> None:
-    """Make a scan the background of all slice views, and show its results instead of those of other scans.
+    """Make a scan the background of all slice views, and show its results and walls instead of those of other scans.
 
     If all views show the scan already, each keeps its position and zoom; otherwise all views are fitted to the scan.
     Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
@@ -64,20 +64,43 @@ def _scans_of(segmentation: SegmentationNode) -> list[VolumeNode]:
     return [node for node in (first, *review.present_channels_of(segmentation)) if node is not None]
 
 
+def hide_wall_of_hidden_result(segmentation: SegmentationNode) -> None:
+    """Hide a new wall if its result is hidden, since the views show another scan."""
+    if segmentation.GetAttribute(_HIDDEN):
+        _show_wall(segmentation, False)
+
+
 def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide a result and remove its point at a doubtful place, or show the result again if this module hid it."""
+    """Hide a result with its wall and remove its point at a doubtful place, or show again what this module hid."""
+    _show_wall(segmentation, shown)
     display = segmentation.GetDisplayNode()
     if display is None:
         return
-    if shown and segmentation.GetAttribute(_HIDDEN):
-        segmentation.SetAttribute(_HIDDEN, None)
-        display.SetVisibility(True)
-    elif not shown and display.GetVisibility():
-        segmentation.SetAttribute(_HIDDEN, "1")
-        display.SetVisibility(False)
+    _set_visible(display, segmentation, shown)
     point = review.get_referenced_node(segmentation, review.PLACE_POINT)
     if point is not None and not shown:
         remove_with_display(point)
+
+
+def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
+    """Hide a result's wall with its colour legend, or show again what this module hid."""
+    wall = review.get_referenced_node(segmentation, review.WALL)
+    if wall is None:
+        return
+    for index in range(wall.GetNumberOfDisplayNodes()):
+        display = wall.GetNthDisplayNode(index)
+        if display is not None:
+            _set_visible(display, display, shown)
+
+
+def _set_visible(display: Node, marked: Node, shown: bool) -> None:
+    """Hide a display node and mark `marked`, or show the display node again if `marked` has the mark."""
+    if shown and marked.GetAttribute(_HIDDEN):
+        marked.SetAttribute(_HIDDEN, None)
+        display.SetVisibility(True)
+    elif not shown and display.GetVisibility():
+        marked.SetAttribute(_HIDDEN, "1")
+        display.SetVisibility(False)
 
 
 def centre_3d_views() -> None:

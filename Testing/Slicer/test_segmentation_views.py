@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import review, views, wall_nodes
+from DCAMTSegmentationLib.worker_job import JobOutcome
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from fake_worker import PanelCase, slice_composites
 from scene_nodes import add_scan
 from slicer_harness import choose, click, close_scene, process_events_until, scene_saved_and_closed
+from wall_case import expected_wall
 
 
 class TwoScansTest(PanelCase):
@@ -49,6 +52,36 @@ class TwoScansTest(PanelCase):
         self.assertTrue(first.GetDisplayNode().GetVisibility())
         self.assertFalse(second.GetDisplayNode().GetVisibility())
         self.assertEqual(self.ui.outputSelector.currentNode(), first)
+
+    def test_wall_and_its_legend_are_hidden_with_their_result(self) -> None:
+        first = self.segment(self.one)
+        wall = wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
+
+        def visible() -> list[bool]:
+            return [bool(wall.GetNthDisplayNode(index).GetVisibility()) for index in range(2)]
+
+        self.assertEqual(visible(), [True, True])
+        choose(self.ui.inputSelector, self.two)
+        self.assertEqual(visible(), [False, False])
+        choose(self.ui.inputSelector, self.one)
+        self.assertEqual(visible(), [True, True])
+        wall.GetNthDisplayNode(1).SetVisibility(False)  # by a person
+        for volume in (self.two, self.one):
+            choose(self.ui.inputSelector, volume)
+        self.assertEqual(visible(), [True, False])
+        choose(self.ui.inputSelector, self.two)
+        wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
+        views.hide_wall_of_hidden_result(first)
+        self.assertEqual(visible(), [False, False])
+
+    def test_wall_measured_while_another_scan_was_chosen_is_hidden(self) -> None:
+        first = self.segment(self.one)
+        self.segment(self.two)
+        wall = wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
+        self.module.panel._on_wall_measured(JobOutcome(first, "The wall was measured."))
+        self.assertFalse(wall.GetDisplayNode().GetVisibility())
+        choose(self.ui.inputSelector, self.one)
+        self.assertTrue(wall.GetDisplayNode().GetVisibility())
 
     def test_result_hidden_by_a_person_stays_hidden_until_its_scan_is_segmented_again(self) -> None:
         first = self.segment(self.one)
