@@ -323,7 +323,7 @@ def test_table_keeps_the_rows_of_a_scan_that_cannot_be_measured_again(
     assert sorted(row["scan"] for row in rows) == sorted(row["scan"] for row in before)
 
 
-def test_folder_without_a_segmentation_of_its_scans_is_refused(
+def test_folder_of_scans_without_segmentations_is_refused(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / LABEL).rename(folder / "labels" / "b.nii.gz")
