@@ -210,10 +210,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Map the labels' values: --label-mapping {0}={1}, for instance (in Python: label_mapping)."),
         _("Map the predictions' values: --prediction-mapping {0} (in Python: prediction_mapping)."),
         _("Map the predictions' values: --prediction-mapping {0}={1}, for instance (in Python: prediction_mapping)."),
-        _(
-            "Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels', or"
-            " take another recipe."
-        ),
+        _("Map the values (420=1) by the button Segments…, --labels or the column 'labels', or take another recipe."),
         _("Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels'."),
         _(
             "Map the values of both: --prediction-mapping {0}=1 --label-mapping {1}=1, for instance (in"
@@ -245,6 +242,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Pack the scan again."),
         _("Pancreas in contrast-enhanced CT"),
         _("Please report this error."),
+        _("Put the file back, and segment the scan again."),
         _(
             "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series"
             " by its number in this list: --series NUMBER."
@@ -262,7 +260,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Rename or convert the file."),
         _("Rename or move these files."),
         _("Rename the file or its folder."),
-        _("Rename the files or their folders."),
+        _("Rename the files or their folders, or the case."),
         _("Repair or remove the file."),
         _("Repair the scan's geometry, for instance by exporting it again from DICOM."),
         _("Replace that model with --overwrite, {0}"),
@@ -339,7 +337,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Use {0}, or a number of your own such as iir-1.25 or sd-2.5 (up to {1})."),
         _("VELOCITY MAP"),
         _("Voxels of the scan are {0} mm thick, thicker than the wall: the burden is inexact."),
-        _("Write VALUE=CLASS, such as 420=left-atrium."),
+        _("Write VALUE=CLASS, such as 420=1."),
         _("Write a number, such as 0.5."),
         _("Write a whole number."),
         _("Write key=value."),
@@ -394,6 +392,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("cannot be read as a NRRD image: its content is not NRRD"),
         _("cannot be read as a TIFF image: its content is not TIFF"),
         _("cannot be read as a case list ({0})"),
+        _("cannot be read as a table of wall measurements ({0})"),
         _("cannot be read as {0} ({1})"),
         _("cannot be read, since there is not enough memory"),
         _("cannot be removed ({0}). Close programs that use the file, or change the permissions of its folder."),
@@ -401,7 +400,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("cannot be used: the weights '{0}' are not finite numbers"),
         _("cannot be used: {0}"),
         _("cannot be written (no permission)"),
-        _("cannot be written to a case list, since its path or its label's path is not UTF-8"),
+        _("cannot be written to a case list, since its name, its label mapping or a path is not UTF-8"),
         _("cannot be written, since a part of its path is not a folder"),
         _("channel_names must name each of the input_channels, or none"),
         _("channels and convolutions must be at least 1"),
@@ -806,6 +805,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("validation case"),
         _("was damaged on its way to DCAMT's background process"),
         _("was given both as the prediction and as the label of its case"),
+        _("was moved or deleted after it was read, but a DICOM segmentation must refer to it"),
         _("was not read from DICOM images, but a DICOM segmentation must refer to them"),
         _("was not trained yet, so it has no model to write"),
         _("weight_average must be at least 0 and below 1"),

@@ -443,7 +443,7 @@ def _position_difference(grid: Grid, other: Grid) -> str:
 def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str = "") -> InputError:
     """Return the error for a labelmap that does not fit `grid`.
 
-    `detail` ends the message; if empty, the message ends with the distance of the centres and the angle of the axes.
+    `detail` ends the message; if empty, the message ends with the `_position_difference`.
     """
     detail = detail or _position_difference(labelmap.grid, grid)
     sizes, spacings = zip(*((_sizes(g.shape), _millimetres(g)) for g in (labelmap.grid, grid)), strict=True)

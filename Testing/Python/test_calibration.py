@@ -81,6 +81,7 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
         ({"qualities": {"best": {**asdict(LINE)}}}, "quality 'best'"),
         ({"qualities": {"accurate": {**asdict(LINE), "knots": [0.8, 0.2]}}}, "cannot be used"),
         ({"qualities": {"accurate": {**asdict(LINE), "weights": []}}}, "cannot be used"),
+        ({"qualities": {"accurate": {**asdict(LINE), "weights": [1.0]}}}, "cannot be used"),
         ({"qualities": {"accurate": {**asdict(LINE), "features": ["mystery"]}}}, "cannot be used"),
         ({"qualities": {"fast": {**asdict(LINE), "features": ["disagreement"]}}}, "quality 'fast'"),
         ({"extra": 1}, "unknown key 'extra'"),

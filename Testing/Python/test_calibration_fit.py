@@ -124,6 +124,8 @@ def test_assessment_leaves_out_the_assessed_case() -> None:
 def test_fit_of_fewer_than_two_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="two cases"):
         fit_overlap([Observation({"doubt": 1.0}, 0.5, "a")] * 3, ("doubt",))
+    with pytest.raises(ValueError, match="three cases"):
+        assess_overlap([Observation({"doubt": 1.0}, 0.5, name) for name in "aab"], ("doubt",))
 
 
 def test_rank_correlation_equals_spearmans_in_scipy_if_some_values_are_equal() -> None:

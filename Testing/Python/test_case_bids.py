@@ -1,4 +1,4 @@
-"""Find cases in BIDS data sets, whose labels lie in the folder `derivatives`."""
+"""Find cases in BIDS data sets, whose labels lie in `derivatives` or elsewhere."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from dcamt.cases.folders import find_all_scans, find_cases
 from dcamt.cases.found_cases import NNUNET, OTHER_CHANNEL, RESULT, UNREADABLE
+from dcamt.cases.nnunet_folders import find_nnunet_cases
 from dcamt_testing.case_folders import make_data_set, make_files, scans_and_labels, skip_reasons, write_image
 
 
@@ -256,3 +257,11 @@ def test_unreadable_folder_of_labels_is_named(tmp_path: Path, monkeypatch: pytes
     found_cases = find_cases(tmp_path)
     assert scans_and_labels(found_cases, tmp_path) == {"a": ("imagesTr/a_0000.nii.gz", None)}
     assert skip_reasons(found_cases) == {"labelsTr": UNREADABLE}
+
+
+def test_test_case_gets_a_name_that_no_training_case_has(tmp_path: Path) -> None:
+    scans = [f"images{part}_0000.nii.gz" for part in ("Tr/a", "Tr/imagesTs_a", "Ts/a")]
+    labels = [f"labels{part}.nii.gz" for part in ("Tr/a", "Tr/imagesTs_a", "Ts/a")]
+    found_cases = find_nnunet_cases(make_files(tmp_path, *scans, *labels))
+    assert [case.name for case in found_cases.cases] == ["a", "imagesTs_a"]
+    assert [case.name for case in found_cases.unused] == ["imagesTs_imagesTs_a"]

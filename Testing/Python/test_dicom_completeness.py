@@ -361,6 +361,18 @@ def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:
     assert volume.notes == ("Skipped damaged files in other folders: b/IM008 (empty). Slices may be missing.",)
 
 
+def test_damaged_files_beside_a_scan_without_a_series_uid_count_as_beside_other_scans(tmp_path: Path) -> None:
+    _write_series(tmp_path / "a", SeriesInstanceUID="")
+    (tmp_path / "b").mkdir()
+    for name in ("a/LOCKFILE", "b/IM008"):
+        (tmp_path / name).touch()
+    volume = read_scan(tmp_path)
+    assert_slices_in_place(volume, 8)
+    assert volume.notes == ("Skipped damaged files in other folders: b/IM008 (empty). Slices may be missing.",)
+    (tmp_path / "a/IM008").touch()
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM008 (empty)")
+
+
 def test_consecutive_stack_positions_that_begin_slightly_above_1_cause_a_note(tmp_path: Path) -> None:
     def notes(numbers: Sequence[int]) -> tuple[str, ...]:
         groups = [{"FrameContentSequence": {"StackID": "1", "InStackPositionNumber": number}} for number in numbers]

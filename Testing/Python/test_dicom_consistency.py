@@ -4,6 +4,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dcamt.io.dicom_contradictions import separate_other_classes
 from dcamt.io.dicom_files import read_files
@@ -216,6 +217,17 @@ def test_compressed_copies_of_slices_are_skipped(tmp_path: Path) -> None:
 def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
     write_slices(tmp_path, 10)
     write_slice(tmp_path / "again.dcm", 4, number=30)
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
+
+
+@pytest.mark.parametrize("shift", [[0, 0, 0.03], [0, 3.0, 0]], ids=str)
+def test_error_names_slices_that_lie_nearly_at_the_same_place_along_the_normal(
+    tmp_path: Path, shift: list[float]
+) -> None:
+    write_slices(tmp_path, 10)
+    path = write_slice(tmp_path / "again.dcm", 4, number=30)
+    with edit_dicom(path) as data:
+        data.ImagePositionPatient = (np.array(data.ImagePositionPatient, float) + shift).tolist()
     refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
 
 

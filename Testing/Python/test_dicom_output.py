@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -318,6 +319,7 @@ def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Pa
         assert reference.ReferencedSOPInstanceUID == image.SOPInstanceUID
         numbers = reference.ReferencedFrameNumber
         number = int(numbers if isinstance(numbers, int | str) else numbers[0])
+        assert number <= len(order), "a frame of the second time point"
         theirs = image.PerFrameFunctionalGroupsSequence[number - 1].PlanePositionSequence[0].ImagePositionPatient
         np.testing.assert_allclose(frame.PlanePositionSequence[0].ImagePositionPatient, theirs, atol=1e-3)
 
@@ -327,6 +329,14 @@ def test_source_in_a_zip_archive_is_refused(tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "x"), "zip", folder))
     with pytest.raises(InputError, match=r"x\.zip: is an archive, .* Extract the archive, and segment the folder\."):
         find_source_images(archive, read_scan(archive).frames)
+
+
+def test_source_that_was_deleted_after_reading_is_refused(tmp_path: Path) -> None:
+    folder = write_oblique_series(tmp_path / "series")
+    frames = read_scan(folder).frames
+    frames[2][0].unlink()
+    with pytest.raises(InputError, match=rf"{re.escape(str(frames[2][0]))}: was moved or deleted after it was read"):
+        find_source_images(folder, frames)
 
 
 def test_source_that_is_not_dicom_is_refused() -> None:

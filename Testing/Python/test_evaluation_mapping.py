@@ -162,7 +162,7 @@ def test_mapping_in_python_may_name_segments_of_a_file(mapped: tuple[Path, Path]
             "420=left-atrium",
             "'420=left-atrium' names no known class. After the sign =, write a label value from 1 to 255, as in 420=1.",
         ),
-        ("420", "'420' is not a label mapping. Write VALUE=CLASS, such as 420=left-atrium."),
+        ("420", "'420' is not a label mapping. Write VALUE=CLASS, such as 420=1."),
         ("420=1;420=2", "the label mapping names 420 twice. Map each value to one class."),
     ],
 )

@@ -28,7 +28,7 @@ RESULTS = {
 
 
 @pytest.fixture(autouse=True)
-def few_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_disturbances(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
 
 

@@ -275,9 +275,13 @@ def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
         ({"checksum": ["x"]}, "its model card cannot be read"),
         ({"segments": [1, 2]}, "its model card cannot be read"),
         ({"segments": 3}, "its model card cannot be read"),
+        ({"segments": "LA"}, "its model card cannot be read ('segments' is no list)"),
+        ({"segments": {"LA": 1}}, "its model card cannot be read ('segments' is no list)"),
         ({"segments": []}, "its model card cannot be read (it names no segment)"),
         ({"measured": ["ninety percent"]}, "its model card cannot be read"),
         ({"measured": 90}, "its model card cannot be read"),
+        ({"measured": ""}, "its model card cannot be read ('measured' is no list)"),
+        ({"measured": {}}, "its model card cannot be read ('measured' is no list)"),
         ({"measured": [{"dice": {"mean": 0.9}}]}, "its model card cannot be read"),
         ({"measured": [{"dice": {"mean": {"Left atrium": "0.9"}}}]}, "its model card cannot be read"),
         ({"trained_on": "sixty scans"}, "its model card cannot be read"),
@@ -309,3 +313,22 @@ def test_card_with_unknown_key_is_read(model_copy: Path) -> None:
         model_copy, {**json.loads(original[CARD]), "colour": "red"}, original[RECIPE], original[WEIGHTS]
     )
     assert open_model(model_copy).card.name == "tiny"
+
+
+def test_checksum_covers_keys_of_the_card_that_this_version_does_not_know(model_copy: Path) -> None:
+    original = read_members(model_copy)
+    card = {**json.loads(original[CARD]), "colour": "red"}
+    write_with_checksum(model_copy, card, original[RECIPE], original[WEIGHTS])
+    members = read_members(model_copy)
+    assert open_model(model_copy).card.name == "tiny"
+    members[CARD] = members[CARD].replace(b"red", b"blue")
+    write_zip(model_copy, list(members.items()))
+    assert refusal(model_copy).startswith("is damaged or was changed: its checksum does not match.")
+
+
+def test_deeply_nested_card_is_refused(model_copy: Path) -> None:
+    members = read_members(model_copy)
+    for depth in (200, 400, 800, 980, 3000):
+        text = members[CARD].decode()[:-1].rstrip() + f', "colour": {"[" * depth}{"]" * depth}}}'
+        write_zip(model_copy, list({**members, CARD: text.encode()}.items()))
+        assert refusal(model_copy)

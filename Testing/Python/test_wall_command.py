@@ -58,6 +58,7 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
     assert "% of the wall enhanced" in printed.out
     assert "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm" in printed.out
     assert "Methods disagree" in printed.out
+    assert f"surface: {out / 'plain.stl'}" in printed.out
     assert "research use only" in printed.out
     assert float(read_table(out / "a_image.wall.csv")[0]["burden_percent"]) == pytest.approx(25, abs=2)
 

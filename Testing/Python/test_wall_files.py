@@ -193,3 +193,14 @@ except OutputError as error:
     done = run_with_file_size_limit(20000, [tmp_path / "x.vtp"], script)
     assert done.stdout.startswith(f"{tmp_path / 'x.vtp'}: ")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("broken", [b"M\xfcller," * 9, b'"' + b"x" * (1 << 18) + b'"'])
+def test_table_that_is_broken_far_below_its_header_is_refused(
+    result: WallResult, tmp_path: Path, broken: bytes
+) -> None:
+    path = tmp_path / "wall.csv"
+    write_wall_csv([result], path)
+    path.write_bytes(path.read_bytes() * 20 + broken)
+    with pytest.raises(InputError, match=r"wall\.csv: cannot be read as a table of wall measurements"):
+        read_wall_rows(path)

@@ -51,3 +51,8 @@ class ScoresTest(TrainingCase):
     def test_cells_that_a_cut_table_lacks_are_empty(self) -> None:
         cells = self.show(self.make_scored_run("cut", SCORES, "one,1,0.5,0.3333333,12,3.25", "two,1,0.5"))
         self.assertEqual(cells[1][2:], ["0.500", "", "", ""])
+
+    def test_table_that_a_spreadsheet_program_saved_names_its_cases(self) -> None:
+        run = self.make_scored_run("saved", SCORES, "one,1,0.5,0.3333333,12,3.25")
+        run.validation.write_text(run.validation.read_text(encoding="utf-8"), encoding="utf-8-sig")
+        self.assertEqual([row[0] for row in self.show(run)], ["one"])

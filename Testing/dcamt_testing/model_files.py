@@ -6,7 +6,6 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,7 @@ def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights
 
     In the card, `checksum` is replaced and unknown keys are kept.
     """
-    known = {key: tuple(v) if isinstance(v, list) else v for key, v in card.items() if key in asdict(BLANK_CARD)}
-    checksum = model_package._checksum(weights, recipe, replace(Card(**known), checksum=""))
+    checksum = model_package._checksum(weights, recipe, card)
     data = json.dumps({**card, "checksum": checksum}).encode()
     return write_zip(path, [(CARD, data), (RECIPE, recipe), (WEIGHTS, weights)])
 

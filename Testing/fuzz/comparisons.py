@@ -84,24 +84,31 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return "other" if nibabel reads the same voxels or cannot read the file, else "failed".
 
-    If the sform's code is 1 and its axes are orthogonal, the directions must be equal, too. The spacing is not
-    compared: nibabel takes it from the sform, but DCAMT and ITK take it from `pixdim`.
+    If the sform's code is 1, the directions must be equal, too, unless the sform is sheared and there is a qform, which
+    DCAMT then uses. The spacing is not compared: nibabel takes it from the sform, but DCAMT and ITK take it from
+    `pixdim`.
     """
     import nibabel as nib
+    from nibabel.openers import ImageOpener
 
     try:
         image = nib.load(path)
+        with ImageOpener(path) as file:  # The header of `image` has no negative spacings.
+            header = type(image.header).from_fileobj(file, check=False)
         array = np.asarray(image.dataobj)
     except Exception:  # nibabel raises errors of many types.
         return "other", "nibabel does not read it"
     if array.size != voxels.size or not np.allclose(array.reshape(voxels[0].shape), voxels[0], rtol=1e-4):
         return "failed", f"nibabel reads other voxels {array.shape}, dcamt {voxels.shape}"
     axes = [one[:3, :3] / np.linalg.norm(one[:3, :3], axis=0) for one in (RAS_TO_LPS @ image.affine, affine)]
-    signs = np.sign(image.header["pixdim"][1:4])
-    coded = int(image.header["sform_code"]) == 1
+    sheared = not np.abs(axes[0].T @ axes[0] - np.eye(3)).max() < 1e-4
+    has_qform = int(header["qform_code"]) > 0
+    # DCAMT ignores `pixdim` if it uses a sheared sform.
+    signs = 1 if sheared and not has_qform else np.sign(header["pixdim"][1:4])
+    coded = int(header["sform_code"]) == 1
     if coded and np.isfinite(axes[0]).all() and np.abs(axes[0] * signs - axes[1]).max() > 0.01:
-        orthogonal = np.abs(axes[0].T @ axes[0] - np.eye(3)).max() < 1e-4
-        return ("failed", "nibabel has other directions") if orthogonal else ("other", "sheared: the qform is used")
+        is_expected = sheared and has_qform
+        return ("other", "sheared: the qform is used") if is_expected else ("failed", "nibabel has other directions")
     return "other", "as nibabel"
 
 

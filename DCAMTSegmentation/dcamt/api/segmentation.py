@@ -37,7 +37,8 @@ class SegmentedScan:
         scan: the scan, voxels (C, I, J, K).
         labelmap: the class of each voxel (I, J, K): 0 for background, n for the n-th of `segments`.
         segments: name, colour and codes of each class.
-        measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity.
+        measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity, and
+            `expected_overlap`.
         disagreement: float32 (I, J, K), from 0 (the branches agree) to 1 (they contradict); None in quality `fast`.
         doubt_map: float32 (I, J, K), the estimated probability that a voxel's label is wrong; 0 outside the region, if
             one was given; None in quality `fast`. Unless `is_doubt_calibrated`, the values serve only to rank voxels.

@@ -119,7 +119,10 @@ def _bids_file(path: Path, folder: Path) -> _BidsFile:
 
 
 def _belongs_to_subject(file: _BidsFile) -> bool:
-    """Return whether a file has the entity `sub`, or is an image in a folder such as `sub-01` or `rawdata/sub-01`."""
+    """Return whether an image lies below a folder such as `sub-01` or `rawdata/sub-01`, or has the entity `sub`.
+
+    DICOM images must lie below such a folder, and contain slices.
+    """
     first = file.parts[1:2] if file.parts[:1] == (RAW_DATA,) else file.parts[:1]
     is_below_subject = "".join(first).startswith("sub-")
     if file.is_dicom:

@@ -129,7 +129,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
     On Windows, a file on another drive than the list has an absolute path. A link to a file is listed by its own name.
 
     Raises:
-        InputError: a path is not UTF-8.
+        InputError: a path, a name or a label mapping is not UTF-8.
         OutputError: the file cannot be written.
     """
 
@@ -152,12 +152,12 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
 
 
 def check_encoding(image: str | Path, row: Sequence[str]) -> None:
-    """Raise InputError, naming `image`, if the row of a case list contains a path that is not UTF-8."""
+    """Raise InputError, naming `image`, if the row of a case list contains a text that is not UTF-8."""
     try:
         "".join(row).encode()
     except UnicodeEncodeError as error:
-        what = "cannot be written to a case list, since its path or its label's path is not UTF-8"
-        raise InputError(what, path=image, remedy="Rename the files or their folders.") from error
+        what = "cannot be written to a case list, since its name, its label mapping or a path is not UTF-8"
+        raise InputError(what, path=image, remedy="Rename the files or their folders, or the case.") from error
 
 
 class Rule(Enum):

@@ -28,7 +28,8 @@ def count_few_values(voxels: NDArray[Any]) -> int | None:
 
     An image is like a label in two cases:
     - It has at most `FEW_VALUES` different values.
-    - It has at most `MANY_VALUES`, and most neighbours are equal, as in a labelmap of a whole body's organs.
+    - It has at most `MANY_VALUES`, and is constant in regions (`_is_constant_in_regions`), as a labelmap of a whole
+      body's organs.
 
     Args:
         voxels: the image, whose last three axes are spatial.
@@ -58,7 +59,8 @@ def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
 def refuse_scan_as_labels(labelmap: Labelmap, path: Path) -> None:
     """Raise InputError if a labelmap, which was read from `path`, is probably a scan.
 
-    A scan of whole numbers has more than `MANY_VALUES` different values, and most of its neighbours differ.
+    A scan of whole numbers has more than `MANY_VALUES` different values, and is not constant in regions
+    (`_is_constant_in_regions`).
     """
     count = len(np.unique(labelmap.voxels))
     if count > MANY_VALUES and not _is_constant_in_regions(labelmap.voxels):

@@ -202,9 +202,9 @@ def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
-    If `find_nnunet_cases` pairs no scan with a label, `find_cases_by_names` pairs the files: `imagesTr/x_0000` with
-    `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If no scan gets a label by its name either, the cases are those of
-    `find_nnunet_cases`, unless it finds none.
+    If `find_nnunet_cases` pairs no scan with a label, not even an unused scan, `find_cases_by_names` pairs the files:
+    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If no used scan gets a label by its name
+    either, the cases are those of `find_nnunet_cases`, unless it finds none.
     """
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):

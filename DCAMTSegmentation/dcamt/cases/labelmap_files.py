@@ -148,7 +148,8 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
     """Return (case, labelmap) for each subfolder, which is named after the case: MONAI writes `p1/p1_trans`.
 
-    Return [] if a subfolder holds no fitting file (`_is_only_file`) or several, or a file lies deeper or is DICOM.
+    Return [] if a subfolder holds images but not exactly one fitting file (`_is_only_file`), or an image lies deeper or
+    is DICOM.
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):

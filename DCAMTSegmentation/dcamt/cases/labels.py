@@ -79,7 +79,7 @@ def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], r
         labels = known.get(plain_name(right), set())
         if not sources:
             what = f"the label mapping has no value before '={right.strip()}'"
-            raise InputError(what, remedy="Write VALUE=CLASS, such as 420=left-atrium.")
+            raise InputError(what, remedy="Write VALUE=CLASS, such as 420=1.")
         if not labels:
             raise InputError(f"'{left.strip(' ,;|')}={right.strip()}' names no known class", remedy=remedy)
         if len(labels) > 1:
@@ -113,9 +113,7 @@ def _entries(text: str) -> list[tuple[str, str]]:
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")
     if rest or not entries:
-        raise InputError(
-            f"'{rest or text}' is not a label mapping", remedy="Write VALUE=CLASS, such as 420=left-atrium."
-        )
+        raise InputError(f"'{rest or text}' is not a label mapping", remedy="Write VALUE=CLASS, such as 420=1.")
     return [(left, right) for left, right in entries]
 
 
@@ -191,8 +189,7 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         if highest > 1:
             known = f"the recipe '{recipe.name}' has only the label values 1 to {highest}"
         remedy = (
-            "Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels', or take another"
-            " recipe."
+            "Map the values (420=1) by the button Segments…, --labels or the column 'labels', or take another recipe."
         )
         raise InputError(f"{held}, but {known}", path=case.label, remedy=remedy)
     return values

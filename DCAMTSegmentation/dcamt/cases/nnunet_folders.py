@@ -169,11 +169,14 @@ def unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
 def distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
     """Return the unused cases whose scan is not in `cases`, one for each scan.
 
-    If a case of `cases` is named `a`, the unused case `a` of the folder `imagesTs` is renamed `imagesTs_a`.
+    If a case of `cases` is named `a`, the unused case `a` of the folder `imagesTs` is renamed `imagesTs_a`, or
+    `imagesTs_imagesTs_a` if a case of `cases` has that name, too.
     """
     names, scans = {case.name for case in cases}, {case.scan for case in cases}
     by_scan = {case.scan: case for case in unused if case.scan not in scans}
-    return tuple(
-        replace(case, name=f"{case.image.parent.name}_{case.name}") if case.name in names else case
-        for case in by_scan.values()
-    )
+    distinct = []
+    for case in by_scan.values():
+        while case.name in names:
+            case = replace(case, name=f"{case.image.parent.name}_{case.name}")
+        distinct.append(case)
+    return tuple(distinct)

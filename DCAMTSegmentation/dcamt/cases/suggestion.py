@@ -243,7 +243,10 @@ def _label_values(case: Case, classes: Mapping[str, int]) -> set[int]:
 
 
 def _read_label(case: Case, classes: Mapping[str, int]) -> Labelmap:
-    """Return a case's label after applying its label mapping; 255 becomes 1 if it is the only value above 0."""
+    """Return a case's label after applying its label mapping.
+
+    If there is no mapping, 255 becomes 1 if it is the only value above 0.
+    """
     assert case.label is not None
     infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]
     mapping = parse_case_mapping(case, infos)

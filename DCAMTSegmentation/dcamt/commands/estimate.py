@@ -81,4 +81,4 @@ def _read_grids(images: list[Path], console: Console) -> list[Grid]:
     if errors:
         what = f"the estimate omits scans that cannot be read ({len(errors)} of {len(sample)} checked scans)"
         console.print_error(f"{what}. The first is {errors[0]}")
-    return grids * step
+    return (grids * step)[: len(images)]

@@ -361,6 +361,7 @@ def print_wall(
         border_cm2=result.area_cm2(BORDER),
         notes=[*scan_notes, *result.notes],
         surface=str(job.wall_surface),
+        mesh=str(job.surface) if job.surface is not None else None,
         table=str(job.table),
         report=str(job.report) if job.report is not None else None,
         remark=METHODS_DISAGREE,
@@ -375,6 +376,7 @@ def print_wall(
         + ", ".join(f"{row.region} {row.percent:.0f}%" for row in burdens if row.region != WHOLE and row.wall_cm2 > 0),
         *(f"{job.name}: {note}" for note in (*scan_notes, *result.notes)),
         f"wall: {job.wall_surface}, {job.table}",
+        *([f"surface: {job.surface}"] if job.surface is not None else []),
         *([f"report: {job.report}"] if job.report is not None else []),
     ]
     console.print_text("\n".join(lines))

@@ -239,7 +239,7 @@ def _refuse_rejected(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> 
     def belongs_to_scan(rejected: RejectedFile) -> bool:
         if rejected.series:
             return rejected.series == series
-        return not series or (rejected.file.parent in folders and rejected.file not in no_slices)
+        return rejected.file.parent in folders and rejected.file not in no_slices
 
     if damaged := list(filter(belongs_to_scan, found.rejected_as("damaged"))):
         raise _damaged_error(path, damaged)

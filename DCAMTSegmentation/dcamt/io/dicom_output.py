@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,8 @@ def find_source_images(source: Path, frames: Sequence[tuple[Path, int]]) -> Sour
         frames: the file and the frame index of each slice (`Volume.frames`).
 
     Raises:
-        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files.
+        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files; or one
+            of the files no longer exists.
     """
     import pydicom
 
@@ -70,9 +72,13 @@ def find_source_images(source: Path, frames: Sequence[tuple[Path, int]]) -> Sour
         what = "was not read from DICOM images, but a DICOM segmentation must refer to them"
         raise InputError(what, path=source, remedy=remedy)
     files = list(dict.fromkeys(file for file, _ in frames))
-    if not all(file.is_file() for file in files):
+    missing = [file for file in files if not file.is_file()]
+    if missing and zipfile.is_zipfile(source):
         what = "is an archive, and a DICOM segmentation cannot refer to images in an archive"
         raise InputError(what, path=source, remedy="Extract the archive, and segment the folder.")
+    if missing:
+        what = "was moved or deleted after it was read, but a DICOM segmentation must refer to it"
+        raise InputError(what, path=missing[0], remedy="Put the file back, and segment the scan again.")
     headers = {file: pydicom.dcmread(file, stop_before_pixels=True, force=True) for file in files}
     if len(files) == 1:
         return SourceImages((headers[files[0]],), tuple(index for _, index in frames))

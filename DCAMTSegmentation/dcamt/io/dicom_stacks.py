@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -237,9 +238,14 @@ def group_places(frames: Sequence[Frame]) -> list[list[Frame]]:
     return places
 
 
-def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
-    """Return the error for frames of which several lie at the same place."""
-    places = group_places(frames)
+def _split_at_gaps(frames: Sequence[Frame], is_gap: np.ndarray) -> list[list[Frame]]:
+    """Split N sorted frames into groups where `is_gap` (N - 1,) is True."""
+    bounds = [0, *(np.flatnonzero(is_gap) + 1).tolist(), len(frames)]
+    return [list(frames[start:stop]) for start, stop in pairwise(bounds)]
+
+
+def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputError:
+    """Return the error for frames, grouped by place, of which several lie at the same place."""
     sizes = [len(place) for place in places]
     fewest, most = min(sizes), max(sizes)
     doubled = [place for place in places if len(place) > 1]
@@ -256,10 +262,10 @@ def same_place_error(path: Path, frames: Sequence[Frame]) -> InputError:
         odd = [size for size in sizes if size != usual]
         counts = f"{min(odd)}" if min(odd) == max(odd) else f"{min(odd)} to {max(odd)}"
         numbers = f"usually {usual} slices per place, but {counts} slices per place at {len(odd)} of the places"
-        what = f"holds {len(frames)} slices at {len(places)} places: {numbers}"
+        what = f"holds {sum(sizes)} slices at {len(places)} places: {numbers}"
         remedy = "A time point lacks slices or has them twice: export the whole series again."
         return InputError(what, path=path, remedy=remedy)
-    what = f"holds {len(frames)} slices, some of them at the same place"
+    what = f"holds {sum(sizes)} slices, some of them at the same place"
     remedy = "Keep only one stack: the folder may contain several time points or a copy."
     return InputError(what, path=path, remedy=remedy)
 
@@ -316,7 +322,7 @@ def order_slices(
     usual = float(np.median(gaps))
     tolerance = max(0.01, _SPACING_TOLERANCE * usual)
     if gaps.min() <= tolerance:
-        raise same_place_error(path, frames)
+        raise same_place_error(path, _split_at_gaps(frames, gaps > tolerance))
     if gaps.max() > usual + tolerance or gaps.min() < usual - tolerance:
         lost = int(np.sum(np.maximum(np.rint(gaps / usual) - 1, 0)))
         even = bool((np.abs(gaps / usual - np.rint(gaps / usual)) < 0.1).all())

@@ -191,7 +191,7 @@ def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
     count = len(places[0])
     order = _time_order(places) if all(len(place) == count for place in places) else None
     if order is None:
-        raise same_place_error(path, frames)
+        raise same_place_error(path, places)
     return [list(time) for time in zip(*(sorted(place, key=order) for place in places), strict=True)]
 
 

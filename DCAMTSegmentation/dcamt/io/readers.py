@@ -310,8 +310,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
     """Extract a zip file for the duration of the block.
 
     Yields:
-        The file that has the ending of a scan or label. If there is no such file or more than one, the folder with
-        all extracted files.
+        The only file that has the ending of a scan or label. If there is no such file and no DICOM file, the only file
+        of another format that ITK reads, such as `.tif`. Otherwise the folder with all extracted files.
 
     Raises:
         OutputError: the temporary folder cannot be written.

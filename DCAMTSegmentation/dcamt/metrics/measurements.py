@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import floor, nan, pi
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ..io.tables import csv_cell, write_table
 from ..volume import Labelmap, SegmentInfo
 
 DISTANCE_BLOCK = 512
-"""The distances of this many points from all other points are computed at once."""
+"""The distances of this many points from themselves and all later points are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ def _cells(row: Measurements) -> tuple[str, ...]:
     return tuple(csv_cell(getattr(row, column)) for column in TABLE_COLUMNS)
 
 
-def _from_cells(row: Mapping[str, str]) -> Measurements:
+def _from_cells(row: Mapping[str, Any]) -> Measurements:
+    if row["volume_ml"] is None:
+        raise ValueError("a line has too few cells")
     # Tables of earlier versions lack the last columns.
     numbers = [float(cell) if (cell := row.get(column)) else nan for column in TABLE_COLUMNS[2:]]
     return Measurements(row["scan"], row["segment"], *numbers)

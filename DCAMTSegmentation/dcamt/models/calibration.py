@@ -93,13 +93,17 @@ class OverlapFunction:
         return ExpectedOverlap(value, min(max(0.0, low), value), max(min(1.0, high), value))
 
     def is_sound(self) -> bool:
-        """Return whether all numbers are finite, deviations positive, knots increasing, and the tuples' lengths fit."""
+        """Return whether the numbers can be used.
+
+        All are finite, deviations are positive, no weight is positive, knots increase, and the tuples' lengths fit.
+        """
         numbers = (*self.means, *self.deviations, *self.weights, self.bias, *self.knots, *self.lows, *self.highs)
         per_feature = {len(values) for values in (self.features, self.means, self.deviations, self.weights)}
         per_knot = {len(values) for values in (self.knots, self.lows, self.highs)}
         return (
             all(map(math.isfinite, numbers))
             and min(self.deviations, default=0) > 0
+            and max(self.weights, default=0) <= 0
             and len(per_feature) == len(per_knot) == 1
             and len(self.knots) > 0
             and bool((np.diff(self.knots) > 0).all())

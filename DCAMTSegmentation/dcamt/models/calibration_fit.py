@@ -202,10 +202,10 @@ def assess_overlap(observations: Sequence[Observation], names: Sequence[str]) ->
     Raises:
         ValueError: there are fewer than three cases.
     """
-    functions = {
-        case: fit_overlap([scan for scan in observations if scan.case != case], names)
-        for case in {scan.case for scan in observations}
-    }
+    cases = {scan.case for scan in observations}
+    if len(cases) < 3:
+        raise ValueError("a cross-validation needs three cases at least")
+    functions = {case: fit_overlap([scan for scan in observations if scan.case != case], names) for case in cases}
     expected = [functions[scan.case].expect(scan.features) for scan in observations]
     return overlap_figures(expected, [scan.overlap for scan in observations])
 

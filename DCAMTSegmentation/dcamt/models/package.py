@@ -34,6 +34,7 @@ LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20, CALIBRATION: 1 << 20
 """Members of a package, and the largest size of each in bytes."""
 OPTIONAL = (CALIBRATION,)
 WEIGHT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
+_LISTS = {"segments", "measured"}  # keys of the card
 _LARGEST = sum(LIMITS.values()) + (1 << 20)  # the members and the overhead of the archive
 
 
@@ -90,10 +91,9 @@ def write_package(path: Path, package: ModelPackage) -> Card:
         OutputError: the file cannot be written.
     """
     weights, recipe = _pack_weights(package.weights), package.recipe.to_json().encode()
-    card = replace(package.card, checksum="")
-    card = replace(card, checksum=_checksum(weights, recipe, card))
+    card = replace(package.card, checksum=_checksum(weights, recipe, asdict(package.card)))
     with atomic_path(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        members = {CARD: _card_bytes(card), RECIPE: recipe, WEIGHTS: weights}
+        members = {CARD: _card_bytes(asdict(card)), RECIPE: recipe, WEIGHTS: weights}
         if package.calibration is not None:
             members[CALIBRATION] = replace(package.calibration, model=card.checksum).to_json().encode()
         for name, data in members.items():
@@ -239,7 +239,7 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
             raise InputError("is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN)
         parts = {info.filename: _read(archive, info, path) for info in archive.infolist()}
     card = _read_card(parts[CARD], path)
-    if _checksum(parts[WEIGHTS], parts[RECIPE], replace(card, checksum="")) != card.checksum:
+    if _stored_checksum(parts, path) != card.checksum:
         raise InputError("is damaged or was changed: its checksum does not match", path=path, remedy=_COPY_AGAIN)
     try:
         recipe = recipe_from_dict(json.loads(parts[RECIPE]), path, for_training=False)
@@ -346,7 +346,10 @@ def _read_card(data: bytes, path: Path) -> Card:
         if version != FORMAT:
             raise ValueError(f"its format is invalid, {version}")
         known = {item.name for item in fields(Card)}
-        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        for key in _LISTS & set(values):
+            if not isinstance(values[key], list):
+                raise TypeError(f"'{key}' is no list")
+            values[key] = tuple(values[key])
         texts = [values[item.name] for item in fields(Card) if item.type == "str" and item.name in values]
         if not all(isinstance(text, str) for text in (*texts, *values["segments"])):
             raise TypeError("a value is no text")
@@ -371,13 +374,25 @@ def _is_measurement(entry: Any) -> bool:
     )
 
 
-def _card_bytes(card: Card) -> bytes:
-    return json.dumps(asdict(card), indent=2, sort_keys=True).encode()
+def _card_bytes(card: Mapping[str, Any]) -> bytes:
+    return json.dumps(card, indent=2, sort_keys=True).encode()
 
 
-def _checksum(weights: bytes, recipe: bytes, card: Card) -> str:
+def _stored_checksum(parts: Mapping[str, bytes], path: Path) -> str:
+    """Return the checksum of a package's parts; raise InputError if the card is too deeply nested."""
+    try:
+        return _checksum(parts[WEIGHTS], parts[RECIPE], json.loads(parts[CARD]))
+    except RecursionError as error:
+        raise InputError(f"its model card cannot be read ({error})", path=path) from error
+
+
+def _checksum(weights: bytes, recipe: bytes, card: Mapping[str, Any]) -> str:
+    """Return the checksum of a package with this card, whose own checksum is left out of account.
+
+    Keys that only other versions of DCAMT know count, too.
+    """
     digest = hashlib.sha256()
-    for part in (_card_bytes(card), recipe, weights):
+    for part in (_card_bytes({**card, "checksum": ""}), recipe, weights):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()

@@ -99,7 +99,7 @@ def model_path(name_or_file: str | Path) -> Path:
     """Return the file of the model that has this name in the store, or else the file with this path.
 
     Raises:
-        InputError: neither exists, or the folder of imported models cannot be read.
+        InputError: neither exists, or the folder of imported models is unknown or cannot be read.
     """
     by_name = {model.name: model.path for model in stored_models()}
     if str(name_or_file) in by_name:
@@ -136,7 +136,7 @@ def import_model(
 
     Raises:
         InputError: the model cannot be used, the name cannot be a file name, a model of that name is shipped with
-            DCAMT, or an imported model has that name and `replace` is False.
+            DCAMT, an imported model has that name and `replace` is False, or the store is unknown (`user_folder`).
         OutputError: the file or its calibration file cannot be copied.
     """
     data = read_model(path)
@@ -184,7 +184,8 @@ def copy_into_store(path: Path, name: str) -> StoredModel:
         name: a name that no model in the store has.
 
     Raises:
-        InputError: the file or its card cannot be read, or another process imported a model of this name meanwhile.
+        InputError: the file or its card cannot be read, another process imported a model of this name meanwhile, or the
+            store is unknown (`user_folder`).
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     data = read_model(path)
@@ -233,7 +234,8 @@ def remove_model(name: str) -> StoredModel:
     """Delete an imported model.
 
     Raises:
-        InputError: there is no such model, it is shipped with DCAMT, or the folder of imported models cannot be read.
+        InputError: there is no such model, it is shipped with DCAMT, or the folder of imported models is unknown or
+            cannot be read.
         OutputError: the file cannot be deleted.
     """
     for model in stored_models():

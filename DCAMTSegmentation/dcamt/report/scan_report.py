@@ -204,7 +204,10 @@ def _measurement_table(report: ScanReport) -> str:
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:
-    """Return the HTML of expected overlap, agreement and doubtful places; "" if they or the model are unknown."""
+    """Return the HTML of expected overlap, agreement and doubtful places.
+
+    "" if the model is unknown, or if neither overlap nor agreement is known in quality `accurate`.
+    """
     expected, trust = report.expected_overlap, report.trust
     if report.model is None or (report.quality == ACCURATE and expected is None and trust is None):
         return ""

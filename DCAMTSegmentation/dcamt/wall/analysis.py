@@ -232,7 +232,10 @@ def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) 
 
 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
-    """Raise InputError if the blood pool is too small or constant, or if the scan has negative intensities."""
+    """Raise InputError if the blood pool is too small or constant, or if intensities are too negative.
+
+    They are too negative below minus `NEGATIVE_FRACTION` of the pool's mean.
+    """
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
             f"has too small a blood pool: {pool.voxels} voxels remain after erosion by {EROSION_MM:g} mm, but"

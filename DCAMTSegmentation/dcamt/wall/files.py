@@ -161,8 +161,14 @@ def read_wall_rows(path: Path) -> list[list[str]]:
         raise InputError(
             "is not a table of wall measurements", path=path, remedy="Move the file, or replace it with --overwrite."
         )
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        return list(csv.reader(file))[1:]
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(csv.reader(file))[1:]
+    except (OSError, ValueError, csv.Error) as error:
+        remedy = "Move the file, or replace it with --overwrite."
+        raise InputError(
+            f"cannot be read as a table of wall measurements ({error})", path=path, remedy=remedy
+        ) from error
 
 
 def write_wall_csv(results: Sequence[WallResult], path: str | Path, earlier: Sequence[Sequence[str]] = ()) -> None:

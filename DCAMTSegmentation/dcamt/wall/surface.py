@@ -202,12 +202,15 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the level that about `cells` samples of `field` exceed, clipped to [0.05, 0.95]."""
+    """Return the level that about `cells` samples of `field` exceed, clipped to [0.05, 0.95].
+
+    Exception: if the level is the maximum of `field`, which no sample exceeds, return the next lower value. This
+    happens in a tiny symmetric segment.
+    """
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
     lower = values[values < values.max()]
-    # In a tiny symmetric segment, the level may be the maximum, which no sample exceeds: take the next lower value.
     return float(lower.max()) if level == values.max() and lower.size else level
 
 

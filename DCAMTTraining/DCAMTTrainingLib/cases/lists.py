@@ -57,7 +57,7 @@ def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> 
     Paths are written unchanged. `write_cases` makes paths relative, which takes long for thousands of cases.
 
     Raises:
-        InputError: a path is not UTF-8.
+        InputError: a path, a name or a label mapping is not UTF-8.
         OutputError: the file cannot be written.
     """
     with atomic_path(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:

@@ -207,7 +207,7 @@ def read_scores(path: Path) -> list[dict[str, str]]:
     The standard deviation of one case is meaningless: for one case, the row `std` is omitted.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
