@@ -125,7 +125,7 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
         images, labels = _files_of_case(listed)
-        # Without a key for labels, `scan_1` is the name of a case: `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`.
+        # In `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`, `scan_1` is the name of a case, not a key for images.
         if len(images) > 0 and (labels is not None or any(key.lower() in _IMAGE_KEYS for key in listed)):
             if not isinstance(labels, list) or len(labels) != len(images):
                 return []
