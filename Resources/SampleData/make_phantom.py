@@ -33,7 +33,7 @@ Field = NDArray[np.floating[Any]]
 Points = tuple[Field, Field, Field]
 
 EXTENT_MM = (118.75, 90.0, 55.0)
-"""Field of view to the left, posterior and superior: 190 x 144 x 88 voxels at 0.625 mm."""
+"""Field of view along x, y and z: 190 x 144 x 88 voxels at 0.625 mm."""
 
 CENTRE_IN_VIEW = (0.54, 0.47, 0.53)
 """Mean position of the left atrium, as fractions of the field of view from its right, anterior and inferior sides."""

@@ -132,7 +132,7 @@ class RunsTest(CasesCase):
             for button in (self.ui.stopButton, self.ui.pauseButton, self.ui.resumeButton, self.ui.discardButton):
                 self.assertFalse(button.enabled)
             self.assertIn("Starting", self.ui.runStatusLabel.text)
-            self.module.widget.runs.refresh()  # entering the module again does the same
+            self.module.widget.runs.refresh()  # called whenever the module is entered
         self.wait_for(lambda: self.state(run) == STOPPED, "the stop")
         self.assertEqual(open_model(run.model).card.trained_on["iterations"], iteration)
 
