@@ -47,13 +47,13 @@ _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 _REGION, _REGION_NAME = "DCAMT.region", "DCAMT.regionName"
-"""Attributes: the region of interest that was segmented, as JSON, in the scan's space at that time, and its name."""
+"""Attributes: the segmented region as JSON, in the scan's space at the time of segmentation; the region's name."""
 _SCAN_VOXELS = "DCAMT.scanVoxels"
 """Attribute: the checksums of the voxels of all channels from which a result was made."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
-"""Attribute: the `axes_of` the DCAMT segments when they were measured."""
+"""Attribute: the axes (`axes_of`) that the DCAMT segments had when they were measured."""
 SAME_AXES_MM = 1e-5
-"""Largest difference, in mm, between components of voxel steps that count as equal."""
+"""Tolerance for comparing axes (`axes_of`), component by component."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,8 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
         what = _("was made from several channels, but the scene lacks one or more of them")
         if is_corrected(segmentation_node):
-            # Apply would replace the corrections.
+            # Do not suggest Apply, which would replace the corrections. A task of one channel needs only the first
+            # channel.
             remedy = _("Choose a task of one channel, or load a scene that was saved with all channels.")
         else:
             remedy = _("Load what is missing, and press Apply again.")
@@ -271,7 +272,7 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 
 
 def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str) -> None:
-    """Store the `fingerprint` and the `axes_of` the segments that were measured.
+    """Store the fingerprint and the axes that the segments had when they were measured.
 
     If the segments now have another fingerprint or other axes, the mark of outdated measurements stays. If both are
     the same, or if the present fingerprint is empty because a segment has no labelmap, the mark is removed.
