@@ -154,7 +154,7 @@ class WorkerProcess:
         if self._root is not None and (parent == self._parent_of_root or self.is_busy):
             return self._root
         root = tempfile.mkdtemp(prefix="dcamt-", dir=parent)
-        # A running process would remove only the earlier folder when Slicer ends.
+        # A process removes only the folder that was named at its start (`--remove-at-end`).
         self._end_process(keep_files=False)
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)
@@ -193,7 +193,10 @@ class WorkerProcess:
             process.kill(_line_of(KeepFilesRequest()) if keep_files else b"")
 
     def _restart(self) -> None:
-        """Kill a process that did not stop a cancelled request; send a later request to a new process."""
+        """Kill a process that did not stop a cancelled request.
+
+        A request that was sent after the cancelled one is sent again, to a new process.
+        """
         running = self._running
         self._end_process()
         if running is not None:
