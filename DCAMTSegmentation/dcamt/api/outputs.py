@@ -158,12 +158,14 @@ def write_report(
             no name, identifier, date or path.
 
     Raises:
-        InputError: the ending is not that of a page.
+        InputError: the ending is not that of an HTML page.
         OutputError: the file cannot be written.
     """
     if ending(path) not in REPORT_ENDINGS:
         remedy = f"Use {' or '.join(REPORT_ENDINGS)}."
-        raise InputError(f'has the ending "{ending(path)}", which is not that of a page', path=path, remedy=remedy)
+        raise InputError(
+            f'has the ending "{ending(path)}", which is not that of an HTML page', path=path, remedy=remedy
+        )
     report = ScanReport(
         volume=result.scan,
         labelmap=result.labelmap,

@@ -62,10 +62,8 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
 
     1. the series to which the segmentation refers;
     2. the series whose folder directly contains the listed file or folder: `p1`, `p1/1-1.dcm`;
-    3. the scan with the key of the listed file or folder: `images/p1`, `labels/p1/1-1.dcm`, which is listed by its
-       folder `labels/p1`;
-    4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm`, which is listed by its folder
-       `labels`.
+    3. the scan with the key of the listed file or folder: `images/p1`, the listed folder `labels/p1` with `1-1.dcm`;
+    4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm` in the listed folder `labels`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
     `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, each one that is named
