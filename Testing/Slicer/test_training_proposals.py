@@ -394,7 +394,7 @@ class ProposalTest(TrainingCase):
         self.assertIsNot(first, second)
         self.assertIs(open_nodes(case, rows)[1], first)
 
-    def test_views_jump_to_the_doubtful_place_in_a_transformed_volume(self) -> None:
+    def test_views_jump_to_the_place_of_disagreement_in_a_transformed_volume(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = self.make_ranked_case(volume)
         matrix = np.eye(4)

@@ -40,7 +40,7 @@ def tiny_model() -> Path:
 
 @dataclass(frozen=True)
 class SavedProposal:
-    """An unlabelled case, saved as files. Arrays are (K, J, I): the scan, its true label, and the proposal."""
+    """A scan's path, and arrays (K, J, I) of the scan, its label and its proposal."""
 
     scan_path: Path
     image: np.ndarray
@@ -145,7 +145,7 @@ class TrainingCase(EngineCase):
         """Save an unlabelled case as files, close the scene, and write a run whose ranking lists the case.
 
         Args:
-            place: the case's doubtful place, RAS mm.
+            place: the point around which the branches disagree most, RAS mm.
         """
         image, label = ellipsoid(5)
         proposed = np.roll(label, 3, axis=2)
