@@ -63,8 +63,8 @@ class SegmentationPanel(VTKObservationMixin):
         self._closed = False
         self._scene_had_no_result = False
         self._click_guard = DoubleClickGuard()
-        # The result that arrived while another module was selected.
-        self._arrived: SegmentationNode | None = None
+        # The result that arrived while another module was selected, and the function that shows it.
+        self._arrived: tuple[SegmentationNode, Callable[[SegmentationNode], None]] | None = None
         self._progress = ProgressPanel(ui, logic.log)
         self._review = ReviewPanel(ui)
         self._models = ModelList(ui.modelComboBox, ui.importModelButton, ui.removeModelButton, self._on_model_chosen)
@@ -198,8 +198,10 @@ class SegmentationPanel(VTKObservationMixin):
         if self._edits.node is not None and self._edits.node is settings.outputSegmentation:
             review.update_correction_marks(self._edits.node)
         arrived, self._arrived = self._arrived, None
-        if arrived is not None and arrived is settings.outputSegmentation:
-            self._show_result(arrived)
+        if arrived is not None:
+            segmentation_node, show_result = arrived
+            if segmentation_node is settings.outputSegmentation:
+                show_result(segmentation_node)
         self._update()
         self._wall.compare_outline()
 
@@ -266,6 +268,8 @@ class SegmentationPanel(VTKObservationMixin):
         missing = ""
         if settings.inputVolume is None:
             missing = _("Choose a volume first.")
+        elif not settings.model:
+            missing = _("Choose a model first.")
         elif not self._channels.are_chosen:
             missing = _("Choose a volume for each channel first.")
         self._progress.show_running(running, missing)
@@ -368,7 +372,6 @@ class SegmentationPanel(VTKObservationMixin):
         if outcome.segmentation is not None and not self._closed:
             # Meanwhile, the user may have selected another scan, or another module.
             views.hide_over_other_scan(outcome.segmentation)
-            self._arrived = None if self._is_connected else outcome.segmentation
 
     def _on_wall_measured(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_measured_wall)
@@ -379,16 +382,19 @@ class SegmentationPanel(VTKObservationMixin):
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:
         """Show how a job ended.
 
-        `show_result` is called with the job's segmentation node if it is still the output of a connected panel.
+        `show_result` is called with the job's segmentation node if it is still the output of the panel; if the panel is
+        not connected, once the panel is connected again.
         """
         if self._closed:
             return
         self._click_guard.record()
         self._update()
         segmentation_node = outcome.segmentation
-        is_selected = self._is_connected and segmentation_node is self._settings.outputSegmentation
-        if segmentation_node is not None and is_selected and show_result is not None:
-            show_result(segmentation_node)
+        if segmentation_node is not None and show_result is not None:
+            if not self._is_connected:
+                self._arrived = segmentation_node, show_result
+            elif segmentation_node is self._settings.outputSegmentation:
+                show_result(segmentation_node)
         self._progress.show_outcome(outcome)
         if outcome.failed:
             self._show_error(outcome.message, outcome.detail)

@@ -148,14 +148,18 @@ class ModelListTest(SegmentationCase):
             self.assertFalse(self.ui.removeModelButton.enabled)
 
     def test_no_model_is_selected_after_the_last_model_was_removed_and_others_were_added(self) -> None:
+        choose(self.ui.inputSelector, add_scan())
         self.settings.model = ""
         self.module.leave()
         self.module.enter()
         self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
         self.assertEqual(self.ui.modelComboBox.currentText, "")
         self.assertFalse(self.ui.removeModelButton.enabled)
+        self.assertFalse(self.ui.applyButton.enabled)
+        self.assertEqual(self.ui.applyButton.toolTip, "Choose a model first.")
         choose(self.ui.modelComboBox, "Left atrium in LGE-MRI")
         self.assertEqual(self.settings.model, "left-atrium")
+        self.assertTrue(self.ui.applyButton.enabled)
 
     def test_result_names_the_model_that_made_it_if_the_file_is_replaced_during_the_computation(self) -> None:
         file = self.home / "models" / "tiny.dcamt"

@@ -283,6 +283,16 @@ class ChangedWhileMeasuredTest(FakeWallCase):
         choose(self.ui.outputSelector, self.segmentation)
         self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
 
+    def test_return_to_the_module_shows_a_wall_that_was_measured_meanwhile(self) -> None:
+        self.measure_while(self.module.leave)
+        self.module.enter()
+        self.assertFalse(self.ui.show3DCheckBox.checked)  # the segment's surface would hide the wall
+        self.assertIn("of the wall is enhanced", self.ui.wallLabel.text)
+        self.ui.show3DCheckBox.click()
+        self.module.leave()
+        self.module.enter()
+        self.assertTrue(self.ui.show3DCheckBox.checked)
+
     def test_wall_is_discarded_if_the_segmentation_or_the_volume_was_removed(self) -> None:
         for node, message in (
             (self.segmentation, "segmentation drawn was removed during the measurement; the wall was discarded"),

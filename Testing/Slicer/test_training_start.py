@@ -301,6 +301,16 @@ class StartTest(CasesCase):
             self.assertIn(f"{run.path.name}.nrrd, which does not exist", start_failure(run))
             self.assertEqual(len([one for one in started if one.run.path == run.path]), 1)
 
+    def test_reason_of_a_failed_start_is_not_shown_after_another_program_trained_the_run(self) -> None:
+        run = self.make_run("paused", STARTED, PAUSED, cases=("one,gone.nrrd,,unlabelled",))
+        resume(run)
+        self.wait_for(lambda: not is_starting(run), "the end of the process")
+        self.assertIn("gone.nrrd", start_failure(run))
+        with run.events.open("a", encoding="utf-8") as events:
+            events.write('{"event": "paused", "step": 6}\n')
+        self.module.widget.runs.show(run)
+        self.assertNotIn("gone.nrrd", self.ui.runStatusLabel.text)
+
     def test_problems_of_cases_and_settings_are_shown_before_the_start(self) -> None:
         for index in range(3):
             self.session.table.set_role([index], "unlabelled")

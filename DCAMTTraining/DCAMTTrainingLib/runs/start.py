@@ -31,12 +31,14 @@ class StartedProcess:
 
     Attributes:
         log_bytes: the size of the run's log before the process started.
+        events_bytes: the size of the run's file of events at that time.
         locked: whether `is_starting` found the run's lock held since the process started.
     """
 
     run: RunFolder
     process: subprocess.Popen[bytes]
     log_bytes: int = 0
+    events_bytes: int = 0
     locked: bool = False
 
 
@@ -150,6 +152,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
         file = run.log.open("ab")
     except OSError as error:
         raise write_error(error, run.log) from error
+    events_bytes = _size(run.events)
     try:
         with file as log:
             log_bytes = log.tell()
@@ -166,7 +169,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     except OSError as error:
         text = _("the training process could not be started ({reason}). Free some memory and disk, and try again.")
         raise OutputError(f"{run.path}: {text.format(reason=error.strerror)}") from error
-    started.append(StartedProcess(run, process, log_bytes))
+    started.append(StartedProcess(run, process, log_bytes, events_bytes))
 
 
 def is_starting(run: RunFolder) -> bool:
@@ -181,12 +184,21 @@ def is_starting(run: RunFolder) -> bool:
 def start_failure(run: RunFolder) -> str:
     """Return why this application's last process for the run failed: the last line of the process's output.
 
-    The text is empty if there is no such process, or if the process runs, has succeeded or counts as `locked`.
+    The text is empty if there is no such process, or if the process runs, has succeeded or counts as `locked`. It is
+    also empty if the run has events since the process started: then this or another process has trained the run.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
-    if entry is None or entry.locked or entry.process.poll() in (None, 0):
+    if entry is None or entry.locked or entry.process.poll() in (None, 0) or _size(run.events) != entry.events_bytes:
         return ""
     return last_line(run.log, entry.log_bytes)
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it cannot be found."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def discard(run: RunFolder) -> None:
