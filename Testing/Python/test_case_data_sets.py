@@ -425,7 +425,7 @@ def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, 
 def test_list_of_cases_of_another_name_is_named_as_not_read(tmp_path: Path, name: str) -> None:
     make_files(tmp_path, "scans/a.nii.gz", "data.json")
     (tmp_path / "dataset_info.json").write_text('{"training": 20, "authors": ["image"]}', encoding="utf-8")
-    (tmp_path / name).write_text(json.dumps({"validation": _PAIRS}), encoding="utf-8")
+    (tmp_path / "scans" / name).write_text(json.dumps({"validation": _PAIRS}), encoding="utf-8")
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {"a": ("scans/a.nii.gz", None)}
     assert skip_reasons(found) == {name: "not read; to use the cases that it lists, name it dataset.json"}

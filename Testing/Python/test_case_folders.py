@@ -133,6 +133,19 @@ def test_folder_may_hold_any_format_that_is_read_as_a_scan(tmp_path: Path, kind:
     ]
 
 
+def test_copy_in_another_format_is_no_second_scan(tmp_path: Path) -> None:
+    scan, mask = np.arange(6**3).reshape(6, 6, 6), np.eye(6)[None].repeat(6, 0)
+    for name, voxels in (("p1", scan), ("p1_seg", mask)):
+        for kind in (".hdr", ".nii.gz"):
+            write_itk_image(tmp_path / f"{name}{kind}", voxels)
+    write_itk_image(tmp_path / "p2.hdr", scan)
+    write_itk_image(tmp_path / "p2.nii.gz", mask)  # a segmentation, not a copy
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
+        "p1": ("p1.nii.gz", "p1_seg.nii.gz"),
+        "p2": ("p2.hdr", None),
+    }
+
+
 def test_surfaces_single_slices_and_foreign_headers_are_no_scans(tmp_path: Path) -> None:
     write_itk_image(tmp_path / "slice1.tif", np.arange(36).reshape(6, 6))
     (tmp_path / "mesh.vtk").write_text("# vtk DataFile Version 3.0\n\nASCII\nDATASET POLYDATA\n", encoding="ascii")

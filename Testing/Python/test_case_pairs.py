@@ -190,6 +190,8 @@ def test_label_is_not_paired_if_it_may_belong_to_another_scan_or_structure(
         ("TrainImg", "TrainMask"),
         ("testimages", "testlabels"),
         ("imageData", "labelData"),
+        ("TrainVolumes", "TrainSegmentations"),
+        ("scans", "annotationsTr"),
     ],
 )
 def test_folder_name_may_join_a_word_for_the_kind_to_a_part_of_the_data_set(

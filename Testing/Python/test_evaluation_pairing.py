@@ -101,12 +101,13 @@ def test_several_labels_that_fit_a_prediction_are_named(folders: tuple[Path, Pat
 
 
 @pytest.mark.parametrize("name", ["p1_v{}", "p1_rater{}_seg", "rater{}_p1"])
-def test_labels_of_similar_names_are_named_if_none_of_them_is_used(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("case", ["p1", "p1_lge"])
+def test_labels_of_similar_names_are_named_if_none_of_them_is_used(tmp_path: Path, name: str, case: str) -> None:
     names = [f"{name.format(number)}.nii.gz" for number in (1, 2)]
-    for file in ("pred/p1.nii.gz", "lab/p10.nii.gz", *(f"lab/{name}" for name in names)):
+    for file in (f"pred/{case}.nii.gz", "lab/p10.nii.gz", *(f"lab/{name}" for name in names)):
         save_labels(tmp_path / file, random_mask(1))
     message = f"files of similar names lie there: {names[0]}, {names[1]}. If one"
-    assert_refused((tmp_path / "pred", tmp_path / "lab"), "p1.nii.gz: has no label in", message)
+    assert_refused((tmp_path / "pred", tmp_path / "lab"), f"{case}.nii.gz: has no label in", message)
 
 
 def test_mask_is_preferred_to_its_scan_if_neither_name_says_label(folders: tuple[Path, Path]) -> None:

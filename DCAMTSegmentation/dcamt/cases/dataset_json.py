@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -36,13 +37,13 @@ def read_description(folder: Path) -> dict[str, Any]:
     return _read(path) if path.is_file() else {}
 
 
-def other_case_lists(folder: Path) -> list[Path]:
-    """Return the JSON files of a folder that list cases but are not read, such as MONAI's `dataset_0.json`.
+def other_case_lists(files: Iterable[Path]) -> list[Path]:
+    """Return the JSON files that list cases but are not read, such as MONAI's `dataset_0.json`.
 
     Only files whose names begin with `data` are looked at.
     """
-    files = sorted(path for path in folder.glob("[Dd]ata*.json") if path.name != "dataset.json" and path.is_file())
-    return [path for path in files if _lists_cases(path)]
+    names = re.compile(r"data(?!set\.json).*\.json", re.IGNORECASE)
+    return [path for path in files if names.fullmatch(path.name) and path.is_file() and _lists_cases(path)]
 
 
 def _lists_cases(path: Path) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..io.dicom import are_separate_scans
 from ..io.dicom_files import walk_folders
-from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, without_maps
+from ..io.formats import ENDINGS_READ_BY_ITK, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
 from ..io.volume_content import may_hold_volume
 from .dicom_labels import dicom_files_among
+from .few_values import has_few_values
 
 
 def is_file_or_missing_link(path: Path) -> bool:
@@ -23,11 +24,26 @@ def is_file_or_missing_link(path: Path) -> bool:
 def image_files(files: Iterable[Path]) -> list[Path]:
     """Return visible files with a scan's or label's ending, except agreement and probability maps (`without_maps`).
 
-    Files that hold no volume are left out, too (`may_hold_volume`).
+    Files that hold no volume (`may_hold_volume`) and copies in other formats (`_without_copies`) are left out, too.
     """
     shown = [path for path in files if not path.name.startswith(".")]
     images = [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
-    return [path for path in images if may_hold_volume(path)]
+    return _without_copies([path for path in images if may_hold_volume(path)])
+
+
+def _without_copies(files: Sequence[Path]) -> list[Path]:
+    """Return the files without those that are probably copies in a format of `ENDINGS_READ_BY_ITK`.
+
+    `p1.hdr` is a copy of `p1.nii.gz` if both are masks (`has_few_values`) or both are not.
+    """
+    by_itk = {path for path in files if ending(path) in ENDINGS_READ_BY_ITK}
+    others = {(path.parent, scan_name(path)): path for path in files if path not in by_itk} if by_itk else {}
+
+    def is_copy(path: Path) -> bool:
+        other = others.get((path.parent, scan_name(path)))
+        return path in by_itk and other is not None and has_few_values(other) == has_few_values(path)
+
+    return [path for path in files if not is_copy(path)]
 
 
 def files_in(folder: Path, endings: Iterable[str]) -> list[Path]:

@@ -73,7 +73,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
         raise InputError("cannot be read (no permission)", path=folder, remedy="Change its permissions.")
     found_cases = _find(folder, (*ignored, *unreadable))
     notes = tuple(SkippedFile(path, UNREADABLE) for path in unreadable)
-    notes += tuple(SkippedFile(path, _OTHER_LIST) for path in other_case_lists(folder))
+    notes += tuple(_other_lists(folder, (*ignored, *unreadable)))
     found_cases = replace(found_cases, skipped=notes + found_cases.skipped)
     if not found_cases.cases and not found_cases.unused:
         raise _nothing_found(folder, found_cases)
@@ -82,6 +82,14 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     named = tuple(replace(case, name=name) for case, name in zip(cases, names, strict=True))
     count = len(found_cases.cases)
     return replace(found_cases, cases=named[:count], unused=named[count:])
+
+
+def _other_lists(folder: Path, ignored: Sequence[Path]) -> Iterator[SkippedFile]:
+    """Yield the lists of cases that are not read (`other_case_lists`), up to `_DEPTH` levels below a folder."""
+    for place, folders, files in walk_folders(folder, ignored):
+        yield from (SkippedFile(path, _OTHER_LIST) for path in other_case_lists(files))
+        if len(place.relative_to(folder).parts) == _DEPTH:
+            folders[:] = []
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:

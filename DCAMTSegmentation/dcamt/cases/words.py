@@ -22,7 +22,8 @@ IMAGE_WORDS = _set(
     "image images img imgs imaging scan scans volume volumes lgemri enhanced bild"
     " bilder imagen imagenes immagine immagini"
 )
-_KINDS_OF_IMAGES, _KINDS_OF_LABELS = ("image", "img", "scan"), ("label", "mask", "msk", "seg")
+_KINDS_OF_IMAGES = ("image", "img", "scan", "volume")
+_KINDS_OF_LABELS = ("label", "mask", "msk", "seg", "segmentation", "annotation")
 IMAGE_WORDS |= {f"{kind}{part}" for kind in _KINDS_OF_IMAGES for part in _NNUNET_PARTS}
 ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
@@ -105,7 +106,7 @@ _NO_INITIALS |= _set("ao av cs eam ed es lax mv new old pa pre raa sax tv")
 """Words that are not taken for a person's initials, such as `ra`."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Segs?|Segmentations?|Masks?|Msks?|Labels?|Labelmaps?|Contours?|GTs?|GroundTruth|Preds?"
-    r"|Predictions?|Images?|Imgs?|Scans?)(?![A-Za-z]))"
+    r"|Predictions?|Annotations?|Images?|Imgs?|Scans?)(?![A-Za-z]))"
 )
 """The start of a capitalised word, as in `p1Mask`."""
 

@@ -14,7 +14,7 @@ from ..cases.case_names import with_number
 from ..cases.label_pairing import pair_with_labels, short_names
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
-from ..cases.words import begins_or_ends_with
+from ..cases.words import MODALITY_WORDS, begins_or_ends_with, without_words
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
@@ -187,7 +187,7 @@ def _without_label(
     similar = [
         path.name
         for name, path in sorted(labelled.items())
-        if name not in predicted and begins_or_ends_with(name, case)
+        if name not in predicted and begins_or_ends_with(name, without_words(case, MODALITY_WORDS) or case)
     ]
     if similar:
         what = f"has no label in {folder}, but files of similar names lie there: {list_names(similar)}"
