@@ -135,7 +135,9 @@ def test_result_of_dcamt_is_a_label_only_if_the_scan_has_no_other_label(
 
 @pytest.mark.parametrize("result", ["x_seg", "seg/x"])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_result_x_of_dcamt_is_the_label_of_the_channels_of_x(tmp_path: Path, channels: int, result: str) -> None:
+def test_dcamt_result_named_after_the_case_is_the_label_of_all_channels(
+    tmp_path: Path, channels: int, result: str
+) -> None:
     names = ("x", "y")
     expected = {name: (f"{name}_0000.nii.gz", f"{result.replace('x', name)}.nii.gz") for name in names}
     for name in names:
