@@ -1,4 +1,4 @@
-"""Measure time and memory of segmentation on a CPU; compare the time with sliding windows and a lower bound.
+"""Measure time and memory of segmentation on a CPU.
 
     python Testing/benchmarks/inference.py LA_FOLDER MODEL [--cases 4] [--protocol-cases 1] [--repeats 3] [--threads 1]
         [--parts pass segment protocol whole cold] [--json FILE]

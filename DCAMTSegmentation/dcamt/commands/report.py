@@ -14,8 +14,7 @@ def run_report(options: argparse.Namespace) -> int:
     """Write the run's report (`report.run_report.write_run_report`), and return 0.
 
     Raises:
-        InputError: the run or its model does not exist or cannot be used, the device cannot be used, a validation case
-            cannot be segmented, or the new report would lack earlier scores.
+        InputError: as in `write_run_report`; also if the device cannot be used.
         OutputError: a file cannot be written.
     """
     run = RunFolder(options.run)

@@ -76,7 +76,8 @@ def _plan_jobs(
 ) -> tuple[list[ScanJob], dict[Path, FileStamp | None], list[ScanJob]]:
     """Return the jobs to do, the stamps of their files, and the jobs that --skip-existing skips; print what is skipped.
 
-    Raises the errors of `plan_scan_jobs`, and InputError if the only scan, the model or the table cannot be used.
+    Raises the errors of `find_scans` and `plan_scan_jobs`. Raises InputError if the model or the table cannot be used,
+    or if there is only one job and its scan does not exist.
     """
     existing = existing_rule(options)
     channels = _model_channels(options)
