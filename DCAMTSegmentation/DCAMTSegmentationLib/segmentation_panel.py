@@ -170,7 +170,6 @@ class SegmentationPanel(VTKObservationMixin):
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return
-        # Also if the user removed all DCAMT segments: then the measurements are outdated.
         review.update_correction_marks(segmentation_node)
         self._update()
         self._wall.compare_outline()

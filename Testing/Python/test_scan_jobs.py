@@ -248,7 +248,7 @@ def test_agreement_map_is_recognised_as_a_dcamt_result(tmp_path: Path) -> None:
     assert is_dcamt_result(save_noise_scan(tmp_path / "map.nii.gz"))
 
 
-def test_results_of_scans_whose_names_differ_only_in_capitals_or_accents_are_distinct_on_any_file_system(
+def test_results_of_scans_whose_names_differ_only_in_capitals_or_accent_encoding_are_named_after_the_folders(
     tmp_path: Path,
 ) -> None:
     names = {"a": "P1.nrrd", "b": "p1.nrrd", "c": "\u00e9.nrrd", "d": "e\u0301.nrrd"}
