@@ -18,8 +18,6 @@ from . import measurements_table, review, training_cases, views
 from .file_dialogs import choose_file, confirm_outdated_export
 
 GOOD_TRUST = 0.8
-"""Below this trust, the panel asks the user to check the whole segmentation of a result without an expected overlap and
-without doubtful places."""
 ROW_PIXELS = 22
 """Height of a row in the panel's tables, as set in `DCAMTSegmentation.ui`."""
 

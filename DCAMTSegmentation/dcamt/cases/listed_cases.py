@@ -48,12 +48,7 @@ class _ListedCases:
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case: the file of its first channel, and its label, if any.
-
-        If one of these files does not exist, the case is left out, and its files are skipped; if the scan exists, it is
-        added to `unused`. The files of other channels are skipped; for a model of several channels,
-        `io.readers.read_scan` reads `x_0001`, ... with `x_0000`.
-        """
+        """Add a case: the file of its first channel, and its label, if any. Skip the files of its other channels."""
         files, label_path = self._locate(images, label)
         if not files or (files[0], label_path) in self._listed:
             return
