@@ -83,7 +83,7 @@ def refusal_text(case: Case, recipe: Recipe | None = None) -> str:
 
 
 def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """A class of isolated voxels is accepted, although it vanishes on the network grid (`labels.STRAY_VOXELS`)."""
+    """Exception: a class of isolated voxels is accepted (`labels.STRAY_VOXELS`)."""
     image, label = ellipsoid_scan((20, 20, 20))
     two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
     two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))

@@ -70,7 +70,7 @@ def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
 
 
 def assert_not_scored(folders: tuple[Path, Path], *message_parts: str) -> None:
-    """Fail unless one case of `folders` is not scored, and its message is one line with all `message_parts`."""
+    """Fail unless the evaluation of `folders` has scores and a single failure: one line with all `message_parts`."""
     evaluation = evaluate_folders(*folders)
     assert evaluation.rows
     (message,) = evaluation.failures

@@ -55,7 +55,7 @@ def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
     The first candidate is the whole volume of (X, Y, Z) voxels. Each further candidate is one stride shorter along the
     axis that is longest when measured in strides. The smallest tile has four strides along each axis (or the whole
     axis) and is returned even if it does not fit: nearly all work on a smaller tile would go to its margin. Returns
-    None, for a single pass, if the whole volume fits or is not larger than the smallest tile.
+    None if the whole volume fits or is not larger than the smallest tile.
     """
     x, y, z = (-(-n // step) * step for n, step in zip(size, recipe.stride, strict=True))
     tile = [x, y, z]
