@@ -353,7 +353,7 @@ def fill_burden(table: TableNode | None, wall: WallResult) -> None:
     rows = [
         (
             _region_name(burden.region),
-            "" if np.isnan(burden.percent) else f"{burden.percent:.1f}",
+            burden.percent_text,
             decaaf_stage(burden.percent) if burden.region == WHOLE else "",
             f"{burden.enhanced_cm2:.1f}",
             f"{burden.wall_cm2:.1f}",

@@ -12,7 +12,7 @@ import slicer
 from dcamt.errors import DCAMTError, InputError
 from dcamt.io.surfaces import SURFACE_OUTPUTS
 from dcamt.wall.analysis import WallResult
-from dcamt.wall.burden import OPENING
+from dcamt.wall.burden import OPENING, area_text
 from dcamt.wall.files import write_wall_csv, write_wall_surface
 from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, MAXIMUM, METHODS_DISAGREE, PRESETS, SD, Threshold
 from DCAMTSlicerLib.engine_messages import error_text, translated
@@ -212,14 +212,14 @@ class WallPanel:
         if not burden.wall_cm2:
             text = _("No wall is left: all of the surface belongs to openings or lies at the scan's border.")
         text = text.format(
-            percent=f"{burden.percent:.1f}",
+            percent=burden.percent_text,
             enhanced=f"{burden.enhanced_cm2:.1f}",
             area=f"{burden.wall_cm2:.1f}",
             stage=wall.stage,
             method=_method_text(wall),
         )
         openings = _("Openings: {area} cm², {origin}.").format(
-            area=f"{wall.area_cm2(OPENING):.1f}", origin=_("proposed") if wall.proposed else _("corrected")
+            area=area_text(wall.area_cm2(OPENING)), origin=_("proposed") if wall.proposed else _("corrected")
         )
         measured = _("Measured in {scan}.").format(scan=self._scan_name(wall))
         notes = [*map(translated, wall.notes), translated(METHODS_DISAGREE)]
@@ -302,10 +302,10 @@ def write_table_or_surface(wall: WallResult, path: Path) -> None:
     elif kind in SURFACE_OUTPUTS:
         write_wall_surface(wall, path)
     else:
-        what = _('has the ending "{ending}", which is neither that of a table nor that of a surface')
+        what = _("has neither the ending of a table nor that of a surface")
         remedy = _("Use {table} for a table, or {surfaces} for a surface.")
         remedy = remedy.format(table=TABLE_ENDINGS[0], surfaces=", ".join(SURFACE_OUTPUTS))
-        raise InputError(what.format(ending=kind), path=path, remedy=remedy)
+        raise InputError(str(what), path=path, remedy=remedy)
 
 
 def _method_text(wall: WallResult) -> str:

@@ -173,7 +173,7 @@ def test_result_does_not_replace_its_scan(tmp_path: Path, segmenter: dcamt.Segme
             dcamt.write_segmentation(result, target)
         with pytest.raises(dcamt.InputError, match="would be replaced by the result"):
             write_probabilities(result, target)
-    with pytest.raises(dcamt.InputError, match="not that of an HTML page"):
+    with pytest.raises(dcamt.InputError, match="does not have the ending of an HTML page"):
         dcamt.write_report(result, path)
     assert path.read_bytes() == before
     for _ in range(2):  # A result may replace an earlier result.

@@ -93,7 +93,7 @@ def test_written_list_is_read_even_if_it_was_moved_with_its_scans(folder: Path) 
         ([["x", "", "l.nii", "labelled"]], "line 2 has no name or no image. Fill in both, or remove the line."),
         (
             [["x", "a.nii", "l.nii"]],
-            "line 2 ('x') has the unknown role ''. Use labelled, unlabelled, validation or left out.",
+            "line 2 ('x') has no role. Use labelled, unlabelled, validation or left out.",
         ),
         (
             [["x", "a.nii", "l.nii", "test"]],

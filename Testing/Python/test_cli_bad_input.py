@@ -197,7 +197,7 @@ def test_wrong_usage_is_refused_in_one_line(
             ([scan, *good, "--format", "dicom"], ("--format",)),
             ([scan, *good, "--measurements", inputs / "m.dcm"], ("--measurements", "--format dcm")),
             ([scan, *good, "--surface", inputs / "s.vtk"], ("s.vtk", ".stl, .obj, .ply, .vtp")),
-            ([scan, *good, "--surface", ""], ("--surface", ".stl, .obj, .ply, .vtp")),
+            ([scan, *good, "--surface", ""], ("--surface", "the name is empty")),
             ([scan, other, *good, "--surface", inputs / "s.stl"], ("s.stl", "2 scans")),
             ([scan, *good, "--probabilities", inputs / "p.npy"], ("p.npy", ".nii.gz")),
             ([scan, *good, "--report", inputs / "r.pdf"], ("r.pdf", ".html")),
@@ -297,3 +297,21 @@ def test_files_in_a_folder_named_tilde_are_found(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert call_dcamt(["cases", "find", ".", "-o", "cases.csv"]) == 0
     assert call_dcamt(["cases", "check", "cases.csv"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["segment", "x.nii", "-o", "out", "--model", ""], "--model"),
+        (["segment", "x.nii", "-o", "out", "--surface", ""], "--surface"),
+        (["segment", "x.nii", "-o", "out", "--series", ""], "--series"),
+        (["train", "cases.csv", "--run", "run", "--recipe", ""], "--recipe"),
+        (["train", "cases.csv", "--run", "run", "--start-from", ""], "--start-from"),
+        (["models", "import", "x.dcamt", "--name", ""], "--name"),
+        (["models", "show", ""], "NAME_OR_FILE"),
+    ],
+)
+def test_empty_name_is_wrong_usage(arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unset variable of the shell gives such a name; the default must not be used in its place."""
+    assert call_dcamt(arguments) == 2
+    assert f"argument {name}: the name is empty. See: dcamt" in capsys.readouterr().err

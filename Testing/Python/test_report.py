@@ -200,6 +200,19 @@ def test_report_is_written_again_although_scans_were_removed(
     assert "because their scan or label cannot be used: 1." in (copy / "report.html").read_text(encoding="utf-8")
 
 
+def test_report_without_scores_is_written_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    for path in (copy / "validation.csv", copy / "report.html"):
+        path.unlink()
+    monkeypatch.setattr("dcamt.report.run_report.score_cases", lambda *_: [])
+    for _ in range(2):
+        assert call_dcamt(["report", copy, "--device", "cpu"]) == 0, capsys.readouterr().err
+    assert "Validation cases without scores" in (copy / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("moved", "has_table"), [(1, True), (4, True), (4, False)])
 def test_report_that_would_lack_earlier_scores_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moved: int, has_table: bool

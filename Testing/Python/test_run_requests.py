@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -263,6 +264,46 @@ def test_run_that_cannot_write_its_events_is_paused_and_names_the_events_file(tm
     assert state.reason in done.stderr
 
 
+def save_unended_run(folder: Path) -> RunFolder:
+    """Write the files of a run whose process ended without an event or a note."""
+    run = RunFolder(folder)
+    run.recipe.write_text("{}", encoding="utf-8")
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.write_bytes(bytes(3 * 10**6))
+    EventLog(run.events)(RunStarted(40, 100, 1, 0, 0, "cpu", False))
+    return run
+
+
+@pytest.mark.parametrize(("free", "is_full"), [(10**9, False), (None, False), (2 * 10**6, True), (0, True)])
+def test_run_that_ended_on_a_full_disk_asks_for_space(
+    free: int | None, is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a full disk, the process may be unable to write why it ends."""
+    run = save_unended_run(tmp_path)
+    monkeypatch.setattr("dcamt.runs.state.free_disk_bytes", lambda folder: free)
+    assert call_dcamt(["train", "--run", run.path, "--watch"]) == 1
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shown.startswith(f"failed at iteration 40 of 100: {KILLED}")
+    assert shown.endswith("Resume from the last checkpoint.")
+    assert ("MB free: free some space." in shown) == is_full
+
+
+def test_watching_a_run_whose_disk_dies_names_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = save_unended_run(tmp_path)
+
+    def fail(path: Path) -> list[str]:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("dcamt.runs.state.os.listdir", fail)
+    monkeypatch.setattr("dcamt.runs.state.os.path.exists", lambda path: False)
+    assert call_dcamt(["train", "--run", run.path, "--watch"]) == 1
+    shown = capsys.readouterr().out
+    assert "failed: The run's folder cannot be read (Input/output error). Connect its disk again, or" in shown
+    assert KILLED not in shown
+
+
 def test_failure_note_is_read_back_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "run" / "fault.txt"
     assert read_note(path) is None
@@ -396,4 +437,6 @@ def test_stopping_a_run_before_its_first_iteration_writes_no_model(
     message = f"{tmp_path / 'run'}: was not trained yet, so it has no model to write. Resume the run, or remove"
     assert message in capfd.readouterr().err
     assert not trainer.run.model.exists()
-    assert run_state(trainer.run).resumable
+    state = run_state(trainer.run)
+    assert (state.state, state.resumable) == (PAUSED, True)
+    assert message in state.reason

@@ -28,6 +28,7 @@ from dcamt_testing.scan_files import (
     scan,
     sitk_image,
 )
+from dcamt_testing.synthetic import save_noise_scan
 
 # ---- files ----
 
@@ -134,6 +135,22 @@ def test_unknown_voxel_type_and_impossible_position_are_refused(
     header = nib.Nifti1Header(bytes(data[:348]), check=False)
     header[field] = value
     path.write_bytes(header.binaryblock + bytes(data[348:]))
+    refused(lambda: read_scan(path), path, message)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("type", "lacks the field 'type' in its header"),
+        ("encoding", "lacks the field 'encoding' in its header"),
+        ("space", "lacks the coordinate system"),
+    ],
+)
+def test_nrrd_field_without_value_is_refused_as_missing(field: str, message: str, tmp_path: Path) -> None:
+    path = save_noise_scan(tmp_path / "x.nrrd")
+    lines = path.read_bytes().split(b"\n")
+    changed = [f"{field}:".encode() if line.startswith(f"{field}:".encode()) else line for line in lines]
+    path.write_bytes(b"\n".join(changed))
     refused(lambda: read_scan(path), path, message)
 
 

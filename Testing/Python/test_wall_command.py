@@ -17,6 +17,8 @@ from dcamt.errors import write_error
 from dcamt.io.readers import read_labelmap
 from dcamt.io.writers import write_labelmap, write_volume
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
+from dcamt.wall.analysis import WallResult
+from dcamt.wall.burden import REGIONS, Burden
 from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
 from dcamt_testing.case_folders import make_files
@@ -104,6 +106,27 @@ def test_notes_on_the_scan_are_printed(
     contradict_spacing(label)
     assert call_dcamt(["wall", scan, label, "-o", tmp_path / "out"]) == 0
     assert "The header states two spacings of the voxels" in capsys.readouterr().out
+
+
+def test_scan_with_few_different_intensities_causes_a_warning(
+    wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, label = wall_phantom
+    coarse = np.round(scan.voxels / scan.voxels.max() * 9).astype(np.float32)
+    add_case(tmp_path, (replace(scan, voxels=coarse), label), "a")
+    assert measure_scan(tmp_path) == 0
+    count = len(np.unique(coarse))
+    assert f"The scan has only {count} different intensities, like a label." in capsys.readouterr().out
+
+
+def test_burden_below_a_stage_is_not_printed_as_its_bound(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    burdens = (Burden("all", 100.0, 9.96), *(Burden(name, 10.0, 1.0) for name in REGIONS))
+    monkeypatch.setattr(WallResult, "burdens", lambda wall, threshold=None: burdens)
+    assert measure_scan(folder, "--report", folder / "page.html") == 0
+    assert "9.96% of the wall enhanced, 10.0 of 100.0 cm² (stage I by DECAAF's bounds)" in capsys.readouterr().out
+    assert ">9.96<" in (folder / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
@@ -197,7 +220,8 @@ def test_painted_openings_are_excluded_from_the_wall(
         (["--preset", "iir-much"], 1, "the threshold 'iir-much' is not known"),
         (["--from-mm", "4"], 1, "cannot be sampled from 4 to 3 mm"),
         (["--label", "3"], 1, "a_label.nii.gz: has no label 3. Choose one of: 1"),
-        (["--surface", "x.nii.gz"], 1, "not that of a surface"),
+        (["--surface", "plain"], 1, "plain: does not have the ending of a surface. Use .stl, .obj, .ply, .vtp."),
+        (["--surface", "x.nii.gz"], 1, "does not have the ending of a surface"),
         (["--report", "r.pdf"], 2, "--report r.pdf: the file must end in .html, .htm"),
         (
             ["--surface", "scans/../out/a_image.wall.vtp"],

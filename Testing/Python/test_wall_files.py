@@ -173,7 +173,7 @@ def test_truncated_wall_file_is_refused(result: WallResult, tmp_path: Path, leng
 
 
 def test_surface_with_the_ending_of_an_image_is_refused(result: WallResult, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not that of a surface\. Use \.stl, \.obj"):
+    with pytest.raises(InputError, match=r"does not have the ending of a surface\. Use \.stl, \.obj"):
         write_mesh(result.surface.points, result.surface.triangles, tmp_path / "x.nii")
     assert list(tmp_path.iterdir()) == []
 

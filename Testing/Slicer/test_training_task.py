@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -367,7 +368,7 @@ class EstimateTest(TrainingCase):
         on_event({"event": "estimate", "device": "cuda", "memory_bytes": 2, "memory_free": 1, "disk_bytes": 0})
         on_end("")
         self.assertFalse(job.running)
-        self.assertIn("of GPU memory, but only", messages[0])
+        self.assertIn("of GPU memory, but may only use", messages[0])
         # The panel keeps the estimate for its own device.
         self.assertEqual(self.session.estimation.estimate()["device"], "cpu")
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
@@ -431,6 +432,11 @@ class EstimateTest(TrainingCase):
             self.session.notify_settings_changed()
             self.assertIn("Free some space, or choose another folder", self.ui.problemsLabel.text)
             self.assertFalse(self.ui.startButton.enabled)
+        needed = self.session.estimation.estimate()["disk_bytes"]
+        with mock.patch.object(estimation_module, "free_disk_bytes", return_value=round(needed / 0.95)):
+            self.session.notify_settings_changed()
+            amounts = re.findall(r"[\d.]+(?= GB)", self.ui.problemsLabel.text)
+            self.assertLess(float(amounts[1]), float(amounts[0]), "needed and usable")
         self.session.notify_settings_changed()  # enough space again; the estimate is still valid
         self.assertTrue(self.ui.startButton.enabled)
         self.measure(memory_free=5 * 10**7)

@@ -163,9 +163,7 @@ def write_report(
     """
     if ending(path) not in REPORT_ENDINGS:
         remedy = f"Use {' or '.join(REPORT_ENDINGS)}."
-        raise InputError(
-            f'has the ending "{ending(path)}", which is not that of an HTML page', path=path, remedy=remedy
-        )
+        raise InputError("does not have the ending of an HTML page", path=path, remedy=remedy)
     report = ScanReport(
         volume=result.scan,
         labelmap=result.labelmap,

@@ -183,7 +183,8 @@ class TrainingSession:
                 failure = user_error(error, run.path)
                 # A new run that failed before it started gets no note, since its files are removed.
                 if run.recipe.exists():
-                    write_note(run.failure, FailureNote(str(failure), isinstance(failure, OutputError)))
+                    unwritten = isinstance(failure, OutputError) or self._plan.conclude
+                    write_note(run.failure, FailureNote(str(failure), unwritten))
                 raise
             finally:
                 remove_request(run)

@@ -338,7 +338,8 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
     role = _OTHER_SPELLINGS.get(role.lower(), role)
     if role.lower() not in (*ROLES, LEFT_OUT):
         remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
-        raise InputError(f"line {line} ('{name}') has the unknown role '{role}'", path=path, remedy=remedy)
+        problem = f"has the unknown role '{role}'" if role else "has no role"
+        raise InputError(f"line {line} ('{name}') {problem}", path=path, remedy=remedy)
     label_file = _file(path, label) if label else None
     return Case(name, _file(path, image), label_file, role.lower(), values.get(LABELS_COLUMN, ""))
 

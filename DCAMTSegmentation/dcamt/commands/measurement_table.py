@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from ..errors import DCAMTError, InputError
+from ..io.locks import table_lock
 from ..io.readers import read_labelmap
 from ..io.tables import csv_cell
 from ..metrics.measurements import (
@@ -73,11 +74,12 @@ def write_measurement_table(
         kept_scans: the scans whose earlier rows in the table are kept; None keeps all. Of equal rows, one is kept.
     """
     try:
-        earlier = read_measurements_csv(table) if kept_scans is None else _rows_of_scans(table, kept_scans)
-        listed = {row.scan for row in earlier}
-        added = [row for row in skipped if csv_cell(row.scan) not in listed]
-        kept = without_equal_rows(earlier, rows)
-        write_measurements_csv([*kept, *added, *rows], table)
+        with table_lock(table):
+            earlier = read_measurements_csv(table) if kept_scans is None else _rows_of_scans(table, kept_scans)
+            listed = {row.scan for row in earlier}
+            added = [row for row in skipped if csv_cell(row.scan) not in listed]
+            kept = without_equal_rows(earlier, rows)
+            write_measurements_csv([*kept, *added, *rows], table)
     except DCAMTError as error:
         console.print_error(str(error))
         return False

@@ -50,12 +50,17 @@ def add_command(commands: Commands[Parser], name: str, summary: str, example: st
     return parser
 
 
-def parse_path(text: str) -> Path:
-    """Parse a path. Refuse an empty text (an unset shell variable, for example): `Path("")` is the working folder."""
+def parse_name(text: str) -> str:
+    """Return a name. Refuse an empty text (an unset shell variable, for example), which would mean the default."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
+    return text
+
+
+def parse_path(text: str) -> Path:
+    """Parse a path. Refuse an empty text as `parse_name` does: `Path("")` is the working folder."""
     # The shell does not expand `~` in `--output=~/x`.
-    return Path(os.path.expanduser(text))
+    return Path(os.path.expanduser(parse_name(text)))
 
 
 def parse_count(text: str) -> int:

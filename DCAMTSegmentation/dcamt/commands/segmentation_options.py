@@ -14,6 +14,7 @@ from .options import (
     add_json,
     add_label_mapping,
     parse_count,
+    parse_name,
     parse_number,
     parse_path,
 )
@@ -46,6 +47,7 @@ def add_segment(commands: Commands[Parser]) -> None:
     )
     parser.add_argument(
         "--model",
+        type=parse_name,
         default=DEFAULT_MODEL,
         metavar="NAME_OR_FILE",
         help="installed model, or a model file (default: %(default)s)",
@@ -67,10 +69,14 @@ def add_segment(commands: Commands[Parser]) -> None:
 def _add_scan_choice(parser: Parser) -> None:
     """Add the options that choose one of several images in DICOM files (`io.dicom_stacks.ScanChoice`)."""
     parser.add_argument(
-        "--series", metavar="NUMBER|UID|NAME", help="the DICOM series to read, if the folder holds several"
+        "--series",
+        type=parse_name,
+        metavar="NUMBER|UID|NAME",
+        help="the DICOM series to read, if the folder holds several",
     )
     parser.add_argument(
         "--frame-type",
+        type=parse_name,
         metavar="NAME",
         help="the kind of DICOM images to read, if there are several; examples: magnitude, magnitude + echo 5 ms",
     )
@@ -94,16 +100,22 @@ def _add_side_results(parser: Parser) -> None:
     several = "; for several scans, give only the file ending, such as"
     parser.add_argument(
         "--surface",
+        type=parse_name,
         metavar="FILE.stl|obj|ply|vtp",
         help=f"closed surface of each class's largest part, in patient mm{several} stl",
     )
     parser.add_argument(
-        "--probabilities", metavar="FILE", help=f"probabilities of background and classes{several} nrrd"
+        "--probabilities",
+        type=parse_name,
+        metavar="FILE",
+        help=f"probabilities of background and classes{several} nrrd",
     )
     parser.add_argument(
         "--wall", action="store_true", help="also measure late enhancement on the left atrium's surface (dcamt wall)"
     )
-    parser.add_argument("--report", metavar="FILE.html", help=f"one page with pictures and measurements{several} html")
+    parser.add_argument(
+        "--report", type=parse_name, metavar="FILE.html", help=f"one page with pictures and measurements{several} html"
+    )
     _add_identity(parser)
 
 

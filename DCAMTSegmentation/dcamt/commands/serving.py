@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ..cases.checks import few_values_warning
+from ..cases.checks import few_values_warning, scan_notes
 from ..devices import choose_device
 from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
@@ -110,7 +110,7 @@ class Worker:
         wall = request.output / "wall.npz"
         result = analyse_wall(volume, segment, scan=request.name)
         self._stop_if_cancelled(request)
-        for note in volume.notes:
+        for note in scan_notes(volume):
             self._send(WorkerNote(request.id, note))
         write_wall(result, wall)
         self._send(WallMeasured(request.id, wall, result.notes))

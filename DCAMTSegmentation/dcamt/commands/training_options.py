@@ -15,6 +15,7 @@ from .options import (
     add_json,
     add_label_mapping,
     parse_count,
+    parse_name,
     parse_path,
 )
 
@@ -41,7 +42,11 @@ def add_cases(commands: Commands[Parser]) -> None:
     check = add_command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
     check.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
     check.add_argument(
-        "--recipe", default="la", metavar="NAME_OR_FILE", help="recipe of the planned training (default: %(default)s)"
+        "--recipe",
+        type=parse_name,
+        default="la",
+        metavar="NAME_OR_FILE",
+        help="recipe of the planned training (default: %(default)s)",
     )
     add_label_mapping(check)
     add_json(find)
@@ -87,8 +92,8 @@ def add_estimate(commands: Commands[Parser]) -> None:
         "dcamt estimate cases.csv --recipe la",
     )
     parser.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
-    parser.add_argument("--recipe", metavar="NAME_OR_FILE", help="as for dcamt train")
-    parser.add_argument("--start-from", metavar="MODEL", help="as for dcamt train")
+    parser.add_argument("--recipe", type=parse_name, metavar="NAME_OR_FILE", help="as for dcamt train")
+    parser.add_argument("--start-from", type=parse_name, metavar="MODEL", help="as for dcamt train")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
     parser.add_argument(
         "--effort", action="append", choices=EFFORTS, help="estimate this effort only (default: all three)"
@@ -123,10 +128,13 @@ def add_train(commands: Commands[Parser]) -> None:
     )
     parser.add_argument(
         "--recipe",
+        type=parse_name,
         metavar="NAME_OR_FILE",
         help=f"{', '.join(shipped_recipes())} or a .json file (default: that of --start-from, or la)",
     )
-    parser.add_argument("--start-from", metavar="MODEL", help="start with the weights and the recipe of this model")
+    parser.add_argument(
+        "--start-from", type=parse_name, metavar="MODEL", help="start with the weights and the recipe of this model"
+    )
     parser.add_argument(
         "--set",
         action="extend",
@@ -167,7 +175,10 @@ def add_rank(commands: Commands[Parser]) -> None:
         help="run whose model and cases are used; --model replaces the model, CASES.csv replaces the cases",
     )
     parser.add_argument(
-        "--model", metavar="NAME_OR_FILE", help=f"model that ranks (default: the run's, or {DEFAULT_MODEL})"
+        "--model",
+        type=parse_name,
+        metavar="NAME_OR_FILE",
+        help=f"model that ranks (default: the run's, or {DEFAULT_MODEL})",
     )
     parser.add_argument("--csv", type=parse_path, metavar="FILE", help="write the ranking to this table")
     parser.add_argument(
@@ -205,18 +216,18 @@ def add_models(commands: Commands[Parser]) -> None:
     add_json(add_command(actions, "list", "List the installed models.", "dcamt models list"))
 
     show = add_command(actions, "show", "Show the card of a model.", f"dcamt models show {DEFAULT_MODEL}")
-    show.add_argument("model", metavar="NAME_OR_FILE", help=any_model)
+    show.add_argument("model", type=parse_name, metavar="NAME_OR_FILE", help=any_model)
     add_json(show)
 
     example = "dcamt models verify runs/first/model.dcamt"
     verify = add_command(actions, "verify", "Check every part of a model file.", example)
-    verify.add_argument("model", metavar="NAME_OR_FILE", help=any_model)
+    verify.add_argument("model", type=parse_name, metavar="NAME_OR_FILE", help=any_model)
     add_json(verify)
 
     summary = "Use validation cases to calibrate a model's expected overlap."
     example = "dcamt models calibrate runs/first/model.dcamt runs/first/cases.csv"
     calibrate = add_command(actions, "calibrate", summary, example)
-    calibrate.add_argument("model", metavar="NAME_OR_FILE", help=any_model)
+    calibrate.add_argument("model", type=parse_name, metavar="NAME_OR_FILE", help=any_model)
     calibrate.add_argument(
         "cases",
         type=parse_path,
@@ -233,12 +244,14 @@ def add_models(commands: Commands[Parser]) -> None:
 
     example = "dcamt models import runs/first/model.dcamt"
     import_model = add_command(actions, "import", "Copy a model file to the installed models.", example)
-    import_model.add_argument("model", metavar="FILE", help="model file, such as model.dcamt of a run")
+    import_model.add_argument("model", type=parse_name, metavar="FILE", help="model file, such as model.dcamt of a run")
     replaces = "replace an imported model of the same name"
-    import_model.add_argument("--name", help="name in the list of models; default: the name in the model's card")
+    import_model.add_argument(
+        "--name", type=parse_name, help="name in the list of models; default: the name in the model's card"
+    )
     import_model.add_argument("--overwrite", "--replace", dest="replace", action="store_true", help=replaces)
     add_json(import_model)
 
     remove = add_command(actions, "remove", "Delete one of the imported models.", "dcamt models remove first")
-    remove.add_argument("model", metavar="NAME", help="name of an imported model")
+    remove.add_argument("model", type=parse_name, metavar="NAME", help="name of an imported model")
     add_json(remove)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cases.case_names import case_of
+from ..cases.checks import scan_notes
 from ..cases.few_values import refuse_scan_as_labels
 from ..cases.label_pairing import pair_with_labels
 from ..cases.labelmap_files import labelmaps_by_case
@@ -19,6 +20,7 @@ from ..io.atomic import atomic_paths
 from ..io.dicom_files import list_names
 from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
+from ..io.locks import table_lock
 from ..io.readers import read_labelmap, read_scan, read_segments
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
 from ..io.writers import is_dcamt_result
@@ -141,7 +143,7 @@ class WallSession:
             openings = read_labelmap(job.openings) if job.openings is not None else None
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
-            print_wall(result, job, self.console, time.monotonic() - start, volume.notes)
+            print_wall(result, job, self.console, time.monotonic() - start, scan_notes(volume))
         except StdoutLost:
             raise
         except Exception as error:
@@ -166,7 +168,8 @@ class WallSession:
         measured = {result.scan for result in self.results}
         others = [job for job in planned if job.name not in measured]
         try:
-            write_wall_csv(self.results, table, _earlier_rows(table if keep else None, others))
+            with table_lock(table):
+                write_wall_csv(self.results, table, _earlier_rows(table if keep else None, others))
         except DCAMTError as error:
             self.console.print_error(str(error))
             return False
@@ -335,7 +338,7 @@ def _write_report(
 
 
 def print_wall(
-    result: WallResult, job: WallJob, console: Console, seconds: float, scan_notes: Sequence[str] = ()
+    result: WallResult, job: WallJob, console: Console, seconds: float, notes_on_scan: Sequence[str] = ()
 ) -> None:
     """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files."""
     burdens = result.burdens()
@@ -359,7 +362,7 @@ def print_wall(
         openings_cm2=result.area_cm2(OPENING),
         openings="proposed" if result.proposed else "given",
         border_cm2=result.area_cm2(BORDER),
-        notes=[*scan_notes, *result.notes],
+        notes=[*notes_on_scan, *result.notes],
         surface=str(job.wall_surface),
         mesh=str(job.surface) if job.surface is not None else None,
         table=str(job.table),
@@ -369,12 +372,12 @@ def print_wall(
     )
     whole = burdens[0]
     lines = [
-        f"{job.name}: {whole.percent:.1f}% of the wall enhanced, {whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f} cm²"
+        f"{job.name}: {whole.percent_text}% of the wall enhanced, {whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f} cm²"
         f" (stage {result.stage} by DECAAF's bounds)",
         f"{job.name}: method {method_text(result)}",
         f"{job.name}: "
         + ", ".join(f"{row.region} {row.percent:.0f}%" for row in burdens if row.region != WHOLE and row.wall_cm2 > 0),
-        *(f"{job.name}: {note}" for note in (*scan_notes, *result.notes)),
+        *(f"{job.name}: {note}" for note in (*notes_on_scan, *result.notes)),
         f"wall: {job.wall_surface}, {job.table}",
         *([f"surface: {job.surface}"] if job.surface is not None else []),
         *([f"report: {job.report}"] if job.report is not None else []),

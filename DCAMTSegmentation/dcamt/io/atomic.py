@@ -14,7 +14,7 @@ from ..errors import OutputError, write_error
 from .interruption import interrupt_on_sigterm
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
-_NAME_KEPT = 60
+NAME_KEPT = 60
 """Largest number of characters that a temporary name takes from the end of the file's name. A character has at most
 4 bytes, and most file systems limit a name to 255 bytes."""
 
@@ -45,7 +45,7 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     """
     wanted = Path(path)
     target = Path(os.path.realpath(wanted))  # Otherwise renaming would replace a link instead of its target.
-    temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-_NAME_KEPT:]}"
+    temporary = target.parent / f".{secrets.token_hex(4)}-{target.name[-NAME_KEPT:]}"
     with interrupt_on_sigterm():
         try:
             created: list[Path] = []

@@ -204,7 +204,7 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
         if str(space).lower() in _MIRRORED:
             what = f'has the coordinate system (space) "{space}" in its header, which 3D Slicer would mirror'
             remedy = 'Export it with the space "left-posterior-superior".'
-        elif space is not None:
+        elif space:
             what = f'has the coordinate system (space) "{space}" in its header, so left and right are unknown'
         raise InputError(what, path=path, remedy=remedy)
     return signs

@@ -97,7 +97,7 @@ def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
         ValueError: the dimension or a size is not a whole number, or there are no sizes.
     """
     for name in ("type", "dimension", "sizes", "encoding"):
-        if name not in header.fields:
+        if not header.fields.get(name):
             raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=DAMAGED)
     sizes = [int(size) for size in header.fields["sizes"].split()]
     if len(sizes) != int(header.fields["dimension"]):

@@ -58,7 +58,7 @@ def surface_ending(path: Path) -> str:
     kind = path.suffix.lower()
     if kind not in SURFACE_OUTPUTS:
         raise InputError(
-            f'has the ending "{kind}", which is not that of a surface',
+            "does not have the ending of a surface",
             path=path,
             remedy=f"Use {', '.join(SURFACE_OUTPUTS)}.",
         )

@@ -55,7 +55,7 @@ def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[Segm
         _write_nifti(voxels, labelmap.grid, path)
     else:
         raise InputError(
-            f'has the ending "{kind}", which is not that of a labelmap',
+            "does not have the ending of a labelmap",
             path=path,
             remedy=f"Use {' or '.join(LABELMAP_OUTPUTS)}.",
         )
@@ -84,7 +84,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
         _write_nifti(voxels[0] if len(voxels) == 1 else np.moveaxis(voxels, 0, -1), volume.grid, path)
     else:
         raise InputError(
-            f'has the ending "{kind}", which is not that of a volume',
+            "does not have the ending of a volume",
             path=path,
             remedy=f"Use {' or '.join(VOLUME_OUTPUTS)}.",
         )

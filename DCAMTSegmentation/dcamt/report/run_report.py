@@ -20,7 +20,7 @@ from ..models.package import Card
 from ..runs.events import RunEvent, RunStarted, TrainingProgress, ValidationScored
 from ..runs.folder import RunFolder
 from .charts import Line
-from .run_report_html import Picture, RunReport, render_run_report
+from .run_report_html import Picture, RunReport, render_run_report, shows_scores
 from .scored_cases import ScoredCase, pick_best_median_worst, score_cases
 
 if TYPE_CHECKING:
@@ -77,11 +77,11 @@ def write_run_report(
 def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
     """Raise InputError if one of `cases` is in the run's last table, but missing in `scored`.
 
-    If a report exists and none of `cases` was scored, raise InputError regardless of the table: the report may show
-    earlier scores.
+    If none of `cases` was scored, raise InputError regardless of the table if the last report shows scores.
     """
     left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
-    lost = left_out & _cases_in_table(run.validation) if scored or not run.report.exists() else left_out
+    is_shown = not scored and shows_scores(run.report)  # The table may have been moved away.
+    lost = left_out if is_shown else left_out & _cases_in_table(run.validation)
     if lost:
         what = f"no report was written, since it would lack earlier scores ({list_names(sorted(lost))})"
         remedy = f"Make the scans and labels readable again, or move {run.report.name} and {run.validation.name} away."

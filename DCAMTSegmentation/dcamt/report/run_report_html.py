@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from ..metrics.evaluation import Evaluation, EvaluationRow
@@ -23,6 +24,8 @@ figure { margin: 1em 0 } figure img { max-width: 100% } figcaption, .faint { col
 svg polyline { fill: none; stroke-width: 1.6 } svg text { font-size: 11px } svg .title { font-weight: 600 }
 svg .grid { stroke: #e2e7ed }
 """
+_SCORES = ">Dice</th>"
+"""Part of the table of scores."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,16 @@ def render_run_report(report: RunReport) -> str:
     parts.append('<p class="faint">Scored validation cases are numbered from 1, in the order of the run\'s case list.')
     parts.append("This page holds no patient's name, identifier or file path.</p></body></html>\n")
     return "\n".join(parts)
+
+
+def shows_scores(page: Path) -> bool:
+    """Return whether a report has a table of scores; True if the file cannot be read, False if it does not exist."""
+    try:
+        return _SCORES in page.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
 
 
 def _pairs(lines: Mapping[str, str]) -> str:

@@ -251,7 +251,7 @@ def _axial_slice(scene: Scene, place: DoubtfulPlace) -> int:
 def _wall(wall: WallResult) -> str:
     whole = wall.burden
     rows = [
-        _row(f"Enhanced wall, {wall.settings.threshold.text}", format_number(whole.percent, 1), "%", big=True),
+        _row(f"Enhanced wall, {wall.settings.threshold.text}", whole.percent_text or "–", "%", big=True),
         _row("Enhanced area, of the wall's area", f"{whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f}", "cm²"),
         _row("DECAAF stage at this threshold", wall.stage or "–"),
     ]
@@ -261,7 +261,7 @@ def _wall(wall: WallResult) -> str:
 def _wall_regions(wall: WallResult) -> str:
     """Return the HTML table of each region's burden in percent, with three regions per row."""
     cells = [
-        f'<th>{escape(burden.region.capitalize())}</th><td class="n">{format_number(burden.percent, 1)}</td>'
+        f'<th>{escape(burden.region.capitalize())}</th><td class="n">{burden.percent_text or "–"}</td>'
         for burden in wall.burdens()[1:]
     ]
     rows = "".join(f"<tr>{''.join(cells[first : first + 3])}</tr>" for first in range(0, len(cells), 3))

@@ -17,7 +17,8 @@ class FailureNote:
 
     Attributes:
         message: one line for the user.
-        unwritten: whether an `OutputError` ended the run, for example on a full disk.
+        unwritten: whether the run is paused, not failed: an `OutputError` ended it, for example on a full disk, or the
+            models of its last checkpoint could not be written.
     """
 
     message: str

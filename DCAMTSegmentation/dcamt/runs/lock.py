@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError
 from ..io.atomic import make_folder, remove_folders
+from ..io.locks import release_lock
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -45,7 +46,7 @@ def run_lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            _release(lock, path)
+            release_lock(lock, path)
     finally:
         remove_folders(created)  # The run's folder is not empty if the run has begun.
 
@@ -120,13 +121,3 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
             time.sleep(0.01)
     failure = failures[-1]
     raise OutputError(f"{path}: could not be written ({failure.strerror}). Choose another folder.") from failure
-
-
-def _release(lock: BaseFileLock | None, path: Path) -> None:
-    # The file is removed before the release, since the next process may lock the file directly after the release. On
-    # Windows, `filelock` itself removes the file after the release.
-    if sys.platform != "win32":
-        with suppress(OSError):
-            path.unlink()
-    if lock is not None:
-        lock.release()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..machine import free_disk_bytes
 from .events import CasesLoading, EventTail, RunFinished, RunPaused, RunStarted, TrainingProgress
 from .failure_note import read_note
 from .folder import RunFolder
@@ -16,6 +17,8 @@ RUNNING, PAUSED, STOPPED, FAILED, FINISHED = "running", "paused", "stopped", "fa
 
 TAIL = 1 << 15
 """Number of bytes read at the end of the events file: about a hundred events."""
+SMALLEST_CHECKPOINT = 1 << 20
+"""A checkpoint has more bytes than this."""
 KILLED = "The process was killed, or the computer was switched off."
 _RESUME, _START_AGAIN = "Resume from the last checkpoint.", "Start the run again."
 
@@ -26,7 +29,7 @@ class RunState:
 
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
-        reason: the failure that ended the run, or the write error that paused the run; otherwise empty.
+        reason: the failure that ended the run, or the error after which the run is paused; otherwise empty.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
         resumable: whether the run can resume from a checkpoint now; False while a process trains it, and once it is
@@ -58,10 +61,33 @@ def run_state(run: RunFolder) -> RunState:
         return RunState(STOPPED, "", *counts, resumable=resumable)
     if isinstance(progress.ended_by, RunPaused):
         return RunState(PAUSED, "", *counts, resumable=resumable)
-    killed = f"{KILLED} {_RESUME if resumable else _START_AGAIN}"
+    killed = _describe_sudden_end(run, _RESUME if resumable else _START_AGAIN)
     if not os.path.exists(run.recipe):
         return RunState(FAILED, last_line(run.log) or killed)
     return RunState(FAILED, killed, *counts, resumable=resumable)
+
+
+def _describe_sudden_end(run: RunFolder, remedy: str) -> str:
+    """Describe why a process ended without an event or a note, perhaps since it could not write them."""
+    try:
+        os.listdir(run.path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return f"The run's folder cannot be read ({reason}). Connect its disk again, or check its permissions."
+    free = free_disk_bytes(run.path)
+    if free is None or free >= _size_of_checkpoint(run):
+        return f"{KILLED} {remedy}"
+    return (
+        f"{KILLED} Or it could not write, since the disk has only {free / 1e6:.0f} MB free: free some space. {remedy}"
+    )
+
+
+def _size_of_checkpoint(run: RunFolder) -> int:
+    """Return the bytes that a process needs to save a checkpoint; `SMALLEST_CHECKPOINT` if there is none yet."""
+    try:
+        return max(SMALLEST_CHECKPOINT, os.path.getsize(run.checkpoint))
+    except OSError:
+        return SMALLEST_CHECKPOINT
 
 
 def find_runs(folder: Path) -> Iterator[RunFolder]:

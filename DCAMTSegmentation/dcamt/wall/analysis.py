@@ -16,7 +16,7 @@ from ..errors import InputError, plain_number
 from ..geometry import Grid
 from ..io.formats import scan_name
 from ..volume import Labelmap, Volume, fit_labelmap
-from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
+from .burden import BORDER, OPENING, WALL, Burden, area_text, count_burden, decaaf_stage, regions_of
 from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
 from .sampling import EROSION_MM, BloodPool, blood_pool, inside_scan, offsets, profiles, reaches_border
 from .settings import MAXIMUM, Threshold, WallSettings
@@ -277,7 +277,8 @@ def _opening_notes(result: WallResult) -> list[str]:
     notes = []
     if result.proposed and openings > 0:
         notes.append(
-            f"{openings:.1f} cm² were proposed as openings (mitral valve, veins) and do not count as wall: check them."
+            f"{area_text(openings)} cm² were proposed as openings (mitral valve, veins) and do not count as wall:"
+            " check them."
         )
     elif result.proposed:
         notes.append(
@@ -294,7 +295,7 @@ def _notes(result: WallResult, extraction: Extraction, scan_grid: Grid, segment_
     notes = _opening_notes(result)
     border = result.area_cm2(BORDER)
     if border > 0:
-        notes.append(f"{border:.1f} cm² of the surface lie at the scan's border and do not count as wall.")
+        notes.append(f"{area_text(border)} cm² of the surface lie at the scan's border and do not count as wall.")
     if extraction.separate_ml > REPORTED_VOLUME_ML:
         notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were ignored.")
     if extraction.hollow_ml > REPORTED_VOLUME_ML:

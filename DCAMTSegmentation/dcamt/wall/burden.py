@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from math import isnan, nan
 
 import numpy as np
+
+from ..errors import plain_number
 
 WALL, OPENING, BORDER = 0, 1, 2
 """Kinds of points of the surface: wall, opening, or too near the scan's border."""
@@ -41,6 +44,22 @@ class Burden:
     def percent(self) -> float:
         """The enhanced area in percent of the wall; NaN if the region has no wall."""
         return 100.0 * self.enhanced_cm2 / self.wall_cm2 if self.wall_cm2 > 0 else nan
+
+    @property
+    def percent_text(self) -> str:
+        """The burden for the user: one decimal, or more if one would round into another stage; "" for NaN."""
+        percent = self.percent
+        texts = (f"{percent:.{digits}f}" for digits in count(1))
+        return "" if isnan(percent) else next(t for t in texts if decaaf_stage(float(t)) == decaaf_stage(percent))
+
+
+def area_text(cm2: float) -> str:
+    """Return an area in cm² for the user, with one decimal, or with one digit if it would be rounded to 0.0.
+
+    >>> area_text(12.34), area_text(0.0), area_text(0.0213)
+    ('12.3', '0.0', '0.02')
+    """
+    return plain_number(cm2, 1) if 0 < cm2 < 0.05 else f"{cm2:.1f}"
 
 
 def regions_of(normals: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,22 +98,33 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     free, needed = estimate.get("disk_free"), estimate["disk_bytes"]
     if free is not None and needed > free * (1 - RESERVE):
         text = _(
-            "The run needs {needed} of disk space, but only {free} are free where the runs are stored. Free some space,"
-            " or choose another folder."
+            "The run needs {needed} of disk space, but may only use {usable} of the {free} that are free where the runs"
+            " are stored, since a tenth is kept in reserve. Free some space, or choose another folder."
         )
-        problems.append(Problem(text.format(needed=format_gigabytes(needed), free=format_gigabytes(free))))
+        problems.append(Problem(text.format(**_texts_of_shortage(needed, free))))
     free, needed = estimate.get("memory_free"), estimate.get("memory_bytes")
     if free is not None and needed is not None and needed > free * (1 - RESERVE):
         kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
-            "The run needs {needed} of {kind}, but only {free} were free. Choose a smaller patch, fewer patches per"
-            " iteration or the effort “Quick try”. Or close other programs, and press Measure again."
+            "The run needs {needed} of {kind}, but may only use {usable} of the {free} that were free, since a tenth is"
+            " kept in reserve. Choose a smaller patch, fewer patches per iteration or the effort “Quick try”. Or close"
+            " other programs, and press Measure again."
         )
-        problems.append(Problem(text.format(needed=format_gigabytes(needed), free=format_gigabytes(free), kind=kind)))
+        problems.append(Problem(text.format(kind=kind, **_texts_of_shortage(needed, free))))
     return problems
 
 
-def format_gigabytes(byte_count: float) -> str:
+def _texts_of_shortage(needed: float, free: float) -> dict[str, str]:
+    """Return the needed, usable and free bytes as texts; `needed` is rounded up and `usable` down, so they differ."""
+    usable = free * (1 - RESERVE)
+    return {
+        "needed": format_gigabytes(needed, math.ceil),
+        "usable": format_gigabytes(usable, math.floor),
+        "free": format_gigabytes(free),
+    }
+
+
+def format_gigabytes(byte_count: float, rounding: Callable[[float], int] = round) -> str:
     """Return a number of bytes as `0.4 GB` or `12 GB`."""
     amount = byte_count / 1e9
-    return f"{amount:.1f} GB" if amount < 10 else f"{amount:.0f} GB"
+    return f"{rounding(amount * 10) / 10:.1f} GB" if amount < 10 else f"{rounding(amount)} GB"

@@ -1,0 +1,71 @@
+"""Lock files with a lock of the operating system."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import OutputError
+from .atomic import NAME_KEPT, make_folder, remove_folders
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+PATIENCE_S = 60.0
+"""How long `table_lock` waits for a process that holds the lock."""
+
+
+@contextmanager
+def table_lock(table: Path) -> Iterator[None]:
+    """Hold a lock while a table is read, completed and replaced, so that no process loses the rows of another.
+
+    The lock is a hidden file beside the table. At the end of the block the file is removed, and so are folders that
+    were created for it, if they are empty. Nothing is locked where the file cannot be created or locked, as on a file
+    system without locks.
+
+    Raises:
+        OutputError: another process holds the lock for `PATIENCE_S`.
+    """
+    target = Path(os.path.realpath(table))
+    path = target.with_name(f".{target.name[-NAME_KEPT:]}.lock")
+    created: list[Path] = []
+    try:
+        lock = _acquire(path, table, created)
+        try:
+            yield
+        finally:
+            release_lock(lock, path)
+    finally:
+        remove_folders(created)
+
+
+def release_lock(lock: BaseFileLock | None, path: Path) -> None:
+    """Remove the lock file `path`, and release its lock if there is one."""
+    # The file is removed before the release, since the next process may lock the file directly after the release. On
+    # Windows, `filelock` itself removes the file after the release.
+    if sys.platform != "win32":
+        with suppress(OSError):
+            path.unlink()
+    if lock is not None:
+        lock.release()
+
+
+def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | None:
+    """Return the acquired lock; None if the file cannot be created or locked."""
+    # Imported here, since Slicer imports this module before the packages are installed.
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path, mode=0o666)  # Another person must be able to lock the table of a shared folder.
+    try:
+        make_folder(path.parent, created)
+        lock.acquire(timeout=PATIENCE_S)
+    except Timeout as error:
+        what = "is kept locked by another process, so no rows were added"
+        raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
+    except (OSError, NotImplementedError):
+        return None
+    return lock

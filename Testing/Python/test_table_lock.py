@@ -1,0 +1,113 @@
+"""Commands that add rows to the same table at the same time keep the rows of each other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from dcamt.commands.console import Console
+from dcamt.commands.measurement_table import write_measurement_table
+from dcamt.errors import OutputError
+from dcamt.io import locks
+from dcamt.io.locks import table_lock
+from dcamt.metrics.measurements import Measurements
+from dcamt.runs.lock import is_held
+from dcamt.volume import Labelmap, Volume
+from dcamt.wall.files import write_wall_csv
+from dcamt_testing.synthetic import read_table
+from dcamt_testing.wall_cases import add_case, measure_folder
+from dcamt_testing.warm_python import interpreter
+from filelock import FileLock
+
+WRITES = 20
+WRITER = """
+import sys
+from pathlib import Path
+from dcamt.commands.console import Console
+from dcamt.commands.measurement_table import write_measurement_table
+from dcamt.metrics.measurements import Measurements
+for number in range(int(sys.argv[3])):
+    row = Measurements(f"{sys.argv[2]}{number}", "Left atrium", *[1.0] * 6)
+    assert write_measurement_table(Path(sys.argv[1]), [row], [], None, Console(False))
+"""
+
+
+def lock_of(table: Path) -> Path:
+    return table.with_name(f".{table.name}.lock")
+
+
+def test_processes_that_write_one_table_keep_all_rows(tmp_path: Path) -> None:
+    table = tmp_path / "new" / "table.csv"
+    commands = [[interpreter(), "-c", WRITER, str(table), name, str(WRITES)] for name in "abcd"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+    writers = [subprocess.Popen(command, **pipes) for command in commands]  # type: ignore[call-overload]
+    assert [(writer.communicate()[1], writer.returncode) for writer in writers] == [("", 0)] * 4
+    scans = sorted(row["scan"] for row in read_table(table))
+    assert scans == sorted(f"{name}{number}" for name in "abcd" for number in range(WRITES))
+    assert list(table.parent.iterdir()) == [table]  # no lock file is left
+
+
+def test_table_of_a_folders_walls_is_locked_while_it_is_written(
+    wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_case(tmp_path, wall_phantom, "a")
+    held: list[bool] = []
+
+    def write(results: object, path: Path, *rows: Sequence[Sequence[str]]) -> None:
+        held.append(is_held(lock_of(path)))
+        write_wall_csv(results, path, *rows)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("dcamt.commands.wall.write_wall_csv", write)
+    assert measure_folder(tmp_path) == 0
+    assert held == [False, True]  # the scan's own table, which only this command writes; then that of all scans
+    assert not lock_of(tmp_path / "out" / "wall.csv").exists()
+
+
+def test_table_that_stays_locked_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locks, "PATIENCE_S", 0.0)
+    table = tmp_path / "table.csv"
+    row = Measurements("a", "Left atrium", *[1.0] * 6)
+    with table_lock(table):
+        assert not write_measurement_table(table, [row], [], None, Console(False))
+    assert f"{table}: is kept locked by another process, so no rows were added." in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_table_is_locked_where_its_link_leads(tmp_path: Path) -> None:
+    table, link = tmp_path / "data" / "table.csv", tmp_path / "link.csv"
+    link.symlink_to(table)
+    with table_lock(link):
+        assert is_held(lock_of(table))
+    assert list(tmp_path.iterdir()) == [link]
+
+
+def test_table_is_written_without_a_lock_on_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(lock: FileLock, **_: object) -> None:
+        Path(lock.lock_file).touch()
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(FileLock, "acquire", fail)
+    table = tmp_path / "table.csv"
+    assert write_measurement_table(table, [Measurements("a", "Left atrium", *[1.0] * 6)], [], None, Console(False))
+    assert list(tmp_path.iterdir()) == [table]
+
+
+def test_lock_of_a_table_with_a_long_name_has_a_possible_name(tmp_path: Path) -> None:
+    with table_lock(tmp_path / f"{'ä' * 120}.csv"):
+        (lock,) = tmp_path.iterdir()
+        assert is_held(lock)
+
+
+def test_error_is_that_of_the_table_where_no_lock_can_be_created(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    table = tmp_path / "file" / "table.csv"
+    with pytest.raises(OutputError, match="a part of its path is not a folder"), table_lock(table):
+        write_wall_csv([], table)
