@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -30,7 +31,8 @@ def free_memory_bytes() -> int | None:
 
 def free_disk_bytes(folder: Path) -> int | None:
     """Return the free bytes on the disk of `folder`, which may not exist yet; None if unknown."""
-    existing = next((place for place in (folder, *folder.absolute().parents) if place.is_dir()), None)
+    # `os.path.isdir` is False if the disk does not answer. `Path.is_dir` raises an error then.
+    existing = next((place for place in (folder, *folder.absolute().parents) if os.path.isdir(place)), None)
     try:
         return shutil.disk_usage(existing).free if existing is not None else None
     except OSError:

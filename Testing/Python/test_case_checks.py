@@ -450,3 +450,16 @@ def test_scan_of_two_cases_causes_a_warning(tmp_path: Path, role: str, is_copy: 
         (),
         (f"The scan is also that of '{cases[0].name}'. Check that each case has its own scan.",),
     ]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "problem"),
+    [
+        (",", "',' is not a label mapping. "),
+        ("1=aorta", "'1=aorta' names no known class. "),
+        (",=left-atrium", "The label mapping has no value before '=left-atrium'. "),
+    ],
+)
+def test_damaged_label_mapping_is_not_called_the_label(mapping: str, problem: str, cases: list[Case]) -> None:
+    facts = facts_of([replace(case, labels=mapping) for case in cases])
+    assert facts[0].problems[0].startswith(problem)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import shutil
 import subprocess
 import sys
@@ -140,3 +142,18 @@ def test_main_exempts_objects_from_garbage_collection_only_if_called_without_arg
     before = gc.get_freeze_count()
     assert cli.main(None if is_process else ["models", "list"]) == 0
     assert (gc.get_freeze_count() > before) is is_process
+
+
+def test_free_space_of_a_disk_that_does_not_answer_is_that_of_a_folder_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale, stat = tmp_path / "stale", os.stat
+
+    def refuse(path: object, *arguments: object, **options: object) -> os.stat_result:
+        if str(path) == str(stale):
+            raise OSError(errno.ESTALE, "Stale file handle", str(path))
+        return stat(path, *arguments, **options)  # type: ignore[arg-type, call-overload, no-any-return]
+
+    stale.mkdir()
+    monkeypatch.setattr(os, "stat", refuse)
+    assert free_disk_bytes(stale) is not None

@@ -21,9 +21,9 @@ from dcamt.wall.files import write_wall_csv
 from dcamt_testing.synthetic import read_table
 from dcamt_testing.wall_cases import add_case, measure_folder
 from dcamt_testing.warm_python import interpreter
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
-WRITES = 20
+WRITES = 10
 WRITER = """
 import sys
 from pathlib import Path
@@ -98,6 +98,17 @@ def test_table_is_written_without_a_lock_on_a_file_system_without_locks(
     table = tmp_path / "table.csv"
     assert write_measurement_table(table, [Measurements("a", "Left atrium", *[1.0] * 6)], [], None, Console(False))
     assert list(tmp_path.iterdir()) == [table]
+
+
+def test_table_is_written_without_a_lock_where_the_lock_file_never_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_in_vain(lock: FileLock, **_: object) -> None:
+        raise Timeout(str(lock.lock_file))
+
+    monkeypatch.setattr(FileLock, "acquire", wait_in_vain)
+    with table_lock(tmp_path / "table.csv"):
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_lock_of_a_table_with_a_long_name_has_a_possible_name(tmp_path: Path) -> None:

@@ -276,5 +276,9 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 
 
 def _without_path(what: str, path: Path, error: InputError) -> str:
-    """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist." """
-    return f"The {what} {str(error).removeprefix(f'{path}: ')}"
+    """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist."
+
+    If the message has a subject of its own, such as "the label mapping" or '420=aorta', only the path is left out.
+    """
+    text = str(error).removeprefix(f"{path}: ")
+    return f"{text[:1].upper()}{text[1:]}" if text.startswith(("'", "the ")) else f"The {what} {text}"

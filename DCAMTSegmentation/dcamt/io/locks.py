@@ -64,6 +64,8 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
         make_folder(path.parent, created)
         lock.acquire(timeout=PATIENCE_S)
     except Timeout as error:
+        if not path.exists():  # Some file systems, such as /proc, create no files but name no error.
+            return None
         what = "is kept locked by another process, so no rows were added"
         raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
     except (OSError, NotImplementedError):
