@@ -242,7 +242,7 @@ class _Insertion:
         segmentation.SetNodeReferenceID(review.DOUBT_MAP, map_id)
         segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
         segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
-        # The Markups point shows a doubtful place of the earlier result, so this node's reference to it is removed.
+        # The point shows a doubtful place of the earlier result.
         segmentation.RemoveNodeReferenceIDs(review.PLACE_POINT)
         review.store_review_data(
             segmentation,

@@ -188,7 +188,7 @@ class ReportRequestTest(InsertedWallCase):
             notes = ("The wall was measured before the scan was changed and was left out.",)
             self.assertEqual(request.notes, notes if is_changed else ())
 
-    def test_wall_is_reported_only_with_the_measured_voxels(self) -> None:
+    def test_change_of_the_scan_after_its_snapshot_does_not_affect_the_reported_wall(self) -> None:
         measured, checksum = fingerprint(self.segmentation, ["blood"]), voxel_checksum(self.volume)
         wall_nodes.store_measured_outline(self.segmentation, "blood", measured, checksum=checksum)
         voxels = slicer.util.arrayFromVolume(self.volume).copy()
@@ -226,26 +226,26 @@ class ReportRequestTest(InsertedWallCase):
             model.SetAttribute(f"DCAMT.{name}", stored)
         expect_no_hidden_errors()
 
-    def test_wall_that_was_left_behind_is_left_out_until_it_is_moved_or_measured_again(self) -> None:
+    def test_wall_is_left_out_while_it_does_not_lie_on_the_outline(self) -> None:
         warning = "The wall's surface no longer lies on the outline"
 
-        def assert_left_behind(is_left_behind: bool) -> None:
+        def assert_left_out(is_left_out: bool) -> None:
             self.module.enter()
-            self.assertEqual(warning in self.ui.wallLabel.text, is_left_behind)
+            self.assertEqual(warning in self.ui.wallLabel.text, is_left_out)
             request = self.report()
-            self.assertEqual(request.wall is None, is_left_behind)
+            self.assertEqual(request.wall is None, is_left_out)
             notes = ("The measured wall does not lie on the outline and was left out.",)
-            self.assertEqual(request.notes, notes if is_left_behind else ())
+            self.assertEqual(request.notes, notes if is_left_out else ())
 
-        assert_left_behind(False)
+        assert_left_out(False)
         move_and_harden(self.volume, self.segmentation)
-        assert_left_behind(True)
+        assert_left_out(True)
         move_and_harden(review.get_referenced_node(self.segmentation, review.WALL))
-        assert_left_behind(False)
+        assert_left_out(False)
         move_and_harden(self.volume, self.segmentation)
         self.insert_wall(self.segmentation)
         wall_nodes.store_measured_outline(self.segmentation, "blood", fingerprint(self.segmentation, ["blood"]))
-        assert_left_behind(False)
+        assert_left_out(False)
 
     def test_wall_stays_in_the_report_after_an_edit_of_another_segment(self) -> None:
         self.add_segment()
@@ -353,7 +353,7 @@ class ResultReportRequestTest(PanelCase):
         self.segment(volume)
         self.assertEqual(request_report(self.module).notes, ())
 
-    def test_map_of_doubt_that_was_left_behind_is_noted(self) -> None:
+    def test_map_of_doubt_that_does_not_lie_on_the_scan_is_noted(self) -> None:
         self.open(FakeReportWorker())
         volume = add_scan()
         segmentation = self.segment(volume)
