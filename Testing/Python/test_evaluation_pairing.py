@@ -102,7 +102,7 @@ def test_several_labels_that_fit_a_prediction_are_named(folders: tuple[Path, Pat
 
 @pytest.mark.parametrize("name", ["p1_v{}", "p1_rater{}_seg", "rater{}_p1"])
 @pytest.mark.parametrize("case", ["p1", "p1_lge"])
-def test_labels_of_similar_names_are_named_if_none_of_them_is_used(tmp_path: Path, name: str, case: str) -> None:
+def test_error_for_a_missing_label_lists_files_of_similar_names(tmp_path: Path, name: str, case: str) -> None:
     names = [f"{name.format(number)}.nii.gz" for number in (1, 2)]
     for file in (f"pred/{case}.nii.gz", "lab/p10.nii.gz", *(f"lab/{name}" for name in names)):
         save_labels(tmp_path / file, random_mask(1))
@@ -252,7 +252,7 @@ def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: st
 
 
 @pytest.mark.parametrize("label", ["p1_LA.nii.gz", "p1_LA_seg.nii.gz", "p1.nii.gz"])
-def test_scan_p1_post_is_not_named_as_a_label_without_a_prediction(tmp_path: Path, label: str) -> None:
+def test_labels_without_prediction_include_no_scan(tmp_path: Path, label: str) -> None:
     save_labels(tmp_path / "labels" / "p1_post.nii.gz", scan_voxels())
     for file in ("results/p1.nii.gz", f"labels/{label}", "labels/p2.nii.gz"):
         save_labels(tmp_path / file, two_classes(1))
@@ -326,7 +326,9 @@ def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["{}_trans", "{}_image_trans", "{}_0000_trans", "{}-unet", "output_{}", "{}_LA_Green"])
 @pytest.mark.parametrize("is_label", [False, True])
-def test_words_that_all_predictions_or_all_labels_add_are_ignored(tmp_path: Path, name: str, is_label: bool) -> None:
+def test_words_in_all_prediction_names_or_all_label_names_are_ignored(
+    tmp_path: Path, name: str, is_label: bool
+) -> None:
     for number, patient in enumerate(("p1", "p2", "p3")):
         for folder, file in zip(("results", "labels"), (name.format(patient), patient), strict=True):
             place = "results" if (folder == "results") != is_label else "labels"
@@ -347,7 +349,7 @@ def test_words_that_all_predictions_or_all_labels_add_are_ignored(tmp_path: Path
         (("p1", "p1_x", "p2", "p2_x"), ("p1_x_trans", "p1_x", "p2_x_trans", "p2_x")),
     ],
 )
-def test_ambiguous_words_pair_no_files(cases: tuple[str, ...], labels: tuple[str, ...]) -> None:
+def test_label_that_may_belong_to_another_case_is_not_paired(cases: tuple[str, ...], labels: tuple[str, ...]) -> None:
     paths = {name: Path(name) for name in labels}
     assert pair_with_labels(cases, paths) == paths
 
@@ -367,7 +369,7 @@ def test_scans_beside_the_predictions_are_skipped(tmp_path: Path, name: str, sca
 
 
 @pytest.mark.parametrize("name", ["{}", "{}_seg"])
-def test_map_beside_a_prediction_is_skipped(tmp_path: Path, name: str) -> None:
+def test_probability_map_beside_a_prediction_is_skipped(tmp_path: Path, name: str) -> None:
     for number, patient in enumerate(("p1", "p2")):
         save_labels(tmp_path / f"labels/{patient}.nii.gz", random_mask(number))
         save_labels(tmp_path / f"results/{name.format(patient)}.nii.gz", random_mask(number))

@@ -25,7 +25,7 @@ BUDGET_S = 15.0
 STEADY_S = 1.0
 """Steps on a patch are measured until their total duration reaches this limit; ten steps at most.
 
-The fastest counts, since other programs may slow steps down.
+The fastest step's time is used, since other programs may slow steps down.
 """
 
 
