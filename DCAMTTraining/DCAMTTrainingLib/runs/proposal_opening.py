@@ -72,7 +72,7 @@ class ProposalOpening:
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         # Determined first, since a ranking or a new run may replace the files during the reading.
         self._file_time, self._scan_state = file_time(case), file_state(case["image"])
-        # The proposals that are used only if the voxels of their scan are those of the case's scan.
+        # These proposals may belong to another scan (`proposal_of`).
         self._doubtful = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
@@ -144,7 +144,6 @@ class ProposalOpening:
             assert self._volume is not None
             if self._scan_state:
                 self._segmentation.SetAttribute(SCAN_STATE, self._scan_state)
-                # The volume may have been read from the file of another run.
                 if self._volume.GetAttribute(SCAN_FILE) == self._case["image"]:
                     self._volume.SetAttribute(SCAN_STATE, self._scan_state)
         if self._outdated is not None and slicer.mrmlScene.IsNodePresent(self._outdated):
