@@ -16,7 +16,7 @@ from . import review
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
-"""Role of the node reference from a case, or from its clone, to the case. Older scenes lack this reference."""
+"""Role of a case's node reference to itself. A clone's reference leads to the original. Older scenes lack both."""
 _LISTED = "DCAMT.trainingCaseListed"
 
 

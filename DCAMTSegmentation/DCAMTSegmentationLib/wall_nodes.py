@@ -47,7 +47,7 @@ _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
 SAME_PLACE = 0.1
 """Largest distance, in voxels along an axis, by which a segment may be moved in its scan and count as unmoved."""
 SAME_SURFACE_PLACE = 1.0
-"""Largest distance, in voxels along an axis, by which a wall's surface may be moved or smoothed in the scan."""
+"""The same limit for points of a wall's surface: larger, because another module may have smoothed the surface."""
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
@@ -202,8 +202,8 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
 def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
     """Return whether the wall's surface lies at another place in the measured scan than when it was measured.
 
-    If the user transforms only scan and segmentation, the surface stays where it was. Return False if the scan is
-    missing, if another module changed the number of points, or if an older version of DCAMT measured the wall.
+    For example, the user transformed scan and segmentation without the surface. Return False if the scan is missing,
+    if another module changed the number of points, or if an older version of DCAMT measured the wall.
     """
     before = review.read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
     if before is None:
