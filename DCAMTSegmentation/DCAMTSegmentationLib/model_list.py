@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,17 @@ class ModelList:
     ) -> None:
         self._combo_box, self._remove_button, self._on_chosen = combo_box, remove_button, on_chosen
         self._choices = model_choices()
-        self._missing = ""  # The name of the model that is shown as missing.
+        self._unlisted = ""  # The name or file of the selected model if it is not in the store.
         self._filling = False
         combo_box.connect("currentIndexChanged(int)", self._on_index)
         import_button.connect("clicked(bool)", self._on_import)
         remove_button.connect("clicked(bool)", self._on_remove)
+
+    @property
+    def name(self) -> str:
+        """The name or file of the selected model; "" if none is selected."""
+        choice = self._selected()
+        return choice.name if choice is not None else self._unlisted
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -42,7 +49,8 @@ class ModelList:
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.
 
-        If `name` is empty, as after the last model was removed, no model is selected.
+        `name` may also be the path of a model's file, as a script may choose it. If `name` is empty, as after the last
+        model was removed, no model is selected.
         """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]
@@ -50,9 +58,9 @@ class ModelList:
         self._combo_box.clear()
         for choice in self._choices:
             self._combo_box.addItem(choice.title)
-        self._missing = name if name not in names else ""
-        if self._missing:
-            self._combo_box.addItem(_("{name} (missing)").format(name=name))
+        self._unlisted = name if name not in names else ""
+        if self._unlisted:
+            self._combo_box.addItem(name if os.path.isfile(name) else _("{name} (missing)").format(name=name))
             names.append(name)
         self._combo_box.setCurrentIndex(names.index(name) if name else -1)
         self._filling = False
@@ -64,15 +72,18 @@ class ModelList:
 
     def _show_card(self) -> None:
         choice = self._selected()
-        missing = _("This model is not on this computer: import it, or choose another.")
-        self._combo_box.toolTip = choice.tooltip if choice is not None else missing
+        if choice is not None:
+            self._combo_box.toolTip = choice.tooltip
+        elif os.path.isfile(self._unlisted):
+            self._combo_box.toolTip = _("This model is not in the list: it is used from its file.")
+        else:
+            self._combo_box.toolTip = _("This model is not on this computer: import it, or choose another.")
         self._remove_button.enabled = choice is not None and choice.removable
 
     def _on_index(self, index: int) -> None:
         if not self._filling:
             self._show_card()
-            choice = self._selected()
-            self._on_chosen(choice.name if choice is not None else self._missing)
+            self._on_chosen(self.name)
 
     def _on_import(self, checked: bool = False) -> None:
         title, kinds = _("Import a model"), _("DCAMT models") + f" (*{MODEL_ENDING})"

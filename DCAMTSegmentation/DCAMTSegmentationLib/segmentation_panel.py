@@ -226,6 +226,8 @@ class SegmentationPanel(VTKObservationMixin):
         if settings.inputVolume is not handled.volume:
             handled.volume = settings.inputVolume
             self._on_input_changed(settings)
+        if settings.model != self._models.name:  # A script changed the model.
+            self._models.show(settings.model)
         handled.channels = tuple(settings.channelVolumes)
         # Channels that a script set together with the input volume are kept.
         if settings.inputVolume is not volume_before and handled.channels == channels_before:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from dcamt.cases.case_list import read_cases
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.runs.folder import RunFolder
@@ -75,3 +77,14 @@ def test_preview_of_a_moved_run_is_read(tmp_path: Path) -> None:
     assert preview is not None
     assert np.load(preview.scan).shape == np.load(preview.labels).shape == (5, 4, 3)
     assert shows_case(moved, "case")
+
+
+@pytest.mark.parametrize("affine", [None, [], [[1.0]], "x", np.full((4, 4), 10**400, object).tolist()])
+def test_damaged_preview_is_not_read(tmp_path: Path, affine: object) -> None:
+    run, voxels = RunFolder(tmp_path / "run"), np.zeros((3, 4, 5), np.uint8)
+    run.preview.mkdir(parents=True)
+    write_preview(run, "case", 7, voxels, np.eye(4), voxels)
+    file = run.preview / "preview.json"
+    file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "affine": affine}), encoding="utf-8")
+    assert read_preview(run) is None
+    assert not shows_case(run, "case")

@@ -147,6 +147,23 @@ class ModelListTest(SegmentationCase):
             self.assertIn("This model is not on this computer", self.ui.modelComboBox.toolTip)
             self.assertFalse(self.ui.removeModelButton.enabled)
 
+    def test_model_that_a_script_chooses_is_shown(self) -> None:
+        for name, title in (("tiny", "Tiny"), ("gone", "gone (missing)"), ("left-atrium", "Left atrium in LGE-MRI")):
+            self.settings.model = name
+            self.assertEqual(self.ui.modelComboBox.currentText, title)
+            self.assertEqual(self.settings.model, name)
+        self.assertEqual(self.titles(), ["Left atrium in LGE-MRI", "Tiny"])
+
+    def test_model_file_that_a_script_chooses_is_not_shown_as_missing(self) -> None:
+        file = str(model_folder() / "other.dcamt")
+        self.settings.model = file
+        self.assertEqual(self.ui.modelComboBox.currentText, file)
+        self.assertIn("used from its file", self.ui.modelComboBox.toolTip)
+        choose(self.ui.inputSelector, add_scan())
+        click(self.ui.applyButton)
+        self.wait()
+        self.assertEqual(self.ui.statusLabel.text, f"LGE was segmented with the model {file}.")
+
     def test_no_model_is_selected_after_the_last_model_was_removed_and_others_were_added(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         self.settings.model = ""

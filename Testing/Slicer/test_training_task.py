@@ -48,6 +48,17 @@ class TaskTest(TrainingCase):
         code = recipe.classes[1].type
         self.assertEqual((code.scheme, code.value, code.meaning), ("SCT", "39607008", "Lung"))
 
+    def test_task_and_model_that_a_script_chooses_are_shown(self) -> None:
+        settings = self.session.settings
+        for task, title in (("pancreas", "Pancreas in contrast-enhanced CT"), ("own-mri", "My own classes, in MRI")):
+            settings.task = task
+            self.assertEqual(self.ui.taskSelector.currentText, title)
+        self.assertFalse(self.ui.ownClassesWidget.isHidden())
+        for model, title in (("gone", "gone (not in the list of models)"), ("", "Scratch (random weights)")):
+            settings.startFrom = model
+            self.assertEqual(self.ui.startFromSelector.currentText, title)
+            self.assertEqual(settings.startFrom, model)
+
     def test_invalid_colour_or_code_of_a_class_is_not_accepted_and_the_reason_is_shown(self) -> None:
         self.name_two_classes()
         before = self.session.recipe().classes

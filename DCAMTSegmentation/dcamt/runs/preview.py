@@ -63,8 +63,10 @@ def read_preview(run: RunFolder) -> Preview | None:
 
     Its files are looked for in the run's present folder, since the run may have been moved.
     """
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, OverflowError):
         preview = Preview(**json.loads((run.preview / "preview.json").read_text(encoding="utf-8")))
+        if np.array(preview.affine, float).shape != (4, 4):
+            return None
         scan, labels = (str(run.preview / Path(file).name) for file in (preview.scan, preview.labels))
         return replace(preview, scan=scan, labels=labels)
     return None

@@ -103,7 +103,7 @@ class TaskPanel:
         self._show_suggestion()
 
     def _show_news(self) -> None:
-        self._show_start()
+        self._show_choices()
         self._show_suggestion()
 
     def _show_suggestion(self) -> None:
@@ -112,13 +112,14 @@ class TaskPanel:
         self._ui.suggestionLabel.visible = bool(self._ui.suggestionLabel.text)
         self._ui.suggestButton.enabled = suggesting or self._session.table.count(LABELLED) > 0
 
-    def _show_start(self) -> None:
-        """Show the model to start from; the session may have chosen it."""
-        settings, selector = self._session.settings, self._ui.startFromSelector
-        if settings is not None and settings.startFrom in self._models and not self._filling:
-            self._filling = True
-            selector.setCurrentIndex(self._models.index(settings.startFrom))
-            self._filling = False
+    def _show_choices(self) -> None:
+        """Show the task and the model to start from, which the session or a script may have changed."""
+        settings = self._session.settings
+        if settings is None or self._filling or not self._models:  # Without models, nothing was shown yet.
+            return
+        task, model = self._ui.taskSelector.currentIndex, self._ui.startFromSelector.currentIndex
+        if (self._tasks[task], self._models[model]) != (settings.task, settings.startFrom):
+            self.refresh()
 
     def _show_classes(self, classes: list[UserClass]) -> None:
         table = self._ui.classesTable
