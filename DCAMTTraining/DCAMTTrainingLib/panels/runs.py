@@ -292,7 +292,7 @@ def status_text(watch: RunWatch, state: RunState) -> str:
             parts = [_("reading case {number} of {of}").format(number=curves.loading[0] + 1, of=curves.loading[1])]
         if curves.steps_per_s:
             parts.append(_("{speed} per second").format(speed=f"{curves.steps_per_s:.2f}"))
-        if curves.eta_s:  # At the last iteration, 0 s are left, but the last validation follows.
+        if curves.eta_s:  # "0 s left" would be wrong: after the last iteration, the run still writes its model.
             parts.append(_("{time} left").format(time=duration_text(curves.eta_s)))
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=format_gigabytes(curves.memory_bytes)))
