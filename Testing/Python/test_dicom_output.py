@@ -69,7 +69,7 @@ def written(case: tuple[Path, Labelmap], tmp_path_factory: pytest.TempPathFactor
 def find_changed_source(
     case: tuple[Path, Labelmap], folder: Path, change: Callable[[pydicom.Dataset], object]
 ) -> SourceImages:
-    """Save the images of a case in `folder`, each changed by `change`, and find them as the source."""
+    """Change the images of a case, save them in `folder`, and return the saved images."""
     for file in case[0].glob("IM*"):
         image = pydicom.dcmread(file)
         change(image)

@@ -29,7 +29,6 @@ needs_signals = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signa
 
 STEPS = 24
 FULL = (f"iterations={STEPS}", "weight_average=0.95", "checkpoint_every_s=0.000001", "validate_every=5")
-"""Settings with all five losses (weighted as in the recipe), averaged weights, and a checkpoint per iteration."""
 
 
 @pytest.fixture(scope="module")
@@ -262,11 +261,11 @@ def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: 
     new_trainer(tmp_path / "run", table, "attention_heads=4", "strides=[2,2,2],[2,2,2]").resume()
 
 
-def test_checkpoint_of_an_earlier_version_without_the_networks_settings_loads(tmp_path: Path, table: Path) -> None:
+def test_checkpoint_of_an_earlier_version_loads(tmp_path: Path, table: Path) -> None:
     trainer = new_trainer(tmp_path / "run", table)
     trainer.save()
     state = load_checkpoint(trainer.run.checkpoint, CPU)
-    del state["shape"]
+    del state["shape"]  # Earlier versions did not save the settings of the network.
     torch.save(state, trainer.run.checkpoint)
     new_trainer(tmp_path / "run", table).resume()
 
