@@ -113,10 +113,10 @@ def outlines_of_scans(recipe: Recipe) -> dict[str, list[Any]]:
 
 
 def _preferred(segmentations: Sequence[Any]) -> Any | None:
-    """Return the segmentation whose voxels were changed last, or the first with the same voxels; None if none is given.
+    """Return the segmentation whose voxels were changed last; None if none is given.
 
-    Slicer's Clone makes a copy, which is later in the scene than its original. Unless one of both is edited, they have
-    the same voxels. In a scene that was loaded, the segmentation that was loaded last counts as changed last.
+    If several segmentations have these voxels, the first in the scene is returned: an original is preferred to a copy
+    by Slicer's Clone. In a scene that was loaded, the segmentation that was loaded last counts as changed last.
     """
     if len(segmentations) < 2:
         return segmentations[0] if segmentations else None
@@ -149,7 +149,7 @@ def _time_of_change(segmentation: SegmentationNode) -> int:
 def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> str:
     """Return a note that one of several segmentations was taken as a label; "" if there was no choice.
 
-    A segmentation that a person made a training case is no choice of this module.
+    The note of a training case is empty, since a person chose its segmentation.
     """
     others = [node for node in candidates if node is not taken]
     if taken is None or not others or training_cases.is_case(taken):
@@ -203,7 +203,7 @@ def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: 
     # The indices of the label's corners in each scan, (N, 3, 8).
     corners = [(*corner, 1) for corner in product(*((0, size - 1) for size in label_grid.shape))]
     places = to_scans[:, :3] @ np.transpose(corners)
-    # The steps are rounded, not the corners: rounding a corner would hide a deviation of a whole voxel.
+    # The steps are rounded, not the corners: 100 steps of 1.01 voxels end at an integer index, but one voxel too far.
     indices = np.rint(to_scans[:, :3]) @ np.transpose(corners)
     shapes = np.array([grid.shape for grid in grids])
     lie_on_voxels = (np.abs(places - indices) <= GRID_TOLERANCE).all((1, 2))
