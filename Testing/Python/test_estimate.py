@@ -155,7 +155,7 @@ def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
         assert by_effort[THOROUGH]["step_s"] == pytest.approx(32**3 / 1000)
 
 
-def test_efforts_are_ordered_although_other_programs_slow_the_first_measurements_down(
+def test_estimated_time_grows_with_the_effort_although_the_first_measured_steps_are_slow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = iter([40.0, 40.0])

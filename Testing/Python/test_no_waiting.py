@@ -1,7 +1,7 @@
 """A training iteration does not wait for the GPU: no value is read back, and data is copied to the GPU asynchronously.
 
-In a team, every 16th iteration is an exception. PyTorch's device `meta` replaces the GPU. Its tensors have shapes but
-no values, so reading a value back raises an error. `CopyGuard` detects copies from the CPU.
+PyTorch's device `meta` replaces the GPU. Its tensors have shapes but no values, so reading a value back raises an
+error. `CopyGuard` detects copies from the CPU.
 """
 
 from __future__ import annotations
