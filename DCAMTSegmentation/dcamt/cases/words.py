@@ -17,7 +17,7 @@ def _set(words: str) -> frozenset[str]:
 
 
 _NNUNET_PARTS = ("tr", "ts", "va", "str", "sts", "sva")
-"""Ends of folders' names, as in nnU-Net's `imagesTr`; some data sets leave out the `s`."""
+"""Ends of folders' names, as in `imagesTr` (nnU-Net) and `imageTr` (some other data sets)."""
 IMAGE_WORDS = _set(
     "image images img imgs imaging scan scans volume volumes lgemri enhanced bild"
     " bilder imagen imagenes immagine immagini"
@@ -94,7 +94,7 @@ _PART = r"train(?:ing)?|test(?:ing)?|val(?:idation)?|data|dir"
 _JOINED_PART = re.compile(
     rf"(?<![^_\-. ])(?:{_KIND}(?=(?:{_PART})(?![^_\-. ]))|(?:{_PART})(?={_KIND}(?![^_\-. ])))", re.IGNORECASE
 )
-"""A word for the kind or for a part of a data set, if the other follows at once: `imagesTrain`, `trainlabels`."""
+"""The first of two joined words: `images` in `imagesTrain`, `train` in `trainlabels`."""
 _MBAS_SCAN = re.compile(r"(?<=^MBAS_\d{3}_)gt(?=$)", re.IGNORECASE)
 """The word for scans in the MBAS challenge 2024, whose labels are named `MBAS_001_label`."""
 _NUMBER = re.compile(r"v?\d+")
@@ -160,9 +160,10 @@ def without_outline_words(name: str) -> str:
 def describes_label(name: str, scan: str = "") -> bool:
     """Return whether a name has only words for labels, the atrium or how the label was made; numbers do not count.
 
-    After the first word, the name may also have a version such as `v2` and, beside a word for the atrium, a person's
-    initials: two or three capitals. If the scan's name has a version or possible initials, the label's name may have
-    neither: `JS` in `mask_LA_JS` may be another patient than `AB` in `AB_LGE`.
+    After the first word, the name may also have a version such as `v2`. In a name with a word for the atrium, a
+    person's initials (two or three capitals) may also come after the first word. If the scan's name has a version or
+    possible initials, the label's name may have neither: `JS` in `mask_LA_JS` may be another patient than `AB` in
+    `AB_LGE`.
 
     A number of two or more digits may be the patient's. If the scan's name has numbers of as many digits, the label's
     number must be one of them: `label_002` is no label of `LGE_001`.
