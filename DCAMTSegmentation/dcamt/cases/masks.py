@@ -43,7 +43,7 @@ part 0. The limit does not apply to a last part that means structures (`_names_s
 `_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""If plain keys of several parts have at most this many last parts, the last parts are exempt from `_MAXIMUM_NAMES`.
+"""If plain keys of several parts end in at most this many different names, the names are exempt from `_MAXIMUM_NAMES`.
 
 Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast,
 since the search reads one file of each last part.
@@ -102,7 +102,7 @@ def _without_labelled_scans(
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
 
     def has_label(mask: NamedFile) -> bool:
-        key = _case_key(mask.key, scans)  # the key or loose key of the mask's scan
+        key = _case_key(mask.key, scans)
         loose = loose_key(key)
         return key in labelled or not without_scan.isdisjoint(loose[n:] for n in range(len(loose)))
 
@@ -236,7 +236,7 @@ def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) ->
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in fitting:
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
-            # A word for labels may be joined to a number, as in `p1seg`.
+            # A further word may be in `LABEL_WORDS`: `p1seg` adds `seg` to `p1`.
             kind = FileKind.LABEL if words <= OUTLINE_WORDS | LABEL_WORDS else FileKind.OTHER_LABEL
             masks[file.path] = replace(file, kind=kind, key=scan.key)
     return masks
@@ -309,8 +309,8 @@ class _Parts:
         All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
         - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
         - Part `n` is replaced: `train/p1` fits `train_gd/p1`.
-        - If part `n` is a folder, words at an end of the file's name, or the whole name, may be left out, too: the file
-          `gd/p1_gd` without `gd` becomes `("p1",)`, the plain key of the scan `de/p1_de`.
+        - If part `n` is a folder, words at an end of the file's name, or the whole name, may be left out, too:
+          `scans/p1` fits `reader1/p1_reader1`.
 
         The further words are the words of part `n` and the words that are left out of the name.
         """
