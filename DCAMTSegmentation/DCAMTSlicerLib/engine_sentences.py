@@ -626,7 +626,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _('is of a format ("{0}") that cannot be checked for damage'),
         _("is one DICOM slice"),
         _("is probably a scan, not a segmentation: it holds {0} different values"),
-        _("is probably a scan: it holds {0} different values, but the {1} of this case {2}"),
+        _("is probably a scan: it holds {0} different values, but the {1} of this case holds {2}"),
         _(
             "is probably not a late-enhancement scan: the blood pool (mean {0}) is darker than {1} of the"
             " segment's surroundings"

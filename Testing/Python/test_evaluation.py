@@ -65,7 +65,7 @@ def test_files_of_two_folders_are_paired_scored_and_averaged(folders: tuple[Path
     assert rows[3]["undefined"] == "1"
 
 
-def test_class_in_neither_label_nor_prediction_scores_1_and_unscored_values_are_reported(
+def test_unscored_values_are_reported_and_class_absent_from_label_and_prediction_scores_1(
     folders: tuple[Path, Path],
 ) -> None:
     predictions, labels = folders
@@ -139,7 +139,7 @@ def test_damaged_file_does_not_stop_the_scores_of_the_other_cases(
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_masks_of_255_are_comparable_beside_a_damaged_file(folders: tuple[Path, Path]) -> None:
+def test_255_is_read_as_1_although_one_label_is_damaged(folders: tuple[Path, Path]) -> None:
     for number in range(3):
         save_labels(folders[1] / f"la00{number}_label.nii.gz", random_mask(number) * 255)
         save_labels(folders[0] / f"la00{number}_image.nrrd", random_mask(number))
@@ -208,9 +208,7 @@ def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Pat
 @pytest.mark.parametrize("name", ["predictions/la000_image.nrrd", "labels/la000_label.nii.gz"])
 def test_scan_in_place_of_a_label_or_prediction_is_refused(folders: tuple[Path, Path], name: str) -> None:
     save_labels(folders[0].parent / name, scan_voxels())
-    message = (
-        rf"{name}: is probably a scan: it holds \d+ different values, but the \w+ of this case 2\. Choose the labelmap"
-    )
+    message = rf"{name}: is probably a scan: it holds \d+ different values, but the \w+ of this case holds 2\. Choose"
     (failure,) = evaluate_folders(*folders).failures
     assert re.search(message, failure)
 

@@ -94,7 +94,7 @@ def test_one_path_for_table_and_folder_is_refused_before_any_work(
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=1)
     out = tmp_path / "out"
     assert call_dcamt(["rank", table, "--csv", out, "--segmentations", out, "--device", "cpu"]) == 1
-    assert f"{out}: is to be the file of one result, and the folder of others" in capsys.readouterr().err
+    assert f"{out}: would be both a file and a folder of results" in capsys.readouterr().err
     assert not out.exists()
 
 

@@ -140,9 +140,9 @@ def test_one_path_for_table_and_results_is_refused_before_any_work(
 ) -> None:
     scan, out = save_noise_scan(tmp_path / "scan.nrrd"), tmp_path / "out"
     assert call_dcamt(["segment", scan, "-o", out, "--measurements", out]) == 1
-    assert f"{out}: is to be the file of one result, and the folder of others" in capsys.readouterr().err
+    assert f"{out}: would be both a file and a folder of results" in capsys.readouterr().err
     assert not out.exists()
-    with pytest.raises(InputError, match=r"a: is to be the file of one result"):
+    with pytest.raises(InputError, match=r"a: would be both a file and a folder of results"):
         check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a"], [])
     check_result_paths([tmp_path / "a" / "b.stl", tmp_path / "a.csv"], [])
 

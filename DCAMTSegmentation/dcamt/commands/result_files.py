@@ -57,9 +57,9 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     Where the file system ignores capitals, paths that differ only in capitals are one path.
 
     Raises:
-        InputError: the result would replace an input, a file of an input's further channels, or a DICOM image in an
-            input folder; two of `paths` resolve to one path; or a result would be a file (`a`) where another result or
-            an input needs a folder (`a/b.stl`).
+        InputError: the result would replace an input, a further channel of an input (`x_0001` beside `x_0000`), or a
+            DICOM image in an input folder; two of `paths` resolve to one path; or a result would be a file (`a`) where
+            another result or an input needs a folder (`a/b.stl`).
         OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
     """
     known: dict[object, Path] = {}
@@ -89,7 +89,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
         results.add(result)
         _check_place(path)
         if keys[0] in needed_folders:
-            what = "is to be the file of one result, and the folder of others"
+            what = "would be both a file and a folder of results"
             raise InputError(what, path=path, remedy="Give the file another name.")
 
 
@@ -171,7 +171,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
 
 
 def refuse_appeared_file(path: Path, existing: str) -> None:
-    """Raise ResultAppeared if `existing` is `REFUSE` and `path` was written after the call of `check_file`."""
+    """Raise ResultAppeared if `existing` is `REFUSE` and `path`, absent when the command began, now exists."""
     if existing == REFUSE:
         refuse_appeared([path], {path: None})
 

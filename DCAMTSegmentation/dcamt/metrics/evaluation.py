@@ -326,7 +326,7 @@ def _refuse_scan(
     if len(values) > max(MANY_VALUES, 2 * len(others)):
         raise InputError(
             f"is probably a scan: it holds {len(values)} different values, but the {counterpart} of this case"
-            f" {len(others)}",
+            f" holds {len(others)}",
             path=labelmap.path or case,
             remedy=f"Choose the labelmap of this case, or map the values of interest by {option}.",
         )
