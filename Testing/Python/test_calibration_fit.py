@@ -81,12 +81,11 @@ def test_interval_allows_for_unseen_disturbances() -> None:
         seen_scans.append(scan)
         kind = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
         unseen_scans.append(replace(scan, disturbance=kind))
-    # For the intervals of `unseen`, further fits leave out the scans with noise or with ghosts (see `fit_overlap`).
     seen, unseen = (fit_overlap(scans, ("doubt", "ghosting")) for scans in (seen_scans, unseen_scans))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # Fits that leave out the scans with ghosts expect too high an overlap for these scans, so the intervals of
-    # `unseen` reach lower.
+    # Fits that leave out the scans with ghosts (see `fit_overlap`) expect too high an overlap for these scans, so the
+    # intervals of `unseen` reach lower.
     assert seen.expect(noise).low > seen.value(noise) - 0.12
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 
