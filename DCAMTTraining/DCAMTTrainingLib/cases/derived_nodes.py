@@ -23,7 +23,7 @@ SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of a proposal, and of a volume with `SCAN_FILE`: a `file_state`; older scenes lack it.
 
 For a proposal, it is the state of its case's scan when the proposal was opened last. For a volume, it is the state of
-`SCAN_FILE` when a case with this scan was opened last on the volume.
+`SCAN_FILE` when the volume was opened last for a case with this file.
 """
 
 
