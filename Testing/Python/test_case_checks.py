@@ -180,7 +180,7 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
     assert facts_of(cases)[3].problems == ()
 
 
-def test_pairs_of_equal_headers_are_not_the_same_scan(cases: list[Case]) -> None:
+def test_equal_hdr_files_with_different_img_files_are_not_the_same_scan(cases: list[Case]) -> None:
     for number in (0, 3):
         voxels = SimpleITK.ReadImage(str(cases[number].image)) + number
         cases[number] = replace(cases[number], image=cases[number].image.parent / f"pair{number}.hdr")
@@ -374,7 +374,7 @@ def test_scan_of_few_intensities_causes_a_warning(tmp_path: Path, voxels: np.nda
     assert facts[0].warnings == facts[2].warnings == ()
 
 
-def test_notes_on_a_scan_are_warnings(cases: list[Case]) -> None:
+def test_header_with_two_spacings_causes_a_warning(cases: list[Case]) -> None:
     contradict_spacing(cases[2].image)
     facts = facts_of(cases)
     assert [len(fact.warnings) for fact in facts] == [0, 0, 1, 0]
@@ -460,6 +460,6 @@ def test_scan_of_two_cases_causes_a_warning(tmp_path: Path, role: str, is_copy: 
         (",=left-atrium", "The label mapping has no value before '=left-atrium'. "),
     ],
 )
-def test_damaged_label_mapping_is_not_called_the_label(mapping: str, problem: str, cases: list[Case]) -> None:
+def test_damaged_label_mapping_is_reported(mapping: str, problem: str, cases: list[Case]) -> None:
     facts = facts_of([replace(case, labels=mapping) for case in cases])
     assert facts[0].problems[0].startswith(problem)

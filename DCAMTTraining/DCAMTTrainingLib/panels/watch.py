@@ -107,7 +107,7 @@ class WatchPanel:
             return
         if preview is None or preview.case != wanted:
             self._show_text(missing_preview_text(watch.state))
-            # Otherwise, the preview of the earlier case would not be loaded when the user chooses that case again.
+            # Reset, so that the previous case's preview is loaded again if the user returns to that case.
             self._shown = None
             return
         key = (watch.run.path.name, preview.case, preview.step)
