@@ -8,6 +8,7 @@ import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_npy_in_slabs
+from dcamt.wall.analysis import WallResult
 from dcamt.wall.files import read_wall
 from dcamt.wall.settings import Threshold
 from dcamt.worker.events import WallMeasured
@@ -51,6 +52,7 @@ class WallJob(SegmentJob):
     ) -> None:
         super().__init__(worker, volume, segmentation, segment_id, on_finished)
         self._threshold = threshold
+        self._earlier = wall_in_scene(segmentation)
 
     def prepare(self) -> Iterator[WallRequest | None]:
         volume_file, mask_file = self.folder / "volume.npy", self.folder / "segment.npy"
@@ -78,6 +80,9 @@ class WallJob(SegmentJob):
             what = _("The segment {segment} was removed during the measurement; the wall was discarded.")
             raise InputError(what.format(segment=self._segment_name), remedy=_("Choose another segment."))
         earlier = wall_in_scene(self._segmentation)
+        if earlier is not None and not earlier.proposed and not _have_same_openings(earlier, self._earlier):
+            what = _("The openings of the wall were corrected during the measurement, so the earlier wall was kept.")
+            raise InputError(what, remedy=_("To replace it, press Measure wall again."))
         # The user may have changed the threshold of the earlier wall during the measurement.
         wall = with_threshold(wall, earlier.settings.threshold if earlier is not None else self._threshold)
         # This block has no yield, so that cancelling never leaves parts of a wall.
@@ -89,3 +94,8 @@ class WallJob(SegmentJob):
             # The segment may have been edited or moved while the worker measured.
             update_outdated_mark(self._segmentation)
         yield JobOutcome(self._segmentation, _("The wall of {scan} was measured.").format(scan=self._volume.GetName()))
+
+
+def _have_same_openings(wall: WallResult, earlier: WallResult | None) -> bool:
+    """Return whether two walls of one segmentation have openings at the same points of the surface."""
+    return earlier is not None and np.array_equal(wall.kind, earlier.kind)

@@ -13,7 +13,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.wall.analysis import WallResult
-from dcamt.wall.burden import BORDER
+from dcamt.wall.burden import BORDER, OPENING
 from dcamt.wall.files import write_wall, write_wall_csv
 from dcamt.wall.settings import IIR, Threshold
 from dcamt.worker.events import WallMeasured
@@ -29,6 +29,7 @@ from wall_case import (
     SHAPE,
     ChosenPhantomCase,
     WorkerWallCase,
+    add_closed_curve,
     add_phantom,
     burden_cell,
     expected_wall,
@@ -265,6 +266,19 @@ class ChangedWhileMeasuredTest(FakeWallCase):
             self.assertIn(text, self.ui.statusLabel.text)
         self.assertIn("The outline was changed after", self.ui.wallLabel.text)
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
+
+    def test_openings_corrected_during_a_measurement_are_kept(self) -> None:
+        self.measure()
+        choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
+        with Person() as person:
+            person.expects("The openings of the wall were corrected during the measurement", "Ok")
+            self.measure_while(lambda: click(self.ui.wallOpenButton))
+        self.assertTrue((scalars(self.segmentation, "opening") == OPENING).any())
+        self.assertIn(", corrected.", self.ui.wallLabel.text)
+        with Person() as person:
+            person.expects("The openings of this wall were corrected", "Ok")
+            self.measure_while(lambda: None)
+        self.assertFalse((scalars(self.segmentation, "opening") == OPENING).any())
 
     def test_wall_of_a_removed_segment_is_discarded(self) -> None:
         self.segmentation.GetSegmentation().AddEmptySegment("other", "other")
