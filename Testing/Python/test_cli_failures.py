@@ -130,7 +130,7 @@ def test_exception_during_inference_is_reported_in_one_line(
         assert "Traceback" in capfd.readouterr().err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the working folder of a process")
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot remove a process's working folder")
 def test_removed_working_folder_is_reported(
     scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

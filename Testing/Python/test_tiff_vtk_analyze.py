@@ -52,7 +52,6 @@ def test_tiff_stack_of_which_only_the_last_strip_is_truncated_is_refused(tmp_pat
 @pytest.mark.parametrize("kind", ["short", "unsigned_char", "float"])
 @pytest.mark.parametrize("damaged", [b"3x", b"\x8f", b"33.5", b"nan", b"70000", b"-5"])
 def test_vtk_image_with_damaged_text_is_refused(tmp_path: Path, kind: str, damaged: bytes) -> None:
-    """From the damaged number on, ITK would return zeros."""
     path = tmp_path / "x.vtk"
     header = (
         "# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\nDIMENSIONS 3 4 5\nSPACING 1 1 1\n"

@@ -92,7 +92,7 @@ def _check_vtk(path: Path) -> None:
 
 
 def _are_numbers(words: Sequence[bytes], kind: str, each: int) -> bool:
-    """Return whether ITK reads all words as numbers; from the first other word on, ITK would return zeros.
+    """Return whether all words are valid numbers; for invalid numbers, ITK returns wrong values without an error.
 
     Args:
         kind: VTK's name of the numbers' type.

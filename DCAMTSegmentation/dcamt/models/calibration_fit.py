@@ -1,7 +1,4 @@
-"""Fit the expected overlap of a model's segmentations to scans with a label.
-
-The interval comes from the residuals of cases that the fit did not use, and depends on the expected overlap.
-"""
+"""Fit the expected overlap of a model's segmentations to scans with a label."""
 
 from __future__ import annotations
 

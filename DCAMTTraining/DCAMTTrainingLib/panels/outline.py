@@ -138,7 +138,7 @@ class OutlinePanel:
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
                 ranked[event["name"]] = ranked_case(event)
-                # Saved after each case, since its proposal was replaced and the ranking may be cancelled.
+                # The ranking must match the case's new proposal file, even if the command is cancelled or fails later.
                 save({**earlier, **ranked})
 
         def on_end(message: str) -> None:
