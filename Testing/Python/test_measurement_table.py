@@ -46,7 +46,7 @@ def test_table_of_a_killed_command_is_completed_with_skip_existing(
 def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its segments may be others than the model's."""
+    """A corrected segmentation's segments may differ from the model's classes."""
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
     out, table = tmp_path / "out", tmp_path / "m.csv"
     segment = ["segment", *scans, "-o", out, "--model", noise_model]

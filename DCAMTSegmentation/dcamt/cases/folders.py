@@ -127,7 +127,7 @@ def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Pat
     cases = (*found_cases.cases, *found_cases.unused)
     known = {file for case in cases for file in case.files}
     known |= {file.path for file in found_cases.skipped}
-    # A file may be a link to a file in another folder; then both folders are read.
+    # A file may be a link to a file in another folder; then both folders count as read.
     places = {Path(os.path.realpath(place)) for file in known for place in (file, file.parent)}
     read = places | {parent for place in places for parent in place.parents}
     _, names, _ = next(walk_folders(folder, ignored))
@@ -211,8 +211,8 @@ def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
     If `find_nnunet_cases` pairs no scan with a label, not even an unused scan, `find_cases_by_names` pairs the files:
-    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If no used scan gets a label by its name
-    either, the cases are those of `find_nnunet_cases`, unless it finds none.
+    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If `find_cases_by_names` pairs only unused
+    scans, or none, with a label, the cases of `find_nnunet_cases` are returned, if it found any.
     """
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):

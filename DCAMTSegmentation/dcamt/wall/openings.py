@@ -24,7 +24,7 @@ from .surface import Extraction, Surface
 PROFILE_FROM_MM = -3.0
 """Start of a profile, which holds the intensities along the outward normal."""
 PROFILE_TO_MM = 6.0
-"""End of a profile: beyond the wall, which is 2.4 mm thick, even if the scan is blurred and the outline is inexact."""
+"""End of a profile: the wall's thickness (2.4 mm) plus a margin for blur and an inexact outline."""
 BLOOD_BELOW_SD, BLOOD_ABOVE_SD = 2.5, 4.0
 """Limits of blood below and above the blood pool's mean, in the pool's standard deviations.
 
