@@ -199,7 +199,7 @@ class WallSceneTest(InsertedWallCase):
         minus_right, plus_right, *_others = reader.GetOutput().GetBounds()  # LPS, but the scene is RAS
         np.testing.assert_allclose([-plus_right, -minus_right], model.GetPolyData().GetBounds()[:2], atol=1e-3)
 
-    def test_table_and_text_are_of_a_surface_that_another_module_smoothed(self) -> None:
+    def test_table_and_text_show_the_area_of_a_surface_that_another_module_smoothed(self) -> None:
         points = vtk_to_numpy(slicer.util.getNode("ball wall").GetPolyData().GetPoints().GetData())
         points *= 0.9
         self.module.panel.enter()
@@ -207,7 +207,7 @@ class WallSceneTest(InsertedWallCase):
         self.assertAlmostEqual(float(area_cm2) / self.wall.burden.wall_cm2, 0.81, delta=0.01)
         self.assertIn(f" of {area_cm2} cm²", self.ui.wallLabel.text)
 
-    def test_wall_that_a_script_measured_again_is_shown_and_changed(self) -> None:
+    def test_panel_shows_and_thresholds_a_wall_that_a_script_measured_again(self) -> None:
         other = replace(
             self.wall, pool=replace(self.wall.pool, mean=2 * self.wall.pool.mean), ratio=self.wall.ratio / 2
         )

@@ -11,7 +11,7 @@ _MANY_ZEROS = 0.5
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
-    """Return a note if slices of a scan (C, I, J, K) consist of zeros, and the channel's others have noise in the air.
+    """Return a note if a channel of a scan (C, I, J, K) has slices of zeros, but noise in the air in its other slices.
 
     A program that reserves a file's space before it copies the file leaves zeros if it is interrupted.
     """
