@@ -24,7 +24,6 @@ from .words import (
 )
 
 _KNOWN_WORDS = ATRIUM_WORDS | QUALIFIERS | PAIRING_WORDS
-"""Words that a single case or label may have in addition to the other's name."""
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
@@ -160,7 +159,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
 def _with_further_words(names: Collection[str], others: Collection[str]) -> Iterator[tuple[str, str, frozenset[str]]]:
     """Yield (name, other, further words) for each name that has further words in addition to another name.
 
-    Of several other names, the longest is taken; words for the modality do not count. `PAIRING_WORDS` are not yielded.
+    If a name extends several other names, the longest of them is taken. `PAIRING_WORDS` are not yielded.
     """
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for other in others:

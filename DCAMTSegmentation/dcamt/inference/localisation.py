@@ -100,7 +100,7 @@ def locate_organs_in(
     """Return the location of the organs within a part of the anatomy; None if they are not found there.
 
     In a part smaller than the anatomy, organs count as found only if every class is found, fills at least
-    `SMALLEST_ORGAN` of a patch, and does not touch a face of the part inside the anatomy, which may cut it off.
+    `SMALLEST_ORGAN` of a patch, and is not cut off (`_is_cut_off`).
     """
     x, y, z = (COARSER * step for step in recipe.spacing)
     image, grid = scan_to_network(crop_scan(volume, part), replace(recipe, spacing=(x, y, z)))
