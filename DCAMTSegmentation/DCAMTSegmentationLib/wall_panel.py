@@ -109,8 +109,8 @@ class WallPanel:
         """List the segmentation's segments, and keep the selection.
 
         The first DCAMT segment is selected instead if the selected segment is no longer in the list, or if all DCAMT
-        segments in the list are new. *Report…* reports the selected segment, which should therefore be a result. In
-        another segmentation, a segment counts as the selected one only if it has the same identifier and name.
+        segments in the list are new. *Report…* shows DCAMT segments only if one of them is selected. In another
+        segmentation, a segment counts as the selected one only if it has the same identifier and name.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
