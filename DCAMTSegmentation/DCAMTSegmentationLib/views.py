@@ -65,7 +65,7 @@ def _scans_of(segmentation: SegmentationNode) -> list[VolumeNode]:
 
 
 def hide_wall_of_hidden_result(segmentation: SegmentationNode) -> None:
-    """Hide a new wall if its result is hidden, since the views show another scan."""
+    """Hide a result's new wall if this module hid the result."""
     if segmentation.GetAttribute(_HIDDEN):
         _show_wall(segmentation, False)
 

@@ -156,7 +156,7 @@ def unread_classes(text: str) -> list[str]:
 
 
 def _listed_classes(text: str) -> list[Any] | None:
-    """Return the list in a JSON text, which is empty for an empty text; None if the text is damaged or no list."""
+    """Return the list in a JSON text; `[]` for an empty text, None for a damaged text or another JSON value."""
     try:
         listed = json.loads(text or "[]")
     except (ValueError, RecursionError):
@@ -165,7 +165,7 @@ def _listed_classes(text: str) -> list[Any] | None:
 
 
 def _read_class(data: Any, place: int) -> tuple[UserClass, list[str]]:
-    """Return the class in parsed JSON at a place of the list, and the parts of it that cannot be read."""
+    """Read a class from parsed JSON; return the class and the names of its parts that cannot be read."""
     data, unread = data if isinstance(data, dict) else {}, []
     name, color, code = (data.get(key) for key in ("name", "color", "code"))
     if not isinstance(name, str):

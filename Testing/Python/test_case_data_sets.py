@@ -422,7 +422,7 @@ def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("name", ["dataset_0.json", "datalist.json"])
-def test_list_of_cases_of_another_name_is_named_as_not_read(tmp_path: Path, name: str) -> None:
+def test_case_list_that_is_not_named_dataset_json_is_skipped(tmp_path: Path, name: str) -> None:
     make_files(tmp_path, "scans/a.nii.gz", "data.json")
     (tmp_path / "dataset_info.json").write_text('{"training": 20, "authors": ["image"]}', encoding="utf-8")
     (tmp_path / "scans" / name).write_text(json.dumps({"validation": _PAIRS}), encoding="utf-8")
@@ -437,7 +437,7 @@ def test_array_of_scans_without_label_files_is_ignored(tmp_path: Path, label: di
     assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}
 
 
-def test_search_beside_many_data_sets_takes_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_beside_data_sets_are_found_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(20):
         make_files(tmp_path / f"Task{number}", "imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz")
         make_files(tmp_path / f"Hospital{number}", "lge.nrrd")

@@ -164,7 +164,7 @@ class ModelListTest(SegmentationCase):
         self.wait()
         self.assertEqual(self.ui.statusLabel.text, f"LGE was segmented with the model {file}.")
 
-    def test_no_model_is_selected_after_the_last_model_was_removed_and_others_were_added(self) -> None:
+    def test_empty_model_setting_selects_no_model_and_disables_apply(self) -> None:
         choose(self.ui.inputSelector, add_scan())
         self.settings.model = ""
         self.module.leave()
