@@ -68,7 +68,7 @@ def test_cases_x_in_the_folders_site1_and_site2_are_named_site1_x_and_site2_x(tm
 def test_no_folder_occurs_twice_in_a_case_name(tmp_path: Path, places: tuple[str, ...]) -> None:
     found = find_cases(make_files(tmp_path, *(f"{place}/lge.nii" for place in places)))
     names = {case.image.parent.relative_to(tmp_path).as_posix(): case.name for case in found.cases}
-    short = {"p1/s2": "s2_lge"}  # no other case has this name
+    short = {"p1/s2": "s2_lge"}  # unique without "p1"
     assert names == {place: short.get(place, f"{place.replace('/', '_')}_lge") for place in places}
 
 
@@ -154,7 +154,8 @@ def test_surfaces_single_slices_and_foreign_headers_are_no_scans(tmp_path: Path)
         find_cases(tmp_path)
     write_image(tmp_path / "p1.nii.gz", 200)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("p1.nii.gz", None)}
-    make_files(tmp_path, "empty.tif", "empty.vtk", "empty.hdr")  # A damaged file is named when it is read.
+    # An empty file counts as a scan; reading the file raises an error.
+    make_files(tmp_path, "empty.tif", "empty.vtk", "empty.hdr")
     assert len(find_cases(tmp_path).cases) == 4
 
 
