@@ -168,7 +168,7 @@ class TrainingSession:
             self.suggest_start(current_model())
 
     def remove_unread(self) -> None:
-        """Remove the cases that this version cannot read from the scene."""
+        """Remove the `unread` cases from the scene."""
         self.unread = []
         self.save()
         self._notify()
@@ -179,8 +179,8 @@ class TrainingSession:
         """Add the cases of a CSV file, all in the last step.
 
         Args:
-            on_repeated: called as on_repeated(count) after the cases were added, if `count` lines of the file name the
-                same scan as an earlier line.
+            on_repeated: called as on_repeated(count) after the cases were added, if `count` lines repeat the scan of an
+                earlier line.
 
         Raises:
             InputError: the file or a line of it cannot be read as a case list, or another scene was opened meanwhile.
