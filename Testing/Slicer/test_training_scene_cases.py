@@ -107,7 +107,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
         return second, written
 
-    def test_two_scans_with_one_segmentation_each_have_only_their_own_segment_as_label(self):
+    def test_segments_of_two_scans_in_one_segmentation_are_labels_of_their_own_scan_only(self):
         first, segmentation = add_case("first", 1)
         drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
         second, written = self.add_corrected_result_of_second_scan(segmentation)
@@ -271,7 +271,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.mrmlScene.RemoveNode(clone)
         self.assertEqual((scene_rows(self.recipe)[0].note, choice_note(row.source, self.recipe)), ("", ""))
 
-    def test_moved_clone_is_not_taken_for_its_original(self):
+    def test_moved_clone_is_preferred_to_its_original(self):
         _volume, original = add_case("scan", 1)
         clone = copy_node(original)
         move = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "move")
@@ -280,7 +280,7 @@ class SceneSourceTest(unittest.TestCase):
         clone.HardenTransform()
         self.assertEqual(scene_rows(self.recipe)[0].source.segmentation, clone.GetID())
 
-    def test_row_names_the_one_of_several_segmentations_from_files_that_was_taken(self):
+    def test_note_names_which_of_several_loaded_segmentations_is_the_label(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         first = self.load_from_file(add_outline(volume, label))

@@ -146,7 +146,7 @@ def analyse_wall(
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
     voxels = _single_channel(volume)
-    with suppress(InputError):  # A labelmap on another grid is aligned by its patient coordinates.
+    with suppress(InputError):  # A labelmap that does not fit keeps its own grid.
         labelmap = fit_labelmap(labelmap, volume.grid, name)
     mask = labelmap.voxels == segment_label(labelmap, label)
     segment_file = labelmap.path or "The segmentation"
@@ -232,10 +232,7 @@ def _check_overlap(surface: Surface, scan_grid: Grid, segment_file: str | Path) 
 
 
 def _check_pool(pool: BloodPool, voxels: np.ndarray, path: Path | None, segment_file: str | Path) -> None:
-    """Raise InputError if the blood pool is too small or constant, or if intensities are too negative.
-
-    They are too negative below minus `NEGATIVE_FRACTION` of the pool's mean.
-    """
+    """Raise InputError if the blood pool is too small or constant, or if intensities are too negative."""
     if pool.voxels < LEAST_POOL_VOXELS:
         raise InputError(
             f"has too small a blood pool: {pool.voxels} voxels remain after erosion by {EROSION_MM:g} mm, but"
