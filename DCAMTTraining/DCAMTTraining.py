@@ -148,7 +148,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The cases are read before the import, which may replace the parameter node that holds them.
-        # `load_cases` replaces the IDs of removed nodes, since imported nodes may get the same IDs.
+        # `load_cases` gives volumes removed from the scene IDs that no imported node can get.
         session = self.logic.session
         session.save()
         self._cases_before_import = (

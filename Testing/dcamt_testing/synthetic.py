@@ -53,7 +53,7 @@ def save_tiny_model(path: Path, recipe: Recipe) -> Path:
 
 
 def save_model_for(path: Path, scan: Volume) -> Path:
-    """Save a model with random weights that segments part of `scan`, but not all, in both qualities."""
+    """Save a model with random weights that segments part of `scan` in fast and in accurate quality."""
     write_package(path, random_package(tiny_recipe("largest_component=false"), scan))
     return path
 

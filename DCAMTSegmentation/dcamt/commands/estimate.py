@@ -48,7 +48,7 @@ def run_estimate(options: argparse.Namespace) -> int:
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             trials[patch] = try_steps(planned, device, measured)
-    # A step on a smaller patch is never slower; if it was, other programs slowed it down.
+    # If a step took longer than a step on a larger patch, other programs slowed it down.
     fastest = math.inf
     for patch in reversed(trials):
         fastest = min(fastest, trials[patch].step_s)

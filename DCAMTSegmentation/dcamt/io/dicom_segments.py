@@ -178,9 +178,8 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
     """Return the mm between neighbouring slices; 0 if unknown.
 
     If the file omits empty frames, the least distance of frames can be a multiple of the slice spacing. A stated value
-    that divides this distance therefore replaces it. A slice thickness may be less than the slice spacing: frames 2 mm
-    apart with a slice thickness of 1 mm get slices every 1 mm, and every second slice is empty. If the scan's slices
-    are 2 mm apart, `fit_labelmap` removes the empty slices.
+    that divides this distance therefore replaces it. If a slice thickness of 1 mm replaces a distance of 2 mm, every
+    second slice is empty. If the scan's slices are 2 mm apart, `fit_labelmap` removes the empty slices.
 
     Args:
         depths: the frames' positions along the slices' normal.
