@@ -148,7 +148,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The cases are read before the import, which may replace the parameter node that holds them.
-        # `load_cases` gives volumes removed from the scene IDs that no imported node can get.
+        # If a volume was removed from the scene, `load_cases` gives it an ID that no imported node can get.
         session = self.logic.session
         session.save()
         self._cases_before_import = (
