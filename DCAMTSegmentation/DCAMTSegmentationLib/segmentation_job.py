@@ -112,7 +112,10 @@ class SegmentationJob(WorkerJob):
         except TargetEditedError:
             assert options.target is not None
             segmentation = yield from insert_result(result, replace(options, target=None))
-            what = _("{edited} was edited or became a training case during the computation, so the result is in {new}.")
+            what = _(
+                "{edited} was edited, or added to or removed from the training cases, during the computation, so the"
+                " result is in {new}."
+            )
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:
             review.store_region(segmentation, self._region, self._region_name)

@@ -1,4 +1,4 @@
-"""Test that a caller's torch settings do not change results, and that DCAMT does not change these settings."""
+"""Test that a caller's torch settings and thread do not change results, and that DCAMT keeps the caller's state."""
 
 from __future__ import annotations
 

@@ -78,6 +78,13 @@ def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -
     assert skip_reasons(found) == {"S3": NO_SCAN}
 
 
+def test_segmentation_of_a_series_that_is_no_scan_is_paired_by_name(tmp_path: Path) -> None:
+    write_series(tmp_path / "images" / "p1", "1.2.3.1")
+    write_series(tmp_path / "predictions" / "first", "1.2.3.2")
+    write_object(tmp_path / "labels" / "p1" / "1-1.dcm", "1.2.3.2")
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("images/p1", "labels/p1")}
+
+
 def test_segmentation_named_p1_is_the_label_of_the_slices_in_folder_p1(tmp_path: Path) -> None:
     for number, patient in enumerate(("p1", "p2"), start=1):
         write_series(tmp_path / "images" / patient, f"1.2.{number}")

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 from dcamt.cases import few_values, masks
 from dcamt.cases.fitting_scans import named_after_scans
 from dcamt.cases.folders import find_cases
@@ -428,6 +429,19 @@ def test_each_of_five_thousand_files_is_read_once(tmp_path: Path, monkeypatch: p
     for _ in range(2):
         assert all(map(few_values.has_few_values, files))
     assert read == files
+
+
+@pytest.mark.parametrize("ending", [".hdr", ".mhd", ".nhdr"])
+def test_new_data_beside_an_unchanged_header_is_read(tmp_path: Path, ending: str) -> None:
+    header = tmp_path / f"p1{ending}"
+    voxels = np.arange(1000, dtype=np.uint16).reshape(10, 10, 10)
+    sitk.WriteImage(sitk.GetImageFromArray(voxels), str(header))
+    before = header.read_bytes(), header.stat().st_mtime_ns
+    (data,) = set(tmp_path.iterdir()) - {header}
+    assert not few_values.has_few_values(header)
+    data.write_bytes(bytes(2000))
+    assert (header.read_bytes(), header.stat().st_mtime_ns) == before
+    assert few_values.has_few_values(header)
 
 
 @pytest.mark.parametrize(("scan", "mask"), [("{}_post", "{}_LA"), ("{}_visit1_a", "{}_LA_wall"), ("post_{}", "LA_{}")])

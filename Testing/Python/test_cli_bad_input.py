@@ -243,7 +243,7 @@ def test_link_that_leads_to_itself_is_refused_as_scan_and_as_folder_of_results(
     assert call_dcamt(["segment", scan, "-o", link / "x.nii.gz"]) == 1
     assert f"{link} is not a folder" in capsys.readouterr().err
     assert call_dcamt(["picture", link, scan, "-o", tmp_path / "x.png"]) == 1
-    assert f"{link}: is a link to a missing file" in capsys.readouterr().err
+    assert f"{link}: is a link that leads to itself" in capsys.readouterr().err
 
 
 def test_scan_that_is_a_link_to_a_missing_file_is_named_as_such(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import gzip
+import os
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,6 +226,20 @@ def test_link_to_a_missing_file_is_reported(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("the system allows no links")
     refused(lambda: read_scan(link), link, "is a link to a missing file", "gone.nii.gz", "Copy the file itself")
+    (tmp_path / "gone.nii.gz").symlink_to(link)
+    refused(lambda: read_scan(link), link, "is a link that leads to itself")
+
+
+def test_file_in_a_folder_without_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan, stat = tmp_path / "x.nii.gz", os.stat
+
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        if path == scan:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    refused(lambda: read_scan(scan), scan, "cannot be read (no permission)")
 
 
 @pytest.mark.parametrize(

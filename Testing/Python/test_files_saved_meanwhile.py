@@ -149,6 +149,33 @@ def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwr
     assert f"{1 if is_kept else 2} of 2 scans segmented" in printed.out
 
 
+@pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0)])
+@pytest.mark.parametrize("saved", ["s.wall.csv", "s.seg.nrrd"])
+def test_scan_gets_no_results_if_another_program_writes_one_while_the_wall_is_measured(
+    noise_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    saved: str,
+    option: list[str],
+    status: int,
+) -> None:
+    scan, out = save_noise_scan(tmp_path / "s.nrrd"), tmp_path / "out"
+
+    def save(*_: object, **__: object) -> None:
+        out.mkdir()
+        (out / saved).write_bytes(BY_HAND)
+
+    monkeypatch.setattr("dcamt.commands.wall.analyse_wall", save)
+    table = tmp_path / "table.csv"
+    command = ["segment", scan, "-o", out / "s.seg.nrrd", "--model", noise_model, "--wall", "--measurements", table]
+    assert call_dcamt([*command, *option]) == status
+    assert f"{out / saved}: was written by another program" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [saved]
+    assert (out / saved).read_bytes() == BY_HAND
+    assert not table.exists()
+
+
 def test_file_that_another_program_writes_while_the_model_is_loaded_is_kept(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

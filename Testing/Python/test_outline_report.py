@@ -92,6 +92,9 @@ def test_accurate_outline_of_unknown_trust_is_not_reported_as_fast(request_: Rep
     assert "Outline: model" in text
     for absent in ("Agreement", "one branch", "doubtful place"):
         assert absent not in text
+    text = text_of(replace(request_, method=OWN_MODEL, expected_overlap=ExpectedOverlap(0.9, 0.8, 0.95)))
+    assert "Agreement is unknown." in text
+    assert "one branch" not in text
     assert "quality fast runs one branch" in text_of(replace(request_, method=replace(OWN_MODEL, quality="fast")))
 
 

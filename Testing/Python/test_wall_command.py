@@ -318,9 +318,27 @@ def test_scan_without_a_segmentation_fails_and_does_not_stop_the_others(
     write_volume(wall_phantom[0], folder / "scans" / "z_image.nrrd")
     assert measure_folder(folder) == 1
     printed = capsys.readouterr()
-    assert f"{folder / 'labels' / 'z.seg.nrrd'}: does not exist" in printed.err
+    assert f"z_image.nrrd: has no segmentation in {folder / 'labels'}. Put z.seg.nrrd there" in printed.err
     assert "1 of 2 scans measured" in printed.out
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
+
+
+def test_error_of_a_scan_without_a_segmentation_names_segmentations_of_similar_names(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(wall_phantom[0], folder / "scans" / "z_image.nrrd")
+    for name in ("z_v1", "z_v2"):
+        write_labelmap(wall_phantom[1], folder / "labels" / f"{name}.nii.gz")
+    message = (
+        f"{folder / 'scans' / 'z_image.nrrd'}: has no segmentation in {folder / 'labels'}, but files of similar names"
+        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of them is its segmentation, name it like z.seg.nrrd."
+    )
+    assert measure_folder(folder) == 1
+    assert message in capsys.readouterr().err
+    assert (folder / "out" / "a_image.wall.csv").exists()
+    (folder / SCAN).unlink()  # No scan has a segmentation.
+    assert measure_folder(folder, "--overwrite") == 1
+    assert message in capsys.readouterr().err
 
 
 def test_scans_a_and_a_image_do_not_share_a_segmentation(
@@ -332,7 +350,7 @@ def test_scans_a_and_a_image_do_not_share_a_segmentation(
     assert not (folder / "out").exists()
     (folder / LABEL).rename(folder / "labels" / "a_image.nii.gz")
     assert measure_folder(folder) == 1
-    assert f"{folder / 'labels' / 'a.seg.nrrd'}: does not exist" in capsys.readouterr().err
+    assert f"{folder / 'scans' / 'a.nrrd'}: has no segmentation in {folder / 'labels'}." in capsys.readouterr().err
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
 
 

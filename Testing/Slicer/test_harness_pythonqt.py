@@ -57,6 +57,12 @@ class PropertyTest(unittest.TestCase):
             with self.subTest(name), self.assertRaisesRegex(AttributeError, f"Property '{name}' .* does not accept"):
                 setattr(self.button, name, value)
 
+    def test_equal_methods_have_equal_hashes(self) -> None:
+        other = object.__new__(type(self.button))  # a second wrapper of the same Qt object
+        object.__setattr__(other, "_object", self.button._object)
+        self.assertEqual(other.click, self.button.click)
+        self.assertEqual(hash(other.click), hash(self.button.click))
+
     def test_methods_and_signals_cannot_be_overwritten(self) -> None:
         with self.assertRaisesRegex(AttributeError, "Slot 'click' can not be overwritten"):
             self.button.click = print

@@ -21,7 +21,7 @@ from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SCAN_STATE, SEVERAL_CHANNELS, file_state
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
-from scene_nodes import add_outline, add_volume, ellipsoid, run_to_end
+from scene_nodes import add_outline, add_volume, draw_segment, ellipsoid, run_to_end
 from slicer_harness import assert_stays_responsive, close_scene, longest_step, start_afresh
 
 
@@ -61,6 +61,7 @@ class ExportTest(unittest.TestCase):
         volume = add_volume("scan", image)
         outline = add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
+        self.assertEqual(scene_remark(row.source, row.role, self.recipe)[0], "")
         outline.GetSegmentation().RemoveSegment(row.source.segments[0][0])
         with self.assertRaisesRegex(InputError, "scan: no longer has a segment that belongs to its label"):
             run_to_end(export_case(row, self.folder, 1))
@@ -68,7 +69,10 @@ class ExportTest(unittest.TestCase):
     def test_case_whose_segment_was_erased_after_the_check_is_refused(self):
         image, label = ellipsoid(4)
         volume = add_volume("scan", image)
-        row = row_of(volume, add_outline(volume, np.zeros_like(label)), self.recipe)
+        outline = add_outline(volume, label)
+        row = row_of(volume, outline, self.recipe)
+        self.assertEqual(scene_remark(row.source, row.role, self.recipe)[0], "")
+        draw_segment(outline, volume, np.zeros_like(label))
         with self.assertRaisesRegex(InputError, "scan: has an empty label"):
             run_to_end(export_case(row, self.folder, 1))
 
@@ -101,6 +105,16 @@ class ExportTest(unittest.TestCase):
         volume.SetAttribute(SCAN_FILE, str(path))
         path.unlink()
         self.assertIn("two.nrrd", scene_remark(row.source, row.role, two)[0])
+
+    def test_state_of_a_header_changes_with_its_data_file(self):
+        header = self.folder / "scan.mhd"
+        header.touch()
+        self.assertEqual(file_state(str(self.folder / "gone.mhd")), "")
+        states = [file_state(str(header))]
+        for content in (b"1", b"12"):
+            header.with_suffix(".raw").write_bytes(content)
+            states.append(file_state(str(header)))
+        self.assertEqual(len(set(states)), 3)
 
     def test_label_of_a_volume_whose_image_does_not_begin_at_voxel_0_is_exported(self):
         image, label = ellipsoid(4)

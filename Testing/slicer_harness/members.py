@@ -107,7 +107,7 @@ class BoundMethod:
         return isinstance(other, BoundMethod) and (self.method, self.wrapper) == (other.method, other.wrapper)
 
     def __hash__(self) -> int:
-        return hash((self.method, id(self.wrapper)))
+        return hash((self.method, self.wrapper))
 
     def __repr__(self) -> str:
         return f"<qt slot {self.method.name} of {self.wrapper!r}>"

@@ -112,9 +112,10 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
 
     `listed` has one of these forms:
     - an array of cases;
-    - an object with the names of the cases as keys: `{"p1": case, "p2": case}`;
+    - an object with the names of the cases as keys: `{"p1": case, "p2": case}`. Values that are only text are ignored;
     - an object with two arrays of equal length, for images and labels: `{"image": [...], "label": [...]}`;
-    - an object with arrays of cases, such as the folds of a cross-validation: `{"fold_0": [case, case]}`.
+    - an object with arrays of cases, such as the folds of a cross-validation: `{"fold_0": [case, case]}`. At least one
+      case of each array must be an object or an array; an array of images is a case with several channels.
 
     A case has one of these forms:
     - an image: `"imagesTr/p1.nii.gz"`;
@@ -134,7 +135,7 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
         named = [(name, entry) for name, entry in listed.items() if not isinstance(entry, str)]
     cases = []
     for name, entry in named:
-        if isinstance(entry, list) and any(isinstance(inner, dict) for inner in entry):
+        if isinstance(entry, list) and any(isinstance(inner, dict | list) for inner in entry):
             cases += entries_of(entry)
             continue
         images, label = _files_of_case(entry)

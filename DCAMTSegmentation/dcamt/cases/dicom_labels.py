@@ -89,11 +89,12 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     def label_of(file: NamedFile) -> NamedFile:
         segmentation, place = segmentations[file.path], file.path.parent
         series = _series_uids(segmentation)[1] or "unknown"
-        key = key_of_series.get(series, keys[place] if place in slices else file.key)
+        of_listed = (key_of_series.get(series), keys[place] if place in slices else None, file.key)
         of_file = classify(segmentation, folder)
-        if key not in scan_keys and of_file.key in scan_keys:
+        key = next((key for key in of_listed if key in scan_keys), None)
+        if key is None and of_file.key in scan_keys:
             return replace(of_file, kind=FileKind.LABEL)
-        return replace(file, kind=FileKind.LABEL, key=key)
+        return replace(file, kind=FileKind.LABEL, key=file.key if key is None else key)
 
     unpaired = [file for file in named if file.path in segmentations]
     labels = {file.path: label_of(file) for file in unpaired if file.kind in (FileKind.SCAN, FileKind.LABEL)}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..io.formats import BENCHMARK_ENDING, ending
+from ..io.formats import BENCHMARK_ENDING, data_files_beside, ending
 from ..io.readers import read_labelmap
 from ..volume import Labelmap
 from .labels import MANY_VALUES
@@ -76,15 +76,23 @@ def has_few_values(path: Path) -> bool:
     if ending(path) == BENCHMARK_ENDING:
         return False
     try:
-        status = path.stat()
-        return path.is_file() and _has_few_values(path, status.st_mtime_ns, status.st_size)
+        return path.is_file() and _has_few_values(path, tuple(map(_state, (path, *data_files_beside(path)))))
     except OSError:
         return False
 
 
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return a file's modification time (ns) and size; None if it does not exist."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
 @lru_cache(maxsize=1 << 16)  # One search may examine a folder of thousands of files several times.
-def _has_few_values(path: Path, changed: int, size: int) -> bool:
-    """Read the file for `has_few_values`; cached for each path, modification time `changed` and `size`."""
+def _has_few_values(path: Path, states: tuple[tuple[int, int] | None, ...]) -> bool:
+    """Read the file for `has_few_values`; cached for each path and the `states` of it and of its data files."""
     try:
         return count_few_values(read_labelmap(path).voxels) is not None
     except InputError:

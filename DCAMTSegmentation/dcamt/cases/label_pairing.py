@@ -17,6 +17,7 @@ from .words import (
     PAIRING_WORDS,
     QUALIFIERS,
     SEPARATORS,
+    begins_or_ends_with,
     further_words,
     modalities,
     without_numbers_after_labels,
@@ -174,6 +175,18 @@ def _with_further_words(names: Collection[str], others: Collection[str]) -> Iter
                 further = frozenset(map(str.casefold, further_words(dropped))) - PAIRING_WORDS
                 yield from ((name, other, further) for other in by_name[rest])
                 break
+
+
+def similar_labels(case: str, cases: Collection[str], labels: Mapping[str, Path]) -> list[str]:
+    """Return the file names of the labels that no case has, and whose names begin or end with the name of `case`.
+
+    Args:
+        labels: as `pair_with_labels` returns them. Words for the modality in the name of `case` do not count.
+    """
+    words = without_words(case, MODALITY_WORDS) or case
+    return [
+        path.name for name, path in sorted(labels.items()) if name not in cases and begins_or_ends_with(name, words)
+    ]
 
 
 def short_names(name: str) -> list[str]:

@@ -111,6 +111,7 @@ class WallJob:
         surface, report: the files for the surface without scalars and for the report, if requested.
         with_identity: whether the report names the patient.
         is_mapped: whether a label mapping chose values or segments of the segmentation.
+        refusal: the error of a scan that has no segmentation; None if it has one.
     """
 
     scan: Path
@@ -122,6 +123,7 @@ class WallJob:
     report: Path | None = None
     with_identity: bool = False
     is_mapped: bool = False
+    refusal: InputError | None = None
 
     @property
     def wall_surface(self) -> Path:

@@ -142,6 +142,8 @@ class SegmentSession:
 
         If no class of the model has the code of the left atrium, the segmentation must have exactly
         one label, which is measured.
+
+        Raises ResultAppeared if another program has written a wall file or the segmentation meanwhile.
         """
         # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings
@@ -151,6 +153,8 @@ class SegmentSession:
         try:
             settings = WallSettings()
             return measure_wall(result.scan, result.labelmap, job, settings, label, stamps=self.stamps), None
+        except ResultAppeared:
+            raise
         except DCAMTError as error:
             return None, error
 

@@ -6,13 +6,13 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..cases.case_names import case_of
 from ..cases.checks import scan_notes
 from ..cases.few_values import refuse_scan_as_labels
-from ..cases.label_pairing import pair_with_labels
+from ..cases.label_pairing import pair_with_labels, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import parse_mapping
 from ..errors import DCAMTError, InputError, user_error
@@ -138,6 +138,8 @@ class WallSession:
         try:
             start = time.monotonic()
             refuse_appeared(job.results, self.stamps)
+            if job.refusal is not None:
+                raise job.refusal
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
             refuse_scan_as_labels(labelmap, job.segmentation)
             openings = read_labelmap(job.openings) if job.openings is not None else None
@@ -277,14 +279,29 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
             remedy = "Name each segmentation like its scan."
             raise InputError(f"may belong to each of these scans: {scans}", path=labelmaps[case], remedy=remedy)
     segmentations = pair_with_labels(cases, labelmaps)
-    if not any(case in segmentations for case in cases):
-        remedy = f"Put {cases[0]}.seg.nrrd there, or choose another folder."
-        raise InputError(f"has no segmentation in {options.segmentation}", path=found.scans[0], remedy=remedy)
-    return [
-        # A scan without a segmentation fails when the missing file is read, and does not stop the others.
+    jobs = [
         WallJob(scan, name, segmentations.get(case, options.segmentation / f"{case}.seg.nrrd"), options.output)
         for scan, name, case in zip(found.scans, found.names, cases, strict=True)
     ]
+    refused = {
+        job: _without_segmentation(job, similar_labels(case, cases, segmentations))
+        for job, case in zip(jobs, cases, strict=True)
+        if case not in segmentations
+    }
+    if len(refused) == len(jobs):
+        raise refused[jobs[0]]
+    return [replace(job, refusal=refused.get(job)) for job in jobs]
+
+
+def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
+    """Return the error for a scan that has no segmentation; `similar` names segmentations without a scan."""
+    folder, wanted = job.segmentation.parent, job.segmentation.name
+    if similar:
+        what = f"has no segmentation in {folder}, but files of similar names lie there: {list_names(similar)}"
+        remedy = f"If one of them is its segmentation, name it like {wanted}."
+        return InputError(what, path=job.scan, remedy=remedy)
+    remedy = f"Put {wanted} there, or choose another folder."
+    return InputError(f"has no segmentation in {folder}", path=job.scan, remedy=remedy)
 
 
 def measure_wall(
@@ -307,7 +324,7 @@ def measure_wall(
         OutputError: a file cannot be written.
     """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
-    refuse_appeared(job.results, stamps)
+    refuse_appeared([*job.results, job.segmentation], stamps)  # `dcamt segment` writes the segmentation afterwards.
     with atomic_paths(job.results) as temporary:
         write_wall_surface(result, temporary[job.wall_surface])
         write_wall_csv([result], temporary[job.table])

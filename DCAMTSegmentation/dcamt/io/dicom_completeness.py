@@ -204,9 +204,10 @@ def _pattern(file: Path) -> str:
 def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> list[Path]:
     """Return the files that are named like slices.
 
-    Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers. An ending such as
-    `.part` may follow, unless the file without this ending exists: `IM008.done` beside `IM008` is no slice. If the
-    frames of the file's folder have random names, as on some CDs, a name of the same length and ending is enough.
+    Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers. In the second case, an
+    ending such as `.part` may follow, unless the file without this ending exists: `IM008.done` beside `IM008` is no
+    slice. If the frames of the file's folder have random names, as on some CDs, a name of the same length and ending is
+    enough.
     """
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}

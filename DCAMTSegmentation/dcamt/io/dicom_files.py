@@ -109,9 +109,9 @@ def walk_folders(
         if real in left_out or not is_link:
             return real not in left_out
         above = os.path.realpath(os.path.dirname(path))
-        is_searched_anyway = real in followed or _is_within(real, root) or _is_within(above, real)
+        is_left_out = real in followed or _is_within(real, root) or _is_within(above, real)
         followed.add(real)
-        return not is_searched_anyway
+        return not is_left_out
 
     for place, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         shown = sorted(name for name in folders if not name.startswith((".", "__MACOSX")))

@@ -65,6 +65,9 @@ REPORT_ENDINGS = (".html", ".htm")
 """Endings with which reports of scans are written."""
 MAP_SUFFIXES = ("_agreement", "_probabilities")
 """Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
+_HEADER_ENDINGS = (".hdr", ".hdr.gz", ".mhd", ".nhdr", ".seg.nhdr")
+_DATA_ENDINGS = (".img", ".img.gz", ".raw", ".raw.gz", ".zraw", ".seg.raw", ".seg.raw.gz")
+"""Usual endings of the data files of images with `_HEADER_ENDINGS`."""
 _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
@@ -107,6 +110,14 @@ def scan_name(path: str | Path) -> str:
         return path.resolve().name
     stem = path.name[: len(path.name) - len(ending(path))]
     return stem or path.name
+
+
+def data_files_beside(path: Path) -> list[Path]:
+    """Return the files in which the voxels of an image may lie beside its header, such as `.img` for a `.hdr`."""
+    if ending(path) not in _HEADER_ENDINGS:
+        return []
+    name = scan_name(path)
+    return [path.with_name(f"{name}{end}") for end in _DATA_ENDINGS]
 
 
 def plain_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import zipfile
@@ -208,11 +209,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
     """Open an image file, folder or zip file; raise InputError if it is missing, empty or refused by its reader."""
     # For a name that the system does not allow, os.path returns False where pathlib raises an error.
     if not os.path.exists(path):
-        if os.path.islink(path):
-            what = f"is a link to a missing file, {os.readlink(path)}"
-            remedy = "Copy the file itself, or fetch it, for instance with 'git annex get'."
-            raise InputError(what, path=path, remedy=remedy)
-        raise InputError("does not exist", path=path, remedy="Check the name and the folder.")
+        raise _missing_file_error(path)
     if os.path.isdir(path):
         segmentation = _segmentation_among(path, files_below(path)) if label else None
         yield open_dicom_folder(path, choice) if segmentation is None else open_dicom_segments(segmentation)
@@ -231,6 +228,24 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
             yield image
     else:
         yield _open_file(path, choice, label)
+
+
+def _missing_file_error(path: Path) -> InputError:
+    """Return the error for a path for which `os.path.exists` is False."""
+    try:
+        os.stat(path)
+        cause = None
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "errno", None)
+    if cause == errno.EACCES:
+        return InputError("cannot be read (no permission)", path=path, remedy="Change the permissions of its folder.")
+    if os.path.islink(path):
+        if cause == errno.ELOOP:
+            return InputError("is a link that leads to itself", path=path, remedy="Copy the file itself.")
+        what = f"is a link to a missing file, {os.readlink(path)}"
+        remedy = "Copy the file itself, or fetch it, for instance with 'git annex get'."
+        return InputError(what, path=path, remedy=remedy)
+    return InputError("does not exist", path=path, remedy="Check the name and the folder.")
 
 
 def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:

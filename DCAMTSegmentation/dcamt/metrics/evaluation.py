@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from ..cases.case_names import with_number
-from ..cases.label_pairing import pair_with_labels, short_names
+from ..cases.label_pairing import pair_with_labels, short_names, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
-from ..cases.words import MODALITY_WORDS, begins_or_ends_with, without_words
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
@@ -184,12 +183,7 @@ def _without_label(
     if len(fitting) > 1:
         what = f"has several labels in {folder}: {', '.join(labelled[name].name for name in fitting)}"
         return InputError(what, path=prediction, remedy="Keep one of them in this folder.")
-    similar = [
-        path.name
-        for name, path in sorted(labelled.items())
-        if name not in predicted and begins_or_ends_with(name, without_words(case, MODALITY_WORDS) or case)
-    ]
-    if similar:
+    if similar := similar_labels(case, predicted, labelled):
         what = f"has no label in {folder}, but files of similar names lie there: {list_names(similar)}"
         return InputError(what, path=prediction, remedy=f"If one of them is its label, name it {case}_label.")
     remedy = f"Add {case}_label.nii.gz, or remove the prediction."

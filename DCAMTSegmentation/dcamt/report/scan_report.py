@@ -219,6 +219,8 @@ def _trust(report: ScanReport, scene: Scene) -> str:
     if trust is not None:
         rows.append(_row("Dice between the branches' outlines", f"{100 * trust:.0f}", "%", big=expected is None))
         text = _doubt(report, scene)
+    elif report.quality == ACCURATE:
+        text = "Agreement is unknown."
     else:
         text = f"{'Not' if expected is None else 'Agreement is not'} measured: quality fast runs one branch."
     table = f"<table>{''.join(rows)}</table>" if rows else ""

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 ACQUIRE_TIMEOUT_S = 0.3
 """How long one attempt of `run_lock` waits for the lock; then `is_held` tells whether a run holds it."""
 PATIENCE_S = 30.0
-"""How long `run_lock` waits for a lock that a program other than a run holds, such as a backup program."""
+"""How long `run_lock` waits for a lock that a program other than a run holds, such as a backup program.
+
+On Windows, where `is_held` takes any program's lock for a run's, `run_lock` does not wait.
+"""
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20
@@ -37,7 +40,8 @@ def run_lock(path: Path) -> Iterator[None]:
     nothing is locked, and no process is refused.
 
     Raises:
-        InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S`.
+        InputError: another run holds the lock, or another program keeps it locked for `PATIENCE_S` (on Windows: for
+            `ACQUIRE_TIMEOUT_S`).
         OutputError: the file cannot be created.
     """
     created: list[Path] = []

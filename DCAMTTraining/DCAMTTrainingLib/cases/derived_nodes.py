@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from dcamt.io.formats import data_files_beside
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
@@ -28,15 +29,21 @@ For a proposal, it is the state of its case's scan when the proposal was opened 
 
 
 def file_state(file: str) -> str:
-    """Return name, size and modification time (ns) of a file or folder; empty if it cannot be found.
+    """Return name, size and modification time (ns) of a file, with its data files, or of a folder.
 
-    The parent folder's path is left out, so that a moved file keeps its state.
+    The text is empty if the file or folder cannot be found. The parent folder's path is left out, so that a moved file
+    keeps its state.
     """
-    try:
-        status = Path(file).stat()
-    except OSError:
-        return ""
-    return f"{Path(file).name} {status.st_size} {status.st_mtime_ns}"
+    states: list[str] = []
+    for path in (Path(file), *data_files_beside(Path(file))):
+        try:
+            status = path.stat()
+        except OSError:
+            if not states:
+                return ""
+            continue
+        states.append(f"{path.name} {status.st_size} {status.st_mtime_ns}")
+    return " ".join(states)
 
 
 def has_file_changed(node: Any, state: str) -> bool:
