@@ -78,7 +78,7 @@ def write_run_report(
 def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
     """Raise InputError if one of `cases` is in the run's last table, but missing in `scored`.
 
-    If none of `cases` was scored, raise InputError regardless of the table if the last report shows scores.
+    Also raise InputError if the last report shows scores, but none of `cases` was scored.
     """
     left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
     is_shown = not scored and shows_scores(run.report)  # The table may have been moved away.

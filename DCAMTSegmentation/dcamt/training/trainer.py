@@ -103,7 +103,7 @@ class LossMeter:
         return time.monotonic() - self._since >= REPORT_EVERY_S
 
     def leave_out(self, seconds: float) -> None:
-        """Leave out a time in which no iteration was trained, such as the time of a validation, from the speed."""
+        """Exclude from the speed the seconds that a validation or a checkpoint took."""
         self._since += seconds
 
     def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:
