@@ -59,7 +59,6 @@ def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:
 
 
 def write_noise(path: Path) -> None:
-    """Write a scan without DCAMT's mark."""
     voxels = np.random.default_rng(0).integers(0, 500, (8, 9, 10)).astype(np.int16)
     path.parent.mkdir(parents=True, exist_ok=True)
     SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(path))

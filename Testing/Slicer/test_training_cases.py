@@ -73,7 +73,7 @@ class RowsTest(unittest.TestCase):
             self.table.add([replace(row, name=name) for row, name in zip(rows, names, strict=True)])
             self.assertEqual([row.name for row in self.table.rows], expected)
 
-    def test_case_of_a_list_added_again_gets_its_new_name(self):
+    def test_name_in_a_case_list_replaces_the_earlier_name(self):
         self.table.add([file_row("a"), file_row("b")])
         self.table.add([replace(file_row("a"), name="b")], roles_chosen=True)
         self.assertEqual([row.name for row in self.table.rows], ["b_2", "b"])

@@ -186,7 +186,7 @@ def _unify_planes(images: Sequence[Dataset], grid: Grid) -> None:
 
 
 def _is_valid(keyword: str, value: Any) -> bool:
-    """Return whether a value is empty or a valid date, time or sex; True for other attributes."""
+    """Return False for an invalid date, time or sex, otherwise True."""
     import highdicom as hd
     from pydicom.valuerep import DA, TM
 
