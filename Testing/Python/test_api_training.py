@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -70,6 +71,24 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         f"{run.path}: there is no report",
     ]
     assert f"dcamt models calibrate {run.model} {run.cases}" in warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("role", "message"),
+    [("validation", "has the same content as"), ("unlabelled", "a batch has room for labelled ones")],
+)
+def test_cases_added_to_a_run_are_checked_before_it_resumes(role: str, message: str, tmp_path: Path) -> None:
+    """A copy of a training scan would raise the validation Dice; unlabelled cases without room would not be used."""
+    cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=1)
+    recipe = tiny_recipe("labelled_per_batch=2")
+    TrainingSession(plan_new_run(cases, tmp_path / "run", recipe), Observer()).run()
+    for part in ("", "_label"):
+        shutil.copy(tmp_path / "cases" / f"labelled0{part}.nii.gz", tmp_path / "cases" / f"new{part}.nii.gz")
+    with (tmp_path / "run" / "cases.csv").open("a", encoding="utf-8") as file:
+        file.write(f"new,../cases/new.nii.gz,../cases/new_label.nii.gz,{role}\n")
+    with pytest.raises(InputError, match=message):
+        plan_resumed_run(tmp_path / "run")
+    assert plan_resumed_run(tmp_path / "run", conclude=True).conclude  # trains on no case
 
 
 @pytest.mark.parametrize("earlier", ["damaged", "stopped"])

@@ -210,6 +210,15 @@ def test_run_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert "the run has no model yet" in capsys.readouterr().err
 
 
+def test_path_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Waiting for a model, or correcting a case list, would not help."""
+    table = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
+    for path in (tmp_path / "missing", table):
+        for arguments in (["rank", "--run", path], ["rank", table, "--run", path]):
+            assert call_dcamt(arguments) == 1
+            assert capsys.readouterr().err == f"dcamt: {path}: holds no run. Give the folder of a run.\n"
+
+
 def test_ranking_and_failures_are_printed_even_if_the_table_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

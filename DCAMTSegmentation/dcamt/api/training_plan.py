@@ -74,10 +74,14 @@ def plan_new_run(
 def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:
     """Return the plan to resume the run in a folder.
 
-    Raises InputError if the folder contains no run, or if the run's files cannot be used.
+    Raises InputError if the folder contains no run, if the run's files cannot be used, or if the cases cannot be used
+    with the recipe (`check_cases_and_batch`): a person may have edited both. `conclude` trains on no case, so only the
+    validation cases must be usable.
     """
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)
+    if not conclude:
+        check_cases_and_batch(recipe, cases)
     return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)
 
 

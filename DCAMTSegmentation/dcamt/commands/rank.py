@@ -30,6 +30,8 @@ from .result_files import (
 def run_rank(options: argparse.Namespace) -> int:
     """Segment every unlabelled case and print the ranking, then the failures; return 1 if there are failures."""
     run = RunFolder(options.run) if options.run else None
+    if run and not any(path.exists() for path in (run.recipe, run.cases, run.model)):
+        raise InputError("holds no run", path=run.path, remedy="Give the folder of a run.")
     if options.cases:
         table = options.cases
     elif run:
