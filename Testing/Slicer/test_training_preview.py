@@ -87,7 +87,7 @@ class PreviewTest(unittest.TestCase):
         volume = slicer.util.getFirstNodeByName("run: other")
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(volume), image)
 
-    def test_volume_of_the_scene_with_other_voxels_is_not_used(self) -> None:
+    def test_scene_volume_is_used_only_if_its_voxels_equal_those_of_the_scan(self) -> None:
         preview = self.make_preview(1, 10)
         image, other = np.load(preview.scan), ellipsoid(2)[0]
         volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "case")

@@ -130,7 +130,7 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
 def _draw_slice(
     axes: Any, plane: Plane, scene: Scene, segments: Sequence[SegmentInfo], low: np.ndarray, high: np.ndarray
 ) -> None:
-    """Draw grey values, outlines, letters and, in the axial slice, a scale bar, from `low` to `high` (3,) mm."""
+    """Draw the part of a slice inside the box with corners `low` and `high` (3,) in mm."""
     across, along = plane.across, plane.along
     s = scene.spacing
     n = np.array(scene.image.shape)
