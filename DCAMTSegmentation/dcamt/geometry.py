@@ -269,8 +269,8 @@ def interpolation_matrix(inputs: int, step_in: float, outputs: int, step_out: fl
     """Return the matrix (outputs, inputs) of linear interpolation along an axis; both grids have the same centre.
 
     If the output is coarser, the triangular kernel reaches one step of the output to each side instead of one step of
-    the input, so that fine detail is averaged instead of aliased. Outputs beyond the first or last input are computed
-    at that input.
+    the input, so that fine detail is averaged instead of aliased. If an output lies beyond the first or last input,
+    its kernel is centred on that input.
 
     Args:
         inputs, outputs: numbers of voxels.

@@ -197,7 +197,6 @@ class EditedMeanwhileTest(PanelCase):
         self.assertTrue(training_cases.is_case(segmentation))
 
     def check_new_result_beside(self, segmentation: Any, volume: Any, corrected: np.ndarray) -> None:
-        """Fail unless the segmentation has the mask `corrected`, and the result is in a new node, the output."""
         np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
         (result,) = [node for node in review.results() if node is not segmentation]
         self.assertEqual(self.settings.outputSegmentation, result)
