@@ -57,7 +57,7 @@ def labelmaps_by_case(
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). A file with one of
             these names is returned by this name.
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
-        prefer_results: with `skip_images`, leave out a label if its case has an automatic result, not the result.
+        prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
 
     Raises:
         InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
@@ -219,8 +219,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     def is_scan(file: NamedFile) -> bool:
         if not keys.isdisjoint((file.key, without_first_channel(file.key))):
             return True
-        # `p1.nii.gz` beside the label `p1.seg.nrrd` or `p1_trans_seg`, or `p1_lge` beside the mask `p1_LA`, whose key
-        # is `p1`.
+        # `p1` is similar to the labels `p1_seg` and `p1_trans_seg`, and `p1_lge` to the mask `p1_LA` (key `p1`).
         is_similar = case_name(file.path) in outlined or loose_key(file.key) in keys
         is_similar |= loose_key(without_first_channel(file.key)) in starts
         return is_similar and file.path not in labels and not has_few_values(file.path) and _is_sound(file.path)
@@ -228,7 +227,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
     others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
-    if not scans:  # A file with one of the names stays, since it may be a scan in place of a labelmap.
+    if not scans:  # Keep files with one of `names`: the caller reports a scan in place of a labelmap.
         others = [path for path in others if names and _case_name_among(names, path) not in names]
     if scans or labelled:  # Beside scans or labels, other files of many values are scans of cases without a label.
         scans |= {path for path in others if not has_few_values(path) and _is_sound(path)}
