@@ -428,6 +428,20 @@ def test_folds_of_arrays_of_a_scan_and_its_label_are_read(tmp_path: Path) -> Non
     assert scans_and_labels(found, tmp_path) == {scan[:2]: (scan, label) for scan, label in pairs}
 
 
+@pytest.mark.parametrize("name", ["fold_0", "Fold1"])
+def test_images_of_a_fold_are_cases(tmp_path: Path, name: str) -> None:
+    files = ("scans/a.nii.gz", "scans/b.nii.gz")
+    found = find_cases(make_data_set(tmp_path, {"training": {name: files}}, *files))
+    assert scans_and_labels(found, tmp_path) == {"a": (files[0], None), "b": (files[1], None)}
+
+
+@pytest.mark.parametrize("key", ["training", "dataset"])
+def test_label_listed_after_an_array_of_channels_is_no_scan(tmp_path: Path, key: str) -> None:
+    files = ("p1_0000.nii.gz", "p1_0001.nii.gz", "p1_seg.nii.gz")
+    found = find_cases(make_data_set(tmp_path, {key: {"p1": [list(files[:2]), files[2]]}}, *files))
+    assert scans_and_labels(found, tmp_path) == {"p1": (files[0], files[2])}
+
+
 @pytest.mark.parametrize("name", ["dataset_0.json", "datalist.json"])
 def test_case_list_that_is_not_named_dataset_json_is_skipped(tmp_path: Path, name: str) -> None:
     make_files(tmp_path, "scans/a.nii.gz", "data.json")

@@ -22,6 +22,8 @@ _LISTS_OF_FILES_OR_NAMES = ("train", "val", "testing")
 _BACKGROUND = ("background", "bg", "unlabeled", "unlabelled")
 _WORDS_OF_OTHER_KEYS = PREDICTION_WORDS | RESULT_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
 """Keys with these words, such as `pred_mask` and `scar_mask`, stand for neither the scan nor the atrium's label."""
+_FOLD = re.compile(r"fold[\W_]*\d+", re.IGNORECASE)
+"""Keys of the folds of a cross-validation."""
 _IMAGE_KEYS, _LABEL_KEYS = ("image", "images", "img", "scan"), ("label", "labels", "seg", "segmentation", "mask")
 
 
@@ -114,8 +116,8 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
     - an array of cases;
     - an object with the names of the cases as keys: `{"p1": case, "p2": case}`. Values that are only text are ignored;
     - an object with two arrays of equal length, for images and labels: `{"image": [...], "label": [...]}`;
-    - an object with arrays of cases, such as the folds of a cross-validation: `{"fold_0": [case, case]}`. At least one
-      case of each array must be an object or an array; an array of images is a case with several channels.
+    - an object with arrays of cases (`_is_array_of_cases`), such as the folds of a cross-validation:
+      `{"fold_0": [case, case]}`.
 
     A case has one of these forms:
     - an image: `"imagesTr/p1.nii.gz"`;
@@ -135,7 +137,7 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
         named = [(name, entry) for name, entry in listed.items() if not isinstance(entry, str)]
     cases = []
     for name, entry in named:
-        if isinstance(entry, list) and any(isinstance(inner, dict | list) for inner in entry):
+        if _is_array_of_cases(name, entry):
             cases += entries_of(entry)
             continue
         images, label = _files_of_case(entry)
@@ -144,6 +146,22 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
         if images:
             cases.append((images, label, name))
     return cases
+
+
+def _is_array_of_cases(name: str, entry: object) -> bool:
+    """Return whether an entry, whose key is `name`, is an array of cases.
+
+    In such an array, at least one case is an object, or all are arrays and at least one is an image with a label. The
+    cases may also be images if the key is that of a fold, such as "fold_0".
+    """
+    if not isinstance(entry, list):
+        return False
+    if _FOLD.fullmatch(name) and not any(map(_is_label, entry)):
+        return True
+    has_labels = any(_files_of_case(inner)[1] is not None for inner in entry)
+    return any(isinstance(inner, dict) for inner in entry) or (
+        has_labels and all(isinstance(inner, list) for inner in entry)
+    )
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
