@@ -331,7 +331,7 @@ def test_error_of_a_scan_without_a_segmentation_names_segmentations_of_similar_n
         write_labelmap(wall_phantom[1], folder / "labels" / f"{name}.nii.gz")
     message = (
         f"{folder / 'scans' / 'z_image.nrrd'}: has no segmentation in {folder / 'labels'}, but files of similar names"
-        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of them is its segmentation, name it like z.seg.nrrd."
+        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of them is its segmentation, name it z_seg."
     )
     assert measure_folder(folder) == 1
     assert message in capsys.readouterr().err

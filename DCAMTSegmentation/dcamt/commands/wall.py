@@ -298,7 +298,7 @@ def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
     folder, wanted = job.segmentation.parent, job.segmentation.name
     if similar:
         what = f"has no segmentation in {folder}, but files of similar names lie there: {list_names(similar)}"
-        remedy = f"If one of them is its segmentation, name it like {wanted}."
+        remedy = f"If one of them is its segmentation, name it {scan_name(wanted)}_seg."
         return InputError(what, path=job.scan, remedy=remedy)
     remedy = f"Put {wanted} there, or choose another folder."
     return InputError(f"has no segmentation in {folder}", path=job.scan, remedy=remedy)
