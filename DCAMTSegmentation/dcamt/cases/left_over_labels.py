@@ -113,7 +113,7 @@ def _folders_of_one_scan(
     """Yield (scan, labels) for each folder that has one scan and only labels whose names satisfy `describes_label`.
 
     No label has the scan's key. If a label's name begins with the scan's name, only the rest must satisfy
-    `describes_label`. Slicer saves such names: `Segmentation_1.seg.nrrd` beside a scan of any name,
+    `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
     `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
     label_keys = {label.key for label in labels}
@@ -129,7 +129,7 @@ def _folders_of_one_scan(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    """Return the files by their folders; DICOM slices and segmentations may be listed by their folder."""
+    """Return the files by folder: a file's path if the path is a folder of DICOM files, otherwise its parent."""
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
         by_folder[file.path if file.path.is_dir() else file.path.parent].append(file)
