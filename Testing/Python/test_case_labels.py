@@ -67,7 +67,7 @@ def test_message_about_a_mapping_names_the_label(tmp_path: Path, text: str) -> N
         read_case_label(case, tiny_recipe(), GRID)
 
 
-def test_suggestion_names_the_label_of_a_malformed_mapping(tmp_path: Path) -> None:
+def test_error_of_list_mapped_classes_names_the_label_file(tmp_path: Path) -> None:
     case = write_label_case(tmp_path / "label.nii", label_voxels(420), "420")
     with pytest.raises(InputError, match=re.escape(f"{case.label}: '420' is not a label mapping")):
         list_mapped_classes([case])

@@ -79,28 +79,28 @@ class RegionTest(PanelCase):
         self.segment(add_scan("another patient"))
         self.assertIn("Only the region Heart region was segmented.", self.ui.statusLabel.text)
 
-    def test_region_of_a_result_is_told_until_the_whole_scan_is_segmented(self) -> None:
-        def is_told() -> bool:
+    def test_panel_names_the_region_of_a_result_until_the_whole_scan_is_segmented(self) -> None:
+        def is_named() -> bool:
             return "Only the region Anna's box was segmented." in self.ui.trustLabel.text
 
         volume = add_scan()
         segmentation = self.segment(volume)
-        self.assertFalse(is_told())
+        self.assertFalse(is_named())
         click(self.ui.placeRegionButton)
         self.ui.regionSelector.currentNode().SetName("Anna's box")
         self.assertIs(self.segment(volume), segmentation)
-        self.assertTrue(is_told())
+        self.assertTrue(is_named())
         slicer.mrmlScene.RemoveNode(self.ui.regionSelector.currentNode())
         with scene_saved_and_closed():
-            self.assertFalse(is_told())
+            self.assertFalse(is_named())
         process_events()
-        self.assertTrue(is_told())
+        self.assertTrue(is_named())
         (sent,) = [request.region for request in self.module.worker.requests if request.region is not None]
         self.assertEqual(review.region_of(self.settings.outputSegmentation), sent)
         self.segment(slicer.util.getNode("LGE"))
-        self.assertFalse(is_told())
+        self.assertFalse(is_named())
 
-    def test_stored_region_of_another_version_is_told_by_name(self) -> None:
+    def test_panel_names_the_region_if_its_stored_coordinates_cannot_be_read(self) -> None:
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.regionName", "box")
         too_large = json.dumps({"low": [10**400, 0, 0], "high": [1, 2, 3], "to_unit": None})

@@ -40,7 +40,9 @@ def case_of(scan: str) -> str:
 
 
 def with_number(case: str, files: Mapping[str, Path]) -> str:
-    """Return a case's name with the number `_0000` that `case_of` drops, if the numbers of the files count cases.
+    """Return `p_0000` for the case `p` of a file `p_0000` if a case such as `p_0001` exists; otherwise return `p`.
+
+    A case `p_0001` shows that the numbers count cases, not channels.
 
     >>> files = {name: Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")}
     >>> [with_number(case_of(name), {case_of(other): path for other, path in files.items()}) for name in files]
@@ -69,8 +71,8 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Put folders in front of names until scans in different folders have different names.
 
     Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
-    keep files of such names side by side. If all scans of the name `p1_lge` lie in folders `p1`, `p1` is not added
-    again.
+    keep files of such names side by side. If all scans of the name `p1_lge` lie in folders `p1`, the name does not
+    become `p1_p1_lge`.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
@@ -85,7 +87,7 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
-    # With `_plain` alone, the scans `P1/lge` and `p1/lge` would both keep the name `lge`.
+    # `_plain` alone would not tell the folders `P1` and `p1` apart, so their scans `lge` would keep equal names.
     return _with_folders(_with_folders(names, folders, str), folders, _plain)
 
 
