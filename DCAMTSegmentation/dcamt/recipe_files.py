@@ -73,9 +73,10 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
         return _shipped_recipe(SHIPPED / f"{name_or_file}.json", for_training)
     path = Path(os.path.expanduser(name_or_file))
     if path.suffix.lower() != ".json" and not path.is_file():
+        example = f", such as {path / 'recipe.json'}" if (path / "recipe.json").is_file() else ""
         raise InputError(
             f"there is no recipe of the name '{name_or_file}'",
-            remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file.",
+            remedy=f"Shipped recipes: {', '.join(shipped_recipes())}; or give the path of a .json file{example}.",
         )
     return _read_recipe(path, for_training)
 

@@ -69,6 +69,19 @@ def test_model_is_imported_listed_shown_verified_and_removed(
     assert list((home / "models").iterdir()) == []
 
 
+def test_folder_in_place_of_a_model_file_is_refused_with_the_name_of_a_runs_model(
+    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for action, message in (
+        ("import", "is a folder, not a model file"),
+        ("show", "is a folder, and there is no model of that name"),
+    ):
+        assert call_models(action, tmp_path) == 1
+        error = capsys.readouterr().err
+        assert error.startswith(f"dcamt: {tmp_path}: {message}. ")
+        assert "model.dcamt in the run's folder" in error
+
+
 def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_model_named(tmp_path / "shipped" / "first.dcamt", "first")
     good = save_model_named(tmp_path / "good.dcamt")

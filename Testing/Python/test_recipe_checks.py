@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,3 +298,9 @@ def test_settings_of_every_type_can_be_python_values() -> None:
     training = recipe.training
     assert (training.optimiser, training.iterations, training.patch) == ("adamw", 7, (64, 64, 32))
     assert (training.batch, training.learning_rate) == (4, 0.5)
+
+
+def test_message_about_a_runs_folder_in_place_of_a_recipe_names_its_recipe(tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").touch()
+    with pytest.raises(InputError, match=rf"such as {re.escape(str(tmp_path / 'recipe.json'))}\.$"):
+        load_recipe(tmp_path)

@@ -35,6 +35,7 @@ LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20, CALIBRATION: 1 << 20
 OPTIONAL = (CALIBRATION,)
 WEIGHT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 _LISTS = {"segments", "measured"}  # keys of the card
+FOLDER_REMEDY = "Give the path of a model file; that of a run is model.dcamt in the run's folder"
 _LARGEST = sum(LIMITS.values()) + (1 << 20)  # the members and the overhead of the archive
 
 
@@ -122,6 +123,8 @@ def read_model(path: Path) -> bytes:
 
 
 def _check_exists(path: Path) -> None:
+    if path.is_dir():
+        raise InputError("is a folder, not a model file", path=path, remedy=f"{FOLDER_REMEDY}.")
     if not path.is_file():
         raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
 

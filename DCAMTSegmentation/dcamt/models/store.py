@@ -15,6 +15,7 @@ from ..io.file_names import is_file_name
 from .calibration import Calibration
 from .package import (
     CALIBRATION,
+    FOLDER_REMEDY,
     Card,
     calibration_path,
     check_description,
@@ -108,11 +109,10 @@ def model_path(name_or_file: str | Path) -> Path:
     if not path.is_file():
         if path.name == str(name_or_file):  # The name of a model, not a path.
             check_store()
-        raise InputError(
-            "there is no such model file, nor a model of that name",
-            path=path,
-            remedy=f"Available models: {', '.join(by_name) or 'none'}.",
-        )
+        what, remedy = "there is no such model file, nor a model of that name", ""
+        if path.is_dir():
+            what, remedy = "is a folder, and there is no model of that name", f"{FOLDER_REMEDY}. "
+        raise InputError(what, path=path, remedy=f"{remedy}Available models: {', '.join(by_name) or 'none'}.")
     return path
 
 
