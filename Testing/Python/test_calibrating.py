@@ -152,7 +152,7 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
     assert len(calls) == 3
 
 
-def test_scaling_of_the_doubt_is_fitted_to_the_undisturbed_scans_of_both_qualities(
+def test_doubt_scaling_is_fitted_to_results_for_undisturbed_scans_in_both_qualities(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[float] = []
@@ -160,7 +160,7 @@ def test_scaling_of_the_doubt_is_fitted_to_the_undisturbed_scans_of_both_qualiti
     class Doubtful(FakePredictor):
         def segment(self, volume: Volume, quality: str) -> Prediction:
             result = super().segment(volume, quality)
-            # The sum of the voxels stands for the scan.
+            # The sum of the scan's voxels identifies the scan in `counted`.
             return replace(result, doubt_map=np.full(volume.grid.shape, volume.voxels.sum(), np.float32))
 
     def count(doubt: np.ndarray, wrong: np.ndarray) -> np.ndarray:

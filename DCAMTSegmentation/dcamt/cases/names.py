@@ -106,8 +106,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
       name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
       and `labels/p1_label`.
-    - The scan lies in a subfolder of images, and not all words of the folder's name mean labels, outlines or
-      structures: `set` in `segmentation set/Images/p1`.
+    - The scan lies in a subfolder whose name has only words for scans: `Images` in `segmentation set/Images/p1`. The
+      folder's own name has a word that does not mean labels, outlines or structures: `set` (numbers do not count).
 
     Exception: the folder is not returned if another scan, outside the folder, has the same name, with or without
     added words at the end. If there is a scan `mri/p1` or `mri/p1_pre`, the file `LA segmentation/p1` is a label.
@@ -195,9 +195,8 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
     A file with such a word in its path becomes a result if its key without these words is the key of a scan:
     `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, the key of a label suffices: `p1_output`
-    beside `p1_label`. Such a file also becomes a result if its name adds words for structures to a scan's loose key:
-    `p1/LA_prob` beside `p1/lge`, which has the loose key `("p1",)`. That scan or label must have no word of
-    `RESULT_WORDS` in its own path.
+    beside `p1_label`. A scan's loose key plus words for structures then also suffices: `p1/LA_prob` beside `p1/lge`,
+    which has the loose key `("p1",)`. That scan or label must have no word of `RESULT_WORDS` in its own path.
     """
     unsure = {file.path for file in named if any(has_word(part, RESULT_WORDS) for part in _parts(file.path, folder))}
     scans, labels = (

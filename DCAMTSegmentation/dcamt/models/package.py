@@ -392,7 +392,7 @@ def _stored_checksum(parts: Mapping[str, bytes], path: Path) -> str:
 def _checksum(weights: bytes, recipe: bytes, card: Mapping[str, Any]) -> str:
     """Return the checksum of a package with this card, whose own checksum is left out of account.
 
-    Keys that only other versions of DCAMT know count, too.
+    The checksum also covers keys of the card that this version of DCAMT does not know.
     """
     digest = hashlib.sha256()
     for part in (_card_bytes({**card, "checksum": ""}), recipe, weights):
