@@ -78,8 +78,8 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         lines = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # Lines 0 to 2 stay, which are near the centre of k-space. The last two lines are as near, but may be taken: the
-        # committed tables and the shipped calibration were measured so.
+        # Lines 0 to 2 are near the centre of k-space, and are kept. The last two lines are as near to the centre, but
+        # may be replaced: keeping them, too, would invalidate the committed tables and the shipped calibration.
         lines = lines[lines > 2]
         spectrum[:, lines] = moved[:, lines]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
