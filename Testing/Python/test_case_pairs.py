@@ -194,9 +194,7 @@ def test_label_is_not_paired_if_it_may_belong_to_another_scan_or_structure(
         ("scans", "annotationsTr"),
     ],
 )
-def test_folder_name_may_join_a_word_for_the_kind_to_a_part_of_the_data_set(
-    tmp_path: Path, images: str, labels: str
-) -> None:
+def test_joined_words_in_folder_names_are_recognised(tmp_path: Path, images: str, labels: str) -> None:
     scan, label = f"{images}/p1.nii.gz", f"{labels}/p1.nii.gz"
     assert scans_and_labels(find_cases(make_files(tmp_path, scan, label)), tmp_path) == {"p1": (scan, label)}
 

@@ -31,7 +31,7 @@ class ListOfRunsTest(TrainingCase):
     """Run folders in various states, written by the tests."""
 
     def write_failure(self, run: RunFolder, failure: FailureNote | None) -> None:
-        """Write a failure note; None writes a blank one, which earlier versions of DCAMT left when they were killed."""
+        """Write the failure note. If `failure` is None, write only blanks, as earlier versions of DCAMT did."""
         run.failure.write_bytes(b" " * 4096)
         if failure is not None:
             write_note(run.failure, failure)
@@ -130,7 +130,7 @@ class ListOfRunsTest(TrainingCase):
             path.touch()
         self.assertNotIn("do not belong", runs_panel.discard_question(run))
         (run.path / "notes.txt").touch()
-        (run.ranking / "p1.seg.nrrd").touch()  # A proposal that another program saved has no mark of DCAMT.
+        (run.ranking / "p1.seg.nrrd").touch()  # Slicer saves corrected proposals without DCAMT's mark.
         self.module.widget.runs.refresh()
         with Person() as person:
             person.expects("do not belong to the run, and are deleted, too: notes.txt, ranking/p1.seg.nrrd", "Cancel")
