@@ -8,7 +8,7 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 _LONGEST = 255
 """Largest length of a name in most file systems, in bytes."""
 _KEPT = 20
-"""Number of characters at the end of a name, with its ending, that stay if the name is too long."""
+"""Number of last characters that a shortened name keeps, for its file ending."""
 
 
 def is_file_name(name: str) -> bool:
@@ -30,6 +30,6 @@ def as_file_name(name: str) -> str:
     ['LGE_ 3_4.csv', '_aux.csv', '_.csv']
     """
     plain = "".join("_" if letter in _FORBIDDEN or not letter.isprintable() else letter for letter in name).rstrip(". ")
-    while len(plain.encode()) >= _LONGEST:  # A device's name gets one byte more.
+    while len(plain.encode()) >= _LONGEST:  # One byte is left for the `_` in the last line.
         plain = plain[: -_KEPT - 1] + plain[-_KEPT:]
     return plain if is_file_name(plain) else f"_{plain}"
