@@ -38,8 +38,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     If several scans fit a file, they are yielded in this order:
 
-    1. Scans whose key is the file's key without words of its last part; scans with more words in their names come
-       first. For `p1_T1_LA`, these are `p1_T1`, then `p1`.
+    1. Scans whose key is the file's key without one word of the last part, without two, and so on: `p1_T1`, then `p1`
+       for `p1_T1_LA`.
     2. Scans whose key is the file's key without a folder: `scans/p1` for `LA/p1`.
     3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
 
