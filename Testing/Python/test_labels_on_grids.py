@@ -53,7 +53,7 @@ def test_tolerance_is_a_fraction_of_a_voxel(fraction: float) -> None:
 
 
 @pytest.mark.parametrize(("steps", "distance"), [(10.3, r"12\.9"), (1000, "1250"), (20000, "25000")])
-def test_message_states_the_whole_distance_of_a_label_that_lies_many_voxels_away(steps: float, distance: str) -> None:
+def test_message_states_the_distance_of_the_centres_of_distant_grids(steps: float, distance: str) -> None:
     affine = GRID.affine.copy()
     affine[:3, 3] += steps * affine[:3, 2]
     moved = Labelmap(two_boxes(), Grid(GRID.shape, affine), Path("label.nrrd"))
