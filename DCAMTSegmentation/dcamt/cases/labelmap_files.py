@@ -54,8 +54,8 @@ def labelmaps_by_case(
             it (`masks`) or its automatic result. An automatic result is left out if its case has a label. Of `p1`,
             `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
-        names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). A file with one of
-            these names is returned by this name.
+        names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). If a file in `folder`
+            itself has one of these names, this name is its key: `p1_0000`, not `p1`.
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
         prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
 
@@ -227,7 +227,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
     others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
-    if not scans:  # Keep files with one of `names`: the caller reports a scan in place of a labelmap.
+    if not scans:  # Keep a file whose key is one of `names`: the caller reports that the file is a scan.
         others = [path for path in others if names and _case_name_among(names, path) not in names]
     if scans or labelled:  # Beside scans or labels, other files of many values are scans of cases without a label.
         scans |= {path for path in others if not has_few_values(path) and _is_sound(path)}
