@@ -145,7 +145,7 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled_on_a_cropped_grid(self) -> None:
-        """As in Segment Editor's “Specify geometry” with a cropped volume, whose spacing is the scan's."""
+        """The cropped grid has the spacing of the scan."""
         segmentation = self.segment(add_scan())
         expected = self.centre_of_segment(segmentation)
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())

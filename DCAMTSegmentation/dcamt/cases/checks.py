@@ -90,8 +90,6 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
 def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Recipe) -> list[str]:
     """Return the problems of the list as a whole.
 
-    If the label values of a labelled case are unknown, it is not checked whether each class occurs.
-
     Args:
         facts: the last facts that `check_cases` yielded for each case.
     """
@@ -178,7 +176,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _equal_scans(cases: Sequence[Case]) -> Iterator[tuple[str, list[int]]]:
-    """Yield "file" or "content", and the indices of the cases whose scans are equal in this respect.
+    """Yield each group of cases with equal scans: "file" or "content", and the indices of the cases.
 
     Scans are equal if they are the same file or folder, or files of the same content.
     """
