@@ -19,7 +19,8 @@ COLOR_STOPS = (
 )
 """Ratios, including the IIR presets, and their colours (red, green, blue, 0 to 1), interpolated in between.
 
-The colours of ratios above 1.2 are darker than all others, so that a black-and-white print shows these ratios.
+The colours of ratios above 1.2 have a lower luminance (Rec. 709) than all others, so that a black-and-white print shows
+these ratios.
 """
 OPENING_COLOR = (0.35, 0.35, 0.37)
 BORDER_COLOR = (0.62, 0.62, 0.64)
