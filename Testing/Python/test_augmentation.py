@@ -44,7 +44,7 @@ def test_equal_spacings_leave_the_matrix_unchanged() -> None:
     assert torch.equal(mm_to_voxels(matrix, (0.7, 0.7, 0.7)), matrix)
 
 
-def test_transform_of_offsets_in_voxels_agrees_with_the_transform_in_mm() -> None:
+def test_transform_in_voxels_agrees_with_the_transform_in_mm() -> None:
     matrix = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sides, displacement = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64), torch.tensor([3.0, -1.0, 2.0]).double()
     moved = mm_to_voxels(matrix, (1.0, 2.0, 4.0)) @ displacement

@@ -73,7 +73,6 @@ class ScanSegmented:
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the quality.
         is_doubt_calibrated: whether the model's calibration scaled doubt_map.
-        method: the model that was loaded, and the quality; the model's file may have been replaced meanwhile.
         seconds: time of the whole request, including the loading of the model.
     """
 
