@@ -383,8 +383,8 @@ class SegmentationPanel(VTKObservationMixin):
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:
         """Show how a job ended.
 
-        `show_result` is called with the job's segmentation node if it is still the output of the panel; if the panel is
-        not connected, once the panel is connected again.
+        Call `show_result` with the job's segmentation node as soon as the panel is connected, if the node is then the
+        panel's output.
         """
         if self._closed:
             return
@@ -430,7 +430,7 @@ def replace_channels(settings: Any) -> None:
     The result is the selected output or, if the output is no result of the volume, the volume's newest result.
 
     If the input volume is one of the selected channels, the channels are kept. Otherwise the channels may belong to
-    another patient: if that patient's scan has the same grid, no check detects the mistake.
+    another patient, even if the grids are equal.
     """
     volume = settings.inputVolume
     if volume is None or volume in tuple(settings.channelVolumes):

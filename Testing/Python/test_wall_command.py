@@ -119,7 +119,7 @@ def test_scan_with_few_different_intensities_causes_a_warning(
     assert f"The scan has only {count} different intensities, like a label." in capsys.readouterr().out
 
 
-def test_burden_below_a_stage_is_not_printed_as_its_bound(
+def test_burden_below_the_bound_of_a_stage_is_not_rounded_to_the_bound(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     burdens = (Burden("all", 100.0, 9.96), *(Burden(name, 10.0, 1.0) for name in REGIONS))
