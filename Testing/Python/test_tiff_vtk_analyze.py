@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import struct
 import zipfile
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 
 import nibabel
 import numpy as np
@@ -49,15 +50,20 @@ def test_tiff_stack_of_which_only_the_last_strip_is_truncated_is_refused(tmp_pat
     refused(lambda: read_scan(path), path, "ends too early")
 
 
-@pytest.mark.parametrize("kind", ["short", "unsigned_char", "float"])
-@pytest.mark.parametrize("damaged", [b"3x", b"\x8f", b"33.5", b"nan", b"70000", b"-5"])
-def test_vtk_image_with_damaged_text_is_refused(tmp_path: Path, kind: str, damaged: bytes) -> None:
-    path = tmp_path / "x.vtk"
+def write_vtk_text(path: Path, kind: str, numbers: Iterable[int]) -> Path:
+    """Write a VTK image of 60 voxels as text."""
     header = (
         "# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS\nDIMENSIONS 3 4 5\nSPACING 1 1 1\n"
         f"ORIGIN 0 0 0\nPOINT_DATA 60\nSCALARS s {kind} 1\nLOOKUP_TABLE default\n"
     )
-    path.write_bytes(header.encode() + " ".join(map(str, range(60))).encode() + b"\nMETADATA\n")
+    path.write_bytes(header.encode() + " ".join(map(str, numbers)).encode() + b"\nMETADATA\n")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["short", "unsigned_char", "float"])
+@pytest.mark.parametrize("damaged", [b"3x", b"\x8f", b"33.5", b"nan", b"70000", b"-5"])
+def test_vtk_image_with_damaged_text_is_refused(tmp_path: Path, kind: str, damaged: bytes) -> None:
+    path = write_vtk_text(tmp_path / "x.vtk", kind, range(60))
     np.testing.assert_array_equal(read_scan(path).voxels.ravel(order="F"), range(60))
     path.write_bytes(path.read_bytes().replace(b" 33 ", b" " + damaged + b" "))
     if (kind, damaged) in (("float", b"33.5"), ("float", b"70000"), ("float", b"-5"), ("short", b"-5")):
@@ -112,7 +118,18 @@ def test_size_of_an_analyze_image_is_computed_from_its_datatype_not_from_bitpix(
     refused(lambda: read_scan(path), path, "x.img holds 990 of 1980 bytes")
 
 
-@pytest.mark.parametrize("kind", ["vtktypeint64", "vtktypeuint64"])
+@pytest.mark.parametrize("kind", ["long_long", "unsigned_long_long", "vtktypeint64"])
+def test_vtk_image_of_64_bit_numbers_as_text_is_read(tmp_path: Path, kind: str) -> None:
+    path = write_vtk_text(tmp_path / "x.vtk", kind, range(300, 360))
+    np.testing.assert_array_equal(read_scan(path).voxels.ravel(order="F"), range(300, 360))
+
+
+def test_vtk_image_as_text_of_an_unknown_type_is_not_called_damaged(tmp_path: Path) -> None:
+    path = write_vtk_text(tmp_path / "x.vtk", "vtkIdType", range(300, 360))
+    refused(lambda: read_scan(path), path, "Unrecognized pixel type")
+
+
+@pytest.mark.parametrize("kind", ["long_long", "vtktypeint64", "vtktypeuint64"])
 def test_truncated_vtk_image_of_64_bit_numbers_is_refused(tmp_path: Path, kind: str) -> None:
     path = write_scan(tmp_path / "x.vtk")
     data = path.read_bytes()
@@ -222,6 +239,22 @@ def test_zip_file_is_read_unless_it_holds_two_images(tmp_path: Path, ending: str
     with zipfile.ZipFile(packed, "a") as archive:
         archive.writestr(f"y{ending}", "another scan")
     refused(lambda: read_scan(packed), packed, f"holds 2 images (x{ending}, y{ending})")
+
+
+def test_zip_file_of_many_slices_is_searched_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparisons: list[object] = []
+    packed, is_equal = tmp_path / "x.zip", PurePath.__eq__
+
+    def count(path: PurePath, other: object) -> bool:
+        comparisons.append(other)
+        return is_equal(path, other)
+
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(200):
+            archive.writestr(f"{number}.tif", "a slice")
+    monkeypatch.setattr(PurePath, "__eq__", count)
+    refused(lambda: read_scan(packed), packed, "holds 200 images")
+    assert len(comparisons) < 1000
 
 
 @pytest.mark.parametrize("before", [b"\n", b" "], ids=["empty line", "blank"])

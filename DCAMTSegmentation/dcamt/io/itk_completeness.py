@@ -32,7 +32,8 @@ from .stored_image import (
 from .tiff import check_tiff
 
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-_VTK_BYTES |= {"vtktypeint64": 8, "vtktypeuint64": 8}  # written on Windows, where "long" has 4 bytes
+# Written on Windows, where "long" has 4 bytes:
+_VTK_BYTES |= {"long_long": 8, "vtktypeint64": 8, "vtktypeuint64": 8}
 _VTK_VALUES = {"SCALARS", "VECTORS", "COLOR_SCALARS"}
 """Words of a VTK header after which the voxels follow."""
 _GIPL_BYTES = {1: 1, 7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}
@@ -78,14 +79,14 @@ def _check_vtk(path: Path) -> None:
         scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
         if len(scalars) < 2:
             raise InputError("has a damaged header", path=path, remedy=DAMAGED)
-        each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 1)
+        each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 0)  # 0: a type that ITK refuses
         components = 3 if "VECTORS" in words else int(scalars[2]) if len(scalars) > 2 else 1
         count = math.prod(sizes) * components
         if head[2].upper() == "ASCII":
             numbers = file.read().split()[:count]
             if len(numbers) < count:
                 raise EOFError
-            if not _are_numbers(numbers, scalars[1].lower(), each):
+            if each and not _are_numbers(numbers, scalars[1].lower(), each):
                 raise no_numbers_error(path)
         elif os.path.getsize(path) - file.tell() < count * each:
             raise EOFError

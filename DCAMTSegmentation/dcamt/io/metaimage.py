@@ -123,7 +123,7 @@ def _count_text_numbers(path: Path, text: bytes, each: int, binary_size: int) ->
             what = "seems to have binary voxels, but its header states BinaryData = False"
             raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
         raise no_numbers_error(path) from error
-    if len(numbers) * each >= binary_size and not text[-1:].isspace():  # ITK would refuse the file.
+    if len(numbers) * each == binary_size and not text[-1:].isspace():  # ITK would refuse the file.
         what = "lacks a line break after the last voxel"
         raise InputError(what, path=path, remedy="Copy the file again, or add a line break at the file's end.")
     return len(numbers)

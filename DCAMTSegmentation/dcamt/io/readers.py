@@ -65,6 +65,7 @@ from .temporary import refuse_full_folder, temporary_folder
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
 _DICOM_ENDINGS = (*DICOM_SLICE_ENDINGS, "")
+_ENDINGS_PREFERRED_IN_ARCHIVES = {*SCAN_ENDINGS, *LABEL_ENDINGS} - {*ENDINGS_READ_BY_ITK}
 _ENDINGS_WITHOUT_SEGMENTS = {*IMAGE_ENDINGS} - {*_NRRD_ENDINGS, *_DICOM_ENDINGS}
 _ZIP_MAGIC = b"PK\x03\x04"
 _EMPTY_ZIP_MAGIC = b"PK\x05\x06"
@@ -325,8 +326,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
     """Extract a zip file for the duration of the block.
 
     Yields:
-        The only file that has the ending of a scan or label. If there is no such file and no DICOM file, the only file
-        of another format that ITK reads, such as `.tif`. Otherwise the folder with all extracted files.
+        The only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`. If there is no such file and no DICOM file, the only
+        file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`. Otherwise the folder with all extracted files.
 
     Raises:
         OutputError: the temporary folder cannot be written.
@@ -360,13 +361,12 @@ def _extract(path: Path, folder: str) -> None:
 def _image_in_archive(path: Path, folder: Path) -> Path:
     """Return the image to read among the extracted files, or `folder`, as described for `_unzipped`."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
-    by_itk = [file for file in files if ending(file) in ENDINGS_READ_BY_ITK]
-    images = [file for file in files if ending(file) in (*SCAN_ENDINGS, *LABEL_ENDINGS) and file not in by_itk]
+    images = [file for file in files if ending(file) in _ENDINGS_PREFERRED_IN_ARCHIVES]
     if len(images) == 1:
         return images[0]
-    if any(_is_stated_dicom(file) for file in files if file not in images):
+    if any(_is_stated_dicom(file) for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES):
         return folder
-    images = images or by_itk
+    images = images or [file for file in files if ending(file) in ENDINGS_READ_BY_ITK]
     if len(images) > 1:
         names = ", ".join(sorted(file.name for file in images)[:5])
         what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"
