@@ -282,7 +282,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, other)
         self.assertEqual(self.chosen_channels(), [None, None])
 
-    def test_further_channels_are_kept_if_the_second_is_also_chosen_as_first_or_a_script_sets_all(self) -> None:
+    def test_channels_are_kept_if_the_new_input_is_one_of_them_or_a_script_sets_both_at_once(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
