@@ -1,4 +1,4 @@
-"""The harness's `slicer.packaging` asks before an installation and reports its end, but installs nothing."""
+"""Test the harness's `slicer.packaging`, which installs nothing."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _BYTES = {"CHAR": 1, "SHORT": 2, "INT": 4, "LONG": 4, "LONG_LONG": 8, "FLOAT": 4
 _HEADER_LIMIT = 1 << 20
 """Maximum bytes of a header."""
 _SAMPLE = 1024
-"""Bytes by which text is told from binary voxels."""
+"""Number of bytes that `_refuse_text` examines."""
 _NO_TEXT = re.compile(rb"[^\t-\r -~]")
 """A byte that numbers written as text do not have."""
 

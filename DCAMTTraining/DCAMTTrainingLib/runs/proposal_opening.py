@@ -72,8 +72,8 @@ class ProposalOpening:
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         # Determined first, since a ranking or a new run may replace the files during the reading.
         self._file_time, self._scan_state = file_time(case), file_state(case["image"])
-        # These proposals may belong to another scan (`proposal_of`).
-        self._doubtful = proposals_of(case) if self._segmentation is None else []
+        # The scan's file has changed since these proposals were opened (`proposal_of`).
+        self._unverified_proposals = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
             self._outdated, self._segmentation = self._segmentation, None
@@ -123,7 +123,7 @@ class ProposalOpening:
         if arrays is not None:
             if self._volume is None:
                 self._volume = yield from self._find_scan(str(arrays.scan))
-                self._use_doubtful_proposal()
+                self._use_unverified_proposal()
             if self._volume is None:
                 image = yield from read_image(str(arrays.scan))
             if self._segmentation is None:
@@ -157,8 +157,8 @@ class ProposalOpening:
                 return volume
         return None
 
-    def _use_doubtful_proposal(self) -> None:
-        for node in self._doubtful if self._volume is not None else ():
+    def _use_unverified_proposal(self) -> None:
+        for node in self._unverified_proposals if self._volume is not None else ():
             if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
                 if is_outdated(node, self._case):
                     self._outdated = node
