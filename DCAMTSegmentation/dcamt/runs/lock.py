@@ -23,7 +23,7 @@ ACQUIRE_TIMEOUT_S = 0.3
 PATIENCE_S = 30.0
 """How long `run_lock` waits for a lock that a program other than a run holds, such as a backup program.
 
-On Windows, where `is_held` takes any program's lock for a run's, `run_lock` does not wait.
+On Windows, `is_held` returns True for any program's lock, so `run_lock` waits only `ACQUIRE_TIMEOUT_S`.
 """
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
