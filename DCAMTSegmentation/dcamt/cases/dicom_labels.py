@@ -58,11 +58,12 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     """Return the files; each DICOM segmentation gets the kind `FileKind.LABEL` and the key of its scan.
 
     Contours get the kind `FileKind.CONTOURS`. In `named`, a segmentation is listed by its file or its folder (see
-    `images_below`). Its scan is the first of these that is found (the examples are a scan and its segmentation):
+    `images_below`). The segmentation's scan is the first of 1 to 4 that is found. Each example names the scan, then the
+    segmentation:
 
     1. the series to which the segmentation refers;
     2. the series whose folder directly contains the listed file or folder: `p1`, `p1/1-1.dcm`;
-    3. the scan with the key of the listed file or folder: `images/p1`, the listed folder `labels/p1` with `1-1.dcm`;
+    3. the scan with the key of the listed file or folder: `images/p1`, `labels/p1/1-1.dcm` listed by its folder;
     4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm` in the listed folder `labels`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
