@@ -75,8 +75,7 @@ class WatchPanel:
     def on_scene_closed(self) -> None:
         """Reset the preview selector to "none", so that the next scene shows no preview.
 
-        The run continues to write previews of the case that was selected before. If the cases are still being read,
-        no case is selected afterwards.
+        The run continues to write previews of the case that was selected before.
         """
         self._restores_choice = False
         self._filling = True

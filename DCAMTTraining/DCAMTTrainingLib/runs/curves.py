@@ -59,7 +59,7 @@ class RunCurves:
         losses: curves by the name of the loss.
         dice: curves by (class, branch), where branch is "A", "B" or "mean".
         loading: (cases read so far, total cases) while the run loads its cases; otherwise None.
-        steps_per_s: iterations per second; None if unknown, as while no iteration is trained.
+        steps_per_s: iterations per second; None if unknown.
         eta_s: estimated seconds to the last iteration; None if unknown.
         memory_bytes: peak memory of the training process so far, on the GPU if the process computes there; None if
             unknown.
