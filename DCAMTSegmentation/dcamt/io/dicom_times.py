@@ -198,8 +198,8 @@ def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
     """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
 
-    If a scanner computed several time points in parallel, the times of computation are not in passes (`_are_passes`).
-    Then `_number_order` is preferred to these times.
+    A scanner may compute several time points in parallel. Then the frames, sorted by time of computation, are not in
+    passes (`_are_passes`), and a key from `_number_order` is preferred.
     """
     count = len(TIME_ATTRIBUTES) - COMPUTED_TIMES
     if acquired := _attribute_order(places, range(count)):
