@@ -122,7 +122,7 @@ class EngineProcess:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
-        """Deliver events, then the process's end; after `DELIVERY_S`, leave the rest to later turns of the loop."""
+        """Deliver events, then the process's end; after `DELIVERY_S`, continue in the next turn of the event loop."""
         until = time.monotonic() + DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:

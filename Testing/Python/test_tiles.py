@@ -107,7 +107,7 @@ def test_tiles_along_two_axes_give_the_same_result_as_one_pass(tiny_recipe: Reci
 
 
 def test_decoded_features_of_a_tile_are_released_before_the_next_tile(tiny_recipe: Recipe) -> None:
-    """With such features still in memory, the next tile would need an eighth more than `pass_bytes` assumes."""
+    """Otherwise, the next tile would need an eighth more memory than `pass_bytes` assumes."""
     network = network_of(tiny_recipe, NETWORKS[0])
     decoded: list[ref[Tensor]] = []
     for vnet in network.vnets:
