@@ -62,7 +62,7 @@ def add_display(node: VolumeNode) -> Node:
 def set_display_range(display: Node) -> None:
     """Show 0 to 100 %, transparent below `OPAQUE_FROM_PERCENT`.
 
-    An existing map may still have the display range of an older version of DCAMT, 0 to 255.
+    A map of disagreement from an older version of DCAMT may have another range, 0 to 255.
     """
     display.SetWindowLevelMinMax(0, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)

@@ -79,6 +79,18 @@ def rows_of(node: TableNode, volume: VolumeNode | None) -> list[dict[str, str]]:
     return rows
 
 
+def store_scan_name(node: TableNode, name: str) -> None:
+    """Replace the scan's name in a table node by its present name, as `rows_of` does, before the scan is removed."""
+    table, before = node.GetTable(), node.GetAttribute(_SCAN)
+    if before in (None, name):
+        return
+    for row in range(table.GetNumberOfRows()):
+        if _cell(table, row, "scan") == before:
+            table.SetValueByName(row, "scan", name)
+    node.SetAttribute(_SCAN, name)
+    table.Modified()
+
+
 def export_csv(node: TableNode, volume: VolumeNode | None, path: Path) -> None:
     """Write the `rows_of` a table node to a CSV file with `MEASUREMENT_COLUMNS`.
 

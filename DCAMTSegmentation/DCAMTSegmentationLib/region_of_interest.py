@@ -15,6 +15,8 @@ from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.volume_bridge import voxels_of
 from slicer.i18n import tr as _
 
+from . import review
+
 EDGE_MM = 140.0
 """Largest edge of a region around the volume's centre; long enough for the atria and most of the heart."""
 MARGIN_MM = 20.0
@@ -26,6 +28,11 @@ LINEAR_WITHIN_MM = 0.1
 
 An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
 `_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
+_SCAN, _HAS_SCAN = "DCAMT.regionScan", "DCAMT.hasRegionScan"
+"""Role of a region's node reference to the volume on which it was placed, and attribute of a region that got one.
+
+The scene forgets a reference to a removed volume.
+"""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners
 are not enough, since a transform can bend a cuboid and leave its corners in place."""
@@ -94,6 +101,29 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
     roi.GetObjectToNodeMatrix().DeepCopy(vtk.vtkMatrix4x4())
     roi.SetCenterWorld(*map(float, (low + high) / 2))
     roi.SetSizeWorld(*map(float, high - low))
+    _store_scan(roi, volume)
+
+
+def _store_scan(roi: RegionNode, volume: VolumeNode) -> None:
+    roi.SetNodeReferenceID(_SCAN, volume.GetID())
+    roi.SetAttribute(_HAS_SCAN, "1")
+
+
+def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
+    """Store the volume for which a region was first chosen, unless the region was placed on a volume."""
+    if roi is not None and volume is not None and roi.GetAttribute(_HAS_SCAN) is None:
+        _store_scan(roi, volume)
+
+
+def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
+    """Return a sentence if a region was placed on another scan than a volume, which may show another patient."""
+    if roi is None or volume is None or roi.GetAttribute(_HAS_SCAN) is None:
+        return ""
+    placed_on = roi.GetNodeReference(_SCAN)
+    if placed_on is not None and review.are_same_scan(placed_on, volume):
+        return ""
+    text = _("“{region}” was placed on another scan than “{volume}”: check that it fits, or place it again.")
+    return str(text.format(region=roi.GetName(), volume=volume.GetName()))
 
 
 def style_region(roi: RegionNode) -> None:

@@ -39,6 +39,7 @@ RESULT_OF_OTHER_VOXELS = (
 )
 WALL_OF_OTHER_VOXELS = "The wall was measured before the scan was changed and was left out."
 UNKNOWN_REGION = "Only a region of the scan was segmented."
+MOVED_OUTLINE = "Outline or scan was moved after the model made the outline."
 MOVED_MAP = "The map of doubt does not lie on the scan and was left out."
 OUTDATED_WALL = "The wall was measured on an earlier outline and was left out."
 WALL_OF_OTHER_SCAN = "The wall was measured in another scan and was left out."
@@ -70,6 +71,7 @@ class ReportJob(SegmentJob):
         scan = self.folder / "volume.npy"
         for _fraction in write_snapshots([self._snapshot], scan):
             yield None
+        is_corrected = review.update_correction_marks(self._segmentation)
         dcamt_segment_ids = list(find_dcamt_segments(self._segmentation))
         is_dcamt_segment = self._segment_id in dcamt_segment_ids
         others = [identifier for identifier in dcamt_segment_ids if identifier != self._segment_id]
@@ -88,6 +90,8 @@ class ReportJob(SegmentJob):
             review_data = yield from self._review_data()
             if review.is_map_elsewhere(self._segmentation):
                 notes = (MOVED_MAP, *notes)
+            if review.is_moved(self._segmentation):
+                notes = (MOVED_OUTLINE, *notes)
         yield None
         yield ReportRequest(
             scan,
@@ -95,7 +99,7 @@ class ReportJob(SegmentJob):
             tuple(segments),
             self._report,
             name=self._volume.GetName(),  # for error messages, not for the report
-            is_corrected=review.update_correction_marks(self._segmentation),
+            is_corrected=is_corrected,
             wall=wall,
             notes=notes,
             **review_data,

@@ -15,7 +15,7 @@ from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, build_segment, find_dcamt_segments, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
 from DCAMTSlicerLib.segment_surfaces import add_surface, compute_surface, surface_name, uses_dcamt_conversion
-from DCAMTSlicerLib.segment_voxels import has_segments, labelmap_name
+from DCAMTSlicerLib.segment_voxels import has_segments, labelmap_name, scan_of
 from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
@@ -180,7 +180,10 @@ class _Insertion:
             compute_surface(built.segment, target)
 
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
-        """Return the earlier result's map of doubt, unchanged, or, if there is none, a new map with `image`."""
+        """Return the earlier result's map of doubt or, if there is none, a new map with `image`.
+
+        The image of the earlier map stays unchanged. If the map has no display node, it gets one.
+        """
         volume = self.options.volume
         earlier_map = review.own_helper(target, review.DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
@@ -262,9 +265,9 @@ def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
     if not review.shows_doubt(node):  # A map of disagreement from an older version of DCAMT becomes a map of doubt.
         node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
         review.mark_map(node)
+        set_display_range(node.GetDisplayNode())
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    set_display_range(node.GetDisplayNode())
     node.SetAndObserveImageData(image)
 
 
@@ -273,8 +276,7 @@ def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: S
     was_empty = not has_segments(segmentation)
     if was_empty:
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    reference = segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
     # Segments drawn on another volume keep that volume's grid.
-    if was_empty or reference is None:
+    if was_empty or scan_of(segmentation) is None:
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     write_segments(segmentation, built)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
+from itertools import product
 
 import numpy as np
 import slicer
@@ -20,7 +21,7 @@ from DCAMTSlicerLib.fingerprints import boxes_of, fingerprint, is_same_fingerpri
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_surfaces import surface_name
-from DCAMTSlicerLib.segment_voxels import labelmap_affine
+from DCAMTSlicerLib.segment_voxels import has_segments, labelmap_affine, scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
@@ -46,6 +47,10 @@ _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _MAP, _DOUBT, _CHANNEL_COUNT = "DCAMT.map", "doubt", "DCAMT.channelCount"
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
+_MOVED = "DCAMT.moved"
+"""Attribute of a result that no longer lies where it was written in its scan."""
+SAME_PLACE = 0.1
+"""Largest distance, in voxels along an axis, by which segments may be moved in their scan and count as unmoved."""
 _REGION, _REGION_NAME = "DCAMT.region", "DCAMT.regionName"
 """Attributes: the segmented region as JSON, in the scan's space at the time of segmentation; the region's name."""
 _SCAN_VOXELS = "DCAMT.scanVoxels"
@@ -239,6 +244,7 @@ def store_review_data(
     segmentation_node.SetAttribute(_CURRENT_PLACE, None)
     segmentation_node.SetAttribute(_CORRECTED, None)
     segmentation_node.SetAttribute(_OUTDATED, None)
+    segmentation_node.SetAttribute(_MOVED, None)
     segmentation_node.SetAttribute(_SCAN_VOXELS, None)
     segmentation_node.SetAttribute(_REGION, None)
     segmentation_node.SetAttribute(_REGION_NAME, None)
@@ -287,7 +293,7 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str)
 def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
 
-    If no fingerprint can be compared, the marks stay as they are.
+    Also update the mark for `is_moved`. If no fingerprint can be compared, the marks stay as they are.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
@@ -296,7 +302,37 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
         segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
         is_measured = is_same_fingerprint(measured, now) and _have_measured_axes(segmentation_node)
         segmentation_node.SetAttribute(_OUTDATED, None if is_measured else "1")
+        segmentation_node.SetAttribute(_MOVED, "1" if _lies_elsewhere(segmentation_node, now) else None)
     return is_corrected(segmentation_node)
+
+
+def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
+    """Return whether the DCAMT segments lie at another place in their scan than when they were written.
+
+    Return False if nothing can be compared: scan or segments are missing, or an older version stored the fingerprint.
+
+    Args:
+        now: the present fingerprint of the segments.
+    """
+    volume = get_referenced_node(segmentation_node, VOLUME)
+    affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
+    written = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
+    if volume is None or volume.GetImageData() is None or affine is None or not written.keys() & boxes_of(now).keys():
+        return False
+    try:
+        to_voxels = np.linalg.inv(ijk_to_ras(volume)) @ transform_between(segmentation_node, volume) @ affine
+    except InputError:  # a non-linear transform
+        return True
+    # A new result has the voxel indices of its scan.
+    corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
+    if (np.abs((to_voxels - np.eye(4)) @ np.transpose(corners)) <= SAME_PLACE).all():
+        return False
+    return not _are_resampled(segmentation_node, np.eye(4), to_voxels)
+
+
+def is_moved(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether a result is marked as moved in its scan; `update_correction_marks` updates the mark."""
+    return _attribute(segmentation_node, _MOVED) is not None
 
 
 def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
@@ -336,10 +372,32 @@ def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a node may take a volume's result; False for None."""
+    """Return whether a node may take a volume's result without a question; False for None."""
     if segmentation_node is None:
         return False
-    return not find_dcamt_segments(segmentation_node) or get_referenced_node(segmentation_node, VOLUME) is volume
+    if find_dcamt_segments(segmentation_node):
+        return get_referenced_node(segmentation_node, VOLUME) is volume
+    drawn_on = scan_of(segmentation_node) if has_segments(segmentation_node) else None
+    return drawn_on is None or are_same_scan(drawn_on, volume)
+
+
+def scans_of(segmentation_node: SegmentationNode) -> list[VolumeNode]:
+    """Return the volumes of all channels from which a result was made, without those no longer in the scene."""
+    first = get_referenced_node(segmentation_node, VOLUME)
+    return [node for node in (first, *present_channels_of(segmentation_node)) if node is not None]
+
+
+def are_same_scan(volume: VolumeNode, other: VolumeNode | None) -> bool:
+    """Return whether two volume nodes show one scan: channels of a result, or nodes with the same voxels and grid."""
+    if volume is other or any(volume in scans and other in scans for scans in map(scans_of, results())):
+        return True
+    if other is None:
+        return False
+    try:
+        have_same_voxels = voxel_checksum(volume) == voxel_checksum(other)
+    except InputError:  # a volume without an image, or an image with several channels
+        return False
+    return have_same_voxels and same_grid(grid_of(volume), grid_of(other))
 
 
 def has_lost_scan(segmentation_node: SegmentationNode) -> bool:

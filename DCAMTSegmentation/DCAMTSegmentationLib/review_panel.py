@@ -116,6 +116,9 @@ class ReviewPanel:
             sentences.append(_("Only the region {region} was segmented.").format(region=region))
         if review.is_scan_changed(self._node):
             sentences.append(_("The voxels of the scan were changed after the segmentation: press Apply again."))
+        elif review.is_moved(self._node):
+            text = _("The segmentation no longer lies on its scan: give both the same transform, or press Apply again.")
+            sentences.append(text)
         elif review.is_map_elsewhere(self._node):
             sentences.append(_("The map of doubt no longer lies on the scan. Give both the same transform."))
         return " ".join([*sentences, self._outdated_text()]).rstrip()
@@ -182,12 +185,14 @@ class ReviewPanel:
         case = training_cases.add_result(self._node)
         volumes = (case.volume, *review.present_channels_of(self._node))
         text = _("{volume} with this segmentation is a training case now: the DCAMT Training module lists it.")
-        text = text.format(volume=", ".join(node.GetName() for node in volumes))
+        lines = [text.format(volume=", ".join(node.GetName() for node in volumes))]
+        if review.is_scan_changed(self._node) or review.is_moved(self._node):
+            lines.append(_("The scan was changed or moved after the segmentation: check that the outline still fits."))
         try:
             review.channels_of(self._node)
         except DCAMTError as error:
-            text = "\n".join((text, _("Only a task of one channel can use the case."), error_text(error)))
-        self._ui.trainingCaseLabel.text = text
+            lines += [_("Only a task of one channel can use the case."), error_text(error)]
+        self._ui.trainingCaseLabel.text = "\n".join(lines)
         self._ui.trainingCaseLabel.visible = True
 
 

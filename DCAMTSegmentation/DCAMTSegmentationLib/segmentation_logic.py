@@ -22,7 +22,7 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
-from . import measurements_table, region_of_interest, review, training_cases, views
+from . import measurements_table, region_of_interest, review, training_cases, views, wall_nodes
 from .measuring_job import MeasuringJob
 from .report_job import ReportJob
 from .segmentation_job import SegmentationJob, SegmentationProgress
@@ -326,6 +326,13 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if node.IsA("vtkMRMLSegmentationNode"):
             helpers = [review.own_helper(node, role) for role in review.HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))
+        elif node.IsA("vtkMRMLScalarVolumeNode"):
+            # The user may have renamed the scan, for example to hide a patient's name.
+            for result in review.results_of(node):
+                table = review.get_referenced_node(result, review.MEASUREMENTS)
+                if table is not None:
+                    measurements_table.store_scan_name(table, node.GetName())
+            wall_nodes.store_scan_name(node)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:

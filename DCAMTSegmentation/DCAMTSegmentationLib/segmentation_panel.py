@@ -17,6 +17,7 @@ from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.parameter_widgets import parameter_widgets
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_display import show_hidden_segments
 from DCAMTSlicerLib.stepped_task import DoubleClickGuard
 from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
@@ -28,7 +29,7 @@ from .edit_observer import EditObserver
 from .file_dialogs import choose_report_file
 from .model_list import ModelList
 from .progress_panel import ProgressPanel
-from .region_of_interest import style_region
+from .region_of_interest import note_about_scan, remember_scan, style_region
 from .review_panel import ReviewPanel
 from .segmentation_job import SegmentationProgress
 from .segmentation_logic import DCAMTSegmentationLogic
@@ -280,6 +281,9 @@ class SegmentationPanel(VTKObservationMixin):
         # A report needs what the measurement of a wall needs: a volume, a segment, and no running job.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
+        remember_scan(settings.region, settings.inputVolume)
+        self._ui.regionNoteLabel.text = note_about_scan(settings.region, settings.inputVolume)
+        self._ui.regionNoteLabel.visible = bool(self._ui.regionNoteLabel.text)
         doubt_map = review.doubt_map_of(segmentation_node)
         self._overlay.show(doubt_map if settings.showDisagreement else None, segmentation_node)
 
@@ -301,6 +305,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._show_error(error_text(error), error.detail)
         else:
             settings.region = region
+            self._update()  # An existing region may have been placed on another scan before.
 
     def _on_apply(self, checked: bool = False) -> None:
         if self._click_guard.is_repeated():
@@ -413,6 +418,7 @@ class SegmentationPanel(VTKObservationMixin):
         # The user may have hidden the earlier result in this node, and a script may have removed its display node.
         segmentation_node.CreateDefaultDisplayNodes()
         segmentation_node.GetDisplayNode().SetVisibility(True)
+        show_hidden_segments(segmentation_node, find_dcamt_segments(segmentation_node))
         if self._scene_had_no_result and self._settings.show3D:
             views.centre_3d_views()
         for name in ("inputsCollapsibleButton", "outputCollapsibleButton", "optionsCollapsibleButton"):
@@ -448,28 +454,31 @@ def replace_channels(settings: Any) -> None:
 def replace_unfit_output(settings: Any) -> None:
     """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume.
 
-    So another volume's result is not overwritten. A segmentation without DCAMT's segments stays selected.
+    So another volume's result is not overwritten, and no result is added to segments drawn on another scan. A
+    segmentation without segments stays selected, and so does one without DCAMT's segments whose scan is unknown.
     """
     if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
         settings.outputSegmentation = review.result_of(settings.inputVolume)
 
 
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a result of `volume` may replace a node's DCAMT segments."""
+    """Return whether a result of `volume` may replace a node's DCAMT segments, or be added to its other segments."""
     is_case = training_cases.is_case(segmentation_node)
     has_result = bool(find_dcamt_segments(segmentation_node))
     if has_result and review.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
     elif has_result and not review.can_recognise_edits(segmentation_node):
         question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
+    elif not has_result and not review.can_hold_result_of(segmentation_node, volume):
+        question = _("“{name}” was drawn on another scan than “{volume}”. Add DCAMT's segments?")
     elif not review.can_hold_result_of(segmentation_node, volume):
         question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
     elif is_case:
-        question = _("Replace DCAMT's segments in “{name}”?")
+        question = _("Replace DCAMT's segments in “{name}”?") if has_result else _("Add DCAMT's segments to “{name}”?")
     else:
         return True
     if is_case:
         question = f"{question} {_('The segmentation will no longer be a training case.')}"
-    title = _("Replace an earlier result")
+    title = _("Replace an earlier result") if has_result else _("Add to a segmentation")
     question = question.format(name=segmentation_node.GetName(), volume=volume.GetName())
     return bool(slicer.util.confirmOkCancelDisplay(question, title))

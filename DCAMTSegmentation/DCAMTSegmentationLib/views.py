@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import slicer
+import vtk
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.scene_changes import remove_with_display
 from slicer.i18n import tr as _
@@ -41,7 +45,7 @@ def show_scan(volume: VolumeNode) -> None:
     if slicer.app.layoutManager() is not None and any(v.GetBackgroundVolumeID() != volume.GetID() for v in views):
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
     for segmentation in review.results():
-        _show_result(segmentation, volume in _scans_of(segmentation))
+        _show_result(segmentation, volume in review.scans_of(segmentation))
 
 
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
@@ -52,16 +56,10 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     """
     if review.get_referenced_node(segmentation, review.VOLUME) is None:
         return
-    own = {node.GetID() for node in _scans_of(segmentation)}
+    own = {node.GetID() for node in review.scans_of(segmentation)}
     views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     if any(view.GetBackgroundVolumeID() not in (None, "", *own) for view in views):
         _show_result(segmentation, False)
-
-
-def _scans_of(segmentation: SegmentationNode) -> list[VolumeNode]:
-    """Return the volumes of all channels from which a result was made, without those no longer in the scene."""
-    first = review.get_referenced_node(segmentation, review.VOLUME)
-    return [node for node in (first, *review.present_channels_of(segmentation)) if node is not None]
 
 
 def hide_wall_of_hidden_result(segmentation: SegmentationNode) -> None:
@@ -99,8 +97,26 @@ def _set_visible(display: Node, marked: Node, shown: bool) -> None:
         marked.SetAttribute(_HIDDEN, None)
         display.SetVisibility(True)
     elif not shown and display.GetVisibility():
-        marked.SetAttribute(_HIDDEN, "1")
         display.SetVisibility(False)
+        _mark_until_shown(marked, _HIDDEN, display, lambda node: node.GetVisibility())
+
+
+def _mark_until_shown(marked: Node, mark: str, display: Node, is_shown: Callable[[Node], Any]) -> None:
+    """Mark a node whose display this module hid. If the user shows the display, remove the mark.
+
+    So if the user then hides the display, this module does not show it again.
+    """
+    marked.SetAttribute(mark, "1")
+    identifier = marked.GetID()  # The observer must not keep the node in memory.
+
+    def on_modified(caller: Any, event: Any) -> None:
+        if is_shown(caller):
+            caller.RemoveObserver(tag)
+            node = slicer.mrmlScene.GetNodeByID(identifier)
+            if node is not None:
+                node.SetAttribute(mark, None)
+
+    tag = display.AddObserver(vtk.vtkCommand.ModifiedEvent, on_modified)
 
 
 def centre_3d_views() -> None:
@@ -180,8 +196,8 @@ def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
     if display is None:
         return
     if not shown and display.GetVisibility2DFill():
-        segmentation.SetAttribute(_FILL_HIDDEN, "1")
         display.SetVisibility2DFill(False)
+        _mark_until_shown(segmentation, _FILL_HIDDEN, display, lambda node: node.GetVisibility2DFill())
     elif shown and segmentation.GetAttribute(_FILL_HIDDEN):
         segmentation.SetAttribute(_FILL_HIDDEN, None)
         display.SetVisibility2DFill(True)

@@ -44,10 +44,8 @@ _VOXELS = "DCAMT.wallVoxels"
 """Attribute of a wall's model node: the checksum of the measured volume's voxels."""
 _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
 """Attribute of a wall's model node: the `_surface_place` of the new wall, as JSON."""
-SAME_PLACE = 0.1
-"""Largest distance, in voxels along an axis, by which a segment may be moved in its scan and count as unmoved."""
 SAME_SURFACE_PLACE = 1.0
-"""The same limit for points of a wall's surface: larger, because another module may have smoothed the surface."""
+"""`review.SAME_PLACE` for points of a wall's surface: larger, because another module may have smoothed the surface."""
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
@@ -104,7 +102,7 @@ def insert_wall(
         _set_scalars(surface, name, values)
     model.SetAndObservePolyData(surface)
     show_wall(wall, segmentation)
-    _show(model, changes)
+    _show(model, changes, is_new)
     return model
 
 
@@ -202,8 +200,9 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
 def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
     """Return whether the wall's surface lies at another place in the measured scan than when it was measured.
 
-    For example, the user transformed scan and segmentation without the surface. Return False if the scan is missing,
-    if another module changed the number of points, or if an older version of DCAMT measured the wall.
+    For example, the user transformed scan and segmentation without the surface. Return True if a non-linear transform
+    lies between surface and scan. Return False if the wall or the scan is missing, if another module changed the number
+    of points, or if an older version of DCAMT measured the wall.
     """
     before = review.read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
     if before is None:
@@ -271,7 +270,7 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
         return False
     corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
     distances_mm = ((now - stored) @ np.transpose(corners))[:3]
-    return bool((np.abs(np.linalg.inv(volume_affine[:3, :3]) @ distances_mm) > SAME_PLACE).any())
+    return bool((np.abs(np.linalg.inv(volume_affine[:3, :3]) @ distances_mm) > review.SAME_PLACE).any())
 
 
 def _attribute_of_wall(segmentation: SegmentationNode, name: str) -> str | None:
@@ -282,6 +281,16 @@ def _attribute_of_wall(segmentation: SegmentationNode, name: str) -> str | None:
 def measured_volume(segmentation: SegmentationNode) -> VolumeNode | None:
     """Return the volume in which a segmentation's wall was measured; None if wall or volume is missing."""
     return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
+
+
+def store_scan_name(volume: VolumeNode) -> None:
+    """Store a volume's present name in the walls that were measured in it, before the volume is removed."""
+    name = volume.GetName()
+    for model in slicer.util.getNodesByClass("vtkMRMLModelNode"):
+        facts = model.GetAttribute(_FACTS)
+        if facts and review.get_referenced_node(model, review.VOLUME) is volume:
+            with suppress(TypeError, ValueError):  # Another version of DCAMT stored the facts.
+                model.SetAttribute(_FACTS, json.dumps({**json.loads(facts), "scan": name}))
 
 
 def measured_segment(segmentation: SegmentationNode) -> str:
@@ -402,20 +411,20 @@ def _set_colors(colors: Node | None, threshold: float) -> None:
     colors.EndModify(modifying)
 
 
-def _show(model: ModelNode, changes: SceneChanges) -> None:
-    """Show a wall in the 3D views in the colours of its ratio, with a legend."""
+def _show(model: ModelNode, changes: SceneChanges, is_new: bool) -> None:
+    """Show a wall in the 3D views in the colours of its ratio; give it a legend if it has none."""
     display = model.GetDisplayNode()
     display.SetActiveScalar(SHOWN, vtk.vtkAssignAttribute.POINT_DATA)
     display.SetScalarVisibility(True)
     display.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseManualScalarRange)
     display.SetScalarRange(LOWEST, HIGHEST)
     display.SetVisibility(True)
-    display.SetVisibility2D(False)
+    if is_new:
+        display.SetVisibility2D(False)
     logic = slicer.modules.colors.logic()
-    legend = logic.GetColorLegendDisplayNode(model)
-    if legend is None:
-        legend = logic.AddDefaultColorLegendDisplayNode(model)
-        changes.record_added(legend)
+    if logic.GetColorLegendDisplayNode(model) is not None:
+        return
+    legend = changes.record_added(logic.AddDefaultColorLegendDisplayNode(model))
     if legend is not None:
         legend.SetTitleText(_("Intensity ratio"))
         legend.SetLabelFormat("%.2f")

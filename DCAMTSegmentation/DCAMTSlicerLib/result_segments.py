@@ -15,6 +15,7 @@ from dcamt.worker.events import SegmentResult
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .node_types import Segment, Segmentation, SegmentationNode
+from .segment_display import keep_display
 from .segment_surfaces import set_conversion
 from .segment_voxels import has_segments, labelmap_name
 
@@ -67,12 +68,15 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
 def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSegment]) -> None:
     """Replace a node's DCAMT segments; keep all others.
 
-    A new segment takes the identifier of the earlier segment of its class, if any, so that references stay valid.
+    A new segment takes the identifier of the earlier segment of its class, if any, so that references stay valid, and
+    its visibility, opacity and place in the list.
     """
     segmentation = segmentation_node.GetSegmentation()
+    order = list(segmentation.GetSegmentIDs())
     codes = find_dcamt_segments(segmentation_node)
     names = {identifier: segmentation.GetSegment(identifier).GetName() for identifier in codes}
     kept = _match_earlier_segments(codes, names, built)
+    restore_display = keep_display(segmentation_node, [identifier for identifier in kept if identifier])
     for identifier in codes:
         segmentation.RemoveSegment(identifier)
     if not has_segments(segmentation_node):
@@ -83,6 +87,9 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
         segmentation.AddSegment(item.segment, earlier or _new_identifier(segmentation, item.segment.GetName(), kept))
         # This call makes the segmentation observe the labelmap and report edits.
         item.segment.Modified()
+    now = list(segmentation.GetSegmentIDs())
+    segmentation.ReorderSegments([*(key for key in order if key in now), *(key for key in now if key not in order)])
+    restore_display()
 
 
 def _match_earlier_segments(

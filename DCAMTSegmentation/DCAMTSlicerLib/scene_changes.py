@@ -11,6 +11,7 @@ import slicer
 
 from .node_types import Node, SegmentationNode
 from .result_segments import find_dcamt_segments
+from .segment_display import keep_display
 from .subject_hierarchy import remove_stale_items
 
 
@@ -63,7 +64,9 @@ class SceneChanges:
 
 
 class _SegmentationState:
-    """A segmentation node's DCAMT segments, conversion, source, name, attributes, transform, references and 3D display.
+    """A segmentation node's DCAMT segments, conversion, source, name, attributes, transform, references and display.
+
+    Of the display, this object keeps that of the DCAMT segments, and the visibility in 3D.
 
     Voxels are not copied: an insertion makes new segments, and this object keeps the old ones.
     """
@@ -73,6 +76,7 @@ class _SegmentationState:
         segmentation = segmentation_node.GetSegmentation()
         self._order = list(segmentation.GetSegmentIDs())
         self._segments = _dcamt_segments(segmentation_node)
+        self._restore_display = keep_display(segmentation_node, self._segments)
         self._conversion = segmentation.SerializeAllConversionParameters()
         self._source = segmentation.GetSourceRepresentationName()
         self._transform = segmentation_node.GetTransformNodeID()
@@ -98,6 +102,7 @@ class _SegmentationState:
                 segmentation.AddSegment(segment, identifier)
                 segment.Modified()
             segmentation.ReorderSegments(self._order)
+            self._restore_display()
         node.SetAndObserveTransformNodeID(self._transform)
         for name in {*node.GetAttributeNames(), *self._attributes}:
             node.SetAttribute(name, self._attributes.get(name))

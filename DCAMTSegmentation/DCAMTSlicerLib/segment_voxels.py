@@ -1,4 +1,4 @@
-"""Read a segment's voxels and the affine of its labelmap, and check whether a segmentation node has segments."""
+"""Read a segment's voxels and the affine of its labelmap; find out what a segmentation node was drawn on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dcamt.errors import InputError
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
-from .node_types import SegmentationNode
+from .node_types import SegmentationNode, VolumeNode
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ def labelmap_name() -> str:
 def has_segments(segmentation_node: SegmentationNode | None) -> TypeGuard[SegmentationNode]:
     """Return whether a node has segments; False for None."""
     return segmentation_node is not None and segmentation_node.GetSegmentation().GetNumberOfSegments() > 0
+
+
+def scan_of(segmentation_node: SegmentationNode) -> VolumeNode | None:
+    """Return the volume node on which a segmentation was drawn; None if it is unknown or no longer in the scene."""
+    return segmentation_node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
 
 
 def read_segment(segmentation_node: SegmentationNode, identifier: str) -> SegmentVoxels:

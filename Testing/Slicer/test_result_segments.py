@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unittest
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +23,7 @@ from DCAMTSegmentationLib.wall_job import WallJob
 from DCAMTSegmentationLib.worker_job import JobOutcome, WorkerJob
 from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.result_segments import build_segment, find_dcamt_segments, write_segments
+from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from made_results import block, segment_result, voxel_counts
 from scene_nodes import add_scan
@@ -88,6 +90,31 @@ class SameCodeTest(SceneCase):
         write_segments(node, [make_segment("aorta", block(2, 3))])
         self.assertEqual(list(node.GetSegmentation().GetSegmentIDs()), ["aorta"])
         self.assertEqual(voxel_counts(node), {"aorta": 27})
+
+    def test_replaced_segment_keeps_the_visibility_and_opacity_that_a_person_chose(self) -> None:
+        node = add_segmentation()
+        node.CreateDefaultDisplayNodes()
+        display = node.GetDisplayNode()
+        write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
+        display.SetSegmentVisibility("aorta", False)
+        display.SetSegmentOpacity3D("spleen", 0.3)
+        for undone in (False, True):
+            with suppress(InterruptedError), SceneChanges() as changes:
+                changes.save(node)
+                write_segments(node, [make_segment("spleen", block(8, 3)), make_segment("aorta", block(2, 5))])
+                if undone:
+                    raise InterruptedError
+            self.assertFalse(display.GetSegmentVisibility("aorta"))
+            self.assertEqual(display.GetSegmentOpacity3D("spleen"), 0.3)
+            self.assertTrue(display.GetSegmentVisibility("spleen"))
+
+    def test_replaced_segments_keep_their_places_in_the_list(self) -> None:
+        node = add_segmentation()
+        write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
+        node.GetSegmentation().AddEmptySegment("mine")
+        replaced = [make_segment("spleen", block(8)), make_segment("kidney", block(4)), make_segment("aorta", block(2))]
+        write_segments(node, replaced)
+        self.assertEqual(list(node.GetSegmentation().GetSegmentIDs()), ["aorta", "spleen", "mine", "kidney"])
 
     def test_fingerprint_changes_when_one_of_two_segments_with_the_same_code_is_edited(self) -> None:
         node = add_segmentation()

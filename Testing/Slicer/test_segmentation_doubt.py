@@ -9,6 +9,7 @@ import slicer
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSegmentationLib import review, review_panel
+from DCAMTSegmentationLib.doubt_map import OPAQUE_FROM_PERCENT
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakeWorker, PanelCase, slice_composites
 from scene_nodes import add_scan
@@ -33,6 +34,14 @@ class MapTest(PanelCase):
         self.assertTrue(display.GetVisibility2DFill())
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
 
+    def test_fill_that_a_person_shows_and_hides_under_the_map_stays_hidden(self) -> None:
+        display = self.segment(add_scan()).GetDisplayNode()
+        self.ui.doubtCheckBox.click()
+        for visible in (True, False):
+            display.SetVisibility2DFill(visible)
+        self.ui.doubtCheckBox.click()
+        self.assertFalse(display.GetVisibility2DFill())
+
     def test_map_is_in_percent(self) -> None:
         self.segment(add_scan())
         values = slicer.util.arrayFromVolume(slicer.util.getNode("LGE doubt"))
@@ -54,6 +63,18 @@ class MapTest(PanelCase):
         self.ui.doubtCheckBox.click()
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertIn("Doubt (%)", legend.GetTitleText())
+
+    def test_new_result_keeps_the_display_range_of_the_map_that_a_person_chose(self) -> None:
+        volume = add_scan()
+        self.segment(volume)
+        display = slicer.util.getNode("LGE doubt").GetDisplayNode()
+        self.assertEqual(display.GetLowerThreshold(), OPAQUE_FROM_PERCENT)
+        display.SetThreshold(5, 100)
+        self.segment(volume)
+        self.assertEqual(display.GetLowerThreshold(), 5)
+        slicer.util.getNode("LGE doubt").SetAttribute("DCAMT.map", "1")  # as older versions marked it
+        self.segment(volume)
+        self.assertEqual(display.GetLowerThreshold(), OPAQUE_FROM_PERCENT)
 
     def test_map_of_another_scan_is_hidden(self) -> None:
         one, two = add_scan("one"), add_scan("two", seed=3)

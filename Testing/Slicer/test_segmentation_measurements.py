@@ -108,6 +108,16 @@ class MeasurementsTest(PanelCase):
         volume.SetName("P02")
         self.assertEqual(exported(), ["P02"] * 3)
 
+    def test_exports_have_the_last_name_of_a_renamed_scan_that_was_removed(self) -> None:
+        volume = add_scan("Mueller^Anna")
+        segmentation = self.segment(volume)
+        volume.SetName("P01")
+        slicer.mrmlScene.RemoveNode(volume)
+        self.assertEqual(self.logic.measurements(segmentation)[0]["scan"], "P01")
+        self.settings.outputSegmentation = segmentation
+        click(self.ui.copyButton)
+        self.assertNotIn("Mueller", slicer.app.clipboard().text())
+
     def test_measurements_are_outdated_if_the_only_measured_segment_is_removed(self) -> None:
         segmentation = self.segment(add_scan())
         segments = segmentation.GetSegmentation()

@@ -79,6 +79,40 @@ class RegionTest(PanelCase):
         self.segment(add_scan("another patient"))
         self.assertIn("Only the region Heart region was segmented.", self.ui.statusLabel.text)
 
+    def test_panel_notes_before_apply_that_a_region_was_placed_on_another_scan(self) -> None:
+        def is_noted() -> bool:
+            return "was placed on another scan than “Bernd”" in self.ui.regionNoteLabel.text
+
+        anna, bernd = add_scan("Anna"), add_scan("Bernd", seed=5)
+        choose(self.ui.inputSelector, anna)
+        click(self.ui.placeRegionButton)
+        self.assertEqual(self.ui.regionNoteLabel.text, "")
+        choose(self.ui.inputSelector, bernd)
+        self.assertTrue(is_noted())
+        choose(self.ui.inputSelector, anna)
+        self.assertEqual(self.ui.regionNoteLabel.text, "")
+        choose(self.ui.inputSelector, bernd)
+        slicer.mrmlScene.RemoveNode(anna)
+        self.assertTrue(is_noted())
+        with scene_saved_and_closed():
+            self.assertEqual(self.ui.regionNoteLabel.text, "")
+        process_events()
+        self.assertTrue(is_noted())
+        click(self.ui.placeRegionButton)
+        self.assertEqual(self.ui.regionNoteLabel.text, "")
+        choose(self.ui.regionSelector, None)
+        choose(self.ui.inputSelector, add_scan("Clara", seed=6))
+        self.assertEqual(self.ui.regionNoteLabel.text, "")
+
+    def test_drawn_region_belongs_to_the_scan_for_which_it_was_chosen_first_and_to_its_clone(self) -> None:
+        anna, clone = add_scan("Anna"), add_scan("Anna Copy")
+        choose(self.ui.inputSelector, anna)
+        choose(self.ui.regionSelector, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box"))
+        choose(self.ui.inputSelector, clone)
+        self.assertEqual(self.ui.regionNoteLabel.text, "")
+        choose(self.ui.inputSelector, add_scan("Bernd", seed=5))
+        self.assertIn("“box” was placed on another scan than “Bernd”", self.ui.regionNoteLabel.text)
+
     def test_panel_names_the_region_of_a_result_until_the_whole_scan_is_segmented(self) -> None:
         def is_named() -> bool:
             return "Only the region Anna's box was segmented." in self.ui.trustLabel.text

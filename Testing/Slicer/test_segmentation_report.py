@@ -368,6 +368,12 @@ class ResultReportRequestTest(PanelCase):
         self.assertNotIn("The map of doubt no longer", self.ui.trustLabel.text)
         self.assertEqual(request_report(self.module).notes, ())
 
+    def test_outline_that_was_moved_in_the_scan_is_noted(self) -> None:
+        self.open(FakeReportWorker())
+        move_and_harden(self.segment(add_scan()))
+        notes = request_report(self.module).notes
+        self.assertIn("Outline or scan was moved after the model made the outline.", notes)
+
     def test_result_is_not_reported_as_corrected_after_its_edit_is_undone(self) -> None:
         self.open(FakeReportWorker())
         volume = add_scan()

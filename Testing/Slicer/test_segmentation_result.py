@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from engine_case import ROOT
 from fake_worker import PanelCase
 from made_results import oblique
-from scene_nodes import add_scan, segment_mask
+from scene_nodes import add_case, add_scan, segment_mask
 from segmentation_case import SegmentationCase, model_folder
 from slicer_harness import Person, choose, click, scene_saved_and_closed
 from unchanged_scene import changed_content, fail_after, scene_content
@@ -202,6 +202,51 @@ class ExistingSegmentationTest(PanelCase):
         np.testing.assert_array_equal(segment_mask(target, volume, 0), drawn)
         segment = target.GetSegmentation().GetSegment(foreign)
         self.assertEqual((segment.GetName(), segment.GetColor()), ("Left atrium", (0.1, 0.9, 0.2)))
+
+    def test_segmentation_drawn_on_another_scan_is_used_only_after_it_was_chosen_and_a_question(self) -> None:
+        (anna, drawn), bernd = add_case("Anna"), add_scan("Bernd", seed=5)
+        self.prepare(anna)
+        choose(self.ui.outputSelector, drawn)
+        choose(self.ui.inputSelector, bernd)
+        self.assertIsNone(self.settings.outputSegmentation)
+        choose(self.ui.outputSelector, drawn)
+        self.assertEqual(self.settings.inputVolume, bernd)
+        with Person() as person:
+            person.expects("“Anna outline” was drawn on another scan than “Bernd”. Add DCAMT's segments?", "Cancel")
+            click(self.ui.applyButton)
+        self.assertEqual(self.module.worker.requests, [])
+        with Person() as person:
+            person.expects("was drawn on another scan", "Ok")
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertIs(self.settings.outputSegmentation, drawn)
+        self.assertEqual(drawn.GetSegmentation().GetNumberOfSegments(), 2)
+
+    def test_question_before_segments_are_added_to_a_training_case_says_so(self) -> None:
+        volume, drawn = add_case("Anna")
+        training_cases.add_case(volume, drawn)
+        self.prepare(volume)
+        choose(self.ui.outputSelector, drawn)
+        with Person() as person:
+            person.expects("Add DCAMT's segments to “Anna outline”? The segmentation will no longer be", "Cancel")
+            click(self.ui.applyButton)
+
+    def test_segmentation_stays_chosen_for_a_clone_of_its_scan_or_if_it_is_empty_or_its_scan_is_unknown(self) -> None:
+        (anna, drawn), bernd = add_case("Anna"), add_scan("Bernd", seed=5)
+        clone = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Anna Copy")
+        clone.CopyContent(anna)
+        empty, unknown = (slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode") for _ in range(2))
+        empty.SetReferenceImageGeometryParameterFromVolumeNode(anna)
+        unknown.GetSegmentation().AddEmptySegment("mine")
+        self.prepare(bernd)
+        choose(self.ui.outputSelector, None)
+        mra, on_mra = add_case("MRA", seed=3)
+        review.store_channels(self.segment(bernd), [mra])
+        for output, volume in ((drawn, clone), (empty, bernd), (unknown, bernd), (on_mra, bernd)):
+            choose(self.ui.inputSelector, anna)
+            choose(self.ui.outputSelector, output)
+            choose(self.ui.inputSelector, volume)
+            self.assertIs(self.settings.outputSegmentation, output)
 
     def test_segmentation_whose_segments_are_surfaces_is_refused_at_once(self) -> None:
         volume = add_scan()

@@ -15,8 +15,9 @@ from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, world_positions
 from fake_worker import PanelCase
+from made_results import oblique
 from scene_nodes import add_scan, draw_segment, segment_mask
-from slicer_harness import Person, choose, click
+from slicer_harness import Person, choose, click, process_events, scene_saved_and_closed
 
 
 def add_bend(push_mm: float = 6.0) -> Any:
@@ -197,6 +198,72 @@ class DoubtfulPlaceTest(PanelCase):
         before = self.logic.doubtfulPlaces(segmentation)
         segmentation.GetSegmentation().RemoveAllSegments()
         self.assertEqual(self.logic.doubtfulPlaces(segmentation), before)
+
+
+class MovedResultTest(PanelCase):
+    def is_told(self) -> bool:
+        """Return whether the panel tells that the segmentation does not lie on its scan, once the module is entered."""
+        self.module.enter()
+        return "no longer lies on its scan" in self.ui.trustLabel.text
+
+    def test_result_that_is_moved_without_its_scan_is_told_until_it_is_back(self) -> None:
+        for quality in ("Accurate: both branches", "Fast: one branch"):
+            volume = add_scan(affine=oblique())
+            choose(self.ui.qualityComboBox, quality)
+            segmentation = self.segment(volume)
+            turn = add_turn()
+            for moved, told in (([segmentation], True), ([segmentation, volume], False), ([volume], True), ([], False)):
+                for node in (segmentation, volume):
+                    node.SetAndObserveTransformNodeID(turn.GetID() if node in moved else None)
+                self.assertEqual(self.is_told(), told, (quality, len(moved)))
+            segmentation.SetAndObserveTransformNodeID(turn.GetID())
+            segmentation.HardenTransform()
+            self.assertTrue(self.is_told())
+            volume.SetAndObserveTransformNodeID(turn.GetID())
+            self.assertFalse(self.is_told())
+            volume.HardenTransform()
+            self.assertFalse(self.is_told())
+            volume.SetOrigin(0.0, 0.0, 0.0)  # as “Center volume”
+            self.assertTrue(self.is_told())
+            self.segment(volume)
+            self.assertFalse(self.is_told())
+
+    def test_corrected_resampled_or_reloaded_result_does_not_count_as_moved(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
+        finer, resampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+        finer.DeepCopy(image)
+        slicer.vtkCalculateOversamplingFactor.ApplyOversamplingOnImageGeometry(finer, 2.0)
+        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, finer, resampled)
+        image.DeepCopy(resampled)
+        self.assertFalse(self.is_told())
+        mask = segment_mask(segmentation, volume).copy()
+        mask[:8] = 0
+        draw_segment(segmentation, volume, mask)
+        self.assertFalse(self.is_told())
+        with scene_saved_and_closed():
+            pass
+        process_events()
+        self.assertFalse(self.is_told())
+        self.settings.outputSegmentation.SetAndObserveTransformNodeID(add_turn().GetID())
+        self.assertTrue(self.is_told())
+
+    def test_new_training_case_is_noted_if_its_scan_was_changed_or_its_outline_moved(self) -> None:
+        note = "check that the outline still fits"
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        click(self.ui.trainingCaseButton)
+        self.assertNotIn(note, self.ui.trainingCaseLabel.text)
+        segmentation.SetAndObserveTransformNodeID(add_turn().GetID())
+        self.module.enter()
+        click(self.ui.trainingCaseButton)
+        self.assertIn(note, self.ui.trainingCaseLabel.text)
+        segmentation.SetAndObserveTransformNodeID(None)
+        slicer.util.updateVolumeFromArray(volume, slicer.util.arrayFromVolume(volume)[::-1].copy())
+        self.module.enter()
+        click(self.ui.trainingCaseButton)
+        self.assertIn(note, self.ui.trainingCaseLabel.text)
 
 
 class NonLinearTransformTest(PanelCase):

@@ -92,6 +92,26 @@ class TwoScansTest(PanelCase):
         self.assertIs(self.segment(self.one), first)
         self.assertTrue(first.GetDisplayNode().GetVisibility())
 
+    def test_result_that_a_person_shows_and_hides_over_another_scan_stays_hidden(self) -> None:
+        first = self.segment(self.one)
+        choose(self.ui.inputSelector, self.two)
+        display = first.GetDisplayNode()
+        for visible in (True, False):
+            display.SetVisibility(visible)
+        choose(self.ui.inputSelector, self.one)
+        self.assertFalse(display.GetVisibility())
+        display.SetVisibility(True)
+        for volume, visible in ((self.two, False), (self.one, True)):
+            choose(self.ui.inputSelector, volume)
+            self.assertEqual(bool(display.GetVisibility()), visible)
+
+    def test_new_result_is_visible_although_a_person_hid_its_only_segment(self) -> None:
+        first = self.segment(self.one)
+        identifier = first.GetSegmentation().GetNthSegmentID(0)
+        first.GetDisplayNode().SetSegmentVisibility(identifier, False)
+        self.assertIs(self.segment(self.one), first)
+        self.assertTrue(first.GetDisplayNode().GetSegmentVisibility(identifier))
+
     def apply_to_first(self, midway: Callable[[], None]) -> Any:
         """Segment the first scan, call `midway` before the worker answers, and return the result."""
         self.module.worker.before_answer = midway

@@ -243,6 +243,17 @@ class WallSceneTest(InsertedWallCase):
         self.assertIsNotNone(colors)
         self.assertIs(model.GetDisplayNode().GetColorNode(), colors)
 
+    def test_new_measurement_keeps_the_legend_and_the_2d_display_that_the_user_chose(self) -> None:
+        model = review.get_referenced_node(self.segmentation, review.WALL)
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        legend.SetVisibility(False)
+        legend.SetTitleText("IIR")
+        model.GetDisplayNode().SetVisibility2D(True)
+        self.assertIs(self.insert_wall(self.segmentation), model)
+        self.assertFalse(legend.GetVisibility())
+        self.assertEqual(legend.GetTitleText(), "IIR")
+        self.assertTrue(model.GetDisplayNode().GetVisibility2D())
+
     def test_new_measurement_keeps_the_colour_table_that_the_user_chose(self) -> None:
         display = review.get_referenced_node(self.segmentation, review.WALL).GetDisplayNode()
         chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "chosen")

@@ -16,8 +16,8 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import Preview, choose_preview, write_preview
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
-from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs import preview as preview_module
 from DCAMTTrainingLib.runs.array_nodes import box_of
@@ -225,6 +225,18 @@ class ShownPreviewTest(TrainingCase):
         with mock.patch.object(watch_panel, "choose_preview", side_effect=refused), Person() as person:
             person.expects("case.txt: cannot be used (Permission denied)", "Ok")
             choose(self.ui.previewSelector, "last case")
+        self.assertEqual(self.ui.previewSelector.currentText, "none")
+
+    def test_failed_request_for_a_preview_leaves_the_earlier_preview(self) -> None:
+        self.show_run("paused", "one", "two", seed=1)
+        self.choose_case("one", "after iteration 4")
+        for case in ("two", "none"):
+            with mock.patch.object(watch_panel, "choose_preview", side_effect=OSError(28, "full")), Person() as person:
+                person.expects("full", "Ok")
+                choose(self.ui.previewSelector, case)
+            self.assertEqual(self.ui.previewSelector.currentText, "one")
+            self.assertIsNotNone(slicer.util.getFirstNodeByName("paused: one"))
+            self.assertIn("after iteration 4", self.ui.previewStatusLabel.text)
 
     def test_chosen_preview_does_not_return_in_the_next_scene(self) -> None:
         self.show_run("paused", "one", seed=1)

@@ -20,9 +20,9 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.segment_editor import BACK_BUTTON
+from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, voxels_of
 from DCAMTTrainingLib.cases.check import scene_remark
-from DCAMTTrainingLib.cases.derived_nodes import scan_of
 from DCAMTTrainingLib.cases.lists import row_of_case
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.scene_source import row_of, scene_rows

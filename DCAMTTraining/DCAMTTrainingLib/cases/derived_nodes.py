@@ -67,11 +67,6 @@ def is_proposal(segmentation: SegmentationNode) -> bool:
     return segmentation.GetAttribute(PROPOSAL_FILE) is not None
 
 
-def scan_of(segmentation: SegmentationNode) -> Any | None:
-    """Return the volume node on which a segmentation was drawn; None if it is unknown or no longer in the scene."""
-    return segmentation.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
-
-
 def file_of_all_channels(volume: VolumeNode) -> Path | None:
     """Return the file of a proposal's scan if the proposal's run reads several channels; None otherwise.
 

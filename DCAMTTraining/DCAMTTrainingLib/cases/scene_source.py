@@ -21,11 +21,11 @@ from DCAMTSegmentationLib import review, training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
-from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_affine, labelmap_name
+from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_affine, labelmap_name, scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from .derived_nodes import is_preview, is_proposal, scan_of, size_and_spacing
+from .derived_nodes import is_preview, is_proposal, size_and_spacing
 from .rows import CaseRow, SceneScan, default_role
 
 

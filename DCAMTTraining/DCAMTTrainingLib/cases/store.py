@@ -109,7 +109,10 @@ def title_of_unread(data: Any) -> str:
 
 
 def _scene_sources(listed: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the sources in parsed JSON that name a volume and a segmentation of the scene."""
+    """Return the sources in parsed JSON that name a volume and a segmentation of the scene.
+
+    The segmentation may be an empty string: the case has none, or it was removed.
+    """
     sources = [data.get("source") for data in listed if isinstance(data, dict)]
     keys = ("volume", "segmentation")
     return [

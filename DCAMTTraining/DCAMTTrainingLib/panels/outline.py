@@ -16,10 +16,10 @@ from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
+from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.stepped_task import DoubleClickGuard
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import scan_of
 from ..cases.rows import CaseRow, SceneScan
 from ..cases.scene_source import match_segments, row_of
 from ..engine_command import EngineCommand

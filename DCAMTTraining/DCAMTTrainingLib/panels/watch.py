@@ -38,6 +38,7 @@ class WatchPanel:
         self._loading: SteppedTask | None = None
         self._listing: SteppedTask | None = None
         self._filling = False
+        self._selected = 0
         self._restores_choice = True
         self._was_running = False
         ui.lossesButton.connect("clicked(bool)", lambda checked=False: self._show_chart(LOSSES))
@@ -78,9 +79,7 @@ class WatchPanel:
         The run continues to write previews of the case that was selected before.
         """
         self._restores_choice = False
-        self._filling = True
-        self._ui.previewSelector.setCurrentIndex(0)
-        self._filling = False
+        self._select(0)
 
     def update(self) -> None:
         """Update the chart buttons and the preview."""
@@ -143,7 +142,7 @@ class WatchPanel:
         self._ui.previewSelector.addItem(_("none"))
         self._ui.previewSelector.enabled = False
         self._filling = False
-        self._cases = []
+        self._selected, self._cases = 0, []
         if self._listing is not None:
             self._listing.cancel()
         watch = self._watch
@@ -168,11 +167,18 @@ class WatchPanel:
         self._filling = True
         for name in self._cases:
             self._ui.previewSelector.addItem(name)
+        self._filling = False
         chosen = chosen_preview(self._watch.run)
         if self._restores_choice and chosen in self._cases:
-            self._ui.previewSelector.setCurrentIndex(self._cases.index(chosen) + 1)
+            self._select(self._cases.index(chosen) + 1)
         self._ui.previewSelector.enabled = bool(self._cases)
+
+    def _select(self, index: int) -> None:
+        """Select a case in the preview selector without requesting its preview."""
+        self._filling = True
+        self._ui.previewSelector.setCurrentIndex(index)
         self._filling = False
+        self._selected = index
 
     def _on_preview_case(self, index: int) -> None:
         if self._filling or self._watch is None:
@@ -181,7 +187,10 @@ class WatchPanel:
         try:
             choose_preview(run, self._cases[index - 1] if index > 0 else None)
         except (DCAMTError, OSError) as error:
+            self._select(self._selected)  # The run goes on with the earlier request.
             slicer.util.errorDisplay(error_text(error), windowTitle=_("Preview"))
+            return
+        self._selected = index
         if index <= 0:
             self._stop_loading()
             self._shown = None

@@ -20,10 +20,11 @@ from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges
+from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS, file_state, has_file_changed, scan_of
+from ..cases.derived_nodes import PROPOSAL_FILE, SCAN_FILE, SEVERAL_CHANNELS, file_state, has_file_changed
 from ..cases.rows import CaseRow, SceneScan
 from .array_nodes import set_image
 

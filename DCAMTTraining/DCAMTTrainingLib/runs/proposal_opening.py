@@ -19,12 +19,13 @@ from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.engine_process import EngineProcess, ProcessEnd, wait_for_killed
 from DCAMTSlicerLib.scene_changes import SceneChanges, remove_with_display
+from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.stepped_task import SteppedTask
 from DCAMTSlicerLib.temporary_files import make_temporary_folder
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from slicer.i18n import tr as _
 
-from ..cases.derived_nodes import SCAN_FILE, SCAN_STATE, file_state, scan_of
+from ..cases.derived_nodes import SCAN_FILE, SCAN_STATE, file_state
 from ..cases.rows import CaseRow
 from ..engine_command import failure_text
 from .array_nodes import build_segments, has_voxels_of, read_image
