@@ -150,7 +150,7 @@ def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwr
 
 
 @pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0)])
-@pytest.mark.parametrize("saved", ["s.wall.csv", "s.seg.nrrd"])
+@pytest.mark.parametrize("saved", ["s.wall.csv", "s.seg.nrrd", "s_probabilities.nrrd"])
 def test_scan_gets_no_results_if_another_program_writes_one_while_the_wall_is_measured(
     noise_model: Path,
     tmp_path: Path,
@@ -168,7 +168,8 @@ def test_scan_gets_no_results_if_another_program_writes_one_while_the_wall_is_me
 
     monkeypatch.setattr("dcamt.commands.wall.analyse_wall", save)
     table = tmp_path / "table.csv"
-    command = ["segment", scan, "-o", out / "s.seg.nrrd", "--model", noise_model, "--wall", "--measurements", table]
+    command = ["segment", scan, "-o", out / "s.seg.nrrd", "--model", noise_model, "--measurements", table]
+    command += ["--wall", "--probabilities", "nrrd"]
     assert call_dcamt([*command, *option]) == status
     assert f"{out / saved}: was written by another program" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == [saved]

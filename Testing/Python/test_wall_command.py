@@ -354,6 +354,36 @@ def test_scans_a_and_a_image_do_not_share_a_segmentation(
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
 
 
+def test_scan_a_gets_the_segmentation_a_seg_if_the_scan_a_image_has_its_own(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(wall_phantom[0], folder / "scans" / "a.nrrd")
+    (folder / LABEL).rename(folder / "labels" / "a_image.nii.gz")
+    other = folder / "labels" / "a_v1.nii.gz"
+    write_labelmap(wall_phantom[1], other)
+    assert measure_folder(folder) == 1
+    assert "name it a_seg." in capsys.readouterr().err
+    other.rename(folder / "labels" / "a_seg.nii.gz")
+    assert measure_folder(folder, "--overwrite") == 0, capsys.readouterr().err
+
+
+def test_similar_segmentations_are_looked_for_once_if_no_scan_has_a_segmentation(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search compares a name with the names of all segmentations, which is slow for thousands of scans."""
+    searched: list[str] = []
+
+    def search(case: str, *_: object) -> list[str]:
+        searched.append(case)
+        return []
+
+    monkeypatch.setattr(wall_command, "similar_labels", search)
+    write_volume(wall_phantom[0], folder / "scans" / "z_image.nrrd")
+    (folder / LABEL).rename(folder / "labels" / "other_label.nii.gz")
+    assert measure_folder(folder) == 1
+    assert searched == ["a"]
+
+
 def test_table_keeps_the_rows_of_a_scan_that_cannot_be_measured_again(
     folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:

@@ -177,7 +177,7 @@ def _with_further_words(names: Collection[str], others: Collection[str]) -> Iter
                 break
 
 
-def similar_labels(case: str, cases: Collection[str], labels: Mapping[str, Path]) -> list[str]:
+def similar_labels(case: str, cases: Set[str], labels: Mapping[str, Path]) -> list[str]:
     """Return the file names of the labels that no case has, and whose names begin or end with the name of `case`.
 
     Args:

@@ -81,7 +81,7 @@ class SegmentSession:
             refuse_appeared(job.files, self.stamps)
             wall, wall_failure, wall_start = None, None, time.monotonic()
             if job.wall is not None:
-                wall, wall_failure = self._measure_wall(job.wall, result)
+                wall, wall_failure = self._measure_wall(job.wall, result, job.results)
             wall_seconds = time.monotonic() - wall_start
             refuse_appeared(job.results, self.stamps)
             with interrupt_on_sigterm():
@@ -137,13 +137,15 @@ class SegmentSession:
         measurements = tuple(replace(row, scan=job.name) for row in result.measurements)
         return replace(result, measurements=measurements), source
 
-    def _measure_wall(self, job: WallJob, result: SegmentedScan) -> tuple[WallResult | None, DCAMTError | None]:
+    def _measure_wall(
+        self, job: WallJob, result: SegmentedScan, later_files: Sequence[Path]
+    ) -> tuple[WallResult | None, DCAMTError | None]:
         """Measure the left atrium's wall and write its files; return the result and None, or None and the failure.
 
         If no class of the model has the code of the left atrium, the segmentation must have exactly
         one label, which is measured.
 
-        Raises ResultAppeared if another program has written a wall file or the segmentation meanwhile.
+        Raises ResultAppeared if another program has written a wall file or one of `later_files` meanwhile.
         """
         # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings
@@ -151,8 +153,16 @@ class SegmentSession:
 
         label = next((info.label for info in result.segments if info.type.value == LEFT_ATRIUM), None)
         try:
-            settings = WallSettings()
-            return measure_wall(result.scan, result.labelmap, job, settings, label, stamps=self.stamps), None
+            wall = measure_wall(
+                result.scan,
+                result.labelmap,
+                job,
+                WallSettings(),
+                label,
+                stamps=self.stamps,
+                later_files=later_files,
+            )
+            return wall, None
         except ResultAppeared:
             raise
         except DCAMTError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -269,28 +269,44 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
             raise UsageError(f"{option} is for one scan, but {options.scan} is a folder of scans")
     if not options.segmentation.is_dir():
         raise UsageError(f"{options.scan} is a folder of scans: give a folder of segmentations too")
-    cases = [case_of(name) for name in found.names]
-    shared = {case for case, count in Counter(cases).items() if count > 1}
-    cases = [name if case in shared else case for name, case in zip(found.names, cases, strict=True)]
+    names_by_case: defaultdict[str, list[str]] = defaultdict(list)
+    for name in found.names:
+        names_by_case[case_of(name)].append(name)
+    shared = {case: names for case, names in names_by_case.items() if len(names) > 1}
+    cases = [name if case_of(name) in shared else case_of(name) for name in found.names]
     labelmaps = labelmaps_by_case(options.segmentation, skip_images=True, names=cases)
-    for case in sorted(shared & labelmaps.keys()):
-        if scan_name(labelmaps[case]) not in cases:
-            scans = list_names([name for name in cases if case_of(name) == case])
-            remedy = "Name each segmentation like its scan."
-            raise InputError(f"may belong to each of these scans: {scans}", path=labelmaps[case], remedy=remedy)
+    _refuse_shared_segmentations(shared, labelmaps)
     segmentations = pair_with_labels(cases, labelmaps)
     jobs = [
         WallJob(scan, name, segmentations.get(case, options.segmentation / f"{case}.seg.nrrd"), options.output)
         for scan, name, case in zip(found.scans, found.names, cases, strict=True)
     ]
-    refused = {
-        job: _without_segmentation(job, similar_labels(case, cases, segmentations))
+    known = set(cases)
+    if known.isdisjoint(segmentations):
+        raise _without_segmentation(jobs[0], similar_labels(cases[0], known, segmentations))
+    return [
+        job
+        if case in segmentations
+        else replace(job, refusal=_without_segmentation(job, similar_labels(case, known, segmentations)))
         for job, case in zip(jobs, cases, strict=True)
-        if case not in segmentations
-    }
-    if len(refused) == len(jobs):
-        raise refused[jobs[0]]
-    return [replace(job, refusal=refused.get(job)) for job in jobs]
+    ]
+
+
+def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
+    """Raise InputError for the first segmentation that may belong to several scans of its case.
+
+    A segmentation of a scan's own name belongs to this scan alone.
+
+    Args:
+        names_by_case: the names of the scans, for each case with several scans.
+        labelmaps: the segmentations, by the names of their scans or cases.
+    """
+    for case, names in sorted(names_by_case.items()):
+        # The segmentation in question has the name `case`, which may also be the name of a scan.
+        without = [name for name in names if name == case or name not in labelmaps]
+        if case in labelmaps and scan_name(labelmaps[case]) not in names and len(without) > 1:
+            what = f"may belong to each of these scans: {list_names(without)}"
+            raise InputError(what, path=labelmaps[case], remedy="Name each segmentation like its scan.")
 
 
 def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
@@ -313,18 +329,20 @@ def measure_wall(
     openings: Labelmap | None = None,
     *,
     stamps: Mapping[Path, FileStamp | None],
+    later_files: Iterable[Path] = (),
 ) -> WallResult:
     """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
 
     Args:
         stamps: see `refuse_appeared`.
+        later_files: the scan's results that the caller writes after this call.
 
     Raises:
-        InputError: the wall cannot be analysed, or one of the files no longer has its stamp.
+        InputError: the wall cannot be analysed, or one of these files no longer has its stamp.
         OutputError: a file cannot be written.
     """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
-    refuse_appeared([*job.results, job.segmentation], stamps)  # `dcamt segment` writes the segmentation afterwards.
+    refuse_appeared([*job.results, *later_files], stamps)
     with atomic_paths(job.results) as temporary:
         write_wall_surface(result, temporary[job.wall_surface])
         write_wall_csv([result], temporary[job.table])

@@ -183,7 +183,7 @@ def _without_label(
     if len(fitting) > 1:
         what = f"has several labels in {folder}: {', '.join(labelled[name].name for name in fitting)}"
         return InputError(what, path=prediction, remedy="Keep one of them in this folder.")
-    if similar := similar_labels(case, predicted, labelled):
+    if similar := similar_labels(case, predicted.keys(), labelled):
         what = f"has no label in {folder}, but files of similar names lie there: {list_names(similar)}"
         return InputError(what, path=prediction, remedy=f"If one of them is its label, name it {case}_label.")
     remedy = f"Add {case}_label.nii.gz, or remove the prediction."
