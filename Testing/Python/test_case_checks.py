@@ -180,14 +180,18 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
     assert facts_of(cases)[3].problems == ()
 
 
-def test_equal_hdr_files_with_different_img_files_are_not_the_same_scan(cases: list[Case]) -> None:
+@pytest.mark.parametrize(("header", "data"), [(".hdr", ".img"), (".mhd", ".raw"), (".nhdr", ".raw")])
+def test_equal_headers_beside_different_data_files_are_not_the_same_scan(
+    cases: list[Case], tmp_path: Path, header: str, data: str
+) -> None:
     for number in (0, 3):
         voxels = SimpleITK.ReadImage(str(cases[number].image)) + number
-        cases[number] = replace(cases[number], image=cases[number].image.parent / f"pair{number}.hdr")
+        (tmp_path / f"p{number}").mkdir()
+        cases[number] = replace(cases[number], image=tmp_path / f"p{number}" / f"scan{header}")
         SimpleITK.WriteImage(voxels, str(cases[number].image))
     assert cases[0].image.read_bytes() == cases[3].image.read_bytes()
     assert [(facts.problems, facts.warnings) for facts in facts_of(cases)] == [((), ())] * 4
-    shutil.copy(cases[0].image.with_suffix(".img"), cases[3].image.with_suffix(".img"))
+    shutil.copy(cases[0].image.with_suffix(data), cases[3].image.with_suffix(data))
     assert facts_of(cases)[3].problems
 
 

@@ -140,9 +140,12 @@ def test_copy_in_another_format_is_no_second_scan(tmp_path: Path) -> None:
             write_itk_image(tmp_path / f"{name}{kind}", voxels)
     write_itk_image(tmp_path / "p2.hdr", scan)
     write_itk_image(tmp_path / "p2.nii.gz", mask)  # a segmentation, not a copy
+    for ending, voxels in ((".nii.gz", scan), (".seg.nrrd", mask), (".hdr", scan)):
+        write_itk_image(tmp_path / f"p3{ending}", voxels)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {
         "p1": ("p1.nii.gz", "p1_seg.nii.gz"),
         "p2": ("p2.hdr", None),
+        "p3": ("p3.nii.gz", "p3.seg.nrrd"),
     }
 
 

@@ -118,6 +118,9 @@ def test_mask_is_skipped_if_its_path_has_a_part_that_the_path_of_the_scan_lacks(
         ("cohort/p1", "LA/p1", True),
         ("cohort/p1", "LA_wall/p1", False),
         ("CT/p1_CT", "LA/p1_MR", False),
+        ("site1/p1", "site1/roi/final_p1", True),
+        ("scans/site1/p1", "roi/site1/final_p1", True),
+        ("site1/p1", "site1/roi/RV_p1", False),
     ],
 )
 def test_mask_la_p1_is_a_label_unless_it_names_the_wall_or_another_modality(
@@ -217,6 +220,7 @@ def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkey
         (["template.nii.gz"], "p{}/lge.nii.gz"),
         ([f"p{n}/lge.nii.gz" for n in range(30)], "p{}/after/ablation.nii.gz"),
         ([f"before/p{n}/lge.nii.gz" for n in range(30)], "after/p{}/lge.nii.gz"),
+        ([], "p{}_LA.nii.gz"),
     ],
 )
 def test_mask_search_reads_at_most_12_scans_of_thirty_patients(

@@ -247,8 +247,9 @@ def test_missing_table_gives_no_rows_and_table_with_other_columns_is_refused(tmp
         read_measurements_csv(tmp_path / "other.csv")
 
 
-def test_table_whose_last_line_is_cut_off_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "m.csv").write_text(",".join(MEASUREMENT_COLUMNS) + "\nb,LA\n", encoding="utf-8")
+@pytest.mark.parametrize("line", ["b,LA", "b,LA,61.5", "b,LA,61.5,80.0,55.0"])
+def test_table_whose_last_line_is_cut_off_is_refused(tmp_path: Path, line: str) -> None:
+    (tmp_path / "m.csv").write_text(f"{','.join(MEASUREMENT_COLUMNS)}\n{line}\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"m\.csv: is not a table of measurements \(a line has too few cells\)"):
         read_measurements_csv(tmp_path / "m.csv")
 

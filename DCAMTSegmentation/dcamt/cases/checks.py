@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..io.formats import ending
+from ..io.formats import data_files_beside, ending
 from ..io.itk_completeness import PAIR_ENDINGS, pair_files
 from ..io.readers import Header, read_header, read_scan
 from ..io.writers import is_dcamt_result
@@ -256,11 +256,12 @@ def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]
 
 
 def _checksum(path: Path) -> Hashable:
-    """Return a checksum of a file, or of both files of a pair; None if one of them cannot be read."""
+    """Return a checksum of an image file and of its data files (`data_files_beside`); None if a file cannot be read."""
     digest = hashlib.sha256()
     try:
-        # The headers of two pairs may be equal, although their voxels differ.
-        for part in pair_files(path) if ending(path) in PAIR_ENDINGS else (path,):
+        # The headers of two scans may be equal, although their voxels differ.
+        data_files = filter(Path.is_file, data_files_beside(path))
+        for part in pair_files(path) if ending(path) in PAIR_ENDINGS else (path, *data_files):
             with part.open("rb") as file:
                 while chunk := file.read(1 << 20):
                     digest.update(chunk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -37,11 +38,14 @@ def _without_copies(files: Sequence[Path]) -> list[Path]:
     `p1.hdr` is a copy of `p1.nii.gz` if both are masks (`has_few_values`) or both are not.
     """
     by_itk = {path for path in files if ending(path) in ENDINGS_READ_BY_ITK}
-    others = {(path.parent, scan_name(path)): path for path in files if path not in by_itk} if by_itk else {}
+    others: defaultdict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for path in files if by_itk else ():
+        if path not in by_itk:
+            others[path.parent, scan_name(path)].append(path)
 
     def is_copy(path: Path) -> bool:
-        other = others.get((path.parent, scan_name(path)))
-        return path in by_itk and other is not None and has_few_values(other) == has_few_values(path)
+        same = others.get((path.parent, scan_name(path)), ()) if path in by_itk else ()
+        return any(has_few_values(other) == has_few_values(path) for other in same)
 
     return [path for path in files if not is_copy(path)]
 

@@ -185,7 +185,8 @@ def _masks_named_after_structures(scans: Sequence[NamedFile]) -> Iterator[tuple[
     for file in scans:
         rest = without_words(names[file.path], _STRUCTURES)
         place = (file.path.parent, rest)
-        if not rest or rest == names[file.path] or place not in similar or not has_few_values(file.path):
+        has_others = any(other is not file for other in similar.get(place, ()))
+        if not rest or rest == names[file.path] or not has_others or not has_few_values(file.path):
             continue
         if place not in many_values:
             many_values[place] = next((other for other in similar[place] if not has_few_values(other.path)), None)
@@ -324,9 +325,8 @@ class _Parts:
             same = self._by_key.get(shorter, [])
             replaceable = not (limited and self._has_many_parts(n, shorter))
             if same or (replaceable and any(part != key[n] for part in self._without_part.get((n, shorter), ()))):
-                kept = "_".join(shorter)
-                further = "_".join(rest).removeprefix(kept).removesuffix(kept)
-                dropped = SEPARATORS.split(key[n]) + SEPARATORS.split(further)
+                name, kept = ("".join(part[-1:]) for part in (rest, shorter if len(shorter) == len(rest) else ()))
+                dropped = SEPARATORS.split(key[n]) + SEPARATORS.split(name.removeprefix(kept).removesuffix(kept))
                 scans = (scan for scan in same if not has_few_values(scan.path))
                 others = self._scans_without_part(n, shorter) if replaceable else iter(())
                 return chain(scans, (scan for part, scan in others if part != key[n])), further_words(dropped)

@@ -111,7 +111,7 @@ def _cells(row: Measurements) -> tuple[str, ...]:
 
 
 def _from_cells(row: Mapping[str, Any]) -> Measurements:
-    if row["volume_ml"] is None:
+    if None in row.values():
         raise ValueError("a line has too few cells")
     # Tables of earlier versions lack the last columns.
     numbers = [float(cell) if (cell := row.get(column)) else nan for column in TABLE_COLUMNS[2:]]
