@@ -117,7 +117,7 @@ def test_lock_of_a_table_with_a_long_name_has_a_possible_name(tmp_path: Path) ->
         assert is_held(lock)
 
 
-def test_error_is_that_of_the_table_where_no_lock_can_be_created(tmp_path: Path) -> None:
+def test_lock_that_cannot_be_created_does_not_hide_the_error_of_writing_the_table(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     table = tmp_path / "file" / "table.csv"
     with pytest.raises(OutputError, match="a part of its path is not a folder"), table_lock(table):

@@ -22,7 +22,7 @@ from ..io.tables import csv_cell, write_table
 from ..volume import Labelmap, SegmentInfo
 
 DISTANCE_BLOCK = 512
-"""The distances of this many points from themselves and all later points are computed at once."""
+"""Points per block in `_largest_distance`."""
 
 
 @dataclass(frozen=True)
