@@ -84,8 +84,8 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
     - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x`.
     - There is a label `x`, but no scan `x`, no label of a numbered file such as `x_0001`, and no scan `x_0010`
-      (channels end at `x_0009`). If a label `x` lacks DCAMT's mark, labels such as `x_0001` prevent the joining only
-      if they lack the mark, too.
+      (channels end at `x_0009`). If a label `x` lacks DCAMT's mark, labels such as `x_0001` with the mark do not
+      prevent the joining.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
