@@ -249,7 +249,7 @@ class TrainingSession:
 
         plan, run = self._plan, self._run
         with interrupt_on_sigterm():
-            # `run.model` is written last: once it exists for the last iteration, resuming the run writes no models.
+            # Save `run.best` first: if `run.model` is from the last iteration, a resumed run saves no models.
             best = trainer.best()
             if best is None:
                 run.best.unlink(missing_ok=True)
