@@ -427,3 +427,12 @@ class Region:
                 position = row[0] * i + row[1] * j + row[2] * k + row[3]
                 inside &= (position >= least) & (position <= most)
         return inside
+
+    def covers(self, grid: Grid) -> bool:
+        """Return whether the centres of all voxels lie inside the region.
+
+        Only the corner voxels are tested: the region is convex, so it then contains all voxels between them.
+        """
+        first, second, third = (min(n, 2) for n in grid.shape)
+        steps = np.diag([*(max(n - 1, 1) for n in grid.shape), 1])
+        return bool(self.mask(Grid((first, second, third), grid.affine @ steps)).all())

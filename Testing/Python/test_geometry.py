@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import nibabel as nib
 import numpy as np
@@ -182,3 +183,23 @@ def test_rotated_region_contains_the_voxels_inside_its_faces() -> None:
     along_axes = (points_of(OBLIQUE) - CENTRE) @ axes
     np.testing.assert_array_equal(inside, (np.abs(along_axes) <= half).all(axis=-1))
     assert 0 < inside.sum() < Region(tuple(low), tuple(high)).mask(OBLIQUE).sum()
+
+
+@pytest.mark.parametrize("shape", [(20, 16, 12), (1, 16, 12), (1, 1, 1)])
+def test_region_covers_a_grid_if_its_mask_contains_all_voxels(
+    shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = Grid(shape, OBLIQUE.affine)
+    low, high = grid.corners().min(axis=0), grid.corners().max(axis=0)
+    regions = [Region(tuple(low - mm), tuple(high + mm)) for mm in (0.1, -0.1)]
+    whole = [bool(region.mask(grid).all()) for region in regions]
+    sizes: list[int] = []
+    mask = Region.mask
+
+    def recorded(region: Region, corners: Grid) -> np.ndarray:
+        sizes.append(math.prod(corners.shape))
+        return mask(region, corners)
+
+    monkeypatch.setattr(Region, "mask", recorded)
+    assert [region.covers(grid) for region in regions] == whole == [True, False]
+    assert max(sizes) <= 8  # The mask of a large scan would take a second and a gigabyte.

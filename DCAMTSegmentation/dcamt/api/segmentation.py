@@ -127,7 +127,7 @@ class Segmenter:
         start = time.monotonic()
         box = to_region(region)
         result = self.predictor.segment(volume, quality, box, keep_probabilities, progress)
-        limits = [box.note] if box is not None and not box.mask(volume.grid).all() else []
+        limits = [box.note] if box is not None and not box.covers(volume.grid) else []
         name = scan_name(volume.path) if volume.path is not None else ""
         return SegmentedScan(
             scan=volume,
