@@ -82,7 +82,7 @@ class MeasurementsTest(PanelCase):
         self.assertTrue(lines[0].startswith("scan,segment,volume_ml,surface_cm2,long_diameter_mm"))
         self.assertEqual(lines[1].split(","), list(self.logic.measurements(segmentation)[0].values()))
 
-    def test_exports_have_the_present_name_of_a_renamed_scan_or_a_typed_name(self) -> None:
+    def test_exports_have_the_present_name_of_the_scan_unless_another_name_was_typed(self) -> None:
         volume = add_scan("Mueller^Anna")
         segmentation = self.segment(volume)
         volume.SetName("P01")

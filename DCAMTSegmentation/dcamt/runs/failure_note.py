@@ -17,8 +17,8 @@ class FailureNote:
 
     Attributes:
         message: one line for the user.
-        unwritten: whether the run is paused, not failed: an `OutputError` ended it, for example on a full disk, or the
-            models of its last checkpoint could not be written.
+        unwritten: whether a file (`OutputError`) or the models of the last checkpoint (`TrainingPlan.conclude`) could
+            not be written. The run's state is then paused if the run has a checkpoint, else failed.
     """
 
     message: str
