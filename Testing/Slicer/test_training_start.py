@@ -235,7 +235,7 @@ class StartTest(CasesCase):
             self.session.settings.iterations = "30"
 
         def change_label() -> None:
-            """Choose another label for a case during the estimation, which uses no labels."""
+            # The estimate stays valid, since it does not depend on labels.
             self.wait_for(lambda: command.called, "the estimation")
             command.return_value.running = True
             row = self.session.table.rows[1]

@@ -38,15 +38,14 @@ def write_run_report(
     """Score the run's model on its validation cases; write `report.html` and `validation.csv` into the run folder.
 
     Returns the path of the report. If no validation case is scored, no table is written. The table names the cases;
-    the report only numbers them. If a case in the last table can no longer be scored, both files stay unchanged. If
-    there is no last table, they stay unchanged if the last report shows scores and no case can be scored.
+    the report only numbers them.
 
     Args:
         progress, on_warning: as in `score_cases`.
 
     Raises:
         InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, the
-            memory is too small, or the report would lack earlier scores (see above).
+            memory is too small, or the report would lack earlier scores (see `_refuse_lost_scores`).
         OutputError: a file cannot be written.
     """
     from ..inference.predictor import Predictor
