@@ -161,7 +161,7 @@ def _surface_figure(name: str, pixels: np.ndarray) -> str:
 
 
 def wall_painter(wall: WallResult, scene: Scene) -> Painter:
-    """Return a painter that shows the wall's ratio to the blood pool as a colour, and the scan's border in grey.
+    """Return a painter that colours the wall by its ratio to the blood pool; points near the scan's border are grey.
 
     Openings are dark grey with light stripes. Without the stripes, they would look like scar in black-and-white print.
     """
