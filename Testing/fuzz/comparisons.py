@@ -93,7 +93,7 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
     try:
         image = nib.load(path)
-        with ImageOpener(path) as file:  # The header of `image` has no negative spacings.
+        with ImageOpener(path) as file:  # `nib.load` makes negative spacings positive.
             header = type(image.header).from_fileobj(file, check=False)
         array = np.asarray(image.dataobj)
     except Exception:  # nibabel raises errors of many types.
