@@ -151,8 +151,8 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
 def _is_array_of_cases(name: str, entry: object) -> bool:
     """Return whether an entry, whose key is `name`, is an array of cases.
 
-    At least one case is an object, or all cases are arrays and at least one has the form `[image, label]`. The cases
-    may also be images if the key is that of a fold, such as "fold_0".
+    In an array of cases, at least one case is an object, or all are arrays and at least one has the form
+    `[image, label]`. The cases may also be images if the key is that of a fold, such as "fold_0".
     """
     if not isinstance(entry, list):
         return False
