@@ -76,6 +76,8 @@ class ModelList:
             self._combo_box.toolTip = choice.tooltip
         elif os.path.isfile(self._unlisted):
             self._combo_box.toolTip = _("This model is not in the list: it is used from its file.")
+        elif not self._unlisted:
+            self._combo_box.toolTip = _("No model is chosen: choose one from the list, or import one.")
         else:
             self._combo_box.toolTip = _("This model is not on this computer: import it, or choose another.")
         self._remove_button.enabled = choice is not None and choice.removable

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import traceback
 from pathlib import Path
 from typing import ClassVar
@@ -138,12 +139,12 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
     Args:
         path: the file being processed. The returned error's message begins with this path, except in three cases. A
-            `DCAMTError` whose message contains the path is returned unchanged. For an `OSError` about another file,
+            `DCAMTError` of which `names_path` is true is returned unchanged. For an `OSError` about another file,
             the message names that file instead. For a `ModuleNotFoundError`, the message names no file.
     """
     text = " ".join(str(error).split())
     if isinstance(error, DCAMTError):
-        return error if path is None or str(path) in str(error) else _with_path(error, text, path)
+        return error if path is None or names_path(error, path) else _with_path(error, text, path)
     if os.environ.get("DCAMT_TRACEBACK"):
         traceback.print_exception(error)
     if is_out_of_memory(error):
@@ -159,6 +160,13 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
         return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
     what = f"unexpected error ({type(error).__name__}{': ' if text else ''}{text[:200]})"
     return InternalError(what, path=path, remedy="Please report this error.")
+
+
+def names_path(error: Exception, path: Path) -> bool:
+    """Return whether an error's message names a path or a file below it; `ba.nii` does not name `a.nii`."""
+    text = " ".join(str(path).split())  # as in a message
+    message = " ".join(str(error).split())
+    return re.search(rf"""(?<![^\s/\\"'“(]){re.escape(text)}(?![.-]?\w)""", message) is not None
 
 
 def _with_path(error: DCAMTError, text: str, path: Path) -> DCAMTError:

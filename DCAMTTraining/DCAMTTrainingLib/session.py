@@ -41,7 +41,7 @@ class TrainingSession:
     Attributes:
         on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
         unread: the scene's cases that this version cannot read; they are saved with the scene again.
-        check_failure: why the last check could not start or failed; otherwise empty.
+        check_failure: why the last check could not start or failed; otherwise, and after an edit of the cases, empty.
     """
 
     def __init__(self) -> None:
@@ -220,7 +220,6 @@ class TrainingSession:
             self.check_failure = error_text(error)
             self._notify()
             return
-        self.check_failure = ""
         self._check = CaseCheck(self.table, recipe, self._on_checked).start()
 
     def problems(self, device: str | None = None) -> list[Problem]:
@@ -247,6 +246,7 @@ class TrainingSession:
         if self._check is not None:
             self._check.cancel()
             self._check = None
+        self.check_failure = ""
 
     def _stop_saving(self) -> None:
         if self._saving is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import dcamt
@@ -12,6 +13,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap
+from dcamt.io.writers import write_volume
 from dcamt.models.package import Card
 from dcamt.volume import Code, Labelmap, SegmentInfo, Volume
 from dcamt_testing.dicom_rules import missing_attributes
@@ -109,6 +111,31 @@ def test_optional_results_of_several_scans_lie_beside_the_segmentations(
     segmented = [event for event in events if event["event"] == "segmented"]
     assert [Path(event["surface"]).name for event in segmented] == ["s0.stl", "s1.stl"]
     assert [Path(event["report"]).name for event in segmented] == ["s0.html", "s1.html"]
+
+
+def test_warning_about_few_intensities_is_printed_once_and_is_in_json_and_report(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = noise_scan()
+    coarse = replace(noise, voxels=np.digitize(noise.voxels, np.quantile(noise.voxels, (0.3, 0.6))).astype(np.uint8))
+    write_volume(coarse, tmp_path / "noise.nrrd")
+    page = tmp_path / "page.html"
+    arguments = [
+        tmp_path / "noise.nrrd",
+        "-o",
+        tmp_path / "out.nrrd",
+        "--model",
+        noise_model,
+        "--json",
+        "--report",
+        page,
+    ]
+    assert call_segment(*arguments) == 0
+    out, err = capsys.readouterr()
+    (segmented,) = (event for event in map(json.loads, out.splitlines()) if event["event"] == "segmented")
+    warning = "The scan has only 3 different intensities, like a label. Check that the file is the scan."
+    assert segmented["notes"].count(warning) == err.count(warning) == 1
+    assert page.read_text(encoding="utf-8").count(warning) == 1
 
 
 def test_dicom_series_gives_dicom_objects_with_the_same_labels_as_nrrd(noise_model: Path, tmp_path: Path) -> None:

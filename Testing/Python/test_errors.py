@@ -25,6 +25,17 @@ def test_error_that_names_the_file_is_returned_unchanged() -> None:
     assert user_error(error, SCAN) is error
 
 
+@pytest.mark.parametrize("given", ["ba.nii", "a.nii.gz", "x/b-a.nii", "a.nii-old", "a.nii2"])
+def test_error_about_a_file_with_a_similar_name_does_not_name_the_file(given: str) -> None:
+    assert str(user_error(InputError("is empty", path=given), Path("a.nii"))) == f"a.nii: {given}: is empty."
+
+
+@pytest.mark.parametrize("message", ["{}: is empty.", "/x/{}: is empty.", "x: differs from {}.", "{}/1.dcm: is empty"])
+def test_error_that_names_the_file_or_a_file_below_it_is_returned_unchanged(message: str) -> None:
+    error = OutputError(message.format("a  b.nii"))
+    assert user_error(error, Path("a  b.nii")) is error
+
+
 def test_system_error_enomem_becomes_a_memory_shortage() -> None:
     error = user_error(OSError(errno.ENOMEM, "Cannot allocate memory"), SCAN)
     assert isinstance(error, MemoryShortage)

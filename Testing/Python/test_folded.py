@@ -69,6 +69,18 @@ def test_folding_removes_batch_normalisation_and_keeps_the_output(
             assert sum(isinstance(part, nn.ReLU) for part in vnet.modules()) == len(SHAPE.channels) - 1
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["oneDNN", "plain"])
+@pytest.mark.parametrize("shape", [{"dilation": 2, "padding": 2}, {"groups": 2}])
+def test_dilated_or_grouped_convolution_keeps_its_output(
+    shape: dict[str, int], fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not fused:
+        monkeypatch.setattr(module, "_fused_convolution", lambda image: None)
+    convolution, image = nn.Conv3d(4, 6, 3, **shape), torch.randn(1, 4, 9, 8, 7)  # type: ignore[arg-type]
+    with torch.no_grad():
+        torch.testing.assert_close(module.FoldedConvolution(convolution)(image), convolution(image), rtol=0, atol=1e-5)
+
+
 def test_folded_network_predicts_the_same_in_tiles_as_in_one_pass(tiny_recipe: Recipe) -> None:
     network = fold(network_of(tiny_recipe, "batch"))
     tile = (2 * fine_reach(network)[0] + 16, 16, 16)

@@ -121,6 +121,10 @@ def test_metaimage_with_a_missing_or_wrong_size_of_its_compressed_data_is_refuse
         ("ElementSpacing", "1 1 x", "has damaged numbers in ElementSpacing"),
         ("ElementSpacing", "1 1 inf", "has damaged numbers in ElementSpacing"),
         ("Offset", "nan 0 0", "has damaged numbers in Offset"),
+        ("DimSize", "9 10 11.0", "has a damaged field 'DimSize' in its header"),
+        ("ElementNumberOfChannels", "", "has a damaged field 'ElementNumberOfChannels' in its header"),
+        ("HeaderSize", "x", "has a damaged field 'HeaderSize' in its header"),
+        ("NDims", "x", "has a damaged field 'NDims' in its header"),
         ("ElementType", "MET_OTHER", 'the unknown ElementType "MET_OTHER"'),
         ("ElementType", "met_short", 'the unknown ElementType "met_short"'),
         ("BinaryData", "False", "seems to have binary voxels, but its header states BinaryData = False"),
@@ -154,6 +158,29 @@ def test_damaged_text_of_a_metaimage_is_not_taken_for_binary_voxels(tmp_path: Pa
     for size in range(-40, -30):
         path.write_bytes(whole[:size])
         refused(lambda: read_scan(path), path, "ends too early")
+
+
+@pytest.mark.parametrize("kind", ["SHORT", "USHORT", "UCHAR", "LONG_LONG", "FLOAT"])
+@pytest.mark.parametrize("word", ["33.0", "3.3e1", "33.5", "-5", "70000", "1e30", "1e39", "1_0", "nan"])
+def test_text_of_a_metaimage_is_refused_if_it_holds_no_numbers_of_its_type(
+    tmp_path: Path, kind: str, word: str
+) -> None:
+    """ITK would return a number modulo the type's range, or without its fraction."""
+    path = tmp_path / "x.mha"
+    words = list(map(str, np.arange(990) % 200))
+    words[500] = word
+    header = (
+        TEXT_HEADER.replace(b"MET_SHORT", f"MET_{kind}".encode()) + b"BinaryData = False\nElementDataFile = LOCAL\n"
+    )
+    path.write_bytes(header + " ".join(words).encode() + b"\n")
+    fitting = {"SHORT": "33.0 3.3e1 -5", "USHORT": "33.0 3.3e1", "UCHAR": "33.0 3.3e1"}
+    fitting |= {"LONG_LONG": "33.0 3.3e1 -5 70000", "FLOAT": "33.0 3.3e1 33.5 -5 70000 1e30"}
+    if word in fitting[kind].split():
+        assert read_scan(path).voxels.ravel(order="F")[499:502].tolist() == [99, np.float32(word), 101]
+    elif (kind, word) == ("FLOAT", "1e39"):
+        refused(lambda: read_scan(path), path, "NaN or infinite")
+    else:
+        refused(lambda: read_scan(path), path, "as text, but some of them are not numbers of its type")
 
 
 @pytest.mark.parametrize("stated", [b"", b"BinaryData = True\n"])

@@ -56,6 +56,9 @@ NRRDS = {
     "windows line ends": nrrd_bytes(lambda h: h.replace(b"\n", b"\r\n")),
     "byte skip": nrrd_bytes(lambda h: h + b"byte skip: 7\n", data=b"skipped" + RAW),
     "byte skip from the end": nrrd_bytes(lambda h: h + b"byteskip: -1\n", data=b"skipped" + RAW),
+    "byte skip from the end of gzip data": nrrd_bytes(
+        lambda h: h + b"byte skip: -1\n", encoding="gzip", data=gzip.compress(b"skipped" + RAW)
+    ),
     "line skip": nrrd_bytes(lambda h: h + b"line skip: 2\n", data=b"one\ntwo\n" + RAW),
     "other byte order": nrrd_bytes(
         lambda h: h.replace(b"little", b"big"), data=VOXELS.astype(">i2").tobytes(order="F")
@@ -272,10 +275,54 @@ def test_nrrd_with_an_empty_data_file_field_is_refused(tmp_path: Path, field: st
     refused(lambda: read_scan(path), path, "names no data files")
 
 
+@pytest.mark.parametrize("encoding", ["raw", "ascii"])
+@pytest.mark.parametrize(
+    "line", ["byte skip:", "byteskip: ", "byte skip: 3x", "line skip:", "line skip: -1", "byte skip: -2"]
+)
+def test_nrrd_with_a_damaged_skip_is_refused(tmp_path: Path, line: str, encoding: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: header + f"{line}\n".encode(), encoding=encoding))
+    name = line.partition(":")[0].replace("byteskip", "byte skip")
+    refused(lambda: read_scan(path), path, f"has a damaged field '{name}' in its header")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "hex"])
+def test_nrrd_whose_text_skips_bytes_from_the_end_is_refused_as_by_itk(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(NRRDS[encoding].replace(b"\nencoding", b"\nbyte skip: -1\nencoding"))
+    refused(lambda: read_scan(path), path, "has a damaged field 'byte skip' in its header")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dimension", "three"),
+        ("dimension", "3.0"),
+        ("sizes", "9 10 x"),
+        ("sizes", "9, 10, 11"),
+        ("space directions", "(0.625,0,0) (0,x,0) (0,0,2.5)"),
+        ("space directions", "(0.625 0 0) (0,0.625,0) (0,0,2.5)"),
+        ("space directions", "0.625 0.625 2.5"),
+        ("space origin", "(71.3,,12.5)"),
+    ],
+)
+def test_error_names_the_field_of_a_nrrd_that_is_damaged(tmp_path: Path, field: str, value: str) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(nrrd_bytes(lambda header: re.sub(f"{field}: .*".encode(), f"{field}: {value}".encode(), header)))
+    refused(lambda: read_scan(path), path, f"has a damaged field '{field}' in its header")
+
+
+@pytest.mark.parametrize("word", [b"x", b"1.5", b"nan", b"70000", b"1_0"])
+def test_nrrd_whose_text_holds_no_numbers_of_its_type_is_refused(tmp_path: Path, word: bytes) -> None:
+    path = tmp_path / "x.nrrd"
+    path.write_bytes(NRRDS["ascii"].rpartition(b" ")[0] + b" " + word)
+    refused(lambda: read_scan(path), path, "as text, but some of them are not numbers of its type")
+
+
 def test_nrrd_with_an_empty_space_origin_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(nrrd_bytes(lambda header: re.sub(b"space origin: .*", b"space origin:", header)))
-    refused(lambda: read_scan(path), path, "has a damaged space origin")
+    refused(lambda: read_scan(path), path, "has a damaged field 'space origin'")
 
 
 def test_cut_data_file_with_byte_skip_minus_1_is_refused(tmp_path: Path) -> None:

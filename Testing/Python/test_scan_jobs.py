@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -133,6 +134,16 @@ def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
     check_result_paths([tmp_path / "a.stl", tmp_path / "out" / "a.stl"], [])
     with pytest.raises(InputError, match=r"a\.stl: two results would be written to this file"):
         check_result_paths([tmp_path / "a.stl", tmp_path / "out" / ".." / "a.stl"], [])
+
+
+def test_paths_that_differ_only_in_ignored_capitals_are_one_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for ignored, expected in ((False, nullcontext()), (True, pytest.raises(InputError, match="results"))):
+        monkeypatch.setattr("dcamt.commands.result_files._ignores_capitals", lambda folder, ignored=ignored: ignored)
+        for paths in (("A.stl", "a.stl"), ("A", "a/b.stl"), ("a/b.stl", "A"), ("x/A/b.stl", "X/a")):
+            with expected:
+                check_result_paths([tmp_path / path for path in paths], [])
 
 
 def test_one_path_for_table_and_results_is_refused_before_any_work(

@@ -61,15 +61,48 @@ def write_vtk_text(path: Path, kind: str, numbers: Iterable[int]) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["short", "unsigned_char", "float"])
-@pytest.mark.parametrize("damaged", [b"3x", b"\x8f", b"33.5", b"nan", b"70000", b"-5"])
+@pytest.mark.parametrize(
+    "damaged", [b"3x", b"\x8f", b"33.5", b"nan", b"70000", b"-5", b"1_0", b"1e39", b"3.4028235e38", b"3.403e38"]
+)
 def test_vtk_image_with_damaged_text_is_refused(tmp_path: Path, kind: str, damaged: bytes) -> None:
     path = write_vtk_text(tmp_path / "x.vtk", kind, range(60))
     np.testing.assert_array_equal(read_scan(path).voxels.ravel(order="F"), range(60))
     path.write_bytes(path.read_bytes().replace(b" 33 ", b" " + damaged + b" "))
-    if (kind, damaged) in (("float", b"33.5"), ("float", b"70000"), ("float", b"-5"), ("short", b"-5")):
-        assert read_scan(path).voxels.ravel(order="F")[33:35].tolist() == [float(damaged), 34]
+    if (kind, damaged) in (
+        ("float", b"33.5"),
+        ("float", b"70000"),
+        ("float", b"-5"),
+        ("float", b"3.4028235e38"),
+        ("short", b"-5"),
+    ):
+        assert read_scan(path).voxels.ravel(order="F")[33:35].tolist() == [np.float32(damaged), 34]
     else:
         refused(lambda: read_scan(path), path, "as text, but some of them are not numbers")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DIMENSIONS 3 4",
+        "DIMENSIONS 3 4 5.0",
+        "SPACING 1 2",
+        "SPACING 1,5 1,5 2",
+        "ORIGIN 1 2",
+        "ORIGIN 1,5 2 3",
+        "ORIGIN",
+    ],
+)
+def test_vtk_image_with_a_damaged_field_is_refused(tmp_path: Path, line: str) -> None:
+    """ITK would take random numbers, or an earlier number for those that are missing."""
+    path = tmp_path / "x.vtk"
+    fields = {"DIMENSIONS": "DIMENSIONS 3 4 5", "SPACING": "SPACING 1 1 1", "ORIGIN": "ORIGIN 7 8 9"}
+    for changed in (fields, fields | {line.split()[0]: line}):
+        header = "\n".join(("# vtk DataFile Version 3.0\nx\nASCII\nDATASET STRUCTURED_POINTS", *changed.values()))
+        voxels = " ".join(map(str, range(60)))
+        path.write_text(f"{header}\nPOINT_DATA 60\nSCALARS s short 1\nLOOKUP_TABLE default\n{voxels}\n")
+        if changed is fields:
+            assert read_scan(path).grid.affine[:3, 3].tolist() == [-7, -8, 9]
+    refused(lambda: read_scan(path), path, f"has a damaged field '{line.split()[0]}' in its header")
 
 
 @pytest.mark.parametrize("size", range(8, 16))

@@ -214,6 +214,14 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         labelmap = read_labelmap(path)
         a, b, c = expected
         assert labelmap.voxels[:, 0, 0].tolist() == [0, a, a, c, c, 0, b, b, b]
+        for mapping, mapped in (
+            ({a: 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),  # the whole segment, with the overlapped plane
+            ({"S0": 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
+            ({c: 2, a: 1}, [0, 1, 1, 1, 2, 0, 0, 0, 0]),
+            ({"S2": 2, "S0": 1}, [0, 1, 1, 1, 2, 0, 0, 0, 0]),
+            ({a: 1, c: 2, b: 3}, [0, 1, 1, 2, 2, 0, 3, 3, 3]),
+        ):
+            assert read_labelmap(path, mapping).voxels[:, 0, 0].tolist() == mapped  # type: ignore[arg-type]
         assert corner_distance_mm(labelmap.grid, Grid(SHAPE, SHEARED["sheared"])) <= 1e-9
 
 

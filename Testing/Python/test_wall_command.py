@@ -114,9 +114,11 @@ def test_scan_with_few_different_intensities_causes_a_warning(
     scan, label = wall_phantom
     coarse = np.round(scan.voxels / scan.voxels.max() * 9).astype(np.float32)
     add_case(tmp_path, (replace(scan, voxels=coarse), label), "a")
-    assert measure_scan(tmp_path) == 0
-    count = len(np.unique(coarse))
-    assert f"The scan has only {count} different intensities, like a label." in capsys.readouterr().out
+    page = tmp_path / "page.html"
+    assert measure_scan(tmp_path, "--report", page) == 0
+    warning = f"The scan has only {len(np.unique(coarse))} different intensities, like a label."
+    assert warning in capsys.readouterr().out
+    assert warning in page.read_text(encoding="utf-8")
 
 
 def test_burden_below_the_bound_of_a_stage_is_not_rounded_to_the_bound(

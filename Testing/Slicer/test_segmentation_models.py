@@ -144,6 +144,8 @@ class ModelListTest(SegmentationCase):
             models.show("")
             self.assertEqual(models.channels, ("",))
             self.assertEqual(self.titles(), [])
+            self.assertIn("No model is chosen", self.ui.modelComboBox.toolTip)
+            models.show("gone")
             self.assertIn("This model is not on this computer", self.ui.modelComboBox.toolTip)
             self.assertFalse(self.ui.removeModelButton.enabled)
 

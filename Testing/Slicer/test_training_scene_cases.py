@@ -333,7 +333,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(row.role, UNLABELLED)
         self.assertIn("lies on a different grid", row.note)
 
-    def test_grids_and_scans_of_a_scene_are_looked_up_once_for_each_node(self):
+    def test_grids_and_scans_of_a_scene_are_looked_up_for_each_node_and_not_for_each_pair(self):
         for number in range(6):
             add_case(f"drawn {number}", number)
             image, label = ellipsoid(10 + number)

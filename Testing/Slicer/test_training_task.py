@@ -321,6 +321,19 @@ class EstimateTest(TrainingCase):
             close_scene()
         command.return_value.cancel.assert_called()
 
+    def test_failure_of_a_check_does_not_outlive_the_cases(self) -> None:
+        add_case("one", 1)
+        click(self.ui.addSceneButton)
+        self.session.check_failure = "The check failed."
+        self.session.table.replace_all([])
+        self.assertNotIn("The check failed.", [problem.text for problem in self.session.problems()])
+
+    def test_failure_of_a_check_does_not_outlive_its_scene(self) -> None:
+        self.session.check_failure = "The check failed."
+        self.assertIn("The check failed.", [problem.text for problem in self.session.problems()])
+        close_scene()
+        self.assertNotIn("The check failed.", [problem.text for problem in self.session.problems()])
+
     def test_estimate_reports_a_full_disk(self) -> None:
         full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/temporary")
         for name in ("tempfile.mkdtemp", "pathlib.Path.write_text"):

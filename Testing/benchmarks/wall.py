@@ -12,7 +12,7 @@ Prints
 - for openings, border and wall: the area on the experts' labels and on the segmentations, with the same statistics,
 - the correlation between the presets' burdens on the experts' labels,
 - the overlap of the openings,
-- the seconds per case.
+- the seconds per measurement of a wall.
 """
 
 from __future__ import annotations
@@ -206,11 +206,12 @@ def main() -> None:
     print_table(methods)
     overlaps = np.array([opening_overlap(pair) for pair in pairs])
     found = overlaps[np.isfinite(overlaps)]
-    print(f"overlap of the openings in {len(found)} cases: mean {found.mean():.2f}, lowest {found.min():.2f}")
+    extent = f": mean {found.mean():.2f}, lowest {found.min():.2f}" if len(found) else ""
+    print(f"overlap of the openings in {len(found)} cases{extent}")
     # The first case is left out: its time includes loading vtk and scipy.
     seconds = np.array([p.seconds for p in pairs])[1:].ravel()
     processor = np.array([p.cpu_seconds for p in pairs])[1:].ravel()
-    print(f"seconds per case: {np.median(seconds):.2f} elapsed, {np.median(processor):.2f} CPU")
+    print(f"seconds per measurement: {np.median(seconds):.2f} elapsed, {np.median(processor):.2f} CPU")
     if options.figure:
         draw(pairs, options.figure)
     if options.json:

@@ -49,5 +49,5 @@ def is_dicom(file: Path) -> bool:
 
 if __name__ == "__main__":
     labelled, differing = count_differences(*map(Path, sys.argv[1:]))
-    print(f"{labelled} labelled voxels, {differing} with a different label")
+    print(f"{labelled} voxels labelled by OHIF's package, {differing} voxels with different labels in DCAMT")
     sys.exit(bool(differing or not labelled))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,7 +177,7 @@ def write_report(
         is_doubt_calibrated=result.is_doubt_calibrated,
         doubtful_places=result.doubtful_places(),
         wall=wall,
-        notes=[note for note in result.notes if identity or not _may_identify(note, result.scan)],
+        notes=notes_for_report(result.notes, result.scan, bool(identity)),
         identity=identity or {},
     )
     write_text(path, render_scan_report(report))
@@ -223,6 +223,11 @@ def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
         if os.path.exists(file) and os.path.samefile(path, file):
             remedy = "Give another file or folder."
             raise InputError("is a file of the scan and would be replaced by the result", path=path, remedy=remedy)
+
+
+def notes_for_report(notes: Sequence[str], scan: Volume, with_identity: bool) -> list[str]:
+    """Return the notes on a scan; without identity, omit those that `_may_identify` it."""
+    return [note for note in notes if with_identity or not _may_identify(note, scan)]
 
 
 def _may_identify(note: str, scan: Volume) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases.checks import scan_notes
 from ..devices import choose_device
 from ..distributed import local_device
 from ..geometry import Grid, Region
@@ -138,7 +139,7 @@ class Segmenter:
             doubt_map=result.doubt_map,
             trust=result.trust,
             probabilities=result.probabilities,
-            notes=(*limits, *volume.notes, *result.notes),
+            notes=(*limits, *scan_notes(volume), *result.notes),
             model=self.model,
             quality=quality,
             seconds=time.monotonic() - start,

@@ -115,9 +115,8 @@ def few_values_warning(volume: Volume) -> str:
 
 
 def scan_notes(volume: Volume) -> tuple[str, ...]:
-    """Return what a person should know about a scan that was read: `few_values_warning` and the scan's notes."""
-    warning = few_values_warning(volume)
-    return (*([warning] if warning else ()), *volume.notes)
+    """Return what a person should know about a scan that was read: `few_values_warning` and the scan's notes, once."""
+    return tuple(dict.fromkeys(filter(None, (few_values_warning(volume), *volume.notes))))
 
 
 def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:

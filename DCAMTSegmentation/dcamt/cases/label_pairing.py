@@ -24,7 +24,7 @@ from .words import (
     without_words,
 )
 
-_KNOWN_WORDS = ATRIUM_WORDS | QUALIFIERS | PAIRING_WORDS
+_KNOWN_WORDS = ATRIUM_WORDS | QUALIFIERS
 
 
 def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
@@ -41,8 +41,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
       `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the name that remains without them is the
       beginning of a longer case name. With the cases `p` and `p_1`, `p_seg_3` is no label of `p`, but may be the label
-      of a missing case `p_3`.
-
+      of a missing case `p_3`;
     - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is

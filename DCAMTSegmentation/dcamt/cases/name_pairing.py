@@ -82,7 +82,8 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
     The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan in two cases:
 
-    - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x`.
+    - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x` of
+      the same kind (with DCAMT's mark, or without).
     - There is a label `x`, but no scan `x`, no label of a numbered file such as `x_0001`, and no scan `x_0010`
       (channels end at `x_0009`). If a label `x` lacks DCAMT's mark, labels such as `x_0001` with the mark do not
       prevent the joining.

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..cases.case_arrays import write_case_arrays
-from ..errors import user_error
+from ..errors import names_path, user_error
 from .process import exit_when_stdin_closes, silence_libraries
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         with silence_libraries():
             arrays = write_case_arrays(given.scan, given.segmentation, given.folder, given.labels_only)
     except Exception as error:
-        is_named = str(given.segmentation) in str(error)
+        is_named = names_path(error, given.segmentation)
         print(user_error(error, None if is_named else given.scan), file=sys.stderr)
         remove_folder()
         return 1

@@ -70,25 +70,24 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
         for other in (given, *channel_files(given)):
             for key in _file_keys(other):
                 known.setdefault(key, other)
-    results: set[object] = set()
-    keyed = [(path, _file_keys(path)) for path in paths]
-    files = [key for key in (*known, *(keys[0] for _, keys in keyed)) if isinstance(key, Path)]
-    needed_folders = {above for file in files for above in file.parents}
-    for path, keys in keyed:
-        for key in keys:
+    results: set[Path] = set()
+    placed = [(path, _without_ignored_capitals(Path(os.path.realpath(path)))) for path in paths]
+    files = [_without_ignored_capitals(key) for key in known if isinstance(key, Path)]
+    needed_folders = {above for file in (*files, *(place for _, place in placed)) for above in file.parents}
+    for path, place in placed:
+        for key in _file_keys(path):
             if key in known:
                 remedy = "Give another file or folder."
                 raise InputError("would be replaced by a result", path=known[key], remedy=remedy)
         if folders and _is_image_in(path, folders):
             raise InputError("would be replaced by a result", path=path, remedy="Give another file or folder.")
         # Two hard links to one file are allowed as results: after writing, each path is a file of its own.
-        result = str(keys[0]).casefold() if _ignores_capitals(path.parent) else keys[0]
-        if result in results:
+        if place in results:
             remedy = "Give each result a file of its own."
             raise InputError("two results would be written to this file", path=path, remedy=remedy)
-        results.add(result)
+        results.add(place)
         _check_place(path)
-        if keys[0] in needed_folders:
+        if place in needed_folders:
             what = "would be both a file and a folder of results"
             raise InputError(what, path=path, remedy="Give the file another name.")
 
@@ -104,6 +103,10 @@ def _file_keys(path: Path) -> tuple[object, ...]:
     except OSError:
         return (resolved,)
     return resolved, (status.st_dev, status.st_ino)
+
+
+def _without_ignored_capitals(path: Path) -> Path:
+    return Path(str(path).casefold()) if _ignores_capitals(path.parent) else path
 
 
 @lru_cache(maxsize=16)

@@ -36,7 +36,7 @@ MAX_LISTED = 20
 
 
 def run_segment(options: argparse.Namespace) -> int:
-    """Segment every scan, print each failure at the end, and return 1 if a scan failed.
+    """Segment every scan and print each failure at the end; return 1 if a scan or the table failed.
 
     Without `torchrun`, the table of measurements lists each finished scan even if the command is interrupted.
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..cases.checks import few_values_warning
-from ..errors import DCAMTError, user_error
+from ..cases.checks import scan_notes
+from ..errors import DCAMTError, names_path, user_error
 from ..io.atomic import atomic_paths
 from ..io.dicom_output import find_source_images
 from ..io.dicom_stacks import ScanChoice
@@ -123,8 +123,9 @@ class SegmentSession:
 
         progress("reading", 0.0)
         volume = read_scan(job.scan, self.segmenter.channels, self.choice)
-        if warning := few_values_warning(volume):
-            self.console.print_error(f"{job.scan}: {warning}")
+        volume = replace(volume, notes=scan_notes(volume))
+        for note in volume.notes:  # before the segmentation, which takes long and may fail
+            self.console.print_error(f"{job.scan}: {note}")
         # A DICOM segmentation refers to the scan's DICOM images. A scan without them fails here, before segmentation.
         source = find_source_images(job.scan, volume.frames) if ending(job.segmentation) == DICOM_ENDING else None
         result = self.segmenter.segment(
@@ -185,7 +186,8 @@ class SegmentSession:
             if row.volume_ml == 0:
                 self.console.print_error(f"{job.scan}: no {row.segment.lower()} was found")
         for note in result.notes:
-            self.console.print_error(f"{job.scan}: {note}")
+            if note not in result.scan.notes:  # These are printed already.
+                self.console.print_error(f"{job.scan}: {note}")
         lines = [
             f"{job.name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²"
             for row in result.measurements
@@ -249,4 +251,4 @@ def write_results(
 
 
 def _names_file_of(error: Exception, job: ScanJob) -> bool:
-    return isinstance(error, DCAMTError) and any(str(path) in str(error) for path in (job.scan, *job.results))
+    return isinstance(error, DCAMTError) and any(names_path(error, path) for path in (job.scan, *job.results))

@@ -96,7 +96,10 @@ def add_estimate(commands: Commands[Parser]) -> None:
     parser.add_argument("--start-from", type=parse_name, metavar="MODEL", help="as for dcamt train")
     parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
     parser.add_argument(
-        "--effort", action="append", choices=EFFORTS, help="estimate this effort only (default: all three)"
+        "--effort",
+        action="append",
+        choices=EFFORTS,
+        help="estimate only this effort; may be repeated (default: all three)",
     )
     add_label_mapping(parser)
     parser.add_argument(

@@ -15,7 +15,7 @@ from ..cases.few_values import refuse_scan_as_labels
 from ..cases.label_pairing import pair_with_labels, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import parse_mapping
-from ..errors import DCAMTError, InputError, user_error
+from ..errors import DCAMTError, InputError, names_path, user_error
 from ..io.atomic import atomic_paths
 from ..io.dicom_files import list_names
 from ..io.formats import ending, scan_name
@@ -69,7 +69,7 @@ TABLE = "wall.csv"
 
 
 def run_wall(options: argparse.Namespace) -> int:
-    """Measure the wall of every scan, print each failure at the end, and return 1 if a scan failed.
+    """Measure the wall of every scan and print each failure at the end; return 1 if a scan or the table failed.
 
     A folder of scans needs a folder of segmentations; the files are paired by name as in `dcamt evaluate`. For a
     folder, a table of all measured scans is written too, even after an interruption.
@@ -153,7 +153,7 @@ class WallSession:
                 self.console.print_error(str(error))
                 return
             files = (job.scan, job.segmentation, job.openings, *job.results)
-            is_named = isinstance(error, InputError) and any(str(path) in str(error) for path in files)
+            is_named = isinstance(error, DCAMTError) and any(names_path(error, path) for path in files if path)
             self.failures.append(str(user_error(error, None if is_named else job.scan)))
             self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
 
@@ -357,7 +357,7 @@ def _write_report(
     result: WallResult, volume: Volume, labelmap: Labelmap, label: int | None, job: WallJob, path: Path
 ) -> None:
     """Write the one-page report of an outline and its wall."""
-    from ..api.outputs import describe_identity
+    from ..api.outputs import describe_identity, notes_for_report
     from ..report.outline_report import ReportedSegment, write_outline_report
 
     value = segment_label(labelmap, label)
@@ -369,7 +369,8 @@ def _write_report(
     color = stored.color if stored is not None else None
     segment = ReportedSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
     identity = describe_identity(volume) if job.with_identity else {}
-    write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation))
+    notes = notes_for_report(scan_notes(volume), volume, job.with_identity)
+    write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation), notes)
 
 
 def print_wall(

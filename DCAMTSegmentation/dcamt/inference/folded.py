@@ -34,6 +34,8 @@ class FoldedConvolution(nn.Conv3d):
             plain.kernel_size,  # type: ignore[arg-type]
             plain.stride,  # type: ignore[arg-type]
             plain.padding,  # type: ignore[arg-type]
+            plain.dilation,  # type: ignore[arg-type]
+            plain.groups,
             device="meta",
         )
         self.weight = plain.weight
@@ -46,7 +48,7 @@ class FoldedConvolution(nn.Conv3d):
             return F.relu_(result) if self.relu else result
         attribute = "relu" if self.relu else "none"
         merged: Tensor = fused(
-            image, self.weight, self.bias, self.padding, self.stride, self.dilation, 1, attribute, [], ""
+            image, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups, attribute, [], ""
         )
         return merged
 

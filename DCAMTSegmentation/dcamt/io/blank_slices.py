@@ -11,9 +11,10 @@ _MANY_ZEROS = 0.5
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
-    """Return a note if a channel of a scan (C, I, J, K) has slices of zeros, but noise in the air in its other slices.
+    """Return a note if a channel of a scan (C, I, J, K) has blank slices, but noise in the air in its other slices.
 
-    A program that reserves a file's space before it copies the file leaves zeros if it is interrupted.
+    A slice is blank if at least `_MANY_ZEROS` of its voxels are zeros. A program that reserves a file's space before it
+    copies the file leaves zeros if it is interrupted.
     """
     slices = voxels.shape[3]
     numbers = sorted({k + 1 for channel in voxels for k in _blank_slices(channel)})
@@ -27,7 +28,7 @@ def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
 
 
 def _blank_slices(voxels: np.ndarray) -> list[int]:
-    """Return the indices of slices of zeros along the last axis, or [] if they may be padding or a masked background.
+    """Return the indices of blank slices along the last axis, or [] if they may be padding or a masked background.
 
     The first slice is written first: if it has zeros, too, the zeros are padding. A slice beside a blank one may have
     any number of zeros, since it may be written in part.

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 from ..errors import InputError
 from ..volume import check_size
 from .metaimage import check_metaimage
@@ -21,6 +23,7 @@ from .stored_image import (
     DAMAGED,
     check_complete,
     check_unpacked_size,
+    damaged_field_error,
     data_file_errors,
     impossible_spacing_error,
     is_gzip,
@@ -28,6 +31,7 @@ from .stored_image import (
     open_plain_or_gzip,
     read_to_end,
     skip_bytes,
+    whole_number,
 )
 from .tiff import check_tiff
 
@@ -68,9 +72,13 @@ def _check_vtk(path: Path) -> None:
     """
     with open(path, "rb") as file:
         head, words = _read_vtk_header(file)
-        sizes = [int(size) for size in words.get("DIMENSIONS", [])]
+        sizes = [whole_number(path, "DIMENSIONS", size) for size in words.get("DIMENSIONS", [])]
         if not sizes:
             raise InputError("is not a VTK image of structured points", path=path, remedy="Save the image as NRRD.")
+        for name in words.keys() & {"DIMENSIONS", "SPACING", "ASPECT_RATIO", "ORIGIN"}:
+            numbers = [word.encode("latin-1") for word in words[name][:3]]
+            if len(numbers) < 3 or not _are_numbers(numbers, "double", 8):  # ITK would take random or other numbers.
+                raise damaged_field_error(path, name)
         check_size(sizes, path)
         of_cells = "CELL_DATA" in words and "POINT_DATA" not in words
         if of_cells or not words.keys() & _VTK_VALUES:
@@ -80,7 +88,7 @@ def _check_vtk(path: Path) -> None:
         if len(scalars) < 2:
             raise InputError("has a damaged header", path=path, remedy=DAMAGED)
         each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 0)  # 0: a type that ITK refuses
-        components = 3 if "VECTORS" in words else int(scalars[2]) if len(scalars) > 2 else 1
+        components = 3 if "VECTORS" in words else whole_number(path, "SCALARS", scalars[2]) if len(scalars) > 2 else 1
         count = math.prod(sizes) * components
         if head[2].upper() == "ASCII":
             numbers = file.read().split()[:count]
@@ -99,9 +107,13 @@ def _are_numbers(words: Sequence[bytes], kind: str, each: int) -> bool:
         kind: VTK's name of the numbers' type.
         each: bytes of a number.
     """
+    if any(b"_" in word for word in words):  # Python would read 1_0 as 10.
+        return False
     try:
         if kind in ("float", "double"):
-            return all(math.isfinite(float(word)) for word in words)
+            numbers = np.array([float(word) for word in words])
+            with np.errstate(over="ignore"):
+                return bool(np.isfinite(numbers.astype(np.float32 if kind == "float" else np.float64)).all())
         lowest = 0 if kind.startswith(("unsigned_", "vtktypeu")) else -(1 << 8 * each - 1)
         return all(lowest <= int(word) < lowest + (1 << 8 * each) for word in words)
     except ValueError:

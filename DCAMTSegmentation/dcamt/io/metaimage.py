@@ -19,6 +19,7 @@ from .stored_image import (
     missing_data_file_error,
     no_numbers_error,
     refuse_other_unit,
+    whole_number,
 )
 
 _EXPORT_AGAIN = "Correct the field in its header, or export the image again."
@@ -57,7 +58,7 @@ def check_metaimage(path: Path) -> None:
     fields, head, start = meta_header(path)
     _check_numbers(path, fields)
     refuse_other_unit(path, fields.get("distanceunits", ""))
-    sizes = [int(size) for size in fields.get("dimsize", "").split()]
+    sizes = [whole_number(path, "DimSize", size) for size in fields.get("dimsize", "").split()]
     element = fields.get("elementtype", "").removeprefix("MET_").removesuffix("_ARRAY")
     each = _BYTES.get(element.removeprefix("U"))
     if not sizes or not element:
@@ -67,8 +68,9 @@ def check_metaimage(path: Path) -> None:
         what = f'cannot be read as a MetaImage: its header has the unknown ElementType "{fields["elementtype"]}"'
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     check_size(sizes, path)
-    size = math.prod(sizes) * int(fields.get("elementnumberofchannels", 1)) * each
-    skip = max(0, int(fields.get("headersize", 0)))
+    channels = whole_number(path, "ElementNumberOfChannels", fields.get("elementnumberofchannels", "1"))
+    size = math.prod(sizes) * channels * each
+    skip = max(0, whole_number(path, "HeaderSize", fields.get("headersize", "0")))
     if fields["elementdatafile"].upper() == "LOCAL":
         if 0 < skip < start:
             what = f"states a HeaderSize of {skip} bytes, but its header has {start}"
@@ -89,7 +91,7 @@ def check_metaimage(path: Path) -> None:
                 held = max(0, os.path.getsize(data) - skip)
                 _refuse_text(path, file.read(_SAMPLE) if held > size // len(files) else b"")
             else:
-                held = _count_text_numbers(path, file.read(), each, size // len(files)) * each
+                held = _count_text_numbers(path, file.read(), element, size // len(files)) * each
             if held < size // len(files):
                 raise cut_file_error(data, held, size // len(files), path)
 
@@ -109,20 +111,33 @@ def _refuse_text(path: Path, start: bytes) -> None:
         raise InputError(what, path=path, remedy="Set BinaryData to False, or export it again.")
 
 
-def _count_text_numbers(path: Path, text: bytes, each: int, binary_size: int) -> int:
+def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int) -> int:
     """Return how many numbers the `text` of a MetaImage holds; raise InputError if it holds anything else.
 
     Args:
-        each, binary_size: the number of bytes of one binary voxel and of all. If the text has `binary_size` bytes, the
-            header is probably wrong.
+        element: the numbers' type, such as `USHORT`. ITK would return other numbers for fractions in place of integers,
+            and for numbers out of the type's range.
+        binary_size: the number of bytes of all voxels as binary numbers. If the text has as many bytes, the header is
+            probably wrong.
     """
+    each = _BYTES[element.removeprefix("U")]
     try:
+        if b"_" in text:  # Python would read 1_0 as 10.
+            raise ValueError
         numbers = [float(word) for word in text.split()]
     except ValueError as error:
         if len(text) == binary_size and _NO_TEXT.search(text):
             what = "seems to have binary voxels, but its header states BinaryData = False"
             raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
         raise no_numbers_error(path) from error
+    lowest = 0 if element.startswith("U") else -(1 << 8 * each - 1)
+    voxels = numbers[: binary_size // each]  # ITK ignores a surplus.
+    if element in ("FLOAT", "DOUBLE"):
+        are_of_type = all(map(math.isfinite, voxels))
+    else:
+        are_of_type = all(number.is_integer() and lowest <= number < lowest + (1 << 8 * each) for number in voxels)
+    if not are_of_type:
+        raise no_numbers_error(path)
     if len(numbers) * each == binary_size and not text[-1:].isspace():  # ITK would refuse the file.
         what = "lacks a line break after the last voxel"
         raise InputError(what, path=path, remedy="Copy the file again, or add a line break at the file's end.")
@@ -131,7 +146,7 @@ def _count_text_numbers(path: Path, text: bytes, each: int, binary_size: int) ->
 
 def _check_numbers(path: Path, fields: dict[str, str]) -> None:
     """Raise InputError if the numbers in a MetaImage's header are damaged, or are too few or too many for NDims."""
-    dimensions = int(fields.get("ndims", "0") or 0)
+    dimensions = whole_number(path, "NDims", fields.get("ndims") or "0")
     needed = dict.fromkeys(("DimSize", "ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), dimensions)
     needed |= dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), dimensions**2)
     for name, number in needed.items():
@@ -184,7 +199,8 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
     elif "%" in words[0]:
         if len(words) not in (1, 4):
             raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
-        first, last, step = (int(word) for word in words[1:]) if len(words) == 4 else (1, sizes[-1], 1)
+        stated = [whole_number(path, "ElementDataFile", word) for word in words[1:]]
+        first, last, step = stated or (1, sizes[-1], 1)
         numbers = range(first, last + 1, max(1, step))
         if len(numbers) > math.prod(sizes):
             raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
@@ -210,7 +226,7 @@ def _check_compressed_size(path: Path, data: Path, start: int, stated: str | Non
         data: the file with the compressed data; it may be the same file as `path`.
     """
     held = os.path.getsize(data) - start
-    size = int(stated or 0)
+    size = whole_number(path, "CompressedDataSize", stated or "0")
     if size == held or (size == 0 and data != path):
         return
     with open(data, "rb") as file:

@@ -14,7 +14,7 @@ from ..geometry import Grid
 from ..volume import GREY_SCALE_REMEDY
 from .nrrd_data import NrrdData
 from .nrrd_header import OPEN_IN_SLICER, NrrdHeader, array_sizes, read_nrrd_header
-from .stored_image import DAMAGED, StoredImage, StoredSegment, library_errors, refuse_other_unit
+from .stored_image import DAMAGED, StoredImage, StoredSegment, damaged_field_error, library_errors, refuse_other_unit
 
 # Signs that convert a space's axes to RAS. Other spaces are refused: "scanner-xyz" and "3D-left-handed" have no known
 # relation to the patient, and ITK reads `_MIRRORED` as if they were "left-posterior-superior-time".
@@ -84,24 +84,27 @@ def open_nrrd(path: Path) -> StoredImage:
     )
 
 
-def _vectors(text: str) -> list[np.ndarray | None]:
-    """Parse vectors such as "(1,0,0) none (0, 0, 1)"; "none" gives None."""
+def _vectors(path: Path, header: NrrdHeader, name: str) -> list[np.ndarray | None]:
+    """Return the vectors of a field such as "(1,0,0) none (0, 0, 1)"; "none" gives None."""
     rows: list[np.ndarray | None] = []
-    for word in re.findall(r"\([^)]*\)|[^\s()]+", text):
-        if word.startswith("("):
-            rows.append(np.array([float(number) for number in word[1:-1].split(",")]))
-        elif word.lower() in _NOT_STATED:
-            rows.append(None)
-        else:
-            raise ValueError(f"{word} is not a vector")
+    for word in re.findall(r"\([^)]*\)|[^\s()]+", header.fields[name]):
+        try:
+            if word.startswith("("):
+                rows.append(np.array([float(number) for number in word[1:-1].split(",")]))
+            elif word.lower() in _NOT_STATED:
+                rows.append(None)
+            else:
+                raise ValueError(f"{word} is not a vector")
+        except ValueError as error:
+            raise damaged_field_error(path, name) from error
     return rows
 
 
 def _directions(path: Path, header: NrrdHeader, sizes: list[int], kinds: list[str]) -> tuple[np.ndarray, list[int]]:
     """Return the steps along the three spatial axes in the file's space, (3, 3), and the indices of these axes."""
-    text, axes = header.fields.get("space directions"), len(sizes)
-    if text is not None:
-        rows = [np.full(3, np.nan) if row is None else row for row in _vectors(text)]
+    axes = len(sizes)
+    if "space directions" in header.fields:
+        rows = [np.full(3, np.nan) if row is None else row for row in _vectors(path, header, "space directions")]
         if len(rows) != axes:
             what = "the number of space directions differs from the number of axes"
             raise InputError(what, path=path, remedy=DAMAGED)
@@ -125,7 +128,7 @@ def _directions(path: Path, header: NrrdHeader, sizes: list[int], kinds: list[st
 
 
 def _without_single_voxels(spatial: list[int], sizes: list[int]) -> list[int]:
-    """Return the first three of the spatial axes if all others have one voxel; otherwise, return all axes."""
+    """Return the first three of the spatial axes if all others have one voxel; otherwise, return all spatial axes."""
     return spatial[:3] if all(sizes[axis] == 1 for axis in spatial[3:]) else spatial
 
 
@@ -179,17 +182,16 @@ def _refuse_other_units(path: Path, header: NrrdHeader, spatial: list[int]) -> N
 
 def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
     """Return the centre of the first voxel in the file's space, (3,); 0 if the header states no origin."""
-    text = header.fields.get("space origin")
-    if text is None:
+    if "space origin" not in header.fields:
         names = ("axis mins", "axismins", "axis maxs", "axismaxs")
         stated = [name for name in names if set(header.fields.get(name, "").lower().split()) - {"nan"}]
         if stated and "space" not in header.fields:  # ITK computes the origin from these fields.
             what = f'states its position in the field "{stated[0]}", which DCAMT does not read'
             raise InputError(what, path=path, remedy=OPEN_IN_SLICER)
         return np.zeros(3)
-    rows = _vectors(text)
+    rows = _vectors(path, header, "space origin")
     if len(rows) != 1 or rows[0] is None or rows[0].shape not in ((3,), (4,)):
-        raise InputError("has a damaged space origin", path=path, remedy=DAMAGED)
+        raise damaged_field_error(path, "space origin")
     return rows[0][:3]
 
 

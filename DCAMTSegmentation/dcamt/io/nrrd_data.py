@@ -23,10 +23,12 @@ from .stored_image import (
     data_file_errors,
     is_gzip,
     missing_data_file_error,
+    no_numbers_error,
     open_plain_or_gzip,
     read_array,
     read_to_end,
     skip_bytes,
+    whole_number,
 )
 
 _TYPES = {
@@ -58,9 +60,8 @@ class NrrdData:
     """Reads the numbers of a NRRD file, from the file itself or from data files.
 
     Raises:
-        InputError: the type, the encoding or the byte order is unknown; the header's list or pattern of data files is
-            empty or damaged; or a data file is missing.
-        ValueError: "line skip", "byte skip" or a number of the pattern is not a whole number.
+        InputError: the type, the encoding or the byte order is unknown; "line skip" or "byte skip" is damaged; the
+            header's list or pattern of data files is empty or damaged; or a data file is missing.
     """
 
     def __init__(self, path: Path, header: NrrdHeader, sizes: Sequence[int]) -> None:
@@ -78,19 +79,19 @@ class NrrdData:
             if endian not in ("little", "big"):
                 raise InputError("lacks the byte order (endian) in its header", path=path, remedy=OPEN_IN_SLICER)
             self._dtype = self._dtype.newbyteorder("<" if endian == "little" else ">")
-        self._line_skip = int(fields.get("line skip", 0))
-        self._byte_skip = int(fields.get("byte skip", 0))
+        self._line_skip = whole_number(path, "line skip", fields.get("line skip", "0"), 0)
+        binary = encoding not in ("ascii", "hex")
+        self._byte_skip = whole_number(path, "byte skip", fields.get("byte skip", "0"), -1 if binary else 0)
         self._files = _data_files(path, header, sizes)
 
     def read(self) -> np.ndarray:
         """Return all numbers in one dimension, in the machine's byte order; the image's first axis varies fastest.
 
         Raises:
-            InputError: a data file is cut, holds damaged compressed data or cannot be read to its end; or the numbers
-                cannot be divided evenly among the data files.
+            InputError: a data file is cut, holds damaged compressed data or cannot be read to its end; text data is
+                damaged; or the numbers cannot be divided evenly among the data files.
             EOFError: the data after the header is cut.
-            OSError, ValueError, zlib.error: a file cannot be opened, compressed data after the header is damaged, or
-                text data is damaged.
+            OSError, zlib.error: a file cannot be opened, or compressed data after the header is damaged.
         """
         if not self._files:
             with open_plain_or_gzip(self._path) as file:
@@ -139,12 +140,18 @@ class NrrdData:
             file.seek(-size, os.SEEK_END)
         if self._encoding in ("ascii", "hex"):
             skip_bytes(file, self._byte_skip)
-            return _decode_text(file.read(), self._encoding, self._dtype, count)
+            try:
+                return _decode_text(file.read(), self._encoding, self._dtype, count)
+            except (ValueError, OverflowError) as error:
+                raise no_numbers_error(self._path) from error
         stream: Any = file
         if self._encoding == "gzip":
             stream = io.BufferedReader(Gunzip(file), 1 << 18)
         elif self._encoding == "bzip2":
             stream = bz2.BZ2File(file)
+        if self._byte_skip == -1 and stream is not file:  # The data lies at the stream's end.
+            data = stream.read()
+            stream = io.BytesIO(data[max(0, len(data) - count * self._dtype.itemsize) :])
         skip_bytes(stream, self._byte_skip)
         numbers = read_array(stream, self._dtype, count)
         if stream is not file:
@@ -153,7 +160,12 @@ class NrrdData:
 
 
 def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.ndarray:
-    """Return the first `count` numbers of data in `hex` or `ascii`. Raises EOFError if there are fewer."""
+    """Return the first `count` numbers of data in `hex` or `ascii`.
+
+    Raises:
+        EOFError: there are fewer.
+        ValueError, OverflowError: the data holds anything but numbers of the type.
+    """
     if encoding == "hex":
         digits = re.sub(rb"\s+", b"", data)[: 2 * count * dtype.itemsize]
         if len(digits) < 2 * count * dtype.itemsize:
@@ -162,6 +174,8 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
     words = data.replace(b",", b" ").split()[:count]
     if len(words) < count:
         raise EOFError
+    if any(b"_" in word for word in words):  # Python would read 1_0 as 10.
+        raise ValueError
     if dtype.kind == "f":
         return np.array([float(word) for word in words], dtype)
     return np.array([int(word) for word in words], dtype)
@@ -178,7 +192,7 @@ def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Pa
     elif words[0].upper() == "LIST":
         names = header.files
     elif re.search(r"%[0-9]*[du]", words[0]) and len(words) >= 4:
-        first, last, step = (int(word) for word in words[1:4])
+        first, last, step = (whole_number(path, "data file", word) for word in words[1:4])
         numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
         if step == 0 or len(numbers) > math.prod(sizes):
             raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..volume import check_size
-from .stored_image import DAMAGED, open_plain_or_gzip
+from .stored_image import DAMAGED, open_plain_or_gzip, whole_number
 
 MAGIC = b"NRRD000"
 _ALIASES = {
@@ -92,15 +92,14 @@ def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
     """Return the size of each axis in the file's order, the fastest first.
 
     Raises:
-        InputError: the header lacks a required field, the number of sizes differs from the dimension, or `check_size`
-            refuses the sizes.
-        ValueError: the dimension or a size is not a whole number, or there are no sizes.
+        InputError: the header lacks a required field, the dimension or a size is not a whole number, the number of
+            sizes differs from the dimension, or `check_size` refuses the sizes.
     """
     for name in ("type", "dimension", "sizes", "encoding"):
         if not header.fields.get(name):
             raise InputError(f"lacks the field '{name}' in its header", path=path, remedy=DAMAGED)
-    sizes = [int(size) for size in header.fields["sizes"].split()]
-    if len(sizes) != int(header.fields["dimension"]):
+    sizes = [whole_number(path, "sizes", size) for size in header.fields["sizes"].split()]
+    if len(sizes) != whole_number(path, "dimension", header.fields["dimension"]):
         raise InputError("has a header whose number of sizes differs from its dimension", path=path, remedy=DAMAGED)
     check_size(sizes, path)
     return sizes

@@ -403,14 +403,17 @@ def _map_labels(
 ) -> np.ndarray:
     """Return the labels (I, J, K), uint8, after applying `mapping` to the file's values and segments."""
     labels = np.zeros(layers.shape[1:], np.uint8)
-    stored: np.ndarray | None = None
+    stored = None if segments else as_labels(layers[0], path)
     for source, label in mapping.items():
         if isinstance(source, str):
-            for segment in _segments_of_name(source, segments, path):
-                labels[layers[segment.layer] == segment.value] = label
+            chosen = _segments_of_name(source, segments, path)
+        elif stored is None:
+            chosen = [segment for segment in segments if segment.label == source]
         else:
-            stored = _labels(layers, segments, path) if stored is None else stored
             labels[stored == source] = label
+            continue
+        for segment in chosen:
+            labels[layers[segment.layer] == segment.value] = label
     return labels
 
 

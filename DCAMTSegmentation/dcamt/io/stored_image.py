@@ -266,6 +266,18 @@ def no_numbers_error(path: Path) -> InputError:
     return InputError(what, path=path, remedy="Copy the file again, or export the image again.")
 
 
+def whole_number(path: Path, name: str, text: str, lowest: int | None = None) -> int:
+    """Return the whole number that a field states; raise InputError if there is none, or if it is below `lowest`."""
+    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) or (lowest is not None and int(text) < lowest):
+        raise damaged_field_error(path, name)
+    return int(text)
+
+
+def damaged_field_error(path: Path, name: str) -> InputError:
+    """Return the error for a field that states something else than its numbers."""
+    return InputError(f"has a damaged field '{name}' in its header", path=path, remedy=DAMAGED)
+
+
 def refuse_other_unit(path: Path, unit: str) -> None:
     """Raise InputError if `unit`, which a header states for lengths, is not one of `_MILLIMETRES`."""
     if unit.strip().lower() not in _MILLIMETRES:

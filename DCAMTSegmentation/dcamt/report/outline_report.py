@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases.checks import scan_notes
 from ..errors import InputError
 from ..geometry import Grid
 from ..io.atomic import write_text
@@ -77,6 +78,7 @@ def write_outline_report(
     wall: WallResult | None = None,
     identity: Mapping[str, str] | None = None,
     from_dcamt_file: bool = False,
+    notes: Sequence[str] = (),
 ) -> None:
     """Write the report of a segment whose model is not known; raises OutputError if the file cannot be written.
 
@@ -84,6 +86,7 @@ def write_outline_report(
         identity: texts that identify the patient and the scan, with their titles as keys. If there are no such texts,
             the report claims to be anonymous, so `segment.name` must not identify the patient.
         from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
+        notes: messages for the reader.
     """
     labelmap, infos = segments_to_labelmap([segment], volume.grid, volume.path or "The volume")
     report = ScanReport(
@@ -93,6 +96,7 @@ def write_outline_report(
         measurements=[segment.measure()],
         from_dcamt_file=from_dcamt_file,
         wall=wall,
+        notes=notes,
         identity=identity or {},
     )
     write_text(path, render_scan_report(report))
@@ -134,7 +138,7 @@ def write_requested_report(request: ReportRequest) -> ReportWritten:
         expected_overlap=request.expected_overlap,
         is_doubt_calibrated=request.is_doubt_calibrated,
         wall=read_wall(request.wall) if request.wall is not None else None,
-        notes=(*volume.notes, *request.notes),
+        notes=(*scan_notes(volume), *request.notes),
     )
     write_text(request.report, render_scan_report(report))
     return ReportWritten(request.id, request.report)

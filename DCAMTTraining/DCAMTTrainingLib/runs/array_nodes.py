@@ -18,7 +18,8 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROUNDING = 1e-5
-"""Largest difference of two intensities that count as equal, as a fraction of the largest intensity in their slab.
+"""Largest difference of two intensities that count as equal, as a fraction of the largest absolute intensity in
+the file's slab (infinite ones are ignored).
 
 Slicer and DCAMT may round the intensities of a file differently."""
 COMPARED_BYTES = 1 << 20
