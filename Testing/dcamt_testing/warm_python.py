@@ -5,8 +5,8 @@ Importing PyTorch takes 4 s of processor time, and the tests start hundreds of p
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
 where the Slicer modules look for PythonSlicer. A process uses the server of its parent, if the parent has one.
 
-The launcher asks the server for a child, gives the child its own stdin, stdout, stderr, environment and working
-directory, passes on SIGINT and SIGTERM to the child, and ends with the child's exit status. When the launcher is
+The launcher asks the server for a child with the launcher's stdin, stdout, stderr, environment and working directory.
+The launcher passes on SIGINT and SIGTERM to the child, and ends with the child's exit status. When the launcher is
 killed, the server kills the child shortly afterwards. When the process that started the server ends, for whatever
 reason, the server and all its children end, too.
 
