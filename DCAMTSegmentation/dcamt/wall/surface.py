@@ -175,7 +175,9 @@ def _nearest_samples(field: np.ndarray, affine: np.ndarray, mask: np.ndarray, gr
 
 
 def _count_outside(components: np.ndarray, is_inside: np.ndarray) -> int:
-    """Count the voxels whose component lies completely outside the surface; 0 if no voxel lies inside.
+    """Count the voxels whose component lies completely outside the surface.
+
+    If all components lie outside, return 0, so that `extract_surface` does not subtract the whole volume.
 
     Both arguments have one value for each voxel: (P,).
     """
