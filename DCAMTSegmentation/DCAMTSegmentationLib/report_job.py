@@ -51,8 +51,7 @@ class ReportJob(SegmentJob):
     """Sends a volume, segments and their review data to the worker, which writes the report.
 
     If `segment_id` is a DCAMT segment, the report also shows all other DCAMT segments. The report contains no name from
-    the scene, since such a name may identify the patient. In the report, a DCAMT segment has the name in its
-    terminology; any other segment, and one without such a name, is called "Outlined segment".
+    the scene, since such a name may identify the patient.
     """
 
     def __init__(
