@@ -173,7 +173,7 @@ def test_nrrd_whose_further_axes_have_one_voxel_is_read_as_by_itk(tmp_path: Path
 
 @pytest.mark.parametrize("space", ["right-anterior-superior-time", "RAST", "left-anterior-superior-time", "LAST"])
 def test_nrrd_in_a_space_that_slicer_would_mirror_is_refused(tmp_path: Path, space: str) -> None:
-    """ITK reads this space as left-posterior-superior-time; Slicer's own reader refuses the file."""
+    """ITK, and thus 3D Slicer, reads this space as left-posterior-superior-time."""
     path = tmp_path / "x.nrrd"
     directions = "space directions: (1,0,0,0) (0,1,0,0) (0,0,2,0) (0,0,0,1)\nspace origin: (1,2,3,0)"
     header = f"NRRD0004\ntype: short\ndimension: 4\nsizes: 9 10 11 1\nspace: {space}\n{directions}\n"
