@@ -157,7 +157,6 @@ def test_changed_openings_replace_the_proposal_and_its_message() -> None:
     np.testing.assert_array_equal(changed.enhanced(Threshold(IIR, 0.1)), changed.kind == WALL)
     closed = changed.with_openings(np.zeros(len(kind), bool))
     assert closed.area_cm2(OPENING) == 0
-    # Points at the scan's border stay `BORDER`, so the note does not say that the whole surface counts as wall.
     assert closed.notes[0] == (
         "The given openings do not touch the surface, so the mitral valve and the ends of the veins count as wall."
     )

@@ -43,7 +43,7 @@ APART, ALIKE_MM = 4, 4.0
 If `APART` voxels of the scan, or one voxel of the coarse grid, measure more than `ALIKE_MM`, only white noise is
 recognised."""
 NOISE_KURTOSIS = (2.4, 4.5)
-"""Range of the kurtosis of noise: 3 if Gaussian, 3.2 in magnitude images, 3.9 for absolute values of Gaussian noise.
+"""Range of the kurtosis of noise: 3 for Gaussian, 3.2 for Rayleigh (magnitude images), 3.9 for half-normal noise.
 
 A plane with a few vessels has a higher kurtosis, a plane of regular stripes a lower kurtosis."""
 ORDERED = 0.38
