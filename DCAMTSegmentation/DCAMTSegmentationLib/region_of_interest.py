@@ -29,7 +29,7 @@ LINEAR_WITHIN_MM = 0.1
 An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
 `_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
 _SCAN, _HAS_SCAN = "DCAMT.regionScan", "DCAMT.hasRegionScan"
-"""Role of a region's node reference to the volume on which it was placed, and attribute of a region that got one.
+"""Role of a region's reference to the volume on which the region was placed, and attribute stored with the reference.
 
 The scene forgets a reference to a removed volume.
 """
@@ -116,7 +116,7 @@ def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
-    """Return a sentence if a region was placed on another scan than a volume, which may show another patient."""
+    """Return a note if a region was placed on another scan than `volume`, else an empty string."""
     if roi is None or volume is None or roi.GetAttribute(_HAS_SCAN) is None:
         return ""
     placed_on = roi.GetNodeReference(_SCAN)

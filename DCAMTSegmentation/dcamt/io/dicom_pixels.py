@@ -161,7 +161,7 @@ def _undecodable_error(file: Path, syntax: str) -> InputError:
 
 
 def _refuse_damaged_runs(file: Path, data: Any) -> None:
-    """Raise InputError if an RLE segment holds more than the image's pixels and zeros after them."""
+    """Raise InputError if an RLE segment holds anything but zeros after the image's last pixel."""
     from pydicom.encaps import generate_frames
 
     for frame in generate_frames(data.PixelData, number_of_frames=int(data.get("NumberOfFrames") or 1)):
