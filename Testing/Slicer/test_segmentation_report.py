@@ -271,7 +271,7 @@ class ResultReportRequestTest(PanelCase):
         segmentation = self.segment(volume)
         self.assert_reported(True)
         changed, before = "The voxels of the scan were changed", slicer.util.arrayFromVolume(volume).copy()
-        for voxels, is_changed in ((before + 1, True), (before, False)):  # for example, another frame of a sequence
+        for voxels, is_changed in ((before + 1, True), (before, False)):
             slicer.util.updateVolumeFromArray(volume, voxels)
             self.module.enter()
             self.assertEqual(changed in self.ui.trustLabel.text, is_changed)

@@ -50,7 +50,7 @@ def attention_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
-    """Return the size of the largest candidate of a tile whose pass takes at most `limit` bytes.
+    """Return the size of the first candidate tile whose pass takes at most `limit` bytes.
 
     The first candidate is the whole volume of (X, Y, Z) voxels. Each further candidate is one stride shorter along the
     axis that is longest when measured in strides. The smallest tile has four strides along each axis (or the whole
