@@ -162,7 +162,7 @@ def file_stamp(path: Path) -> FileStamp | None:
 
 
 def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> None:
-    """Raise ResultAppeared for the first of `paths` that exists and no longer has its stamp.
+    """Raise ResultAppeared for the first of `paths` that exists and whose stamp has changed.
 
     Args:
         stamps: the stamps of files when the command began; files that are not listed are not checked.

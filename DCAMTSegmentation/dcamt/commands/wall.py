@@ -302,7 +302,7 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
         labelmaps: the segmentations, by the names of their scans or cases.
     """
     for case, names in sorted(names_by_case.items()):
-        # The segmentation in question has the name `case`, which may also be the name of a scan.
+        # `labelmaps["p1"]` may be the file `p1_seg`: then the scan `p1` has no segmentation of its own name.
         without = [name for name in names if name == case or name not in labelmaps]
         if case in labelmaps and scan_name(labelmaps[case]) not in names and len(without) > 1:
             what = f"may belong to each of these scans: {list_names(without)}"
@@ -338,7 +338,7 @@ def measure_wall(
         later_files: the scan's results that the caller writes after this call.
 
     Raises:
-        InputError: the wall cannot be analysed, or one of these files no longer has its stamp.
+        InputError: the wall cannot be analysed, or another program has written one of the scan's result files.
         OutputError: a file cannot be written.
     """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
