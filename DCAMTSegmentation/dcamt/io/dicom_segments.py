@@ -178,8 +178,8 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
     """Return the mm between neighbouring slices; 0 if unknown.
 
     If the file omits empty frames, the least distance of frames can be a multiple of the slice spacing. A stated value
-    that divides this distance therefore replaces it. If a slice thickness of 1 mm replaces a distance of 2 mm, every
-    second slice is empty. If the scan's slices are 2 mm apart, `fit_labelmap` removes the empty slices.
+    that divides this distance therefore replaces it. If a scan's slices are 1 mm thick and 2 mm apart, the result can
+    be 1 mm. `fit_labelmap` then removes the empty slices between the scan's slices.
 
     Args:
         depths: the frames' positions along the slices' normal.
