@@ -211,7 +211,6 @@ def test_run_without_a_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_path_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Waiting for a model, or correcting a case list, would not help."""
     table = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
     for path in (tmp_path / "missing", table):
         for arguments in (["rank", "--run", path], ["rank", table, "--run", path]):
