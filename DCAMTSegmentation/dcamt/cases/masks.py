@@ -36,14 +36,14 @@ from .words import (
 )
 
 _MAXIMUM_NAMES = 6
-"""If more plain keys than this differ only in one part, `_Parts.fitting` takes the part for names of cases, not masks.
+"""If more plain keys than this differ only in one part, `_Parts.fitting` assumes that the part names cases, not masks.
 
 Example: the ten plain keys of `patient1/lge` to `patient10/lge`, `("patient1",)` to `("patient10",)`, differ only in
 part 0. The limit does not apply to a last part that means structures (`_names_structure`); see also
 `_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""If plain keys of several parts end in at most this many different names, the names are exempt from `_MAXIMUM_NAMES`.
+"""`_MAXIMUM_NAMES` does not limit last parts if at most this many different ones are in plain keys with several parts.
 
 Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast,
 since the search reads one file of each last part.
@@ -70,7 +70,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
     # `|` keeps the right operand's mask. In `in_folders`, the mask `p1/LA/p1_T1` of `nifti/p1_T1` is a label of another
-    # structure, since `t1` counts as a further word. `_masks_with_further_parts` makes the mask a label.
+    # structure, since `t1` counts as a further word. `_masks_with_further_parts` makes the mask a label of the atrium.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders, _masks_named_after_structures):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
@@ -95,8 +95,8 @@ def _without_labelled_scans(
 
     - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
     - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1` beside
-      `cohort/p1`. The label `p1_cine_seg` beside `p1_cine` has a scan's key, so it does not concern the mask
-      `p1_lge_LA` beside `p1_lge`, although the loose keys are equal.
+      `cohort/p1`. Beside the scans `p1_cine` and `p1_lge`, the label `p1_cine_seg` has the key of `p1_cine`, so it
+      does not belong to `p1_lge`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
@@ -302,7 +302,7 @@ class _Parts:
                 self._without_part[n, _without_part(key, n)][part].append(file)
 
     def fitting(self, file: NamedFile, n: int) -> tuple[Iterator[NamedFile], frozenset[str]] | None:
-        """Return the scans that fit a file if part `n` of its key is left out or replaced, and the further words.
+        """Return (scans, further words); the scans fit the file if part `n` of its key is left out or replaced.
 
         The scans are read one by one, and those with few values are left out. The result is None if
         no other file's plain key fits, or if too many parts could replace part `n` (`_MAXIMUM_NAMES`).
@@ -333,7 +333,7 @@ class _Parts:
         return None
 
     def _has_many_parts(self, n: int, rest: Key) -> bool:
-        """Return whether part `n` of plain keys with the other parts `rest` has more than `_MAXIMUM_NAMES` names."""
+        """Return whether plain keys with the other parts `rest` have more than `_MAXIMUM_NAMES` names as part `n`."""
         return len(self._without_part.get((n, rest), ())) > _MAXIMUM_NAMES
 
     def _scans_without_part(self, n: int, rest: Key) -> Iterator[tuple[str, NamedFile]]:
