@@ -361,7 +361,7 @@ def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:
     assert volume.notes == ("Skipped damaged files in other folders: b/IM008 (empty). Slices may be missing.",)
 
 
-def test_damaged_files_beside_a_scan_without_a_series_uid_count_as_beside_other_scans(tmp_path: Path) -> None:
+def test_missing_series_uid_of_a_scan_does_not_change_which_damaged_files_are_refused(tmp_path: Path) -> None:
     _write_series(tmp_path / "a", SeriesInstanceUID="")
     (tmp_path / "b").mkdir()
     for name in ("a/LOCKFILE", "b/IM008"):
