@@ -103,7 +103,7 @@ def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_pat
         (tmp_path / "notes.txt").write_text("no DICOM", encoding="utf-8")
 
 
-def test_pair_whose_voxels_begin_with_zeros_is_no_damaged_slice(tmp_path: Path) -> None:
+def test_img_file_beside_its_hdr_file_may_begin_with_zeros(tmp_path: Path) -> None:
     write_slices(tmp_path, 8)
     (tmp_path / "mask.img").write_bytes(bytes(999))
     with pytest.raises(InputError, match=r"mask\.img \(begins with zeros\)"):

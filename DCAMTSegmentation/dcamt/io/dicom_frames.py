@@ -95,7 +95,7 @@ _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(
 NUMBERED_TIMES = 2
 """The first `NUMBERED_TIMES` attributes of `TIME_ATTRIBUTES` state the number of a frame's time point."""
 COMPUTED_TIMES = 2
-"""The last `COMPUTED_TIMES` attributes of `TIME_ATTRIBUTES` state when an image was computed, not acquired."""
+"""The last `COMPUTED_TIMES` attributes of `TIME_ATTRIBUTES` state the time of computation, not of acquisition."""
 
 
 class UnplacedError(Exception):
