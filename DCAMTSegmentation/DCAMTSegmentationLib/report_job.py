@@ -70,13 +70,14 @@ class ReportJob(SegmentJob):
         scan = self.folder / "volume.npy"
         for _fraction in write_snapshots([self._snapshot], scan):
             yield None
-        is_corrected = review.update_correction_marks(self._segmentation)
         dcamt_segment_ids = list(find_dcamt_segments(self._segmentation))
         is_dcamt_segment = self._segment_id in dcamt_segment_ids
         others = [identifier for identifier in dcamt_segment_ids if identifier != self._segment_id]
         segments: list[ReportSegment] = []
         for index, identifier in enumerate([self._segment_id, *(others if is_dcamt_segment else ())]):
             segments.append((yield from self._write_segment(identifier, index, is_dcamt_segment)))
+        # The user may have edited a segment while another one was written.
+        is_corrected = review.update_correction_marks(self._segmentation)
         wall, notes = self._write_wall()
         if is_dcamt_segment and review.region_name(self._segmentation) is not None:
             region = review.region_of(self._segmentation)

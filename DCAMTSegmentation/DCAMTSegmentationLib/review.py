@@ -371,14 +371,21 @@ def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
     return found[-1] if found else None
 
 
-def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode) -> bool:
-    """Return whether a node may take a volume's result without a question; False for None."""
+def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
+    """Return whether a node may take a volume's result without a question; False if the node is None.
+
+    A node with DCAMT segments may take results of their volume only. A node without them may take a volume's result
+    unless it was drawn on another scan.
+    """
     if segmentation_node is None:
         return False
     if find_dcamt_segments(segmentation_node):
         return get_referenced_node(segmentation_node, VOLUME) is volume
     drawn_on = scan_of(segmentation_node) if has_segments(segmentation_node) else None
-    return drawn_on is None or are_same_scan(drawn_on, volume)
+    # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
+    if drawn_on is None or volume is None or not is_listed_scan(drawn_on):
+        return True
+    return are_same_scan(drawn_on, volume)
 
 
 def scans_of(segmentation_node: SegmentationNode) -> list[VolumeNode]:
@@ -387,12 +394,10 @@ def scans_of(segmentation_node: SegmentationNode) -> list[VolumeNode]:
     return [node for node in (first, *present_channels_of(segmentation_node)) if node is not None]
 
 
-def are_same_scan(volume: VolumeNode, other: VolumeNode | None) -> bool:
+def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
     """Return whether two volume nodes show one scan: channels of a result, or nodes with the same voxels and grid."""
     if volume is other or any(volume in scans and other in scans for scans in map(scans_of, results())):
         return True
-    if other is None:
-        return False
     try:
         have_same_voxels = voxel_checksum(volume) == voxel_checksum(other)
     except InputError:  # a volume without an image, or an image with several channels

@@ -389,6 +389,26 @@ class ResultReportRequestTest(PanelCase):
             request = request_report(self.module)
             self.assertEqual(request.is_corrected, is_corrected)
 
+    def test_result_edited_while_the_report_copies_its_segments_is_reported_as_corrected(self) -> None:
+        self.open(FakeReportWorker())
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        segments = segmentation.GetSegmentation()
+        copy = slicer.vtkSegment()
+        copy.DeepCopy(segments.GetNthSegment(0))
+        segments.AddSegment(copy, "second")  # A copy of a DCAMT segment counts as a DCAMT segment.
+        review.store_review_data(segmentation, 0.9, [], np.eye(4))
+        self.assertFalse(request_report(self.module).is_corrected)
+        write = report_job.write_npy_in_slabs
+
+        def edit_and_write(mask: np.ndarray, file: Path) -> Any:
+            if file.name == "segment-0.npy":
+                slicer.util.updateSegmentBinaryLabelmapFromArray(block(4), segmentation, "second", volume)
+            return write(mask, file)
+
+        with mock.patch.object(report_job, "write_npy_in_slabs", edit_and_write):
+            self.assertTrue(request_report(self.module).is_corrected)
+
     def test_request_for_a_report_states_whether_the_doubt_is_calibrated(self) -> None:
         worker = FakeReportWorker()
         self.open(worker)

@@ -19,7 +19,7 @@ from DCAMTSlicerLib.segment_surfaces import surface_name
 from engine_case import ROOT
 from fake_worker import PanelCase
 from made_results import oblique
-from scene_nodes import add_case, add_scan, segment_mask
+from scene_nodes import add_case, add_outline, add_scan, segment_mask
 from segmentation_case import SegmentationCase, model_folder
 from slicer_harness import Person, choose, click, scene_saved_and_closed
 from unchanged_scene import changed_content, fail_after, scene_content
@@ -247,6 +247,30 @@ class ExistingSegmentationTest(PanelCase):
             choose(self.ui.outputSelector, output)
             choose(self.ui.inputSelector, volume)
             self.assertIs(self.settings.outputSegmentation, output)
+
+    def test_drawn_segmentation_stays_chosen_if_no_scan_is_chosen(self) -> None:
+        volume, drawn = add_case("Anna")
+        self.prepare(volume)
+        choose(self.ui.outputSelector, drawn)
+        choose(self.ui.inputSelector, None)
+        self.assertIs(self.settings.outputSegmentation, drawn)
+
+    def test_segmentation_imported_from_a_labelmap_stays_chosen_and_needs_no_question(self) -> None:
+        anna, bernd = add_scan("Anna"), add_scan("Bernd", seed=5)
+        labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "Anna label")
+        voxels = (slicer.util.arrayFromVolume(anna) > 175).astype(np.uint8)
+        slicer.util.updateVolumeFromArray(labelmap, voxels)
+        labelmap.CopyOrientation(anna)
+        # Slicer's import of a labelmap makes the labelmap the reference of the segmentation's geometry.
+        imported = add_outline(labelmap, voxels)
+        self.prepare(bernd)
+        choose(self.ui.outputSelector, imported)
+        choose(self.ui.inputSelector, anna)
+        self.assertIs(self.settings.outputSegmentation, imported)
+        with Person():
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertEqual(imported.GetSegmentation().GetNumberOfSegments(), 2)
 
     def test_segmentation_whose_segments_are_surfaces_is_refused_at_once(self) -> None:
         volume = add_scan()
