@@ -26,7 +26,7 @@ def test_error_that_names_the_file_is_returned_unchanged() -> None:
 
 
 @pytest.mark.parametrize("given", ["ba.nii", "a.nii.gz", "x/b-a.nii", "a.nii-old", "a.nii2"])
-def test_error_about_a_file_with_a_similar_name_does_not_name_the_file(given: str) -> None:
+def test_path_is_added_to_an_error_that_names_a_similar_path(given: str) -> None:
     assert str(user_error(InputError("is empty", path=given), Path("a.nii"))) == f"a.nii: {given}: is empty."
 
 

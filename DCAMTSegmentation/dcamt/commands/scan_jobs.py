@@ -110,7 +110,7 @@ class WallJob:
         openings: the labelmap of the openings; None to propose openings.
         surface, report: the files for the surface without scalars and for the report, if requested.
         with_identity: whether the report names the patient.
-        is_mapped: whether a label mapping chose values or segments of the segmentation.
+        is_mapped: for a job with a report, whether a label mapping is applied to the segmentation.
         refusal: the error of a scan that has no segmentation; None if it has one.
     """
 
