@@ -130,7 +130,7 @@ class ListOfRunsTest(TrainingCase):
             path.touch()
         self.assertNotIn("do not belong", runs_panel.discard_question(run))
         (run.path / "notes.txt").touch()
-        (run.ranking / "p1.seg.nrrd").touch()  # Slicer saves corrected proposals without DCAMT's mark.
+        (run.ranking / "p1.seg.nrrd").touch()  # a proposal corrected in Slicer
         self.module.widget.runs.refresh()
         with Person() as person:
             person.expects("do not belong to the run, and are deleted, too: notes.txt, ranking/p1.seg.nrrd", "Cancel")
