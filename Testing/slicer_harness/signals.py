@@ -121,7 +121,7 @@ class SignalConnections:
 
     @staticmethod
     def _find_slot(target: QtCore.QObject, slot: str) -> tuple[QtCore.QObject, str]:
-        """Return the receiver's Qt object and its slot (or signal) as QObject.connect takes it."""
+        """Return `target`, and the signature of its slot or signal, marked by `QtCore.SLOT` or `QtCore.SIGNAL`."""
         wanted = _normalize(slot)
         # Slots defined in Python declare MRML arguments as PyObject.
         signatures = (wanted, re.sub(r"vtkMRML\w+\*", "PyObject", wanted))
