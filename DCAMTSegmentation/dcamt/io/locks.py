@@ -1,4 +1,4 @@
-"""Lock files with a lock of the operating system."""
+"""Lock a table with a lock of the operating system."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
         make_folder(path.parent, created)
         lock.acquire(timeout=PATIENCE_S)
     except Timeout as error:
-        if not path.exists():  # Some file systems, such as /proc, create no files but name no error.
+        if not path.exists():  # `acquire` also times out on /proc, where no file can be created.
             return None
         what = "is kept locked by another process, so no rows were added"
         raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
