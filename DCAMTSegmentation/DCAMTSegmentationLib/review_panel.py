@@ -10,12 +10,13 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.node_types import SegmentationNode, TableNode
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
 from slicer.i18n import tr as _
 
 from . import measurements_table, review, training_cases, views
-from .file_dialogs import choose_file, confirm_outdated_export
+from .file_dialogs import confirm_outdated_export
 
 GOOD_TRUST = 0.8
 ROW_PIXELS = 22
@@ -152,7 +153,7 @@ class ReviewPanel:
         title = _("Export measurements")
         if not self._confirm_export(title):
             return
-        path = choose_file(title, f"{table.GetName()}.csv", "CSV (*.csv)")
+        path = choose_file(title, f"{table.GetName()}.csv", "CSV (*.csv)", TABLE_ENDINGS)
         if not path:
             return
         try:

@@ -16,16 +16,16 @@ from dcamt.wall.burden import OPENING, area_text
 from dcamt.wall.files import write_wall_csv, write_wall_surface
 from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, MAXIMUM, METHODS_DISAGREE, PRESETS, SD, Threshold
 from DCAMTSlicerLib.engine_messages import error_text, translated
+from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.node_types import CurveNode, Node, SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from slicer.i18n import tr as _
 
 from . import review, wall_nodes
-from .file_dialogs import choose_file, confirm_outdated_export
+from .file_dialogs import confirm_outdated_export
 from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
 
-TABLE_ENDINGS = (".csv", ".txt")
 KINDS = (IIR, SD)
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Range of the threshold's slider: a ratio (IIR), or standard deviations above the blood pool's mean (SD)."""

@@ -20,6 +20,7 @@ from dcamt.runs.events import RunEvent, RunFinished
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
+from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
@@ -220,3 +221,90 @@ def test_wrong_use_of_train_is_refused(tmp_path: Path) -> None:
     with pytest.raises(dcamt.InputError, match="holds no run"):
         dcamt.train(run=tmp_path / "run", resume=True)
     assert not (tmp_path / "run").exists()
+
+
+def edit(path: Path, *changes: tuple[str, str]) -> None:
+    """Replace texts in a file."""
+    text = path.read_text(encoding="utf-8")
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    path.write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("state", [FINISHED, STOPPED])
+def test_run_with_models_keeps_its_state_if_it_cannot_be_resumed(state: str, tmp_path: Path) -> None:
+    """A failed attempt to resume changes no model, so the models can still be used."""
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    if state == STOPPED:
+        edit(run.recipe, ('"iterations": 2', '"iterations": 9'))
+    models = [run.model.read_bytes(), run.validation.read_bytes(), run.report.read_bytes()]
+    checkpoint = run.checkpoint.read_bytes()
+    run.checkpoint.unlink()
+    with pytest.raises(InputError, match="there is no checkpoint to resume from"):
+        TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run()
+    assert run_state(run).state == state
+    assert "there is no checkpoint to resume from" in run_state(run).reason
+    assert [run.model.read_bytes(), run.validation.read_bytes(), run.report.read_bytes()] == models
+    run.checkpoint.write_bytes(checkpoint)
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().iterations == (
+        2 if state == FINISHED else 9
+    )
+    assert run_state(run).reason == ""
+
+
+def test_finished_run_is_resumable_after_its_iterations_were_raised_or_its_model_was_removed(tmp_path: Path) -> None:
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2)
+    model = run.model.read_bytes()
+    run.model.unlink()
+    assert run_state(run) == RunState(FINISHED, iteration=2, iterations=2, resumable=True)
+    run.model.write_bytes(model)
+    edit(run.recipe, ('"iterations": 2', '"iterations": 4'))
+    assert run_state(run) == RunState(STOPPED, iteration=2, iterations=4, resumable=True)
+    TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run()
+    assert run_state(run) == RunState(FINISHED, iteration=4, iterations=4)
+    for text in (run.recipe.read_text(encoding="utf-8").replace('"iterations": 4', '"iterations": 3'), "damaged"):
+        run.recipe.write_text(text, encoding="utf-8")
+        assert run_state(run) == RunState(FINISHED, iteration=4, iterations=4)
+
+
+@pytest.mark.parametrize("role", ["left out", "labelled"])
+def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_path: Path) -> None:
+    session = short_session(tmp_path, Observer())
+    session.run()
+    run = RunFolder(tmp_path / "run")
+    scores, report = run.validation.read_bytes(), run.report.read_bytes()
+    earlier = open_model(run.model)
+    edit(run.recipe, ('"iterations": 2', '"iterations": 4'))
+    edit(run.cases, (",validation", f",{role}"))
+    warnings: list[str] = []
+    done = TrainingSession(plan_resumed_run(run.path, "cpu"), Observer(on_warning=warnings.append)).run()
+    assert warnings == []
+    assert not run.validation.exists()
+    assert (run.path / "validation-2.csv").read_bytes() == scores
+    assert (run.path / "report-2.html").read_bytes() == report
+    assert done.report == run.report
+    assert run.foreign_files() == []
+    # The earlier model was validated, so it is the best; its card describes the cases of that validation.
+    assert done.best is not None
+    best = open_model(done.best)
+    assert all((best.weights[name] == weights).all() for name, weights in earlier.weights.items())
+    assert best.card.measured == earlier.card.measured
+    assert best.card.trained_on["validation"] == 1
+
+
+def test_best_model_is_chosen_among_validations_on_the_same_cases(tmp_path: Path) -> None:
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    kept = load_checkpoint(run.best_weights, torch.device("cpu"))
+    save_checkpoint(run.best_weights, kept | {"mean_dice": 2.0})  # No later validation can reach this.
+    edit(run.recipe, ('"iterations": 2', '"iterations": 4'))
+    TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run()
+    assert load_checkpoint(run.best_weights, torch.device("cpu"))["step"] == 2
+    edit(run.recipe, ('"iterations": 4', '"iterations": 6'))
+    edit(run.cases, ("validation0,", "other,"))
+    assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().best is None
+    assert load_checkpoint(run.best_weights, torch.device("cpu"))["step"] == 6

@@ -17,6 +17,7 @@ from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap
 from dcamt.models.doubt_scaling import BINS
 from dcamt.models.package import ModelPackage, open_model, write_package
+from dcamt.runs.folder import RunFolder
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
@@ -227,3 +228,23 @@ def test_calibration_needs_only_the_files_of_validation_cases(
             case.image.unlink()
     assert call_dcamt(command) == 0
     assert open_model(path).calibration is not None
+
+
+@pytest.mark.parametrize("role", ["labelled", "unlabelled"])
+def test_model_of_a_run_is_not_calibrated_on_its_training_cases(
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str], role: str
+) -> None:
+    table = write_cases_folder(tmp_path / "cases", labelled=2, validation=8, shape=(12, 12, 12))
+    run = RunFolder(tmp_path / "run")
+    trained = [replace(case, role=role) if case.name == "labelled1" else case for case in read_cases(table)]
+    run.create(tiny_package.recipe, trained, lambda: None)
+    write_package(run.model, tiny_package)
+    other = table.with_name("other.csv")
+    other.write_text(table.read_text(encoding="utf-8").replace(",labelled\n", ",validation\n"), encoding="utf-8")
+    before = run.model.read_bytes()
+    assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1
+    assert (
+        "has the same file as the training case 'labelled0'. Leave one of these cases out." in capsys.readouterr().err
+    )
+    assert run.model.read_bytes() == before
+    assert call_dcamt(["models", "calibrate", run.model, run.cases, "--device", "cpu"]) == 0

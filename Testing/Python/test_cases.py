@@ -317,3 +317,18 @@ def test_link_is_listed_by_its_own_name(folder: Path) -> None:
     assert "p1,../scans/p1_0000.nii,../scans/p1.nii,labelled" in (folder / "lists" / "cases.csv").read_text("utf-8")
     (read,) = read_cases(folder / "lists" / "cases.csv")
     assert read.scan == str(folder / "a.nii")
+
+
+def test_paths_of_a_list_have_no_steps_up_unless_a_folder_is_a_link(folder: Path) -> None:
+    run = folder / "run"
+    (folder / "far").mkdir()
+    (folder / "far" / "x.nii").touch()
+    (folder / "far" / "inner").mkdir()
+    run.mkdir()
+    (run / "link").symlink_to(folder / "far" / "inner", target_is_directory=True)
+    rows = [["one", "../a.nii", "../l.nii", "labelled"], ["two", "link/../x.nii", "", "unlabelled"]]
+    one, two = read_cases(write_table(run / "cases.csv", rows))
+    assert (one.image, one.label) == (folder / "a.nii", folder / "l.nii")
+    assert two.image.samefile(folder / "far" / "x.nii")
+    write_table(run / "cases.csv", [["one", "../../gone/../d/a.nii", "../l.nii", "labelled"]])
+    assert error_of(run / "cases.csv").startswith(f"line 2 names {folder.parent / 'd' / 'a.nii'}, which does not exist")

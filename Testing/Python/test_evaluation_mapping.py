@@ -131,7 +131,7 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
             "--prediction-mapping",
             "predictions: all predictions are empty after the mapping 5=1. Before each sign =",
         ),
-        ("--label-mapping", "labels: all labels are empty after the mapping 5=1. Before each sign ="),
+        ("--label-mapping", "a_label.nrrd: holds none of the values of the mapping 5=1, but 420, 421, 500. Map its"),
     ],
 )
 def test_mapping_of_values_that_do_not_occur_is_refused(
@@ -184,3 +184,37 @@ def test_python_api_maps_files_folders_and_arrays(mapped: tuple[Path, Path]) -> 
     assert (row.label, row.score.dice) == (1, pytest.approx(2 * 4 / 12))
     with pytest.raises(InputError, match='has no segment "atrium"'):
         dcamt.evaluate(*arrays, spacing=(2.0, 2.0, 2.0), label_mapping="atrium=1")
+
+
+def test_label_without_a_mapped_value_is_a_failure_and_such_a_prediction_gets_a_note(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A corrected label holds 1 among labels of 420: scored as empty, it would lower the mean Dice."""
+    save_values(mapped[0] / "b.nrrd", {1: (2, 8)})
+    save_values(mapped[1] / "b_label.nrrd", {1: (2, 8)})
+    text = "b{}.nrrd: holds none of the values of the mapping 420=1, but 1"
+    assert call_evaluate(mapped, "--label-mapping", "420=1", "--json") == 1
+    printed = capsys.readouterr()
+    assert text.format("_label") + ". Map its values, too, or correct the label." in printed.err
+    assert [json.loads(line)["case"] for line in printed.out.splitlines() if '"score"' in line] == ["a", "mean"]
+    assert call_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
+    assert text.format("_label") not in capsys.readouterr().out
+    evaluation = dcamt.evaluate(*mapped[::-1], prediction_mapping="420=1")
+    assert [note for note in evaluation.notes if "the prediction counts as empty" in note]
+    assert [row.score.dice for row in evaluation.rows if row.case == "b"] == [0]
+
+
+def test_empty_label_and_empty_segment_of_a_mapping_are_scored(mapped: tuple[Path, Path]) -> None:
+    predictions, labels = [mapped[0] / "a.nrrd"] * 2, mapped[1]
+    files = [labels / "a_label.nrrd", save_values(labels / "b_label.nrrd", {})]
+    assert dcamt.evaluate(predictions, files, label_mapping="420=1").failures == ()
+    files = [labels / "c.seg.nrrd", labels / "d.seg.nrrd"]
+    for file, planes in zip(files, (slice(2, 8), slice(0)), strict=True):
+        voxels = np.zeros(GRID.shape, np.uint8)
+        voxels[9:12] = 2
+        voxels[planes, 1:11, 1:11] = 1
+        infos = [SegmentInfo(value, name, (1, 0, 0), Code("SCT", "1", "x")) for value, name in ((1, "LA"), (2, "wall"))]
+        write_labelmap(Labelmap(voxels, GRID), file, infos)
+    for mapping in ("1=1", "LA=1"):
+        evaluation = dcamt.evaluate(predictions, files, label_mapping=mapping)
+        assert (evaluation.failures, [row.score.dice for row in evaluation.rows]) == ((), [1, 0])

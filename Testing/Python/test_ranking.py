@@ -267,3 +267,26 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
     # A case whose outline cannot be written is not ranked.
     assert ("unlabelled0" in printed.out) == (is_replaced or option == "--csv")
     assert (f"{file}: was written by another program" in printed.err) != is_replaced
+
+
+def test_ranking_again_keeps_a_segmentation_that_was_corrected_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The panel replaces earlier proposals; meanwhile, somebody saves a correction over the second one."""
+    cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=2)
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    first, second = (tmp_path / "proposed" / f"unlabelled{number}.seg.nrrd" for number in range(2))
+    arguments = ["rank", cases, "--model", model, "--segmentations", first.parent]
+    assert call_dcamt(arguments) == 0
+    proposed = first.stat().st_mtime_ns
+
+    def rank_and_save(*arguments: Any) -> Any:
+        second.write_text("made by hand", encoding="utf-8")
+        return rank_case(*arguments)
+
+    monkeypatch.setattr("dcamt.commands.rank.rank_case", rank_and_save)
+    capsys.readouterr()
+    assert call_dcamt([*arguments, "--overwrite", "--keep-corrected"]) == 1
+    assert second.read_bytes() == b"made by hand"
+    assert first.stat().st_mtime_ns != proposed
+    assert f"{second}: was saved by another program, such as Slicer, and is kept." in capsys.readouterr().err

@@ -174,7 +174,7 @@ def test_case_whose_label_was_changed_after_the_training_is_left_out_with_a_rema
         assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
         errors = capsys.readouterr().err
         assert errors.count("the report leaves out the case") == count
-        assert f"'Mustermann Hildegard PID-4711 3': {copy}" in errors
+        assert f"'Mustermann Hildegard PID-4711 3': {tmp_path}" in errors
         assert "3.seg.nrrd: is empty" in errors
         page = (copy / "report.html").read_text(encoding="utf-8")
         assert f"because their scan or label cannot be used: {count}." in page
@@ -228,6 +228,24 @@ def test_report_that_would_lack_earlier_scores_is_refused(
     names = ", ".join(f"Mustermann Hildegard PID-4711 {number}" for number in range(2, 2 + moved))
     message = f"{copy}: no report was written, since it would lack earlier scores ({names})."
     assert message in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+def test_report_is_refused_if_no_validation_case_is_listed_any_more(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], has_table: bool
+) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    listed = (copy / "cases.csv").read_text(encoding="utf-8")
+    (copy / "cases.csv").write_text(listed.replace(",validation", ",left out"), encoding="utf-8")
+    if not has_table:
+        (copy / "validation.csv").unlink()
+    before = {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+    assert call_dcamt(["report", copy, "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert f"{copy}: no report was written, since it would lack earlier scores" in error
+    assert ("Mustermann Hildegard PID-4711 2" in error) == has_table
     assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
 
 

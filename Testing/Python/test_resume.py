@@ -261,11 +261,20 @@ def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: 
     new_trainer(tmp_path / "run", table, "attention_heads=4", "strides=[2,2,2],[2,2,2]").resume()
 
 
+@pytest.mark.parametrize("setting", ["spacing=1,1,2", "radius_mm=9"])
+def test_checkpoint_of_other_network_inputs_is_refused(tmp_path: Path, table: Path, setting: str) -> None:
+    """The scores before and after would not be comparable, and the best model would get another recipe than its own."""
+    new_trainer(tmp_path / "run", table).save()
+    with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
+        new_trainer(tmp_path / "run", table, setting).resume()
+    new_trainer(tmp_path / "run", table).resume()
+
+
 def test_checkpoint_of_an_earlier_version_loads(tmp_path: Path, table: Path) -> None:
     trainer = new_trainer(tmp_path / "run", table)
     trainer.save()
     state = load_checkpoint(trainer.run.checkpoint, CPU)
-    del state["shape"]  # Earlier versions did not save the settings of the network.
+    del state["shape"], state["scan_settings"]  # Earlier versions did not save these settings.
     torch.save(state, trainer.run.checkpoint)
     new_trainer(tmp_path / "run", table).resume()
 

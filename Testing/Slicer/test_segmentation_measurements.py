@@ -163,7 +163,9 @@ class MeasurementsTest(PanelCase):
     def test_failed_export_is_reported_with_the_reason(self) -> None:
         self.segment(add_scan())
         with tempfile.TemporaryDirectory() as folder, Person() as person:
-            person.expects("Export measurements", str(Path(folder)))
+            table = Path(folder, "table.csv")
+            table.mkdir()
+            person.expects("Export measurements", str(table))
             person.expects("is a folder", "Ok")
             click(self.ui.exportButton)
         self.assertEqual(len(person.errors()), 1)
@@ -175,6 +177,19 @@ class MeasurementsTest(PanelCase):
         self.assertFalse(self.ui.exportButton.enabled)
         self.assertFalse(self.ui.copyButton.enabled)
         self.assertFalse(self.ui.measureButton.enabled)
+
+    def test_name_without_an_ending_becomes_that_of_a_table(self) -> None:
+        self.segment(add_scan())
+        with tempfile.TemporaryDirectory() as folder, Person() as person:
+            typed, table = Path(folder, "table 1.2"), Path(folder, "table 1.2.csv")
+            for answer in ("", "Cancel", "Ok"):
+                person.expects("Export measurements", str(typed))
+                if answer:
+                    table.write_text("of a person", encoding="utf-8")
+                    person.expects(f"“{table}” exists. Replace the file?", answer)
+                click(self.ui.exportButton)
+                self.assertEqual(table.read_text(encoding="utf-8") == "of a person", answer == "Cancel")
+            self.assertEqual([path.name for path in table.parent.iterdir()], [table.name])
 
     def test_export_without_a_chosen_file_shows_no_error(self) -> None:
         self.segment(add_scan())

@@ -214,6 +214,15 @@ class ModelInUseTest(TrainingCase):
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
         self.assertEqual(open_model(target).calibration.notes, "beside")
+        # The ending is added to a name without it; an existing file of the full name is replaced only on request.
+        written = target.read_bytes()
+        target.write_bytes(b"of a person")
+        for answer, content in (("Cancel", b"of a person"), ("Ok", written)):
+            with Person() as person:
+                person.expects("Export the model", str(target.with_suffix("")))
+                person.expects(f"“{target}” exists. Replace the file?", answer)
+                click(self.ui.exportModelButton)
+            self.assertEqual(target.read_bytes(), content)
         # A second export to the same path replaces the model and its calibration.
         with Person() as person:
             person.expects("Export the model", str(target))

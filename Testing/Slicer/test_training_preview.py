@@ -184,6 +184,7 @@ class ShownPreviewTest(TrainingCase):
             seed: if not 0, the run has a preview of the case "one", after iteration 4, with the ellipsoid of this seed.
         """
         run = self.make_run(name, STARTED, last, cases=tuple(f"{case},a.nrrd,b.nrrd,validation" for case in cases))
+        run.model.write_bytes(b"a model")
         if seed:
             run.preview.mkdir()
             scan, label = ellipsoid(seed)

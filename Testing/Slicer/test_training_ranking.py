@@ -140,6 +140,8 @@ class RankingTest(TrainingCase):
 
     def test_complete_ranking_replaces_the_earlier_one(self) -> None:
         command = self.rank_again()
+        # A correction saved over a proposal that is not yet ranked again is a person's file.
+        self.assertIn("--keep-corrected", command.arguments)
         command.running = False
         command.on_end("")
         self.assertEqual(self.saved_scores(), {"b": 0.9})

@@ -42,7 +42,7 @@ class ListOfRunsTest(TrainingCase):
         begun = [{**STARTED, **counts}, trained, {"event": "checkpoint", "step": 4}]
         self.make_run("paused", *begun, PAUSED)
         self.make_run("stopped", *begun, {**FINISHED, "step": 4, "seconds": 1.0})
-        self.make_run("finished", *begun, {**FINISHED, "seconds": 1.0})
+        self.make_run("finished", *begun, {**FINISHED, "seconds": 1.0}).model.write_bytes(b"a model")
         self.write_failure(self.make_run("killed", *begun), None)
         full = FailureNote("events.jsonl: the disk is full. Free some space.", unwritten=True)
         self.write_failure(self.make_run("full", *begun), full)

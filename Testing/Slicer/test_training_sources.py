@@ -120,8 +120,12 @@ class SourcesTest(TrainingCase):
         written = self.folder / "out" / "cases.csv"
         written.parent.mkdir()
         with Person() as person:
-            person.expects("Save the list", str(written))
+            person.expects("Save the list", str(written.with_suffix("")))  # The ending is added.
             person.expects("in the scene only: 1.", "Ok")
+            click(self.ui.exportListButton)
+        with Person() as person:
+            person.expects("Save the list", str(written.with_suffix("")))
+            person.expects(f"“{written}” exists. Replace the file?", "Cancel")
             click(self.ui.exportListButton)
         cases = list_cases(written)
         self.assertEqual([(case.name, case.role) for case in cases], [("A", "labelled"), ("B", "left out")])

@@ -125,7 +125,7 @@ class TrainingCase(EngineCase):
         run = RunFolder(self.runs / name)
         run.path.mkdir()
         run.events.touch()
-        run.recipe.write_text(tiny_recipe().to_json(), encoding="utf-8")
+        run.recipe.write_text(tiny_recipe(f"iterations={STARTED['of']}").to_json(), encoding="utf-8")
         return run
 
     def make_run(self, name: str, *events: dict[str, Any], cases: tuple[str, ...] = ()) -> RunFolder:

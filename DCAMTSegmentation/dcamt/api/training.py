@@ -46,7 +46,7 @@ class TrainedRun:
         folder: the run folder.
         model: the model file; `dcamt.segment(scan, model=run.model)` segments with it.
         best: the model with the best validation result; None if `model` is the best or no validation took place.
-        report: the report in the run folder; None if there is no report. A resumed run may have an outdated report.
+        report: the report in the run folder; None if there is no report.
         iterations: number of iterations trained.
     """
 
@@ -249,6 +249,7 @@ class TrainingSession:
 
         plan, run = self._plan, self._run
         with interrupt_on_sigterm():
+            run.keep_scores(result.step)
             # Save `run.best` first: if `run.model` is from the last iteration, a resumed run saves no models.
             best = trainer.best()
             if best is None:
@@ -395,10 +396,13 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
 
 def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     """Return the model card for `result`, the state at the end of the run or at its best validation."""
-    counts = {role: sum(case.role == role for case in plan.cases) for role in ROLES}
+    counts = result.cases or {role: sum(case.role == role for case in plan.cases) for role in ROLES}
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        on = f"{counts['validation']} validation cases of the run, on the network's grid"
+        number = (
+            f"{counts['validation']} " if counts["validation"] else ""
+        )  # unknown for an earlier version's best state
+        on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
             on += "; the mean of a class leaves out cases whose label and segmentation lack the class"
         measured = (

@@ -347,15 +347,24 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
+    Steps to the folder above (`run/../scans`) are left out of the path if the same file remains.
     If there is no such file, backslashes become slashes, outer quotation marks are removed, and `~` at the beginning
     becomes the home folder. The file is then looked up with composed accents (NFC), then with decomposed accents (NFD).
     If neither exists, the accents stay as written.
     """
-    file = path.parent / text
+    file = _without_steps_up(path.parent / text)
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text and not text.startswith("~")
     if is_plain or os.path.exists(file):  # Plain names are not looked up on the disk: a list may have thousands.
         return file
     plain = text.replace("\\", "/").strip(_QUOTES)
     forms = [unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain), plain]
-    files = [path.parent / os.path.expanduser(form) for form in forms]
+    files = [_without_steps_up(path.parent / os.path.expanduser(form)) for form in forms]
     return next(filter(os.path.exists, files), files[-1])
+
+
+def _without_steps_up(file: Path) -> Path:
+    """Return the path without `folder/..`; unchanged if `folder` is a link, which leads to another folder."""
+    if ".." not in file.parts:
+        return file
+    short = Path(os.path.normpath(file))
+    return short if os.path.realpath(short) == os.path.realpath(file) else file

@@ -75,7 +75,7 @@ def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], r
     known = dict(labels_by_name) | {str(value): {value} for value in values}
     mapping: dict[int | str, int] = {}
     for left, right in _entries(text):
-        sources = [word.strip() for word in re.split(r"[,;|]", left) if word.strip()]
+        sources = _words(left)
         labels = known.get(plain_name(right), set())
         if not sources:
             what = f"the label mapping has no value before '={right.strip()}'"
@@ -106,6 +106,21 @@ def mapping_targets(text: str) -> list[str]:
     ['left-atrium', 'wall']
     """
     return [right.strip() for _, right in _entries(text)]
+
+
+def mapping_sources(text: str) -> list[str]:
+    """Return the values and names of segments that a label mapping maps, in the order of the text.
+
+    Raises InputError if the text is not a label mapping.
+
+    >>> mapping_sources("420,421=left-atrium; LA endo=wall")
+    ['420', '421', 'LA endo']
+    """
+    return [source for left, _ in _entries(text) for source in _words(left)]
+
+
+def _words(sources: str) -> list[str]:
+    return [word.strip() for word in re.split(r"[,;|]", sources) if word.strip()]
 
 
 def _entries(text: str) -> list[tuple[str, str]]:

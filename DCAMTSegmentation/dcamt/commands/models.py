@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..cases.case_list import VALIDATION, read_cases
+from ..cases.case_list import VALIDATION, Case, list_cases, read_cases, used_cases
+from ..cases.checks import refuse_copied_scans
 from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
@@ -23,6 +24,7 @@ from ..models.package import (
     write_package,
 )
 from ..models.store import check_store, import_model, model_path, remove_model, stored_models
+from ..runs.folder import RunFolder
 from .console import Console
 from .result_files import (
     REFUSE,
@@ -95,6 +97,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
     listed = read_cases(options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,))
     cases = [case for case in listed if case.role == VALIDATION]
+    refuse_copied_scans([*cases, *_trained_cases(path)])
     if len(cases) < MIN_CASES:
         raise InputError(
             f"lists too few validation cases ({len(cases)}); a calibration needs {MIN_CASES} or more",
@@ -145,6 +148,14 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     console.print_text(f"calibration: {options.output or path}")
     if options.output is not None and not _is_beside(options.output, path):
         console.print_error(f"{options.output}: is used only if moved to {calibration_path(path)}")
+
+
+def _trained_cases(model: Path) -> list[Case]:
+    """Return the cases that a model in the folder of its run was trained on; [] if the model lies elsewhere."""
+    run = RunFolder(model.parent)
+    if model not in (run.model, run.best) or not (run.recipe.exists() and run.cases.exists()):
+        return []
+    return [case for case in used_cases(list_cases(run.cases)) if case.role != VALIDATION]
 
 
 def _refuse_unused_calibration(output: Path, model: Path) -> None:

@@ -22,6 +22,7 @@ from .result_files import (
     check_result_paths,
     check_table_path,
     existing_rule,
+    foreign_files,
     refuse_appeared_file,
     refuse_existing,
 )
@@ -69,6 +70,8 @@ def run_rank(options: argparse.Namespace) -> int:
             ranked_case, result = rank_case(case, predictor)
             if target:
                 refuse_appeared_file(target, existing)
+                if options.keep_corrected:
+                    _refuse_corrected(target)
                 write_labelmap(result.labelmap, target, predictor.recipe.classes)
         except StdoutLost:
             raise
@@ -96,6 +99,13 @@ def run_rank(options: argparse.Namespace) -> int:
     console.print_event("ranked", cases=[case.name for case in sort_by_score(ranked)], failed=failed_cases)
     console.clear_progress()
     return 1 if failures else 0
+
+
+def _refuse_corrected(segmentation: Path) -> None:
+    """Raise InputError if another program, such as Slicer, has saved the file."""
+    if foreign_files([segmentation]):
+        what = "was saved by another program, such as Slicer, and is kept"
+        raise InputError(what, path=segmentation, remedy="Move the file to another folder, and rank again.")
 
 
 def _find_model(run: RunFolder | None, model: str | None) -> Path:

@@ -188,6 +188,11 @@ def add_rank(commands: Commands[Parser]) -> None:
         "--segmentations", type=parse_path, metavar="FOLDER", help="write the proposed segmentations to this folder"
     )
     add_existing(parser)
+    parser.add_argument(
+        "--keep-corrected",
+        action="store_true",
+        help="with --overwrite: keep segmentations that another program has saved; their cases are not ranked",
+    )
     add_device(parser)
     add_json(parser)
 

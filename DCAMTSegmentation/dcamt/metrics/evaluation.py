@@ -13,7 +13,7 @@ import numpy as np
 from ..cases.case_names import with_number
 from ..cases.label_pairing import pair_with_labels, short_names, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
-from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, parse_value_mapping
+from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, mapping_sources, parse_value_mapping
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
@@ -215,8 +215,9 @@ def evaluate_pairs(
     background. If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
-    cannot be scored if a file cannot be read or its mapping does not fit, prediction and label do not fit on one grid,
-    or one of them is probably a scan (`_refuse_scan`).
+    cannot be scored if a file cannot be read or its mapping does not fit, the label is not empty but holds none of the
+    mapped values, prediction and label do not fit on one grid, or one of them is probably a scan (`_refuse_scan`). A
+    prediction that holds none of the mapped values is scored as empty, with a note.
 
     Args:
         progress: is called after each pair with the number of pairs that are done and the number of all pairs.
@@ -289,8 +290,13 @@ def _score_pair(pair: EvaluationPair, label_mapping: str, prediction_mapping: st
     Args:
         only_masks: whether 255 counts as 1.
     """
-    prediction, label = _fit_pair(*_read_pair(pair, label_mapping, prediction_mapping), pair.case)
+    prediction, label = _read_pair(pair, label_mapping, prediction_mapping)
     notes = [(note, str(labelmap.path or pair.case)) for labelmap in (prediction, label) for note in labelmap.notes]
+    if label_mapping and (unmapped := _unmapped_text(pair.label, label, label_mapping)):
+        raise InputError(unmapped, path=label.path or pair.case, remedy="Map its values, too, or correct the label.")
+    if prediction_mapping and (unmapped := _unmapped_text(pair.prediction, prediction, prediction_mapping)):
+        notes.append((f"{unmapped}; the prediction counts as empty", str(prediction.path or pair.case)))
+    prediction, label = _fit_pair(prediction, label, pair.case)
     if only_masks:
         label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
     label_values, predicted_values = (
@@ -363,6 +369,23 @@ def _read_pair(pair: EvaluationPair, label_mapping: str, prediction_mapping: str
         _read_mapped(prediction, prediction_mapping, None if label_mapping else label),
         _read_mapped(label, label_mapping, None if prediction_mapping else prediction),
     )
+
+
+def _unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
+    """Return which values of `source` its mapping lacks, if none of its voxels is mapped; otherwise "".
+
+    The text is also "" if `source` is empty, or has a segment that the mapping names.
+    """
+    if mapped.voxels.any():
+        return ""
+    stored = source if isinstance(source, Labelmap) else read_labelmap(source)
+    held = {int(value) for value in np.unique(stored.voxels)} - {0}
+    segments = read_segments(source) if isinstance(source, Path) else ()
+    named = {plain_name(segment.name or "") for segment in segments} | {str(segment.label) for segment in segments}
+    if not held or named & {plain_name(word) for word in mapping_sources(mapping)}:
+        return ""
+    listed = list_names([str(value) for value in sorted(held)])
+    return f"holds none of the values of the mapping {mapping}, but {listed}"
 
 
 def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:

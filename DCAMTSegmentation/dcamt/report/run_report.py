@@ -77,14 +77,18 @@ def write_run_report(
 def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
     """Raise InputError if one of `cases` is in the run's last table, but missing in `scored`.
 
-    Also raise InputError if the last report shows scores, but none of `cases` was scored.
+    Also raise InputError if the last table or the last report has scores, but none of `cases` was scored.
     """
     left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
-    is_shown = not scored and shows_scores(run.report)  # The table may have been moved away.
-    lost = left_out if is_shown else left_out & _cases_in_table(run.validation)
-    if lost:
-        what = f"no report was written, since it would lack earlier scores ({list_names(sorted(lost))})"
-        remedy = f"Make the scans and labels readable again, or move {run.report.name} and {run.validation.name} away."
+    earlier = _cases_in_table(run.validation)  # The table may have been moved away.
+    lost = left_out & earlier if scored else left_out | earlier
+    if (lost and scored) or (not scored and (earlier or shows_scores(run.report))):
+        names = f" ({list_names(sorted(lost))})" if lost else ""
+        what = f"no report was written, since it would lack earlier scores{names}"
+        remedy = (
+            "Make the scans and labels readable again, and list them as validation cases, or move"
+            f" {run.report.name} and {run.validation.name} away."
+        )
         raise InputError(what, path=run.path, remedy=remedy)
 
 
@@ -92,7 +96,7 @@ def _cases_in_table(path: Path) -> set[str]:
     """Return the cases of a table of scores; the set is empty if there is no such table."""
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-            return {row.get("case") or "" for row in csv.DictReader(file)}
+            return {row.get("case") or "" for row in csv.DictReader(file)} - {"", "mean", "std"}
     except (OSError, csv.Error):
         return set()
 

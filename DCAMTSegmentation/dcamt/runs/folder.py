@@ -6,19 +6,23 @@ To resume, a run needs this folder and the scans and labels that its case list n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..cases.case_list import ROLES, Case, read_cases, write_cases
-from ..errors import InputError
+from ..errors import InputError, write_error
 from ..io.atomic import stray_temporaries, write_text
 from ..io.writers import is_dcamt_result
 from ..models.package import Card
 from ..recipe import Recipe
 from ..recipe_files import load_recipe
-from .events import RunEvent, read_events
+from .events import RunEvent, RunFinished, read_events
+
+_KEPT_SCORES = re.compile(r"(validation|report)-(\d+|earlier)(-\d+)?\.(csv|html)")
+"""The names that `RunFolder.keep_scores` gives."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,26 @@ class RunFolder:
     def report(self) -> Path:
         """The run's report, which names no case."""
         return self.path / "report.html"
+
+    def keep_scores(self, iteration: int) -> None:
+        """Rename table and report before a model of `iteration` replaces the model that they describe.
+
+        The new names state the iteration of the earlier model: `validation-6000.csv`. If the earlier model has the same
+        iteration, table and report stay.
+
+        Raises:
+            OutputError: a file cannot be renamed.
+        """
+        described = [event.iteration for event in self.read_events() if isinstance(event, RunFinished)][-1:]
+        if described == [iteration]:
+            return
+        for path in (self.report, self.validation):
+            if path.exists():
+                kept = _free_name(path.with_stem(f"{path.stem}-{described[0] if described else 'earlier'}"))
+                try:
+                    path.rename(kept)
+                except OSError as error:
+                    raise write_error(error, path) from error
 
     def check_new(self) -> None:
         """Raise InputError if the folder contains a run or foreign files, or if `path` is a file.
@@ -248,8 +272,17 @@ class RunFolder:
         """
         late = {self.recipe, self.cases, self.model, self.best, self.validation, self.report, self.ranking}
         own = self._early_files() | late
-        return [*sorted(set(self.path.iterdir()) - own), *self.foreign_proposals()]
+        files = {file for file in self.path.iterdir() if not _KEPT_SCORES.fullmatch(file.name)}
+        return [*sorted(files - own), *self.foreign_proposals()]
 
     def read_events(self) -> list[RunEvent]:
         """Return the events so far, without an unfinished last line."""
         return read_events(self.events)
+
+
+def _free_name(path: Path) -> Path:
+    """Return `path`, with a number added to its stem if a file of that name exists."""
+    free, number = path, 2
+    while free.exists():
+        free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
+    return free

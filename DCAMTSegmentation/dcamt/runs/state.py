@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import InputError
 from ..machine import free_disk_bytes
+from ..recipe_files import load_recipe
 from .events import CasesLoading, EventTail, RunFinished, RunPaused, RunStarted, TrainingProgress
 from .failure_note import read_note
 from .folder import RunFolder
@@ -29,11 +31,12 @@ class RunState:
 
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
-        reason: the failure that ended the run, or the error after which the run is paused; otherwise empty.
+        reason: the failure that ended the run, or the error after which the run is paused; of a `STOPPED` or `FINISHED`
+            run, the failure of a process that was to resume it; otherwise empty.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
         resumable: whether the run can resume from a checkpoint now; False while a process trains it, and once it is
-            `FINISHED`.
+            `FINISHED`, unless its model is missing.
     """
 
     state: str
@@ -53,18 +56,29 @@ def run_state(run: RunFolder) -> RunState:
     if is_held(run.lock):
         return RunState(RUNNING, "", *counts, progress.eta_s)
     note = read_note(run.failure)
+    if isinstance(progress.ended_by, RunFinished):
+        # A process that failed later has not trained (it logged no RunStarted), so the models are intact.
+        return _ended_state(run, progress, note.message if note is not None else "", resumable)
     if note is not None:
         return RunState(PAUSED if note.unwritten and resumable else FAILED, note.message, *counts, resumable=resumable)
-    if isinstance(progress.ended_by, RunFinished):
-        if progress.iteration >= progress.iterations:
-            return RunState(FINISHED, "", *counts)
-        return RunState(STOPPED, "", *counts, resumable=resumable)
     if isinstance(progress.ended_by, RunPaused):
         return RunState(PAUSED, "", *counts, resumable=resumable)
     killed = _describe_sudden_end(run, _RESUME if resumable else _START_AGAIN)
     if not os.path.exists(run.recipe):
         return RunState(FAILED, last_line(run.log) or killed)
     return RunState(FAILED, killed, *counts, resumable=resumable)
+
+
+def _ended_state(run: RunFolder, progress: _Progress, reason: str, resumable: bool) -> RunState:
+    """Return the state of a run whose models were written; a person may have changed the recipe's iterations since."""
+    try:
+        iterations = load_recipe(run.recipe, for_training=False).training.iterations
+    except InputError:
+        iterations = progress.iterations
+    if progress.iteration < iterations:
+        return RunState(STOPPED, reason, progress.iteration, iterations, resumable=resumable)
+    resumable = resumable and not os.path.exists(run.model)
+    return RunState(FINISHED, reason, progress.iteration, progress.iteration, resumable=resumable)
 
 
 def _describe_sudden_end(run: RunFolder, remedy: str) -> str:

@@ -104,14 +104,19 @@ class Learner:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "shape": self._shape(),
+            "scan_settings": self._scan_settings(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore a state that `state` returned.
 
         Raises:
-            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser.
+            LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser, or to
+                another spacing or rule of intensities.
         """
+        # torch does not notice other network inputs; scores before and after would not be comparable.
+        if state.get("scan_settings", self._scan_settings()) != self._scan_settings():
+            raise ValueError("the state belongs to another spacing or rule of intensities")
         if state.get("shape", self._shape()) != self._shape():  # torch does not notice another number of heads
             raise ValueError("the state belongs to another network")
         self.network.load_state_dict(state["network"])
@@ -131,6 +136,10 @@ class Learner:
     def _shape(self) -> dict[str, Any]:
         """Return the recipe's settings of the network."""
         return asdict(replace(self.recipe.network, strides=self.recipe.level_strides))
+
+    def _scan_settings(self) -> dict[str, Any]:
+        """Return the recipe's settings that make the network's input from a scan."""
+        return {"spacing": tuple(self.recipe.spacing), "intensity": asdict(self.recipe.intensity)}
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, refuse_violations, violations
+from ..cases.case_list import LABELLED, ROLES, UNLABELLED, VALIDATION, Case, refuse_violations, violations
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
 from ..machine import peak_memory_bytes
@@ -67,6 +67,7 @@ class TrainingResult:
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
         stopped: whether a request ended the run for good.
+        cases: number of cases by role at the best validation, for the result of `Trainer.best`; otherwise None.
     """
 
     weights: dict[str, Tensor]
@@ -75,6 +76,7 @@ class TrainingResult:
     finished: bool
     dice: dict[str, dict[str, float]] | None
     stopped: bool = False
+    cases: dict[str, int] | None = None
 
 
 class LossMeter:
@@ -146,6 +148,7 @@ class Trainer:
         self._validated_at: int | None = None
         self._validation_s: float | None = None
         self._best_dice: float | None = None
+        self._counts: dict[str, int] = {}
 
     def resume(self) -> None:
         """Restore the state of the run's last checkpoint.
@@ -189,6 +192,7 @@ class Trainer:
                 begun.
         """
         with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
+            self._counts = count_roles(cases)
             by_role = self._load_cases(cases)
             if not (resumed or self.stop_requested):
                 values = {index: case.values for index, case in enumerate(by_role[LABELLED])}
@@ -254,6 +258,7 @@ class Trainer:
         if not self.step:
             remedy = "Resume the run, or remove its folder."
             raise InputError("was not trained yet, so it has no model to write", path=self.run.path, remedy=remedy)
+        self._counts = count_roles(cases)
         validation_cases = [case for case in cases if case.role == VALIDATION]
         resident = []
         for index, case in enumerate(validation_cases):
@@ -271,7 +276,9 @@ class Trainer:
         kept = self._load_best()
         if kept is None or kept["step"] == self.step:
             return None
-        return TrainingResult(kept["weights"], kept["step"], kept["seconds"], False, kept["dice"])
+        return TrainingResult(
+            kept["weights"], kept["step"], kept["seconds"], False, kept["dice"], cases=kept.get("cases")
+        )
 
     def _final_weights(self) -> dict[str, Tensor]:
         return dict(self.learner.model.state_dict())
@@ -384,7 +391,7 @@ class Trainer:
         dice = validation_dice(network, cases, self.recipe, lambda: may_be_cancelled and self._check_request())
         if dice is None:
             return None
-        self._keep_if_best(dice)
+        self._keep_if_best(dice, sorted(case.name for case in cases))
         update_preview(self.run, self.step, network, cases, self.recipe)
         seconds = time.monotonic() - began
         self.seconds_validating += seconds
@@ -407,14 +414,16 @@ class Trainer:
             raise InputError("the checkpoint is damaged", path=path, remedy=remedy)
         return kept
 
-    def _keep_if_best(self, dice: Scores) -> None:
-        """Save the weights if the mean Dice over classes is the highest of the whole run."""
+    def _keep_if_best(self, dice: Scores, names: list[str]) -> None:
+        """Save the weights if the mean Dice over classes is the highest of all validations on the cases `names`."""
         mean = sum(dice["mean"].values()) / len(dice["mean"])
-        if self._best_dice is None and (kept := self._load_best()) is not None:
+        # Earlier versions did not save the names.
+        if self._best_dice is None and (kept := self._load_best()) is not None and kept.get("names", names) == names:
             self._best_dice = kept["mean_dice"]
         if self._best_dice is None or mean > self._best_dice:
             self._best_dice = mean
             state = {"step": self.step, "seconds": self.seconds, "mean_dice": mean, "dice": dice}
+            state |= {"names": names, "cases": self._counts}
             save_checkpoint(self.run.best_weights, {**state, "weights": self._final_weights()})
 
     @contextmanager
@@ -440,6 +449,11 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
+
+
+def count_roles(cases: Sequence[Case]) -> dict[str, int]:
+    """Return the number of cases with each role."""
+    return {role: sum(case.role == role for case in cases) for role in ROLES}
 
 
 def memory_taken(device: torch.device) -> int:

@@ -14,6 +14,7 @@ from dcamt.cases.labels import parse_mapping
 from dcamt.errors import DCAMTError, InputError
 from dcamt.recipe import Recipe
 from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
@@ -192,7 +193,7 @@ class CasesPanel:
 
     def _on_export(self, checked: bool = False) -> None:
         title = _("Save the list of cases")
-        path = qt.QFileDialog.getSaveFileName(None, title, "cases.csv", f"CSV ({LIST_PATTERN})")
+        path = choose_file(title, "cases.csv", f"CSV ({LIST_PATTERN})", TABLE_ENDINGS)
         if not path:
             return
         try:

@@ -166,8 +166,9 @@ class OutlinePanel:
             "--segmentations",
             str(run.ranking),
             # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene, or in
-            # files without DCAMT's mark, which `foreign_proposals` finds.
+            # files without DCAMT's mark, which `foreign_proposals` finds, or which were saved during the ranking.
             "--overwrite",
+            "--keep-corrected",
             "--device",
             self._session.device(),
         ]

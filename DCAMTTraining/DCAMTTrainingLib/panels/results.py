@@ -15,6 +15,7 @@ from dcamt.models.store import MODEL_ENDING
 from dcamt.recipe_files import load_recipe
 from dcamt.runs.state import FINISHED, STOPPED
 from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.file_dialogs import choose_file
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from slicer.i18n import tr as _
 
@@ -173,7 +174,8 @@ class ResultsPanel:
         if path is None or self._watch is None:
             return
         suggested = f"{self._watch.run.path.name}{MODEL_ENDING}"
-        target = qt.QFileDialog.getSaveFileName(None, title, suggested, _("DCAMT models") + f" (*{MODEL_ENDING})")
+        kinds = _("DCAMT models") + f" (*{MODEL_ENDING})"
+        target = choose_file(title, suggested, kinds, [MODEL_ENDING])
         if not target:
             return
         try:
