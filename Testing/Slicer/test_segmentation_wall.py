@@ -152,7 +152,7 @@ class SegmentListTest(ChosenPhantomCase):
             choose(self.ui.outputSelector, segmentation)
             self.assertEqual(self.names(), [name])
 
-    def test_segment_of_another_segmentation_is_not_selected_only_because_of_its_identifier(self) -> None:
+    def test_change_of_segmentation_keeps_the_selected_segment_only_if_identifier_and_name_are_equal(self) -> None:
         other = add_phantom()[1]
         for segmentation, name in ((self.segmentation, "scar"), (other, "aorta")):
             segmentation.GetSegmentation().AddEmptySegment("Segment_1", name)

@@ -47,7 +47,7 @@ FORMATS = (
     Format(".mhd", scan=True, labels=True),
     Format(".seg.nhdr", labels=True),
     Format(BENCHMARK_ENDING, scan=True, labels=True),
-    # In folders, only those of these files count that may hold a volume (`volume_content.may_hold_volume`).
+    # A file with one of these endings counts only if it may hold a volume (`volume_content.may_hold_volume`).
     *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
     # Listed so that an output path with one of these endings counts as a file, not as a folder. Input folders are not
     # searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and `labelmaps_by_case`
