@@ -293,7 +293,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 
 
 def _has_other_name(row: CaseRow, new_row: CaseRow) -> bool:
-    """Return whether the names differ by more than a number that `UniqueNames` appended to the name of `row`."""
+    """Return whether the names differ, apart from a number that `UniqueNames` appended to the name of `row`."""
     plain = new_row.name.strip() or "case"
     return row.name != plain and not re.fullmatch(rf"{re.escape(plain)}_\d+", row.name)
 
