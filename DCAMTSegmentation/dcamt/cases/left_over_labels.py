@@ -112,8 +112,8 @@ def _folders_of_one_scan(
 ) -> Iterator[tuple[NamedFile, list[NamedFile]]]:
     """Yield (scan, labels) for each folder that has one scan and only labels whose names satisfy `describes_label`.
 
-    No label has the scan's key. If a label's name begins with the scan's name, only the rest must satisfy
-    `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
+    A folder is skipped if a label in any folder has the scan's key. If a label's name begins with the scan's name, only
+    the rest must satisfy `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
     `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
     label_keys = {label.key for label in labels}
