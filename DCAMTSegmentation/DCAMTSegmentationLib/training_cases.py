@@ -1,8 +1,8 @@
 """Store training cases in the scene: DCAMT Segmentation adds them, and DCAMT Training lists them.
 
 A case is a segmentation node whose node reference `IMAGE` leads to its volume. Therefore a case is saved with the
-scene, is removed with either node, and is known to both modules. A clone of the segmentation copies its references; it
-is no case while the original is one.
+scene, is removed with either node, and is known to both modules. A clone of a case is not a second case; the
+clone becomes a case when the original is removed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from . import review
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
-"""Role of a case's node reference to itself. A clone's reference leads to the original. Older scenes lack both."""
+"""Role of the reference from a case to itself, or from a clone to the original. Older scenes lack this reference."""
 _LISTED = "DCAMT.trainingCaseListed"
 
 

@@ -93,7 +93,7 @@ def test_vtk_image_with_damaged_text_is_refused(tmp_path: Path, kind: str, damag
     ],
 )
 def test_vtk_image_with_a_damaged_field_is_refused(tmp_path: Path, line: str) -> None:
-    """ITK would take random numbers, or an earlier number for those that are missing."""
+    """ITK would replace missing numbers by arbitrary ones."""
     path = tmp_path / "x.vtk"
     fields = {"DIMENSIONS": "DIMENSIONS 3 4 5", "SPACING": "SPACING 1 1 1", "ORIGIN": "ORIGIN 7 8 9"}
     for changed in (fields, fields | {line.split()[0]: line}):

@@ -231,7 +231,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual([row.source.segmentation for row in training_case_rows(self.recipe)], [added.GetID()])
         self.assertEqual([row.source.segmentation for row in scene_rows(self.recipe)], [added.GetID()])
 
-    def test_clone_of_a_training_case_is_no_case_while_the_original_is_one(self):
+    def test_clone_of_a_training_case_becomes_a_case_when_the_original_is_removed(self):
         volume, case = add_case("scan", 1)
         training_cases.add_case(volume, case)
         clone = copy_node(case)
