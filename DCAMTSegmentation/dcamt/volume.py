@@ -418,8 +418,7 @@ def _shift_grid(grid: Grid, offset: np.ndarray, shape: tuple[int, int, int]) -> 
 def _position_difference(grid: Grid, other: Grid) -> str:
     """Describe how two grids differ: the distance of their centres, and the angle of their axes if above 0.05 degrees.
 
-    If the centres agree, only the first difference in this order is stated: an angle above 0.05 degrees, the spacings,
-    the numbers of voxels, a smaller angle.
+    If the centres agree, only one difference is stated: the angle, the spacings or the numbers of voxels.
     """
     centres = [each.affine[:3, :3] @ (np.array(each.shape) - 1) / 2 + each.affine[:3, 3] for each in (grid, other)]
     axes = [each.affine[:3, :3] / each.spacing for each in (grid, other)]

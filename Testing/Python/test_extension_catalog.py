@@ -140,7 +140,7 @@ def test_readme_has_the_parts_that_the_extensions_index_requires() -> None:
     assert f"https://doi.org/{paper[1]}" in text
 
 
-def test_contributors_file_names_the_contributors_of_the_extension() -> None:
+def test_contributors_in_cmake_are_in_the_contributors_file() -> None:
     names = [
         line
         for line in (ROOT / "CONTRIBUTORS").read_text(encoding="utf-8").splitlines()

@@ -202,4 +202,5 @@ def test_region_covers_a_grid_if_its_mask_contains_all_voxels(
 
     monkeypatch.setattr(Region, "mask", recorded)
     assert [region.covers(grid) for region in regions] == whole == [True, False]
-    assert max(sizes) <= 8  # The mask of a large scan would take a second and a gigabyte.
+    # Only the 8 corner voxels are tested: testing all voxels of a large scan would take a second and a gigabyte.
+    assert max(sizes) <= 8
