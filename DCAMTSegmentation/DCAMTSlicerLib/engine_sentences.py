@@ -178,7 +178,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Give each case its own name."),
         _("Give its name."),
         _("Give the folder of a run, or start a new run with CASES.csv."),
-        _("Give the path of a model file; that of a run is model.dcamt in the run's folder"),
+        _("Give the path of a model file, for example model.dcamt in a run's folder"),
         _("Give the scan first, and then its segmentation."),
         _("Give the smaller distance first, and both within {0} mm of the surface."),
         _("Give x0,x1,y0,y1,z0,z1 in millimetres (RAS)."),

@@ -79,7 +79,7 @@ def test_error_about_a_folder_instead_of_a_model_names_the_file_model_dcamt(
         assert call_models(action, tmp_path) == 1
         error = capsys.readouterr().err
         assert error.startswith(f"dcamt: {tmp_path}: {message}. ")
-        assert "model.dcamt in the run's folder" in error
+        assert "model.dcamt in a run's folder" in error
 
 
 def test_wrong_input_is_refused_in_one_line(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

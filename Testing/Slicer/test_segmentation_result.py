@@ -203,7 +203,7 @@ class ExistingSegmentationTest(PanelCase):
         segment = target.GetSegmentation().GetSegment(foreign)
         self.assertEqual((segment.GetName(), segment.GetColor()), ("Left atrium", (0.1, 0.9, 0.2)))
 
-    def test_segmentation_drawn_on_another_scan_is_used_only_after_it_was_chosen_and_a_question(self) -> None:
+    def test_segmentation_drawn_on_another_scan_must_be_chosen_again_and_confirmed(self) -> None:
         (anna, drawn), bernd = add_case("Anna"), add_scan("Bernd", seed=5)
         self.prepare(anna)
         choose(self.ui.outputSelector, drawn)
@@ -222,7 +222,7 @@ class ExistingSegmentationTest(PanelCase):
         self.assertIs(self.settings.outputSegmentation, drawn)
         self.assertEqual(drawn.GetSegmentation().GetNumberOfSegments(), 2)
 
-    def test_question_before_segments_are_added_to_a_training_case_says_so(self) -> None:
+    def test_question_warns_that_the_segmentation_will_no_longer_be_a_training_case(self) -> None:
         volume, drawn = add_case("Anna")
         training_cases.add_case(volume, drawn)
         self.prepare(volume)
@@ -231,7 +231,7 @@ class ExistingSegmentationTest(PanelCase):
             person.expects("Add DCAMT's segments to “Anna outline”? The segmentation will no longer be", "Cancel")
             click(self.ui.applyButton)
 
-    def test_segmentation_stays_chosen_for_a_clone_of_its_scan_or_if_it_is_empty_or_its_scan_is_unknown(self) -> None:
+    def test_segmentation_stays_chosen_unless_its_segments_belong_to_another_scan(self) -> None:
         (anna, drawn), bernd = add_case("Anna"), add_scan("Bernd", seed=5)
         clone = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Anna Copy")
         clone.CopyContent(anna)

@@ -35,7 +35,7 @@ LIMITS = {WEIGHTS: 1 << 30, RECIPE: 1 << 20, CARD: 1 << 20, CALIBRATION: 1 << 20
 OPTIONAL = (CALIBRATION,)
 WEIGHT_DTYPES = (np.dtype(np.float16), np.dtype(np.float32))
 _LISTS = {"segments", "measured"}  # keys of the card
-FOLDER_REMEDY = "Give the path of a model file; that of a run is model.dcamt in the run's folder"
+FOLDER_REMEDY = "Give the path of a model file, for example model.dcamt in a run's folder"
 _LARGEST = sum(LIMITS.values()) + (1 << 20)  # the members and the overhead of the archive
 
 
@@ -232,7 +232,7 @@ def check_description(path: Path, data: bytes | None = None) -> Card:
 
 
 def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
-    """Return a package without weights and the bytes of its weights, after checking all but the weights' values."""
+    """Check a package without unpacking its weights; return its other parts, and the packed weights."""
     with _opened(path, data) as archive:
         names = [info.filename for info in archive.infolist()]
         for name in sorted(set(names)):
@@ -390,7 +390,7 @@ def _stored_checksum(parts: Mapping[str, bytes], path: Path) -> str:
 
 
 def _checksum(weights: bytes, recipe: bytes, card: Mapping[str, Any]) -> str:
-    """Return the checksum of a package with this card, whose own checksum is left out of account.
+    """Return the value of `Card.checksum` for a package.
 
     The checksum also covers keys of the card that this version of DCAMT does not know.
     """
