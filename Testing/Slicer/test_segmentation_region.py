@@ -104,7 +104,7 @@ class RegionTest(PanelCase):
         choose(self.ui.inputSelector, add_scan("Clara", seed=6))
         self.assertEqual(self.ui.regionNoteLabel.text, "")
 
-    def test_drawn_region_belongs_to_the_scan_for_which_it_was_chosen_first_and_to_its_clone(self) -> None:
+    def test_panel_notes_a_drawn_region_on_another_scan_but_not_on_a_clone_of_its_scan(self) -> None:
         anna, clone = add_scan("Anna"), add_scan("Anna Copy")
         choose(self.ui.inputSelector, anna)
         choose(self.ui.regionSelector, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box"))

@@ -24,12 +24,12 @@ SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of a proposal, and of a volume with `SCAN_FILE`: a `file_state`; older scenes lack it.
 
 For a proposal, it is the state of its case's scan when the proposal was opened last. For a volume, it is the state of
-`SCAN_FILE` when the volume was opened last for a case with this file.
+the file in `SCAN_FILE` when a proposal for this file was last opened on the volume.
 """
 
 
 def file_state(file: str) -> str:
-    """Return name, size and modification time (ns) of a file, with its data files, or of a folder.
+    """Return names, sizes and modification times (ns) of a file and its data files, or of a folder.
 
     The text is empty if the file or folder cannot be found. The parent folder's path is left out, so that a moved file
     keeps its state.
