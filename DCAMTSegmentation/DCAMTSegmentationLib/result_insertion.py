@@ -64,7 +64,7 @@ class TargetEditedError(Exception):
 
 
 def state_of_target(target: SegmentationNode | None) -> str:
-    """Return a text that changes with a target's DCAMT segments, and if it becomes or ceases to be a training case."""
+    """Return the target's `fingerprint` and whether the target is a training case, as one text."""
     return f"{fingerprint(target)} {training_cases.is_case(target)}" if target is not None else ""
 
 
