@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +15,12 @@ import torch
 from dcamt.api.training import Observer, TrainingSession
 from dcamt.api.training_plan import plan_new_run, plan_resumed_run
 from dcamt.cases.case_list import read_cases
-from dcamt.errors import InputError
+from dcamt.errors import InputError, OutputError
 from dcamt.models.package import open_model, write_package
 from dcamt.runs.events import RunEvent, RunFinished
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
-from dcamt.runs.state import FAILED, FINISHED, STOPPED, RunState, run_state
+from dcamt.runs.state import FAILED, FINISHED, PAUSED, STOPPED, RunState, run_state
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import write_cases_folder
@@ -308,3 +309,25 @@ def test_best_model_is_chosen_among_validations_on_the_same_cases(tmp_path: Path
     edit(run.cases, ("validation0,", "other,"))
     assert TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run().best is None
     assert load_checkpoint(run.best_weights, torch.device("cpu"))["step"] == 6
+
+
+def test_model_stays_with_its_scores_if_they_cannot_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows, a table that is open in a spreadsheet program cannot be renamed."""
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    files = [run.model, run.validation, run.report]
+    before = [file.read_bytes() for file in files]
+    edit(run.recipe, ('"iterations": 2', '"iterations": 4'))
+
+    def refuse(path: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as locked:
+        locked.setattr(Path, "rename", refuse)
+        with pytest.raises(OutputError, match=r"report\.html: cannot be written \(no permission\)\. Close programs"):
+            TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run()
+    assert [file.read_bytes() for file in files] == before
+    assert (run_state(run).state, run_state(run).resumable) == (PAUSED, True)
+    TrainingSession(plan_resumed_run(run.path, "cpu"), Observer()).run()
+    assert (run.path / "validation-2.csv").read_bytes() == before[1]
+    assert run_state(run).state == FINISHED

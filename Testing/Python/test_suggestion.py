@@ -103,6 +103,9 @@ def test_label_value_that_no_class_can_have_is_refused_unless_it_is_mapped(tmp_p
         suggest_recipe(cases, None)
     mapped = [replace(case, labels="1,420=Heart") if case.label else case for case in cases]
     assert [info.name for info in suggest_recipe(mapped, None).classes] == ["Heart"]
+    mapped = [replace(case, labels="421=Heart") if case.label else case for case in cases]
+    with pytest.raises(InputError, match=r"has no voxel with a value of the label mapping '421=Heart'\. Correct the"):
+        suggest_recipe(mapped, None)
 
 
 def relabel(path: Path, old: int, new: int) -> None:

@@ -234,6 +234,7 @@ def test_painted_openings_are_excluded_from_the_wall(
         (["--sample", "median"], 2, "invalid choice"),
         (["--labels", "1=aorta"], 1, "'1=aorta' names no known class. Choose one of: Left atrium."),
         (["--labels", "1=left-atrium", "--label", "1"], 2, "not allowed with argument"),
+        (["--labels", "420=left-atrium"], 1, "a_label.nii.gz: has no voxel with a value of the label mapping. Correct"),
     ],
 )
 def test_invalid_input_is_refused_with_the_reason(

@@ -187,11 +187,7 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
     """
     values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
     if not values:
-        what, remedy = "is empty: no voxel is labelled", "Outline the scan, or make the case unlabelled."
-        if case.labels:
-            what = f"has no voxel with a value of the label mapping '{case.labels}'"
-            remedy = "Correct the mapping, outline the scan, or make the case unlabelled."
-        raise InputError(what, path=case.label, remedy=remedy)
+        raise empty_label_error(case)
     unknown = [value for value in values if value >= recipe.output_channels]
     if len(unknown) > MANY_VALUES:
         what = f"holds {len(values)} different values, like a scan"
@@ -208,6 +204,15 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         )
         raise InputError(f"{held}, but {known}", path=case.label, remedy=remedy)
     return values
+
+
+def empty_label_error(case: Case) -> InputError:
+    """Return the error for a case whose label has no voxel of a class."""
+    what, remedy = "is empty: no voxel is labelled", "Outline the scan, or make the case unlabelled."
+    if case.labels:
+        what = f"has no voxel with a value of the label mapping '{case.labels}'"
+        remedy = "Correct the mapping, outline the scan, or make the case unlabelled."
+    return InputError(what, path=case.label, remedy=remedy)
 
 
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:

@@ -26,7 +26,7 @@ from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
 from .dataset_json import dataset_classes, ignored_value
-from .labels import MAXIMUM_CLASS, mapping_targets, naming_label, parse_case_mapping
+from .labels import MAXIMUM_CLASS, empty_label_error, mapping_targets, naming_label, parse_case_mapping
 from .network_plan import plan_network
 
 MAX_CASES = 20
@@ -222,8 +222,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
         if sizes.max() >= 0.95 * size:
             single.add(int(value))
     if not fractions:
-        remedy = "Outline the scan, or make the case unlabelled."
-        raise InputError("is empty: no voxel is labelled", path=case.label, remedy=remedy)
+        raise empty_label_error(case)
     low, high = np.percentile(scan.voxels[0][labels > 0], (0.5, 99.5))
     return CaseStatistics(
         grid.canonical_shape,

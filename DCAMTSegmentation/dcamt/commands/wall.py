@@ -142,6 +142,9 @@ class WallSession:
                 raise job.refusal
             volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
             refuse_scan_as_labels(labelmap, job.segmentation)
+            if self.mapping is not None and not labelmap.voxels.any():
+                what, remedy = "has no voxel with a value of the label mapping", "Correct the mapping of --labels."
+                raise InputError(what, path=job.segmentation, remedy=remedy)
             openings = read_labelmap(job.openings) if job.openings is not None else None
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
