@@ -122,7 +122,7 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
 
 
 def _words_beside(name: str, repeated: str) -> list[str]:
-    """Return the words of a name; if other words precede or follow the words of `repeated`, return only those.
+    """Return the words of a name; omit the words of `repeated` at the name's start or end, if other words remain.
 
     >>> [_words_beside(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
     [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]
