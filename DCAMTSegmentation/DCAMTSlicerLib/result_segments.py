@@ -68,8 +68,8 @@ def build_segment(labels: np.ndarray, ijk_to_local: np.ndarray, item: SegmentRes
 def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSegment]) -> None:
     """Replace a node's DCAMT segments; keep all others.
 
-    A new segment takes the identifier of the earlier segment of its class, if any, so that references stay valid, and
-    its visibility, opacity and place in the list.
+    A new segment takes its identifier, display and place in the list from the earlier segment of its class, if any.
+    References to the identifier thus stay valid.
     """
     segmentation = segmentation_node.GetSegmentation()
     order = list(segmentation.GetSegmentIDs())
