@@ -80,7 +80,7 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     [("validation", "has the same content as"), ("unlabelled", "a batch has room for labelled ones")],
 )
 def test_cases_added_to_a_run_are_checked_before_it_resumes(role: str, message: str, tmp_path: Path) -> None:
-    """A copy of a training scan would raise the validation Dice; unlabelled cases without room would not be used."""
+    """A copy of a training scan would raise the validation Dice."""
     cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=1)
     recipe = tiny_recipe("labelled_per_batch=2")
     TrainingSession(plan_new_run(cases, tmp_path / "run", recipe), Observer()).run()
