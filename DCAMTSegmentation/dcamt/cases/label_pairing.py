@@ -39,9 +39,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. The numbers stay if the name that remains without them is the
-      beginning of a longer case name. With the cases `p` and `p_1`, `p_seg_3` is no label of `p`, but may be the label
-      of a missing case `p_3`;
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. If a longer case name such as `p_1` exists, `p_seg_3` is no label of
+      `p`: the 3 may be a patient's number;
     - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
@@ -119,7 +118,7 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
     by_folded = {name.casefold(): name for name in cases if folded[name.casefold()] == 1}
     fitting: defaultdict[str, list[str]] = defaultdict(list)
     for name in (name for name in labels if name not in cases):
-        # `case_name` drops `_0000` from the name of the prediction `x_0000`; its label may be `x_0000_LA`.
+        # If the file of the case `x` is named `x_0000`, the label may be named `x_0000_LA`.
         forms = [form for short in short_names(name) for form in (short, without_channel(short))]
         found = (form if form in cases else by_folded.get(form.casefold()) for form in forms)
         case = next(filter(None, found), None)
@@ -180,7 +179,8 @@ def similar_labels(case: str, cases: Set[str], labels: Mapping[str, Path]) -> li
     """Return the file names of the labels that no case has, and whose names begin or end with the name of `case`.
 
     Args:
-        labels: as `pair_with_labels` returns them. Words for the modality in the name of `case` do not count.
+        case: compared without its words for the modality.
+        labels: as `pair_with_labels` returns them.
     """
     words = without_words(case, MODALITY_WORDS) or case
     return [

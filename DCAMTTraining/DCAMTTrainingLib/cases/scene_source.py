@@ -37,7 +37,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     - the segmentation that was made a training case;
     - a segmentation that was drawn on the scan and has a segment for a class;
     - a segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
-      A result whose own scan was removed is not taken, since scans of several patients may have one grid.
+      A result whose own scan was removed is not taken, since another patient's scan may have the same grid.
 
     `_preferred` chooses among several segmentations of one kind, and a note names the chosen one.
     """
@@ -115,8 +115,8 @@ def outlines_of_scans(recipe: Recipe) -> dict[str, list[Any]]:
 def _preferred(segmentations: Sequence[Any]) -> Any | None:
     """Return the segmentation whose voxels were changed last; None if none is given.
 
-    If several segmentations have these voxels, the first in the scene is returned: an original is preferred to a copy
-    by Slicer's Clone. In a scene that was loaded, the segmentation that was loaded last counts as changed last.
+    Of segmentations with equal voxels, the first in the scene is returned: the original rather than its clone. In a
+    scene that was loaded, the segmentation that was loaded last counts as changed last.
     """
     if len(segmentations) < 2:
         return segmentations[0] if segmentations else None
@@ -255,9 +255,10 @@ def segments_of(
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
     """Return those of the segments that may outline a volume, in the order in which they are matched to classes.
 
-    A segmentation drawn on scan A may hold DCAMT segments of scan B, even if B was removed. In this case, return:
+    If a segmentation drawn on scan A has DCAMT segments of scan B, return:
 
-    - for A, the other segments, followed by the DCAMT segments if the segmentation is a training case of A;
+    - for A, even if B was removed, the other segments, followed by the DCAMT segments if the segmentation is a
+      training case of A;
     - for B, the DCAMT segments, followed by the other segments.
     """
     segmented = review.get_referenced_node(segmentation, review.VOLUME)
@@ -355,7 +356,7 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
 
 
 def _segmentations_of_unknown_scans() -> list[Any]:
-    """Return the segmentation nodes with `_segments_of_a_person` that reference no scan, or whose scan was removed."""
+    """Return the segmentations that have `_segments_of_a_person` and whose scan is unknown or was removed."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     unknown = [node for node in nodes if review.has_lost_scan(node) or not _scans_of(node)]
     return [node for node in unknown if _segments_of_a_person(node)]
