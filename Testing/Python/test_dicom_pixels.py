@@ -323,7 +323,7 @@ def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("place", [0, 3, 15])
 def test_rle_frame_with_surplus_pixels_in_its_middle_is_refused(tmp_path: Path, bits: int, place: int) -> None:
-    """pydicom only warns. GDCM reads the frame without an error if a run ends where the image ends (places 0 and 3)."""
+    """If the damaged row (`place`) is 0 or 3, both pydicom and GDCM read the frame without an error."""
     voxels = np.repeat(np.arange(SIZE, dtype=f"<u{bits // 8}"), SIZE)
     attributes = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelData": voxels.tobytes()}
     for path in write_slices(tmp_path, 4, **attributes):
