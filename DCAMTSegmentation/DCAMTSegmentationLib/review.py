@@ -222,9 +222,10 @@ def store_review_data(
     expected: ExpectedOverlap | None = None,
     is_doubt_calibrated: bool = False,
 ) -> None:
-    """Store the trust, the expected overlap and the doubtful places of a new result of the whole scan.
+    """Store the trust, the expected overlap and the doubtful places of a new result.
 
-    The node must already have the result's segments.
+    The node must already have the result's segments. The region, the scan's checksums and the marks of an earlier
+    result are removed.
 
     Args:
         doubts: the worst first, in the space of the result's volume.
@@ -424,12 +425,12 @@ def is_of_other_voxels(
     volume: VolumeNode,
     checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
 ) -> bool:
-    """Return whether a result was made from other voxels than those that a volume and the further channels now have.
+    """Return whether a result was made from other voxels than a volume now has.
 
-    The volume may be any channel of the result's scan. Channels that are no longer in the scene are ignored. Older
-    versions of DCAMT stored no checksums; for their results, the function returns True if the volume is no channel of
-    the scan. Nothing is known about the scan of segments that were loaded from a `.seg.nrrd` file, so the function
-    returns False.
+    The result's second and further channels are compared, too. The volume may be any channel of the result's scan.
+    Channels that are no longer in the scene are ignored. Older versions of DCAMT stored no checksums; for their
+    results, the function returns True if the volume is no channel of the scan. Nothing is known about the scan of
+    segments that were loaded from a `.seg.nrrd` file, so the function returns False.
     """
     if segmentation_node.GetAttribute(_WRITTEN) is None:
         return False
