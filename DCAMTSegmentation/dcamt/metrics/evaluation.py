@@ -116,7 +116,7 @@ class EvaluationPair:
 
 @dataclass(frozen=True)
 class _ScoredPair:
-    """The scores of a case by label value, its label values, and its notes, each with the file that it concerns."""
+    """The scores of a case by label value; `notes` holds pairs (note, path of the labelmap or name of the case)."""
 
     case: str
     rows: dict[int, EvaluationRow]
@@ -234,8 +234,8 @@ def evaluate_pairs(
     failures: list[InputError] = []
     files_of_note: defaultdict[str, list[str]] = defaultdict(list)
     mappings = label_mapping, prediction_mapping
-    # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither. Pairs are
-    # then read again, since the labelmaps of all cases together may be too large for memory.
+    # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither.
+    # `_score_pair` reads the pairs again, since the labelmaps of all cases together may be too large for memory.
     only_masks = all(_holds_only_masks(pair, *mappings) for pair in pairs)
     for done, pair in enumerate(pairs, start=1):
         try:
