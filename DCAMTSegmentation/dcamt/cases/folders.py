@@ -162,7 +162,6 @@ def _nothing_found(folder: Path, found_cases: FoundCases) -> InputError:
 
 
 def _is_no_volume(path: Path) -> bool:
-    """Return whether a file has the ending of a scan, but holds no volume, such as a single slice."""
     return ending(path) in SCAN_ENDINGS and not may_hold_volume(path)
 
 
@@ -202,7 +201,7 @@ def _has_subjects(folder: Path) -> bool:
 
 
 def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find the cases of a BIDS data set; if no file has a BIDS name, pair the files by their names: `sub-01/lge`."""
+    """Find cases by BIDS names (`sub-01_lge`); if no case is found, find cases by any file names (`sub-01/lge`)."""
     found_cases = find_bids_cases(folder, ignored)
     return found_cases if found_cases.cases or found_cases.unused else find_cases_by_names(folder, ignored)
 
@@ -211,8 +210,8 @@ def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
     If `find_nnunet_cases` pairs no scan with a label, not even an unused scan, `find_cases_by_names` pairs the files:
-    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If `find_cases_by_names` pairs only unused
-    scans, or none, with a label, the cases of `find_nnunet_cases` are returned, if it found any.
+    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If neither function pairs a scan with
+    a label, the cases of `find_nnunet_cases` are returned; if there are none, the cases of `find_cases_by_names`.
     """
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):
