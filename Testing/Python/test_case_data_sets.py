@@ -352,7 +352,7 @@ def test_ignored_folders_and_folders_with_links_to_files_are_not_named_as_skippe
     assert [file.path for file in found.skipped] == [Path("set/notes")]
 
 
-def test_label_of_a_test_case_is_not_compared_with_all_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_listed_test_cases_are_found_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 40
     names = [(f"imagesTs/t{n}.nii.gz", f"labelsTs/t{n}.nii.gz") for n in range(count)]
     described = {
@@ -453,7 +453,7 @@ def test_case_list_that_is_not_named_dataset_json_is_skipped(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("label", [{}, {"label": 1}, {"diagnosis": "AF"}])
-def test_array_of_scans_without_label_files_is_ignored(tmp_path: Path, label: dict[str, object]) -> None:
+def test_dataset_json_that_is_an_array_without_label_files_is_ignored(tmp_path: Path, label: dict[str, object]) -> None:
     found = find_cases(make_data_set(tmp_path, [{"image": "p1.nii.gz", **label}], "p1.nii.gz", "p1_seg.nii.gz"))
     assert scans_and_labels(found, tmp_path) == {"p1": ("p1.nii.gz", "p1_seg.nii.gz")}
 
