@@ -451,7 +451,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has a header whose number of sizes differs from its dimension"),
         _("has a modality LUT, which is not supported"),
         _("has a number of data files in ElementDataFile ({0}) that does not fit its DimSize"),
-        _("has a path that is not UTF-8, from which files of this kind cannot be read"),
+        _("has a path that is not UTF-8"),
         _("has a segment in layer {0} (counted from 0), but the number of layers is {1}"),
         _("has a singular geometry: its axes lie in one plane"),
         _("has a voxel spacing of zero"),

@@ -134,15 +134,15 @@ def classes_to_json(classes: Sequence[UserClass]) -> str:
 def classes_from_json(text: str) -> list[UserClass]:
     """Parse a text that `classes_to_json` wrote; replace what cannot be read.
 
-    A damaged class keeps its place, since the label values are the places of the classes. A name that cannot be read
-    becomes empty, so that no training can start before the user enters it. A colour or code that cannot be read
-    becomes that of `new_class`.
+    A damaged class keeps its place in the list, since the places (1, 2, …) are the label values. A name that cannot
+    be read becomes empty, so that no training can start before the user enters it. A colour or code that cannot be
+    read becomes that of `new_class`.
     """
     return [_read_class(data, place)[0] for place, data in enumerate(_listed_classes(text) or [])]
 
 
 def unread_classes(text: str) -> list[str]:
-    """Return the parts of a text of `classes_to_json` that cannot be read, for the user; empty if there are none."""
+    """Return a description of each damaged class in a JSON text, such as `class 2 “Wall” (colour)`."""
     listed, found = _listed_classes(text), []
     if listed is None:
         return [_("all classes")]

@@ -116,7 +116,7 @@ def open_itk(path: Path) -> StoredImage:
 def _read_header(path: Path) -> Any:
     """Return a reader that has read the header of the file."""
     if not is_utf8(path):
-        what = "has a path that is not UTF-8, from which files of this kind cannot be read"
+        what = "has a path that is not UTF-8"
         raise InputError(what, path=path, remedy="Rename the file or its folder.")
     sitk = quiet_sitk()
     if not sitk.ImageFileReader.GetImageIOFromFileName(str(path)):
