@@ -22,7 +22,7 @@ from .stored_image import cut_file_error, library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
 _HEAD_BYTES = 1 << 16
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # Length of a list with an end marker; pydicom raises an error for a missing marker.
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # pydicom raises an error if a list of undefined length has no end marker.
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
@@ -340,7 +340,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
     head = read_head(file, _HEAD_BYTES) or read_head(file)
     if not is_dicom_head(head):
         return False
-    attributes = read_attributes(BytesIO(head), "SOPInstanceUID", "SeriesInstanceUID") or {}  # A cut header has none.
+    attributes = read_attributes(BytesIO(head), "SOPInstanceUID", "SeriesInstanceUID") or {}
     uid = str(attributes.get("SOPInstanceUID", ""))
     is_copy = bool(uid) and uid in read
     return not is_copy and str(attributes.get("SeriesInstanceUID", "")) in ("", series)

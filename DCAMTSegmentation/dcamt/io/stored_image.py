@@ -274,7 +274,7 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
 
 
 def damaged_field_error(path: Path, name: str) -> InputError:
-    """Return the error for a field that states something else than its numbers."""
+    """Return the error for a header field whose numbers are missing or invalid."""
     return InputError(f"has a damaged field '{name}' in its header", path=path, remedy=DAMAGED)
 
 
