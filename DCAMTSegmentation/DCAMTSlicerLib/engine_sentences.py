@@ -238,6 +238,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("No organ was found."),
         _("Not enough GPU memory; the CPU was used."),
         _("Number the classes by the button Segments…, --labels or the column 'labels', such as: {0}."),
+        _("Only {0} of {1} parts of the label were written; the others count as background."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),
         _("Outline the scan, or make the case unlabelled."),

@@ -154,7 +154,7 @@ def test_smooth_noise_is_distinguished_from_structures() -> None:
         noise = smoothed(draw.normal(size=(1, 200, 90)), (0, sigma, sigma))
         assert not _is_empty(noise)
         assert _is_smooth_noise(noise)
-        assert _is_smooth_noise(np.abs(noise - 100))  # noise of magnitude images
+        assert _is_smooth_noise(np.abs(noise - 100))  # half-normal noise
         assert _is_smooth_noise(np.concatenate([np.full_like(noise, 7), noise]))
     # Structure along one axis only, periodic structure and sparse structure (a few vessels) are not noise.
     for sigma in ((0, 1, 4), (0, 4, 1)):

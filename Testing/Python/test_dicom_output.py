@@ -144,7 +144,7 @@ def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, ca
     expected = np.zeros(OBLIQUE_SHAPE, np.uint8)
     for number, info in enumerate(SEGMENTS, start=1):
         expected[labelmap.voxels == info.label] = number
-    # Voxels are compared by RAS position, so the order of the axes does not matter.
+    # The positions of highdicom's voxels give their indices in the labelmap, so the order of the axes does not matter.
     indices = np.argwhere(np.asarray(volume.array) > 0)
     places = volume.map_indices_to_reference(indices)
     index = np.linalg.inv(RAS_TO_LPS @ labelmap.grid.affine) @ np.column_stack([places, np.ones(len(places))]).T

@@ -261,7 +261,14 @@ def test_inverted_intensities_equal_the_result_of_gdcm(tmp_path: Path, stored: i
 
 @pytest.mark.parametrize(
     ("slope", "intercept", "kind"),
-    [(1, -7, np.int16), (1000, 0, np.int32), (10**8, 0, np.float32), (0.5, 0, np.float32)],
+    [
+        (1, -7, np.int16),
+        (1, -(2**15) - 100, np.int16),  # The lowest stored value is 100.
+        (1, -(2**15) - 101, np.int32),
+        (1000, 0, np.int32),
+        (10**8, 0, np.float32),
+        (0.5, 0, np.float32),
+    ],
     ids=str,
 )
 def test_rescaled_intensities_fit_their_type(tmp_path: Path, slope: float, intercept: int, kind: type) -> None:

@@ -62,9 +62,9 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# This script ends the process as abruptly as SIGKILL does. At iteration `goal` the script starts a timer, which ends
-# the process after `seconds` of processor time. At iteration `last` the script loops until the process ends, so that
-# the run cannot finish.
+# This script ends the process as abruptly as SIGKILL does. At the first iteration that is `goal` or later, the script
+# starts a timer, which ends the process after `seconds` of processor time. At iteration `last` the script loops until
+# the process ends, so that the run cannot finish.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer

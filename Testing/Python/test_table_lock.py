@@ -100,6 +100,21 @@ def test_table_is_written_without_a_lock_on_a_file_system_without_locks(
     assert list(tmp_path.iterdir()) == [table]
 
 
+def test_lock_file_that_another_process_holds_is_kept_if_the_lock_is_denied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(lock: FileLock, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(lock.lock_file))
+
+    table = tmp_path / "table.csv"
+    with table_lock(table):
+        monkeypatch.setattr(FileLock, "acquire", deny)
+        with table_lock(table):
+            assert is_held(lock_of(table))
+        assert is_held(lock_of(table))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_table_is_written_without_a_lock_where_the_lock_file_never_appears(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from dcamt.errors import InputError
 from DCAMTSlicerLib import engine_messages
 from DCAMTTrainingLib import session as session_module
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
-from DCAMTTrainingLib.cases.store import load_cases
+from DCAMTTrainingLib.cases.store import MAX_TITLE, load_cases, title_of_unread
 from DCAMTTrainingLib.cases.table_model import REMARK
 from DCAMTTrainingLib.runs.folders import run_named, runs_folder, set_runs_folder
 from scene_nodes import add_case, ellipsoid, write_scan
@@ -173,6 +173,12 @@ class SavedStateTest(TrainingCase):
         self.assertEqual(load_cases(node).unread, [])
         self.assertTrue(self.ui.removeUnreadButton.isHidden())
         self.assertNotIn("cannot read", self.ui.casesSummary.text)
+
+    def test_title_of_an_unread_case_is_shortened_to_the_limit(self) -> None:
+        for length in (MAX_TITLE, MAX_TITLE + 1):
+            title = title_of_unread("x" * length)
+            self.assertEqual(len(title), MAX_TITLE)
+            self.assertEqual(title.endswith("…"), length > MAX_TITLE)
 
     def test_imported_volume_with_a_reused_id_does_not_join_an_older_case(self) -> None:
         add_case("imported", 1)

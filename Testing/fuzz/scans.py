@@ -9,8 +9,9 @@ If the mutation changed the voxels or positions that the engine reads, another r
 contradiction between the two readers is a failure (see `comparisons.py`). Zip archives have checksums, so a scan that
 is read from a mutated archive must equal the original.
 
-Every read runs in a separate process with a time limit. A crash, a timeout, another exception, a message of several
-lines and a file left in the folder are failures; after a failure, the exit status is 1.
+Every read runs in a separate process with a time limit. A crash, a timeout, another exception and a file left in the
+folder are failures. So is a message of several lines, of 600 characters or more, or without "." or "?" at its end.
+After a failure, the exit status is 1.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     files = sorted(file for file in path.parent.rglob("*") if file.is_file())
     file = files[rng.integers(len(files))]
     data = bytearray(file.read_bytes())
-    # Three of five changes are among the first 400 bytes, where most formats have their header.
+    # In three of five mutations, `place` is among the first 400 bytes, where most formats have their header.
     place = int(rng.integers(min(len(data), 400))) if rng.random() < 0.6 else int(rng.integers(len(data)))
 
     def change_digit() -> bytes | bytearray:

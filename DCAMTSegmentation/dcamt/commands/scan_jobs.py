@@ -204,7 +204,8 @@ def plan_scan_jobs(
     Args:
         found: the scans of each path of the command line.
         output: a file or a folder.
-        format_name: one of `SEGMENTATION_FORMATS`; None takes the format of the output file, or `DEFAULT_FORMAT`.
+        format_name: one of `segmentation_options.SEGMENTATION_FORMATS`; None takes the format of the output file, or
+            `DEFAULT_FORMAT`.
         existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist; with `SKIP`, finished jobs are returned, too.
 
     Raises:

@@ -64,9 +64,9 @@ def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
 def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     values = plane * slope + intercept
     if slope == int(slope) and intercept == int(intercept) and plane.dtype.kind in "iu":
-        largest = np.abs(values).max(initial=0)
+        lowest, highest = values.min(initial=0), values.max(initial=0)
         for kind in (np.int16, np.int32):
-            if largest <= np.iinfo(kind).max:
+            if np.iinfo(kind).min <= lowest and highest <= np.iinfo(kind).max:
                 return values.astype(kind)
     return values.astype(np.float32)
 

@@ -32,7 +32,7 @@ def open_dicom_segments(path: Path) -> StoredImage:
     Raises:
         InputError: the file is damaged, too large, or contains fractions other than 0 and 1; its frames state no
             geometry or lie on no common grid; a segment has several frames at one position; or a frame belongs to no
-            segment that the header describes.
+            segment that the header describes. The pixels of a labelmap are checked by `load`.
     """
     from pydicom import dcmread
 

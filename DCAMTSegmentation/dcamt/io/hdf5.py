@@ -25,8 +25,8 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     superior with a spacing of `SPACING_MM`.
 
     Raises:
-        InputError: h5py is not installed, the file cannot be read, or the array is missing, not three-dimensional,
-            empty or too large.
+        InputError: h5py is not installed, the file cannot be read, `image` was not written completely, or the array is
+            missing, not three-dimensional, empty or too large.
     """
     try:
         import h5py
@@ -43,8 +43,10 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
             what = f'holds no array "{name}", but {known}' if known else f'holds no array "{name}"'
             raise InputError(what, path=path, remedy="Choose another file.")
         shape = tuple(int(size) for size in file[name].shape)
-        if not label:
-            _refuse_missing_chunks(path, file[name])
+        written, total = _written_parts(file[name])
+    if written < total and not label:
+        what = f"is incomplete: {written} of {total} parts of its array were written"
+        raise InputError(what, path=path, remedy="Write or copy the file again.")
     if len(shape) != 3:
         raise InputError(f"holds a {len(shape)}D array", path=path, remedy="A three-dimensional scan is needed.")
     check_size(shape, path)
@@ -55,21 +57,20 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
             return np.ascontiguousarray(stored)[np.newaxis]
 
     affine = np.diag([-SPACING_MM, -SPACING_MM, SPACING_MM, 1.0])
-    note = f"Holds no geometry; voxels of {SPACING_MM} mm were assumed, as in the left atrium benchmark."
-    return StoredImage(1, Grid((shape[0], shape[1], shape[2]), affine), load, notes=(note,))
+    notes = [f"Holds no geometry; voxels of {SPACING_MM} mm were assumed, as in the left atrium benchmark."]
+    if written < total:
+        notes.append(f"Only {written} of {total} parts of the label were written; the others count as background.")
+    return StoredImage(1, Grid((shape[0], shape[1], shape[2]), affine), load, notes=tuple(notes))
 
 
-def _refuse_missing_chunks(path: Path, stored: Any) -> None:
-    """Raise InputError if an array was not written completely; HDF5 would return zeros for the missing chunks.
+def _written_parts(stored: Any) -> tuple[int, int]:
+    """Return how many chunks of an array were written, and how many it has; HDF5 returns zeros for the others.
 
-    An array with a user-defined fill value is accepted: its missing chunks hold this value.
+    An array with a user-defined fill value counts as written: its missing chunks hold this value.
     """
     from h5py import h5d
 
     if not stored.chunks or stored.id.get_create_plist().fill_value_defined() == h5d.FILL_VALUE_USER_DEFINED:
-        return
+        return 1, 1
     total = math.prod(-(-size // chunk) for size, chunk in zip(stored.shape, stored.chunks, strict=True))
-    written = stored.id.get_num_chunks()
-    if written < total:
-        what = f"is incomplete: {written} of {total} parts of its array were written"
-        raise InputError(what, path=path, remedy="Write or copy the file again.")
+    return stored.id.get_num_chunks(), total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 60.0
 """How long `table_lock` waits for a process that holds the lock."""
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
+"""Error numbers of a file system without locks, such as some network drives."""
 
 
 @contextmanager
@@ -38,7 +41,8 @@ def table_lock(table: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            release_lock(lock, path)
+            if lock is not None:
+                release_lock(lock, path)
     finally:
         remove_folders(created)
 
@@ -68,6 +72,8 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
             return None
         what = "is kept locked by another process, so no rows were added"
         raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
-    except (OSError, NotImplementedError):
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
+            release_lock(None, path)  # Here no process can hold the file's lock; after other errors, one may.
         return None
     return lock

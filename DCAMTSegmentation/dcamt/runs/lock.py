@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError
 from ..io.atomic import make_folder, remove_folders
-from ..io.locks import release_lock
+from ..io.locks import WITHOUT_LOCKS, release_lock
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -25,8 +24,6 @@ PATIENCE_S = 30.0
 
 On Windows, `is_held` returns True for any program's lock, so `run_lock` waits only `ACQUIRE_TIMEOUT_S`.
 """
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
-"""Error numbers of a file system without locks, such as some network drives."""
 _ATTEMPTS = 20
 """After this many errors of the operating system, `run_lock` fails."""
 
@@ -119,7 +116,7 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
         except NotImplementedError:
             return None
         except OSError as error:
-            if error.errno in _WITHOUT_LOCKS:
+            if error.errno in WITHOUT_LOCKS:
                 return None
             failures.append(error)  # The previous process may be removing the folder.
             time.sleep(0.01)

@@ -105,7 +105,7 @@ def title_of_unread(data: Any) -> str:
     parts = [name, node.GetName() if node is not None else scan]
     texts = list(dict.fromkeys(part for part in parts if isinstance(part, str) and part))
     text = ", ".join(texts) or (data if isinstance(data, str) else json.dumps(data))
-    return text if len(text) <= MAX_TITLE else f"{text[:MAX_TITLE]}…"
+    return text if len(text) <= MAX_TITLE else f"{text[: MAX_TITLE - 1]}…"
 
 
 def _scene_sources(listed: Sequence[Any]) -> list[dict[str, Any]]:
