@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import slicer
@@ -29,9 +31,10 @@ LINEAR_WITHIN_MM = 0.1
 An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
 `_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
 _SCAN, _HAS_SCAN = "DCAMT.regionScan", "DCAMT.hasRegionScan"
-"""Role of a region's reference to the volume on which the region was placed, and attribute stored with the reference.
+"""Role of a region's reference to its scan, and attribute stored with the reference.
 
-The scene forgets a reference to a removed volume.
+The scan is the volume for which the region was first chosen, or on which it was later placed or moved. The scene
+forgets a reference to a removed volume.
 """
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners
@@ -101,29 +104,65 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
     roi.GetObjectToNodeMatrix().DeepCopy(vtk.vtkMatrix4x4())
     roi.SetCenterWorld(*map(float, (low + high) / 2))
     roi.SetSizeWorld(*map(float, high - low))
-    _store_scan(roi, volume)
+    store_scan(roi, volume)
 
 
-def _store_scan(roi: RegionNode, volume: VolumeNode) -> None:
+def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
+    """Store the volume on which a region was placed or moved."""
     roi.SetNodeReferenceID(_SCAN, volume.GetID())
     roi.SetAttribute(_HAS_SCAN, "1")
 
 
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
-    """Store the volume for which a region was first chosen, unless the region was placed on a volume."""
+    """Store the volume for which a region is chosen, unless a volume is stored already."""
     if roi is not None and volume is not None and roi.GetAttribute(_HAS_SCAN) is None:
-        _store_scan(roi, volume)
+        store_scan(roi, volume)
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
-    """Return a note if a region was placed on another scan than `volume`, else an empty string."""
+    """Return a note if another scan than `volume` is stored with a region, else an empty string."""
     if roi is None or volume is None or roi.GetAttribute(_HAS_SCAN) is None:
         return ""
-    placed_on = roi.GetNodeReference(_SCAN)
-    if placed_on is not None and review.are_same_scan(placed_on, volume):
+    stored = roi.GetNodeReference(_SCAN)
+    if stored is not None and review.are_same_scan(stored, volume):
         return ""
-    text = _("“{region}” was placed on another scan than “{volume}”: check that it fits, or place it again.")
+    text = _("“{region}” was placed on or chosen for another scan than “{volume}”: check that it fits, or move it.")
     return str(text.format(region=roi.GetName(), volume=volume.GetName()))
+
+
+class MoveObserver:
+    """Observes one region at a time, and calls `on_moved` when the region was moved, resized or rotated.
+
+    Attributes:
+        region: the observed region; None if no region is observed.
+    """
+
+    def __init__(self, on_moved: Callable[[], None]) -> None:
+        self._on_moved = on_moved
+        self._tag = 0
+        self._place: list[float] = []
+        self.region: RegionNode | None = None
+
+    def observe(self, region: RegionNode | None) -> None:
+        """Observe a region instead of the present one; None stops observing."""
+        if region is self.region:
+            return
+        if self.region is not None:
+            self.region.RemoveObserver(self._tag)
+        self.region = region
+        if region is not None:
+            self._place = _place_of(region)
+            self._tag = region.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_modified)
+
+    def _on_modified(self, caller: RegionNode, event: Any) -> None:
+        before, self._place = self._place, _place_of(caller)
+        if self._place != before:
+            self._on_moved()
+
+
+def _place_of(roi: RegionNode) -> list[float]:
+    """Return position, rotation and size of a region in the world."""
+    return [*slicer.util.arrayFromVTKMatrix(roi.GetObjectToWorldMatrix()).ravel().tolist(), *roi.GetSize()]
 
 
 def style_region(roi: RegionNode) -> None:

@@ -29,7 +29,7 @@ from .edit_observer import EditObserver
 from .file_dialogs import choose_report_file
 from .model_list import ModelList
 from .progress_panel import ProgressPanel
-from .region_of_interest import note_about_scan, remember_scan, style_region
+from .region_of_interest import MoveObserver, note_about_scan, remember_scan, store_scan, style_region
 from .review_panel import ReviewPanel
 from .segmentation_job import SegmentationProgress
 from .segmentation_logic import DCAMTSegmentationLogic
@@ -73,6 +73,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._wall = WallPanel(ui, self._on_measure_wall)
         self._overlay = views.MapOverlay()
         self._edits = EditObserver(self._on_segments_edited, self._compare_segments)
+        self._moves = MoveObserver(self._on_region_moved)
         self._signals = [
             (ui.applyButton, "clicked(bool)", self._on_apply),
             (ui.placeRegionButton, "clicked(bool)", self._on_place_region),
@@ -93,6 +94,7 @@ class SegmentationPanel(VTKObservationMixin):
         self.addObserver(scene, scene.NodeAddedEvent, self._on_node_added)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
         self.addObserver(scene, scene.EndBatchProcessEvent, self._on_batch_ended)
+        views.observe_hidden()
         self._connect()
 
     def close(self) -> None:
@@ -133,6 +135,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._disconnect()
 
     def _on_scene_replaced(self, caller: Any, event: Any) -> None:
+        views.observe_hidden()
         if self._entered:
             self._connect()
 
@@ -210,6 +213,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._settings.disconnectGui(self._gui_tag)
             self.removeObserver(self._settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
             self._settings = None
+            self._moves.observe(None)
 
     def _hide_maps(self) -> None:
         """Hide maps of doubt in the input selectors, which could otherwise select a map when its scan is deleted."""
@@ -281,11 +285,21 @@ class SegmentationPanel(VTKObservationMixin):
         # A report needs what the measurement of a wall needs: a volume, a segment, and no running job.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
+        self._moves.observe(settings.region)
         remember_scan(settings.region, settings.inputVolume)
-        self._ui.regionNoteLabel.text = note_about_scan(settings.region, settings.inputVolume)
-        self._ui.regionNoteLabel.visible = bool(self._ui.regionNoteLabel.text)
+        self._show_region_note()
         doubt_map = review.doubt_map_of(segmentation_node)
         self._overlay.show(doubt_map if settings.showDisagreement else None, segmentation_node)
+
+    def _show_region_note(self) -> None:
+        self._ui.regionNoteLabel.text = note_about_scan(self._settings.region, self._settings.inputVolume)
+        self._ui.regionNoteLabel.visible = bool(self._ui.regionNoteLabel.text)
+
+    def _on_region_moved(self) -> None:
+        # Whoever moves the region sees it on the input volume.
+        if self._settings.inputVolume is not None:
+            store_scan(self._moves.region, self._settings.inputVolume)
+            self._show_region_note()
 
     def _on_model_chosen(self, name: str) -> None:
         if self._is_connected:
@@ -383,7 +397,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._end_job(outcome, self._show_measured_wall)
         if outcome.segmentation is not None and not self._closed:
             # Meanwhile, the user may have selected another scan.
-            views.hide_wall_of_hidden_result(outcome.segmentation)
+            views.hide_wall_over_other_scan(outcome.segmentation)
 
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:
         """Show how a job ended.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import slicer
@@ -16,6 +16,11 @@ from .doubt_map import MAX_PERCENT
 
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
+_IS_SHOWN: dict[str, Callable[[Node], Any]] = {
+    _HIDDEN: lambda display: display.GetVisibility(),
+    _FILL_HIDDEN: lambda display: display.GetVisibility2DFill(),
+}
+"""Attribute that marks what this module hid, and function that tells whether the user has shown the display again."""
 _POINT_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
 """Size and position as fractions of a view. A larger legend would have too large letters. The legend lies at the
@@ -37,7 +42,7 @@ def show_scan(volume: VolumeNode) -> None:
     If all views show the scan already, each keeps its position and zoom; otherwise all views are fitted to the scan.
     Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
     changes if the scan has no image. A result made from several channels counts as the scan's result if `volume` is one
-    of these channels.
+    of these channels. Of a segmentation that is no result, only the wall is hidden or shown.
     """
     if volume.GetImageData() is None:
         return
@@ -46,6 +51,17 @@ def show_scan(volume: VolumeNode) -> None:
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
     for segmentation in review.results():
         _show_result(segmentation, volume in review.scans_of(segmentation))
+    for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        measured = _scan_of_wall_without_result(segmentation)
+        if measured is not None:
+            _show_wall(segmentation, measured is volume)
+
+
+def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
+    """Return the scan in which the wall of a segmentation that is no result was measured; None if unknown."""
+    if review.get_referenced_node(segmentation, review.VOLUME) is not None:
+        return None
+    return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
 
 
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
@@ -56,16 +72,22 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     """
     if review.get_referenced_node(segmentation, review.VOLUME) is None:
         return
-    own = {node.GetID() for node in review.scans_of(segmentation)}
-    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
-    if any(view.GetBackgroundVolumeID() not in (None, "", *own) for view in views):
+    if _is_another_scan_shown(review.scans_of(segmentation)):
         _show_result(segmentation, False)
 
 
-def hide_wall_of_hidden_result(segmentation: SegmentationNode) -> None:
-    """Hide a result's new wall if this module hid the result."""
-    if segmentation.GetAttribute(_HIDDEN):
+def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
+    """Hide a new wall if this module hid its result; without a result, if a slice view shows another scan."""
+    measured = _scan_of_wall_without_result(segmentation)
+    if segmentation.GetAttribute(_HIDDEN) or (measured is not None and _is_another_scan_shown([measured])):
         _show_wall(segmentation, False)
+
+
+def _is_another_scan_shown(own: Sequence[VolumeNode]) -> bool:
+    """Return whether the background of a slice view is another volume than those of `own`."""
+    identifiers = {node.GetID() for node in own}
+    views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+    return any(view.GetBackgroundVolumeID() not in (None, "", *identifiers) for view in views)
 
 
 def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
@@ -98,10 +120,23 @@ def _set_visible(display: Node, marked: Node, shown: bool) -> None:
         display.SetVisibility(True)
     elif not shown and display.GetVisibility():
         display.SetVisibility(False)
-        _mark_until_shown(marked, _HIDDEN, display, lambda node: node.GetVisibility())
+        _mark_until_shown(marked, _HIDDEN, display)
 
 
-def _mark_until_shown(marked: Node, mark: str, display: Node, is_shown: Callable[[Node], Any]) -> None:
+def observe_hidden() -> None:
+    """Observe all displays that this module hid; a loaded scene has their marks, but not their observers."""
+    segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    displays = slicer.util.getNodesByClass("vtkMRMLDisplayNode")
+    for marked, display in [
+        *((node, node.GetDisplayNode()) for node in segmentations),
+        *zip(displays, displays, strict=True),
+    ]:
+        for mark in _IS_SHOWN:
+            if display is not None and marked.GetAttribute(mark):
+                _mark_until_shown(marked, mark, display)
+
+
+def _mark_until_shown(marked: Node, mark: str, display: Node) -> None:
     """Mark a node whose display this module hid. If the user shows the display, remove the mark.
 
     So if the user then hides the display, this module does not show it again.
@@ -110,7 +145,7 @@ def _mark_until_shown(marked: Node, mark: str, display: Node, is_shown: Callable
     identifier = marked.GetID()  # The observer must not keep the node in memory.
 
     def on_modified(caller: Any, event: Any) -> None:
-        if is_shown(caller):
+        if _IS_SHOWN[mark](caller):
             caller.RemoveObserver(tag)
             node = slicer.mrmlScene.GetNodeByID(identifier)
             if node is not None:
@@ -197,7 +232,7 @@ def _show_fill(segmentation: SegmentationNode, shown: bool) -> None:
         return
     if not shown and display.GetVisibility2DFill():
         display.SetVisibility2DFill(False)
-        _mark_until_shown(segmentation, _FILL_HIDDEN, display, lambda node: node.GetVisibility2DFill())
+        _mark_until_shown(segmentation, _FILL_HIDDEN, display)
     elif shown and segmentation.GetAttribute(_FILL_HIDDEN):
         segmentation.SetAttribute(_FILL_HIDDEN, None)
         display.SetVisibility2DFill(True)

@@ -45,6 +45,7 @@ class WallPanel:
         self._ui, self._on_measure = ui, on_measure
         self._segmentation: Any = None
         self._wall: WallResult | None = None
+        self._shown_scan = ""  # the measured scan's name when the wall was last shown
         self.can_measure = False
         self._filling = False
         self._segments: dict[str, str] = {}  # identifiers and names
@@ -82,6 +83,9 @@ class WallPanel:
         self._segmentation = segmentation
         if changed:
             self.reload()
+        elif self._wall is not None and self._present_scan_name() != self._shown_scan:
+            self._reload_changed_wall()
+            self._show_wall()
 
     def show_edit(self, segmentation: SegmentationNode) -> None:
         """Mark the wall of an edited segmentation as outdated, and show a warning."""
@@ -193,6 +197,7 @@ class WallPanel:
 
     def _show_wall(self) -> None:
         ui, wall = self._ui, self._wall
+        self._shown_scan = self._present_scan_name()
         table = review.get_referenced_node(self._segmentation, review.WALL_TABLE) if wall is not None else None
         if ui.wallTable.mrmlTableNode() is not table:
             ui.wallTable.setMRMLTableNode(table)
@@ -227,8 +232,12 @@ class WallPanel:
 
     def _scan_name(self, wall: WallResult) -> str:
         """Return the measured scan's present name; its earlier name if the scan is no longer in the scene."""
+        return self._present_scan_name() or wall.scan
+
+    def _present_scan_name(self) -> str:
+        """Return the measured scan's present name; "" if the scan is no longer in the scene."""
         volume = wall_nodes.measured_volume(self._segmentation)
-        return volume.GetName() if volume is not None else wall.scan
+        return str(volume.GetName()) if volume is not None else ""
 
     def _warnings(self) -> list[str]:
         """Return what was changed after the measurement, in sentences."""

@@ -81,7 +81,7 @@ class RegionTest(PanelCase):
 
     def test_panel_notes_before_apply_that_a_region_was_placed_on_another_scan(self) -> None:
         def is_noted() -> bool:
-            return "was placed on another scan than “Bernd”" in self.ui.regionNoteLabel.text
+            return "was placed on or chosen for another scan than “Bernd”" in self.ui.regionNoteLabel.text
 
         anna, bernd = add_scan("Anna"), add_scan("Bernd", seed=5)
         choose(self.ui.inputSelector, anna)
@@ -111,7 +111,42 @@ class RegionTest(PanelCase):
         choose(self.ui.inputSelector, clone)
         self.assertEqual(self.ui.regionNoteLabel.text, "")
         choose(self.ui.inputSelector, add_scan("Bernd", seed=5))
-        self.assertIn("“box” was placed on another scan than “Bernd”", self.ui.regionNoteLabel.text)
+        self.assertIn("“box” was placed on or chosen for another scan than “Bernd”", self.ui.regionNoteLabel.text)
+
+    def test_region_belongs_to_the_scan_on_which_it_is_moved(self) -> None:
+        def is_noted() -> bool:
+            return bool(self.ui.regionNoteLabel.text)
+
+        anna, bernd = add_scan("Anna"), add_scan("Bernd", seed=5)
+        choose(self.ui.inputSelector, anna)
+        click(self.ui.placeRegionButton)
+        region = self.ui.regionSelector.currentNode()
+        turn = np.diag([0.0, 0, 1, 1])
+        turn[0, 1], turn[1, 0], turn[:3, 3] = -1, 1, region.GetCenter()
+        moves = (
+            lambda: region.SetCenterWorld(-20.0, -20.0, 10.0),
+            lambda: region.SetSizeWorld(14.0, 12.0, 10.0),
+            lambda: region.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(turn)),
+        )
+        for volume, other, move in zip((bernd, anna, bernd), (anna, bernd, anna), moves, strict=True):
+            choose(self.ui.inputSelector, volume)
+            self.assertTrue(is_noted())
+            region.SetName(f"region on {volume.GetName()}")
+            region.SetLocked(not region.GetLocked())
+            self.assertTrue(is_noted())
+            move()
+            self.assertFalse(is_noted())
+            choose(self.ui.inputSelector, other)
+            self.assertTrue(is_noted())
+
+    def test_region_that_is_moved_while_another_module_is_open_keeps_its_scan(self) -> None:
+        choose(self.ui.inputSelector, add_scan("Anna"))
+        click(self.ui.placeRegionButton)
+        choose(self.ui.inputSelector, add_scan("Bernd", seed=5))
+        self.module.panel.exit()
+        self.ui.regionSelector.currentNode().SetCenterWorld(-20.0, -20.0, 10.0)
+        self.module.panel.enter()
+        self.assertIn("another scan than “Bernd”", self.ui.regionNoteLabel.text)
 
     def test_panel_names_the_region_of_a_result_until_the_whole_scan_is_segmented(self) -> None:
         def is_named() -> bool:

@@ -12,8 +12,8 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.terms_of_use import record_acceptance
 from fake_worker import PanelCase, slice_composites
 from scene_nodes import add_scan
-from slicer_harness import choose, click, close_scene, process_events_until, scene_saved_and_closed
-from wall_case import expected_wall
+from slicer_harness import choose, click, close_scene, process_events_until, reload_scene, scene_saved_and_closed
+from wall_case import add_phantom, expected_wall
 
 
 class TwoScansTest(PanelCase):
@@ -71,7 +71,7 @@ class TwoScansTest(PanelCase):
         self.assertEqual(visible(), [True, False])
         choose(self.ui.inputSelector, self.two)
         wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
-        views.hide_wall_of_hidden_result(first)
+        views.hide_wall_over_other_scan(first)
         self.assertEqual(visible(), [False, False])
 
     def test_wall_measured_while_another_scan_was_chosen_is_hidden(self) -> None:
@@ -104,6 +104,43 @@ class TwoScansTest(PanelCase):
         for volume, visible in ((self.two, False), (self.one, True)):
             choose(self.ui.inputSelector, volume)
             self.assertEqual(bool(display.GetVisibility()), visible)
+
+    def test_result_and_wall_that_a_person_shows_and_hides_after_a_reload_stay_hidden(self) -> None:
+        first = self.segment(self.one)
+        wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
+        choose(self.ui.inputSelector, self.two)
+        self.module.panel.exit()
+        reload_scene()
+        self.module.panel.enter()
+        first = slicer.util.getNode("one segmentation")
+        displays = [first.GetDisplayNode(), review.get_referenced_node(first, review.WALL).GetDisplayNode()]
+        self.assertFalse(any(display.GetVisibility() for display in displays))
+        for display in displays:
+            for visible in (True, False):
+                display.SetVisibility(visible)
+        choose(self.ui.inputSelector, slicer.util.getNode("one"))
+        self.assertFalse(any(display.GetVisibility() for display in displays))
+
+    def test_wall_of_a_drawn_segmentation_is_hidden_over_other_scans(self) -> None:
+        volume, drawn = add_phantom()
+        choose(self.ui.inputSelector, volume)
+        wall = wall_nodes.insert_wall(expected_wall(), volume, drawn, SceneChanges())
+        for _time in range(2):
+            choose(self.ui.inputSelector, self.two)
+            self.assertFalse(wall.GetDisplayNode().GetVisibility())
+            self.assertTrue(drawn.GetDisplayNode().GetVisibility())
+            choose(self.ui.inputSelector, volume)
+            self.assertTrue(wall.GetDisplayNode().GetVisibility())
+            self.module.panel._on_wall_measured(JobOutcome(drawn, "The wall was measured."))
+            self.assertTrue(wall.GetDisplayNode().GetVisibility())
+        choose(self.ui.inputSelector, self.two)
+        wall_nodes.insert_wall(expected_wall(), volume, drawn, SceneChanges())
+        self.module.panel._on_wall_measured(JobOutcome(drawn, "The wall was measured."))
+        self.assertFalse(wall.GetDisplayNode().GetVisibility())
+        slicer.mrmlScene.RemoveNode(volume)
+        wall.GetDisplayNode().SetVisibility(True)
+        choose(self.ui.inputSelector, self.one)
+        self.assertTrue(wall.GetDisplayNode().GetVisibility())
 
     def test_new_result_is_visible_although_a_person_hid_its_only_segment(self) -> None:
         first = self.segment(self.one)

@@ -225,6 +225,11 @@ class WallSceneTest(InsertedWallCase):
         text = self.export("wall.csv").read_text(encoding="utf-8")
         self.assertEqual({line.split(",")[0] for line in text.splitlines()[1:]}, {"P01"})
 
+    def test_text_has_the_last_name_of_a_scan_that_was_renamed_and_removed(self) -> None:
+        self.volume.SetName("anonymous")
+        slicer.mrmlScene.RemoveNode(self.volume)
+        self.assertIn("Measured in anonymous.", self.ui.wallLabel.text)
+
     def test_wall_removed_in_a_batch_is_no_longer_shown(self) -> None:
         scene = slicer.mrmlScene
         scene.StartState(scene.BatchProcessState)
