@@ -177,7 +177,7 @@ class ProposalTest(TrainingCase):
         self.assertIs(again, loaded)
         self.assertIs(scan_of(proposal), loaded)
 
-    def test_corrected_proposal_of_a_deleted_run_is_used_only_for_the_same_scan(self) -> None:
+    def test_corrected_proposal_is_not_used_while_the_scan_file_holds_another_scan(self) -> None:
         (image, label), (other, _label) = ellipsoid(1), ellipsoid(2)
         volume = add_volume("LGE", image)
         case = {**self.make_ranked_case(volume), "score": 0.4}

@@ -126,7 +126,7 @@ def iterate_cases(path: Path) -> Iterator[Case]:
 def write_cases(cases: Sequence[Case], path: Path) -> None:
     """Write the case list `path`, in which files have paths relative to the list's folder.
 
-    On Windows, a file on another drive than the list has an absolute path. A link to a file is listed by its own name.
+    On Windows, a file on another drive than the list has an absolute path.
 
     Raises:
         InputError: a path, a name or a label mapping is not UTF-8.
@@ -347,7 +347,6 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 def _file(path: Path, text: str) -> Path:
     """Return the path of the file that the case list `path` names as `text`.
 
-    Steps to the folder above (`run/../scans`) are left out of the path if the same file remains.
     If there is no such file, backslashes become slashes, outer quotation marks are removed, and `~` at the beginning
     becomes the home folder. The file is then looked up with composed accents (NFC), then with decomposed accents (NFD).
     If neither exists, the accents stay as written.
