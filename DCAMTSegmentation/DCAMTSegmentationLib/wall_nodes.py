@@ -353,7 +353,7 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
 
 
 def fill_burden(table: TableNode | None, wall: WallResult) -> None:
-    """Put the burden of the whole wall and of each region into a table node, as text with one decimal.
+    """Put the burden of the whole wall and of each region into a table node, as text.
 
     Do nothing if the user removed the table (None).
     """

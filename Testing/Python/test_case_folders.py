@@ -157,9 +157,12 @@ def test_surfaces_single_slices_and_foreign_headers_are_no_scans(tmp_path: Path)
         find_cases(tmp_path)
     write_image(tmp_path / "p1.nii.gz", 200)
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("p1.nii.gz", None)}
-    # An empty file counts as a scan; reading the file raises an error.
+    # An empty or damaged file counts as a scan; reading the file raises an error.
     make_files(tmp_path, "empty.tif", "empty.vtk", "empty.hdr")
-    assert len(find_cases(tmp_path).cases) == 4
+    for name in ("zeros.tif", "zeros.vtk", "zeros.hdr"):
+        (tmp_path / name).write_bytes(bytes(2000))
+    (tmp_path / "cut.vtk").write_text("# vtk DataFile Version 3.0", encoding="ascii")
+    assert len(find_cases(tmp_path).cases) == 8
 
 
 def test_scans_of_one_name_in_one_folder_are_numbered(tmp_path: Path) -> None:

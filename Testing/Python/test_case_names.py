@@ -5,10 +5,11 @@ The module `dcamt.cases.names` explains the terms, such as key.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from dcamt.cases.case_names import case_name
+from dcamt.cases.case_names import case_name, names_with_numbers
 from dcamt.cases.label_pairing import pair_with_labels, short_names
 from dcamt.cases.names import FileKind, classify, labels_beside_scans
 from dcamt.io.channels import channel_of
@@ -182,3 +183,18 @@ def test_short_names_of_each_label_are_computed_once(monkeypatch: pytest.MonkeyP
     paired = pair_with_labels(cases, {f"{case}_LA": Path(case) for case in cases})
     assert paired == {case: Path(case) for case in cases}
     assert sorted(asked) == sorted(f"{case}_LA" for case in cases)
+
+
+def test_numbers_of_many_cases_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    matched: list[str] = []
+
+    def count(pattern: str, text: str) -> re.Match[str] | None:
+        matched.append(text)
+        return fullmatch(pattern, text)
+
+    fullmatch = re.fullmatch
+    files = {f"p{number}": Path(f"p{number}_0000.nii.gz") for number in range(30)}
+    monkeypatch.setattr(re, "fullmatch", count)
+    assert names_with_numbers(files) == {name: name for name in files}
+    assert names_with_numbers(files | {"p7_0001": Path("p7_0001.nii.gz")})["p7"] == "p7_0000"
+    assert len(matched) <= 2 * len(files) + 1

@@ -149,6 +149,9 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("p1/pre/heart",), "p1/post/heart_label"),
         (("siteA/1",), "siteB_labels/1"),
         (("train/1",), "test_labels/1"),
+        (("imagesTr/1",), "labelsVal/1"),
+        (("train_images/1",), "labels_test/1"),
+        (("siteA/images/1",), "siteB/labelsVal/1"),
         (("pre/p1",), "post/p1_label"),
         (("right/p1",), "left/p1_seg"),
         # The names may be those of different patients or visits.
@@ -192,6 +195,8 @@ def test_label_is_not_paired_if_it_may_belong_to_another_scan_or_structure(
         ("imageData", "labelData"),
         ("TrainVolumes", "TrainSegmentations"),
         ("scans", "annotationsTr"),
+        ("images", "labelsVal"),
+        ("images", "test_labels"),
     ],
 )
 def test_joined_words_in_folder_names_are_recognised(tmp_path: Path, images: str, labels: str) -> None:

@@ -14,6 +14,7 @@ from dcamt.io.dicom_completeness import dicomdir_files
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_scan
 from dcamt_testing.dicom_positions import (
+    REPORT,
     SECONDARY_CAPTURE,
     assert_slices_in_place,
     edit_dicom,
@@ -161,12 +162,19 @@ def test_image_in_several_files_may_contain_several_stacks(tmp_path: Path) -> No
     refused(lambda: read_scan(tmp_path), tmp_path, "number 2")
 
 
-def test_instance_number_of_a_screenshot_does_not_count_as_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [SECONDARY_CAPTURE, REPORT, "without a position", "in colour"])
+def test_instance_number_of_a_screenshot_or_report_does_not_count_as_missing(tmp_path: Path, kind: str) -> None:
     for number in range(1, 9):
         if number != 4:
             place = number - 1 - (number > 4)
             write_slice(tmp_path / f"IM{number:03d}", place, number=number)
-    write_slice(tmp_path / "screen.dcm", 3, number=4, sop_class=SECONDARY_CAPTURE)
+    write_slice(tmp_path / "screen.dcm", 3, number=4, sop_class=kind if kind == REPORT else SECONDARY_CAPTURE)
+    with edit_dicom(tmp_path / "screen.dcm") as data:
+        if kind == "without a position":
+            del data.ImagePositionPatient
+        elif kind == "in colour":
+            data.SamplesPerPixel, data.PhotometricInterpretation = 3, "RGB"
+            data.PixelData = 3 * data.PixelData
     (note,) = read_scan(tmp_path).notes
     assert "Skipped a file that is not a slice" in note
 

@@ -329,7 +329,7 @@ def test_rle_slice_with_a_damaged_run_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("place", [0, 3, 15])
-def test_rle_frame_with_surplus_pixels_in_its_middle_is_refused(tmp_path: Path, bits: int, place: int) -> None:
+def test_rle_frame_with_surplus_pixels_is_refused(tmp_path: Path, bits: int, place: int) -> None:
     """If the damaged row (`place`) is 0 or 3, both pydicom and GDCM read the frame without an error."""
     voxels = np.repeat(np.arange(SIZE, dtype=f"<u{bits // 8}"), SIZE)
     attributes = {"BitsAllocated": bits, "BitsStored": bits, "HighBit": bits - 1, "PixelData": voxels.tobytes()}

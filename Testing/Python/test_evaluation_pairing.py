@@ -306,6 +306,7 @@ def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path)
         ("p1/LA", "p2/q2_seg"),
         ("p1/p1_RA", "p2/p2_RA"),
         ("p1/001", "p2/001"),
+        ("p1/p1_followup", "p2/p2_followup"),
         ("p1/a/p1_trans",),
     ],
 )
@@ -342,6 +343,11 @@ def test_words_in_all_prediction_names_or_all_label_names_are_ignored(
     ("cases", "labels"),
     [
         (("p1_2", "p2_2"), ("p1", "p2")),  # 2 may be a visit.
+        *(
+            ((f"p1_{word}", f"p2_{word}"), ("p1", "p2"))
+            for word in ("followup", "visit2", "baseline", "post", "pre", "month6", "m12", "scan2", "repeat", "6months")
+        ),
+        (("p1", "p2"), ("p1_followup_trans", "p2_followup_trans")),
         (("p1_RV", "p2_RV"), ("p1", "p2")),
         (("p1_cine", "p2_cine"), ("p1_lge", "p2_lge")),
         (("p1_a", "p1_b", "p2_a", "p2_b"), ("p1", "p2")),

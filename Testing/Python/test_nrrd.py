@@ -334,10 +334,15 @@ def test_cut_data_file_with_byte_skip_minus_1_is_refused(tmp_path: Path) -> None
     refused(lambda: read_scan(path), path, "ends too early: its data file x.raw holds 1880 of 1980 bytes")
 
 
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("lacking", [2, 1000])
-def test_cut_nrrd_with_byte_skip_minus_1_is_refused(tmp_path: Path, lacking: int) -> None:
+def test_nrrd_with_byte_skip_minus_1_is_read_unless_truncated(
+    tmp_path: Path, lacking: int, pack: Callable[[bytes], bytes]
+) -> None:
     path = tmp_path / "x.nrrd"
-    path.write_bytes(nrrd_bytes(lambda header: header + b"byte skip: -1\n")[:-lacking])
+    path.write_bytes(pack(nrrd_bytes(lambda header: header + b"byte skip: -1\n", data=b"skipped" + RAW)))
+    np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    path.write_bytes(pack(nrrd_bytes(lambda header: header + b"byte skip: -1\n")[:-lacking]))
     refused(lambda: read_scan(path), path, "ends too early")
 
 

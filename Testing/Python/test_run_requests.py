@@ -153,6 +153,8 @@ def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     assert run_dcamt(stop, tmp_path / "out") == 0, (tmp_path / "out").read_text(encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.iteration, state.resumable) == (STOPPED, paused.iteration, True)
+    last = [event for event in run.read_events() if isinstance(event, CasesLoading)][-1]
+    assert last.loaded == last.cases  # all validation cases were read before they were segmented
     assert verify_model(run.model).card.trained_on["iterations"] == paused.iteration
     assert run.validation.exists()
     assert run.report.exists()

@@ -111,6 +111,23 @@ def test_lock_file_that_another_process_holds_is_kept_if_the_lock_is_denied(
         monkeypatch.setattr(FileLock, "acquire", deny)
         with table_lock(table):
             assert is_held(lock_of(table))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_table_is_locked_although_another_process_removes_its_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acquire, failures = FileLock.acquire, [FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))]
+
+    def fail_once(lock: FileLock, **options: float) -> None:
+        if failures:
+            Path(lock.lock_file).parent.rmdir()
+            raise failures.pop()
+        acquire(lock, **options)
+
+    monkeypatch.setattr(FileLock, "acquire", fail_once)
+    table = tmp_path / "new" / "table.csv"
+    with table_lock(table):
         assert is_held(lock_of(table))
     assert list(tmp_path.iterdir()) == []
 

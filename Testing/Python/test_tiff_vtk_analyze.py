@@ -270,8 +270,27 @@ def test_zip_file_is_read_unless_it_holds_two_images(tmp_path: Path, ending: str
         archive.writestr("readme.txt", "a scan")
     np.testing.assert_array_equal(read_scan(packed).voxels[0], VOXELS)
     with zipfile.ZipFile(packed, "a") as archive:
-        archive.writestr(f"y{ending}", "another scan")
+        archive.write(path, f"y{ending}")
     refused(lambda: read_scan(packed), packed, f"holds 2 images (x{ending}, y{ending})")
+
+
+def test_surface_and_picture_beside_the_scan_in_a_zip_file_are_ignored(tmp_path: Path) -> None:
+    packed = tmp_path / "x.zip"
+    sitk.WriteImage(sitk.Image(6, 6, sitk.sitkUInt8), str(tmp_path / "picture.tif"))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(write_scan(tmp_path / "x.gipl"), "x.gipl")
+        archive.write(tmp_path / "picture.tif", "picture.tif")
+        archive.writestr("surface.vtk", "# vtk DataFile Version 3.0\n\nASCII\nDATASET POLYDATA\n")
+    np.testing.assert_array_equal(read_scan(packed).voxels[0], VOXELS)
+
+
+def test_zip_file_of_single_slices_is_refused(tmp_path: Path) -> None:
+    packed = tmp_path / "x.zip"
+    sitk.WriteImage(sitk.Image(6, 6, sitk.sitkUInt8), str(tmp_path / "1.tif"))
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(2):
+            archive.write(tmp_path / "1.tif", f"{number}.tif")
+    refused(lambda: read_scan(packed), packed, "holds no volume of at least three slices (0.tif, 1.tif)", "as one file")
 
 
 def test_zip_file_of_many_slices_is_searched_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +326,13 @@ def test_vtk_image_without_the_keyword_point_data_is_read_as_by_itk(tmp_path: Pa
     path.write_bytes(path.read_bytes().replace(b"POINT_DATA 990\n", b""))
     np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))
+
+
+def test_cut_vtk_image_of_colours_ends_too_early(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.vtk")
+    header = path.read_bytes().split(b"SCALARS")[0] + b"COLOR_SCALARS colours 3\n"
+    path.write_bytes(header + bytes(3 * VOXELS.size - 1))
+    refused(lambda: read_scan(path), path, "ends too early")
 
 
 def test_vtk_image_without_the_type_of_its_numbers_is_refused(tmp_path: Path) -> None:

@@ -35,6 +35,15 @@ def test_exit_status_and_last_line_of_stderr_are_as_in_the_interpreter(code: str
     assert forked.stderr.splitlines()[-1:] == expected.stderr.splitlines()[-1:]
 
 
+@pytest.mark.parametrize("option", ["-m", "-c"])
+def test_option_without_its_argument_gives_the_interpreters_own_message(option: str) -> None:
+    expected, launched = (
+        subprocess.run([python, option], capture_output=True, text=True, encoding="utf-8", check=False)
+        for python in (sys.executable, interpreter())
+    )
+    assert (launched.returncode, launched.stderr) == (expected.returncode, expected.stderr)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_launcher_passes_sigint_and_sigterm_to_the_program(number: signal.Signals) -> None:
     code = (

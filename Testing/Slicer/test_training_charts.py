@@ -97,6 +97,15 @@ class CurvesTest(unittest.TestCase):
                 curves.apply(event)
                 self.assertEqual((curves.steps_per_s, curves.eta_s, curves.memory_bytes), (None, None, None))
 
+    def test_run_reads_no_case_after_a_pause_or_when_all_cases_were_read(self):
+        for event in (RunPaused(0), CasesLoading(3, 3), validation_event(5, 0.7, 0.6, 0.8)):
+            with self.subTest(event=event):
+                curves = RunCurves()
+                curves.apply(CasesLoading(2, 3))
+                self.assertEqual(curves.loading, (2, 3))
+                curves.apply(event)
+                self.assertIsNone(curves.loading)
+
     def test_values_that_are_not_finite_are_omitted(self):
         curves = RunCurves()
         line = run_event_line(progress_event(1, 2, total=float("nan"), supervised=float("inf"), mmd=0.5))

@@ -336,9 +336,14 @@ def _call_prctl(option: int, value: int | bytes) -> None:
 
 
 def _is_forked(arguments: list[str]) -> bool:
-    if arguments[:1] == ["-m"]:
-        return arguments[1].split(".")[0] in ("dcamt", "dcamt_testing", "torch")
-    return bool(arguments) and (arguments[0] == "-c" or not arguments[0].startswith("-"))
+    match arguments:
+        case ["-m", module, *_]:
+            return module.split(".")[0] in ("dcamt", "dcamt_testing", "torch")
+        case ["-c", _, *_]:
+            return True
+        case [script, *_]:
+            return not script.startswith("-")
+    return False
 
 
 def _end(status: int) -> NoReturn:

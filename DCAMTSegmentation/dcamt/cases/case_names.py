@@ -39,23 +39,21 @@ def case_of(scan: str) -> str:
     return name
 
 
-def with_number(case: str, files: Mapping[str, Path]) -> str:
+def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
     """Return `p_0000` for the case `p` of a file `p_0000` if a case such as `p_0001` exists; otherwise return `p`.
 
     A case `p_0001` shows that the numbers count cases, not channels.
 
-    >>> files = {name: Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")}
-    >>> [with_number(case_of(name), {case_of(other): path for other, path in files.items()}) for name in files]
-    ['p_0000', 'p_0001', 'q']
+    >>> files = [Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")]
+    >>> names_with_numbers({case_name(path): path for path in files})
+    {'p': 'p_0000', 'p_0001': 'p_0001', 'q': 'q'}
 
     Args:
         files: a file for each case, by the names of the cases.
     """
-    numbered = f"{case}_0000"
-    is_numbered = rest_of(scan_name(files[case]), numbered) is not None
-    return (
-        numbered if is_numbered and any(re.fullmatch(rf"{re.escape(case)}_\d{{4}}", name) for name in files) else case
-    )
+    counted = {name[:-5] for name in files if re.fullmatch(r"_\d{4}", name[-5:])}
+    numbered = {case for case in counted & files.keys() if rest_of(scan_name(files[case]), f"{case}_0000") is not None}
+    return {case: f"{case}_0000" if case in numbered else case for case in files}
 
 
 def name_of_key(key: tuple[str, ...]) -> str:

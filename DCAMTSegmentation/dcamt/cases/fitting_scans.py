@@ -137,8 +137,8 @@ def _words_beside(name: str, repeated: str) -> list[str]:
 def _keys_of_folders(folders: Sequence[str], name: str) -> _Candidates:
     """Return the candidates of a file for `in_folders_named_after_scans`.
 
-    A candidate's further words leave out the words of its key: `p1/LA/p1` adds only `LA` to `p1`. A folder whose name
-    has only words for the file format, such as `data`, is named after no scan.
+    A candidate's further words leave out the words of its key: `p1/LA/p1` adds only `LA` to `p1`. A key that has only
+    words for the file format is no candidate: `data/p1` does not belong to a scan `data`.
 
     >>> _keys_of_folders(["p1_chambers"], "p1_aorta")
     [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', 'aorta'])]

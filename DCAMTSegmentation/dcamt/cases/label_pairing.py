@@ -19,6 +19,7 @@ from .words import (
     SEPARATORS,
     begins_or_ends_with,
     further_words,
+    means_examination,
     modalities,
     without_numbers_after_labels,
     without_words,
@@ -136,15 +137,16 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
 
     The words stand at the beginning or at the end of the name. Either all of them are known (`_KNOWN_WORDS`), as in
     `p1_LA` for `p1`, or several pairs have the same words: `p1_trans` for `p1`, `p2_trans` for `p2`. The words include
-    no number, no modality and no other structure. The case and the label must fit no other label or case, and the case
-    must have all the label's words for the modality.
+    no number, no modality, no other structure and no examination (`p1_followup`). The case and the label must fit no
+    other label or case, and the case must have all the label's words for the modality.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
     pairs += list(_with_further_words(cases, labels.keys()))
     for case, label, words in pairs:
         is_new = case not in labels and label not in cases and modalities([label]) <= modalities([case])
-        if is_new and words.isdisjoint(OTHER_STRUCTURES | MODALITY_WORDS) and not any(map(str.isdecimal, words)):
+        is_other = any(map(str.isdecimal, words)) or means_examination(words)
+        if is_new and not is_other and words.isdisjoint(OTHER_STRUCTURES | MODALITY_WORDS):
             of_words[words].add((case, label))
     common = {pair for words, found in of_words.items() if len(found) > 1 or words <= _KNOWN_WORDS for pair in found}
     counts = Counter(name for pair in common for name in pair)

@@ -30,8 +30,10 @@ from .words import (
     RESULT_WORDS,
     describes_label,
     has_word,
+    means_examination,
     rest_of,
     without_words,
+    words_of,
 )
 
 
@@ -51,8 +53,10 @@ def labelmaps_by_case(
 
     Args:
         skip_images: leave out scans and results. A scan is left out if the folder holds its label, a mask named after
-            it (`masks`) or its automatic result. An automatic result is left out if its case has a label. Of `p1`,
-            `p1_seg` and `p1_pred`, only `p1_seg` is returned.
+            it (`masks`) or its automatic result. If one scan is left out for this reason, all other scans are left
+            out, too. If there is none, but a label or a mask of another case, the scans that have none of `names` are
+            left out, provided that `names` is not empty. An automatic result is left out if its case has a label. Of
+            `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). If a file in `folder`
             itself has one of these names, this name is its key: `p1_0000`, not `p1`.
@@ -166,12 +170,13 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
 def _is_only_file(path: Path) -> bool:
     """Return whether a file may be the labelmap of the case after which its folder is named.
 
-    The file's name begins with the folder's name, and no word for another structure follows: `p1/p1_trans`, but not
-    `p1/p1_wall`. Or the name describes only a result or a label (`describes_label`): `p1/LA`.
+    The file's name begins with the folder's name, and no word for another structure or for an examination follows:
+    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Or the name describes only a result or a label
+    (`describes_label`): `p1/LA`.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
-        return not has_word(rest, OTHER_STRUCTURES)
+        return not (has_word(rest, OTHER_STRUCTURES) or means_examination(words_of(rest)))
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
     # TotalSegmentator writes `heart_atrium_left`. The name `heart_seg` does not mean the atrium alone.
@@ -252,8 +257,8 @@ def _is_blank(path: Path) -> bool:
 def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:
     """Return the files that are no masks, but have the loose key of a mask.
 
-    A mask has few values or is one of `labels`. `p1_0000` is the scan of the label `p1`, and `volume-1` that of
-    `segmentation-1`.
+    A mask is one of `labels`, has few values, or has a header that cannot be read. `p1_0000` is the scan of the label
+    `p1`, and `volume-1` that of `segmentation-1`.
     """
     similar: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in named:

@@ -21,7 +21,9 @@ from .words import (
     OUTLINE_WORDS,
     describes_label,
     has_word,
+    is_folder_of_all_images,
     is_folder_of_labels,
+    is_folder_of_labels_of_a_part,
     modalities,
     rest_of,
     without_numbers_after_labels,
@@ -145,6 +147,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     4. As 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
     5. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
        `Outlines/p1`.
+    6. As 5, but the label's folder has the labels of a part of the data set, and the scan's folder has no word for a
+       part: `images/p1`, `labelsVal/p1`.
 
     The first comparison in which these four conditions hold gives the key:
 
@@ -163,6 +167,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
         (_loose, _without_outline_words, _without_outline_words),
         (_loose, _without_numbers, _without_numbers),
         (_folder_and_name, _folder_and_name_of_label, _without_outline_words),
+        (_folder_and_name_among_all, _folder_and_name_in_part, _without_outline_words),
     )
     unlabelled = _unlabelled(scans, labels)
     starts: defaultdict[Hashable, set[Key]] = defaultdict(set)
@@ -236,3 +241,13 @@ def _folder_and_name_of_label(file: NamedFile) -> Hashable:
     In other folders, a scan and a label of one name may belong to different patients: `p1/heart`, `p2/heart_label`.
     """
     return _folder_and_name(file) if is_folder_of_labels(file.path.parent.name) else file.path
+
+
+def _folder_and_name_among_all(file: NamedFile) -> Hashable:
+    """Return `_folder_and_name(file)` if the scan lies in a folder such as `images`, else its path."""
+    return _folder_and_name(file) if is_folder_of_all_images(file.path.parent.name) else file.path
+
+
+def _folder_and_name_in_part(file: NamedFile) -> Hashable:
+    """Return `_folder_and_name(file)` if the label lies in a folder such as `labelsVal`, else its path."""
+    return _folder_and_name(file) if is_folder_of_labels_of_a_part(file.path.parent.name) else file.path

@@ -27,8 +27,8 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`.
 
     - The scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans are skipped.
-    - Of files of the same name, only those with the ending that `dataset.json` states are used. If several labels
-      are left for a scan, scan and labels are skipped.
+    - If one of several files of the same name has the ending that `dataset.json` states, the others are skipped. If
+      several labels are left for a scan, scan and labels are skipped.
     - Labels and automatic results in `imagesTr` and `imagesTs` are skipped (`labels_among`).
     """
     described = read_description(folder)

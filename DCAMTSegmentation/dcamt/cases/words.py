@@ -18,13 +18,13 @@ def _set(words: str) -> frozenset[str]:
 
 _NNUNET_PARTS = ("tr", "ts", "va", "str", "sts", "sva")
 """Ends of folders' names, as in `imagesTr` (nnU-Net) and `imageTr` (some other data sets)."""
-IMAGE_WORDS = _set(
+_WHOLE_IMAGE_WORDS = _set(
     "image images img imgs imaging scan scans volume volumes lgemri enhanced bild"
     " bilder imagen imagenes immagine immagini"
 )
 _KINDS_OF_IMAGES = ("image", "img", "scan", "volume")
 _KINDS_OF_LABELS = ("label", "mask", "msk", "seg", "segmentation", "annotation")
-IMAGE_WORDS |= {f"{kind}{part}" for kind in _KINDS_OF_IMAGES for part in _NNUNET_PARTS}
+IMAGE_WORDS = _WHOLE_IMAGE_WORDS | {f"{kind}{part}" for kind in _KINDS_OF_IMAGES for part in _NNUNET_PARTS}
 ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = _set(
@@ -32,6 +32,14 @@ OTHER_STRUCTURES = _set(
     " esophagus lspv lipv rspv ripv svc ivc"
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
+_EXAMINATION_WORDS = _set(
+    "followup follow fu fup baseline bl pre post preop postop preablation postablation ablation visit exam examination"
+    " session sess ses timepoint tp repeat repeated rescan retest prior previous acute chronic day days week weeks wk"
+    " month months mo year years yr ed es systole diastole verlauf suivi seguimiento"
+)
+"""Words for one of several examinations or heart phases of a patient: `p1_followup`, `p1_visit2`."""
+_COUNTED_WORDS = _set("m y h t time frame phase echo acq acquisition")
+"""Words that, joined to a number, mean one of several images of a patient: `p1_m12`, `p1_frame3`."""
 QUALIFIERS = _set(
     "corrected edited final reviewed checked consensus expert manual binary ground std nopv segment desc itksnap slicer"
 )
@@ -75,6 +83,7 @@ MODALITY_WORDS = FORMAT_WORDS | _set(
     "mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr irm demri lgemr lgecmr cemr cemra psir dce"
 )
 """Words for the modality or the file format."""
+_PART_WORDS = _set("train training test testing val validation")
 _FILE_WORDS = _set("file files map maps folder all")
 """Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
 KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
@@ -150,6 +159,17 @@ def further_words(pieces: Iterable[str]) -> frozenset[str]:
     ['2', 'LA', 'RV', 'wall']
     """
     return frozenset(word for piece in pieces for word in re.findall(r"[^\W_]+", re.sub(r"\(\d+\)", "", piece)))
+
+
+def means_examination(words: Iterable[str]) -> bool:
+    """Return whether one of the words means one of several examinations or images of a patient.
+
+    >>> [means_examination([word]) for word in ("Followup", "visit2", "m12", "6months", "scan2", "trans", "3d")]
+    [True, True, True, True, True, False, False]
+    """
+    counted = _COUNTED_WORDS | IMAGE_WORDS | MODALITY_WORDS
+    parts = [(word, word.strip("0123456789")) for word in map(str.lower, words)]
+    return any(letters in _EXAMINATION_WORDS or (letters != word and letters in counted) for word, letters in parts)
 
 
 def without_outline_words(name: str) -> str:
@@ -254,3 +274,13 @@ def is_folder_of_labels(name: str) -> bool:
     first, *others = re.findall(r"[^\W_]+", name.lower()) or [""]
     rest = {*others, *(() if first.isdecimal() else (first,))} - LABEL_WORDS
     return has_word(name, LABEL_WORDS) and rest <= OUTLINE_WORDS | MODALITY_WORDS | _FILE_WORDS
+
+
+def is_folder_of_labels_of_a_part(name: str) -> bool:
+    """Return whether a folder's name is that of a folder of labels, and states a part of the data set: `labelsVal`."""
+    return has_word(name, _PART_WORDS) and is_folder_of_labels(without_words(name, _PART_WORDS))
+
+
+def is_folder_of_all_images(name: str) -> bool:
+    """Return whether a folder's name has only words for images, and states no part of the data set: `images`."""
+    return words_of(name) <= _WHOLE_IMAGE_WORDS

@@ -268,8 +268,10 @@ def missing_slices_notes(
         return notes
     counted = max(frame.stated_count for frame in frames)
     held = len({(frame.uid or frame.file, *frame.position) for frame in [*series, *separated]})  # without copies
-    held += sum(rejected.series == frames[0].series for rejected in found.rejected_as("foreign"))
-    if lacking := _lacking_numbers(series, separated):
+    foreign = [rejected for rejected in found.rejected_as("foreign") if rejected.series == frames[0].series]
+    held += len(foreign)
+    of_others = {frame.instance for frame in separated} | {file.instance for file in foreign}
+    if lacking := _lacking_numbers(series, of_others):
         numbers = list_names([str(number) for number in lacking])
         which = (
             f"the image with the number {numbers}" if len(lacking) == 1 else f"the images with the numbers {numbers}"
@@ -346,16 +348,19 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
     return not is_copy and str(attributes.get("SeriesInstanceUID", "")) in ("", series)
 
 
-def _lacking_numbers(series: Sequence[Frame], separated: Sequence[Frame]) -> list[int]:
+def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
     """Return the numbers that no image of a series has, from 1 to the highest number in the series.
 
     The list is empty in three cases, in which the numbers do not suggest that an image is missing:
     - an image of `series` has no number;
     - two images of `series` have the same number;
     - more numbers would be returned than `series` has images.
+
+    Args:
+        of_others: the numbers of the series' other files, such as screenshots.
     """
     numbers = {frame.instance for frame in series}
-    used = numbers | {frame.instance for frame in separated}
+    used = numbers.union(of_others)
     if min(numbers) < 1 or len(numbers) < len(series) or max(numbers) > len(used) + len(numbers):
         return []
     lacking = sorted(set(range(1, max(numbers) + 1)) - used)

@@ -8,11 +8,12 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from ..errors import InputError
-from .dicom_frames import Frame, UnplacedError, frames_of, words_of
+from .dicom_frames import Frame, UnplacedError, frames_of, integer, words_of
 from .formats import DICOM_SLICE_ENDINGS
 from .stored_image import library_errors
 
@@ -64,12 +65,14 @@ class RejectedFile:
     Attributes:
         what: the fault in words; for a foreign file, its kind, or "no DICOM" for a file in another format.
         series: "" if unknown.
+        instance: number of a foreign file in its series; 0 if not stated.
     """
 
     file: Path
     fault: Fault
     what: str
     series: str = ""
+    instance: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,20 +286,21 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
     meta = getattr(data, "file_meta", None)
     kind = str(data.get("SOPClassUID", "") or getattr(meta, "MediaStorageSOPClassUID", ""))
     cut = RejectedFile(path, "damaged", "cut", series)
+    foreign = partial(RejectedFile, path, "foreign", series=series, instance=integer(data.get("InstanceNumber")))
     if kind == DIRECTORY_CLASS:
         return []
     if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
         # The header holds no element after the SOP class, so the SOP class itself may be missing or incomplete.
         return cut
     if kind not in _IMAGE_CLASSES and (kind or "Rows" not in data):
-        return RejectedFile(path, "foreign", class_name(kind), series)
+        return foreign(class_name(kind))
     if "MOSAIC" in [word.upper() for word in words_of(data.get("ImageType"))]:
         return RejectedFile(path, "foreign", "mosaic of several slices")
     try:
         frames = frames_of(path, data)
     except UnplacedError as error:
         if kind in _CAPTURES:
-            return RejectedFile(path, "foreign", "Secondary Capture without a position", series)
+            return foreign("Secondary Capture without a position")
         return cut if held is None else RejectedFile(path, "unplaced", str(error), series)
     expected = _expected_bytes(data)
     if held is None or (expected is not None and held < expected):
@@ -306,7 +310,7 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
     photometric = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
     if int(data.get("SamplesPerPixel", 1)) != 1 or not photometric.startswith("MONOCHROME"):
         if kind in _CAPTURES:
-            return RejectedFile(path, "foreign", "Secondary Capture in colour", series)
+            return foreign("Secondary Capture in colour")
         return RejectedFile(path, "colour", "colour images", series)
     return frames
 

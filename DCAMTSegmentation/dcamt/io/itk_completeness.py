@@ -84,7 +84,8 @@ def _check_vtk(path: Path) -> None:
         if of_cells or not words.keys() & _VTK_VALUES:
             what = "does not hold its voxels as SCALARS of POINT_DATA"
             raise InputError(what, path=path, remedy="Save the image as NRRD.")
-        scalars = words.get("SCALARS") or words.get("VECTORS") or ["", "unsigned_char"]
+        colors = ["", "unsigned_char", *words.get("COLOR_SCALARS", [])[1:]]
+        scalars = words.get("SCALARS") or words.get("VECTORS") or colors
         if len(scalars) < 2:
             raise InputError("has a damaged header", path=path, remedy=DAMAGED)
         each = _VTK_BYTES.get(scalars[1].lower().removeprefix("unsigned_"), 0)  # 0: a type that ITK refuses

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ PATIENCE_S = 60.0
 """How long `table_lock` waits for a process that holds the lock."""
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
+ATTEMPTS = 20
+"""After this many errors of the operating system, a lock is given up."""
 
 
 @contextmanager
@@ -63,17 +66,20 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
     # Imported here, since Slicer imports this module before the packages are installed.
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, mode=0o666)  # Another person must be able to lock the table of a shared folder.
-    try:
-        make_folder(path.parent, created)
-        lock.acquire(timeout=PATIENCE_S)
-    except Timeout as error:
-        if not path.exists():  # `acquire` also times out on /proc, where no file can be created.
-            return None
-        what = "is kept locked by another process, so no rows were added"
-        raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
-    except (OSError, NotImplementedError) as error:
-        if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
-            release_lock(None, path)  # Here no process can hold the file's lock; after other errors, one may.
-        return None
-    return lock
+    for _ in range(ATTEMPTS):
+        lock = FileLock(path, mode=0o666)  # Another person must be able to lock the table of a shared folder.
+        try:
+            make_folder(path.parent, created)
+            lock.acquire(timeout=PATIENCE_S)
+            return lock
+        except Timeout as error:
+            if not path.exists():  # `acquire` also times out on /proc, where no file can be created.
+                return None
+            what = "is kept locked by another process, so no rows were added"
+            raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
+                release_lock(None, path)  # Here no process can hold the file's lock; after other errors, one may.
+                return None
+            time.sleep(0.01)  # Another process may be removing the folder.
+    return None

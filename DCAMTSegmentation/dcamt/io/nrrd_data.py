@@ -119,12 +119,12 @@ class NrrdData:
         packed = self._encoding == "gzip"
         if self._line_skip or self._encoding not in ("raw", "gzip") or (packed and self._byte_skip):
             return
+        start = (0 if self._files else self._start) + max(0, self._byte_skip)
         if not self._files and is_gzip(self._path):
             if not packed:
-                check_complete(self._path, self._start + self._count * self._dtype.itemsize, packed=True)
+                check_complete(self._path, start + self._count * self._dtype.itemsize, packed=True)
             return
         files = self._files or [self._path]
-        start = (0 if self._files else self._start) + max(0, self._byte_skip)
         for name in files:
             check_complete(name, self._count // len(files) * self._dtype.itemsize, start, packed, self._path)
 
@@ -134,6 +134,7 @@ class NrrdData:
             if not file.readline(HEADER_LIMIT):
                 raise EOFError
         if self._encoding == "raw" and self._byte_skip == -1:  # The data lies at the file's end.
+            file = file if file.seekable() else io.BytesIO(file.read())
             start, size = file.tell(), count * self._dtype.itemsize
             if file.seek(0, os.SEEK_END) - start < size:
                 raise EOFError

@@ -61,6 +61,7 @@ from .nrrd import open_nrrd
 from .nrrd_header import MAGIC as NRRD_MAGIC
 from .stored_image import StoredImage, StoredSegment, is_gzip, library_errors, read_head
 from .temporary import refuse_full_folder, temporary_folder
+from .volume_content import may_hold_volume
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
@@ -327,12 +328,14 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
     Yields:
         The only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`. If there is no such file and no DICOM file, the only
-        file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`. Otherwise the folder with all extracted files.
+        file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`; of several, the only one that may hold a volume
+        (`may_hold_volume`). Otherwise the folder with all extracted files.
 
     Raises:
         OutputError: the temporary folder cannot be written.
-        InputError: the zip file is damaged or too large, holds only zip files, or holds several images and no DICOM
-            file. An InputError of the block is raised again with the zip file's path instead of the extracted path.
+        InputError: the zip file is damaged or too large, holds only zip files, or holds several images, or several
+            files without a volume, and no DICOM file. An InputError of the block is raised again with the zip file's
+            path instead of the extracted path.
     """
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
@@ -366,11 +369,14 @@ def _image_in_archive(path: Path, folder: Path) -> Path:
         return images[0]
     if any(_is_stated_dicom(file) for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES):
         return folder
-    images = images or [file for file in files if ending(file) in ENDINGS_READ_BY_ITK]
+    others = [file for file in files if ending(file) in ENDINGS_READ_BY_ITK]
+    images = images or (list(filter(may_hold_volume, others)) if len(others) > 1 else others)
     if len(images) > 1:
-        names = ", ".join(sorted(file.name for file in images)[:5])
-        what = f"holds {len(images)} images ({names}{', ...' if len(images) > 5 else ''})"
+        what = f"holds {len(images)} images ({list_names(sorted(file.name for file in images))})"
         raise InputError(what, path=path, remedy="Extract the archive, and choose one of its images.")
+    if others and not images:
+        what = f"holds no volume of at least three slices ({list_names(sorted(file.name for file in others))})"
+        raise InputError(what, path=path, remedy="Save the scan as one file, such as p1.nii.gz.")
     if images:
         return images[0]
     if files and all(map(zipfile.is_zipfile, files)):

@@ -1,7 +1,8 @@
-"""Tell volumes from other files that have the same endings, by the first bytes."""
+"""Tell volumes from other files that have the same endings, by the content."""
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from .tiff import has_pages
 
 _MINIMUM_PAGES = 3
 """A stack of fewer slices is no scan (`volume.check_scan_grid`)."""
+_DATA_SET = re.compile(rb"^\s*DATASET\s", re.IGNORECASE | re.MULTILINE)
+"""The start of the line in which a legacy VTK file states the kind of its data."""
 _HEADER_SIZES = (348, 540)
 """The first number of a header of Analyze 7.5 and NIfTI-1, and of NIfTI-2."""
 
@@ -21,9 +24,9 @@ def may_hold_volume(path: Path) -> bool:
     """Return whether a file with the ending of an image may hold a volume.
 
     False for these files:
-    - `.vtk`: surfaces, and all other data but structured points;
+    - `.vtk`: surfaces, and all other data sets but structured points;
     - `.tif`, `.tiff`: fewer than three pages, such as a single slice or a picture;
-    - `.hdr`: headers of other formats than Analyze 7.5 and NIfTI.
+    - `.hdr`: headers that begin neither with zeros nor with the size of an Analyze 7.5 or NIfTI header.
 
     True for a file that is missing, empty or damaged, so that reading it gives the reason.
     """
@@ -31,19 +34,17 @@ def may_hold_volume(path: Path) -> bool:
     if check is None:
         return True
     head = read_head(path)
-    return not head or check(path, head)
+    return not any(head[:4]) or check(path, head)
 
 
 def _is_structured_points(path: Path, head: bytes) -> bool:
-    return b"STRUCTURED_POINTS" in head.upper()
+    return b"STRUCTURED_POINTS" in head.upper() or not _DATA_SET.search(head)
 
 
 def _is_stack(path: Path, head: bytes) -> bool:
     try:
         return has_pages(path, _MINIMUM_PAGES)
-    except InputError:
-        return False
-    except (OSError, EOFError, struct.error):
+    except (InputError, OSError, EOFError, struct.error):  # The file is damaged.
         return True
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.case_names import with_number
+from ..cases.case_names import names_with_numbers
 from ..cases.label_pairing import pair_with_labels, short_names, similar_labels
 from ..cases.labelmap_files import labelmaps_by_case
 from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS, mapping_sources, parse_value_mapping
@@ -159,10 +159,12 @@ def evaluate_folders(
     cases = sorted(predicted.keys() & labelled.keys())
     for case in cases:
         refuse_same_file(predicted[case], labelled[case])
-    pairs = [EvaluationPair(with_number(case, predicted), predicted[case], labelled[case]) for case in cases]
+    names = names_with_numbers(predicted)
+    pairs = [EvaluationPair(names[case], predicted[case], labelled[case]) for case in cases]
     if failures and not pairs:
         raise failures[0]
-    skipped = tuple(with_number(case, labelled) for case in sorted(labelled.keys() - predicted.keys()))
+    label_names = names_with_numbers(labelled)
+    skipped = tuple(label_names[case] for case in sorted(labelled.keys() - predicted.keys()))
     evaluation = evaluate_pairs(
         pairs,
         progress,

@@ -57,7 +57,7 @@ class RunStarted(_Timed):
 
 @dataclass(frozen=True)
 class CasesLoading(_Timed):
-    """A case is being read; `loaded` of `cases` were read before it."""
+    """A case is being read, and `loaded` of `cases` were read before it; or all cases were read."""
 
     kind: ClassVar[str] = "loading"
     loaded: int

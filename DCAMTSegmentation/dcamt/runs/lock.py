@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutputError
 from ..io.atomic import make_folder, remove_folders
-from ..io.locks import WITHOUT_LOCKS, release_lock
+from ..io.locks import ATTEMPTS, WITHOUT_LOCKS, release_lock
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -24,8 +24,6 @@ PATIENCE_S = 30.0
 
 On Windows, `is_held` returns True for any program's lock, so `run_lock` waits only `ACQUIRE_TIMEOUT_S`.
 """
-_ATTEMPTS = 20
-"""After this many errors of the operating system, `run_lock` fails."""
 
 
 @contextmanager
@@ -98,7 +96,7 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
 
     end = time.monotonic() + PATIENCE_S
     failures: list[OSError] = []
-    while len(failures) < _ATTEMPTS:
+    while len(failures) < ATTEMPTS:
         lock = FileLock(path, mode=0o644)
         try:
             make_folder(path.parent, created)

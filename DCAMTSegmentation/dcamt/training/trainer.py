@@ -264,6 +264,8 @@ class Trainer:
         for index, case in enumerate(validation_cases):
             self.log(CasesLoading(index, len(validation_cases)))
             resident.append(load_case(case, self.recipe, self.device))
+        if resident:
+            self.log(CasesLoading(len(resident), len(resident)))
         dice = self._validate(resident) if resident else None
         finished = self.step >= self.recipe.training.iterations
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)

@@ -78,11 +78,11 @@ class RunCurves:
         if isinstance(event, CasesLoading | RunStarted | RunPaused | RunFinished):
             # The latest progress is that of an earlier process, or of a training that has paused or ended.
             self.steps_per_s = self.eta_s = self.memory_bytes = None
+        self.loading = None
         if isinstance(event, CasesLoading):
-            self.loading = (event.loaded, event.cases)
+            self.loading = (event.loaded, event.cases) if event.loaded < event.cases else None
             return False
         if isinstance(event, RunStarted):
-            self.loading = None
             for curve in (*self.losses.values(), *self.dice.values()):
                 curve.cut(event.iteration)
             return True
