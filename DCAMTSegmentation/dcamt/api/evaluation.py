@@ -98,7 +98,7 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
     Raises:
         InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1), an array is empty, or
             `volume.check_grid` refuses a labelmap's grid.
-        TypeError: the content is something else.
+        TypeError: the content is not a file, a labelmap or an array.
         ValueError: an array is not (I, J, K) or has masked voxels, or `spacing` is not three positive, finite numbers.
     """
     if isinstance(content, Labelmap):

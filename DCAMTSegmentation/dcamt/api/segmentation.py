@@ -218,7 +218,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
 
     Raises:
         InputError: the scan cannot be read or segmented.
-        TypeError: the scan is something else.
+        TypeError: the scan is not a file, a volume or an array.
         ValueError: an array comes without `affine`, is not (I, J, K) or (C, I, J, K) or has masked voxels, a file or
             volume comes with `affine`, or an array or volume has another number of channels.
     """
