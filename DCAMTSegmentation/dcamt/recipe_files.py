@@ -195,7 +195,7 @@ def _parse(text: str, hint: Any, where: str) -> Any:
 
 
 def _without_quotes(text: str) -> str:
-    """Return a text that may be written in quotation marks, as in a recipe file.
+    """Remove quotation marks around a text.
 
     >>> [_without_quotes(text) for text in ('sgd', '"sgd"', '"')]
     ['sgd', 'sgd', '"']
