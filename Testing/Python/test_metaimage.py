@@ -162,9 +162,7 @@ def test_damaged_text_of_a_metaimage_is_not_taken_for_binary_voxels(tmp_path: Pa
 
 @pytest.mark.parametrize("kind", ["SHORT", "USHORT", "UCHAR", "LONG_LONG", "FLOAT"])
 @pytest.mark.parametrize("word", ["33.0", "3.3e1", "33.5", "-5", "70000", "1e30", "1e39", "1_0", "nan"])
-def test_text_of_a_metaimage_is_refused_if_it_holds_no_numbers_of_its_type(
-    tmp_path: Path, kind: str, word: str
-) -> None:
+def test_metaimage_text_is_refused_if_a_word_does_not_fit_the_voxel_type(tmp_path: Path, kind: str, word: str) -> None:
     """ITK would return a number modulo the type's range, or without its fraction."""
     path = tmp_path / "x.mha"
     words = list(map(str, np.arange(990) % 200))
@@ -185,8 +183,8 @@ def test_text_of_a_metaimage_is_refused_if_it_holds_no_numbers_of_its_type(
 
 @pytest.mark.parametrize("stated", [b"", b"BinaryData = True\n"])
 @pytest.mark.parametrize("file", ["LOCAL", "x.raw"])
-def test_metaimage_that_does_not_state_text_is_binary_as_in_itk(tmp_path: Path, stated: bytes, file: str) -> None:
-    """ITK would read text as binary voxels."""
+def test_metaimage_without_binarydata_false_must_hold_binary_voxels(tmp_path: Path, stated: bytes, file: str) -> None:
+    """Text is refused, since ITK would read text as binary voxels."""
     path, data = tmp_path / "x.mhd", tmp_path / "x.raw"
     for voxels in (RAW, TEXT):
         data.write_bytes(voxels)

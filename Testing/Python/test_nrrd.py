@@ -313,7 +313,7 @@ def test_error_names_the_field_of_a_nrrd_that_is_damaged(tmp_path: Path, field: 
 
 
 @pytest.mark.parametrize("word", [b"x", b"1.5", b"nan", b"70000", b"1_0"])
-def test_nrrd_whose_text_holds_no_numbers_of_its_type_is_refused(tmp_path: Path, word: bytes) -> None:
+def test_nrrd_text_is_refused_if_a_word_does_not_fit_the_voxel_type(tmp_path: Path, word: bytes) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(NRRDS["ascii"].rpartition(b" ")[0] + b" " + word)
     refused(lambda: read_scan(path), path, "as text, but some of them are not numbers of its type")

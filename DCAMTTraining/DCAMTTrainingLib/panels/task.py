@@ -115,7 +115,7 @@ class TaskPanel:
     def _show_choices(self) -> None:
         """Show the task and the model to start from, which the session or a script may have changed."""
         settings = self._session.settings
-        if settings is None or self._filling or not self._models:  # Without models, nothing was shown yet.
+        if settings is None or self._filling or not self._models:  # `_models` is empty before the first `refresh`.
             return
         task, model = self._ui.taskSelector.currentIndex, self._ui.startFromSelector.currentIndex
         if (self._tasks[task], self._models[model]) != (settings.task, settings.startFrom):
