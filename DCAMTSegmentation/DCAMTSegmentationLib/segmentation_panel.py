@@ -253,11 +253,13 @@ class SegmentationPanel(VTKObservationMixin):
         self._handled.output = settings.outputSegmentation
 
     def _on_output_changed(self, settings: Any) -> None:
-        """Show the scan of a newly selected result; make the scan the input if the result has DCAMT segments."""
+        """Show a newly selected result with its scan; make the scan the input if the result has DCAMT segments."""
         volume = review.get_referenced_node(settings.outputSegmentation, review.VOLUME)
         if not self._logic.isRunning():
             self._progress.clear()
         if volume is None:
+            if settings.outputSegmentation is not None:
+                views.show_without_scan(settings.outputSegmentation)
             return
         if find_dcamt_segments(settings.outputSegmentation):
             settings.inputVolume = self._handled.volume = volume

@@ -68,12 +68,20 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan.
 
     All channels that the result was made from count as its own scan. A result whose scan was removed stays visible,
-    since nothing would show it again.
+    since no choice of a scan would show it again.
     """
     if review.get_referenced_node(segmentation, review.VOLUME) is None:
         return
     if _is_another_scan_shown(review.scans_of(segmentation)):
         _show_result(segmentation, False)
+
+
+def show_without_scan(segmentation: SegmentationNode) -> None:
+    """Show a segmentation and wall that this module hid, if their scan was removed: no choice of a scan shows them."""
+    if review.get_referenced_node(segmentation, review.VOLUME) is None and segmentation.GetDisplayNode() is not None:
+        _set_visible(segmentation.GetDisplayNode(), segmentation, True)
+        if _scan_of_wall_without_result(segmentation) is None:
+            _show_wall(segmentation, True)
 
 
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:

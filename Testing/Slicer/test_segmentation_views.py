@@ -121,6 +121,16 @@ class TwoScansTest(PanelCase):
         choose(self.ui.inputSelector, slicer.util.getNode("one"))
         self.assertFalse(any(display.GetVisibility() for display in displays))
 
+    def test_hidden_result_whose_scan_was_removed_is_shown_when_it_is_chosen(self) -> None:
+        first = self.segment(self.one)
+        wall = wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
+        choose(self.ui.inputSelector, self.two)
+        slicer.mrmlScene.RemoveNode(self.one)
+        self.assertFalse(first.GetDisplayNode().GetVisibility())
+        choose(self.ui.outputSelector, first)
+        self.assertTrue(first.GetDisplayNode().GetVisibility())
+        self.assertTrue(wall.GetDisplayNode().GetVisibility())
+
     def test_wall_of_a_drawn_segmentation_is_hidden_over_other_scans(self) -> None:
         volume, drawn = add_phantom()
         choose(self.ui.inputSelector, volume)
