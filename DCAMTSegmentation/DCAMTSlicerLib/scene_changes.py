@@ -64,9 +64,10 @@ class SceneChanges:
 
 
 class _SegmentationState:
-    """A segmentation node's DCAMT segments, conversion, source, name, attributes, transform, references and display.
+    """A segmentation node's DCAMT segments with their display, and the node's properties.
 
-    Of the display, this object keeps that of the DCAMT segments, and the visibility in 3D.
+    The properties are the name, attributes, transform, references, visibility in 3D, conversion parameters and source
+    representation.
 
     Voxels are not copied: an insertion makes new segments, and this object keeps the old ones.
     """
