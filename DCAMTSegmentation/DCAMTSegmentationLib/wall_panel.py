@@ -113,8 +113,7 @@ class WallPanel:
         """List the segmentation's segments, and keep the selection.
 
         The first DCAMT segment is selected instead if the selected segment is no longer in the list, or if all DCAMT
-        segments in the list are new. *Report…* shows DCAMT segments only if one of them is selected. In another
-        segmentation, a segment counts as the selected one only if it has the same identifier and name.
+        segments in the list are new.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
@@ -123,9 +122,11 @@ class WallPanel:
         if [*names.items()] == [*self._segments.items()]:
             return
         combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
+        # Identifiers such as Segment_1 recur in other segmentations, so the names must also be equal.
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         written = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
+        # A report contains DCAMT segments only if one of them is selected.
         if written and (chosen not in names or self._segments.keys().isdisjoint(written)):
             chosen = written[0]
         self._segments = names

@@ -86,7 +86,7 @@ class WorkerWallTest(WorkerWallCase):
         self.assertIn("blood pool mean + 2 SD", self.ui.wallLabel.text)
         self.assertEqual(burden_cell(self.segmentation), burden)
 
-    def test_wall_whose_surface_another_module_changed_is_measured_again(self) -> None:
+    def test_new_measurement_replaces_an_unreadable_surface(self) -> None:
         quads, no_triangle = vtk.vtkCellArray(), vtk.vtkCellArray()
         for first in range(2):
             quads.InsertNextCell(4, [first, first + 1, first + 2, first + 3])
@@ -344,10 +344,7 @@ class InterruptedInsertionTest(FakeWallCase):
     """If the insertion of a wall fails, or if the measurement is cancelled, the scene stays as it was."""
 
     def fail_after_each_step(self) -> None:
-        """Measure the wall once for each call in `INSERTION_STEPS`, and let this call raise an error at its end.
-
-        After each failed measurement, the scene must be unchanged.
-        """
+        """Check that the scene is unchanged after a failed measurement, whichever step of the insertion failed."""
         before = scene_content()
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
