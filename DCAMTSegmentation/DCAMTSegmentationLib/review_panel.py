@@ -112,6 +112,8 @@ class ReviewPanel:
             if trust < GOOD_TRUST and not review.place_count(self._node):
                 text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
             sentences.append(text.format(percent=f"{trust:.0%}", places=self._places_text()))
+        if (expected is not None or trust is not None) and review.is_corrected(self._node):
+            sentences.append(_("These values are of the model's outline before its correction."))
         region = review.region_name(self._node)
         if region is not None:
             sentences.append(_("Only the region {region} was segmented.").format(region=region))

@@ -428,5 +428,5 @@ def _show(model: ModelNode, changes: SceneChanges, is_new: bool) -> None:
     if legend is not None:
         legend.SetTitleText(_("Intensity ratio"))
         legend.SetLabelFormat("%.2f")
-        legend.SetNumberOfLabels(4)
+        legend.SetNumberOfLabels(8)  # 0.60, 0.80, …, 2.00
         legend.SetVisibility(True)

@@ -27,6 +27,8 @@ from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
 
 KINDS = (IIR, SD)
+HEADER_PIXELS = 44
+"""Height in pixels of the table's header together with a horizontal scroll bar."""
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 """Range of the threshold's slider: a ratio (IIR), or standard deviations above the blood pool's mean (SD)."""
 
@@ -204,7 +206,7 @@ class WallPanel:
             ui.wallTable.setMRMLTableNode(table)
         if table is not None:
             ui.wallTable.resizeColumnsToContents()
-            ui.wallTable.setFixedHeight((table.GetNumberOfRows() + 1) * ROW_PIXELS + 8)
+            ui.wallTable.setFixedHeight(HEADER_PIXELS + table.GetNumberOfRows() * ROW_PIXELS)
         ui.wallTable.visible = table is not None
         for button in (ui.wallOpenButton, ui.wallCloseButton, ui.wallExportButton):
             button.enabled = wall is not None
@@ -214,7 +216,7 @@ class WallPanel:
 
     def _wall_text(self, wall: WallResult) -> str:
         burden = wall.burden
-        text = _("{percent} % of the wall is enhanced ({enhanced} of {area} cm²), stage {stage} by {method}.")
+        text = _("{percent}% of the wall is enhanced ({enhanced} of {area} cm²): DECAAF stage {stage} by {method}.")
         if not burden.wall_cm2:
             text = _("No wall is left: all of the surface belongs to openings or lies at the scan's border.")
         text = text.format(
@@ -224,12 +226,11 @@ class WallPanel:
             stage=wall.stage,
             method=_method_text(wall),
         )
-        openings = _("Openings: {area} cm², {origin}.").format(
-            area=area_text(wall.area_cm2(OPENING)), origin=_("proposed") if wall.proposed else _("corrected")
-        )
         measured = _("Measured in {scan}.").format(scan=self._scan_name(wall))
         notes = [*map(translated, wall.notes), translated(METHODS_DISAGREE)]
-        return " ".join([*self._warnings(), text, measured, openings, *notes])
+        if not wall.proposed:  # A note states the area of proposed openings.
+            notes.insert(0, _("Openings: {area} cm², corrected.").format(area=area_text(wall.area_cm2(OPENING))))
+        return "\n".join([*self._warnings(), text, measured, *notes])
 
     def _scan_name(self, wall: WallResult) -> str:
         """Return the measured scan's present name; its earlier name if the scan is no longer in the scene."""

@@ -7,10 +7,11 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSegmentationLib import result_insertion, review, training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from fake_worker import PanelCase
+from fake_worker import FakeWorker, PanelCase
 from made_results import block
 from scene_nodes import add_scan, draw_segment, segment_mask
 from slicer_harness import Person, choose, click
@@ -40,6 +41,21 @@ class UndoTest(PanelCase):
         self.module.panel.enter()
         self.assertNotIn("before the correction", self.ui.trustLabel.text)
         self.assertTrue(review.is_corrected(segmentation))
+
+
+class TrustTest(PanelCase):
+    def test_trust_in_a_corrected_result_is_stated_to_be_that_of_the_models_outline(self) -> None:
+        text = "These values are of the model's outline before its correction."
+        for expected in (None, ExpectedOverlap(0.9, 0.87, 0.93)):
+            self.open(FakeWorker(expected=expected))
+            volume = add_scan()
+            segmentation = self.segment(volume)
+            self.assertNotIn(text, self.ui.trustLabel.text)
+            draw_segment(segmentation, volume, block(4))
+            self.assertIn(text, self.ui.trustLabel.text)
+            click(self.ui.measureButton)
+            self.wait()
+            self.assertIn(text, self.ui.trustLabel.text)
 
 
 class HardenedTransformTest(PanelCase):

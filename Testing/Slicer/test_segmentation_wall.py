@@ -98,6 +98,25 @@ class OutlineTest(InsertedWallCase):
         self.module.panel.enter()
         self.assertIn("Measured in baseline.", self.ui.wallLabel.text)
 
+    def test_area_of_openings_is_stated_once(self) -> None:
+        text = self.ui.wallLabel.text
+        self.assertTrue(self.wall.proposed)
+        for note in self.wall.notes:
+            self.assertEqual(text.count(note), 1)
+        self.assertNotIn("Openings:", text)
+
+    def test_table_shows_all_regions_without_vertical_scrolling(self) -> None:
+        self.ui.wallCollapsibleButton.collapsed = False
+        self.module.widget.setFixedWidth(400)
+        self.module.widget.show()
+        process_events()
+        table, rows = self.ui.wallTable, self.ui.wallTable.model().rowCount()
+        bottom = table.rowViewportPosition(rows - 1) + table.rowHeight(rows - 1)
+        height = table.viewport().height
+        self.module.widget.hide()
+        self.assertEqual(rows, 7)
+        self.assertLessEqual(bottom, height)
+
     def test_wall_whose_scan_and_outline_were_scaled_is_outdated(self) -> None:
         placed = wall_nodes.placement(self.segmentation, "blood", ijk_to_ras(self.volume), np.eye(4))
         measured = fingerprint(self.segmentation, ["blood"])

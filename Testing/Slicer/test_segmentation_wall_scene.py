@@ -213,7 +213,7 @@ class WallSceneTest(InsertedWallCase):
         )
         wall_nodes.insert_wall(other, self.volume, self.segmentation, SceneChanges())
         self.module.panel.enter()
-        self.assertIn(f"{other.burden.percent:.1f} % of the wall", self.ui.wallLabel.text)
+        self.assertIn(f"{other.burden.percent:.1f}% of the wall", self.ui.wallLabel.text)
         self.ui.wallThresholdSlider.value = 0.7
         self.assertEqual(
             burden_cell(self.segmentation),

@@ -161,6 +161,13 @@ class ChartsTest(unittest.TestCase):
         # NaN fills the columns of the shorter curve.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
+    def test_first_point_of_a_loss_is_visible(self):
+        charts, curves, markers = TrainingCharts("first"), RunCurves(), slicer.vtkMRMLPlotSeriesNode
+        for step, style in ((5, markers.MarkerStyleCircle), (10, markers.MarkerStyleNone)):
+            curves.apply(progress_event(step, 10, total=1.0))
+            charts.show(LOSSES, curves)
+            self.assertEqual(charts.chart(LOSSES).GetNthPlotSeriesNode(0).GetMarkerStyle(), style)
+
     def test_deleted_chart_is_created_again_and_runs_have_separate_charts(self):
         charts, other = TrainingCharts("first"), TrainingCharts("second")
         for one in (charts, other):

@@ -8,11 +8,11 @@ from unittest import mock
 from dcamt.cases.case_list import LABELLED
 from dcamt.runs.state import FINISHED, RUNNING, RunState
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
-from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK, SPACING
+from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK, ROLE, SPACING
 from DCAMTTrainingLib.panels import runs as runs_panel
 from DCAMTTrainingLib.panels import sections
 from DCAMTTrainingLib.runs import watch as watch_module
-from scene_nodes import add_case
+from scene_nodes import add_volume, ellipsoid
 from slicer_harness import choose, click, process_events
 from training_case import TrainingCase
 
@@ -28,7 +28,7 @@ class WidthTest(TrainingCase):
         return [view.columnViewportPosition(column) + view.columnWidth(column) for column in columns]
 
     def test_important_columns_fit_the_panels_width(self) -> None:
-        add_case("scan", 1)
+        add_volume("unlabelled scan", ellipsoid(1)[0])
         click(self.ui.addSceneButton)
         cases = self.ui.casesTable
         self.assertTrue(cases.isColumnHidden(REMARK))
@@ -40,7 +40,8 @@ class WidthTest(TrainingCase):
         panel.show()
         process_events()
         self.assertLessEqual(max(self.edges(cases, range(SPACING + 1))), cases.viewport().width)
-        self.assertGreaterEqual(cases.columnWidth(SPACING), cases.sizeHintForColumn(SPACING))
+        for column in (ROLE, SPACING):
+            self.assertGreaterEqual(cases.columnWidth(column), cases.sizeHintForColumn(column))
         self.session.table.set_facts(0, None, None, "The label is empty. Outline the scan.")
         process_events()
         self.module.widget.cases.refresh()
@@ -52,6 +53,19 @@ class WidthTest(TrainingCase):
         self.assertGreater(cases.columnWidth(REMARK), 200)
         self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
         self.assertGreater(results.columnWidth(0), 80)
+
+    def test_open_sections_with_long_names_need_no_wider_panel(self) -> None:
+        self.write_run("run with a long name that states the task, the effort, the centre and the date")
+        self.module.widget.runs.refresh()
+        self.ui.previewSelector.addItem("case with a long name that states the centre, the scanner and the date")
+        panel = self.module.panel
+        panel.show()
+        for name in sections.SECTIONS:
+            getattr(self.ui, name).collapsed = False
+        process_events()
+        width = panel.minimumSizeHint.width()
+        panel.hide()
+        self.assertLessEqual(width, PANEL_WIDTH)
 
 
 class SectionsTest(TrainingCase):

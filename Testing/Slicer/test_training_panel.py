@@ -57,6 +57,20 @@ class CategoryTest(TrainingCase):
         self.assertEqual(list(entry.parent.categories), ["Segmentation in qSlicerAbstractCoreModule"])
 
 
+class EmptyTableTest(TrainingCase):
+    def test_buttons_that_need_a_case_are_disabled_without_cases(self) -> None:
+        def enabled() -> set[bool]:
+            ui = self.ui
+            buttons = (ui.setRoleButton, ui.validationButton, ui.segmentsButton, ui.removeButton, ui.checkButton)
+            return {bool(button.enabled) for button in (*buttons, ui.exportListButton)}
+
+        self.assertEqual(enabled(), {False})
+        self.assertIn("add scans from the scene, a folder or a list", self.ui.casesSummary.text)
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
+        self.assertEqual(enabled(), {True})
+
+
 class WarningsTest(TrainingCase):
     def test_warnings_and_problems_of_files_are_translated(self) -> None:
         image, label = ellipsoid(1)
@@ -317,6 +331,8 @@ class PackagesTest(TrainingCase):
                 self.assertEqual(looked_for.call_count, expected)
 
     def test_reason_and_output_of_a_failed_installation_are_shown(self) -> None:
+        add_case("scan", 1)
+        click(self.ui.addSceneButton)
         pip.returncode, pip.output = 1, ("Collecting nibabel", "ERROR: No space left on device")
         with Person() as person:
             person.expects("DCAMT needs Python packages", "Ok")

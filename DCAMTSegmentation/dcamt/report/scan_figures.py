@@ -190,8 +190,8 @@ def _ratio_scale(wall: WallResult) -> str:
     at = 8 + 30 * min(1.0, max(0.0, (threshold - low) / (high - low)))
     style = f'font-size="2.7" fill="{_FAINT}"'
     border = (
-        f'<rect x="66.4" y="3.1" width="2.4" height="2.4" fill="{to_hex(BORDER_COLOR)}"/>'
-        f'<text x="70" y="5.3" {style}>scan\'s border</text>'
+        f'<rect x="62.8" y="3.1" width="2.4" height="2.4" fill="{to_hex(BORDER_COLOR)}"/>'
+        f'<text x="66.2" y="5.3" {style}>scan\'s border</text>'
     )
     border = border if (wall.kind == BORDER).any() else ""
     return (
@@ -199,10 +199,10 @@ def _ratio_scale(wall: WallResult) -> str:
         f'{bars}<path d="M{at:.2f} -.3v3" stroke="#18202b" stroke-width=".3"/>'
         f'<text x="7" y="2.1" text-anchor="end" {style}>{low:g}</text><text x="39" y="2.1" {style}>{high:g}</text>'
         f'<text x="{at:.2f}" y="5.3" text-anchor="middle" {style}>{threshold:.3g}</text>'
-        f'<text x="45" y="2.1" {style}>ratio to blood</text>'
-        f'<rect x="66.4" y="0" width="2.4" height="2.4" fill="{to_hex(OPENING_COLOR)}"/>'
-        f'<path d="M66.4 .6h2.4M66.4 1.8h2.4" stroke="{to_hex(STRIPE_COLOR)}" stroke-width=".6"/>'
-        f'<text x="70" y="2.1" {style}>opening, no wall</text>{border}</svg>'
+        f'<text x="43.5" y="2.1" {style}>ratio to blood</text>'
+        f'<rect x="62.8" y="0" width="2.4" height="2.4" fill="{to_hex(OPENING_COLOR)}"/>'
+        f'<path d="M62.8 .6h2.4M62.8 1.8h2.4" stroke="{to_hex(STRIPE_COLOR)}" stroke-width=".6"/>'
+        f'<text x="66.2" y="2.1" {style}>opening, no wall</text>{border}</svg>'
     )
 
 

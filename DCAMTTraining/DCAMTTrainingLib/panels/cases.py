@@ -31,7 +31,7 @@ from .dialogs import choose_label_values, choose_segments, confirm_pairs
 from .plain_table import ROW_PIXELS, fit_height, selected_rows
 
 LIST_PATTERN = "*.csv"
-WIDTHS = {ROLE: 72, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
+WIDTHS = {ROLE: 80, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 """Widths in pixels of all columns except the name and the last column."""
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of the name column without and with remarks in the table."""
@@ -91,7 +91,14 @@ class CasesPanel:
     def refresh(self) -> None:
         """Update buttons and summary."""
         self._ui.validationSpinBox.enabled = bool(len(self._table))
-        for button in (self._ui.setRoleButton, self._ui.removeButton, self._ui.exportListButton):
+        for button in (
+            self._ui.setRoleButton,
+            self._ui.validationButton,
+            self._ui.segmentsButton,
+            self._ui.removeButton,
+            self._ui.exportListButton,
+            self._ui.checkButton,
+        ):
             button.enabled = bool(len(self._table))
         self._ui.removeUnreadButton.visible = bool(self._session.unread)
         self._show_summary()
@@ -102,7 +109,10 @@ class CasesPanel:
         checking = _(" Checking them…") if self._session.checking else ""
         unread = _(" Cases of the scene that this version of DCAMT cannot read, and does not use: {count}.")
         kept = unread.format(count=len(self._session.unread)) if self._session.unread else ""
-        self._show_text(((text + "." + checking) if text else _("No cases yet.")) + kept)
+        self._show_text(
+            ((text + "." + checking) if text else _("No cases yet: add scans from the scene, a folder or a list."))
+            + kept
+        )
         has_remarks = any(row.remark or row.note for row in self._table.rows)
         fit_height(self._ui.casesTable, len(self._table), *ROWS)
         self._ui.casesTable.setColumnHidden(REMARK, not has_remarks)

@@ -28,9 +28,12 @@ from ..task import (
     new_class,
     unread_classes,
 )
+from .plain_table import ROW_PIXELS, fit_height
 
 NAME, COLOR, CODE = range(3)
 """Column numbers of the table of classes."""
+ROWS = (2, 5)
+"""Smallest and largest number of visible rows of the table of classes."""
 
 
 class TaskPanel:
@@ -51,6 +54,7 @@ class TaskPanel:
             ui.taskSelector.addItem(titles.get(task) or translated(load_recipe(task).title))
         ui.classesTable.setHorizontalHeaderLabels([_("Class"), _("Colour"), _("Code (scheme value meaning)")])
         ui.classesTable.horizontalHeader().setStretchLastSection(True)
+        ui.classesTable.verticalHeader().setDefaultSectionSize(ROW_PIXELS)
         self._filling = False
         ui.taskSelector.connect("currentIndexChanged(int)", self._on_task)
         ui.startFromSelector.connect("currentIndexChanged(int)", self._on_start_from)
@@ -124,6 +128,7 @@ class TaskPanel:
     def _show_classes(self, classes: list[UserClass]) -> None:
         table = self._ui.classesTable
         table.setRowCount(len(classes))
+        fit_height(table, len(classes), *ROWS)
         for row, user_class in enumerate(classes):
             color = "#" + "".join(f"{round(255 * part):02x}" for part in user_class.color)
             for column, text in ((NAME, user_class.name), (COLOR, color), (CODE, " ".join(user_class.code))):

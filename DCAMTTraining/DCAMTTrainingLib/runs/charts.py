@@ -103,6 +103,10 @@ class TrainingCharts:
             # Each curve has its own iterations: curves are thinned, and some begin later than others.
             series.SetXColumnName(f"{STEP}, {name}")
             series.SetYColumnName(name)
+            # Only markers make a single point visible.
+            markers = slicer.vtkMRMLPlotSeriesNode
+            is_marked = kind == SCORES or len(drawn[name].steps) == 1
+            series.SetMarkerStyle(markers.MarkerStyleCircle if is_marked else markers.MarkerStyleNone)
             if not chart.HasPlotSeriesNodeID(series.GetID()):
                 chart.AddAndObservePlotSeriesNodeID(series.GetID())
         if chart.GetTitle() != title:
@@ -116,9 +120,6 @@ class TrainingCharts:
         if series is None:
             series = self._node("vtkMRMLPlotSeriesNode", key, name)
             series.SetPlotType(slicer.vtkMRMLPlotSeriesNode.PlotTypeScatter)
-            markers = slicer.vtkMRMLPlotSeriesNode
-            # The scores of a single validation are points, which only markers make visible.
-            series.SetMarkerStyle(markers.MarkerStyleCircle if kind == SCORES else markers.MarkerStyleNone)
             series.SetLineWidth(2)
             hexadecimal = CHART_COLORS[number % len(CHART_COLORS)]
             series.SetColor(*(int(hexadecimal[place : place + 2], 16) / 255 for place in (1, 3, 5)))
