@@ -14,6 +14,7 @@ from dcamt.cases.case_list import (
     VALIDATION,
     Case,
     Rule,
+    list_cases,
     read_cases,
     violations,
     write_cases,
@@ -332,3 +333,19 @@ def test_paths_of_a_list_have_no_steps_up_unless_a_folder_is_a_link(folder: Path
     assert two.image.samefile(folder / "far" / "x.nii")
     write_table(run / "cases.csv", [["one", "../../gone/../d/a.nii", "../l.nii", "labelled"]])
     assert error_of(run / "cases.csv").startswith(f"line 2 names {folder.parent / 'd' / 'a.nii'}, which does not exist")
+
+
+def test_steps_up_are_left_out_without_resolving_each_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's list may have thousands of such paths, perhaps on a slow network drive."""
+    resolve, resolved = os.path.realpath, []
+
+    def count(path: Path) -> str:
+        resolved.append(path)
+        return resolve(path)
+
+    monkeypatch.setattr("os.path.realpath", count)
+    (folder / "run").mkdir()
+    rows = [[f"p{n}", f"../scans/{n}.nii", f"../labels/{n}.nii", "labelled"] for n in range(9)]
+    cases = list_cases(write_table(folder / "run" / "cases.csv", rows))
+    assert cases[8].files == (folder / "scans" / "8.nii", folder / "labels" / "8.nii")
+    assert resolved == []

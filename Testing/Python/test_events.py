@@ -28,7 +28,7 @@ from dcamt.runs.events import (
 )
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
-from dcamt.runs.state import RUNNING, run_state
+from dcamt.runs.state import PAUSED, RUNNING, STOPPED, run_state
 
 TEXT = 'a "b"\nc\u2028d'
 KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
@@ -251,3 +251,16 @@ def test_time_left_is_unknown_from_a_pause_until_the_resumed_run_trains(tmp_path
         with run_lock(run.lock):
             state = run_state(run)
         assert (state.state, state.iteration, state.eta_s) == (RUNNING, 4, eta_s)
+
+
+@pytest.mark.parametrize(("end", "name"), [(RunPaused(4), PAUSED), (RunFinished(4, "model.dcamt", 1.0), STOPPED)])
+def test_state_of_a_run_stays_known_after_a_failed_resume_has_read_many_cases(
+    tmp_path: Path, end: RunEvent, name: str
+) -> None:
+    """The events of reading the cases are longer than the part of the file that is usually read."""
+    run = RunFolder(tmp_path)
+    begun = RunStarted(iteration=0, iterations=9, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False)
+    loading = [CasesLoading(loaded=number, cases=900) for number in range(900)]
+    run.events.write_text("".join(f"{run_event_line(event)}\n" for event in [begun, end, *loading]), encoding="utf-8")
+    state = run_state(run)
+    assert (state.state, state.iteration, state.iterations) == (name, 4, 9)

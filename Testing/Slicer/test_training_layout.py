@@ -6,7 +6,7 @@ from typing import Any
 from unittest import mock
 
 from dcamt.cases.case_list import LABELLED
-from dcamt.runs.state import FINISHED, RUNNING, RunState
+from dcamt.runs.state import FINISHED, RUNNING, STOPPED, RunState
 from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.cases.table_model import IMAGE, NAME, REMARK, ROLE, SPACING
 from DCAMTTrainingLib.panels import runs as runs_panel
@@ -118,6 +118,20 @@ class SectionsTest(TrainingCase):
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
         self.assertEqual(self.open_sections(), set(sections.READ))
         self.assertEqual(self.ui.runButton.text, "Run: earlier: finished")
+
+    def test_reason_why_an_ended_run_cannot_be_resumed_stays_visible(self) -> None:
+        self.write_run()
+        with (
+            mock.patch.object(watch_module, "run_state") as polled,
+            mock.patch.object(runs_panel, "run_state") as listed,
+        ):
+            for state in (FINISHED, STOPPED):
+                polled.return_value = listed.return_value = RunState(RUNNING, iteration=2, iterations=3)
+                self.module.widget.runs.refresh()
+                self.wait_for(lambda: self.open_sections() == set(sections.TRAIN), "the resumed run")
+                polled.return_value = listed.return_value = RunState(state, "A scan is missing.", 2, 3)
+                self.wait_for(lambda: "A scan is missing." in self.ui.runStatusLabel.text, "the reason")
+                self.assertEqual(self.open_sections(), {"runButton", *sections.READ})
 
     def test_results_are_visible_on_a_laptop_after_a_run(self) -> None:
         run = self.write_run("run-1")

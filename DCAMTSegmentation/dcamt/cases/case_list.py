@@ -362,8 +362,15 @@ def _file(path: Path, text: str) -> Path:
 
 
 def _without_steps_up(file: Path) -> Path:
-    """Return the path without `folder/..`; unchanged if `folder` is a link, which leads to another folder."""
+    """Return the path without `folder/..`; unchanged if a `folder` is a link, which leads to another folder."""
     if ".." not in file.parts:
         return file
-    short = Path(os.path.normpath(file))
-    return short if os.path.realpath(short) == os.path.realpath(file) else file
+    short = Path()
+    for part in file.parts:
+        if part == ".." and short.name not in ("", ".."):
+            if os.path.islink(short):
+                return file
+            short = short.parent
+        else:
+            short /= part
+    return short

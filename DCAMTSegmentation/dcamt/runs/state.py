@@ -48,7 +48,7 @@ class RunState:
 
 
 def run_state(run: RunFolder) -> RunState:
-    """Return the state of a run; of its events, only the last `TAIL` bytes are read."""
+    """Return the state of a run; of its events, usually only the last `TAIL` bytes are read."""
     progress = _read_progress(run)
     counts = (progress.iteration, progress.iterations)
     # `os.path.exists` is False, too, if the disk of the run does not answer. `Path.exists` raises an error then.
@@ -148,7 +148,15 @@ class _Progress:
 
 
 def _read_progress(run: RunFolder) -> _Progress:
-    tail, progress = EventTail(run.events, TAIL, newest_progress=True), _Progress()
+    progress = _progress_of(EventTail(run.events, TAIL, newest_progress=True))
+    if progress.iterations:
+        return progress
+    # The last bytes may hold only `CasesLoading`, since a resumed run reads hundreds of cases.
+    return _progress_of(EventTail(run.events, newest_progress=True))
+
+
+def _progress_of(tail: EventTail) -> _Progress:
+    progress = _Progress()
     while (event := tail.next()) is not None:
         if isinstance(event, CasesLoading):
             progress.eta_s = None  # The last estimate is that of an earlier process.

@@ -61,7 +61,7 @@ class Sections:
 
     def update(self) -> None:
         """Arrange the sections if the run has begun or ended."""
-        state = self._watch.state.state if self._watch is not None else ""
+        state, reason = (self._watch.state.state, self._watch.state.reason) if self._watch is not None else ("", "")
         if state == self._state:
             return
         self._state = state
@@ -69,7 +69,8 @@ class Sections:
         if state == RUNNING:
             self._open(TRAIN)
         elif state in (FINISHED, STOPPED):
-            self._open(READ)
+            # The section *Run* shows the reason why the run could not be resumed.
+            self._open(("runButton", *READ) if reason else READ)
 
     def show_titles(self) -> None:
         """Show the chosen task, effort and run in the titles, since their sections may be closed."""
