@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..cases.case_list import ROLES, VALIDATION, Case
+from ..cases.case_list import VALIDATION, Case, count_roles
 from ..distributed import (
     describe_process,
     is_first_on_machine,
@@ -396,12 +396,11 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
 
 def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     """Return the model card for `result`, the state at the end of the run or at its best validation."""
-    counts = result.cases or {role: sum(case.role == role for case in plan.cases) for role in ROLES}
+    counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        number = (
-            f"{counts['validation']} " if counts["validation"] else ""
-        )  # unknown for an earlier version's best state
+        # Earlier versions did not save the number of cases with the best state.
+        number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
             on += "; the mean of a class leaves out cases whose label and segmentation lack the class"

@@ -104,6 +104,11 @@ def used_cases(cases: Iterable[Case]) -> list[Case]:
     return [replace(case, label=None) if case.role == UNLABELLED else case for case in cases if case.role != LEFT_OUT]
 
 
+def count_roles(cases: Sequence[Case]) -> dict[str, int]:
+    """Return the number of cases with each role."""
+    return {role: sum(case.role == role for case in cases) for role in ROLES}
+
+
 def list_cases(path: Path, labels: str = "") -> list[Case]:
     """Return all cases of a list, including those left out and those whose files do not exist.
 

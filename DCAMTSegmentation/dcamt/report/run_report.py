@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..cases.case_list import ROLES, VALIDATION, Case
+from ..cases.case_list import VALIDATION, Case, count_roles
 from ..errors import InputError
 from ..io.atomic import write_text
 from ..io.dicom_files import list_names
@@ -104,7 +104,7 @@ def _cases_in_table(path: Path) -> set[str]:
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
     """Return facts about the run and its model, such as classes, numbers of cases and iterations, as texts by name."""
     lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
-    lines |= {_ROLE_NAMES[role]: str(sum(case.role == role for case in cases)) for role in ROLES}
+    lines |= {_ROLE_NAMES[role]: str(count) for role, count in count_roles(cases).items()}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
     lines["Hours of training"] = str(card.trained_on.get("hours", "unknown"))
     devices = [event.device for event in events if isinstance(event, RunStarted) and event.device]

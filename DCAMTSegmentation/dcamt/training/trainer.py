@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cases.case_list import LABELLED, ROLES, UNLABELLED, VALIDATION, Case, refuse_violations, violations
+from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, count_roles, refuse_violations, violations
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
 from ..machine import peak_memory_bytes
@@ -451,11 +451,6 @@ class Trainer:
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-def count_roles(cases: Sequence[Case]) -> dict[str, int]:
-    """Return the number of cases with each role."""
-    return {role: sum(case.role == role for case in cases) for role in ROLES}
 
 
 def memory_taken(device: torch.device) -> int:
