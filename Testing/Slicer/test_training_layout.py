@@ -53,6 +53,9 @@ class WidthTest(TrainingCase):
         self.assertGreater(cases.columnWidth(REMARK), 200)
         self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
         self.assertGreater(results.columnWidth(0), 80)
+        # Bold titles of the selected row's columns would not fit.
+        for table in (cases, results, self.ui.rankTable):
+            self.assertFalse(table.horizontalHeader().highlightSections)
 
     def test_open_sections_with_long_names_need_no_wider_panel(self) -> None:
         self.write_run("run with a long name that states the task, the effort, the centre and the date")
