@@ -19,6 +19,7 @@ from slicer.i18n import tr as _
 
 from . import review
 from .measurements_table import fill_table
+from .result_nodes import MEASUREMENTS, VOLUME, get_referenced_node, own_helper
 from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
@@ -48,7 +49,7 @@ class MeasuringJob(WorkerJob):
             what = _("has no segment that DCAMT wrote")
             raise InputError(what, path=self._segmentation.GetName(), remedy=_("Segment the scan again."))
         self._measured_fingerprint = fingerprint_of(checksums)
-        volume = review.get_referenced_node(self._segmentation, review.VOLUME)
+        volume = get_referenced_node(self._segmentation, VOLUME)
         name = (volume or self._segmentation).GetName()
         yield MeasureRequest(tuple(masks), name)
 
@@ -56,17 +57,17 @@ class MeasuringJob(WorkerJob):
         if not slicer.mrmlScene.IsNodePresent(self._segmentation):
             what = _("was removed during the measurement")
             raise InputError(what, path=self._segmentation.GetName(), remedy=_("Choose another segmentation."))
-        table = review.get_referenced_node(self._segmentation, review.MEASUREMENTS)
+        table = get_referenced_node(self._segmentation, MEASUREMENTS)
         if table is None:
             what = _("The table of measurements of {segmentation} was removed during the measurement.")
             remedy = _("Segment the scan again to get a new one.")
             raise InputError(what.format(segmentation=self._segmentation.GetName()), remedy=remedy)
         with SceneChanges() as changes:
             changes.save(self._segmentation)
-            if review.own_helper(self._segmentation, review.MEASUREMENTS) is None:
+            if own_helper(self._segmentation, MEASUREMENTS) is None:
                 # Another segmentation node, such as a copy of this one, also refers to `table`: add a new table.
                 table = changes.add("vtkMRMLTableNode", slicer.mrmlScene.GenerateUniqueName(table.GetName()))
-                self._segmentation.SetNodeReferenceID(review.MEASUREMENTS, table.GetID())
+                self._segmentation.SetNodeReferenceID(MEASUREMENTS, table.GetID())
                 place_below(table, self._segmentation)
             else:
                 changes.save(table)

@@ -24,6 +24,7 @@ from . import review, training_cases
 from .doubt_map import add_display, build_image, map_name, set_display_range
 from .loaded_result import LoadedResult, read_surface
 from .measurements_table import fill_table, table_name
+from .result_nodes import DOUBT_MAP, MEASUREMENTS, PLACE_POINT, VOLUME, own_helper, results_of
 from .segmentation_options import SegmentationOptions
 
 
@@ -141,7 +142,7 @@ class _Insertion:
         if self.result.doubt_map is not None:
             image = yield from build_image(self.result.doubt_map)
             doubt_map = yield from self._prepare_map(target, image)
-        earlier_table = review.own_helper(target, review.MEASUREMENTS)
+        earlier_table = own_helper(target, MEASUREMENTS)
         table = self._find_or_add(earlier_table, "vtkMRMLTableNode", table_name(volume))
         if table.is_new:
             yield
@@ -185,7 +186,7 @@ class _Insertion:
         The image of the earlier map stays unchanged. If the map has no display node, it gets one.
         """
         volume = self.options.volume
-        earlier_map = review.own_helper(target, review.DOUBT_MAP)
+        earlier_map = own_helper(target, DOUBT_MAP)
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
         if doubt_map.is_new:
             # Marked at once, since an unmarked volume would be offered as a scan.
@@ -214,9 +215,9 @@ class _Insertion:
                 raise InputError(what, path=node.GetName(), remedy=_("Segment the scan again."))
         if not parts.segmentation.is_new and self.target_state not in (None, state_of_target(segmentation)):
             raise TargetEditedError
-        outdated = [review.own_helper(segmentation, review.PLACE_POINT)]
+        outdated = [own_helper(segmentation, PLACE_POINT)]
         if parts.doubt_map is None:
-            outdated.append(review.own_helper(segmentation, review.DOUBT_MAP))
+            outdated.append(own_helper(segmentation, DOUBT_MAP))
         for part in (parts.segmentation, *helpers):
             if not part.is_new:
                 self.changes.save(part.node)
@@ -228,7 +229,7 @@ class _Insertion:
         if self.options.show_3d:
             review.show_in_3d(segmentation, True)
         if parts.segmentation.is_new:
-            place_result(segmentation, volume, [node for node in review.results_of(volume) if node is not segmentation])
+            place_result(segmentation, volume, [node for node in results_of(volume) if node is not segmentation])
         for helper in helpers:
             place_below(helper.node, segmentation)
         # Removed last, since undoing cannot restore a removed node.
@@ -242,11 +243,11 @@ class _Insertion:
             segmentation.CreateDefaultDisplayNodes()
             self.changes.record_added(segmentation.GetDisplayNode())
         map_id = parts.doubt_map.node.GetID() if parts.doubt_map is not None else None
-        segmentation.SetNodeReferenceID(review.DOUBT_MAP, map_id)
-        segmentation.SetNodeReferenceID(review.MEASUREMENTS, parts.table.node.GetID())
-        segmentation.SetNodeReferenceID(review.VOLUME, self.options.volume.GetID())
+        segmentation.SetNodeReferenceID(DOUBT_MAP, map_id)
+        segmentation.SetNodeReferenceID(MEASUREMENTS, parts.table.node.GetID())
+        segmentation.SetNodeReferenceID(VOLUME, self.options.volume.GetID())
         # The point shows a doubtful place of the earlier result.
-        segmentation.RemoveNodeReferenceIDs(review.PLACE_POINT)
+        segmentation.RemoveNodeReferenceIDs(PLACE_POINT)
         review.store_review_data(
             segmentation,
             result.trust,

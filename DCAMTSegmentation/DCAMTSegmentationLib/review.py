@@ -18,26 +18,16 @@ from dcamt.recipe import ACCURATE, FAST
 from dcamt.volume import same_grid
 from dcamt.worker.requests import OutlineMethod
 from DCAMTSlicerLib.fingerprints import boxes_of, fingerprint, is_same_fingerprint
-from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from DCAMTSlicerLib.segment_voxels import has_segments, labelmap_affine, scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
+from .result_nodes import CHANNELS, DOUBT_MAP, VOLUME, find_results, get_referenced_node
 from .volume_snapshot import voxel_checksum
 
-VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
-DOUBT_MAP = "DCAMT.disagreement"
-"""Role of the map of doubt. In scenes of older versions of DCAMT, this role refers to a map of disagreement."""
-PLACE_POINT = "DCAMT.mark"
-"""Role of the Markups point that shows a doubtful place; named as in scenes of older versions."""
-CHANNELS = "DCAMT.channels"
-"""Role of the volumes of the second and further channels, for a model of several channels."""
-WALL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
-WALL_NODES = (WALL, WALL_COLORS, WALL_TABLE)
-HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, *WALL_NODES)
-"""Roles of the nodes that are removed with their result."""
 _EXPECTED, _DOUBT_CALIBRATED = "DCAMT.expectedOverlap", "DCAMT.doubtCalibrated"
 _TRUST, _PLACES, _CURRENT_PLACE = "DCAMT.trust", "DCAMT.doubtfulPlaces", "DCAMT.doubtfulPlace"
 _PLACES_OF = "DCAMT.doubtfulPlacesOf"
@@ -69,30 +59,10 @@ class StoredDoubtfulPlace:
     volume_ml: float
 
 
-def get_referenced_node(node: Node | None, role: str) -> Node | None:
-    """Return the node to which a result or its wall refers in a role, such as `VOLUME`.
-
-    Return None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
-    """
-    return node.GetNodeReference(role) if node is not None else None
-
-
 def doubt_map_of(segmentation_node: SegmentationNode | None) -> VolumeNode | None:
     """Return the map of doubt of a result; None if there is none, or if its file was missing when the scene loaded."""
     doubt_map = get_referenced_node(segmentation_node, DOUBT_MAP)
     return doubt_map if doubt_map is not None and doubt_map.GetImageData() is not None else None
-
-
-def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | None:
-    """Return the node of `get_referenced_node` unless another segmentation node also refers to it in this role.
-
-    A copy of a result refers to the helper nodes of the original.
-    """
-    helper = get_referenced_node(segmentation_node, role)
-    if helper is None:
-        return None
-    others = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node is not segmentation_node]
-    return None if any(get_referenced_node(node, role) is helper for node in others) else helper
 
 
 def _attribute(segmentation_node: SegmentationNode | None, name: str) -> str | None:
@@ -355,23 +325,6 @@ def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
     return bool(segmentation_node.GetAttribute(_WRITTEN) and fingerprint(segmentation_node))
 
 
-def results() -> list[SegmentationNode]:
-    """Return the segmentation nodes that hold a result, in the scene's order, in which new nodes are last."""
-    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return [node for node in nodes if node.GetNodeReferenceID(VOLUME) is not None]
-
-
-def results_of(volume: VolumeNode | None) -> list[SegmentationNode]:
-    """Return the results of one volume, in the scene's order."""
-    return [node for node in results() if volume is not None and get_referenced_node(node, VOLUME) is volume]
-
-
-def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
-    """Return the newest node with a result of a volume; None if there is none."""
-    found = results_of(volume)
-    return found[-1] if found else None
-
-
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
     """Return whether a node may take a volume's result without a question; False if the node is None.
 
@@ -397,7 +350,7 @@ def scans_of(segmentation_node: SegmentationNode) -> list[VolumeNode]:
 
 def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
     """Return whether two volume nodes show one scan: channels of a result, or nodes with the same voxels and grid."""
-    if volume is other or any(volume in scans and other in scans for scans in map(scans_of, results())):
+    if volume is other or any(volume in scans and other in scans for scans in map(scans_of, find_results())):
         return True
     try:
         have_same_voxels = voxel_checksum(volume) == voxel_checksum(other)

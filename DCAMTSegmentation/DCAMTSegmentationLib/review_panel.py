@@ -17,6 +17,7 @@ from slicer.i18n import tr as _
 
 from . import measurements_table, review, training_cases, views
 from .file_dialogs import confirm_outdated_export
+from .result_nodes import MEASUREMENTS, VOLUME, get_referenced_node
 
 GOOD_TRUST = 0.8
 ROW_PIXELS = 22
@@ -38,13 +39,13 @@ class ReviewPanel:
     @property
     def has_measurements(self) -> bool:
         """Whether the shown node has a table of measurements."""
-        return review.get_referenced_node(self._node, review.MEASUREMENTS) is not None
+        return get_referenced_node(self._node, MEASUREMENTS) is not None
 
     def show(self, segmentation: SegmentationNode | None) -> None:
         """Show the result of a node; without a result, ask the user to segment a volume."""
         ui, changed = self._ui, segmentation is not self._node
         self._node = segmentation
-        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
+        table = get_referenced_node(segmentation, MEASUREMENTS)
         self._show_table(table)
         ui.copyButton.enabled = ui.exportButton.enabled = table is not None
         ui.resultLabel.text = self._result_text(table)
@@ -54,7 +55,7 @@ class ReviewPanel:
         ui.trustLabel.text = self._trust_text()
         ui.doubtCheckBox.enabled = review.doubt_map_of(segmentation) is not None
         ui.nextPlaceButton.enabled = review.place_count(segmentation) > 0
-        volume = review.get_referenced_node(segmentation, review.VOLUME)
+        volume = get_referenced_node(segmentation, VOLUME)
         ui.correctButton.enabled = ui.trainingCaseButton.enabled = volume is not None
         # The text may describe a place of another node, or of the earlier result in this node.
         if changed or not review.has_visited_place(segmentation):
@@ -86,7 +87,7 @@ class ReviewPanel:
 
     def _result_text(self, table: TableNode | None) -> str:
         """Return the name of the result's scan, and the segments with their volumes; "" without the scan."""
-        volume = review.get_referenced_node(self._node, review.VOLUME)
+        volume = get_referenced_node(self._node, VOLUME)
         if volume is None:
             return ""
         rows = measurements_table.rows_of(table, volume) if table is not None else []
@@ -95,7 +96,7 @@ class ReviewPanel:
 
     def _trust_text(self) -> str:
         """Return sentences that tell how far to trust the result."""
-        if review.get_referenced_node(self._node, review.VOLUME) is None:
+        if get_referenced_node(self._node, VOLUME) is None:
             if self.has_measurements:
                 return str(_("The scan of this result is not in the scene."))
             return str(_("No result yet: choose a volume and press Apply."))
@@ -147,11 +148,11 @@ class ReviewPanel:
     def on_copy(self, checked: bool = False) -> None:
         if not self._confirm_export(_("Copy measurements")):
             return
-        table, volume = (review.get_referenced_node(self._node, role) for role in (review.MEASUREMENTS, review.VOLUME))
+        table, volume = (get_referenced_node(self._node, role) for role in (MEASUREMENTS, VOLUME))
         slicer.app.clipboard().setText(measurements_table.as_text(table, volume))
 
     def on_export(self, checked: bool = False) -> None:
-        table: TableNode = review.get_referenced_node(self._node, review.MEASUREMENTS)
+        table: TableNode = get_referenced_node(self._node, MEASUREMENTS)
         title = _("Export measurements")
         if not self._confirm_export(title):
             return
@@ -159,13 +160,13 @@ class ReviewPanel:
         if not path:
             return
         try:
-            volume = review.get_referenced_node(self._node, review.VOLUME)
+            volume = get_referenced_node(self._node, VOLUME)
             measurements_table.export_csv(table, volume, Path(path))
         except DCAMTError as error:
             slicer.util.errorDisplay(error_text(error), windowTitle=title)
 
     def on_next_place(self, checked: bool = False) -> None:
-        volume = review.get_referenced_node(self._node, review.VOLUME)
+        volume = get_referenced_node(self._node, VOLUME)
         if volume is not None:
             views.show_scan(volume)
         number, place = review.next_place(self._node)
@@ -178,7 +179,7 @@ class ReviewPanel:
         self._ui.placeLabel.text = text
 
     def on_correct(self, checked: bool = False) -> None:
-        volume = review.get_referenced_node(self._node, review.VOLUME)
+        volume = get_referenced_node(self._node, VOLUME)
         # If the slice views did not show this volume, Segment Editor would replace all their layers, including the map
         # of doubt.
         views.show_scan(volume)

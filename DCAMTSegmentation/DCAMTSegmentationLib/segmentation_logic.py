@@ -25,6 +25,7 @@ from slicer.util import VTKObservationMixin
 from . import measurements_table, region_of_interest, review, training_cases, views, wall_nodes
 from .measuring_job import MeasuringJob
 from .report_job import ReportJob
+from .result_nodes import HELPERS, MEASUREMENTS, VOLUME, get_referenced_node, own_helper, results_of
 from .segmentation_job import SegmentationJob, SegmentationProgress
 from .segmentation_log import SegmentationLog
 from .segmentation_options import SegmentationOptions
@@ -261,8 +262,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def measurements(self, segmentation: SegmentationNode) -> list[dict[str, str]]:
         """Return each segment's measurements as text, by column; [] if the result has no table of measurements."""
-        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
-        volume = review.get_referenced_node(segmentation, review.VOLUME)
+        table = get_referenced_node(segmentation, MEASUREMENTS)
+        volume = get_referenced_node(segmentation, VOLUME)
         return measurements_table.rows_of(table, volume) if table is not None else []
 
     def exportMeasurements(self, segmentation: SegmentationNode, path: str | Path) -> None:
@@ -271,9 +272,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         Raises:
             OutputError: the file cannot be written.
         """
-        table, volume = (
-            review.get_referenced_node(segmentation, role) for role in (review.MEASUREMENTS, review.VOLUME)
-        )
+        table, volume = (get_referenced_node(segmentation, role) for role in (MEASUREMENTS, VOLUME))
         measurements_table.export_csv(table, volume, Path(path))
 
     def trust(self, segmentation: SegmentationNode) -> float | None:
@@ -324,12 +323,12 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_about_to_be_removed(self, caller: Any, event: Any, node: Any) -> None:
         if node.IsA("vtkMRMLSegmentationNode"):
-            helpers = [review.own_helper(node, role) for role in review.HELPERS]
+            helpers = [own_helper(node, role) for role in HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))
         elif node.IsA("vtkMRMLScalarVolumeNode"):
             # The user may have renamed the scan, for example to hide a patient's name.
-            for result in review.results_of(node):
-                table = review.get_referenced_node(result, review.MEASUREMENTS)
+            for result in results_of(node):
+                table = get_referenced_node(result, MEASUREMENTS)
                 if table is not None:
                     measurements_table.store_scan_name(table, node.GetName())
             wall_nodes.store_scan_name(node)

@@ -30,6 +30,7 @@ from .file_dialogs import choose_report_file
 from .model_list import ModelList
 from .progress_panel import ProgressPanel
 from .region_of_interest import MoveObserver, note_about_scan, remember_scan, store_scan, style_region
+from .result_nodes import VOLUME, find_results, get_referenced_node, result_of
 from .review_panel import ReviewPanel
 from .segmentation_job import SegmentationProgress
 from .segmentation_logic import DCAMTSegmentationLogic
@@ -254,7 +255,7 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_output_changed(self, settings: Any) -> None:
         """Show a newly selected result with its scan; make the scan the input if the result has DCAMT segments."""
-        volume = review.get_referenced_node(settings.outputSegmentation, review.VOLUME)
+        volume = get_referenced_node(settings.outputSegmentation, VOLUME)
         if not self._logic.isRunning():
             self._progress.clear()
         if volume is None:
@@ -337,7 +338,7 @@ class SegmentationPanel(VTKObservationMixin):
         output = settings.outputSegmentation
         if output is not None and not confirm_replacing(output, settings.inputVolume):
             return
-        self._scene_had_no_result = not review.results()
+        self._scene_had_no_result = not find_results()
         self._start_job(
             lambda: self._logic.apply(settings, self._on_progress, self._on_segmented), _("Starting"), settings.model
         )
@@ -428,7 +429,7 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _show_result(self, segmentation_node: SegmentationNode) -> None:
         """Show a new result in the views; open the panel's review section, and close the sections above it."""
-        volume = review.get_referenced_node(segmentation_node, review.VOLUME)
+        volume = get_referenced_node(segmentation_node, VOLUME)
         if volume is not None:
             views.show_scan(volume)
         # The user may have hidden the earlier result in this node, and a script may have removed its display node.
@@ -459,8 +460,8 @@ def replace_channels(settings: Any) -> None:
         return
     channels: tuple[VolumeNode, ...] = ()
     output = settings.outputSegmentation
-    is_result = review.get_referenced_node(output, review.VOLUME) is volume
-    result = output if is_result else review.result_of(volume)
+    is_result = get_referenced_node(output, VOLUME) is volume
+    result = output if is_result else result_of(volume)
     if result is not None:
         with suppress(InputError):  # One of the channels is no longer in the scene.
             channels = review.channels_of(result)
@@ -474,7 +475,7 @@ def replace_unfit_output(settings: Any) -> None:
     segmentation without segments stays selected, and so does one without DCAMT's segments whose scan is unknown.
     """
     if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
-        settings.outputSegmentation = review.result_of(settings.inputVolume)
+        settings.outputSegmentation = result_of(settings.inputVolume)
 
 
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:

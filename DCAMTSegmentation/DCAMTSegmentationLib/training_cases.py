@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import slicer
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
-from . import review
+from .result_nodes import VOLUME, get_referenced_node
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
@@ -41,7 +41,7 @@ def add_result(segmentation: SegmentationNode) -> SceneCase:
 
     A case stores only the volume of the first channel. `review.channels_of` returns the volumes of the other channels.
     """
-    return add_case(review.get_referenced_node(segmentation, review.VOLUME), segmentation)
+    return add_case(get_referenced_node(segmentation, VOLUME), segmentation)
 
 
 def remove_case(segmentation: SegmentationNode) -> None:

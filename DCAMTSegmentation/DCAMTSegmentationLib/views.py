@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 
 from . import review
 from .doubt_map import MAX_PERCENT
+from .result_nodes import PLACE_POINT, VOLUME, WALL_MODEL, find_results, get_referenced_node
 
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
@@ -49,7 +50,7 @@ def show_scan(volume: VolumeNode) -> None:
     views = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     if slicer.app.layoutManager() is not None and any(v.GetBackgroundVolumeID() != volume.GetID() for v in views):
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
-    for segmentation in review.results():
+    for segmentation in find_results():
         _show_result(segmentation, volume in review.scans_of(segmentation))
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         measured = _scan_of_wall_without_result(segmentation)
@@ -59,9 +60,9 @@ def show_scan(volume: VolumeNode) -> None:
 
 def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
     """Return the scan in which the wall of a segmentation that is no result was measured; None if unknown."""
-    if review.get_referenced_node(segmentation, review.VOLUME) is not None:
+    if get_referenced_node(segmentation, VOLUME) is not None:
         return None
-    return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
+    return get_referenced_node(get_referenced_node(segmentation, WALL_MODEL), VOLUME)
 
 
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
@@ -70,7 +71,7 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     All channels that the result was made from count as its own scan. A result whose scan was removed stays visible,
     since no choice of a scan would show it again.
     """
-    if review.get_referenced_node(segmentation, review.VOLUME) is None:
+    if get_referenced_node(segmentation, VOLUME) is None:
         return
     if _is_another_scan_shown(review.scans_of(segmentation)):
         _show_result(segmentation, False)
@@ -78,7 +79,7 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
 
 def show_without_scan(segmentation: SegmentationNode) -> None:
     """Show a segmentation and wall that this module hid, if their scan was removed: no choice of a scan shows them."""
-    if review.get_referenced_node(segmentation, review.VOLUME) is None and segmentation.GetDisplayNode() is not None:
+    if get_referenced_node(segmentation, VOLUME) is None and segmentation.GetDisplayNode() is not None:
         _set_visible(segmentation.GetDisplayNode(), segmentation, True)
         if _scan_of_wall_without_result(segmentation) is None:
             _show_wall(segmentation, True)
@@ -105,14 +106,14 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
     if display is None:
         return
     _set_visible(display, segmentation, shown)
-    point = review.get_referenced_node(segmentation, review.PLACE_POINT)
+    point = get_referenced_node(segmentation, PLACE_POINT)
     if point is not None and not shown:
         remove_with_display(point)
 
 
 def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
     """Hide a result's wall with its colour legend, or show again what this module hid."""
-    wall = review.get_referenced_node(segmentation, review.WALL)
+    wall = get_referenced_node(segmentation, WALL_MODEL)
     if wall is None:
         return
     for index in range(wall.GetNumberOfDisplayNodes()):
@@ -175,7 +176,7 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
     Args:
         position: mm in the segmentation node's space.
     """
-    point = review.get_referenced_node(segmentation, review.PLACE_POINT)
+    point = get_referenced_node(segmentation, PLACE_POINT)
     if point is None:
         point = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", _("Doubtful place"))
         point.SetSaveWithScene(False)
@@ -187,7 +188,7 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
         display.SetColor(*_POINT_COLOR)
         display.SetGlyphTypeFromString("CrossDot2D")
         display.SetTextScale(3.0)
-        segmentation.SetNodeReferenceID(review.PLACE_POINT, point.GetID())
+        segmentation.SetNodeReferenceID(PLACE_POINT, point.GetID())
     point.SetAndObserveTransformNodeID(segmentation.GetTransformNodeID())
     point.RemoveAllControlPoints()
     point.AddControlPoint(position, text)

@@ -34,6 +34,7 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import review
 from .measurements_table import set_text_columns
+from .result_nodes import VOLUME, WALL_COLORS, WALL_MODEL, WALL_NODES, WALL_TABLE, get_referenced_node, own_helper
 from .volume_snapshot import voxel_checksum
 
 _FACTS = "DCAMT.wallFacts"
@@ -66,8 +67,8 @@ def insert_wall(
         changes: records all changes of the scene, including those of the earlier wall.
     """
     scene = slicer.mrmlScene
-    earlier = review.get_referenced_node(segmentation, review.WALL)
-    model, colors, table = (review.own_helper(segmentation, role) for role in review.WALL_NODES)
+    earlier = get_referenced_node(segmentation, WALL_MODEL)
+    model, colors, table = (own_helper(segmentation, role) for role in WALL_NODES)
     for node in (segmentation, earlier, colors, table):
         changes.save(node)
     name = _("{volume} wall").format(volume=volume.GetName() if volume is not None else wall.scan)
@@ -92,9 +93,9 @@ def insert_wall(
     # Keep an earlier model's colour table, which the user may have chosen.
     if is_new or model.GetDisplayNode().GetColorNode() is None:
         model.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
-    for role, node in zip(review.WALL_NODES, (model, colors, table), strict=True):
+    for role, node in zip(WALL_NODES, (model, colors, table), strict=True):
         segmentation.SetNodeReferenceID(role, node.GetID())
-    model.SetNodeReferenceID(review.VOLUME, volume.GetID() if volume is not None else None)
+    model.SetNodeReferenceID(VOLUME, volume.GetID() if volume is not None else None)
     placed = volume if volume is not None else earlier
     model.SetAndObserveTransformNodeID(placed.GetTransformNodeID() if placed is not None else None)
     surface = build_poly_data(wall.surface.points, wall.surface.triangles)
@@ -108,8 +109,8 @@ def insert_wall(
 
 def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     """Give a segmentation a wall of its own if it shares its wall with another segmentation, as a copy does."""
-    shared = review.get_referenced_node(segmentation, review.WALL)
-    if shared is None or review.own_helper(segmentation, review.WALL) is not None:
+    shared = get_referenced_node(segmentation, WALL_MODEL)
+    if shared is None or own_helper(segmentation, WALL_MODEL) is not None:
         return
     with SceneChanges() as changes:
         model = insert_wall(wall, measured_volume(segmentation), segmentation, changes)
@@ -122,7 +123,7 @@ def is_in_scene(wall: WallResult, segmentation: SegmentationNode) -> bool:
 
     Another module may have changed the surface or hardened its transform, or a script may have measured a new wall.
     """
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData() if model is not None else None
     points = surface.GetPoints() if surface is not None else None
     if points is None or _attribute_of_wall(segmentation, _FACTS) != wall_facts(wall):
@@ -136,7 +137,7 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     Return None if there is no wall, if its surface or scalars were removed, if another module replaced the surface's
     triangles by other cells, or if another version of DCAMT stored facts that this version cannot read.
     """
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
     if surface is None or not facts:
@@ -168,7 +169,7 @@ def store_measured_outline(
         segment, measured, placed: the identifier, fingerprint and `placement` of the segment.
         checksum: the checksum of the volume's voxels.
     """
-    model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
+    model: ModelNode = get_referenced_node(segmentation, WALL_MODEL)
     model.SetAttribute(_SEGMENT, segment)
     model.SetAttribute(_OUTLINE, measured)
     model.SetAttribute(_PLACEMENT, None if placed is None else json.dumps(placed.tolist()))
@@ -187,7 +188,7 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
     Raises:
         InputError: a non-linear transform lies between surface and volume.
     """
-    model, volume = review.get_referenced_node(segmentation, review.WALL), measured_volume(segmentation)
+    model, volume = get_referenced_node(segmentation, WALL_MODEL), measured_volume(segmentation)
     surface = model.GetPolyData() if model is not None else None
     if surface is None or volume is None or not surface.GetNumberOfPoints():
         return None
@@ -274,13 +275,13 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
 
 
 def _attribute_of_wall(segmentation: SegmentationNode, name: str) -> str | None:
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = get_referenced_node(segmentation, WALL_MODEL)
     return model.GetAttribute(name) if model is not None else None
 
 
 def measured_volume(segmentation: SegmentationNode) -> VolumeNode | None:
     """Return the volume in which a segmentation's wall was measured; None if wall or volume is missing."""
-    return review.get_referenced_node(review.get_referenced_node(segmentation, review.WALL), review.VOLUME)
+    return get_referenced_node(get_referenced_node(segmentation, WALL_MODEL), VOLUME)
 
 
 def store_scan_name(volume: VolumeNode) -> None:
@@ -288,21 +289,21 @@ def store_scan_name(volume: VolumeNode) -> None:
     name = volume.GetName()
     for model in slicer.util.getNodesByClass("vtkMRMLModelNode"):
         facts = model.GetAttribute(_FACTS)
-        if facts and review.get_referenced_node(model, review.VOLUME) is volume:
+        if facts and get_referenced_node(model, VOLUME) is volume:
             with suppress(TypeError, ValueError):  # Another version of DCAMT stored the facts.
                 model.SetAttribute(_FACTS, json.dumps({**json.loads(facts), "scan": name}))
 
 
 def measured_segment(segmentation: SegmentationNode) -> str:
     """Return the identifier of the segment whose wall was measured; "" if wall or segment is missing."""
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = get_referenced_node(segmentation, WALL_MODEL)
     segment = (model.GetAttribute(_SEGMENT) if model is not None else None) or ""
     return segment if segment and segmentation.GetSegmentation().GetSegment(segment) is not None else ""
 
 
 def mark_outdated(segmentation: SegmentationNode) -> None:
     """Mark a segmentation's wall, if any, as outdated because a segment was edited."""
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = get_referenced_node(segmentation, WALL_MODEL)
     if model is not None and model.GetAttribute(_OUTLINE):
         segmentation.SetAttribute(_OUTDATED, "1")
 
@@ -312,7 +313,7 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
 
     After an edit of another segment, `mark_outdated` is called although the wall's segment is unchanged.
     """
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = get_referenced_node(segmentation, WALL_MODEL)
     measured = model.GetAttribute(_OUTLINE) if model is not None else None
     if model is None or not measured:
         return
@@ -325,7 +326,7 @@ def update_outdated_mark(segmentation: SegmentationNode) -> None:
 
 def is_wall_outdated(segmentation: SegmentationNode) -> bool:
     """Return whether a wall is marked as outdated: the segment's outline may have changed since the measurement."""
-    model = review.get_referenced_node(segmentation, review.WALL)
+    model = get_referenced_node(segmentation, WALL_MODEL)
     return model is not None and segmentation.GetAttribute(_OUTDATED) is not None
 
 
@@ -336,7 +337,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     """Write to a wall's nodes all data that depend on openings or threshold."""
-    model: ModelNode = review.get_referenced_node(segmentation, review.WALL)
+    model: ModelNode = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL
     _set_scalars(surface, KIND, wall.kind)
@@ -348,8 +349,8 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
     surface.GetPointData().SetActiveScalars(SHOWN)
     surface.Modified()
     model.SetAttribute(_FACTS, wall_facts(wall))
-    _set_colors(review.get_referenced_node(segmentation, review.WALL_COLORS), wall.threshold_ratio())
-    fill_burden(review.get_referenced_node(segmentation, review.WALL_TABLE), wall)
+    _set_colors(get_referenced_node(segmentation, WALL_COLORS), wall.threshold_ratio())
+    fill_burden(get_referenced_node(segmentation, WALL_TABLE), wall)
 
 
 def fill_burden(table: TableNode | None, wall: WallResult) -> None:

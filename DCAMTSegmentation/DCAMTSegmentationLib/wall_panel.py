@@ -21,8 +21,9 @@ from DCAMTSlicerLib.node_types import CurveNode, Node, SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from slicer.i18n import tr as _
 
-from . import review, wall_nodes
+from . import wall_nodes
 from .file_dialogs import confirm_outdated_export
+from .result_nodes import WALL_MODEL, WALL_TABLE, get_referenced_node
 from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
 
@@ -77,7 +78,7 @@ class WallPanel:
         self._show_segments(segmentation)
         self.can_measure = ready and bool(self._segments)
         ui.wallMeasureButton.enabled = self.can_measure
-        model = review.get_referenced_node(segmentation, review.WALL)
+        model = get_referenced_node(segmentation, WALL_MODEL)
         # A threshold changed during the measurement of a segmentation's first wall would have no effect.
         for widget in (ui.wallPresetComboBox, ui.wallKindComboBox, ui.wallThresholdSlider):
             widget.enabled = ready or model is not None
@@ -201,7 +202,7 @@ class WallPanel:
     def _show_wall(self) -> None:
         ui, wall = self._ui, self._wall
         self._shown_scan = self._present_scan_name()
-        table = review.get_referenced_node(self._segmentation, review.WALL_TABLE) if wall is not None else None
+        table = get_referenced_node(self._segmentation, WALL_TABLE) if wall is not None else None
         if ui.wallTable.mrmlTableNode() is not table:
             ui.wallTable.setMRMLTableNode(table)
         if table is not None:
@@ -270,7 +271,7 @@ class WallPanel:
             slicer.util.errorDisplay(message, windowTitle=title)
             return
         self._reload_changed_wall()
-        wall, model = self._wall, review.get_referenced_node(self._segmentation, review.WALL)
+        wall, model = self._wall, get_referenced_node(self._segmentation, WALL_MODEL)
         if wall is None or model is None:
             return
         inside = points_inside(wall.surface, curve_in_space_of(curve, model))

@@ -13,9 +13,17 @@ import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.metrics.measurements import Measurements
-from DCAMTSegmentationLib import result_insertion, review
+from DCAMTSegmentationLib import result_insertion
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import insert_result
+from DCAMTSegmentationLib.result_nodes import (
+    DOUBT_MAP,
+    MEASUREMENTS,
+    PLACE_POINT,
+    VOLUME,
+    find_results,
+    get_referenced_node,
+)
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSegmentationLib.views import show_point
 from DCAMTSlicerLib.fingerprints import fingerprint
@@ -45,7 +53,7 @@ class InsertionTest(unittest.TestCase):
     def test_failed_insertion_restores_the_earlier_result(self) -> None:
         volume = add_scan()
         node = insert_all(make_result(block(2)), volume, show_3d=False)
-        table, map_node = (review.get_referenced_node(node, role) for role in (review.MEASUREMENTS, review.DOUBT_MAP))
+        table, map_node = (get_referenced_node(node, role) for role in (MEASUREMENTS, DOUBT_MAP))
         display = map_node.GetDisplayNode()
         # The display settings of older versions of DCAMT, whose maps have values from 0 to 255.
         display.SetWindowLevelMinMax(0, 255)
@@ -83,17 +91,17 @@ class InsertionTest(unittest.TestCase):
         volume = add_scan()
         node = insert_all(make_result(block(2)), volume, show_3d=False)
         show_point(node, (0.0, 0.0, 0.0), "1 of 1")
-        point = review.get_referenced_node(node, review.PLACE_POINT)
+        point = get_referenced_node(node, PLACE_POINT)
         copy = copy_node(node)
         with mock.patch.object(result_insertion, "place_below", side_effect=MemoryError):
             self.assertRaises(MemoryError, insert_all, make_result(block(8)), volume, node, show_3d=False)
-        self.assertIs(review.get_referenced_node(node, review.PLACE_POINT), point)
+        self.assertIs(get_referenced_node(node, PLACE_POINT), point)
         insert_all(make_result(block(8)), volume, node, show_3d=False)
-        self.assertIsNone(review.get_referenced_node(node, review.PLACE_POINT))
-        self.assertIs(review.get_referenced_node(copy, review.PLACE_POINT), point)
+        self.assertIsNone(get_referenced_node(node, PLACE_POINT))
+        self.assertIs(get_referenced_node(copy, PLACE_POINT), point)
 
     def test_node_removed_during_the_insertion_is_replaced_or_named_in_an_error(self) -> None:
-        for role in ("target", review.MEASUREMENTS, review.DOUBT_MAP, review.VOLUME):
+        for role in ("target", MEASUREMENTS, DOUBT_MAP, VOLUME):
             index = 0
             while self.remove_at_yield(role, index):
                 index += 1
@@ -109,7 +117,7 @@ class InsertionTest(unittest.TestCase):
         start_afresh()
         volume = add_scan()
         target = insert_all(make_result(block(2)), volume, show_3d=False)
-        node = target if role == "target" else review.get_referenced_node(target, role)
+        node = target if role == "target" else get_referenced_node(target, role)
         steps = insert_result(make_result(block(8)), SegmentationOptions(volume, target=target, show_3d=False))
         for _yield in range(index + 1):
             if next(steps, self) is self:
@@ -126,8 +134,8 @@ class InsertionTest(unittest.TestCase):
                 self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), others)
             else:
                 # If a table or map is removed before the insertion looks for it, the insertion adds a new one.
-                self.assertIn(role, (review.MEASUREMENTS, review.DOUBT_MAP))
-                present = review.get_referenced_node(target, role)
+                self.assertIn(role, (MEASUREMENTS, DOUBT_MAP))
+                present = get_referenced_node(target, role)
                 self.assertTrue(slicer.mrmlScene.IsNodePresent(present))
                 self.assertEqual(voxel_counts(target), {"Left atrium": 64})
         return True
@@ -135,7 +143,7 @@ class InsertionTest(unittest.TestCase):
     def test_insertion_into_an_earlier_result_has_no_steps_that_add_nodes(self) -> None:
         volume = add_scan()
         new = list(insert_result(make_result(block(2)), SegmentationOptions(volume, show_3d=False)))
-        (target,) = review.results()
+        (target,) = find_results()
         again = list(insert_result(make_result(block(2)), SegmentationOptions(volume, target=target, show_3d=False)))
         # Only `new` has these four steps: add the map, set the map's image, add the table, add the segmentation.
         self.assertEqual(len(new) - len(again), 4)

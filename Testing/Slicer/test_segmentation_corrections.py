@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSegmentationLib import result_insertion, review, training_cases
+from DCAMTSegmentationLib.result_nodes import find_results
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from fake_worker import FakeWorker, PanelCase
@@ -214,7 +215,7 @@ class EditedMeanwhileTest(PanelCase):
 
     def check_new_result_beside(self, segmentation: Any, volume: Any, corrected: np.ndarray) -> None:
         np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
-        (result,) = [node for node in review.results() if node is not segmentation]
+        (result,) = [node for node in find_results() if node is not segmentation]
         self.assertEqual(self.settings.outputSegmentation, result)
         self.assertRegex(self.ui.statusLabel.text, "LGE segmentation was edited, .*, so the result is in ")
 

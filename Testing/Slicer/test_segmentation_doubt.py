@@ -10,6 +10,7 @@ from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSegmentationLib import review, review_panel
 from DCAMTSegmentationLib.doubt_map import OPAQUE_FROM_PERCENT
+from DCAMTSegmentationLib.result_nodes import DOUBT_MAP, get_referenced_node
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakeWorker, PanelCase, slice_composites
 from scene_nodes import add_scan
@@ -59,7 +60,7 @@ class MapTest(PanelCase):
         self.ui.doubtCheckBox.click()
         self.segment(volume)
         self.assertIn("LGE doubt", map_node.GetName())
-        self.assertEqual(review.get_referenced_node(segmentation, review.DOUBT_MAP), map_node)
+        self.assertEqual(get_referenced_node(segmentation, DOUBT_MAP), map_node)
         self.ui.doubtCheckBox.click()
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertIn("Doubt (%)", legend.GetTitleText())

@@ -12,6 +12,7 @@ import slicer
 from dcamt.geometry import Grid
 from DCAMTSegmentationLib import measuring_job, review
 from DCAMTSegmentationLib.measurements_table import rows_of
+from DCAMTSegmentationLib.result_nodes import MEASUREMENTS, get_referenced_node
 from fake_worker import PanelCase, slice_composites
 from made_results import oblique
 from scene_nodes import add_scan, draw_segment, segment_mask
@@ -100,7 +101,7 @@ class MeasurementsTest(PanelCase):
             return [copied, written, self.logic.measurements(segmentation)[0]["scan"]]
 
         self.assertEqual(exported(), ["P01"] * 3)
-        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
+        table = get_referenced_node(segmentation, MEASUREMENTS)
         table.GetTable().SetValueByName(0, "scan", "typed")
         self.assertEqual(exported(), ["typed"] * 3)
         click(self.ui.measureButton)
@@ -256,7 +257,7 @@ class MeasurementsTest(PanelCase):
 
     def test_column_that_was_removed_from_the_table_is_empty_and_not_0(self) -> None:
         segmentation = self.segment(add_scan())
-        table = review.get_referenced_node(segmentation, review.MEASUREMENTS)
+        table = get_referenced_node(segmentation, MEASUREMENTS)
         assert table is not None
         for column in ("volume_ml", "surface_cm2"):
             table.RemoveColumn(table.GetTable().GetColumnIndex(column))
@@ -298,7 +299,7 @@ class MeasurementsTest(PanelCase):
         self.assertEqual(dialog.call_args.args[2], "LGE 1_2_ a measurements.csv")
 
     def test_typed_text_is_shown_unchanged_and_a_typed_number_with_one_decimal(self) -> None:
-        table = self.segment(add_scan()).GetNodeReference(review.MEASUREMENTS)
+        table = self.segment(add_scan()).GetNodeReference(MEASUREMENTS)
         for text in ("2,4", "about 5", "7.25"):
             table.SetCellText(0, 2, text)
             self.module.leave()

@@ -17,6 +17,7 @@ from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.events import ReportWritten
 from dcamt.worker.requests import OutlineMethod, ReportRequest
 from DCAMTSegmentationLib import report_job, review, wall_nodes
+from DCAMTSegmentationLib.result_nodes import DOUBT_MAP, WALL_MODEL, get_referenced_node
 from DCAMTSegmentationLib.volume_snapshot import voxel_checksum
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import VolumeNode
@@ -213,7 +214,7 @@ class ReportRequestTest(InsertedWallCase):
         self.assertEqual(request.notes, ("The wall was measured on another segment and was left out.",))
 
     def test_wall_with_a_damaged_attribute_is_shown(self) -> None:
-        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model = get_referenced_node(self.segmentation, WALL_MODEL)
         huge = json.dumps([[10**400] * 4] * 4)
         for name in ("wallSurfacePlace", "wallPlacement", "wallOutline"):
             stored = model.GetAttribute(f"DCAMT.{name}")
@@ -240,7 +241,7 @@ class ReportRequestTest(InsertedWallCase):
         assert_left_out(False)
         move_and_harden(self.volume, self.segmentation)
         assert_left_out(True)
-        move_and_harden(review.get_referenced_node(self.segmentation, review.WALL))
+        move_and_harden(get_referenced_node(self.segmentation, WALL_MODEL))
         assert_left_out(False)
         move_and_harden(self.volume, self.segmentation)
         self.insert_wall(self.segmentation)
@@ -363,7 +364,7 @@ class ResultReportRequestTest(PanelCase):
         self.assertEqual(
             request_report(self.module).notes, ("The map of doubt does not lie on the scan and was left out.",)
         )
-        move_and_harden(review.get_referenced_node(segmentation, review.DOUBT_MAP))
+        move_and_harden(get_referenced_node(segmentation, DOUBT_MAP))
         self.module.enter()
         self.assertNotIn("The map of doubt no longer", self.ui.trustLabel.text)
         self.assertEqual(request_report(self.module).notes, ())
@@ -424,7 +425,7 @@ class ResultReportRequestTest(PanelCase):
         request = request_report(self.module)
         self.assertIsNotNone(request.doubt_map)
         self.assertTrue(request.doubts)
-        review.get_referenced_node(segmentation, review.DOUBT_MAP).SetAttribute("DCAMT.map", "1")
+        get_referenced_node(segmentation, DOUBT_MAP).SetAttribute("DCAMT.map", "1")
         segmentation.SetAttribute("DCAMT.doubtfulPlacesOf", None)
         request = request_report(self.module)
         self.assertIsNone(request.doubt_map)
@@ -435,7 +436,7 @@ class ResultReportRequestTest(PanelCase):
     def test_result_whose_map_of_doubt_has_no_image_is_reported_without_the_map(self) -> None:
         """A scene that was saved without the map's file loads the map as a node without an image."""
         self.open(FakeReportWorker())
-        doubt_map = review.get_referenced_node(self.segment(add_scan()), review.DOUBT_MAP)
+        doubt_map = get_referenced_node(self.segment(add_scan()), DOUBT_MAP)
         assert doubt_map is not None
         doubt_map.SetAndObserveImageData(None)
         self.module.leave()

@@ -14,6 +14,7 @@ import numpy as np
 import slicer
 import vtk
 from DCAMTSegmentationLib import review, training_cases
+from DCAMTSegmentationLib.result_nodes import DOUBT_MAP
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from engine_case import ROOT
@@ -320,7 +321,7 @@ class ExistingSegmentationTest(PanelCase):
         choose(self.ui.qualityComboBox, "Accurate: both branches")
         self.segment(volume)
         _volume, map_ = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        segmentation.SetNodeReferenceID(review.DOUBT_MAP, None)
+        segmentation.SetNodeReferenceID(DOUBT_MAP, None)
         self.assertTrue(review.is_map(map_))  # still recognised as a map, although no result refers to it
         self.assertIs(self.logic.firstVolume(), volume)
 

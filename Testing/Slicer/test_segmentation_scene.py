@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.result_nodes import DOUBT_MAP, MEASUREMENTS, VOLUME
 from fake_worker import PanelCase
 from scene_nodes import add_scan, copy_node, draw_segment, segment_mask
 from slicer_harness import Person, choose, click, close_scene, process_events_until, reload_scene
@@ -79,22 +80,22 @@ class SceneTest(PanelCase):
         volume = add_scan()
         segmentation = self.segment(volume)
         copy = copy_node(segmentation)
-        for role in (review.DOUBT_MAP, review.MEASUREMENTS):
+        for role in (DOUBT_MAP, MEASUREMENTS):
             self.assertIs(copy.GetNodeReference(role), segmentation.GetNodeReference(role))
         choose(self.ui.outputSelector, copy)
         choose(self.ui.qualityComboBox, "Fast: one branch")
         click(self.ui.applyButton)
         self.wait()
-        self.assertIsNone(copy.GetNodeReference(review.DOUBT_MAP))
-        self.assertIsNotNone(segmentation.GetNodeReference(review.DOUBT_MAP))
-        tables = [node.GetNodeReference(review.MEASUREMENTS) for node in (segmentation, copy)]
+        self.assertIsNone(copy.GetNodeReference(DOUBT_MAP))
+        self.assertIsNotNone(segmentation.GetNodeReference(DOUBT_MAP))
+        tables = [node.GetNodeReference(MEASUREMENTS) for node in (segmentation, copy)]
         self.assertNotIn(None, tables)
         self.assertIsNot(*tables)
 
     def test_table_removed_in_a_batch_disables_its_buttons(self) -> None:
         scene, segmentation = slicer.mrmlScene, self.segment(add_scan())
         scene.StartState(scene.BatchProcessState)
-        scene.RemoveNode(segmentation.GetNodeReference(review.MEASUREMENTS))
+        scene.RemoveNode(segmentation.GetNodeReference(MEASUREMENTS))
         scene.EndState(scene.BatchProcessState)
         for button in (self.ui.copyButton, self.ui.exportButton, self.ui.measureButton):
             self.assertFalse(button.enabled)
@@ -154,7 +155,7 @@ class SceneTest(PanelCase):
             person.expects("Replace", "Ok")
             click(self.ui.applyButton)
             self.wait()
-        self.assertIs(segmentation.GetNodeReference(review.VOLUME), other)
+        self.assertIs(segmentation.GetNodeReference(VOLUME), other)
 
     def test_map_of_doubt_is_not_listed_as_a_volume(self) -> None:
         volume = add_scan()

@@ -8,7 +8,7 @@ import unittest
 import numpy as np
 import slicer
 from dcamt_testing.analytic_scans import dice
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.result_nodes import DOUBT_MAP, get_referenced_node
 from DCAMTSegmentationLib.sample_scan import sample_path
 from DCAMTSegmentationLib.training_cases import scene_cases
 from DCAMTSlicerLib.node_types import SegmentationNode
@@ -73,7 +73,7 @@ class TutorialTest(unittest.TestCase):
         # The slice views show the map of doubt, and the doubtful places can be visited.
         self.assertGreater(self.logic.trust(segmentation), 0.5)
         self.ui.doubtCheckBox.click()
-        map_node = review.get_referenced_node(segmentation, review.DOUBT_MAP)
+        map_node = get_referenced_node(segmentation, DOUBT_MAP)
         for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             self.assertEqual(composite.GetForegroundVolumeID(), map_node.GetID())
         places = self.logic.doubtfulPlaces(segmentation)

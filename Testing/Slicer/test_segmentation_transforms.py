@@ -10,6 +10,7 @@ import slicer
 import vtk
 from dcamt.errors import InputError
 from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.terms_of_use import record_acceptance
@@ -313,7 +314,7 @@ class NonLinearTransformTest(PanelCase):
         segmentation.SetAndObserveTransformNodeID(None)
         volume.SetAndObserveTransformNodeID(None)
         np.testing.assert_array_equal(segment_mask(segmentation, volume), expected)
-        self.assertIs(review.get_referenced_node(segmentation, review.VOLUME), volume)
+        self.assertIs(get_referenced_node(segmentation, VOLUME), volume)
 
     def test_non_linear_transform_changed_during_the_computation_is_noted(self) -> None:
         volume, bend = add_scan(), add_bend()

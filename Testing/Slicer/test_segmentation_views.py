@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import slicer
-from DCAMTSegmentationLib import review, views, wall_nodes
+from DCAMTSegmentationLib import views, wall_nodes
+from DCAMTSegmentationLib.result_nodes import WALL_MODEL, find_results, get_referenced_node
 from DCAMTSegmentationLib.worker_job import JobOutcome
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.terms_of_use import record_acceptance
@@ -113,7 +114,7 @@ class TwoScansTest(PanelCase):
         reload_scene()
         self.module.panel.enter()
         first = slicer.util.getNode("one segmentation")
-        displays = [first.GetDisplayNode(), review.get_referenced_node(first, review.WALL).GetDisplayNode()]
+        displays = [first.GetDisplayNode(), get_referenced_node(first, WALL_MODEL).GetDisplayNode()]
         self.assertFalse(any(display.GetVisibility() for display in displays))
         for display in displays:
             for visible in (True, False):
@@ -166,7 +167,7 @@ class TwoScansTest(PanelCase):
         record_acceptance("left-atrium")
         click(self.ui.applyButton)
         process_events_until(lambda: not self.logic.isRunning(), "the result")
-        (result,) = review.results()
+        (result,) = find_results()
         return result
 
     def test_result_is_hidden_if_another_scan_was_chosen_before_it_arrived(self) -> None:

@@ -15,7 +15,8 @@ from dcamt.wall.burden import OPENING, decaaf_stage
 from dcamt.wall.colors import COLOR_STOPS, OPENING_COLOR
 from dcamt.wall.files import method_text
 from dcamt.wall.settings import IIR, MAXIMUM, MEAN, METHODS_DISAGREE, PRESETS, Threshold
-from DCAMTSegmentationLib import review, wall_nodes, wall_panel
+from DCAMTSegmentationLib import wall_nodes, wall_panel
+from DCAMTSegmentationLib.result_nodes import WALL_COLORS, get_referenced_node
 from DCAMTSlicerLib import engine_messages
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.segment_voxels import read_segment
@@ -209,7 +210,7 @@ class ThresholdTest(InsertedWallCase):
         self.assertEqual(self.module.worker.requests, [])
 
     def test_colours_change_at_the_threshold(self) -> None:
-        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
+        colors = get_referenced_node(self.segmentation, WALL_COLORS)
         for threshold in (0.8, 1.2, 1.6):
             self.ui.wallThresholdSlider.value = threshold
             at = (threshold - wall_nodes.LOWEST) / (wall_nodes.HIGHEST - wall_nodes.LOWEST) * (wall_nodes.COLORS - 1)

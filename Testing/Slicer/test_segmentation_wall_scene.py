@@ -14,7 +14,16 @@ import slicer
 import vtk
 from dcamt.wall.burden import OPENING
 from dcamt.wall.settings import IIR, Threshold
-from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSegmentationLib import wall_nodes
+from DCAMTSegmentationLib.result_nodes import (
+    PLACE_POINT,
+    WALL_COLORS,
+    WALL_MODEL,
+    WALL_NODES,
+    WALL_TABLE,
+    get_referenced_node,
+    own_helper,
+)
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from scene_nodes import copy_node
@@ -49,13 +58,13 @@ class WallSceneTest(InsertedWallCase):
         np.testing.assert_array_equal(scalars(loaded, "opening"), openings)
         self.ui.wallThresholdSlider.value = 0.6
         self.assertNotEqual(burden_cell(loaded), burden)
-        model = review.get_referenced_node(loaded, review.WALL)
+        model = get_referenced_node(loaded, WALL_MODEL)
         self.assertEqual(model.GetDisplayNode().GetActiveScalarName(), wall_nodes.SHOWN)
 
     def test_search_for_a_missing_helper_node_does_not_visit_the_other_segmentations(self) -> None:
         with mock.patch.object(slicer.util, "getNodesByClass", wraps=slicer.util.getNodesByClass) as visited:
-            self.assertIsNone(review.own_helper(self.segmentation, review.PLACE_POINT))
-            self.assertIsNone(review.own_helper(None, review.PLACE_POINT))
+            self.assertIsNone(own_helper(self.segmentation, PLACE_POINT))
+            self.assertIsNone(own_helper(None, PLACE_POINT))
         visited.assert_not_called()
 
     def test_names_of_the_colours_and_the_table_are_translated(self) -> None:
@@ -63,8 +72,8 @@ class WallSceneTest(InsertedWallCase):
         volume, segmentation = add_phantom()
         with mock.patch.object(wall_nodes, "_", lambda text: names.get(text, text)):
             wall_nodes.insert_wall(self.wall, volume, segmentation, SceneChanges())
-        for role, name in ((review.WALL_COLORS, "Farben von ball wall"), (review.WALL_TABLE, "Last von ball wall")):
-            self.assertTrue(review.get_referenced_node(segmentation, role).GetName().startswith(name))
+        for role, name in ((WALL_COLORS, "Farben von ball wall"), (WALL_TABLE, "Last von ball wall")):
+            self.assertTrue(get_referenced_node(segmentation, role).GetName().startswith(name))
 
     def test_wall_is_removed_with_its_segmentation(self) -> None:
         slicer.mrmlScene.RemoveNode(self.segmentation)
@@ -74,17 +83,17 @@ class WallSceneTest(InsertedWallCase):
 
     def test_new_wall_of_a_copy_does_not_replace_the_wall_of_the_original(self) -> None:
         copy = copy_node(self.segmentation)
-        before = review.get_referenced_node(self.segmentation, review.WALL)
-        self.assertIs(review.get_referenced_node(copy, review.WALL), before)
+        before = get_referenced_node(self.segmentation, WALL_MODEL)
+        self.assertIs(get_referenced_node(copy, WALL_MODEL), before)
         self.insert_wall(copy)
-        self.assertIsNot(review.get_referenced_node(copy, review.WALL), before)
+        self.assertIsNot(get_referenced_node(copy, WALL_MODEL), before)
         slicer.mrmlScene.RemoveNode(copy)
-        nodes = [review.get_referenced_node(self.segmentation, role) for role in review.WALL_NODES]
+        nodes = [get_referenced_node(self.segmentation, role) for role in WALL_NODES]
         self.assertNotIn(None, nodes)
 
     def test_new_wall_of_the_original_hides_the_old_wall_shared_with_a_copy(self) -> None:
         copy = copy_node(self.segmentation)
-        shared = review.get_referenced_node(copy, review.WALL)
+        shared = get_referenced_node(copy, WALL_MODEL)
 
         def visibilities(model: Any) -> list[bool]:
             """Return whether a wall and its legend are visible."""
@@ -122,12 +131,12 @@ class WallSceneTest(InsertedWallCase):
 
     def test_copy_whose_volume_was_removed_gets_a_wall_at_the_same_place(self) -> None:
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
-        review.get_referenced_node(self.segmentation, review.WALL).SetAndObserveTransformNodeID(transform.GetID())
+        get_referenced_node(self.segmentation, WALL_MODEL).SetAndObserveTransformNodeID(transform.GetID())
         copy = copy_node(self.segmentation)
         slicer.mrmlScene.RemoveNode(self.volume)
         wall_nodes.separate_wall(self.wall, copy)
-        model = review.get_referenced_node(copy, review.WALL)
-        self.assertIsNot(model, review.get_referenced_node(self.segmentation, review.WALL))
+        model = get_referenced_node(copy, WALL_MODEL)
+        self.assertIsNot(model, get_referenced_node(self.segmentation, WALL_MODEL))
         self.assertEqual(model.GetName(), "ball wall_1")
         self.assertIs(model.GetParentTransformNode(), transform)
         self.assertIsNone(wall_nodes.measured_volume(copy))
@@ -141,7 +150,7 @@ class WallSceneTest(InsertedWallCase):
 
     def test_surface_that_another_module_decimated_is_read_again(self) -> None:
         for keeps_scalars, threshold in ((True, 0.6), (False, 0.7)):
-            model = review.get_referenced_node(self.segmentation, review.WALL)
+            model = get_referenced_node(self.segmentation, WALL_MODEL)
             surface = decimate(model.GetPolyData())
             count = surface.GetNumberOfPoints()
             self.assertLess(count, len(scalars(self.segmentation, "ratio")))
@@ -157,7 +166,7 @@ class WallSceneTest(InsertedWallCase):
         expect_no_hidden_errors()
 
     def test_curve_opens_a_decimated_surface(self) -> None:
-        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model = get_referenced_node(self.segmentation, WALL_MODEL)
         model.SetAndObservePolyData(decimate(model.GetPolyData()))
         choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
         click(self.ui.wallOpenButton)
@@ -233,23 +242,23 @@ class WallSceneTest(InsertedWallCase):
     def test_wall_removed_in_a_batch_is_no_longer_shown(self) -> None:
         scene = slicer.mrmlScene
         scene.StartState(scene.BatchProcessState)
-        scene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL))
+        scene.RemoveNode(get_referenced_node(self.segmentation, WALL_MODEL))
         scene.EndState(scene.BatchProcessState)
         self.assertIn("No wall yet", self.ui.wallLabel.text)
         self.ui.wallThresholdSlider.value = 1.4
         expect_no_hidden_errors()
 
     def test_new_measurement_replaces_a_removed_table_and_removed_colours(self) -> None:
-        for role in (review.WALL_TABLE, review.WALL_COLORS):
-            slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, role))
+        for role in (WALL_TABLE, WALL_COLORS):
+            slicer.mrmlScene.RemoveNode(get_referenced_node(self.segmentation, role))
         model = self.insert_wall(self.segmentation)
         self.assertEqual(burden_cell(self.segmentation), f"{self.wall.burden.percent:.1f}")
-        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
+        colors = get_referenced_node(self.segmentation, WALL_COLORS)
         self.assertIsNotNone(colors)
         self.assertIs(model.GetDisplayNode().GetColorNode(), colors)
 
     def test_new_measurement_keeps_the_legend_and_the_2d_display_that_the_user_chose(self) -> None:
-        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model = get_referenced_node(self.segmentation, WALL_MODEL)
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         legend.SetVisibility(False)
         legend.SetTitleText("IIR")
@@ -260,21 +269,21 @@ class WallSceneTest(InsertedWallCase):
         self.assertTrue(model.GetDisplayNode().GetVisibility2D())
 
     def test_new_measurement_keeps_the_colour_table_that_the_user_chose(self) -> None:
-        display = review.get_referenced_node(self.segmentation, review.WALL).GetDisplayNode()
+        display = get_referenced_node(self.segmentation, WALL_MODEL).GetDisplayNode()
         chosen = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "chosen")
         display.SetAndObserveColorNodeID(chosen.GetID())
         self.insert_wall(self.segmentation)
         self.assertIs(display.GetColorNode(), chosen)
-        slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL_COLORS))
+        slicer.mrmlScene.RemoveNode(get_referenced_node(self.segmentation, WALL_COLORS))
         self.insert_wall(self.segmentation)
         self.assertIs(display.GetColorNode(), chosen)
         slicer.mrmlScene.RemoveNode(chosen)
         self.insert_wall(self.segmentation)
-        colors = review.get_referenced_node(self.segmentation, review.WALL_COLORS)
+        colors = get_referenced_node(self.segmentation, WALL_COLORS)
         self.assertIs(display.GetColorNode(), colors)
 
     def test_wall_with_unreadable_facts_is_ignored(self) -> None:
-        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model = get_referenced_node(self.segmentation, WALL_MODEL)
         facts = json.loads(model.GetAttribute("DCAMT.wallFacts"))
         for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}, {"pool": [10**400, 1, 1]}):
             model.SetAttribute("DCAMT.wallFacts", json.dumps({**facts, **changed}))

@@ -17,7 +17,8 @@ from dcamt.wall.burden import BORDER, OPENING
 from dcamt.wall.files import write_wall, write_wall_csv
 from dcamt.wall.settings import IIR, Threshold
 from dcamt.worker.events import WallMeasured
-from DCAMTSegmentationLib import review, wall_job, wall_nodes
+from DCAMTSegmentationLib import wall_job, wall_nodes
+from DCAMTSegmentationLib.result_nodes import WALL_COLORS, WALL_MODEL, WALL_TABLE, get_referenced_node
 from fake_worker import FakeWorker
 from scene_nodes import draw_segment
 from slicer_harness import Person, choose, click, close_scene, reload_scene
@@ -91,14 +92,14 @@ class WorkerWallTest(WorkerWallCase):
         for first in range(2):
             quads.InsertNextCell(4, [first, first + 1, first + 2, first + 3])
         self.measure()
-        surface = review.get_referenced_node(self.segmentation, review.WALL).GetPolyData()
+        surface = get_referenced_node(self.segmentation, WALL_MODEL).GetPolyData()
         for cells in (quads, no_triangle):
             surface.SetPolys(cells)
             self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
         surface.SetPolys(quads)
         self.measure()
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
-        surface = review.get_referenced_node(self.segmentation, review.WALL).GetPolyData()
+        surface = get_referenced_node(self.segmentation, WALL_MODEL).GetPolyData()
         surface.SetPoints(None)
         self.measure()
         self.assertEqual(self.ui.statusLabel.text, "The wall of ball was measured.")
@@ -143,7 +144,7 @@ class WorkerWallTest(WorkerWallCase):
         self.measure()
         self.assertEqual(burden_cell(segmentation), f"{expected_wall().burden.percent:.1f}")
         bounds = [0.0] * 6
-        review.get_referenced_node(segmentation, review.WALL).GetRASBounds(bounds)
+        get_referenced_node(segmentation, WALL_MODEL).GetRASBounds(bounds)
         centre = matrix[:3, :3] @ (AFFINE @ [*((np.array(SHAPE) - 1) / 2), 1.0])[:3] + matrix[:3, 3]
         np.testing.assert_allclose((np.array(bounds[::2]) + bounds[1::2]) / 2, centre, atol=1.0)
 
@@ -171,7 +172,7 @@ class WorkerWallTest(WorkerWallCase):
                 self.measure()
             self.assertIn(message, self.ui.statusLabel.text)
             self.assertEqual(scene_state(), before)
-            self.assertIsNone(review.get_referenced_node(segmentation, review.WALL))
+            self.assertIsNone(get_referenced_node(segmentation, WALL_MODEL))
 
     def test_worker_gets_the_chosen_segment_and_not_the_first(self) -> None:
         """The first segment is the atrium; the chosen second segment is refused, because it is tiny."""
@@ -183,7 +184,7 @@ class WorkerWallTest(WorkerWallCase):
         with Person() as person:
             person.expects("Choose the segment of the whole left atrium's blood", "Ok")
             self.measure()
-        self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
+        self.assertIsNone(get_referenced_node(self.segmentation, WALL_MODEL))
 
     def test_wall_at_the_border_of_the_scan_is_excluded_and_reported(self) -> None:
         volume, segmentation = add_phantom()
@@ -285,7 +286,7 @@ class ChangedWhileMeasuredTest(FakeWallCase):
         with Person() as person:
             person.expects("segment blood was removed during the measurement; the wall was discarded", "Ok")
             self.measure_while(lambda: self.segmentation.GetSegmentation().RemoveSegment("blood"))
-        self.assertIsNone(review.get_referenced_node(self.segmentation, review.WALL))
+        self.assertIsNone(get_referenced_node(self.segmentation, WALL_MODEL))
 
     def test_output_chosen_during_a_measurement_stays_visible_in_3d(self) -> None:
         other = add_phantom()[1]
@@ -336,7 +337,7 @@ INSERTION_STEPS = {
     wall_job: {"insert_wall": 1, "store_measured_outline": 1, "update_outdated_mark": 1},
 }
 """The functions that insert a wall, by module, with the number of their calls."""
-PLACED = (review.WALL, review.WALL_TABLE)
+PLACED = (WALL_MODEL, WALL_TABLE)
 """The roles of the nodes that are placed below the segmentation if they are new."""
 
 
@@ -349,7 +350,7 @@ class InterruptedInsertionTest(FakeWallCase):
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
                 for call in range(calls):
-                    placed = [review.get_referenced_node(self.segmentation, role) for role in PLACED]
+                    placed = [get_referenced_node(self.segmentation, role) for role in PLACED]
                     if name == "place_below" and call >= placed.count(None):
                         continue  # the nodes of an earlier wall keep their places
                     with self.subTest(step=name, call=call), fail_after(module, name, call), Person() as person:
@@ -371,7 +372,7 @@ class InterruptedInsertionTest(FakeWallCase):
         self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))
         self.measure()
         self.module.worker.wall = wall
-        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model = get_referenced_node(self.segmentation, WALL_MODEL)
         self.segmentation.SetAttribute("DCAMT.wallOutdated", "1")
         model.GetDisplayNode().SetVisibility(False)
         slicer.modules.colors.logic().GetColorLegendDisplayNode(model).SetTitleText("mine")
@@ -382,19 +383,19 @@ class InterruptedInsertionTest(FakeWallCase):
 
     def test_failed_insertion_removes_the_legend_that_it_added(self) -> None:
         self.insert_earlier_wall()
-        model = review.get_referenced_node(self.segmentation, review.WALL)
+        model = get_referenced_node(self.segmentation, WALL_MODEL)
         slicer.mrmlScene.RemoveNode(slicer.modules.colors.logic().GetColorLegendDisplayNode(model))
         self.fail_after_each_step()
 
     def test_failed_insertion_restores_what_is_left_of_the_earlier_wall(self) -> None:
         self.insert_earlier_wall()
-        slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, review.WALL))
+        slicer.mrmlScene.RemoveNode(get_referenced_node(self.segmentation, WALL_MODEL))
         self.fail_after_each_step()
 
     def test_failed_insertion_restores_an_earlier_wall_without_its_table_and_colours(self) -> None:
         self.insert_earlier_wall()
-        for role in (review.WALL_TABLE, review.WALL_COLORS):
-            slicer.mrmlScene.RemoveNode(review.get_referenced_node(self.segmentation, role))
+        for role in (WALL_TABLE, WALL_COLORS):
+            slicer.mrmlScene.RemoveNode(get_referenced_node(self.segmentation, role))
         self.fail_after_each_step()
 
     def test_cancelling_in_each_step_before_the_insertion_leaves_the_scene_unchanged(self) -> None:

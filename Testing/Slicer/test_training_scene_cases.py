@@ -19,6 +19,7 @@ from dcamt.runs.preview import Preview
 from dcamt.volume import TISSUE, Code, SegmentInfo
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
+from DCAMTSegmentationLib.result_nodes import VOLUME
 from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases import scene_source
@@ -73,7 +74,7 @@ class SceneSourceTest(unittest.TestCase):
         before = outlines()
         for scan in (volume, plain):
             result = add_outline(scan, ellipsoid(2)[1])
-            result.SetNodeReferenceID(review.VOLUME, scan.GetID())
+            result.SetNodeReferenceID(VOLUME, scan.GetID())
             result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
             review.store_review_data(result, None, [], np.eye(4))
         proposal = add_outline(plain, ellipsoid(2)[1])
@@ -101,7 +102,7 @@ class SceneSourceTest(unittest.TestCase):
         segmentation.GetSegmentation().GetSegment(written).SetTag(CLASS_TAG, "SCT 82471001")
         mask = ellipsoid(2)[1]
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
-        segmentation.SetNodeReferenceID(review.VOLUME, second.GetID())
+        segmentation.SetNodeReferenceID(VOLUME, second.GetID())
         review.store_review_data(segmentation, None, [], np.eye(4))
         mask[tuple(np.argwhere(mask)[0])] = 0
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
@@ -148,7 +149,7 @@ class SceneSourceTest(unittest.TestCase):
         volume, result = add_case("first", 1)
         identifier = result.GetSegmentation().GetNthSegmentID(0)
         result.GetSegmentation().GetSegment(identifier).SetTag(CLASS_TAG, "SCT 82471001")
-        result.SetNodeReferenceID(review.VOLUME, volume.GetID())
+        result.SetNodeReferenceID(VOLUME, volume.GetID())
         review.store_review_data(result, None, [], np.eye(4))
         corrected = ellipsoid(1)[1]
         corrected[tuple(np.argwhere(corrected)[0])] = 0
@@ -162,7 +163,7 @@ class SceneSourceTest(unittest.TestCase):
     def test_training_case_that_a_model_segmented_again_is_no_label(self):
         volume, result = add_case("scan", 1)
         result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
-        result.SetNodeReferenceID(review.VOLUME, volume.GetID())
+        result.SetNodeReferenceID(VOLUME, volume.GetID())
         review.store_review_data(result, None, [], np.eye(4))
         training_cases.add_case(volume, result)
         (row,) = training_case_rows(self.recipe)

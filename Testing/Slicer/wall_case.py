@@ -12,7 +12,8 @@ import slicer
 from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import WallResult, analyse_wall
-from DCAMTSegmentationLib import review, wall_nodes
+from DCAMTSegmentationLib import wall_nodes
+from DCAMTSegmentationLib.result_nodes import WALL_MODEL, WALL_TABLE, get_referenced_node
 from DCAMTSegmentationLib.worker_process import WorkerProcess
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.scene_changes import SceneChanges
@@ -72,12 +73,12 @@ def expected_wall() -> WallResult:
 
 
 def scalars(segmentation: SegmentationNode, name: str) -> np.ndarray:
-    surface = review.get_referenced_node(segmentation, review.WALL).GetPolyData()
+    surface = get_referenced_node(segmentation, WALL_MODEL).GetPolyData()
     return np.array(vtk_to_numpy(surface.GetPointData().GetArray(name)))
 
 
 def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", row: int = 0) -> str:
-    table = review.get_referenced_node(segmentation, review.WALL_TABLE).GetTable()
+    table = get_referenced_node(segmentation, WALL_TABLE).GetTable()
     return str(table.GetValueByName(row, column).ToString())
 
 

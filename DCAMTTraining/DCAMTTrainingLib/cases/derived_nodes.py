@@ -8,6 +8,7 @@ from typing import Any
 import slicer
 from dcamt.io.formats import data_files_beside
 from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
 from .rows import SceneScan
@@ -88,6 +89,6 @@ def channels_of(source: SceneScan) -> tuple[Any, ...]:
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if volume is None:
         return ()
-    if segmentation is None or review.get_referenced_node(segmentation, review.VOLUME) is not volume:
+    if segmentation is None or get_referenced_node(segmentation, VOLUME) is not volume:
         return (volume,)
     return (volume, *review.channels_of(segmentation))

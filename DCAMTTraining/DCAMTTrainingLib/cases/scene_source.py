@@ -18,6 +18,7 @@ from dcamt.io.formats import plain_name
 from dcamt.recipe import Recipe
 from dcamt.volume import GRID_TOLERANCE, TISSUE
 from DCAMTSegmentationLib import review, training_cases
+from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
@@ -176,7 +177,7 @@ def choice_note(source: SceneScan, recipe: Recipe) -> str:
 
 def _scans_of(segmentation: SegmentationNode) -> list[Any]:
     """Return the scan on which a segmentation was drawn and the scan of its DCAMT segments; omit missing scans."""
-    drawn_on, segmented = scan_of(segmentation), review.get_referenced_node(segmentation, review.VOLUME)
+    drawn_on, segmented = scan_of(segmentation), get_referenced_node(segmentation, VOLUME)
     return [scan for scan in (drawn_on, segmented if segmented is not drawn_on else None) if scan is not None]
 
 
@@ -261,7 +262,7 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
       training case of A;
     - for B, the DCAMT segments, followed by the other segments.
     """
-    segmented = review.get_referenced_node(segmentation, review.VOLUME)
+    segmented = get_referenced_node(segmentation, VOLUME)
     is_result = segmented is not None or review.has_lost_scan(segmentation)
     drawn_on = scan_of(segmentation) if is_result and volume is not None else None
     if drawn_on is None or segmented is drawn_on or volume not in (drawn_on, segmented):

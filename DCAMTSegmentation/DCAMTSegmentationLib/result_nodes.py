@@ -1,0 +1,55 @@
+"""Find results in the scene, and the nodes to which a result or its wall refers."""
+
+from __future__ import annotations
+
+import slicer
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
+
+VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
+DOUBT_MAP = "DCAMT.disagreement"
+"""Role of the map of doubt. In scenes of older versions of DCAMT, this role refers to a map of disagreement."""
+PLACE_POINT = "DCAMT.mark"
+"""Role of the Markups point that shows a doubtful place; named as in scenes of older versions."""
+CHANNELS = "DCAMT.channels"
+"""Role of the volumes of the second and further channels, for a model of several channels."""
+WALL_MODEL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
+WALL_NODES = (WALL_MODEL, WALL_COLORS, WALL_TABLE)
+HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, *WALL_NODES)
+"""Roles of the nodes that are removed with their result."""
+
+
+def get_referenced_node(node: Node | None, role: str) -> Node | None:
+    """Return the node to which a result or its wall refers in a role, such as `VOLUME`.
+
+    Return None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
+    """
+    return node.GetNodeReference(role) if node is not None else None
+
+
+def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | None:
+    """Return the node of `get_referenced_node` unless another segmentation node also refers to it in this role.
+
+    A copy of a result refers to the helper nodes of the original.
+    """
+    helper = get_referenced_node(segmentation_node, role)
+    if helper is None:
+        return None
+    others = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node is not segmentation_node]
+    return None if any(get_referenced_node(node, role) is helper for node in others) else helper
+
+
+def find_results() -> list[SegmentationNode]:
+    """Return the segmentation nodes that hold a result, in the scene's order, in which new nodes are last."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    return [node for node in nodes if node.GetNodeReferenceID(VOLUME) is not None]
+
+
+def results_of(volume: VolumeNode | None) -> list[SegmentationNode]:
+    """Return the results of one volume, in the scene's order."""
+    return [node for node in find_results() if volume is not None and get_referenced_node(node, VOLUME) is volume]
+
+
+def result_of(volume: VolumeNode | None) -> SegmentationNode | None:
+    """Return the newest node with a result of a volume; None if there is none."""
+    found = results_of(volume)
+    return found[-1] if found else None
