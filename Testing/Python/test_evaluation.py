@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, evaluate_folders, summarize_rows
+from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, LabelMappings, evaluate_folders, summarize_rows
 from dcamt.metrics.scores import BOTH_EMPTY, SegmentationScore, score
 from dcamt_testing.evaluated_folders import (
     AFFINE,
@@ -131,7 +131,7 @@ def test_damaged_file_does_not_stop_the_scores_of_the_other_cases(
     damaged = folders[0].parent / name
     damaged.write_bytes(damaged.read_bytes()[:-50])
     seen: list[tuple[int, int]] = []
-    evaluation = evaluate_folders(*folders, lambda *step: seen.append(step), mapping, mapping)
+    evaluation = evaluate_folders(*folders, lambda *step: seen.append(step), LabelMappings(mapping, mapping))
     (failure,) = evaluation.failures
     assert failure.startswith(f"{damaged}: ends too early")
     assert evaluation.rows == tuple(row for row in sound.rows if row.case != "la001")

@@ -13,6 +13,7 @@ from ..io.formats import given_path, scan_name
 from ..metrics.evaluation import (
     Evaluation,
     EvaluationPair,
+    LabelMappings,
     evaluate_folders,
     evaluate_pairs,
     refuse_same_file,
@@ -66,10 +67,11 @@ def evaluate(
     >>> row.score.dice, row.score.hd95_mm, round(row.label_volume_ml, 6)
     (0.9, 2.0, 8.0)
     """
+    mappings = LabelMappings(prediction=prediction_mapping, label=label_mapping)
     if isinstance(predictions, str | os.PathLike) and isinstance(labels, str | os.PathLike):
         folders = given_path(predictions), given_path(labels)
         if folders[1].is_dir():
-            return evaluate_folders(*folders, None, label_mapping, prediction_mapping)
+            return evaluate_folders(*folders, mappings=mappings)
     prediction_list, label_list = _as_list(predictions), _as_list(labels)
     if len(prediction_list) != len(label_list):
         raise ValueError(
@@ -85,7 +87,7 @@ def evaluate(
         if isinstance(sources[0], Path) and isinstance(sources[1], Path) and label_mapping == prediction_mapping:
             refuse_same_file(sources[0], sources[1])
         pairs.append(EvaluationPair(_case_name(label, number), *sources))
-    return evaluate_pairs(pairs, label_mapping=label_mapping, prediction_mapping=prediction_mapping)
+    return evaluate_pairs(pairs, mappings=mappings)
 
 
 def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float] | None) -> Path | Labelmap:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from ..errors import DCAMTError
-from ..metrics.evaluation import Evaluation, EvaluationRow, evaluate_folders
+from ..metrics.evaluation import Evaluation, EvaluationRow, LabelMappings, evaluate_folders
 from .console import Console
 from .result_files import check_table_path, existing_rule, refuse_appeared_file
 
@@ -31,9 +31,8 @@ def run_evaluate(options: argparse.Namespace) -> int:
         console.print_event("progress", step=done, of=of)
         console.show_progress("comparing", done / of)
 
-    evaluation = evaluate_folders(
-        options.predictions, options.labels, progress, options.label_mapping, options.prediction_mapping
-    )
+    mappings = LabelMappings(prediction=options.prediction_mapping, label=options.label_mapping)
+    evaluation = evaluate_folders(options.predictions, options.labels, progress, mappings)
     write_failure: DCAMTError | None = None
     if options.csv:
         # Written before printing, which fails if stdout is closed.

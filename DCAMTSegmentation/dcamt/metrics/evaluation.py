@@ -115,6 +115,20 @@ class EvaluationPair:
 
 
 @dataclass(frozen=True)
+class LabelMappings:
+    """Which values or segments of the predictions and of the labels become which class, such as "420,421=1".
+
+    All other voxels become background. An empty mapping keeps the values.
+    """
+
+    prediction: str = ""
+    label: str = ""
+
+
+NO_MAPPINGS = LabelMappings()
+
+
+@dataclass(frozen=True)
 class _ScoredPair:
     """The scores of a case by label value; `notes` holds pairs (note, path of the labelmap or name of the case)."""
 
@@ -129,8 +143,7 @@ def evaluate_folders(
     predictions: str | Path,
     labels: str | Path,
     progress: Callable[[int, int], None] | None = None,
-    label_mapping: str = "",
-    prediction_mapping: str = "",
+    mappings: LabelMappings = NO_MAPPINGS,
 ) -> Evaluation:
     """Score every prediction in a folder against the same case's label in another folder, as `evaluate_pairs` does.
 
@@ -142,9 +155,6 @@ def evaluate_folders(
 
     Args:
         progress: is called after each case with the number of evaluated cases and the number of all cases.
-        label_mapping: which values or segments of the labels become which class, such as "420,421=1" (`_read_pair`);
-            all other voxels become background.
-        prediction_mapping: the same for the predictions.
 
     Raises:
         InputError: a folder is missing or empty, two files of a folder belong to one case, no prediction has a label, a
@@ -165,14 +175,7 @@ def evaluate_folders(
         raise failures[0]
     label_names = names_with_numbers(labelled)
     skipped = tuple(label_names[case] for case in sorted(labelled.keys() - predicted.keys()))
-    evaluation = evaluate_pairs(
-        pairs,
-        progress,
-        predictions_folder=predictions,
-        labels_folder=labels,
-        label_mapping=label_mapping,
-        prediction_mapping=prediction_mapping,
-    )
+    evaluation = evaluate_pairs(pairs, progress, mappings, predictions_folder=predictions, labels_folder=labels)
     return replace(evaluation, labels_without_prediction=skipped, failures=(*map(str, failures), *evaluation.failures))
 
 
@@ -204,11 +207,10 @@ def refuse_same_file(prediction: Path, label: Path) -> None:
 def evaluate_pairs(
     pairs: Sequence[EvaluationPair],
     progress: Callable[[int, int], None] | None = None,
+    mappings: LabelMappings = NO_MAPPINGS,
     *,
     predictions_folder: str | Path | None = None,
     labels_folder: str | Path | None = None,
-    label_mapping: str = "",
-    prediction_mapping: str = "",
 ) -> Evaluation:
     """Score predictions against their labels.
 
@@ -224,7 +226,6 @@ def evaluate_pairs(
     Args:
         progress: is called after each pair with the number of pairs that are done and the number of all pairs.
         predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
-        label_mapping, prediction_mapping: as in `evaluate_folders`.
 
     Raises:
         InputError: there is no pair, no pair can be scored, all labels are empty, all predictions are empty after a
@@ -234,19 +235,14 @@ def evaluate_pairs(
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     scored: list[_ScoredPair] = []
     failures: list[InputError] = []
-    files_of_note: defaultdict[str, list[str]] = defaultdict(list)
-    mappings = label_mapping, prediction_mapping
     # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither.
     # `_score_pair` reads the pairs again, since the labelmaps of all cases together may be too large for memory.
-    only_masks = all(_holds_only_masks(pair, *mappings) for pair in pairs)
+    only_masks = all(_holds_only_masks(pair, mappings) for pair in pairs)
     for done, pair in enumerate(pairs, start=1):
         try:
-            scored.append(_score_pair(pair, *mappings, only_masks))
+            scored.append(_score_pair(pair, mappings, only_masks))
         except InputError as error:
             failures.append(error)
-        else:
-            for note, file in scored[-1].notes:
-                files_of_note[note].append(file)
         if progress is not None:
             progress(done, len(pairs))
     if not scored:
@@ -254,12 +250,12 @@ def evaluate_pairs(
     in_labels = set[int]().union(*(pair.label_values for pair in scored))
     in_predictions = set[int]().union(*(pair.predicted_values for pair in scored))
     if not in_labels:
-        if label_mapping:
-            what = f"all labels are empty after the mapping {label_mapping}"
+        if mappings.label:
+            what = f"all labels are empty after the mapping {mappings.label}"
             raise InputError(what, path=labels_folder, remedy=_CORRECT_MAPPING)
         raise InputError("all labels are empty", path=labels_folder, remedy="Choose the labels of outlined cases.")
-    if not in_predictions and prediction_mapping:
-        what = f"all predictions are empty after the mapping {prediction_mapping}"
+    if not in_predictions and mappings.prediction:
+        what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
         raise InputError(
@@ -273,30 +269,43 @@ def evaluate_pairs(
         for pair in scored
         for value in sorted(in_labels)
     ]
-    notes = tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
     evaluation = summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
-    return replace(evaluation, failures=tuple(map(str, failures)), notes=notes)
+    return replace(evaluation, failures=tuple(map(str, failures)), notes=_list_notes(scored))
 
 
-def _holds_only_masks(pair: EvaluationPair, label_mapping: str, prediction_mapping: str) -> bool:
+def _list_notes(scored: Sequence[_ScoredPair]) -> tuple[str, ...]:
+    """Return each note once, after the files or cases that have it."""
+    files_of_note: defaultdict[str, list[str]] = defaultdict(list)
+    for pair in scored:
+        for note, file in pair.notes:
+            files_of_note[note].append(file)
+    return tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
+
+
+def _holds_only_masks(pair: EvaluationPair, mappings: LabelMappings) -> bool:
     """Return whether prediction and label are empty or masks of 1 or 255; True if they cannot be read."""
     try:
-        return all(map(_is_mask_or_empty, _read_pair(pair, label_mapping, prediction_mapping)))
+        return all(map(_is_mask_or_empty, _read_pair(pair, mappings)))
     except InputError:  # The error is reported when the pair is scored.
         return True
 
 
-def _score_pair(pair: EvaluationPair, label_mapping: str, prediction_mapping: str, only_masks: bool) -> _ScoredPair:
+def _is_mask_or_empty(labelmap: Labelmap) -> bool:
+    """Return whether a labelmap is empty, a mask of 1 or a mask of 255."""
+    return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
+
+
+def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool) -> _ScoredPair:
     """Return the scores of a prediction; raise InputError if the pair cannot be scored (`evaluate_pairs`).
 
     Args:
         only_masks: whether 255 counts as 1.
     """
-    prediction, label = _read_pair(pair, label_mapping, prediction_mapping)
+    prediction, label = _read_pair(pair, mappings)
     notes = [(note, str(labelmap.path or pair.case)) for labelmap in (prediction, label) for note in labelmap.notes]
-    if label_mapping and (unmapped := _unmapped_text(pair.label, label, label_mapping)):
+    if unmapped := _unmapped_text(pair.label, label, mappings.label):
         raise InputError(unmapped, path=label.path or pair.case, remedy="Map its values, too, or correct the label.")
-    if prediction_mapping and (unmapped := _unmapped_text(pair.prediction, prediction, prediction_mapping)):
+    if unmapped := _unmapped_text(pair.prediction, prediction, mappings.prediction):
         notes.append((f"{unmapped}; the prediction counts as empty", str(prediction.path or pair.case)))
     prediction, label = _fit_pair(prediction, label, pair.case)
     if only_masks:
@@ -351,34 +360,33 @@ def _mapping_remedy(predicted: int, labelled: int) -> str:
     )
 
 
-def _read_pair(pair: EvaluationPair, label_mapping: str, prediction_mapping: str) -> tuple[Labelmap, Labelmap]:
+def _read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, Labelmap]:
     """Return a prediction and its label with their values mapped, each on its own grid.
 
     Args:
-        label_mapping: which values or segments of the label become which class, such as "420,421=1"; if empty, the
-            label keeps its values. A class is a label value. If the prediction has no mapping, a class may also be the
-            name of a segment in the prediction's file, as in "420=Left atrium".
-        prediction_mapping: the same, with prediction and label exchanged.
+        mappings: a class is a label value. If the prediction has no mapping, a class in the label's mapping may also be
+            the name of a segment in the prediction's file, as in "420=Left atrium"; the same holds with prediction and
+            label exchanged.
 
     Raises:
         InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments
             of the same name have different label values.
     """
     prediction, label = pair.prediction, pair.label
-    if isinstance(prediction, Path) and isinstance(label, Path) and not (label_mapping or prediction_mapping):
+    if isinstance(prediction, Path) and isinstance(label, Path) and not (mappings.prediction or mappings.label):
         _refuse_other_values_of_segments(prediction, label)
     return (
-        _read_mapped(prediction, prediction_mapping, None if label_mapping else label),
-        _read_mapped(label, label_mapping, None if prediction_mapping else prediction),
+        _read_mapped(prediction, mappings.prediction, None if mappings.label else label),
+        _read_mapped(label, mappings.label, None if mappings.prediction else prediction),
     )
 
 
 def _unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
     """Return which values of `source` its mapping lacks, if none of its voxels is mapped; otherwise "".
 
-    The text is also "" if `source` is empty, or has a segment that the mapping names.
+    The text is also "" if `mapping` or `source` is empty, or `source` has a segment that the mapping names.
     """
-    if mapped.voxels.any():
+    if not mapping or mapped.voxels.any():
         return ""
     stored = source if isinstance(source, Labelmap) else read_labelmap(source)
     held = {int(value) for value in np.unique(stored.voxels)} - {0}
@@ -470,11 +478,6 @@ def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ..
         std=tuple(_summarize_class("std", _deviation, group) for group in groups if len(group) > 1),
         unscored_labels=unscored_labels,
     )
-
-
-def _is_mask_or_empty(labelmap: Labelmap) -> bool:
-    """Return whether a labelmap is empty, a mask of 1 or a mask of 255."""
-    return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
 
 
 def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> EvaluationRow:
