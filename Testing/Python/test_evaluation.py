@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, LabelMappings, evaluate_folders, summarize_rows
+from dcamt.metrics.evaluation import SCORE_COLUMNS, EvaluationRow, summarize_rows
+from dcamt.metrics.folder_scoring import evaluate_folders
+from dcamt.metrics.pair_reading import LabelMappings
 from dcamt.metrics.scores import BOTH_EMPTY, SegmentationScore, score
 from dcamt_testing.evaluated_folders import (
     AFFINE,

@@ -10,7 +10,7 @@ from dcamt.cases.labelmap_files import labelmaps_by_case
 from dcamt.errors import InputError
 from dcamt.io.dicom_files import SEGMENTATION_CLASSES
 from dcamt.io.readers import read_labelmap
-from dcamt.metrics.evaluation import evaluate_folders
+from dcamt.metrics.folder_scoring import evaluate_folders
 from dcamt_testing.dicom_positions import REPORT, new_data_set
 from dcamt_testing.evaluated_folders import (
     assert_not_scored,

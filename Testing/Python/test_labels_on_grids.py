@@ -12,7 +12,7 @@ from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_labelmap, read_scan, read_segments
 from dcamt.io.writers import write_labelmap
-from dcamt.metrics.evaluation import score_case
+from dcamt.metrics.pair_scoring import score_case
 from dcamt.volume import GRID_TOLERANCE, Labelmap, enclosing_grid, fit_labelmap, grid_difference, same_grid
 from dcamt_testing.analytic_scans import centred_grid, rotation
 from dcamt_testing.scan_files import LEFT_ATRIUM, WALL, affine_of, orthogonal_matrix, refused

@@ -22,7 +22,8 @@ from dcamt.api.training import model_card
 from dcamt.api.training_plan import TrainingPlan
 from dcamt.cases.case_list import read_cases
 from dcamt.geometry import Grid
-from dcamt.metrics.evaluation import score_case, summarize_rows
+from dcamt.metrics.evaluation import summarize_rows
+from dcamt.metrics.pair_scoring import score_case
 from dcamt.report import case_picture
 from dcamt.report.charts import MAX_POINTS, line_chart, thin_line, tick_values
 from dcamt.report.run_report import collect_curves

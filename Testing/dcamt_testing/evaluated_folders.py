@@ -10,7 +10,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
 from dcamt.io.writers import write_labelmap
-from dcamt.metrics.evaluation import evaluate_folders
+from dcamt.metrics.folder_scoring import evaluate_folders
 from dcamt.metrics.scores import SegmentationScore
 from dcamt.volume import Labelmap, SegmentInfo
 from scipy import ndimage

@@ -10,14 +10,10 @@ import numpy as np
 
 from ..geometry import Grid
 from ..io.formats import given_path, scan_name
-from ..metrics.evaluation import (
-    Evaluation,
-    EvaluationPair,
-    LabelMappings,
-    evaluate_folders,
-    evaluate_pairs,
-    refuse_same_file,
-)
+from ..metrics.evaluation import Evaluation
+from ..metrics.folder_scoring import evaluate_folders
+from ..metrics.pair_reading import EvaluationPair, LabelMappings, refuse_same_file
+from ..metrics.pair_scoring import evaluate_pairs
 from ..volume import Labelmap, as_labels, check_array, check_grid, check_size
 
 LabelmapLike = str | os.PathLike[str] | Labelmap | np.ndarray

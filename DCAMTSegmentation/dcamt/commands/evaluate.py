@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from ..errors import DCAMTError
-from ..metrics.evaluation import Evaluation, EvaluationRow, LabelMappings, evaluate_folders
+from ..metrics.evaluation import Evaluation, EvaluationRow
+from ..metrics.folder_scoring import evaluate_folders
+from ..metrics.pair_reading import LabelMappings
 from .console import Console
 from .result_files import check_table_path, existing_rule, refuse_appeared_file
 

@@ -10,7 +10,8 @@ from ..cases.case_list import Case
 from ..cases.labels import check_label, read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
-from ..metrics.evaluation import EvaluationRow, score_case
+from ..metrics.evaluation import EvaluationRow
+from ..metrics.pair_scoring import score_case
 from ..recipe import Recipe
 from ..volume import Labelmap, Volume
 from .case_picture import draw_case

@@ -1,0 +1,145 @@
+"""Read a prediction and its label with mapped label values, and fit them on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..cases.labels import MAXIMUM_CLASS, mapping_sources, parse_value_mapping
+from ..errors import InputError
+from ..io.dicom_files import list_names
+from ..io.formats import plain_name
+from ..io.readers import map_labelmap, read_labelmap, read_segments
+from ..io.stored_image import StoredSegment
+from ..volume import Labelmap, enclosing_grid, fit_labelmap
+
+
+@dataclass(frozen=True)
+class EvaluationPair:
+    """A case to evaluate; prediction and label are files, or labelmaps in memory."""
+
+    case: str
+    prediction: Path | Labelmap
+    label: Path | Labelmap
+
+
+@dataclass(frozen=True)
+class LabelMappings:
+    """Which values or segments of the predictions and of the labels become which class, such as "420,421=1".
+
+    All other voxels become background. An empty mapping keeps the values.
+    """
+
+    prediction: str = ""
+    label: str = ""
+
+
+NO_MAPPINGS = LabelMappings()
+
+
+def refuse_same_file(prediction: Path, label: Path) -> None:
+    """Raise InputError if a prediction and its label are the same existing file or folder."""
+    if prediction.exists() and label.exists() and prediction.samefile(label):
+        remedy = "Choose different files for the predictions and the labels."
+        raise InputError(
+            "was given both as the prediction and as the label of its case", path=prediction, remedy=remedy
+        )
+
+
+def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, Labelmap]:
+    """Return a prediction and its label with their values mapped, each on its own grid.
+
+    Args:
+        mappings: a class is a label value. If the prediction has no mapping, a class in the label's mapping may also be
+            the name of a segment in the prediction's file, as in "420=Left atrium"; the same holds with prediction and
+            label exchanged.
+
+    Raises:
+        InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments
+            of the same name have different label values.
+    """
+    prediction, label = pair.prediction, pair.label
+    if isinstance(prediction, Path) and isinstance(label, Path) and not (mappings.prediction or mappings.label):
+        _refuse_other_values_of_segments(prediction, label)
+    return (
+        _read_mapped(prediction, mappings.prediction, None if mappings.label else label),
+        _read_mapped(label, mappings.label, None if mappings.prediction else prediction),
+    )
+
+
+def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
+    """Raise InputError if a segment of a prediction has another value than the label's segment of the same name.
+
+    Names that occur several times in a file are not compared. Nothing is compared if a name that occurs in both files
+    has a value above `MAXIMUM_CLASS` in the label.
+    """
+    predicted, labelled = (_segments_by_name(read_segments(path)) for path in (prediction, label))
+    common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
+    if any(segment.label > MAXIMUM_CLASS for _, segment in common):
+        return
+    for segment, other in common:
+        if segment.label != other.label:
+            mapping = ",".join(f"{mine.label}={its.label}" for mine, its in common)
+            raise InputError(
+                f"has the value {segment.label} for the segment '{segment.name}', which has the value {other.label} in"
+                f" {label}",
+                path=prediction,
+                remedy=f"Map the predictions' values: --prediction-mapping {mapping} (in Python: prediction_mapping).",
+            )
+
+
+def _segments_by_name(segments: Sequence[StoredSegment]) -> dict[str, StoredSegment]:
+    """Return the segments whose names occur only once, by `plain_name`."""
+    names = [plain_name(segment.name or "") for segment in segments]
+    return {name: segment for name, segment in zip(names, segments, strict=True) if name and names.count(name) == 1}
+
+
+def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap | None) -> Labelmap:
+    """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
+
+    Args:
+        other: the counterpart of `source`; None if the counterpart has a mapping. A prediction's counterpart is its
+            label; a label's counterpart is its prediction. If `other` is a file, `mapping` may use the names of its
+            segments as classes.
+    """
+    if not mapping:
+        return source if isinstance(source, Labelmap) else read_labelmap(source)
+    segments = read_segments(other) if isinstance(other, Path) else ()
+    targets = parse_value_mapping(mapping, [(segment.name, segment.label) for segment in segments if segment.name])
+    return map_labelmap(source, targets) if isinstance(source, Labelmap) else read_labelmap(source, targets)
+
+
+def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
+    """Return which values of `source` its mapping lacks, if none of its voxels is mapped; otherwise "".
+
+    The text is also "" if `mapping` or `source` is empty, or `source` has a segment that the mapping names.
+    """
+    if not mapping or mapped.voxels.any():
+        return ""
+    stored = source if isinstance(source, Labelmap) else read_labelmap(source)
+    held = {int(value) for value in np.unique(stored.voxels)} - {0}
+    segments = read_segments(source) if isinstance(source, Path) else ()
+    named = {plain_name(segment.name or "") for segment in segments} | {str(segment.label) for segment in segments}
+    if not held or named & {plain_name(word) for word in mapping_sources(mapping)}:
+        return ""
+    listed = list_names([str(value) for value in sorted(held)])
+    return f"holds none of the values of the mapping {mapping}, but {listed}"
+
+
+def fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
+    """Return a prediction and its label on one grid.
+
+    If the label is complete, the grid is the label's. If only the label is partial, the grid is the prediction's. If
+    both are partial, the grid encloses the grids of both (`enclosing_grid`).
+
+    Raises:
+        InputError: a labelmap does not fit this grid (`fit_labelmap`).
+    """
+    if label.partial and prediction.partial:
+        label = fit_labelmap(label, enclosing_grid(prediction.grid, label.grid), case)
+    elif label.partial:
+        label = fit_labelmap(label, prediction.grid, f"its prediction {prediction.path or case}")
+    return fit_labelmap(prediction, label.grid, f"its label {label.path or case}"), label

@@ -1,0 +1,210 @@
+"""Score predictions against their labels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS
+from ..errors import InputError
+from ..io.dicom_files import list_names
+from ..volume import Labelmap, is_mask_of_255, relabel_255
+from .evaluation import Evaluation, EvaluationRow, summarize_rows
+from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, read_pair, unmapped_text
+from .scores import BOTH_EMPTY, score
+
+_CORRECT_MAPPING = "Before each sign =, write values or names of segments that occur in the files."
+
+
+@dataclass(frozen=True)
+class _ScoredPair:
+    """The scores of a case by label value; `notes` holds pairs (note, path of the labelmap or name of the case)."""
+
+    case: str
+    rows: dict[int, EvaluationRow]
+    label_values: set[int]
+    predicted_values: set[int]
+    notes: list[tuple[str, str]]
+
+
+def evaluate_pairs(
+    pairs: Sequence[EvaluationPair],
+    progress: Callable[[int, int], None] | None = None,
+    mappings: LabelMappings = NO_MAPPINGS,
+    *,
+    predictions_folder: str | Path | None = None,
+    labels_folder: str | Path | None = None,
+) -> Evaluation:
+    """Score predictions against their labels.
+
+    The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
+    order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
+    background. If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
+
+    A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
+    cannot be scored if a file cannot be read or its mapping does not fit, the label is not empty but holds none of the
+    mapped values, prediction and label do not fit on one grid, or one of them is probably a scan (`_refuse_scan`). A
+    prediction that holds none of the mapped values is scored as empty, with a note.
+
+    Args:
+        progress: is called after each pair with the number of pairs that are done and the number of all pairs.
+        predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
+
+    Raises:
+        InputError: there is no pair, no pair can be scored, all labels are empty, all predictions are empty after a
+            mapping, or the predictions have label values, but none in common with the labels.
+    """
+    if not pairs:
+        raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
+    scored: list[_ScoredPair] = []
+    failures: list[InputError] = []
+    # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither.
+    # `_score_pair` reads the pairs again, since the labelmaps of all cases together may be too large for memory.
+    only_masks = all(_holds_only_masks(pair, mappings) for pair in pairs)
+    for done, pair in enumerate(pairs, start=1):
+        try:
+            scored.append(_score_pair(pair, mappings, only_masks))
+        except InputError as error:
+            failures.append(error)
+        if progress is not None:
+            progress(done, len(pairs))
+    if not scored:
+        raise failures[0]
+    in_labels = set[int]().union(*(pair.label_values for pair in scored))
+    in_predictions = set[int]().union(*(pair.predicted_values for pair in scored))
+    if not in_labels:
+        if mappings.label:
+            what = f"all labels are empty after the mapping {mappings.label}"
+            raise InputError(what, path=labels_folder, remedy=_CORRECT_MAPPING)
+        raise InputError("all labels are empty", path=labels_folder, remedy="Choose the labels of outlined cases.")
+    if not in_predictions and mappings.prediction:
+        what = f"all predictions are empty after the mapping {mappings.prediction}"
+        raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
+    if in_predictions and not in_predictions & in_labels:
+        raise InputError(
+            f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
+            f" ({_list_values(in_labels)})",
+            path=predictions_folder,
+            remedy=_mapping_remedy(min(in_predictions), min(in_labels)),
+        )
+    rows = [
+        pair.rows.get(value, EvaluationRow(pair.case, value, BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
+        for pair in scored
+        for value in sorted(in_labels)
+    ]
+    evaluation = summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
+    return replace(evaluation, failures=tuple(map(str, failures)), notes=_list_notes(scored))
+
+
+def _list_notes(scored: Sequence[_ScoredPair]) -> tuple[str, ...]:
+    """Return each note once, after the files or cases that have it."""
+    files_of_note: defaultdict[str, list[str]] = defaultdict(list)
+    for pair in scored:
+        for note, file in pair.notes:
+            files_of_note[note].append(file)
+    return tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
+
+
+def _list_values(values: set[int]) -> str:
+    return ", ".join(str(value) for value in sorted(values))
+
+
+def _mapping_remedy(predicted: int, labelled: int) -> str:
+    """Return the advice to map a value of the predictions and one of the labels to the same class, from 1 to 255."""
+    if labelled <= MAXIMUM_CLASS:
+        return (
+            f"Map the predictions' values: --prediction-mapping {predicted}={labelled}, for instance"
+            " (in Python: prediction_mapping)."
+        )
+    if predicted <= MAXIMUM_CLASS:
+        return (
+            f"Map the labels' values: --label-mapping {labelled}={predicted}, for instance (in Python: label_mapping)."
+        )
+    return (
+        f"Map the values of both: --prediction-mapping {predicted}=1 --label-mapping {labelled}=1, for instance"
+        " (in Python: prediction_mapping and label_mapping)."
+    )
+
+
+def _holds_only_masks(pair: EvaluationPair, mappings: LabelMappings) -> bool:
+    """Return whether prediction and label are empty or masks of 1 or 255; True if they cannot be read."""
+    try:
+        return all(map(_is_mask_or_empty, read_pair(pair, mappings)))
+    except InputError:  # The error is reported when the pair is scored.
+        return True
+
+
+def _is_mask_or_empty(labelmap: Labelmap) -> bool:
+    """Return whether a labelmap is empty, a mask of 1 or a mask of 255."""
+    return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
+
+
+def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool) -> _ScoredPair:
+    """Return the scores of a prediction; raise InputError if the pair cannot be scored (`evaluate_pairs`).
+
+    Args:
+        only_masks: whether 255 counts as 1.
+    """
+    prediction, label = read_pair(pair, mappings)
+    notes = [(note, str(labelmap.path or pair.case)) for labelmap in (prediction, label) for note in labelmap.notes]
+    if unmapped := unmapped_text(pair.label, label, mappings.label):
+        raise InputError(unmapped, path=label.path or pair.case, remedy="Map its values, too, or correct the label.")
+    if unmapped := unmapped_text(pair.prediction, prediction, mappings.prediction):
+        notes.append((f"{unmapped}; the prediction counts as empty", str(prediction.path or pair.case)))
+    prediction, label = fit_pair(prediction, label, pair.case)
+    if only_masks:
+        label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
+    label_values, predicted_values = (
+        {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
+    )
+    _refuse_scan(pair.case, label, label_values, predicted_values, "prediction", "--label-mapping")
+    _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", "--prediction-mapping")
+    values = sorted(label_values | predicted_values)
+    rows = {value: _row(pair.case, value, prediction, label) for value in values}
+    return _ScoredPair(pair.case, rows, label_values, predicted_values, notes)
+
+
+def _refuse_scan(
+    case: str, labelmap: Labelmap, values: set[int], others: set[int], counterpart: str, option: str
+) -> None:
+    """Raise InputError if a labelmap is probably a scan.
+
+    A labelmap is probably a scan if it has more than `MANY_VALUES` label values and more than twice as many as its
+    counterpart.
+
+    Args:
+        case: the case's name; if the labelmap has no file, the message names the case instead.
+        others: the label values of the counterpart. A prediction's counterpart is its label; a label's counterpart is
+            its prediction.
+        option: the option that maps the labelmap's values.
+    """
+    if len(values) > max(MANY_VALUES, 2 * len(others)):
+        raise InputError(
+            f"is probably a scan: it holds {len(values)} different values, but the {counterpart} of this case"
+            f" holds {len(others)}",
+            path=labelmap.path or case,
+            remedy=f"Choose the labelmap of this case, or map the values of interest by {option}.",
+        )
+
+
+def score_case(case: str, prediction: Labelmap, label: Labelmap, values: Sequence[int]) -> list[EvaluationRow]:
+    """Return the row of each label value in `values`.
+
+    Raises:
+        InputError: prediction and label do not fit on one grid.
+    """
+    prediction, label = fit_pair(prediction, label, case)
+    return [_row(case, value, prediction, label) for value in values]
+
+
+def _row(case: str, value: int, prediction: Labelmap, label: Labelmap) -> EvaluationRow:
+    masks = prediction.voxels == value, label.voxels == value
+    result = score(*masks, label.grid.spacing)
+    predicted_ml, labelled_ml = (float(np.count_nonzero(m)) * label.grid.voxel_volume_mm3 / 1000.0 for m in masks)
+    undefined = bool(np.isnan(result.hd95_mm))
+    missed, empty = undefined and not predicted_ml, not predicted_ml and not labelled_ml
+    return EvaluationRow(case, value, result, predicted_ml, labelled_ml, int(undefined), 1, int(missed), int(empty))
