@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
 import SimpleITK
-from dcamt.cases.folders import find_cases
+from dcamt.cases.folders import find_all_scans, find_cases
 from dcamt.cases.found_cases import OTHER_LABEL, UNREADABLE
 from dcamt.cases.labelmap_files import labelmaps_by_case
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
-from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
+from dcamt_testing.case_folders import PAIRS, make_data_set, make_files, scans_and_labels, skip_reasons, write_image
 
 
 def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_path: Path) -> None:
@@ -168,3 +168,55 @@ def test_surfaces_single_slices_and_foreign_headers_are_no_scans(tmp_path: Path)
 def test_scans_of_one_name_in_one_folder_are_numbered(tmp_path: Path) -> None:
     home = make_files(tmp_path, "site1/x.nii.gz", "site1/x.nrrd", "site1/y.nrrd")
     assert sorted(case.name for case in find_cases(home).cases) == ["1_x", "2_x", "y"]
+
+
+def test_folders_beside_a_data_set_are_named_as_skipped(tmp_path: Path) -> None:
+    data_set = ("Task02/imagesTr/x_0000.nii.gz", "Task02/labelsTr/x.nii.gz")
+    found = find_cases(make_files(tmp_path, *data_set, "Hospital/p1/lge.nrrd", "notes/read me.txt"))
+    assert [*scans_and_labels(found, tmp_path)] == ["x"]
+    assert [file.path for file in found.skipped] == [tmp_path / "Hospital"]
+    assert "beside a data set" in found.skipped[0].reason
+
+
+def test_linked_data_set_is_read_once(tmp_path: Path) -> None:
+    home = make_files(tmp_path, "Task02/imagesTr/x_0000.nii.gz", "Task02/labelsTr/x.nii.gz")
+    (home / "latest").symlink_to(home / "Task02")
+    assert [*scans_and_labels(find_cases(home), home)] == ["x"]
+
+
+def test_other_folders_of_a_data_set_are_named_as_skipped(tmp_path: Path) -> None:
+    names = (
+        "imagesTr/a_0000.nii.gz",
+        "labelsTr/a.nii.gz",
+        "imagesVa/b_0000.nii.gz",
+        "labelsVa/b.nii.gz",
+        "notes/x.txt",
+    )
+    for described in ({}, {"training": [{"image": names[0], "label": names[1]}]}):
+        found = find_cases(make_data_set(tmp_path, described, *names))
+        assert scans_and_labels(found, tmp_path) == {"a": names[:2]}
+        assert [file.path.name for file in found.skipped] == ["imagesVa", "labelsVa"]
+
+
+def test_ignored_folders_and_folders_with_links_to_files_are_not_named_as_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_files(tmp_path, *(f"disk/{file}" for file in PAIRS[0]), "set/results/a.nii.gz", "set/notes/a.nii.gz")
+    for file in PAIRS[0]:
+        (tmp_path / "set" / file).parent.mkdir()
+        (tmp_path / "set" / file).symlink_to(tmp_path / "disk" / file)
+    monkeypatch.chdir(tmp_path)
+    found = find_all_scans(Path("set"), ignored=iter([tmp_path / "set/results"]))
+    assert [file.path for file in found.skipped] == [Path("set/notes")]
+
+
+def test_folders_beside_data_sets_are_found_in_linear_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(20):
+        make_files(tmp_path / f"Task{number}", "imagesTr/x_0000.nii.gz", "labelsTr/x.nii.gz")
+        make_files(tmp_path / f"Hospital{number}", "lge.nrrd")
+    calls: list[PurePath] = []
+    parents = PurePath.parents.fget
+    assert parents is not None
+    monkeypatch.setattr(PurePath, "parents", property(lambda path: calls.append(path) or parents(path)))
+    assert len(find_cases(tmp_path).skipped) == 20
+    assert len(calls) < 20 * 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,12 @@ from dcamt.io.writers import write_labelmap
 from dcamt.volume import Labelmap
 
 from dcamt_testing.scan_files import LEFT_ATRIUM
+
+IMAGES, LABELS = (tuple(f"{part}/{name}.nii.gz" for name in "ab") for part in ("imagesTr", "labelsTr"))
+"""The scans and the labels of the cases a and b of a data set."""
+PAIRS = tuple(zip(IMAGES, LABELS, strict=True))
+PAIR_A = {"image": IMAGES[0], "label": LABELS[0]}
+"""An entry of a `dataset.json` for the case a."""
 
 
 def make_files(home: Path, *files: str) -> Path:
@@ -35,6 +42,13 @@ def write_image(path: Path, values: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     voxels = (np.arange(6**3) % values).reshape(6, 6, 6).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def write_images(home: Path, scans: Iterable[str], masks: Iterable[str]) -> None:
+    """Write scans of 200 and masks of 2 different voxel values as NIfTI files."""
+    for names, values in ((scans, 200), (masks, 2)):
+        for name in names:
+            write_image(home / f"{name}.nii.gz", values)
 
 
 def write_dcamt_result(path: Path) -> None:
