@@ -38,6 +38,7 @@ _MODULE_OF = {
     "read_labelmap": "io.readers",
     "read_scan": "io.readers",
     "write_labelmap": "io.writers",
+    "Evaluation": "metrics.evaluation",
     "Labelmap": "volume",
     "Volume": "volume",
 }

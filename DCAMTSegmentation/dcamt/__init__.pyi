@@ -18,6 +18,7 @@ from .geometry import Region as Region
 from .io.readers import read_labelmap as read_labelmap
 from .io.readers import read_scan as read_scan
 from .io.writers import write_labelmap as write_labelmap
+from .metrics.evaluation import Evaluation as Evaluation
 from .volume import Labelmap as Labelmap
 from .volume import Volume as Volume
 
