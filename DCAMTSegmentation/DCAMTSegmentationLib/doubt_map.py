@@ -1,4 +1,4 @@
-"""Build the image and the display of the map of doubt, a volume of percent values shown as a colour overlay.
+"""Build, mark and find the map of doubt, a volume of percent values shown as a colour overlay.
 
 Doubt is the estimated probability that a voxel's label is wrong.
 """
@@ -11,10 +11,16 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
 from dcamt.io.slabs import slabs
-from DCAMTSlicerLib.node_types import Node, VolumeNode
+from dcamt.volume import same_grid
+from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
+from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
+
+from .result_nodes import DOUBT_MAP, VOLUME, get_referenced_node
 
 COLOR_TABLE_ID = "vtkMRMLColorTableNodeWarm1"  # a colour table of Slicer, from yellow to red
 MAX_LEVEL, MAX_PERCENT = 255, 100
@@ -22,6 +28,7 @@ OPAQUE_FROM_PERCENT = 20
 """Lower values are transparent, since voxels along a correct outline also have some doubt."""
 SLAB_BYTES = 2 << 20
 """Bytes converted in one step, which takes some milliseconds."""
+_MAP, _DOUBT = "DCAMT.map", "doubt"
 
 
 def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
@@ -72,3 +79,38 @@ def set_display_range(display: Node) -> None:
 def map_name(volume: VolumeNode) -> str:
     """Return the name of the map of doubt of a volume."""
     return str(_("{volume} doubt").format(volume=volume.GetName()))
+
+
+def mark_map(volume: VolumeNode) -> None:
+    """Mark a scalar volume node as a map of doubt, so that it is recognised after its result is deleted."""
+    volume.SetAttribute(_MAP, _DOUBT)
+
+
+def is_map(volume: VolumeNode) -> bool:
+    """Return whether a scalar volume node is a map of doubt, or of disagreement, rather than a scan."""
+    return volume.GetAttribute(_MAP) is not None
+
+
+def shows_doubt(volume: VolumeNode) -> bool:
+    """Return whether a map shows doubt; the maps of older versions show disagreement."""
+    return volume.GetAttribute(_MAP) == _DOUBT
+
+
+def doubt_map_of(segmentation_node: SegmentationNode | None) -> VolumeNode | None:
+    """Return the map of doubt of a result; None if there is none, or if its file was missing when the scene loaded."""
+    doubt_map = get_referenced_node(segmentation_node, DOUBT_MAP)
+    return doubt_map if doubt_map is not None and doubt_map.GetImageData() is not None else None
+
+
+def is_map_elsewhere(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether the map of doubt lies at another place than the scan."""
+    doubt_map, volume = doubt_map_of(segmentation_node), get_referenced_node(segmentation_node, VOLUME)
+    if doubt_map is None or volume is None or volume.GetImageData() is None:
+        return False
+    try:
+        affine = transform_between(doubt_map, volume) @ ijk_to_ras(doubt_map)
+    except InputError:  # a non-linear transform
+        return True
+    map_grid, grid = Grid(doubt_map.GetImageData().GetDimensions(), affine), grid_of(volume)
+    # A scan that was cropped or resampled has other voxels, which `result_scan.is_scan_changed` reports.
+    return map_grid.shape == grid.shape and not same_grid(map_grid, grid)

@@ -17,7 +17,7 @@ from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.subject_hierarchy import place_below
 from slicer.i18n import tr as _
 
-from . import review
+from . import correction_marks
 from .measurements_table import fill_table
 from .result_nodes import MEASUREMENTS, VOLUME, get_referenced_node, own_helper
 from .worker_job import JobOutcome, WorkerJob
@@ -36,7 +36,7 @@ class MeasuringJob(WorkerJob):
 
     def prepare(self) -> Iterator[MeasureRequest | None]:
         masks, checksums = [], {}
-        self._measured_axes = review.axes_of(self._segmentation)
+        self._measured_axes = correction_marks.axes_of(self._segmentation)
         for index, identifier in enumerate(find_dcamt_segments(self._segmentation)):
             voxels = read_segment(self._segmentation, identifier)
             name = self._segmentation.GetSegmentation().GetSegment(identifier).GetName()
@@ -72,7 +72,7 @@ class MeasuringJob(WorkerJob):
             else:
                 changes.save(table)
             fill_table(table, event.measurements)
-            review.mark_measured(self._segmentation, self._measured_fingerprint, self._measured_axes)
+            correction_marks.mark_measured(self._segmentation, self._measured_fingerprint, self._measured_axes)
         name = self._segmentation.GetName()
         yield JobOutcome(
             self._segmentation, _("The segments that DCAMT wrote into {name} were measured.").format(name=name)

@@ -17,7 +17,7 @@ from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
 from DCAMTSlicerLib.volume_bridge import voxels_of
 from slicer.i18n import tr as _
 
-from . import review
+from . import result_scan
 
 EDGE_MM = 140.0
 """Largest edge of a region around the volume's centre; long enough for the atria and most of the heart."""
@@ -124,7 +124,7 @@ def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
     if roi is None or volume is None or roi.GetAttribute(_HAS_SCAN) is None:
         return ""
     stored = roi.GetNodeReference(_SCAN)
-    if stored is not None and review.are_same_scan(stored, volume):
+    if stored is not None and result_scan.are_same_scan(stored, volume):
         return ""
     text = _("“{region}” was placed on or chosen for another scan than “{volume}”: check that it fits, or move it.")
     return str(text.format(region=roi.GetName(), volume=volume.GetName()))

@@ -18,7 +18,8 @@ from DCAMTSlicerLib.segment_voxels import read_segment
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, pad_to_volume_grid, transform_between, voxels_of
 from slicer.i18n import tr as _
 
-from . import review
+from . import correction_marks, result_scan, review, stored_places
+from .doubt_map import doubt_map_of, is_map_elsewhere, shows_doubt
 from .volume_snapshot import voxel_checksum, write_snapshots
 from .wall_nodes import (
     is_scan_changed,
@@ -77,20 +78,20 @@ class ReportJob(SegmentJob):
         for index, identifier in enumerate([self._segment_id, *(others if is_dcamt_segment else ())]):
             segments.append((yield from self._write_segment(identifier, index, is_dcamt_segment)))
         # The user may have edited a segment while another one was written.
-        is_corrected = review.update_correction_marks(self._segmentation)
+        is_corrected = correction_marks.update_correction_marks(self._segmentation)
         wall, notes = self._write_wall()
         if is_dcamt_segment and review.region_name(self._segmentation) is not None:
             region = review.region_of(self._segmentation)
             notes = (region.note if region is not None else UNKNOWN_REGION, *notes)
         review_data: dict[str, Any] = {}
-        if is_dcamt_segment and review.is_of_other_voxels(self._segmentation, self._volume, self._checksum_of):
+        if is_dcamt_segment and result_scan.is_of_other_voxels(self._segmentation, self._volume, self._checksum_of):
             review_data = {"method": review.outline_method(self._segmentation)}
             notes = (RESULT_OF_OTHER_VOXELS, *notes)
         elif is_dcamt_segment:
             review_data = yield from self._review_data()
-            if review.is_map_elsewhere(self._segmentation):
+            if is_map_elsewhere(self._segmentation):
                 notes = (MOVED_MAP, *notes)
-            if review.is_moved(self._segmentation):
+            if correction_marks.is_moved(self._segmentation):
                 notes = (MOVED_OUTLINE, *notes)
         yield None
         yield ReportRequest(
@@ -142,8 +143,8 @@ class ReportJob(SegmentJob):
         The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space. A map that an older
         version of DCAMT made is not written, since it shows disagreement instead of doubt.
         """
-        map_node = review.doubt_map_of(self._segmentation)
-        if map_node is None or not review.shows_doubt(map_node):
+        map_node = doubt_map_of(self._segmentation)
+        if map_node is None or not shows_doubt(map_node):
             return None, None
         file = self.folder / "doubt.npy"
         affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
@@ -181,10 +182,10 @@ class ReportJob(SegmentJob):
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
         """Return the doubtful places in the volume's space; None if an older version stored places of disagreement."""
-        if not review.places_show_doubt(self._segmentation):
+        if not stored_places.places_show_doubt(self._segmentation):
             return None
         places = []
-        for place in review.doubtful_places(self._segmentation):
+        for place in stored_places.doubtful_places(self._segmentation):
             x, y, z = (self._to_volume @ [*place.position, 1.0])[:3]
             places.append(DoubtfulPlace((float(x), float(y), float(z)), (0, 0, 0), place.volume_ml, 0.0))
         return tuple(places)

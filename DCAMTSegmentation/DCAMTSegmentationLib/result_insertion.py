@@ -20,8 +20,8 @@ from DCAMTSlicerLib.subject_hierarchy import place_below, place_result
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 
-from . import review, training_cases
-from .doubt_map import add_display, build_image, map_name, set_display_range
+from . import result_scan, review, training_cases, views
+from .doubt_map import add_display, build_image, map_name, mark_map, set_display_range, shows_doubt
 from .loaded_result import LoadedResult, read_surface
 from .measurements_table import fill_table, table_name
 from .result_nodes import DOUBT_MAP, MEASUREMENTS, PLACE_POINT, VOLUME, own_helper, results_of
@@ -190,7 +190,7 @@ class _Insertion:
         doubt_map = self._find_or_add(earlier_map, "vtkMRMLScalarVolumeNode", map_name(volume))
         if doubt_map.is_new:
             # Marked at once, since an unmarked volume would be offered as a scan.
-            review.mark_map(doubt_map.node)
+            mark_map(doubt_map.node)
         if doubt_map.node.GetDisplayNode() is None:
             self.changes.record_added(add_display(doubt_map.node))
         if doubt_map.is_new:
@@ -227,7 +227,7 @@ class _Insertion:
             _set_map(parts.doubt_map.node, parts.image, volume)
         self._store(parts)
         if self.options.show_3d:
-            review.show_in_3d(segmentation, True)
+            views.show_in_3d(segmentation, True)
         if parts.segmentation.is_new:
             place_result(segmentation, volume, [node for node in results_of(volume) if node is not segmentation])
         for helper in helpers:
@@ -257,15 +257,15 @@ class _Insertion:
             result.is_doubt_calibrated,
         )
         training_cases.remove_case(segmentation)
-        review.store_channels(segmentation, self.options.channels)
+        result_scan.store_channels(segmentation, self.options.channels)
         review.store_model(segmentation, result.model, result.method)
 
 
 def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
     """Give a map's node an image of doubt (vtkImageData) with a volume's grid and transform."""
-    if not review.shows_doubt(node):  # A map of disagreement from an older version of DCAMT becomes a map of doubt.
+    if not shows_doubt(node):  # A map of disagreement from an older version of DCAMT becomes a map of doubt.
         node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
-        review.mark_map(node)
+        mark_map(node)
         set_display_range(node.GetDisplayNode())
     node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras(volume)))
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())

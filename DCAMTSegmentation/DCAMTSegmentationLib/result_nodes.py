@@ -1,7 +1,11 @@
-"""Find results in the scene, and the nodes to which a result or its wall refers."""
+"""Find results in the scene, the nodes to which a result or its wall refers, and values in their attributes."""
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+
+import numpy as np
 import slicer
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 
@@ -36,6 +40,19 @@ def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | 
         return None
     others = [node for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if node is not segmentation_node]
     return None if any(get_referenced_node(node, role) is helper for node in others) else helper
+
+
+def get_attribute(segmentation_node: SegmentationNode | None, name: str) -> str | None:
+    """Return the value of an attribute; None if the node has no such attribute, or if the node is None."""
+    return segmentation_node.GetAttribute(name) if segmentation_node is not None else None
+
+
+def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
+    """Parse a matrix in JSON; return None if the text is empty, damaged or no such matrix."""
+    with suppress(TypeError, ValueError, OverflowError):
+        matrix = np.array(json.loads(text or ""), float)
+        return matrix if matrix.shape == (rows, columns) and np.isfinite(matrix).all() else None
+    return None
 
 
 def find_results() -> list[SegmentationNode]:

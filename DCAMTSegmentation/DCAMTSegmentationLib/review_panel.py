@@ -15,7 +15,8 @@ from DCAMTSlicerLib.node_types import SegmentationNode, TableNode
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
 from slicer.i18n import tr as _
 
-from . import measurements_table, review, training_cases, views
+from . import correction_marks, measurements_table, result_scan, review, stored_places, training_cases, views
+from .doubt_map import doubt_map_of, is_map_elsewhere
 from .file_dialogs import confirm_outdated_export
 from .result_nodes import MEASUREMENTS, VOLUME, get_referenced_node
 
@@ -53,12 +54,12 @@ class ReviewPanel:
         model = review.model_title(segmentation)
         ui.resultLabel.toolTip = _("Segmented with the model {model}.").format(model=model) if model else ""
         ui.trustLabel.text = self._trust_text()
-        ui.doubtCheckBox.enabled = review.doubt_map_of(segmentation) is not None
-        ui.nextPlaceButton.enabled = review.place_count(segmentation) > 0
+        ui.doubtCheckBox.enabled = doubt_map_of(segmentation) is not None
+        ui.nextPlaceButton.enabled = stored_places.place_count(segmentation) > 0
         volume = get_referenced_node(segmentation, VOLUME)
         ui.correctButton.enabled = ui.trainingCaseButton.enabled = volume is not None
         # The text may describe a place of another node, or of the earlier result in this node.
-        if changed or not review.has_visited_place(segmentation):
+        if changed or not stored_places.has_visited_place(segmentation):
             ui.placeLabel.text = ""
         ui.trainingCaseLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
         ui.trainingCaseLabel.visible = bool(ui.trainingCaseLabel.text)
@@ -110,37 +111,37 @@ class ReviewPanel:
             )
         elif expected is None:
             text = _("Agreement of the branches: {percent}; {places}.")
-            if trust < GOOD_TRUST and not review.place_count(self._node):
+            if trust < GOOD_TRUST and not stored_places.place_count(self._node):
                 text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
             sentences.append(text.format(percent=f"{trust:.0%}", places=self._places_text()))
-        if (expected is not None or trust is not None) and review.is_corrected(self._node):
+        if (expected is not None or trust is not None) and correction_marks.is_corrected(self._node):
             sentences.append(_("These values are of the model's outline before its correction."))
         region = review.region_name(self._node)
         if region is not None:
             sentences.append(_("Only the region {region} was segmented.").format(region=region))
-        if review.is_scan_changed(self._node):
+        if result_scan.is_scan_changed(self._node):
             sentences.append(_("The voxels of the scan were changed after the segmentation: press Apply again."))
-        elif review.is_moved(self._node):
+        elif correction_marks.is_moved(self._node):
             text = _("The segmentation no longer lies on its scan: give both the same transform, or press Apply again.")
             sentences.append(text)
-        elif review.is_map_elsewhere(self._node):
+        elif is_map_elsewhere(self._node):
             sentences.append(_("The map of doubt no longer lies on the scan. Give both the same transform."))
         return " ".join([*sentences, self._outdated_text()]).rstrip()
 
     def _outdated_text(self) -> str:
         """Return a warning if the measurements are outdated; otherwise ""."""
-        if not review.is_outdated(self._node):
+        if not correction_marks.is_outdated(self._node):
             return ""
         return str(_("The measurements may be from before the correction: measure again."))
 
     def _confirm_export(self, title: str) -> bool:
         """Return whether to export the measurements; if they are outdated, ask the user."""
         assert self._node is not None
-        review.update_correction_marks(self._node)
+        correction_marks.update_correction_marks(self._node)
         return confirm_outdated_export(self._outdated_text(), title)
 
     def _places_text(self) -> str:
-        count = review.place_count(self._node)
+        count = stored_places.place_count(self._node)
         if not count:
             return str(_("no doubtful place"))
         return str(_("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count))
@@ -169,8 +170,8 @@ class ReviewPanel:
         volume = get_referenced_node(self._node, VOLUME)
         if volume is not None:
             views.show_scan(volume)
-        number, place = review.next_place(self._node)
-        count = review.place_count(self._node)
+        number, place = stored_places.next_place(self._node)
+        count = stored_places.place_count(self._node)
         text = _("{number} of {count}: {volume} mL in doubt").format(
             number=number, count=count, volume=f"{place.volume_ml:.2f}"
         )
@@ -187,13 +188,13 @@ class ReviewPanel:
 
     def on_add_training_case(self, checked: bool = False) -> None:
         case = training_cases.add_result(self._node)
-        volumes = (case.volume, *review.present_channels_of(self._node))
+        volumes = (case.volume, *result_scan.present_channels_of(self._node))
         text = _("{volume} with this segmentation is a training case now: the DCAMT Training module lists it.")
         lines = [text.format(volume=", ".join(node.GetName() for node in volumes))]
-        if review.is_scan_changed(self._node) or review.is_moved(self._node):
+        if result_scan.is_scan_changed(self._node) or correction_marks.is_moved(self._node):
             lines.append(_("The scan was changed or moved after the segmentation: check that the outline still fits."))
         try:
-            review.channels_of(self._node)
+            result_scan.channels_of(self._node)
         except DCAMTError as error:
             lines += [_("Only a task of one channel can use the case."), error_text(error)]
         self._ui.trainingCaseLabel.text = "\n".join(lines)

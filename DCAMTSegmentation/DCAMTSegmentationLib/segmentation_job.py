@@ -12,7 +12,7 @@ from DCAMTSlicerLib.model_choices import title_of
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes
 from slicer.i18n import tr as _
 
-from . import review
+from . import result_scan, review
 from .loaded_result import LoadedResult
 from .region_of_interest import region_of
 from .result_insertion import TargetEditedError, check_source, insert_result, state_of_target, transform_to_target
@@ -120,7 +120,7 @@ class SegmentationJob(WorkerJob):
         if self._region is not None:
             review.store_region(segmentation, self._region, self._region_name)
             self._notes.append(_("Only the region {region} was segmented.").format(region=self._region_name))
-        review.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
+        result_scan.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
         yield JobOutcome(segmentation, result.summary(options.volume.GetName()))
 
     def _report_progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:

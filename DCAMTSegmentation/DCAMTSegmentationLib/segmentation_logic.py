@@ -22,7 +22,16 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 from slicer.util import VTKObservationMixin
 
-from . import measurements_table, region_of_interest, review, training_cases, views, wall_nodes
+from . import (
+    measurements_table,
+    region_of_interest,
+    result_scan,
+    review,
+    stored_places,
+    training_cases,
+    views,
+    wall_nodes,
+)
 from .measuring_job import MeasuringJob
 from .report_job import ReportJob
 from .result_nodes import HELPERS, MEASUREMENTS, VOLUME, get_referenced_node, own_helper, results_of
@@ -85,7 +94,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     def firstVolume(self) -> VolumeNode | None:
         """Return the scan in the slice views, otherwise the scene's first scan; None in a scene without scans."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        return views.background_scan() or next((node for node in volumes if review.is_listed_scan(node)), None)
+        return views.background_scan() or next((node for node in volumes if result_scan.is_listed_scan(node)), None)
 
     def ensurePackages(self) -> None:
         """Install missing packages after confirmation.
@@ -149,7 +158,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         def finish(outcome: JobOutcome) -> None:
             if outcome.segmentation is not None:
                 if settings.show3D != show_3d:  # changed during the computation
-                    review.show_in_3d(outcome.segmentation, settings.show3D)
+                    views.show_in_3d(outcome.segmentation, settings.show3D)
                 if settings.inputVolume is volume:
                     settings.outputSegmentation = outcome.segmentation
             if onFinished:
@@ -282,17 +291,17 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """
         return review.trust(segmentation)
 
-    def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[review.StoredDoubtfulPlace]:
+    def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[stored_places.StoredDoubtfulPlace]:
         """Return the doubtful places, the worst first."""
-        return review.doubtful_places(segmentation)
+        return stored_places.doubtful_places(segmentation)
 
-    def nextDoubtfulPlace(self, segmentation: SegmentationNode) -> tuple[int, review.StoredDoubtfulPlace]:
+    def nextDoubtfulPlace(self, segmentation: SegmentationNode) -> tuple[int, stored_places.StoredDoubtfulPlace]:
         """Move the slice views to the next doubtful place; return the place's number, from 1, and the place.
 
         Raises:
             ValueError: the result has no doubtful places.
         """
-        return review.next_place(segmentation)
+        return stored_places.next_place(segmentation)
 
     def addTrainingCase(self, segmentation: SegmentationNode) -> training_cases.SceneCase:
         """Make a result a training case, with all channels of its scan; the nodes are read when a training starts."""

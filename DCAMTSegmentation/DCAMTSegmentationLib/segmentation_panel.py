@@ -23,8 +23,9 @@ from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import review, training_cases, views
+from . import correction_marks, result_scan, training_cases, views
 from .channel_selectors import ChannelSelectors
+from .doubt_map import doubt_map_of, is_map
 from .edit_observer import EditObserver
 from .file_dialogs import choose_report_file
 from .model_list import ModelList
@@ -144,7 +145,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_node_added(self, caller: Any, event: Any, node: Node) -> None:
         if not self._is_connected or not node.IsA("vtkMRMLScalarVolumeNode") or slicer.mrmlScene.IsBatchProcessing():
             return
-        # The node's image, and the attribute that `review.is_map` reads, are set only after this event.
+        # The node's image, and the attribute that `is_map` reads, are set only after this event.
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
     def _select_new_volume(self, node: VolumeNode) -> None:
@@ -152,7 +153,7 @@ class SegmentationPanel(VTKObservationMixin):
         if not self._is_connected or not slicer.mrmlScene.IsNodePresent(node):
             return
         self._hide_maps()
-        if self._settings.inputVolume is None and review.is_listed_scan(node) and node.GetImageData() is not None:
+        if self._settings.inputVolume is None and result_scan.is_listed_scan(node) and node.GetImageData() is not None:
             self._settings.inputVolume = node
 
     def _on_node_removed(self, caller: Any, event: Any) -> None:
@@ -167,7 +168,7 @@ class SegmentationPanel(VTKObservationMixin):
         """Mark the result as corrected and its wall as outdated at once; voxels are compared later."""
         self._wall.show_edit(segmentation_node)
         if find_dcamt_segments(segmentation_node):
-            review.mark_corrected(segmentation_node)
+            correction_marks.mark_corrected(segmentation_node)
             self._update()
 
     def _compare_segments(self) -> None:
@@ -175,7 +176,7 @@ class SegmentationPanel(VTKObservationMixin):
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return
-        review.update_correction_marks(segmentation_node)
+        correction_marks.update_correction_marks(segmentation_node)
         self._update()
         self._wall.compare_outline()
 
@@ -183,7 +184,7 @@ class SegmentationPanel(VTKObservationMixin):
         if segmentation_node is not self._edits.node:
             self._edits.observe(segmentation_node)
             if segmentation_node is not None:
-                review.update_correction_marks(segmentation_node)
+                correction_marks.update_correction_marks(segmentation_node)
 
     def _connect(self) -> None:
         self._disconnect()
@@ -200,7 +201,7 @@ class SegmentationPanel(VTKObservationMixin):
         self.addObserver(settings, vtk.vtkCommand.ModifiedEvent, self._on_settings_modified)
         self._models.show(settings.model)
         if self._edits.node is not None and self._edits.node is settings.outputSegmentation:
-            review.update_correction_marks(self._edits.node)
+            correction_marks.update_correction_marks(self._edits.node)
         arrived, self._arrived = self._arrived, None
         if arrived is not None:
             segmentation_node, show_result = arrived
@@ -219,7 +220,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _hide_maps(self) -> None:
         """Hide maps of doubt in the input selectors, which could otherwise select a map when its scan is deleted."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-        hidden = [node.GetID() for node in volumes if review.is_map(node)]
+        hidden = [node.GetID() for node in volumes if is_map(node)]
         self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = hidden
         self._channels.hide_nodes(hidden)
 
@@ -241,7 +242,7 @@ class SegmentationPanel(VTKObservationMixin):
         if settings.show3D != handled.show_3d:
             handled.show_3d = settings.show3D
             if settings.outputSegmentation is not None:
-                review.show_in_3d(settings.outputSegmentation, settings.show3D)
+                views.show_in_3d(settings.outputSegmentation, settings.show3D)
         self._update()
 
     def _on_input_changed(self, settings: Any) -> None:
@@ -291,7 +292,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._moves.observe(settings.region)
         remember_scan(settings.region, settings.inputVolume)
         self._show_region_note()
-        doubt_map = review.doubt_map_of(segmentation_node)
+        doubt_map = doubt_map_of(segmentation_node)
         self._overlay.show(doubt_map if settings.showDisagreement else None, segmentation_node)
 
     def _show_region_note(self) -> None:
@@ -464,7 +465,7 @@ def replace_channels(settings: Any) -> None:
     result = output if is_result else result_of(volume)
     if result is not None:
         with suppress(InputError):  # One of the channels is no longer in the scene.
-            channels = review.channels_of(result)
+            channels = result_scan.channels_of(result)
     settings.channelVolumes = list(channels)
 
 
@@ -474,7 +475,7 @@ def replace_unfit_output(settings: Any) -> None:
     So another volume's result is not overwritten, and no result is added to segments drawn on another scan. A
     segmentation without segments stays selected, and so does one without DCAMT's segments whose scan is unknown.
     """
-    if not review.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
+    if not result_scan.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
         settings.outputSegmentation = result_of(settings.inputVolume)
 
 
@@ -482,13 +483,13 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
     """Return whether a result of `volume` may replace a node's DCAMT segments, or be added to its other segments."""
     is_case = training_cases.is_case(segmentation_node)
     has_result = bool(find_dcamt_segments(segmentation_node))
-    if has_result and review.update_correction_marks(segmentation_node):
+    if has_result and correction_marks.update_correction_marks(segmentation_node):
         question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
-    elif has_result and not review.can_recognise_edits(segmentation_node):
+    elif has_result and not correction_marks.can_recognise_edits(segmentation_node):
         question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
-    elif not has_result and not review.can_hold_result_of(segmentation_node, volume):
+    elif not has_result and not result_scan.can_hold_result_of(segmentation_node, volume):
         question = _("“{name}” was drawn on another scan than “{volume}”. Add DCAMT's segments?")
-    elif not review.can_hold_result_of(segmentation_node, volume):
+    elif not result_scan.can_hold_result_of(segmentation_node, volume):
         question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
     elif is_case:
         question = _("Replace DCAMT's segments in “{name}”?") if has_result else _("Add DCAMT's segments to “{name}”?")

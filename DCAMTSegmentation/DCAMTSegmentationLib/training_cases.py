@@ -39,7 +39,7 @@ def add_case(volume: VolumeNode, segmentation: SegmentationNode) -> SceneCase:
 def add_result(segmentation: SegmentationNode) -> SceneCase:
     """Register a result and its scan as a case; the scan must be in the scene.
 
-    A case stores only the volume of the first channel. `review.channels_of` returns the volumes of the other channels.
+    A case stores only the volume of the first channel; `result_scan.channels_of` returns those of the other channels.
     """
     return add_case(get_referenced_node(segmentation, VOLUME), segmentation)
 

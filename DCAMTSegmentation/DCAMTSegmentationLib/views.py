@@ -9,10 +9,11 @@ import slicer
 import vtk
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 from DCAMTSlicerLib.scene_changes import remove_with_display
+from DCAMTSlicerLib.segment_surfaces import surface_name
 from slicer.i18n import tr as _
 
-from . import review
-from .doubt_map import MAX_PERCENT
+from . import result_scan
+from .doubt_map import MAX_PERCENT, is_map, shows_doubt
 from .result_nodes import PLACE_POINT, VOLUME, WALL_MODEL, find_results, get_referenced_node
 
 MAP_OPACITY = 0.6
@@ -32,7 +33,7 @@ def background_scan() -> VolumeNode | None:
     """Return the first scan that is the background of a slice view; None if there is none."""
     for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         node = slicer.mrmlScene.GetNodeByID(view.GetBackgroundVolumeID() or "")
-        if node is not None and review.is_listed_scan(node):
+        if node is not None and result_scan.is_listed_scan(node):
             return node
     return None
 
@@ -51,7 +52,7 @@ def show_scan(volume: VolumeNode) -> None:
     if slicer.app.layoutManager() is not None and any(v.GetBackgroundVolumeID() != volume.GetID() for v in views):
         slicer.util.setSliceViewerLayers(background=volume, fit=True)
     for segmentation in find_results():
-        _show_result(segmentation, volume in review.scans_of(segmentation))
+        _show_result(segmentation, volume in result_scan.scans_of(segmentation))
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         measured = _scan_of_wall_without_result(segmentation)
         if measured is not None:
@@ -73,7 +74,7 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     """
     if get_referenced_node(segmentation, VOLUME) is None:
         return
-    if _is_another_scan_shown(review.scans_of(segmentation)):
+    if _is_another_scan_shown(result_scan.scans_of(segmentation)):
         _show_result(segmentation, False)
 
 
@@ -163,6 +164,15 @@ def _mark_until_shown(marked: Node, mark: str, display: Node) -> None:
     tag = display.AddObserver(vtk.vtkCommand.ModifiedEvent, on_modified)
 
 
+def show_in_3d(segmentation_node: SegmentationNode, shown: bool) -> None:
+    """Show or hide a result's surfaces in the 3D views; compute missing surfaces before showing them."""
+    segmentation_node.CreateDefaultDisplayNodes()
+    if shown:
+        segmentation_node.CreateClosedSurfaceRepresentation()
+        segmentation_node.GetDisplayNode().SetPreferredDisplayRepresentationName3D(surface_name())
+    segmentation_node.GetDisplayNode().SetVisibility3D(shown)
+
+
 def centre_3d_views() -> None:
     """Centre the 3D views on the visible objects."""
     layout = slicer.app.layoutManager()
@@ -215,7 +225,7 @@ class MapOverlay:
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
             view_id, foreground = view.GetID(), view.GetForegroundVolumeID()
             shown = slicer.mrmlScene.GetNodeByID(foreground or "")
-            shows_map = shown is not None and review.is_map(shown)
+            shows_map = shown is not None and is_map(shown)
             if view_id in self._before and shown is not None and not shows_map:
                 continue  # The user replaced the map.
             if map_node is not None:
@@ -251,7 +261,7 @@ def _show_legend(map_node: VolumeNode | None) -> None:
     """Show the colour legend of a map in the views, and remove the legends of all other maps."""
     logic = slicer.modules.colors.logic()
     for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
-        if review.is_map(node) and node is not map_node:
+        if is_map(node) and node is not map_node:
             legend = logic.GetColorLegendDisplayNode(node)
             if legend is not None:
                 slicer.mrmlScene.RemoveNode(legend)
@@ -262,7 +272,7 @@ def _show_legend(map_node: VolumeNode | None) -> None:
         return
     legend.SetSaveWithScene(False)
     upper_limit = map_node.GetDisplayNode().GetWindowLevelMax()
-    if review.shows_doubt(map_node):
+    if shows_doubt(map_node):
         title = _("Doubt (%)")
     else:  # a map of disagreement from an older version of DCAMT
         title = _("Disagreement (%)") if upper_limit == MAX_PERCENT else _("Disagreement (0 to 255)")

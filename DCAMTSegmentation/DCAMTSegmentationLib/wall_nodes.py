@@ -32,9 +32,18 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from . import review
+from . import correction_marks
 from .measurements_table import set_text_columns
-from .result_nodes import VOLUME, WALL_COLORS, WALL_MODEL, WALL_NODES, WALL_TABLE, get_referenced_node, own_helper
+from .result_nodes import (
+    VOLUME,
+    WALL_COLORS,
+    WALL_MODEL,
+    WALL_NODES,
+    WALL_TABLE,
+    get_referenced_node,
+    own_helper,
+    read_matrix,
+)
 from .volume_snapshot import voxel_checksum
 
 _FACTS = "DCAMT.wallFacts"
@@ -46,7 +55,7 @@ _VOXELS = "DCAMT.wallVoxels"
 _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
 """Attribute of a wall's model node: the `_surface_place` of the new wall, as JSON."""
 SAME_SURFACE_PLACE = 1.0
-"""`review.SAME_PLACE` for points of a wall's surface: larger, because another module may have smoothed the surface."""
+"""`correction_marks.SAME_PLACE` for points of a surface: larger, as another module may have smoothed the surface."""
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""
@@ -205,7 +214,7 @@ def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
     lies between surface and scan. Return False if the wall or the scan is missing, if another module changed the number
     of points, or if an older version of DCAMT measured the wall.
     """
-    before = review.read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
+    before = read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
     if before is None:
         return False
     try:
@@ -258,7 +267,7 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     wall then differ. Return True if a non-linear transform lies between segmentation and scan. Return False if nothing
     can be compared: the scan was removed, the segment has no voxels, or no placement was stored with the wall.
     """
-    stored = review.read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
+    stored = read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)
     if stored is None or volume is None or volume.GetImageData() is None:
         return False
@@ -271,7 +280,7 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
         return False
     corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
     distances_mm = ((now - stored) @ np.transpose(corners))[:3]
-    return bool((np.abs(np.linalg.inv(volume_affine[:3, :3]) @ distances_mm) > review.SAME_PLACE).any())
+    return bool((np.abs(np.linalg.inv(volume_affine[:3, :3]) @ distances_mm) > correction_marks.SAME_PLACE).any())
 
 
 def _attribute_of_wall(segmentation: SegmentationNode, name: str) -> str | None:

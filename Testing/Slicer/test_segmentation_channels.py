@@ -16,7 +16,7 @@ from dcamt.errors import InputError
 from dcamt.io.readers import read_scan
 from dcamt.models.package import Card, ModelPackage, write_package
 from dcamt_testing.tiny_recipes import tiny_recipe
-from DCAMTSegmentationLib import review, training_cases, views
+from DCAMTSegmentationLib import correction_marks, result_scan, training_cases, views
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTTrainingLib.cases.check import channels_note, scene_remark
 from DCAMTTrainingLib.cases.scene_export import export_case
@@ -145,14 +145,14 @@ class ChannelsTest(unittest.TestCase):
             before = slicer.util.arrayFromVolume(volume).copy()
             for voxels, is_changed in ((before + 1, True), (before, False)):
                 slicer.util.updateVolumeFromArray(volume, voxels)
-                self.assertEqual(review.is_scan_changed(segmentation), is_changed)
+                self.assertEqual(result_scan.is_scan_changed(segmentation), is_changed)
                 for chosen in self.volumes:
-                    self.assertEqual(review.is_of_other_voxels(segmentation, chosen), is_changed)
-        self.assertTrue(review.is_of_other_voxels(segmentation, other))
+                    self.assertEqual(result_scan.is_of_other_voxels(segmentation, chosen), is_changed)
+        self.assertTrue(result_scan.is_of_other_voxels(segmentation, other))
         slicer.mrmlScene.RemoveNode(self.volumes[1])
-        self.assertFalse(review.is_scan_changed(segmentation))
+        self.assertFalse(result_scan.is_scan_changed(segmentation))
         segmentation.SetAttribute("DCAMT.scanVoxels", None)  # as in a scene of an older version
-        known = [review.is_of_other_voxels(segmentation, chosen) for chosen in (self.volumes[2], other)]
+        known = [result_scan.is_of_other_voxels(segmentation, chosen) for chosen in (self.volumes[2], other)]
         self.assertEqual(known, [False, True])
 
     def test_training_case_has_all_channels_of_the_scan(self) -> None:
@@ -200,7 +200,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(channels_note(row.source, one), "")
         self.assertEqual(_used_channels(row.source, one), (self.volumes[0],))
         # For a correction, the remark does not suggest Apply, which would replace the correction.
-        review.mark_corrected(segmentation)
+        correction_marks.mark_corrected(segmentation)
         remark = scene_remark(row.source, row.role, three)[0]
         self.assertIn("Choose a task of one channel", remark)
         self.assertNotIn("Apply", remark)

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.models.calibration import ExpectedOverlap
-from DCAMTSegmentationLib import result_insertion, review, training_cases
+from DCAMTSegmentationLib import correction_marks, result_insertion, training_cases
 from DCAMTSegmentationLib.result_nodes import find_results
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -23,25 +23,25 @@ class UndoTest(PanelCase):
     def test_undo_and_redo_are_noticed_when_the_panel_is_entered(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
-        self.assertFalse(review.is_outdated(segmentation))
+        self.assertFalse(correction_marks.is_outdated(segmentation))
         editor = slicer.modules.segmenteditor.widgetRepresentation().self().editor
         editor.setSegmentationNode(segmentation)
         if not hasattr(editor, "saveStateForUndo"):
             self.skipTest("this Segment Editor offers no method that stores a state for undo")
         editor.saveStateForUndo()
         draw_segment(segmentation, volume, block(4))
-        self.assertTrue(review.is_outdated(segmentation))
-        review.mark_measured(segmentation, fingerprint(segmentation), review.axes_of(segmentation))
+        self.assertTrue(correction_marks.is_outdated(segmentation))
+        correction_marks.mark_measured(segmentation, fingerprint(segmentation), correction_marks.axes_of(segmentation))
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)  # measured before the undo
-        self.assertFalse(review.is_corrected(segmentation))
+        self.assertFalse(correction_marks.is_corrected(segmentation))
         self.module.panel.exit()
         editor.redo()
         self.module.panel.enter()
         self.assertNotIn("before the correction", self.ui.trustLabel.text)
-        self.assertTrue(review.is_corrected(segmentation))
+        self.assertTrue(correction_marks.is_corrected(segmentation))
 
 
 class TrustTest(PanelCase):
@@ -73,10 +73,10 @@ class HardenedTransformTest(PanelCase):
                 node.SetAndObserveTransformNodeID(transform.GetID())
                 node.HardenTransform()
             self.module.panel.enter()
-            self.assertEqual(review.is_outdated(segmentation), is_outdated)
-            self.assertFalse(review.is_corrected(segmentation))
+            self.assertEqual(correction_marks.is_outdated(segmentation), is_outdated)
+            self.assertFalse(correction_marks.is_corrected(segmentation))
         self.assertIn("measure again", self.ui.trustLabel.text)
-        review.mark_measured(segmentation, fingerprint(segmentation), review.axes_of(segmentation))
+        correction_marks.mark_measured(segmentation, fingerprint(segmentation), correction_marks.axes_of(segmentation))
         self.module.panel.enter()
         self.assertNotIn("measure again", self.ui.trustLabel.text)
 
@@ -112,11 +112,11 @@ class CorrectionTest(ReplacementCase):
         segmentation = self.segment(volume)
         self.ui.show3DCheckBox.click()
         self.ui.show3DCheckBox.click()
-        self.assertFalse(review.is_corrected(segmentation))
+        self.assertFalse(correction_marks.is_corrected(segmentation))
         self.assertNotIn("correction", self.ui.trustLabel.text)
         self.module.leave()
         draw_segment(segmentation, volume, block(4))
-        self.assertTrue(review.is_corrected(segmentation))
+        self.assertTrue(correction_marks.is_corrected(segmentation))
         self.module.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
 
@@ -129,15 +129,15 @@ class CorrectionTest(ReplacementCase):
         draw_segment(segmentation, volume, mask)
         self.ui.inputSelector.setCurrentNode(volume)
         self.assertEqual(self.ui.outputSelector.currentNode(), segmentation)
-        self.assertTrue(review.is_corrected(segmentation))
+        self.assertTrue(correction_marks.is_corrected(segmentation))
         self.assertIn("before the correction", self.ui.trustLabel.text)
         click(self.ui.measureButton)
         self.wait()
         self.ui.inputSelector.setCurrentNode(other)
-        self.assertFalse(review.is_corrected(untouched))
+        self.assertFalse(correction_marks.is_corrected(untouched))
         self.ui.inputSelector.setCurrentNode(volume)
         self.assertNotIn("before the correction", self.ui.trustLabel.text)  # measured after the correction
-        self.assertTrue(review.is_corrected(segmentation))
+        self.assertTrue(correction_marks.is_corrected(segmentation))
 
 
 def paint(segmentation: SegmentationNode, volume: VolumeNode) -> np.ndarray:

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.geometry import Grid
-from DCAMTSegmentationLib import measuring_job, review
+from DCAMTSegmentationLib import correction_marks, measuring_job
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_nodes import MEASUREMENTS, get_referenced_node
 from fake_worker import PanelCase, slice_composites
@@ -225,9 +225,13 @@ class MeasurementsTest(PanelCase):
         smaller[:8] = 0
         draw_segment(segmentation, volume, smaller)
         process_events_until(lambda: self.ui.measureButton.enabled, "the button")
-        review.update_correction_marks(segmentation)
+        correction_marks.update_correction_marks(segmentation)
         before = scene_content()
-        for module, name in ((measuring_job, "fill_table"), (review, "mark_measured"), (review, "fingerprint")):
+        for module, name in (
+            (measuring_job, "fill_table"),
+            (correction_marks, "mark_measured"),
+            (correction_marks, "fingerprint"),
+        ):
             with self.subTest(name), fail_after(module, name), Person() as person:
                 person.expects("memory", "Ok")
                 click(self.ui.measureButton)

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import numpy as np
 import slicer
 from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib.doubt_map import mark_map
 from engine_case import ROOT
 from scene_nodes import add_scan
 from segmentation_case import SegmentationCase
@@ -100,7 +101,7 @@ class ModuleTest(SegmentationCase):
         self.assertEqual(top.get("class"), "qMRMLWidget")
 
     def test_opened_module_chooses_a_scan_instead_of_a_map_of_doubt(self) -> None:
-        review.mark_map(add_scan("map"))
+        mark_map(add_scan("map"))
         volume = add_scan()
         self.module.close()
         slicer.mrmlScene.RemoveNode(self.settings.parameterNode)

@@ -16,7 +16,7 @@ import slicer
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.events import ReportWritten
 from dcamt.worker.requests import OutlineMethod, ReportRequest
-from DCAMTSegmentationLib import report_job, review, wall_nodes
+from DCAMTSegmentationLib import report_job, review, stored_places, wall_nodes
 from DCAMTSegmentationLib.result_nodes import DOUBT_MAP, WALL_MODEL, get_referenced_node
 from DCAMTSegmentationLib.volume_snapshot import voxel_checksum
 from DCAMTSlicerLib.fingerprints import fingerprint
@@ -431,7 +431,7 @@ class ResultReportRequestTest(PanelCase):
         self.assertIsNone(request.doubt_map)
         self.assertIsNone(request.doubt_map_affine)
         self.assertIsNone(request.doubts)
-        self.assertTrue(review.doubtful_places(segmentation))
+        self.assertTrue(stored_places.doubtful_places(segmentation))
 
     def test_result_whose_map_of_doubt_has_no_image_is_reported_without_the_map(self) -> None:
         """A scene that was saved without the map's file loads the map as a node without an image."""

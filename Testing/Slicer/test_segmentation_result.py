@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTSegmentationLib import review, training_cases
+from DCAMTSegmentationLib import correction_marks, result_scan, review, training_cases
+from DCAMTSegmentationLib.doubt_map import is_map
 from DCAMTSegmentationLib.result_nodes import DOUBT_MAP
 from DCAMTSlicerLib.node_types import VolumeNode
 from DCAMTSlicerLib.segment_surfaces import surface_name
@@ -242,7 +243,7 @@ class ExistingSegmentationTest(PanelCase):
         self.prepare(bernd)
         choose(self.ui.outputSelector, None)
         mra, on_mra = add_case("MRA", seed=3)
-        review.store_channels(self.segment(bernd), [mra])
+        result_scan.store_channels(self.segment(bernd), [mra])
         for output, volume in ((drawn, clone), (empty, bernd), (unknown, bernd), (on_mra, bernd)):
             choose(self.ui.inputSelector, anna)
             choose(self.ui.outputSelector, output)
@@ -322,7 +323,7 @@ class ExistingSegmentationTest(PanelCase):
         self.segment(volume)
         _volume, map_ = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         segmentation.SetNodeReferenceID(DOUBT_MAP, None)
-        self.assertTrue(review.is_map(map_))  # still recognised as a map, although no result refers to it
+        self.assertTrue(is_map(map_))  # still recognised as a map, although no result refers to it
         self.assertIs(self.logic.firstVolume(), volume)
 
     def test_results_of_two_volumes_are_kept_apart(self) -> None:
@@ -365,8 +366,8 @@ class PersistenceTest(SegmentationCase):
         self.assertEqual(self.logic.measurements(loaded), rows)
         self.assertEqual(self.logic.doubtfulPlaces(loaded), places)
         self.assertEqual(self.logic.trust(loaded), trust)
-        self.assertFalse(review.is_corrected(loaded))
-        self.assertFalse(review.is_outdated(loaded))
+        self.assertFalse(correction_marks.is_corrected(loaded))
+        self.assertFalse(correction_marks.is_outdated(loaded))
         self.assertTrue(self.ui.nextPlaceButton.enabled)
         self.assertIn("training case", self.ui.trainingCaseLabel.text)
         # The map, which was visible when the scene was saved, can be hidden.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import correction_marks
 from DCAMTSegmentationLib.result_nodes import DOUBT_MAP, MEASUREMENTS, VOLUME
 from fake_worker import PanelCase
 from scene_nodes import add_scan, copy_node, draw_segment, segment_mask
@@ -114,12 +114,12 @@ class SceneTest(PanelCase):
         voxels[np.flatnonzero(voxels)[:4]] = 0
         self.module.panel.enter()
         self.assertIn("before the correction", self.ui.trustLabel.text)
-        self.assertTrue(review.is_corrected(segmentation))
+        self.assertTrue(correction_marks.is_corrected(segmentation))
         voxels[:] = earlier
         self.module.panel.exit()
         self.module.panel.enter()
         self.assertNotIn("before the correction", self.ui.trustLabel.text)
-        self.assertFalse(review.is_corrected(segmentation))
+        self.assertFalse(correction_marks.is_corrected(segmentation))
 
     def test_results_of_one_scan_share_a_folder(self) -> None:
         volume = add_scan()

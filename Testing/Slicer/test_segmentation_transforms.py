@@ -9,7 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.errors import InputError
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import correction_marks, stored_places
 from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name, read_segment
@@ -165,7 +165,7 @@ class DoubtfulPlaceTest(PanelCase):
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
         motion[:3, 3] = 3.0, 0.0, 0.0
-        # Without the square roots in `review._are_resampled`, this transform would be taken for a resampling.
+        # Without the square roots in `correction_marks.are_resampled`, this transform would be taken for a resampling.
         narrowing = np.diag([0.8, 0.97, 0.97, 1.0])
         for matrix in (scaling, motion, narrowing):
             volume = add_scan()
@@ -176,7 +176,7 @@ class DoubtfulPlaceTest(PanelCase):
             mask[k, j, i:] = 1
             draw_segment(segmentation, volume, mask)
             self.module.enter()
-            self.assertTrue(review.is_corrected(segmentation))
+            self.assertTrue(correction_marks.is_corrected(segmentation))
             transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
             transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
             segmentation.SetAndObserveTransformNodeID(transform.GetID())
@@ -192,7 +192,7 @@ class DoubtfulPlaceTest(PanelCase):
         segmentation.SetAndObserveTransformNodeID(add_turn().GetID())
         segmentation.HardenTransform()
         (place,) = self.logic.doubtfulPlaces(segmentation)
-        self.assertEqual(place, review.StoredDoubtfulPlace((1.0, 2.0, 3.0), 4.0))
+        self.assertEqual(place, stored_places.StoredDoubtfulPlace((1.0, 2.0, 3.0), 4.0))
 
     def test_doubtful_places_stay_if_all_segments_are_removed(self) -> None:
         segmentation = self.segment(add_scan())

@@ -19,6 +19,7 @@ from dcamt.runs.preview import Preview
 from dcamt.volume import TISSUE, Code, SegmentInfo
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import review, training_cases
+from DCAMTSegmentationLib.doubt_map import mark_map
 from DCAMTSegmentationLib.result_nodes import VOLUME
 from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
@@ -61,7 +62,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labelmap")
         slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "nothing in it")
         add_case("scan")
-        review.mark_map(add_volume("map", ellipsoid(3)[0]))
+        mark_map(add_volume("map", ellipsoid(3)[0]))
         self.assertEqual([row.name for row in scene_rows(self.recipe)], ["scan"])
 
     def test_automatic_outline_becomes_a_label_only_if_edited_or_added_as_a_training_case(self):

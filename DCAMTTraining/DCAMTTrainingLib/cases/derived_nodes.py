@@ -7,7 +7,7 @@ from typing import Any
 
 import slicer
 from dcamt.io.formats import data_files_beside
-from DCAMTSegmentationLib import review
+from DCAMTSegmentationLib import result_scan
 from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
@@ -91,4 +91,4 @@ def channels_of(source: SceneScan) -> tuple[Any, ...]:
         return ()
     if segmentation is None or get_referenced_node(segmentation, VOLUME) is not volume:
         return (volume,)
-    return (volume, *review.channels_of(segmentation))
+    return (volume, *result_scan.channels_of(segmentation))

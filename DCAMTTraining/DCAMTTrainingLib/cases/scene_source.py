@@ -17,7 +17,8 @@ from dcamt.geometry import AXIS_TOLERANCE, Grid
 from dcamt.io.formats import plain_name
 from dcamt.recipe import Recipe
 from dcamt.volume import GRID_TOLERANCE, TISSUE
-from DCAMTSegmentationLib import review, training_cases
+from DCAMTSegmentationLib import correction_marks, result_scan, training_cases
+from DCAMTSegmentationLib.doubt_map import is_map
 from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -55,7 +56,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
         loaded_labels = [
             node
             for node in loaded
-            if fitting[node.GetID()] == [volume] and not review.has_lost_scan(node) and segments_of(node, recipe)
+            if fitting[node.GetID()] == [volume] and not result_scan.has_lost_scan(node) and segments_of(node, recipe)
         ]
         candidates = outlines.get(volume.GetID()) or loaded_labels
         segmentation = segmentations.get(volume.GetID()) or _preferred(candidates)
@@ -99,7 +100,7 @@ def is_scan(volume: VolumeNode) -> bool:
     Labelmaps, maps of doubt or disagreement, previews, hidden volumes and empty volumes are not scans.
     """
     is_labelmap = volume.IsA("vtkMRMLLabelMapVolumeNode")
-    is_result = review.is_map(volume) or is_preview(volume)
+    is_result = is_map(volume) or is_preview(volume)
     return not (is_labelmap or is_result or volume.GetHideFromEditors() or volume.GetImageData() is None)
 
 
@@ -168,7 +169,7 @@ def choice_note(source: SceneScan, recipe: Recipe) -> str:
     if volume in _scans_of(taken):
         candidates = [node for node in nodes if volume in _scans_of(node)]
     else:
-        loaded = [node for node in nodes if not _scans_of(node) and not review.has_lost_scan(node)]
+        loaded = [node for node in nodes if not _scans_of(node) and not result_scan.has_lost_scan(node)]
         candidates = [node for node in loaded if _fitting_scans(node, [volume], [grid_of(volume)])]
     if len(candidates) < 2:
         return ""
@@ -263,7 +264,7 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
     - for B, the DCAMT segments, followed by the other segments.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
-    is_result = segmented is not None or review.has_lost_scan(segmentation)
+    is_result = segmented is not None or result_scan.has_lost_scan(segmentation)
     drawn_on = scan_of(segmentation) if is_result and volume is not None else None
     if drawn_on is None or segmented is drawn_on or volume not in (drawn_on, segmented):
         return identifiers
@@ -359,7 +360,7 @@ def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatche
 def _segmentations_of_unknown_scans() -> list[Any]:
     """Return the segmentations that have `_segments_of_a_person` and whose scan is unknown or was removed."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    unknown = [node for node in nodes if review.has_lost_scan(node) or not _scans_of(node)]
+    unknown = [node for node in nodes if result_scan.has_lost_scan(node) or not _scans_of(node)]
     return [node for node in unknown if _segments_of_a_person(node)]
 
 
@@ -374,7 +375,7 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
     """
     for node in loaded:
         scans = fitting[node.GetID()]
-        if volume in scans and review.has_lost_scan(node):
+        if volume in scans and result_scan.has_lost_scan(node):
             text = _(
                 "“{name}” was made from a scan that is no longer in the scene. If it outlines this scan, choose it with"
                 " Segments…."
@@ -396,7 +397,7 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that a person drew, corrected or made a training case."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
-    if training_cases.is_case(segmentation) or review.update_correction_marks(segmentation):
+    if training_cases.is_case(segmentation) or correction_marks.update_correction_marks(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []

@@ -1,0 +1,160 @@
+"""Compare a result's segments with those that were written and measured; mark corrected, outdated and moved results."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+
+import numpy as np
+from dcamt.errors import InputError
+from DCAMTSlicerLib.fingerprints import boxes_of, fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.node_types import SegmentationNode
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import labelmap_affine
+from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
+
+from .result_nodes import VOLUME, get_attribute, get_referenced_node, read_matrix
+
+_CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
+_WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
+_MOVED = "DCAMT.moved"
+"""Attribute of a result that no longer lies where it was written in its scan."""
+SAME_PLACE = 0.1
+"""Largest distance, in voxels along an axis, by which segments may be moved in their scan and count as unmoved."""
+_MEASURED_AXES = "DCAMT.measuredAxes"
+"""Attribute: the axes (`axes_of`) that the DCAMT segments had when they were measured."""
+SAME_AXES_MM = 1e-5
+"""Tolerance for comparing axes (`axes_of`), component by component."""
+
+
+def mark_written(segmentation_node: SegmentationNode) -> None:
+    """Store the fingerprint and the axes of a new result's segments, and remove the marks of an earlier result."""
+    written = fingerprint(segmentation_node)
+    segmentation_node.SetAttribute(_WRITTEN, written)
+    segmentation_node.SetAttribute(_MEASURED, written)
+    segmentation_node.SetAttribute(_MEASURED_AXES, axes_of(segmentation_node))
+    for mark in (_CORRECTED, _OUTDATED, _MOVED):
+        segmentation_node.SetAttribute(mark, None)
+
+
+def axes_of(segmentation_node: SegmentationNode) -> str:
+    """Return the steps from voxel to voxel of the DCAMT segments, as JSON (3 x 3, mm); "" if they have no voxels.
+
+    Hardening a transform that scales or rotates changes the steps, and thus the measurements, but not the fingerprint.
+    """
+    affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
+    return "" if affine is None else json.dumps(affine[:3, :3].tolist())
+
+
+def _have_measured_axes(segmentation_node: SegmentationNode) -> bool:
+    """Return whether the DCAMT segments have the axes that were measured; True if no axes can be compared."""
+    measured, now = (
+        read_matrix(text, 3, 3) for text in (segmentation_node.GetAttribute(_MEASURED_AXES), axes_of(segmentation_node))
+    )
+    return measured is None or now is None or np.allclose(measured, now, rtol=0, atol=SAME_AXES_MM)
+
+
+def mark_corrected(segmentation_node: SegmentationNode) -> None:
+    """Mark a result as corrected and its measurements as outdated."""
+    segmentation_node.SetAttribute(_CORRECTED, "1")
+    segmentation_node.SetAttribute(_OUTDATED, "1")
+
+
+def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str) -> None:
+    """Store the fingerprint and the axes that the segments had when they were measured.
+
+    If the segments now have another fingerprint or other axes, the mark of outdated measurements stays. If both are
+    the same, or if the present fingerprint is empty because a segment has no labelmap, the mark is removed.
+    """
+    segmentation_node.SetAttribute(_MEASURED, measured)
+    segmentation_node.SetAttribute(_MEASURED_AXES, axes)
+    now = fingerprint(segmentation_node)
+    if not now or (is_same_fingerprint(measured, now) and _have_measured_axes(segmentation_node)):
+        segmentation_node.SetAttribute(_OUTDATED, None)
+
+
+def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
+    """Compare a result's voxels with those that were written and measured; return whether the result `is_corrected`.
+
+    Also update the mark for `is_moved`. If no fingerprint can be compared, the marks stay as they are.
+    """
+    written = segmentation_node.GetAttribute(_WRITTEN)
+    now = fingerprint(segmentation_node) if written else ""
+    if now:
+        measured = segmentation_node.GetAttribute(_MEASURED) or ""
+        segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
+        is_measured = is_same_fingerprint(measured, now) and _have_measured_axes(segmentation_node)
+        segmentation_node.SetAttribute(_OUTDATED, None if is_measured else "1")
+        segmentation_node.SetAttribute(_MOVED, "1" if _lies_elsewhere(segmentation_node, now) else None)
+    return is_corrected(segmentation_node)
+
+
+def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
+    """Return whether the DCAMT segments lie at another place in their scan than when they were written.
+
+    Return False if nothing can be compared: scan or segments are missing, or an older version stored the fingerprint.
+
+    Args:
+        now: the present fingerprint of the segments.
+    """
+    volume = get_referenced_node(segmentation_node, VOLUME)
+    affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
+    written = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
+    if volume is None or volume.GetImageData() is None or affine is None or not written.keys() & boxes_of(now).keys():
+        return False
+    try:
+        to_voxels = np.linalg.inv(ijk_to_ras(volume)) @ transform_between(segmentation_node, volume) @ affine
+    except InputError:  # a non-linear transform
+        return True
+    # A new result has the voxel indices of its scan.
+    corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
+    if (np.abs((to_voxels - np.eye(4)) @ np.transpose(corners)) <= SAME_PLACE).all():
+        return False
+    return not are_resampled(segmentation_node, np.eye(4), to_voxels)
+
+
+def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: np.ndarray) -> bool:
+    """Return whether segments whose affine (4, 4) changed were resampled on another grid, rather than transformed.
+
+    A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm. A correction
+    may move a few faces of the box by large distances, so square roots reduce the weight of large distances.
+    """
+    earlier = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
+    grid_change = np.linalg.inv(now) @ before
+    if_transformed = if_resampled = 0.0
+    for identifier, box in boxes_of(fingerprint(segmentation_node)).items():
+        if identifier in earlier:
+            centre, half = earlier[identifier].mean(axis=0), np.ptp(earlier[identifier], axis=0) / 2
+            centre, half = (grid_change @ [*centre, 1.0])[:3], np.abs(grid_change[:3, :3]) @ half
+            if_transformed += float(np.sqrt(np.abs(box - earlier[identifier])).sum())
+            if_resampled += float(np.sqrt(np.abs(box - [centre - half, centre + half])).sum())
+    return if_resampled < if_transformed
+
+
+def is_moved(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether a result is marked as moved in its scan; `update_correction_marks` updates the mark."""
+    return get_attribute(segmentation_node, _MOVED) is not None
+
+
+def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether the measurements are marked as outdated."""
+    return get_attribute(segmentation_node, _OUTDATED) is not None
+
+
+def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether a result is marked as edited since it was written; `update_correction_marks` updates the mark."""
+    return get_attribute(segmentation_node, _CORRECTED) is not None
+
+
+def is_written(segmentation_node: SegmentationNode) -> bool:
+    """Return whether DCAMT wrote a result into the node; False for segments that were loaded or copied into it."""
+    return segmentation_node.GetAttribute(_WRITTEN) is not None
+
+
+def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
+    """Return whether `update_correction_marks` can compare a result's voxels with those that were written.
+
+    The function returns False for segments that were loaded from a `.seg.nrrd` file or copied into the node: they keep
+    their tags, but the node lacks the fingerprint. It also returns False if a segment has no labelmap.
+    """
+    return bool(segmentation_node.GetAttribute(_WRITTEN) and fingerprint(segmentation_node))

@@ -1,0 +1,147 @@
+"""Store from which scan a result was made, with all channels; compare the scan with the volumes in the scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from dcamt.errors import InputError
+from dcamt.volume import same_grid
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import has_segments, scan_of
+from DCAMTSlicerLib.volume_bridge import grid_of
+from slicer.i18n import tr as _
+
+from .correction_marks import is_corrected, is_written
+from .doubt_map import is_map
+from .result_nodes import CHANNELS, VOLUME, find_results, get_referenced_node
+from .volume_snapshot import voxel_checksum
+
+_CHANNEL_COUNT = "DCAMT.channelCount"
+_SCAN_VOXELS = "DCAMT.scanVoxels"
+"""Attribute: the checksums of the voxels of all channels from which a result was made."""
+
+
+def store_channels(segmentation_node: SegmentationNode, channels: Sequence[VolumeNode]) -> None:
+    """Store the volumes of the second and further channels that a result was made from."""
+    segmentation_node.RemoveNodeReferenceIDs(CHANNELS)
+    for channel in channels:
+        segmentation_node.AddNodeReferenceID(CHANNELS, channel.GetID())
+    # The number is stored, since the scene forgets references to removed nodes.
+    segmentation_node.SetAttribute(_CHANNEL_COUNT, str(len(channels)) if channels else None)
+
+
+def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
+    """Return the volumes of the second and further channels that a result was made from.
+
+    Raises:
+        InputError: one of these volumes is no longer in the scene.
+    """
+    channels = present_channels_of(segmentation_node)
+    if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
+        what = _("was made from several channels, but the scene lacks one or more of them")
+        if is_corrected(segmentation_node):
+            # Do not suggest Apply, which would replace the corrections. A task of one channel needs only the first
+            # channel.
+            remedy = _("Choose a task of one channel, or load a scene that was saved with all channels.")
+        else:
+            remedy = _("Load what is missing, and press Apply again.")
+        raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)
+    return channels
+
+
+def present_channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
+    """Return those volumes of `channels_of` that are still in the scene."""
+    count = segmentation_node.GetNumberOfNodeReferences(CHANNELS)
+    channels = [segmentation_node.GetNthNodeReference(CHANNELS, index) for index in range(count)]
+    return tuple(channel for channel in channels if channel is not None)
+
+
+def scans_of(segmentation_node: SegmentationNode) -> list[VolumeNode]:
+    """Return the volumes of all channels from which a result was made, without those no longer in the scene."""
+    first = get_referenced_node(segmentation_node, VOLUME)
+    return [node for node in (first, *present_channels_of(segmentation_node)) if node is not None]
+
+
+def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
+    """Return whether two volume nodes show one scan: channels of a result, or nodes with the same voxels and grid."""
+    if volume is other or any(volume in scans and other in scans for scans in map(scans_of, find_results())):
+        return True
+    try:
+        have_same_voxels = voxel_checksum(volume) == voxel_checksum(other)
+    except InputError:  # a volume without an image, or an image with several channels
+        return False
+    return have_same_voxels and same_grid(grid_of(volume), grid_of(other))
+
+
+def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
+    """Return whether DCAMT segmented a scan into a node, and that scan is no longer in the scene.
+
+    A result that was loaded from a `.seg.nrrd` file lacks the fingerprint, so nothing is known about its scan.
+    """
+    is_result = is_written(segmentation_node) and bool(find_dcamt_segments(segmentation_node))
+    return is_result and get_referenced_node(segmentation_node, VOLUME) is None
+
+
+def store_scan_voxels(segmentation_node: SegmentationNode, checksums: Iterable[int]) -> None:
+    """Store the checksums of the voxels of all channels from which a result was made; () removes them."""
+    segmentation_node.SetAttribute(_SCAN_VOXELS, " ".join(map(str, checksums)) or None)
+
+
+def is_of_other_voxels(
+    segmentation_node: SegmentationNode,
+    volume: VolumeNode,
+    checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
+) -> bool:
+    """Return whether a result was made from other voxels than a volume now has.
+
+    The result's second and further channels are compared, too. The volume may be any channel of the result's scan.
+    Channels that are no longer in the scene are ignored. Older versions of DCAMT stored no checksums; for their
+    results, the function returns True if the volume is no channel of the scan. Nothing is known about the scan of
+    segments that were loaded from a `.seg.nrrd` file, so the function returns False.
+    """
+    if not is_written(segmentation_node):
+        return False
+    scan, channels = get_referenced_node(segmentation_node, VOLUME), present_channels_of(segmentation_node)
+    stored = (segmentation_node.GetAttribute(_SCAN_VOXELS) or "").split()
+    if not stored:
+        return volume not in (scan, *channels)
+    first = scan if scan is not None and volume in channels else volume
+    try:
+        return any(str(checksum_of(node)) not in stored for node in (first, *channels))
+    except InputError:  # a volume without an image, or an image with several channels
+        return True
+
+
+def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
+    """Return whether the voxels of a result's scan were changed since it was made; False if the scan is missing."""
+    volume = get_referenced_node(segmentation_node, VOLUME)
+    if segmentation_node is None or volume is None or volume.GetImageData() is None:
+        return False
+    return is_of_other_voxels(segmentation_node, volume)
+
+
+def is_listed_scan(volume: VolumeNode) -> bool:
+    """Return whether the input selectors list a node: a scalar volume, but no map, labelmap or hidden node.
+
+    Other modules hide their auxiliary volumes from all selectors.
+    """
+    is_scan = volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
+    return is_scan and not volume.GetHideFromEditors()
+
+
+def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
+    """Return whether a node may take a volume's result without a question; False if the node is None.
+
+    A node with DCAMT segments may take results of their volume only. A node without them may take a volume's result
+    unless it was drawn on another scan.
+    """
+    if segmentation_node is None:
+        return False
+    if find_dcamt_segments(segmentation_node):
+        return get_referenced_node(segmentation_node, VOLUME) is volume
+    drawn_on = scan_of(segmentation_node) if has_segments(segmentation_node) else None
+    # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
+    if drawn_on is None or volume is None or not is_listed_scan(drawn_on):
+        return True
+    return are_same_scan(drawn_on, volume)
