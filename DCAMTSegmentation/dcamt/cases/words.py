@@ -40,6 +40,8 @@ _EXAMINATION_WORDS = _set(
 """Words for one of several examinations or heart phases of a patient: `p1_followup`, `p1_visit2`."""
 _COUNTED_WORDS = _set("m y h t time frame phase echo acq acquisition")
 """Words that, joined to a number, mean one of several images of a patient: `p1_m12`, `p1_frame3`."""
+_FIELD_STRENGTH = re.compile(r"\d+t")
+"""The scanner's magnetic field in tesla, as in `p1_3T`; `t3` may be the third time point."""
 QUALIFIERS = _set(
     "corrected edited final reviewed checked consensus expert manual binary ground std nopv segment desc itksnap slicer"
 )
@@ -164,11 +166,12 @@ def further_words(pieces: Iterable[str]) -> frozenset[str]:
 def means_examination(words: Iterable[str]) -> bool:
     """Return whether one of the words means one of several examinations or images of a patient.
 
-    >>> [means_examination([word]) for word in ("Followup", "visit2", "m12", "6months", "scan2", "trans", "3d")]
+    >>> [means_examination([word]) for word in ("Followup", "visit2", "m12", "6months", "scan2", "trans", "3T")]
     [True, True, True, True, True, False, False]
     """
     counted = _COUNTED_WORDS | IMAGE_WORDS | MODALITY_WORDS
-    parts = [(word, word.strip("0123456789")) for word in map(str.lower, words)]
+    known = (word for word in map(str.lower, words) if not _FIELD_STRENGTH.fullmatch(word))
+    parts = [(word, word.strip("0123456789")) for word in known]
     return any(letters in _EXAMINATION_WORDS or (letters != word and letters in counted) for word, letters in parts)
 
 

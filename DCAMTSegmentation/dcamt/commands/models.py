@@ -97,7 +97,6 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
     listed = read_cases(options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,))
     cases = [case for case in listed if case.role == VALIDATION]
-    refuse_copied_scans([*cases, *_trained_cases(path)])
     if len(cases) < MIN_CASES:
         raise InputError(
             f"lists too few validation cases ({len(cases)}); a calibration needs {MIN_CASES} or more",
@@ -114,6 +113,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
     else:
         check_result_paths([path], [options.cases, *case_files(listed)])
+    refuse_copied_scans([*cases, *_trained_cases(path)])  # Last, since it may read all scans.
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..inference.calibrating import calibrate

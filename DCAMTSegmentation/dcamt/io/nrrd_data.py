@@ -179,7 +179,10 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
         raise ValueError
     if dtype.kind == "f":
         return np.array([float(word) for word in words], dtype)
-    return np.array([int(word) for word in words], dtype)
+    numbers = [int(word) for word in words]
+    if min(numbers) < np.iinfo(dtype).min or max(numbers) > np.iinfo(dtype).max:  # NumPy 1 would take other numbers.
+        raise OverflowError
+    return np.array(numbers, dtype)
 
 
 def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Path]:
