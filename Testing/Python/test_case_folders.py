@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+from functools import partial
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -14,7 +16,9 @@ from dcamt.cases.found_cases import OTHER_LABEL, UNREADABLE
 from dcamt.cases.labelmap_files import labelmaps_by_case
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
+from dcamt.io.readers import read_scan
 from dcamt_testing.case_folders import PAIRS, make_data_set, make_files, scans_and_labels, skip_reasons, write_image
+from dcamt_testing.scan_files import refused
 
 
 def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_path: Path) -> None:
@@ -163,6 +167,21 @@ def test_surfaces_single_slices_and_foreign_headers_are_no_scans(tmp_path: Path)
         (tmp_path / name).write_bytes(bytes(2000))
     (tmp_path / "cut.vtk").write_text("# vtk DataFile Version 3.0", encoding="ascii")
     assert len(find_cases(tmp_path).cases) == 8
+
+
+def test_damaged_tiff_in_a_folder_counts_as_a_scan(tmp_path: Path) -> None:
+    entry = struct.pack("<H2HIII", 1, 254, 4, 0, 0, 0)  # one tag: the page's kind, without values
+    damaged = (
+        b"II*\0\x08\0\0\0" + entry[:-4] + b"\x08\0\0\0",  # The page names itself as the next page.
+        struct.pack("<2s3HQ", b"II", 43, 8, 0, 1 << 63),
+        struct.pack("<2s3H2Q2H3Q", b"II", 43, 8, 0, 16, 1, 254, 4, 9, 1 << 63, 0),
+    )
+    for number, content in enumerate(damaged):
+        (tmp_path / f"p{number}.tif").write_bytes(content)
+    (tmp_path / "page.tif").write_bytes(b"II*\0\x08\0\0\0" + entry)
+    assert sorted(scans_and_labels(find_cases(tmp_path), tmp_path)) == ["p0", "p1", "p2"]
+    for path in find_scans(tmp_path).scans:
+        refused(partial(read_scan, path), path)
 
 
 def test_scans_of_one_name_in_one_folder_are_numbered(tmp_path: Path) -> None:

@@ -112,6 +112,39 @@ def test_big_tiff_cut_within_its_header_is_refused(tmp_path: Path, size: int) ->
     refused(lambda: read_scan(path), path, "ends too early")
 
 
+def set_values(data: bytes, tag: int, count: int, value: int) -> bytes:
+    """Return a little-endian TIFF file whose pages state this count and this value for a tag."""
+    changed = bytearray(data)
+    (page,) = struct.unpack("<I", data[4:8])
+    while page:
+        (number,) = struct.unpack("<H", data[page : page + 2])
+        end = page + 2 + 12 * number
+        for start in range(page + 2, end, 12):
+            if struct.unpack("<H", data[start : start + 2]) == (tag,):
+                changed[start + 4 : start + 12] = struct.pack("<2I", count, value)
+        (page,) = struct.unpack("<I", data[end : end + 4])
+    return bytes(changed)
+
+
+def test_tiff_tag_without_values_is_ignored_as_by_itk_or_refused(tmp_path: Path) -> None:
+    path = write_scan(tmp_path / "x.tif")
+    whole = path.read_bytes()
+    for tag in (254, 279):  # the page's kind, and the strips' sizes
+        path.write_bytes(set_values(whole, tag, 0, 0))
+        np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+    for tag in (256, 258, 259):
+        path.write_bytes(set_values(whole, tag, 0, 0))
+        refused(lambda: read_scan(path), path)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_tiff_stack_whose_pages_have_no_place_is_refused(tmp_path: Path, count: int) -> None:
+    """ITK would return other bytes of the file as voxels."""
+    path = write_scan(tmp_path / "x.tif")
+    path.write_bytes(set_values(path.read_bytes(), 273, count, 0))
+    refused(lambda: read_scan(path), path, "ends too early")
+
+
 @pytest.mark.parametrize("compressor", ["NoCompression", "PackBits", "Deflate"])
 def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
     """The headers of the last pages are zero; ITK would read only the pages before them."""

@@ -26,7 +26,8 @@ def check_tiff(path: Path) -> None:
     """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or a page is damaged.
 
     A page without entries is damaged: TIFF requires at least one. ITK would return only the pages before this page.
-    Pages that form a loop are damaged, too.
+    Pages that form a loop are damaged, too, and so is a page whose strips or tiles have no offset or the offset 0: ITK
+    would return other bytes of the file as voxels.
 
     Raises:
         zlib.error: deflated data is damaged.
@@ -38,6 +39,8 @@ def check_tiff(path: Path) -> None:
     layouts: list[tuple[tuple[int, ...], ...] | None] = []
     with open(path, "rb") as file:
         for values in _pages(file, path):
+            if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
+                raise EOFError
             for offsets, sizes in (_STRIPS, _TILES):
                 pairs = list(zip(values.get(offsets, ()), values.get(sizes, ()), strict=False))
                 if any(offset + size > length for offset, size in pairs):
@@ -73,7 +76,12 @@ def _is_skipped(values: Mapping[int, tuple[int, ...]]) -> bool:
 
 
 def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
-    """Yield the values of each page's tags that `check_tiff` uses."""
+    """Yield the values of each page's tags that `check_tiff` uses; like ITK, ignore tags without values.
+
+    Raises:
+        InputError: the content is not TIFF.
+        EOFError: the file is damaged.
+    """
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
@@ -86,21 +94,20 @@ def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
     (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
     seen: set[int] = set()
     while page:
-        if page in seen or page >= os.path.getsize(path):
+        if page in seen:
             raise EOFError
         seen.add(page)
-        file.seek(page)
-        (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, struct.calcsize(count_format)))
+        (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, page, struct.calcsize(count_format)))
         if number == 0:
             raise EOFError
-        entries = _read_exactly(file, number * entry)
-        (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, struct.calcsize(word)))
+        entries = _read_exactly(file, file.tell(), number * entry)
+        (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, file.tell(), struct.calcsize(word)))
         values = {}
         for start in range(0, len(entries), entry):
             tag, kind = struct.unpack(f"{order}2H", entries[start : start + 4])
             if tag in (*_STRIPS, *_TILES, *_LAYOUT, _PAGE_KIND, _COMPRESSION):
                 values[tag] = _values(file, order, word, kind, entries[start + 4 : start + entry])
-        yield values
+        yield {tag: numbers for tag, numbers in values.items() if numbers}
 
 
 def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:
@@ -112,12 +119,13 @@ def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> 
     if total <= size:
         return struct.unpack(f"{order}{count}{code}", entry[size : size + total])
     (place,) = struct.unpack(f"{order}{word}", entry[size : 2 * size])
-    file.seek(place)
-    return struct.unpack(f"{order}{count}{code}", _read_exactly(file, total))
+    return struct.unpack(f"{order}{count}{code}", _read_exactly(file, place, total))
 
 
-def _read_exactly(file: IO[bytes], size: int) -> bytes:
-    """Return the next `size` bytes of an uncompressed file; raise EOFError if there are fewer."""
-    if file.tell() + size > os.fstat(file.fileno()).st_size:  # Checked first: a damaged size may exceed the memory.
+def _read_exactly(file: IO[bytes], start: int, size: int) -> bytes:
+    """Return the `size` bytes of an uncompressed file from `start` on; raise EOFError if there are fewer."""
+    # Checked first: a damaged start may exceed the largest possible one, and a damaged size the memory.
+    if start + size > os.fstat(file.fileno()).st_size:
         raise EOFError
+    file.seek(start)
     return file.read(size)

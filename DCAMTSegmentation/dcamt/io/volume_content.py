@@ -44,7 +44,7 @@ def _is_structured_points(path: Path, head: bytes) -> bool:
 def _is_stack(path: Path, head: bytes) -> bool:
     try:
         return has_pages(path, _MINIMUM_PAGES)
-    except (InputError, OSError, EOFError, struct.error):  # The file is damaged.
+    except (InputError, OSError, EOFError):  # The file is damaged.
         return True
 
 
