@@ -173,6 +173,34 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     assert run_state(run).state == (STOPPED if is_stopped else FINISHED)
 
 
+def test_request_while_a_paused_run_is_concluded_ends_the_calibration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+
+    def request_at(kind: str, request: str) -> Observer:
+        def receive(event: RunEvent) -> None:
+            if event.kind == kind:
+                write_request(run, request)
+
+        return Observer(receive, on_warning=warnings.append)
+
+    def calibrate(*arguments: object, check: Callable[[], None], **options: object) -> None:
+        check()
+        raise AssertionError("the check did not end the calibration")
+
+    warnings: list[str] = []
+    monkeypatch.setattr("dcamt.api.training.MIN_CASES", 1)
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", calibrate)
+    with pytest.raises(dcamt.Cancelled):
+        short_session(tmp_path, request_at("started", PAUSE), 100000).run()
+    plan = plan_resumed_run(run.path, "cpu", conclude=True)
+    TrainingSession(plan, request_at("validation", STOP)).run()
+    (warning,) = warnings
+    assert warning.startswith("the model was not calibrated: cancelled.")
+    assert (run_state(run).state, run.model.exists(), read_request(run)) == (STOPPED, True, None)
+
+
 def test_paused_run_raises_cancelled_and_can_be_resumed(tmp_path: Path) -> None:
     cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
     settings = [*TINY, "iterations=100000"]

@@ -176,6 +176,31 @@ def test_team_saves_a_checkpoint_before_validating(
     assert kinds[:2] == [CheckpointSaved, ValidationScored]
 
 
+@pytest.mark.parametrize("lost_at", [None, 2])
+def test_team_saves_no_checkpoint_of_infinite_weights(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost_at: int | None
+) -> None:
+    """The leader saves before a validation and after the loss of another process (here at the iteration `lost_at`)."""
+    received: list[RunEvent] = []
+    trainer = new_trainer(
+        tmp_path / "run", table, "iterations=9", "validate_every=2", "learning_rate=1e300", "batch=4",
+        "labelled_per_batch=2", on_event=received.append,
+    )  # fmt: skip
+
+    def average(team: Team, tensors: Sequence[torch.Tensor]) -> None:
+        if trainer.step + 1 == lost_at:
+            raise TeamLost("another process of the run has ended")
+
+    monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
+    monkeypatch.setattr(trainer_module, "REPORT_EVERY_S", 1e9)
+    monkeypatch.setattr(BrokenTeam, "average", average)
+    monkeypatch.setattr(Team, "fail_together", lambda self, scales_gradients=False: nullcontext())
+    trainer.team = BrokenTeam(0, 2)
+    with pytest.raises(InputError, match="no longer finite at iteration"):
+        trainer.fit(read_cases(table))
+    assert not any(isinstance(event, CheckpointSaved) for event in received)
+
+
 @pytest.mark.parametrize(("signalled", "wait_count"), [(False, 1), (True, 0)])
 def test_follower_of_a_failed_team_waits_for_the_leader_unless_the_follower_got_a_signal(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, signalled: bool, wait_count: int

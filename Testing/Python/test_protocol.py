@@ -135,6 +135,7 @@ def test_undefined_measurements_are_parsed_as_nan() -> None:
         ({"quality": "best"}, "the quality 'best' is unknown. Choose one of: fast, accurate."),
         ({"device": "tpu"}, "the device 'tpu' is unknown. Choose one of: auto, cpu, cuda, mps."),
         ({"affine": [[1, 0], [0, 1]]}, "the affine must hold 4 x 4 numbers, not 2 x 2."),
+        ({"affine": 5}, "the affine must hold 4 x 4 numbers, not 1."),
         ({"affine": "x"}, "'request.affine' must be an array of numbers."),
         ({"affine": [["1", "0"], ["0", "1"]]}, "'request.affine' must be an array of numbers."),
         ({"affine": [[None, 0.0], [0.0, 1.0]]}, "'request.affine' must be an array of numbers."),

@@ -212,7 +212,7 @@ class TrainingSession:
                 result = trainer.conclude(plan.cases) if plan.conclude else trainer.fit(plan.cases, resumed=True)
             else:
                 result = self._fit_new_run(trainer)
-        if not (result.finished or result.stopped):
+        if not (result.finished or result.stopped or plan.conclude):
             raise self._cancelled(result.step)
         self._save_models(trainer, result)
         # From here on the run counts as finished, even if its process is killed during calibration or report.

@@ -66,7 +66,7 @@ class TrainingResult:
         finished: whether the last iteration was trained.
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
-        stopped: whether a request ended the run for good.
+        stopped: whether a request to stop ended the run before its last iteration.
         cases: number of cases by role at the best validation, for the result of `Trainer.best`; otherwise None.
     """
 
@@ -218,6 +218,7 @@ class Trainer:
                     meter.add(self.iterate(sampler.draw(self.step)))
                 except TeamLost:
                     # The weights are those after the last step that all processes completed.
+                    self._report(meter)
                     self.save()
                     raise
                 self.step += 1
@@ -225,21 +226,19 @@ class Trainer:
                 self._check_request()
                 last = self.step == iterations
                 checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
-                if meter.is_due or last or checkpoint_due:
-                    # Before a checkpoint, a report checks that the losses are finite, so that no diverged run is saved.
-                    self._report(meter)
                 validating = bool(validation_cases) and (last or self._validation_due(validation_cases))
+                # No step is lost if the last validation fails, or if another process of the team ends meanwhile.
+                saving = checkpoint_due or (validating and (last or self.team.size > 1))
+                if meter.is_due or saving:
+                    self._report(meter)
                 interrupted = time.monotonic()
-                if checkpoint_due or (validating and (last or self.team.size > 1)):
-                    # Saved before a validation, so that no step is lost if the validation fails or a process ends.
+                if saving:
                     self.save()
                     checkpointed = time.monotonic()
                 if validating:
                     dice = self._validate(validation_cases, may_be_cancelled=not last) or dice
                 meter.leave_out(time.monotonic() - interrupted)
-        # Report the iterations since the last report if a signal or a request ended the loop.
-        if not meter.is_empty:
-            self._report(meter)
+        self._report(meter)
         finished = self.step >= iterations
         stopped = not finished and self._request == STOP
         if (finished or stopped) and self._validated_at != self.step and validation_cases:
@@ -268,7 +267,8 @@ class Trainer:
             self.log(CasesLoading(len(resident), len(resident)))
         dice = self._validate(resident) if resident else None
         finished = self.step >= self.recipe.training.iterations
-        return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped=True)
+        stopped = not finished and self._request == STOP
+        return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
     def best(self) -> TrainingResult | None:
         """Return the state with the highest validation Dice.
@@ -342,7 +342,15 @@ class Trainer:
             self._team_stops = bool(stop > 0)
 
     def _report(self, meter: LossMeter) -> None:
-        """Log the progress. Raises InputError if the losses or the weights are not finite."""
+        """Log the progress since the last report, if there is any.
+
+        Called before each checkpoint, so that no diverged state is saved.
+
+        Raises:
+            InputError: the losses or the weights are not finite.
+        """
+        if meter.is_empty:
+            return
         iterations = self.recipe.training.iterations
         progress = meter.report(self.step, iterations, self.learner.learning_rate)
         self.log(replace(progress, memory_bytes=memory_taken(self.device)))

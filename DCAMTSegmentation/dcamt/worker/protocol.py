@@ -166,4 +166,4 @@ def _check_choice(what: str, value: str, known: tuple[str, ...]) -> None:
 
 def _check_affine(affine: np.ndarray) -> None:
     if affine.shape != (4, 4):
-        raise InputError(f"the affine must hold 4 x 4 numbers, not {' x '.join(map(str, affine.shape))}")
+        raise InputError(f"the affine must hold 4 x 4 numbers, not {' x '.join(map(str, affine.shape)) or 1}")
