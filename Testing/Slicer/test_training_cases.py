@@ -69,7 +69,12 @@ class RowsTest(unittest.TestCase):
             (("scan", "p1"), ["scan", "p1"]),
             (("p1", "scan"), ["p1", "scan"]),
             (("p1", "p1"), ["p1", "p1_2"]),
+            (("p2", "p1"), ["p2", "p1_2"]),
+            (("LA", "LA_2"), ["LA", "LA_2"]),
+            (("p1", "LA"), ["p1", "LA"]),
+            (("LA", "LA"), ["LA_2", "LA"]),
         ):
+            self.table.replace_all([parse_row(data) for data in json.loads(rows_to_json(self.table.rows))])
             self.table.add([replace(row, name=name) for row, name in zip(rows, names, strict=True)])
             self.assertEqual([row.name for row in self.table.rows], expected)
 
@@ -176,6 +181,7 @@ class RowsTest(unittest.TestCase):
             {**valid, "role": "dancer"},
             {**valid, "role": []},
             {**valid, "name": 5},
+            {**valid, "plain_name": 5},
             {**valid, "source": {"image": 5, "label": ""}},
             {**valid, "size": 3},
             {**valid, "size": [float("inf")]},

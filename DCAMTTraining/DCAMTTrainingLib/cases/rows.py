@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,6 +54,7 @@ class CaseRow:
         spacing: mm along I, J, K; None if unknown.
         remark: the problems that the last check found, with their remedies; empty if it found none.
         note: a message for the user that is not a problem.
+        plain_name: the name before `UniqueNames` appended a number; empty if it appended none.
     """
 
     name: str
@@ -64,6 +64,7 @@ class CaseRow:
     spacing: tuple[float, ...] | None = None
     remark: str = ""
     note: str = ""
+    plain_name: str = ""
 
     @property
     def has_label(self) -> bool:
@@ -116,14 +117,11 @@ class CaseTable:
                 index = at[row.scan]
                 updated = _update_row(self.rows[index], row, roles_chosen)
                 if row.scan in renamed and _has_other_name(updated, row):
-                    updated = replace(updated, name=names.add(row.name))
+                    updated = names.rename(updated, row.name)
                 self.rows[index] = updated
                 continue
-            name = names.add(row.name)
-            if name != row.name:
-                row = replace(row, name=name)
             at[row.scan] = len(self.rows)
-            self.rows.append(row)
+            self.rows.append(names.rename(row, row.name))
             added += 1
         self._reset()
         return added
@@ -237,7 +235,14 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
     """Return the rows as JSON text to save with the scene, without remarks or notes."""
     listed = [
         # `dataclasses.asdict` would take ten times as long, which is noticeable for ten thousand rows.
-        {"name": row.name, "source": vars(row.source), "role": row.role, "size": row.size, "spacing": row.spacing}
+        {
+            "name": row.name,
+            "plain_name": row.plain_name,
+            "source": vars(row.source),
+            "role": row.role,
+            "size": row.size,
+            "spacing": row.spacing,
+        }
         for row in rows
     ]
     return json.dumps(listed, separators=(",", ":"))
@@ -260,13 +265,14 @@ def _row(data: dict[str, Any]) -> CaseRow:
         texts = (source["volume"], source["segmentation"])
         segments = tuple((str(name), int(label)) for name, label in source["segments"])
         scan = SceneScan(*texts, segments, bool(source.get("chosen")))
-    if not all(isinstance(text, str) for text in (data["name"], *texts)):
+    plain_name = data.get("plain_name", "")  # Rows of earlier versions lack it.
+    if not all(isinstance(text, str) for text in (data["name"], plain_name, *texts)):
         raise TypeError("a name, file or node is not a text")
     if data["role"] not in ALL_ROLES:
         raise ValueError(f"unknown role: {data['role']}")
     size = tuple(int(count) for count in data.get("size") or ())
     spacing = tuple(float(mm) for mm in data.get("spacing") or ())
-    return CaseRow(data["name"], scan, data["role"], size or None, spacing or None)
+    return CaseRow(data["name"], scan, data["role"], size or None, spacing or None, plain_name=plain_name)
 
 
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
@@ -284,7 +290,7 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
         source = known if known.chosen else source
     if isinstance(source, FileScan) and isinstance(known, FileScan) and source.label == known.label:
         source = replace(source, labels=source.labels or known.labels)
-    new_row = replace(new_row, name=row.name, source=source)
+    new_row = replace(new_row, name=row.name, plain_name=row.plain_name, source=source)
     if role_chosen:
         return new_row
     # A row without a label got `UNLABELLED` by default. If its scan has a label now, the role becomes `LABELLED`.
@@ -294,8 +300,12 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 
 def _has_other_name(row: CaseRow, new_row: CaseRow) -> bool:
     """Return whether the names differ, apart from a number that `UniqueNames` appended to the name of `row`."""
-    plain = new_row.name.strip() or "case"
-    return row.name != plain and not re.fullmatch(rf"{re.escape(plain)}_\d+", row.name)
+    return (row.plain_name or row.name) != _plain(new_row.name)
+
+
+def _plain(name: str) -> str:
+    """Return a name without surrounding blanks, or "case" if it is empty."""
+    return name.strip() or "case"
 
 
 class UniqueNames:
@@ -307,9 +317,14 @@ class UniqueNames:
 
     def add(self, name: str) -> str:
         """Return the name without surrounding blanks ("case" if it is empty), with a number appended if it is taken."""
-        name = plain = name.strip() or "case"
+        name = plain = _plain(name)
         while name in self._taken:
             name = f"{plain}_{self._numbers[plain]}"
             self._numbers[plain] += 1
         self._taken.add(name)
         return name
+
+    def rename(self, row: CaseRow, name: str) -> CaseRow:
+        """Return a row with the name that `add` returns."""
+        plain, unique = _plain(name), self.add(name)
+        return replace(row, name=unique, plain_name=plain if unique != plain else "")

@@ -254,8 +254,9 @@ class OutlinePanel:
         table = self._session.table
         indices = [index for index, known in enumerate(table.rows) if _is_row_of(known, volume, case)]
         if indices:
-            name = table.rows[indices[0]].name
-            table.replace_row(indices[0], replace(row, name=name))
+            known = table.rows[indices[0]]
+            name = known.name
+            table.replace_row(indices[0], replace(row, name=name, plain_name=known.plain_name))
         else:
             table.add([row])
             name = table.rows[-1].name
