@@ -2,7 +2,7 @@
 
 A case is a segmentation node whose node reference `IMAGE` leads to its volume. Therefore a case is saved with the
 scene, is removed with either node, and is known to both modules. A clone of a case is not a second case; the
-clone becomes a case when the original is removed.
+clone becomes a case when the original is removed from the scene.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def is_case(segmentation: SegmentationNode | None) -> bool:
     if segmentation is None or segmentation.GetNodeReference(IMAGE) is None:
         return False
     original = segmentation.GetNodeReference(_ORIGINAL)
-    return original is None or original is segmentation or original.GetNodeReference(IMAGE) is None
+    return original is None or original is segmentation
 
 
 def scene_cases() -> list[SceneCase]:

@@ -252,6 +252,38 @@ class SceneSourceTest(unittest.TestCase):
         self.assertTrue(training_cases.is_case(clone))
         self.assertTrue(training_cases.is_case(again))
 
+    def test_clone_of_a_training_case_that_a_model_segmented_again_is_no_case(self):
+        volume, case = add_case("scan", 1)
+        training_cases.add_case(volume, case)
+        copy_node(case)
+        training_cases.remove_case(case)
+        self.assertEqual(training_cases.scene_cases(), [])
+
+    def test_training_case_that_was_changed_last_is_taken_among_several_of_one_scan(self):
+        volume, original = add_case("scan", 1)
+        training_cases.add_case(volume, original)
+        first, second, third = copies = [copy_node(original) for _ in range(3)]
+        for number, node in enumerate(copies):
+            node.SetName(f"copy {number}")
+        slicer.mrmlScene.RemoveNode(original)
+        edited = ellipsoid(1)[1]
+        edited[tuple(np.argwhere(edited)[0])] = 0
+        for drawn_on, taken in ((None, first), (second, second)):
+            if drawn_on is not None:
+                draw_segment(drawn_on, volume, edited)
+            for list_rows in (scene_rows, training_case_rows):
+                (row,) = list_rows(self.recipe)
+                self.assertEqual(row.source.segmentation, taken.GetID())
+                names = ", ".join(f"“{node.GetName()}”" for node in copies if node is not taken)
+                self.assertIn(f"The label is “{taken.GetName()}”. Other outlines of this scan: {names}.", row.note)
+                self.assertEqual(choice_note(row.source, self.recipe), row.note)
+        self.assertEqual(training_cases.unlisted_cases(), [])
+        draw_segment(third, volume, edited)
+        third.GetSegmentation().GetNthSegment(0).SetName("aorta")  # changed last, but has no segment for the class
+        third.GetSegmentation().AddEmptySegment("", "liver")
+        for list_rows in (scene_rows, training_case_rows):
+            self.assertEqual([row.source.segmentation for row in list_rows(self.recipe)], [second.GetID()])
+
     def test_clone_is_the_label_only_if_it_was_edited_after_the_original(self):
         volume, original = add_case("scan", 1)
         original.SetName("mine")

@@ -43,7 +43,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
 
     `_preferred` chooses among several segmentations of one kind, and a note names the chosen one.
     """
-    segmentations = {case.volume.GetID(): case.segmentation for case in training_cases.scene_cases()}
+    cases = _segmentations_by_volume(training_cases.scene_cases())
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
     outlines = outlines_of_scans(recipe)
     loaded = _segmentations_of_unknown_scans()
@@ -58,8 +58,9 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
             for node in loaded
             if fitting[node.GetID()] == [volume] and not result_scan.has_lost_scan(node) and segments_of(node, recipe)
         ]
-        candidates = outlines.get(volume.GetID()) or loaded_labels
-        segmentation = segmentations.get(volume.GetID()) or _preferred(candidates)
+        outlined = outlines.get(volume.GetID()) or loaded_labels
+        candidates = _usable(cases[volume.GetID()], volume, recipe) if volume.GetID() in cases else outlined
+        segmentation = _preferred(candidates)
         row = row_of(volume, segmentation, recipe)
         if row.has_label:
             rows.append(replace(row, note=_choice_note(segmentation, candidates)))
@@ -81,17 +82,39 @@ def _named_like_labels(volumes: list[Any]) -> set[str]:
 
 
 def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
-    """Return a row for each segmentation that was made a training case, and mark these cases as listed.
+    """Return a row for each volume with a training case, and mark these cases as listed.
+
+    `_preferred` chooses among several training cases of one volume, and a note names the chosen one.
 
     Args:
         unlisted_only: omit the cases that were listed before.
     """
     cases = training_cases.unlisted_cases() if unlisted_only else training_cases.scene_cases()
+    volumes = {case.volume.GetID(): case.volume for case in cases}
     rows = []
+    for name, segmentations in _segmentations_by_volume(cases).items():
+        candidates = _usable(segmentations, volumes[name], recipe)
+        taken = _preferred(candidates)
+        rows.append(replace(row_of(volumes[name], taken, recipe), note=_choice_note(taken, candidates)))
     for case in cases:
-        rows.append(row_of(case.volume, case.segmentation, recipe))
         training_cases.mark_listed(case)
     return rows
+
+
+def _segmentations_by_volume(cases: Sequence[training_cases.SceneCase]) -> dict[str, list[Any]]:
+    """Return {volume ID: the segmentations of its training cases}.
+
+    A volume may have several: a user adds a second one, or removes the original of several clones.
+    """
+    segmentations: defaultdict[str, list[Any]] = defaultdict(list)
+    for case in cases:
+        segmentations[case.volume.GetID()].append(case.segmentation)
+    return dict(segmentations)
+
+
+def _usable(segmentations: list[Any], volume: VolumeNode, recipe: Recipe) -> list[Any]:
+    """Return the segmentations that have a segment for a class; all if none has one."""
+    return [node for node in segmentations if segments_of(node, recipe, volume)] or segmentations
 
 
 def is_scan(volume: VolumeNode) -> bool:
@@ -151,10 +174,12 @@ def _time_of_change(segmentation: SegmentationNode) -> int:
 def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> str:
     """Return a note that one of several segmentations was taken as a label; "" if there was no choice.
 
-    The note of a training case is empty, since a person chose its segmentation.
+    Beside a training case, only other training cases count, since a person chose them.
     """
     others = [node for node in candidates if node is not taken]
-    if taken is None or not others or training_cases.is_case(taken):
+    if taken is not None and training_cases.is_case(taken):
+        others = [node for node in others if training_cases.is_case(node)]
+    if taken is None or not others:
         return ""
     text = _("The label is “{taken}”. Other outlines of this scan: {others}. To take another one, press Segments….")
     return str(text.format(taken=taken.GetName(), others=", ".join(f"“{node.GetName()}”" for node in others)))
