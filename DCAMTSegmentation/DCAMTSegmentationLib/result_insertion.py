@@ -273,7 +273,10 @@ def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
 
 
 def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    """Write segments into a node; a node without segments first takes over the volume's transform and grid."""
+    """Write segments into a node; a node without segments first takes over the volume's transform and grid.
+
+    A node whose segments were drawn on an unknown or removed volume takes over only the grid.
+    """
     was_empty = not has_segments(segmentation)
     if was_empty:
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())

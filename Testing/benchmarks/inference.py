@@ -17,7 +17,8 @@ whole     The same scans inside a field of 576x576x88 voxels of air, noise, blur
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
 Times are processor times, since other programs affect these less than elapsed times. For each case, the shortest time
-of the repeats is taken. The windows of `protocol` are measured once. `cold` is also measured once, in elapsed time.
+of the repeats is taken; `pass` has one repeat more, to warm up. The windows of `protocol` are measured once. `cold` is
+also measured once, in elapsed time.
 With one thread, processor time equals the elapsed time on an idle machine. `protocol` is measured in float32, and
 `cold` in the precision that the command chooses. The other parts are measured in float32, and also in bfloat16 if the
 CPU has bfloat16 instructions.

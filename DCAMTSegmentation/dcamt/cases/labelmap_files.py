@@ -171,8 +171,8 @@ def _is_only_file(path: Path) -> bool:
     """Return whether a file may be the labelmap of the case after which its folder is named.
 
     The file's name begins with the folder's name, and no word for another structure or for an examination follows:
-    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Or the name describes only a result or a label
-    (`describes_label`): `p1/LA`.
+    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Or the name has a word for a result, a label or the atrium,
+    and without words for results it satisfies `describes_label`: `p1/LA`.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
