@@ -1,14 +1,19 @@
-"""Show a volume selector for the second and each further input channel of a model."""
+"""Show a volume selector for the second and each further input channel of a model, and select a result's channels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import qt
 import slicer
+from dcamt.errors import InputError
 from DCAMTSlicerLib.node_types import Node, VolumeNode
 from slicer.i18n import tr as _
+
+from . import result_scan
+from .result_nodes import VOLUME, get_referenced_node, result_of
 
 FIRST_ROW = 3
 """The form's row for the second channel, below the model and its buttons."""
@@ -82,3 +87,24 @@ class ChannelSelectors:
     def _on_changed(self, node: Node) -> None:
         if not self._filling:
             self._on_chosen(self._chosen())
+
+
+def replace_channels(settings: Any) -> None:
+    """Select the further channels that a result of the input volume was made from; select none if there is no result.
+
+    The result is the selected output or, if the output is no result of the volume, the volume's newest result.
+
+    If the input volume is one of the selected channels, the channels are kept. Otherwise the channels may belong to
+    another patient, even if the grids are equal.
+    """
+    volume = settings.inputVolume
+    if volume is None or volume in tuple(settings.channelVolumes):
+        return
+    channels: tuple[VolumeNode, ...] = ()
+    output = settings.outputSegmentation
+    is_result = get_referenced_node(output, VOLUME) is volume
+    result = output if is_result else result_of(volume)
+    if result is not None:
+        with suppress(InputError):  # One of the channels is no longer in the scene.
+            channels = result_scan.channels_of(result)
+    settings.channelVolumes = list(channels)

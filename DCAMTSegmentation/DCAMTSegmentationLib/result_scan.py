@@ -8,7 +8,6 @@ from dcamt.errors import InputError
 from dcamt.volume import same_grid
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
-from DCAMTSlicerLib.segment_voxels import has_segments, scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
@@ -128,20 +127,3 @@ def is_listed_scan(volume: VolumeNode) -> bool:
     """
     is_scan = volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
     return is_scan and not volume.GetHideFromEditors()
-
-
-def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
-    """Return whether a node may take a volume's result without a question; False if the node is None.
-
-    A node with DCAMT segments may take results of their volume only. A node without them may take a volume's result
-    unless it was drawn on another scan.
-    """
-    if segmentation_node is None:
-        return False
-    if find_dcamt_segments(segmentation_node):
-        return get_referenced_node(segmentation_node, VOLUME) is volume
-    drawn_on = scan_of(segmentation_node) if has_segments(segmentation_node) else None
-    # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
-    if drawn_on is None or volume is None or not is_listed_scan(drawn_on):
-        return True
-    return are_same_scan(drawn_on, volume)

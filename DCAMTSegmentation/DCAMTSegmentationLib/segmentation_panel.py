@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import qt
 import slicer
 import vtk
-from dcamt.errors import DCAMTError, InputError
+from dcamt.errors import DCAMTError
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import InstallationDeclined
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
@@ -23,15 +22,16 @@ from DCAMTSlicerLib.terms_of_use import TermsDeclinedError, confirm_terms
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import correction_marks, result_scan, training_cases, views
-from .channel_selectors import ChannelSelectors
+from . import correction_marks, result_scan, views
+from .channel_selectors import ChannelSelectors, replace_channels
 from .doubt_map import doubt_map_of, is_map
 from .edit_observer import EditObserver
 from .file_dialogs import choose_report_file
 from .model_list import ModelList
+from .output_choice import confirm_replacing, replace_unfit_output
 from .progress_panel import ProgressPanel
 from .region_of_interest import MoveObserver, note_about_scan, remember_scan, store_scan, style_region
-from .result_nodes import VOLUME, find_results, get_referenced_node, result_of
+from .result_nodes import VOLUME, find_results, get_referenced_node
 from .review_panel import ReviewPanel
 from .segmentation_job import SegmentationProgress
 from .segmentation_logic import DCAMTSegmentationLogic
@@ -446,57 +446,3 @@ class SegmentationPanel(VTKObservationMixin):
     def _show_error(self, message: str, detail: str) -> None:
         self._progress.show_message(message)
         slicer.util.errorDisplay(message, windowTitle=_("DCAMT Segmentation"), detailedText=detail)
-
-
-def replace_channels(settings: Any) -> None:
-    """Select the further channels that a result of the input volume was made from; select none if there is no result.
-
-    The result is the selected output or, if the output is no result of the volume, the volume's newest result.
-
-    If the input volume is one of the selected channels, the channels are kept. Otherwise the channels may belong to
-    another patient, even if the grids are equal.
-    """
-    volume = settings.inputVolume
-    if volume is None or volume in tuple(settings.channelVolumes):
-        return
-    channels: tuple[VolumeNode, ...] = ()
-    output = settings.outputSegmentation
-    is_result = get_referenced_node(output, VOLUME) is volume
-    result = output if is_result else result_of(volume)
-    if result is not None:
-        with suppress(InputError):  # One of the channels is no longer in the scene.
-            channels = result_scan.channels_of(result)
-    settings.channelVolumes = list(channels)
-
-
-def replace_unfit_output(settings: Any) -> None:
-    """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume.
-
-    So another volume's result is not overwritten, and no result is added to segments drawn on another scan. A
-    segmentation without segments stays selected, and so does one without DCAMT's segments whose scan is unknown.
-    """
-    if not result_scan.can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
-        settings.outputSegmentation = result_of(settings.inputVolume)
-
-
-def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a result of `volume` may replace a node's DCAMT segments, or be added to its other segments."""
-    is_case = training_cases.is_case(segmentation_node)
-    has_result = bool(find_dcamt_segments(segmentation_node))
-    if has_result and correction_marks.update_correction_marks(segmentation_node):
-        question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
-    elif has_result and not correction_marks.can_recognise_edits(segmentation_node):
-        question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
-    elif not has_result and not result_scan.can_hold_result_of(segmentation_node, volume):
-        question = _("“{name}” was drawn on another scan than “{volume}”. Add DCAMT's segments?")
-    elif not result_scan.can_hold_result_of(segmentation_node, volume):
-        question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
-    elif is_case:
-        question = _("Replace DCAMT's segments in “{name}”?") if has_result else _("Add DCAMT's segments to “{name}”?")
-    else:
-        return True
-    if is_case:
-        question = f"{question} {_('The segmentation will no longer be a training case.')}"
-    title = _("Replace an earlier result") if has_result else _("Add to a segmentation")
-    question = question.format(name=segmentation_node.GetName(), volume=volume.GetName())
-    return bool(slicer.util.confirmOkCancelDisplay(question, title))

@@ -1,0 +1,65 @@
+"""Select an output that can hold the result of the input volume, and ask before segments are replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.result_segments import find_dcamt_segments
+from DCAMTSlicerLib.segment_voxels import has_segments, scan_of
+from slicer.i18n import tr as _
+
+from . import correction_marks, training_cases
+from .result_nodes import VOLUME, get_referenced_node, result_of
+from .result_scan import are_same_scan, is_listed_scan
+
+
+def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
+    """Return whether a node may take a volume's result without a question; False if the node is None.
+
+    A node with DCAMT segments may take results of their volume only. A node without them may take a volume's result
+    unless it was drawn on another scan.
+    """
+    if segmentation_node is None:
+        return False
+    if find_dcamt_segments(segmentation_node):
+        return get_referenced_node(segmentation_node, VOLUME) is volume
+    drawn_on = scan_of(segmentation_node) if has_segments(segmentation_node) else None
+    # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
+    if drawn_on is None or volume is None or not is_listed_scan(drawn_on):
+        return True
+    return are_same_scan(drawn_on, volume)
+
+
+def replace_unfit_output(settings: Any) -> None:
+    """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume.
+
+    So another volume's result is not overwritten, and no result is added to segments drawn on another scan. A
+    segmentation without segments stays selected, and so does one without DCAMT's segments whose scan is unknown.
+    """
+    if not can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
+        settings.outputSegmentation = result_of(settings.inputVolume)
+
+
+def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
+    """Return whether a result of `volume` may replace a node's DCAMT segments, or be added to its other segments."""
+    is_case = training_cases.is_case(segmentation_node)
+    has_result = bool(find_dcamt_segments(segmentation_node))
+    if has_result and correction_marks.update_correction_marks(segmentation_node):
+        question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
+    elif has_result and not correction_marks.can_recognise_edits(segmentation_node):
+        question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
+    elif not has_result and not can_hold_result_of(segmentation_node, volume):
+        question = _("“{name}” was drawn on another scan than “{volume}”. Add DCAMT's segments?")
+    elif not can_hold_result_of(segmentation_node, volume):
+        question = _("“{name}” holds the result of another scan than “{volume}”. Replace DCAMT's segments?")
+    elif is_case:
+        question = _("Replace DCAMT's segments in “{name}”?") if has_result else _("Add DCAMT's segments to “{name}”?")
+    else:
+        return True
+    if is_case:
+        question = f"{question} {_('The segmentation will no longer be a training case.')}"
+    title = _("Replace an earlier result") if has_result else _("Add to a segmentation")
+    question = question.format(name=segmentation_node.GetName(), volume=volume.GetName())
+    return bool(slicer.util.confirmOkCancelDisplay(question, title))
