@@ -46,12 +46,17 @@ def axes_of(segmentation_node: SegmentationNode) -> str:
     return "" if affine is None else json.dumps(affine[:3, :3].tolist())
 
 
-def _have_measured_axes(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the DCAMT segments have the axes that were measured; True if no axes can be compared."""
-    measured, now = (
-        read_matrix(text, 3, 3) for text in (segmentation_node.GetAttribute(_MEASURED_AXES), axes_of(segmentation_node))
-    )
-    return measured is None or now is None or np.allclose(measured, now, rtol=0, atol=SAME_AXES_MM)
+def _are_as_measured(segmentation_node: SegmentationNode, now: str) -> bool:
+    """Return whether the segments are as they were measured: with the same fingerprint and, if known, the same axes.
+
+    Args:
+        now: the present fingerprint of the segments.
+    """
+    if not is_same_fingerprint(segmentation_node.GetAttribute(_MEASURED) or "", now):
+        return False
+    measured_axes = read_matrix(segmentation_node.GetAttribute(_MEASURED_AXES), 3, 3)
+    axes = read_matrix(axes_of(segmentation_node), 3, 3)
+    return measured_axes is None or axes is None or np.allclose(measured_axes, axes, rtol=0, atol=SAME_AXES_MM)
 
 
 def mark_corrected(segmentation_node: SegmentationNode) -> None:
@@ -69,7 +74,7 @@ def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str)
     segmentation_node.SetAttribute(_MEASURED, measured)
     segmentation_node.SetAttribute(_MEASURED_AXES, axes)
     now = fingerprint(segmentation_node)
-    if not now or (is_same_fingerprint(measured, now) and _have_measured_axes(segmentation_node)):
+    if not now or _are_as_measured(segmentation_node, now):
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
@@ -81,10 +86,8 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""
     if now:
-        measured = segmentation_node.GetAttribute(_MEASURED) or ""
         segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
-        is_measured = is_same_fingerprint(measured, now) and _have_measured_axes(segmentation_node)
-        segmentation_node.SetAttribute(_OUTDATED, None if is_measured else "1")
+        segmentation_node.SetAttribute(_OUTDATED, None if _are_as_measured(segmentation_node, now) else "1")
         segmentation_node.SetAttribute(_MOVED, "1" if _lies_elsewhere(segmentation_node, now) else None)
     return is_corrected(segmentation_node)
 
