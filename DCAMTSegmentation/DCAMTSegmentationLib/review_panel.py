@@ -17,7 +17,7 @@ from slicer.i18n import tr as _
 
 from . import correction_marks, measurements_table, result_scan, review, stored_places, training_cases, views
 from .doubt_map import doubt_map_of, is_map_elsewhere
-from .file_dialogs import confirm_outdated_export
+from .export_dialogs import confirm_outdated_export
 from .result_nodes import MEASUREMENTS, VOLUME, get_referenced_node
 
 GOOD_TRUST = 0.8

@@ -26,7 +26,7 @@ from . import correction_marks, result_scan, views
 from .channel_selectors import ChannelSelectors, replace_channels
 from .doubt_map import doubt_map_of, is_map
 from .edit_observer import EditObserver
-from .file_dialogs import choose_report_file
+from .export_dialogs import choose_report_file
 from .model_list import ModelList
 from .output_choice import confirm_replacing, replace_unfit_output
 from .progress_panel import ProgressPanel

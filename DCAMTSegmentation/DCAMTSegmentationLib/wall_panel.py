@@ -22,7 +22,7 @@ from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from slicer.i18n import tr as _
 
 from . import wall_nodes
-from .file_dialogs import confirm_outdated_export
+from .export_dialogs import confirm_outdated_export
 from .result_nodes import WALL_MODEL, WALL_TABLE, get_referenced_node
 from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
