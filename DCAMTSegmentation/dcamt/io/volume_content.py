@@ -17,7 +17,7 @@ _MINIMUM_PAGES = 3
 _DATA_SET = re.compile(rb"^\s*DATASET\s", re.IGNORECASE | re.MULTILINE)
 """The start of the line in which a legacy VTK file states the kind of its data."""
 _HEADER_SIZES = (348, 540)
-"""The first number of a header of Analyze 7.5 and NIfTI-1, and of NIfTI-2."""
+"""A header begins with its size in bytes: 348 in Analyze 7.5 and NIfTI-1, 540 in NIfTI-2."""
 
 
 def may_hold_volume(path: Path) -> bool:
