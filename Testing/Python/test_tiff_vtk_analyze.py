@@ -145,6 +145,18 @@ def test_tiff_stack_whose_pages_have_no_place_is_refused(tmp_path: Path, count: 
     refused(lambda: read_scan(path), path, "ends too early")
 
 
+def test_grey_tiff_stack_that_itk_reads_as_colours_is_not_called_a_colour_image(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    _write_tiff(path, list(np.arange(9 * 10 * 11).reshape(9, 10, 11) % 100 > 50), [0] * 9)
+    refused(lambda: read_scan(path), path, "stores its voxels in tiles, or not with 8, 16 or 32 bits", "TIFF stack")
+    data = write_scan(path).read_bytes()
+    for strips, tiles in ((273, 324), (279, 325)):  # the tags of offsets and sizes
+        for kind in (3, 4):
+            data = data.replace(struct.pack("<2H", strips, kind), struct.pack("<2H", tiles, kind))
+    path.write_bytes(data)
+    refused(lambda: read_scan(path), path, "stores its voxels in tiles")
+
+
 @pytest.mark.parametrize("compressor", ["NoCompression", "PackBits", "Deflate"])
 def test_tiff_stack_whose_end_was_replaced_by_zeros_is_refused(tmp_path: Path, compressor: str) -> None:
     """The headers of the last pages are zero; ITK would read only the pages before them."""
@@ -219,7 +231,7 @@ def test_truncated_gipl_image_of_binary_voxels_is_refused(tmp_path: Path) -> Non
 
 
 def _write_tiff(path: Path, pages: list[np.ndarray], kinds: list[int]) -> Path:
-    """Write a TIFF stack whose pages have the given kinds (tag 254: 1 for a small copy)."""
+    """Write a TIFF stack whose pages have the given kinds (tag 254: 1 for a small copy, 4 for a mask)."""
     image = pytest.importorskip("PIL.Image")
     first, *others = (image.fromarray(page) for page in pages)
     for page, kind in zip(others, kinds[1:], strict=True):
@@ -242,6 +254,8 @@ def test_small_copy_in_a_tiff_stack_is_ignored_only_as_the_last_page(tmp_path: P
     """ITK would write beyond its memory if another page followed the small copy."""
     pages = list(np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
     path = _write_tiff(tmp_path / "x.tif", [*pages, pages[0][:5, :6]], [0] * 9 + [1])
+    np.testing.assert_array_equal(read_scan(path).voxels[0], np.stack(pages).transpose(2, 1, 0))
+    _write_tiff(path, [*pages, pages[0] > 50], [0] * 9 + [4])  # a mask of 1 bit
     np.testing.assert_array_equal(read_scan(path).voxels[0], np.stack(pages).transpose(2, 1, 0))
     for place in (0, 4):
         kinds = [int(number == place) for number in range(10)]

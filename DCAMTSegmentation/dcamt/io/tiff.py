@@ -12,6 +12,8 @@ from typing import IO
 
 from ..errors import InputError
 
+_BITS, _SAMPLES = 258, 277
+"""The TIFF tags of the bits of each sample, and of the number of samples."""
 _LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
 """Defaults of the TIFF tags for a page's width, height, bits, samples and kind of numbers."""
 _PAGE_KIND, _SMALL_COPY, _MASK = 254, 1, 4
@@ -26,21 +28,21 @@ def check_tiff(path: Path) -> None:
     """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or a page is damaged.
 
     A page without entries is damaged: TIFF requires at least one. ITK would return only the pages before this page.
-    Pages that form a loop are damaged, too, and so is a page whose strips or tiles have no offset or the offset 0: ITK
-    would return other bytes of the file as voxels.
+    Pages that form a loop are damaged, too, and so is a page whose strips or tiles have no offset (`_check_storage`).
 
     Raises:
         zlib.error: deflated data is damaged.
         InputError: the content is not TIFF, or the pages differ in size or type. ITK would read all pages with the size
             and type of the first: it would return random memory, or only a part of each page. A small copy or a mask
-            before the last page would even end the process.
+            before the last page would even end the process. Or ITK would read a grey page as colours
+            (`_check_storage`).
     """
     length = os.path.getsize(path)
     layouts: list[tuple[tuple[int, ...], ...] | None] = []
     with open(path, "rb") as file:
         for values in _pages(file, path):
-            if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
-                raise EOFError
+            if not _is_skipped(values):
+                _check_storage(values, path)
             for offsets, sizes in (_STRIPS, _TILES):
                 pairs = list(zip(values.get(offsets, ()), values.get(sizes, ()), strict=False))
                 if any(offset + size > length for offset, size in pairs):
@@ -56,6 +58,21 @@ def check_tiff(path: Path) -> None:
     if len(set(layouts)) > 1:
         what = "holds pages that differ in their size or in the type of their numbers"
         raise InputError(what, path=path, remedy="Save the slices as a TIFF stack of their own.")
+
+
+def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
+    """Raise EOFError or InputError for a page that ITK would misread.
+
+    If no offset is stated, or 0, ITK would return other bytes of the file as voxels. A page of one sample would become
+    a colour image if it lies in tiles, or if its voxels do not have 8, 16 or 32 bits.
+    """
+    if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
+        raise EOFError
+    is_grey = values.get(_SAMPLES, (1,)) == (1,)
+    if is_grey and (_TILES[0] in values or values.get(_BITS, (1,))[0] not in (8, 16, 32)):
+        what = "stores its voxels in tiles, or not with 8, 16 or 32 bits"
+        remedy = "Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."
+        raise InputError(what, path=path, remedy=remedy)
 
 
 def has_pages(path: Path, count: int) -> bool:
