@@ -102,10 +102,7 @@ def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[Case
 
 
 def _segmentations_by_volume(cases: Sequence[training_cases.SceneCase]) -> dict[str, list[Any]]:
-    """Return {volume ID: the segmentations of its training cases}.
-
-    A volume may have several: a user adds a second one, or removes the original of several clones.
-    """
+    """Return {volume ID: the segmentations of its training cases}."""
     segmentations: defaultdict[str, list[Any]] = defaultdict(list)
     for case in cases:
         segmentations[case.volume.GetID()].append(case.segmentation)
@@ -174,7 +171,8 @@ def _time_of_change(segmentation: SegmentationNode) -> int:
 def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> str:
     """Return a note that one of several segmentations was taken as a label; "" if there was no choice.
 
-    Beside a training case, only other training cases count, since a person chose them.
+    If `taken` is a training case, the note names only other training cases, since training cases have priority over
+    all other segmentations.
     """
     others = [node for node in candidates if node is not taken]
     if taken is not None and training_cases.is_case(taken):
