@@ -148,7 +148,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The cases are read before the import, which may replace the parameter node that holds them.
-        # If a volume was removed from the scene, `load_cases` gives it an ID that no imported node can get.
+        # `load_cases` replaces the IDs of removed volumes, since an imported node may get the ID of a removed volume.
         session = self.logic.session
         session.save()
         self._cases_before_import = (

@@ -320,7 +320,7 @@ def test_link_is_listed_by_its_own_name(folder: Path) -> None:
     assert read.scan == str(folder / "a.nii")
 
 
-def test_paths_of_a_list_have_no_steps_up_unless_a_folder_is_a_link(folder: Path) -> None:
+def test_dot_dot_is_removed_from_paths_of_a_list_unless_a_folder_is_a_link(folder: Path) -> None:
     run = folder / "run"
     (folder / "far").mkdir()
     (folder / "far" / "x.nii").touch()
@@ -335,8 +335,8 @@ def test_paths_of_a_list_have_no_steps_up_unless_a_folder_is_a_link(folder: Path
     assert error_of(run / "cases.csv").startswith(f"line 2 names {folder.parent / 'd' / 'a.nii'}, which does not exist")
 
 
-def test_steps_up_are_left_out_without_resolving_each_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run's list may have thousands of such paths, perhaps on a slow network drive."""
+def test_dot_dot_is_removed_without_resolving_each_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's list may have thousands of paths with `..`, perhaps on a slow network drive."""
     resolve, resolved = os.path.realpath, []
 
     def count(path: Path) -> str:

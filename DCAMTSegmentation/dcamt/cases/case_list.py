@@ -356,17 +356,17 @@ def _file(path: Path, text: str) -> Path:
     becomes the home folder. The file is then looked up with composed accents (NFC), then with decomposed accents (NFD).
     If neither exists, the accents stay as written.
     """
-    file = _without_steps_up(path.parent / text)
+    file = _without_dot_dot(path.parent / text)
     is_plain = text.isascii() and "\\" not in text and text.strip(_QUOTES) == text and not text.startswith("~")
     if is_plain or os.path.exists(file):  # Plain names are not looked up on the disk: a list may have thousands.
         return file
     plain = text.replace("\\", "/").strip(_QUOTES)
     forms = [unicodedata.normalize("NFC", plain), unicodedata.normalize("NFD", plain), plain]
-    files = [_without_steps_up(path.parent / os.path.expanduser(form)) for form in forms]
+    files = [_without_dot_dot(path.parent / os.path.expanduser(form)) for form in forms]
     return next(filter(os.path.exists, files), files[-1])
 
 
-def _without_steps_up(file: Path) -> Path:
+def _without_dot_dot(file: Path) -> Path:
     """Return the path without `folder/..`; unchanged if a `folder` is a link, which leads to another folder."""
     if ".." not in file.parts:
         return file

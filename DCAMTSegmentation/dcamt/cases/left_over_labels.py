@@ -139,26 +139,28 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
 
 
 def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for each left-over label that meets the four conditions below in one of these comparisons:
+    """Yield (label, key of the scan) for each left-over label that is named like one scan.
+
+    The first of these comparisons for which the four conditions below hold gives the scan:
 
     1. The keys differ only in capitals: `P1_image`, `p1_label`.
     2. The loose keys are equal: `p1_lge`, `p1_seg`.
     3. The scan's loose key is the label's without words of `OUTLINE_WORDS`: `p1_lge`, `p1_LA_gt`.
     4. As 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
-    5. The names are equal and the folders lie side by side; the label's is a folder of labels: `Patients/p1`,
+    5. The names are equal, the folders lie side by side, and the label's folder is a folder of labels: `Patients/p1`,
        `Outlines/p1`.
     6. As 5, but the label's folder has the labels of a part of the data set, and the scan's folder has no word for a
        part: `images/p1`, `labelsVal/p1`.
 
-    The first comparison in which these four conditions hold gives the key:
+    The four conditions:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan has no label by its key. Several left-over labels may get the key of one scan.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - No other scan's loose key starts with `_without_outline_words(label)`, or with `_without_numbers(label)` in
-      comparison 4: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the last parts of
-      the label's key and the scan's key differ only in capitals: with `P1_image` and `p1_post`, `p1_label` gets the
-      key of `P1_image`.
+    - No scan but the one that fits has a loose key that starts with `_without_outline_words(label)` (comparison 4:
+      `_without_numbers(label)`): with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the
+      last parts of the label's key and the scan's key differ only in capitals: with `P1_image` and `p1_post`,
+      `p1_label` gets the key of `P1_image`.
     """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (

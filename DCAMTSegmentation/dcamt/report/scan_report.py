@@ -206,7 +206,7 @@ def _measurement_table(report: ScanReport) -> str:
 def _trust(report: ScanReport, scene: Scene) -> str:
     """Return the HTML of expected overlap, agreement and doubtful places.
 
-    "" if the model is unknown, or if neither overlap nor agreement is known in quality `accurate`.
+    Return "" if the model is unknown. In quality `accurate`, also return "" if overlap and agreement are both unknown.
     """
     expected, trust = report.expected_overlap, report.trust
     if report.model is None or (report.quality == ACCURATE and expected is None and trust is None):
