@@ -90,7 +90,8 @@ def test_cases_added_to_a_run_are_checked_before_it_resumes(role: str, message: 
         file.write(f"new,../cases/new.nii.gz,../cases/new_label.nii.gz,{role}\n")
     with pytest.raises(InputError, match=message):
         plan_resumed_run(tmp_path / "run")
-    assert plan_resumed_run(tmp_path / "run", conclude=True).conclude  # trains on no case
+    # `conclude` trains on no case, so the added case is accepted.
+    assert plan_resumed_run(tmp_path / "run", conclude=True).conclude
 
 
 @pytest.mark.parametrize("earlier", ["damaged", "stopped"])
@@ -173,7 +174,7 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     assert run_state(run).state == (STOPPED if is_stopped else FINISHED)
 
 
-def test_request_while_a_paused_run_is_concluded_ends_the_calibration(
+def test_stop_request_ends_the_calibration_of_a_run_resumed_with_conclude(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunFolder(tmp_path / "run")
@@ -317,7 +318,8 @@ def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_p
     assert (run.path / "report-2.html").read_bytes() == report
     assert done.report == run.report
     assert run.foreign_files() == []
-    # The earlier model was validated, so it is the best; its card describes the cases of that validation.
+    # Without validation cases, the resumed run keeps the earlier model as the best model.
+    # The best model's card describes the earlier validation (one case).
     assert done.best is not None
     best = open_model(done.best)
     assert all((best.weights[name] == weights).all() for name, weights in earlier.weights.items())
@@ -339,7 +341,7 @@ def test_best_model_is_chosen_among_validations_on_the_same_cases(tmp_path: Path
     assert load_checkpoint(run.best_weights, torch.device("cpu"))["step"] == 6
 
 
-def test_model_stays_with_its_scores_if_they_cannot_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_is_not_replaced_if_its_scores_cannot_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Windows, a table that is open in a spreadsheet program cannot be renamed."""
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")

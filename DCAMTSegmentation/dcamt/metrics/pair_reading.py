@@ -113,9 +113,10 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
 
 
 def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
-    """Return which values of `source` its mapping lacks, if none of its voxels is mapped; otherwise "".
+    """Return the message that `source` holds none of the values in `mapping`; "" if `mapped` has a voxel above 0.
 
-    The text is also "" if `mapping` or `source` is empty, or `source` has a segment that the mapping names.
+    The result is also "" if `mapping` is "", if `source` has no voxel above 0, or if `mapping` contains the name or the
+    value of an empty segment of `source`.
     """
     if not mapping or mapped.voxels.any():
         return ""
