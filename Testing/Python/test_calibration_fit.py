@@ -84,8 +84,8 @@ def test_interval_allows_for_unseen_disturbances() -> None:
     seen, unseen = (fit_overlap(scans, ("doubt", "ghosting")) for scans in (seen_scans, unseen_scans))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # Fits that leave out the scans with ghosts (see `fit_overlap`) expect too high an overlap for these scans, so the
-    # intervals of `unseen` reach lower.
+    # For `unseen`, fits to the scans without ghosts (see `fit_overlap`) expect too high an overlap of the scans with
+    # ghosts. The negative residuals of these scans lower the interval, even for a scan without ghosts.
     assert seen.expect(noise).low > seen.value(noise) - 0.12
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 

@@ -207,7 +207,7 @@ class MovedResultTest(PanelCase):
         self.module.enter()
         return "no longer lies on its scan" in self.ui.trustLabel.text
 
-    def test_result_that_is_moved_without_its_scan_is_told_until_it_is_back(self) -> None:
+    def test_panel_warns_while_a_result_does_not_lie_on_its_scan(self) -> None:
         for quality in ("Accurate: both branches", "Fast: one branch"):
             volume = add_scan(affine=oblique())
             choose(self.ui.qualityComboBox, quality)

@@ -17,8 +17,8 @@ class FailureNote:
 
     Attributes:
         message: one line for the user.
-        unwritten: whether a file (`OutputError`) or the models of the last checkpoint (`TrainingPlan.conclude`) could
-            not be written. The run's state is then paused if the run has a checkpoint, else failed.
+        unwritten: whether the failure is an `OutputError`, or the process only had to validate the last checkpoint and
+            write the models (`TrainingPlan.conclude`). If so, a run with a checkpoint counts as paused, not as failed.
     """
 
     message: str
