@@ -252,7 +252,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertTrue(training_cases.is_case(clone))
         self.assertTrue(training_cases.is_case(again))
 
-    def test_clone_of_a_training_case_that_a_model_segmented_again_is_no_case(self):
+    def test_clone_of_a_training_case_is_no_case_after_a_model_segments_the_original_again(self):
         volume, case = add_case("scan", 1)
         training_cases.add_case(volume, case)
         copy_node(case)
@@ -367,7 +367,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(row.role, UNLABELLED)
         self.assertIn("lies on a different grid", row.note)
 
-    def test_grids_and_scans_of_a_scene_are_looked_up_for_each_node_and_not_for_each_pair(self):
+    def test_scene_rows_look_up_grids_and_scans_in_linear_time(self):
         for number in range(6):
             add_case(f"drawn {number}", number)
             image, label = ellipsoid(10 + number)

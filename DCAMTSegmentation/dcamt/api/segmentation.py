@@ -219,8 +219,8 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
     Raises:
         InputError: the scan cannot be read or segmented.
         TypeError: the scan is not a file, a volume or an array.
-        ValueError: an array comes without `affine`, is not (I, J, K) or (C, I, J, K) or has masked voxels, a file or
-            volume comes with `affine`, or an array or volume has another number of channels.
+        ValueError: `affine` is missing for an array, or given for a file or volume; an array has masked voxels, or
+            neither 3 nor 4 axes; or an array or volume has another number of channels.
     """
     if not isinstance(scan, str | os.PathLike | Volume | np.ndarray):
         raise TypeError(f"a scan is a file, a dcamt.Volume or a NumPy array, not {type(scan).__name__}")

@@ -60,7 +60,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
         results: folders of results; a folder of results below `path` is searched only if it contains a scan.
 
     Raises:
-        InputError: the files below the folder are images, but no scans, or a `dataset.json` cannot be read.
+        InputError: the subfolders hold image files, but no usable scan; or a `dataset.json` cannot be read.
     """
     if not os.path.isdir(path):  # pathlib raises an error for names that the system does not allow.
         return _named([path])

@@ -47,14 +47,17 @@ class Burden:
 
     @property
     def percent_text(self) -> str:
-        """The burden for the user: one decimal, or more if one would round into another stage; "" for NaN."""
+        """The burden for the user, with one decimal, or with more to keep the DECAAF stage; "" for NaN.
+
+        19.97 (stage II) becomes "19.97", since "20.0" would be stage III.
+        """
         percent = self.percent
         texts = (f"{percent:.{digits}f}" for digits in count(1))
         return "" if isnan(percent) else next(t for t in texts if decaaf_stage(float(t)) == decaaf_stage(percent))
 
 
 def area_text(cm2: float) -> str:
-    """Return an area in cm² for the user, with one decimal, or with one digit if it would be rounded to 0.0.
+    """Return an area in cm² for the user: one decimal, but one significant digit between 0 and 0.05.
 
     >>> area_text(12.34), area_text(0.0), area_text(0.0213)
     ('12.3', '0.0', '0.02')

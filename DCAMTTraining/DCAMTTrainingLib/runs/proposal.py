@@ -47,7 +47,7 @@ def proposal_of(case: Mapping[str, Any]) -> Any | None:
 
 
 def proposals_of(case: Mapping[str, Any]) -> list[Any]:
-    """Return the proposals that were read from the path of the case's proposal.
+    """Return the segmentation nodes that were read from the path of the case's segmentation, or from the former path.
 
     A proposal may come from a deleted run that had the same path and a case of the same name.
     """
