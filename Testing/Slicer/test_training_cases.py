@@ -82,6 +82,10 @@ class RowsTest(unittest.TestCase):
         self.table.add([file_row("a"), file_row("b")])
         self.table.add([replace(file_row("a"), name="b")], roles_chosen=True)
         self.assertEqual([row.name for row in self.table.rows], ["b_2", "b"])
+        swapped = [replace(file_row("a"), name="b"), replace(file_row("b"), name="c")]
+        for _ in range(2):
+            self.table.add(swapped, roles_chosen=True)
+            self.assertEqual([row.name for row in self.table.rows], ["b", "c"])
 
     def test_case_added_again_keeps_the_chosen_role(self):
         self.table.add([scene_row("one")])

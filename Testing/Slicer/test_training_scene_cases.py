@@ -255,9 +255,15 @@ class SceneSourceTest(unittest.TestCase):
     def test_clone_of_a_training_case_is_no_case_after_a_model_segments_the_original_again(self):
         volume, case = add_case("scan", 1)
         training_cases.add_case(volume, case)
-        copy_node(case)
+        copy_node(case).SetName("clone")
         training_cases.remove_case(case)
         self.assertEqual(training_cases.scene_cases(), [])
+        with scene_saved_and_closed():
+            pass
+        self.assertEqual(training_cases.scene_cases(), [])
+        clone = slicer.util.getNode("clone")
+        training_cases.add_case(slicer.util.getNode("scan"), clone)
+        self.assertEqual([case.segmentation for case in training_cases.scene_cases()], [clone])
 
     def test_training_case_that_was_changed_last_is_taken_among_several_of_one_scan(self):
         volume, original = add_case("scan", 1)
