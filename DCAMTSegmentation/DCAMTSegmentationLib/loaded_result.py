@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from dcamt.errors import InputError
@@ -45,7 +44,9 @@ class LoadedResult:
         try:
             labels = np.load(event.labelmap, mmap_mode="r")
             doubt_map = np.load(event.doubt_map, mmap_mode="r") if event.doubt_map else None
-        except (OSError, ValueError, EOFError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # numpy raises errors of many types for a damaged file
             raise _unreadable(scan, error) from error
         return cls(
             labels,
@@ -82,7 +83,9 @@ def read_surface(file: Path, scan: str) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(file) as surface:
             return surface["points"], surface["triangles"]
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and numpy raise errors of many types for a damaged file
         raise _unreadable(scan, error) from error
 
 

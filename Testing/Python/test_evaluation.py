@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -244,9 +245,10 @@ def test_means_are_given_with_the_number_of_missed_cases(tmp_path: Path) -> None
     (mean,), (std,) = evaluation.mean, evaluation.std
     assert (mean.cases, mean.undefined, mean.missed, mean.empty) == (3, 1, 1, 1)
     assert mean.title == "mean (95HD of 2 of 3 cases, 1 missed)"
-    assert std.title == "std (95HD of 2 of 3 cases, 1 missed)"
+    assert std.title == "SD (95HD of 2 of 3 cases, 1 missed)"
     assert mean.score.hd95_mm == pytest.approx((4 + 0) / 2)
     assert [row.title for row in evaluation.rows] == ["found", "missed", "none_there"]
+    assert replace(evaluation.rows[0], case="std").title == "std"
     evaluation.write_csv(tmp_path / "scores.csv")
     rows = {row["case"]: row for row in read_table(tmp_path / "scores.csv")}
     assert [rows["mean"][name] for name in ("undefined", "cases", "missed", "empty")] == ["1", "3", "1", "1"]

@@ -149,9 +149,12 @@ def test_255_segments_get_labels_1_to_255() -> None:
     assert [info.label for info in infos] == list(range(1, 256))
 
 
-def test_error_of_a_damaged_map_of_doubt_names_the_scan_and_the_map(request_: ReportRequest) -> None:
+@pytest.mark.parametrize("place", [0, 8], ids=["first byte", "length of the header"])
+def test_error_of_a_damaged_map_of_doubt_names_the_scan_and_the_map(request_: ReportRequest, place: int) -> None:
     assert request_.doubt_map is not None
-    request_.doubt_map.write_bytes(b"not an array")
+    data = bytearray(request_.doubt_map.read_bytes())
+    data[place] = 5
+    request_.doubt_map.write_bytes(data)
     with pytest.raises(InputError) as caught:
         outline_report.write_requested_report(replace(request_, name="MRHead"))
     assert str(caught.value) == "MRHead, map of doubt: was damaged on its way to DCAMT's background process. Try again."

@@ -148,6 +148,13 @@ def test_report_has_charts_of_dice_and_losses(run: Path) -> None:
     assert len(charts[0].findall("polyline")) == 3  # branch A, branch B and both
 
 
+def test_charts_name_the_losses_as_the_panel_does() -> None:
+    names = ("mmd", "intra_class", "copy_paste", "other")
+    page = render_run_report(RunReport(tiny_recipe(), {}, losses={name: [(1, 0.5), (2, 0.4)] for name in names}))
+    titles = ["MMD", "contrast within classes", "mixed patches", "other"]
+    assert re.findall(r'aria-label="Loss: (.*?)"', page) == titles
+
+
 def test_command_rewrites_the_report(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run / "report.html").read_text(encoding="utf-8")
     (run / "report.html").unlink()

@@ -172,6 +172,30 @@ def test_truncated_wall_file_is_refused(result: WallResult, tmp_path: Path, leng
         read_wall(path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(6, 99), (8, 1), (10, 98), (10, 8), (10, 14)],
+    ids=["version", "encrypted", "method", "deflate", "lzma"],
+)
+def test_wall_file_with_a_damaged_zip_directory_is_refused(
+    result: WallResult, tmp_path: Path, place: int, value: int
+) -> None:
+    path = tmp_path / "wall.npz"
+    write_wall(result, path)
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + place] = value
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"wall\.npz: is damaged\. Measure the wall again"):
+        read_wall(path)
+
+
+def test_array_in_place_of_a_wall_file_is_refused(tmp_path: Path) -> None:
+    with open(tmp_path / "wall.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(InputError, match=r"wall\.npz: is damaged\. Measure the wall again"):
+        read_wall(tmp_path / "wall.npz")
+
+
 def test_surface_with_the_ending_of_an_image_is_refused(result: WallResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"does not have the ending of a surface\. Use \.stl, \.obj"):
         write_mesh(result.surface.points, result.surface.triangles, tmp_path / "x.nii")

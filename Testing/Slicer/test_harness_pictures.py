@@ -6,6 +6,7 @@ import unittest
 
 import numpy as np
 import slicer
+import vtk
 from pictures.charts import chart_picture
 from pictures.views import show_volume, slice_picture, three_d_picture, zoom_slices
 from slicer_harness import close_scene
@@ -58,6 +59,19 @@ class ViewsTest(unittest.TestCase):
         red = pixels[..., 0] - pixels[..., 1] > 60
         self.assertTrue(red[100, 100])
         self.assertFalse(red[5, 5])
+
+    def test_3d_view_shows_the_colour_legend_of_a_model(self) -> None:
+        sphere = vtk.vtkSphereSource()
+        sphere.Update()
+        model = slicer.modules.models.logic().AddModel(sphere.GetOutput())
+        before = three_d_picture((400, 400)).astype(int)
+        model.GetDisplayNode().SetAndObserveColorNodeID("vtkMRMLColorTableNodeWarm1")
+        model.GetDisplayNode().SetScalarRange(0, 1)
+        legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(model)
+        legend.SetVisibility(True)
+        changed = np.abs(three_d_picture((400, 400)).astype(int) - before).max(axis=2) > 30
+        self.assertTrue(changed[:, 300:].any())
+        self.assertFalse(changed[:, :300].any())
 
 
 class ChartTest(unittest.TestCase):

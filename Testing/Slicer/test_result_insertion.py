@@ -13,7 +13,9 @@ import numpy as np
 import slicer
 from dcamt.errors import InputError
 from dcamt.metrics.measurements import Measurements
+from dcamt.worker.events import ScanSegmented
 from DCAMTSegmentationLib import result_insertion
+from DCAMTSegmentationLib.loaded_result import LoadedResult
 from DCAMTSegmentationLib.measurements_table import rows_of
 from DCAMTSegmentationLib.result_insertion import insert_result
 from DCAMTSegmentationLib.result_nodes import (
@@ -148,13 +150,29 @@ class InsertionTest(unittest.TestCase):
         # Only `new` has these four steps: add the map, set the map's image, add the table, add the segmentation.
         self.assertEqual(len(new) - len(again), 4)
 
+    def test_error_about_unreadable_labels_names_the_scan(self) -> None:
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "labels.npy")
+            np.save(file, block(2))
+            cut_header = bytearray(file.read_bytes())
+            cut_header[8] = 5  # the length of the header
+            for content in (b"", b"not an array", cut_header):
+                file.write_bytes(content)
+                event = ScanSegmented("1", file, None, None, (), (), (), 1.0, "cpu")
+                with self.assertRaisesRegex(InputError, r"^LGE: the files of the result .* Segment the scan again\.$"):
+                    LoadedResult.read(event, "LGE", "model")
+
     def test_error_about_an_unreadable_surface_names_the_scan_and_leaves_the_scene_unchanged(self) -> None:
         volume = add_scan()
         state = scene_state()
         with TemporaryDirectory() as folder:
             result = make_result(block(2))
-            for content in (None, b"", b"not an archive"):
-                file = Path(folder, "surface.npz")
+            file = Path(folder, "surface.npz")
+            np.savez(file, points=np.zeros((3, 3)), triangles=np.zeros((1, 3)))
+            unknown_method = bytearray(file.read_bytes())
+            unknown_method[unknown_method.index(b"PK\1\2") + 10] = 98
+            file.unlink()
+            for content in (None, b"", b"not an archive", unknown_method):
                 if content is not None:
                     file.write_bytes(content)
                 item = replace(result.classes[0], surface=file)

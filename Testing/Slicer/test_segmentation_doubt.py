@@ -35,6 +35,14 @@ class MapTest(PanelCase):
         self.assertTrue(display.GetVisibility2DFill())
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
 
+    def test_legend_has_only_the_percentages_that_the_map_colours(self) -> None:
+        self.segment(add_scan())
+        self.ui.doubtCheckBox.click()
+        (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        display = legend.GetPrimaryDisplayNode()
+        self.assertEqual(display.GetWindowLevelMin(), display.GetLowerThreshold())
+        self.assertEqual(display.GetWindowLevelMax(), 100)
+
     def test_fill_that_a_person_shows_and_hides_under_the_map_stays_hidden(self) -> None:
         display = self.segment(add_scan()).GetDisplayNode()
         self.ui.doubtCheckBox.click()

@@ -29,7 +29,7 @@ class ScoresTest(TrainingCase):
 
     def test_scores_are_rounded_and_a_single_case_has_no_standard_deviation(self) -> None:
         one, two = "one,1,0.5,0.3333333,12,3.25", "two,1,0.5,0.3333333,12,3.25"
-        for cases, shown in (((one,), ["one", "mean"]), ((one, two), ["one", "two", "mean", "std"])):
+        for cases, shown in (((one,), ["one", "mean"]), ((one, two), ["one", "two", "mean", "SD"])):
             lines = (SCORES, *cases, "mean,1,0.5,0.3333333,12,3.25", "std,1,0,0,0,0")
             cells = self.show(self.make_scored_run(f"run-{len(cases)}", *lines))
             self.assertEqual([row[0] for row in cells], shown)
@@ -40,7 +40,7 @@ class ScoresTest(TrainingCase):
         lines += ["mean,1,0.25,0.2,2,1,1,2", "std,1,0.25,0.2,,,1,2", "mean,2,0.5,0.4,2,1,0,2"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases", *lines))
         of = "(distances of 1 of 2 cases)"
-        self.assertEqual([row[0] for row in cells], ["found", "missed", f"mean {of}", f"std {of}", "mean"])
+        self.assertEqual([row[0] for row in cells], ["found", "missed", f"mean {of}", f"SD {of}", "mean"])
 
     def test_mean_states_how_many_cases_were_missed_or_lack_the_class(self) -> None:
         lines = ["mean,1,0.5,0.4,2,1,2,5,1,1", "mean,2,0.9,0.8,2,1,0,5,0,3"]

@@ -42,17 +42,19 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """The title of the row, which begins with `case`.
+        """The title of the row, which begins with `case`; "SD" instead of "std".
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
         """
+        # A case may also have the name "std".
+        name = "SD" if self.case == "std" and self.cases > 1 else self.case
         if not self.undefined or self.cases == 1:
-            return self.case
+            return name
         parts = [f"95HD of {self.cases - self.undefined} of {self.cases} cases"]
         parts += [f"{self.missed} missed"] if self.missed else []
         parts += [f"{self.undefined - self.missed} without label"] if self.undefined > self.missed else []
-        return f"{self.case} ({', '.join(parts)})"
+        return f"{name} ({', '.join(parts)})"
 
 
 @dataclass(frozen=True)

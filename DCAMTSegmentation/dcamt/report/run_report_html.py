@@ -12,6 +12,7 @@ from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..recipe import Recipe
 from .charts import Line, line_chart
 from .html_page import format_number, page_head
+from .loss_titles import loss_title
 from .png import png_data_uri
 
 _STYLE = """
@@ -74,7 +75,7 @@ def render_run_report(report: RunReport) -> str:
         image = f'<img alt="{caption}" src="{png_data_uri(picture.png)}">'
         parts.append(f"<figure>{image}<figcaption>{caption}</figcaption></figure>")
     charts = [line_chart("Dice of the validation cases", report.dice, bounds=(0, 1))] if report.dice else []
-    charts += [line_chart(f"Loss: {name.replace('_', ' ')}", {name: line}) for name, line in report.losses.items()]
+    charts += [line_chart(f"Loss: {loss_title(name)}", {name: line}) for name, line in report.losses.items()]
     if any(charts):
         about = "The horizontal axes show iterations."
         if report.dice and len(report.recipe.classes) > 1:

@@ -56,7 +56,9 @@ def _load(file: Path, name: str | Path) -> np.ndarray:
         raise InputError(
             f"could not be passed to DCAMT's background process ({reason})", path=name, remedy="Try again."
         ) from error
-    except (ValueError, EOFError) as error:  # numpy's own message advises an unsafe way to load.
+    except MemoryError:
+        raise
+    except Exception as error:  # numpy raises errors of many types; its own message advises an unsafe way to load.
         raise InputError(
             "was damaged on its way to DCAMT's background process", path=name, remedy="Try again."
         ) from error

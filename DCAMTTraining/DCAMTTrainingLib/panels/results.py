@@ -226,7 +226,7 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def case_text(row: dict[str, str]) -> str:
-    """Return a row's text for the column *Case*, for example `p1`, `mean` or `mean (distances of 3 of 5 cases)`.
+    """Return a row's text for the column *Case*, for example `p1`, `SD` or `mean (distances of 3 of 5 cases)`.
 
     For a summary row, the text also counts the cases in which only the label has the class (missed), and the cases in
     which neither segmentation nor label has the class (Dice 1, distance 0).
@@ -235,6 +235,7 @@ def case_text(row: dict[str, str]) -> str:
     undefined, cases, missed, empty = (_count(row, column) for column in ("undefined", "cases", "missed", "empty"))
     if name not in (MEAN, DEVIATION):
         return name
+    shown = _("SD") if name == DEVIATION else name
     parts = []
     if undefined:
         parts.append(_("distances of {defined} of {cases} cases").format(defined=cases - undefined, cases=cases))
@@ -242,7 +243,7 @@ def case_text(row: dict[str, str]) -> str:
         parts.append(_("{count} missed").format(count=missed))
     if empty:
         parts.append(_("{count} without the class: Dice 1").format(count=empty))
-    return f"{name} ({', '.join(parts)})" if parts else name
+    return f"{shown} ({', '.join(parts)})" if parts else shown
 
 
 def _count(row: dict[str, str], column: str) -> int:

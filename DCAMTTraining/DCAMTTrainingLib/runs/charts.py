@@ -9,6 +9,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.report.colors import CHART_COLORS
+from dcamt.report.loss_titles import loss_title
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
@@ -86,7 +87,7 @@ class TrainingCharts:
     def _fill(self, kind: str, curves: RunCurves) -> None:
         if kind == LOSSES:
             title, axis = _("{run}: losses").format(run=self._run_name), _("loss")
-            named = {loss_title(name): curve for name, curve in curves.losses.items()}
+            named = {loss_title(name, _): curve for name, curve in curves.losses.items()}
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
@@ -177,21 +178,6 @@ def fill_table(node: Any, curves: Mapping[str, Curve]) -> None:
         node.Modified()
     finally:
         node.EndModify(was_modifying)
-
-
-def loss_title(name: str) -> str:
-    """Return the name of a loss in a chart."""
-    return str(
-        {
-            "total": _("total"),
-            "supervised": _("supervised"),
-            "distillation": _("distillation"),
-            "mmd": _("MMD"),
-            "intra_class": _("contrast within classes"),
-            "inter_class": _("contrast between classes"),
-            "copy_paste": _("mixed patches"),
-        }.get(name, name)
-    )
 
 
 def score_title(class_name: str, branch: str) -> str:
