@@ -96,7 +96,7 @@ def test_rotated_and_scaled_patches_equal_the_result_of_scipy() -> None:
 
 
 def test_image_and_label_of_a_patch_are_aligned() -> None:
-    """In a patch, the image holds the interpolated voxel index along one axis, and the label the rounded index."""
+    """Voxel i along an axis has the value 10 i and the label i + 1. In a patch, value / 10 rounds to label - 1."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))

@@ -393,7 +393,7 @@ class EstimateTest(TrainingCase):
         on_end("")
         self.assertFalse(job.running)
         self.assertIn("of GPU memory, but may only use", messages[0])
-        # The panel keeps the estimate for its own device.
+        # The script's estimate does not replace the panel's estimate for the CPU.
         self.assertEqual(self.session.estimation.estimate()["device"], "cpu")
         self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
 

@@ -121,7 +121,7 @@ def _bids_file(path: Path, folder: Path) -> _BidsFile:
 def _belongs_to_subject(file: _BidsFile) -> bool:
     """Return whether an image lies below a folder such as `sub-01` or `rawdata/sub-01`, or has the entity `sub`.
 
-    DICOM images must lie below such a folder, and contain slices.
+    For DICOM images, the entity does not count. DICOM segmentations and contours belong to no subject.
     """
     first = file.parts[1:2] if file.parts[:1] == (RAW_DATA,) else file.parts[:1]
     is_below_subject = "".join(first).startswith("sub-")

@@ -114,7 +114,8 @@ class Learner:
             LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser, or to
                 another spacing or rule of intensities.
         """
-        # torch does not notice other network inputs; scores before and after would not be comparable.
+        # torch raises no error for another spacing or rule of intensities, but the validation scores before and after
+        # resuming the run would not be comparable.
         if state.get("scan_settings", self._scan_settings()) != self._scan_settings():
             raise ValueError("the state belongs to another spacing or rule of intensities")
         if state.get("shape", self._shape()) != self._shape():  # torch does not notice another number of heads
