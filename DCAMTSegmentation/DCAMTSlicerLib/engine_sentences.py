@@ -753,7 +753,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("states {0} as its number of frames"),
         _("states {0} bytes of compressed data, but has {1}"),
         _("stores its voxels as text, but some of them are not numbers of its type"),
-        _("stores its voxels in tiles, or not with 8, 16 or 32 bits"),
+        _("stores its voxels in tiles, or its voxels do not have 8, 16 or 32 bits"),
         _("surroundings must lie between 0 and 1"),
         _("tar archive"),
         _("temperatures must be above 0"),

@@ -148,7 +148,7 @@ def test_tiff_stack_whose_pages_have_no_place_is_refused(tmp_path: Path, count: 
 def test_grey_tiff_stack_that_itk_reads_as_colours_is_not_called_a_colour_image(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     _write_tiff(path, list(np.arange(9 * 10 * 11).reshape(9, 10, 11) % 100 > 50), [0] * 9)
-    refused(lambda: read_scan(path), path, "stores its voxels in tiles, or not with 8, 16 or 32 bits", "TIFF stack")
+    refused(lambda: read_scan(path), path, "in tiles, or its voxels do not have 8, 16 or 32 bits", "TIFF stack")
     data = write_scan(path).read_bytes()
     for strips, tiles in ((273, 324), (279, 325)):  # the tags of offsets and sizes
         for kind in (3, 4):

@@ -115,8 +115,8 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
     """Return how many numbers the `text` of a MetaImage holds; raise InputError if it holds anything else.
 
     Args:
-        element: the numbers' type, such as `USHORT`. ITK would return other numbers for fractions in place of integers,
-            and for numbers out of the type's range.
+        element: the numbers' type, such as `USHORT`. For an integer type, fractions and numbers out of its range are
+            errors: ITK would change them.
         binary_size: the number of bytes of all voxels as binary numbers. If the text has as many bytes, the header is
             probably wrong.
     """

@@ -32,10 +32,10 @@ def check_tiff(path: Path) -> None:
 
     Raises:
         zlib.error: deflated data is damaged.
-        InputError: the content is not TIFF, or the pages differ in size or type. ITK would read all pages with the size
-            and type of the first: it would return random memory, or only a part of each page. A small copy or a mask
-            before the last page would even end the process. Or ITK would read a grey page as colours
-            (`_check_storage`).
+        InputError: the content is not TIFF, ITK would read a grey page as colours (`_check_storage`), or the pages
+            differ in size or type. ITK would read all pages with the size and type of the first: it would return
+            random memory, or only a part of each page. A small copy or a mask before the last page would even end the
+            process.
     """
     length = os.path.getsize(path)
     layouts: list[tuple[tuple[int, ...], ...] | None] = []
@@ -63,14 +63,14 @@ def check_tiff(path: Path) -> None:
 def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
     """Raise EOFError or InputError for a page that ITK would misread.
 
-    If no offset is stated, or 0, ITK would return other bytes of the file as voxels. A page of one sample would become
-    a colour image if it lies in tiles, or if its voxels do not have 8, 16 or 32 bits.
+    If a page's strips or tiles have no offset, or the offset 0, ITK would return other bytes of the file as voxels. A
+    page of one sample would become a colour image if it lies in tiles, or if its voxels do not have 8, 16 or 32 bits.
     """
     if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
         raise EOFError
     is_grey = values.get(_SAMPLES, (1,)) == (1,)
     if is_grey and (_TILES[0] in values or values.get(_BITS, (1,))[0] not in (8, 16, 32)):
-        what = "stores its voxels in tiles, or not with 8, 16 or 32 bits"
+        what = "stores its voxels in tiles, or its voxels do not have 8, 16 or 32 bits"
         remedy = "Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."
         raise InputError(what, path=path, remedy=remedy)
 
