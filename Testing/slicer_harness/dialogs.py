@@ -90,7 +90,7 @@ class _Exec(QtMethod):
 
 
 class _DialogExec(QtMethod):
-    """The method QDialog.exec; the person's answer is a function, called with the open dialog."""
+    """The method QDialog.exec: opens the dialog and passes it to the function given to `Person.expects`."""
 
     def __init__(self) -> None:
         super().__init__("exec", QtWidgets.QDialog)

@@ -126,10 +126,12 @@ class RunFolder:
         return self.path / "report.html"
 
     def keep_scores(self, iteration: int) -> None:
-        """Rename table and report before a model of `iteration` replaces the model that they describe.
+        """Rename the validation table and the report, unless the new model has the iteration of the earlier model.
 
-        The new names state the iteration of the earlier model: `validation-6000.csv`. If the earlier model has the same
-        iteration, table and report stay.
+        The new names state the iteration of the earlier model: `validation-6000.csv`.
+
+        Args:
+            iteration: the new model's iteration.
 
         Raises:
             OutputError: a file cannot be renamed.
