@@ -24,8 +24,8 @@ SEVERAL_CHANNELS = "DCAMT.severalChannels"
 SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of a proposal, and of a volume with `SCAN_FILE`: a `file_state`; older scenes lack it.
 
-For a proposal, it is the state of its case's scan when the proposal was opened last. For a volume, it is the state of
-the file in `SCAN_FILE` when a proposal for this file was last opened on the volume.
+Each time a proposal is opened, the state of the case's scan is stored in the proposal. The state is also stored in the
+proposal's volume if the volume's `SCAN_FILE` is the case's scan.
 """
 
 
