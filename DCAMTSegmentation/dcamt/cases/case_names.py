@@ -40,9 +40,9 @@ def case_of(scan: str) -> str:
 
 
 def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
-    """Return `p_0000` for the case `p` of a file `p_0000` if a case such as `p_0001` exists; otherwise return `p`.
+    """Append `_0000` to a case's name `p` if the case's file is `p_0000` and a case such as `p_0001` exists.
 
-    A case `p_0001` shows that the numbers count cases, not channels.
+    `case_name` takes `_0000` for a channel, but the case `p_0001` shows that the numbers count cases.
 
     >>> files = [Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")]
     >>> names_with_numbers({case_name(path): path for path in files})
@@ -69,8 +69,8 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Put folders in front of names until scans in different folders have different names.
 
     Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
-    keep files of such names side by side. If all scans of the name `p1_lge` lie in folders `p1`, the name does not
-    become `p1_p1_lge`.
+    keep files of such names side by side. If all scans of a name lie in folders `p1`, and the name contains `p1`, then
+    `p1` is not put in front (second example).
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
@@ -85,7 +85,8 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
-    # `_plain` alone would not tell the folders `P1` and `p1` apart, so their scans `lge` would keep equal names.
+    # For `_plain`, the folders `P1` and `p1` are equal: without the pass for `str`, `P1/lge` and `p1/lge` would both be
+    # called `lge`.
     return _with_folders(_with_folders(names, folders, str), folders, _plain)
 
 

@@ -28,8 +28,8 @@ def count_few_values(voxels: NDArray[Any]) -> int | None:
 
     An image is like a label in two cases:
     - It has at most `FEW_VALUES` different values.
-    - It has at most `MANY_VALUES`, and is constant in regions (`_is_constant_in_regions`), as a labelmap of a whole
-      body's organs.
+    - It has at most `MANY_VALUES` and is constant in regions (`_is_constant_in_regions`). An example is a labelmap of
+      all organs of the body.
 
     Args:
         voxels: the image, whose last three axes are spatial.
