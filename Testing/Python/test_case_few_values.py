@@ -99,7 +99,7 @@ def test_scan_of_27_values_beside_another_scan_is_no_mask(tmp_path: Path) -> Non
     assert len(find_cases(tmp_path).cases) == 2
 
 
-def test_mask_search_reads_two_scans_beside_a_mask_of_another_name(
+def test_mask_search_reads_only_two_scans_beside_a_mask_named_after_no_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: set[Path] = set()

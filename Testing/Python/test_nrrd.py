@@ -287,7 +287,7 @@ def test_nrrd_with_a_damaged_skip_is_refused(tmp_path: Path, line: str, encoding
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "hex"])
-def test_nrrd_whose_text_skips_bytes_from_the_end_is_refused_as_by_itk(tmp_path: Path, encoding: str) -> None:
+def test_ascii_or_hex_nrrd_with_byte_skip_minus_1_is_refused_as_by_itk(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(NRRDS[encoding].replace(b"\nencoding", b"\nbyte skip: -1\nencoding"))
     refused(lambda: read_scan(path), path, "has a damaged field 'byte skip' in its header")

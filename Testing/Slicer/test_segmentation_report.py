@@ -266,7 +266,7 @@ class ResultReportRequestTest(PanelCase):
         )
         self.assertEqual(request.method.title, "Left atrium in LGE-MRI")
 
-    def test_trust_is_reported_only_with_the_voxels_that_the_model_segmented(self) -> None:
+    def test_trust_is_reported_only_if_the_scan_has_the_voxels_that_the_model_segmented(self) -> None:
         self.open(FakeReportWorker(expected=EXPECTED))
         volume = add_scan()
         segmentation = self.segment(volume)

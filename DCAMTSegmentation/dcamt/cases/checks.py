@@ -115,7 +115,7 @@ def few_values_warning(volume: Volume) -> str:
 
 
 def scan_notes(volume: Volume) -> tuple[str, ...]:
-    """Return what a person should know about a scan that was read: `few_values_warning` and the scan's notes, once."""
+    """Return `few_values_warning`, if it is not empty, and the scan's notes, without duplicates."""
     return tuple(dict.fromkeys(filter(None, (few_values_warning(volume), *volume.notes))))
 
 

@@ -17,7 +17,7 @@ GRID_STEP_MM = 1.0
 SMOOTHING_MM = 0.9
 """Smallest standard deviation of the Gaussian that smooths the steps between voxels."""
 SMOOTHING_VOXELS = 0.7
-"""Smallest standard deviation as a fraction of the largest voxel spacing, since thick slices make larger steps."""
+"""The standard deviation is at least this fraction of the largest voxel spacing: thick slices make larger steps."""
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
 REPORTED_VOLUME_ML = 0.05
