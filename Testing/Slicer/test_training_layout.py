@@ -53,7 +53,7 @@ class WidthTest(TrainingCase):
         self.assertGreater(cases.columnWidth(REMARK), 200)
         self.assertLessEqual(max(self.edges(results, range(6))), results.viewport().width)
         self.assertGreater(results.columnWidth(0), 80)
-        # Bold titles of the selected row's columns would not fit.
+        # With `highlightSections`, selecting a row makes the column titles bold, and bold titles would not fit.
         for table in (cases, results, self.ui.rankTable):
             self.assertFalse(table.horizontalHeader().highlightSections)
 

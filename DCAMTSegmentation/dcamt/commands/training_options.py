@@ -127,7 +127,7 @@ def add_train(commands: Commands[Parser]) -> None:
         required=True,
         type=parse_path,
         metavar="FOLDER",
-        help="folder of the run; with torchrun, write --run-folder",
+        help="folder of the run; under torchrun, write --run-folder instead of --run",
     )
     parser.add_argument(
         "--recipe",

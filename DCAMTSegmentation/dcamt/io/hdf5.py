@@ -64,7 +64,7 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
 
 
 def _written_parts(stored: Any) -> tuple[int, int]:
-    """Return how many chunks of an array were written, and how many it has; HDF5 returns zeros for the others.
+    """Return the numbers of written chunks and of all chunks of an array; HDF5 returns zeros for unwritten chunks.
 
     An array with a user-defined fill value counts as written: its missing chunks hold this value.
     """

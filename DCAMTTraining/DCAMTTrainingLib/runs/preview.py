@@ -40,7 +40,8 @@ def show_preview(
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
     volume, image, identity = scene_volume, None, ""
     if not (yield from _shows_scan(volume, grid, preview.scan)):
-        identity = _scan_identity(preview)  # Determined first, since the run may replace the file during the reading.
+        # Determine the identity before `read_image`: the run may replace the scan's file during the reading.
+        identity = _scan_identity(preview)
         volume = _find("vtkMRMLScalarVolumeNode", run)
         if volume is None or volume.GetAttribute(_SCAN) != identity or volume.GetImageData() is None:
             image = yield from read_image(preview.scan)
