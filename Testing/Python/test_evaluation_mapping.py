@@ -189,7 +189,7 @@ def test_python_api_maps_files_folders_and_arrays(mapped: tuple[Path, Path]) -> 
 def test_label_without_a_mapped_value_is_a_failure_and_such_a_prediction_gets_a_note(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A corrected label holds 1 among labels of 420: scored as empty, it would lower the mean Dice."""
+    """Case b has a label of 1, not 420. If the label counted as empty, the mean Dice would be too low."""
     save_values(mapped[0] / "b.nrrd", {1: (2, 8)})
     save_values(mapped[1] / "b_label.nrrd", {1: (2, 8)})
     text = "b{}.nrrd: holds none of the values of the mapping 420=1, but 1"

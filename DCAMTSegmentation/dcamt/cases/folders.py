@@ -209,7 +209,7 @@ def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
-    If `find_nnunet_cases` pairs no scan with a label, not even an unused scan, `find_cases_by_names` pairs the files:
+    If no case and no unused case of `find_nnunet_cases` has a label, `find_cases_by_names` pairs the files:
     `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If neither function pairs a scan with
     a label, the cases of `find_nnunet_cases` are returned; if there are none, the cases of `find_cases_by_names`.
     """

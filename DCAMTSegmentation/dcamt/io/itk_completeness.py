@@ -36,7 +36,7 @@ from .stored_image import (
 from .tiff import check_tiff
 
 _VTK_BYTES = {"char": 1, "short": 2, "int": 4, "long": 8, "float": 4, "double": 8}
-# Written on Windows, where "long" has 4 bytes:
+# Windows programs store 64-bit voxels as these types, because "long" has 4 bytes on Windows:
 _VTK_BYTES |= {"long_long": 8, "vtktypeint64": 8, "vtktypeuint64": 8}
 _VTK_VALUES = {"SCALARS", "VECTORS", "COLOR_SCALARS"}
 """Words of a VTK header after which the voxels follow."""
@@ -77,7 +77,7 @@ def _check_vtk(path: Path) -> None:
             raise InputError("is not a VTK image of structured points", path=path, remedy="Save the image as NRRD.")
         for name in words.keys() & {"DIMENSIONS", "SPACING", "ASPECT_RATIO", "ORIGIN"}:
             numbers = [word.encode("latin-1") for word in words[name][:3]]
-            if len(numbers) < 3 or not _are_numbers(numbers, "double", 8):  # ITK would take random or other numbers.
+            if len(numbers) < 3 or not _are_numbers(numbers, "double", 8):  # ITK would return arbitrary values.
                 raise damaged_field_error(path, name)
         check_size(sizes, path)
         of_cells = "CELL_DATA" in words and "POINT_DATA" not in words

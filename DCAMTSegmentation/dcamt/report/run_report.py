@@ -80,7 +80,7 @@ def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[
     Also raise InputError if the last table or the last report has scores, but none of `cases` was scored.
     """
     left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
-    earlier = _cases_in_table(run.validation)  # The table may have been moved away.
+    earlier = _cases_in_table(run.validation)
     lost = left_out & earlier if scored else left_out | earlier
     if (lost and scored) or (not scored and (earlier or shows_scores(run.report))):
         names = f" ({list_names(sorted(lost))})" if lost else ""
