@@ -310,7 +310,7 @@ def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path)
         ("p1/a/p1_trans",),
     ],
 )
-def test_case_folders_are_refused_unless_each_holds_exactly_one_fitting_file(
+def test_case_folders_are_refused_unless_each_holds_exactly_one_labelmap_of_its_case(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     for file in files:
@@ -395,7 +395,7 @@ def test_one_folder_may_hold_scans_predictions_and_labels(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["p{}_trans", "p{}_trans_seg", "p{}_y_pred"])
-def test_scans_beside_labels_with_further_words_are_skipped(tmp_path: Path, name: str) -> None:
+def test_scan_p1_beside_its_label_p1_trans_is_skipped(tmp_path: Path, name: str) -> None:
     for number in (1, 2):
         save_labels(tmp_path / f"labels/p{number}.nii.gz", scan_voxels())
         save_labels(tmp_path / f"labels/{name.format(number)}.nii.gz", two_classes(number))

@@ -20,7 +20,7 @@ from dcamt.io.readers import read_labelmap
 
 
 def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple[int, int]:
-    """Return two voxel counts: labelled by OHIF's package, and with different labels in OHIF's package and DCAMT."""
+    """Return how many voxels OHIF's package labels, and how many voxels OHIF's package and DCAMT label differently."""
     program = Path(shutil.copy(Path(__file__).with_name("read_segmentation.mjs"), packages))
     images = {pydicom.dcmread(file).SOPInstanceUID: file for file in sorted(series.iterdir()) if is_dicom(file)}
     arguments = ["node", program, segmentation, *images.values()]

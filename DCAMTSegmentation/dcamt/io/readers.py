@@ -327,15 +327,19 @@ def _unzipped(path: Path) -> Iterator[Path]:
     """Extract a zip file for the duration of the block.
 
     Yields:
-        The only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`. If there is no such file and no DICOM file, the only
-        file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`; of several, the only one that may hold a volume
-        (`may_hold_volume`). Otherwise the folder with all extracted files.
+        The first of these that exists:
+
+        - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
+        - the folder with all extracted files, if it holds a DICOM file;
+        - the only file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`;
+        - the only such file that may hold a volume (`may_hold_volume`);
+        - the folder with all extracted files.
 
     Raises:
         OutputError: the temporary folder cannot be written.
-        InputError: the zip file is damaged or too large, holds only zip files, or holds several images, or several
-            files without a volume, and no DICOM file. An InputError of the block is raised again with the zip file's
-            path instead of the extracted path.
+        InputError: the zip file is damaged or too large, or holds only zip files. A zip file without DICOM files is
+            also refused if it holds several images, or several files with `ENDINGS_READ_BY_ITK` but no volume. An
+            InputError of the block is raised again with the zip file's path instead of the extracted path.
     """
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
