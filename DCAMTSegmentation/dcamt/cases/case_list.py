@@ -367,7 +367,10 @@ def _file(path: Path, text: str) -> Path:
 
 
 def _without_dot_dot(file: Path) -> Path:
-    """Return the path without `folder/..`; unchanged if a `folder` is a link, which leads to another folder."""
+    """Return the path without `folder/..`; if one of these folders is a link, return the path unchanged.
+
+    `link/..` is the parent folder of the link's target.
+    """
     if ".." not in file.parts:
         return file
     short = Path()

@@ -170,9 +170,9 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
 def _is_only_file(path: Path) -> bool:
     """Return whether a file may be the labelmap of the case after which its folder is named.
 
-    The file's name begins with the folder's name, and no word for another structure or for an examination follows:
-    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Or the name has a word for a result, a label or the atrium,
-    and without words for results it satisfies `describes_label`: `p1/LA`.
+    If the file's name begins with the folder's name, no word for another structure or for an examination may follow:
+    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Otherwise the name must have a word for a result, a label
+    or the atrium, and without words for results it must satisfy `describes_label`: `p1/LA`.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:

@@ -79,7 +79,9 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
             raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
         except (OSError, NotImplementedError) as error:
             if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
-                release_lock(None, path)  # Here no process can hold the file's lock; after other errors, one may.
+                # The file is removed, since no process can hold its lock. After other errors the file stays, since
+                # another process may hold its lock.
+                release_lock(None, path)
                 return None
             time.sleep(0.01)  # Another process may be removing the folder.
     return None
