@@ -140,7 +140,7 @@ class RankingTest(TrainingCase):
 
     def test_complete_ranking_replaces_the_earlier_one(self) -> None:
         command = self.rank_again()
-        # A correction saved over a proposal that is not yet ranked again is a person's file.
+        # During the ranking, a person may save a correction over an earlier proposal.
         self.assertIn("--keep-corrected", command.arguments)
         command.running = False
         command.on_end("")

@@ -54,9 +54,9 @@ def labelmaps_by_case(
     Args:
         skip_images: leave out scans and results. A scan is left out if the folder holds its label, a mask named after
             it (`masks`) or its automatic result. If one scan is left out for this reason, all other scans are left
-            out, too. If there is none, but a label or a mask of another case, the scans that have none of `names` are
-            left out, provided that `names` is not empty. An automatic result is left out if its case has a label. Of
-            `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is returned.
+            out, too. Otherwise, if the folder holds a label or a mask and `names` is not empty, the scans that are not
+            named in `names` are left out. An automatic result is left out if its case has a label. Of `p1`, `p1_seg`
+            and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). If a file in `folder`
             itself has one of these names, this name is its key: `p1_0000`, not `p1`.
@@ -232,7 +232,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
     others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
-    if not scans:  # Keep a file whose key is one of `names`: the caller reports that the file is a scan.
+    if not scans:  # Keep a scan that is named in `names`: the caller reports that the file is a scan.
         others = [path for path in others if names and _case_name_among(names, path) not in names]
     if scans or labelled:  # Beside scans or labels, other files of many values are scans of cases without a label.
         scans |= {path for path in others if not has_few_values(path) and _is_sound(path)}

@@ -43,10 +43,10 @@ part 0. The limit does not apply to a last part that means structures (`_names_s
 `_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""`_MAXIMUM_NAMES` does not limit last parts if at most this many different ones are in plain keys with several parts.
+"""Limit for the number of different last parts of plain keys with several parts.
 
-Example: nine masks such as `p1/LSPV` beside the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast,
-since the search reads one file of each last part.
+Up to this limit, `_MAXIMUM_NAMES` does not apply to these last parts. Example: nine masks such as `p1/LSPV` beside
+the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast, since the search reads one file of each last part.
 """
 
 _STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS

@@ -57,7 +57,7 @@ class RunStarted(_Timed):
 
 @dataclass(frozen=True)
 class CasesLoading(_Timed):
-    """A case is being read, and `loaded` of `cases` were read before it; or all cases were read."""
+    """`loaded` of `cases` cases have been read; the next case, if any, is being read."""
 
     kind: ClassVar[str] = "loading"
     loaded: int
