@@ -44,10 +44,8 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        what = (
-            f"skipped scans that were measured from their segmentations: {measured}. Their expected overlap is unknown."
-        )
-        console.print_error(f"{table}: {what}")
+        what = f"skipped scans that had no row and were measured from their segmentations: {measured}"
+        console.print_error(f"{table}: {what}. Their expected overlap is unknown.")
     return rows
 
 

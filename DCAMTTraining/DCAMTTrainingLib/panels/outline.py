@@ -165,8 +165,8 @@ class OutlinePanel:
             str(run.path),
             "--segmentations",
             str(run.ranking),
-            # Replaces the proposal files of an earlier ranking. Corrections are not lost: they are in the scene, or in
-            # files without DCAMT's mark, which `foreign_proposals` finds, or which were saved during the ranking.
+            # Replaces the proposal files of an earlier ranking. If a correction was saved over a proposal, no
+            # ranking begins (`foreign_proposals`). `--keep-corrected` keeps a correction saved during the ranking.
             "--overwrite",
             "--keep-corrected",
             "--device",
