@@ -282,7 +282,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, other)
         self.assertEqual(self.chosen_channels(), [None, None])
 
-    def test_channels_are_kept_if_the_new_input_is_one_of_them_or_a_script_sets_both_at_once(self) -> None:
+    def test_channels_are_kept_if_one_becomes_the_input_or_a_script_sets_input_and_channels_together(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])

@@ -250,7 +250,7 @@ class TrainingSession:
         plan, run = self._plan, self._run
         with interrupt_on_sigterm():
             run.keep_scores(result.step)
-            # Save `run.best` first: if `run.model` is from the last iteration, a resumed run saves no models.
+            # Save `run.model` last: a resumed run that has `run.model` of the last iteration does not save `run.best`.
             best = trainer.best()
             if best is None:
                 run.best.unlink(missing_ok=True)
@@ -399,7 +399,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # Earlier versions did not save the number of cases with the best state.
+        # The count is 0 if an earlier version saved the best state without counts and no validation case remains.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

@@ -31,12 +31,13 @@ class RunState:
 
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
-        reason: the failure that ended the run, or the error after which the run is paused; of a `STOPPED` or `FINISHED`
-            run, the failure of a process that was to resume it; otherwise empty.
+        reason: for `FAILED`, the failure that ended the run; for `PAUSED`, the error that paused the run, if any; for
+            `STOPPED` and `FINISHED`, the failure of a later process that was to resume the run, if any. Otherwise
+            empty.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
-        resumable: whether the run can resume from a checkpoint now; False while a process trains it, and once it is
-            `FINISHED`, unless its model is missing.
+        resumable: whether the run can resume from a checkpoint now; False while a process trains it. A `FINISHED` run
+            is resumable only if its model is missing.
     """
 
     state: str
@@ -57,7 +58,7 @@ def run_state(run: RunFolder) -> RunState:
         return RunState(RUNNING, "", *counts, progress.eta_s)
     note = read_note(run.failure)
     if isinstance(progress.ended_by, RunFinished):
-        # A process that failed later has not trained (it logged no RunStarted), so the models are intact.
+        # No RunStarted follows RunFinished, so no process has trained since: the models are intact despite a failure.
         return _ended_state(run, progress, note.message if note is not None else "", resumable)
     if note is not None:
         return RunState(PAUSED if note.unwritten and resumable else FAILED, note.message, *counts, resumable=resumable)

@@ -227,7 +227,8 @@ class Trainer:
                 last = self.step == iterations
                 checkpoint_due = time.monotonic() - checkpointed >= self.recipe.training.checkpoint_every_s
                 validating = bool(validation_cases) and (last or self._validation_due(validation_cases))
-                # No step is lost if the last validation fails, or if another process of the team ends meanwhile.
+                # Save before the last validation and, in a team, before every validation: no step is lost if the
+                # validation fails or another process of the team ends.
                 saving = checkpoint_due or (validating and (last or self.team.size > 1))
                 if meter.is_due or saving:
                     self._report(meter)
