@@ -138,7 +138,7 @@ def test_tiff_tag_without_values_is_ignored_as_by_itk_or_refused(tmp_path: Path)
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_tiff_stack_whose_pages_have_no_place_is_refused(tmp_path: Path, count: int) -> None:
+def test_tiff_stack_with_missing_or_zero_strip_offsets_is_refused(tmp_path: Path, count: int) -> None:
     """ITK would return other bytes of the file as voxels."""
     path = write_scan(tmp_path / "x.tif")
     path.write_bytes(set_values(path.read_bytes(), 273, count, 0))
