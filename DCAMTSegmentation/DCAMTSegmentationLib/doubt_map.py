@@ -67,10 +67,7 @@ def add_display(node: VolumeNode) -> Node:
 
 
 def set_display_range(display: Node) -> None:
-    """Colour `OPAQUE_FROM_PERCENT` to 100 %; lower values are transparent, and the colour legend omits them.
-
-    A map of disagreement from an older version of DCAMT may have another range, 0 to 255.
-    """
+    """Colour `OPAQUE_FROM_PERCENT` to 100 %; lower values are transparent, and the colour legend omits them."""
     display.SetWindowLevelMinMax(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.ApplyThresholdOn()

@@ -80,7 +80,10 @@ def rows_of(node: TableNode, volume: VolumeNode | None) -> list[dict[str, str]]:
 
 
 def store_scan_name(node: TableNode, name: str) -> None:
-    """Replace the scan's name in a table node by its present name, as `rows_of` does, before the scan is removed."""
+    """Replace the scan's name that `fill_table` wrote into a table node by `name`, the scan's present name.
+
+    Call this function before the scan is removed: `rows_of` reads the present name from the scan.
+    """
     table, before = node.GetTable(), node.GetAttribute(_SCAN)
     if before in (None, name):
         return

@@ -33,8 +33,8 @@ An affine map is fitted to the region's transformed corners. The transform count
 _SCAN, _HAS_SCAN = "DCAMT.regionScan", "DCAMT.hasRegionScan"
 """Role of a region's reference to its scan, and attribute stored with the reference.
 
-The scan is the volume for which the region was first chosen, or on which it was later placed or moved. The scene
-forgets a reference to a removed volume.
+The scan is the volume for which the region was first chosen, or on which it was later placed or moved. If
+the scan is removed, the scene forgets the reference, but the attribute stays.
 """
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners

@@ -32,7 +32,7 @@ class TrainingCharts:
     def show(self, kind: str, curves: RunCurves) -> None:
         """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has a plot view.
 
-        If the curves have no point of that kind, an earlier chart is shown; if there is none, nothing changes.
+        If `curves` has no points for this chart, show the chart unchanged; if the scene lacks this chart, do nothing.
         """
         self._fill(kind, curves)
         chart = self.chart(kind)
