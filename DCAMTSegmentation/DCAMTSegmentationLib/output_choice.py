@@ -35,8 +35,7 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
 def replace_unfit_output(settings: Any) -> None:
     """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume.
 
-    So another volume's result is not overwritten, and no result is added to segments drawn on another scan. A
-    segmentation without segments stays selected, and so does one without DCAMT's segments whose scan is unknown.
+    So another volume's result is not overwritten, and no result is added to segments drawn on another scan.
     """
     if not can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
         settings.outputSegmentation = result_of(settings.inputVolume)

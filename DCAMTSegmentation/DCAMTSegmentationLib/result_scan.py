@@ -76,7 +76,7 @@ def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
 def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
     """Return whether DCAMT segmented a scan into a node, and that scan is no longer in the scene.
 
-    A result that was loaded from a `.seg.nrrd` file lacks the fingerprint, so nothing is known about its scan.
+    The scan of segments that were loaded from a `.seg.nrrd` file is unknown, so the function returns False for them.
     """
     is_result = is_written(segmentation_node) and bool(find_dcamt_segments(segmentation_node))
     return is_result and get_referenced_node(segmentation_node, VOLUME) is None

@@ -109,8 +109,8 @@ def store_review_data(
 ) -> None:
     """Store the trust, the expected overlap and the doubtful places of a new result.
 
-    The node must already have the result's segments. The region, the scan's checksums and the marks of an earlier
-    result are removed.
+    The node must already have the result's segments. An earlier result's region, scan checksums and marks
+    (corrected, outdated, moved) are removed.
 
     Args:
         doubts: the worst first, in the space of the result's volume.
