@@ -300,7 +300,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._ui.regionNoteLabel.visible = bool(self._ui.regionNoteLabel.text)
 
     def _on_region_moved(self) -> None:
-        # Whoever moves the region sees it on the input volume.
+        # The user sees the input volume while moving the region, so store the volume as the region's scan.
         if self._settings.inputVolume is not None:
             store_scan(self._moves.region, self._settings.inputVolume)
             self._show_region_note()
@@ -323,7 +323,8 @@ class SegmentationPanel(VTKObservationMixin):
             self._show_error(error_text(error), error.detail)
         else:
             settings.region = region
-            self._update()  # An existing region may have been placed on another scan before.
+            # Hide the note, if any, that the region was placed on or chosen for another scan.
+            self._update()
 
     def _on_apply(self, checked: bool = False) -> None:
         if self._click_guard.is_repeated():

@@ -69,7 +69,7 @@ class Sections:
         if state == RUNNING:
             self._open(TRAIN)
         elif state in (FINISHED, STOPPED):
-            # The section *Run* shows the reason why the run could not be resumed.
+            # If an attempt to resume the ended run failed, keep the section *Run* open, which shows the reason.
             self._open(("runButton", *READ) if reason else READ)
 
     def show_titles(self) -> None:
