@@ -109,7 +109,7 @@ def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
         to_voxels = np.linalg.inv(ijk_to_ras(volume)) @ transform_between(segmentation_node, volume) @ affine
     except InputError:  # a non-linear transform
         return True
-    # A new result has the voxel indices of its scan.
+    # `to_voxels` maps the labelmap's voxel indices to those of the scan. For a new result, it is the identity matrix.
     corners = [(*corner, 1) for corner in product(*((0, size) for size in volume.GetImageData().GetDimensions()))]
     if (np.abs((to_voxels - np.eye(4)) @ np.transpose(corners)) <= SAME_PLACE).all():
         return False

@@ -55,7 +55,10 @@ _VOXELS = "DCAMT.wallVoxels"
 _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
 """Attribute of a wall's model node: the `_surface_place` of the new wall, as JSON."""
 SAME_SURFACE_PLACE = 1.0
-"""`correction_marks.SAME_PLACE` for points of a surface: larger, as another module may have smoothed the surface."""
+"""Largest distance, in voxels along an axis, by which points of a surface may be moved and count as unmoved.
+
+The distance is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
+"""
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
 """Ratios at the ends of the colour table."""

@@ -79,7 +79,7 @@ class WallPanel:
         self.can_measure = ready and bool(self._segments)
         ui.wallMeasureButton.enabled = self.can_measure
         model = get_referenced_node(segmentation, WALL_MODEL)
-        # A threshold changed during the measurement of a segmentation's first wall would have no effect.
+        # While a job measures a segmentation's first wall, another threshold would have no effect on that wall.
         for widget in (ui.wallPresetComboBox, ui.wallKindComboBox, ui.wallThresholdSlider):
             widget.enabled = ready or model is not None
         changed = segmentation is not self._segmentation or (model is None) != (self._wall is None)
@@ -129,7 +129,7 @@ class WallPanel:
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         written = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
-        # A report contains DCAMT segments only if one of them is selected.
+        # The selected segment also goes to `ReportJob`. The report shows a result only if a DCAMT segment is selected.
         if written and (chosen not in names or self._segments.keys().isdisjoint(written)):
             chosen = written[0]
         self._segments = names
