@@ -113,8 +113,8 @@ class SegmentationJob(WorkerJob):
             assert options.target is not None
             segmentation = yield from insert_result(result, replace(options, target=None))
             what = _(
-                "{edited} was edited, or added to or removed from the training cases, during the computation, so the"
-                " result is in {new}."
+                "During the computation, {edited} was edited or its use as a training case changed, so the result is in"
+                " {new}."
             )
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:

@@ -44,7 +44,8 @@ def show_scan(volume: VolumeNode) -> None:
     If all views show the scan already, each keeps its position and zoom; otherwise all views are fitted to the scan.
     Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
     changes if the scan has no image. A result made from several channels counts as the scan's result if `volume` is one
-    of these channels. Of a segmentation that is no result, only the wall is hidden or shown.
+    of these channels. A segmentation that is no result keeps its visibility; its wall belongs to the scan in which the
+    wall was measured.
     """
     if volume.GetImageData() is None:
         return
@@ -87,7 +88,11 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 
 
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
-    """Hide a new wall if this module hid its result; without a result, if a slice view shows another scan."""
+    """Hide a result's new wall if this module hid the result.
+
+    The wall of a segmentation that is no result is hidden if a slice view shows another scan than the one in which the
+    wall was measured.
+    """
     measured = _scan_of_wall_without_result(segmentation)
     if segmentation.GetAttribute(_HIDDEN) or (measured is not None and _is_another_scan_shown([measured])):
         _show_wall(segmentation, False)
