@@ -80,8 +80,9 @@ class RowsTest(unittest.TestCase):
 
     def test_name_in_a_case_list_replaces_the_earlier_name(self):
         self.table.add([file_row("a"), file_row("b")])
-        self.table.add([replace(file_row("a"), name="b")], roles_chosen=True)
-        self.assertEqual([row.name for row in self.table.rows], ["b_2", "b"])
+        for repeated in (1, 2, 2):
+            self.table.add([replace(file_row("a"), name="b")] * repeated, roles_chosen=True)
+            self.assertEqual([row.name for row in self.table.rows], ["b_2", "b"])
         swapped = [replace(file_row("a"), name="b"), replace(file_row("b"), name="c")]
         for _ in range(2):
             self.table.add(swapped, roles_chosen=True)

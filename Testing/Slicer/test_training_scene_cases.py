@@ -290,6 +290,17 @@ class SceneSourceTest(unittest.TestCase):
         for list_rows in (scene_rows, training_case_rows):
             self.assertEqual([row.source.segmentation for row in list_rows(self.recipe)], [second.GetID()])
 
+    def test_note_names_another_training_case_whose_segmentation_references_no_scan(self):
+        volume, original = add_case("scan", 1)
+        loaded = copy_node(original)
+        loaded.SetName("loaded")
+        loaded.SetNodeReferenceID(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole(), None)
+        for segmentation in (original, loaded):
+            training_cases.add_case(volume, segmentation)
+        (row,) = scene_rows(self.recipe)
+        self.assertIn("“loaded”", row.note)
+        self.assertEqual(choice_note(row.source, self.recipe), row.note)
+
     def test_clone_is_the_label_only_if_it_was_edited_after_the_original(self):
         volume, original = add_case("scan", 1)
         original.SetName("mine")

@@ -109,15 +109,18 @@ class CaseTable:
         rows = list(rows)
         at = {row.scan: index for index, row in enumerate(self.rows)}
         named = [row for row in rows if row.scan in at and (roles_chosen or isinstance(row.source, SceneScan))]
-        renamed = {row.scan for row in named if _has_other_name(self.rows[at[row.scan]], row, roles_chosen)}
+        new_names = {row.scan: row.name for row in named}  # Of several new rows of one scan, the last gives the name.
+        renamed = {
+            scan: name for scan, name in new_names.items() if _has_other_name(self.rows[at[scan]], name, roles_chosen)
+        }
         names = UniqueNames(row.name for row in self.rows if row.scan not in renamed)
         added = 0
         for row in rows:
             if row.scan in at:
                 index = at[row.scan]
                 updated = _update_row(self.rows[index], row, roles_chosen)
-                if row.scan in renamed and _has_other_name(updated, row, roles_chosen):
-                    updated = names.rename(updated, row.name)
+                if row.scan in renamed:
+                    updated = names.rename(updated, renamed.pop(row.scan))
                 self.rows[index] = updated
                 continue
             at[row.scan] = len(self.rows)
@@ -298,13 +301,13 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     return replace(new_row, role=row.role if keeps else default_role(new_row.has_label))
 
 
-def _has_other_name(row: CaseRow, new_row: CaseRow, name_chosen: bool) -> bool:
-    """Return whether the names differ.
+def _has_other_name(row: CaseRow, new_name: str, name_chosen: bool) -> bool:
+    """Return whether a row has another name than `new_name`.
 
-    A number that `UniqueNames` appended to the name of `row` counts only if the user chose the name of `new_row`.
+    A number that `UniqueNames` appended to the name of `row` counts only if the user chose the new name.
     """
     name = row.name if name_chosen else row.plain_name or row.name
-    return name != _plain(new_row.name)
+    return name != _plain(new_name)
 
 
 def _plain(name: str) -> str:

@@ -169,14 +169,8 @@ def _time_of_change(segmentation: SegmentationNode) -> int:
 
 
 def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> str:
-    """Return a note that one of several segmentations was taken as a label; "" if there was no choice.
-
-    If `taken` is a training case, the note names only other training cases, since training cases have priority over
-    all other segmentations.
-    """
+    """Return a note that one of several segmentations was taken as a label; "" if there was no choice."""
     others = [node for node in candidates if node is not taken]
-    if taken is not None and training_cases.is_case(taken):
-        others = [node for node in others if training_cases.is_case(node)]
     if taken is None or not others:
         return ""
     text = _("The label is “{taken}”. Other outlines of this scan: {others}. To take another one, press Segments….")
@@ -184,12 +178,19 @@ def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> s
 
 
 def choice_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return `_choice_note` of a case, as the scene is now; "" if the user chose the segments."""
+    """Return `_choice_note` of a case, as the scene is now; "" if the user chose the segments.
+
+    If the label is a training case of the volume, the note names only the volume's other training cases, since they
+    have priority over all other segmentations.
+    """
     volume, taken = (slicer.mrmlScene.GetNodeByID(name or "") for name in (source.volume, source.segmentation))
     if volume is None or taken is None or source.chosen:
         return ""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    if volume in _scans_of(taken):
+    cases = [case.segmentation for case in training_cases.scene_cases() if case.volume is volume]
+    if taken in cases:
+        candidates = cases
+    elif volume in _scans_of(taken):
         candidates = [node for node in nodes if volume in _scans_of(node)]
     else:
         loaded = [node for node in nodes if not _scans_of(node) and not result_scan.has_lost_scan(node)]
