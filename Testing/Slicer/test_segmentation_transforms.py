@@ -203,7 +203,7 @@ class DoubtfulPlaceTest(PanelCase):
 
 class MovedResultTest(PanelCase):
     def is_told(self) -> bool:
-        """Return whether the panel tells that the segmentation does not lie on its scan, once the module is entered."""
+        """Enter the module and return whether the panel warns that the segmentation does not lie on its scan."""
         self.module.enter()
         return "no longer lies on its scan" in self.ui.trustLabel.text
 

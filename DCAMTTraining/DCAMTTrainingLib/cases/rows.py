@@ -304,7 +304,8 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 def _has_other_name(row: CaseRow, new_name: str, name_chosen: bool) -> bool:
     """Return whether a row has another name than `new_name`.
 
-    A number that `UniqueNames` appended to the name of `row` counts only if the user chose the new name.
+    If the user did not choose the new name, the comparison ignores a number that `UniqueNames` appended to the name
+    of `row`.
     """
     name = row.name if name_chosen else row.plain_name or row.name
     return name != _plain(new_name)
