@@ -305,7 +305,7 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
         labelmaps: the segmentations, by the names of their scans or cases.
     """
     for case, names in sorted(names_by_case.items()):
-        # `without` always contains the scan `p1`: `labelmaps["p1"]` may be the file `p1_seg`, whose name is not `p1`.
+        # The file `p1_seg` has the key `p1` in `labelmaps`, but may belong to the scan `p1` or to the scan `p1_image`.
         without = [name for name in names if name == case or name not in labelmaps]
         if case in labelmaps and scan_name(labelmaps[case]) not in names and len(without) > 1:
             what = f"may belong to each of these scans: {list_names(without)}"
