@@ -136,7 +136,7 @@ def test_two_results_in_one_file_are_refused(tmp_path: Path) -> None:
         check_result_paths([tmp_path / "a.stl", tmp_path / "out" / ".." / "a.stl"], [])
 
 
-def test_paths_that_differ_only_in_ignored_capitals_are_one_path(
+def test_paths_that_differ_only_in_capitals_are_one_path_where_the_file_system_ignores_capitals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for ignored, expected in ((False, nullcontext()), (True, pytest.raises(InputError, match="results"))):

@@ -226,7 +226,7 @@ def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
 
 
 def notes_for_report(notes: Sequence[str], scan: Volume, with_identity: bool) -> list[str]:
-    """Return the notes on a scan; without identity, omit those that `_may_identify` it."""
+    """Return the notes on a scan; without identity, omit notes that may identify the patient."""
     return [note for note in notes if with_identity or not _may_identify(note, scan)]
 
 

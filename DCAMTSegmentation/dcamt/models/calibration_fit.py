@@ -76,9 +76,9 @@ def _overlaps(observations: Iterable[Observation]) -> np.ndarray:
 def _cross_validate(
     observations: Sequence[Observation], names: Sequence[str], whole: OverlapFunction
 ) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, OverlapFunction]]]:
-    """Return each scan's expected overlap (N,) by a fit without the scan, and the folds.
+    """Return each scan's expected overlap (N,) by the fit that leaves this scan out, and the folds.
 
-    A fold: the two masks that `_left_out` yields, and the fit to the scans of the second mask.
+    A fold: the mask of the left-out scans, the mask of the scans for the fit (see `_left_out`), and the fit.
 
     Args:
         whole: the fit to all scans.
