@@ -113,7 +113,7 @@ def is_of_other_voxels(
 
 
 def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
-    """Return whether the voxels of a result's scan were changed since it was made; False if the scan is missing."""
+    """Return whether a scan's voxels changed after its result was made; False if the scan or its image is missing."""
     volume = get_referenced_node(segmentation_node, VOLUME)
     if segmentation_node is None or volume is None or volume.GetImageData() is None:
         return False

@@ -229,7 +229,7 @@ class WallPanel:
         )
         measured = _("Measured in {scan}.").format(scan=self._scan_name(wall))
         notes = [*map(translated, wall.notes), translated(METHODS_DISAGREE)]
-        if not wall.proposed:  # A note states the area of proposed openings.
+        if not wall.proposed:  # `wall.notes` already describes proposed openings.
             notes.insert(0, _("Openings: {area} cm², corrected.").format(area=area_text(wall.area_cm2(OPENING))))
         return "\n".join([*self._warnings(), text, measured, *notes])
 

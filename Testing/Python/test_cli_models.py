@@ -69,7 +69,7 @@ def test_model_is_imported_listed_shown_verified_and_removed(
     assert list((home / "models").iterdir()) == []
 
 
-def test_error_about_a_folder_instead_of_a_model_names_the_file_model_dcamt(
+def test_folder_given_as_a_model_is_refused_and_the_error_suggests_model_dcamt(
     tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for action, message in (

@@ -42,12 +42,14 @@ class EvaluationRow:
 
     @property
     def title(self) -> str:
-        """The title of the row, which begins with `case`; "SD" instead of "std".
+        """The row's title: `case`, or "SD" for a standard deviation.
+
+        A row of several cases also counts the cases with undefined distances:
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
         """
-        # A case may also have the name "std".
+        # The row of a single case named "std" keeps the name.
         name = "SD" if self.case == "std" and self.cases > 1 else self.case
         if not self.undefined or self.cases == 1:
             return name
