@@ -323,7 +323,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._show_error(error_text(error), error.detail)
         else:
             settings.region = region
-            # Hide the note, if any, that the region was placed on or chosen for another scan.
+            # The region now belongs to the input volume: hide the note about another scan, if any.
             self._update()
 
     def _on_apply(self, checked: bool = False) -> None:

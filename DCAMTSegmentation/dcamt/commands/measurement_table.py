@@ -44,7 +44,7 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        what = f"skipped scans that had no row and were measured from their segmentations: {measured}"
+        what = f"scans without a row, measured from their existing segmentations: {measured}"
         console.print_error(f"{table}: {what}. Their expected overlap is unknown.")
     return rows
 

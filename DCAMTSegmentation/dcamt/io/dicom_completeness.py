@@ -22,7 +22,7 @@ from .stored_image import cut_file_error, library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
 _HEAD_BYTES = 1 << 16
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # pydicom raises an error if a list of undefined length has no end marker.
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # pydicom itself raises an error if such a list is cut.
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
@@ -260,7 +260,7 @@ def missing_slices_notes(
             f"The slices are {gap:.4g} mm apart, but {stated:.4g} mm according to the headers: slices may be missing."
         )
     if len({frame.file for frame in series}) < len(series):
-        # The headers number the files, not the frames in a file.
+        # A file holds several frames, so the files' numbers do not tell which slices are missing.
         if lacking := _lacking_stack_positions(frames):
             numbers = list_names([str(number) for number in lacking])
             which = f"slice {numbers}" if len(lacking) == 1 else f"slices {numbers}"

@@ -126,9 +126,10 @@ class RunFolder:
         return self.path / "report.html"
 
     def keep_scores(self, iteration: int) -> None:
-        """Rename the validation table and the report, unless the new model has the iteration of the earlier model.
+        """Rename the earlier model's validation table and report, which those of the new model would replace.
 
-        The new names state the iteration of the earlier model: `validation-6000.csv`.
+        The new names state the iteration of the earlier model: `validation-6000.csv`. If both models have the same
+        iteration, nothing is renamed.
 
         Args:
             iteration: the new model's iteration.

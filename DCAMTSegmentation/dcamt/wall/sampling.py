@@ -39,8 +39,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - 1e-9
-    # Dilate the outside by the ball, one row of the ball at a time. Many rows are equal, so `grown` keeps the outside
-    # dilated by each row.
+    # Dilate the outside by the ball, one row of the ball at a time. `grown` is a cache, since many rows are equal.
     near = np.zeros_like(mask[box], dtype=bool)
     grown: dict[bytes, np.ndarray] = {}
     for j, k in np.argwhere(ball.any(axis=0)):
