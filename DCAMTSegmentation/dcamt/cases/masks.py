@@ -43,10 +43,11 @@ part 0. The limit does not apply to a last part that means structures (`_names_s
 `_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""Limit for the number of different last parts of plain keys with several parts.
+"""Maximum number of different last parts, in plain keys with several parts, that are exempt from `_MAXIMUM_NAMES`.
 
-Up to this limit, `_MAXIMUM_NAMES` does not apply to these last parts. Example: nine masks such as `p1/LSPV` beside
-the scans `p1/LGE` and `p1/MRA`. The limit keeps the search fast, since the search reads one file of each last part.
+Example: the last parts of nine masks such as `p1/LA_reg` beside the scans `p1/LGE` and `p1/MRA`. If there are more last
+parts than the maximum, only last parts that mean structures are exempt. The maximum keeps the search fast, since the
+search reads one file of each last part.
 """
 
 _STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
@@ -69,8 +70,9 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
-    # `|` keeps the right operand's mask. In `in_folders`, the mask `p1/LA/p1_T1` of `nifti/p1_T1` is a label of another
-    # structure, since `t1` counts as a further word. `_masks_with_further_parts` makes the mask a label of the atrium.
+    # `|` keeps the right operand's mask. Example: the mask `p1/LA/p1_T1` of `nifti/p1_T1`. In `in_folders`, the mask is
+    # a label of another structure: the folder `p1` lacks the scan's word `T1`, so `t1` counts as a further word of the
+    # mask. `_masks_with_further_parts` returns the mask as a label of the atrium.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders, _masks_named_after_structures):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))

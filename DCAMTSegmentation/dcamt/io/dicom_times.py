@@ -198,8 +198,8 @@ def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
     """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
 
-    A scanner may compute several time points in parallel. Then the frames, sorted by time of computation, are not in
-    passes (`_are_passes`), and a key from `_number_order` is preferred.
+    A scanner may compute several time points in parallel. If the times of computation of two time points overlap
+    (`_are_passes` returns False), a key from `_number_order` is preferred.
     """
     count = len(TIME_ATTRIBUTES) - COMPUTED_TIMES
     if acquired := _attribute_order(places, range(count)):
@@ -224,7 +224,7 @@ def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _
 
 
 def _number_order(places: Sequence[list[Frame]]) -> _Key | None:
-    """Return `Frame.order` as the key if the orders all differ and the frames are in passes (`_are_passes`)."""
+    """Return `Frame.order` as the key if the orders all differ and `_are_passes` returns True for the key."""
     orders = [frame.order for place in places for frame in place]
 
     def order(frame: Frame) -> tuple[float, ...]:
