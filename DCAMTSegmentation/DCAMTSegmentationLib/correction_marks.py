@@ -18,7 +18,6 @@ from .result_nodes import VOLUME, get_attribute, get_referenced_node, read_matri
 _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 _MOVED = "DCAMT.moved"
-"""Attribute of a result that no longer lies where it was written in its scan."""
 SAME_PLACE = 0.1
 """Largest distance, in voxels along an axis, by which segments may be moved in their scan and count as unmoved."""
 _MEASURED_AXES = "DCAMT.measuredAxes"

@@ -68,9 +68,7 @@ def test_files_of_two_folders_are_paired_scored_and_averaged(folders: tuple[Path
     assert rows[3]["undefined"] == "1"
 
 
-def test_unscored_values_are_reported_and_class_absent_from_label_and_prediction_scores_1(
-    folders: tuple[Path, Path],
-) -> None:
+def test_unscored_values_are_reported_and_class_absent_from_both_files_has_dice_1(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     for path in (labels / "la000_label.nii.gz", predictions / "la000_image.nrrd"):
         save_labels(path, random_mask(0))

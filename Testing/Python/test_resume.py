@@ -263,7 +263,7 @@ def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: 
 
 @pytest.mark.parametrize("setting", ["spacing=1,1,2", "radius_mm=9"])
 def test_checkpoint_of_other_network_inputs_is_refused(tmp_path: Path, table: Path, setting: str) -> None:
-    """The scores before and after would not be comparable, and the best model would get another recipe than its own."""
+    """If the run resumed, `best.dcamt` could hold weights of the old recipe together with the edited recipe."""
     new_trainer(tmp_path / "run", table).save()
     with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):
         new_trainer(tmp_path / "run", table, setting).resume()

@@ -102,7 +102,7 @@ def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
         groups = of_series[stack.first.series]
         for group in groups:
             first, other = group[0].first, stack.first
-            # `group_stacks` has compared stacks with the same ID: they differ. A second comparison would be slow.
+            # Stacks with the same ID differ in geometry (see `group_stacks`). Comparing only their IDs is faster.
             if first.stack != other.stack and have_one_geometry(first, other):
                 group.append(stack)
                 break
