@@ -16,7 +16,7 @@ from .result_scan import are_same_scan, is_listed_scan
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
-    """Return whether a node may take a volume's result without a question; False if the node is None.
+    """Return whether a node is a suitable output for a volume's result; False if the node is None.
 
     A node with DCAMT segments may take results of their volume only. A node without them may take a volume's result
     unless it was drawn on another scan.

@@ -109,7 +109,7 @@ class MeasurementsTest(PanelCase):
         volume.SetName("P02")
         self.assertEqual(exported(), ["P02"] * 3)
 
-    def test_exports_have_the_last_name_of_a_renamed_scan_that_was_removed(self) -> None:
+    def test_exports_have_the_new_name_of_a_scan_that_was_renamed_and_removed(self) -> None:
         volume = add_scan("Mueller^Anna")
         segmentation = self.segment(volume)
         volume.SetName("P01")

@@ -234,7 +234,7 @@ class WallSceneTest(InsertedWallCase):
         text = self.export("wall.csv").read_text(encoding="utf-8")
         self.assertEqual({line.split(",")[0] for line in text.splitlines()[1:]}, {"P01"})
 
-    def test_text_has_the_last_name_of_a_scan_that_was_renamed_and_removed(self) -> None:
+    def test_text_has_the_new_name_of_a_scan_that_was_renamed_and_removed(self) -> None:
         self.volume.SetName("anonymous")
         slicer.mrmlScene.RemoveNode(self.volume)
         self.assertIn("Measured in anonymous.", self.ui.wallLabel.text)
