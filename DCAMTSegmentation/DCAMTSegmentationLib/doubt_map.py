@@ -67,7 +67,7 @@ def add_display(node: VolumeNode) -> Node:
 
 
 def set_display_range(display: Node) -> None:
-    """Colour `OPAQUE_FROM_PERCENT` to 100 %; lower values are transparent, and the colour legend omits them."""
+    """Colour values from `OPAQUE_FROM_PERCENT`; lower values are transparent, and the colour legend omits them."""
     display.SetWindowLevelMinMax(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.ApplyThresholdOn()

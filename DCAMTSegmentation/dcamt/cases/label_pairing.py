@@ -40,8 +40,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. If a longer case name such as `p_1` exists, `p_seg_3` is no label of
-      `p`: the 3 may be a patient's number;
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. If another case's name begins with `p_`, as `p_1` does, `p_seg_3` is
+      no label of `p`: the label may belong to a patient `p_3`;
     - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
@@ -137,8 +137,8 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
 
     The words stand at the beginning or at the end of the name. Either all of them are known (`_KNOWN_WORDS`), as in
     `p1_LA` for `p1`, or several pairs have the same words: `p1_trans` for `p1`, `p2_trans` for `p2`. The words include
-    no number, no modality, no other structure and no examination (`p1_followup`). The case and the label must fit no
-    other label or case, and the case must have all the label's words for the modality.
+    no number, no modality, no other structure and no examination (`p1_followup`). The case must fit no other label,
+    and the label no other case. The case must have all the label's words for the modality.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]

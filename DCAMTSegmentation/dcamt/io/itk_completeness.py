@@ -68,7 +68,7 @@ def _check_gipl(path: Path) -> None:
 def _check_vtk(path: Path) -> None:
     """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
 
-    Raises InputError if the header or the text of the voxels is damaged.
+    Raises InputError if the header is damaged, or if a voxel of an ASCII file is not a valid number.
     """
     with open(path, "rb") as file:
         head, words = _read_vtk_header(file)
