@@ -95,7 +95,7 @@ def replace_channels(settings: Any) -> None:
     The result is the selected output or, if the output is no result of the volume, the volume's newest result.
 
     If the input volume is one of the selected channels, the function changes nothing. Otherwise the function replaces
-    the channels, since channels of another patient may have the same grid.
+    the channels, even if they have the volume's grid: they may be of another patient.
     """
     volume = settings.inputVolume
     if volume is None or volume in tuple(settings.channelVolumes):

@@ -157,10 +157,10 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan has no label by its key. Several left-over labels may get the key of one scan.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - No scan but the one that fits has a loose key that starts with `_without_outline_words(label)` (comparison 4:
-      `_without_numbers(label)`): with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan. This condition is waived if the
-      last parts of the label's key and the scan's key differ only in capitals: with `P1_image` and `p1_post`,
-      `p1_label` gets the key of `P1_image`.
+    - No other scan's loose key starts with the label's shortened key: `_without_outline_words(label)`, or
+      `_without_numbers(label)` in comparison 4. With `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan, since `p1_post`
+      starts with `p1`. This condition is waived if the last parts of the label's key and the scan's key differ only in
+      capitals: with `P1_image` and `p1_post`, `p1_label` gets the key of `P1_image`.
     """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
