@@ -250,7 +250,8 @@ class TrainingSession:
         plan, run = self._plan, self._run
         with interrupt_on_sigterm():
             run.keep_scores(result.step)
-            # Save `run.model` last: a resumed run that has `run.model` of the last iteration does not save `run.best`.
+            # Save `run.model` last. If the process is killed between the two files, the resumed run finds no
+            # `run.model` of the last iteration, and saves both files.
             best = trainer.best()
             if best is None:
                 run.best.unlink(missing_ok=True)
@@ -399,7 +400,8 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # The count is 0 if an earlier version saved the best state without counts and no validation case remains.
+        # Earlier versions saved the best state without counts. `counts` then counts the cases that the run has now,
+        # possibly without validation cases.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

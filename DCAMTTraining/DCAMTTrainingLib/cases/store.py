@@ -19,7 +19,7 @@ The role of such a reference is this text, followed by the volume's or segmentat
 _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 """Roles in scenes of older versions. The references of each role are in the order of the rows."""
 _REMOVED = "removed."
-"""Begins the ID of a volume that was removed from the scene; no node has such an ID."""
+"""Prefix of the ID of a removed volume in its row; no node's ID has this prefix."""
 MAX_TITLE = 80
 """Largest number of characters of a title of a case that cannot be read."""
 ROWS_PER_STEP = 1000

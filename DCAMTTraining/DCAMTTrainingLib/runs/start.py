@@ -32,7 +32,7 @@ class StartedProcess:
     Attributes:
         log_bytes: the size of the run's log before the process started.
         events_bytes: the size of the run's file of events at that time.
-        locked: whether `is_starting` found the run's lock held since the process started.
+        locked: whether `is_starting` found the run's lock held at least once.
     """
 
     run: RunFolder
