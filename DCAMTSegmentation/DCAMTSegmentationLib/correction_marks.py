@@ -19,7 +19,7 @@ _CORRECTED, _OUTDATED = "DCAMT.corrected", "DCAMT.measurementsOutdated"
 _WRITTEN, _MEASURED = "DCAMT.writtenSegments", "DCAMT.measuredSegments"
 _MOVED = "DCAMT.moved"
 SAME_PLACE = 0.1
-"""Largest distance, in voxels along an axis, by which segments may be moved in their scan and count as unmoved."""
+"""Tolerance for comparing the place of segments in their scan, in voxels along each axis."""
 _MEASURED_AXES = "DCAMT.measuredAxes"
 """Attribute: the axes (`axes_of`) that the DCAMT segments had when they were measured."""
 SAME_AXES_MM = 1e-5

@@ -55,9 +55,9 @@ _VOXELS = "DCAMT.wallVoxels"
 _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
 """Attribute of a wall's model node: the `_surface_place` of the new wall, as JSON."""
 SAME_SURFACE_PLACE = 1.0
-"""Largest distance, in voxels along an axis, by which points of a surface may be moved and count as unmoved.
+"""Tolerance for comparing the place of a surface in the scan (`_surface_place`), in voxels along each axis.
 
-The distance is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
+The tolerance is larger than `correction_marks.SAME_PLACE`, since another module may have smoothed the surface.
 """
 RATIO, KIND, REGION, ENHANCED, SHOWN = "ratio", "opening", "region", "enhanced", "shown"
 LOWEST, HIGHEST = RATIO_RANGE
@@ -85,7 +85,7 @@ def insert_wall(
         changes.save(node)
     name = _("{volume} wall").format(volume=volume.GetName() if volume is not None else wall.scan)
     if earlier is not None and model is None:
-        # A copy of the segmentation keeps the earlier wall. Both walls lie at one place, so hide the earlier wall.
+        # Another segmentation shares the earlier wall. The new wall lies at the same place, so hide the earlier wall.
         earlier.SetDisplayVisibility(False)
     is_new = model is None
     # The user may have removed one of the nodes.

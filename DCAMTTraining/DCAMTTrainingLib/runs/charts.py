@@ -32,7 +32,7 @@ class TrainingCharts:
     def show(self, kind: str, curves: RunCurves) -> None:
         """Show the chart of `LOSSES` or `SCORES` in the plot view, in a layout that has a plot view.
 
-        If `curves` has no points for this chart, show the chart unchanged; if the scene lacks this chart, do nothing.
+        If `curves` has no points for this chart, show the chart that is already in the scene, if any.
         """
         self._fill(kind, curves)
         chart = self.chart(kind)
