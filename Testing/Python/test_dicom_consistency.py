@@ -1,4 +1,4 @@
-"""Test which files the DICOM reader skips with a note, and for which it refuses the folder."""
+"""Test which files the DICOM reader skips, and which files make the reader refuse the folder."""
 
 import shutil
 from dataclasses import replace

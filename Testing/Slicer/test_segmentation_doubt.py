@@ -73,7 +73,7 @@ class MapTest(PanelCase):
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertIn("Doubt (%)", legend.GetTitleText())
 
-    def test_new_result_keeps_the_display_range_of_the_map_that_a_person_chose(self) -> None:
+    def test_new_result_keeps_the_display_range_that_a_person_chose_for_the_map(self) -> None:
         volume = add_scan()
         self.segment(volume)
         display = slicer.util.getNode("LGE doubt").GetDisplayNode()

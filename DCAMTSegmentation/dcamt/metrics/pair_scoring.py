@@ -101,7 +101,7 @@ def evaluate_pairs(
 
 
 def _list_notes(scored: Sequence[_ScoredPair]) -> tuple[str, ...]:
-    """Return each note once, after the files or cases that have it."""
+    """Return each note once, preceded by the list of files or cases that have the note."""
     files_of_note: defaultdict[str, list[str]] = defaultdict(list)
     for pair in scored:
         for note, file in pair.notes:

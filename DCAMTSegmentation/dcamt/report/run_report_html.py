@@ -26,7 +26,7 @@ svg polyline { fill: none; stroke-width: 1.6 } svg text { font-size: 11px } svg 
 svg .grid { stroke: #e2e7ed }
 """
 _SCORES = ">Dice</th>"
-"""Part of the table of scores."""
+"""HTML that occurs only in the table of scores."""
 
 
 @dataclass(frozen=True)
