@@ -36,7 +36,10 @@ EXTENT_MM = (118.75, 90.0, 55.0)
 """Field of view along x, y and z: 190 x 144 x 88 voxels at 0.625 mm."""
 
 CENTRE_IN_VIEW = (0.54, 0.47, 0.53)
-"""Mean position of the left atrium, as fractions of the field of view from its right, anterior and inferior sides."""
+"""Position of the left atrium, as fractions of the field of view from its right, anterior and inferior sides.
+
+`make_phantom` adds a random shift.
+"""
 
 
 def _ellipsoid(p: Points, centre: Sequence[float], radii: Sequence[float]) -> Field:

@@ -107,7 +107,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
       name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
       and `labels/p1_label`.
     - The scan lies in a subfolder whose name has only words for scans: `Images` in `segmentation set/Images/p1`. The
-      folder's own name has a word that does not mean labels, outlines or structures: `set` (numbers do not count).
+      folder's own name must also have a word that does not mean labels, outlines or structures: `set` (numbers do not
+      count).
 
     Exception: the folder is not returned if the name of a scan outside the folder begins with the words of the name
     of a scan in the folder. If there is a scan `mri/p1` or `mri/p1_pre`, the file `LA segmentation/p1` is a label.
@@ -194,9 +195,13 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
 
     A file with such a word in its path becomes a result if its key without these words is the key of a scan:
-    `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, the key may also be a label's key
-    (`p1_output` beside `p1_label`), or a scan's loose key with added words for structures (`p1/LA_prob` beside
-    `p1/lge`). That scan or label must have no word of `RESULT_WORDS` in its own path.
+    `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, two other keys also make it a result:
+
+    - the key of a label: `p1_output` beside `p1_label`;
+    - a scan's loose key with added words for structures: `p1/LA_prob` adds `LA` to `("p1",)`, the loose key of
+      `p1/lge`.
+
+    The scan or label must have no word of `RESULT_WORDS` in its own path.
     """
     unsure = {file.path for file in named if any(has_word(part, RESULT_WORDS) for part in _parts(file.path, folder))}
     scans, labels = (
