@@ -76,9 +76,9 @@ def _parse(text: str) -> dict[str, list[int]]:
 def is_same_fingerprint(stored: str, now: str) -> bool:
     """Return whether the stored and the present `fingerprint` of a node describe the same voxels.
 
-    Scenes of older versions store checksums by class codes instead of identifiers, and without the index `first`.
-    For these scenes, only the shapes and CRC-32 of the masks are compared, so a segment that was moved on its grid
-    counts as unchanged.
+    Scenes of older versions store the checksums by class code instead of identifier. These checksums lack the `first`
+    index (`checksum_of`). For these scenes, only the shapes and CRC-32 of the masks are compared, so a segment that was
+    moved on its grid counts as unchanged.
     """
     if stored == now or not stored or not now:
         return stored == now

@@ -57,11 +57,7 @@ def _is_constant_in_regions(voxels: NDArray[Any]) -> bool:
 
 
 def refuse_scan_as_labels(labelmap: Labelmap, path: Path) -> None:
-    """Raise InputError if a labelmap, which was read from `path`, is probably a scan.
-
-    A scan of whole numbers has more than `MANY_VALUES` different values, and is not constant in regions
-    (`_is_constant_in_regions`).
-    """
+    """Raise InputError if a labelmap, which was read from `path`, is probably a scan."""
     count = len(np.unique(labelmap.voxels))
     if count > MANY_VALUES and not _is_constant_in_regions(labelmap.voxels):
         what = f"is probably a scan, not a segmentation: it holds {count} different values"
@@ -92,7 +88,7 @@ def _state(path: Path) -> tuple[int, int] | None:
 
 @lru_cache(maxsize=1 << 16)  # One search may examine a folder of thousands of files several times.
 def _has_few_values(path: Path, states: tuple[tuple[int, int] | None, ...]) -> bool:
-    """Read the file for `has_few_values`; cached for each path and the `states` of it and of its data files."""
+    """Return the result of `has_few_values`, cached until the file or one of its data files changes (`states`)."""
     try:
         return count_few_values(read_labelmap(path).voxels) is not None
     except InputError:

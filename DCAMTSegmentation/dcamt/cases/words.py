@@ -184,12 +184,11 @@ def describes_label(name: str, scan: str = "") -> bool:
     """Return whether a name has only words for labels, the atrium or how the label was made; numbers do not count.
 
     After the first word, the name may also have a version such as `v2`. In a name with a word for the atrium, a
-    person's initials (two or three capitals) may also come after the first word. If the scan's name has a version or
-    possible initials, the label's name may have neither: `JS` in `mask_LA_JS` may be another patient than `AB` in
-    `AB_LGE`.
+    person's initials (two or three capitals) may also come after the first word. Versions and initials are accepted
+    only if no word of the scan's name could be a version or initials: `mask_LA_JS` and `AB_LGE` may be of two patients.
 
-    A number of two or more digits may be the patient's. If the scan's name has numbers of as many digits, the label's
-    number must be one of them: `label_002` is no label of `LGE_001`.
+    A number of two or more digits may be the patient's. If the scan's name has numbers with as many digits as the
+    label's number, the label's number must be one of them: `label_002` is no label of `LGE_001`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]

@@ -101,7 +101,7 @@ def _is_true(value: str | None) -> bool:
 
 
 def _refuse_text(path: Path, start: bytes) -> None:
-    """Raise InputError if the first bytes of binary voxels are numbers as text; ITK would read them as binary."""
+    """Raise InputError if voxels that ITK would read as binary numbers begin with numbers written as text."""
     try:
         numbers = [float(word) for word in start.split()[:-1]]  # The last word may be cut.
     except ValueError:
@@ -117,8 +117,7 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
     Args:
         element: the numbers' type, such as `USHORT`. For an integer type, fractions and numbers out of its range are
             errors: ITK would change them.
-        binary_size: the number of bytes of all voxels as binary numbers. If the text has as many bytes, the header is
-            probably wrong.
+        binary_size: the number of bytes of all voxels as binary numbers.
     """
     each = _BYTES[element.removeprefix("U")]
     try:
