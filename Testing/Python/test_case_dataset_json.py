@@ -213,7 +213,7 @@ def test_arrays_of_cases_in_dataset_json_pair_scans_with_labels(tmp_path: Path, 
     assert scans_and_labels(found, tmp_path) == {"a1": files[0], "a2": files[1]}
 
 
-def test_folds_of_arrays_of_a_scan_and_its_label_are_read(tmp_path: Path) -> None:
+def test_each_case_of_a_fold_may_be_an_array_of_scan_and_label(tmp_path: Path) -> None:
     pairs = [(f"{name}.nii.gz", f"{name}_seg.nii.gz") for name in ("p1", "p2", "p3")]
     described = {"training": {"fold_0": pairs[:2], "fold_1": pairs[2:]}}
     found = find_cases(make_data_set(tmp_path, described, *(file for pair in pairs for file in pair), "p4.nii.gz"))

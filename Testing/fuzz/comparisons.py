@@ -84,9 +84,9 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return "other" if nibabel reads the same voxels or cannot read the file, else "failed".
 
-    If the sform's code is 1, the directions must be equal, too, unless the sform is sheared and there is a qform, which
-    DCAMT then uses. The spacing is not compared: nibabel takes it from the sform, but DCAMT and ITK take it from
-    `pixdim`.
+    If the sform's code is 1, the directions must be equal, too. Exception: if the sform is sheared and the file has a
+    qform, DCAMT uses the qform. The spacing is not compared: nibabel takes it from the sform, but DCAMT and ITK take it
+    from `pixdim`.
     """
     import nibabel as nib
     from nibabel.openers import ImageOpener
