@@ -846,7 +846,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0} must be a finite number"),
         _("{0} numbers"),
         _("{0} slices from slice {1} on"),
-        _("{0}, but the number of their positions is {1}"),
+        _("{0}, but the number of its frame positions is {1}"),
         _("{0}. Choose another file or recipe."),
         _("{0}: cannot be used ({1}). Check its name and permissions."),
         _("{0}: could not be written ({1}). Choose another folder."),

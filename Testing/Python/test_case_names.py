@@ -185,7 +185,7 @@ def test_short_names_of_each_label_are_computed_once(monkeypatch: pytest.MonkeyP
     assert sorted(asked) == sorted(f"{case}_LA" for case in cases)
 
 
-def test_numbers_of_many_cases_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_for_numbered_cases_examines_each_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
     matched: list[str] = []
 
     def count(pattern: str, text: str) -> re.Match[str] | None:

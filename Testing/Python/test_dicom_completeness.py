@@ -267,7 +267,7 @@ def _describe_one_frame_less(data: pydicom.Dataset) -> None:
         (_describe_one_frame_less, "more pixels than its header states). Copy or export the file again."),
         (
             lambda data: setattr(data, "NumberOfFrames", 11),
-            "states 11 as its number of frames, but the number of their positions is 12. Export the series again",
+            "states 11 as its number of frames, but the number of its frame positions is 12. Export the series again",
         ),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PixelMeasuresSequence"), "lacks the pixel spacing"),
         (lambda data: data.SharedFunctionalGroupsSequence[0].pop("PlaneOrientationSequence"), "lacks the orientation"),

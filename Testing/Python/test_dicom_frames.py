@@ -165,7 +165,7 @@ def test_number_of_frames_that_contradicts_the_positions_is_refused(tmp_path: Pa
         if stated is not None:
             data.NumberOfFrames = stated
     what = "does not state its number of frames" if stated is None else f"states {stated} as its number of frames"
-    refused(lambda: read_scan(path), path, f"{what}, but the number of their positions is 12")
+    refused(lambda: read_scan(path), path, f"{what}, but the number of its frame positions is 12")
 
 
 def test_files_of_one_frame_each_are_read_as_one_scan(tmp_path: Path) -> None:

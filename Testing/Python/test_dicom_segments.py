@@ -224,11 +224,11 @@ def test_segmentation_without_a_common_grid_is_refused(
     [
         (
             lambda data: delattr(data, "PerFrameFunctionalGroupsSequence"),
-            "states 18 as its number of frames, but the number of their positions is 0",
+            "states 18 as its number of frames, but the number of its frame positions is 0",
         ),
         (
             lambda data: data.PerFrameFunctionalGroupsSequence.pop(),
-            "states 18 as its number of frames, but the number of their positions is 17",
+            "states 18 as its number of frames, but the number of its frame positions is 17",
         ),
         (lambda data: delattr(data, "PixelData"), "lacks its pixels"),
         (lambda data: setattr(data, "PixelData", data.PixelData[:-2]), "ends too early"),

@@ -207,7 +207,7 @@ def contradictory_frames(data: Any, described: int) -> str:
     """Return the error text: `NumberOfFrames` is missing or differs from `described`, the number of frame positions."""
     stated = data.get("NumberOfFrames")
     number = "does not state its number of frames" if stated is None else f"states {stated} as its number of frames"
-    return f"{number}, but the number of their positions is {described}"
+    return f"{number}, but the number of its frame positions is {described}"
 
 
 def _frame(path: Path, index: int, header: _FrameHeader) -> Frame:
