@@ -80,9 +80,9 @@ def rows_of(node: TableNode, volume: VolumeNode | None) -> list[dict[str, str]]:
 
 
 def store_scan_name(node: TableNode, name: str) -> None:
-    """Replace the scan's name that `fill_table` wrote into a table node by `name`, the scan's present name.
+    """Write the scan's present `name` into a table node, in place of the name that `fill_table` wrote.
 
-    Call this function before the scan is removed: `rows_of` reads the present name from the scan.
+    Call this function before the scan is removed: without the scan, `rows_of` returns the name in the table.
     """
     table, before = node.GetTable(), node.GetAttribute(_SCAN)
     if before in (None, name):
@@ -95,7 +95,7 @@ def store_scan_name(node: TableNode, name: str) -> None:
 
 
 def export_csv(node: TableNode, volume: VolumeNode | None, path: Path) -> None:
-    """Write the `rows_of` a table node to a CSV file with `MEASUREMENT_COLUMNS`.
+    """Write a table node's measurements (`rows_of`) to a CSV file with `MEASUREMENT_COLUMNS`.
 
     The file of `dcamt segment --measurements` begins with the same columns.
 
@@ -109,7 +109,7 @@ def export_csv(node: TableNode, volume: VolumeNode | None, path: Path) -> None:
 
 
 def as_text(node: TableNode, volume: VolumeNode | None) -> str:
-    """Return the `rows_of` a table node as text, with a header and tabs between cells, to paste into a spreadsheet."""
+    """Return a table's measurements (`rows_of`) as text with a header and tabs between cells, for a spreadsheet."""
     buffer, titles = io.StringIO(), column_titles()
     writer = csv.writer(buffer, "excel-tab", lineterminator="\n")
     writer.writerow([titles[column] for column in MEASUREMENT_COLUMNS])

@@ -61,7 +61,10 @@ def show_scan(volume: VolumeNode) -> None:
 
 
 def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the scan in which the wall of a segmentation that is no result was measured; None if unknown."""
+    """Return the scan in which a segmentation's wall was measured; None if unknown.
+
+    Also return None for a result whose scan is in the scene: the result's wall is shown and hidden with the result.
+    """
     if get_referenced_node(segmentation, VOLUME) is not None:
         return None
     return get_referenced_node(get_referenced_node(segmentation, WALL_MODEL), VOLUME)
@@ -90,8 +93,8 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result's new wall if this module hid the result.
 
-    The wall of a segmentation that is no result is hidden if a slice view shows another scan than the one in which the
-    wall was measured.
+    For a segmentation that is not a result, hide the new wall if a slice view shows another scan than the one in which
+    the wall was measured.
     """
     measured = _scan_of_wall_without_result(segmentation)
     if segmentation.GetAttribute(_HIDDEN) or (measured is not None and _is_another_scan_shown([measured])):

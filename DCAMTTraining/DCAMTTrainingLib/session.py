@@ -41,7 +41,8 @@ class TrainingSession:
     Attributes:
         on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
         unread: the scene's cases that this version cannot read; they are saved with the scene again.
-        check_failure: why the last check could not start or failed; otherwise, and after an edit of the cases, empty.
+        check_failure: the reason why the last check failed or could not start; "" if there is none. An edit of the
+            cases removes the reason.
     """
 
     def __init__(self) -> None:

@@ -165,7 +165,7 @@ def _is_array_of_cases(name: str, entry: object) -> bool:
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
-    """Return the image files and the label file (None without a label) of a case that has a form of `entries_of`."""
+    """Return the image files and the label file (None without a label) of a case in a form that `entries_of` lists."""
     if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):
