@@ -172,7 +172,8 @@ def _is_only_file(path: Path) -> bool:
 
     If the file's name begins with the folder's name, no word for another structure or for an examination may follow:
     `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Otherwise the name must have a word for a result, a label
-    or the atrium, and without words for results it must satisfy `describes_label`: `p1/LA`.
+    or the atrium. If all words for results are removed from the name, the rest must satisfy `describes_label`:
+    `p1/LA_pred`, but not `p1/wall_pred`.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
