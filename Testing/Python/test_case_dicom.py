@@ -78,7 +78,7 @@ def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -
     assert skip_reasons(found) == {"S3": NO_SCAN}
 
 
-def test_segmentation_of_a_series_that_is_no_scan_is_paired_by_name(tmp_path: Path) -> None:
+def test_segmentation_that_refers_to_an_automatic_result_is_paired_by_name(tmp_path: Path) -> None:
     write_series(tmp_path / "images" / "p1", "1.2.3.1")
     write_series(tmp_path / "predictions" / "first", "1.2.3.2")
     write_object(tmp_path / "labels" / "p1" / "1-1.dcm", "1.2.3.2")

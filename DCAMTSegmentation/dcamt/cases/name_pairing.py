@@ -80,13 +80,13 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
 def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
 
-    The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan in two cases:
+    The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan if
+    one of two conditions holds:
 
     - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x` of
       the same kind (with DCAMT's mark, or without).
-    - There is a label `x`, but no scan `x`, no label of a numbered file such as `x_0001`, and no scan `x_0010`
-      (channels end at `x_0009`). If a label `x` lacks DCAMT's mark, labels such as `x_0001` with the mark do not
-      prevent the joining.
+    - There is a label `x`, but no scan `x`, no scan `x_0010` (a scan has at most ten channels), and none of the labels
+      `x_0000` to `x_0009`. If a label `x` lacks DCAMT's mark, labels `x_0000` to `x_0009` with the mark are ignored.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
@@ -106,7 +106,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
-    """Join channel files in the second case that `_join_channels` describes."""
+    """Join channel files that fulfil the second condition of `_join_channels`."""
     scans, labels, results = (_keys(files, kind) for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT))
     case_keys: dict[Key, Key] = {}
     others: set[Key] = set()
