@@ -77,7 +77,10 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     ("role", "message"),
-    [("validation", "has the same content as"), ("unlabelled", "a batch has room for labelled ones")],
+    [
+        ("validation", "has the same content as"),
+        ("unlabelled", "there are unlabelled cases, but a batch has room for labelled ones only"),
+    ],
 )
 def test_cases_added_to_a_run_are_checked_before_it_resumes(role: str, message: str, tmp_path: Path) -> None:
     """A copy of a training scan would raise the validation Dice."""

@@ -85,8 +85,7 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
-    # For `_plain`, the folders `P1` and `p1` are equal: without the pass for `str`, `P1/lge` and `p1/lge` would both be
-    # called `lge`.
+    # With `_plain` alone, `P1/lge` and `p1/lge` would both be called `lge`, since their folders count as equal.
     return _with_folders(_with_folders(names, folders, str), folders, _plain)
 
 
