@@ -752,7 +752,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("states two spacings of its voxels: {0} mm (spacings) and {1} mm (space directions)"),
         _("states {0} as its number of frames"),
         _("states {0} bytes of compressed data, but has {1}"),
-        _("stores its voxels as text, but some of them are not numbers of its type"),
+        _("stores its voxels as text, but some voxels are not numbers of the type that its header states"),
         _("stores its voxels in tiles, or its voxels do not have 8, 16 or 32 bits"),
         _("surroundings must lie between 0 and 1"),
         _("tar archive"),

@@ -84,8 +84,9 @@ def test_interval_allows_for_unseen_disturbances() -> None:
     seen, unseen = (fit_overlap(scans, ("doubt", "ghosting")) for scans in (seen_scans, unseen_scans))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # For `unseen`, fits to the scans without ghosts (see `fit_overlap`) expect too high an overlap of the scans with
-    # ghosts. The negative residuals of these scans lower the interval, even for a scan without ghosts.
+    # For `unseen`, the residual of each scan with ghosts comes from a fit to scans without ghosts (see `fit_overlap`).
+    # This fit expects too high an overlap, so that the residual is negative. These residuals lower the interval's low
+    # end, even for a scan without ghosts.
     assert seen.expect(noise).low > seen.value(noise) - 0.12
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 

@@ -150,7 +150,7 @@ def test_damaged_text_of_a_metaimage_is_not_taken_for_binary_voxels(tmp_path: Pa
     assert np.array_equal(read_scan(path).voxels[0], VOXELS)
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + damage)
-    refused(lambda: read_scan(path), path, "as text, but some of them are not numbers of its type. Copy the file again")
+    refused(lambda: read_scan(path), path, "are not numbers of the type that its header states. Copy the file again")
     path.write_bytes(whole[:-1])
     refused(lambda: read_scan(path), path, "lacks a line break after the last voxel")
     path.write_bytes(whole + b"7")  # ITK ignores what follows the last voxel
@@ -178,7 +178,7 @@ def test_metaimage_text_is_refused_if_a_word_does_not_fit_the_voxel_type(tmp_pat
     elif (kind, word) == ("FLOAT", "1e39"):
         refused(lambda: read_scan(path), path, "NaN or infinite")
     else:
-        refused(lambda: read_scan(path), path, "as text, but some of them are not numbers of its type")
+        refused(lambda: read_scan(path), path, "some voxels are not numbers of the type that its header states")
 
 
 @pytest.mark.parametrize("stated", [b"", b"BinaryData = True\n"])

@@ -316,7 +316,7 @@ def test_error_names_the_field_of_a_nrrd_that_is_damaged(tmp_path: Path, field: 
 def test_nrrd_text_is_refused_if_a_word_does_not_fit_the_voxel_type(tmp_path: Path, word: bytes) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(NRRDS["ascii"].rpartition(b" ")[0] + b" " + word)
-    refused(lambda: read_scan(path), path, "as text, but some of them are not numbers of its type")
+    refused(lambda: read_scan(path), path, "some voxels are not numbers of the type that its header states")
 
 
 def test_nrrd_with_an_empty_space_origin_is_refused(tmp_path: Path) -> None:

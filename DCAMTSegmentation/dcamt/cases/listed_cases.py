@@ -161,7 +161,7 @@ class _ListedCases:
         return channel if not path.exists() and channel.exists() else path
 
     def _file_of_moved_set(self, text: str) -> Path | None:
-        """Return the path after the third change of `_file`; None if the change finds no folder and no file."""
+        """Return the path after the third change of `_file`; None if no rest of the path leads to a folder or file."""
         parts = PureWindowsPath(text).parts  # Splits at both kinds of slashes.
         is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
         rests = [self._folder.joinpath(*parts[first:]) for first in range(int(is_absolute), len(parts))]

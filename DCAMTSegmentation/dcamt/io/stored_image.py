@@ -262,7 +262,7 @@ def impossible_spacing_error(path: Path, spacing: Sequence[float] | np.ndarray) 
 
 def no_numbers_error(path: Path) -> InputError:
     """Return the error for an image whose voxels are stored as text that is damaged."""
-    what = "stores its voxels as text, but some of them are not numbers of its type"
+    what = "stores its voxels as text, but some voxels are not numbers of the type that its header states"
     return InputError(what, path=path, remedy="Copy the file again, or export the image again.")
 
 
