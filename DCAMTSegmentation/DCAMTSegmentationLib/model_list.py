@@ -12,7 +12,7 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.models.store import MODEL_ENDING
 from DCAMTSlicerLib.engine_messages import error_text
-from DCAMTSlicerLib.model_choices import ModelChoice, import_choice, model_choices, remove_choice
+from DCAMTSlicerLib.model_choices import ModelChoice, channel_names_of, import_choice, model_choices, remove_choice
 from slicer.i18n import tr as _
 
 
@@ -44,7 +44,7 @@ class ModelList:
     def channels(self) -> tuple[str, ...]:
         """The names of the selected model's channels; a single empty name if the model cannot be used."""
         choice = self._selected()
-        return choice.channels if choice is not None else ("",)
+        return choice.channels if choice is not None else channel_names_of(self._unlisted)
 
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.

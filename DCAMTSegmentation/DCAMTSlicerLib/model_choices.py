@@ -55,9 +55,12 @@ def title_of(name: str | Path) -> str:
     return next((choice.title for choice in model_choices() if choice.name == name), str(name))
 
 
-def channel_names_of(name: str) -> tuple[str, ...]:
+def channel_names_of(name_or_file: str) -> tuple[str, ...]:
     """Return the names of the channels that a model takes; one empty name if it does not exist or cannot be used."""
-    return next((choice.channels for choice in model_choices() if choice.name == name), ("",))
+    for choice in model_choices():
+        if choice.name == name_or_file:
+            return choice.channels
+    return _choice(StoredModel(name_or_file, Path(name_or_file), shipped=False)).channels
 
 
 def import_choice(path: Path) -> str:

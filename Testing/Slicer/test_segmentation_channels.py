@@ -97,6 +97,12 @@ class ChannelsTest(unittest.TestCase):
         self.choose_model("One")
         self.assertEqual(self.selector_captions(), ["Volume:"])
 
+    def test_model_that_a_script_chooses_by_its_file_has_a_selector_for_each_channel(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            write_model(Path(folder), "Elsewhere", (LGE, T2), 2)
+            self.module.settings.model = str(Path(folder) / "Elsewhere.dcamt")
+            self.assertEqual(self.selector_captions(), [f"{LGE}:", f"{T2}:"])
+
     def test_apply_needs_every_channel_and_sends_the_channels_in_order(self) -> None:
         first, second, third = self.volumes
         values = np.linspace(0.5, 7.25, slicer.util.arrayFromVolume(third).size, dtype=np.float32)
