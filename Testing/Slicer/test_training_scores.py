@@ -48,11 +48,11 @@ class ScoresTest(TrainingCase):
         means = "mean (distances of 3 of 5 cases, 1 missed, 1 without the class: Dice 1)"
         self.assertEqual([row[0] for row in cells], [means, "mean (3 without the class: Dice 1)"])
 
-    def test_cells_that_a_cut_table_lacks_are_empty(self) -> None:
+    def test_missing_values_of_a_truncated_table_are_empty_cells(self) -> None:
         cells = self.show(self.make_scored_run("cut", SCORES, "one,1,0.5,0.3333333,12,3.25", "two,1,0.5"))
         self.assertEqual(cells[1][2:], ["0.500", "", "", ""])
 
-    def test_table_that_a_spreadsheet_program_saved_names_its_cases(self) -> None:
+    def test_byte_order_mark_of_a_table_is_ignored(self) -> None:
         run = self.make_scored_run("saved", SCORES, "one,1,0.5,0.3333333,12,3.25")
         run.validation.write_text(run.validation.read_text(encoding="utf-8"), encoding="utf-8-sig")
         self.assertEqual([row[0] for row in self.show(run)], ["one"])

@@ -69,8 +69,8 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Put folders in front of names until scans in different folders have different names.
 
     Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
-    keep files of such names side by side. If all scans of a name lie in folders `p1`, and the name contains `p1`, then
-    `p1` is not put in front (second example).
+    keep files of such names side by side. In the second example, both scans lie in a folder `p1`, and both names
+    contain `p1`: only the next folder, `site1` or `site2`, is put in front.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
