@@ -59,12 +59,9 @@ def test_mmd_of_a_set_with_itself_is_0_in_any_order() -> None:
     assert float(mmd2(x, y)) > 0.1
 
 
-def test_mmd_of_two_points_follows_its_formula() -> None:
-    """Test that the MMD of two points does not depend on the distance of the points.
-
-    The kernels divide the squared distance by the median of all pairs' squared distances. Two points form only one
-    pair, so the quotient is 1.
-    """
+def test_mmd_of_two_points_does_not_depend_on_their_distance() -> None:
+    # The kernels divide the squared distance by the median of all pairs' squared distances. Two points form only one
+    # pair, so the quotient is 1.
     expected = 2 - 2 * sum(math.exp(-1 / (2 * m)) for m in (0.25, 0.5, 1, 2, 4)) / 5
     for distance in (0.01, 1.0, 300.0):
         x, y = torch.zeros(1, 1, dtype=torch.float64), torch.full((1, 1), distance, dtype=torch.float64)
