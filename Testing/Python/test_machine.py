@@ -144,7 +144,7 @@ def test_main_exempts_objects_from_garbage_collection_only_if_called_without_arg
     assert (gc.get_freeze_count() > before) is is_process
 
 
-def test_free_space_of_a_disk_that_does_not_answer_is_that_of_a_folder_above(
+def test_free_disk_space_is_found_for_a_folder_on_a_disk_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stale, stat = tmp_path / "stale", os.stat

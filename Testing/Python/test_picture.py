@@ -35,7 +35,7 @@ def coarse_surfaces() -> Iterator[None]:
 
 
 def lopsided_mask() -> np.ndarray:
-    """Return a mask that every flip or swap of axes changes: a ball with a bar to the left and a peg upwards."""
+    """Return an asymmetric mask: a ball with a bar to the left and a peg upwards."""
     i, j, k = np.indices(SHAPE)
     ball = ((i - 30) * SPACING[0]) ** 2 + ((j - 20) * SPACING[1]) ** 2 + ((k - 12) * SPACING[2]) ** 2 < 14**2
     bar = (i > 30) & (i < 56) & (abs(j - 18) < 3) & (abs(k - 12) < 2)

@@ -44,7 +44,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     # The smallest patch comes first, since this process's peak memory never falls.
     ordered = sorted(plans.items(), key=lambda plan: math.prod(plan[1].training.patch))
     for effort, planned in ordered:
-        patch = planned.training.patch  # The other settings that an effort changes do not affect a step.
+        patch = planned.training.patch  # Of an effort's settings, only the patch affects a step's time and memory.
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             trials[patch] = try_steps(planned, device, measured)
