@@ -137,7 +137,6 @@ def test_mask_p1_la_beside_scan_p1_post_is_no_scan(tmp_path: Path, scan: str, ma
 
 
 def test_masks_do_not_depend_on_the_order_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of random names and kinds, in random orders."""
     draw = random.Random(0)
     words = ("LA", "RV", "T1", "lge", "gd", "reader1", "scans", "final", "x")
     patients = ("p1", "P1", "p2", "q")
