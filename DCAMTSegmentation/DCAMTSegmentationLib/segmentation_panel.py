@@ -149,7 +149,6 @@ class SegmentationPanel(VTKObservationMixin):
         qt.QTimer.singleShot(0, lambda: self._select_new_volume(node))
 
     def _select_new_volume(self, node: VolumeNode) -> None:
-        """Hide maps of doubt, and select a new scan if no input is selected."""
         if not self._is_connected or not slicer.mrmlScene.IsNodePresent(node):
             return
         self._hide_maps()
@@ -255,7 +254,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._handled.output = settings.outputSegmentation
 
     def _on_output_changed(self, settings: Any) -> None:
-        """Show a newly selected result with its scan; make the scan the input if the result has DCAMT segments."""
+        """Show the new output with its scan; make the scan the input if the output has DCAMT segments."""
         volume = get_referenced_node(settings.outputSegmentation, VOLUME)
         if not self._logic.isRunning():
             self._progress.clear()

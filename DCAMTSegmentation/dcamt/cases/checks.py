@@ -100,7 +100,7 @@ def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Rec
 def refuse_copied_scans(cases: Sequence[Case]) -> None:
     """Raise InputError if a scan used for training is also used for validation, as the same file or as a copy."""
     if all(case.role != VALIDATION for case in cases):
-        return  # `_equal_scans` may read all scans.
+        return  # The scans need not be read.
     for index, problem in _trained_and_validated(cases, _equal_scans(cases)):
         what, _, remedy = problem.removeprefix("The scan ").partition(". ")
         raise InputError(what, path=cases[index].image, remedy=remedy)
