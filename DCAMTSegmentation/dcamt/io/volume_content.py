@@ -28,7 +28,7 @@ def may_hold_volume(path: Path) -> bool:
     - `.tif`, `.tiff`: fewer than three pages, such as a single slice or a picture;
     - `.hdr`: headers that begin neither with zeros nor with the size of an Analyze 7.5 or NIfTI header.
 
-    True for a file that is missing, empty or damaged, so that reading it gives the reason.
+    True for a file that is missing, empty or damaged: the reader then raises an error that names the fault.
     """
     check = _CHECKS.get(ending(path))
     if check is None:
