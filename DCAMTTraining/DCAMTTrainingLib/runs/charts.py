@@ -210,7 +210,6 @@ def _place_legends(place: Callable[[Any], None]) -> None:
 
 
 def _restore_layout(layout: int) -> None:
-    """Restore `layout` if its variant with a plot view is still shown; keep a layout that the user has chosen since."""
     manager = slicer.app.layoutManager()
     if manager.layout == slicer.modules.plots.logic().GetLayoutWithPlot(layout):
         manager.setLayout(layout)
