@@ -86,7 +86,7 @@ class TrainingCase(EngineCase):
             process_events_until(lambda one=one: one.process.poll() is not None)
 
     def choose_tiny_model_and_settings(self, **changes: str) -> None:
-        """Start from the tiny model with settings that train in seconds; `changes` replace or add settings."""
+        """Choose settings with which training takes seconds; `changes` replace or add settings."""
         if not (user_folder() / "tiny.dcamt").exists():
             user_folder().mkdir(parents=True, exist_ok=True)
             shutil.copy(tiny_model(), user_folder())
