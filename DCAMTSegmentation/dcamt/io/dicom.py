@@ -45,7 +45,7 @@ _CHOOSE_FOLDER = "Choose the folder that holds the whole series."
 
 
 def has_dicom_file(folder: Path) -> bool:
-    """Return whether a DICOM file that states its study lies in a folder or below it."""
+    """Return whether any DICOM file in a folder or its subfolders has a study UID."""
     return _first_study(folder) != ""
 
 
@@ -229,8 +229,8 @@ def _unplaced_error(rejected: RejectedFile, path: Path) -> InputError:
 def _refuse_rejected(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> None:
     """Raise InputError if a file of the frames' series is damaged, without a position or in colour.
 
-    A damaged file of an unknown series counts, too, if it lies in a folder of the frames. An empty file that is not
-    named like a slice, such as `LOCKFILE` on a CD, does not count.
+    A damaged file of an unknown series is also refused if it lies in a folder of the frames. An empty file that is not
+    named like a slice, such as `LOCKFILE` on a CD, is not refused.
     """
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
     empty = [rejected.file for rejected in found.rejected if rejected.what == "empty"]
