@@ -40,7 +40,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     1. Scans whose key is the file's key without one word of the last part, without two, and so on: `p1_T1`, then `p1`
        for `p1_T1_LA`.
-    2. Scans whose key is the file's key without a folder: `scans/p1` for `LA/p1`.
+    2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
     3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
 
     For the scans found by their loose keys:
