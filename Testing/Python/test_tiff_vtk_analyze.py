@@ -202,7 +202,7 @@ def test_vtk_image_of_64_bit_numbers_as_text_is_read(tmp_path: Path, kind: str) 
     np.testing.assert_array_equal(read_scan(path).voxels.ravel(order="F"), range(300, 360))
 
 
-def test_vtk_image_as_text_of_an_unknown_type_is_not_called_damaged(tmp_path: Path) -> None:
+def test_vtk_image_of_an_unknown_voxel_type_is_not_called_damaged(tmp_path: Path) -> None:
     path = write_vtk_text(tmp_path / "x.vtk", "vtkIdType", range(300, 360))
     refused(lambda: read_scan(path), path, "Unrecognized pixel type")
 
