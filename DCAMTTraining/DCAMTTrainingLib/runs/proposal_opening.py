@@ -73,8 +73,8 @@ class ProposalOpening:
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         # Determined first, since a ranking or a new run may replace the files during the reading.
         self._file_time, self._scan_state = file_time(case), file_state(case["image"])
-        # The scan's file has changed since these proposals were opened, perhaps only the file's modification time. A
-        # proposal is used only if its volume still has the file's voxels.
+        # `proposal_of` omits a proposal if the scan's file has a new modification time. An omitted proposal is used if
+        # its volume has the voxels of the scan's file.
         self._unverified_proposals = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
