@@ -148,7 +148,7 @@ def _run_details(card: Card) -> list[str]:
 def _mean_dice(entry: Mapping[str, Any]) -> float | None:
     """Return an evaluation's Dice, averaged over classes; None without usable Dice values."""
     dice = entry.get("dice_mean")
-    with suppress(OverflowError):  # A damaged card has an integer that is too large.
+    with suppress(OverflowError):  # A damaged card may hold an integer too large for a float.
         if dice is None:
             values = _dice_by_class(entry).values()
             dice = sum(values) / len(values) if values else None

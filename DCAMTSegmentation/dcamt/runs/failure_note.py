@@ -17,8 +17,8 @@ class FailureNote:
 
     Attributes:
         message: one line for the user.
-        unwritten: whether the failure is an `OutputError`, or the process only had to validate the last checkpoint and
-            write the models (`TrainingPlan.conclude`). If so, a run with a checkpoint counts as paused, not as failed.
+        unwritten: true for an `OutputError`, and for every failure of a process that trains no further
+            (`TrainingPlan.conclude`). If true, a run with a checkpoint counts as paused, not as failed.
     """
 
     message: str
