@@ -403,7 +403,7 @@ def test_impossible_slice_spacing_is_not_used(series: Path, tmp_path: Path, slic
     """Slices 2.5 mm apart have a stated spacing of 1000 mm.
 
     The stated spacing is valid if the slices' distance is 1, 2, 3, ... times this spacing. The factor has a tolerance
-    of 0.02. Here, the factor is 0.0025, which must not be accepted as 0.
+    of 0.02. Here, the factor 0.0025 rounds to 0, which is not a valid factor.
     """
     labels = organs(slices)
     path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY", False)
