@@ -77,7 +77,7 @@ def test_vtk_image_with_damaged_text_is_refused(tmp_path: Path, kind: str, damag
     ):
         assert read_scan(path).voxels.ravel(order="F")[33:35].tolist() == [np.float32(damaged), 34]
     else:
-        refused(lambda: read_scan(path), path, "as text, but some of them are not numbers")
+        refused(lambda: read_scan(path), path, "as text, but some voxels are not numbers")
 
 
 @pytest.mark.parametrize(
