@@ -1,1 +1,1 @@
-"""A command that feeds damaged scans to the engine (`scans.py`)."""
+"""Test the engine with damaged scans."""
