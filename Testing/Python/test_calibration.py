@@ -36,7 +36,6 @@ LINE = OverlapFunction(("entropy",), (0.0,), (1.0,), (-1.0,), 0.0, (0.2, 0.8), (
 
 
 def calibration_of(package: ModelPackage, model: OverlapFunction = LINE) -> Calibration:
-    """Return a calibration of a package for accurate quality only."""
     return Calibration(package.card.checksum, {"accurate": model}, 8, 40, "made up", {"mean absolute error": 0.01})
 
 

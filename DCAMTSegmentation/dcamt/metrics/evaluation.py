@@ -44,7 +44,7 @@ class EvaluationRow:
     def title(self) -> str:
         """The row's title: `case`, or "SD" for a standard deviation.
 
-        A row of several cases also counts the cases with undefined distances:
+        If a mean or standard deviation omits undefined distances, the title states how many cases have a 95HD:
 
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
@@ -74,7 +74,7 @@ class Evaluation:
         labels_without_prediction: cases with a label but no prediction; they are not scored.
         failures: messages about cases that are not scored and that the means do not cover: predictions without a label,
             files that cannot be read, predictions that do not fit their labels.
-        notes: messages on how files were interpreted, such as an assumed voxel spacing; each begins with the files.
+        notes: messages on how files were interpreted, such as an assumed voxel spacing.
     """
 
     rows: tuple[EvaluationRow, ...]
