@@ -131,7 +131,10 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
             "--prediction-mapping",
             "predictions: all predictions are empty after the mapping 5=1. Before each sign =",
         ),
-        ("--label-mapping", "a_label.nrrd: holds none of the values of the mapping 5=1, but 420, 421, 500. Map its"),
+        (
+            "--label-mapping",
+            "a_label.nrrd: holds only values that the mapping 5=1 does not map: 420, 421, 500. Map its",
+        ),
     ],
 )
 def test_mapping_of_values_that_do_not_occur_is_refused(
@@ -186,13 +189,13 @@ def test_python_api_maps_files_folders_and_arrays(mapped: tuple[Path, Path]) -> 
         dcamt.evaluate(*arrays, spacing=(2.0, 2.0, 2.0), label_mapping="atrium=1")
 
 
-def test_label_without_a_mapped_value_is_a_failure_and_such_a_prediction_gets_a_note(
+def test_label_without_mapped_value_is_a_failure_but_prediction_without_one_gets_a_note(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Case b has a label of 1, not 420. If the label counted as empty, the mean Dice would be too low."""
     save_values(mapped[0] / "b.nrrd", {1: (2, 8)})
     save_values(mapped[1] / "b_label.nrrd", {1: (2, 8)})
-    text = "b{}.nrrd: holds none of the values of the mapping 420=1, but 1"
+    text = "b{}.nrrd: holds only values that the mapping 420=1 does not map: 1"
     assert call_evaluate(mapped, "--label-mapping", "420=1", "--json") == 1
     printed = capsys.readouterr()
     assert text.format("_label") + ". Map its values, too, or correct the label." in printed.err
@@ -204,7 +207,7 @@ def test_label_without_a_mapped_value_is_a_failure_and_such_a_prediction_gets_a_
     assert [row.score.dice for row in evaluation.rows if row.case == "b"] == [0]
 
 
-def test_empty_label_and_empty_segment_of_a_mapping_are_scored(mapped: tuple[Path, Path]) -> None:
+def test_empty_label_and_empty_mapped_segment_are_scored(mapped: tuple[Path, Path]) -> None:
     predictions, labels = [mapped[0] / "a.nrrd"] * 2, mapped[1]
     files = [labels / "a_label.nrrd", save_values(labels / "b_label.nrrd", {})]
     assert dcamt.evaluate(predictions, files, label_mapping="420=1").failures == ()

@@ -113,7 +113,7 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
 
 
 def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
-    """Return the message that `source` holds none of the values in `mapping`; "" if `mapped` has a voxel above 0.
+    """Return the message that `mapping` maps no value of `source`; "" if `mapped` has a voxel above 0.
 
     The result is also "" if `mapping` is "", if `source` has no voxel above 0, or if `mapping` contains the name or the
     value of an empty segment of `source`.
@@ -127,7 +127,7 @@ def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> st
     if not held or named & {plain_name(word) for word in mapping_sources(mapping)}:
         return ""
     listed = list_names([str(value) for value in sorted(held)])
-    return f"holds none of the values of the mapping {mapping}, but {listed}"
+    return f"holds only values that the mapping {mapping} does not map: {listed}"
 
 
 def fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
