@@ -37,7 +37,7 @@ def test_bids_label_is_skipped_when_it_fits_several_scans(tmp_path: Path) -> Non
     assert skip_reasons(found_cases) == {"sub-01_dseg.nii.gz": "its name fits several scans"}
 
 
-def test_bids_label_sub_01_mask_belongs_to_sub_01_t1w_and_not_to_sub_01_run_2_t1w(tmp_path: Path) -> None:
+def test_bids_label_belongs_to_the_scan_with_the_same_entities(tmp_path: Path) -> None:
     scan, other = (f"sub-01/anat/sub-01{run}_T1w.nii.gz" for run in ("", "_run-2"))
     label = "derivatives/sub-01/sub-01_mask.nii.gz"
     found = find_cases(make_files(tmp_path, scan, other, label))

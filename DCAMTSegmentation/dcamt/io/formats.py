@@ -36,7 +36,7 @@ DICOM_ENDING = ".dcm"
 DICOM_SLICE_ENDINGS = (DICOM_ENDING, ".ima")
 """Usual endings of DICOM slices; a slice may also have another ending or none."""
 ENDINGS_READ_BY_ITK = (".hdr", ".hdr.gz", ".gipl", ".gipl.gz", ".vtk", ".mnc", ".tif", ".tiff", ".mrc")
-"""Endings of the other formats that SimpleITK reads, except MetaImage."""
+"""Endings of the scan formats read with SimpleITK, except MetaImage (`.mha`, `.mhd`)."""
 FORMATS = (
     Format(".seg.nrrd", labels=True, writes_labels=True),
     Format(".nii.gz", scan=True, labels=True, writes_labels=True, writes_volume=True),

@@ -57,8 +57,8 @@ def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> Ov
 def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -> list[ExpectedOverlap]:
     """Return the expected overlap of each scan by a fit to scans of other cases and disturbances (see `_left_out`).
 
-    The interval comes from the residuals of these other scans. Each residual is a scan's Dice minus the value of
-    the fit that leaves this scan out. The arguments are those of `fit_overlap`.
+    The interval comes from the cross-validation residuals of these other scans. The arguments are those of
+    `fit_overlap`.
     """
     values, folds = _cross_validate(observations, names, _fit(observations, names))
     truth = _overlaps(observations)
