@@ -106,7 +106,7 @@ def test_damaged_slice_is_recognised_by_a_hexadecimal_identifier_in_its_name(tmp
 
 
 def _write_part(folder: Path, number: int, places: Sequence[int], **attributes: int) -> Path:
-    """Write frames as part `number` of an image in several files, as `1.dcm`, `2.dcm`, ..."""
+    """Write file `number` of a DICOM concatenation, an image in several files."""
     stated = {"InstanceNumber": 1, "ConcatenationUID": "1.2.9", "InConcatenationNumber": number}
     return write_frames(folder / f"{number}.dcm", places, number=number, **stated, **attributes)
 

@@ -272,7 +272,6 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
 def test_ranking_again_keeps_a_segmentation_that_was_corrected_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The panel replaces earlier proposals; meanwhile, somebody saves a correction over the second one."""
     cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=2)
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     first, second = (tmp_path / "proposed" / f"unlabelled{number}.seg.nrrd" for number in range(2))
