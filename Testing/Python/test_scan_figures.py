@@ -1,4 +1,4 @@
-"""Test the figures of a report: colours of a wall, outlines, letters and numbers of slices, and units."""
+"""Test a scan's report: pictures of slices, colours of the wall, and units of measurements."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ class StartTest(CasesCase):
             self.assertEqual(export.call_args.args[3], channels == 1)
             estimates.append(self.session.estimation._scene_bytes(recipe)[0])
         self.assertGreater(estimates[0], 0)
-        # A voxel of a resident case takes 1 byte for each channel and 1 for the label: 2 or 3 bytes in total.
+        # A voxel takes 1 byte of memory for each channel and 1 for its label.
         self.assertAlmostEqual(estimates[1], 3 / 2 * estimates[0], delta=1)
 
     def test_terms_of_a_shipped_model_must_be_accepted_before_a_run_starts_from_it(self) -> None:
