@@ -22,7 +22,6 @@ PATIENCE_S = 60.0
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EINVAL)
 """Error numbers of a file system without locks, such as some network drives."""
 ATTEMPTS = 20
-"""After this many errors of the operating system, a lock is given up."""
 
 
 @contextmanager
