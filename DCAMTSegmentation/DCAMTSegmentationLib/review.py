@@ -24,7 +24,7 @@ _TRUST, _EXPECTED = "DCAMT.trust", "DCAMT.expectedOverlap"
 _DOUBT_CALIBRATED = "DCAMT.doubtCalibrated"
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _REGION, _REGION_NAME = "DCAMT.region", "DCAMT.regionName"
-"""Attributes: the segmented region as JSON, in the scan's space at the time of segmentation; the region's name."""
+"""Attributes: the segmented region as JSON, in RAS mm of the scan's space; the region's name."""
 
 
 def trust(segmentation_node: SegmentationNode | None) -> float | None:

@@ -167,7 +167,7 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
         remedy = f"Number the classes by the button Segments…, --labels or the column 'labels', such as: {mapping}."
         if any(map(str.isdecimal, mapped)):
-            # If a case has the mapping 420=3, `mapping` contains "3=…", but the label file of the case contains 420.
+            # For a case with the mapping 420=3, `mapping` is wrong: `mapping` maps 3, but the label file contains 420.
             remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."
         raise InputError(what, remedy=remedy)
 
