@@ -69,7 +69,7 @@ def write_measurement_table(
     Args:
         rows: the measurements of this command's scans.
         skipped: the rows of `measure_skipped`.
-        kept_scans: the scans whose earlier rows in the table are kept; None keeps all. Of equal rows, one is kept.
+        kept_scans: the scans whose earlier rows in the table are kept; None keeps all.
     """
     try:
         with table_lock(table):

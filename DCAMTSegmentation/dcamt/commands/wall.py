@@ -313,7 +313,7 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
 
 
 def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
-    """Return the error for a scan that has no segmentation; `similar` names segmentations without a scan."""
+    """Return the error for a scan that has no segmentation."""
     folder, wanted = job.segmentation.parent, job.segmentation.name
     if similar:
         what = f"has no segmentation in {folder}, but files of similar names lie there: {list_names(similar)}"
