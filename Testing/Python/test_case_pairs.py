@@ -46,7 +46,7 @@ from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reason
         ("x.nii", "x_manualseg.nii", "x"),
         ("x/5 LGE.nrrd", "x/LabelMapVolume_1.nrrd", "5 LGE"),
         ("MBAS_001/MBAS_001_gt.nii.gz", "MBAS_001/MBAS_001_label.nii.gz", "MBAS_001"),
-        # A word of `RESULT_WORDS` is ignored if the scan's path has one, too.
+        # Both paths have a word of `RESULT_WORDS`.
         ("output/x.nii", "output/x_seg.nii", "x"),
         ("out/images/x.nii", "out/labels/x.nii", "x"),
         # The folder's name has a word for labels.

@@ -55,7 +55,7 @@ def test_folding_removes_batch_normalisation_and_keeps_the_output(
         lean = fold(copy.deepcopy(network))
         output = predict_whole(lean, image, quality)
         assert (output - expected).abs().max() < 2e-5
-        # The offsets of normalisation and head must affect the output; otherwise their folding would not be tested.
+        # The comparison above tests the biases only if the biases affect the output.
         for vnet in lean.vnets:
             for part in vnet.modules():
                 if isinstance(part, nn.Conv3d | nn.ConvTranspose3d | nn.InstanceNorm3d) and part.bias is not None:
