@@ -90,7 +90,7 @@ def test_enhancement_is_darker_than_the_rest_in_black_and_white() -> None:
     assert grey[ratios > 1.61].max() < grey[ratios <= 1.2].min() - 0.3
 
 
-def test_colors_are_interpolated_between_stops_on_the_wall_and_grey_elsewhere() -> None:
+def test_wall_is_colored_by_its_ratio_and_openings_and_borders_are_grey() -> None:
     ratios, expected = np.array([stop for stop, _ in COLOR_STOPS]), np.array([color for _, color in COLOR_STOPS])
     np.testing.assert_allclose(ratio_colors(ratios), expected)
     np.testing.assert_allclose(ratio_colors(np.array([0.0, 9.0])), expected[[0, -1]])

@@ -57,7 +57,7 @@ class WidthTest(TrainingCase):
         for table in (cases, results, self.ui.rankTable):
             self.assertFalse(table.horizontalHeader().highlightSections)
 
-    def test_open_sections_with_long_names_need_no_wider_panel(self) -> None:
+    def test_long_names_of_runs_and_cases_fit_the_panels_width(self) -> None:
         self.write_run("run with a long name that states the task, the effort, the centre and the date")
         self.module.widget.runs.refresh()
         self.ui.previewSelector.addItem("case with a long name that states the centre, the scanner and the date")

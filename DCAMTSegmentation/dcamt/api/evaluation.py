@@ -52,7 +52,7 @@ def evaluate(
     Raises:
         InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels
             are empty; or the predictions have label values, but none in common with the labels.
-        TypeError: a prediction or label is something else, such as a tensor. Convert it with `numpy.asarray`.
+        TypeError: a prediction or label is not a path, a labelmap or an array. Convert a tensor with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.
 

@@ -184,7 +184,7 @@ def segment(
     Raises:
         InputError: scan, model, quality, region or device cannot be used, or the memory is too small; the message
             states what to do.
-        TypeError: `scan` is something else, such as a tensor; `numpy.asarray` makes an array of it.
+        TypeError: `scan` is not a path, a volume or an array. Convert a tensor with `numpy.asarray`.
         ValueError: `affine` is missing or not allowed, an array or volume has the wrong number of axes or channels, or
             an array has masked voxels.
 
