@@ -107,7 +107,7 @@ def test_box_is_the_whole_anatomy_when_a_class_is_missed_on_the_coarse_grid() ->
     location = locate_in_scan(Volume(voxels[None], GRID), TWO_CLASSES, predict_by_brightness)
     assert location is not None
     assert location.box == location.anatomy
-    assert set(location.organs) == {1}  # the organ that was located is still used
+    assert set(location.organs) == {1}
     assert all(side.start <= at < side.stop for side, at in zip(location.box, (135, 30, 12), strict=True))
 
 

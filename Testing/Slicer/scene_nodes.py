@@ -13,9 +13,9 @@ from dcamt_testing.ellipsoids import ellipsoid_scan
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 
 SHAPE = (24, 22, 20)
-"""The shape (I, J, K) of a scan of `ellipsoid`."""
+"""The shape (I, J, K) of the scan that the function `ellipsoid` returns."""
 ORIGIN_MM = (-7.0, -2.0, 3.0)
-"""The position (R, A, S) of the first voxel of a volume of `add_volume`."""
+"""The position (R, A, S) of the first voxel of each volume that `add_volume` adds."""
 
 
 def ellipsoid(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -35,7 +35,7 @@ class MapTest(PanelCase):
         self.assertTrue(display.GetVisibility2DFill())
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
 
-    def test_legend_has_only_the_percentages_that_the_map_colours(self) -> None:
+    def test_legend_omits_percentages_that_are_transparent_in_the_map(self) -> None:
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
