@@ -132,7 +132,7 @@ def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     assert refusal_text(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
-def test_missing_permission_or_memory_is_not_reported_as_damage(
+def test_failed_reading_or_missing_memory_is_not_reported_as_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(error: Exception) -> None:
@@ -141,8 +141,10 @@ def test_missing_permission_or_memory_is_not_reported_as_damage(
 
         monkeypatch.setattr(checkpoint.torch, "load", load)
 
-    fail(PermissionError(13, "Permission denied"))
-    assert refusal_text(tmp_path / "last.pt") == "cannot be read (Permission denied). Check its permissions."
+    for error in (PermissionError(errno.EACCES, "Permission denied"), OSError(errno.ESTALE, "Stale file handle")):
+        fail(error)
+        remedy = "Check the file's permissions and its disk."
+        assert refusal_text(tmp_path / "last.pt") == f"cannot be read ({error.strerror}). {remedy}"
     fail(torch.OutOfMemoryError("CUDA out of memory."))
     save_checkpoint(tmp_path / "last.pt", make_state(1))
     with pytest.raises(torch.OutOfMemoryError):

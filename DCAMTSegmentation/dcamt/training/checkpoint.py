@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from ..errors import InputError, OutputError, is_out_of_memory
 from ..io.atomic import atomic_path
 
 NEW_RUN = "Start a new run."
+_ERRORS_OF_DAMAGE = (None, errno.EINVAL)
+"""Numbers of the errors that a damaged file may cause, such as an impossible offset."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -43,9 +46,10 @@ def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> 
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except FileNotFoundError as error:
         raise InputError("there is no checkpoint to resume from", path=path, remedy=remedy) from error
-    except PermissionError as error:
-        raise InputError(f"cannot be read ({error.strerror})", path=path, remedy="Check its permissions.") from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
+        if isinstance(error, OSError) and error.errno not in _ERRORS_OF_DAMAGE:
+            remedy = "Check the file's permissions and its disk."
+            raise InputError(f"cannot be read ({error.strerror})", path=path, remedy=remedy) from error
         # Loading a damaged file can also exhaust the memory, if the file states too large a size.
         if is_out_of_memory(error) and _is_intact(path):
             raise
