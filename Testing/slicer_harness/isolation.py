@@ -28,7 +28,7 @@ TESTS = Path(__file__).resolve().parents[1] / "Slicer"
 SEEDS = (1, 2, 3)
 PASSED, FAILURE_LINES = 0, 60
 PRELOADED = ("pytest", "numpy", "scipy.ndimage", "vtk", "PySide6.QtWidgets", "slicer")
-"""Packages imported once, before forking. Each process imports the harness and the extension itself."""
+"""Packages imported once, before forking."""
 
 
 class PytestResult(NamedTuple):
