@@ -108,7 +108,7 @@ class RowsTest(unittest.TestCase):
         self.assertEqual([names.add("LGE") for _ in range(50)], [f"LGE_{number}" for number in range(2, 52)])
         self.assertLess(len(examined), 3 * 50)
 
-    def test_case_added_again_gets_the_new_role_if_it_was_chosen(self):
+    def test_role_in_a_case_list_replaces_the_earlier_role(self):
         self.table.add([scene_row("one")])
         self.table.add([replace(scene_row("one"), role=VALIDATION)], roles_chosen=True)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
