@@ -194,7 +194,10 @@ def test_segment_too_small_for_a_surface_is_named_with_its_volume(tmp_path: Path
     grid = Grid(voxels.shape, np.diag([0.5, 0.5, 0.5, 1.0]))
     info = SegmentInfo(1, "Pancreas", (1.0, 0.0, 0.0), Code("SCT", "15776009", "Pancreas"))
     result = segmented_scan(Labelmap(voxels, grid), info)
-    expected = r"^scan\.nii\.gz: the segment Pancreas \(0\.000125 mL\) is too small for a surface\. Write no surface"
+    expected = (
+        r"^scan\.nii\.gz: the segment Pancreas \(0\.000125 mL\) is too small for a surface\. "
+        r"Write no surface of this scan, or choose another scan\.$"
+    )
     with pytest.raises(InputError, match=expected):
         dcamt.write_surface(result, tmp_path / "x.stl")
     assert not list(tmp_path.iterdir())
