@@ -19,7 +19,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     write_images(
         tmp_path, ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"), ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA")
     )
-    # Only a scan with many values has a mask as its label; `q` has 2 values.
+    # `q_LA` is not the label of `q`, since `q` has few values, too.
     for scan in ("q", "q_LA"):
         write_image(tmp_path / f"{scan}.nii.gz", 2)
     found = find_cases(tmp_path)
