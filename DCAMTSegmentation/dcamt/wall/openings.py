@@ -56,7 +56,7 @@ MITRAL_REACH_DEGREES = 60.0
 MITRAL_RIM_MM = 1.5
 """The valve is extended by this distance.
 
-Averaging and the wall's blur make the valve too small by about as much.
+Averaging and the wall's blur make the valve too small by about this distance.
 """
 
 VEIN_NEARBY_MM = 5.0
