@@ -84,7 +84,7 @@ def _score_case(name: str, volume: Volume, label: Labelmap, predictor: Predictor
 def pick_best_median_worst(dice: Sequence[float]) -> dict[str, int]:
     """Return the indices of the best, median and worst Dice of cases, under the keys "Best", "Median" and "Worst".
 
-    Two cases have no median, and a single case is only the best.
+    For two cases, the key "Median" is omitted; for one case, also "Worst".
     """
     order = sorted(range(len(dice)), key=lambda index: -dice[index])
     chosen: dict[str, int] = {}

@@ -281,11 +281,10 @@ def segments_of(
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
     """Return those of the segments that may outline a volume, in the order in which they are matched to classes.
 
-    If a segmentation drawn on scan A has DCAMT segments of scan B, return:
+    If a segmentation drawn on scan A has DCAMT segments of another scan B, even of a removed one, return:
 
-    - for A, even if B was removed, the other segments, followed by the DCAMT segments if the segmentation is a
-      training case of A;
-    - for B, the DCAMT segments, followed by the other segments.
+    - for A: the segments that are not from DCAMT; after them, only in a training case of A, the DCAMT segments;
+    - for B: the DCAMT segments, followed by all others; no segment if `identifiers` has no DCAMT segment.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     is_result = segmented is not None or result_scan.has_lost_scan(segmentation)
