@@ -114,7 +114,8 @@ def _without_copies(path: Path, frames: Sequence[Frame]) -> tuple[list[Frame], l
             seen[key if key not in seen else (str(frame.file), frame.index)] = frame
     for (copy, file), pairs in copies.items():
         copied, kept = (load_frames(path, part) for part in zip(*pairs, strict=True))
-        # Programs round rescale slopes differently. `array_equal` is faster and needs less memory than `allclose`.
+        # Programs round rescale slopes differently, so `allclose` decides. `array_equal` comes first, since
+        # `array_equal` is faster and needs less memory.
         if not (np.array_equal(copied, kept) or np.allclose(copied, kept)):
             what = f"holds files of the same slice that differ in their voxels: compare {copy.name} with {file.name}"
             raise InputError(what, path=path, remedy="Keep one version of each slice; move the others elsewhere.")
@@ -128,11 +129,7 @@ def _share_places(frames: Sequence[Frame]) -> bool:
 
 
 def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[list[Frame], list[str]]:
-    """Return the frames of the chosen time point, by default the first, and a note if there are others.
-
-    Raises:
-        InputError: there is no such time point, or none is chosen and their sizes differ.
-    """
+    """Return the frames of the chosen time point, by default the first, and a note if there are others."""
     times = _group_by_time_number(frames) or _group_by_time_order(path, frames)
     if len(times) == 1:
         if wanted not in (None, 1):

@@ -67,7 +67,7 @@ def _shows_scan(volume: Any | None, grid: Grid, file: str) -> Generator[None, No
     """
     if volume is None or volume.GetImageData() is None or not same_grid(grid_of(volume), grid):
         return False
-    # The scans of several patients may have one name and one grid.
+    # Cases of different patients may have the same name and grid, so compare the voxels, too.
     return (yield from has_voxels_of(volume, file))
 
 
