@@ -347,7 +347,7 @@ def test_import_is_refused_if_the_home_folder_is_a_file(tmp_path: Path, download
 
 @pytest.mark.parametrize("has_links", [True, False])
 @pytest.mark.parametrize("is_replaced", [True, False])
-def test_model_imported_meanwhile_by_another_process_is_kept(
+def test_model_imported_meanwhile_by_another_process_is_replaced_only_on_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool, is_replaced: bool
 ) -> None:
     first = write_calibrated_model(tmp_path / "x.dcamt", "first")

@@ -40,8 +40,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
       `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. If another case's name begins with `p_`, as `p_1` does, `p_seg_3` is
-      no label of `p`: the label may belong to a patient `p_3`;
+      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. If the name of a case begins with `p_` (`p_1`), `p_seg_3` is no label
+      of the case `p`: `p_seg_3` may belong to a patient `p_3`;
     - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
@@ -178,7 +178,7 @@ def _with_further_words(names: Collection[str], others: Collection[str]) -> Iter
 
 
 def similar_labels(case: str, cases: Set[str], labels: Mapping[str, Path]) -> list[str]:
-    """Return the file names of the labels that no case has, and whose names begin or end with the name of `case`.
+    """Return the file names of the unpaired labels whose names begin or end with the name of `case`.
 
     Args:
         case: compared without its words for the modality.
