@@ -140,7 +140,11 @@ def refused(action: Callable[[], object], path: Path, *message_parts: str) -> st
 
 
 def assert_written_scan(path: Path, *message_parts: str) -> None:
-    """Check that `read_scan` raises InputError with all `message_parts`, or, if all parts are "", returns `VOXELS`."""
+    """Check the result of `read_scan`.
+
+    If any message part is not empty, `read_scan` must raise InputError with all parts. Otherwise, `read_scan` must
+    return `VOXELS`.
+    """
     if any(message_parts):
         refused(lambda: read_scan(path), path, *message_parts)
     else:

@@ -58,7 +58,6 @@ def run_state(run: RunFolder) -> RunState:
         return RunState(RUNNING, "", *counts, progress.eta_s)
     note = read_note(run.failure)
     if isinstance(progress.ended_by, RunFinished):
-        # Training after RunFinished would have reset `ended_by`, so the models are intact despite a noted failure.
         return _ended_state(run, progress, note.message if note is not None else "", resumable)
     if note is not None:
         return RunState(PAUSED if note.unwritten and resumable else FAILED, note.message, *counts, resumable=resumable)
