@@ -237,7 +237,7 @@ class TaskPanel:
 
 def unread_text(parts: list[str]) -> str:
     """Return a message about the parts of the scene's classes that cannot be read; "" if there are none."""
-    text = _("The scene's classes are damaged; not readable: {parts}. Enter this again.")
+    text = _("The scene's classes are damaged: {parts}. Enter the damaged parts again.")
     return str(text.format(parts=", ".join(parts))) if parts else ""
 
 
