@@ -22,7 +22,7 @@ from .stored_image import cut_file_error, library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
 _HEAD_BYTES = 1 << 16
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # pydicom itself raises an error if such a list is cut.
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # pydicom raises an error if a sequence of undefined length ends too early.
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
