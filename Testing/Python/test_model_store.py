@@ -283,6 +283,26 @@ def test_command_imports_a_model_with_a_shipped_name_under_another_name(
     assert stored_names() == [("left-atrium", True), ("my atrium", False)]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "name",
+        "path",
+        "relative path",
+        pytest.param("link", marks=pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")),
+    ],
+)
+def test_calibrate_command_refuses_a_shipped_model(
+    tmp_path: Path, shipped: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = {"name": "left-atrium", "path": str(shipped), "relative path": "shipped/left-atrium.dcamt"}
+    if form == "link":
+        (tmp_path / "link.dcamt").symlink_to(shipped)
+    assert call_dcamt(["models", "calibrate", models.get(form, "link.dcamt"), "cases.csv"]) == 1
+    assert "is shipped with DCAMT and cannot be changed" in capsys.readouterr().err
+
+
 def test_import_command_reports_a_calibration_of_another_model(
     tmp_path: Path, download: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -92,7 +92,7 @@ def _list_models(console: Console) -> int:
 def _calibrate(options: argparse.Namespace, console: Console) -> None:
     """Calibrate a model on the validation cases of a list; write the calibration to --output or into the model file."""
     path = model_path(options.model)
-    if options.output is None and any(model.shipped and model.path == path for model in stored_models()):
+    if options.output is None and any(model.shipped and model.path.samefile(path) for model in stored_models()):
         remedy = "Write the calibration to a file with --output."
         raise InputError("is shipped with DCAMT and cannot be changed", path=path, remedy=remedy)
     listed = read_cases(options.cases, options.labels, for_training=False, roles_with_files=(VALIDATION,))
