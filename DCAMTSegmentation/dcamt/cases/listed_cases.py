@@ -136,8 +136,9 @@ class _ListedCases:
 
         1. Environment variables are replaced; nnU-Net v2 allows them.
         2. Backslashes become slashes.
-        3. First parts of the path are left out until the rest leads to a folder of the data set, or to a file beside
-           `dataset.json`: `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`.
+        3. Folders at the start of the path are removed until the remaining folders exist in the data set:
+           `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`. All folders are removed only if
+           the file exists beside `dataset.json`.
         4. `_0000` is added, which nnU-Net v1 omits: `a.nii` becomes `a_0000.nii`.
         5. Other `endings` are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`. Exactly one file must fit.
 
@@ -161,7 +162,7 @@ class _ListedCases:
         return channel if not path.exists() and channel.exists() else path
 
     def _file_of_moved_set(self, text: str) -> Path | None:
-        """Return the path after the third change of `_file`; None if no rest of the path leads to a folder or file."""
+        """Return the path after the third change of `_file`; None if the third change is impossible."""
         parts = PureWindowsPath(text).parts  # Splits at both kinds of slashes.
         is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
         rests = [self._folder.joinpath(*parts[first:]) for first in range(int(is_absolute), len(parts))]
