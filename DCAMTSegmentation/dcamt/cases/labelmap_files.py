@@ -152,8 +152,8 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
     """Return (case, labelmap) for each subfolder, which is named after the case: MONAI writes `p1/p1_trans`.
 
-    Return [] if a subfolder holds images but not exactly one fitting file (`_is_only_file`), or an image lies deeper or
-    is DICOM.
+    Return [] if a subfolder with images has no fitting file (`_is_only_file`) or several. Return [] also if
+    `images_below` yields a folder of DICOM files, or a file below a subfolder's subfolder.
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):
@@ -225,7 +225,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     def is_scan(file: NamedFile) -> bool:
         if not keys.isdisjoint((file.key, without_first_channel(file.key))):
             return True
-        # `p1` is similar to the labels `p1_seg` and `p1_trans_seg`, and `p1_lge` to the mask `p1_LA` (key `p1`).
+        # `p1` is similar to the labels `p1_seg` and `p1_trans_seg`. `p1_lge` is similar to the mask `p1_LA`, since the
+        # mask's key and the scan's loose key are both `("p1",)`.
         is_similar = case_name(file.path) in outlined or loose_key(file.key) in keys
         is_similar |= loose_key(without_first_channel(file.key)) in starts
         return is_similar and file.path not in labels and not has_few_values(file.path) and _is_sound(file.path)
