@@ -44,8 +44,8 @@ def show_scan(volume: VolumeNode) -> None:
     If all views show the scan already, each keeps its position and zoom; otherwise all views are fitted to the scan.
     Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
     changes if the scan has no image. A result made from several channels counts as the scan's result if `volume` is one
-    of these channels. A segmentation that is no result keeps its visibility; its wall belongs to the scan in which the
-    wall was measured.
+    of these channels. A segmentation that is no result keeps its visibility; its wall is shown only with the scan in
+    which the wall was measured.
     """
     if volume.GetImageData() is None:
         return
