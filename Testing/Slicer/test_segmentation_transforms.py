@@ -250,7 +250,7 @@ class MovedResultTest(PanelCase):
         self.settings.outputSegmentation.SetAndObserveTransformNodeID(add_turn().GetID())
         self.assertTrue(self.is_told())
 
-    def test_new_training_case_is_noted_if_its_scan_was_changed_or_its_outline_moved(self) -> None:
+    def test_panel_asks_to_check_the_outline_of_a_training_case_if_its_scan_changed_or_its_outline_moved(self) -> None:
         note = "check that the outline still fits"
         volume = add_scan()
         segmentation = self.segment(volume)

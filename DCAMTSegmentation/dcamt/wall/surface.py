@@ -204,7 +204,7 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the level that about `cells` samples of `field` exceed, clipped to [0.05, 0.95].
+    """Return the level above which `field` has about `cells` samples; the level is clipped to [0.05, 0.95].
 
     Exception: if the level is the maximum of `field`, which no sample exceeds, return the next lower value. This
     happens in a tiny symmetric segment.
