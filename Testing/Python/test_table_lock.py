@@ -51,7 +51,7 @@ def test_processes_that_write_one_table_keep_all_rows(tmp_path: Path) -> None:
     assert list(table.parent.iterdir()) == [table]  # no lock file is left
 
 
-def test_table_of_a_folders_walls_is_locked_while_it_is_written(
+def test_wall_table_of_all_scans_is_locked_while_it_is_written(
     wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_case(tmp_path, wall_phantom, "a")
@@ -143,7 +143,7 @@ def test_table_is_written_without_a_lock_where_the_lock_file_never_appears(
         assert list(tmp_path.iterdir()) == []
 
 
-def test_lock_of_a_table_with_a_long_name_has_a_possible_name(tmp_path: Path) -> None:
+def test_table_with_a_long_name_can_be_locked(tmp_path: Path) -> None:
     with table_lock(tmp_path / f"{'ä' * 120}.csv"):
         (lock,) = tmp_path.iterdir()
         assert is_held(lock)
