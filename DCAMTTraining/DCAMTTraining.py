@@ -148,7 +148,6 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def _on_scene_start_import(self, caller: Any, event: Any) -> None:
         # The cases are read before the import, which may replace the parameter node that holds them.
-        # `load_cases` gives a removed volume an ID that no imported node can have.
         session = self.logic.session
         session.save()
         self._cases_before_import = (
