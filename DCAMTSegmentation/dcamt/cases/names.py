@@ -110,8 +110,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
       folder's own name must also have a word that does not mean labels, outlines or structures: `set` (numbers do not
       count).
 
-    Exception: the folder is not returned if the name of a scan outside the folder begins with the words of the name
-    of a scan in the folder. If there is a scan `mri/p1` or `mri/p1_pre`, the file `LA segmentation/p1` is a label.
+    Exception: if there is also a scan `mri/p1`, the file `LA segmentation/p1` is a label, and the folder is not
+    returned. The same holds for a scan with words added at the end of the name: `mri/p1_pre`.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -221,7 +221,7 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
 def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
     """Return whether a key adds words for structures to a scan's `loose_key`."""
-    # `lge` does not count, since it may mean the modality: `p1/lge_result` beside `p1/T1` may be a scan.
+    # `p1/lge_result` beside `p1/T1` may be a scan: `lge` may mean the modality.
     shorter = _shorter_keys(key, ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS)
     keys = {loose_key(rest) for rest, dropped in shorter if dropped} - {()}
     return not keys.isdisjoint(loose_scans)
