@@ -45,7 +45,7 @@ def write_image(path: Path, values: int) -> None:
 
 
 def write_images(home: Path, scans: Iterable[str], masks: Iterable[str]) -> None:
-    """Write scans of 200 and masks of 2 different voxel values as NIfTI files."""
+    """Write NIfTI files: scans with 200 different voxel values, masks with 2."""
     for names, values in ((scans, 200), (masks, 2)):
         for name in names:
             write_image(home / f"{name}.nii.gz", values)
