@@ -103,7 +103,7 @@ def _cases_in_table(path: Path) -> set[str]:
 
 def list_facts(card: Card, cases: Sequence[Case], events: Sequence[RunEvent]) -> dict[str, str]:
     """Return facts about the run and its model, such as classes, numbers of cases and iterations, as texts by name."""
-    lines = {"Outlines": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
+    lines = {"Segments": ", ".join(card.segments), "Modality": card.modality, "Made on": card.created}
     lines |= {_ROLE_NAMES[role]: str(count) for role, count in count_roles(cases).items()}
     lines["Iterations"] = str(card.trained_on.get("iterations", "unknown"))
     lines["Hours of training"] = str(card.trained_on.get("hours", "unknown"))
