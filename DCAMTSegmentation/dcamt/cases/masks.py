@@ -43,7 +43,7 @@ part 0. The limit does not apply to a last part that means structures (`_names_s
 `_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""Maximum number of different last parts, in plain keys with several parts, that are exempt from `_MAXIMUM_NAMES`.
+"""If plain keys with several parts have at most this many different last parts, all are exempt from `_MAXIMUM_NAMES`.
 
 Example: the last parts of nine masks such as `p1/LA_reg` beside the scans `p1/LGE` and `p1/MRA`. If there are more last
 parts than the maximum, only last parts that mean structures are exempt. The maximum keeps the search fast, since the
@@ -70,9 +70,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     likely = _LikelyMasks()
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
-    # `|` keeps the right operand's mask. Example: the mask `p1/LA/p1_T1` of `nifti/p1_T1`. In `in_folders`, the mask is
-    # a label of another structure: the folder `p1` lacks the scan's word `T1`, so `t1` counts as a further word of the
-    # mask. `_masks_with_further_parts` returns the mask as a label of the atrium.
+    # `|` keeps the right operand's mask. Example: `p1/LA/p1_T1`, a mask of `nifti/p1_T1`, is a label of another
+    # structure in `in_folders`, where `t1` counts as a further word, but a label of the atrium in the right operand.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders, _masks_named_after_structures):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
@@ -335,7 +334,7 @@ class _Parts:
         return None
 
     def _has_many_parts(self, n: int, rest: Key) -> bool:
-        """Return whether plain keys with the other parts `rest` have more than `_MAXIMUM_NAMES` names as part `n`."""
+        """Return whether more than `_MAXIMUM_NAMES` names are part `n` of a plain key whose other parts are `rest`."""
         return len(self._without_part.get((n, rest), ())) > _MAXIMUM_NAMES
 
     def _scans_without_part(self, n: int, rest: Key) -> Iterator[tuple[str, NamedFile]]:
