@@ -71,7 +71,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     in_folders = _masks_of(fit for fit in in_folders_named_after_scans(scans) if likely.includes(fit[0].path))
     of_atrium = {path: mask for path, mask in in_folders.items() if mask.kind is FileKind.LABEL}
     # `|` keeps the right operand's mask. Example: `p1/LA/p1_T1`, a mask of `nifti/p1_T1`, is a label of another
-    # structure in `in_folders`, where `t1` counts as a further word, but a label of the atrium in the right operand.
+    # structure in `in_folders`, where `t1` counts as a further word. `_masks_with_further_parts` returns a label of the
+    # atrium.
     masks = in_folders | _masks_with_further_parts(scans) | of_atrium | masks
     for find in (_masks_named_like_scans, _masks_in_other_folders, _masks_named_after_structures):
         masks |= _of_other_structures(find([file for file in scans if file.path not in masks]))
