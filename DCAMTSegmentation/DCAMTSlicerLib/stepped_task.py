@@ -21,7 +21,7 @@ class SteppedTask:
 
     Args:
         steps: the generator.
-        on_end: on_end(error) is called once, with None after the last step or with the exception of a step.
+        on_end: on_end(error) is called once: error is the exception that a step raised, or None after the last step.
         on_step: on_step(value) is called after each step with the value that the generator yielded.
     """
 

@@ -7,7 +7,6 @@ import numpy as np
 _FEW_ZEROS = 0.2
 """A slice with noise in the air has at most this fraction of zeros."""
 _MANY_ZEROS = 0.5
-"""A slice that was not written, or only in part, has at least this fraction of zeros."""
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
