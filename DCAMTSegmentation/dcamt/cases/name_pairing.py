@@ -86,7 +86,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x` of
       the same kind (with DCAMT's mark, or without).
     - There is a label `x`, but no scan `x`, no scan `x_0010` (a scan has at most ten channels), and none of the labels
-      `x_0000` to `x_0009`. If a label `x` lacks DCAMT's mark, labels `x_0000` to `x_0009` with the mark are ignored.
+      `x_0000` to `x_0009`. If a label `x` lacks DCAMT's mark, labels `x_0000` to `x_0009` with the mark are allowed.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """

@@ -20,7 +20,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 ROUNDING = 1e-5
 """Largest difference of two intensities that count as equal, as a fraction of the largest finite absolute intensity.
 
-The largest intensity is that of the file in the compared slab.
+The largest intensity is computed for each slab of the `.npy` file.
 Slicer and DCAMT may round the intensities of a file differently."""
 COMPARED_BYTES = 1 << 20
 """Bytes compared in one step, which takes some milliseconds."""
