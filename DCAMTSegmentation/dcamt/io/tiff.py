@@ -34,8 +34,8 @@ def check_tiff(path: Path) -> None:
         zlib.error: deflated data is damaged.
         InputError: the content is not TIFF, ITK would read a grey page as colours (`_check_storage`), or the pages
             differ in size or type. ITK would read all pages with the size and type of the first: it would return
-            random memory, or only a part of each page. A small copy or a mask before the last page would even end the
-            process.
+            random memory, or only a part of each page. A reduced copy or transparency mask before an image page is
+            refused, too, since ITK would crash.
     """
     length = os.path.getsize(path)
     layouts: list[tuple[tuple[int, ...], ...] | None] = []
