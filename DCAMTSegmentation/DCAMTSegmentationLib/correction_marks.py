@@ -118,8 +118,7 @@ def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
 def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: np.ndarray) -> bool:
     """Return whether segments whose affine (4, 4) changed were resampled on another grid, rather than transformed.
 
-    A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm. A correction
-    may move a few faces of the box by large distances, so square roots reduce the weight of large distances.
+    A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm.
     """
     earlier = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
     grid_change = np.linalg.inv(now) @ before
@@ -128,6 +127,7 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
         if identifier in earlier:
             centre, half = earlier[identifier].mean(axis=0), np.ptp(earlier[identifier], axis=0) / 2
             centre, half = (grid_change @ [*centre, 1.0])[:3], np.abs(grid_change[:3, :3]) @ half
+            # Without square roots, a few faces of the box that a correction moved far could outweigh the others.
             if_transformed += float(np.sqrt(np.abs(box - earlier[identifier])).sum())
             if_resampled += float(np.sqrt(np.abs(box - [centre - half, centre + half])).sum())
     return if_resampled < if_transformed

@@ -69,9 +69,7 @@ def test_model_is_imported_listed_shown_verified_and_removed(
     assert list((home / "models").iterdir()) == []
 
 
-def test_folder_given_as_a_model_is_refused_and_the_error_suggests_model_dcamt(
-    tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folder_given_as_a_model_is_refused(tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for action, message in (
         ("import", "is a folder, not a model file"),
         ("show", "is a folder, and there is no model of that name"),
