@@ -51,7 +51,7 @@ def add_command(commands: Commands[Parser], name: str, summary: str, example: st
 
 
 def parse_name(text: str) -> str:
-    """Return a name. Refuse an empty text (an unset shell variable, for example), which would mean the default."""
+    """Return a name. Refuse an empty text: `--model "$UNSET"` must not mean the default model."""
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text

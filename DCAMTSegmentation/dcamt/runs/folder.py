@@ -126,7 +126,7 @@ class RunFolder:
         return self.path / "report.html"
 
     def keep_scores(self, iteration: int) -> None:
-        """Rename the earlier model's validation table and report, which those of the new model would replace.
+        """Rename the earlier model's validation table and report, so that the new model's files do not overwrite them.
 
         The new names state the iteration of the earlier model: `validation-6000.csv`. If both models have the same
         iteration, nothing is renamed.
