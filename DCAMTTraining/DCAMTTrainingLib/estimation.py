@@ -106,7 +106,8 @@ class Estimation:
             self._on_change()
             on_end(message)
 
-        # The recipe file already has the iterations and the patch of the chosen effort; "thorough" keeps them.
+        # The recipe file already has the iterations and the patch of the effort that the user chose. The effort
+        # "thorough" changes neither.
         arguments = ["estimate", str(cases), "--recipe", str(recipe_file), "--effort", "thorough"]
         arguments += ["--run", str(folder), "--device", device]
         self._command = EngineCommand(arguments, on_event, on_command_end)

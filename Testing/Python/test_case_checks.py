@@ -239,7 +239,7 @@ def test_check_passes_although_a_left_out_case_lacks_its_scan(tmp_path: Path) ->
 
 
 def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
-    """A float32 array for each of 64 classes would take up to 32 MB."""
+    """Float32 arrays for 64 classes, one for each class, would together take up to 32 MB."""
     number, length = 64, 50
     voxels = np.random.default_rng(0).integers(1, number + 1, (10, 10, 10)).astype(np.uint8)
     voxels = voxels.repeat(length // 10, 0).repeat(length // 10, 1).repeat(length // 10, 2)

@@ -208,7 +208,7 @@ def test_report_is_written_again_although_scans_were_removed(
     assert "because their scan or label cannot be used: 1." in (copy / "report.html").read_text(encoding="utf-8")
 
 
-def test_report_without_scores_is_written_again(
+def test_second_report_is_written_if_the_first_has_no_scores(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / run.parent.name / run.name

@@ -43,11 +43,10 @@ part 0. The limit does not apply to a last part that means structures (`_names_s
 `_MAXIMUM_NAMES_IN_FOLDERS`.
 """
 _MAXIMUM_NAMES_IN_FOLDERS = 16
-"""If plain keys with several parts have at most this many different last parts, all are exempt from `_MAXIMUM_NAMES`.
+"""Up to this number of different last parts, `_MAXIMUM_NAMES` does not apply to last parts.
 
-Example: the last parts of nine masks such as `p1/LA_reg` beside the scans `p1/LGE` and `p1/MRA`. If there are more last
-parts than the maximum, only last parts that mean structures are exempt. The maximum keeps the search fast, since the
-search reads one file of each last part.
+Only plain keys with several parts count. Example: nine masks such as `p1/LA_reg` beside the scans `p1/LGE` and
+`p1/MRA`. The maximum keeps the search fast, since the search reads one file of each last part.
 """
 
 _STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
@@ -310,7 +309,7 @@ class _Parts:
         no other file's plain key fits, or if too many parts could replace part `n` (`_MAXIMUM_NAMES`).
 
         All keys are plain keys. `scans/p1` and `p1/lge` have the plain key `("p1",)`:
-        - Part `n` is left out: `scans/p1` fits `reader1/p1`; `p1/lge` fits `p1/reader1/lge` and `p1/observerA`.
+        - Part `n` is left out: `scans/p1` fits `reader1/p1`, and `p1/lge` fits `p1/reader1/lge`.
         - Part `n` is replaced: `train/p1` fits `train_gd/p1`.
         - If part `n` is a folder, words at an end of the file's name, or the whole name, may be left out, too:
           `scans/p1` fits `reader1/p1_reader1`.

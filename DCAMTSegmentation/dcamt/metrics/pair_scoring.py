@@ -46,9 +46,13 @@ def evaluate_pairs(
     background. If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
-    cannot be scored if a file cannot be read or its mapping does not fit, the label is not empty but holds none of the
-    mapped values, prediction and label do not fit on one grid, or one of them is probably a scan (`_refuse_scan`). A
-    prediction that holds none of the mapped values is scored as empty, with a note.
+    cannot be scored in these cases:
+    - A file cannot be read, or its mapping does not fit.
+    - The label is not empty, but holds none of the mapped values.
+    - Prediction and label do not fit on one grid.
+    - One of them is probably a scan (`_refuse_scan`).
+
+    A prediction that holds none of the mapped values is scored as empty, with a note.
 
     Args:
         progress: is called after each pair with the number of pairs that are done and the number of all pairs.
@@ -114,7 +118,7 @@ def _list_values(values: set[int]) -> str:
 
 
 def _mapping_remedy(predicted: int, labelled: int) -> str:
-    """Return the advice to map a value of the predictions and one of the labels to the same class, from 1 to 255."""
+    """Return the advice to map a value of the predictions and a value of the labels to one class."""
     if labelled <= MAXIMUM_CLASS:
         return (
             f"Map the predictions' values: --prediction-mapping {predicted}={labelled}, for instance"
