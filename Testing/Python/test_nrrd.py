@@ -116,6 +116,21 @@ def test_nrrd_data_in_other_files_is_read_unless_a_file_is_truncated_or_missing(
 
 
 @pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("%d_%d.raw 0 10 1", "has a damaged pattern for the names of its data files"),
+        ("50%_%d.raw 0 10 1", "has a damaged pattern for the names of its data files"),
+        (f"%d.raw 0 {10**30} 1", "has a damaged pattern for the names of its data files"),
+        ("%d.raw 0 10 0", "has a damaged field 'data file'"),
+    ],
+)
+def test_nrrd_with_a_damaged_pattern_for_its_data_files_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    path = tmp_path / "x.nhdr"
+    path.write_bytes(nrrd_bytes(lambda header: header + f"data file: {pattern}\n".encode(), data=b""))
+    refused(lambda: read_scan(path), path, message)
+
+
+@pytest.mark.parametrize(
     ("change", "word"),
     [
         (lambda data: data.replace(b"encoding: raw\n", b""), "encoding"),

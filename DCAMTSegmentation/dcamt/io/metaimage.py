@@ -18,6 +18,7 @@ from .stored_image import (
     data_file_errors,
     missing_data_file_error,
     no_numbers_error,
+    numbered_names,
     refuse_other_unit,
     whole_number,
 )
@@ -200,10 +201,8 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
             raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
         stated = [whole_number(path, "ElementDataFile", word) for word in words[1:]]
         first, last, step = stated or (1, sizes[-1], 1)
-        numbers = range(first, last + 1, max(1, step))
-        if len(numbers) > math.prod(sizes):
-            raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
-        names, wanted = [words[0] % number for number in numbers], sizes[-1]
+        names = numbered_names(path, words[0], range(first, last + 1, max(1, step)), math.prod(sizes))
+        wanted = sizes[-1]
     else:
         return [path.parent / value]
     if not names or len(names) != wanted:

@@ -20,10 +20,12 @@ from .stored_image import (
     DAMAGED,
     Gunzip,
     check_complete,
+    damaged_field_error,
     data_file_errors,
     is_gzip,
     missing_data_file_error,
     no_numbers_error,
+    numbered_names,
     open_plain_or_gzip,
     read_array,
     read_to_end,
@@ -197,10 +199,10 @@ def _data_files(path: Path, header: NrrdHeader, sizes: Sequence[int]) -> list[Pa
         names = header.files
     elif re.search(r"%[0-9]*[du]", words[0]) and len(words) >= 4:
         first, last, step = (whole_number(path, "data file", word) for word in words[1:4])
-        numbers = range(first, last + (1 if step > 0 else -1), step) if step else range(0)
-        if step == 0 or len(numbers) > math.prod(sizes):
-            raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
-        names = [words[0].replace("%u", "%d") % number for number in numbers]
+        if step == 0:
+            raise damaged_field_error(path, "data file")
+        numbers = range(first, last + (1 if step > 0 else -1), step)
+        names = numbered_names(path, words[0], numbers, math.prod(sizes))
     else:
         names = [value]
     files = [path.parent / name for name in names]

@@ -273,6 +273,17 @@ def whole_number(path: Path, name: str, text: str, lowest: int | None = None) ->
     return int(text)
 
 
+def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[str]:
+    """Return the names of data files that a pattern such as `d%03d.raw` gives, one for each number.
+
+    Raises:
+        InputError: the pattern is damaged, or there are more than `most` numbers.
+    """
+    if numbers[most:] or not re.fullmatch(r"[^%]*%[0-9]{0,2}[diu][^%]*", pattern):
+        raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
+    return [pattern % number for number in numbers]
+
+
 def damaged_field_error(path: Path, name: str) -> InputError:
     """Return the error for a header field whose numbers are missing or invalid."""
     return InputError(f"has a damaged field '{name}' in its header", path=path, remedy=DAMAGED)
