@@ -161,6 +161,17 @@ class ChartsTest(unittest.TestCase):
         # NaN fills the columns of the shorter curve.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
+    def test_curve_disappears_if_the_run_resumes_before_its_first_point(self):
+        charts = TrainingCharts("first")
+        charts.show(SCORES, self.curves)
+        self.curves.apply(started_event(2, 9))
+        charts.update(self.curves)
+        values = self.columns(charts, SCORES, "Left atrium, branch A")[1]
+        self.assertFalse(np.isfinite(values).any())
+        self.curves.apply(validation_event(6, 0.5, 0.6, 0.8))
+        charts.update(self.curves)
+        np.testing.assert_array_equal(self.columns(charts, SCORES, "Left atrium, branch A")[1], [0.5])
+
     def test_first_point_of_a_loss_is_visible(self):
         charts, curves, markers = TrainingCharts("first"), RunCurves(), slicer.vtkMRMLPlotSeriesNode
         for step, style in ((5, markers.MarkerStyleCircle), (10, markers.MarkerStyleNone)):

@@ -91,7 +91,12 @@ class TrainingCharts:
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        drawn = {name: curve for name, curve in named.items() if curve.steps}
+        # A run that resumes before a curve's first point empties the curve, which may be drawn already.
+        drawn = {
+            name: curve
+            for name, curve in named.items()
+            if curve.steps or _find("vtkMRMLPlotSeriesNode", self._key(kind, name)) is not None
+        }
         if not drawn:
             return
         table = self._node("vtkMRMLTableNode", self._key(kind), title)
