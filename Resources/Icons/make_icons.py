@@ -1,7 +1,7 @@
 """Draw the extension's and the modules' icons: `python Resources/Icons/make_icons.py` (needs Pillow).
 
-Each icon shows a left atrium from behind, with its four pulmonary veins and its appendage: filled (extension), one
-half outlined (segmentation), or between two circular arrows (training).
+Each icon shows a left atrium from behind, with its four pulmonary veins and its appendage. The atrium is filled
+(extension), has an outline on one half (segmentation), or lies between two circular arrows (training).
 """
 
 from __future__ import annotations

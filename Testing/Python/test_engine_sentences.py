@@ -1,4 +1,4 @@
-"""Test the search for the messages of errors and notes in source code."""
+"""Test the search of source code for messages: those of errors, and the notes of scans and results."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_search_follows_messages_through_variables_and_lists_and_functions() -> 
         ("chosen\n", {"by a function's result"}),
     ],
 )
-def test_message_that_the_code_no_longer_passes_on_is_not_found(link: str, lost: set[str]) -> None:
+def test_message_is_not_found_without_the_code_that_hands_it_on(link: str, lost: set[str]) -> None:
     assert sentences_of(SAMPLE_MODULE) - sentences_of(SAMPLE_MODULE.replace(link, "None\n")) == lost
 
 

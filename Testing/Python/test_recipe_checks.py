@@ -300,7 +300,7 @@ def test_settings_of_every_type_can_be_python_values() -> None:
     assert (training.batch, training.learning_rate) == (4, 0.5)
 
 
-def test_refusal_of_a_folder_as_recipe_names_the_recipe_file_in_the_folder(tmp_path: Path) -> None:
+def test_if_a_folder_is_given_as_recipe_the_message_names_the_recipe_file_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").touch()
     with pytest.raises(InputError, match=rf"such as {re.escape(str(tmp_path / 'recipe.json'))}\.$"):
         load_recipe(tmp_path)

@@ -392,7 +392,7 @@ class InterruptedInsertionTest(FakeWallCase):
         slicer.mrmlScene.RemoveNode(get_referenced_node(self.segmentation, WALL_MODEL))
         self.fail_after_each_step()
 
-    def test_failed_insertion_restores_an_earlier_wall_without_its_table_and_colours(self) -> None:
+    def test_failed_insertion_restores_an_earlier_wall_that_had_lost_its_table_and_colours(self) -> None:
         self.insert_earlier_wall()
         for role in (WALL_TABLE, WALL_COLORS):
             slicer.mrmlScene.RemoveNode(get_referenced_node(self.segmentation, role))

@@ -337,7 +337,7 @@ class SavedWithTheSceneTest(unittest.TestCase):
             save_rows(node, *saved)
             self.assertEqual(load_cases(node).unread, saved.unread)
 
-    def test_row_of_a_later_version_is_kept_with_its_nodes_beside_the_other_rows(self):
+    def test_case_saved_by_a_later_version_is_kept_with_its_nodes_when_other_cases_are_saved(self):
         close_scene()
         for number in range(2):
             add_case(f"scan{number}", number)
@@ -423,9 +423,9 @@ class CaseCheckTest(unittest.TestCase):
         table = CaseTable()
         row = row_of(volume, outline, load_recipe("la"))
         table.add([CaseRow(row.name, row.source, VALIDATION, row.size, row.spacing)])
-        table.add([CaseRow("file", FileScan(path), UNLABELLED)])
+        table.add([CaseRow("copy", FileScan(path), UNLABELLED)])
         self.check(table)
-        self.assertIn("used for training and for validation: “file” has the same file", table.rows[0].remark)
+        self.assertIn("used for training and for validation: “copy” has the same file", table.rows[0].remark)
         # A case that is left out is used neither for training nor for validation.
         for left_out in (1, 0):
             table.set_role([left_out], LEFT_OUT)

@@ -181,7 +181,7 @@ def without_outline_words(name: str) -> str:
 
 
 def describes_label(name: str, scan: str = "") -> bool:
-    """Return whether a name has only words for labels, the atrium or how the label was made; numbers do not count.
+    """Return whether a name has only numbers and words for labels, the atrium or how the label was made.
 
     After the first word, the name may also have a version such as `v2`. In a name with a word for the atrium, a
     person's initials (two or three capitals) may also come after the first word. Versions and initials are accepted

@@ -248,7 +248,7 @@ def missing_slices_notes(
 
     Args:
         frames: the scan's frames, one for each slice.
-        separated: images of another SOP class, such as screenshots; headers number and count them, too.
+        separated: images of another SOP class, such as screenshots, which have instance numbers of the series, too.
         gap: mm between neighbouring slices.
     """
     series = [frame for frame in found.frames if frame.series == frames[0].series]

@@ -21,7 +21,7 @@ _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 _REMOVED = "removed."
 """Prefix of the ID of a removed volume in its row; no node's ID has this prefix."""
 MAX_TITLE = 80
-"""Largest number of characters of a title of a case that cannot be read."""
+"""Largest number of characters of a title, if the case itself cannot be read."""
 ROWS_PER_STEP = 1000
 """Maximum number of rows that are formatted between two turns of the event loop."""
 
