@@ -60,7 +60,7 @@ class ModelList:
             self._combo_box.addItem(choice.title)
         self._unlisted = name if name not in names else ""
         if self._unlisted:
-            self._combo_box.addItem(name if os.path.isfile(name) else _("{name} (missing)").format(name=name))
+            self._combo_box.addItem(name if _is_file(name) else _("{name} (missing)").format(name=name))
             names.append(name)
         self._combo_box.setCurrentIndex(names.index(name) if name else -1)
         self._filling = False
@@ -74,7 +74,7 @@ class ModelList:
         choice = self._selected()
         if choice is not None:
             self._combo_box.toolTip = choice.tooltip
-        elif os.path.isfile(self._unlisted):
+        elif _is_file(self._unlisted):
             self._combo_box.toolTip = _("This model is not in the list: it is used from its file.")
         elif not self._unlisted:
             self._combo_box.toolTip = _("No model is chosen: choose one from the list, or import one.")
@@ -113,3 +113,8 @@ class ModelList:
         name = choice.name if choice.name in names else next(iter(names), "")
         self.show(name)
         self._on_chosen(name)
+
+
+def _is_file(path: str) -> bool:
+    """Return whether there is such a file; `~` at the beginning of the path is the home folder."""
+    return os.path.isfile(os.path.expanduser(path))

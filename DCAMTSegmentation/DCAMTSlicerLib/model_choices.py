@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -60,7 +61,7 @@ def channel_names_of(name_or_file: str) -> tuple[str, ...]:
     for choice in model_choices():
         if choice.name == name_or_file:
             return choice.channels
-    return _choice(StoredModel(name_or_file, Path(name_or_file), shipped=False)).channels
+    return _choice(StoredModel(name_or_file, Path(os.path.expanduser(name_or_file)), shipped=False)).channels
 
 
 def import_choice(path: Path) -> str:

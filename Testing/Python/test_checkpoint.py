@@ -145,10 +145,11 @@ def test_failed_reading_or_missing_memory_is_not_reported_as_damage(
         fail(error)
         remedy = "Check the file's permissions and its disk."
         assert refusal_text(tmp_path / "last.pt") == f"cannot be read ({error.strerror}). {remedy}"
-    fail(torch.OutOfMemoryError("CUDA out of memory."))
     save_checkpoint(tmp_path / "last.pt", make_state(1))
-    with pytest.raises(torch.OutOfMemoryError):
-        load_checkpoint(tmp_path / "last.pt", CPU)
+    for shortage in (torch.OutOfMemoryError("CUDA out of memory."), OSError(errno.ENOMEM, "Cannot allocate memory")):
+        fail(shortage)
+        with pytest.raises(type(shortage), match="memory"):
+            load_checkpoint(tmp_path / "last.pt", CPU)
 
 
 def test_truncated_checkpoints_and_files_of_other_kinds_are_refused(tmp_path: Path) -> None:

@@ -58,9 +58,11 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
         (11, "LIST\n" + "d{:03}.raw\n" * 10 + "d{:03}.raw", "lacks a line break after the last name"),
         (11, "d%03d.raw 0 9 1", "ElementDataFile (10) that does not fit"),
         (11, "d%03d.raw 0 10 1 2", "damaged pattern for the names of its data files"),
+        (11, "d%.3d.raw 0 10 1", ""),
+        (11, f"d%03d.raw {'1' * 5000} 10 1", "damaged field 'ElementDataFile'"),
         (11, "d%d_%d.raw 0 10 1", "damaged pattern for the names of its data files"),
         (11, f"d%03d.raw 0 {10**30} 1", "damaged pattern for the names of its data files"),
-        (11, "50%.raw", "damaged pattern for the names of its data files"),
+        (11, "50%_a.raw", "damaged pattern for the names of its data files"),
     ],
 )
 def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(

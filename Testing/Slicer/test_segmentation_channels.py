@@ -100,8 +100,17 @@ class ChannelsTest(unittest.TestCase):
     def test_model_that_a_script_chooses_by_its_file_has_a_selector_for_each_channel(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             write_model(Path(folder), "Elsewhere", (LGE, T2), 2)
-            self.module.settings.model = str(Path(folder) / "Elsewhere.dcamt")
-            self.assertEqual(self.selector_captions(), [f"{LGE}:", f"{T2}:"])
+            with mock.patch.dict(os.environ, {"HOME": folder, "USERPROFILE": folder}):
+                for path in (str(Path(folder) / "Elsewhere.dcamt"), "~/Elsewhere.dcamt"):
+                    self.choose_model("One")
+                    self.module.settings.model = path
+                    self.assertEqual(self.selector_captions(), [f"{LGE}:", f"{T2}:"])
+                    self.assertIn("used from its file", self.ui.modelComboBox.toolTip)
+
+    def test_model_at_an_impossible_path_is_missing(self) -> None:
+        self.module.settings.model = "a" * 300
+        self.assertEqual(self.selector_captions(), ["Volume:"])
+        self.assertIn("not on this computer", self.ui.modelComboBox.toolTip)
 
     def test_apply_needs_every_channel_and_sends_the_channels_in_order(self) -> None:
         first, second, third = self.volumes

@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import IO
@@ -268,7 +268,7 @@ def no_numbers_error(path: Path) -> InputError:
 
 def whole_number(path: Path, name: str, text: str, lowest: int | None = None) -> int:
     """Return the whole number that a field states; raise InputError if there is none, or if it is below `lowest`."""
-    if not re.fullmatch(r"\s*[+-]?[0-9]+\s*", text) or (lowest is not None and int(text) < lowest):
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,1000}\s*", text) or (lowest is not None and int(text) < lowest):
         raise damaged_field_error(path, name)
     return int(text)
 
@@ -279,9 +279,10 @@ def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[
     Raises:
         InputError: the pattern is damaged, or there are more than `most` numbers.
     """
-    if numbers[most:] or not re.fullmatch(r"[^%]*%[0-9]{0,2}[diu][^%]*", pattern):
-        raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
-    return [pattern % number for number in numbers]
+    with suppress(TypeError, ValueError):  # The pattern is damaged.
+        if not numbers[most:]:
+            return [pattern % number for number in numbers]
+    raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)
 
 
 def damaged_field_error(path: Path, name: str) -> InputError:

@@ -123,9 +123,10 @@ def read_model(path: Path) -> bytes:
 
 
 def _check_exists(path: Path) -> None:
-    if path.is_dir():
+    # Unlike Path's methods, os.path raises no error for a folder without permission or a path that is too long.
+    if os.path.isdir(path):
         raise InputError("is a folder, not a model file", path=path, remedy=f"{FOLDER_REMEDY}.")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("there is no such model file", path=path, remedy="Check the name and the folder.")
 
 

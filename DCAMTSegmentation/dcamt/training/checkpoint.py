@@ -47,12 +47,12 @@ def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> 
     except FileNotFoundError as error:
         raise InputError("there is no checkpoint to resume from", path=path, remedy=remedy) from error
     except Exception as error:  # For a damaged file, the unpickler may raise errors of any type.
-        if isinstance(error, OSError) and error.errno not in _ERRORS_OF_DAMAGE:
-            remedy = "Check the file's permissions and its disk."
-            raise InputError(f"cannot be read ({error.strerror})", path=path, remedy=remedy) from error
         # Loading a damaged file can also exhaust the memory, if the file states too large a size.
         if is_out_of_memory(error) and _is_intact(path):
             raise
+        if isinstance(error, OSError) and error.errno not in _ERRORS_OF_DAMAGE:
+            remedy = "Check the file's permissions and its disk."
+            raise InputError(f"cannot be read ({error.strerror})", path=path, remedy=remedy) from error
         raise InputError("the checkpoint is damaged", path=path, remedy=remedy) from error
     return state
 
