@@ -18,6 +18,7 @@ from dcamt.models.package import Card, ModelPackage, write_package
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import correction_marks, result_scan, training_cases, views
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
+from DCAMTSlicerLib.model_choices import channel_names_of
 from DCAMTTrainingLib.cases.check import channels_note, scene_remark
 from DCAMTTrainingLib.cases.scene_export import export_case
 from DCAMTTrainingLib.cases.scene_source import row_of, training_case_rows
@@ -108,6 +109,7 @@ class ChannelsTest(unittest.TestCase):
                     self.assertIn("used from its file", self.ui.modelComboBox.toolTip)
 
     def test_model_at_an_impossible_path_is_missing(self) -> None:
+        self.assertEqual(channel_names_of("a" * 300), ("",))
         self.module.settings.model = "a" * 300
         self.assertEqual(self.selector_captions(), ["Volume:"])
         self.assertIn("not on this computer", self.ui.modelComboBox.toolTip)
