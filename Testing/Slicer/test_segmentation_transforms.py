@@ -45,6 +45,17 @@ def add_turn() -> Any:
     return node
 
 
+def resample_first_segment(segmentation: Any) -> Any:
+    """Halve the spacing of the first segment, as in Segment Editor's “Specify geometry”; return its image."""
+    image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
+    finer, resampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
+    finer.DeepCopy(image)
+    slicer.vtkCalculateOversamplingFactor.ApplyOversamplingOnImageGeometry(finer, 2.0)
+    slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, finer, resampled)
+    image.DeepCopy(resampled)
+    return image
+
+
 class DoubtfulPlaceTest(PanelCase):
     def assert_doubtful(self, segmentation: SegmentationNode, expected: np.ndarray) -> None:
         """Fail unless both doubtful places lie at `expected`, in world coordinates (mm)."""
@@ -124,15 +135,9 @@ class DoubtfulPlaceTest(PanelCase):
         self.assert_doubtful(segmentation, expected)
 
     def test_doubtful_places_keep_their_position_if_the_segments_are_resampled(self) -> None:
-        """The segments are resampled with an oversampling factor of 2, as in Segment Editor's “Specify geometry”."""
         volume, segmentation = self.segment_under_turn()
         expected = self.centre_of_segment(segmentation)
-        image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
-        finer, resampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
-        finer.DeepCopy(image)
-        slicer.vtkCalculateOversamplingFactor.ApplyOversamplingOnImageGeometry(finer, 2.0)
-        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, finer, resampled)
-        image.DeepCopy(resampled)
+        image = resample_first_segment(segmentation)
         self.assertNotEqual(image.GetSpacing()[0], volume.GetSpacing()[0])
         self.assert_doubtful(segmentation, expected)
 
@@ -232,12 +237,7 @@ class MovedResultTest(PanelCase):
     def test_corrected_resampled_or_reloaded_result_does_not_count_as_moved(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
-        image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(labelmap_name())
-        finer, resampled = slicer.vtkOrientedImageData(), slicer.vtkOrientedImageData()
-        finer.DeepCopy(image)
-        slicer.vtkCalculateOversamplingFactor.ApplyOversamplingOnImageGeometry(finer, 2.0)
-        slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(image, finer, resampled)
-        image.DeepCopy(resampled)
+        resample_first_segment(segmentation)
         self.assertFalse(self.is_told())
         mask = segment_mask(segmentation, volume).copy()
         mask[:8] = 0
