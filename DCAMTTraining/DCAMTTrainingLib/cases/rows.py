@@ -335,4 +335,7 @@ class UniqueNames:
     def rename(self, row: CaseRow, name: str) -> CaseRow:
         """Return a row with the name that `add` returns."""
         plain, unique = _plain(name), self.add(name)
-        return replace(row, name=unique, plain_name=plain if unique != plain else "")
+        plain_name = plain if unique != plain else ""
+        if (unique, plain_name) == (row.name, row.plain_name):
+            return row  # A copy of each of ten thousand rows would make the user wait.
+        return replace(row, name=unique, plain_name=plain_name)
