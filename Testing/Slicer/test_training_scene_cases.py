@@ -265,7 +265,7 @@ class SceneSourceTest(unittest.TestCase):
         training_cases.add_case(slicer.util.getNode("scan"), clone)
         self.assertEqual([case.segmentation for case in training_cases.scene_cases()], [clone])
 
-    def test_training_case_that_was_changed_last_is_taken_among_several_of_one_scan(self):
+    def test_last_changed_training_case_of_a_scan_is_the_label(self):
         volume, original = add_case("scan", 1)
         training_cases.add_case(volume, original)
         first, second, third = copies = [copy_node(original) for _ in range(3)]
