@@ -320,7 +320,7 @@ class ProposalTest(TrainingCase):
         self.assertTrue(training_cases.is_case(proposal))
         self.assertEqual(training_cases.unlisted_cases(), [])
 
-    def test_segment_positions_after_the_fingerprint_in_scenes_of_older_versions_are_ignored(self) -> None:
+    def test_fingerprint_stored_by_an_older_version_detects_a_changed_proposal(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         _volume, proposal = open_nodes(self.make_ranked_case(volume), scene_rows(tiny_recipe()))
         voxels = proposal.GetAttribute("DCAMT.proposalVoxels")
