@@ -21,7 +21,7 @@ _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 _REMOVED = "removed."
 """Prefix of the ID of a removed volume in its row; no node's ID has this prefix."""
 MAX_TITLE = 80
-"""Largest number of characters of a title, if the case itself cannot be read."""
+"""Maximum length of the text that `title_of_unread` returns, in characters."""
 ROWS_PER_STEP = 1000
 """Maximum number of rows that are formatted between two turns of the event loop."""
 
@@ -109,7 +109,7 @@ def title_of_unread(data: Any) -> str:
 
 
 def _scene_sources(listed: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the sources in parsed JSON that name a volume and a segmentation of the scene.
+    """Return the sources that hold node IDs instead of file paths.
 
     The segmentation may be an empty string: the case has none, or it was removed.
     """
