@@ -58,7 +58,7 @@ def scene_content() -> list[str]:
 
 
 def changed_content(before: list[str]) -> list[str]:
-    """Return the lines, cut to 300 characters, by which `scene_content` differs from an earlier one."""
+    """Return the lines that `scene_content()` has gained or lost since `before`, each cut to 300 characters."""
     now = scene_content()
     return [line[:300] for lines, others in ((before, now), (now, before)) for line in lines if line not in others]
 

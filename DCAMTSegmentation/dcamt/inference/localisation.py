@@ -1,9 +1,9 @@
 """Locate organs in a large scan, so that only a box around them is segmented at full resolution.
 
-Air, noise and padding are cut off first. If the rest, the anatomy, is still large, one branch segments its inner part,
-and if necessary all of it, on a grid with 1.5 times the network's spacing. (At twice the spacing, organs look smaller
-than any in training, and the network misses most of them.) The box contains all anatomy if the anatomy is not large,
-if a class may have several components, or if only some classes are found at the coarse resolution.
+Air, noise and padding are cut off first. If the remaining anatomy is still large, one branch of the network segments
+the inner part, and if necessary all anatomy, at 1.5 times the network's spacing. (At twice the spacing, organs look
+smaller than any in training, and the network misses most of them.) The box contains all anatomy if the anatomy is not
+large, if a class may have several components, or if only some classes are found at the coarse resolution.
 """
 
 from __future__ import annotations
