@@ -57,7 +57,7 @@ def find_cases(folder: Path) -> FoundCases:
 
 
 def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
-    """Return the result of `find_cases`, but without an error if all scans are `FoundCases.unused`.
+    """Return the result of `find_cases`, but without an error if all found cases are unused.
 
     Args:
         ignored: folders below `folder` that are not searched.

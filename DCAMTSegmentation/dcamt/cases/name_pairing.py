@@ -51,7 +51,7 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
     - A scan with one label becomes a labelled case: `p1_image`, `p1_label`.
     - A scan without a label becomes an unlabelled case.
     - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
-      all these files are skipped. The scans are also `FoundCases.unused`.
+      all these files are skipped. The scans become unused cases (`FoundCases.unused`).
     - A label without a scan is skipped.
     - A label with DCAMT's mark is skipped if its scan has another label: `p1.seg.nrrd`, `p1_gt`.
 
@@ -83,10 +83,10 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan if
     one of two conditions holds:
 
-    - `has_channel_files` is true. Then a label `x_0000` gets the key of `x`, too, unless there is a label `x` of
-      the same kind (with DCAMT's mark, or without).
+    - `has_channel_files` is true for `x_0000`. Then a label `x_0000` gets the key of `x`, unless a label `x` has the
+      same `FileKind`.
     - There is a label `x`, but no scan `x`, no scan `x_0010` (a scan has at most ten channels), and none of the labels
-      `x_0000` to `x_0009`. If a label `x` lacks DCAMT's mark, labels `x_0000` to `x_0009` with the mark are allowed.
+      `x_0000` to `x_0009`. If a label `x` lacks DCAMT's mark, this condition ignores labels with the mark.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """

@@ -64,7 +64,7 @@ def _cases_of_part(folder: Path, part: str, described: Mapping[str, Any]) -> Fou
 
 
 def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> FoundCases:
-    """Return the cases of nnU-Net's scans; scans with several labels are `FoundCases.unused`.
+    """Return the cases of nnU-Net's scans; scans with several labels become unused cases.
 
     Args:
         labels: the labels by name.

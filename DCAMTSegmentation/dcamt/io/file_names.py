@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _FORBIDDEN = frozenset('<>:"/\\|?*')
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in "123456789¹²³")}
-"""Names of devices on Windows, with any ending: `nul.txt` is the device, too."""
+"""Windows reserves these names for devices, with and without an ending: `nul`, `nul.txt`."""
 _LONGEST = 255
 """Largest length of a name in most file systems, in bytes."""
 _KEPT = 20
