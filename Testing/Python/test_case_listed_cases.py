@@ -187,7 +187,7 @@ def test_dataset_json_that_lists_only_missing_files_is_ignored_with_a_note(
     assert found.classes == ((1, "LA"),)
 
 
-def test_error_names_missing_listed_files_if_the_folder_contains_no_scan(tmp_path: Path) -> None:
+def test_error_contains_the_path_of_a_missing_listed_file_if_the_folder_contains_no_scan(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"imagesTr/b.nii.gz: dataset.json names it, but it does not exist"):
         find_cases(make_data_set(tmp_path, {"training": [{"image": "imagesTr/b.nii.gz"}]}, "labelsTr/a.nii.gz"))
 
@@ -230,7 +230,7 @@ def test_label_whose_listed_scan_does_not_exist_is_skipped_with_the_reason(tmp_p
     ]
 
 
-def test_missing_file_that_several_folds_list_is_skipped_once(tmp_path: Path) -> None:
+def test_missing_file_listed_in_several_folds_is_skipped_once(tmp_path: Path) -> None:
     folds = {f"fold_{n}": [PAIR_A, {"image": IMAGES[1], "label": LABELS[1]}] for n in range(3)}
     found = find_cases(make_data_set(tmp_path, {"training": folds}, *PAIRS[0]))
     assert [file.path.name for file in found.skipped] == ["b.nii.gz", "b.nii.gz"]
