@@ -19,7 +19,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     write_images(
         tmp_path, ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"), ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA")
     )
-    # `q_LA` is not the label of `q`, since `q` has few values, too.
+    # The scan of a mask must have many values. `q` has 2 values, so `q_LA` counts as a scan.
     for scan in ("q", "q_LA"):
         write_image(tmp_path / f"{scan}.nii.gz", 2)
     found = find_cases(tmp_path)
@@ -51,7 +51,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
         ("site1/p1", "site1/roi/RV_p1", False),
     ],
 )
-def test_mask_la_p1_is_a_label_unless_it_names_the_wall_or_another_modality(
+def test_mask_is_a_label_unless_its_path_contains_another_structure_or_modality(
     tmp_path: Path, scan: str, mask: str, is_label: bool
 ) -> None:
     write_images(tmp_path, (scan,), (mask,))

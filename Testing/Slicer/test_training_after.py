@@ -215,7 +215,7 @@ class ModelInUseTest(TrainingCase):
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)
         self.assertEqual(open_model(target).calibration.notes, "beside")
-        # The ending is added to a name without it; an existing file of the full name is replaced only on request.
+        # The person enters `given`; the ending `.dcamt` is added.
         written = target.read_bytes()
         target.write_bytes(b"of a person")
         for answer, content in (("Cancel", b"of a person"), ("Ok", written)):

@@ -54,9 +54,9 @@ def labelmaps_by_case(
     Args:
         skip_images: leave out scans and results. A scan is left out if the folder holds its label, a mask named after
             it (`masks`) or its automatic result. If one scan is left out for this reason, all other scans are left
-            out, too. Otherwise, if the folder holds a label or a mask and `names` is not empty, the scans that are not
-            named in `names` are left out. An automatic result is left out if its case has a label. Of `p1`, `p1_seg`
-            and `p1_pred`, only `p1_seg` is returned.
+            out, too. If no scan is left out for this reason, but the folder holds a label or a mask, the scans that are
+            not in `names` are left out, unless `names` is empty. An automatic result is left out if its case has a
+            label. Of `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is returned.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). If a file in `folder`
             itself has one of these names, this name is its key: `p1_0000`, not `p1`.
