@@ -221,9 +221,7 @@ def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shift", [[0, 0, 0.03], [0, 3.0, 0]], ids=str)
-def test_error_names_slices_that_lie_nearly_at_the_same_place_along_the_normal(
-    tmp_path: Path, shift: list[float]
-) -> None:
+def test_two_slices_nearly_in_one_plane_are_refused(tmp_path: Path, shift: list[float]) -> None:
     write_slices(tmp_path, 10)
     path = write_slice(tmp_path / "again.dcm", 4, number=30)
     with edit_dicom(path) as data:
@@ -338,7 +336,7 @@ def test_folder_without_slices_is_refused_with_the_reason(tmp_path: Path) -> Non
 def test_images_of_rare_classes_are_separated_without_comparing_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Comparing each frame with each screenshot would be slow for thousands of series."""
+    """Comparing each frame with each image of a rare class would be slow."""
     for k in range(4):
         write_slice(tmp_path / f"{k}.dcm", k)
     write_slice(tmp_path / "x.dcm", 4, sop_class=CT)

@@ -173,7 +173,7 @@ def fine_levels(network: DualVNet) -> int:
 
 
 def fine_stride(network: DualVNet, levels: int) -> Shape:
-    """Return the stride along each axis from the finest level to the level `levels` steps deeper."""
+    """Multiply the network's first `levels` strides along each axis."""
     x, y, z = (math.prod(steps) for steps in zip((1, 1, 1), *network.strides[:levels], strict=True))
     return x, y, z
 
