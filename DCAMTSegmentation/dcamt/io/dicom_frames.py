@@ -204,7 +204,7 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
 
 
 def contradictory_frames(data: Any, described: int) -> str:
-    """Return the error text: `NumberOfFrames` is missing or differs from `described`, the number of frame positions."""
+    """Return the error text for a missing or wrong `NumberOfFrames`; `described` is the number of frame positions."""
     stated = data.get("NumberOfFrames")
     number = "does not state its number of frames" if stated is None else f"states {stated} as its number of frames"
     return f"{number}, but the number of its frame positions is {described}"
