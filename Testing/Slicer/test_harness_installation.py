@@ -1,4 +1,4 @@
-"""Test the installation of the harness, imports without heavy packages or pytest, and rules for source files."""
+"""Test the installation of the harness, the imported packages, and rules for source files."""
 
 from __future__ import annotations
 

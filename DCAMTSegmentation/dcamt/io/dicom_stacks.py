@@ -102,7 +102,7 @@ def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
         groups = of_series[stack.first.series]
         for group in groups:
             first, other = group[0].first, stack.first
-            # The geometry of stacks with the same ID differs (see `group_stacks`) and need not be compared.
+            # Comparing IDs is a shortcut: stacks with the same ID differ in geometry (see `group_stacks`).
             if first.stack != other.stack and have_one_geometry(first, other):
                 group.append(stack)
                 break
