@@ -283,8 +283,8 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
 
     If a segmentation drawn on scan A has DCAMT segments of another scan B, even of a removed one, return:
 
-    - for A: the segments that are not from DCAMT; after them, only in a training case of A, the DCAMT segments;
-    - for B: the DCAMT segments, followed by all others; no segment if `identifiers` has no DCAMT segment.
+    - for A: the segments that are not from DCAMT. In a training case of A, the DCAMT segments follow.
+    - for B: [] if `identifiers` has no DCAMT segment; otherwise the DCAMT segments, then the rest of `identifiers`.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     is_result = segmented is not None or result_scan.has_lost_scan(segmentation)
