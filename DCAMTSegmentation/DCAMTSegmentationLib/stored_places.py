@@ -26,7 +26,7 @@ _DOUBT = "doubt"
 
 @dataclass(frozen=True)
 class StoredDoubtfulPlace:
-    """The volume of a doubtful place and a point inside it, in mm in the segmentation node's space."""
+    """A doubtful place; `position` is a point inside the place, in mm in the segmentation node's space."""
 
     position: tuple[float, float, float]
     volume_ml: float

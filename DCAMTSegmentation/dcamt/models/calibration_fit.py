@@ -1,4 +1,4 @@
-"""Fit the expected overlap of a model's segmentations to scans with a label."""
+"""Fit an `OverlapFunction` to the doubt and the Dice of segmentations."""
 
 from __future__ import annotations
 
