@@ -61,13 +61,13 @@ def test_invalid_mapping_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["420=aorta", "420"])
-def test_message_about_a_mapping_names_the_label(tmp_path: Path, text: str) -> None:
+def test_error_about_a_mapping_contains_the_path_of_the_label(tmp_path: Path, text: str) -> None:
     case = write_label_case(tmp_path / "label.nii", label_voxels(420), text)
     with pytest.raises(InputError, match=re.escape(f"{case.label}: '{text}' ")):
         read_case_label(case, tiny_recipe(), GRID)
 
 
-def test_error_of_list_mapped_classes_names_the_label_file(tmp_path: Path) -> None:
+def test_error_of_list_mapped_classes_contains_the_path_of_the_label(tmp_path: Path) -> None:
     case = write_label_case(tmp_path / "label.nii", label_voxels(420), "420")
     with pytest.raises(InputError, match=re.escape(f"{case.label}: '420' is not a label mapping")):
         list_mapped_classes([case])

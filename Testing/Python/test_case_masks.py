@@ -23,13 +23,13 @@ def test_masks_with_the_word_ra_or_v2_are_skipped(tmp_path: Path) -> None:
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
-def test_masks_in_folder_reader1_are_skipped_if_all_have_scans_of_the_same_names(tmp_path: Path) -> None:
+def test_masks_in_a_folder_are_skipped_only_if_each_has_the_name_of_a_scan(tmp_path: Path) -> None:
     for name in ("p1", "p2", "p3_0000"):
         write_image(tmp_path / "scans" / f"{name}.nii.gz", 200)
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    # The folder `atlas` has a file p4, but `scans` has none. So the files in `atlas` are not masks of the scans.
+    # No other folder has a file p4, so both files in `atlas` count as scans.
     for name in ("p1", "p4"):
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)
@@ -90,7 +90,7 @@ def test_mask_is_skipped_if_its_path_has_a_part_that_the_path_of_the_scan_lacks(
         ("p1", "p1RV", False),
     ],
 )
-def test_masks_such_as_la_p1_and_p1la_are_no_scans(
+def test_no_mask_is_taken_for_a_scan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scan: str, mask: str, is_label: bool
 ) -> None:
     write_images(tmp_path, (scan,), (mask,))

@@ -146,7 +146,7 @@ class RankingTest(TrainingCase):
         command.on_end("")
         self.assertEqual(self.saved_scores(), {"b": 0.9})
 
-    def test_ranking_that_cannot_be_saved_is_ended_with_the_reason(self) -> None:
+    def test_if_saving_fails_the_ranking_is_cancelled_and_the_reason_is_shown(self) -> None:
         command = self.rank_again()
         with mock.patch.object(outline_panel, "save_ranking", side_effect=OutputError("disk full")):
             command.on_event({**self.case, "name": "a", "score": 0.8})

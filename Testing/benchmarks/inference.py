@@ -3,7 +3,8 @@
     python Testing/benchmarks/inference.py LA_FOLDER MODEL [--cases 4] [--protocol-cases 1] [--repeats 3] [--threads 1]
         [--parts pass segment protocol whole cold] [--json FILE]
 
-LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`; cases among its last 20 are measured. Parts:
+LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`. The measured cases are among the last 20 of
+`cases.csv`. Parts:
 
 pass      Prediction on the network grid, in one pass and in tiles. The ratio is the time divided by a lower
           bound: the time of the pass's operations at the rate of one large float32 convolution. The convolution and the
