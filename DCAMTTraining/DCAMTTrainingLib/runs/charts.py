@@ -91,7 +91,7 @@ class TrainingCharts:
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        # A run that resumes before a curve's first point empties the curve, which may be drawn already.
+        # Without the second condition, the chart would keep a curve's points after `Curve.cut` removed all of them.
         drawn = {
             name: curve
             for name, curve in named.items()
