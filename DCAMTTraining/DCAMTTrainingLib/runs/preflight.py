@@ -115,7 +115,7 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
 
 
 def _texts_of_shortage(needed: float, free: float) -> dict[str, str]:
-    """Return the needed, usable and free bytes as texts; `needed` is rounded up and `usable` down, so they differ."""
+    """Format the bytes of a shortage; round `needed` up and `usable` down, so that their texts differ."""
     usable = free * (1 - RESERVE)
     return {
         "needed": format_gigabytes(needed, math.ceil),
