@@ -83,7 +83,7 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
 
 
 def show_without_scan(segmentation: SegmentationNode) -> None:
-    """Show a segmentation and wall that this module hid, if their scan was removed: no choice of a scan shows them."""
+    """Show again a segmentation and wall that this module hid, if their scan was removed."""
     if get_referenced_node(segmentation, VOLUME) is None and segmentation.GetDisplayNode() is not None:
         _set_visible(segmentation.GetDisplayNode(), segmentation, True)
         if _scan_of_wall_without_result(segmentation) is None:

@@ -321,7 +321,7 @@ def test_ascii_or_hex_nrrd_with_byte_skip_minus_1_is_refused_as_by_itk(tmp_path:
         ("space origin", "(71.3,,12.5)"),
     ],
 )
-def test_error_names_the_field_of_a_nrrd_that_is_damaged(tmp_path: Path, field: str, value: str) -> None:
+def test_error_contains_the_name_of_the_damaged_nrrd_field(tmp_path: Path, field: str, value: str) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(nrrd_bytes(lambda header: re.sub(f"{field}: .*".encode(), f"{field}: {value}".encode(), header)))
     refused(lambda: read_scan(path), path, f"has a damaged field '{field}' in its header")
