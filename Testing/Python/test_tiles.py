@@ -136,7 +136,7 @@ def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
     for vnet in network.vnets:
         image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)
         features = vnet.encode(image)
-        # The coarse levels are computed without tiles, so their features are detached.
+        # The coarse levels need no margin, so their features are detached.
         fixed = [feature if level < 2 else feature.detach() for level, feature in enumerate(features)]
         logits, _ = vnet.decode(fixed)
         logits[0, :, 48].sum().backward()  # type: ignore[no-untyped-call]

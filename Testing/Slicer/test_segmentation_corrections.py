@@ -35,7 +35,7 @@ class UndoTest(PanelCase):
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
-        self.assertIn("before the correction", self.ui.trustLabel.text)  # measured before the undo
+        self.assertIn("before the correction", self.ui.trustLabel.text)  # undo removed the measured block
         self.assertFalse(correction_marks.is_corrected(segmentation))
         self.module.panel.exit()
         editor.redo()

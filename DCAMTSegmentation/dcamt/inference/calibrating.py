@@ -46,9 +46,8 @@ def calibrate(
         check: called before each segmentation; an exception that it raises ends the calibration.
 
     Raises:
-        InputError: there are fewer than `MIN_CASES` cases, a case cannot be read, a label is empty or contains a value
-            that is no class of the model, or in one of the qualities fewer than `MIN_SEGMENTED` cases have a
-            segmentation that is not empty.
+        InputError: there are fewer than `MIN_CASES` cases; a case cannot be read; `check_label` refuses a label; or, in
+            one of the qualities, fewer than `MIN_SEGMENTED` cases have a segmentation that is not empty.
         MemoryShortage: the memory is too small for a scan.
     """
     if len(cases) < MIN_CASES:
