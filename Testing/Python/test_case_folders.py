@@ -72,7 +72,7 @@ def test_cases_x_in_the_folders_site1_and_site2_are_named_site1_x_and_site2_x(tm
 def test_no_folder_occurs_twice_in_a_case_name(tmp_path: Path, places: tuple[str, ...]) -> None:
     found = find_cases(make_files(tmp_path, *(f"{place}/lge.nii" for place in places)))
     names = {case.image.parent.relative_to(tmp_path).as_posix(): case.name for case in found.cases}
-    short = {"p1/s2": "s2_lge"}  # "s2_lge" is unique, so no folder is put in front
+    short = {"p1/s2": "s2_lge"}  # "s2_lge" is unique without "p1".
     assert names == {place: short.get(place, f"{place.replace('/', '_')}_lge") for place in places}
 
 
