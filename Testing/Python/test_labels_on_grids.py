@@ -76,7 +76,7 @@ def test_message_names_what_differs_if_label_and_scan_have_the_same_centre() -> 
 
 
 @pytest.mark.parametrize("thickness", [0.01, 0.1])
-def test_message_names_a_small_turn_of_thin_slices(thickness: float) -> None:
+def test_message_contains_a_small_angle_between_grids_of_thin_slices(thickness: float) -> None:
     shape, spacing = (512, 512, 10), (0.5, 0.5, thickness)
     turned = Labelmap(np.zeros(shape, np.uint8), centred_grid(shape, spacing, rotation(0.03, 0, 0)), None)
     with pytest.raises(InputError, match=r"the same centre, but their axes are turned by 0\.03 degrees"):
