@@ -314,7 +314,7 @@ class MeasurementsTest(PanelCase):
         self.assertGreaterEqual(self.ui.measurementsTable.height, 0)
         expect_no_hidden_errors()
 
-    def test_segmentation_removed_during_a_measurement_is_named(self) -> None:
+    def test_error_contains_the_name_of_a_segmentation_removed_during_its_measurement(self) -> None:
         segmentation = self.segment(add_scan())
         click(self.ui.measureButton)
         slicer.mrmlScene.RemoveNode(segmentation)

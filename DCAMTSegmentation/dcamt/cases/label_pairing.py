@@ -38,10 +38,10 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
-    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals. From the label's name,
-      `ATRIUM_WORDS`, `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed: `p1_lge`,
-      `p1_LA_final`, or `p1`, `p1 Segmentation 1`. If the name of a case begins with `p_` (`p_1`), `p_seg_3` is no label
-      of the case `p`: `p_seg_3` may belong to a patient `p_3`;
+    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals, if `ATRIUM_WORDS`,
+      `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed from the label's name: `p1_lge`,
+      `p1_LA_final_seg_1`. If a longer case name begins with the shortened name, the label keeps its numbers: beside a
+      case `p_1`, `p_seg_3` becomes `p_3`, not `p`, because 3 may be the patient's number;
     - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
