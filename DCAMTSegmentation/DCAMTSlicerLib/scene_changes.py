@@ -139,7 +139,10 @@ def _copier(node: Node) -> Callable[[], None]:
 
 
 def _copy(source: Node, target: Node) -> None:
-    """Copy a node's name, attributes, content and references (for a volume, only the reference to its transform)."""
+    """Copy a node's name, attributes, content and references.
+
+    Of a volume's references, copy only the reference to its transform.
+    """
     modifying = target.StartModify()
     if source.IsA("vtkMRMLVolumeNode"):
         # `Copy` would also copy the voxels of the image.

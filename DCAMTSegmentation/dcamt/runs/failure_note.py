@@ -17,8 +17,8 @@ class FailureNote:
 
     Attributes:
         message: one line for the user.
-        unwritten: true for an `OutputError`, and for every failure of a process that trains no further
-            (`TrainingPlan.conclude`). If true, a run with a checkpoint counts as paused, not as failed.
+        unwritten: true if the failure is an `OutputError`, or if `TrainingPlan.conclude` is true. If `unwritten` is
+            true, a run with a checkpoint counts as paused, not as failed.
     """
 
     message: str
