@@ -132,7 +132,7 @@ class ReviewPanel:
         """Return a warning if the measurements are outdated; otherwise ""."""
         if not correction_marks.is_outdated(self._node):
             return ""
-        return str(_("The measurements may be from before the correction: measure again."))
+        return str(_("The segmentation may have changed since the measurement: measure again."))
 
     def _confirm_export(self, title: str) -> bool:
         """Return whether to export the measurements; if they are outdated, ask the user."""

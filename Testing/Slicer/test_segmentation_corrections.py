@@ -35,12 +35,12 @@ class UndoTest(PanelCase):
         self.module.panel.exit()
         editor.undo()
         self.module.panel.enter()
-        self.assertIn("before the correction", self.ui.trustLabel.text)  # undo removed the measured block
+        self.assertIn("changed since the measurement", self.ui.trustLabel.text)  # undo removed the measured block
         self.assertFalse(correction_marks.is_corrected(segmentation))
         self.module.panel.exit()
         editor.redo()
         self.module.panel.enter()
-        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.assertNotIn("changed since the measurement", self.ui.trustLabel.text)
         self.assertTrue(correction_marks.is_corrected(segmentation))
 
 
@@ -118,7 +118,7 @@ class CorrectionTest(ReplacementCase):
         draw_segment(segmentation, volume, block(4))
         self.assertTrue(correction_marks.is_corrected(segmentation))
         self.module.enter()
-        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertIn("changed since the measurement", self.ui.trustLabel.text)
 
     def test_edit_made_while_another_result_was_chosen_is_noticed(self) -> None:
         volume, other = add_scan(), add_scan("CT", seed=5)
@@ -130,13 +130,13 @@ class CorrectionTest(ReplacementCase):
         self.ui.inputSelector.setCurrentNode(volume)
         self.assertEqual(self.ui.outputSelector.currentNode(), segmentation)
         self.assertTrue(correction_marks.is_corrected(segmentation))
-        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertIn("changed since the measurement", self.ui.trustLabel.text)
         click(self.ui.measureButton)
         self.wait()
         self.ui.inputSelector.setCurrentNode(other)
         self.assertFalse(correction_marks.is_corrected(untouched))
         self.ui.inputSelector.setCurrentNode(volume)
-        self.assertNotIn("before the correction", self.ui.trustLabel.text)  # measured after the correction
+        self.assertNotIn("changed since the measurement", self.ui.trustLabel.text)  # measured after the correction
         self.assertTrue(correction_marks.is_corrected(segmentation))
 
 

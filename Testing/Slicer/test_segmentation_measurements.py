@@ -126,15 +126,15 @@ class MeasurementsTest(PanelCase):
         removed = segments.GetSegment(identifier)
         segments.RemoveSegment(identifier)
         process_events()
-        self.assertIn("The measurements may be from before the correction", self.ui.trustLabel.text)
+        self.assertIn("The segmentation may have changed since the measurement", self.ui.trustLabel.text)
         segments.AddSegment(removed, identifier)  # as Undo in Segment Editor does
         process_events()
-        self.assertNotIn("The measurements may be from before the correction", self.ui.trustLabel.text)
+        self.assertNotIn("The segmentation may have changed since the measurement", self.ui.trustLabel.text)
         segments.RemoveSegment(identifier)
         click(self.ui.applyButton)  # No question: nothing is left that Apply would replace.
         self.wait()
         self.assertEqual(segments.GetNumberOfSegments(), 1)
-        self.assertNotIn("The measurements may be from before the correction", self.ui.trustLabel.text)
+        self.assertNotIn("The segmentation may have changed since the measurement", self.ui.trustLabel.text)
 
     def test_outdated_measurements_are_exported_and_copied_only_after_a_question(self) -> None:
         volume = add_scan()
@@ -142,7 +142,7 @@ class MeasurementsTest(PanelCase):
         smaller = segment_mask(segmentation, volume)
         smaller[:8] = 0
         draw_segment(segmentation, volume, smaller)
-        question = "The measurements may be from before the correction"
+        question = "The segmentation may have changed since the measurement"
         slicer.app.clipboard().setText("earlier")
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "atrium.csv")

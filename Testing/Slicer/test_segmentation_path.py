@@ -49,10 +49,10 @@ class WholeWorkflowTest(SegmentationCase):
         draw_segment(segmentation, volume, corrected)
 
         self.module.enter()
-        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertIn("changed since the measurement", self.ui.trustLabel.text)
         click(self.ui.measureButton)
         self.wait()
-        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.assertNotIn("changed since the measurement", self.ui.trustLabel.text)
         again = self.logic.measurements(segmentation)[0]
         self.assertEqual((again["scan"], again["segment"]), ("LGE", "Left atrium"))
         self.assertAlmostEqual(float(again["volume_ml"]), 5 * 7 * 9 * voxel_ml, delta=0.006)

@@ -105,7 +105,7 @@ class SceneTest(PanelCase):
         reload_scene()
         process_events_until(lambda: self.settings.outputSegmentation is not None, "the result")
         segmentation = self.settings.outputSegmentation
-        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.assertNotIn("changed since the measurement", self.ui.trustLabel.text)
         self.module.panel.exit()
         image = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation("Binary labelmap")
         voxels = vtk_to_numpy(image.GetPointData().GetScalars())
@@ -113,12 +113,12 @@ class SceneTest(PanelCase):
         # A change in place sends no event.
         voxels[np.flatnonzero(voxels)[:4]] = 0
         self.module.panel.enter()
-        self.assertIn("before the correction", self.ui.trustLabel.text)
+        self.assertIn("changed since the measurement", self.ui.trustLabel.text)
         self.assertTrue(correction_marks.is_corrected(segmentation))
         voxels[:] = earlier
         self.module.panel.exit()
         self.module.panel.enter()
-        self.assertNotIn("before the correction", self.ui.trustLabel.text)
+        self.assertNotIn("changed since the measurement", self.ui.trustLabel.text)
         self.assertFalse(correction_marks.is_corrected(segmentation))
 
     def test_results_of_one_scan_share_a_folder(self) -> None:

@@ -49,7 +49,7 @@ def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
     """
     around = [(at, n - m - at) for at, n, m in zip(AT, FIELD, CASE, strict=True)]
     if kind == "mirrored tissue":
-        # The case is centred here, so that the mirror images surround it on all sides.
+        # The case is centred here, so that mirror images lie on all four sides of its slices.
         around = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, CASE, strict=True)]
         voxels = np.pad(case(), around, mode="symmetric")
     else:
