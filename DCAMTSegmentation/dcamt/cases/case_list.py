@@ -32,7 +32,7 @@ _OTHER_SPELLINGS = {"labeled": LABELLED, "unlabeled": UNLABELLED, "left-out": LE
 _QUOTES = "\"'\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _DELIMITERS = ",;\t|"
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-"""First bytes of the files of spreadsheet programs: .xlsx and .ods, and .xls."""
+"""First bytes of .xlsx and .ods files, and of .xls files."""
 
 
 @dataclass(frozen=True)
@@ -350,7 +350,7 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
 
 
 def _file(path: Path, text: str) -> Path:
-    """Return the path of the file that the case list `path` names as `text`.
+    """Convert `text`, a cell of the case list `path`, to the path of a file.
 
     If there is no such file, backslashes become slashes, outer quotation marks are removed, and `~` at the beginning
     becomes the home folder. The file is then looked up with composed accents (NFC), then with decomposed accents (NFD).
@@ -367,7 +367,7 @@ def _file(path: Path, text: str) -> Path:
 
 
 def _without_dot_dot(file: Path) -> Path:
-    """Return the path without `folder/..`; if one of these folders is a link, return the path unchanged.
+    """Return the path without `folder/..`, or the unchanged path if `folder` is a link.
 
     `link/..` is the parent folder of the link's target.
     """
