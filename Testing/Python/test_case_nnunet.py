@@ -240,7 +240,9 @@ def test_amos_0002_is_no_channel_if_no_file_has_the_number_0000(tmp_path: Path) 
     }
 
 
-def test_unreadable_folder_of_labels_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_of_labels_is_among_the_skipped_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_files(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz")
     denied = str(tmp_path / "labelsTr")
 

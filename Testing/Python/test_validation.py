@@ -52,8 +52,8 @@ def test_validation_dice_of_a_class_is_the_mean_over_cases_whose_label_or_predic
     dice = validation_dice(network, cases, recipe)
     assert network.training
     a1, b1 = 2 * 32 / (64 + 32), 2 * 16 / (16 + 32)
-    # For branch B, the first case counts as well: its prediction contains the class Scar, although its label does not.
     assert dice["A"] == pytest.approx({info.name: a1, "Scar": 0.0})
+    # Branch B predicts Scar in both cases. The first case's label contains no Scar: Dice 0.
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
     # The scores omit a class that no label contains, here Scar, even if a branch predicts the class.

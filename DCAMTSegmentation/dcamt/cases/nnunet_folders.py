@@ -169,8 +169,8 @@ def unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
 def distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, ...]:
     """Return the unused cases whose scan is not in `cases`, one for each scan.
 
-    If a case of `cases` is named `a`, the unused case `a` of the folder `imagesTs` is renamed `imagesTs_a`, or
-    `imagesTs_imagesTs_a` if a case of `cases` has that name, too.
+    If a case of `cases` is named `a`, the unused case `a` of the folder `imagesTs` is renamed `imagesTs_a`.
+    If `cases` has both `a` and `imagesTs_a`, the new name is `imagesTs_imagesTs_a`.
     """
     names, scans = {case.name for case in cases}, {case.scan for case in cases}
     by_scan = {case.scan: case for case in unused if case.scan not in scans}
