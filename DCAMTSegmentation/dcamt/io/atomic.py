@@ -33,7 +33,7 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
 
     Args:
-        replace: whether a file of that name is replaced, even one that another process wrote during the block.
+        replace: whether to replace a file that exists at `path` when the block ends.
 
     Raises:
         FileAppeared: the file exists at the end of the block, and `replace` is False.
