@@ -144,6 +144,12 @@ def test_label_p1_lawall_is_not_paired_with_case_p1(case: str, label: str) -> No
     assert pair_with_labels([case], {label: Path(label)}) == {label: Path(label)}
 
 
+@pytest.mark.parametrize("word", ["lawall", "RAendo", "scarSegImgM", "rvseg", "LV"])
+def test_labels_of_other_structures_are_not_paired_with_two_cases(word: str) -> None:
+    labels = {f"p{n}_{word}": Path(f"p{n}_{word}") for n in (1, 2)}
+    assert pair_with_labels(["p1", "p2"], labels) == labels
+
+
 def test_label_p1_la_final_is_paired_with_case_p1_la_and_not_with_p1() -> None:
     paired = pair_with_labels(["p1", "p1_LA"], {"p1_LA_final": Path("a")})
     assert paired == {"p1_LA": Path("a")}
