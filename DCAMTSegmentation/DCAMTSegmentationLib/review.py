@@ -1,4 +1,4 @@
-"""Store in a result's segmentation node how it was made and how far to trust it; the scene saves these data."""
+"""Store a result's model, region, trust and doubtful places in its segmentation node; the scene saves these data."""
 
 from __future__ import annotations
 
@@ -87,9 +87,8 @@ def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
 def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     """Return the model and quality that made a result.
 
-    Results of older versions may store only the model's title.
-    If only the title is stored, or if a later version stored unknown fields, `name`, `version` and `modality` are
-    empty. The quality is then accurate if the result has a trust, otherwise fast.
+    Another version of DCAMT may have stored other fields, or only the model's title. Then `name`, `version` and
+    `modality` are empty, and the quality is accurate if the result has a trust, otherwise fast.
     """
     text = segmentation_node.GetAttribute(_METHOD)
     with suppress(TypeError, ValueError):

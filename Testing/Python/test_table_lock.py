@@ -79,7 +79,7 @@ def test_table_that_stays_locked_is_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_table_is_locked_where_its_link_leads(tmp_path: Path) -> None:
+def test_locking_a_link_to_a_table_locks_the_table(tmp_path: Path) -> None:
     table, link = tmp_path / "data" / "table.csv", tmp_path / "link.csv"
     link.symlink_to(table)
     with table_lock(link):
@@ -100,7 +100,7 @@ def test_table_is_written_without_a_lock_on_a_file_system_without_locks(
     assert list(tmp_path.iterdir()) == [table]
 
 
-def test_lock_file_that_another_process_holds_is_kept_if_the_lock_is_denied(
+def test_process_without_permission_to_lock_does_not_remove_the_lock_file_of_another_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deny(lock: FileLock, **_: object) -> None:
