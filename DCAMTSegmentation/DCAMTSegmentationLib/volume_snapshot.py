@@ -42,7 +42,7 @@ class VolumeSnapshot:
     The voxels are a view of the node's memory; the checksum tells whether they were changed in place.
 
     Raises:
-        InputError: the node holds no image or several channels, or `check_scan_grid` refuses the node's grid.
+        InputError: as for `voxels_of`, or if `check_scan_grid` refuses the node's grid.
     """
 
     def __init__(self, volume: VolumeNode) -> None:

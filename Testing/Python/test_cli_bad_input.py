@@ -246,7 +246,7 @@ def test_link_that_leads_to_itself_is_refused_as_scan_and_as_folder_of_results(
     assert f"{link}: is a link that leads to itself" in capsys.readouterr().err
 
 
-def test_scan_that_is_a_link_to_a_missing_file_is_named_as_such(
+def test_scan_that_is_a_link_to_a_missing_file_is_refused(
     saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     link = tmp_path / "scan.nii.gz"
