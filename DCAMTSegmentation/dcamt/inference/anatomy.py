@@ -183,7 +183,8 @@ def _is_empty(plane: np.ndarray) -> bool:
     values (J. von Neumann, Annals of Mathematical Statistics 1941). A chessboard also counts as white noise, as does a
     plane in which a few isolated outliers dominate the variance.
     """
-    values = plane - plane[:, :1, :1].astype(np.float64)  # Exact for any type; a constant becomes 0.
+    # float64 prevents integer overflow. A constant channel becomes 0, so its variance is exactly 0.
+    values = plane - plane[:, :1, :1].astype(np.float64)
     differences = np.concatenate([np.diff(values, axis=axis).reshape(len(values), -1) for axis in (1, 2)], axis=1)
     return bool((np.square(differences).sum(axis=1) >= DISORDER * values.var(axis=(1, 2)) * differences.shape[1]).all())
 
