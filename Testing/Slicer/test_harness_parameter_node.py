@@ -205,7 +205,7 @@ class GuiTest(unittest.TestCase):
         self.choices.effort = Effort.THOROUGH
         self.assertEqual((self.choices.note, effort.currentText), ("", "QUICK"))
 
-    def test_second_connection_of_a_combo_box_sets_its_parameter_to_the_first_choice(self) -> None:
+    def test_connecting_a_combo_box_again_resets_its_parameter_as_in_slicer(self) -> None:
         self.choices.effort = Effort.THOROUGH
         _Logic().choices().connectParametersToGui(vars(self.ui))
         self.assertIs(self.choices.effort, Effort.QUICK)
