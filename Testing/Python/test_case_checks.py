@@ -30,6 +30,7 @@ from dcamt.recipe_files import load_recipe
 from dcamt.training.resident import load_case
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt
+from dcamt_testing.scan_files import deny_folder
 from dcamt_testing.synthetic import contradict_spacing, write_cases_folder, write_nifti, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -79,6 +80,14 @@ def test_unreadable_files_are_reported(cases: list[Case]) -> None:
 def test_missing_scan_is_reported(cases: list[Case], tmp_path: Path) -> None:
     cases[2] = replace(cases[2], image=tmp_path / "gone.nii.gz")
     assert only_problem(cases, 2) == "The scan does not exist. Check the name and the folder."
+
+
+def test_scan_in_a_folder_without_permission_is_reported(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases[2] = replace(cases[2], image=tmp_path / "locked" / "scan.nii.gz")
+    deny_folder(tmp_path / "locked", monkeypatch)
+    assert only_problem(cases, 2) == "The scan cannot be read (no permission). Change the permissions of its folder."
 
 
 def test_label_of_another_shape_or_spacing_is_reported(cases: list[Case]) -> None:

@@ -22,6 +22,7 @@ from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.models.package import open_model
 from dcamt_testing.dicom_positions import write_slice
 from dcamt_testing.processes import call_dcamt, forget_packages
+from dcamt_testing.scan_files import deny_folder
 from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
 from dcamt_testing.warm_python import interpreter
 
@@ -182,6 +183,20 @@ def test_failing_scan_does_not_stop_the_others_and_is_reported_at_the_end(
         str(tmp_path / "gone.nrrd"),
     ]
     assert printed_events[-1] == {"event": "done", "scans": 4, "failed": 2}
+
+
+@pytest.mark.parametrize("name", ["", "p1_0000.nii.gz"])
+def test_scan_without_permission_does_not_stop_the_others(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    other = save_noise_scan(tmp_path / "other.nii.gz")
+    deny_folder(locked, monkeypatch)
+    assert call_dcamt(["segment", locked / name, other, "-o", tmp_path / "out", "--model", noise_model]) == 1
+    printed = capsys.readouterr()
+    assert f"{locked / name}: cannot be read (no permission)" in printed.err
+    assert "1 of 2 scans segmented" in printed.out
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])

@@ -22,7 +22,15 @@ from dcamt.training.ranking import RankedCase, rank_case, sort_by_score, write_r
 from dcamt.volume import Labelmap, Volume
 from dcamt_testing.analytic_scans import centred_grid, points_of, rotation
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import contradict_spacing, read_table, save_tiny_model, write_cases_folder, write_nifti
+from dcamt_testing.scan_files import deny_folder
+from dcamt_testing.synthetic import (
+    contradict_spacing,
+    read_table,
+    save_tiny_model,
+    write_cases_folder,
+    write_nifti,
+    write_table,
+)
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
@@ -114,6 +122,22 @@ def test_command_ranks_the_readable_unlabelled_cases(tmp_path: Path, capsys: pyt
     for event in scored.values():
         assert 0 <= event["score"] <= 1
         assert read_labelmap(event["segmentation"]).grid.shape == (24, 24, 24)
+
+
+def test_scan_in_a_folder_without_permission_does_not_stop_the_ranking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked, other = tmp_path / "locked" / "p1_0000.nii.gz", tmp_path / "unlabelled0.nii.gz"
+    write_cases_folder(tmp_path, labelled=0, unlabelled=1)
+    table = write_table(
+        tmp_path / "both.csv", [("p1", str(locked), "", UNLABELLED), ("p2", str(other), "", UNLABELLED)]
+    )
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
+    deny_folder(locked.parent, monkeypatch)
+    assert call_dcamt(["rank", table, "--model", model, "--device", "cpu"]) == 1
+    printed = capsys.readouterr()
+    assert "p2" in printed.out
+    assert f"{locked}: cannot be read (no permission)" in printed.err
 
 
 def test_table_and_events_name_the_cases_in_which_nothing_is_segmented(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable
@@ -149,3 +150,24 @@ def assert_written_scan(path: Path, *message_parts: str) -> None:
         refused(lambda: read_scan(path), path, *message_parts)
     else:
         np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
+
+
+def deny_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a folder without any permission; `chmod` would have no effect if root runs the tests.
+
+    The files in the folder need not exist.
+    """
+
+    def deny(owner: object, name: str, is_denied: Callable[[str], bool]) -> None:
+        real = getattr(owner, name)
+
+        def call(path: object, *arguments: object, **options: object) -> object:
+            if is_denied(str(path)):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return real(path, *arguments, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    deny(os, "stat", lambda path: path.startswith(f"{folder}{os.sep}"))
+    for owner, name in ((os, "scandir"), (Path, "iterdir")):
+        deny(owner, name, lambda path: path == str(folder))

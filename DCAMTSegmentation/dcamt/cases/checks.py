@@ -249,8 +249,8 @@ def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]
     sizes: defaultdict[int, list[int]] = defaultdict(list)
     for index in used:
         path = cases[index].image
-        if path.is_file():
-            sizes[path.stat().st_size].append(index)
+        if os.path.isfile(path):  # Before Python 3.14, `Path.is_file` may raise PermissionError.
+            sizes[os.path.getsize(path)].append(index)
     return [index for group in sizes.values() if len(group) > 1 for index in group]
 
 

@@ -65,7 +65,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     known: dict[object, Path] = {}
     folders: set[Path] = set()
     for given in inputs:
-        if given.is_dir():
+        if os.path.isdir(given):
             folders.add(Path(os.path.realpath(given)))
         for other in (given, *channel_files(given)):
             for key in _file_keys(other):

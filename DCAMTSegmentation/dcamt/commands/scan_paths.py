@@ -66,7 +66,10 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
         return _named([path])
     result_folders = [folder for folder in results if _is_below(folder, path) and _holds_only_results(folder)]
     left_out = {os.path.realpath(folder) for folder in result_folders}
-    shown = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    try:
+        shown = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+    except PermissionError:  # The error is reported when the scan is read.
+        return _named([path])
     entries = [entry for entry in shown if os.path.realpath(entry) not in left_out]
     folders = [entry for entry in entries if entry.is_dir()]
     files = _files_in(path)

@@ -107,7 +107,7 @@ def _model_channels(options: argparse.Namespace) -> int:
     If no scan in the folders consists of several channel files, the number makes no difference: the model is not read,
     and the result is 1.
     """
-    folders = [walk_folders(folder) for folder in options.scans if folder.is_dir()]
+    folders = [walk_folders(folder) for folder in options.scans if os.path.isdir(folder)]
     files = (file for folder in folders for _, _, inside in folder for file in inside)
     return open_model(model_path(options.model)).recipe.input_channels if any(map(channel_files, files)) else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -58,7 +59,7 @@ def _numbered_files(path: Path) -> tuple[Path, ...]:
         return ()
     file_ending, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))
     numbered = (path.with_name(f"{stem}_{number:04d}{file_ending}") for number in range(MAXIMUM_CHANNELS + 1))
-    return tuple(takewhile(Path.is_file, numbered))
+    return tuple(takewhile(os.path.isfile, numbered))
 
 
 def channel_names(path: Path) -> tuple[str, ...]:

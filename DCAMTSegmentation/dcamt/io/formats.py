@@ -106,7 +106,7 @@ def scan_name(path: str | Path) -> str:
     'x'
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return path.resolve().name
     stem = path.name[: len(path.name) - len(ending(path))]
     return stem or path.name
