@@ -14,22 +14,36 @@ from . import correction_marks, training_cases
 from .result_nodes import VOLUME, get_referenced_node, result_of
 from .result_scan import are_same_scan, is_listed_scan
 
+_SCAN_REMOVED = "DCAMT.scanRemoved"
+"""Attribute of a segmentation node whose scan was removed. The scene forgets references to removed nodes."""
+
+
+def mark_removed_scan(volume: VolumeNode) -> None:
+    """Mark the segmentations that were drawn on a scan. Call this before the scan is removed from the scene."""
+    if not is_listed_scan(volume):
+        return
+    for segmentation_node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
+        if scan_of(segmentation_node) is volume:
+            segmentation_node.SetAttribute(_SCAN_REMOVED, "1")
+
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
     """Return whether a node is a suitable output for a volume's result; False if the node is None.
 
     A node with DCAMT segments may take results of their volume only. A node without them may take a volume's result
-    unless it was drawn on another scan.
+    unless it was drawn on another scan, or its scan was removed from the scene.
     """
     if segmentation_node is None:
         return False
     if find_dcamt_segments(segmentation_node):
         return get_referenced_node(segmentation_node, VOLUME) is volume
-    drawn_on = scan_of(segmentation_node) if has_segments(segmentation_node) else None
-    # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
-    if drawn_on is None or volume is None or not is_listed_scan(drawn_on):
+    if volume is None or not has_segments(segmentation_node):
         return True
-    return are_same_scan(drawn_on, volume)
+    drawn_on = scan_of(segmentation_node)
+    if drawn_on is None:
+        return segmentation_node.GetAttribute(_SCAN_REMOVED) is None
+    # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
+    return not is_listed_scan(drawn_on) or are_same_scan(drawn_on, volume)
 
 
 def replace_unfit_output(settings: Any) -> None:

@@ -24,6 +24,7 @@ from slicer.util import VTKObservationMixin
 
 from . import (
     measurements_table,
+    output_choice,
     region_of_interest,
     result_scan,
     review,
@@ -341,6 +342,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 if table is not None:
                     measurements_table.store_scan_name(table, node.GetName())
             wall_nodes.store_scan_name(node)
+            output_choice.mark_removed_scan(node)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:

@@ -224,6 +224,21 @@ class ExistingSegmentationTest(PanelCase):
         self.assertIs(self.settings.outputSegmentation, drawn)
         self.assertEqual(drawn.GetSegmentation().GetNumberOfSegments(), 2)
 
+    def test_segmentation_whose_scan_was_removed_must_be_chosen_again_and_confirmed(self) -> None:
+        (anna, drawn), bernd = add_case("Anna"), add_scan("Bernd", seed=5)
+        self.prepare(anna)
+        choose(self.ui.outputSelector, drawn)
+        self.module.leave()
+        slicer.mrmlScene.RemoveNode(anna)
+        self.module.enter()
+        choose(self.ui.inputSelector, bernd)
+        self.assertIsNone(self.settings.outputSegmentation)
+        choose(self.ui.outputSelector, drawn)
+        with Person() as person:
+            person.expects("“Anna outline” was drawn on another scan than “Bernd”. Add DCAMT's segments?", "Cancel")
+            click(self.ui.applyButton)
+        self.assertEqual(self.module.worker.requests, [])
+
     def test_question_warns_that_the_segmentation_will_no_longer_be_a_training_case(self) -> None:
         volume, drawn = add_case("Anna")
         training_cases.add_case(volume, drawn)
@@ -269,6 +284,7 @@ class ExistingSegmentationTest(PanelCase):
         choose(self.ui.outputSelector, imported)
         choose(self.ui.inputSelector, anna)
         self.assertIs(self.settings.outputSegmentation, imported)
+        slicer.mrmlScene.RemoveNode(labelmap)
         with Person():
             click(self.ui.applyButton)
             self.wait()
