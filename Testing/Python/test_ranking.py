@@ -293,9 +293,11 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
     assert (f"{file}: was written by another program" in printed.err) != is_replaced
 
 
-def test_ranking_again_keeps_a_segmentation_that_was_corrected_meanwhile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("is_corrected_before", [False, True])
+def test_ranking_again_keeps_a_corrected_segmentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_corrected_before: bool
 ) -> None:
+    """The scan of a segmentation that was corrected before the ranking is not segmented."""
     cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=2)
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     first, second = (tmp_path / "proposed" / f"unlabelled{number}.seg.nrrd" for number in range(2))
@@ -303,13 +305,20 @@ def test_ranking_again_keeps_a_segmentation_that_was_corrected_meanwhile(
     assert call_dcamt(arguments) == 0
     proposed = first.stat().st_mtime_ns
 
-    def rank_and_save(*arguments: Any) -> Any:
-        second.write_text("made by hand", encoding="utf-8")
-        return rank_case(*arguments)
+    segmented: list[str] = []
+
+    def rank_and_save(case: Case, predictor: Any) -> Any:
+        segmented.append(case.name)
+        if case.name == "unlabelled1":
+            second.write_text("made by hand", encoding="utf-8")
+        return rank_case(case, predictor)
 
     monkeypatch.setattr("dcamt.commands.rank.rank_case", rank_and_save)
+    if is_corrected_before:
+        second.write_text("made by hand", encoding="utf-8")
     capsys.readouterr()
     assert call_dcamt([*arguments, "--overwrite", "--keep-corrected"]) == 1
+    assert segmented == (["unlabelled0"] if is_corrected_before else ["unlabelled0", "unlabelled1"])
     assert second.read_bytes() == b"made by hand"
     assert first.stat().st_mtime_ns != proposed
     assert f"{second}: was saved by another program, such as Slicer, and is kept." in capsys.readouterr().err

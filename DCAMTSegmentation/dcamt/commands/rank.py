@@ -67,11 +67,11 @@ def run_rank(options: argparse.Namespace) -> int:
         console.print_event("progress", step=index, of=len(cases))
         console.show_progress(case.name, index / len(cases))
         try:
+            if target:
+                _refuse_saved(target, existing, options.keep_corrected)
             ranked_case, result = rank_case(case, predictor)
             if target:
-                refuse_appeared_file(target, existing)
-                if options.keep_corrected:
-                    _refuse_corrected(target)
+                _refuse_saved(target, existing, options.keep_corrected)
                 write_labelmap(result.labelmap, target, predictor.recipe.classes)
         except StdoutLost:
             raise
@@ -101,9 +101,10 @@ def run_rank(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def _refuse_corrected(segmentation: Path) -> None:
-    """Raise InputError if another program, such as Slicer, has saved the file."""
-    if foreign_files([segmentation]):
+def _refuse_saved(segmentation: Path, existing: str, keep_corrected: bool) -> None:
+    """Raise InputError if another program, such as Slicer, has saved a file that must not be replaced."""
+    refuse_appeared_file(segmentation, existing)
+    if keep_corrected and foreign_files([segmentation]):
         what = "was saved by another program, such as Slicer, and is kept"
         raise InputError(what, path=segmentation, remedy="Move the file to another folder, and rank again.")
 
