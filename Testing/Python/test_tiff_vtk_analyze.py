@@ -126,7 +126,7 @@ def set_values(data: bytes, tag: int, count: int, value: int) -> bytes:
     return bytes(changed)
 
 
-def test_tiff_tag_without_values_is_ignored_as_by_itk_or_refused(tmp_path: Path) -> None:
+def test_tiff_tag_without_values_is_ignored_only_if_itk_ignores_the_tag(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.tif")
     whole = path.read_bytes()
     for tag in (254, 279):  # the page's kind, and the strips' sizes
@@ -375,7 +375,7 @@ def test_vtk_image_without_the_keyword_point_data_is_read_as_by_itk(tmp_path: Pa
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(path))), VOXELS.transpose(2, 1, 0))
 
 
-def test_cut_vtk_image_of_colours_ends_too_early(tmp_path: Path) -> None:
+def test_truncated_vtk_image_of_colours_is_refused(tmp_path: Path) -> None:
     path = write_scan(tmp_path / "x.vtk")
     header = path.read_bytes().split(b"SCALARS")[0] + b"COLOR_SCALARS colours 3\n"
     path.write_bytes(header + bytes(3 * VOXELS.size - 1))
@@ -408,7 +408,7 @@ def test_mrc_image_with_an_impossible_edge_length_is_refused(tmp_path: Path, sid
     refused(lambda: read_scan(path), path, "impossible voxel spacing")
 
 
-def test_note_states_both_spacings_of_a_nifti_pair(tmp_path: Path) -> None:
+def test_note_on_a_nifti_pair_contains_its_pixdim_and_sform_spacings(tmp_path: Path) -> None:
     header = write_scan(tmp_path / "x.hdr")
     assert read_scan(header).notes == ()
     data = bytearray(header.read_bytes())

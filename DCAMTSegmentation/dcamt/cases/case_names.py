@@ -27,7 +27,9 @@ def case_name(path: str | Path) -> str:
 
 
 def case_of(scan: str) -> str:
-    """Return the name of a scan's case: the scan's name without `_0000` and a last word of `PAIRING_WORDS`.
+    """Return the name of a scan's case: the scan's name without `_0000`.
+
+    If the name has several words and `PAIRING_WORDS` contains the last word, this word is also removed.
 
     >>> case_of("la_001_image_0000")
     'la_001'
