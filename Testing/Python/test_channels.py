@@ -195,7 +195,7 @@ def test_notes_with_file_names_are_marked_as_identifying(tmp_path: Path) -> None
         assert isinstance(note, IdentifyingNote)
 
 
-def test_notes_on_each_channel_are_notes_on_the_scan(tmp_path: Path) -> None:
+def test_scan_contains_the_notes_of_its_channel_files(tmp_path: Path) -> None:
     def read(path: Path) -> Volume:
         return Volume(np.zeros((1, 3, 3, 3)), Grid((3, 3, 3), np.eye(4)), path, ("both", path.name))
 

@@ -1,4 +1,4 @@
-"""Measure a model on disturbed scans; calibrate its map of doubt and its expected overlap with an expert's outline.
+"""Measure a model on disturbed scans; calibrate its map of doubt and its expected overlap.
 
     python Testing/benchmarks/robustness.py segment LA_FOLDER WORK MODEL [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK
@@ -14,8 +14,8 @@ scans also contain the voxel counts of `count_doubt`. Existing lines are not com
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
-- for each quality, the accuracy of the expected overlap, by two cross-validations: over cases, and over cases and
-  disturbances,
+- for each quality, the cross-validated accuracy of the expected overlap: for unseen cases, then for unseen cases with
+  unseen disturbances,
 - for each interval of doubt, the fraction of wrong voxels: first without a scaling of the doubt, then with each
   case's doubt scaled by a fit to all other cases.
 
