@@ -127,7 +127,7 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
         if identifier in earlier:
             centre, half = earlier[identifier].mean(axis=0), np.ptp(earlier[identifier], axis=0) / 2
             centre, half = (grid_change @ [*centre, 1.0])[:3], np.abs(grid_change[:3, :3]) @ half
-            # Without square roots, a few faces of the box that a correction moved far could outweigh the others.
+            # The square roots limit the weight of box faces that a correction moved far.
             if_transformed += float(np.sqrt(np.abs(box - earlier[identifier])).sum())
             if_resampled += float(np.sqrt(np.abs(box - [centre - half, centre + half])).sum())
     return if_resampled < if_transformed

@@ -460,7 +460,7 @@ class EstimateTest(TrainingCase):
         with mock.patch.object(estimation_module, "free_disk_bytes", return_value=round(needed / 0.95)):
             self.session.notify_settings_changed()
             amounts = re.findall(r"[\d.]+(?= GB)", self.ui.problemsLabel.text)
-            self.assertLess(float(amounts[1]), float(amounts[0]), "needed and usable")
+            self.assertLess(float(amounts[1]), float(amounts[0]), "usable GB must be less than needed GB")
         self.session.notify_settings_changed()  # enough space again; the estimate is still valid
         self.assertTrue(self.ui.startButton.enabled)
         self.measure(memory_free=5 * 10**7)
