@@ -51,7 +51,7 @@ def fingerprint_of(checksums: Mapping[str, Sequence[int]]) -> str:
 
 
 def boxes_of(text: str) -> dict[str, np.ndarray]:
-    """Return the first and the last index (i, j, k) of the box that each segment of a `fingerprint` fills.
+    """Return the first and the last index (i, j, k) of the bounding box of each segment in a `fingerprint`.
 
     The keys are the segments' identifiers. Empty segments are omitted. A fingerprint from an older version of
     DCAMT gives no boxes.

@@ -18,7 +18,7 @@ from .node_types import SegmentationNode, VolumeNode
 
 @dataclass(frozen=True)
 class SegmentVoxels:
-    """A segment's voxels, cropped to the box that the segment fills; one voxel of value 0 if the segment is empty.
+    """A segment's voxels, cropped to the segment's bounding box; one voxel of value 0 if the segment is empty.
 
     Attributes:
         mask: (K, J, I), uint8, 1 in the segment.
@@ -66,7 +66,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
     affine = affine_of(image)
-    # The image of an edited segment may be larger than the box that the segment fills.
+    # The image of an edited segment may be larger than the segment's bounding box.
     extent = [0] * 6
     if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
         return SegmentVoxels(np.zeros((1, 1, 1), np.uint8), affine, (0, 0, 0))

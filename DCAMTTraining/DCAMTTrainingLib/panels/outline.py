@@ -165,8 +165,8 @@ class OutlinePanel:
             str(run.path),
             "--segmentations",
             str(run.ranking),
-            # Replaces the proposal files of an earlier ranking. If a correction was saved over a proposal, no
-            # ranking begins (`foreign_proposals`). `--keep-corrected` keeps a correction saved during the ranking.
+            # `--overwrite` replaces the proposals of an earlier ranking. If a correction was saved over a proposal,
+            # no ranking begins (`foreign_proposals`). `--keep-corrected` keeps a correction saved during the ranking.
             "--overwrite",
             "--keep-corrected",
             "--device",
@@ -248,7 +248,7 @@ class OutlinePanel:
         if not match_segments(segmentation, identifiers, recipe):
             self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
-        # The case is added before its row is made: `row_of` omits the segments of a proposal that is no training case.
+        # Before `add_case`, `row_of` would omit the proposal's segments.
         scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
         table = self._session.table
