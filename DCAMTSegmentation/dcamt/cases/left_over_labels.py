@@ -95,7 +95,7 @@ def _named_after_cases(
 
 
 def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for the label of each folder of `_folders_of_one_scan` that has one label."""
+    """Yield (label, key) for each folder of `_folders_of_one_scan` with a single label."""
     for scan, (label, *others) in _folders_of_one_scan(labels, scans):
         if not others:
             yield label.path, scan.key
@@ -141,7 +141,7 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
 def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
     """Yield (label, key of the scan) for each left-over label that is named like one scan.
 
-    The first of these comparisons for which the four conditions below hold gives the scan:
+    These comparisons are tried in order until the four conditions below hold:
 
     1. The keys differ only in capitals: `P1_image`, `p1_label`.
     2. The loose keys are equal: `p1_lge`, `p1_seg`.
@@ -229,8 +229,8 @@ def _without_numbers(label: NamedFile) -> Hashable:
 def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    The part loses `_0000` at its end, unless `x_0001` lies beside `x_0000`: the two files may belong to two patients.
-    If the part is empty, return the file's path, which fits no other file.
+    `_0000` at the part's end is removed. If `x_0001` lies beside `x_0000`, `_0000` stays, since it may be a patient's
+    number. If the part is empty, return the file's path, which fits no other file.
     """
     key = file.key if has_further_numbers(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))
