@@ -189,8 +189,8 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
     """Return the number of channels that training would read.
 
     Raises:
-        InputError: a further channel is no longer in the scene; the volume's `file_of_all_channels` cannot be read, was
-            changed, or has another grid than the volume.
+        InputError: a further channel is no longer in the scene; the volume's `file_of_all_channels` cannot be read,
+            was changed, or has another grid than the volume.
     """
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     if recipe.input_channels == 1:
