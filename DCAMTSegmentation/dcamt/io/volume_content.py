@@ -24,7 +24,7 @@ def may_hold_volume(path: Path) -> bool:
     """Return whether a file with the ending of an image may hold a volume.
 
     False for these files:
-    - `.vtk`: surfaces, and all other data sets but structured points;
+    - `.vtk`: data sets that are not structured points, such as surfaces;
     - `.tif`, `.tiff`: fewer than three pages, such as a single slice or a picture;
     - `.hdr`: headers that begin neither with zeros nor with the size of an Analyze 7.5 or NIfTI header.
 
