@@ -154,7 +154,7 @@ def _reason_to_skip(file: _BidsFile) -> str:
 def _is_result(file: _BidsFile) -> bool:
     """Return whether a file is an automatic result by its entities or by the name of a folder: `derivatives/nnUNet`.
 
-    In `derivatives`, only labels can be results.
+    A file in `derivatives` for which `_is_label` is false is a derived image, not a result.
     """
     words = PREDICTION_WORDS | RESULT_WORDS
     is_named = _has_word(file, words) or any(has_word(part, words) for part in file.folders)
