@@ -162,7 +162,7 @@ class ScriptTest(SegmentationCase):
                 loaded = slicer.util.loadSegmentation(str(results / f"{name}.seg.nrrd"))
                 self.assertEqual(loaded.GetSegmentation().GetNthSegment(0).GetName(), "Left atrium")
 
-    def test_process_with_an_unknown_model_raises_an_error_with_the_reason(self) -> None:
+    def test_unknown_model_is_refused(self) -> None:
         with self.assertRaisesRegex(RuntimeError, "no such model file"):
             self.logic.process(add_scan(), model="nowhere")
 

@@ -42,8 +42,8 @@ def open_nrrd(path: Path) -> StoredImage:
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
     or "space" are spatial; if no axis has such a kind, all axes are spatial. Spatial axes after the third (ITK writes
     a fourth for a 4D image) become channels if each has one voxel. The axes that are not spatial become channels. If
-    the header lacks the field `space`, and directions are missing or the space dimension is 4, the coordinates are
-    LPS, as in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
+    a header without the field `space` has the space dimension 4 or lacks directions, the coordinates are LPS, as in
+    ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
@@ -133,7 +133,7 @@ def _without_single_voxels(spatial: list[int], sizes: list[int]) -> list[int]:
 
 
 def _in_three_dimensions(vector: np.ndarray) -> np.ndarray:
-    """Return a vector of a four-dimensional space without its last component if this is 0; otherwise, unchanged."""
+    """Remove the fourth component of a 4D vector if the component is 0."""
     return vector[:3] if vector.shape == (4,) and vector[3] == 0 else vector
 
 
