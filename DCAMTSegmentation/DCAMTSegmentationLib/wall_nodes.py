@@ -247,9 +247,9 @@ def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[Volum
 def placement(
     segmentation: SegmentationNode, segment: str, volume_affine: np.ndarray, to_volume: np.ndarray
 ) -> np.ndarray | None:
-    """Return the affine (4, 4), voxel index of a segment's labelmap -> mm from a volume's first voxel.
+    """Return the affine (4, 4) of a segment's labelmap in a volume's space, with the volume's first voxel as origin.
 
-    The axes are those of the volume's own space. Return None if the segment has no voxels.
+    Return None if the segment has no voxels.
 
     Args:
         volume_affine: (4, 4), voxel index of the volume -> mm in the volume's space.
@@ -321,10 +321,7 @@ def mark_outdated(segmentation: SegmentationNode) -> None:
 
 
 def update_outdated_mark(segmentation: SegmentationNode) -> None:
-    """Mark a wall as outdated if its segment was changed or moved since the measurement; else remove the mark.
-
-    After an edit of another segment, `mark_outdated` is called although the wall's segment is unchanged.
-    """
+    """Mark a wall as outdated if its segment was changed or moved since the measurement; else remove the mark."""
     model = get_referenced_node(segmentation, WALL_MODEL)
     measured = model.GetAttribute(_OUTLINE) if model is not None else None
     if model is None or not measured:
