@@ -52,7 +52,7 @@ def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_p
         save_noise_scan(visit / "S1.nrrd")
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "data")
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
-    # Results of another model, which lie beside the folders of patients, are not used as labels.
+    # Labels without DCAMT's mark are preferred to DCAMT results beside the folders of patients.
     for patient in ("p1", "p2"):
         label = tmp_path / "data" / patient / "visit" / "S1_label.nrrd"
         label.write_bytes(label.read_bytes().replace(b"DCAMT:=", b"Other:="))
@@ -199,7 +199,7 @@ def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("x_0000", 1.0), ("x_0001", 1.0)]
 
 
-def test_numbers_of_patients_stay_in_the_names_of_cases(tmp_path: Path) -> None:
+def test_case_name_keeps_the_patient_number_0000(tmp_path: Path) -> None:
     for name in ("p_0000", "p_0001", "q_0000", "q_0002"):
         save_labels(tmp_path / "labels" / f"{name}_label.nii.gz", random_mask(1))
     for name in ("p_0000", "p_0001"):

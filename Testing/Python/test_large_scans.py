@@ -206,9 +206,7 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
-def test_centre_priors_have_the_centre_and_size_of_the_anatomy(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_centre_priors_ignore_padding(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     field = tuple(n + 43 for n in FIELD)
     anatomy, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []

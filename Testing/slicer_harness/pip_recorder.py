@@ -47,7 +47,7 @@ class PipRecorder:
 
     @contextmanager
     def replace_pip_of_slicer(self) -> Iterator[None]:
-        """Replace `slicer.packaging` with the recorder; in a real Slicer, the installed packages stay unchanged."""
+        """Replace `slicer.packaging`, so that tests in a real Slicer install no packages."""
         self.reset()
         made = make_module()
         with ExitStack() as stack:

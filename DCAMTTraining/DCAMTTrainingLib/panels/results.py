@@ -228,8 +228,9 @@ def class_names(recipe: Path) -> dict[str, str]:
 def case_text(row: dict[str, str]) -> str:
     """Return a row's text for the column *Case*, for example `p1`, `SD` or `mean (distances of 3 of 5 cases)`.
 
-    For a summary row, the text also counts the cases in which only the label has the class (missed), and the cases in
-    which neither segmentation nor label has the class (Dice 1, distance 0).
+    In the example, 2 cases have undefined distances. For a summary row, the text also counts the cases in which only
+    the label has the class (missed), and the cases in which neither segmentation nor label has the class (Dice 1,
+    distance 0).
     """
     name = row.get("case") or ""
     undefined, cases, missed, empty = (_count(row, column) for column in ("undefined", "cases", "missed", "empty"))
