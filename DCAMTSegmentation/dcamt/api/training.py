@@ -400,8 +400,8 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # Earlier versions saved the best state without counts. `counts` then counts the cases that the run has now,
-        # possibly without validation cases.
+        # `counts["validation"]` can be 0: earlier versions did not save `result.cases`, and a person may have removed
+        # the validation cases since.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

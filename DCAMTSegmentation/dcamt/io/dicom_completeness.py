@@ -76,7 +76,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
 def _cut_records_error(path: Path, data: Any) -> InputError | None:
     """Return the error for a DICOMDIR whose list of records ends too early; None if the list is complete.
 
-    pydicom would raise no error.
+    pydicom often reads a truncated list without an error.
     """
     records = data.get_item("DirectoryRecordSequence")
     held = len(getattr(records, "value", None) or b"")
@@ -127,7 +127,7 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
 
 
 def files_in_icloud(folder: Path) -> list[Path]:
-    """Return the files of which a folder holds only the iCloud placeholder, such as `.IM7.dcm.icloud` for `IM7.dcm`.
+    """Return a folder's files that iCloud has not downloaded: `IM7.dcm` for the placeholder `.IM7.dcm.icloud`.
 
     Files with the ending of another format are left out, as are files in which macOS keeps the attributes of a
     placeholder (`._.IM7.dcm.icloud`).
@@ -248,7 +248,7 @@ def missing_slices_notes(
 
     Args:
         frames: the scan's frames, one for each slice.
-        separated: images of another SOP class, such as screenshots, which have instance numbers of the series, too.
+        separated: images of another SOP class, such as screenshots. Those in the scan's series count as found images.
         gap: mm between neighbouring slices.
     """
     series = [frame for frame in found.frames if frame.series == frames[0].series]
