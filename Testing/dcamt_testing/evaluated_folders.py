@@ -70,7 +70,7 @@ def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
 
 
 def assert_not_scored(folders: tuple[Path, Path], *message_parts: str) -> None:
-    """Fail unless all predictions but one are scored, and the only failure is one line with all `message_parts`."""
+    """Fail unless the evaluation has scores and exactly one failure, a line that contains all `message_parts`."""
     evaluation = evaluate_folders(*folders)
     assert evaluation.rows
     (message,) = evaluation.failures

@@ -103,8 +103,8 @@ class CaseTable:
         The existing name is kept, too, unless the volume node was renamed or `roles_chosen` is True.
 
         Args:
-            roles_chosen: whether the user chose the new rows' names and roles, in a case list. If so, they replace
-                those of existing rows.
+            roles_chosen: True for the rows of a case list: the list's names and roles replace the existing names and
+                roles.
         """
         rows = list(rows)
         at = {row.scan: index for index, row in enumerate(self.rows)}
