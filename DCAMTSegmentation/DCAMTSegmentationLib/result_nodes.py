@@ -1,4 +1,4 @@
-"""Find results in the scene, the nodes to which a result or its wall refers, and values in their attributes."""
+"""Find results in the scene; read their attributes and node references."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def get_attribute(segmentation_node: SegmentationNode | None, name: str) -> str 
 
 
 def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
-    """Parse a matrix in JSON; return None if the text is empty, damaged or no such matrix."""
+    """Parse a matrix (rows, columns) of finite numbers in JSON; return None if `text` is anything else."""
     with suppress(TypeError, ValueError, OverflowError):
         matrix = np.array(json.loads(text or ""), float)
         return matrix if matrix.shape == (rows, columns) and np.isfinite(matrix).all() else None

@@ -79,7 +79,7 @@ class RegionTest(PanelCase):
         self.segment(add_scan("another patient"))
         self.assertIn("Only the region Heart region was segmented.", self.ui.statusLabel.text)
 
-    def test_panel_notes_before_apply_that_a_region_was_placed_on_another_scan(self) -> None:
+    def test_note_is_shown_if_the_region_was_placed_on_another_scan(self) -> None:
         def is_noted() -> bool:
             return "was placed on or chosen for another scan than “Bernd”" in self.ui.regionNoteLabel.text
 
