@@ -177,7 +177,7 @@ def _open_found(path: Path, found: FoundFiles, choice: ScanChoice) -> StoredImag
 
 
 def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
-    """Return the error for files without a usable frame; of several reasons, it names one."""
+    """Return the error for files without a usable frame."""
     if damaged := found.rejected_as("damaged"):
         return _damaged_error(path, damaged)
     if unplaced := found.rejected_as("unplaced"):
@@ -222,7 +222,7 @@ def _unplaced_error(rejected: RejectedFile, path: Path) -> InputError:
     """Return the error for a file without a position; `path` is the file or folder that the user chose."""
     remedy = "Remove the file, if it is a report or a screenshot, or export the series again."
     if rejected.file == path:
-        remedy = "Export the series again, or choose the file of the scan, if this is a report or a screenshot."
+        remedy = "If the file is a report or a screenshot, choose the scan; otherwise export the series again."
     return InputError(rejected.what, path=rejected.file, remedy=remedy)
 
 
