@@ -216,7 +216,7 @@ def _size_error(grid: Grid, path: Path | None, other_remedy: str = "") -> InputE
 def check_grid(grid: Grid, path: str | Path | None) -> None:
     """Raise InputError, naming `path`, if an image cannot have this grid."""
     check_size(grid.shape, path)
-    remedy = "Repair the scan's geometry, for instance by exporting it again from DICOM."
+    remedy = "Repair the image's geometry, for instance by exporting it again from DICOM."
     if not np.isfinite(grid.affine).all():
         raise InputError("has NaN or infinite numbers in its geometry (affine)", path=path, remedy=remedy)
     if (grid.spacing <= 0).any():

@@ -200,7 +200,7 @@ def main() -> None:
     for reason in refused:
         print(f"refused: {reason}")
     rows = table(pairs)
-    print(f"{len(pairs)} cases; burden in % of the wall (mean ± SD), bias and 95% limits in percentage points")
+    print(f"{len(pairs)} cases; mean ± SD, bias and 95% limits: burdens in % of the wall, areas in cm²")
     print_table(rows)
     methods = correlations(pairs)
     print_table(methods)

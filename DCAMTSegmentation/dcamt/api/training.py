@@ -109,7 +109,8 @@ def train(
         InputError: cases, recipe, model, settings, effort, device or folder cannot be used, or the losses are no longer
             finite; the message states what to do.
         OutputError: a file of the run cannot be written.
-        Cancelled: a signal or a request paused the run; `resume=True` continues it.
+        Cancelled: a signal or a request paused the run, or stopped it before its first iteration; `resume=True`
+            continues the run.
 
     >>> import dcamt
     >>> small = {"iterations": 2, "patch": (16, 16, 16), "channels": (4, 8), "convolutions": (1, 1), "batch": 2}
@@ -158,7 +159,7 @@ class TrainingSession:
             InputError: the folder, the device or a case cannot be used, another process trains in the folder, or the
                 losses are no longer finite.
             OutputError: a file cannot be written.
-            Cancelled: the run was paused.
+            Cancelled: the run was paused, or stopped before its first iteration.
             TeamLost: another process of the team has ended.
         """
         run, resume = self._run, self._plan.resume

@@ -256,7 +256,7 @@ def impossible_spacing_error(path: Path, spacing: Sequence[float] | np.ndarray) 
     return InputError(
         f"has an impossible voxel spacing ({' x '.join(f'{s:g}' for s in spacing)})",
         path=path,
-        remedy="Repair the scan's geometry, for instance by exporting it again from DICOM.",
+        remedy="Repair the image's geometry, for instance by exporting it again from DICOM.",
     )
 
 
