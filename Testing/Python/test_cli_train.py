@@ -335,7 +335,7 @@ def test_ctrl_c_before_the_first_step_keeps_a_resumed_run(
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "last.pt", "recipe.json"])
-def test_repeating_the_command_starts_a_run_killed_during_creation(cases: Path, tmp_path: Path, name: str) -> None:
+def test_run_killed_during_creation_starts_when_the_command_is_repeated(cases: Path, tmp_path: Path, name: str) -> None:
     run = tmp_path / "run"
     process = start_script_and_train(WRITING.format(name=name), cases, "--run", run, *settings())
     process.kill()

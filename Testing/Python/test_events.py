@@ -218,7 +218,7 @@ def test_tail_restarts_when_the_file_became_shorter(tmp_path: Path) -> None:
     assert [event.iteration for event in take_all(tail)] == [7]
 
 
-def test_state_of_a_run_parses_only_the_newest_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_state_does_not_parse_outdated_progress_events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path)
     progress = [
         TrainingProgress(iteration=n, iterations=90, losses={}, learning_rate=0.1, steps_per_s=1.0, eta_s=2.0)
@@ -257,7 +257,7 @@ def test_time_left_is_unknown_from_a_pause_until_the_resumed_run_trains(tmp_path
 def test_state_of_a_run_stays_known_after_a_failed_resume_has_read_many_cases(
     tmp_path: Path, end: RunEvent, name: str
 ) -> None:
-    """The events of reading the cases are longer than the part of the file that is usually read."""
+    """The `CasesLoading` events exceed the `state.TAIL` bytes that `run_state` reads first."""
     run = RunFolder(tmp_path)
     begun = RunStarted(iteration=0, iterations=9, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False)
     loading = [CasesLoading(loaded=number, cases=900) for number in range(900)]
