@@ -1,4 +1,4 @@
-"""A test process's temporary folder is removed after a normal end or a kill; an error names files that tests leave."""
+"""Test the removal of temporary files, even after SIGKILL or SIGTERM, and the error about remaining files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Find the files that are named like a scan with further words."""
+"""Find the files whose paths add words to a scan's path: `p1_LA` adds `LA` to `p1`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _Candidates = list[tuple[tuple[str, ...], list[str]]]
 
 
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
-    """Yield (file, scan, further words) for each file that is named like a scan with further words.
+    """Yield (file, scan, further words) for each file whose path adds words to a scan's path.
 
-    Both files have the kind scan. Capitals do not matter. The further words are in lower case. They are at the end or
-    at the beginning of the file's name, or they are the name of a folder:
+    The file and the scan have the kind `FileKind.SCAN`. Capitals do not matter. The further words are in lower case.
+    They are at the end or at the beginning of the file's name, or they are the name of a folder:
     - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
     - `LA/p1` and `LA/LA_p1` add `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or
       `OTHER_STRUCTURES`.

@@ -164,7 +164,7 @@ def further_words(pieces: Iterable[str]) -> frozenset[str]:
 
 
 def means_examination(words: Iterable[str]) -> bool:
-    """Return whether one of the words means one of several examinations or images of a patient.
+    """Return whether any word identifies one of a patient's examinations or images.
 
     >>> [means_examination([word]) for word in ("Followup", "visit2", "m12", "6months", "scan2", "trans", "3T")]
     [True, True, True, True, True, False, False]

@@ -73,8 +73,8 @@ class ProposalOpening:
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         # Determined first, since a ranking or a new run may replace the files during the reading.
         self._file_time, self._scan_state = file_time(case), file_state(case["image"])
-        # `proposal_of` omits a proposal if the scan's file has a new modification time. An omitted proposal is used if
-        # its volume has the voxels of the scan's file.
+        # `proposal_of` omits a proposal if the scan's file has a new modification time. If the file's voxels
+        # still equal those of the proposal's volume node, the proposal can be used.
         self._unverified_proposals = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
@@ -152,7 +152,7 @@ class ProposalOpening:
             remove_with_display(self._outdated)
 
     def _find_scan(self, file: str) -> Generator[None, None, Any | None]:
-        """Return, in steps, the candidate with the voxels of the case's scan (a `.npy` file); None if there is none."""
+        """Return, in steps, the first candidate that has the voxels of a `.npy` file; None if no candidate has them."""
         for volume in self._candidates:
             has_image = slicer.mrmlScene.IsNodePresent(volume) and volume.GetImageData() is not None
             if has_image and (yield from has_voxels_of(volume, file)):
