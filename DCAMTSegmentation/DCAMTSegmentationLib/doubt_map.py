@@ -67,7 +67,7 @@ def add_display(node: VolumeNode) -> Node:
 
 
 def set_display_range(display: Node) -> None:
-    """Colour values from `OPAQUE_FROM_PERCENT`; lower values are transparent, and the colour legend omits them."""
+    """Make values below `OPAQUE_FROM_PERCENT` transparent, and omit these values from the colour legend."""
     display.SetWindowLevelMinMax(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.SetThreshold(OPAQUE_FROM_PERCENT, MAX_PERCENT)
     display.ApplyThresholdOn()
