@@ -1,4 +1,4 @@
-"""Store from which scan a result was made, with all channels; compare the scan with the volumes in the scene."""
+"""Store and find the channels of a result's scan, and compare the scan with volumes in the scene."""
 
 from __future__ import annotations
 
