@@ -115,7 +115,7 @@ class WallSession:
     """Measures the walls of scans one after another, and prints their results.
 
     Attributes:
-        mapping: the classes of the segmentations' values or segments; None without a mapping.
+        mapping: the label mapping; None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
         stamps: the stamp of each result file when the command began; None if the file did not exist. Empty with
             `--overwrite`.
@@ -167,8 +167,8 @@ class WallSession:
         they have a table of their own.
 
         Args:
-            keep: whether to keep the table's rows of all scans that this command did not measure. Another process may
-                have added such rows since the command began.
+            keep: whether to keep the rows that `table` already contains for scans that this command did not measure.
+                Another process may have added rows since the command began.
         """
         measured = {result.scan for result in self.results}
         others = [job for job in planned if job.name not in measured]
@@ -298,7 +298,7 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
     """Raise InputError for the first segmentation that may belong to several scans of its case.
 
-    A segmentation of a scan's own name belongs to this scan alone.
+    If the names of a segmentation and a scan differ only in the ending, the segmentation belongs to this scan alone.
 
     Args:
         names_by_case: the names of the scans, for each case with several scans.

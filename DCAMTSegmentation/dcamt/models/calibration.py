@@ -28,7 +28,7 @@ LOW_OVERLAP = 0.7
 MIN_CASES = 8
 """Smallest number of cases for a calibration."""
 CLEAN = "clean"
-"""The disturbance name of an undisturbed scan."""
+"""The value of a scan's `disturbance` if the scan is undisturbed."""
 NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")

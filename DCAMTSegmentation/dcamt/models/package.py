@@ -368,7 +368,7 @@ def _read_card(data: bytes, path: Path) -> Card:
 
 
 def _is_measurement(entry: Any) -> bool:
-    """Return whether an entry is a table in which `dice`, if present, has numbers by branch and class."""
+    """Return whether an entry is a dict whose `dice`, if present, has the form {branch: {class: number}}."""
     if not isinstance(entry, dict):
         return False
     by_branch = entry.get("dice", {})
