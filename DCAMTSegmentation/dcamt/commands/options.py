@@ -80,7 +80,7 @@ def parse_number(text: str) -> int:
 def add_label_mapping(
     parser: argparse._ActionsContainer,
     files: str = "label files",
-    column: str = "; a column 'labels' takes precedence",
+    column: str = "; the case list's column 'labels' takes precedence",
 ) -> None:
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(

@@ -296,7 +296,7 @@ def _scale_progress(start: float, stop: float, report: Progress) -> Progress:
 
 
 def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None:
-    """Return the expected organs in voxel indices of `box`, a part of the scan; None if no organ was located."""
+    """Return the organs' expected places in a scan cropped to `box`; None if no organ was located."""
     if not location.organs:
         return None
     boxes = {label: box_in_part(organ, box) for label, organ in location.organs.items()}
