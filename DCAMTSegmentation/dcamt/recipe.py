@@ -105,7 +105,7 @@ class Augmentation:
     """Probability that the part of a patch beyond a random plane is replaced by air, noise or a mirror image, as if the
     scan were cropped there."""
     artefacts: float = 0.0
-    """Probability that stripes, as of a spike in k-space, or a bright spot are added to a patch."""
+    """Probability that a patch gets stripes (as from a spike in k-space) or a bright spot."""
     mix: float = 1.0
     """Probability, for each batch, that its unlabelled patches are mixed: a box in each patch is replaced by the same
     box of the next patch. Teacher logits come from unmixed patches."""

@@ -209,7 +209,7 @@ def _trained_and_validated(
 
 
 def _repeated_scans(cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[int, str]]:
-    """Yield index and warning once for each case in a group of equal scans, all for training or all for validation."""
+    """Yield index and warning once for each case in a group of equal scans with one use: training or validation."""
     reported: set[int] = set()
     for _, members in equal_scans:
         if len({cases[index].role == VALIDATION for index in members}) > 1:

@@ -100,8 +100,8 @@ def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
-    A folder is returned if one of its files is a scan when the folder's own words for labels are ignored, and one of
-    these conditions holds:
+    Classify the files of each folder by their paths below the folder. Return the folder if a scan among the files
+    satisfies one of these conditions:
 
     - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
       name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
@@ -221,7 +221,7 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
 def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
     """Return whether a key adds words for structures to a scan's `loose_key`."""
-    # `p1/lge_result` beside `p1/T1` may be a scan: `lge` may mean the modality.
+    # `lge` is left out: `p1/lge_result` may be a scan of the modality LGE.
     shorter = _shorter_keys(key, ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS)
     keys = {loose_key(rest) for rest, dropped in shorter if dropped} - {()}
     return not keys.isdisjoint(loose_scans)
