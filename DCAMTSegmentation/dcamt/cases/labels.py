@@ -279,7 +279,7 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 def _weights_of(grid: NetworkGrid, axis: int, side: slice) -> np.ndarray:
     """Return `axis_weights`, float32 (network voxels, scan voxels), for the scan voxels in `side`.
 
-    Rows of zeros are omitted: their network voxels are background, since all foreground lies in `side`.
+    A row of zeros is omitted: its network voxel depends only on scan voxels outside `side`, which are background.
     """
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix

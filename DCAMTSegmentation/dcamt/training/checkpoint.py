@@ -14,7 +14,7 @@ from ..io.atomic import atomic_path
 
 NEW_RUN = "Start a new run."
 _ERRORS_OF_DAMAGE = (None, errno.EINVAL)
-"""Numbers of the errors that a damaged file may cause, such as an impossible offset."""
+"""Values of `OSError.errno` that mean damage. An impossible offset in the file causes EINVAL."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
