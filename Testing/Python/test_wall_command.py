@@ -326,7 +326,7 @@ def test_scan_without_a_segmentation_fails_and_does_not_stop_the_others(
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
 
 
-def test_error_of_a_scan_without_a_segmentation_names_segmentations_of_similar_names(
+def test_error_for_a_missing_segmentation_contains_similar_file_names(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(wall_phantom[0], folder / "scans" / "z_image.nrrd")
@@ -357,7 +357,7 @@ def test_scans_a_and_a_image_do_not_share_a_segmentation(
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
 
 
-def test_scan_a_gets_the_segmentation_a_seg_if_the_scan_a_image_has_its_own(
+def test_file_a_seg_belongs_to_scan_a_if_scan_a_image_has_another_file(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(wall_phantom[0], folder / "scans" / "a.nrrd")

@@ -29,7 +29,7 @@ class ResidentCase:
         label: uint8 (X, Y, Z); None for an unlabelled case.
         voxels: for each class in the label, some of its voxels, int64 (N, 3), as possible centres of patches.
         grid: the scan's network grid; None for a synthetic case.
-        values: the values in the label on the scan's grid, without background.
+        values: the label's values before resampling, without background.
         scan: the scan's file; None for a synthetic case.
     """
 
