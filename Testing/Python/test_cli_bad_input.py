@@ -178,7 +178,7 @@ def test_unusable_paths_and_values_are_refused_in_one_line(
             ([scan, *good, "--roi", "1,2,3"], ("1,2,3", "RAS")),
             ([scan, *good, "--roi", "-1,2,3,4,nan,6"], ("nan", "RAS")),
             ([scan, *good, "--roi", "-900,-800,0,10,0,10"], ("scan.nii.gz", "outside")),
-            ([scan, "x" * 300, *good], ("x" * 300,)),
+            (["x" * 300, *good], ("x" * 300, "does not exist")),
             ([scan, *good, "--format", "dcm"], ("scan.nii.gz", "was not read from DICOM", "another file format")),
         ],
     )

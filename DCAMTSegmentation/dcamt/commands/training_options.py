@@ -36,7 +36,7 @@ def add_cases(commands: Commands[Parser]) -> None:
     find.add_argument(
         "--validation", type=parse_count, default=0, metavar="N", help="assign the last N labelled cases to validation"
     )
-    add_label_mapping(find)
+    add_label_mapping(find, column="")
     add_existing(find)
     summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = add_command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
