@@ -125,7 +125,7 @@ class _ListedCases:
         if not isinstance(text, str) or not text:
             return None
         path = self._file(text, LABEL_ENDINGS)
-        # If `labelsTr` is missing, `_file` shortens `labelsTr/p1.nii.gz` to `p1.nii.gz`, which may be the case's image.
+        # If `labelsTr` is missing, `_file` shortens `labelsTr/p1.nii.gz` to `p1.nii.gz`, possibly the case's image.
         return self._folder / text if path in images else path
 
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
