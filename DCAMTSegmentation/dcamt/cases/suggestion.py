@@ -167,7 +167,7 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
         remedy = f"Number the classes by the button Segments…, --labels or the column 'labels', such as: {mapping}."
         if any(map(str.isdecimal, mapped)):
-            # For a case with the mapping 420=3, `mapping` is wrong: `mapping` maps 3, but the label file contains 420.
+            # If a case has the mapping 420=3, its label file contains 420, which the remedy 3=NAME would not map.
             remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."
         raise InputError(what, remedy=remedy)
 
