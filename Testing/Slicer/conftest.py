@@ -35,7 +35,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 class _PythonQtOutput:
-    """A standard output that has no file descriptor, no buffer and, as in Slicer 5.12.3, no encoding."""
+    """A standard output that has no file descriptor, buffer or encoding."""
 
     def __init__(self, stream: TextIO) -> None:
         self.write, self.flush = stream.write, stream.flush

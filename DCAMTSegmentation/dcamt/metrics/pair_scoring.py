@@ -56,7 +56,7 @@ def evaluate_pairs(
 
     Args:
         progress: is called after each pair with the number of pairs that are done and the number of all pairs.
-        predictions_folder, labels_folder: the folders that messages name, if the files lie in folders.
+        predictions_folder, labels_folder: the folders' paths, used only in error messages.
 
     Raises:
         InputError: there is no pair, no pair can be scored, all labels are empty, all predictions are empty after a
