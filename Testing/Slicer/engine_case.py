@@ -55,7 +55,7 @@ class EngineCase(unittest.TestCase):
             warm_python.start()
 
     def use_home(self, folder: Path) -> None:
-        """Store models in a folder during the test."""
+        """Set DCAMT_HOME to `folder` during the test; imported models then lie in `folder/models`."""
         patch = mock.patch.dict(os.environ, {"DCAMT_HOME": str(folder)})
         patch.start()
         self.addCleanup(patch.stop)
