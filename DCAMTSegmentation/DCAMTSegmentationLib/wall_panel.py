@@ -182,7 +182,7 @@ class WallPanel:
             self._change_wall(wall_nodes.with_threshold(self._wall, threshold))
 
     def _reload_changed_wall(self) -> None:
-        """Reload the wall, and compute its table again, if it was changed outside of this section.
+        """Reload a wall that was changed outside of this section, and compute the wall's table again.
 
         Surface Toolbox changes the surface, for example, and hardening a transform moves it.
         """

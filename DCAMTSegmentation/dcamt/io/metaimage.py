@@ -30,7 +30,7 @@ _HEADER_LIMIT = 1 << 20
 _SAMPLE = 1024
 """Number of bytes that `_refuse_text` examines."""
 _NO_TEXT = re.compile(rb"[^\t-\r -~]")
-"""A byte that numbers written as text do not have."""
+"""A byte that is neither printable ASCII nor whitespace."""
 
 
 def meta_header(path: Path) -> tuple[dict[str, str], bytes, int]:
@@ -170,8 +170,8 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
 
     A pattern, or a list after the word LIST, must name one file for each index along the last axis, for example for
     each slice. If the list follows `LIST n`, each file holds the first n axes: for the sizes (64, 64, 20, 3), `LIST 2`
-    needs 20 * 3 = 60 files. An n of 0 or above the number of axes is ignored. An n below 0 or equal to the number of
-    axes is refused.
+    needs 20 * 3 = 60 files. An n that is 0 or exceeds the number of axes is ignored. An n below 0 or equal to the
+    number of axes is refused.
 
     Args:
         value: the text of the field ElementDataFile.
