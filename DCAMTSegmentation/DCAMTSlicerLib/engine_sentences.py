@@ -55,7 +55,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Add {0}_label.nii.gz, or remove the prediction."),
         _("After the sign =, write a label value from 1 to {0}, as in 420=1."),
         _("After the sign =, write a label value from 1 to {0}, or one of these names: {1}."),
-        _("Before each sign =, write values or names of segments that occur in the files."),
         _("Benito, Europace 2017: dense scar"),
         _("Benito, Europace 2017: fibrosis"),
         _("Calibrate the model again (in a terminal: dcamt models calibrate)."),
@@ -221,6 +220,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "Map the values of both: --prediction-mapping {0}=1 --label-mapping {1}=1, for instance (in"
             " Python: prediction_mapping and label_mapping)."
         ),
+        _(
+            "Map the values to class names, for instance: {0}. Use the column 'labels', --labels or the"
+            " button Segments…."
+        ),
         _("Mark only the openings, and choose a scan of the whole atrium."),
         _("Measure the wall again."),
         _("Methods disagree; compare numbers of one method and one threshold only. For research use only."),
@@ -238,7 +241,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."),
         _("No organ was found."),
         _("Not enough GPU memory; the CPU was used."),
-        _("Number the classes by the button Segments…, --labels or the column 'labels', such as: {0}."),
         _("Only {0} of {1} parts of the label were written; the others count as background."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),
@@ -346,6 +348,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("VELOCITY MAP"),
         _("Voxels of the scan are {0} mm thick, thicker than the wall: the burden is inexact."),
         _("Write VALUE=CLASS, such as 420=1."),
+        _("Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."),
         _("Write a number, such as 0.5."),
         _("Write a whole number."),
         _("Write key=value."),

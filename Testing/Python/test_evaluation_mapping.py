@@ -129,7 +129,7 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
     [
         (
             "--prediction-mapping",
-            "predictions: all predictions are empty after the mapping 5=1. Before each sign =",
+            "predictions: all predictions are empty after the mapping 5=1. Write VALUE=CLASS, where",
         ),
         (
             "--label-mapping",

@@ -124,7 +124,7 @@ def test_gap_in_the_label_values_is_refused_unless_the_values_are_mapped(tmp_pat
         InputError, match=r"no label has the value 2, but labels have the value 3\. .*: 1=.*; 3="
     ) as caught:
         suggest_recipe(cases, None)
-    mapping = str(caught.value).partition("such as: ")[2].rstrip(".")
+    mapping = str(caught.value).partition("for instance: ")[2].partition(". Use")[0]
     mapped = [replace(case, labels=mapping) if case.label else case for case in cases]
     recipe = suggest_recipe(mapped, None)
     assert [info.label for info in recipe.classes] == [1, 2]

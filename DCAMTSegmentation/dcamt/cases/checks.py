@@ -209,7 +209,11 @@ def _trained_and_validated(
 
 
 def _repeated_scans(cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[int, str]]:
-    """Yield index and warning once for each case in a group of equal scans with one use: training or validation."""
+    """Yield index and warning once for each case whose scan is equal to another case's scan (`_equal_scans`).
+
+    If a group of cases with equal scans contains a training case and a validation case, the group is skipped (see
+    `_trained_and_validated`).
+    """
     reported: set[int] = set()
     for _, members in equal_scans:
         if len({cases[index].role == VALIDATION for index in members}) > 1:

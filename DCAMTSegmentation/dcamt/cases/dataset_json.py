@@ -165,7 +165,10 @@ def _is_array_of_cases(name: str, entry: object) -> bool:
 
 
 def _files_of_case(entry: object) -> tuple[list[object], object]:
-    """Return the image files and the label file (None without a label) of a case in a form that `entries_of` lists."""
+    """Return a case's image files and its label file; the label file is None if the case has no label.
+
+    `entries_of` describes the forms that `entry` may have.
+    """
     if isinstance(entry, list) and len(entry) == 2 and _is_label(entry[1]) and not _is_label(entry[0]):
         image, label = entry
     elif isinstance(entry, dict):

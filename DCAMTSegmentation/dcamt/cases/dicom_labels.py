@@ -58,13 +58,15 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     """Return the files; each DICOM segmentation gets the kind `FileKind.LABEL` and the key of its scan.
 
     Contours get the kind `FileKind.CONTOURS`. In `named`, a segmentation is listed by its file or its folder (see
-    `images_below`). The segmentation's scan is the first of 1 to 4 that is found. Each example names the scan, then the
-    segmentation:
+    `images_below`). The segmentation's scan is the first of 1 to 4 that is found:
 
     1. the series to which the segmentation refers;
-    2. the series whose folder directly contains the listed file or folder: `p1`, `p1/1-1.dcm`;
-    3. the scan with the key of the listed file or folder: `images/p1`, `labels/p1/1-1.dcm` listed by its folder;
-    4. the scan with the key of the segmentation's file: `images/p1`, `labels/p1.dcm` in the listed folder `labels`.
+    2. the series whose folder directly contains the listed file or folder: series `p1`, listed file `p1/1-1.dcm`;
+    3. the scan with the key of the listed file or folder: scan `images/p1`, listed folder `labels/p1`;
+    4. if a folder is listed, the scan with the key of the segmentation's file: scan `images/p1`, listed folder
+       `labels`, file `labels/p1.dcm`.
+
+    In these examples, `images/p1`, `labels/p1` and `labels/p1.dcm` have the key `("p1",)`; `labels` has the key `()`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
     `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, each one that is named

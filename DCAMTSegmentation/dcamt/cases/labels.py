@@ -207,7 +207,7 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
 
 
 def empty_label_error(case: Case) -> InputError:
-    """Return the error for a case whose label has no voxel of a class."""
+    """Return the error for an empty label: all voxels are background, or the label mapping makes them background."""
     what, remedy = "is empty: no voxel is labelled", "Outline the scan, or make the case unlabelled."
     if case.labels:
         what = f"has no voxel with a value of the label mapping '{case.labels}'"

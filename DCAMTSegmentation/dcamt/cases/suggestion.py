@@ -165,7 +165,10 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
     if missing:
         mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
         what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
-        remedy = f"Number the classes by the button Segments…, --labels or the column 'labels', such as: {mapping}."
+        remedy = (
+            f"Map the values to class names, for instance: {mapping}. Use the column 'labels', --labels or the"
+            " button Segments…."
+        )
         if any(map(str.isdecimal, mapped)):
             # If a case has the mapping 420=3, its label file contains 420, which the remedy 3=NAME would not map.
             remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."

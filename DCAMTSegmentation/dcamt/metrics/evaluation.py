@@ -49,7 +49,7 @@ class EvaluationRow:
         >>> EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 1, cases=3, missed=1).title
         'mean (95HD of 2 of 3 cases, 1 missed)'
         """
-        # The row of a single case named "std" keeps the name.
+        # If a case happens to be named "std", its row has `cases == 1` and keeps the title "std".
         name = "SD" if self.case == "std" and self.cases > 1 else self.case
         if not self.undefined or self.cases == 1:
             return name

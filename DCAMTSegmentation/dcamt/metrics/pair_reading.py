@@ -53,9 +53,9 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
     """Return a prediction and its label with their values mapped, each on its own grid.
 
     Args:
-        mappings: a class is a label value. If the prediction has no mapping, a class in the label's mapping may also be
-            the name of a segment in the prediction's file, as in "420=Left atrium"; the same holds with prediction and
-            label exchanged.
+        mappings: the class after each sign = is a label value, as in "420=1". If the prediction has no mapping, a class
+            in the label's mapping may also be the name of a segment in the prediction's file, as in "420=Left atrium";
+            the same holds with prediction and label exchanged.
 
     Raises:
         InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments

@@ -17,7 +17,7 @@ from .evaluation import Evaluation, EvaluationRow, summarize_rows
 from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, read_pair, unmapped_text
 from .scores import BOTH_EMPTY, score
 
-_CORRECT_MAPPING = "Before each sign =, write values or names of segments that occur in the files."
+_CORRECT_MAPPING = "Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."
 
 
 @dataclass(frozen=True)
