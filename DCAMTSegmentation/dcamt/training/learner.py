@@ -112,12 +112,12 @@ class Learner:
 
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser, or to
-                another spacing or rule of intensities.
+                another spacing or intensity rule.
         """
-        # torch raises no error for another spacing or rule of intensities, but the validation scores before and after
+        # torch raises no error for another spacing or intensity rule, but the validation scores before and after
         # resuming the run would not be comparable.
         if state.get("scan_settings", self._scan_settings()) != self._scan_settings():
-            raise ValueError("the state belongs to another spacing or rule of intensities")
+            raise ValueError("the state belongs to another spacing or intensity rule")
         if state.get("shape", self._shape()) != self._shape():  # torch does not notice another number of heads
             raise ValueError("the state belongs to another network")
         self.network.load_state_dict(state["network"])
