@@ -333,10 +333,10 @@ def test_folder_without_slices_is_refused_with_the_reason(tmp_path: Path) -> Non
     refused(lambda: read_scan(folder), folder, "holds no DICOM slices, but RT Dose")
 
 
-def test_images_of_rare_classes_are_separated_without_comparing_frames(
+def test_images_of_rare_sop_classes_are_separated_without_comparing_frames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Comparing each frame with each image of a rare class would be slow."""
+    """Comparing frames in pairs would be slow for thousands of frames."""
     for k in range(4):
         write_slice(tmp_path / f"{k}.dcm", k)
     write_slice(tmp_path / "x.dcm", 4, sop_class=CT)

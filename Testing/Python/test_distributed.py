@@ -180,7 +180,7 @@ def test_team_saves_a_checkpoint_before_validating(
 def test_team_saves_no_checkpoint_of_infinite_weights(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost_at: int | None
 ) -> None:
-    """If `lost_at` is None, a checkpoint is due before the first validation; otherwise, when the other process ends."""
+    """A checkpoint is due before the first validation (`lost_at=None`) or when the other process ends (`lost_at=2`)."""
     received: list[RunEvent] = []
     trainer = new_trainer(
         tmp_path / "run", table, "iterations=9", "validate_every=2", "learning_rate=1e300", "batch=4",

@@ -1,4 +1,4 @@
-"""Test the search of source code for messages: those of errors, and the notes of scans and results."""
+"""Test `engine_sentences`, which searches source code for the messages of errors and notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scores of the files of two folders are averaged; errors name unusable files."""
+"""Test the evaluation of a folder of predictions against a folder of labels: scores, means and refused files."""
 
 from __future__ import annotations
 

@@ -52,10 +52,10 @@ def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_p
         save_noise_scan(visit / "S1.nrrd")
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "data")
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
-    # Labels without DCAMT's mark are preferred to DCAMT results beside the folders of patients.
+    # The DCAMT results p1.seg.nrrd and p2.seg.nrrd in `data` are not taken for labels.
     for patient in ("p1", "p2"):
         label = tmp_path / "data" / patient / "visit" / "S1_label.nrrd"
-        label.write_bytes(label.read_bytes().replace(b"DCAMT:=", b"Other:="))
+        label.write_bytes(label.read_bytes().replace(b"DCAMT:=", b"Other:="))  # removes DCAMT's mark
         save_labels(tmp_path / "data" / f"{patient}.seg.nrrd", random_mask(9), segments=[LEFT_ATRIUM])
     assert evaluate_folders(tmp_path / "results", tmp_path / "data") == evaluation
 

@@ -144,7 +144,7 @@ def test_main_exempts_objects_from_garbage_collection_only_if_called_without_arg
     assert (gc.get_freeze_count() > before) is is_process
 
 
-def test_free_disk_space_is_found_for_a_folder_on_a_disk_that_does_not_answer(
+def test_free_disk_space_for_an_unreadable_folder_is_taken_from_its_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stale, stat = tmp_path / "stale", os.stat

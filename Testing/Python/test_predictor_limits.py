@@ -175,7 +175,7 @@ def test_recipe_decides_whether_only_the_largest_component_is_kept(tiny_package:
         assert ndimage.label(labels)[1] == count
         assert np.array_equal(labels == 1, right if largest_component else left | right)
         assert result.doubt_map is not None
-        # If the left ball is removed, its doubt is high, since both branches segment this ball.
+        # Removing the left ball contradicts both branches, so the doubt in this ball is high.
         assert (result.doubt_map[left].mean() > 0.9) == largest_component
         assert result.doubt_map[right].mean() < 0.3
 

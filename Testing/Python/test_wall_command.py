@@ -357,7 +357,7 @@ def test_scans_a_and_a_image_do_not_share_a_segmentation(
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
 
 
-def test_file_a_seg_belongs_to_scan_a_if_scan_a_image_has_another_file(
+def test_segmentation_renamed_as_the_error_suggests_is_found(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(wall_phantom[0], folder / "scans" / "a.nrrd")

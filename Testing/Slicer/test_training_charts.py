@@ -161,7 +161,7 @@ class ChartsTest(unittest.TestCase):
         # NaN fills the columns of the shorter curve.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
-    def test_curve_disappears_if_the_run_resumes_before_its_first_point(self):
+    def test_resuming_a_run_at_step_2_removes_the_point_at_step_5(self):
         charts = TrainingCharts("first")
         charts.show(SCORES, self.curves)
         self.curves.apply(started_event(2, 9))

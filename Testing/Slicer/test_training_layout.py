@@ -103,7 +103,7 @@ class SectionsTest(TrainingCase):
         self.assertTrue(all(getattr(self.ui, name).isHidden() for name in sections.RUN_WIDGETS))
 
     def test_sections_follow_the_state_of_the_run(self) -> None:
-        self.write_run()
+        self.write_run("run-1")
         with (
             mock.patch.object(watch_module, "run_state") as polled,
             mock.patch.object(runs_panel, "run_state") as listed,
@@ -120,7 +120,7 @@ class SectionsTest(TrainingCase):
             polled.return_value = listed.return_value = RunState(FINISHED, iteration=3, iterations=3)
             self.wait_for(lambda: "resultsButton" in self.open_sections(), "the results")
         self.assertEqual(self.open_sections(), set(sections.READ))
-        self.assertEqual(self.ui.runButton.text, "Run: earlier: finished")
+        self.assertEqual(self.ui.runButton.text, "Run: run-1: finished")
 
     def test_reason_why_an_ended_run_cannot_be_resumed_stays_visible(self) -> None:
         self.write_run()

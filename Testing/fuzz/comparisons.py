@@ -47,7 +47,7 @@ def close(affine: np.ndarray, other: np.ndarray) -> bool:
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if pydicom has, for each slice, a frame with equal pixels, position and spacing; else "failed".
+    """Return "failed" if a slice differs from every frame of pydicom in pixels, position or spacing; else "other".
 
     Any difference in a zip file is "failed", since checksums protect all of its data except names and dates.
     """
@@ -82,11 +82,11 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if nibabel reads the same voxels or cannot read the file, else "failed".
+    """Return "failed" if nibabel reads different voxels, else "other".
 
     If the sform's code is 1, the directions must be equal, too. Exception: if the sform is sheared and the file has a
     qform, DCAMT uses the qform. The spacing is not compared: nibabel takes it from the sform, but DCAMT and ITK take it
-    from `pixdim`.
+    from `pixdim`. If nibabel cannot read the file, the outcome is "other".
     """
     import nibabel as nib
     from nibabel.openers import ImageOpener
@@ -113,7 +113,7 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
 
 def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if h5py reads the same voxels and the affine is `H5_AFFINE`, else "failed"."""
+    """Return "failed" if h5py reads different voxels, or if the affine differs from `H5_AFFINE`; else "other"."""
     import h5py
 
     with h5py.File(path) as file:
@@ -122,9 +122,10 @@ def compare_with_h5py(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tup
 
 
 def compare_with_itk(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "other" if SimpleITK cannot read the file, or reads the same voxels and positions; else "failed".
+    """Return "failed" if SimpleITK reads different voxels or positions, else "other".
 
-    Positions that are not finite in SimpleITK are not compared.
+    Positions that are not finite in SimpleITK are not compared. If SimpleITK cannot read the file, the outcome is
+    "other".
     """
     import SimpleITK as sitk  # noqa: N813
 

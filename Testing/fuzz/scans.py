@@ -62,7 +62,7 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     place = int(rng.integers(min(len(data), 400))) if rng.random() < 0.6 else int(rng.integers(len(data)))
 
     def change_digit() -> bytes | bytearray:
-        """Change one digit among the first 600 bytes, for example in a size of a text header."""
+        """Change one digit among the first 600 bytes."""
         digits = [n for n, byte in enumerate(data[:600]) if 48 <= byte <= 57]
         if digits:
             data[digits[rng.integers(len(digits))]] = 48 + int(rng.integers(10))

@@ -62,8 +62,8 @@ class OpenModule:
     def close(self) -> None:
         """Leave the module and close its panel, so that the next test starts with a new panel and logic.
 
-        The harness unloads the module, as Slicer does on exit. In a real Slicer, the module is reloaded, and then has
-        a new widget and logic.
+        In a real Slicer, the module is reloaded. In the harness, the module is unloaded, and `open_module` loads it
+        again.
         """
         if not hasattr(slicer.modules, self.name.lower()):
             return
