@@ -109,5 +109,5 @@ def is_map_elsewhere(segmentation_node: SegmentationNode | None) -> bool:
     except InputError:  # a non-linear transform
         return True
     map_grid, grid = Grid(doubt_map.GetImageData().GetDimensions(), affine), grid_of(volume)
-    # A scan that was cropped or resampled has other voxels, which `result_scan.is_scan_changed` reports.
+    # If the shapes differ, return False: `result_scan.is_scan_changed` detects a scan that was cropped or resampled.
     return map_grid.shape == grid.shape and not same_grid(map_grid, grid)

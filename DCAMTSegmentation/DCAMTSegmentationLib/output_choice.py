@@ -30,8 +30,8 @@ def mark_removed_scan(volume: VolumeNode) -> None:
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
     """Return whether a node is a suitable output for a volume's result; False if the node is None.
 
-    A node with DCAMT segments may take results of their volume only. A node without them may take a volume's result
-    unless it was drawn on another scan, or its scan was removed from the scene.
+    A node with DCAMT segments may take a volume's result only if DCAMT made these segments from this volume. A node
+    without them may take a volume's result unless it was drawn on another scan, or its scan was removed from the scene.
     """
     if segmentation_node is None:
         return False

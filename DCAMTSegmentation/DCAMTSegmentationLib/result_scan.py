@@ -40,9 +40,11 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
     if len(channels) != int(segmentation_node.GetAttribute(_CHANNEL_COUNT) or 0):
         what = _("was made from several channels, but the scene lacks one or more of them")
         if is_corrected(segmentation_node):
-            # Do not suggest Apply, which would replace the corrections. A task of one channel needs only the first
-            # channel.
-            remedy = _("Choose a task of one channel, or load a scene that was saved with all channels.")
+            # Do not suggest Apply, which would replace the corrections. In DCAMT Training, a task of one channel uses
+            # only the first channel of a scan.
+            remedy = _(
+                "Choose a task of one channel in DCAMT Training, or load a scene that was saved with all channels."
+            )
         else:
             remedy = _("Load what is missing, and press Apply again.")
         raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)

@@ -247,9 +247,9 @@ def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[Volum
 def placement(
     segmentation: SegmentationNode, segment: str, volume_affine: np.ndarray, to_volume: np.ndarray
 ) -> np.ndarray | None:
-    """Return the affine (4, 4) of a segment's labelmap in a volume's space, with the volume's first voxel as origin.
+    """Return the affine (4, 4) of a segment's labelmap: voxel index -> mm from the volume's first voxel.
 
-    Return None if the segment has no voxels.
+    The axes are those of the volume's space. Return None if the segment has no voxels.
 
     Args:
         volume_affine: (4, 4), voxel index of the volume -> mm in the volume's space.

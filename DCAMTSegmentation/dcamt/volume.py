@@ -359,12 +359,13 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
 
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
-    """Return a labelmap with the slice spacing of `grid`, if possible without interpolation.
+    """Return a labelmap with the slice spacing of `grid`, or unchanged; never interpolate.
 
-    A single slice gets the spacing and direction (except the sign) of the axis of `grid` that is nearest to the
-    labelmap's slice axis. Of several slices, every n-th is kept: n is the spacing of `grid` along this axis, divided by
-    the labelmap's slice spacing and rounded. The labelmap is returned unchanged if n is below 2, if a slice between the
-    kept slices has labels, or if all slices are background.
+    One axis of `grid` is nearest in direction to the labelmap's slice axis. A single slice gets this nearest axis, with
+    its spacing, as slice axis. The nearest axis is first reversed if it points to the opposite side. Of several slices,
+    every n-th is kept: n is the spacing of `grid` along the nearest axis, divided by the labelmap's slice spacing and
+    rounded. The labelmap is returned unchanged if n is below 2, if a slice between the kept slices has labels, or if
+    all slices are background.
     """
     affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
     along = grid.affine[:3, :3].T @ step / grid.spacing

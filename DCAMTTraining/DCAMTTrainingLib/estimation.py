@@ -106,8 +106,8 @@ class Estimation:
             self._on_change()
             on_end(message)
 
-        # The recipe file already has the iterations and the patch of the effort that the user chose. The effort
-        # "thorough" changes neither.
+        # An effort changes the iterations and the patch of a recipe. The user's effort was already applied to the
+        # recipe in the file. The effort "thorough" keeps the iterations and the patch.
         arguments = ["estimate", str(cases), "--recipe", str(recipe_file), "--effort", "thorough"]
         arguments += ["--run", str(folder), "--device", device]
         self._command = EngineCommand(arguments, on_event, on_command_end)

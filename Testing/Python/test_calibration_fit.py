@@ -91,7 +91,7 @@ def test_interval_allows_for_unseen_disturbances() -> None:
     assert unseen.expect(noise).low < unseen.value(noise) - 0.2
 
 
-def test_expected_overlap_of_a_scan_is_fitted_on_other_cases_and_disturbances() -> None:
+def test_fit_for_a_scan_leaves_out_its_case_and_its_disturbance() -> None:
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     scans = [replace(scan, disturbance=kind) for scan, kind in zip(synthetic_scans(4, 2), kinds, strict=True)]
     expected = expect_left_out(scans, ("doubt",))

@@ -44,8 +44,8 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        what = f"scans without a row, measured from their existing segmentations: {measured}"
-        console.print_error(f"{table}: {what}. Their expected overlap is unknown.")
+        remark = "They were measured from their existing segmentations. Their expected overlap is unknown."
+        console.print_error(f"{table}: skipped scans that had no row: {measured}. {remark}")
     return rows
 
 

@@ -163,8 +163,8 @@ class WallSession:
     def write_table(self, table: Path, planned: Sequence[WallJob], keep: bool) -> bool:
         """Write the table of all scans and return True; if that is impossible, print the error and return False.
 
-        The table includes the rows of those `planned` scans that were not measured, such as skipped or failed scans, if
-        they have a table of their own.
+        A `planned` scan may have been skipped or may have failed. If an earlier command measured this scan, the rows of
+        the scan's own table (`WallJob.table`) are included.
 
         Args:
             keep: whether to keep the rows that `table` already contains for scans that this command did not measure.

@@ -54,7 +54,7 @@ def has_further_numbers(path: Path) -> bool:
 
 
 def _numbered_files(path: Path) -> tuple[Path, ...]:
-    """Return `x_0000`, `x_0001`, ... up to the first missing number or `x_0010`; () if `path` is not `x_0000`."""
+    """Return at most 11 files `x_0000`, `x_0001`, ... before the first missing number; () if `path` is not `x_0000`."""
     if channel_of(path) != 0:
         return ()
     file_ending, stem = path.name[len(scan_name(path)) :], without_channel(scan_name(path))

@@ -32,8 +32,8 @@ def check_tiff(path: Path) -> None:
 
     Raises:
         zlib.error: deflated data is damaged.
-        InputError: the content is not TIFF, ITK would read a grey page as colours (`_check_storage`), or the pages
-            differ in size or type. ITK would read all pages with the size and type of the first: it would return
+        InputError: the content is not TIFF; a grey page would become a colour image in ITK (`_check_storage`); or the
+            pages differ in size or type. ITK would read all pages with the size and type of the first: it would return
             random memory, or only a part of each page. A reduced copy or transparency mask before an image page is
             refused, too, since ITK would crash.
     """

@@ -122,8 +122,8 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
 
     Args:
         measured: the patches that this process has measured before, none larger than the recipe's patch, the smallest
-            first; this call appends its own. Patches up to the largest measured size are skipped, since a smaller
-            patch does not lower this process's peak memory.
+            first; this call appends its own. Patches up to the largest measured size are skipped: their memory can no
+            longer be measured, since this process's peak memory never falls.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured

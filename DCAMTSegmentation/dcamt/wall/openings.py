@@ -50,7 +50,10 @@ MITRAL_FLAT_MM = 1.5
 MITRAL_LEAST_CM2 = 1.0
 """A smaller patch is not a valve; the annulus of an adult measures 4 to 12 cm2."""
 MITRAL_REACH_MM = 18.0
-"""The flat patch is extended to blood up to this distance from its centre: the annulus is about 30 to 36 mm wide."""
+"""Largest distance between the flat patch's centre and the points that extend the patch.
+
+The annulus is about 30 to 36 mm wide.
+"""
 MITRAL_REACH_DEGREES = 60.0
 """Largest angle between the normals of the extended patch and the mean normal of the flat patch."""
 MITRAL_RIM_MM = 1.5

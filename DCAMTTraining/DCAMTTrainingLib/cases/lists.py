@@ -29,7 +29,7 @@ def read_rows_in_steps(path: Path) -> Generator[None, None, list[CaseRow]]:
 
 
 def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
-    """Write a case list of the rows with a `FileScan`; return the number of omitted rows.
+    """Write a case list of the rows whose source is a `FileScan`; return the number of omitted rows.
 
     Raises:
         InputError: a path is not UTF-8.

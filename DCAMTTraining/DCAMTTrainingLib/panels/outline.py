@@ -248,7 +248,7 @@ class OutlinePanel:
         if not match_segments(segmentation, identifiers, recipe):
             self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
-        # Before `add_case`, `row_of` would omit the proposal's segments.
+        # Make the proposal a training case first: otherwise, `row_of` would omit the proposal's segments.
         scene_case = training_cases.add_case(volume, segmentation)
         row = replace(row_of(volume, segmentation, recipe), name=name)
         table = self._session.table

@@ -91,7 +91,7 @@ class TrainingCharts:
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        # Without the second condition, the chart would keep a curve's points after `Curve.cut` removed all of them.
+        # A curve without points is updated if the chart has it: `Curve.cut` removed its points, so they must disappear.
         drawn = {
             name: curve
             for name, curve in named.items()

@@ -141,7 +141,7 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     Raises:
         OutputError: the process cannot be started, or its log file cannot be written.
     """
-    # Ended processes of other runs stay for `start_failure`. `poll` comes first, so that no process remains a zombie.
+    # `poll`, left of `or`, is called for every process, so that no ended process remains a zombie.
     started[:] = [entry for entry in started if entry.process.poll() is None or entry.run.path != run.path]
     flags = 0
     if os.name == "nt":
