@@ -65,7 +65,7 @@ def test_mask_search_among_scans_of_one_name_takes_linear_time(monkeypatch: pyte
     assert 0 < len(calls) < 20 * len(named)
 
 
-def test_h5_file_that_contains_its_label_is_a_case_beside_another_scan(tmp_path: Path) -> None:
+def test_h5_file_that_contains_its_label_is_a_case_not_a_mask(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     write_image(tmp_path / "p1/lgemri.nii.gz", 200)
     with h5py.File(tmp_path / "p1/mri_norm2.h5", "w") as file:
@@ -99,9 +99,7 @@ def test_scan_of_27_values_beside_another_scan_is_no_mask(tmp_path: Path) -> Non
     assert len(find_cases(tmp_path).cases) == 2
 
 
-def test_mask_search_reads_only_two_scans_beside_a_mask_named_after_no_scan(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mask_search_reads_mask_la_and_two_of_thirty_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: set[Path] = set()
     monkeypatch.setattr(masks, "has_few_values", lambda path: read.add(path) or path.name == "LA.nii.gz")
     found = find_cases(make_files(tmp_path, "LA.nii.gz", *(f"p{number}.nii.gz" for number in range(30))))

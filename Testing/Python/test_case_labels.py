@@ -67,7 +67,7 @@ def test_error_about_a_mapping_contains_the_path_of_the_label(tmp_path: Path, te
         read_case_label(case, tiny_recipe(), GRID)
 
 
-def test_error_of_list_mapped_classes_contains_the_path_of_the_label(tmp_path: Path) -> None:
+def test_classes_of_an_invalid_mapping_cannot_be_listed(tmp_path: Path) -> None:
     case = write_label_case(tmp_path / "label.nii", label_voxels(420), "420")
     with pytest.raises(InputError, match=re.escape(f"{case.label}: '420' is not a label mapping")):
         list_mapped_classes([case])

@@ -97,7 +97,7 @@ def test_test_cases_that_are_listed_with_labels_are_not_trained_on(tmp_path: Pat
 
 
 @pytest.mark.parametrize("start", ["", "../Dataset1/", "{home}/"])
-def test_files_that_are_not_listed_under_the_json_key_dataset_are_skipped(tmp_path: Path, start: str) -> None:
+def test_files_that_an_nnunet_v2_data_set_does_not_list_are_skipped(tmp_path: Path, start: str) -> None:
     home = tmp_path / "Dataset1"
     images, label = [start.format(home=home) + IMAGES[0]], start.format(home=home) + LABELS[0]
     described = {"dataset": {"one": {"images": images, "label": label}}}

@@ -145,7 +145,7 @@ def test_label_p1_lawall_is_not_paired_with_case_p1(case: str, label: str) -> No
 
 
 @pytest.mark.parametrize("word", ["lawall", "RAendo", "scarSegImgM", "rvseg", "LV"])
-def test_labels_of_other_structures_are_not_paired_with_two_cases(word: str) -> None:
+def test_labels_p1_lawall_and_p2_lawall_are_not_paired_with_cases_p1_and_p2(word: str) -> None:
     labels = {f"p{n}_{word}": Path(f"p{n}_{word}") for n in (1, 2)}
     assert pair_with_labels(["p1", "p2"], labels) == labels
 

@@ -38,8 +38,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     If several scans fit a file, they are yielded in this order:
 
-    1. Scans whose key is the file's key without one word of the last part, without two, and so on: `p1_T1`, then `p1`
-       for `p1_T1_LA`.
+    1. Scans whose key is the file's key without one or more words of the file's name. The longest key comes first: for
+       the file `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
     2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
     3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
 
@@ -137,8 +137,8 @@ def _words_beside(name: str, repeated: str) -> list[str]:
 def _keys_of_folders(folders: Sequence[str], name: str) -> _Candidates:
     """Return the candidates of a file for `in_folders_named_after_scans`.
 
-    A candidate's further words leave out the words of its key: `p1/LA/p1` adds only `LA` to `p1`. A key that has only
-    words for the file format is no candidate: `data/p1` does not belong to a scan `data`.
+    A candidate's further words leave out the words of its key: `p1/LA/p1` adds only `LA` to `p1`. A key whose
+    words are all in `FORMAT_WORDS` is no candidate: `nifti/p1` does not belong to a scan `nifti`.
 
     >>> _keys_of_folders(["p1_chambers"], "p1_aorta")
     [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', 'aorta'])]

@@ -39,10 +39,10 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
-    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals, if `ATRIUM_WORDS`,
-      `QUALIFIERS` and numbers (`without_numbers_after_labels`) are also removed from the label's name: `p1_lge`,
-      `p1_LA_final_seg_1`. If a longer case name begins with the shortened name, the label keeps its numbers: beside a
-      case `p_1`, `p_seg_3` becomes `p_3`, not `p`, because 3 may be the patient's number;
+    - the only label of the same simplified name: `p1_lge`, `p1_LA_final_seg_1`. `PAIRING_WORDS`, `MODALITY_WORDS` and
+      capitals are removed from both names. From the label's name, `ATRIUM_WORDS`, `QUALIFIERS` and numbers
+      (`without_numbers_after_labels`) are removed, too. A number that may be the patient's is kept: if there is a case
+      `p_1`, the label `p_seg_3` becomes `p_3`, not `p`;
     - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
@@ -56,11 +56,11 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     starts = {start for name in known for (start,) in islice(name_starts((_without_modality(name),)), 1, None)}
 
     def simplified_label(name: str) -> str:
-        shorter, unnumbered = (
+        numbered, unnumbered = (
             without_words(_without_modality(text), ATRIUM_WORDS | QUALIFIERS)
             for text in (name, without_numbers_after_labels(name))
         )
-        return shorter if unnumbered in starts else unnumbered
+        return numbered if unnumbered in starts else unnumbered
 
     labels = _paired_by_simplified_names(known, labels, _without_modality, simplified_label)
     return _paired_by_further_words(known, labels)

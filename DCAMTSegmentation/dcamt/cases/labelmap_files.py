@@ -48,15 +48,16 @@ def labelmaps_by_case(
     """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
 
     If the subfolders hold labelled cases, and no file in `folder` itself has few voxel values (`has_few_values`),
-    return the labels of these cases. If `folder` itself holds no labelmap, or only scans, return the only labelmap of
-    each subfolder (`_only_files_of_subfolders`).
+    return the labels of these cases. Otherwise, if `folder` itself holds only scans, or no image files at all, return
+    the only labelmap of each subfolder (`_only_files_of_subfolders`).
 
     Args:
-        skip_images: leave out scans and results. A scan is left out if the folder holds its label, a mask named after
-            it (`masks`) or its automatic result. If one scan is left out for this reason, all other scans are left
-            out, too. If no scan is left out for this reason, but the folder holds a label or a mask, the scans that are
-            not in `names` are left out, unless `names` is empty. An automatic result is left out if its case has a
-            label. Of `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is returned.
+        skip_images: leave out scans and results. Of `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is returned. An
+            automatic result is left out if its case has a label. A scan is left out if the folder holds its label, a
+            mask named after it (`masks`) or its automatic result. If one scan is left out for this reason, all other
+            scans are left out, too. If no scan is left out for this reason:
+            - All scans are kept if `names` is empty, or if the folder holds neither a label nor a mask.
+            - Otherwise, scans whose names are in `names` are kept, and other scans are left out.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). If a file in `folder`
             itself has one of these names, this name is its key: `p1_0000`, not `p1`.
@@ -172,15 +173,15 @@ def _is_only_file(path: Path) -> bool:
 
     If the file's name begins with the folder's name, no word for another structure or for an examination may follow:
     `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Otherwise the name must have a word for a result, a label
-    or the atrium. If all words for results are removed from the name, the rest must satisfy `describes_label`:
-    `p1/LA_pred`, but not `p1/wall_pred`.
+    or the atrium. Without its words for results, the name must also satisfy `describes_label`: `LA` of `p1/LA_pred`
+    does, `wall` of `p1/wall_pred` does not.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
         return not (has_word(rest, OTHER_STRUCTURES) or means_examination(words_of(rest)))
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
-    # TotalSegmentator writes `heart_atrium_left`. The name `heart_seg` does not mean the atrium alone.
+    # Remove `heart` from TotalSegmentator's `heart_atrium_left`, but not from `heart_seg`: it may be the whole heart.
     results |= {"heart"} if has_word(name, ATRIUM_WORDS - {"left"}) else set()
     return is_named and describes_label(without_words(name, results))
 

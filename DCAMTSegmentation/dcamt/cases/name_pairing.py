@@ -83,10 +83,11 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan if
     one of two conditions holds:
 
-    - `has_channel_files` is true for `x_0000`. Then a label `x_0000` gets the key of `x`, unless a label `x` has the
-      same `FileKind`.
+    - `has_channel_files` is true for `x_0000`. Then a label `x_0000` gets the key of `x`. Exception: there is also a
+      label `x`, and DCAMT's mark is in both labels or in neither.
     - There is a label `x`, but no scan `x`, no scan `x_0010` (a scan has at most ten channels), and none of the labels
-      `x_0000` to `x_0009`. If a label `x` lacks DCAMT's mark, this condition ignores labels with the mark.
+      `x_0000` to `x_0009`. Beside a label `x` without DCAMT's mark, there may be labels `x_0000` to `x_0009` with the
+      mark.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """

@@ -106,12 +106,13 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
       name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
       and `labels/p1_label`.
-    - The scan lies in a subfolder whose name has only words for scans: `Images` in `segmentation set/Images/p1`. The
-      folder's own name must also have a word that does not mean labels, outlines or structures: `set` (numbers do not
-      count).
+    - The scan lies in a subfolder whose name has only words for scans: `Images` in `segmentation set/Images/p1`. At
+      least one word of the outer folder's name must be neither a number nor a word for labels, outlines or structures:
+      `set`.
 
-    Exception: if there is also a scan `mri/p1`, the file `LA segmentation/p1` is a label, and the folder is not
-    returned. The same holds for a scan with words added at the end of the name: `mri/p1_pre`.
+    Exception: the folder is not returned if a scan that satisfies one of the conditions has the same name as a scan
+    whose path has no words for labels. Beside `mri/p1`, the file `LA segmentation/p1` is a label. The same holds beside
+    a scan with words added at the end of the name: `mri/p1_pre`.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -198,8 +199,8 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, two other keys also make it a result:
 
     - the key of a label: `p1_output` beside `p1_label`;
-    - a scan's loose key with added words for structures: `p1/LA_prob` adds `LA` to `("p1",)`, the loose key of
-      `p1/lge`.
+    - a scan's key with added words for structures. Words for the modality do not matter: `p1_LA_prob` adds `LA` to
+      `p1_lge`.
 
     The scan or label must have no word of `RESULT_WORDS` in its own path.
     """
@@ -221,7 +222,7 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
 def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
     """Return whether a key adds words for structures to a scan's `loose_key`."""
-    # `lge` is left out: `p1/lge_result` may be a scan of the modality LGE.
+    # `lge` in `OTHER_STRUCTURES` may also mean the modality: beside `p1/mri`, `p1/lge_result` may be a scan.
     shorter = _shorter_keys(key, ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS)
     keys = {loose_key(rest) for rest, dropped in shorter if dropped} - {()}
     return not keys.isdisjoint(loose_scans)
