@@ -93,7 +93,7 @@ def test_folder_without_scans_or_with_a_damaged_dataset_json_is_refused(tmp_path
         find_cases(tmp_path)
 
 
-def test_left_atrial_challenge_lascarqs_and_emidec_are_recognised(tmp_path: Path) -> None:
+def test_data_sets_of_three_challenges_are_recognised(tmp_path: Path) -> None:
     challenge = [f"asc/P1/{name}.nrrd" for name in ("lgemri", "laendo", "lawall", "raendo")]
     lascarqs = [f"lascarqs/train_1/{name}.nii.gz" for name in ("enhanced", "atriumSegImgMO", "scarSegImgM")]
     emidec = ["emidec/Case_N01/Images/Case_N01.nii.gz", "emidec/Case_N01/Contours/Case_N01.nii.gz"]
@@ -153,7 +153,7 @@ def test_copy_in_another_format_is_no_second_scan(tmp_path: Path) -> None:
     }
 
 
-def test_surfaces_single_slices_and_foreign_headers_are_no_scans(tmp_path: Path) -> None:
+def test_surfaces_and_single_slices_are_no_scans(tmp_path: Path) -> None:
     write_itk_image(tmp_path / "slice1.tif", np.arange(36).reshape(6, 6))
     (tmp_path / "mesh.vtk").write_text("# vtk DataFile Version 3.0\n\nASCII\nDATASET POLYDATA\n", encoding="ascii")
     (tmp_path / "satellite.hdr").write_text("ENVI\nsamples = 5\n", encoding="ascii")

@@ -175,9 +175,9 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _equal_scans(cases: Sequence[Case]) -> Iterator[tuple[str, list[int]]]:
-    """Yield each group of cases with equal scans: "file" or "content", and the indices of the cases.
+    """Yield ("file" or "content", indices of the cases) for each group of cases with equal scans.
 
-    Scans are equal if they are the same file or folder, or files of the same content.
+    "file" means that the scans are the same file or folder, "content" that they are files of the same content.
     """
     used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
     for what, key_of in (("file", _file_identity), ("content", _checksum)):

@@ -57,8 +57,9 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
 def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; each DICOM segmentation gets the kind `FileKind.LABEL` and the key of its scan.
 
-    Contours get the kind `FileKind.CONTOURS`. In `named`, a segmentation is listed by its file or its folder (see
-    `images_below`). The segmentation's scan is the first of 1 to 4 that is found:
+    Contours get the kind `FileKind.CONTOURS`. For each segmentation, `named` contains either its file (the listed
+    file) or its folder (the listed folder); see `images_below`. The segmentation's scan is the first of 1 to 4 that is
+    found:
 
     1. the series to which the segmentation refers;
     2. the series whose folder directly contains the listed file or folder: series `p1`, listed file `p1/1-1.dcm`;

@@ -41,7 +41,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     1. Scans whose key is the file's key without one or more words of the file's name. The longest key comes first: for
        the file `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
     2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
-    3. Scans found in the same two ways by their loose keys: `p1_LA` adds `la` to `p1_lge`.
+    3. Scans whose loose key (see `names`) fits in one of these two ways: the loose key of `p1_lge` is `("p1",)`, so
+       `p1_LA` adds `la` to `p1_lge`.
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
@@ -93,7 +94,7 @@ def _has_parts_of(file: NamedFile, scan: NamedFile) -> bool:
 
 
 def _by_lower_key(files: Iterable[NamedFile]) -> dict[Key, list[NamedFile]]:
-    """Return the files by their keys in lower case; files that differ in their endings have one key."""
+    """Return the files by their keys in lower case."""
     by_key: defaultdict[Key, list[NamedFile]] = defaultdict(list)
     for file in files:
         by_key[lower_key(file.key)].append(file)
@@ -101,15 +102,12 @@ def _by_lower_key(files: Iterable[NamedFile]) -> dict[Key, list[NamedFile]]:
 
 
 def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
-    """Return the candidates of a file for `named_after_scans`.
-
-    One candidate key consists of the folders alone. Its further words leave out the last folder's name: `p1/p1_LA` adds
-    only `LA` to the scan `p1`.
-    """
+    """Return the candidates of a file for `named_after_scans`."""
     words = SEPARATORS.split(name)
     ends = [(words[:last], words[last:]) for last in range(len(words) - 2, 0, -2)]
     starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
     shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
+    # A mask may lie in its scan's folder of slices: `p1/p1_LA` adds only `LA` to the scan `p1`.
     shorter.append(((*folders, ""), _words_beside(name, folders[-1] if folders else "")))
     if joined := _JOINED.fullmatch(name):
         shorter.append(((*folders, joined[1]), [joined[2]]))

@@ -57,7 +57,7 @@ def find_cases(folder: Path) -> FoundCases:
 
 
 def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
-    """Return the result of `find_cases`, but without an error if all found cases are unused.
+    """Pair scans with labels as `find_cases` does, but accept a folder with only unused cases (`FoundCases.unused`).
 
     Args:
         ignored: folders below `folder` that are not searched.
@@ -210,8 +210,7 @@ def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
 
     If no case and no unused case of `find_nnunet_cases` has a label, `find_cases_by_names` pairs the files:
-    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`. If neither function pairs a scan with
-    a label, the cases of `find_nnunet_cases` are returned; if there are none, the cases of `find_cases_by_names`.
+    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`.
     """
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):

@@ -34,7 +34,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists (the examples are a case and its label):
     - the label of the same name;
-    - the label whose file has the case's name: `x_0000.nii.gz` for `x_0000`, although `case_name` names the label `x`;
+    - for a case `x_0000`, the label `x` whose file is `x_0000.nii.gz`;
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include

@@ -279,7 +279,8 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 def _weights_of(grid: NetworkGrid, axis: int, side: slice) -> np.ndarray:
     """Return `axis_weights`, float32 (network voxels, scan voxels), for the scan voxels in `side`.
 
-    A row of zeros is omitted: its network voxel depends only on scan voxels outside `side`, which are background.
+    `side` contains all labelled voxels. A network voxel whose weights in `side` are all 0 is therefore background, and
+    its row is omitted.
     """
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix

@@ -155,7 +155,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     The four conditions:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
-    - The scan has no label by its key. Several left-over labels may get the key of one scan.
+    - Before the comparisons, no label has the scan's key. Several left-over labels may get the key of one scan.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
     - No other scan's loose key starts with the label's shortened key: `_without_outline_words(label)`, or
       `_without_numbers(label)` in comparison 4. With `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan, since `p1_post`

@@ -196,7 +196,7 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
 
     A file with such a word in its path becomes a result if its key without these words is the key of a scan:
-    `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, two other keys also make it a result:
+    `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, the key without these words may also be:
 
     - the key of a label: `p1_output` beside `p1_label`;
     - a scan's key with added words for structures. Words for the modality do not matter: `p1_LA_prob` adds `LA` to

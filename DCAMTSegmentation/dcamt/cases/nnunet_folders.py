@@ -134,7 +134,10 @@ def only_labels(labels: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
 def labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, object]) -> list[SkippedFile]:
     """Return the labels, masks and automatic results among the files of a folder of scans: `a_seg` beside `a_0000`.
 
-    A file with the ending of a scan is a scan if it has a channel number, or the name of one of `labels`.
+    A file with a scan's ending always counts as a scan if its name ends in a channel number or is a key of `labels`.
+
+    Args:
+        labels: the files in the folder of labels, by name.
     """
     with_label_ending = {file for file in files if ending(file) not in SCAN_ENDINGS}
     unsure = {file for file in files if channel_of(file) is None and scan_name(file) not in labels} | with_label_ending

@@ -185,8 +185,8 @@ def describes_label(name: str, scan: str = "") -> bool:
 
     After the first word, the name may also have a version such as `v2`. In a name with a word for the atrium, a
     person's initials (two or three capitals) may also come after the first word. If a word of the scan's
-    name could be a version or initials, the label's name may have neither. `mask_LA_JS` is no label of `AB_LGE`, since
-    AB and JS may be two patients.
+    name looks like a version or like initials, the label's name must contain no version and no initials. `mask_LA_JS`
+    is no label of `AB_LGE`, since AB and JS may be two patients.
 
     A number of two or more digits may be the patient's. If the scan's name has numbers with as many digits as the
     label's number, the label's number must be one of them: `label_002` is no label of `LGE_001`.
