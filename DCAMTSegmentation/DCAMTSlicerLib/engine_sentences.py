@@ -288,7 +288,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Save the file as JSON in UTF-8."),
         _("Save the image as NRRD."),
         _("Save the scan as one file, such as p1.nii.gz."),
-        _("Save the slices as a TIFF stack of their own."),
+        _("Save the slices as a TIFF stack whose pages all have the same size and type."),
         _("Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."),
         _("Scan and segmentation have different grids; they were aligned by their patient coordinates."),
         _("Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."),

@@ -102,7 +102,9 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) of the scan's voxels that `to_source` computes from at least one voxel in `box`.
+    """Return the box (I, J, K) of the scan that corresponds to `box`.
+
+    The returned box consists of all voxels that `to_source` interpolates from at least one voxel of `box`.
 
     Args:
         box: a box (X, Y, Z) of the network grid.

@@ -247,7 +247,7 @@ def test_tiff_stack_with_a_page_of_another_size_or_type_is_refused(tmp_path: Pat
     pages = list(np.arange(9 * 10 * 11, dtype=np.uint16).reshape(9, 10, 11))
     other = {"smaller": pages[0][:5, :6], "8 bits": pages[0].astype(np.uint8), "float": pages[0].astype(np.float32)}
     path = _write_tiff(tmp_path / "x.tif", [*pages[:place], other[odd], *pages[place:]], [0] * 10)
-    refused(lambda: read_scan(path), path, "pages that differ in their size or in the type", "stack of their own")
+    refused(lambda: read_scan(path), path, "pages that differ in their size or in the type", "the same size and type")
 
 
 def test_small_copy_in_a_tiff_stack_is_ignored_only_as_the_last_page(tmp_path: Path) -> None:

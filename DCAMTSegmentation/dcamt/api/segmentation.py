@@ -50,7 +50,7 @@ class SegmentedScan:
         model: the card of the model.
         quality: `fast` or `accurate`.
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model is not
-            calibrated for the quality.
+            calibrated for this `quality`.
         is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         seconds: time to segment and measure the scan, without reading and checking it.
     """

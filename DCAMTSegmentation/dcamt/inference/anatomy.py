@@ -143,8 +143,8 @@ def _without_smooth_noise(
         planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, most, _is_smooth_noise)
-        # If all planes that may be removed at an end are classified as noise, this end is not trimmed: the innermost of
-        # these planes lie inside the ordered box, and are probably tissue whose noise is stronger than its structure.
+        # The innermost planes that may be removed at an end lie inside the ordered box. If even these planes are
+        # classified as noise, they are probably noisy tissue, so nothing is removed at this end.
         sides[axis] = slice(
             trimmed.start if trimmed.start < side.start + most[0] else side.start,
             trimmed.stop if trimmed.stop > side.stop - most[1] else side.stop,

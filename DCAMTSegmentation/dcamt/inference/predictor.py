@@ -49,13 +49,13 @@ class Prediction:
         probabilities: float32 (1 + classes, I, J, K), background first, mean of the branches; None without
             `keep_probabilities`.
         agreement: float32 (I, J, K) from 0 (the branches disagree) to 1 (they agree); None in fast quality.
-        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the region; None in fast
-            quality.
+        doubt_map: float32 (I, J, K), probability that a voxel's label is wrong; 0 outside the `region` of
+            `Predictor.segment`, if one was given; None in fast quality.
         trust: Dice (0 to 1) between the branches' own segmentations, within the region if one was given; None in fast
             quality.
         notes: messages for the user, for example that the GPU had too little memory.
-        expected_overlap: expected Dice with an expert's outline and its 80% interval; None if the model is not
-            calibrated for the quality.
+        expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the requested
+            quality (fast or accurate).
         is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         doubt: the features of doubt from which the expected overlap is computed (`doubt.doubt_features`).
     """

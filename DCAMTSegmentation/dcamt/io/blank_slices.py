@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _FEW_ZEROS = 0.2
-"""A slice with noise in the air has at most this fraction of zeros."""
+"""Largest fraction of zeros in a slice without padding or mask: voxels of air hold noise, which is rarely 0."""
 _MANY_ZEROS = 0.5
 
 
@@ -29,8 +29,9 @@ def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
 def _blank_slices(voxels: np.ndarray) -> list[int]:
     """Return the indices of blank slices along the last axis, or [] if they may be padding or a masked background.
 
-    The first slice is written first: if it has zeros, too, the zeros are padding. A slice beside a blank one may have
-    any number of zeros, since it may be written in part.
+    Even an incomplete file contains data in its first slice. Therefore, if more than `_FEW_ZEROS` of this slice is 0,
+    all zeros count as padding or mask, and the result is []. A slice beside a blank one may have any number of zeros,
+    since it may be written in part.
     """
     rows, columns, slices = voxels.shape
     zeros = 1 - np.array([np.count_nonzero(voxels[:, :, k]) for k in range(slices)]) / (rows * columns)

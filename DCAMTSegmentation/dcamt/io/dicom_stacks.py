@@ -16,7 +16,7 @@ from .dicom_files import RejectedFile, list_names
 from .dicom_frames import Frame
 
 FEW = 3
-"""A stack or SOP class with fewer frames than this number may be skipped: it may be a scout or hold screenshots."""
+"""A stack or SOP class with fewer frames than this number may be skipped: it may contain scouts or screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
     "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series by its number in "

@@ -57,7 +57,8 @@ def check_tiff(path: Path) -> None:
         layouts.pop()
     if len(set(layouts)) > 1:
         what = "holds pages that differ in their size or in the type of their numbers"
-        raise InputError(what, path=path, remedy="Save the slices as a TIFF stack of their own.")
+        remedy = "Save the slices as a TIFF stack whose pages all have the same size and type."
+        raise InputError(what, path=path, remedy=remedy)
 
 
 def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:

@@ -124,13 +124,14 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     The columns of `axes` (3, 3) are the voxel steps in mm, which may be oblique or sheared. The surface is closed:
     everything outside `mask` counts as background.
 
-    Let n(u) be the number of times that lines along u cross the surface, with one line per unit of area perpendicular
-    to u. By the Cauchy-Crofton formula, the surface area is twice the mean of n(u) over all directions u. Here the
-    lines run along vectors d between voxels. If only one of two neighbours on a line is inside, the pair is a
-    crossing. Each line represents the area |det(axes)| / |d| perpendicular to d. Source: G. Lehmann and D. Legland,
-    "Efficient N-dimensional surface estimation using Crofton formula and run-length encoding", Insight Journal 2012.
-    In contrast to that paper, directions and weights are fitted to the grid (see `_crofton_directions`), since the
-    paper's 13 fixed directions give wrong areas if slices are thicker than pixels are wide.
+    Take parallel lines in a direction u, one line for each mm2 of a plane perpendicular to u. Let n(u) be the number
+    of their crossings with the surface. By the Cauchy-Crofton formula, the surface area is twice the mean of n(u) over
+    all directions u. Here the lines run along vectors d between voxels. If only one of two neighbours on a line is
+    inside, the pair is a crossing. Each line represents the area |det(axes)| / |d| perpendicular to d. Source: G.
+    Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and run-length encoding",
+    Insight Journal 2012. In contrast to that paper, directions and weights are fitted to the grid (see
+    `_crofton_directions`), since the paper's 13 fixed directions give wrong areas if slices are thicker than pixels are
+    wide.
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.

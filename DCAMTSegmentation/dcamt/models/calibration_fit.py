@@ -13,7 +13,7 @@ from .calibration import CLEAN, ExpectedOverlap, OverlapFunction, sigmoid
 INTERVAL = 0.8
 """Probability that the overlap with an expert's outline lies in the interval."""
 HUBER = 0.02
-"""Residuals larger than this count linearly, so that a few failed scans do not dominate the fit."""
+"""Huber's loss grows only linearly above this residual, so that a few failed scans do not dominate the fit."""
 RIDGE, STEPS = 1e-3, 60
 """Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20

@@ -217,9 +217,8 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
     """Write a model's file and calibration file; without `calibration`, try to remove an older calibration file."""
     beside = calibration_path(target)
-    # The model's temporary file is renamed before the calibration's temporary file. Without `replace`, the renaming
-    # raises FileAppeared if another process imported a model of this name meanwhile; the other process's calibration
-    # file then stays.
+    # The model's temporary file is renamed before the calibration's temporary file. If renaming the model raises
+    # FileAppeared, the calibration file of another process is therefore not replaced.
     with atomic_paths([] if calibration is None else [beside]) as partial, atomic_path(target, replace) as model:
         if calibration is not None:
             partial[beside].write_text(calibration.to_json(), encoding="utf-8")

@@ -104,8 +104,8 @@ def replace_surroundings(
     """Replace the part beyond a random plane with air, noise or a mirror image, as if the scan were cropped and padded.
 
     Air is the lowest intensity of each channel. Noise is drawn with each channel's mean and standard deviation, and
-    clipped to the channel's lowest and highest intensity. Labels beyond the plane become 0, even in a mirror image,
-    since a mirrored organ is not an organ. Without this augmentation, networks trained on scans cropped around an
+    clipped to the channel's lowest and highest intensity. Labels beyond the plane become 0, so an organ's copy
+    in a mirror image counts as background. Without this augmentation, networks trained on scans cropped around an
     organ make errors near the padded border of other scans (Testing/benchmarks/README.md, "Whole scans").
 
     Args:
@@ -114,7 +114,7 @@ def replace_surroundings(
         probability: probability of a replacement.
         generator: on the CPU.
     """
-    # With probability 0 nothing is drawn, so that the random numbers of the other augmentations do not change.
+    # If `probability` is 0, draw no random number. A draw would change the numbers that other augmentations get.
     if probability == 0 or float(torch.rand((), generator=generator)) >= probability:
         return image, label
     axis = int(torch.randint(3, (), generator=generator))
@@ -162,7 +162,7 @@ def add_artefact(
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=generator))
 
-    # With probability 0 nothing is drawn, so that the random numbers of the other augmentations do not change.
+    # If `probability` is 0, draw no random number. A draw would change the numbers that other augmentations get.
     if probability == 0 or uniform(0, 1) >= probability:
         return image
     axes = [torch.arange(n, device=image.device) * step for n, step in zip(image.shape[1:], spacing, strict=True)]

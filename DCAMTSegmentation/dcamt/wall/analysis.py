@@ -29,7 +29,7 @@ NEGATIVE_FRACTION = 0.05
 CONSTANT_FRACTION = 1e-4
 """If the blood pool's standard deviation is less than this fraction of its mean, the scan is refused as constant."""
 SURROUNDINGS_FROM_MM = 3.0
-"""The surroundings lie from this distance to `PROFILE_TO_MM` along the normals, beyond the wall."""
+"""Distance from the surface, along the outward normal, at which the surroundings begin; they end at `PROFILE_TO_MM`."""
 LEAST_DARKER = 0.33
 """In a late-enhancement scan, at least this fraction of the surroundings (lung, muscle, ...) is darker than blood."""
 LEAST_INSIDE = 0.5
