@@ -71,7 +71,7 @@ def vein_openings(size: float) -> Image.Image:
 
 
 def atrium(size: float) -> Image.Image:
-    """Return the mask of the atrium; `size` is the width of the unit square of `STROKES`, relative to the canvas."""
+    """Return the mask of the atrium."""
     mask = Image.new("L", (CANVAS, CANVAS), 0)
     draw = ImageDraw.Draw(mask)
     for start, end, radius in STROKES:

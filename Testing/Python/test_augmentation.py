@@ -130,8 +130,7 @@ def test_gamma_is_a_power_of_the_scaled_intensity() -> None:
     assert torch.allclose(change_and_keep_source(augmentation_of(gamma=0.4), ends), ends.clamp(-4, 4))
 
 
-def test_gamma_scales_with_reach_and_leaves_the_ends_of_the_range_unchanged() -> None:
-    """Dividing intensities and reach by 4 divides the result by 4. The ends of the range are -reach and reach."""
+def test_gamma_is_applied_to_intensities_relative_to_reach() -> None:
     source = random_images()
     wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
     image = change_and_keep_source(augmentation_of(gamma=0.4), source / 4, reach=1.0)

@@ -106,7 +106,7 @@ def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:
     assert volume.grid.affine[2, 3] == (40 if volume.grid.affine[2, 2] > 0 else 54)
 
 
-def test_message_lists_only_the_first_of_many_stacks_of_each_series(tmp_path: Path) -> None:
+def test_message_describes_at_most_8_stacks_of_each_series(tmp_path: Path) -> None:
     stacks = [{"FrameContentSequence": {"StackID": f"s{k // 3}"}} for k in range(600)]
     write_frames(tmp_path / "x.dcm", [k + 10 * (k // 3) for k in range(600)], stacks)
     write_slices(tmp_path, 4, series="1.2.9", SeriesNumber=2, SeriesDescription="LGE")
@@ -116,7 +116,7 @@ def test_message_lists_only_the_first_of_many_stacks_of_each_series(tmp_path: Pa
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series="201")), 4)
 
 
-def test_note_lists_only_the_first_of_many_skipped_stacks(tmp_path: Path) -> None:
+def test_note_describes_at_most_8_skipped_stacks(tmp_path: Path) -> None:
     stacks = [{"FrameContentSequence": {"StackID": f"s{k}"}} for k in range(30)]
     write_frames(tmp_path / "x.dcm", [k + k**2 for k in range(30)], stacks)
     write_slices(tmp_path, 4, series="1.2.9", SeriesNumber=2)

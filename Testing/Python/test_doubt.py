@@ -79,7 +79,7 @@ def test_dilation_equals_brute_force_and_takes_one_distance_transform(
     assert not dilate(np.zeros_like(mask), 2.5, spacing).any()
 
 
-def test_nearest_neighbour_resampling_of_labels_agrees_with_labels_to_network() -> None:
+def test_labels_resampled_by_nearest_neighbour_keep_their_positions() -> None:
     affine = np.array([[0, -1.0, 0, 5], [1, 0, 0, 2], [0, 0, -1, 9], [0, 0, 0, 1]])
     labels = np.random.default_rng(0).integers(0, 3, (7, 6, 5)).astype(np.uint8)
     scan = Grid(labels.shape, affine)

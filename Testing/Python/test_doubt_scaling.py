@@ -61,7 +61,7 @@ def test_fitted_scaling_is_finite_if_none_or_all_voxels_are_wrong() -> None:
         assert abs(float(fitted.apply(doubt).mean()) - wrong.mean()) < 0.1
 
 
-def test_doubt_below_the_range_of_the_fit_is_scaled_in_proportion() -> None:
+def test_scaled_doubt_is_proportional_to_doubt_below_0_01() -> None:
     scaling = DoubtScaling(-0.6, 0.4)
     edge = scaling.apply(np.array([0.01])).item()
     assert edge == pytest.approx(expit(-0.6 + 0.4 * logit(0.01)))

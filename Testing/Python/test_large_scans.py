@@ -196,7 +196,6 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
 def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The location is a box around the organ and half of a larger neighbour, as if both merged on the coarse grid."""
     scan, own, neighbour = scan_beside_larger_organ()
     merged = (slice(40, 90), slice(60, 112), slice(0, 24))
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(merged, WHOLE_FIELD, {1: merged}))

@@ -26,8 +26,8 @@ def test_table_of_a_killed_command_is_completed_with_skip_existing(
     assert call_dcamt([*segment[:3], *segment[5:-2]]) == 0  # s0 and s1, without a table
     assert call_dcamt([*segment, "--skip-existing"]) == 0
     message = (
-        f"{table}: skipped scans that had no row: 2. They were measured from their existing segmentations. Their"
-        " expected overlap is unknown."
+        f"{table}: existing segmentations that were measured: 2. The table had no rows for their scans. The expected"
+        " overlap of these segmentations is unknown."
     )
     assert message in capsys.readouterr().err
     rows = read_table(table)
@@ -57,7 +57,7 @@ def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(
     corrected.write_bytes(before)
     assert call_dcamt([*segment, "--measurements", table, "--skip-existing"]) == 0
     assert measured_scans(table) == ["s0"]
-    assert "skipped scans that had no row: 1." in capsys.readouterr().err
+    assert "existing segmentations that were measured: 1." in capsys.readouterr().err
     assert corrected.read_bytes() == before
 
 

@@ -269,9 +269,7 @@ def test_model_name_that_is_not_a_file_name_is_refused(tmp_path: Path, name: str
     assert stored_names() == [("left-atrium", True), ("usable", False)]
 
 
-def test_command_imports_a_model_with_a_shipped_name_under_another_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_command_refuses_the_name_of_a_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_model(tmp_path / "runs" / "left-atrium" / "model.dcamt", "left-atrium")
     for options in ([], ["--name", "left-atrium"]):
         assert call_dcamt(["models", "import", path, "--overwrite", *options]) == 1

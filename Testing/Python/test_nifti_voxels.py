@@ -96,7 +96,7 @@ def test_big_endian_files_and_trailing_axes_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".nii", ".hdr"])
 @pytest.mark.parametrize("dimensions", [(4, *SHAPE, 0, 1, 1, 1), (7, *SHAPE, 0, 0, -1, 0)])
-def test_nifti_whose_further_axes_have_no_voxel_is_read_as_by_itk(
+def test_nifti_whose_axes_after_the_third_have_lengths_below_1_is_read(
     tmp_path: Path, ending: str, dimensions: tuple[int, ...]
 ) -> None:
     kind = nib.Nifti1Image if ending == ".nii" else nib.Nifti1Pair

@@ -39,7 +39,8 @@ EVERYTHING = (
 STEPS = (1, 7)
 """Two iterations whose augmentations include air, noise, a mirror image, stripes and a spot; both mix patches.
 
-Iteration 0 is left out: in every 16th iteration, a team reads from the GPU whether it shall stop, and therefore waits.
+`STEPS` excludes 0, 16, 32 and so on: in these iterations, a team of processes waits for the GPU (`STOP_READ_EVERY` in
+`dcamt.training.trainer`).
 """
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)

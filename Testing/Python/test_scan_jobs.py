@@ -29,7 +29,7 @@ def plan_jobs(scans: list[Path], output: Path, existing: str = REFUSE, **request
     return [job for job in jobs if existing != SKIP or not job.is_finished]
 
 
-def test_scan_in_both_of_two_given_folders_is_refused(tmp_path: Path) -> None:
+def test_scan_given_twice_is_refused(tmp_path: Path) -> None:
     make_files(tmp_path, "p1/lgemri.nrrd", "p2/lgemri.nrrd")
     with pytest.raises(InputError, match=r"p2/lgemri\.nrrd: is given twice"):
         plan_jobs([tmp_path, tmp_path / "p2"], tmp_path / "out")

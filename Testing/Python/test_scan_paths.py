@@ -65,7 +65,7 @@ def write_noise(path: Path) -> None:
 
 
 def write_studies(home: Path, *names: str) -> list[Path]:
-    """Write folders of five DICOM slices, each folder of another study; return the folders."""
+    """Write five DICOM slices into each folder, and return the folders."""
     folders = [home / name for name in names]
     for folder in folders:
         write_slices(folder, 5, StudyInstanceUID=f"1.2.{folder.name[-1]}")
@@ -121,7 +121,7 @@ def test_scans_are_found_beside_two_labels_and_in_an_nnunet_data_set(tmp_path: P
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
-def test_link_to_a_missing_file_is_a_scan_or_a_label(tmp_path: Path) -> None:
+def test_broken_link_is_a_scan_or_a_label_depending_on_its_name(tmp_path: Path) -> None:
     write_image(tmp_path / "p1.nii.gz", 200)
     for name in ("p1_label", "p2"):
         (tmp_path / f"{name}.nii.gz").symlink_to(tmp_path / "annex" / name)

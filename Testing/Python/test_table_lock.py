@@ -132,7 +132,7 @@ def test_table_is_locked_although_another_process_removes_its_new_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_table_is_written_without_a_lock_where_the_lock_file_never_appears(
+def test_timeout_of_the_lock_is_no_error_if_no_lock_file_exists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wait_in_vain(lock: FileLock, **_: object) -> None:

@@ -225,7 +225,7 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         assert corner_distance_mm(labelmap.grid, Grid(SHAPE, SHEARED["sheared"])) <= 1e-9
 
 
-def test_segmentation_without_label_values_and_layers_is_read(tmp_path: Path) -> None:
+def test_segmentation_header_without_label_values_and_layer_numbers_is_read(tmp_path: Path) -> None:
     layers = np.zeros((2, *SHAPE), np.uint8)
     layers[0, :3] = 1
     layers[1, 5:] = 1

@@ -344,7 +344,7 @@ def test_error_for_a_missing_segmentation_contains_similar_file_names(
     assert message in capsys.readouterr().err
 
 
-def test_scans_a_and_a_image_do_not_share_a_segmentation(
+def test_segmentation_that_may_belong_to_two_scans_is_refused(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_volume(wall_phantom[0], folder / "scans" / "a.nrrd")

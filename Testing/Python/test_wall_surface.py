@@ -199,7 +199,7 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
 
 def test_normals_that_leave_the_scan_within_the_sampled_distances_are_found() -> None:
     surface = extract_surface(Atrium().mask(points_of(grid_about(48, FINE))), grid_about(48, FINE)).surface
-    lower = grid_about(48, FINE, shift=(0, 0, -3))  # ends 1 mm above the sphere and 7 mm below it
+    lower = grid_about(48, FINE, shift=(0, 0, -3))  # from 7 mm below the sphere to 1 mm above the sphere
     ends = surface.points + 3.0 * surface.normals
     found = reaches_border(lower, surface, np.array([0.0, 3.0]))
     np.testing.assert_array_equal(found, ~inside_scan(lower, ends))

@@ -6,9 +6,9 @@
 LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`. The measured cases are among the last 20 of
 `cases.csv`. Parts:
 
-pass      Prediction on the network grid, in one pass and in tiles. The ratio is the time divided by a lower
-          bound: the time of the pass's operations at the rate of one large float32 convolution. The convolution and the
-          pass are measured alternately.
+pass      Prediction on the network grid, in one pass and in tiles. The ratio is the time divided by a lower bound.
+          Lower bound in seconds: (number of operations in one pass) / (operations per second of one large float32
+          convolution). The convolution and the pass are measured alternately.
 segment   `Predictor.segment`: from a scan in memory to labels on the scan's grid; the model is already loaded.
 protocol  The protocol of published results, with MODEL's weights on the network grid: overlapping windows of the
           training patch's size, the mean of all softmax outputs, the largest component. Two strides are measured: the

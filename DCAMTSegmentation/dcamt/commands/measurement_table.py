@@ -44,8 +44,8 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        remark = "They were measured from their existing segmentations. Their expected overlap is unknown."
-        console.print_error(f"{table}: skipped scans that had no row: {measured}. {remark}")
+        remark = "The table had no rows for their scans. The expected overlap of these segmentations is unknown."
+        console.print_error(f"{table}: existing segmentations that were measured: {measured}. {remark}")
     return rows
 
 

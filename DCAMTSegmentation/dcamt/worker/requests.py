@@ -93,7 +93,12 @@ class ReportSegment:
 
 @dataclass(frozen=True)
 class OutlineMethod:
-    """The model that made an outline: fields of its card, each empty if unknown, and the quality."""
+    """The model that made an outline.
+
+    Attributes:
+        name, title, version, modality: as in the model's card; "" if unknown.
+        quality: "fast" or "accurate".
+    """
 
     name: str
     title: str
