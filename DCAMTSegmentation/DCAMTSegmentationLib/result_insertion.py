@@ -246,7 +246,6 @@ class _Insertion:
         segmentation.SetNodeReferenceID(DOUBT_MAP, map_id)
         segmentation.SetNodeReferenceID(MEASUREMENTS, parts.table.node.GetID())
         segmentation.SetNodeReferenceID(VOLUME, self.options.volume.GetID())
-        # The point shows a doubtful place of the earlier result.
         segmentation.RemoveNodeReferenceIDs(PLACE_POINT)
         review.store_review_data(
             segmentation,

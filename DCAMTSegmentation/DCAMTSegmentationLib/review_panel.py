@@ -196,7 +196,7 @@ class ReviewPanel:
         try:
             result_scan.channels_of(self._node)
         except DCAMTError as error:
-            lines += [_("Only a task of one channel can use the case."), error_text(error)]
+            lines += [_("A model of several channels cannot be trained with this case:"), error_text(error)]
         self._ui.trainingCaseLabel.text = "\n".join(lines)
         self._ui.trainingCaseLabel.visible = True
 

@@ -354,7 +354,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._remove_orphans()
 
     def _remove_orphans(self) -> None:
-        """Remove the helper nodes of removed results, and later the hierarchy items of all these nodes.
+        """Remove the helper nodes of removed results.
 
         If the scene's batch processing removed a segmentation and added it again, the helper nodes are kept.
         """

@@ -113,11 +113,7 @@ class WallPanel:
         self._show_wall()
 
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
-        """List the segmentation's segments, and keep the selection.
-
-        The first DCAMT segment is selected instead if the selected segment is no longer in the list, or if all DCAMT
-        segments in the list are new.
-        """
+        """List the segmentation's segments; keep the selection, or select the first DCAMT segment."""
         names: dict[str, str] = {}
         if segmentation is not None:
             held = segmentation.GetSegmentation()

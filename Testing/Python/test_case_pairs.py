@@ -89,7 +89,7 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("mri_1", "mask_1"),
         ("p1_lge", "p1_LA_seg"),
         ("s1/ct", "s1/segmentations/heart_atrium_left"),
-        # A folder of whole cases may have a word for labels in its name.
+        # A folder above both scan and label has a word for labels in its name.
         (
             "Atrial Segmentation Challenge/Training Set/p1/lgemri",
             "Atrial Segmentation Challenge/Training Set/p1/laendo",
@@ -166,7 +166,7 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("LGE_001",), "label_002"),
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
-        # The folder of images lies below a folder of labels, so its file is a label, not a scan.
+        # `volume/p1` is a label, not a scan, since `volume` lies below a folder of labels.
         *(
             (("scan/p1/vol",), f"{folder}/volume/p1")
             for folder in ("labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks")

@@ -208,7 +208,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertTrue(training_cases.is_case(segmentation))
         texts = self.ui.trainingCaseLabel.text.split("\n")
         self.assertTrue(texts[0].startswith("a, c with this segmentation is a training case"), texts)
-        self.assertEqual(texts[1], "Only a task of one channel can use the case.")
+        self.assertEqual(texts[1], "A model of several channels cannot be trained with this case:")
         self.assertEqual(texts[2], f"{message} Load what is missing, and press Apply again.")
         one, three = tiny_recipe(), replace(tiny_recipe(), input_channels=3)
         self.assertIn(message, scene_remark(row.source, row.role, three)[0])

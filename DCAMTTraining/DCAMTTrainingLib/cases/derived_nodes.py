@@ -24,8 +24,7 @@ SEVERAL_CHANNELS = "DCAMT.severalChannels"
 SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of a proposal, and of a volume with `SCAN_FILE`: a `file_state`; older scenes lack it.
 
-Each time a proposal is opened, the state of the case's scan is stored in the proposal. The state is also stored in the
-proposal's volume if the volume's `SCAN_FILE` is the case's scan.
+Each time a proposal is opened, the state of the case's scan is stored.
 """
 
 
