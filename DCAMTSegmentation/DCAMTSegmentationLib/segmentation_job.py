@@ -113,8 +113,8 @@ class SegmentationJob(WorkerJob):
             assert options.target is not None
             segmentation = yield from insert_result(result, replace(options, target=None))
             what = _(
-                "The result is in {new}, since {edited} was changed during the computation (its segments, or its use"
-                " as a training case)."
+                "The result is in “{new}”, since “{edited}” was changed during the computation (its segments, or its"
+                " use as a training case)."
             )
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:

@@ -30,7 +30,7 @@ class EngineMessagesTest(unittest.TestCase):
 
     @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
     def test_table_contains_each_message_that_is_written_as_a_literal(self) -> None:
-        # The table is made from syntax trees; this regular expression finds the messages without them.
+        # The table is generated from syntax trees. This regular expression is an independent check.
         written = re.compile(rf'\b(?:{"|".join(CONSTRUCTORS)})\(\s*"([^"{{]+)"')
         listed = set(sentences(lambda text: text))
         texts = {

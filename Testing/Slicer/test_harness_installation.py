@@ -119,7 +119,7 @@ class InstallationTest(unittest.TestCase):
 
 
 class SourceTest(unittest.TestCase):
-    def test_waiting_calls_have_no_number_as_time_limit(self) -> None:
+    def test_waiting_calls_use_the_default_time_limit(self) -> None:
         """A test's own limit may be too short on slow computers. Only a test that hangs exceeds the default limit."""
         calls, limits = 0, []
         for path in sorted(HERE.glob("*.py")):

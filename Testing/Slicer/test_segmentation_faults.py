@@ -133,7 +133,7 @@ class WorkerFaultTest(FaultCase):
         self.assertFalse(earlier_root.exists())
         self.assertEqual(os.listdir(self.worker._root), [])
 
-    def test_answer_of_another_version_is_reported_with_the_advice_to_restart_slicer(self) -> None:
+    def test_unknown_event_of_the_worker_is_reported(self) -> None:
         self.use_worker_script("""print('{"event": "later"}', flush=True)""")
         self.assert_broken_worker_is_reported("different versions (the event 'later' is unknown). Restart Slicer.")
 

@@ -17,7 +17,6 @@ from slicer_harness import (
 )
 
 TRIES = 4
-"""Number of attempts. The best attempt decides: other programs disturb some, but DCAMT's own pauses occur in all."""
 
 
 class PaceTest(SegmentationCase):

@@ -54,10 +54,9 @@ class ProcessTest(FaultCase):
         idle = self.worker._idle
         with mock.patch.object(idle, "start", wraps=idle.start) as start:
             self.wait()
-        # An answer starts the timer with 15 minutes; the test then lets the timer fire at once.
         start.assert_called_with(15 * 60000)
         self.assertTrue(is_alive(pid))
-        idle.start(0)
+        idle.start(0)  # as if 15 minutes had passed
         process_events_until(lambda: not is_alive(pid), "the process's end")
         self.assert_the_next_apply_works(volume)
 

@@ -1,4 +1,4 @@
-"""Test doubtful places after nodes move, and volumes, regions and segmentations under non-linear transforms."""
+"""Test transforms of scans, segmentations and regions of interest. Test the positions of doubtful places."""
 
 from __future__ import annotations
 

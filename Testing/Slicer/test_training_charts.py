@@ -97,7 +97,7 @@ class CurvesTest(unittest.TestCase):
                 curves.apply(event)
                 self.assertEqual((curves.steps_per_s, curves.eta_s, curves.memory_bytes), (None, None, None))
 
-    def test_run_reads_no_case_after_a_pause_or_when_all_cases_were_read(self):
+    def test_loading_is_none_when_the_run_loads_no_cases(self):
         for event in (RunPaused(0), CasesLoading(3, 3), validation_event(5, 0.7, 0.6, 0.8)):
             with self.subTest(event=event):
                 curves = RunCurves()

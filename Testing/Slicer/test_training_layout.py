@@ -164,7 +164,7 @@ class SectionsTest(TrainingCase):
         self.assertEqual(self.ui.resultsTable.model().rowCount(), 9)
         self.assertLessEqual(max(bottoms), VISIBLE_HEIGHT)
 
-    def test_titles_name_the_choices_of_closed_sections(self) -> None:
+    def test_titles_of_sections_contain_the_chosen_task_and_effort(self) -> None:
         self.assertEqual(self.ui.taskButton.text, "Task: Left atrium in LGE-MRI")
         choose(self.ui.effortSelector, "Quick try")
         self.assertEqual(self.ui.effortButton.text, "Effort: Quick try")

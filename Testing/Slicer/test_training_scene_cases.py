@@ -244,7 +244,6 @@ class SceneSourceTest(unittest.TestCase):
             pass
         case, clone = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
         self.assertEqual([training_cases.is_case(node) for node in (case, clone)], [True, False])
-        # The user may go on with the clone.
         slicer.mrmlScene.RemoveNode(case)
         self.assertTrue(training_cases.is_case(clone))
         again = copy_node(clone)

@@ -45,7 +45,7 @@ class ScoresTest(TrainingCase):
     def test_mean_states_how_many_cases_were_missed_or_lack_the_class(self) -> None:
         lines = ["mean,1,0.5,0.4,2,1,2,5,1,1", "mean,2,0.9,0.8,2,1,0,5,0,3"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases,missed,empty", *lines))
-        means = "mean (distances of 3 of 5 cases, 1 missed, 1 without the class: Dice 1)"
+        means = "mean (distances of 3 of 5 cases; 1 missed; 1 without the class: Dice 1)"
         self.assertEqual([row[0] for row in cells], [means, "mean (3 without the class: Dice 1)"])
 
     def test_missing_values_of_a_truncated_table_are_empty_cells(self) -> None:

@@ -36,7 +36,7 @@ class CoreModule:
 
 
 class _ScriptedModuleParent:
-    """The `parent` argument of a scripted module's class, with only the properties of Slicer's C++ class."""
+    """The `parent` argument of a scripted module's class."""
 
     __slots__ = (
         "acknowledgementText",

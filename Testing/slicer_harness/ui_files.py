@@ -54,7 +54,7 @@ class QUiLoader:
 def _checked_form(description: bytes) -> tuple[bytes, list[tuple[str, ...]]]:
     """Return a checked form without its connections, and each connection's sender, signal, receiver and slot.
 
-    `QUiLoader` makes the connections, since Qt's own loader cannot connect signals whose C++ types it does not know.
+    The caller makes the connections, since Qt does not know Slicer's argument types, such as `vtkMRMLScene*`.
     """
     form = ElementTree.fromstring(description.decode())
     check(form)

@@ -187,7 +187,7 @@ def _print_notes(package: ModelPackage, console: Console) -> None:
 
 def _show_calibration(calibration: Calibration | None, console: Console) -> None:
     if calibration is None:
-        console.print_text("calibration: none; results have no expected overlap")
+        console.print_text("calibration: none; the expected overlap of results is not computed")
         return
     console.print_event("calibration", **asdict(calibration))
     console.print_text(f"calibration: {calibration.notes}")

@@ -187,7 +187,7 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file`, and InputError if the table has the ending of an image or of image data."""
+    """Raise the errors of `check_file`, and InputError for the ending of an image file, such as `.nrrd` or `.raw`."""
     if ending(path) in _DATA_ENDINGS:
         what = "has the ending of image data or of a compressed file, not of a table"
         raise InputError(what, path=path, remedy="Give a name ending in .csv.")

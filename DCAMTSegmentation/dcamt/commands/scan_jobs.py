@@ -211,7 +211,7 @@ def plan_scan_jobs(
     Raises:
         UsageError: the output or the path of a requested result cannot be used for these scans.
         InputError: a scan is given twice, two results have the same path, a result would replace a scan, a result
-            exists (only with `REFUSE`), or `requested.table` has the ending of an image or of image data.
+            exists (only with `REFUSE`), or `requested.table` has the ending of an image file (for example `.raw`).
         OutputError: a result's path is a folder, device or pipe, or its nearest existing parent is not a writable
             folder.
     """

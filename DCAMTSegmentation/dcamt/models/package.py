@@ -72,7 +72,7 @@ class ModelPackage:
 
     Attributes:
         weights: 16- or 32-bit floats.
-        calibration: None if the model has none; then results have no expected overlap.
+        calibration: None if the model has none; then the expected overlap of results is not computed.
         notes: messages for the user, for example that the calibration beside the model belongs to another model.
     """
 

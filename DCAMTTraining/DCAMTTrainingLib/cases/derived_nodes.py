@@ -79,8 +79,6 @@ def file_of_all_channels(volume: VolumeNode) -> Path | None:
 def channels_of(source: SceneScan) -> tuple[Any, ...]:
     """Return a case's volume node, followed by the nodes of further channels; empty if the volume was removed.
 
-    Only results of DCAMT Segmentation refer to further channels.
-
     Raises:
         InputError: a further channel is no longer in the scene.
     """

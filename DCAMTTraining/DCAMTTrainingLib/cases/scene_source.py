@@ -281,7 +281,7 @@ def segments_of(
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
     """Return those of the segments that may outline a volume, in the order in which they are matched to classes.
 
-    If a segmentation drawn on scan A has DCAMT segments of another scan B, even of a removed one, return:
+    If a segmentation drawn on scan A has DCAMT segments of another scan B, return:
 
     - for A: the segments that are not from DCAMT. In a training case of A, the DCAMT segments follow.
     - for B: [] if `identifiers` has no DCAMT segment; otherwise the DCAMT segments, then the rest of `identifiers`.

@@ -8,8 +8,7 @@ from typing import Any
 import qt
 
 ROW_PIXELS = 24
-HEADER_PIXELS = 44
-"""Heights in pixels: of a row, and of the header together with a horizontal scroll bar."""
+_HEADER_AND_SCROLL_BAR_PIXELS = 44
 
 
 class PlainTableModel(qt.QAbstractTableModel):
@@ -51,7 +50,7 @@ class PlainTableModel(qt.QAbstractTableModel):
 def fit_height(view: Any, count: int, least: int, most: int) -> None:
     """Set the height of a QTableView to `count` rows, but at least `least` and at most `most` rows."""
     rows = min(max(count, least), most)
-    view.setFixedHeight(HEADER_PIXELS + rows * ROW_PIXELS)
+    view.setFixedHeight(_HEADER_AND_SCROLL_BAR_PIXELS + rows * ROW_PIXELS)
 
 
 def selected_rows(view: Any) -> list[int]:

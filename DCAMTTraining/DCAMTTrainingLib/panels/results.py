@@ -244,7 +244,7 @@ def case_text(row: dict[str, str]) -> str:
         parts.append(_("{count} missed").format(count=missed))
     if empty:
         parts.append(_("{count} without the class: Dice 1").format(count=empty))
-    return f"{shown} ({', '.join(parts)})" if parts else shown
+    return f"{shown} ({'; '.join(parts)})" if parts else shown
 
 
 def _count(row: dict[str, str], column: str) -> int:

@@ -52,7 +52,7 @@ class TaskPanel:
         }
         for task in self._tasks:
             ui.taskSelector.addItem(titles.get(task) or translated(load_recipe(task).title))
-        ui.classesTable.setHorizontalHeaderLabels([_("Class"), _("Colour"), _("Code (scheme value meaning)")])
+        ui.classesTable.setHorizontalHeaderLabels([_("Class"), _("Colour"), _("Code, e.g. SCT 39607008 Lung")])
         ui.classesTable.horizontalHeader().setStretchLastSection(True)
         ui.classesTable.verticalHeader().setDefaultSectionSize(ROW_PIXELS)
         self._filling = False
