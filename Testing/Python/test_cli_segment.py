@@ -199,6 +199,19 @@ def test_scan_without_permission_does_not_stop_the_others(
     assert "1 of 2 scans segmented" in printed.out
 
 
+def test_folder_that_can_only_be_listed_does_not_stop_the_others(
+    noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "locked").mkdir()
+    locked = save_noise_scan(tmp_path / "locked" / "scan.nii.gz")
+    other = save_noise_scan(tmp_path / "other.nii.gz")
+    deny_folder(locked.parent, monkeypatch, can_list=True)
+    assert call_dcamt(["segment", locked.parent, other, "-o", tmp_path / "out", "--model", noise_model]) == 1
+    printed = capsys.readouterr()
+    assert f"{locked}: cannot be used (Permission denied)" in printed.err
+    assert "1 of 2 scans segmented" in printed.out
+
+
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
 def test_agreement_maps_are_neither_scans_nor_segmentations(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str

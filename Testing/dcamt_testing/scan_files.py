@@ -152,10 +152,13 @@ def assert_written_scan(path: Path, *message_parts: str) -> None:
         np.testing.assert_array_equal(read_scan(path).voxels[0], VOXELS)
 
 
-def deny_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def deny_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, can_list: bool = False) -> None:
     """Simulate a folder without any permission; `chmod` would have no effect if root runs the tests.
 
     The files in the folder need not exist.
+
+    Args:
+        can_list: the names of the files can be read, as after `chmod 644`.
     """
 
     def deny(owner: object, name: str, is_denied: Callable[[str], bool]) -> None:
@@ -169,5 +172,5 @@ def deny_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(owner, name, call)
 
     deny(os, "stat", lambda path: path.startswith(f"{folder}{os.sep}"))
-    for owner, name in ((os, "scandir"), (Path, "iterdir")):
+    for owner, name in () if can_list else ((os, "scandir"), (Path, "iterdir")):
         deny(owner, name, lambda path: path == str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,9 +18,10 @@ from .few_values import has_few_values
 def is_file_or_missing_link(path: Path) -> bool:
     """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
 
-    Reading such a link raises InputError, so the missing file is reported rather than omitted.
+    Reading such a link raises InputError, so the missing file is reported rather than omitted. A link into a folder
+    without permission counts as a link to a missing file.
     """
-    return path.is_file() or (path.is_symlink() and not path.exists())
+    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:

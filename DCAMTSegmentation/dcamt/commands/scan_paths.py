@@ -71,7 +71,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     except PermissionError:  # The error is reported when the scan is read.
         return _named([path])
     entries = [entry for entry in shown if os.path.realpath(entry) not in left_out]
-    folders = [entry for entry in entries if entry.is_dir()]
+    folders = [entry for entry in entries if os.path.isdir(entry)]
     files = _files_in(path)
     skipped = _skipped_files(files, path, channels) if files else []
     left_out_files = set(skipped)
