@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import slicer
+from dcamt.errors import InputError
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import has_segments, scan_of
@@ -13,25 +14,38 @@ from slicer.i18n import tr as _
 from . import correction_marks, training_cases
 from .result_nodes import VOLUME, get_referenced_node, result_of
 from .result_scan import are_same_scan, is_listed_scan
+from .volume_snapshot import voxel_checksum
 
-_SCAN_REMOVED = "DCAMT.scanRemoved"
-"""Attribute of a segmentation node whose scan was removed. The scene forgets references to removed nodes."""
+_REMOVED_SCAN = "DCAMT.removedScan"
+"""Attribute of a segmentation node whose scan was removed: the checksum of the scan's voxels.
+
+The scene forgets references to removed nodes.
+"""
 
 
-def mark_removed_scan(volume: VolumeNode) -> None:
-    """Mark the segmentations that were drawn on a scan. Call this before the scan is removed from the scene."""
-    if not is_listed_scan(volume):
+def store_removed_scan(volume: VolumeNode) -> None:
+    """Store a scan's checksum in the segmentations drawn on it. Call this before the scan is removed from the scene."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
+    drawn = [node for node in nodes if scan_of(node) is volume]
+    if not drawn or slicer.mrmlScene.IsClosing() or not is_listed_scan(volume):
         return
-    for segmentation_node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        if scan_of(segmentation_node) is volume:
-            segmentation_node.SetAttribute(_SCAN_REMOVED, "1")
+    checksum = _checksum_text(volume)
+    for segmentation_node in drawn:
+        segmentation_node.SetAttribute(_REMOVED_SCAN, checksum)
+
+
+def _checksum_text(volume: VolumeNode) -> str:
+    try:
+        return str(voxel_checksum(volume))
+    except InputError:  # a volume without an image, or an image with several channels
+        return "unknown"
 
 
 def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: VolumeNode | None) -> bool:
     """Return whether a node is a suitable output for a volume's result; False if the node is None.
 
     A node with DCAMT segments may take a volume's result only if DCAMT made these segments from this volume. A node
-    without them may take a volume's result unless it was drawn on another scan, or its scan was removed from the scene.
+    without them may take a volume's result unless it was drawn on another scan, even if that scan was removed.
     """
     if segmentation_node is None:
         return False
@@ -41,7 +55,8 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
         return True
     drawn_on = scan_of(segmentation_node)
     if drawn_on is None:
-        return segmentation_node.GetAttribute(_SCAN_REMOVED) is None
+        removed = segmentation_node.GetAttribute(_REMOVED_SCAN)
+        return removed is None or removed == _checksum_text(volume)
     # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
     return not is_listed_scan(drawn_on) or are_same_scan(drawn_on, volume)
 

@@ -342,7 +342,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
                 if table is not None:
                     measurements_table.store_scan_name(table, node.GetName())
             wall_nodes.store_scan_name(node)
-            output_choice.mark_removed_scan(node)
+            output_choice.store_removed_scan(node)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:

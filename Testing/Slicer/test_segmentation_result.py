@@ -239,6 +239,20 @@ class ExistingSegmentationTest(PanelCase):
             click(self.ui.applyButton)
         self.assertEqual(self.module.worker.requests, [])
 
+    def test_segmentation_whose_scan_was_removed_and_added_again_stays_the_output(self) -> None:
+        anna, drawn = add_case("Anna")
+        self.prepare(anna)
+        slicer.mrmlScene.RemoveNode(anna)
+        again, other = add_case("Anna")
+        slicer.mrmlScene.RemoveNode(other)
+        choose(self.ui.outputSelector, drawn)
+        choose(self.ui.inputSelector, again)
+        self.assertIs(self.settings.outputSegmentation, drawn)
+        with Person():
+            click(self.ui.applyButton)
+            self.wait()
+        self.assertEqual(drawn.GetSegmentation().GetNumberOfSegments(), 2)
+
     def test_question_warns_that_the_segmentation_will_no_longer_be_a_training_case(self) -> None:
         volume, drawn = add_case("Anna")
         training_cases.add_case(volume, drawn)
