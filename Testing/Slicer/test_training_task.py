@@ -59,6 +59,12 @@ class TaskTest(TrainingCase):
             self.assertEqual(self.ui.startFromSelector.currentText, title)
             self.assertEqual(settings.startFrom, model)
 
+    def test_code_typed_with_commas_is_stored_without_them(self) -> None:
+        self.name_two_classes()
+        self.ui.classesTable.item(0, 2).setText("SCT, 39607008, Lung, left")
+        stored = classes_from_json(self.session.settings.ownClasses)
+        self.assertEqual(stored[0].code, ("SCT", "39607008", "Lung, left"))
+
     def test_invalid_colour_or_code_of_a_class_is_not_accepted_and_the_reason_is_shown(self) -> None:
         self.name_two_classes()
         before = self.session.recipe().classes

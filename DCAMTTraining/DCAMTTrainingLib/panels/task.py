@@ -228,7 +228,7 @@ class TaskPanel:
         else:
             words = text.split(None, 2)
             if len(words) == 3:
-                classes[row] = replace(classes[row], code=(words[0], words[1], words[2]))
+                classes[row] = replace(classes[row], code=(words[0].rstrip(","), words[1].rstrip(","), words[2]))
             else:
                 message = _("“{text}” is not a code. Enter scheme, value and meaning, such as {example}.")
                 message = message.format(text=text, example=" ".join(new_class([]).code))
