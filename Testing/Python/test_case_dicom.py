@@ -225,7 +225,7 @@ def test_mask_in_the_folder_of_slices_may_repeat_the_name_of_the_folder(tmp_path
     }
 
 
-def test_label_is_found_by_the_name_of_its_folder(tmp_path: Path) -> None:
+def test_label_named_after_a_folder_of_slices_is_found(tmp_path: Path) -> None:
     for number, folder in enumerate(("p1/LGE", "p2/a", "p2/b"), start=1):
         write_series(tmp_path / folder, f"1.2.{number}")
         make_files(tmp_path, f"{folder}_label.nii.gz")

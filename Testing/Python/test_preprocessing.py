@@ -213,7 +213,7 @@ def test_resampling_a_box_equals_cropping_the_resampled_whole(
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_source_box_encloses_the_scan_voxels_computed_from_the_network_box(
+def test_source_box_bounds_the_nonzero_voxels_of_to_source(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
     scan = reorder_axes(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)

@@ -41,8 +41,8 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     1. Scans whose key is the file's key without one or more words of the file's name. The longest key comes first: for
        the file `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
     2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
-    3. Scans whose loose key (see `names`) fits in one of these two ways: the loose key of `p1_lge` is `("p1",)`, so
-       `p1_LA` adds `la` to `p1_lge`.
+    3. As 1 and 2, with the scan's loose key (see `names`) in place of its key. The loose key of `p1_lge` is `("p1",)`,
+       so `p1_LA` adds `la` to `p1_lge`.
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
@@ -135,8 +135,8 @@ def _words_beside(name: str, repeated: str) -> list[str]:
 def _keys_of_folders(folders: Sequence[str], name: str) -> _Candidates:
     """Return the candidates of a file for `in_folders_named_after_scans`.
 
-    A candidate's further words leave out the words of its key: `p1/LA/p1` adds only `LA` to `p1`. A key whose
-    words are all in `FORMAT_WORDS` is no candidate: `nifti/p1` does not belong to a scan `nifti`.
+    The further words include no word of the key: `p1/LA/p1` adds only `LA` to `p1`. A key whose words are all in
+    `FORMAT_WORDS` is no candidate: `nifti/p1` does not belong to a scan `nifti`.
 
     >>> _keys_of_folders(["p1_chambers"], "p1_aorta")
     [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', 'aorta'])]

@@ -43,7 +43,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
       capitals are removed from both names. From the label's name, `ATRIUM_WORDS`, `QUALIFIERS` and numbers
       (`without_numbers_after_labels`) are removed, too. A number that may be the patient's is kept: if there is a case
       `p_1`, the label `p_seg_3` becomes `p_3`, not `p`;
-    - the only label that differs from the case only in further words (`_paired_by_further_words`): `p1_trans`, `p1`.
+    - the only label whose name is the case's name with words added or removed (`_paired_by_further_words`): `p1`,
+      `p1_trans`.
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.

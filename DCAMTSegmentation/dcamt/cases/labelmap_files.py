@@ -173,8 +173,8 @@ def _is_only_file(path: Path) -> bool:
 
     If the file's name begins with the folder's name, no word for another structure or for an examination may follow:
     `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Otherwise the name must have a word for a result, a label
-    or the atrium. Without its words for results, the name must also satisfy `describes_label`: `LA` of `p1/LA_pred`
-    does, `wall` of `p1/wall_pred` does not.
+    or the atrium, and what remains of the name after words for results are removed must satisfy `describes_label`. Of
+    `p1/LA_pred`, `LA` remains.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:

@@ -159,8 +159,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
     - No other scan's loose key starts with the label's shortened key: `_without_outline_words(label)`, or
       `_without_numbers(label)` in comparison 4. With `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan, since `p1_post`
-      starts with `p1`. This condition is waived if the last parts of the label's key and the scan's key differ only in
-      capitals: with `P1_image` and `p1_post`, `p1_label` gets the key of `P1_image`.
+      starts with `p1`. The condition is waived if the last parts of the two keys differ only in capitals: `p1_label`,
+      with the key `("p1",)`, gets the key `("P1",)` of `P1_image` even beside `p1_post`.
     """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (

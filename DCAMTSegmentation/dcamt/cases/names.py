@@ -110,9 +110,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
       least one word of the outer folder's name must be neither a number nor a word for labels, outlines or structures:
       `set`.
 
-    Exception: the folder is not returned if a scan that satisfies one of the conditions has the same name as a scan
-    whose path has no words for labels. Beside `mri/p1`, the file `LA segmentation/p1` is a label. The same holds beside
-    a scan with words added at the end of the name: `mri/p1_pre`.
+    Exception: `LA segmentation/p1` is a label if the name `p1`, or `p1` with words added at its end, belongs to a scan
+    without words for labels in its path: `mri/p1`, `mri/p1_pre`. Then the folder is not returned.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.

@@ -143,8 +143,8 @@ def _without_smooth_noise(
         planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, most, _is_smooth_noise)
-        # The innermost planes that may be removed at an end lie inside the ordered box. If even these planes are
-        # classified as noise, they are probably noisy tissue, so nothing is removed at this end.
+        # If `most` planes are removed at an end, the last of them lie inside the ordered box. They are probably noisy
+        # tissue, so nothing is removed at this end.
         sides[axis] = slice(
             trimmed.start if trimmed.start < side.start + most[0] else side.start,
             trimmed.stop if trimmed.stop > side.stop - most[1] else side.stop,

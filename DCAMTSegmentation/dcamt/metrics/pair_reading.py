@@ -53,9 +53,8 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
     """Return a prediction and its label with their values mapped, each on its own grid.
 
     Args:
-        mappings: the class after each sign = is a label value, as in "420=1". If the prediction has no mapping, a class
-            in the label's mapping may also be the name of a segment in the prediction's file, as in "420=Left atrium";
-            the same holds with prediction and label exchanged.
+        mappings: "420=1" maps the value 420 of a file to class 1. If only one of the two files has a mapping, a class
+            may also be the name of a segment in the other file: "420=Left atrium".
 
     Raises:
         InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments

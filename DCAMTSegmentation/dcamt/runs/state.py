@@ -32,7 +32,7 @@ class RunState:
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
         reason: for `FAILED`, the failure that ended the run; for `PAUSED`, the error that paused the run, if any; for
-            `STOPPED` and `FINISHED`, the failure of an attempt to resume the run after its models were written, if any.
+            `STOPPED` and `FINISHED`, the failure of an attempt to resume the ended run, if any.
             Otherwise empty.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.

@@ -91,7 +91,7 @@ class TrainingCharts:
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        # A curve without points is updated if the chart has it: `Curve.cut` removed its points, so they must disappear.
+        # A curve without points is drawn only if the chart shows earlier points of the curve, which must disappear.
         drawn = {
             name: curve
             for name, curve in named.items()
