@@ -193,7 +193,7 @@ find_scans(pathlib.Path(sys.argv[1]))
     subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True, timeout=HANGING_S)
 
 
-def test_label_named_after_the_case_of_a_nested_series_is_found(tmp_path: Path) -> None:
+def test_label_named_after_its_case_is_found(tmp_path: Path) -> None:
     for number, folders in enumerate(("p1/2020/S01", "p2/2020/S01", "p3/LGE", "p4"), start=1):
         write_series(tmp_path / folders, f"1.2.{number}")
     names = [case.name for case in find_cases(tmp_path).cases]

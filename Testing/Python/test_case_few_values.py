@@ -99,7 +99,7 @@ def test_scan_of_27_values_beside_another_scan_is_no_mask(tmp_path: Path) -> Non
     assert len(find_cases(tmp_path).cases) == 2
 
 
-def test_mask_search_reads_mask_la_and_two_of_thirty_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mask_search_reads_only_3_of_31_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: set[Path] = set()
     monkeypatch.setattr(masks, "has_few_values", lambda path: read.add(path) or path.name == "LA.nii.gz")
     found = find_cases(make_files(tmp_path, "LA.nii.gz", *(f"p{number}.nii.gz" for number in range(30))))

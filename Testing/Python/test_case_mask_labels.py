@@ -1,4 +1,4 @@
-"""Pair masks with the scans whose labels they are.
+"""Use masks as labels of scans.
 
 The module `dcamt.cases.names` explains the terms, such as mask.
 """
@@ -19,9 +19,6 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     write_images(
         tmp_path, ("p1", "p2", "p3", "p3_T1", "p4", "p5/image"), ("p1_LA", "p2_la_endo", "p3_wall", "p4_xyz", "p5/LA")
     )
-    # `q` has 2 different voxel values, too few for a scan that has a mask. So `q_LA` is a scan, not the mask of `q`.
-    for scan in ("q", "q_LA"):
-        write_image(tmp_path / f"{scan}.nii.gz", 2)
     found = find_cases(tmp_path)
     assert scans_and_labels(found, tmp_path) == {
         "p1": ("p1.nii.gz", "p1_LA.nii.gz"),
@@ -30,13 +27,16 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
         "p3_T1": ("p3_T1.nii.gz", None),
         "p4": ("p4.nii.gz", None),
         "p5": ("p5/image.nii.gz", "p5/LA.nii.gz"),
-        "q": ("q.nii.gz", None),
-        "q_LA": ("q_LA.nii.gz", None),
     }
     assert {file.path.name: file.reason for file in found.skipped} == {
         "p3_wall.nii.gz": OTHER_LABEL,
         "p4_xyz.nii.gz": OTHER_LABEL,
     }
+
+
+def test_two_files_of_two_values_are_scans(tmp_path: Path) -> None:
+    write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
+    assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 
 
 @pytest.mark.parametrize(

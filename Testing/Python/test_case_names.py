@@ -36,7 +36,7 @@ from dcamt.io.channels import channel_of
         ("result.nrrd", "result"),
     ],
 )
-def test_case_name_of_la_001_0000_is_la_001_and_of_p01_gt_is_p01(file: str, name: str) -> None:
+def test_case_name_comes_from_the_file_name(file: str, name: str) -> None:
     assert case_name(file) == name
     assert case_name(f"folder/{file}") == name
 
