@@ -208,8 +208,35 @@ def test_folder_that_can_only_be_listed_does_not_stop_the_others(
     deny_folder(locked.parent, monkeypatch, can_list=True)
     assert call_dcamt(["segment", locked.parent, other, "-o", tmp_path / "out", "--model", noise_model]) == 1
     printed = capsys.readouterr()
-    assert f"{locked}: cannot be used (Permission denied)" in printed.err
+    assert f"{locked}: cannot be read (no permission)" in printed.err
     assert "1 of 2 scans segmented" in printed.out
+
+
+def test_name_that_is_too_long_does_not_stop_the_others(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = save_noise_scan(tmp_path / "other.nii.gz")
+    assert call_dcamt(["segment", "x" * 300, other, "-o", tmp_path / "out", "--model", noise_model]) == 1
+    printed = capsys.readouterr()
+    assert f"{'x' * 300}: does not exist" in printed.err
+    assert "1 of 2 scans segmented" in printed.out
+
+
+@pytest.mark.parametrize("name", ["out", "more/out", "out.nii.gz"])
+@pytest.mark.parametrize("option", [[], ["--overwrite"], ["--skip-existing"]])
+def test_output_in_a_folder_without_permission_is_refused(
+    noise_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    option: list[str],
+) -> None:
+    scan, locked = save_noise_scan(tmp_path / "scan.nii.gz"), tmp_path / "locked"
+    locked.mkdir()
+    deny_folder(locked, monkeypatch)
+    assert call_dcamt(["segment", scan, "-o", locked / name, "--model", noise_model, *option]) == 1
+    assert f"cannot be written (no permission for {locked})" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])

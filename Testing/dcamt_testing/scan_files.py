@@ -171,6 +171,8 @@ def deny_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, can_list: bool = 
 
         monkeypatch.setattr(owner, name, call)
 
-    deny(os, "stat", lambda path: path.startswith(f"{folder}{os.sep}"))
+    inside, access = f"{os.path.realpath(folder)}{os.sep}", os.access
+    deny(os, "stat", lambda path: os.path.realpath(path).startswith(inside))
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(folder) and access(path, mode))
     for owner, name in () if can_list else ((os, "scandir"), (Path, "iterdir")):
         deny(owner, name, lambda path: path == str(folder))

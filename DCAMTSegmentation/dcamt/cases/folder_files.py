@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..io.dicom import are_separate_scans
-from ..io.dicom_files import walk_folders
+from ..io.dicom_files import is_no_file, walk_folders
 from ..io.formats import ENDINGS_READ_BY_ITK, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
 from ..io.volume_content import may_hold_volume
 from .dicom_labels import dicom_files_among
@@ -18,10 +17,13 @@ from .few_values import has_few_values
 def is_file_or_missing_link(path: Path) -> bool:
     """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
 
-    Reading such a link raises InputError, so the missing file is reported rather than omitted. A link into a folder
-    without permission counts as a link to a missing file.
+    Reading such a link raises InputError, so the missing file is reported rather than omitted. For the same
+    reason, the result is True for an entry that cannot be examined (no permission).
+
+    Args:
+        path: an entry of a folder.
     """
-    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
+    return not is_no_file(path)
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def measure_skipped(
     rows: list[Measurements] = []
     measured = 0
     for job in jobs:
-        if csv_cell(job.name) in listed or not job.segmentation.exists() or foreign_files([job.segmentation]):
+        if csv_cell(job.name) in listed or not os.path.exists(job.segmentation) or foreign_files([job.segmentation]):
             continue
         try:
             rows += measure(read_labelmap(job.segmentation), segments, job.name)

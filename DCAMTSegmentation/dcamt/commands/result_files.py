@@ -118,26 +118,28 @@ def _ignores_capitals(folder: Path) -> bool:
     """
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
         other = above.with_name(above.name.swapcase()) if above.name else above
-        if other.name != above.name and above.exists():
-            return other.exists() and other.samefile(above)
+        if other.name != above.name and os.path.exists(above):
+            return os.path.exists(other) and other.samefile(above)
     return False
 
 
 def _is_image_in(path: Path, folders: AbstractSet[Path]) -> bool:
     """Return whether a path leads to a DICOM image below one of the resolved `folders`."""
     resolved = Path(os.path.realpath(path))
-    return not folders.isdisjoint(resolved.parents) and bool(dicom_files_among(filter(Path.is_file, [resolved])).slices)
+    return not folders.isdisjoint(resolved.parents) and bool(
+        dicom_files_among(filter(os.path.isfile, [resolved])).slices
+    )
 
 
 def _check_place(path: Path) -> None:
     """Raise the OutputError of `check_result_paths` if a result cannot be written to `path`."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise OutputError(f"{path}: is a folder. Give a file name.")
     refuse_device(path, path)
     above = Path(os.path.realpath(path)).parent
-    while not above.exists() and not above.is_symlink():
+    while not os.path.exists(above) and not os.path.islink(above):
         above = above.parent
-    if not above.is_dir():
+    if not os.path.isdir(above):
         raise OutputError(f"{path}: cannot be written, since {above} is not a folder. Choose another folder.")
     if not os.access(above, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: cannot be written (no permission for {above}). Choose another folder.")
@@ -146,7 +148,7 @@ def _check_place(path: Path) -> None:
 def refuse_existing(paths: Iterable[Path], remedy: str = OVERWRITE_REMEDY) -> None:
     """Raise InputError for the first of `paths` that exists, since a result would replace it."""
     for path in paths:
-        if path.exists():
+        if os.path.exists(path):
             is_foreign = ending(path) in _MARKED_ENDINGS and not is_dcamt_file(path)
             author = ", and DCAMT did not write it" if is_foreign else ""
             raise InputError(f"exists already{author}", path=path, remedy=remedy)
@@ -206,9 +208,9 @@ def is_finished(results: Sequence[Path], others: Sequence[Path] = ()) -> bool:
 
     It does if all `results` exist, or if another program wrote one of the scan's files (`results` and `others`).
     """
-    return all(path.exists() for path in results) or bool(foreign_files([*results, *others]))
+    return all(os.path.exists(path) for path in results) or bool(foreign_files([*results, *others]))
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:
     """Return the existing files that `is_dcamt_file` does not recognise."""
-    return [path for path in paths if path.exists() and not is_dcamt_file(path)]
+    return [path for path in paths if os.path.exists(path) and not is_dcamt_file(path)]

@@ -295,8 +295,8 @@ def _segmentation_ending(output: Path, format_name: str | None, scan_count: int)
     Raises UsageError if the output cannot hold the segmentations.
     """
     output_ending = ending(output)
-    is_file = output_ending in SEGMENTATION_OUTPUTS and not output.is_dir()
-    if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not output.is_dir():
+    is_file = output_ending in SEGMENTATION_OUTPUTS and not os.path.isdir(output)
+    if not is_file and output_ending in (*IMAGE_ENDINGS, *_OTHER_FILE_ENDINGS) and not os.path.isdir(output):
         raise UsageError(
             f"-o {output}: results cannot be written as {output_ending}; use {', '.join(SEGMENTATION_OUTPUTS)}"
         )

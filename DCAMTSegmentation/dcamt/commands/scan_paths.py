@@ -123,7 +123,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 def _holds_only_results(path: Path) -> bool:
     """Return whether a path is a folder without DICOM slices, and all images below it are segmentations or maps."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return False
     files = files_below(path)
     images = [file for file in image_files(files) if ending(file) in SCAN_ENDINGS]
@@ -149,7 +149,7 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
         return None
     found = find_all_scans(folder, ignored)
     cases = [*found.cases, *found.unused]
-    if any(ending(case.image) not in SCAN_ENDINGS or case.image.is_dir() for case in cases):
+    if any(ending(case.image) not in SCAN_ENDINGS or os.path.isdir(case.image) for case in cases):
         return None
     images = [case.image for case in cases]
     further = set(_further_channels(images, channels))
@@ -160,8 +160,8 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
     return FoundScans(
         [case.image for case in kept],
         [case.name for case in kept],
-        sorted(path for path in skipped if not path.is_dir()),
-        sorted(path for path in skipped if path.is_dir()),
+        sorted(path for path in skipped if not os.path.isdir(path)),
+        sorted(path for path in skipped if os.path.isdir(path)),
     )
 
 

@@ -150,7 +150,7 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
     """Print how many scans --skip-existing skips, and which result files of these scans another program wrote."""
     if skipped:
         print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
-    without_wall = [job for job in skipped if not all(path.exists() for path in job.wall_files)]
+    without_wall = [job for job in skipped if not all(os.path.exists(path) for path in job.wall_files)]
     if without_wall:
         print_error(
             f"skipped scans without a measured wall: {len(without_wall)}; measure their walls with 'dcamt wall'"

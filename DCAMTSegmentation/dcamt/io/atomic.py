@@ -131,7 +131,7 @@ def refuse_device(target: Path, named: Path) -> None:
     Args:
         named: the path in the message; it may be a link to `target`.
     """
-    if target.exists() and not target.is_file():
+    if os.path.exists(target) and not os.path.isfile(target):
         raise OutputError(f"{named}: is a device or a pipe, not a file. Give a file name.")
 
 
