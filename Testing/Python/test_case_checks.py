@@ -30,7 +30,7 @@ from dcamt.recipe_files import load_recipe
 from dcamt.training.resident import load_case
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.scan_files import deny_folder
+from dcamt_testing.scan_files import deny_folder, refused
 from dcamt_testing.synthetic import contradict_spacing, write_cases_folder, write_nifti, write_table
 from dcamt_testing.tiny_recipes import tiny_recipe
 
@@ -400,6 +400,15 @@ def test_scan_that_is_its_own_label_is_refused(tmp_path: Path) -> None:
     assert "The label is the scan itself" in only_problem(cases, 1)
     with pytest.raises(InputError, match="is the scan itself"):
         load_case(cases[1], RECIPE, torch.device("cpu"))
+
+
+def test_label_in_a_folder_without_permission_is_refused(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = tmp_path / "locked" / "label.nii.gz"
+    deny_folder(label.parent, monkeypatch)
+    case = replace(cases[1], label=label)
+    refused(lambda: load_case(case, RECIPE, torch.device("cpu")), label, "cannot be read (no permission)")
 
 
 def test_label_file_of_two_scans_causes_a_warning_for_both_cases(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io.readers import read_scan
 from dcamt_testing.case_folders import PAIRS, make_data_set, make_files, scans_and_labels, skip_reasons, write_image
-from dcamt_testing.scan_files import refused
+from dcamt_testing.scan_files import deny_folder, refused
 
 
 def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_path: Path) -> None:
@@ -49,6 +49,42 @@ def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pyte
     assert skip_reasons(found_cases) == {"lost+found": UNREADABLE, "private": UNREADABLE}
     with pytest.raises(InputError, match=r"lost\+found: cannot be read \(no permission\)\. Change its permissions\."):
         find_cases(tmp_path / "lost+found")
+
+
+@pytest.mark.parametrize("folder", ["site", "imagesTr", "sub-02"])
+def test_folder_that_can_only_be_listed_does_not_stop_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    scans = "p1.nii", f"{folder}/p2.nii", f"{folder}/series/1.dcm"
+    make_files(tmp_path, *scans, "p1_label.nii", f"{folder}/p2_label.nii", f"{folder}/data_0.json")
+    deny_folder(tmp_path / folder, monkeypatch, can_list=True)
+    found_cases = find_all_scans(tmp_path)
+    found = {path.name for case in (*found_cases.cases, *found_cases.unused) for path in case.files}
+    assert {"p2.nii", "p2_label.nii"} <= found | skip_reasons(found_cases).keys()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_links_into_a_folder_without_permission_do_not_stop_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases, locked = make_files(tmp_path / "cases", "p1.nii", "p1_label.nii", "series/1.dcm"), tmp_path / "locked"
+    locked.mkdir()
+    for name in ("p2.nii", "p2_label.nii", "series/2.dcm", "site", "data_0.json", "dataset.json"):
+        (cases / name).symlink_to(locked / name)
+    deny_folder(locked, monkeypatch)
+    assert scans_and_labels(find_cases(cases), cases) == {
+        "p1": ("p1.nii", "p1_label.nii"),
+        "p2": ("p2.nii", "p2_label.nii"),
+        "series": ("series", None),
+    }
+
+
+def test_folder_rawdata_without_permission_does_not_stop_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_files(tmp_path, "p1.nii", "rawdata/p2.nii")
+    deny_folder(tmp_path / "rawdata", monkeypatch)
+    assert skip_reasons(find_cases(tmp_path)) == {"rawdata": UNREADABLE}
 
 
 def test_case_with_two_labels_or_two_scans_or_without_a_scan_is_skipped(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from dcamt_testing.case_folders import (
     scans_and_labels,
     skip_reasons,
 )
+from dcamt_testing.scan_files import deny_folder
 
 
 def test_listed_case_with_a_label_but_without_a_scan_is_skipped(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_dataset_json_that_lists_only_missing_files_is_ignored_with_a_note(
 
 
 def test_error_contains_the_path_of_a_missing_listed_file_if_the_folder_contains_no_scan(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"imagesTr/b.nii.gz: dataset.json names it, but it does not exist"):
+    with pytest.raises(InputError, match=r"imagesTr/b.nii.gz: dataset.json names it, but it cannot be found"):
         find_cases(make_data_set(tmp_path, {"training": [{"image": "imagesTr/b.nii.gz"}]}, "labelsTr/a.nii.gz"))
 
 
@@ -206,8 +207,8 @@ def test_scan_without_its_listed_label_is_not_trained_on_but_can_be_segmented(
     found = find_cases(make_data_set(tmp_path, {key: listed}, scan_a, label_a, scan_b))
     assert scans_and_labels(found, tmp_path) == {"a": (scan_a, label_a)}
     assert [(file.path.relative_to(tmp_path).as_posix(), file.reason) for file in found.skipped] == [
-        (label_b, "dataset.json names it, but it does not exist"),
-        (scan_b, "dataset.json lists it together with a file that does not exist"),
+        (label_b, "dataset.json names it, but it cannot be found"),
+        (scan_b, "dataset.json lists it together with a file that cannot be found"),
     ]
     assert [(case.name, case.image, case.label) for case in found.unused] == [("b", tmp_path / scan_b, None)]
 
@@ -216,7 +217,7 @@ def test_data_set_without_any_of_its_listed_labels_can_be_segmented(tmp_path: Pa
     training = [{"image": f"scans/{name}.nii.gz", "label": f"outlines/{name}.nii.gz"} for name in "ab"]
     folder = make_data_set(tmp_path, {"training": training}, "scans/a.nii.gz", "scans/b.nii.gz")
     assert [case.name for case in find_all_scans(folder).unused] == ["a", "b"]
-    with pytest.raises(InputError, match=r"outlines/a.nii.gz: dataset.json names it, but it does not exist") as error:
+    with pytest.raises(InputError, match=r"outlines/a.nii.gz: dataset.json names it, but it cannot be found") as error:
         find_cases(folder)
     assert "not searched" not in str(error.value)
 
@@ -225,9 +226,20 @@ def test_label_whose_listed_scan_does_not_exist_is_skipped_with_the_reason(tmp_p
     training = [PAIR_A, {"image": IMAGES[1], "label": LABELS[1]}]
     found = find_cases(make_data_set(tmp_path, {"training": training}, *PAIRS[0], LABELS[1]))
     assert [(file.path.relative_to(tmp_path).as_posix(), file.reason) for file in found.skipped] == [
-        (IMAGES[1], "dataset.json names it, but it does not exist"),
-        (LABELS[1], "dataset.json lists it together with a file that does not exist"),
+        (IMAGES[1], "dataset.json names it, but it cannot be found"),
+        (LABELS[1], "dataset.json lists it together with a file that cannot be found"),
     ]
+
+
+def test_listed_files_in_a_folder_without_permission_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = [PAIR_A, {"image": "locked/b.nii.gz", "label": LABELS[1]}]
+    make_data_set(tmp_path, {"training": training, "val": ["locked/c"]}, *PAIRS[0], LABELS[1], "locked/b.nii.gz")
+    deny_folder(tmp_path / "locked", monkeypatch)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {"a": PAIRS[0]}
+    assert skip_reasons(found).keys() == {"locked", "b.nii.gz"}
 
 
 def test_missing_file_listed_in_several_folds_is_skipped_once(tmp_path: Path) -> None:

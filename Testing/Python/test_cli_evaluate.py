@@ -19,6 +19,7 @@ from dcamt.metrics.evaluation import Evaluation
 from dcamt.volume import Labelmap
 from dcamt_testing.evaluated_folders import call_evaluate
 from dcamt_testing.processes import call_dcamt
+from dcamt_testing.scan_files import deny_folder
 from dcamt_testing.synthetic import read_table
 from dcamt_testing.warm_python import interpreter
 
@@ -204,6 +205,24 @@ def test_prediction_that_is_a_link_to_a_missing_file_is_refused(
     link.symlink_to(folders[0] / "gone")
     assert call_evaluate(folders) == 1
     assert f"{link}: is a link to a missing file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_links_into_a_folder_without_permission_do_not_stop_the_others(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "locked").mkdir()
+    links = folders[0] / "c.nii.gz", folders[1] / "e_label.nii.gz", folders[1] / "notes"
+    for link in links:
+        link.symlink_to(tmp_path / "locked" / link.name)
+    save(folders[0] / "e.nii.gz", 2, 6)
+    deny_folder(tmp_path / "locked", monkeypatch)
+    assert call_evaluate(folders) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(": cannot be read (no permission)")[0] for line in lines[:2]] == [
+        f"dcamt: {link}" for link in links[:2]
+    ]
+    assert lines[2] == "dcamt: 2 cases were not scored; the means cover 2 cases"
 
 
 def test_wrong_usage_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

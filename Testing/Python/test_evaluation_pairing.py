@@ -21,7 +21,7 @@ from dcamt_testing.evaluated_folders import (
     two_classes,
     write_predictions_and_labels,
 )
-from dcamt_testing.scan_files import LEFT_ATRIUM
+from dcamt_testing.scan_files import LEFT_ATRIUM, deny_folder
 from dcamt_testing.synthetic import save_noise_scan
 
 
@@ -317,6 +317,28 @@ def test_case_folders_are_refused_unless_each_holds_exactly_one_labelmap_of_its_
         save_labels(tmp_path / f"results/{file}.nii.gz", two_classes(1))
         save_labels(tmp_path / f"labels/{file[:2]}.nii.gz", two_classes(1))
     assert_refused((tmp_path / "results", tmp_path / "labels"), "folders below it do", "in the folder of each case")
+
+
+def test_case_folder_that_can_only_be_listed_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("p1", "p2"):
+        save_labels(tmp_path / "labels" / name / f"{name}_label.nii.gz", random_mask(1))
+        save_labels(tmp_path / "predictions" / f"{name}.nii.gz", random_mask(1))
+    deny_folder(tmp_path / "labels" / "p2", monkeypatch, can_list=True)
+    evaluation = evaluate_folders(tmp_path / "predictions", tmp_path / "labels")
+    assert [row.case for row in evaluation.rows] == ["p1"]
+    (failure,) = evaluation.failures
+    assert f"{tmp_path / 'labels' / 'p2' / 'p2_label.nii.gz'}: cannot be read (no permission)" in failure
+
+
+@pytest.mark.parametrize("can_list", [False, True])
+def test_folder_of_labels_without_permission_is_refused(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, can_list: bool
+) -> None:
+    save_noise_scan(folders[1] / "la000.nii.gz")
+    deny_folder(folders[1], monkeypatch, can_list)
+    assert_refused(folders, f"{folders[1]}: cannot be read (no permission). Change its permissions.")
 
 
 def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import json
+import os
 import re
 from dataclasses import replace
 from html import escape
@@ -23,6 +24,7 @@ from dcamt.wall.settings import METHODS_DISAGREE
 from dcamt_testing.analytic_scans import CENTRE, points_of
 from dcamt_testing.case_folders import make_files
 from dcamt_testing.processes import call_dcamt
+from dcamt_testing.scan_files import deny_folder
 from dcamt_testing.synthetic import contradict_spacing, read_table, save_tiny_model
 from dcamt_testing.tiny_recipes import tiny_recipe
 from dcamt_testing.wall_cases import LABEL, SCAN, add_case, measure_folder, measure_scan
@@ -324,6 +326,23 @@ def test_scan_without_a_segmentation_fails_and_does_not_stop_the_others(
     assert f"z_image.nrrd: has no segmentation in {folder / 'labels'}. Put z.seg.nrrd there" in printed.err
     assert "1 of 2 scans measured" in printed.out
     assert {row["scan"] for row in read_table(folder / "out" / "wall.csv")} == {"a_image"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
+def test_segmentation_in_a_folder_without_permission_does_not_stop_the_others(
+    folder: Path,
+    wall_phantom: tuple[Volume, Labelmap],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_volume(wall_phantom[0], folder / "scans" / "z_image.nrrd")
+    link = folder / "labels" / "z_label.nii.gz"
+    link.symlink_to(folder / "locked" / "z_label.nii.gz")
+    deny_folder(folder / "locked", monkeypatch)
+    assert measure_folder(folder) == 1
+    printed = capsys.readouterr()
+    assert f"{link}: cannot be read (no permission)" in printed.err
+    assert "1 of 2 scans measured" in printed.out
 
 
 def test_error_for_a_missing_segmentation_contains_similar_file_names(

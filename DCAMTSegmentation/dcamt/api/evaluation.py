@@ -66,7 +66,7 @@ def evaluate(
     mappings = LabelMappings(prediction=prediction_mapping, label=label_mapping)
     if isinstance(predictions, str | os.PathLike) and isinstance(labels, str | os.PathLike):
         folders = given_path(predictions), given_path(labels)
-        if folders[1].is_dir():
+        if os.path.isdir(folders[1]):
             return evaluate_folders(*folders, mappings=mappings)
     prediction_list, label_list = _as_list(predictions), _as_list(labels)
     if len(prediction_list) != len(label_list):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class _BidsFile:
 
     @property
     def is_dicom(self) -> bool:
-        return self.path.is_dir() or not image_files([self.path])
+        return os.path.isdir(self.path) or not image_files([self.path])
 
 
 def find_bids_cases(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
@@ -131,7 +132,7 @@ def _belongs_to_subject(file: _BidsFile) -> bool:
 
 
 def _has_slices(path: Path) -> bool:
-    return bool(dicom_files_among(path.iterdir() if path.is_dir() else [path]).slices)
+    return bool(dicom_files_among(path.iterdir() if os.path.isdir(path) else [path]).slices)
 
 
 def _reason_to_skip(file: _BidsFile) -> str:

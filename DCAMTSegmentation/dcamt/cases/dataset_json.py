@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
@@ -36,7 +37,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         InputError: the file cannot be read, or is not valid JSON.
     """
     path = folder / "dataset.json"
-    return _read(path) if path.is_file() else {}
+    return _read(path) if os.path.isfile(path) else {}
 
 
 def other_case_lists(files: Iterable[Path]) -> list[Path]:
@@ -45,7 +46,7 @@ def other_case_lists(files: Iterable[Path]) -> list[Path]:
     Only files whose names begin with `data` are looked at.
     """
     names = re.compile(r"data(?!set\.json).*\.json", re.IGNORECASE)
-    return [path for path in files if names.fullmatch(path.name) and path.is_file() and _lists_cases(path)]
+    return [path for path in files if names.fullmatch(path.name) and os.path.isfile(path) and _lists_cases(path)]
 
 
 def _lists_cases(path: Path) -> bool:
@@ -104,7 +105,7 @@ def listed_entries(described: Mapping[str, Any], key: str, folder: Path) -> list
         listed = [
             entry
             for entry in listed
-            if not isinstance(entry, str) or ending(entry) in IMAGE_ENDINGS or (folder / entry).is_file()
+            if not isinstance(entry, str) or ending(entry) in IMAGE_ENDINGS or os.path.isfile(folder / entry)
         ]
     return entries_of(listed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -73,7 +74,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, each one that is named
     after another structure gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
     """
-    dicom = [file.path for file in named if file.path.is_dir() or ending(file.path) not in _ENDINGS]
+    dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}
     segmentations: dict[Path, Path] = {}
     for path in dicom:
@@ -115,7 +116,7 @@ def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]
     Files after the first slice are not opened.
     """
     segmentation = None
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+    for file in sorted(path.iterdir()) if os.path.isdir(path) else [path]:
         found = dicom_files_among([file])
         if found.slices:
             return file, segmentation

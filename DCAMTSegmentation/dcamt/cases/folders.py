@@ -187,7 +187,7 @@ def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Pa
 
 def _unlisted_reader(folder: Path, ignored: Sequence[Path]) -> Callable[[Path], FoundCases] | None:
     """Return the function that reads a folder with `imagesTr` (nnU-Net) or BIDS subjects; None for other folders."""
-    if (folder / "imagesTr").is_dir():
+    if os.path.isdir(folder / "imagesTr"):
         return partial(_find_nnunet_cases, ignored=ignored)
     if _has_subjects(folder) or _has_subjects(folder / RAW_DATA):
         return partial(_find_bids_cases, ignored=ignored)
@@ -196,8 +196,9 @@ def _unlisted_reader(folder: Path, ignored: Sequence[Path]) -> Callable[[Path], 
 
 def _has_subjects(folder: Path) -> bool:
     """Return whether a folder contains BIDS folders, such as `sub-01`."""
-    entries = folder.iterdir() if folder.is_dir() else ()
-    return any(entry.is_dir() and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in entries)
+    # Unlike `iterdir`, `glob` yields nothing from a folder without permission.
+    entries = folder.glob("sub-*") if os.path.isdir(folder) else ()
+    return any(os.path.isdir(entry) and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in entries)
 
 
 def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
@@ -65,12 +66,14 @@ def labelmaps_by_case(
         prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
 
     Raises:
-        InputError: `folder` is not a folder or holds no labelmap, or two files belong to one case.
+        InputError: `folder` is not a folder, cannot be read or holds no labelmap, or two files belong to one case.
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError("cannot be read (no permission)", path=folder, remedy="Change its permissions.")
     files = _possible_labelmaps(folder)
-    has_subfolders = any(map(Path.is_dir, folder.iterdir()))
+    has_subfolders = any(map(os.path.isdir, folder.iterdir()))
     own = [file for file in files if not (prefer_subfolders and is_dcamt_result(file))]
     if has_subfolders and not any(map(has_few_values, own)):
         labels = _labels_in_subfolders(folder, ignored, names)
@@ -104,7 +107,7 @@ def _possible_labelmaps(folder: Path) -> list[Path]:
     raises an InputError.
     """
     entries = [path for path in sorted(folder.iterdir()) if is_file_or_missing_link(path)]
-    dicom_files = dicom_files_among(filter(Path.is_file, entries))
+    dicom_files = dicom_files_among(filter(os.path.isfile, entries))
     blank = filter(_is_blank, dicom_files.slices) if dicom_files.segmentations else ()
     return [*image_files(entries), *dicom_files.segmentations, *blank]
 
@@ -118,7 +121,7 @@ def _no_labelmap(folder: Path) -> InputError:
             remedy="Choose the folder that holds the files, put the files of all cases into one folder, or keep only"
             " one file, such as p1/p1_seg.nii.gz, in the folder of each case.",
         )
-    if contours := dicom_files_among(filter(Path.is_file, sorted(folder.iterdir()))).contours:
+    if contours := dicom_files_among(filter(os.path.isfile, sorted(folder.iterdir()))).contours:
         what = f"holds no segmentation, but contours (RT Structure Set), such as {contours[0].name}"
         return InputError(what, path=folder, remedy=CONTOUR_REMEDY)
     endings = ", ".join((*LABEL_ENDINGS, DICOM_ENDING))
@@ -158,9 +161,9 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):
-        if path.parent == folder and not path.is_dir():
+        if path.parent == folder and not os.path.isdir(path):
             continue
-        if path.is_dir() or path.parent.parent != folder:
+        if os.path.isdir(path) or path.parent.parent != folder:
             return []
         found[path.parent] += [path] if _is_only_file(path) else []
     if not all(len(files) == 1 for files in found.values()):
@@ -276,4 +279,4 @@ def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) ->
 
 def _is_labelmap(path: Path) -> bool:
     """Return whether a path is a file with the ending of a scan or label, or a DICOM segmentation."""
-    return path.is_file() and bool(image_files([path]) or dicom_files_among([path]).segmentations)
+    return os.path.isfile(path) and bool(image_files([path]) or dicom_files_among([path]).segmentations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -167,7 +168,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
             file, or if label and scan are the same file in a format that cannot hold both.
     """
     assert case.label is not None
-    are_files = case.label.is_file() and case.image.is_file()
+    are_files = os.path.isfile(case.label) and os.path.isfile(case.image)
     may_hold_both = ending(case.label) in _SCAN_WITH_LABEL or case.label.name.upper() == "DICOMDIR"
     if are_files and not may_hold_both and case.label.samefile(case.image):
         raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")

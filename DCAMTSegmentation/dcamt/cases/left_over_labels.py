@@ -5,6 +5,7 @@ A label is left over if no scan has its key (for the terms, see `names`).
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -134,7 +135,7 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
     """Return the files by folder: a file's path if the path is a folder of DICOM files, otherwise its parent."""
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
-        by_folder[file.path if file.path.is_dir() else file.path.parent].append(file)
+        by_folder[file.path if os.path.isdir(file.path) else file.path.parent].append(file)
     return by_folder
 
 

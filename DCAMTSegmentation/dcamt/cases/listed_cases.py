@@ -31,8 +31,8 @@ _FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 _UNNUMBERED_CHANNEL = (
     "another channel of its case; to use all channels, name the files x_0000, x_0001, ... in one folder"
 )
-_MISSING = "dataset.json names it, but it does not exist"
-_INCOMPLETE_CASE = "dataset.json lists it together with a file that does not exist"
+_MISSING = "dataset.json names it, but it cannot be found"
+_INCOMPLETE_CASE = "dataset.json lists it together with a file that cannot be found"
 
 
 class _ListedCases:
@@ -56,7 +56,7 @@ class _ListedCases:
         role = LABELLED if label_path else UNLABELLED
         case = Case(_file_name(name) or case_name(files[0]), files[0], label_path, role)
         channels = channel_files(files[0])
-        if all(file.exists() for file in case.files):
+        if all(os.path.exists(file) for file in case.files):
             self.skipped += [SkippedFile(file, OTHER_CHANNEL) for file in channels[1:]]
             self.skipped += [SkippedFile(file, _UNNUMBERED_CHANNEL) for file in files[1:] if file not in channels]
             self.cases.append(case)
@@ -65,10 +65,10 @@ class _ListedCases:
 
     def _skip_incomplete(self, case: Case, images: Iterable[Path]) -> None:
         """Skip the files of a case whose scan or label does not exist; if the scan exists, add it to `unused`."""
-        self.skipped += [SkippedFile(file, _MISSING) for file in case.files if not file.exists()]
-        existing = [file for file in dict.fromkeys((*images, *case.files)) if file.exists()]
+        self.skipped += [SkippedFile(file, _MISSING) for file in case.files if not os.path.exists(file)]
+        existing = [file for file in dict.fromkeys((*images, *case.files)) if os.path.exists(file)]
         self.skipped += [SkippedFile(file, _INCOMPLETE_CASE) for file in existing]
-        if case.image.exists():
+        if os.path.exists(case.image):
             self.unused.append(replace(case, label=None, role=UNLABELLED))
 
     def skip(self, images: Sequence[object], label: object, labels: Mapping[str, Path]) -> None:
@@ -83,9 +83,9 @@ class _ListedCases:
         self.skipped += [SkippedFile(file, TEST_CASE) for file in (*files, *dict.fromkeys(channels))]
         if listed is not None and labels.get(scan_name(listed)) != listed:
             self.skipped.append(SkippedFile(listed, TEST_CASE))
-        if files and files[0].exists():
+        if files and os.path.exists(files[0]):
             case = unused_case(files[0], labels)
-            has_listed = listed is not None and listed.exists()
+            has_listed = listed is not None and os.path.exists(listed)
             self.unused.append(replace(case, label=listed, role=LABELLED) if has_listed else case)
 
     def found_cases(self, layout: str, classes: tuple[tuple[int, str], ...]) -> FoundCases:
@@ -94,7 +94,7 @@ class _ListedCases:
         self.skipped = [file for file in self.skipped if file.path not in used]
         self._skip_unlisted()
         unused = distinct_from(self.cases, self.unused)
-        has_files = any(file is not None and file.exists() for file in self._located)
+        has_files = any(file is not None and os.path.exists(file) for file in self._located)
         return FoundCases(layout, tuple(self.cases), tuple(self.skipped), classes, unused, not has_files)
 
     def _locate(self, images: Sequence[object], label: object) -> tuple[list[Path], Path | None]:
@@ -144,29 +144,32 @@ class _ListedCases:
 
         If no file exists, the path after the third change is returned.
         """
-        if not (self._folder / text).exists():
+        if not os.path.exists(self._folder / text):
             text = os.path.expandvars(text)
         path = self._folder / text
-        if "\\" in text and not path.exists():
+        if "\\" in text and not os.path.exists(path):
             path = self._folder / text.replace("\\", "/")
-        if not path.exists():
+        if not os.path.exists(path):
             path = self._file_of_moved_set(text) or path
         kind = ending(path)
         channel = path.with_name(
             f"{path.name[: len(path.name) - len(kind)]}_0000{path.name[len(path.name) - len(kind) :]}"
         )
-        if not path.exists() and not channel.exists() and path.parent.is_dir():
+        if not os.path.exists(path) and not os.path.exists(channel) and os.path.isdir(path.parent):
             files = self._files(path.parent, endings)
             fitting = files.get(scan_name(path), []) + files.get(f"{scan_name(path)}_0000", [])
             return fitting[0] if len(fitting) == 1 else path
-        return channel if not path.exists() and channel.exists() else path
+        return channel if not os.path.exists(path) and os.path.exists(channel) else path
 
     def _file_of_moved_set(self, text: str) -> Path | None:
         """Return the path after the third change of `_file`; None if the third change is impossible."""
         parts = PureWindowsPath(text).parts  # Splits at both kinds of slashes.
         is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
         rests = [self._folder.joinpath(*parts[first:]) for first in range(int(is_absolute), len(parts))]
-        return next((rest for rest in rests if (rest.parent.is_dir() if rest != rests[-1] else rest.exists())), None)
+        return next(
+            (rest for rest in rests if (os.path.isdir(rest.parent) if rest != rests[-1] else os.path.exists(rest))),
+            None,
+        )
 
     def _files(self, folder: Path, endings: Sequence[str]) -> Mapping[str, list[Path]]:
         """Return the files in a folder by their names without endings; the folder is listed only once."""

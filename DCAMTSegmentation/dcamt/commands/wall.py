@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -253,7 +254,7 @@ def _check_usage(options: argparse.Namespace) -> None:
     An existing folder is accepted for -o, whatever its ending.
     """
     output = options.output
-    if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not output.is_dir():
+    if ending(output) in (*SURFACE_OUTPUTS, ".csv") and not os.path.isdir(output):
         raise UsageError(f"-o {output}: the command writes several files: give a folder")
     if options.surface is not None:
         surface_ending(options.surface)

@@ -179,7 +179,7 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
         InputError: the file cannot be opened, as in `read_labelmap`.
     """
     path = given_path(path)
-    if ending(path) in _ENDINGS_WITHOUT_SEGMENTS and not path.is_dir():
+    if ending(path) in _ENDINGS_WITHOUT_SEGMENTS and not os.path.isdir(path):
         return ()
     with _open_image(path, ScanChoice(), label=True) as image:
         return image.segments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ NO_MAPPINGS = LabelMappings()
 
 def refuse_same_file(prediction: Path, label: Path) -> None:
     """Raise InputError if a prediction and its label are the same existing file or folder."""
-    if prediction.exists() and label.exists() and prediction.samefile(label):
+    if os.path.exists(prediction) and os.path.exists(label) and prediction.samefile(label):
         remedy = "Choose different files for the predictions and the labels."
         raise InputError(
             "was given both as the prediction and as the label of its case", path=prediction, remedy=remedy
