@@ -341,6 +341,12 @@ def test_folder_of_labels_without_permission_is_refused(
     assert_refused(folders, f"{folders[1]}: cannot be read (no permission). Change its permissions.")
 
 
+@pytest.mark.parametrize("words", ["trans2", "LA2", "LGEmask", "LAmask1", "LAmasklatrans"])
+def test_labels_with_equal_further_words_are_paired(words: str) -> None:
+    labels = {f"{case}_{words}": Path(case) for case in ("p1", "p2")}
+    assert pair_with_labels(("p1", "p2"), labels) == {"p1": Path("p1"), "p2": Path("p2")}
+
+
 def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:
     for file in ("results/p1/LA", "results/p1_image/LA", "labels/p1"):
         save_labels(tmp_path / f"{file}.nii.gz", two_classes(1))
@@ -371,6 +377,10 @@ def test_words_in_all_prediction_names_or_all_label_names_are_ignored(
         ),
         (("p1", "p2"), ("p1_followup_trans", "p2_followup_trans")),
         (("p1_RV", "p2_RV"), ("p1", "p2")),
+        *(
+            (("p1", "p2"), (f"p1_{words}", f"p2_{words}"))
+            for words in ("LAwallMask", "wall2", "la_wall1", "RA2", "scar3_seg", "LARA", "leftventricle")
+        ),
         (("p1_cine", "p2_cine"), ("p1_lge", "p2_lge")),
         (("p1_a", "p1_b", "p2_a", "p2_b"), ("p1", "p2")),
         (("p1", "p2"), ("p1_a", "p1_b", "p2_a", "p2_b")),

@@ -21,6 +21,7 @@ from .words import (
     begins_or_ends_with,
     further_words,
     means_examination,
+    means_other_structure,
     modalities,
     without_numbers_after_labels,
     without_words,
@@ -147,7 +148,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
     pairs += list(_with_further_words(cases, labels.keys()))
     for case, label, words in pairs:
         is_new = case not in labels and label not in cases and modalities([label]) <= modalities([case])
-        is_other = any(map(str.isdecimal, words)) or means_examination(words)
+        is_other = any(map(str.isdecimal, words)) or means_examination(words) or means_other_structure(words)
         if is_new and not is_other and words.isdisjoint(OTHER_STRUCTURES | OTHER_LABEL_WORDS | MODALITY_WORDS):
             of_words[words].add((case, label))
     common = {pair for words, found in of_words.items() if len(found) > 1 or words <= _KNOWN_WORDS for pair in found}

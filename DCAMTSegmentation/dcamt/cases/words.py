@@ -85,6 +85,10 @@ MODALITY_WORDS = FORMAT_WORDS | _set(
     "mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr irm demri lgemr lgecmr cemr cemra psir dce"
 )
 """Words for the modality or the file format."""
+_JOINABLE = "|".join((*ATRIUM_WORDS, *_SUFFIXES, r"\d"))
+_STRUCTURE = "|".join(OTHER_STRUCTURES - MODALITY_WORDS)
+_JOINED_STRUCTURE = re.compile(rf"(?:{_JOINABLE})*(?:{_STRUCTURE})(?:{_JOINABLE}|{_STRUCTURE})*", re.IGNORECASE)
+"""A word for another structure, also joined to further words or digits, as in `LAwallMask` and `wall2`."""
 _PART_WORDS = _set("train training test testing val validation")
 _FILE_WORDS = _set("file files map maps folder all")
 """Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
@@ -173,6 +177,15 @@ def means_examination(words: Iterable[str]) -> bool:
     known = (word for word in map(str.lower, words) if not _FIELD_STRENGTH.fullmatch(word))
     parts = [(word, word.strip("0123456789")) for word in known]
     return any(letters in _EXAMINATION_WORDS or (letters != word and letters in counted) for word, letters in parts)
+
+
+def means_other_structure(words: Iterable[str]) -> bool:
+    """Return whether any word means another structure, alone or joined to digits or to words for labels or the atrium.
+
+    >>> [means_other_structure([word]) for word in ("LAwallMask", "wall2", "LAmask", "trans", "LGEmask")]
+    [True, True, False, False, False]
+    """
+    return any(map(_JOINED_STRUCTURE.fullmatch, words))
 
 
 def without_outline_words(name: str) -> str:
