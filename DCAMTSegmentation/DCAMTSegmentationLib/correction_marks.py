@@ -94,7 +94,7 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
     """Return whether the DCAMT segments lie at another place in their scan than when they were written.
 
-    Return False if nothing can be compared: scan or segments are missing, or an older version stored the fingerprint.
+    Return False if the places cannot be compared.
 
     Args:
         now: the present fingerprint of the segments.

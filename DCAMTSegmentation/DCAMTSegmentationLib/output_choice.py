@@ -45,7 +45,7 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
     """Return whether a node is a suitable output for a volume's result; False if the node is None.
 
     A node with DCAMT segments may take a volume's result only if DCAMT made these segments from this volume. A node
-    without them may take a volume's result unless it was drawn on another scan, even if that scan was removed.
+    without them may take a volume's result unless it was drawn on another scan.
     """
     if segmentation_node is None:
         return False

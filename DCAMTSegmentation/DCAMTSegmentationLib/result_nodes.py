@@ -23,7 +23,7 @@ HELPERS = (DOUBT_MAP, MEASUREMENTS, PLACE_POINT, *WALL_NODES)
 
 
 def get_referenced_node(node: Node | None, role: str) -> Node | None:
-    """Return the node to which a result or its wall refers in a role, such as `VOLUME`.
+    """Return the node that `node` references in the role `role`, such as `VOLUME`.
 
     Return None if there is no reference in this role, if the scene no longer has the node, or if `node` is None.
     """

@@ -18,11 +18,11 @@ from .result_nodes import PLACE_POINT, VOLUME, WALL_MODEL, find_results, get_ref
 
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
+"""Attributes that mark what this module hid."""
 _IS_SHOWN: dict[str, Callable[[Node], Any]] = {
     _HIDDEN: lambda display: display.GetVisibility(),
     _FILL_HIDDEN: lambda display: display.GetVisibility2DFill(),
 }
-"""Attribute that marks what this module hid, and function that tells whether the user has shown the display again."""
 _POINT_COLOR = (0.2, 1.0, 1.0)
 LEGEND_SIZE, LEGEND_POSITION = (0.1, 0.3), (0.98, 0.05)
 """Size and position as fractions of a view. A larger legend would have too large letters. The legend lies at the

@@ -81,8 +81,8 @@ class WallJob(SegmentJob):
             raise InputError(what.format(segment=self._segment_name), remedy=_("Choose another segment."))
         earlier = wall_in_scene(self._segmentation)
         if earlier is not None and not earlier.proposed and not _have_same_openings(earlier, self._earlier):
-            what = _("The openings of the wall were corrected during the measurement, so the earlier wall was kept.")
-            raise InputError(what, remedy=_("To replace it, press Measure wall again."))
+            what = _("The openings of the wall were corrected during the measurement; the new wall was discarded.")
+            raise InputError(what, remedy=_("To replace the corrected wall, press Measure wall again."))
         # The user may have changed the threshold of the earlier wall during the measurement.
         wall = with_threshold(wall, earlier.settings.threshold if earlier is not None else self._threshold)
         # This block has no yield, so that cancelling never leaves parts of a wall.

@@ -53,7 +53,7 @@ _PLACEMENT = "DCAMT.wallPlacement"
 _VOXELS = "DCAMT.wallVoxels"
 """Attribute of a wall's model node: the checksum of the measured volume's voxels."""
 _SURFACE_PLACE = "DCAMT.wallSurfacePlace"
-"""Attribute of a wall's model node: the `_surface_place` of the new wall, as JSON."""
+"""Attribute of a wall's model node: the `_surface_place` when the wall was measured, as JSON."""
 SAME_SURFACE_PLACE = 1.0
 """Tolerance for comparing the place of a surface in the scan (`_surface_place`), in voxels along each axis.
 

@@ -79,9 +79,9 @@ class WallPanel:
         self.can_measure = ready and bool(self._segments)
         ui.wallMeasureButton.enabled = self.can_measure
         model = get_referenced_node(segmentation, WALL_MODEL)
-        # While a job measures a segmentation's first wall, another threshold would have no effect on that wall.
+        threshold_has_effect = ready or model is not None
         for widget in (ui.wallPresetComboBox, ui.wallKindComboBox, ui.wallThresholdSlider):
-            widget.enabled = ready or model is not None
+            widget.enabled = threshold_has_effect
         changed = segmentation is not self._segmentation or (model is None) != (self._wall is None)
         self._segmentation = segmentation
         if changed:

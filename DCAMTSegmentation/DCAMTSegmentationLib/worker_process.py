@@ -154,7 +154,7 @@ class WorkerProcess:
         if self._root is not None and (parent == self._parent_of_root or self.is_busy):
             return self._root
         root = tempfile.mkdtemp(prefix="dcamt-", dir=parent)
-        # When Slicer ends, a process removes only its `--remove-at-end` folder, so the new folder needs a new process.
+        # The folder is an argument of the process, so a new folder needs a new process.
         self._end_process(keep_files=False)
         if self._root is not None:
             shutil.rmtree(self._root, ignore_errors=True)

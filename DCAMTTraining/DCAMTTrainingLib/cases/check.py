@@ -202,7 +202,7 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
         return recipe.input_channels
     header = read_header(file, channels=recipe.input_channels)
     if not same_grid(header.grid, grid_of(volume)):
-        what = _("The volume was changed, but training with several channels reads its file {file}.")
+        what = _("The volume and its file {file} no longer have the same grid.")
         raise InputError(what.format(file=file.name), remedy=_("Load the volume from the file again."))
     if has_file_changed(volume, file_state(str(file))):
         what = _("The file {file}, which training with several channels reads, was changed since the volume was read.")

@@ -22,10 +22,7 @@ SCAN_FILE = "DCAMT.scanFile"
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
 SCAN_STATE = "DCAMT.proposalScanState"
-"""Attribute of a proposal, and of a volume with `SCAN_FILE`: a `file_state`; older scenes lack it.
-
-Each time a proposal is opened, the state of the case's scan is stored.
-"""
+"""Attribute of a proposal and of a volume with `SCAN_FILE`: the scan's `file_state` when a proposal was last opened."""
 
 
 def file_state(file: str) -> str:

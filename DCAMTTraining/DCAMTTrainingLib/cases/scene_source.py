@@ -229,7 +229,7 @@ def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: 
     # The indices of the label's corners in each scan, (N, 3, 8).
     corners = [(*corner, 1) for corner in product(*((0, size - 1) for size in label_grid.shape))]
     places = to_scans[:, :3] @ np.transpose(corners)
-    # The steps are rounded, not the corners: 100 steps of 1.01 voxels end at an integer index, but one voxel too far.
+    # The corners' indices if each step of the label is one voxel of the scan.
     indices = np.rint(to_scans[:, :3]) @ np.transpose(corners)
     shapes = np.array([grid.shape for grid in grids])
     lie_on_voxels = (np.abs(places - indices) <= GRID_TOLERANCE).all((1, 2))
@@ -279,25 +279,23 @@ def segments_of(
 
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
-    """Return those of the segments that may outline a volume, in the order in which they are matched to classes.
-
-    If a segmentation drawn on scan A has DCAMT segments of another scan B, return:
-
-    - for A: the segments that are not from DCAMT. In a training case of A, the DCAMT segments follow.
-    - for B: [] if `identifiers` has no DCAMT segment; otherwise the DCAMT segments, then the rest of `identifiers`.
-    """
+    """Return those of the segments that may outline a volume, in the order in which they are matched to classes."""
     segmented = get_referenced_node(segmentation, VOLUME)
     is_result = segmented is not None or result_scan.has_lost_scan(segmentation)
     drawn_on = scan_of(segmentation) if is_result and volume is not None else None
     if drawn_on is None or segmented is drawn_on or volume not in (drawn_on, segmented):
         return identifiers
+    # The segmentation was drawn on one scan, and its DCAMT segments belong to another scan.
     by_model = find_dcamt_segments(segmentation)
     written = [identifier for identifier in identifiers if identifier in by_model]
     drawn = [identifier for identifier in identifiers if identifier not in by_model]
     if volume is drawn_on:
-        image = segmentation.GetNodeReference(training_cases.IMAGE) if training_cases.is_case(segmentation) else None
-        return [*drawn, *written] if image is volume else drawn
+        return [*drawn, *written] if _is_training_case_of(volume, segmentation) else drawn
     return [*written, *drawn] if written else []
+
+
+def _is_training_case_of(volume: VolumeNode, segmentation: SegmentationNode) -> bool:
+    return training_cases.is_case(segmentation) and segmentation.GetNodeReference(training_cases.IMAGE) is volume
 
 
 def is_models_own(source: SceneScan) -> bool:

@@ -1,4 +1,4 @@
-"""Save and load the case table of a scene: rows as text in the parameter node, nodes also as node references."""
+"""Save the case table of a scene in the parameter node, and load it."""
 
 from __future__ import annotations
 
