@@ -68,7 +68,7 @@ def test_score_is_one_minus_trust_and_one_for_an_empty_result(tmp_path: Path) ->
     empty, _ = rank_case(case, fixed_predictor(0 * labels, np.ones_like(agreement), 1.0))
     assert empty.score == 1.0
     assert (ranked.is_empty, empty.is_empty) == (False, True)
-    assert _describe_score(empty) == "100.0%, since the model segmented nothing"
+    assert _describe_score(empty) == "100.0% disagreement: the model segmented nothing"
     assert _describe_score(ranked).startswith(" 25.0% disagreement, most at RAS ")
 
 

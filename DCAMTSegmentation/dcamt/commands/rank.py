@@ -147,7 +147,7 @@ def segmentation_names(cases: Sequence[Case], listed: Sequence[str]) -> list[str
 
 def _describe_score(case: RankedCase) -> str:
     if case.is_empty:
-        return f"{case.score:>6.1%}, since the model segmented nothing"
+        return f"{case.score:>6.1%} disagreement: the model segmented nothing"
     place = ", ".join(str(round(mm)) for mm in case.place)
     return f"{case.score:>6.1%} disagreement, most at RAS {place} mm"
 

@@ -176,7 +176,7 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
 
 
 def refuse_appeared_file(path: Path, existing: str) -> None:
-    """Raise ResultAppeared if `existing` is `REFUSE` and `path`, absent when the command began, now exists."""
+    """Raise ResultAppeared if `existing` is `REFUSE` and `path` exists."""
     if existing == REFUSE:
         refuse_appeared([path], {path: None})
 

@@ -308,5 +308,5 @@ def _segmentation_ending(output: Path, format_name: str | None, scan_count: int)
 
 
 def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
-    """Return the existing result files of `jobs` that DCAMT did not write."""
+    """Return the `foreign_files` at the paths of the jobs' results."""
     return [path for job in jobs for path in foreign_files(job.files)]

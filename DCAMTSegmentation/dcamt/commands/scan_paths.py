@@ -43,17 +43,16 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     """Return the scans that a path stands for.
 
     A file is one scan. A folder with scan files stands for these scans. A folder with multi-frame DICOM images of
-    different studies stands for these images. If scan files lie only in subfolders (masks in the folder itself do
-    not count), the folder stands for the cases that `dcamt cases find` lists, with their names, and for the scans that
-    cannot be used for training, such as test cases. If a folder contains folders of DICOM files, each of them is one
-    scan, unless all are series of one study (`_separate_scans`). Any other folder is one scan of DICOM files.
+    different studies stands for these images. If scan files lie only in subfolders, the folder stands for the cases
+    that `dcamt cases find` lists, with their names, and for the scans that cannot be used for training, such as test
+    cases. If a folder contains folders of DICOM files, each of them is one scan, unless all are series of one study
+    (`_separate_scans`). Any other folder is one scan of DICOM files.
 
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
     in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels`, the files of
-    further channels are skipped in any folder. Exception: if `x_0000.nii.gz` itself has several channels,
-    `x_0001.nii.gz` is a scan of its own. In subfolders, the files that `dcamt cases find` skips as channels are always
-    skipped.
+    further channels are skipped in any folder. In subfolders, the files that `dcamt cases find` skips as channels are
+    always skipped.
 
     Args:
         channels: the number of channels that the model needs.

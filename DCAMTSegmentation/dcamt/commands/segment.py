@@ -116,26 +116,25 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
     """Print which subfolders and files of a path are skipped; the folder of the results is not named."""
     folders = [folder for folder in found.skipped_folders if os.path.realpath(folder) != os.path.realpath(output)]
     if folders:
-        names = _names_below(path, folders)
+        names = _relative_names(path, folders)
         remedy = "To segment a skipped folder, give the folder's path in the command."
         print_error(f"{path}: skipped folders beside its scans ({names}). {remedy}")
     if found.skipped_dicom:
-        names = _names_below(path, found.skipped_dicom)
+        names = _relative_names(path, found.skipped_dicom)
         remedy = "To segment the DICOM images, move them into a folder of their own."
         print_error(f"{path}: skipped DICOM images beside scan files of other formats ({names}). {remedy}")
     existing = [file for file in found.skipped_files if os.path.lexists(file)]
     missing = [file for file in found.skipped_files if not os.path.lexists(file)]
     if existing:
         remedy = "To segment a skipped file, give the file's path in the command."
-        names = _names_below(path, existing)
+        names = _relative_names(path, existing)
         print_error(f"{path}: skipped labels, automatic results and further channels ({names}). {remedy}")
     if missing:
-        names = _names_below(path, missing)
+        names = _relative_names(path, missing)
         print_error(f"{path}: skipped files that a dataset.json names, but that do not exist ({names})")
 
 
-def _names_below(folder: Path, paths: Sequence[Path]) -> str:
-    """Return the first `paths`, relative to a folder if they lie below it, for a message."""
+def _relative_names(folder: Path, paths: Sequence[Path]) -> str:
     return _first_names(
         [path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path) for path in paths]
     )
@@ -156,7 +155,7 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
             f"skipped scans without a measured wall: {len(without_wall)}; measure their walls with 'dcamt wall'"
         )
     for path in kept_files(skipped):
-        print_error(f"{path}: kept, since DCAMT did not write this file; the scan is not segmented")
+        print_error(f"{path}: kept, since DCAMT did not write this file; the scan is skipped")
 
 
 def _segment_with_team(

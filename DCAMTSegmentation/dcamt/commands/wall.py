@@ -297,20 +297,21 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 
 
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
-    """Raise InputError for the first segmentation that may belong to several scans of its case.
-
-    If the names of a segmentation and a scan differ only in the ending, the segmentation belongs to this scan alone.
+    """Raise InputError if a segmentation may belong to several scans: `p1_seg` to `p1` or to `p1_image`.
 
     Args:
         names_by_case: the names of the scans, for each case with several scans.
         labelmaps: the segmentations, by the names of their scans or cases.
     """
     for case, names in sorted(names_by_case.items()):
-        # The file `p1_seg` has the key `p1` in `labelmaps`, but may belong to the scan `p1` or to the scan `p1_image`.
-        without = [name for name in names if name == case or name not in labelmaps]
-        if case in labelmaps and scan_name(labelmaps[case]) not in names and len(without) > 1:
-            what = f"may belong to each of these scans: {list_names(without)}"
-            raise InputError(what, path=labelmaps[case], remedy="Name each segmentation like its scan.")
+        segmentation = labelmaps.get(case)
+        if segmentation is None or scan_name(segmentation) in names:
+            continue
+        other_segmentations = labelmaps.keys() - {case}
+        without_other = [name for name in names if name not in other_segmentations]
+        if len(without_other) > 1:
+            what = f"may belong to each of these scans: {list_names(without_other)}"
+            raise InputError(what, path=segmentation, remedy="Name each segmentation like its scan.")
 
 
 def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:

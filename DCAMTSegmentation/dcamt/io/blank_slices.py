@@ -30,11 +30,10 @@ def _blank_slices(voxels: np.ndarray) -> list[int]:
     """Return the indices of blank slices along the last axis, or [] if they may be padding or a masked background.
 
     Even an incomplete file contains data in its first slice. Therefore, if more than `_FEW_ZEROS` of this slice is 0,
-    all zeros count as padding or mask, and the result is []. A slice beside a blank one may have any number of zeros,
-    since it may be written in part.
+    all zeros count as padding or mask, and the result is [].
     """
     rows, columns, slices = voxels.shape
     zeros = 1 - np.array([np.count_nonzero(voxels[:, :, k]) for k in range(slices)]) / (rows * columns)
     blank, noisy = zeros >= _MANY_ZEROS, zeros <= _FEW_ZEROS
-    beside_blank = np.convolve(blank, np.ones(3), "same") > 0
+    beside_blank = np.convolve(blank, np.ones(3), "same") > 0  # These slices may be written in part.
     return np.flatnonzero(blank).tolist() if noisy[0] and (noisy | beside_blank).all() else []

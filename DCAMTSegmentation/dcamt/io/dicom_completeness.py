@@ -44,7 +44,7 @@ def _missing_files_error(path: Path, missing: Sequence[str], remedy: str) -> Inp
 
 
 def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
-    """Return the files that the active records of a DICOMDIR name, each with its series ("" if unknown).
+    """Return the files of a DICOMDIR's active records, each with its series ("" if unknown).
 
     A DICOMDIR has names in capitals (DICOM PS3.10); the copied files may have names in lower case.
 

@@ -178,7 +178,7 @@ def functional_groups(data: Any) -> list[tuple[Any, ...]]:
 
 
 def group_value(groups: Iterable[Any], group: str, keyword: str) -> Any:
-    """Return an attribute of a functional group from the first of `groups` that states it; None if none does."""
+    """Return the first value of `group`.`keyword` in `groups`, or None. Example: PixelMeasuresSequence.PixelSpacing."""
     for stated in groups:
         if (items := stated.get(group)) and (value := items[0].get(keyword)) is not None:
             return value

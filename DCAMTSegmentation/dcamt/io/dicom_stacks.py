@@ -102,8 +102,6 @@ def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
         groups = of_series[stack.first.series]
         for group in groups:
             first, other = group[0].first, stack.first
-            # `group_stacks` put all frames with the same ID and geometry into one stack. So two stacks with the same ID
-            # differ in geometry, which need not be compared.
             if first.stack != other.stack and have_one_geometry(first, other):
                 group.append(stack)
                 break

@@ -39,7 +39,6 @@ def open_nifti(path: Path) -> StoredImage:
     float32, unless they are float64 or complex.
 
     Only the header is read here. `load` of the returned image also verifies the checksum at a compressed file's end.
-    A note states both spacings if the directions come from an sform whose spacing contradicts `pixdim`.
 
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has

@@ -41,9 +41,9 @@ def open_nrrd(path: Path) -> StoredImage:
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
     or "space" are spatial; if no axis has such a kind, all axes are spatial. Spatial axes after the third (ITK writes
-    a fourth for a 4D image) become channels if each has one voxel. The axes that are not spatial become channels. If
-    a header without the field `space` has the space dimension 4 or lacks directions, the coordinates are LPS, as in
-    ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
+    a fourth for a 4D image) become channels if each has one voxel. The axes that are not spatial become channels.
+    Without the fields `space` and `space directions`, the coordinates are LPS, as in ITK. Without an origin, the first
+    voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
@@ -197,7 +197,9 @@ def _origin(path: Path, header: NrrdHeader) -> np.ndarray:
 
 def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
     space = header.fields.get("space")
-    if space is None and ("space directions" not in header.fields or header.fields.get("space dimension") == "4"):
+    has_directions = "space directions" in header.fields
+    is_4d = header.fields.get("space dimension") == "4"
+    if space is None and (is_4d or not has_directions):
         return _TO_RAS["lps"]
     signs = _TO_RAS.get(str(space).lower())
     if signs is None:

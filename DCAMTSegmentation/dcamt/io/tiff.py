@@ -141,7 +141,7 @@ def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> 
 
 
 def _read_exactly(file: IO[bytes], start: int, size: int) -> bytes:
-    """Return the `size` bytes of an uncompressed file from `start` on; raise EOFError if there are fewer."""
+    """Return the `size` bytes of a file from `start` on; raise EOFError if there are fewer."""
     # A damaged file may state a start that is too large for `seek`, or a size that is too large for the memory.
     if start + size > os.fstat(file.fileno()).st_size:
         raise EOFError

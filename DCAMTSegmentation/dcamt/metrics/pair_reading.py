@@ -76,7 +76,7 @@ def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
     Names that occur several times in a file are not compared. Nothing is compared if a name that occurs in both files
     has a value above `MAXIMUM_CLASS` in the label.
     """
-    predicted, labelled = (_segments_by_name(read_segments(path)) for path in (prediction, label))
+    predicted, labelled = (_segments_by_unique_name(read_segments(path)) for path in (prediction, label))
     common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
     if any(segment.label > MAXIMUM_CLASS for _, segment in common):
         return
@@ -91,8 +91,7 @@ def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
             )
 
 
-def _segments_by_name(segments: Sequence[StoredSegment]) -> dict[str, StoredSegment]:
-    """Return the segments whose names occur only once, by `plain_name`."""
+def _segments_by_unique_name(segments: Sequence[StoredSegment]) -> dict[str, StoredSegment]:
     names = [plain_name(segment.name or "") for segment in segments]
     return {name: segment for name, segment in zip(names, segments, strict=True) if name and names.count(name) == 1}
 

@@ -47,7 +47,7 @@ def evaluate_pairs(
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
     cannot be scored in these cases:
-    - A file cannot be read, or its mapping does not fit.
+    - Prediction or label cannot be read (`read_pair`).
     - The label is not empty, but holds none of the mapped values.
     - Prediction and label do not fit on one grid.
     - One of them is probably a scan (`_refuse_scan`).
@@ -66,7 +66,7 @@ def evaluate_pairs(
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     scored: list[_ScoredPair] = []
     failures: list[InputError] = []
-    # 255 counts as 1 only if every labelmap is a mask or empty; reading stops at the first that is neither.
+    # 255 counts as 1 only if every labelmap is a mask or empty.
     # `_score_pair` reads the pairs again, since the labelmaps of all cases together may be too large for memory.
     only_masks = all(_holds_only_masks(pair, mappings) for pair in pairs)
     for done, pair in enumerate(pairs, start=1):
