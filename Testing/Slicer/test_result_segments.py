@@ -203,7 +203,7 @@ class RemovedSegmentTest(SceneCase):
         self.assertEqual((outcome.segmentation, outcome.detail), (None, ""))
         self.worker.request.assert_not_called()
 
-    def test_measurement_ends_with_a_message_if_the_next_segment_was_removed(self) -> None:
+    def test_measurement_ends_with_a_message_if_an_unread_segment_is_removed(self) -> None:
         job = MeasuringJob(self.worker, self.node, self.outcomes.append)
         with mock.patch.object(measuring_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             job.start()

@@ -299,10 +299,13 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, other)
         self.assertEqual(self.chosen_channels(), [None, None])
 
-    def test_channels_are_kept_if_one_becomes_the_input_or_a_script_sets_input_and_channels_together(self) -> None:
+    def test_choosing_a_channel_as_input_keeps_the_channels(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
+
+    def test_script_can_set_input_and_channels_together(self) -> None:
+        self.segment_all()
         others, settings = [add_scan(name, seed=5) for name in ("x", "y", "z")], self.module.settings
         changing = settings.parameterNode.StartModify()
         settings.inputVolume, settings.channelVolumes = others[0], others[1:]

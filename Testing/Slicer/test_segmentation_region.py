@@ -38,7 +38,7 @@ class RegionTest(PanelCase):
         centre = self.ui.regionSelector.currentNode().GetCenterWorld()
         np.testing.assert_allclose(centre, (bounds[::2] + bounds[1::2]) / 2, atol=1e-3)
 
-    def test_region_of_size_0_is_reported_and_then_placed(self) -> None:
+    def test_region_of_size_0_is_refused(self) -> None:
         volume = add_scan()
         self.prepare(volume)
         region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box")

@@ -172,7 +172,7 @@ class SegmentListTest(ChosenPhantomCase):
             choose(self.ui.outputSelector, segmentation)
             self.assertEqual(self.names(), [name])
 
-    def test_selected_segment_stays_selected_only_if_the_new_segmentation_has_its_identifier_and_name(self) -> None:
+    def test_selected_segment_is_found_in_a_new_segmentation_by_identifier_and_name(self) -> None:
         other = add_phantom()[1]
         for segmentation, name in ((self.segmentation, "scar"), (other, "aorta")):
             segmentation.GetSegmentation().AddEmptySegment("Segment_1", name)

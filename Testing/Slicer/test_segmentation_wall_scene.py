@@ -129,7 +129,7 @@ class WallSceneTest(InsertedWallCase):
             self.assertEqual(self.ui.wallLabel.text, shown)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")), 2)
 
-    def test_copy_whose_volume_was_removed_gets_a_wall_at_the_same_place(self) -> None:
+    def test_wall_of_a_copy_gets_the_transform_of_the_original_wall(self) -> None:
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
         get_referenced_node(self.segmentation, WALL_MODEL).SetAndObserveTransformNodeID(transform.GetID())
         copy = copy_node(self.segmentation)
@@ -216,7 +216,7 @@ class WallSceneTest(InsertedWallCase):
         self.assertAlmostEqual(float(area_cm2) / self.wall.burden.wall_cm2, 0.81, delta=0.01)
         self.assertIn(f" of {area_cm2} cm²", self.ui.wallLabel.text)
 
-    def test_panel_shows_and_thresholds_a_wall_that_a_script_measured_again(self) -> None:
+    def test_panel_shows_a_wall_that_a_script_measured_again(self) -> None:
         other = replace(
             self.wall, pool=replace(self.wall.pool, mean=2 * self.wall.pool.mean), ratio=self.wall.ratio / 2
         )

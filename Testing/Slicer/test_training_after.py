@@ -123,9 +123,9 @@ class AfterARunTest(TrainingCase):
         saved.write_bytes(b"NRRD0004\n")
         click(self.ui.rankButton)
         self.assertNotEqual(self.ui.rankButton.text, "Cancel")
-        self.assertIn(f"{saved} was saved by another program", self.ui.rankStatusLabel.text)
+        self.assertIn(f"{saved} may contain a saved correction", self.ui.rankStatusLabel.text)
         saved.unlink()
-        # A temporary file that a cancelled ranking left does not prevent a new ranking.
+        # A cancelled ranking may leave a temporary file.
         saved.with_name(f".0123abcd-{saved.name}").touch()
         with LoopMonitor() as monitor:
             click(self.ui.rankButton)

@@ -97,7 +97,7 @@ class CurvesTest(unittest.TestCase):
                 curves.apply(event)
                 self.assertEqual((curves.steps_per_s, curves.eta_s, curves.memory_bytes), (None, None, None))
 
-    def test_loading_is_none_when_the_run_loads_no_cases(self):
+    def test_loading_becomes_none_when_the_loading_ends_or_the_run_pauses(self):
         for event in (RunPaused(0), CasesLoading(3, 3), validation_event(5, 0.7, 0.6, 0.8)):
             with self.subTest(event=event):
                 curves = RunCurves()

@@ -63,7 +63,7 @@ class ExportTest(unittest.TestCase):
         row = row_of(volume, outline, self.recipe)
         self.assertEqual(scene_remark(row.source, row.role, self.recipe)[0], "")
         outline.GetSegmentation().RemoveSegment(row.source.segments[0][0])
-        with self.assertRaisesRegex(InputError, "scan: no longer has all segments of its label"):
+        with self.assertRaisesRegex(InputError, "scan: a chosen segment is no longer in the segmentation"):
             run_to_end(export_case(row, self.folder, 1))
 
     def test_case_whose_segment_was_erased_after_the_check_is_refused(self):
@@ -93,7 +93,7 @@ class ExportTest(unittest.TestCase):
         case = run_to_end(export_case(row, self.folder, 2, one_channel=True))
         np.testing.assert_array_equal(read_scan(case.image).voxels[0].T, image)
         volume.SetSpacing(2.0, 2.0, 2.5)
-        self.assertIn("no longer have the same grid", scene_remark(row.source, row.role, two)[0])
+        self.assertIn("changed, but training", scene_remark(row.source, row.role, two)[0])
         volume.SetSpacing(2.0, 2.0, 2.0)
         volume.SetAttribute(SCAN_STATE, file_state(str(path)))
         self.assertEqual(scene_remark(row.source, row.role, two)[0], "")

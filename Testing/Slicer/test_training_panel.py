@@ -194,7 +194,7 @@ class SavedStateTest(TrainingCase):
             self.assertEqual(len(title), MAX_TITLE)
             self.assertEqual(title.endswith("…"), length > MAX_TITLE)
 
-    def test_imported_volume_with_a_reused_id_does_not_join_an_older_case(self) -> None:
+    def test_imported_volume_does_not_replace_the_deleted_volume_of_a_case(self) -> None:
         add_case("imported", 1)
         click(self.ui.addSceneButton)
         file = str(self.folder / "scene.mrb")

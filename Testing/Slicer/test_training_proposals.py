@@ -313,7 +313,6 @@ class ProposalTest(TrainingCase):
         click(self.ui.addCaseButton)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
         self.assertEqual(training_cases.unlisted_cases(), [])
-        # If the button refuses a segmentation that is already a case, the segmentation stays a case.
         segments.RemoveAllSegments()
         self.session.table.remove([0])
         click(self.ui.addCaseButton)

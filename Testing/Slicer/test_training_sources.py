@@ -209,8 +209,6 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual(self.session.settings.startFrom, "tiny")
         self.assertIn("tiny", self.ui.startFromSelector.currentText)
-        # A model that is already chosen is kept.
-        choose(self.ui.startFromSelector, "Scratch (random weights)")
         self.session.settings.startFrom = "left-atrium"
         click(self.ui.addResultsButton)
         self.assertEqual(self.session.settings.startFrom, "left-atrium")

@@ -368,7 +368,7 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.assertIsNone(self.session.estimation.estimate())
 
-    def test_estimate_is_not_valid_for_the_same_number_of_other_cases(self) -> None:
+    def test_estimate_is_not_valid_after_two_cases_swap_roles(self) -> None:
         add_case("another", 2)
         click(self.ui.addSceneButton)
         self.session.table.set_role([1], LEFT_OUT)

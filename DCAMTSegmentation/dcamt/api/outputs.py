@@ -56,8 +56,7 @@ def write_dicom_results(
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: a segmentation cannot refer to the scan's images (`find_dicom_source`,
-            `build_dicom_segmentation`), or one of these images would be replaced.
+        InputError: a segmentation cannot refer to the scan's images, or one of these images would be replaced.
         OutputError: a file cannot be written.
     """
     for target in (segmentation, measurements):

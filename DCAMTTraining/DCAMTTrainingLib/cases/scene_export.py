@@ -61,7 +61,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
         raise InputError(_("no longer has a segmentation"), path=row.name, remedy=_("Set its role to “unlabelled”."))
     segments = segmentation.GetSegmentation()
     if any(segments.GetSegment(identifier) is None for identifier, _label in source.segments):
-        what = _("no longer has all segments of its label")
+        what = _("a chosen segment is no longer in the segmentation")
         raise InputError(what, path=row.name, remedy=_("Choose the segments again."))
     if is_models_own(source):  # The scan may have been segmented again since the case was checked.
         what, remedy = _("has a model's result as its label"), _("Correct it, or set the role “unlabelled”.")

@@ -125,7 +125,7 @@ class OutlinePanel:
         ranked: dict[str, dict[str, Any]] = {}
         if foreign := run.foreign_proposals():
             text = _(
-                "{file} was saved by another program, such as Slicer, and would be replaced. Move it to another folder,"
+                "{file} may contain a saved correction, which a ranking would replace. Move the file to another folder,"
                 " and rank again."
             )
             self._show_text(text.format(file=foreign[0]))

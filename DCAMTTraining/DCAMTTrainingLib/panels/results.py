@@ -226,11 +226,9 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def case_text(row: dict[str, str]) -> str:
-    """Return a row's text for the column *Case*, for example `p1`, `SD` or `mean (distances of 3 of 5 cases)`.
+    """Return a row's text for the column *Case*, for example `p1` or `mean (distances of 3 of 5 cases; 1 missed)`.
 
-    In the example, 2 cases have undefined distances. For a summary row, the text also counts the cases in which only
-    the label has the class (missed), and the cases in which neither segmentation nor label has the class (Dice 1,
-    distance 0).
+    `dcamt.metrics.evaluation.EvaluationRow` defines the counts.
     """
     name = row.get("case") or ""
     undefined, cases, missed, empty = (_count(row, column) for column in ("undefined", "cases", "missed", "empty"))
@@ -243,7 +241,7 @@ def case_text(row: dict[str, str]) -> str:
     if missed:
         parts.append(_("{count} missed").format(count=missed))
     if empty:
-        parts.append(_("{count} without the class: Dice 1").format(count=empty))
+        parts.append(_("{count} without the class, counted as Dice 1").format(count=empty))
     return f"{shown} ({'; '.join(parts)})" if parts else shown
 
 

@@ -40,7 +40,7 @@ class StartPanel:
         return self.job is not None and self.job.running
 
     def refresh(self) -> None:
-        """Show the problems of the next run; enable the button if a run can be started, or its start cancelled."""
+        """Show the problems of the next run, and update the button."""
         problems = self._session.problems()
         self._problem_texts = [problem.text for problem in problems]
         self._show_texts()

@@ -41,7 +41,7 @@ def read_image(file: str) -> Generator[None, None, Any]:
 
 
 def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
-    """Return, slab by slab, whether a volume node has the voxels (K, J, I) of a `.npy` file.
+    """Return whether a volume node has the voxels (K, J, I) of a `.npy` file.
 
     The node must have an image. Of an image with several channels, the first is compared. Voxels that are NaN are
     ignored, and so are differences of at most `ROUNDING`.

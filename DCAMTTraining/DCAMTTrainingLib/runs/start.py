@@ -184,15 +184,14 @@ def is_starting(run: RunFolder) -> bool:
 def start_failure(run: RunFolder) -> str:
     """Return why this application's last process for the run failed: the last line of the process's output.
 
-    The text is empty if there is no such process, or if the process runs or has succeeded. If the run was found locked
-    after the process started (`StartedProcess.locked`), the text is empty, too: `RunState.reason` then states the
-    failure. The text is also empty if the run has events since the process started: then this or another process has
-    trained the run.
+    The text is empty if there is no such process, or if the process runs or has succeeded. The text is also empty
+    if the run was found locked (`StartedProcess.locked`) or has new events: `RunState.reason` then states any failure.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
-    if entry is None or entry.locked or entry.process.poll() in (None, 0) or _size(run.events) != entry.events_bytes:
+    if entry is None or entry.process.poll() in (None, 0):
         return ""
-    return last_line(run.log, entry.log_bytes)
+    has_new_events = _size(run.events) != entry.events_bytes
+    return "" if entry.locked or has_new_events else last_line(run.log, entry.log_bytes)
 
 
 def _size(path: Path) -> int:
