@@ -121,7 +121,7 @@ def test_gap_in_the_label_values_is_refused_unless_the_values_are_mapped(tmp_pat
         if case.label is not None:
             relabel(case.label, 2, 3)
     with pytest.raises(
-        InputError, match=r"no label has the value 2, but labels have the value 3\. .*: 1=.*; 3="
+        InputError, match=r"every label value from 1 to 3 must occur, but 2 is missing\. .*: 1=.*; 3="
     ) as caught:
         suggest_recipe(cases, None)
     mapping = str(caught.value).partition("for instance: ")[2].partition(". Use")[0]

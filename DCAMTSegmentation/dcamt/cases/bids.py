@@ -17,8 +17,8 @@ from .found_cases import BIDS, NO_SCAN, OTHER_LABEL, RESULT, SEVERAL_LABELS, Fou
 from .words import (
     ATRIUM_WORDS,
     LABEL_WORDS,
-    MODALITY_WORDS,
     OTHER_STRUCTURES,
+    OTHER_STRUCTURES_WITHOUT_LGE,
     OUTLINE_WORDS,
     PREDICTION_WORDS,
     RESULT_WORDS,
@@ -27,7 +27,7 @@ from .words import (
 
 _DERIVATIVE_ENTITIES = ("desc", "label", "seg", "space", "res", "den", "hemi")
 """Entities that a derivative's name may add to the name of its source image."""
-_STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
+_STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES_WITHOUT_LGE
 RAW_DATA = "rawdata"
 """A folder beside `derivatives` that may contain the folders `sub-...`."""
 

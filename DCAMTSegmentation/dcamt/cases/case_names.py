@@ -71,8 +71,7 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     """Put folders in front of names until scans in different folders have different names.
 
     Names that differ only in capitals or in the encoding of accents count as equal, since some file systems cannot
-    keep files of such names side by side. In the second example, both scans lie in a folder `p1`, and both names
-    contain `p1`: only the next folder, `site1` or `site2`, is put in front.
+    keep files of such names side by side.
 
     >>> scans = [Path("site1/x.nrrd"), Path("site2/x.nrrd"), Path("site2/x.nii.gz"), Path("y.nrrd")]
     >>> with_folders(["x", "x", "x", "y"], scans)
@@ -87,8 +86,8 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
-    # With `_plain` alone, `P1/lge` and `p1/lge` would both be called `lge`, since their folders count as equal.
-    return _with_folders(_with_folders(names, folders, str), folders, _plain)
+    distinct = _with_folders(names, folders, str)  # `P1/lge` and `p1/lge` become `P1_lge` and `p1_lge`.
+    return _with_folders(distinct, folders, _plain)
 
 
 def _with_folders(names: Sequence[str], folders: Sequence[Sequence[str]], key: Callable[[str], str]) -> list[str]:
@@ -100,7 +99,8 @@ def _with_folders(names: Sequence[str], folders: Sequence[Sequence[str]], key: C
             if len({keys[index] for index in members}) == 1:
                 continue
             above = {"".join(keys[index][depth : depth + 1]) for index in members}
-            if len(above) == 1 and f"_{min(above)}_" in f"_{key(distinct[members[0]])}_":
+            is_in_names = len(above) == 1 and f"_{min(above)}_" in f"_{key(distinct[members[0]])}_"
+            if is_in_names:
                 continue
             for index in members:
                 distinct[index] = "_".join([*folders[index][depth : depth + 1], distinct[index]])

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import InputError
 from ..io.formats import IMAGE_ENDINGS, ending
 from .names import FileKind, classify
-from .words import IMAGE_WORDS, LABEL_WORDS, MODALITY_WORDS, OTHER_STRUCTURES, PREDICTION_WORDS, RESULT_WORDS, has_word
+from .words import IMAGE_WORDS, LABEL_WORDS, OTHER_STRUCTURES_WITHOUT_LGE, PREDICTION_WORDS, RESULT_WORDS, has_word
 
 _IGNORED = "ignore"
 """nnU-Net's name for the value of voxels that are left out of training. The value is no class."""
@@ -21,7 +21,7 @@ LISTS = ("training", "train", "validation", "val", *TEST_LISTS)
 _LISTS_OF_FILES_OR_NAMES = ("train", "val", "testing")
 """Lists whose entries are files or, in some nnU-Net data sets, only names of cases."""
 _BACKGROUND = ("background", "bg", "unlabeled", "unlabelled")
-_WORDS_OF_OTHER_KEYS = PREDICTION_WORDS | RESULT_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
+_WORDS_OF_OTHER_KEYS = PREDICTION_WORDS | RESULT_WORDS | OTHER_STRUCTURES_WITHOUT_LGE
 """Keys with these words, such as `pred_mask` and `scar_mask`, stand for neither the scan nor the atrium's label."""
 _FOLD = re.compile(r"fold[\W_]*\d+", re.IGNORECASE)
 """Keys of the folds of a cross-validation."""

@@ -20,7 +20,7 @@ from ..io.dicom_files import (
 )
 from ..io.formats import DICOM_SLICE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
 from .names import FileKind, NamedFile, classify
-from .words import MODALITY_WORDS, OTHER_STRUCTURES, has_word
+from .words import OTHER_STRUCTURES_WITHOUT_LGE, has_word
 
 _ENDINGS = (*SCAN_ENDINGS, *LABEL_ENDINGS)
 
@@ -64,15 +64,14 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
 
     1. the series to which the segmentation refers;
     2. the series whose folder directly contains the listed file or folder: series `p1`, listed file `p1/1-1.dcm`;
-    3. the scan with the key of the listed file or folder: scan `images/p1`, listed folder `labels/p1`;
-    4. if a folder is listed, the scan with the key of the segmentation's file: scan `images/p1`, listed folder
-       `labels`, file `labels/p1.dcm`.
+    3. the scan with the key of the listed folder: scan `images/p1`, folder `labels/p1`;
+    4. the scan with the key of the segmentation's file: scan `images/p1`, file `labels/p1.dcm`.
 
-    In these examples, `images/p1`, `labels/p1` and `labels/p1.dcm` have the key `("p1",)`; `labels` has the key `()`.
+    In these examples, `images/p1`, `labels/p1` and `labels/p1.dcm` have the key `("p1",)`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
-    `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, each one that is named
-    after another structure gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
+    `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, each with a word of
+    `OTHER_STRUCTURES_WITHOUT_LGE` in its name gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
     """
     dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}
@@ -105,7 +104,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     labels = {file.path: label_of(file) for file in unpaired if file.kind in (FileKind.SCAN, FileKind.LABEL)}
     counts = Counter(label.key for label in labels.values())
     for path, label in labels.items():
-        if counts[label.key] > 1 and has_word(scan_name(label.path), OTHER_STRUCTURES - MODALITY_WORDS):
+        if counts[label.key] > 1 and has_word(scan_name(label.path), OTHER_STRUCTURES_WITHOUT_LGE):
             labels[path] = replace(label, kind=FileKind.OTHER_LABEL)
     return [labels.get(file.path, file) for file in named]
 

@@ -34,16 +34,14 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
     A case gets the first of these labels that exists (the examples are a case and its label):
-    - the label of the same name;
-    - for a case `x_0000`, the label `x` whose file is `x_0000.nii.gz`;
+    - the label whose name or file name is the case's name;
     - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
     - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same simplified name: `p1_lge`, `p1_LA_final_seg_1`. `PAIRING_WORDS`, `MODALITY_WORDS` and
       capitals are removed from both names. From the label's name, `ATRIUM_WORDS`, `QUALIFIERS` and numbers
-      (`without_numbers_after_labels`) are removed, too. A number that may be the patient's is kept: if there is a case
-      `p_1`, the label `p_seg_3` becomes `p_3`, not `p`;
+      (`without_numbers_after_labels`) are removed, too;
     - the only label whose name is the case's name with words added or removed (`_paired_by_further_words`): `p1`,
       `p1_trans`.
 
@@ -62,6 +60,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
             without_words(_without_modality(text), ATRIUM_WORDS | QUALIFIERS)
             for text in (name, without_numbers_after_labels(name))
         )
+        # If a case is named `p_1`, `p_seg_3` may be the label of a case `p_3`.
         return numbered if unnumbered in starts else unnumbered
 
     labels = _paired_by_simplified_names(known, labels, _without_modality, simplified_label)
@@ -74,7 +73,7 @@ def _without_modality(name: str) -> str:
 
 
 def _with_numbers_of_cases(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels by name, where a label `x_0000` of the case `x_0000` keeps `_0000`, which `case_name` drops."""
+    """Return the labels; a label `x` becomes `x_0000` if its file and a case are named `x_0000`."""
     kept = {}
     for name, path in labels.items():
         file = scan_name(path)

@@ -54,14 +54,12 @@ def labelmaps_by_case(
 
     Args:
         skip_images: leave out scans and results. Of `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is returned. An
-            automatic result is left out if its case has a label. A scan is left out if the folder holds its label, a
-            mask named after it (`masks`) or its automatic result. If one scan is left out for this reason, all other
-            scans are left out, too. If no scan is left out for this reason:
-            - All scans are kept if `names` is empty, or if the folder holds neither a label nor a mask.
-            - Otherwise, scans whose names are in `names` are kept, and other scans are left out.
+            automatic result is left out if its case has a label. All scans are left out if the folder holds a label, a
+            mask (`masks`) or an automatic result of at least one scan.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). If a file in `folder`
-            itself has one of these names, this name is its key: `p1_0000`, not `p1`.
+            itself has one of these names, this name is its key: `p1_0000`, not `p1`. If names are given and the folder
+            holds a label or a mask, `skip_images` leaves out the scans of other names.
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
         prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
 
@@ -175,9 +173,8 @@ def _is_only_file(path: Path) -> bool:
     """Return whether a file may be the labelmap of the case after which its folder is named.
 
     If the file's name begins with the folder's name, no word for another structure or for an examination may follow:
-    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Otherwise the name must have a word for a result, a label
-    or the atrium, and what remains of the name after words for results are removed must satisfy `describes_label`. Of
-    `p1/LA_pred`, `LA` remains.
+    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Otherwise the name must be that of a label or a result
+    (`describes_label`): `p1/LA_pred`.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
@@ -186,7 +183,8 @@ def _is_only_file(path: Path) -> bool:
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
     # Remove `heart` from TotalSegmentator's `heart_atrium_left`, but not from `heart_seg`: it may be the whole heart.
     results |= {"heart"} if has_word(name, ATRIUM_WORDS - {"left"}) else set()
-    return is_named and describes_label(without_words(name, results))
+    without_results = without_words(name, results)
+    return is_named and describes_label(without_results)
 
 
 def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[str]) -> list[tuple[str, Path]]:
@@ -238,7 +236,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
     others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
-    if not scans:  # Keep a scan that is named in `names`: the caller reports that the file is a scan.
+    if not scans:
         others = [path for path in others if names and _case_name_among(names, path) not in names]
     if scans or labelled:  # Beside scans or labels, other files of many values are scans of cases without a label.
         scans |= {path for path in others if not has_few_values(path) and _is_sound(path)}

@@ -41,7 +41,7 @@ def with_keys_of_scans(
 ) -> list[NamedFile]:
     """Return the labels; each label that fits a scan by one of these rules gets the scan's key:
 
-    1. The label is named after the scan's case (`_named_after_cases`): `p1/LGE`, `p1_LGE_seg`.
+    1. The label is named after the scan's case (`_named_after_cases`): scan `p1/LGE`, label `p1_LGE_seg`.
     2. A folder holds only this scan and this label (`_only_label_of_folder`): `lge`, `Segmentation`.
     3. The names of scan and label are similar (`_named_like_scans`): `p1_lge`, `p1_LA_gt`.
     4. A folder holds only this scan, and several labels (`_several_labels_of_folder`).
@@ -132,7 +132,7 @@ def _folders_of_one_scan(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    """Return the files by folder: a file's path if the path is a folder of DICOM files, otherwise its parent."""
+    """Return the files by folder; a folder of DICOM files counts as its own folder."""
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
         by_folder[file.path if os.path.isdir(file.path) else file.path.parent].append(file)
@@ -158,10 +158,9 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - Before the comparisons, no label has the scan's key. Several left-over labels may get the key of one scan.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - No other scan's loose key starts with the label's shortened key: `_without_outline_words(label)`, or
-      `_without_numbers(label)` in comparison 4. With `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan, since `p1_post`
-      starts with `p1`. The condition is waived if the last parts of the two keys differ only in capitals: `p1_label`,
-      with the key `("p1",)`, gets the key `("P1",)` of `P1_image` even beside `p1_post`.
+    - If the keys of scan and label end in different parts, no other scan's loose key starts with the label's shortened
+      key: `_without_outline_words(label)`, or `_without_numbers(label)` in comparison 4. With `p1_lge` and `p1_post`,
+      `p1_LA_gt` gets no scan, since `p1_post` starts with `p1`.
     """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (

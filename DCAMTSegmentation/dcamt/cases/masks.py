@@ -25,8 +25,8 @@ from .keys import Key, loose_key, name_ends, name_starts, without_first_channel
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import (
     LABEL_WORDS,
-    MODALITY_WORDS,
     OTHER_STRUCTURES,
+    OTHER_STRUCTURES_WITHOUT_LGE,
     OUTLINE_WORDS,
     SEPARATORS,
     further_words,
@@ -49,7 +49,7 @@ Only plain keys with several parts count. Example: nine masks such as `p1/LA_reg
 `p1/MRA`. The maximum keeps the search fast, since the search reads one file of each last part.
 """
 
-_STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES - MODALITY_WORDS
+_STRUCTURES = OUTLINE_WORDS | OTHER_STRUCTURES_WITHOUT_LGE
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:

@@ -83,24 +83,22 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan if
     one of two conditions holds:
 
-    - `has_channel_files` is true for `x_0000`. Then a label `x_0000` gets the key of `x`. Exception: there is also a
-      label `x`, and DCAMT's mark is in both labels or in neither.
+    - `has_channel_files` is true for `x_0000`. Then a label `x_0000` gets the key of `x`.
     - There is a label `x`, but no scan `x`, no scan `x_0010` (a scan has at most ten channels), and none of the labels
-      `x_0000` to `x_0009`. Beside a label `x` without DCAMT's mark, there may be labels `x_0000` to `x_0009` with the
-      mark.
+      `x_0000` to `x_0009`.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
     first = {file.path for file in files if file.kind is FileKind.SCAN and has_channel_files(file.path)}
     further = {path for first_path in first for path in channel_files(first_path)[1:]}
     numbered = {file.key for file in files if file.path in first}
-    known = {(file.kind, file.key) for file in files if file.kind is not FileKind.SCAN}
+    taken = {(file.kind, file.key) for file in files if file.kind is not FileKind.SCAN}
     joined = []
     for file in files:
         key = without_first_channel(file.key)
         if file.kind is FileKind.SCAN and file.path in further:
             file = replace(file, kind=FileKind.OTHER_CHANNEL)
-        elif file.key in numbered and (file.kind, key) not in known:
+        elif file.key in numbered and (file.kind, key) not in taken:
             file = replace(file, key=key)
         joined.append(file)
     return _join_channels_of_labels(joined)

@@ -30,9 +30,9 @@ from .words import (
     IMAGE_WORDS,
     KIND_WORDS,
     LABEL_WORDS,
-    MODALITY_WORDS,
     OTHER_LABEL_WORDS,
     OTHER_STRUCTURES,
+    OTHER_STRUCTURES_WITHOUT_LGE,
     OUTLINE_WORDS,
     PREDICTION_WORDS,
     QUALIFIERS,
@@ -110,8 +110,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
       least one word of the outer folder's name must be neither a number nor a word for labels, outlines or structures:
       `set`.
 
-    Exception: `LA segmentation/p1` is a label if the name `p1`, or `p1` with words added at its end, belongs to a scan
-    without words for labels in its path: `mri/p1`, `mri/p1_pre`. Then the folder is not returned.
+    Exception: the folder is not returned if a scan elsewhere has the same name as a scan in the folder. Beside
+    `mri/p1`, `LA segmentation/p1` is a label.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -221,8 +221,7 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
 def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
     """Return whether a key adds words for structures to a scan's `loose_key`."""
-    # `lge` in `OTHER_STRUCTURES` may also mean the modality: beside `p1/mri`, `p1/lge_result` may be a scan.
-    shorter = _shorter_keys(key, ATRIUM_WORDS | OTHER_STRUCTURES - MODALITY_WORDS)
+    shorter = _shorter_keys(key, ATRIUM_WORDS | OTHER_STRUCTURES_WITHOUT_LGE)
     keys = {loose_key(rest) for rest, dropped in shorter if dropped} - {()}
     return not keys.isdisjoint(loose_scans)
 
@@ -247,7 +246,7 @@ def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _shorter_keys(key: Key, droppable: Collection[str]) -> Iterator[tuple[Key, set[str]]]:
-    """Yield each key that remains when droppable words at the ends of the last part are dropped, and the dropped words.
+    """Yield (remaining key, dropped words) for each way to drop words at the ends of the key's last part.
 
     Each word is dropped with the separator beside it. For `LA_p1_final` and the droppable words `la` and `final`, the
     last parts are `LA_p1_final`, `LA_p1`, `p1_final` and `p1`, in this order.

@@ -163,15 +163,16 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
     """
     missing = {info.label for info in classes} - set(values)
     if missing:
-        mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
-        what = f"no label has the value {min(missing)}, but labels have the value {max(values)}"
-        remedy = (
-            f"Map the values to class names, for instance: {mapping}. Use the column 'labels', --labels or the"
-            " button Segments…."
-        )
-        if any(map(str.isdecimal, mapped)):
-            # If a case has the mapping 420=3, its label file contains 420, which the remedy 3=NAME would not map.
+        what = f"every label value from 1 to {max(values)} must occur, but {min(missing)} is missing"
+        has_numbered_classes = any(map(str.isdecimal, mapped))
+        if has_numbered_classes:
             remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."
+        else:
+            mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
+            remedy = (
+                f"Map the values to class names, for instance: {mapping}. Use the column 'labels', --labels or the"
+                " button Segments…."
+            )
         raise InputError(what, remedy=remedy)
 
 

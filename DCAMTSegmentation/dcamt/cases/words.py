@@ -32,6 +32,8 @@ OTHER_STRUCTURES = _set(
     " esophagus lspv lipv rspv ripv svc ivc"
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
+OTHER_STRUCTURES_WITHOUT_LGE = OTHER_STRUCTURES - {"lge"}
+"""`lge` may mean the modality."""
 _EXAMINATION_WORDS = _set(
     "followup follow fu fup baseline bl pre post preop postop preablation postablation ablation visit exam examination"
     " session sess ses timepoint tp repeat repeated rescan retest prior previous acute chronic day days week weeks wk"
@@ -201,8 +203,7 @@ def describes_label(name: str, scan: str = "") -> bool:
     name looks like a version or like initials, the label's name must contain no version and no initials. `mask_LA_JS`
     is no label of `AB_LGE`, since AB and JS may be two patients.
 
-    A number of two or more digits may be the patient's. If the scan's name has numbers with as many digits as the
-    label's number, the label's number must be one of them: `label_002` is no label of `LGE_001`.
+    A number of two or more digits may be the patient's: `label_002` is no label of `LGE_001`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
