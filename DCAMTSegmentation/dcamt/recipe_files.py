@@ -113,7 +113,6 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _shipped_recipe = functools.cache(_read_recipe)
-"""Return a shipped recipe; it is read once, since the panels need it after each change of a setting."""
 
 
 def shipped_recipes() -> list[str]:

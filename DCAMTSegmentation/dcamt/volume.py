@@ -362,17 +362,13 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
     """Return a labelmap with the slice spacing of `grid`, or unchanged; never interpolate.
 
-    One axis of `grid` is nearest in direction to the labelmap's slice axis. A single slice gets this nearest axis, with
-    its spacing, as slice axis. The nearest axis is first reversed if it points to the opposite side. Of several slices,
-    every n-th is kept: n is the spacing of `grid` along the nearest axis, divided by the labelmap's slice spacing and
-    rounded. The labelmap is returned unchanged if n is below 2, if a slice between the kept slices has labels, or if
-    all slices are background.
+    Of several slices, every n-th is kept: n is the ratio of the slice spacings, rounded. The labelmap is returned
+    unchanged if n is below 2, if a slice between the kept slices has labels, or if all slices are background.
     """
     affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
-    along = grid.affine[:3, :3].T @ step / grid.spacing
-    nearest = int(np.abs(along).argmax())
-    target = grid.affine[:3, nearest] * np.sign(along[nearest])
-    if labelmap.grid.shape[2] == 1:
+    target = _nearest_step(grid, step)
+    has_one_slice = labelmap.grid.shape[2] == 1
+    if has_one_slice:
         affine[:3, 2] = target
         return replace(labelmap, grid=Grid(labelmap.grid.shape, affine))
     every = round(float(np.linalg.norm(target) / np.linalg.norm(step)))
@@ -384,6 +380,13 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
     affine[:3, 2] *= every
     voxels = labelmap.voxels[:, :, first::every]
     return replace(labelmap, voxels=voxels, grid=Grid(voxels.shape, affine))
+
+
+def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
+    """Return the step (3,) in mm to the neighbouring voxel of `grid` that lies most nearly in a direction."""
+    along = grid.affine[:3, :3].T @ direction / grid.spacing
+    nearest = int(np.abs(along).argmax())
+    return np.asarray(grid.affine[:3, nearest] * np.sign(along[nearest]))
 
 
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:

@@ -130,7 +130,7 @@ def test_gamma_is_a_power_of_the_scaled_intensity() -> None:
     assert torch.allclose(change_and_keep_source(augmentation_of(gamma=0.4), ends), ends.clamp(-4, 4))
 
 
-def test_gamma_is_applied_to_intensities_relative_to_reach() -> None:
+def test_gamma_adapts_to_the_range_of_intensities() -> None:
     source = random_images()
     wide = change_and_keep_source(augmentation_of(gamma=0.4), source)
     image = change_and_keep_source(augmentation_of(gamma=0.4), source / 4, reach=1.0)

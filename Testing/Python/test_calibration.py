@@ -32,7 +32,7 @@ from dcamt_testing.synthetic import write_cases_folder
 from dcamt_testing.worker_child import write_request
 
 LINE = OverlapFunction(("entropy",), (0.0,), (1.0,), (-1.0,), 0.0, (0.2, 0.8), (-0.1, -0.1), (0.2, 0.1))
-"""The logit of the overlap is minus the feature "entropy"."""
+"""The expected overlap is 1 / (1 + exp(entropy))."""
 
 
 def calibration_of(package: ModelPackage, model: OverlapFunction = LINE) -> Calibration:

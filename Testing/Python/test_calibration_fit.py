@@ -72,23 +72,22 @@ def test_interval_at_the_last_knot_comes_from_100_of_500_scans() -> None:
 
 def test_interval_allows_for_unseen_disturbances() -> None:
     """Ghosts lower the overlap. Only the feature "ghosting" shows ghosts."""
-    seen_scans, unseen_scans = [], []
+    scans_without_kinds, scans_with_kinds = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120
         # With ghosts, the logit is 2 less.
         overlap = 1 / (1 + math.exp(2) * (1 / scan.overlap - 1)) if is_ghost else scan.overlap
         scan = replace(scan, features={**scan.features, "ghosting": float(is_ghost)}, overlap=overlap)
-        seen_scans.append(scan)
+        scans_without_kinds.append(scan)
         kind = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
-        unseen_scans.append(replace(scan, disturbance=kind))
-    seen, unseen = (fit_overlap(scans, ("doubt", "ghosting")) for scans in (seen_scans, unseen_scans))
+        scans_with_kinds.append(replace(scan, disturbance=kind))
+    without_kinds = fit_overlap(scans_without_kinds, ("doubt", "ghosting"))
+    with_kinds = fit_overlap(scans_with_kinds, ("doubt", "ghosting"))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
-    assert unseen.value(ghost) == seen.value(ghost) < seen.value(noise) - 0.3
-    # For `unseen`, the residual of each scan with ghosts comes from a fit to scans without ghosts (see `fit_overlap`).
-    # This fit expects too high an overlap, so that the residual is negative. These residuals lower the interval's low
-    # end, even for a scan without ghosts.
-    assert seen.expect(noise).low > seen.value(noise) - 0.12
-    assert unseen.expect(noise).low < unseen.value(noise) - 0.2
+    assert with_kinds.value(ghost) == without_kinds.value(ghost) < without_kinds.value(noise) - 0.3
+    # If the fits leave out one kind of disturbance (see `fit_overlap`), the interval is wider.
+    assert without_kinds.expect(noise).low > without_kinds.value(noise) - 0.12
+    assert with_kinds.expect(noise).low < with_kinds.value(noise) - 0.2
 
 
 def test_fit_for_a_scan_leaves_out_its_case_and_its_disturbance() -> None:

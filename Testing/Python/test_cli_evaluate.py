@@ -1,4 +1,4 @@
-"""Test `dcamt evaluate` on small folders: scores of slabs, pairing of files, JSON and errors."""
+"""Test `dcamt evaluate` on small folders: scores, pairing of files, JSON and errors."""
 
 from __future__ import annotations
 

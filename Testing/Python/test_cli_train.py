@@ -85,7 +85,7 @@ def test_model_of_a_finished_run_can_segment_and_start_another_run(
     assert train(cases, "--run", second, "--start-from", run / "model.dcamt", "--set", "iterations=1") == 0
     made = open_model(second / "model.dcamt")
     assert made.recipe.network == open_model(run / "model.dcamt").recipe.network
-    assert made.card.licence == "same as first: not stated"
+    assert made.card.licence == f"same as {run.name}: not stated"
     origin = {"name": "first", "title": card.title, "licence": "not stated", "checksum": card.checksum}
     assert made.card.trained_on["started_from"] == origin
     assert not (second / "train.lock").exists()
@@ -94,7 +94,7 @@ def test_model_of_a_finished_run_can_segment_and_start_another_run(
     (second / "model.dcamt").unlink()
     assert train("--run", second, "--resume") == 0
     again = open_model(second / "model.dcamt").card
-    assert (again.licence, again.trained_on["started_from"]) == ("same as first: not stated", origin)
+    assert (again.licence, again.trained_on["started_from"]) == (made.card.licence, origin)
     output = capsys.readouterr().out
     assert re.search("starting at iteration 0 of 1 on .*; cases: 1 labelled, 1 unlabelled, 1 validation\n", output)
 

@@ -57,7 +57,7 @@ def largest_tensor_bytes(call: Callable[[], object]) -> int:
 
 
 def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Return random bottlenecks (2, channels, *size) of two branches, float64."""
+    """Return two random bottlenecks in float64, each (2 samples, channels, *size)."""
     generator = torch.Generator().manual_seed(1)
     own, context = torch.randn(2, 2, channels, *size, generator=generator, dtype=torch.float64)
     return own, context

@@ -130,7 +130,9 @@ def write_study(folder: Path, ending: str = ".dcm") -> Path:
 @pytest.mark.parametrize("ending", [".dcm", ""])
 def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending: str) -> None:
     folder = write_study(tmp_path / "patient", ending)
-    refused(lambda: read_scan(folder), folder, '2 "LGE 3D" (10 slices of 16 x 16)', '3 "Cine" (12 slices', "--series")
+    refused(
+        lambda: read_scan(folder), folder, '(2) "LGE 3D" (10 slices of 16 x 16)', '(3) "Cine" (12 slices', "--series"
+    )
     for wanted in ("2", "lge 3d", "LGE", "1.2.2"):
         assert_slices_in_place(read_scan(folder, choice=ScanChoice(series=wanted)), 10, 2000)
     refused(lambda: read_scan(folder, choice=ScanChoice(series="T2")), folder, 'no image that fits "T2"', "LGE 3D")
@@ -164,7 +166,7 @@ def test_series_can_be_chosen_by_uid_or_description_or_its_number_in_the_error(
         attributes = {"SeriesNumber": number, "SeriesDescription": title}
         write_slices(tmp_path / str(number), 8, series=uid, add=first, **attributes)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
-    listed = '1 "LGE" (8 slices of 16 x 16), 2 "LGE late" (8 slices of 16 x 16), 3 "cine"'
+    listed = '(1) "LGE" (8 slices of 16 x 16), (2) "LGE late" (8 slices of 16 x 16), (3) "cine"'
     what = f'has 2 images that fit "lg" among these: {listed}'
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
 
@@ -174,8 +176,8 @@ def test_error_lists_the_series_number_of_each_series_without_description(tmp_pa
         for k in range(8):
             write_slice(tmp_path / f"{number}-{k}.dcm", k, series=f"1.2.{number}", SeriesNumber=number)
     listed = (
-        "1 unnamed series with SeriesNumber 2 (8 slices of 16 x 16), "
-        "2 unnamed series with SeriesNumber 5 (8 slices of 16 x 16)"
+        "(1) unnamed series with SeriesNumber 2 (8 slices of 16 x 16), "
+        "(2) unnamed series with SeriesNumber 5 (8 slices of 16 x 16)"
     )
     refused(lambda: read_scan(tmp_path), tmp_path, f"holds 2 DICOM series: {listed}. Put", "number in this list")
 
@@ -184,7 +186,7 @@ def test_message_names_each_series_even_if_there_are_many(tmp_path: Path) -> Non
     for number in range(1, 13):
         attributes = {"SeriesNumber": number, "SeriesDescription": f"part {number}"}
         write_slices(tmp_path / str(number), 3, series=f"1.2.{number}", **attributes)
-    listed = [f'{number} "part {number}" (3 slices of 16 x 16)' for number in range(1, 13)]
+    listed = [f'({number}) "part {number}" (3 slices of 16 x 16)' for number in range(1, 13)]
     refused(lambda: read_scan(tmp_path), tmp_path, f"holds 12 DICOM series: {', '.join(listed)}. Put")
 
 

@@ -110,9 +110,9 @@ def test_message_describes_at_most_8_stacks_of_each_series(tmp_path: Path) -> No
     stacks = [{"FrameContentSequence": {"StackID": f"s{k // 3}"}} for k in range(600)]
     write_frames(tmp_path / "x.dcm", [k + 10 * (k // 3) for k in range(600)], stacks)
     write_slices(tmp_path, 4, series="1.2.9", SeriesNumber=2, SeriesDescription="LGE")
-    message = refused(lambda: read_scan(tmp_path), tmp_path, "201 stacks", 'with the ID "s0"', "8 unnamed series")
-    assert "9 unnamed series" not in message
-    assert 'and 192 more, 201 "LGE" (4 slices of 16 x 16)' in message
+    message = refused(lambda: read_scan(tmp_path), tmp_path, "201 stacks", 'with the ID "s0"', "(8) unnamed series")
+    assert "(9) unnamed series" not in message
+    assert 'and 192 more, (201) "LGE" (4 slices of 16 x 16)' in message
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series="201")), 4)
 
 

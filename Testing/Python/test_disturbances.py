@@ -1,4 +1,4 @@
-"""The disturbances of a calibration change the image of a scan; all but two keep the organs in place."""
+"""Disturbances change the image of a scan; all but two keep the organs in place."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def _list_numbered(stacks: Sequence[Stack]) -> str:
     """Return the stacks with their numbers; of each series, only the first few."""
     of_series: defaultdict[str, list[str]] = defaultdict(list)
     for number, stack in enumerate(stacks, start=1):
-        of_series[stack.first.series].append(f"{number} {stack.describe()}")
+        of_series[stack.first.series].append(f"({number}) {stack.describe()}")
     return ", ".join(map(list_names, of_series.values()))
 
 

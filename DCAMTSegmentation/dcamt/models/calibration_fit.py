@@ -57,8 +57,7 @@ def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> Ov
 def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -> list[ExpectedOverlap]:
     """Return each scan's expected overlap by a fit that leaves out its case and its disturbance (see `_left_out`).
 
-    The interval comes from the cross-validation residuals of the scans in the fit. The arguments are those of
-    `fit_overlap`.
+    The arguments are those of `fit_overlap`.
     """
     values, folds = _cross_validate(observations, names, _fit(observations, names))
     truth = _overlaps(observations)

@@ -133,8 +133,6 @@ class Decoder(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the features of the finest and the second finest level.
 
-        With two levels, the features of the second finest level are `features[-1]`.
-
         Args:
             features: the encoder's features, finest first; the last is the bottleneck after cross-attention.
         """

@@ -84,7 +84,8 @@ def _score_case(name: str, volume: Volume, label: Labelmap, predictor: Predictor
 def pick_best_median_worst(dice: Sequence[float]) -> dict[str, int]:
     """Return the indices of the best, median and worst Dice of cases, under the keys "Best", "Median" and "Worst".
 
-    For two cases, the key "Median" is omitted; for one case, also "Worst".
+    >>> pick_best_median_worst([0.8]), pick_best_median_worst([0.8, 0.9])
+    ({'Best': 0}, {'Best': 1, 'Worst': 0})
     """
     order = sorted(range(len(dice)), key=lambda index: -dice[index])
     chosen: dict[str, int] = {}

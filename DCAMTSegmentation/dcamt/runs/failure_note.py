@@ -17,9 +17,7 @@ class FailureNote:
 
     Attributes:
         message: one line for the user.
-        unwritten: whether the failure concerns the writing of files, not the training. True for an `OutputError`, and
-            for every failure of a process that does not train (`TrainingPlan.conclude`). If `unwritten` is true, a run
-            with a checkpoint counts as paused, not as failed.
+        unwritten: if true, a run with a checkpoint counts as paused, not as failed.
     """
 
     message: str

@@ -152,8 +152,7 @@ class RunFolder:
         """Raise InputError if the folder contains a run or foreign files, or if `path` is a file.
 
         The folder may contain the files that an application writes before it starts the run, and the files of a
-        process that was killed before the run began. A case list without a checkpoint is a person's file, since
-        `create` writes the checkpoint first.
+        process that was killed before the run began.
         """
         if self.recipe.exists():
             raise InputError(
@@ -162,7 +161,8 @@ class RunFolder:
         if not self.path.exists():
             return
         allowed = self._early_files()
-        if self.checkpoint.exists():
+        case_list_from_create = self.checkpoint.exists()  # `create` writes the checkpoint before the case list.
+        if case_list_from_create:
             allowed.add(self.cases)
         remedy = "Name a new folder for the run."
         if not self.path.is_dir():

@@ -31,9 +31,7 @@ class RunState:
 
     Attributes:
         state: `RUNNING`, `PAUSED`, `STOPPED`, `FAILED` or `FINISHED`.
-        reason: for `FAILED`, the failure that ended the run; for `PAUSED`, the error that paused the run, if any; for
-            `STOPPED` and `FINISHED`, the failure of an attempt to resume the ended run, if any.
-            Otherwise empty.
+        reason: why the run's last process failed; empty if it did not fail.
         iteration, iterations: iterations trained and planned; 0 if unknown.
         eta_s: estimated seconds to the end while the run trains; None if unknown.
         resumable: whether the run can resume from a checkpoint now; False while a process trains it. A `FINISHED` run

@@ -105,10 +105,9 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
     """Return the closed, smooth surface of the True voxels of `mask` (I, J, K) on `grid`.
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
-    depend on the scan's orientation. The surface is a contour (flying edges: W. Schroeder, R. Maynard and B. Geveci,
-    LDAV 2015) of the largest part with filled hollows. The points are moved so that the surface encloses the volume
-    of the part's voxels and hollows. Smoothing may remove components that have only a few voxels. `separate_ml`
-    includes the volume of the removed components.
+    depend on the scan's orientation. Hollows are filled, and only the largest part is kept. The points are moved so
+    that the surface encloses the volume of the part's voxels and hollows. Smoothing may remove components that have
+    only a few voxels. `separate_ml` includes the volume of the removed components.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
@@ -217,7 +216,10 @@ def _volume_level(field: np.ndarray, cells: float) -> float:
 
 
 def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
-    """Return the contour of `field` (I, J, K) at `level` in RAS mm; `affine` (4, 4): index -> RAS mm."""
+    """Return the contour of `field` (I, J, K) at `level` in RAS mm; `affine` (4, 4): index -> RAS mm.
+
+    Flying edges: W. Schroeder, R. Maynard and B. Geveci, LDAV 2015.
+    """
     # Imported here, since vtk loads slowly.
     from vtkmodules.util import numpy_support
     from vtkmodules.vtkCommonDataModel import vtkImageData

@@ -9,9 +9,8 @@ LARGEST_GUESS = 0.95
 class ProgressEstimate:
     """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    Once the current stage reports a larger fraction than in its first report, only the reports count. Until then, the
-    remaining seconds come from the expected duration, and the fraction is the larger of the reported and the expected
-    fraction. The fraction never decreases.
+    The expected duration is used until the current stage has reported two different fractions. The fraction never
+    decreases.
 
     Args:
         expected_s: the expected duration; None if unknown.
