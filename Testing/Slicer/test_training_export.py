@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import tempfile
 import unittest
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import slicer
@@ -105,6 +107,8 @@ class ExportTest(unittest.TestCase):
         volume.SetAttribute(SCAN_FILE, str(path))
         path.unlink()
         self.assertIn("two.nrrd", scene_remark(row.source, row.role, two)[0])
+        with patch("os.stat", side_effect=PermissionError(errno.EACCES, "Permission denied")):
+            self.assertIn("cannot be read (no permission)", scene_remark(row.source, row.role, two)[0])
 
     def test_state_of_a_header_changes_with_its_data_file(self):
         header = self.folder / "scan.mhd"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -197,7 +198,7 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
         return int(components)  # A recipe of one channel uses only the first of the scan's volumes.
     if file is None:
         return int(components) + len(channels_of(source)) - 1
-    if file.is_dir():
+    if os.path.isdir(file):
         # Reading a DICOM series would block the event loop; the run checks the series when it starts.
         return recipe.input_channels
     header = read_header(file, channels=recipe.input_channels)
