@@ -95,7 +95,7 @@ class ExportTest(unittest.TestCase):
         case = run_to_end(export_case(row, self.folder, 2, one_channel=True))
         np.testing.assert_array_equal(read_scan(case.image).voxels[0].T, image)
         volume.SetSpacing(2.0, 2.0, 2.5)
-        self.assertIn("changed, but training", scene_remark(row.source, row.role, two)[0])
+        self.assertIn("no longer have the same grid", scene_remark(row.source, row.role, two)[0])
         volume.SetSpacing(2.0, 2.0, 2.0)
         volume.SetAttribute(SCAN_STATE, file_state(str(path)))
         self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
