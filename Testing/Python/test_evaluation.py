@@ -14,7 +14,7 @@ from dcamt.metrics.pair_reading import LabelMappings
 from dcamt.metrics.scores import BOTH_EMPTY, SegmentationScore, score
 from dcamt_testing.evaluated_folders import (
     AFFINE,
-    assert_not_scored,
+    assert_one_failure,
     assert_refused,
     assert_same_score,
     random_mask,
@@ -161,12 +161,12 @@ def test_255_is_read_as_1_although_one_label_is_damaged(folders: tuple[Path, Pat
 )
 def test_prediction_on_another_grid_is_refused(folders: tuple[Path, Path], change: np.ndarray) -> None:
     save_labels(folders[0] / "la001_image.nrrd", two_classes(11), AFFINE @ change)
-    assert_not_scored(folders, "la001_image.nrrd", "la001_label.nii.gz", "a different grid")
+    assert_one_failure(folders, "la001_image.nrrd", "la001_label.nii.gz", "a different grid")
 
 
 def test_prediction_of_another_size_is_refused(folders: tuple[Path, Path]) -> None:
     save_labels(folders[0] / "la001_image.nrrd", two_classes(11)[:-1])
-    assert_not_scored(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
+    assert_one_failure(folders, "la001_image.nrrd", "21 x 25 x 18", "22 x 25 x 18")
 
 
 @pytest.mark.parametrize("white", ["labels", "predictions", "both"])

@@ -13,7 +13,7 @@ from dcamt.io.readers import read_labelmap
 from dcamt.metrics.folder_scoring import evaluate_folders
 from dcamt_testing.dicom_positions import REPORT, new_data_set
 from dcamt_testing.evaluated_folders import (
-    assert_not_scored,
+    assert_one_failure,
     assert_refused,
     random_mask,
     save_labels,
@@ -263,7 +263,7 @@ def test_scan_in_place_of_a_label_is_refused(tmp_path: Path) -> None:
     for file in ("results/p1.nii.gz", "results/p2.nii.gz", "labels/p2.nii.gz"):
         save_labels(tmp_path / file, two_classes(1))
     save_labels(tmp_path / "labels" / "p1.nii.gz", scan_voxels())
-    assert_not_scored(
+    assert_one_failure(
         (tmp_path / "results", tmp_path / "labels"), f"{tmp_path / 'labels' / 'p1.nii.gz'}: is probably a"
     )
 
@@ -276,7 +276,7 @@ def test_scan_named_as_a_label_or_prediction_is_refused(tmp_path: Path, name: st
     save_labels(tmp_path / "labels" / "p1_seg.nii.gz", two_classes(1))
     label = tmp_path / "labels" / f"{name}.nii.gz"
     save_labels(label, scan_voxels())
-    assert_not_scored((tmp_path / "results", tmp_path / "labels"), f"{label}: is probably a scan")
+    assert_one_failure((tmp_path / "results", tmp_path / "labels"), f"{label}: is probably a scan")
 
 
 def test_damaged_label_beside_scans_is_not_taken_for_a_scan(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_damaged_label_beside_scans_is_not_taken_for_a_scan(tmp_path: Path) -> N
             save_labels(tmp_path / folder / f"{name}.nii.gz", two_classes(1))
     damaged = tmp_path / "labels" / "p2.nii.gz"
     damaged.write_bytes(damaged.read_bytes()[:-200])
-    assert_not_scored((tmp_path / "results", tmp_path / "labels"), f"{damaged}: ")
+    assert_one_failure((tmp_path / "results", tmp_path / "labels"), f"{damaged}: ")
 
 
 def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path) -> None:

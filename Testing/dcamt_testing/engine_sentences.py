@@ -97,7 +97,7 @@ class Names:
             self.values.setdefault(target.id, []).append((value, scope))
         elif isinstance(target, ast.Tuple):
             for index, part in enumerate(target.elts):
-                for element in _alternatives(value):
+                for element in _tuples_in(value) or [value]:
                     parts = element.elts if isinstance(element, ast.Tuple) else []
                     same = len(parts) == len(target.elts) and not any(isinstance(one, ast.Starred) for one in parts)
                     self.bind(part, parts[index] if same else element, scope)
@@ -266,21 +266,10 @@ def _bindings(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
         yield from ((node.func.value, value) for value in node.args)
 
 
-def _alternatives(node: ast.expr) -> Iterator[ast.expr]:
-    """Split a conditional expression into its two values, a table into its tuples, and a dictionary into its pairs.
-
-    A table is a tuple or list of tuples. The values of a conditional expression are split in the same way. Any other
-    expression is yielded whole.
-    """
-    if isinstance(node, ast.IfExp):
-        yield from _alternatives(node.body)
-        yield from _alternatives(node.orelse)
-    elif isinstance(node, ast.Tuple | ast.List) and node.elts and all(isinstance(e, ast.Tuple) for e in node.elts):
-        yield from node.elts
-    elif isinstance(node, ast.Dict):
-        yield from (ast.Tuple([key or value, value]) for key, value in zip(node.keys, node.values, strict=True))
-    else:
-        yield node
+def _tuples_in(node: ast.expr) -> list[ast.expr]:
+    elements = node.elts if isinstance(node, ast.Tuple | ast.List) else []
+    only_tuples = all(isinstance(element, ast.Tuple) for element in elements)
+    return elements if only_tuples else []
 
 
 def _parts(node: ast.expr) -> Iterator[ast.expr]:

@@ -69,8 +69,8 @@ def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
         assert part in message
 
 
-def assert_not_scored(folders: tuple[Path, Path], *message_parts: str) -> None:
-    """Fail unless the evaluation has scores and exactly one failure, a line that contains all `message_parts`."""
+def assert_one_failure(folders: tuple[Path, Path], *message_parts: str) -> None:
+    """Fail unless the evaluation's only failure is one line that contains all `message_parts`."""
     evaluation = evaluate_folders(*folders)
     assert evaluation.rows
     (message,) = evaluation.failures
