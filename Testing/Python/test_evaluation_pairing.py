@@ -355,9 +355,7 @@ def test_two_folders_of_one_case_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["{}_trans", "{}_image_trans", "{}_0000_trans", "{}-unet", "output_{}", "{}_LA_Green"])
 @pytest.mark.parametrize("is_label", [False, True])
-def test_words_in_all_prediction_names_or_all_label_names_are_ignored(
-    tmp_path: Path, name: str, is_label: bool
-) -> None:
+def test_word_in_every_file_name_of_a_folder_is_ignored(tmp_path: Path, name: str, is_label: bool) -> None:
     for number, patient in enumerate(("p1", "p2", "p3")):
         for folder, file in zip(("results", "labels"), (name.format(patient), patient), strict=True):
             place = "results" if (folder == "results") != is_label else "labels"

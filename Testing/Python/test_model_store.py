@@ -363,10 +363,10 @@ def test_import_is_refused_if_the_home_folder_is_a_file(tmp_path: Path, download
     assert stored_names() == [("left-atrium", True)]
 
 
-@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("allows_hard_links", [True, False])
 @pytest.mark.parametrize("is_replaced", [True, False])
 def test_model_imported_meanwhile_by_another_process_is_replaced_only_on_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool, is_replaced: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allows_hard_links: bool, is_replaced: bool
 ) -> None:
     first = write_calibrated_model(tmp_path / "x.dcamt", "first")
     second = write_calibrated_model(tmp_path / "y.dcamt", "second")
@@ -378,8 +378,8 @@ def test_model_imported_meanwhile_by_another_process_is_replaced_only_on_request
         return write_bytes(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", write_during_another_import)
-    if not has_links:  # As on a USB stick.
-        monkeypatch.setattr("dcamt.io.atomic.os.link", refuse_removal)
+    if not allows_hard_links:
+        monkeypatch.setattr("dcamt.io.atomic.os.link", deny_permission)
     if is_replaced:
         import_model(second, name="mine", replace=True)
     else:
@@ -428,7 +428,7 @@ def test_model_is_replaced_although_its_old_calibration_cannot_be_removed(tmp_pa
     package = open_model(download)
     write_package(download, replace(package, card=replace(package.card, notes="newer")))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Path, "unlink", refuse_removal)
+        patched.setattr(Path, "unlink", deny_permission)
         import_model(download, replace=True)
     assert old.path.read_bytes() == download.read_bytes()
     assert read_calibration(old.path) is None
@@ -440,13 +440,15 @@ def test_model_is_removed_although_its_calibration_cannot_be_removed(
 ) -> None:
     model = import_model(write_calibrated_model(tmp_path / "x.dcamt", "mine"))
     unlink = Path.unlink
-    monkeypatch.setattr(Path, "unlink", lambda path, **rest: (refuse_removal if ".json" in path.name else unlink)(path))
+    monkeypatch.setattr(
+        Path, "unlink", lambda path, **rest: (deny_permission if ".json" in path.name else unlink)(path)
+    )
     assert remove_model("mine") == model
     assert stored_names() == [("left-atrium", True)]
     assert calibration_path(model.path).exists()
 
 
-def refuse_removal(path: Path, target: object = None, missing_ok: bool = False) -> None:
+def deny_permission(path: Path, target: object = None, missing_ok: bool = False) -> None:
     raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
 

@@ -37,7 +37,7 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""Two iterations whose augmentations include air, noise, a mirror image, stripes and a spot; both mix patches.
+"""Together, the two iterations draw every kind of surroundings and artefact (`dcamt.training.augmentation`).
 
 `STEPS` excludes 0, 16, 32 and so on: in these iterations, a team of processes waits for the GPU (`STOP_READ_EVERY` in
 `dcamt.training.trainer`).

@@ -369,7 +369,7 @@ def test_error_points_to_a_file_beside_the_header_if_the_header_names_a_missing_
     path = tmp_path / "x.nhdr"
     field = f"data file: {folder}d.raw\n".encode()
     path.write_bytes(nrrd_bytes(lambda h: h + field, data=b"").rstrip(b"\n") + b"\n")
-    refused(lambda: read_scan(path), path, "needs its data file d.raw in another folder", "the d.raw beside the header")
+    refused(lambda: read_scan(path), path, "d.raw, which is missing", "replace the path in the header by d.raw")
 
 
 @pytest.mark.parametrize(

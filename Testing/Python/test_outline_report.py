@@ -86,7 +86,7 @@ def test_report_says_whether_the_doubt_is_calibrated(request_: ReportRequest) ->
     assert "No doubtful place. Doubt is calibrated for this model." in text_of(calibrated)
 
 
-def test_accurate_outline_of_unknown_trust_is_not_reported_as_fast(request_: ReportRequest) -> None:
+def test_unknown_agreement_does_not_imply_quality_fast(request_: ReportRequest) -> None:
     text = text_of(replace(request_, method=OWN_MODEL))
     assert OWN_MODEL.quality == "accurate"
     assert "Outline: model" in text

@@ -93,9 +93,9 @@ GRID = centred_grid((40, 36, 32), (1.5, 1.5, 1.5))
 FROM_CENTRE = points_of(GRID) - CENTRE
 
 
-def ball_mask(x: float, radius: float) -> np.ndarray:
-    """Return the mask (I, J, K) of a ball whose centre is `x` mm to the patient's right of the scan's centre."""
-    return np.asarray(np.linalg.norm(FROM_CENTRE - (x, 0, 0), axis=-1) < radius)
+def ball_mask(right_mm: float, radius_mm: float) -> np.ndarray:
+    """Return the mask (I, J, K) of a ball `right_mm` to the right of the scan's centre."""
+    return np.asarray(np.linalg.norm(FROM_CENTRE - (right_mm, 0, 0), axis=-1) < radius_mm)
 
 
 BALLS = ball_mask(-17, 8), ball_mask(12, 11)

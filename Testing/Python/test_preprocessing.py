@@ -89,9 +89,7 @@ def test_axes_of_the_network_grid_run_along_r_a_s() -> None:
 
 
 @pytest.mark.parametrize("degrees", [(0, 0, 45), (45, 0, 0), (0, -45, 0)])
-def test_orientation_of_axes_at_45_degrees_does_not_depend_on_storage(
-    degrees: tuple[int, int, int],
-) -> None:
+def test_network_grid_at_45_degrees_does_not_depend_on_axis_order(degrees: tuple[int, int, int]) -> None:
     scan = analytic_scan(centred_grid((9, 10, 11), (1.0, 1.0, 1.0), rotation(*degrees)))
     affines = [network_grid(stored.grid, (1.0, 1.0, 1.0)).affine for stored in in_all_axis_orders(scan)]
     assert np.ptp(np.round(affines, 6), axis=0).max() == 0

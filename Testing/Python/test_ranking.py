@@ -297,7 +297,6 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
 def test_ranking_again_keeps_a_corrected_segmentation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], is_corrected_before: bool
 ) -> None:
-    """The scan of a segmentation that was corrected before the ranking is not segmented."""
     cases = write_cases_folder(tmp_path / "cases", labelled=0, unlabelled=2)
     model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe())
     first, second = (tmp_path / "proposed" / f"unlabelled{number}.seg.nrrd" for number in range(2))

@@ -223,14 +223,15 @@ def test_seeds_of_iterations_differ() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
-def test_recipe_sets_the_fraction_of_own_tokens(fraction: float, low: float, high: float) -> None:
+def test_recipe_sets_how_often_a_branch_attends_to_its_own_tokens(fraction: float, low: float, high: float) -> None:
     case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
     sampler = sampler_of([case], *NO_AUGMENTATION, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     steps = 30 if 0 < fraction < 1 else 3
     tokens = torch.stack([sampler.draw(step).own_tokens for step in range(steps)])
     assert low <= float(tokens.float().mean()) <= high
-    if fraction == 0.25:  # drawn independently for each branch and sample
-        assert bool((tokens[:, 0] != tokens[:, 1]).any())
+    if fraction == 0.25:
+        branch_a, branch_b = tokens.unbind(dim=1)
+        assert bool((branch_a != branch_b).any())
 
 
 def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:

@@ -18,7 +18,7 @@ from dcamt_testing.dicom_positions import write_slices
 
 
 def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:
-    """`lone_seg.nrrd` counts as a scan: there is no scan `lone`, and the empty file holds no label values."""
+    """`lone_seg.nrrd` counts as a scan, since there is no scan `lone`."""
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
     make_files(
         tmp_path,

@@ -63,13 +63,20 @@ def test_scores_do_not_depend_on_cropping_or_axis_order() -> None:
     assert_same_score(score(*turned, (2.0, 0.7, 0.9)), inner)
 
 
-def test_equal_masks_score_1_and_distances_to_an_empty_mask_are_undefined() -> None:
-    nothing, something = np.zeros((8, 8, 8), dtype=bool), np.zeros((8, 8, 8), dtype=bool)
-    something[2:5, 2:5, 2:5] = True
-    nan = float("nan")
-    assert_same_score(score(nothing, nothing, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
-    assert_same_score(score(something, something, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
-    assert_same_score(score(nothing, something, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
-    assert_same_score(score(something, nothing, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[nan] * 6))
+EMPTY = np.zeros((8, 8, 8), dtype=bool)
+CUBE = np.pad(np.ones((3, 3, 3), dtype=bool), (2, 3))
+
+
+@pytest.mark.parametrize("mask", [EMPTY, CUBE], ids=["empty", "cube"])
+def test_equal_masks_have_dice_1_and_distance_0(mask: np.ndarray) -> None:
+    assert_same_score(score(mask, mask, (1, 1, 2)), SegmentationScore(1.0, 1.0, *[0.0] * 6))
+
+
+@pytest.mark.parametrize(("prediction", "label"), [(EMPTY, CUBE), (CUBE, EMPTY)], ids=["prediction", "label"])
+def test_distances_are_undefined_if_only_one_mask_is_empty(prediction: np.ndarray, label: np.ndarray) -> None:
+    assert_same_score(score(prediction, label, (1, 1, 2)), SegmentationScore(0.0, 0.0, *[float("nan")] * 6))
+
+
+def test_masks_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="differ in shape"):
-        score(nothing, something[1:], (1, 1, 2))
+        score(EMPTY, CUBE[1:], (1, 1, 2))

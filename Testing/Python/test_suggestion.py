@@ -146,7 +146,7 @@ def test_each_label_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("value", [2, 3])
-def test_value_found_only_in_a_label_outside_the_sample_becomes_a_class(
+def test_class_in_the_label_of_an_unread_scan_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int
 ) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 3.0, 2.0)))

@@ -297,7 +297,7 @@ def test_vtk_image_without_a_lookup_table_is_read_as_by_itk(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("line", ["CELL_DATA 990\nSCALARS s short 1", "POINT_DATA 990\nFIELD FieldData 1"])
-def test_vtk_image_without_values_of_points_is_not_called_truncated(tmp_path: Path, line: str) -> None:
+def test_vtk_voxels_must_be_scalars_of_point_data(tmp_path: Path, line: str) -> None:
     path = write_scan(tmp_path / "x.vtk")
     whole = path.read_bytes()
     path.write_bytes(re.sub(rb"POINT_DATA 990\nSCALARS [^\n]*", line.encode(), whole))

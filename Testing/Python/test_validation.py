@@ -56,10 +56,9 @@ def test_validation_dice_of_a_class_is_the_mean_over_cases_whose_label_or_predic
     # Branch B predicts Scar in both cases. The first case's label contains no Scar: Dice 0.
     assert dice["B"] == pytest.approx({info.name: b1, "Scar": (0.0 + 1.0) / 2})
     assert dice["mean"] == pytest.approx(dice["A"])  # branch A has the higher confidence
-    # The scores omit a class that no label contains, here Scar, even if a branch predicts the class.
-    one_class = validation_dice(network, cases[:1], recipe)
-    assert one_class is not None
-    assert [list(one_class[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
+    without_scar_label = validation_dice(network, cases[:1], recipe)
+    assert without_scar_label is not None
+    assert [list(without_scar_label[key]) for key in ("A", "B", "mean")] == [[info.name]] * 3
     assert validation_dice(network, [resident(label * 100, label * 0)], recipe) is None  # the label is empty
     assert network.training
 

@@ -10,7 +10,7 @@ from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import analyse_wall
 from dcamt.wall.burden import BORDER, OPENING, WALL
-from dcamt.wall.settings import IIR, Threshold
+from dcamt.wall.settings import IIR, WALL_TO_MM, Threshold
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
 from dcamt_testing.wall_phantoms import MITRAL, VEIN, Atrium, angles_to, grid_about
 from dcamt_testing.wall_phantoms import WALL as WALL_BRIGHTNESS
@@ -135,10 +135,12 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # The scan ends 10 mm below the centre. A point of the ball's surface, 20 mm from the centre, is wall if the scan
-    # contains the point's last sample, 23 mm from the centre. So wall ends 10 * 20 / 23 = 8.7 mm below the centre.
+    # A point's wall sample ends `WALL_TO_MM` outside the ball. The scan ends 10 mm below the ball's centre.
+    radius_mm = 20
+    wall_below_centre_mm = 10 * radius_mm / (radius_mm + WALL_TO_MM)
     # A spherical zone of height h has the area 2 pi R h.
-    assert result.burden.wall_cm2 == pytest.approx(2 * np.pi * 2 * (2 + 0.87), rel=0.02)
+    zone_mm2 = 2 * np.pi * radius_mm * (radius_mm + wall_below_centre_mm)
+    assert result.burden.wall_cm2 == pytest.approx(zone_mm2 / 100, rel=0.02)
 
 
 def test_changed_openings_replace_the_proposal_and_its_message() -> None:

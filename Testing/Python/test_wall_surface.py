@@ -102,9 +102,8 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
-def test_single_component_needs_no_count_of_voxels_outside_its_surface(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The count would always be 0, so `extract_surface` does not call `_count_outside`."""
-    monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("counted"))
+def test_count_outside_is_not_called_for_a_single_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("called"))
     grid = grid_about(48, FINE)
     assert extract_surface(Atrium().mask(points_of(grid)), grid).separate_ml == 0
 

@@ -9,7 +9,7 @@ Prints
 - for each preset, and for IIR 1.2 with openings counted as wall: the burden on the experts' labels and on the
   segmentations (mean ± SD), the intraclass correlation for absolute agreement of single measurements (ICC(A,1): McGraw
   and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet 327:307, 1986),
-- for openings, border and wall: the area on the experts' labels and on the segmentations, with the same statistics,
+- the same statistics for three areas: the openings, the wall, and the surface at the scan's border,
 - the correlation between the presets' burdens on the experts' labels,
 - the overlap of the openings,
 - the seconds per measurement of a wall.
@@ -200,7 +200,7 @@ def main() -> None:
     for reason in refused:
         print(f"refused: {reason}")
     rows = table(pairs)
-    print(f"{len(pairs)} cases; mean ± SD, bias and 95% limits: burdens in % of the wall, areas in cm²")
+    print(f"{len(pairs)} cases; burdens in % of the wall, areas in cm²")
     print_table(rows)
     methods = correlations(pairs)
     print_table(methods)

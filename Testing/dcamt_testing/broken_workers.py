@@ -78,5 +78,5 @@ real = machinery.PathFinder.find_spec
 machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
 import sys
 for module in [module for module in sys.modules if module.split(".")[0] in ({name!r}, "dcamt")]:
-    del sys.modules[module]  # warm_python's children start with the engine and its packages imported
+    del sys.modules[module]  # may be imported already (`dcamt_testing.warm_python`)
 """

@@ -301,10 +301,9 @@ def missing_data_file_error(path: Path, data: Path) -> InputError:
     """Return the error for a missing data file `data`, which the header `path` names."""
     name = PureWindowsPath(data).name  # A header written on Windows may separate folders by backslashes.
     if data != path.parent / name and name and (path.parent / name).is_file():
-        folder = str(data).removeprefix(f"{path.parent}{os.sep}")[: -len(name)]
-        what = f"needs its data file {name} in another folder, {folder}, where it is missing"
-        remedy = f"If the {name} beside the header is the data file, delete the folder's path in the header."
-        return InputError(what, path=path, remedy=remedy)
+        stated = str(data).removeprefix(f"{path.parent}{os.sep}")
+        remedy = f"If the {name} beside the header is the data file, replace the path in the header by {name}."
+        return InputError(f"needs its data file {stated}, which is missing", path=path, remedy=remedy)
     siblings = sorted(data.parent.iterdir()) if data.parent.is_dir() else []
     candidates = [file for file in siblings if file.name.casefold() == data.name.casefold()]
     candidates += [path.with_suffix(data.suffix), path.with_name(f"{path.stem}{''.join(data.suffixes[-2:])}")]
