@@ -362,8 +362,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
     """Return a labelmap with the slice spacing of `grid`, or unchanged; never interpolate.
 
-    Of several slices, every n-th is kept: n is the ratio of the slice spacings, rounded. The labelmap is returned
-    unchanged if n is below 2, if a slice between the kept slices has labels, or if all slices are background.
+    If there are several slices, every n-th is kept: n is the ratio of the slice spacings, rounded. The labelmap is
+    returned unchanged if n is below 2, if a slice between the kept slices has labels, or if all slices are background.
     """
     affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
     target = _nearest_step(grid, step)

@@ -85,7 +85,6 @@ def test_interval_allows_for_unseen_disturbances() -> None:
     with_kinds = fit_overlap(scans_with_kinds, ("doubt", "ghosting"))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
     assert with_kinds.value(ghost) == without_kinds.value(ghost) < without_kinds.value(noise) - 0.3
-    # If the fits leave out one kind of disturbance (see `fit_overlap`), the interval is wider.
     assert without_kinds.expect(noise).low > without_kinds.value(noise) - 0.12
     assert with_kinds.expect(noise).low < with_kinds.value(noise) - 0.2
 

@@ -12,8 +12,8 @@ import pytest
 import SimpleITK
 from dcamt.cases.case_names import with_folders
 from dcamt.commands.options import UsageError
-from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths, refuse_existing
-from dcamt.commands.scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
+from dcamt.commands.result_files import OVERWRITE, REFUSE, SKIP, check_result_paths, foreign_files, refuse_existing
+from dcamt.commands.scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io.writers import is_dcamt_result
@@ -228,7 +228,8 @@ def test_partly_segmented_folder_is_continued(tmp_path: Path) -> None:
     write_dcamt_result(out / "a.seg.nrrd")
     make_files(out, "b.seg.nrrd")  # a manual segmentation
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP)] == ["c.nrrd"]
-    assert kept_files(plan_jobs([scans], out, OVERWRITE)) == [out / "b.seg.nrrd"]
+    results = [path for job in plan_jobs([scans], out, OVERWRITE) for path in job.files]
+    assert foreign_files(results) == [out / "b.seg.nrrd"]
     # If an agreement map is requested too, the scan a.nrrd lacks one of its results.
     assert [job.scan.name for job in plan_jobs([scans], out, SKIP, agreement=True)] == ["a.nrrd", "c.nrrd"]
 

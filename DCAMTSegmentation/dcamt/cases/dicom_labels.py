@@ -70,8 +70,8 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     In these examples, `images/p1`, `labels/p1` and `labels/p1.dcm` have the key `("p1",)`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
-    `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, each with a word of
-    `OTHER_STRUCTURES_WITHOUT_LGE` in its name gets the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
+    `FileKind.OTHER_LABEL` stays unchanged. If `LA.dcm` and `RA.dcm` get the same key, `RA.dcm` gets the kind
+    `FileKind.OTHER_LABEL` (see `OTHER_STRUCTURES_WITHOUT_LGE`).
     """
     dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}

@@ -53,15 +53,17 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     labels = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
     labels = _paired_by_simplified_names(known, labels, _without_modality)
     labels = _paired_by_short_names(known, labels)
-    starts = {start for name in known for (start,) in islice(name_starts((_without_modality(name),)), 1, None)}
+    starts_of_case_names = {
+        start for name in known for (start,) in islice(name_starts((_without_modality(name),)), 1, None)
+    }
 
     def simplified_label(name: str) -> str:
         numbered, unnumbered = (
             without_words(_without_modality(text), ATRIUM_WORDS | QUALIFIERS)
             for text in (name, without_numbers_after_labels(name))
         )
-        # If a case is named `p_1`, `p_seg_3` may be the label of a case `p_3`.
-        return numbered if unnumbered in starts else unnumbered
+        may_be_patient_number = unnumbered in starts_of_case_names
+        return numbered if may_be_patient_number else unnumbered
 
     labels = _paired_by_simplified_names(known, labels, _without_modality, simplified_label)
     return _paired_by_further_words(known, labels)

@@ -57,9 +57,9 @@ def labelmaps_by_case(
             automatic result is left out if its case has a label. All scans are left out if the folder holds a label, a
             mask (`masks`) or an automatic result of at least one scan.
         ignored: subfolders that are not searched, such as the folder of the predictions.
-        names: the names of the predictions or scans that need a labelmap (`_by_name_of_folder`). If a file in `folder`
-            itself has one of these names, this name is its key: `p1_0000`, not `p1`. If names are given and the folder
-            holds a label or a mask, `skip_images` leaves out the scans of other names.
+        names: the names of the predictions or scans that need a labelmap (see `_by_name_of_folder` and
+            `_case_name_among`). If names are given and the folder holds a label or a mask, `skip_images` leaves out the
+            scans of other names.
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
         prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
 
@@ -172,8 +172,8 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
 def _is_only_file(path: Path) -> bool:
     """Return whether a file may be the labelmap of the case after which its folder is named.
 
-    If the file's name begins with the folder's name, no word for another structure or for an examination may follow:
-    `p1/p1_trans`, but not `p1/p1_wall` or `p1/p1_followup`. Otherwise the name must be that of a label or a result
+    If the file's name begins with the folder's name (`p1/p1_trans`), no word for another structure (`p1/p1_wall`) or
+    for an examination (`p1/p1_followup`) may follow. Otherwise the name must be that of a label or a result
     (`describes_label`): `p1/LA_pred`.
     """
     name = scan_name(path)

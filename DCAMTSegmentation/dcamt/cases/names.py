@@ -106,9 +106,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
       name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
       and `labels/p1_label`.
-    - The scan lies in a subfolder whose name has only words for scans: `Images` in `segmentation set/Images/p1`. At
-      least one word of the outer folder's name must be neither a number nor a word for labels, outlines or structures:
-      `set`.
+    - The folder's name also has an ordinary word (`set`), and the scan lies in a subfolder whose name has only words
+      for scans: `segmentation set/Images/p1`.
 
     Exception: the folder is not returned if a scan elsewhere has the same name as a scan in the folder. Beside
     `mri/p1`, `LA segmentation/p1` is a label.
@@ -140,13 +139,13 @@ def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
     """
     place_words = {word for word in words_of(place.name) if not word.isdecimal()}
     only_labels = place_words <= _WORDS_OF_ANY_LABEL
-    only_outlines = place_words <= _WORDS_OF_ANY_LABEL | OUTLINE_WORDS | OTHER_STRUCTURES
+    has_ordinary_word = not place_words <= _WORDS_OF_ANY_LABEL | OUTLINE_WORDS | OTHER_STRUCTURES
     of_labels = {without_first_channel(file.key) for file in files if file.kind is FileKind.LABEL}
     of_scans = set()
     for file in (file for file in files if file.kind is FileKind.SCAN):
         words, key = list(map(words_of, _parts(file.path, place))), without_first_channel(file.key)
         has_label = key in of_labels and not (only_labels and all(map(IMAGE_WORDS.isdisjoint, words)))
-        if has_label or (not only_outlines and any(part <= IMAGE_WORDS for part in words[:-1])):
+        if has_label or (has_ordinary_word and any(part <= IMAGE_WORDS for part in words[:-1])):
             of_scans.add(key)
     return of_scans
 

@@ -159,7 +159,7 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
     """Raise InputError if the label value of a class is not in `values`.
 
     Args:
-        mapped: the label values of the classes that label mappings name (`list_mapped_classes`).
+        mapped: the result of `list_mapped_classes`.
     """
     missing = {info.label for info in classes} - set(values)
     if missing:

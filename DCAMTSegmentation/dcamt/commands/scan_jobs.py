@@ -26,7 +26,6 @@ from .result_files import (
     SKIP_REMEDY,
     check_result_paths,
     check_table_path,
-    foreign_files,
     is_finished,
     refuse_existing,
 )
@@ -305,8 +304,3 @@ def _segmentation_ending(output: Path, format_name: str | None, scan_count: int)
     if is_file and format_name and f".{format_name}" != output_ending:
         raise UsageError(f"-o {output} does not end in .{format_name}")
     return is_file, output_ending if is_file else f".{format_name or DEFAULT_FORMAT}"
-
-
-def kept_files(jobs: Sequence[ScanJob]) -> list[Path]:
-    """Return the `foreign_files` at the paths of the jobs' results."""
-    return [path for job in jobs for path in foreign_files(job.files)]

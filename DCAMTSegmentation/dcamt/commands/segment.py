@@ -24,8 +24,8 @@ from ..recipe import FAST
 from .console import Console, print_error
 from .measurement_table import measure_skipped, write_measurement_table
 from .options import UsageError
-from .result_files import SKIP, FileStamp, check_result_paths, existing_rule, file_stamp
-from .scan_jobs import RequestedResults, ScanJob, kept_files, plan_scan_jobs
+from .result_files import SKIP, FileStamp, check_result_paths, existing_rule, file_stamp, foreign_files
+from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
 from .scan_paths import FoundScans, find_scans
 from .segment_session import ScanRecord, SegmentSession
 
@@ -154,7 +154,7 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
         print_error(
             f"skipped scans without a measured wall: {len(without_wall)}; measure their walls with 'dcamt wall'"
         )
-    for path in kept_files(skipped):
+    for path in foreign_files([path for job in skipped for path in job.files]):
         print_error(f"{path}: kept, since DCAMT did not write this file; the scan is skipped")
 
 

@@ -40,10 +40,9 @@ def open_nrrd(path: Path) -> StoredImage:
     """Open a NRRD file; its data follow the header or lie in other files.
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
-    or "space" are spatial; if no axis has such a kind, all axes are spatial. Spatial axes after the third (ITK writes
-    a fourth for a 4D image) become channels if each has one voxel. The axes that are not spatial become channels.
-    Without the fields `space` and `space directions`, the coordinates are LPS, as in ITK. Without an origin, the first
-    voxel lies at 0. Bytes after the data are ignored.
+    or "space" are spatial; if no axis has such a kind, all axes are spatial. A fourth spatial axis of size 1 becomes a
+    channel axis. The axes that are not spatial become channels. Without the fields `space` and `space directions`, the
+    coordinates are LPS, as in ITK. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or

@@ -58,8 +58,8 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
             may also be the name of a segment in the other file: "420=Left atrium".
 
     Raises:
-        InputError: a file cannot be read, a mapping does not fit its file, or neither file has a mapping and segments
-            of the same name have different label values.
+        InputError: a file cannot be read, a mapping does not fit its file, or, without mappings, segments of the same
+            name have different label values.
     """
     prediction, label = pair.prediction, pair.label
     if isinstance(prediction, Path) and isinstance(label, Path) and not (mappings.prediction or mappings.label):

@@ -55,7 +55,7 @@ def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> Ov
 
 
 def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -> list[ExpectedOverlap]:
-    """Return each scan's expected overlap by a fit that leaves out its case and its disturbance (see `_left_out`).
+    """Return each scan's expected overlap by cross-validation (see `_left_out`).
 
     The arguments are those of `fit_overlap`.
     """

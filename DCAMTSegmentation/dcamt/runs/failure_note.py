@@ -17,7 +17,8 @@ class FailureNote:
 
     Attributes:
         message: one line for the user.
-        unwritten: if true, a run with a checkpoint counts as paused, not as failed.
+        unwritten: whether a file could not be written, for example on a full disk. A run with a checkpoint then counts
+            as paused, not as failed.
     """
 
     message: str

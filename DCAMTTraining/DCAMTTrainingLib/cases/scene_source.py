@@ -223,14 +223,14 @@ def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: 
     affines[np.linalg.det(affines) == 0] = np.nan  # A scan with a damaged geometry fits no label.
     # Voxel index of the label -> voxel index of each scan, (N, 4, 4).
     to_scans = np.linalg.inv(affines) @ label_grid.affine
-    steps, turns = to_scans[:, :3, :3], np.abs(np.rint(to_scans[:, :3, :3]))
+    rounded = np.rint(to_scans)
+    steps, turns = to_scans[:, :3, :3], np.abs(rounded[:, :3, :3])
     have_equal_axes = (np.abs(np.abs(steps) - turns) <= AXIS_TOLERANCE).all((1, 2))
     have_equal_axes &= (turns.sum(1) == 1).all(1) & (turns.sum(2) == 1).all(1)
     # The indices of the label's corners in each scan, (N, 3, 8).
     corners = [(*corner, 1) for corner in product(*((0, size - 1) for size in label_grid.shape))]
     places = to_scans[:, :3] @ np.transpose(corners)
-    # The corners' indices if each step of the label is one voxel of the scan.
-    indices = np.rint(to_scans[:, :3]) @ np.transpose(corners)
+    indices = rounded[:, :3] @ np.transpose(corners)
     shapes = np.array([grid.shape for grid in grids])
     lie_on_voxels = (np.abs(places - indices) <= GRID_TOLERANCE).all((1, 2))
     are_inside = (indices.min(2) >= 0).all(1) & (indices.max(2) < shapes).all(1)

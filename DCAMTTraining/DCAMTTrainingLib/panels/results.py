@@ -226,7 +226,7 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def case_text(row: dict[str, str]) -> str:
-    """Return a row's text for the column *Case*, for example `p1` or `mean (distances of 3 of 5 cases; 1 missed)`.
+    """Return a row's text for the column *Case*, for example `p1` or `mean (1 missed)`.
 
     `dcamt.metrics.evaluation.EvaluationRow` defines the counts.
     """
