@@ -18,19 +18,17 @@ from dcamt_testing.dicom_positions import write_slices
 
 
 def test_file_named_like_a_label_is_skipped_beside_its_scan(tmp_path: Path) -> None:
-    """`lone_seg.nrrd` counts as a scan, since there is no scan `lone`."""
     names = ("p01.nii.gz", "p01_seg.nii.gz", "p02.nrrd", "p02_mask.nrrd", "p03.nii", "p03_gt.nii", "x_image.mha")
     make_files(
         tmp_path,
         *names,
         "x_label.mha",
-        "lone_seg.nrrd",
         ".hidden.nii",
         "p01_agreement.nii.gz",
         "p01_probabilities.nrrd",
     )
     scans = [path.name for path in find_scans(tmp_path).scans]
-    assert scans == ["lone_seg.nrrd", "p01.nii.gz", "p02.nrrd", "p03.nii", "x_image.mha"]
+    assert scans == ["p01.nii.gz", "p02.nrrd", "p03.nii", "x_image.mha"]
     skipped = {path.name for path in find_scans(tmp_path).skipped_files}
     assert skipped == {"p01_seg.nii.gz", "p02_mask.nrrd", "p03_gt.nii", "x_label.mha"}
 
@@ -42,13 +40,17 @@ def test_masks_p1_la_and_p1_roi_beside_scan_p1_are_skipped(tmp_path: Path) -> No
     assert {path.name for path in find_scans(tmp_path).skipped_files} == {"p1_LA.nii.gz", "p1_roi.nii.gz"}
 
 
-def test_label_p9_seg_without_scan_p9_is_skipped_if_the_folder_holds_another_scan(tmp_path: Path) -> None:
+def test_p9_seg_without_a_scan_p9_is_skipped_if_p9_seg_has_few_values(tmp_path: Path) -> None:
     for name, values in (("p1", 200), ("p2_seg", 200), ("Copy of p1_label", 2), ("p9_seg", 2), ("p9_pred", 2)):
         write_image(tmp_path / f"{name}.nii.gz", values)
     assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p2_seg.nii.gz"]
-    for name in ("p1", "p2_seg"):
-        (tmp_path / f"{name}.nii.gz").unlink()
-    assert len(find_scans(tmp_path).scans) == 3
+
+
+def test_p9_seg_and_p9_pred_are_scans_in_a_folder_without_other_files(tmp_path: Path) -> None:
+    names = ["p9_pred.nii.gz", "p9_seg.nii.gz"]
+    for name in names:
+        write_image(tmp_path / name, 2)
+    assert [path.name for path in find_scans(tmp_path).scans] == names
 
 
 def test_labels_of_public_data_sets_are_not_segmented(tmp_path: Path) -> None:

@@ -40,18 +40,19 @@ def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
     assert count_amber_pixels(thick) > 20 * max(count_amber_pixels(thin), 100)
 
 
-@pytest.mark.parametrize("value", [0.5, 1.0])
-@pytest.mark.parametrize(("expected_mm", "weight"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
+@pytest.mark.parametrize("doubt", [0.5, 1.0])
+@pytest.mark.parametrize(("expected_thickness_mm", "weight"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
 @pytest.mark.parametrize("axis", range(3))
-def test_weight_of_amber_follows_doubt_times_thickness_of_the_doubtful_layer(
-    axis: int, expected_mm: float, weight: float, value: float
+def test_weight_of_amber_grows_with_the_expected_thickness(
+    axis: int, expected_thickness_mm: float, weight: float, doubt: float
 ) -> None:
     spacing = np.ones(3)
     spacing[axis] = 0.5
-    doubt = np.zeros([101 if n == axis else 51 for n in range(3)], np.float32)
-    count = round(expected_mm / value / spacing[axis])
-    np.moveaxis(doubt, axis, 0)[50 - count // 2 : 50 - count // 2 + count] = value
-    painted = doubt_painter(doubt, spacing)(np.full((1, 3), 25.0), np.zeros((1, 3)))
+    doubt_map = np.zeros([101 if n == axis else 51 for n in range(3)], np.float32)
+    layer_mm = expected_thickness_mm / doubt
+    count = round(layer_mm / spacing[axis])
+    np.moveaxis(doubt_map, axis, 0)[50 - count // 2 : 50 - count // 2 + count] = doubt
+    painted = doubt_painter(doubt_map, spacing)(np.full((1, 3), 25.0), np.zeros((1, 3)))
     np.testing.assert_allclose(painted[0], weight * np.array(DOUBT_COLOR), atol=0.08)
 
 

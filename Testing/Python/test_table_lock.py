@@ -55,16 +55,18 @@ def test_wall_table_of_all_scans_is_locked_while_it_is_written(
     wall_phantom: tuple[Volume, Labelmap], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_case(tmp_path, wall_phantom, "a")
-    held: list[bool] = []
+    locked_tables: list[Path] = []
 
     def write(results: object, path: Path, *rows: Sequence[Sequence[str]]) -> None:
-        held.append(is_held(lock_of(path)))
+        if is_held(lock_of(path)):
+            locked_tables.append(path)
         write_wall_csv(results, path, *rows)  # type: ignore[arg-type]
 
     monkeypatch.setattr("dcamt.commands.wall.write_wall_csv", write)
     assert measure_folder(tmp_path) == 0
-    assert held == [False, True]  # the scan's own table, which only this command writes; then that of all scans
-    assert not lock_of(tmp_path / "out" / "wall.csv").exists()
+    table = tmp_path / "out" / "wall.csv"
+    assert locked_tables == [table]
+    assert not lock_of(table).exists()
 
 
 def test_table_that_stays_locked_is_not_written(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from dcamt.inference.tiling import (
     OutOfMemory,
+    fine_levels,
     fine_reach,
     predict_bounded,
     predict_tiled,
@@ -131,14 +132,13 @@ def test_shorter_margin_changes_the_result(tiny_recipe: Recipe, monkeypatch: pyt
         assert (tiled - predict_whole(network, image, ACCURATE)).abs().max() > 2e-5
 
 
-def test_receptive_field_lies_within_the_margin(tiny_recipe: Recipe) -> None:
+def test_receptive_field_of_the_fine_levels_lies_within_the_margin(tiny_recipe: Recipe) -> None:
     network = network_of(tiny_recipe, NETWORKS[1])
+    fine = fine_levels(network)
     for vnet in network.vnets:
         image = torch.randn(1, 1, 96, 8, 8, requires_grad=True)
         features = vnet.encode(image)
-        # The coarse levels need no margin, so their features are detached.
-        fixed = [feature if level < 2 else feature.detach() for level, feature in enumerate(features)]
-        logits, _ = vnet.decode(fixed)
+        logits, _ = vnet.decode([*features[:fine], *(coarse.detach() for coarse in features[fine:])])
         logits[0, :, 48].sum().backward()  # type: ignore[no-untyped-call]
         assert image.grad is not None
         touched = image.grad.abs().sum(dim=(0, 1, 3, 4)).nonzero().flatten()

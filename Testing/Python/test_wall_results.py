@@ -119,7 +119,7 @@ def test_write_error_names_the_result_file(
     assert f" {folder / 'out' / 'a_image.wall.vtp'}: the disk is full" in capsys.readouterr().err
 
 
-def test_scan_is_refused_as_a_result_file(folder: Path, wall_phantom: tuple[Volume, Labelmap]) -> None:
+def test_surface_is_not_written_over_the_scan(folder: Path, wall_phantom: tuple[Volume, Labelmap]) -> None:
     scan = folder / SCAN
     before = scan.read_bytes()
     assert measure_scan(folder, "--surface", scan) == 1

@@ -102,7 +102,7 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
-def test_count_outside_is_not_called_for_a_single_component(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_voxels_outside_the_surface_are_counted_only_for_several_components(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("called"))
     grid = grid_about(48, FINE)
     assert extract_surface(Atrium().mask(points_of(grid)), grid).separate_ml == 0

@@ -50,7 +50,7 @@ def test_launcher_passes_sigint_and_sigterm_to_the_program(number: signal.Signal
         "import signal, sys, time\n"
         f"signal.signal({int(number)}, lambda *_: sys.exit(7))\n"
         "print('ready', flush=True)\n"
-        "while True: time.sleep(0.05)"  # short: a signal that comes just before a sleep is handled after the sleep
+        "while True: time.sleep(0.05)"
     )
     process = subprocess.Popen([interpreter(), "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None

@@ -7,9 +7,8 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first doubtful place, which is the place with the largest summed doubt. Around the place, and around
-  each voxel of the outline, wrong voxels are counted with a Gaussian weight (SD `GLANCE_MM`). The rank is the fraction
-  of the outline's voxels whose count is lower than the count of the place.
+- the rank of the first doubtful place, which is the place with the largest summed doubt. The rank (0 to 1) is
+  the fraction of the outline's voxels that have fewer wrong voxels around them than the place has.
 The number of places and the rank are printed for the map of doubt and for a map of disagreement.
 """
 
@@ -58,14 +57,15 @@ def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, A
     maps = {"doubt": result.doubt_map, "disagreement": 1 - result.agreement}
     row: dict[str, Any] = {"case": name}
     widths = [GLANCE_MM / step for step in spacing]
-    around = ndimage.gaussian_filter(wrong.astype(np.float32), widths, mode="constant", truncate=2)
-    along = np.sort(around[outline])
+    wrong_around = ndimage.gaussian_filter(wrong.astype(np.float32), widths, mode="constant", truncate=2)
+    on_outline = np.sort(wrong_around[outline])
     for kind, values in maps.items():
         row[f"{kind}: AUROC"] = area_under_curve(values[band], wrong[band])
         places = doubtful_places(values, scan.grid)
         row[f"{kind}: places"] = len(places)
         if places:
-            row[f"{kind}: rank of the first"] = float(np.searchsorted(along, around[places[0].index]) / len(along))
+            number_below = np.searchsorted(on_outline, wrong_around[places[0].index])
+            row[f"{kind}: rank of the first"] = float(number_below / len(on_outline))
     doubt = result.doubt_map[band]
     return row, sum_by_doubt(doubt, np.ones(len(doubt)), doubt, wrong[band])
 

@@ -90,7 +90,7 @@ def publish(la: Path, work: Path, out: Path) -> None:
     seconds = (time.monotonic() - began) / HELD_OUT / len(measured)
     print_table(measured)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
-    print(f"{seconds:.1f} s a case, start-up and comparison included; peak {peak:.2f} GB")
+    print(f"segmentation and evaluation: {seconds:.1f} s per case and quality; peak {peak:.2f} GB")
     package = open_model(work / SHIPPED / "model.dcamt")
     trained_on = read_cases(work / SHIPPED / "cases.csv")
     labelled = [case.name for case in trained_on if case.role == LABELLED]

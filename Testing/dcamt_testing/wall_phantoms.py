@@ -37,8 +37,8 @@ class Atrium:
             measured on the unit ball from which the ellipsoid is stretched.
         patch_ratio: the patch's intensity divided by the blood's.
         valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
-        vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end. The expert's
-            outline contains the vein's first `vein_length_mm`.
+        vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end.
+        vein_length_mm: length of the vein in the label, measured from the centre.
     """
 
     radii: tuple[float, float, float] = (20.0, 20.0, 20.0)
@@ -52,7 +52,7 @@ class Atrium:
     centre: tuple[float, float, float] = tuple(CENTRE)
 
     def mask(self, points: np.ndarray) -> np.ndarray:
-        """Return whether points (..., 3), RAS mm, lie inside the expert's outline."""
+        """Return whether points (..., 3), RAS mm, lie inside the label."""
         p = points - self.centre
         inside = np.linalg.norm(p / self.radii, axis=-1) < 1
         if self.valve_mm is not None:

@@ -3,7 +3,7 @@
 Importing PyTorch takes 4 s of processor time, and the tests start hundreds of processes.
 
 `interpreter()` returns the path of a launcher named `PythonSlicer`. `start()` puts the launcher's folder on the PATH,
-where the Slicer modules look for PythonSlicer. A process uses the server of its parent, if the parent has one.
+where the Slicer modules look for PythonSlicer.
 
 The launcher asks the server for a child with the launcher's stdin, stdout, stderr, environment and working directory.
 The launcher passes on SIGINT and SIGTERM to the child, and ends with the child's exit status. When the launcher is

@@ -59,7 +59,7 @@ class Child:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        """Put each event into the queue; at the end, put None, or the error of a line that is not an event."""
+        """Put each event into the queue; put None after the last event."""
         assert self.process.stdout is not None
         try:
             for line in self.process.stdout:
