@@ -106,9 +106,9 @@ class Estimation:
             self._on_change()
             on_end(message)
 
-        # An effort changes the iterations and the patch of a recipe. The user's effort was already applied to the
-        # recipe in the file. The effort "thorough" keeps the iterations and the patch.
-        arguments = ["estimate", str(cases), "--recipe", str(recipe_file), "--effort", "thorough"]
+        # `_planned_recipe` has already applied the user's effort.
+        keep_iterations_and_patch = ["--effort", "thorough"]
+        arguments = ["estimate", str(cases), "--recipe", str(recipe_file), *keep_iterations_and_patch]
         arguments += ["--run", str(folder), "--device", device]
         self._command = EngineCommand(arguments, on_event, on_command_end)
         self._command.start()

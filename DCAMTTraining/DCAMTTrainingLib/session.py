@@ -20,7 +20,7 @@ from slicer.i18n import tr as _
 from .cases.check import CaseCheck
 from .cases.lists import read_rows_in_steps
 from .cases.rows import CaseTable
-from .cases.scene_source import rows_with_classes_of, training_case_rows
+from .cases.scene_source import rematch_segments, training_case_rows
 from .cases.store import NO_CASES, SavedCases, load_cases, save_rows, save_rows_in_steps
 from .estimation import Estimation
 from .runs.model_store import current_model
@@ -40,7 +40,7 @@ class TrainingSession:
 
     Attributes:
         on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
-        unread: the scene's cases that this version cannot read; they are saved with the scene again.
+        unread: the scene's cases that this version cannot read.
         check_failure: the reason why the last check failed or could not start; "" if there is none. An edit of the
             cases removes the reason.
     """
@@ -117,14 +117,14 @@ class TrainingSession:
         settings = self.settings
         return recipe_of(settings.task, classes_from_json(settings.ownClasses), settings.suggestedRecipe)
 
-    def apply_classes(self, renamed: bool = True) -> None:
+    def apply_classes(self, keeps_unmatched: bool = True) -> None:
         """Match the segments of the scene's cases to the task's changed classes, and check the cases.
 
         Args:
-            renamed: whether classes of the task were edited; False if another task was chosen.
+            keeps_unmatched: see `rematch_segments`.
         """
         try:
-            rows = rows_with_classes_of(self.table.rows, self._task_recipe(), renamed)
+            rows = rematch_segments(self.table.rows, self._task_recipe(), keeps_unmatched)
         except InputError:  # `check_cases` states the reason.
             rows = self.table.rows
         if rows != self.table.rows:

@@ -85,7 +85,7 @@ class QuestionTest(unittest.TestCase):
             box.setStandardButtons(qt.QMessageBox.Ok)
             self.assertEqual(box.exec_(), qt.QMessageBox.Ok)
 
-    def test_dialog_is_passed_to_the_function_given_to_expects(self) -> None:
+    def test_function_answers_a_dialog(self) -> None:
         dialog = qt.QDialog()
         dialog.windowTitle = "Pairs"
         edit = qt.QLineEdit(dialog)

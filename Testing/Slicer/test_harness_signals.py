@@ -126,7 +126,7 @@ class DeletionTest(unittest.TestCase):
         button.click()
         self.assertEqual(dialog.result(), qt.QDialog.Accepted)
 
-    def test_deletion_is_safe_after_a_string_connection(self) -> None:
+    def test_deletion_is_safe_when_the_slot_is_given_by_name(self) -> None:
         dialog, buttons = self.make_dialog()
         qt.QVBoxLayout(dialog).addWidget(buttons)
         buttons.connect("accepted()", dialog, "accept()")

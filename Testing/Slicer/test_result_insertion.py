@@ -104,29 +104,30 @@ class InsertionTest(unittest.TestCase):
 
     def test_node_removed_during_the_insertion_is_replaced_or_named_in_an_error(self) -> None:
         for role in ("target", MEASUREMENTS, DOUBT_MAP, VOLUME):
-            index = 0
-            while self.remove_at_yield(role, index):
-                index += 1
-            self.assertGreater(index, 1, role)
+            count = 1
+            while self.remove_after_steps(role, count):
+                count += 1
+            self.assertGreater(count, 2, role)
 
-    def remove_at_yield(self, role: str, index: int) -> bool:
-        """Remove a node at a yield of an insertion and check the outcome; return False if there is no such yield.
+    def remove_after_steps(self, role: str, count: int) -> bool:
+        """Remove a node after `count` steps of an insertion and check the outcome.
+
+        Return False if the insertion has fewer steps.
 
         Args:
             role: the node's role in the earlier result, or "target" for the segmentation node.
-            index: the yield's index.
         """
         start_afresh()
         volume = add_scan()
         target = insert_all(make_result(block(2)), volume, show_3d=False)
         node = target if role == "target" else get_referenced_node(target, role)
         steps = insert_result(make_result(block(8)), SegmentationOptions(volume, target=target, show_3d=False))
-        for _yield in range(index + 1):
+        for _step in range(count):
             if next(steps, self) is self:
                 return False
         name, others = node.GetName(), slicer.mrmlScene.GetNumberOfNodes() - 1
         slicer.mrmlScene.RemoveNode(node)
-        with self.subTest(role, index=index):
+        with self.subTest(role, count=count):
             try:
                 list(steps)
             except InputError as error:

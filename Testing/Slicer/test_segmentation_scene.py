@@ -137,7 +137,7 @@ class SceneTest(PanelCase):
         self.assertEqual(self.ui.trustLabel.text, "The scan of this result is not in the scene.")
 
     def test_result_of_a_removed_scan_is_replaced_only_after_a_question(self) -> None:
-        volume, other = add_scan("LGE"), add_scan("other", seed=1)
+        volume, other = add_scan("LGE"), add_scan("follow-up", seed=1)
         segmentation = self.segment(volume)
         measured = self.logic.measurements(segmentation)
         self.module.leave()
@@ -147,7 +147,7 @@ class SceneTest(PanelCase):
         self.assertEqual((self.settings.inputVolume, self.settings.outputSegmentation), (other, None))
         choose(self.ui.outputSelector, segmentation)
         with Person() as person:
-            person.expects("“LGE segmentation” holds the result of another scan than “other”. Replace", "Cancel")
+            person.expects("“LGE segmentation” holds the result of another scan than “follow-up”. Replace", "Cancel")
             click(self.ui.applyButton)
         self.assertFalse(self.logic.isRunning())
         self.assertEqual(self.logic.measurements(segmentation), measured)

@@ -82,7 +82,7 @@ class OutlineTest(InsertedWallCase):
             volume.SetAndObserveTransformNodeID(of_volume)
             self.module.panel.enter()
             self.assertEqual("The outline was changed after" in self.ui.wallLabel.text, is_moved)
-        # Hardening a transform does not move its node.
+        # Hardening moves nothing.
         segmentation.SetAndObserveTransformNodeID(large)
         for node in (segmentation, volume):
             node.HardenTransform()

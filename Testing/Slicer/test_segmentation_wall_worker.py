@@ -364,7 +364,7 @@ class InterruptedInsertionTest(FakeWallCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def insert_earlier_wall(self) -> None:
-        """Insert a wall with 0.9 times the ratios; then mark it as outdated, hide it and change its legend's title.
+        """Insert a wall with 0.9 times the expected ratios; mark it as outdated, hide it and rename its legend.
 
         The next insertion overwrites the ratios, the mark, the visibility and the title.
         """

@@ -87,7 +87,7 @@ class CurvesTest(unittest.TestCase):
         self.assertEqual((curves.eta_s, curves.steps_per_s), (85 / 4, 4.0))
         self.assertEqual(curves.memory_bytes, 5 * 10**8)
 
-    def test_speed_and_time_left_are_unknown_from_a_pause_to_the_next_iteration_and_after_the_training(self):
+    def test_speed_is_unknown_while_no_iteration_runs(self):
         ends = RunPaused(10), RunFinished(100, "model.dcamt", 60.0)
         for event in (CasesLoading(0, 3), started_event(10, 100), *ends):
             with self.subTest(event=event):

@@ -163,7 +163,7 @@ class SavedStateTest(TrainingCase):
         process_events()
         self.assertEqual([row.name for row in self.session.table.rows], ["A", "imported"])
         self.module.widget.cases.refresh()
-        self.assertIn("cannot read, and does not use: 1.", self.ui.casesSummary.text)
+        self.assertIn("cannot read: 1.", self.ui.casesSummary.text)
         self.session.save()
         self.assertEqual(load_cases(self.session._node).unread, [later])
 

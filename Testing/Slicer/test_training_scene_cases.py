@@ -30,8 +30,8 @@ from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import (
     accept_results,
     choice_note,
+    rematch_segments,
     row_of,
-    rows_with_classes_of,
     scene_rows,
     segments_of,
     training_case_rows,
@@ -119,7 +119,7 @@ class SceneSourceTest(unittest.TestCase):
             rows = scene_rows(self.recipe)
             self.assertEqual({row.source.volume: row.source.segments for row in rows}, expected)
             # A second matching of segments to classes changes nothing.
-            matched = rows_with_classes_of(rows, self.recipe, keeps_unmatched=False)
+            matched = rematch_segments(rows, self.recipe, keeps_unmatched=False)
             self.assertEqual([row.source for row in matched], [row.source for row in rows])
         # The segment that was drawn on the first scan is no label of the second.
         segmentation.GetSegmentation().RemoveSegment(written)
@@ -137,7 +137,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual((row.role, row.source.segments), (UNLABELLED, ()))
         self.assertIn("was made from a scan that is no longer in the scene", row.note)
 
-    def test_person_may_make_the_result_of_one_scan_a_training_case_of_another_scan(self):
+    def test_result_may_become_a_training_case_of_a_different_scan(self):
         first, segmentation = add_case("first", 1)
         segmentation.GetSegmentation().GetNthSegment(0).SetName("vein")
         second, written = self.add_corrected_result_of_second_scan(segmentation)

@@ -39,13 +39,13 @@ class ScoresTest(TrainingCase):
         lines = ["found,1,0.5,0.4,2,1,0,1", "missed,1,0,0,,,1,1"]
         lines += ["mean,1,0.25,0.2,2,1,1,2", "std,1,0.25,0.2,,,1,2", "mean,2,0.5,0.4,2,1,0,2"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases", *lines))
-        of = "(distances of 1 of 2 cases)"
+        of = "(distances defined in 1 of 2 cases)"
         self.assertEqual([row[0] for row in cells], ["found", "missed", f"mean {of}", f"SD {of}", "mean"])
 
     def test_mean_states_how_many_cases_were_missed_or_lack_the_class(self) -> None:
         lines = ["mean,1,0.5,0.4,2,1,5,9,3,2", "mean,2,0.9,0.8,2,1,0,5,0,3"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases,missed,empty", *lines))
-        means = "mean (distances of 4 of 9 cases; 3 missed; 2 without the class, counted as Dice 1)"
+        means = "mean (distances defined in 4 of 9 cases; 3 missed; 2 without the class, counted as Dice 1)"
         self.assertEqual([row[0] for row in cells], [means, "mean (3 without the class, counted as Dice 1)"])
 
     def test_missing_values_of_a_truncated_table_are_empty_cells(self) -> None:

@@ -198,7 +198,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_adding_results_replaces_random_weights_by_the_model_chosen_for_segmentation(self) -> None:
+    def test_model_to_start_from_is_chosen_when_results_are_added(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")

@@ -198,7 +198,7 @@ class TaskTest(TrainingCase):
         name = self.ui.classesTable.item(0, 0)
         name.setText("Left atrium")
         self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
-        # No segment is named Atrium. The class may have been renamed, so it keeps its segments.
+        # A class whose name matches no segment keeps its earlier segments.
         self.ui.classesTable.item(0, 0).setText("Atrium")
         self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
         self.ui.classesTable.item(0, 0).setText("Aorta")

@@ -203,7 +203,7 @@ def watch_dialogs() -> None:
 def _replace_windows(person: Person) -> ExitStack:
     """Return a context in which a real Slicer asks the person instead of opening windows.
 
-    The context also turns off Slicer's testing mode, in which Slicer itself answers its questions to the user.
+    The context also turns off Slicer's testing mode, in which Slicer asks no questions.
     """
     import qt
 

@@ -31,10 +31,6 @@ class Signal:
     def emit(self, *args: Any) -> None:
         getattr(self._wrapper._object, self._name).emit(*(unwrap(argument) for argument in args))
 
-    def argument_count(self) -> int | None:
-        """Return None, so that `slots.slot_of` drops no argument if the receiver is this signal."""
-        return None
-
     def __call__(self, *args: Any) -> None:
         self.emit(*args)
 

@@ -68,8 +68,7 @@ class Observer:
     Attributes:
         on_event: called with each event of the run.
         on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
-        on_warning: called with the message that calibration or report is missing or incomplete; the models are already
-            written.
+        on_warning: called with the message that calibration or report is missing or incomplete.
     """
 
     on_event: Callable[[RunEvent], None] = _ignore
@@ -401,8 +400,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # `counts["validation"]` can be 0: earlier versions did not save `result.cases`, and a person may have removed
-        # the validation cases since.
+        # A run of an earlier version may have scores but no validation cases.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

@@ -348,8 +348,8 @@ def match_segments(
     return tuple((identifier, label) for label, identifier in sorted(segment_of_label.items()))
 
 
-def rows_with_classes_of(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: bool) -> list[CaseRow]:
-    """Return the rows with the segments of the scene's cases matched to the classes of a changed recipe.
+def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: bool) -> list[CaseRow]:
+    """Match the segments of the scene's cases to a changed recipe's classes; return all rows.
 
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 

@@ -107,7 +107,7 @@ class CasesPanel:
         counts = Counter(row.role for row in self._table.rows)
         text = ", ".join(f"{counts[role]} {role_title(role)}" for role in ALL_ROLES if counts[role])
         checking = _(" Checking them…") if self._session.checking else ""
-        unread = _(" Cases of the scene that this version of DCAMT cannot read, and does not use: {count}.")
+        unread = _(" Cases that this version of DCAMT cannot read: {count}.")
         kept = unread.format(count=len(self._session.unread)) if self._session.unread else ""
         self._show_text(
             ((text + "." + checking) if text else _("No cases yet: add scans from the scene, a folder or a list."))

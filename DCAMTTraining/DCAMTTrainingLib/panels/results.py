@@ -237,7 +237,9 @@ def case_text(row: dict[str, str]) -> str:
     shown = _("SD") if name == DEVIATION else name
     parts = []
     if undefined:
-        parts.append(_("distances of {defined} of {cases} cases").format(defined=cases - undefined, cases=cases))
+        parts.append(
+            _("distances defined in {defined} of {cases} cases").format(defined=cases - undefined, cases=cases)
+        )
     if missed:
         parts.append(_("{count} missed").format(count=missed))
     if empty:

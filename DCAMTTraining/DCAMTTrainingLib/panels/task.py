@@ -163,7 +163,7 @@ class TaskPanel:
         self._ui.ownClassesWidget.visible = task in BASES
         if task in BASES and not self._classes():
             self._set_classes([new_class([])])
-        self._session.apply_classes(renamed=False)
+        self._session.apply_classes(keeps_unmatched=False)
 
     def _on_suggest(self, checked: bool = False) -> None:
         session, settings = self._session, self._session.settings

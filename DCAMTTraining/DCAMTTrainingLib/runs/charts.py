@@ -91,12 +91,8 @@ class TrainingCharts:
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        # A curve without points is drawn only if the chart shows earlier points of the curve, which must disappear.
-        drawn = {
-            name: curve
-            for name, curve in named.items()
-            if curve.steps or _find("vtkMRMLPlotSeriesNode", self._key(kind, name)) is not None
-        }
+        # Drawing an empty curve erases its earlier points.
+        drawn = {name: curve for name, curve in named.items() if curve.steps or self._was_drawn(kind, name)}
         if not drawn:
             return
         table = self._node("vtkMRMLTableNode", self._key(kind), title)
@@ -119,6 +115,9 @@ class TrainingCharts:
             chart.SetTitle(title)
             chart.SetXAxisTitle(_("iteration"))
             chart.SetYAxisTitle(axis)
+
+    def _was_drawn(self, kind: str, name: str) -> bool:
+        return _find("vtkMRMLPlotSeriesNode", self._key(kind, name)) is not None
 
     def _series(self, kind: str, name: str, number: int) -> Any:
         key = self._key(kind, name)

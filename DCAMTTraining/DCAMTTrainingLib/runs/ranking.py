@@ -64,9 +64,8 @@ def _is_ranked_case(case: Any) -> bool:
 def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking.
 
-    A proposal in the scene may still have the segmentation's former path as an attribute. The former path is therefore
-    added as `FORMER_SEGMENTATION`. If a file exists at the former path, it may belong to another run, and the path is
-    not added.
+    The segmentation's former path is added as `FORMER_SEGMENTATION`. If a file exists at the former path, it may belong
+    to another run, and the path is not added.
     """
     saved = Path(case["segmentation"])
     present = run.ranking / saved.name

@@ -43,7 +43,7 @@ class Serializer:
 
 
 class NodeSerializer(Serializer):
-    """Stores a node reference; an empty parameter of the same name marks the reference as set."""
+    """Stores a node, or None, as a node reference."""
 
     def __init__(self, kind: type) -> None:
         super().__init__(kind, None, str, str)
@@ -54,7 +54,7 @@ class NodeSerializer(Serializer):
 
     def write(self, node: Any, name: str, value: Any) -> None:
         self.validate(value)
-        node.SetParameter(name, "")
+        node.SetParameter(name, "")  # for `is_in`, since the value may be None
         node.SetNodeReferenceID(name, value.GetID() if value is not None else None)
 
     def read(self, node: Any, name: str) -> Any:
