@@ -228,8 +228,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Measure the wall again."),
         _("Methods disagree; compare numbers of one method and one threshold only. For research use only."),
         _(
-            "Mostly or only zeros: {0} (of {1}). The other slices have hardly any zeros. If these slices are"
-            " not padding, the file is incomplete, as after an interrupted download: copy it again."
+            "Mostly or only zeros: {0} (of {1}). If these zeros are not padding, the file is incomplete, as"
+            " after an interrupted download: copy it again."
         ),
         _("Move the file, or replace it with --overwrite."),
         _("Move the files that belong together to a folder of their own."),

@@ -106,10 +106,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     if options.output is not None:
         _refuse_unused_calibration(options.output, path)
         check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
-    # `open_model` ignores a calibration file that belongs to another model, but `write_package` would remove the file.
-    elif existing_rule(options) == REFUSE and (
-        open_model(path).calibration is not None or calibration_path(path).exists()
-    ):
+    elif existing_rule(options) == REFUSE and _has_calibration(path):
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
     else:
         check_result_paths([path], [options.cases, *case_files(listed)])
@@ -150,8 +147,13 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         console.print_error(f"{options.output}: is used only if moved to {calibration_path(path)}")
 
 
+def _has_calibration(model: Path) -> bool:
+    """Return whether a model contains a calibration, or a calibration file lies beside it."""
+    return open_model(model).calibration is not None or calibration_path(model).exists()
+
+
 def _trained_cases(model: Path) -> list[Case]:
-    """Return the cases that a model in the folder of its run was trained on; [] if the model lies elsewhere."""
+    """Return the training cases of a model's run; [] if the run is unknown."""
     run = RunFolder(model.parent)
     if model not in (run.model, run.best) or not (run.recipe.exists() and run.cases.exists()):
         return []

@@ -85,7 +85,7 @@ def add_label_mapping(
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
-        "--label-mapping",  # the same name as in `evaluate`, where --labels is a folder
+        "--label-mapping",  # as in `evaluate`
         dest="labels",
         default="",
         metavar="VALUE=CLASS",
@@ -109,7 +109,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
-    """Add the options --json and, for applications, --end-with-stdin."""
+    """Add the options --json and --end-with-stdin."""
     parser.add_argument("--json", action="store_true", help="print one line of JSON for each event")
     # By default, commands do not end when stdin closes: a shell may start a command with stdin closed already.
     parser.add_argument("--end-with-stdin", action="store_true", help=argparse.SUPPRESS)

@@ -203,12 +203,12 @@ def is_dcamt_file(path: Path) -> bool:
     return is_dcamt_result(path) or is_wall_table(path)
 
 
-def is_finished(results: Sequence[Path], others: Sequence[Path] = ()) -> bool:
-    """Return whether --skip-existing skips a scan.
+def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
+    """Return whether --skip-existing skips the scan with these result files.
 
-    It does if all `results` exist, or if another program wrote one of the scan's files (`results` and `others`).
+    A scan is skipped if all `results` exist, or if a result would replace another program's file.
     """
-    return all(os.path.exists(path) for path in results) or bool(foreign_files([*results, *others]))
+    return all(os.path.exists(path) for path in results) or bool(foreign_files([*results, *optional]))
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:

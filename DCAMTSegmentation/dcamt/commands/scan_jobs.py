@@ -107,10 +107,10 @@ class WallJob:
         name: the scan's name; the names of the wall's surface and table begin with it.
         folder: gets the wall's surface and table.
         openings: the labelmap of the openings; None to propose openings.
-        surface, report: the files for the surface without scalars and for the report, if requested.
+        surface: the file for the wall's surface without scalars (--surface).
         with_identity: whether the report names the patient.
         is_mapped: for a job with a report, whether a label mapping is applied to the segmentation.
-        refusal: the error of a scan that has no segmentation; None if it has one.
+        refusal: the error if no segmentation was found.
     """
 
     scan: Path

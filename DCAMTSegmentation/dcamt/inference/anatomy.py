@@ -34,9 +34,9 @@ Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
 """A plane is noise if the mean squared difference of its voxels, divided by the variance, is at least this.
 
-`DISORDER` is for neighbouring voxels, `DISORDER_APART` for distances of `APART` and 2 `APART` voxels. The ratio is 2
-for independent voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart.
-Measured in noise blurred by one voxel: 1.96 at a distance of `APART` voxels."""
+`DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels farther apart. The ratio is 2 for independent
+voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in
+noise blurred by one voxel: 1.96 at a distance of `APART` voxels."""
 APART, ALIKE_MM = 4, 4.0
 """Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm.
 
@@ -126,7 +126,7 @@ def _without_smooth_noise(
     """Return `box` without its outer planes of smooth noise.
 
     Smooth noise resembles fine tissue, which must not be lost. Therefore no plane is removed if the ordered box is too
-    small for an organ. An end is not trimmed if noise continues for `reach` planes inside the ordered box.
+    small for an organ.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
@@ -138,15 +138,16 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Along the other axes, each plane is cropped to the ordered box, so that noise beside tissue does not hide the
-        # tissue.
+        # Planes are cropped to the ordered box: little tissue in much noise would count as noise.
         between = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, most, _is_smooth_noise)
-        removed = trimmed.start - side.start, side.stop - trimmed.stop
-        first, last = (count if count < limit else 0 for count, limit in zip(removed, most, strict=True))
-        sides[axis] = slice(side.start + first, side.stop - last)
+        start_may_be_tissue = trimmed.start - side.start == most[0]
+        stop_may_be_tissue = side.stop - trimmed.stop == most[1]
+        start = side.start if start_may_be_tissue else trimmed.start
+        stop = side.stop if stop_may_be_tissue else trimmed.stop
+        sides[axis] = slice(start, stop)
     return sides[0], sides[1], sides[2]
 
 

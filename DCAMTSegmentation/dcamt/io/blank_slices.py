@@ -21,8 +21,8 @@ def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
         return ()
     which = f"slice {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} slices from slice {numbers[0]} on"
     return (
-        f"Mostly or only zeros: {which} (of {slices}). The other slices have hardly any zeros. If these"
-        " slices are not padding, the file is incomplete, as after an interrupted download: copy it again.",
+        f"Mostly or only zeros: {which} (of {slices}). If these zeros are not padding, the file is"
+        " incomplete, as after an interrupted download: copy it again.",
     )
 
 

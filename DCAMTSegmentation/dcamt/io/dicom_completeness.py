@@ -22,7 +22,6 @@ from .stored_image import cut_file_error, library_errors, read_head
 
 _COPY_AGAIN = "Copy the whole medium again."
 _HEAD_BYTES = 1 << 16
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # pydicom raises an error if a sequence of undefined length ends too early.
 _INACTIVE = 0  # The flag of a record whose file may have been removed (DICOM PS3.3 F.5).
 _NUMBERS = re.compile(r"[0-9a-f]{6,}|[0-9]+", re.IGNORECASE)
 
@@ -78,10 +77,14 @@ def _cut_records_error(path: Path, data: Any) -> InputError | None:
 
     pydicom often reads a truncated list without an error.
     """
+    from pydicom.dataelem import RawDataElement
+
     records = data.get_item("DirectoryRecordSequence")
-    held = len(getattr(records, "value", None) or b"")
-    stated = getattr(records, "length", 0)  # Only an element that pydicom has not decoded states its length.
-    return cut_file_error(path, held, stated) if held < stated < _UNDEFINED_LENGTH else None
+    has_stated_length = isinstance(records, RawDataElement)
+    if not has_stated_length:  # pydicom itself refuses a truncated list of undefined length.
+        return None
+    held = len(records.value or b"")
+    return cut_file_error(path, held, records.length) if held < records.length else None
 
 
 def _entries_in_any_case(folder: Path) -> dict[str, Path]:

@@ -240,7 +240,7 @@ def to_concept(code: Code) -> Any:
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
     """Return highdicom's options for the place of each frame.
 
-    Without these options, highdicom takes the places of all source frames, including those that were not segmented.
+    By default, highdicom copies the positions of all source frames, even of unsegmented frames.
     """
     import highdicom as hd
 

@@ -27,7 +27,7 @@ _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000 without and with the header of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
-_ZERO_TAIL = 16  # At least this many zero bytes at the end stand for missing data; padding is one byte.
+_ZERO_TAIL = 16  # Fewer zero bytes at the end of a frame count as padding.
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
@@ -172,7 +172,7 @@ def _refuse_damaged_runs(file: Path, data: Any) -> None:
 
 
 def _ends_with_padding(segment: bytes, size: int) -> bool:
-    """Return whether a run of an RLE segment ends exactly after `size` decoded bytes, and only zeros follow."""
+    """Return whether an RLE segment has runs for exactly `size` bytes, and then only zeros."""
     decoded = at = 0
     while decoded < size and at < len(segment):
         head = segment[at]

@@ -244,7 +244,11 @@ def _split_at_gaps(frames: Sequence[Frame], is_gap: np.ndarray) -> list[list[Fra
 
 
 def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputError:
-    """Return the error for frames, grouped by place, of which several lie at the same place."""
+    """Return the error for several frames at one place.
+
+    Args:
+        places: all frames, grouped by place.
+    """
     sizes = [len(place) for place in places]
     fewest, most = min(sizes), max(sizes)
     doubled = [place for place in places if len(place) > 1]

@@ -26,7 +26,7 @@ ATTEMPTS = 20
 
 @contextmanager
 def table_lock(table: Path) -> Iterator[None]:
-    """Hold a lock while a table is read, completed and replaced, so that no process loses the rows of another.
+    """Hold a lock while rows are added to a table.
 
     The lock is a hidden file beside the table. At the end of the block the file is removed, and so are folders that
     were created for it, if they are empty. Nothing is locked where the file cannot be created or locked, as on a file

@@ -102,7 +102,7 @@ def _is_true(value: str | None) -> bool:
 
 
 def _refuse_text(path: Path, start: bytes) -> None:
-    """Raise InputError if voxels that ITK would read as binary numbers begin with numbers written as text."""
+    """Raise InputError if the data begins with numbers written as text."""
     try:
         numbers = [float(word) for word in start.split()[:-1]]  # The last word may be cut.
     except ValueError:

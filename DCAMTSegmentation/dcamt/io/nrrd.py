@@ -17,7 +17,7 @@ from .nrrd_header import OPEN_IN_SLICER, NrrdHeader, array_sizes, read_nrrd_head
 from .stored_image import DAMAGED, StoredImage, StoredSegment, damaged_field_error, library_errors, refuse_other_unit
 
 # Signs that convert a space's axes to RAS. Other spaces are refused: "scanner-xyz" and "3D-left-handed" have no known
-# relation to the patient, and ITK reads `_MIRRORED` as if they were "left-posterior-superior-time".
+# relation to the patient.
 _TO_RAS = {
     "right-anterior-superior": (1, 1, 1),
     "left-anterior-superior": (-1, 1, 1),
@@ -28,7 +28,8 @@ _TO_RAS = {
     "left-posterior-superior-time": (-1, -1, 1),
     "lpst": (-1, -1, 1),
 }
-_MIRRORED = ("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last")
+# ITK reads these spaces as "left-posterior-superior-time".
+_MIRRORED_BY_ITK = ("right-anterior-superior-time", "rast", "left-anterior-superior-time", "last")
 _STATE_SPACE = 'Write the correct space into its header, such as "space: left-posterior-superior", or export it again.'
 _SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
 _NOT_STATED = ("none", "???", "nan")  # words in place of the direction or spacing of an axis
@@ -204,7 +205,7 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
     if signs is None:
         what = "lacks the coordinate system (space) in its header, so left and right are unknown"
         remedy = _STATE_SPACE
-        if str(space).lower() in _MIRRORED:
+        if str(space).lower() in _MIRRORED_BY_ITK:
             what = f'has the coordinate system (space) "{space}" in its header, which 3D Slicer would mirror'
             remedy = 'Export it with the space "left-posterior-superior".'
         elif space:

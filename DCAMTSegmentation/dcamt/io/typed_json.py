@@ -19,8 +19,9 @@ from ..errors import InputError
 def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     """Return an instance of the dataclass `kind` with the values of the JSON object `data`.
 
-    Fields may have the types bool, int, float, str, Path, `X | None`, tuples with items of one type, `dict[str, X]`,
-    arrays of float64 and dataclasses. Error messages name the file `source` and the object `where` in it.
+    Fields may have these types: dataclasses, bool, int, float, str, Path, `np.ndarray` (float64), `X | None`,
+    `tuple[X, ...]`, `tuple[X, X]` and `dict[str, X]`. Error messages name the file `source` and the object `where` in
+    it.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is too large, or a tuple has the wrong
