@@ -147,7 +147,7 @@ def with_settings(recipe: Recipe, settings: Iterable[str], source: str = "--set"
             known = ", ".join(sorted(field for _, field, _ in _settable_fields()))
             raise InputError(f"there is no setting '{key}'", remedy=f"Choose one of: {known}.")
         section, hint = found[0]
-        value = _parse(text.strip(), hint, f"{source} {key}")
+        value = _parse(text.strip(), hint, source, key)
         if section:
             name, value = section, dataclasses.replace(getattr(recipe, section), **{name: value})
         recipe = dataclasses.replace(recipe, **{name: value})
@@ -178,7 +178,7 @@ def _how_to_write(hint: Any) -> str:
     return _SINGLE_VALUES[hint]
 
 
-def _parse(text: str, hint: Any, where: str) -> Any:
+def _parse(text: str, hint: Any, source: str, key: str) -> Any:
     """Parse the value of a setting for a field of the type `hint`. Raises InputError if the value does not fit."""
     if hint is str:
         return _without_quotes(text)
@@ -186,11 +186,11 @@ def _parse(text: str, hint: Any, where: str) -> Any:
         data = _read_list(text, hint) if typing.get_origin(hint) is tuple else json.loads(text)
     except (ValueError, RecursionError) as error:
         what = f"'{text}' is not a valid value of this setting"
-        raise InputError(what, path=where, remedy=_how_to_write(hint)) from error
+        raise InputError(what, path=f"{source} {key}", remedy=_how_to_write(hint)) from error
     try:
-        return value_of(data, hint, None, "value")
+        return value_of(data, hint, None, key)
     except InputError as error:
-        raise InputError(str(error), path=where, remedy=_how_to_write(hint)) from error
+        raise InputError(str(error), path=source, remedy=_how_to_write(hint)) from error
 
 
 def _without_quotes(text: str) -> str:

@@ -146,7 +146,7 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
 @pytest.mark.parametrize(
     ("series", "add"),
     [
-        ("1", 300),  # first in the error message, which lists the series by SeriesNumber
+        ("1", 300),
         ("2", 200),
         ("1.2.840.77", 100),
         ("840.77", 100),

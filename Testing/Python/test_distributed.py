@@ -46,7 +46,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start_torchrun(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start `dcamt train` on the CPU under torchrun, which starts each process with the interpreter `PYTHON_EXEC`."""
+    """Start `dcamt train` on the CPU under torchrun."""
     launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     command = ["-m", "dcamt", "train", "--run-folder", str(run), "--device", "cpu", *map(str, arguments)]
     return subprocess.Popen(
@@ -159,7 +159,6 @@ def test_failed_step_leaves_the_state_unchanged(table: Path, tmp_path: Path) -> 
 def test_team_saves_a_checkpoint_before_validating(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If another process ends while the leader validates, torchrun terminates the leader: unsaved steps are lost."""
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", lambda self, tensors: None)
     received: list[RunEvent] = []

@@ -271,7 +271,7 @@ def test_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
 
 def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
     row = EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 2, cases=5, missed=1)
-    assert row.title == "mean (95HD of 3 of 5 cases, 1 missed, 1 not in the label)"
+    assert row.title == "mean (95HD of 3 of 5 cases, 1 missed, 1 false positive)"
 
 
 def test_distance_that_is_undefined_in_every_case_has_no_mean(tmp_path: Path) -> None:

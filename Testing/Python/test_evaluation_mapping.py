@@ -189,20 +189,27 @@ def test_python_api_maps_files_folders_and_arrays(mapped: tuple[Path, Path]) -> 
         dcamt.evaluate(*arrays, spacing=(2.0, 2.0, 2.0), label_mapping="atrium=1")
 
 
-def test_label_without_mapped_value_is_a_failure_but_prediction_without_one_gets_a_note(
+def test_label_with_only_unmapped_values_is_a_failure(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Case b has a label of 1, not 420. If the label counted as empty, the mean Dice would be too low."""
-    save_values(mapped[0] / "b.nrrd", {1: (2, 8)})
-    save_values(mapped[1] / "b_label.nrrd", {1: (2, 8)})
-    text = "b{}.nrrd: holds only values that the mapping 420=1 does not map: 1"
+    for file in (mapped[0] / "b.nrrd", mapped[1] / "b_label.nrrd"):
+        save_values(file, {1: (2, 8)})
     assert call_evaluate(mapped, "--label-mapping", "420=1", "--json") == 1
     printed = capsys.readouterr()
-    assert text.format("_label") + ". Map its values, too, or correct the label." in printed.err
+    message = "b_label.nrrd: holds only values that the mapping 420=1 does not map: 1"
+    assert f"{message}. Map its values, too, or correct the label." in printed.err
     assert [json.loads(line)["case"] for line in printed.out.splitlines() if '"score"' in line] == ["a", "mean"]
-    assert call_evaluate(mapped[::-1], "--prediction-mapping", "420=1") == 0
-    assert text.format("_label") not in capsys.readouterr().out
-    evaluation = dcamt.evaluate(*mapped[::-1], prediction_mapping="420=1")
+
+
+def test_prediction_with_only_unmapped_values_counts_as_empty(
+    mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, labels = mapped[::-1]
+    for file in (predictions / "b_label.nrrd", labels / "b.nrrd"):
+        save_values(file, {1: (2, 8)})
+    assert call_evaluate((predictions, labels), "--prediction-mapping", "420=1") == 0
+    assert "holds only values" not in capsys.readouterr().out
+    evaluation = dcamt.evaluate(predictions, labels, prediction_mapping="420=1")
     assert [note for note in evaluation.notes if "the prediction counts as empty" in note]
     assert [row.score.dice for row in evaluation.rows if row.case == "b"] == [0]
 

@@ -319,9 +319,7 @@ def test_case_folders_are_refused_unless_each_holds_exactly_one_labelmap_of_its_
     assert_refused((tmp_path / "results", tmp_path / "labels"), "folders below it do", "in the folder of each case")
 
 
-def test_case_folder_that_can_only_be_listed_does_not_stop_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_label_in_a_case_folder_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("p1", "p2"):
         save_labels(tmp_path / "labels" / name / f"{name}_label.nii.gz", random_mask(1))
         save_labels(tmp_path / "predictions" / f"{name}.nii.gz", random_mask(1))
@@ -341,9 +339,9 @@ def test_folder_of_labels_without_permission_is_refused(
     assert_refused(folders, f"{folders[1]}: cannot be read (no permission). Change its permissions.")
 
 
-@pytest.mark.parametrize("words", ["trans2", "LA2", "LGEmask", "LAmask1", "LAmasklatrans"])
-def test_labels_with_equal_further_words_are_paired(words: str) -> None:
-    labels = {f"{case}_{words}": Path(case) for case in ("p1", "p2")}
+@pytest.mark.parametrize("suffix", ["trans2", "LA2", "LGEmask", "LAmask1", "LAmasklatrans"])
+def test_suffix_of_every_label_is_ignored(suffix: str) -> None:
+    labels = {f"{case}_{suffix}": Path(case) for case in ("p1", "p2")}
     assert pair_with_labels(("p1", "p2"), labels) == {"p1": Path("p1"), "p2": Path("p2")}
 
 

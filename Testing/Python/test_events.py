@@ -254,9 +254,7 @@ def test_time_left_is_unknown_from_a_pause_until_the_resumed_run_trains(tmp_path
 
 
 @pytest.mark.parametrize(("end", "name"), [(RunPaused(4), PAUSED), (RunFinished(4, "model.dcamt", 1.0), STOPPED)])
-def test_state_of_a_run_stays_known_after_a_failed_resume_has_read_many_cases(
-    tmp_path: Path, end: RunEvent, name: str
-) -> None:
+def test_many_loading_events_do_not_hide_the_run_state(tmp_path: Path, end: RunEvent, name: str) -> None:
     """The `CasesLoading` events exceed the `state.TAIL` bytes that `run_state` reads first."""
     run = RunFolder(tmp_path)
     begun = RunStarted(iteration=0, iterations=9, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False)

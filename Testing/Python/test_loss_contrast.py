@@ -108,9 +108,10 @@ def test_absent_class_is_not_used_as_a_negative() -> None:
 
 def test_voxels_without_a_class_are_ignored() -> None:
     """Removing the voxels of label -1 changes neither the losses nor the gradients."""
-    # For a voxel without a class, both losses are computed with class 0 and then discarded. In the second tensor,
-    # class 0 is absent, so the discarded loss of `inter_class` is infinite.
-    for labels in (torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])):
+    # For a voxel without a class, both losses are computed with class 0 and then discarded. If class 0 is absent,
+    # the discarded loss of `inter_class` is infinite.
+    with_class_0, without_class_0 = torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])
+    for labels in (with_class_0, without_class_0):
         known = labels >= 0
         partner = random_unit_vectors(3, seed=9)
         results: list[list[Tensor]] = []

@@ -25,10 +25,7 @@ def test_table_of_a_killed_command_is_completed_with_skip_existing(
     # A killed command leaves segmentations, but no table.
     assert call_dcamt([*segment[:3], *segment[5:-2]]) == 0  # s0 and s1, without a table
     assert call_dcamt([*segment, "--skip-existing"]) == 0
-    message = (
-        f"{table}: existing segmentations that were measured: 2. The table had no rows for their scans. The expected"
-        " overlap of these segmentations is unknown."
-    )
+    message = f"{table}: scans added from existing segmentations: 2. Their expected overlap is unknown."
     assert message in capsys.readouterr().err
     rows = read_table(table)
     assert [row["scan"] for row in rows] == ["s0", "s1", "s2", "s3"]
@@ -57,7 +54,7 @@ def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(
     corrected.write_bytes(before)
     assert call_dcamt([*segment, "--measurements", table, "--skip-existing"]) == 0
     assert measured_scans(table) == ["s0"]
-    assert "existing segmentations that were measured: 1." in capsys.readouterr().err
+    assert "scans added from existing segmentations: 1." in capsys.readouterr().err
     assert corrected.read_bytes() == before
 
 

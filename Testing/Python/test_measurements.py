@@ -135,8 +135,7 @@ def test_measurements_do_not_depend_on_order_and_direction_of_voxel_axes() -> No
     turned_axes = axes[:, [2, 0, 1]] * [-1.0, 1.0, -1.0]
     one, other = measure_on_grid(mask, axes), measure_on_grid(turned_mask, turned_axes)
     for column in MEASUREMENT_COLUMNS[2:]:
-        # Area and sphericity may differ slightly: of several equally long vectors, `_crofton_directions` chooses one by
-        # the order and direction of the axes.
+        # The area is approximate, and the sphericity is computed from the area.
         tolerance = 5e-3 if column in ("surface_cm2", "sphericity") else 1e-9
         assert getattr(other, column) == pytest.approx(getattr(one, column), rel=tolerance), column
 

@@ -189,7 +189,6 @@ def test_metaimage_text_is_refused_if_a_word_does_not_fit_the_voxel_type(tmp_pat
 @pytest.mark.parametrize("stated", [b"", b"BinaryData = True\n"])
 @pytest.mark.parametrize("file", ["LOCAL", "x.raw"])
 def test_metaimage_with_text_voxels_needs_binarydata_false(tmp_path: Path, stated: bytes, file: str) -> None:
-    """Text is refused, since ITK would read text as binary voxels."""
     path, data = tmp_path / "x.mhd", tmp_path / "x.raw"
     for voxels in (RAW, TEXT):
         data.write_bytes(voxels)

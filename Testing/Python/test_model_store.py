@@ -81,7 +81,7 @@ def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("is_unknown", [False, True])
-def test_shipped_models_and_model_files_are_found_if_the_store_is_unreadable_or_unknown(
+def test_shipped_model_is_found_without_access_to_imported_models(
     shipped: Path, download: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_unknown: bool
 ) -> None:
     def fail() -> NoReturn:

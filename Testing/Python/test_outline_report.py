@@ -86,7 +86,7 @@ def test_report_says_whether_the_doubt_is_calibrated(request_: ReportRequest) ->
     assert "No doubtful place. Doubt is calibrated for this model." in text_of(calibrated)
 
 
-def test_unknown_agreement_does_not_imply_quality_fast(request_: ReportRequest) -> None:
+def test_accurate_result_without_agreement_is_not_reported_as_fast(request_: ReportRequest) -> None:
     text = text_of(replace(request_, method=OWN_MODEL))
     assert OWN_MODEL.quality == "accurate"
     assert "Outline: model" in text
@@ -130,7 +130,7 @@ def test_report_calls_the_scan_unsegmented_only_if_every_segment_is_empty(
     ("count", "message"),
     [(0, "no segment was chosen for the report"), (256, "at most 255 segments, but 256 were chosen")],
 )
-def test_report_of_zero_or_more_than_255_segments_is_refused(request_: ReportRequest, count: int, message: str) -> None:
+def test_report_needs_1_to_255_segments(request_: ReportRequest, count: int, message: str) -> None:
     request_ = replace(request_, name="MRHead", segments=request_.segments * count)
     with pytest.raises(InputError, match=f"MRHead: .*{message}"):
         outline_report.write_requested_report(request_)

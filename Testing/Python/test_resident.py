@@ -82,18 +82,24 @@ def refusal_text(case: Case, recipe: Recipe | None = None) -> str:
     return str(caught.value)
 
 
-def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
-    """Exception: a class of isolated voxels is accepted (`labels.STRAY_VOXELS`)."""
+def coarse_recipe_with_scar() -> Recipe:
+    recipe = with_settings(tiny_recipe(), ["spacing=8,8,8"])
+    return replace(recipe, classes=(*recipe.classes, replace(recipe.classes[0], label=2, name="Scar")))
+
+
+def test_class_of_isolated_voxels_may_vanish_on_the_network_grid(tmp_path: Path) -> None:
     image, label = ellipsoid_scan((20, 20, 20))
-    two = with_settings(tiny_recipe(), ["spacing=8,8,8"])
-    two = replace(two, classes=(*two.classes, replace(two.classes[0], label=2, name="Scar")))
     label[::4, ::4, 0][label[::4, ::4, 0] == 0] = 2
-    kept = load_case(write_case(tmp_path, image, label), two, CPU).label
+    kept = load_case(write_case(tmp_path, image, label), coarse_recipe_with_scar(), CPU).label
     assert kept is not None
     assert set(kept.unique().tolist()) == {0, 1}
+
+
+def test_structure_too_thin_for_the_network_grid_is_refused(tmp_path: Path) -> None:
+    image, label = ellipsoid_scan((20, 20, 20))
     label[:, 7, :] = 2
     case = write_case(tmp_path, image, label)
-    assert refusal_text(case, two).startswith(
+    assert refusal_text(case, coarse_recipe_with_scar()).startswith(
         f"{case.label}: holds the class 'Scar' (largest component: 3.2 mL), which has no voxel on the recipe's grid"
     )
 

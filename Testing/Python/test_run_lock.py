@@ -24,8 +24,6 @@ with run_lock(Path(sys.argv[1])):
     time.sleep(600)
 """
 
-# A contender takes the lock HOLDS times, and checks each time that no other contender holds the lock.
-HOLDS = 40
 CONTENDER = """
 import os, sys
 from pathlib import Path
@@ -33,10 +31,10 @@ from dcamt.errors import InputError
 from dcamt.runs.lock import run_lock
 path, alone = Path(sys.argv[1]), Path(sys.argv[2])
 held = 0
-while held < int(sys.argv[3]):
+while held < 40:
     try:
         with run_lock(path):
-            os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
+            os.close(os.open(alone, os.O_CREAT | os.O_EXCL))  # fails if another process holds the lock
             alone.unlink()
             held += 1
     except InputError:
@@ -121,7 +119,6 @@ def test_lock_of_an_earlier_version_is_respected(tmp_path: Path) -> None:
 def test_competing_processes_do_not_hold_the_lock_together(tmp_path: Path) -> None:
     """Releasing the lock removes its file. A lock on the removed file and a lock on a new file must not coexist."""
     arguments = [interpreter(), "-c", CONTENDER, str(tmp_path / "run" / "train.lock"), str(tmp_path / "alone")]
-    arguments += [str(HOLDS)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     contenders = [subprocess.Popen(arguments, **pipes) for _ in range(4)]  # type: ignore[call-overload]
     results = [(process.communicate()[1], process.returncode) for process in contenders]

@@ -298,7 +298,7 @@ def test_labels_are_mixed_with_the_images() -> None:
     assert mixtures > 20
 
 
-def test_surroundings_are_replaced_alike_for_teachers_students_and_labels() -> None:
+def test_surroundings_augmentation_changes_teacher_and_student_images_alike() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     settings = (*NO_AUGMENTATION, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])

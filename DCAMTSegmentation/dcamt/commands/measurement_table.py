@@ -45,8 +45,8 @@ def measure_skipped(
         except DCAMTError as error:
             console.print_error(str(error))
     if measured:
-        remark = "The table had no rows for their scans. The expected overlap of these segmentations is unknown."
-        console.print_error(f"{table}: existing segmentations that were measured: {measured}. {remark}")
+        added = f"scans added from existing segmentations: {measured}"
+        console.print_error(f"{table}: {added}. Their expected overlap is unknown.")
     return rows
 
 

@@ -55,7 +55,7 @@ class EvaluationRow:
             return name
         parts = [f"95HD of {self.cases - self.undefined} of {self.cases} cases"]
         parts += [f"{self.missed} missed"] if self.missed else []
-        parts += [f"{self.undefined - self.missed} not in the label"] if self.undefined > self.missed else []
+        parts += [f"{self.undefined - self.missed} false positive"] if self.undefined > self.missed else []
         return f"{name} ({', '.join(parts)})"
 
 
