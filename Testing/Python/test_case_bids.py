@@ -125,4 +125,4 @@ def test_files_without_bids_names_are_paired_by_their_names(tmp_path: Path) -> N
 def test_file_without_a_bids_name_is_skipped_if_another_file_has_one(tmp_path: Path) -> None:
     found = find_all_scans(make_files(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/lge.nii.gz"))
     assert [case.name for case in found.cases] == ["sub-01_T1w"]
-    assert skip_reasons(found) == {"lge.nii.gz": "its name has no entity sub, such as sub-01"}
+    assert skip_reasons(found) == {"lge.nii.gz": "its name contains no subject, such as sub-01"}

@@ -30,7 +30,7 @@ def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_pat
     }
 
 
-def test_folders_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_skipped_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder `lost+found` on a disk of Linux belongs to root."""
     make_files(tmp_path, "p1.nii", "p1_label.nii", "lost+found/p2.nii", "site/private/p3.nii")
     denied = {str(tmp_path / "lost+found"), str(tmp_path / "site" / "private")}

@@ -146,7 +146,7 @@ def test_label_of_patient_x_0000_takes_no_precedence_over_the_mask_of_x(tmp_path
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
-def test_label_a_takes_precedence_over_the_mask_a_0000_la(tmp_path: Path) -> None:
+def test_label_takes_precedence_over_a_mask_named_after_the_first_channel(tmp_path: Path) -> None:
     write_images(tmp_path, ("a_0000",), ("a_label", "a_0000_LA"))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"a": ("a_0000.nii.gz", "a_label.nii.gz")}
 

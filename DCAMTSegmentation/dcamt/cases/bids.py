@@ -140,7 +140,7 @@ def _reason_to_skip(file: _BidsFile) -> str:
     if file.is_dicom:
         return "DICOM images, which are not read in a BIDS data set; convert them to NIfTI"
     if not file.entities.get("sub"):
-        return "its name has no entity sub, such as sub-01"
+        return "its name contains no subject, such as sub-01"
     if "probseg" in file.suffixes:
         return "a map of probabilities"
     if _is_result(file):

@@ -86,7 +86,7 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
         scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
-    distinct = _with_folders(names, folders, str)  # `P1/lge` and `p1/lge` become `P1_lge` and `p1_lge`.
+    distinct = _with_folders(names, folders, str)
     return _with_folders(distinct, folders, _plain)
 
 

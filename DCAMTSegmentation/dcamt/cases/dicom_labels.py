@@ -58,16 +58,11 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
 def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; each DICOM segmentation gets the kind `FileKind.LABEL` and the key of its scan.
 
-    Contours get the kind `FileKind.CONTOURS`. For each segmentation, `named` contains either its file (the listed
-    file) or its folder (the listed folder); see `images_below`. The segmentation's scan is the first of 1 to 4 that is
-    found:
+    Contours get the kind `FileKind.CONTOURS`. A segmentation's scan is the first of these that is found:
 
     1. the series to which the segmentation refers;
-    2. the series whose folder directly contains the listed file or folder: series `p1`, listed file `p1/1-1.dcm`;
-    3. the scan with the key of the listed folder: scan `images/p1`, folder `labels/p1`;
-    4. the scan with the key of the segmentation's file: scan `images/p1`, file `labels/p1.dcm`.
-
-    In these examples, `images/p1`, `labels/p1` and `labels/p1.dcm` have the key `("p1",)`.
+    2. the series in the folder of the segmentation: `p1/1.dcm`, `p1/seg.dcm`;
+    3. the scan with the key of the segmentation: `images/p1`, `labels/p1.dcm`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
     `FileKind.OTHER_LABEL` stays unchanged. If `LA.dcm` and `RA.dcm` get the same key, `RA.dcm` gets the kind
@@ -94,7 +89,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
         segmentation, place = segmentations[file.path], file.path.parent
         series = _series_uids(segmentation)[1] or "unknown"
         of_listed = (key_of_series.get(series), keys[place] if place in slices else None, file.key)
-        of_file = classify(segmentation, folder)
+        of_file = classify(segmentation, folder)  # `file.path` may be the folder of the segmentation.
         key = next((key for key in of_listed if key in scan_keys), None)
         if key is None and of_file.key in scan_keys:
             return replace(of_file, kind=FileKind.LABEL)

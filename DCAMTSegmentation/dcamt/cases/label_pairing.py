@@ -162,7 +162,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
 
 
 def _with_further_words(names: Collection[str], others: Collection[str]) -> Iterator[tuple[str, str, frozenset[str]]]:
-    """Yield (name, other, further words) for each name that has further words in addition to another name.
+    """Yield (name, other, added words) for each name that extends a name in `others`: `("p1_LA", "p1", {"la"})`.
 
     If a name extends several other names, the longest of them is taken. `PAIRING_WORDS` are not yielded.
     """

@@ -53,13 +53,11 @@ def labelmaps_by_case(
     the only labelmap of each subfolder (`_only_files_of_subfolders`).
 
     Args:
-        skip_images: leave out scans and results. Of `p1`, `p1_seg` and `p1_pred`, only `p1_seg` is returned. An
-            automatic result is left out if its case has a label. All scans are left out if the folder holds a label, a
-            mask (`masks`) or an automatic result of at least one scan.
+        skip_images: leave out scans, and automatic results whose case has a label. Of `p1`, `p1_seg` and `p1_pred`,
+            only `p1_seg` is returned. If the folder holds only scans, no scan is left out.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (see `_by_name_of_folder` and
-            `_case_name_among`). If names are given and the folder holds a label or a mask, `skip_images` leaves out the
-            scans of other names.
+            `_case_name_among`).
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
         prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
 

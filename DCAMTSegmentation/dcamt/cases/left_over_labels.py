@@ -156,10 +156,10 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     The four conditions:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
-    - Before the comparisons, no label has the scan's key. Several left-over labels may get the key of one scan.
+    - The scan's key is in `_unlabelled(scans, labels)`.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - If the names of scan and label differ, no other scan's name begins like the label's: with `p1_lge` and `p1_post`,
-      `p1_LA_gt` gets no scan.
+    - If the names of scan and label differ, no other scan's name begins with the label's simplified name: with `p1_lge`
+      and `p1_post`, `p1_LA_gt` (simplified: `p1`) gets no scan.
     """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
@@ -188,8 +188,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
                 continue
             (key,) = keys
             has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
-            begins_like_other_scan = not starts[start_of(label)] <= keys
-            if has_same_name or not begins_like_other_scan:
+            other_scan_begins_with_name = not starts[start_of(label)] <= keys
+            if has_same_name or not other_scan_begins_with_name:
                 found[label.path] = key
         yield from found.items()
         remaining = [label for label in remaining if label.path not in found]

@@ -125,8 +125,8 @@ class _ListedCases:
         if not isinstance(text, str) or not text:
             return None
         path = self._file(text, LABEL_ENDINGS)
-        # If `labelsTr` is missing, `_file` shortens `labelsTr/p1.nii.gz` to `p1.nii.gz`, possibly the case's image.
-        return self._folder / text if path in images else path
+        found_scan_instead = path in images
+        return self._folder / text if found_scan_instead else path
 
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.

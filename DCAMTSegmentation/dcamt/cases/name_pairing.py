@@ -83,9 +83,8 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan if
     one of two conditions holds:
 
-    - `has_channel_files` is true for `x_0000`. Then a label `x_0000` gets the key of `x`.
-    - There is a label `x`, but no scan `x`, no scan `x_0010` (a scan has at most ten channels), and none of the labels
-      `x_0000` to `x_0009`.
+    - `has_channel_files` is true for `x_0000`.
+    - There is a label `x`, but no scan `x` and no label such as `x_0001`.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
@@ -112,7 +111,8 @@ def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
     for key in (labels | results) - scans - {()}:
         first, *further, too_many = [(*key[:-1], f"{key[-1]}_{n:04d}") for n in range(MAXIMUM_CHANNELS + 1)]
         labelled = labels if key in labels else labels | results
-        if first in scans and too_many not in scans and labelled.isdisjoint((first, *further)):
+        files_have_own_labels = not labelled.isdisjoint((first, *further))
+        if first in scans and too_many not in scans and not files_have_own_labels:
             case_keys[first] = key
             others.update(further)
     joined = []

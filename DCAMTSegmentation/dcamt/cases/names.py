@@ -100,17 +100,17 @@ def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
-    Classify the files of each folder by their paths below the folder. Return the folder if a scan among the files
-    satisfies one of these conditions:
+    Classify the files of each folder, ignoring the words in the folder's name. Return the folder if a scan among the
+    files satisfies one of these conditions:
 
-    - The folder holds a label with the scan's key: `LA segmentation/p1` and `LA segmentation/p1_seg`. If the folder's
-      name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`
-      and `labels/p1_label`.
+    - The folder holds a label with the scan's key: `segmentation set/p1`, `segmentation set/p1_seg`. If the folder's
+      name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`,
+      `labels/p1_label`.
     - The folder's name also has an ordinary word (`set`), and the scan lies in a subfolder whose name has only words
       for scans: `segmentation set/Images/p1`.
 
     Exception: the folder is not returned if a scan elsewhere has the same name as a scan in the folder. Beside
-    `mri/p1`, `LA segmentation/p1` is a label.
+    `mri/p1`, `segmentation set/p1` is a label.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.

@@ -73,7 +73,7 @@ OTHER_LABEL_WORDS = _set("lawall raendo scarsegimgm scarsegimg scarsegimgmo")
 OTHER_LABEL_WORDS |= {
     f"{structure}{suffix}" for structure in ("ra", "rv", "lv", "wall", "scar") for suffix in _SUFFIXES
 }
-"""Words that alone mark a label of another structure (`FileKind.OTHER_LABEL`): `p1_lawall`."""
+"""Words for labels of other structures (`FileKind.OTHER_LABEL`): `p1_lawall`."""
 PREDICTION_WORDS = _set("pred preds predict prediction predictions predicted autoseg")
 """Words for automatic results, which are neither scans nor labels."""
 RESULT_WORDS = _set(
@@ -93,7 +93,7 @@ _JOINED_STRUCTURE = re.compile(rf"(?:{_JOINABLE})*(?:{_STRUCTURE})(?:{_JOINABLE}
 """A word for another structure, also joined to further words or digits, as in `LAwallMask` and `wall2`."""
 _PART_WORDS = _set("train training test testing val validation")
 _FILE_WORDS = _set("file files map maps folder all")
-"""Words that the name of a folder of labels may have, such as `label maps` (`is_folder_of_labels`)."""
+"""Additional words in the name of a folder of labels: `maps` in `label maps`."""
 KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words for the kind of a file."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
