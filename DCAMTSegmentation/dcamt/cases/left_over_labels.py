@@ -158,8 +158,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - If the names of scan and label differ, no other scan's name begins with the label's simplified name: with `p1_lge`
-      and `p1_post`, `p1_LA_gt` (simplified: `p1`) gets no scan.
+    - If the names of scan and label differ, no other scan's name begins with the label's simplified name: with
+      `p1_lge` and `p1_post`, `p1_LA_gt` (simplified: `p1`) gets no scan.
     """
     # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
