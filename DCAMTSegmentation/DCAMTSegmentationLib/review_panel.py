@@ -115,7 +115,7 @@ class ReviewPanel:
                 text = _("Agreement of the branches: only {percent}; {places}. Check the whole segmentation.")
             sentences.append(text.format(percent=f"{trust:.0%}", places=self._places_text()))
         if (expected is not None or trust is not None) and correction_marks.is_corrected(self._node):
-            sentences.append(_("These values are of the model's outline before its correction."))
+            sentences.append(_("These values describe the outline before its correction."))
         region = review.region_name(self._node)
         if region is not None:
             sentences.append(_("Only the region {region} was segmented.").format(region=region))

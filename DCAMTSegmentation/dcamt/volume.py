@@ -318,9 +318,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. A
     `partial` labelmap may also have another size and position on the scan's lattice, if all its labels lie inside the
     scan. If a `partial` labelmap has only one slice, the slice's thickness is ignored. The slice spacing of a
-    `partial` labelmap may be 1/2, 1/3, … of the scan's. With a finer spacing, at least one slice must have labels,
-    and each slice with labels must coincide with a slice of the scan. Voxel positions may deviate by `GRID_TOLERANCE`
-    voxels.
+    `partial` labelmap may be 1/2, 1/3, … of the scan's, if there are labels, and all of them lie on slices of the
+    scan. Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:
         scan: the name of the scan in messages.
@@ -360,11 +359,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
 
 def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
-    """Return a labelmap with the slice spacing of `grid`, or unchanged; never interpolate.
-
-    If there are several slices, every n-th is kept: n is the ratio of the slice spacings, rounded. The labelmap is
-    returned unchanged if n is below 2, if a slice between the kept slices has labels, or if all slices are background.
-    """
+    """Return a labelmap with the slice spacing of `grid`, if possible without interpolation; otherwise unchanged."""
     affine, step = labelmap.grid.affine.copy(), labelmap.grid.affine[:3, 2]
     target = _nearest_step(grid, step)
     has_one_slice = labelmap.grid.shape[2] == 1
@@ -372,10 +367,13 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
         affine[:3, 2] = target
         return replace(labelmap, grid=Grid(labelmap.grid.shape, affine))
     every = round(float(np.linalg.norm(target) / np.linalg.norm(step)))
-    used = np.flatnonzero(labelmap.voxels.any(axis=(0, 1)))
-    if every < 2 or not len(used) or ((used - used[0]) % every).any():
+    labelled = np.flatnonzero(labelmap.voxels.any(axis=(0, 1)))
+    if every < 2 or not len(labelled):
         return labelmap
-    first = int(used[0]) % every
+    would_lose_labels = ((labelled - labelled[0]) % every).any()
+    if would_lose_labels:
+        return labelmap
+    first = int(labelled[0]) % every
     affine[:3, 3] += first * step
     affine[:3, 2] *= every
     voxels = labelmap.voxels[:, :, first::every]
@@ -435,11 +433,11 @@ def _position_difference(grid: Grid, other: Grid) -> str:
     if distance > GRID_TOLERANCE * min(other.spacing):
         rotation = f", and {turn}" if angle > 0.05 else ""
         return f": the centres of the two grids lie {plain_number(distance, 3)} mm apart{rotation}"
-    order = cosines.argmax(axis=0)  # the axes of `grid` along those of `other`
+    nearest_axes = cosines.argmax(axis=0)
     what = turn
-    if angle <= 0.05 and not np.allclose(np.array(grid.spacing)[order], other.spacing, rtol=1e-3):
+    if angle <= 0.05 and not np.allclose(np.array(grid.spacing)[nearest_axes], other.spacing, rtol=1e-3):
         what = "different spacings"
-    elif angle <= 0.05 and tuple(np.array(grid.shape)[order]) != other.shape:
+    elif angle <= 0.05 and tuple(np.array(grid.shape)[nearest_axes]) != other.shape:
         what = "different numbers of voxels"
     return f": the two grids have the same centre, but {what}"
 

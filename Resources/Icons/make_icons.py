@@ -86,11 +86,11 @@ def atrium(size: float) -> Image.Image:
 
 
 def rim(mask: Image.Image, width: float) -> Image.Image:
-    """Return the band inside the border of a mask; the band is about `width` / 2 icon pixels wide."""
-    step = 2 * round(width * SCALE / 2) + 1
+    """Return the band inside the border of a mask; the band is `width` icon pixels wide."""
     # The mask is reduced first, since the time of the minimum filter grows with its window.
-    small = mask.resize((CANVAS // 4, CANVAS // 4), Image.Resampling.LANCZOS)
-    inner = small.filter(ImageFilter.MinFilter(max(3, 2 * (step // 8) + 1)))
+    reduction = 4
+    small = mask.resize((CANVAS // reduction, CANVAS // reduction), Image.Resampling.LANCZOS)
+    inner = small.filter(ImageFilter.MinFilter(2 * round(width * SCALE / reduction) + 1))
     return ImageChops.subtract(mask, inner.resize(mask.size, Image.Resampling.BICUBIC))
 
 
@@ -120,7 +120,7 @@ def extension_icon() -> Image.Image:
     tile, heart = rounded_tile(), atrium(1.02)
     glow(tile, heart, CORAL_LIGHT, 0.5)
     paint(tile, heart, shade(heart))
-    paint(tile, rim(heart, 2.5), RIM)
+    paint(tile, rim(heart, 1), RIM)
     paint(tile, vein_openings(1.02), DEEP)
     return tile
 
@@ -133,7 +133,7 @@ def segmentation_icon() -> Image.Image:
     glow(tile, ImageChops.multiply(heart, right_half), CYAN, 0.35)
     paint(tile, ImageChops.multiply(heart, ImageChops.invert(right_half)), vertical_gradient(*GREYS))
     paint(tile, ImageChops.multiply(heart, right_half), shade(heart))
-    paint(tile, ImageChops.multiply(rim(heart, 5), right_half), CYAN)
+    paint(tile, ImageChops.multiply(rim(heart, 2.5), right_half), CYAN)
     paint(tile, vein_openings(1.02), DEEP)
     line = Image.new("L", heart.size, 0)
     ImageDraw.Draw(line).line((CANVAS // 2, CANVAS * 0.09, CANVAS // 2, CANVAS * 0.91), fill=255, width=2 * SCALE)
@@ -157,7 +157,7 @@ def training_icon() -> Image.Image:
     """Draw the atrium between two circular arrows, which stand for the network's two branches."""
     tile, heart = rounded_tile(), atrium(0.68)
     paint(tile, heart, shade(heart))
-    paint(tile, rim(heart, 2.5), RIM)
+    paint(tile, rim(heart, 1), RIM)
     paint(tile, vein_openings(0.68), DEEP)
     box = (0.1, 0.1, 0.9, 0.9)
     for color, start, end in ((GOLD, 202, 328), (CYAN, 22, 148)):

@@ -264,9 +264,9 @@ def make_phantom(seed: int, *, spacing_mm: float = 0.625) -> tuple[Volume, Label
         spacing_mm: voxel size; 0.625 gives 190 x 144 x 88 voxels. Larger voxels give the same heart faster.
 
     Returns:
-        The scan, `(1, I, J, K)` uint8, and the labelmap, `(I, J, K)` uint8. Label 1 is the blood of the left atrium to
-        the mitral plane, with the appendage and the veins' antra. Label 1 has a volume of 40 to 90 mL. Voxel axes run
-        to the patient's left, posterior and superior; the grid's centre is the RAS origin.
+        The scan, `(1, I, J, K)` uint8, and the labelmap, `(I, J, K)` uint8. Label 1 is the blood of the left atrium
+        with the appendage and the veins' antra. Label 1 has a volume of 40 to 90 mL. Voxel axes run to the patient's
+        left, posterior and superior; the grid's centre is the RAS origin.
 
     Raises:
         InputError: the seed is negative or the spacing is outside 0.3 to 3 mm.

@@ -78,7 +78,7 @@ def test_every_public_name_is_typed_in_the_stub_and_documented() -> None:
         _ = dcamt.paint
 
 
-def test_segment_gives_the_result_of_the_command_for_files_volumes_and_arrays(
+def test_segment_and_the_command_give_equal_results(
     saved_model: Path, scan: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["segment", scan, "-o", tmp_path / "out.nrrd", "--model", saved_model, "--device", "cpu", "--json"]

@@ -62,16 +62,15 @@ def test_stripes_have_wavelength_and_amplitude_within_the_limits() -> None:
 
 
 def test_height_of_spots_is_within_the_limits_and_their_edge_has_the_given_width() -> None:
-    """Far from its centre, at d mm, a spot's brightness is proportional to exp(-d / SPOT_EDGE_MM)."""
     spots = [artefact for wave, artefact in zip(WAVES, ARTEFACTS, strict=True) if wave is None]
     assert len(spots) > 5
     for spot in spots:
         assert spot.min() > 0
         assert 0.5 * augmentation.SPOT_HEIGHT[0] < spot.max() <= augmentation.SPOT_HEIGHT[1]
-        slope = np.linalg.norm(np.gradient(np.log(spot), *SPACING), axis=0)
+        decay_per_mm = np.linalg.norm(np.gradient(np.log(spot), *SPACING), axis=0)
         far = spot < 1e-3 * spot.max()
         far[[0, -1]] = far[:, [0, -1]] = far[:, :, [0, -1]] = False  # one-sided differences are less exact
-        assert np.allclose(slope[far], 1 / augmentation.SPOT_EDGE_MM, rtol=0.05)
+        assert np.allclose(decay_per_mm[far], 1 / augmentation.SPOT_EDGE_MM, rtol=0.05)
 
 
 def test_artefacts_are_added_with_the_given_probability() -> None:

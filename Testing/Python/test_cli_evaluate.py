@@ -208,7 +208,7 @@ def test_prediction_that_is_a_link_to_a_missing_file_is_refused(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege")
-def test_links_into_a_folder_without_permission_do_not_stop_the_others(
+def test_unreadable_links_are_reported_and_the_readable_cases_are_scored(
     folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "locked").mkdir()

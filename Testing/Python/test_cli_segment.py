@@ -199,7 +199,7 @@ def test_scan_without_permission_does_not_stop_the_others(
     assert "1 of 2 scans segmented" in printed.out
 
 
-def test_folder_that_can_only_be_listed_does_not_stop_the_others(
+def test_folder_with_an_unreadable_scan_does_not_stop_the_command(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "locked").mkdir()

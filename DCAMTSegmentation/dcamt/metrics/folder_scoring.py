@@ -35,7 +35,7 @@ def evaluate_folders(
 
     Raises:
         InputError: a folder is missing or empty, two files of a folder belong to one case, no prediction has a label, a
-            prediction is its own label, or `evaluate_pairs` raises InputError.
+            prediction and its label are the same file, or `evaluate_pairs` raises InputError.
     """
     predicted = labelmaps_by_case(Path(predictions), True, prefer_results=True)
     labelled = labelmaps_by_case(Path(labels), True, [Path(predictions)], names=predicted, prefer_subfolders=True)

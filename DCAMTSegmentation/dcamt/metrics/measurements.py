@@ -142,15 +142,15 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
         return 0.0
     inside = mask[box]
     steps, weights = _crofton_directions(axes)
-    count = np.count_nonzero(inside)
+    voxels = np.count_nonzero(inside)
     total = 0.0
     for step, weight in zip(steps, weights, strict=True):
-        head = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
-        tail = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
-        # Each voxel inside is the head of one pair and the tail of another. So `count - both` pairs have only their
-        # head inside, and equally many have only their tail inside. These pairs are the crossings.
-        both = np.count_nonzero(inside[head] & inside[tail])
-        total += weight * 2.0 * (count - both)
+        here = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
+        ahead = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
+        exits = voxels - np.count_nonzero(inside[here] & inside[ahead])
+        # Each line enters the segment as often as it leaves it.
+        crossings = 2.0 * exits
+        total += weight * crossings
     return float(2.0 * abs(np.linalg.det(axes)) * total)
 
 

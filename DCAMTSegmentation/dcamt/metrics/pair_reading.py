@@ -73,12 +73,12 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
 def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
     """Raise InputError if a segment of a prediction has another value than the label's segment of the same name.
 
-    Names that occur several times in a file are not compared. Nothing is compared if a name that occurs in both files
-    has a value above `MAXIMUM_CLASS` in the label.
+    Names that occur several times in a file are not compared.
     """
     predicted, labelled = (_segments_by_unique_name(read_segments(path)) for path in (prediction, label))
     common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
-    if any(segment.label > MAXIMUM_CLASS for _, segment in common):
+    can_map_predictions = all(segment.label <= MAXIMUM_CLASS for _, segment in common)
+    if not can_map_predictions:
         return
     for segment, other in common:
         if segment.label != other.label:

@@ -1,4 +1,4 @@
-"""Calibrate a model: estimate a segmentation's overlap with an expert's outline from features of its doubt.
+"""Define the calibration of a model: the function from a result's doubt to the expected overlap.
 
 The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. Each feature grows
 with the doubt, so no weight is positive. `calibration_fit` fits the function. This module does not import torch.

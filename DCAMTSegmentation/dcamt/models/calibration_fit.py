@@ -50,8 +50,8 @@ def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> Ov
     if len({scan.case for scan in observations}) < 2:
         raise ValueError("a calibration needs two cases at least")
     function = _fit(observations, names)
-    unseen, _ = _cross_validate(observations, names, function)
-    return _with_interval(function, unseen, _overlaps(observations))
+    folds = _fit_folds(observations, names, function)
+    return _with_interval(function, _cross_validate(observations, folds), _overlaps(observations))
 
 
 def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -> list[ExpectedOverlap]:
@@ -59,12 +59,13 @@ def expect_left_out(observations: Sequence[Observation], names: Sequence[str]) -
 
     The arguments are those of `fit_overlap`.
     """
-    values, folds = _cross_validate(observations, names, _fit(observations, names))
-    truth = _overlaps(observations)
+    folds = _fit_folds(observations, names, _fit(observations, names))
+    values, truth = _cross_validate(observations, folds), _overlaps(observations)
     expected: dict[int, ExpectedOverlap] = {}
-    for scans, others, function in folds:
-        complete = _with_interval(function, values[others], truth[others])
-        expected |= {index: complete.expect(observations[index].features) for index in np.flatnonzero(scans).tolist()}
+    for fold in folds:
+        function = _with_interval(fold.function, values[fold.fitted], truth[fold.fitted])
+        indices = np.flatnonzero(fold.left_out).tolist()
+        expected |= {index: function.expect(observations[index].features) for index in indices}
     return [expected[index] for index in range(len(observations))]
 
 
@@ -72,23 +73,29 @@ def _overlaps(observations: Iterable[Observation]) -> np.ndarray:
     return np.array([scan.overlap for scan in observations], float)
 
 
-def _cross_validate(
-    observations: Sequence[Observation], names: Sequence[str], whole: OverlapFunction
-) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray, OverlapFunction]]]:
-    """Return each scan's expected overlap (N,) by the fit that leaves this scan out, and the folds.
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    """The masks (N,) of the left-out and the fitted scans (see `_left_out`), and the fit."""
 
-    A fold: the mask of the left-out scans, the mask of the scans for the fit (see `_left_out`), and the fit.
+    left_out: np.ndarray
+    fitted: np.ndarray
+    function: OverlapFunction
 
-    Args:
-        whole: the fit to all scans.
-    """
+
+def _fit_folds(observations: Sequence[Observation], names: Sequence[str], whole: OverlapFunction) -> list[_Fold]:
+    """Return the folds of a cross-validation; `whole` is the fit to all scans."""
+    return [
+        _Fold(left_out, fitted, _fit(list(compress(observations, fitted)), names, start_from=whole))
+        for left_out, fitted in _left_out(observations)
+    ]
+
+
+def _cross_validate(observations: Sequence[Observation], folds: Iterable[_Fold]) -> np.ndarray:
+    """Return each scan's expected overlap (N,) by the fit that leaves this scan out."""
     values = np.empty(len(observations))
-    folds = []
-    for scans, others in _left_out(observations):
-        function = _fit(list(compress(observations, others)), names, start_from=whole)
-        values[scans] = [function.value(scan.features) for scan in compress(observations, scans)]
-        folds.append((scans, others, function))
-    return values, folds
+    for fold in folds:
+        values[fold.left_out] = [fold.function.value(scan.features) for scan in compress(observations, fold.left_out)]
+    return values
 
 
 def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -217,12 +217,12 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
     """Write a model's file and calibration file; without `calibration`, try to remove an older calibration file."""
     beside = calibration_path(target)
-    # The model's temporary file is renamed before the calibration's temporary file. If renaming the model raises
-    # FileAppeared, the calibration file of another process is therefore not replaced.
-    with atomic_paths([] if calibration is None else [beside]) as partial, atomic_path(target, replace) as model:
+    with atomic_paths([] if calibration is None else [beside]) as partial:
         if calibration is not None:
             partial[beside].write_text(calibration.to_json(), encoding="utf-8")
-        model.write_bytes(data)
+        # If this raises FileAppeared, no calibration file is written.
+        with atomic_path(target, replace) as model:
+            model.write_bytes(data)
     # If the old model's calibration file stays beside the new model, this does no harm: the file contains the old
     # model's checksum, so it is not used for the new model.
     if calibration is None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 BLOCK_BYTES = 64 << 20
-"""Bytes that the bias of a block of queries may take; the bias of all queries grows with the square of the volume."""
+"""Largest size in bytes of the `distance_bias` of a block of queries."""
 
 
 class CrossAttention(nn.Module):

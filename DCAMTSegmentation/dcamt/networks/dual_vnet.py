@@ -80,7 +80,7 @@ class DualVNet(nn.Module):
         return outputs[0], outputs[1]
 
     def forward_one(self, image: Tensor) -> Tensor:
-        """Return the logits (B, K, X, Y, Z) of branch A for fast quality; branch A attends to its own tokens."""
+        """Return the logits (B, K, X, Y, Z) of branch A, which attends to its own tokens."""
         vnet = self.vnets[0]
         features = vnet.encode(image)
         features[-1] = self.exchange(features[-1:])[0]

@@ -57,7 +57,12 @@ class RunStarted(_Timed):
 
 @dataclass(frozen=True)
 class CasesLoading(_Timed):
-    """`loaded` of `cases` cases have been read; the next case, if any, is being read."""
+    """Progress of reading the cases.
+
+    Attributes:
+        loaded: number of cases read so far.
+        cases: total number of cases to read.
+    """
 
     kind: ClassVar[str] = "loading"
     loaded: int
@@ -131,8 +136,8 @@ class RunFinished(_Timed):
 RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | CheckpointSaved | RunPaused | RunFinished
 Listener = Callable[[RunEvent], None]
 _CLASSES: dict[str, type[RunEvent]] = {event_class.kind: event_class for event_class in typing.get_args(RunEvent)}
-_KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""JSON keys that differ from their field's name; the run folders of all versions have these keys."""
+_JSON_KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
+"""JSON keys of these fields. With other keys, existing runs could not be read."""
 
 
 def run_event_line(event: RunEvent) -> str:
@@ -149,7 +154,7 @@ def run_event_line(event: RunEvent) -> str:
 
     fields = dataclasses.asdict(event)
     logged = fields.pop("time")
-    fields = {_KEYS.get(name, name): round_value(value) for name, value in fields.items()}
+    fields = {_JSON_KEYS.get(name, name): round_value(value) for name, value in fields.items()}
     return json_line(event.kind, fields if logged is None else {**fields, "time": round(logged, 3)})
 
 
@@ -167,7 +172,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
         return None
     # `_hints` is cached, so its argument must be hashable; mypy accepts the class as hashable only with the cast.
     hints = _hints(typing.cast(type, event_class))
-    return event_class(**{name: _value(fields.get(_KEYS.get(name, name)), hint) for name, hint in hints.items()})
+    return event_class(**{name: _value(fields.get(_JSON_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
 
 @functools.cache

@@ -149,7 +149,7 @@ def _read_progress(run: RunFolder) -> _Progress:
     progress = _progress_of(EventTail(run.events, TAIL, newest_progress=True))
     if progress.iterations:
         return progress
-    # The last bytes may hold only `CasesLoading`, since a resumed run reads hundreds of cases.
+    # The last bytes may hold only `CasesLoading` events, one for each case.
     return _progress_of(EventTail(run.events, newest_progress=True))
 
 

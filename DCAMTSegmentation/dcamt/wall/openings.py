@@ -209,10 +209,7 @@ def vein_ends(extraction: Extraction, normals: np.ndarray, blood: np.ndarray) ->
 
 
 def find_painted_openings(surface: Surface, openings: Labelmap) -> np.ndarray:
-    """Return the mask (N,) bool of the points where `openings` is not 0 at one or more of the distances `PAINTED_MM`.
-
-    The labelmap may lie on any grid.
-    """
+    """Return the mask (N,) bool of the points that lie in `openings`, a labelmap on any grid (see `PAINTED_MM`)."""
     painted = np.zeros(len(surface.points), bool)
     for distance in PAINTED_MM:
         points = surface.points + distance * surface.normals

@@ -203,16 +203,13 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the level above which `field` has about `cells` samples; the level is clipped to [0.05, 0.95].
-
-    Exception: if the level is the maximum of `field`, which no sample exceeds, return the next lower value. This
-    happens in a tiny symmetric segment.
-    """
+    """Return the level above which `field` has about `cells` samples; the level is clipped to [0.05, 0.95]."""
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
-    lower = values[values < values.max()]
-    return float(lower.max()) if level == values.max() and lower.size else level
+    below_maximum = values[values < values.max()]
+    level_is_maximum = level == values.max()  # in a tiny symmetric segment
+    return float(below_maximum.max()) if level_is_maximum and below_maximum.size else level
 
 
 def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:

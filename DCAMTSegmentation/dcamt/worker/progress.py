@@ -52,6 +52,6 @@ class ProgressEstimate:
         return left if left > 0 else None
 
     def _speed(self) -> float | None:
-        """Return the speed of the stage as fraction per second; None until its fraction exceeds its first report."""
+        """Return the speed of the stage as fraction per second; None if unknown."""
         (start, first), (at, reported) = self._stage_start, self._reported
         return (reported - first) / (at - start) if reported > first and at > start else None
