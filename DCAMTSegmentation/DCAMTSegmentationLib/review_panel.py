@@ -106,9 +106,7 @@ class ReviewPanel:
         if expected is not None:
             sentences += _expected_overlap_sentences(expected, None if trust is None else self._places_text())
         if trust is None:
-            sentences.append(
-                _("In quality Fast only one branch runs, so there are no doubtful places and no map of doubt.")
-            )
+            sentences.append(_("Doubtful places and a map of doubt need quality “Accurate”."))
         elif expected is None:
             text = _("Agreement of the branches: {percent}; {places}.")
             if trust < GOOD_TRUST and not stored_places.place_count(self._node):

@@ -286,7 +286,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         measurements_table.export_csv(table, volume, Path(path))
 
     def trust(self, segmentation: SegmentationNode) -> float | None:
-        """Return the trust, 0 to 1; None without a result or in quality `fast`.
+        """Return a result's trust, 0 to 1; None in quality `fast`.
 
         The trust is the Dice between the two branches' own segmentations.
         """

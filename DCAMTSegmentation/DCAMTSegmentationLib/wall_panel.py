@@ -28,6 +28,7 @@ from .review_panel import ROW_PIXELS
 from .wall_openings import points_inside
 
 KINDS = (IIR, SD)
+ENOUGH_CURVE_POINTS = 120
 HEADER_PIXELS = 44
 """Height in pixels of the table's header together with a horizontal scroll bar."""
 LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
@@ -124,10 +125,10 @@ class WallPanel:
         # Identifiers such as Segment_1 recur in other segmentations, so the names must also be equal.
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
-        written = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
-        # The selected segment also goes to `ReportJob`. The report shows a result only if a DCAMT segment is selected.
-        if written and (chosen not in names or self._segments.keys().isdisjoint(written)):
-            chosen = written[0]
+        dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
+        are_new = self._segments.keys().isdisjoint(dcamt_segments)
+        if dcamt_segments and (are_new or chosen not in names):
+            chosen = dcamt_segments[0]
         self._segments = names
         combo_box.clear()
         for name in names.values():
@@ -348,6 +349,5 @@ def curve_in_space_of(curve: CurveNode, node: Node) -> np.ndarray:
     for index in range(points.GetNumberOfPoints()):
         node.TransformPointFromWorld(points.GetPoint(index), local)
         positions.append(list(local))
-    # Slicer interpolates many points between the control points; 120 to 239 of them suffice.
-    step = max(1, len(positions) // 120)
+    step = max(1, len(positions) // ENOUGH_CURVE_POINTS)
     return np.array(positions[::step])

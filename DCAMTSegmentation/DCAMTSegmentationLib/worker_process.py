@@ -27,7 +27,7 @@ KILLED = 9
 ENDED = "ended"
 """Reason of the failure if the worker ended unexpectedly or sent an event that cannot be parsed."""
 CANCEL_GRACE_MS = 20000
-"""Milliseconds until a process that does not stop a cancelled request is killed.
+"""Milliseconds for stopping a cancelled request; a process that takes longer is killed.
 
 Killing the process costs time, since a new process must load the model again.
 """

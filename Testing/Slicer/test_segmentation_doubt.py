@@ -254,8 +254,8 @@ class DoubtTextTest(PanelCase):
         text = "Expected overlap with an expert's outline: 0.31 (0.05 to 0.60); no doubtful place."
         self.assertEqual(self.ui.trustLabel.text, f"{text} This outline is probably wrong: check all of it.")
 
-    def test_panel_explains_why_quality_fast_finds_no_doubtful_place(self) -> None:
-        text = "In quality Fast only one branch runs, so there are no doubtful places and no map of doubt."
+    def test_panel_shows_that_doubtful_places_need_quality_accurate(self) -> None:
+        text = "Doubtful places and a map of doubt need quality “Accurate”."
         overlap = "Expected overlap with an expert's outline:"
         wrong = "This outline is probably wrong: check all of it."
         for expected, shown in (

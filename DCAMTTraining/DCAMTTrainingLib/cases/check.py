@@ -41,8 +41,7 @@ class CaseCheck:
             failed; it is empty if all cases were checked, whether or not they have problems.
 
     Attributes:
-        label_values: row index -> the values in the row's label. If the label was not read, a scan in a file has no
-            entry, and a scan in the scene has an empty tuple.
+        label_values: row index -> the values in the row's label; empty or missing if the label was not read.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:

@@ -22,7 +22,7 @@ SCAN_FILE = "DCAMT.scanFile"
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
 SCAN_STATE = "DCAMT.proposalScanState"
-"""Attribute of a proposal and of a volume with `SCAN_FILE`: the scan's `file_state` when a proposal was last opened."""
+"""Attribute of an opened case's nodes: the `file_state` of the scan at the last opening."""
 
 
 def file_state(file: str) -> str:

@@ -379,7 +379,6 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
 
 
 def _segmentations_of_unknown_scans() -> list[Any]:
-    """Return the segmentations that have `_segments_of_a_person` and whose scan is unknown or was removed."""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     unknown = [node for node in nodes if result_scan.has_lost_scan(node) or not _scans_of(node)]
     return [node for node in unknown if _segments_of_a_person(node)]
