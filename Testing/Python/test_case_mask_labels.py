@@ -140,7 +140,7 @@ def test_label_x_0000_label_takes_precedence_over_mask_x_0000_la(tmp_path: Path,
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
-def test_label_of_patient_x_0000_takes_no_precedence_over_the_mask_of_x(tmp_path: Path) -> None:
+def test_patients_x_and_x_0000_have_their_own_labels(tmp_path: Path) -> None:
     write_images(tmp_path, ("x", "x_0000"), ("x_LA", "x_0000_label"))
     expected = {"x": ("x.nii.gz", "x_LA.nii.gz"), "x_0000": ("x_0000.nii.gz", "x_0000_label.nii.gz")}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected

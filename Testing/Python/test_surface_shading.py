@@ -41,15 +41,15 @@ def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
 
 
 @pytest.mark.parametrize("doubt", [0.5, 1.0])
-@pytest.mark.parametrize(("expected_thickness_mm", "weight"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
+@pytest.mark.parametrize(("doubt_times_mm", "weight"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
 @pytest.mark.parametrize("axis", range(3))
-def test_weight_of_amber_grows_with_the_expected_thickness(
-    axis: int, expected_thickness_mm: float, weight: float, doubt: float
+def test_weight_of_amber_grows_with_doubt_times_thickness(
+    axis: int, doubt_times_mm: float, weight: float, doubt: float
 ) -> None:
     spacing = np.ones(3)
     spacing[axis] = 0.5
     doubt_map = np.zeros([101 if n == axis else 51 for n in range(3)], np.float32)
-    layer_mm = expected_thickness_mm / doubt
+    layer_mm = doubt_times_mm / doubt
     count = round(layer_mm / spacing[axis])
     np.moveaxis(doubt_map, axis, 0)[50 - count // 2 : 50 - count // 2 + count] = doubt
     painted = doubt_painter(doubt_map, spacing)(np.full((1, 3), 25.0), np.zeros((1, 3)))

@@ -119,7 +119,7 @@ class BackgroundTest(unittest.TestCase):
 
 
 class UndoTest(unittest.TestCase):
-    def test_undo_and_redo_send_no_source_event(self) -> None:
+    def test_undo_and_redo_send_no_event_of_changed_voxels(self) -> None:
         close_scene()
         volume = add_volume()
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "result")

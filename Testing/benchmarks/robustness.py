@@ -71,7 +71,7 @@ def add_ghosts(strength: float) -> Disturbance:
 
 
 def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Replace up to two fifths of the k-space lines with lines of copies shifted up to 4 mm along axes 0 and 1."""
+    """Replace up to two fifths of the k-space lines by those of images shifted by up to 4 mm along axes 0 and 1."""
     (image,), grid = scan.image, scan.grid
     spectrum = np.fft.fftn(image, axes=(0, 1))
     for _ in range(4):

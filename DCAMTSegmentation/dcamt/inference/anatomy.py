@@ -138,7 +138,7 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Planes are cropped to the ordered box: little tissue in much noise would count as noise.
+        # Crop each plane to the ordered box, since little tissue in much noise would count as noise.
         between = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim

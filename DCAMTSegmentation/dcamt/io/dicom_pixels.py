@@ -27,7 +27,7 @@ _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000 without and with the header of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
-_ZERO_TAIL = 16  # Fewer zero bytes at the end of a frame count as padding.
+_ZERO_TAIL = 16  # Up to 15 zero bytes at the end of a frame are padding.
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:

@@ -54,7 +54,7 @@ class NodeSerializer(Serializer):
 
     def write(self, node: Any, name: str, value: Any) -> None:
         self.validate(value)
-        node.SetParameter(name, "")  # for `is_in`, since the value may be None
+        node.SetParameter(name, "")  # Without it, `is_in` would be false for the value None.
         node.SetNodeReferenceID(name, value.GetID() if value is not None else None)
 
     def read(self, node: Any, name: str) -> Any:
