@@ -70,7 +70,7 @@ class WholeWorkflowTest(SegmentationCase):
         segmentation = self.segment(volume)
         self.assertGreater(int(segment_mask(segmentation, volume).sum()), 0)
         self.assertIsNone(self.logic.trust(segmentation))
-        self.assertIn("one branch", self.ui.trustLabel.text)
+        self.assertIn("need quality “Accurate”", self.ui.trustLabel.text)
         self.assertFalse(self.ui.nextPlaceButton.enabled)
         self.assertFalse(self.ui.doubtCheckBox.enabled)
 
