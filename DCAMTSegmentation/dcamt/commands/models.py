@@ -148,7 +148,10 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
 
 
 def _has_calibration(model: Path) -> bool:
-    """Return whether a model contains a calibration, or a calibration file lies beside it."""
+    """Return whether a model contains a calibration, or a calibration file lies beside it.
+
+    Even a file for another model counts: `open_model` ignores this file, but `write_package` would remove it.
+    """
     return open_model(model).calibration is not None or calibration_path(model).exists()
 
 

@@ -51,7 +51,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
     probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
     in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels`, the files of
-    further channels are skipped in any folder.
+    further channels are skipped in any folder. In subfolders, the files that `dcamt cases find` skips as channels are
+    skipped, too.
 
     Args:
         channels: the number of channels that the model needs.

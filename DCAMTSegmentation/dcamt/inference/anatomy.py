@@ -126,7 +126,7 @@ def _without_smooth_noise(
     """Return `box` without its outer planes of smooth noise.
 
     Smooth noise resembles fine tissue, which must not be lost. Therefore no plane is removed if the ordered box is too
-    small for an organ.
+    small for an organ. An end is not trimmed if noise continues for `reach` planes inside the ordered box.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).

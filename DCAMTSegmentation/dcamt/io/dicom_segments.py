@@ -179,7 +179,8 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
 
     If the file omits empty frames, the least distance of frames can be a multiple of the slice spacing. The result is
     therefore the first value that divides the least distance: `SpacingBetweenSlices`, `SliceThickness`, or the least
-    distance itself.
+    distance itself. If the slices are 1 mm thick and 2 mm apart, and the file states only their thickness, the result
+    is 1 mm. `fit_labelmap` then removes the empty slices.
 
     Args:
         depths: the frames' positions along the slices' normal.

@@ -338,7 +338,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the temporary folder cannot be written.
         InputError: the zip file is damaged or too large, holds only zip files, holds images but no volume, or leaves
-            open which image to read.
+            open which image to read. An InputError of the block is raised again with the zip file's path.
     """
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
