@@ -1,4 +1,4 @@
-"""Show a volume selector for the second and each further input channel of a model, and select a result's channels."""
+"""Show a volume selector for the second and each further input channel of a model."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
     stored = roi.GetNodeReference(_SCAN)
     if stored is not None and result_scan.are_same_scan(stored, volume):
         return ""
-    text = _("“{region}” was placed on or chosen for another scan than “{volume}”: check that it fits, or move it.")
+    text = _("“{region}” belongs to another scan than “{volume}”: check that the region fits, or move it.")
     return str(text.format(region=roi.GetName(), volume=volume.GetName()))
 
 

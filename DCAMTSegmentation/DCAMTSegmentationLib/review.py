@@ -54,7 +54,7 @@ def model_title(segmentation_node: SegmentationNode | None) -> str:
 
 
 def store_model(segmentation_node: SegmentationNode, title: str, method: OutlineMethod | None = None) -> None:
-    """Store the title of the model that made a result and, if known, its card's data and the quality."""
+    """Store the title of the model that made a result and, if known, the `OutlineMethod`."""
     segmentation_node.SetAttribute(_MODEL, title)
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
 

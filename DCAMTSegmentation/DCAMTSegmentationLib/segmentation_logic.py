@@ -286,10 +286,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         measurements_table.export_csv(table, volume, Path(path))
 
     def trust(self, segmentation: SegmentationNode) -> float | None:
-        """Return a result's trust, 0 to 1; None in quality `fast`.
-
-        The trust is the Dice between the two branches' own segmentations.
-        """
+        """Return the Dice, 0 to 1, between the segmentations of the model's two branches; None in quality `fast`."""
         return review.trust(segmentation)
 
     def doubtfulPlaces(self, segmentation: SegmentationNode) -> list[stored_places.StoredDoubtfulPlace]:

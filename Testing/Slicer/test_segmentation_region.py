@@ -81,7 +81,7 @@ class RegionTest(PanelCase):
 
     def test_note_is_shown_if_the_region_was_placed_on_another_scan(self) -> None:
         def is_noted() -> bool:
-            return "was placed on or chosen for another scan than “Bernd”" in self.ui.regionNoteLabel.text
+            return "belongs to another scan than “Bernd”" in self.ui.regionNoteLabel.text
 
         anna, bernd = add_scan("Anna"), add_scan("Bernd", seed=5)
         choose(self.ui.inputSelector, anna)
@@ -111,7 +111,7 @@ class RegionTest(PanelCase):
         choose(self.ui.inputSelector, clone)
         self.assertEqual(self.ui.regionNoteLabel.text, "")
         choose(self.ui.inputSelector, add_scan("Bernd", seed=5))
-        self.assertIn("“box” was placed on or chosen for another scan than “Bernd”", self.ui.regionNoteLabel.text)
+        self.assertIn("“box” belongs to another scan than “Bernd”", self.ui.regionNoteLabel.text)
 
     def test_region_belongs_to_the_scan_on_which_it_is_moved(self) -> None:
         def is_noted() -> bool:

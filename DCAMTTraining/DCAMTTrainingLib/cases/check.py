@@ -205,7 +205,7 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
         what = _("The volume and its file {file} no longer have the same grid.")
         raise InputError(what.format(file=file.name), remedy=_("Load the volume from the file again."))
     if has_file_changed(volume, file_state(str(file))):
-        what = _("The file {file}, which training with several channels reads, was changed since the volume was read.")
+        what = _("The file {file} was changed since the volume was read.")
         raise InputError(what.format(file=file.name), remedy=_("Open the case again under “What to outline next”."))
     return header.channels
 

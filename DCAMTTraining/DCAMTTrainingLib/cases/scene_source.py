@@ -178,7 +178,7 @@ def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> s
 
 
 def choice_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return `_choice_note` of a case, as the scene is now; "" if the user chose the segments.
+    """Return a note about other outlines of a case's scan; "" if there are none, or if the user chose the segments.
 
     If the label is a training case of the volume, the note names only the volume's other training cases, since they
     have priority over all other segmentations.
@@ -279,7 +279,7 @@ def segments_of(
 
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
-    """Return those of the segments that may outline a volume, in the order in which they are matched to classes."""
+    """Return the segments for a volume's label; segments drawn or computed on this volume come first."""
     segmented = get_referenced_node(segmentation, VOLUME)
     is_result = segmented is not None or result_scan.has_lost_scan(segmentation)
     drawn_on = scan_of(segmentation) if is_result and volume is not None else None
