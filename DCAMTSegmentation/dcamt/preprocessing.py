@@ -102,9 +102,7 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) of the scan that corresponds to `box`.
-
-    The returned box consists of all voxels that `to_source` interpolates from at least one voxel of `box`.
+    """Return the box (I, J, K) that `to_source` must compute if all values outside `box` are 0.
 
     Args:
         box: a box (X, Y, Z) of the network grid.

@@ -108,7 +108,7 @@ class Augmentation:
     """Probability that a patch gets stripes (as from a spike in k-space) or a bright spot."""
     mix: float = 1.0
     """Probability, for each batch, that its unlabelled patches are mixed: a box in each patch is replaced by the same
-    box of the next patch. Teacher logits come from unmixed patches."""
+    box of the next patch."""
     mix_labelled: float = 0.0
     """Probability, for each batch, that its labelled patches and their labels are mixed as described for `mix`. The box
     is drawn independently of the box of the unlabelled patches."""

@@ -184,14 +184,13 @@ def fine_reach(network: DualVNet) -> Shape:
     Along each axis, the radius is rounded up to a multiple of the fine levels' stride.
     """
     fine = fine_levels(network)
+    upsampling_reach = 2  # The largest stride.
     voxels = [0, 0, 0]
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
         # A level's encoder and decoder have equally many convolutions, each with a reach of one voxel of the level.
-        # Upsampling to the level has a reach of one voxel of the next coarser level: one or two voxels of the level,
-        # depending on the axis. The term `+ 2` takes the larger number for all axes.
         for axis, step in enumerate(fine_stride(network, level)):
-            voxels[axis] += step * (2 * convolutions + 2)
+            voxels[axis] += step * (2 * convolutions + upsampling_reach)
     x, y, z = (-(-n // step) * step for n, step in zip(voxels, fine_stride(network, fine), strict=True))
     return x, y, z
 

@@ -51,7 +51,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
         may_be_cut: whether to accept a list of records that ends too early.
 
     Raises:
-        InputError: the DICOMDIR is damaged, or its list of records ends too early although `may_be_cut` is False.
+        InputError: the DICOMDIR is damaged.
     """
     from pydicom import dcmread
 

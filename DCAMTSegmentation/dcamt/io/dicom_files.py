@@ -93,8 +93,8 @@ def walk_folders(
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
-    are followed, except links to `folder`, to a folder below it, or to a folder above the link. Of several links to
-    one folder, the first that is found is followed.
+    are followed, except links into `folder` and links that would cause an endless loop. Of several links to one
+    folder, the first that is found is followed.
 
     Args:
         on_error: is called with the error for each folder that cannot be listed and is therefore left out. The error's
@@ -392,10 +392,7 @@ def list_names(names: Sequence[str]) -> str:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Suppress warnings and pydicom's log messages inside the block.
-
-    The log messages stay suppressed after the block.
-    """
+    """Suppress pydicom's log messages from now on, and all warnings inside the block."""
     import logging
     import warnings
 

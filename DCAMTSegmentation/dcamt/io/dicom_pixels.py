@@ -27,7 +27,7 @@ _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000 without and with the header of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
-_ZERO_TAIL = 16  # Up to 15 zero bytes at the end of a frame are padding.
+_MAXIMUM_PADDING = 15  # zero bytes
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
@@ -215,7 +215,7 @@ def check_fragments(file: Path, data: Any) -> None:
 def _has_zero_tail(frames: bytes) -> bool:
     """Return whether the last of the given JPEG frames ends with zeros instead of the end marker."""
     used = frames.rstrip(b"\0")
-    return len(frames) - len(used) >= _ZERO_TAIL and not used.endswith(_END_MARKER)
+    return len(frames) - len(used) > _MAXIMUM_PADDING and not used.endswith(_END_MARKER)
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:

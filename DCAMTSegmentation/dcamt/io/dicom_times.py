@@ -35,7 +35,7 @@ def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Fr
     Raises:
         InputError: the stack lacks the chosen kind or time point; it has several kinds, and `choice` does not single
             out one; its time points have different numbers of slices, and none is chosen; frames at one place cannot
-            be told apart by time; frames with one UID differ in their voxels; or frames contradict each other
+            be told apart by time; copies of a frame differ (`_without_copies`); or frames contradict each other
             (`refuse_contradictions`).
     """
     frames, copy_notes = _without_copies(path, stack.frames)

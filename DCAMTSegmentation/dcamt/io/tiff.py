@@ -32,10 +32,9 @@ def check_tiff(path: Path) -> None:
 
     Raises:
         zlib.error: deflated data is damaged.
-        InputError: the content is not TIFF; a grey page would become a colour image in ITK (`_check_storage`); or the
-            pages differ in size or type. ITK would read all pages with the size and type of the first: it would return
-            random memory, or only a part of each page. A reduced copy or transparency mask before an image page is
-            refused, too, since ITK would crash.
+        InputError: the content is not TIFF, `_check_storage` refuses a page, or the pages differ in size or type. ITK
+            would read all pages with the size and type of the first: it would return random memory, or only a part of
+            each page. A reduced copy or transparency mask before an image page is refused, too, since ITK would crash.
     """
     length = os.path.getsize(path)
     layouts: list[tuple[tuple[int, ...], ...] | None] = []

@@ -169,7 +169,7 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     spacing = np.sort(np.linalg.norm(axes, axis=0))
     # A larger reach would let vectors skip thin and curved parts. A smaller reach would leave gaps between the
-    # directions. With thick slices, the largest gap would lie between the slice plane and its normal.
+    # directions.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)

@@ -10,8 +10,8 @@ import numpy as np
 
 from .calibration import CLEAN, ExpectedOverlap, OverlapFunction, sigmoid
 
-INTERVAL = 0.8
-"""Probability that the overlap with an expert's outline lies in the interval."""
+COVERAGE = 0.8
+"""Fraction of scans whose Dice lies within the interval of their expected overlap."""
 HUBER = 0.02
 """Huber's loss grows only linearly above this residual, so that a few failed scans do not dominate the fit."""
 RIDGE, STEPS = 1e-3, 60
@@ -186,7 +186,7 @@ def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.nd
     number = len(expected)
     size = min(number, max(NEIGHBOURS, number // 5))
     starts = np.unique(np.linspace(0, number - size, max(1, min(6, 2 * number // size))).astype(int))
-    tail = (1 - INTERVAL) / 2
+    tail = (1 - COVERAGE) / 2
     ends: dict[float, tuple[float, float]] = {}
     for near in (slice(0, LOWEST), *(slice(start, start + size) for start in starts)):
         low, high = np.quantile(residual[near], (tail, 1 - tail), method="weibull").tolist()

@@ -43,7 +43,7 @@ class RunReport:
 
     Attributes:
         facts, versions: values by name.
-        losses, dice: lines of (iteration, value) by name.
+        losses, dice: points (iteration, value) by name.
         evaluation: None if no validation case was scored.
         left_out: the number of validation cases that were not scored.
     """

@@ -86,8 +86,8 @@ class ScanReport:
         segments: name and colour of each label value; the report lists all measurements of the first segment, and the
             volumes of at most `MAX_OTHERS` others.
         measurements: one row for each segment.
-        model: the card of the model that made the outlines; None if no model is known to have made them. If the
-            model's name and version are unknown, the card's `name` is empty, and its `title` may be empty, too.
+        model: the card of the model that made the outlines; None for outlines of unknown origin. A card with an empty
+            `name` stands for an unknown model of DCAMT.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
         from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
@@ -254,7 +254,7 @@ def _wall(wall: WallResult) -> str:
     whole = wall.burden
     rows = [
         _row(f"Enhanced wall, {wall.settings.threshold.text}", whole.percent_text or "–", "%", big=True),
-        _row("Enhanced area, of the wall's area", f"{whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f}", "cm²"),
+        _row("Enhanced part of the wall's area", f"{whole.enhanced_cm2:.1f} of {whole.wall_cm2:.1f}", "cm²"),
         _row("DECAAF stage at this threshold", wall.stage or "–"),
     ]
     return f"<h2>Late enhancement of the wall</h2><table>{''.join(rows)}</table>"
