@@ -28,7 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the usage is wrong (status 2), or help or the version was printed (status 0).
     """
     for stream in (sys.stdout, sys.stderr):
-        # Escape characters that the terminal cannot encode.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(_with_signed_roi(sys.argv[1:] if arguments is None else arguments))

@@ -253,9 +253,9 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
         return
     import torch.distributed as dist
 
-    # `torch.distributed.nn` must be imported before the group exists. Otherwise the first optimiser would import
-    # `torch.distributed.nn`, and default arguments of its functions would keep the group alive. Gloo's threads would
-    # then still run when Python ends, and abort the process.
+    # `torch.distributed.nn` must be imported before the group exists. Otherwise the first optimiser would import the
+    # module, and default arguments in the module would keep the group alive. Gloo's threads would then still run when
+    # Python ends, and abort the process.
     import torch.distributed.nn  # noqa: F401
 
     with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):

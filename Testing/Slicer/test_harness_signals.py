@@ -104,8 +104,6 @@ class StringConnectionTest(unittest.TestCase):
 
 
 class DeletionTest(unittest.TestCase):
-    """Slicer 5.12.3 crashed if the last reference to a dialog was held by a slot connected to the dialog's child."""
-
     def make_dialog(self) -> tuple[object, object]:
         dialog = qt.QDialog()
         buttons = qt.QDialogButtonBox()

@@ -180,7 +180,7 @@ class ModelListTest(SegmentationCase):
         self.assertEqual(self.settings.model, "left-atrium")
         self.assertTrue(self.ui.applyButton.enabled)
 
-    def test_result_names_the_model_that_made_it_if_the_file_is_replaced_during_the_computation(self) -> None:
+    def test_result_refers_to_the_used_model_after_the_model_file_was_replaced(self) -> None:
         file = self.home / "models" / "tiny.dcamt"
         package, read = open_model(file), LoadedResult.read
 

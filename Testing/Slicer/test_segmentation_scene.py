@@ -1,4 +1,4 @@
-"""Results in the scene: helper nodes and folders, edits without an event, and images in memory."""
+"""Results in the scene: helper nodes, folders and images in memory."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ class StartTest(CasesCase):
 
     def test_reason_of_a_failed_estimation_is_shown(self) -> None:
         self.choose_tiny_model_and_settings()
-        for reason, shown in (("The disk is full.", "The disk is full."), ("", "changed during it")):
+        for reason, shown in (("The disk is full.", "The disk is full."), ("", "The estimation was stopped")):
             with mock.patch.object(estimation_module, "EngineCommand") as command:
                 command.return_value.running = False
                 click(self.ui.startButton)

@@ -145,7 +145,7 @@ class TrainingCase(EngineCase):
         """Save an unlabelled case as files, close the scene, and write a run whose ranking lists the case.
 
         Args:
-            place: a position in the scan, RAS mm; the ranking contains it as the case's `place`.
+            place: a position in the scan, RAS mm.
         """
         image, label = ellipsoid(5)
         proposed = np.roll(label, 3, axis=2)

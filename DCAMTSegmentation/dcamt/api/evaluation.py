@@ -79,7 +79,7 @@ def evaluate(
             _file_or_labelmap(prediction, f"prediction {number}", spacing),
             _file_or_labelmap(label, f"label {number}", spacing),
         )
-        # A file may be compared with itself only to compare two of its segments, by different mappings.
+        # With different mappings, two segments of one file can be compared.
         if isinstance(sources[0], Path) and isinstance(sources[1], Path) and label_mapping == prediction_mapping:
             refuse_same_file(sources[0], sources[1])
         pairs.append(EvaluationPair(_case_name(label, number), *sources))

@@ -55,7 +55,7 @@ class SideResult:
     endings: tuple[str, ...]
 
     def path(self, text: str, segmentation: Path, scan_count: int) -> Path:
-        """Return the result's file. `text` is its path, or the ending of a file beside the segmentation.
+        """Return `text` as a path; if `text` is an ending such as "html", return a path beside the segmentation.
 
         Raises UsageError if the ending is unknown, or if one path is given for several scans.
         """

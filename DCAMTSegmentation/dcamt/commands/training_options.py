@@ -165,7 +165,7 @@ def add_rank(commands: Commands[Parser]) -> None:
     parser = add_command(
         commands,
         "rank",
-        "Rank unlabelled scans for outlining: those on which the two branches disagree most come first.",
+        "Rank unlabelled scans for outlining, by the disagreement of the model's two branches.",
         "dcamt rank --run runs/first --csv next.csv",
     )
     parser.add_argument(

@@ -297,7 +297,7 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 
 
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
-    """Raise InputError if a segmentation may belong to several scans: `p1_seg` to `p1` or to `p1_image`.
+    """Raise InputError if a segmentation may belong to several scans.
 
     Args:
         names_by_case: the names of the scans, for each case with several scans.

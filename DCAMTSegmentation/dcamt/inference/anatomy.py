@@ -138,9 +138,9 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Crop each plane to the ordered box, since little tissue in much noise would count as noise.
-        between = [*ordered[:axis], side, *ordered[axis + 1 :]]
-        planes = np.moveaxis(volume.voxels[(slice(None), *between)], axis + 1, 0)
+        # A whole plane with little tissue would count as noise.
+        ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
+        planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, most, _is_smooth_noise)
         start_may_be_tissue = trimmed.start - side.start == most[0]

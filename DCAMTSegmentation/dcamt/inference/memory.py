@@ -19,12 +19,12 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
     The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
-    strides of 2, the peak is at most eight float32 arrays with all channels of the finest level (measured by
-    Testing/benchmarks/inference.py). With strides of 1, deeper levels have more voxels. The peak is assumed to grow in
+    strides of 2, the peak is at most eight float32 arrays (`channels[0]`, X, Y, Z), as measured by
+    Testing/benchmarks/inference.py. With strides of 1, deeper levels have more voxels. The peak is assumed to grow in
     proportion to the number of features (channels x voxels) of all levels.
     """
-    maps = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
-    return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * maps) + attention_bytes(recipe, size)
+    arrays = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
+    return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * arrays) + attention_bytes(recipe, size)
 
 
 def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:

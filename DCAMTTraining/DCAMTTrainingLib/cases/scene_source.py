@@ -354,8 +354,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class that matches no segment of any case keeps its earlier segments. Give True
-            if a class may have been renamed.
+        keeps_unmatched: whether a class that no longer matches any segment keeps its segments. Give True if a class
+            may have been renamed.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):

@@ -73,9 +73,7 @@ class ProposalOpening:
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         # Determined first, since a ranking or a new run may replace the files during the reading.
         self._file_time, self._scan_state = file_time(case), file_state(case["image"])
-        # `proposal_of` omits a proposal if the scan's file has a new modification time. If the file's voxels
-        # still equal those of the proposal's volume node, the proposal can be used.
-        self._unverified_proposals = proposals_of(case) if self._segmentation is None else []
+        self._proposals_of_changed_scan = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
             self._outdated, self._segmentation = self._segmentation, None
@@ -125,7 +123,7 @@ class ProposalOpening:
         if arrays is not None:
             if self._volume is None:
                 self._volume = yield from self._find_scan(str(arrays.scan))
-                self._use_unverified_proposal()
+                self._use_proposal_of_found_scan()
             if self._volume is None:
                 image = yield from read_image(str(arrays.scan))
             if self._segmentation is None:
@@ -159,8 +157,8 @@ class ProposalOpening:
                 return volume
         return None
 
-    def _use_unverified_proposal(self) -> None:
-        for node in self._unverified_proposals if self._volume is not None else ():
+    def _use_proposal_of_found_scan(self) -> None:
+        for node in self._proposals_of_changed_scan if self._volume is not None else ():
             if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
                 if is_outdated(node, self._case):
                     self._outdated = node
