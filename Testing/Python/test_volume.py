@@ -237,9 +237,13 @@ def test_segmentation_header_without_label_values_and_layer_numbers_is_read(tmp_
     assert voxels[:, 0, 0].tolist() == [1, 1, 1, 0, 0, 2, 2, 2, 2]
 
 
-def test_empty_labels_and_labels_stored_as_floats_are_read(tmp_path: Path) -> None:
+def test_labelmap_of_float_voxels_is_read(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", labels().astype(np.float32) * 255)
     voxels = read_labelmap(path).voxels
     assert voxels.dtype == np.uint16
     np.testing.assert_array_equal(voxels, labels().astype(int) * 255)
-    assert not read_labelmap(save_nifti(path, np.zeros(SHAPE, np.uint8))).voxels.any()
+
+
+def test_labelmap_with_only_zeros_is_read(tmp_path: Path) -> None:
+    path = save_nifti(tmp_path / "x.nii.gz", np.zeros(SHAPE, np.uint8))
+    assert not read_labelmap(path).voxels.any()

@@ -276,12 +276,12 @@ def test_blood_pool_has_the_mean_and_population_sd_of_the_eroded_segment() -> No
 
 def test_separate_part_of_the_segment_is_not_in_the_blood_pool(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
-    smaller = labels.voxels & np.roll(labels.voxels, 5, axis=0)  # the analysis keeps the largest part: the ball
+    smaller_part = labels.voxels & np.roll(labels.voxels, 5, axis=0)
     grid = Grid((2 * labels.grid.shape[0], *labels.grid.shape[1:]), labels.grid.affine)
     voxels = np.concatenate([volume.voxels, 2 * volume.voxels], axis=1)
     one, both = (
         analyse_wall(Volume(voxels, grid), Labelmap(np.concatenate([labels.voxels, part]), grid))
-        for part in (0 * smaller, smaller)
+        for part in (0 * smaller_part, smaller_part)
     )
     assert any("Separate parts" in note for note in both.notes)
     assert both.pool == one.pool

@@ -102,8 +102,8 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
-def test_voxels_outside_the_surface_are_counted_only_for_several_components(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("called"))
+def test_single_component_has_no_separate_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("unnecessary count"))
     grid = grid_about(48, FINE)
     assert extract_surface(Atrium().mask(points_of(grid)), grid).separate_ml == 0
 

@@ -71,15 +71,15 @@ def add_ghosts(strength: float) -> Disturbance:
 
 
 def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledScan:
-    """Replace up to two fifths of the k-space lines by those of images shifted by up to 4 mm along axes 0 and 1."""
+    """Simulate a patient who moves by up to 4 mm along axes 0 and 1 during the acquisition."""
     (image,), grid = scan.image, scan.grid
     spectrum = np.fft.fftn(image, axes=(0, 1))
     for _ in range(4):
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         lines = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # Lines 0 to 2 are near the centre of k-space, and are kept. The last two lines are as near to the centre, but
-        # may be replaced: keeping them, too, would invalidate the committed tables and the shipped calibration.
+        # Keep the frequencies 0, 1 and 2. Keeping -1 and -2, too, would invalidate the committed tables and the shipped
+        # calibration.
         lines = lines[lines > 2]
         spectrum[:, lines] = moved[:, lines]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])

@@ -199,7 +199,7 @@ def dcamt_step(
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
     """Serve the requests from `pipe` until None is received; meant for a separate process.
 
-    A number N requests N iterations. The answer is the seconds that the N iterations took, the seconds that they waited
+    A number N asks for N iterations. The answer is the seconds that the N iterations took, the seconds that they waited
     for batches, and the peak memory in bytes. "validate" requests a validation; the answer is the seconds for one case.
     """
     torch.set_num_threads(options.threads)
