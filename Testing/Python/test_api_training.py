@@ -114,7 +114,7 @@ def test_resumed_run_writes_its_model_if_the_file_is_damaged_or_of_an_earlier_it
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "recipe.json"])
-def test_new_run_replaces_no_file_saved_in_its_folder_while_pytorch_loads(
+def test_new_run_keeps_a_file_that_a_person_saved_in_its_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "run" / name

@@ -96,17 +96,15 @@ def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPac
 
 
 class FakePredictor:
-    """A predictor whose results count as nonempty in the first `number` calls, and as empty in later calls.
-
-    A result counts as empty if the feature "nothing" of its doubt is 1.
-    """
+    """A predictor whose results count as nonempty in the first `number` calls, and as empty in later calls."""
 
     def __init__(self, number: int) -> None:
         self._left = number
 
     def segment(self, volume: Volume, quality: str) -> Prediction:
         self._left -= 1
-        doubt = {"nothing": float(self._left < 0), "entropy": 0.1 * self._left, "disagreement": -0.1 * self._left}
+        is_empty = self._left < 0
+        doubt = {"nothing": float(is_empty), "entropy": 0.1 * self._left, "disagreement": -0.1 * self._left}
         labelmap = Labelmap(np.ones(volume.grid.shape, np.uint8), volume.grid)
         return Prediction(labelmap, None, None, None, None, doubt=doubt)
 

@@ -155,9 +155,7 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
         ("late", 200),
     ],
 )
-def test_series_can_be_chosen_by_uid_or_description_or_its_number_in_the_error(
-    tmp_path: Path, series: str, add: int
-) -> None:
+def test_series_can_be_chosen_by_number_uid_or_description(tmp_path: Path, series: str, add: int) -> None:
     for number, uid, title, first in (
         (12, "1.2.840.77", "cine", 100),
         (7, "1.2.1", "LGE late", 200),

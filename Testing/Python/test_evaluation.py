@@ -183,8 +183,7 @@ def test_masks_of_255_and_of_1_are_comparable(folders: tuple[Path, Path], white:
     assert_same_score(evaluation.rows[2].score, score(random_mask(12), random_mask(2), (1.25, 0.75, 2.5)))
 
 
-def test_value_255_beside_other_values_is_another_class(folders: tuple[Path, Path]) -> None:
-    """One label also holds 128. Therefore 255 is not read as 1, even in the cases that hold only 255."""
+def test_255_is_not_read_as_1_if_any_label_holds_another_value(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     for number, value in enumerate((128, 0, 0)):
         mask = random_mask(number) * 255

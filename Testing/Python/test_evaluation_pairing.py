@@ -340,7 +340,7 @@ def test_folder_of_labels_without_permission_is_refused(
 
 
 @pytest.mark.parametrize("suffix", ["trans2", "LA2", "LGEmask", "LAmask1", "LAmasklatrans"])
-def test_suffix_of_every_label_is_ignored(suffix: str) -> None:
+def test_common_suffix_of_the_labels_is_ignored(suffix: str) -> None:
     labels = {f"{case}_{suffix}": Path(case) for case in ("p1", "p2")}
     assert pair_with_labels(("p1", "p2"), labels) == {"p1": Path("p1"), "p2": Path("p2")}
 

@@ -100,7 +100,7 @@ def test_each_class_is_located_and_one_box_contains_all() -> None:
         assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(location.box, organ, strict=True))
 
 
-def test_box_is_the_whole_anatomy_when_a_class_is_missed_on_the_coarse_grid() -> None:
+def test_box_contains_all_anatomy_when_a_class_is_missed() -> None:
     voxels = WAVES.copy()
     voxels[ellipsoid((80, 80, 12), (12, 12, 12))] = 0.4
     voxels[ellipsoid((135, 30, 12), (2, 2, 2))] = 0.9  # too small for the coarse grid
@@ -129,7 +129,7 @@ def test_box_contains_an_organ_outside_the_inner_part() -> None:
     assert all(side.start <= at < side.stop for side, at in zip(location.box, (135, 60, 12), strict=True))
 
 
-def test_box_is_the_whole_anatomy_when_the_recipe_keeps_all_components() -> None:
+def test_box_contains_all_anatomy_when_the_recipe_keeps_all_components() -> None:
     def refuse(image: Tensor) -> Tensor:
         raise AssertionError("the network was called")
 

@@ -108,7 +108,7 @@ def test_network_grid_has_the_centre_and_nearly_the_extent_of_the_scan() -> None
 def test_shape_of_the_network_grid_does_not_depend_on_rotation() -> None:
     rng = np.random.default_rng(0)
     turns = [np.eye(3), *(rotation(*rng.uniform(-20, 20, 3)) for _ in range(40))]
-    for shape in [(7, 9, 11), (13, 15, 17)]:  # 0.9375 / 0.625 = 1.5, so odd sizes give half voxels
+    for shape in [(7, 9, 11), (13, 15, 17)]:  # 7 x 0.9375 / 0.625 = 10.5, halfway between two sizes
         shapes = {network_grid(centred_grid(shape, (0.9375,) * 3, turn), (0.625,) * 3).shape for turn in turns}
         assert len(shapes) == 1
 

@@ -190,7 +190,6 @@ def test_segmentation_file_is_numbered_only_if_the_case_name_cannot_be_a_file_na
 def test_numbered_segmentation_file_has_the_name_of_no_other_case(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Otherwise, `cases find` would take the file, once corrected, as another case's label."""
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
     text = table.read_text(encoding="utf-8")
     for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case1,"), ("labelled0,", "CASE1_,")):

@@ -262,7 +262,7 @@ def test_checkpoint_with_another_number_of_attention_heads_is_refused(tmp_path: 
 
 
 @pytest.mark.parametrize("setting", ["spacing=1,1,2", "radius_mm=9"])
-def test_checkpoint_of_other_network_inputs_is_refused(tmp_path: Path, table: Path, setting: str) -> None:
+def test_checkpoint_is_refused_after_spacing_or_radius_was_edited(tmp_path: Path, table: Path, setting: str) -> None:
     """If the run resumed, `best.dcamt` could hold weights of the old recipe together with the edited recipe."""
     new_trainer(tmp_path / "run", table).save()
     with pytest.raises(InputError, match=r"last\.pt: the checkpoint does not belong to this run's recipe"):

@@ -108,9 +108,7 @@ def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Pa
     assert run.cases.read_bytes() == table.read_bytes()
 
 
-def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn_or_created_again(
-    tmp_path: Path, table: Path
-) -> None:
+def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn(tmp_path: Path, table: Path) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
     create(run, table, origin=origin)
     assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"
@@ -118,7 +116,10 @@ def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn_or_created_a
     run.withdraw()
     assert list(run.path.iterdir()) == []
 
-    # A killed process has left `origin.json`. The run is created again, now from random weights.
+
+def test_new_run_removes_the_origin_that_a_killed_process_left(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
     run.origin.write_text("{}", encoding="utf-8")
     create(run, table)
     assert run.read_origin() is None

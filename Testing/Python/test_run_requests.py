@@ -287,7 +287,7 @@ def test_run_that_ended_on_a_full_disk_asks_for_space(
     shown = capsys.readouterr().out.splitlines()[-1]
     assert shown.startswith(f"failed at iteration 40 of 100: {KILLED}")
     assert shown.endswith("Resume from the last checkpoint.")
-    assert ("MB free: free some space." in shown) == is_full
+    assert ("MB are left. Free some space." in shown) == is_full
 
 
 def test_watching_a_run_whose_disk_dies_names_the_disk(

@@ -89,9 +89,7 @@ def _describe_sudden_end(run: RunFolder, remedy: str) -> str:
     free = free_disk_bytes(run.path)
     if free is None or free >= _size_of_checkpoint(run):
         return f"{KILLED} {remedy}"
-    return (
-        f"{KILLED} Or it could not write, since the disk has only {free / 1e6:.0f} MB free: free some space. {remedy}"
-    )
+    return f"{KILLED} Or the disk was full: only {free / 1e6:.0f} MB are left. Free some space. {remedy}"
 
 
 def _size_of_checkpoint(run: RunFolder) -> int:

@@ -21,7 +21,7 @@ from .sampling import BatchSampler
 from .trainer import VALIDATION_FRACTION, Trainer, memory_taken
 
 BUDGET_S = 15.0
-"""A larger patch is measured only if the elapsed time plus the patch's expected measuring time is at most this."""
+"""Limit on the expected duration of `try_steps`."""
 STEADY_S = 1.0
 """Steps on a patch are measured until their total duration reaches this limit; ten steps at most.
 
@@ -136,7 +136,9 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
                 last = measured[-1]
                 if voxels <= last.voxels:
                     continue
-                if time.monotonic() - began + 3 * last.step_s * voxels / last.voxels > BUDGET_S:
+                elapsed_s = time.monotonic() - began
+                expected_s = 3 * last.step_s * voxels / last.voxels
+                if elapsed_s + expected_s > BUDGET_S:
                     break
             measured.append(MeasuredPatch(voxels, *_measure(trainer, recipe, patch, device)))
     last = measured[-1]

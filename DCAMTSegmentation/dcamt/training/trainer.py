@@ -105,7 +105,7 @@ class LossMeter:
         return time.monotonic() - self._since >= REPORT_EVERY_S
 
     def leave_out(self, seconds: float) -> None:
-        """Exclude from the speed the seconds that a validation or a checkpoint took."""
+        """Exclude time without training from the speed."""
         self._since += seconds
 
     def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:

@@ -37,7 +37,7 @@ MITRAL_BELOW_SD = 2.0
 MITRAL_SMOOTHING = 20
 """Number of times that profiles and normals are averaged again for the valve."""
 MITRAL_STEP_MM = 1.0
-"""Distance between a profile's samples when profiles are averaged again; samples in between are left out."""
+"""Distance between the samples of the valve's profiles."""
 
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
