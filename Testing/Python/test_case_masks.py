@@ -128,7 +128,7 @@ def test_mask_of_other_structures_is_skipped_despite_special_characters_in_its_n
 
 @pytest.mark.parametrize(("scan", "mask"), [("{}_post", "{}_LA"), ("{}_visit1_a", "{}_LA_wall"), ("post_{}", "LA_{}")])
 @pytest.mark.parametrize("count", [1, 3, 12])
-def test_mask_that_may_belong_to_a_missing_scan_is_skipped(tmp_path: Path, scan: str, mask: str, count: int) -> None:
+def test_mask_of_similar_name_is_skipped(tmp_path: Path, scan: str, mask: str, count: int) -> None:
     patients = [f"p{number}" for number in range(count)]
     write_images(tmp_path, map(scan.format, patients), map(mask.format, patients))
     found = find_cases(tmp_path)

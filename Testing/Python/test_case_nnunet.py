@@ -261,7 +261,7 @@ def test_unreadable_folder_of_labels_is_among_the_skipped_files(
     assert skip_reasons(found_cases) == {"labelsTr": UNREADABLE}
 
 
-def test_test_case_gets_a_name_that_no_training_case_has(tmp_path: Path) -> None:
+def test_training_and_test_cases_have_different_names(tmp_path: Path) -> None:
     scans = [f"images{part}_0000.nii.gz" for part in ("Tr/a", "Tr/imagesTs_a", "Ts/a")]
     labels = [f"labels{part}.nii.gz" for part in ("Tr/a", "Tr/imagesTs_a", "Ts/a")]
     found_cases = find_nnunet_cases(make_files(tmp_path, *scans, *labels))

@@ -59,11 +59,12 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def name_of_key(key: tuple[str, ...]) -> str:
-    """Return the case's name: `p1_lge` for the key `("site1", "p1", "lge")`.
+    """Return the case's name: `p1` for the key `("site1", "p1")`, and `p1_lge` for `("site1", "p1", "lge")`.
 
-    The name begins with the last part that has a word outside `MODALITY_WORDS`, here `p1`.
+    A part of only `MODALITY_WORDS`, such as `lge`, does not identify a case.
     """
-    start = next((n for n in reversed(range(len(key))) if loose_key(key[n:])), len(key) - 1)
+    identifying = [n for n, part in enumerate(key) if loose_key([part])]
+    start = identifying[-1] if identifying else len(key) - 1
     return "_".join(key[start:])
 
 

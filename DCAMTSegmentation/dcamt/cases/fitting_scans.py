@@ -33,8 +33,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     The file and the scan have the kind `FileKind.SCAN`. Capitals do not matter. The further words are in lower case.
     They are at the end or at the beginning of the file's name, or they are the name of a folder:
     - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
-    - `LA/p1` and `LA/LA_p1` add `la` to `scans/p1`. All words of such a folder must be in `OUTLINE_WORDS` or
-      `OTHER_STRUCTURES`.
+    - `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
     If several scans fit a file, they are yielded in this order:
 

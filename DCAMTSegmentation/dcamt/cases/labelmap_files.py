@@ -76,7 +76,7 @@ def labelmaps_by_case(
         labels = _labels_in_subfolders(folder, ignored, names)
         if labels:
             return labels
-    no_labelmap = not files or (has_subfolders and all(_is_sound(file) and not has_few_values(file) for file in files))
+    no_labelmap = not files or (has_subfolders and all(map(_has_many_values, files)))
     only_files = _only_files_of_subfolders(folder, ignored) if no_labelmap else []
     if not (files or only_files):
         raise _no_labelmap(folder)
@@ -230,7 +230,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
         # mask's key and the scan's loose key are both `("p1",)`.
         is_similar = case_name(file.path) in outlined or loose_key(file.key) in keys
         is_similar |= loose_key(without_first_channel(file.key)) in starts
-        return is_similar and file.path not in labels and not has_few_values(file.path) and _is_sound(file.path)
+        return is_similar and file.path not in labels and _has_many_values(file.path)
 
     scans = {file.path for file in named if is_scan(file)}
     scans |= _scans_beside_masks([file for file in named if file.path not in scans], labels)
@@ -238,13 +238,15 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     if not scans:
         others = [path for path in others if names and _case_name_among(names, path) not in names]
     if scans or labelled:  # Beside scans or labels, other files of many values are scans of cases without a label.
-        scans |= {path for path in others if not has_few_values(path) and _is_sound(path)}
+        scans |= set(filter(_has_many_values, others))
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
 
 
-def _is_sound(path: Path) -> bool:
-    """Return whether the header of a file can be read."""
+def _has_many_values(path: Path) -> bool:
+    """Return whether a file has many different values; False for a damaged file, which may be a label."""
+    if has_few_values(path):
+        return False
     try:
         read_header(path)
     except InputError:
@@ -258,10 +260,9 @@ def _is_blank(path: Path) -> bool:
 
 
 def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:
-    """Return the files that are no masks, but have the loose key of a mask.
+    """Return the files of many values whose loose key is also that of a label or mask.
 
-    A mask is one of `labels`, has few values, or has a header that cannot be read. `p1_0000` is the scan of the label
-    `p1`, and `volume-1` that of `segmentation-1`.
+    `p1_0000` is the scan of the label `p1`, and `volume-1` that of `segmentation-1`.
     """
     similar: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in named:
@@ -269,8 +270,9 @@ def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) ->
     scans = set()
     for paths in similar.values():
         if len(paths) > 1:
-            many = {path for path in paths if path not in labels and not has_few_values(path) and _is_sound(path)}
-            scans |= many if len(many) < len(paths) else set()
+            many = {path for path in paths if path not in labels and _has_many_values(path)}
+            has_mask = len(many) < len(paths)
+            scans |= many if has_mask else set()
     return scans
 
 

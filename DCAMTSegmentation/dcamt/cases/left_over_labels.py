@@ -150,8 +150,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     4. As 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
     5. The names are equal, the folders lie side by side, and the label's folder is a folder of labels: `Patients/p1`,
        `Outlines/p1`.
-    6. As 5, but the label's folder has the labels of a part of the data set, and the scan's folder has no word for a
-       part: `images/p1`, `labelsVal/p1`.
+    6. As 5, but the scan's folder holds all images, and the label's folder holds the labels for training, testing or
+       validation: `images/p1`, `labelsVal/p1`.
 
     The four conditions:
 
@@ -204,13 +204,11 @@ def _loose(file: NamedFile) -> Hashable:
 
 
 def _without_outline_words(file: NamedFile) -> Hashable:
-    """Return the loose key without the words of `OUTLINE_WORDS`: `("p1",)` for `p1_LA_gt`.
-
-    If the name has the word `heart` but none for the atrium, return the path, which fits no scan: `p1_heart_seg`.
-    """
+    """Return the loose key without the words of `OUTLINE_WORDS`: `("p1",)` for `p1_LA_gt`."""
     name = "".join(file.key[-1:])
-    if has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"}):
-        return file.path
+    may_be_whole_heart = has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"})
+    if may_be_whole_heart:
+        return file.path  # The path fits no scan.
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
 
 

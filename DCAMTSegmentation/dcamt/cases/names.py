@@ -103,9 +103,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     Classify the files of each folder, ignoring the words in the folder's name. Return the folder if a scan among the
     files satisfies one of these conditions:
 
-    - The folder holds a label with the scan's key: `segmentation set/p1`, `segmentation set/p1_seg`. If the folder's
-      name has only words for labels, the scan's path below the folder must have a word for scans: `labels/p1_image`,
-      `labels/p1_label`.
+    - The folder holds a label with the scan's key: `segmentation set/p1`, `segmentation set/p1_seg`. In a folder such
+      as `labels`, the scan must also have a word for scans: `labels/p1_image`.
     - The folder's name also has an ordinary word (`set`), and the scan lies in a subfolder whose name has only words
       for scans: `segmentation set/Images/p1`.
 
@@ -144,8 +143,10 @@ def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
     of_scans = set()
     for file in (file for file in files if file.kind is FileKind.SCAN):
         words, key = list(map(words_of, _parts(file.path, place))), without_first_channel(file.key)
-        has_label = key in of_labels and not (only_labels and all(map(IMAGE_WORDS.isdisjoint, words)))
-        if has_label or (has_ordinary_word and any(part <= IMAGE_WORDS for part in words[:-1])):
+        # In the folder `labels`, `p1_image` is a scan beside `p1_label`, but `p1` is not.
+        may_be_scan = not only_labels or any(part & IMAGE_WORDS for part in words)
+        is_in_folder_of_scans = any(part <= IMAGE_WORDS for part in words[:-1])
+        if (key in of_labels and may_be_scan) or (has_ordinary_word and is_in_folder_of_scans):
             of_scans.add(key)
     return of_scans
 

@@ -81,7 +81,7 @@ RESULT_WORDS = _set(
     " softmax logits uncertainty entropy confidence probmap probmaps heatmap heatmaps distance distmap sdf totalseg"
     " totalsegmentator doubt disagreement agreement"
 )
-"""Words that mark an automatic result only beside its scan or label (`classify_all`): `p1_output` beside `p1`."""
+"""Beside `p1`, `p1_output` is an automatic result; alone, it is a scan (`classify_all`)."""
 FORMAT_WORDS = _set("dicom dcm nifti nii nrrd mha raw orig original originals data input inputs")
 MODALITY_WORDS = FORMAT_WORDS | _set(
     "mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr irm demri lgemr lgecmr cemr cemra psir dce"
