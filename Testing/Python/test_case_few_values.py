@@ -40,6 +40,7 @@ def test_mask_search_reads_no_scan_of_ten_patient_folders(tmp_path: Path, monkey
     ("further_files", "file"),
     [
         (["template.nii.gz"], "p{}/lge.nii.gz"),
+        (["template.nii.gz"], "p{0}/series_{0}.nii.gz"),
         ([f"p{n}/lge.nii.gz" for n in range(30)], "p{}/after/ablation.nii.gz"),
         ([f"before/p{n}/lge.nii.gz" for n in range(30)], "after/p{}/lge.nii.gz"),
         ([], "p{}_LA.nii.gz"),

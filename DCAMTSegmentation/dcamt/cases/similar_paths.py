@@ -1,0 +1,138 @@
+"""Compare the paths of files: a file whose path is similar to a scan's path may be a mask of the scan.
+
+The module `names` explains the terms. Two terms are added here:
+
+- Plain key: the loose key of the parts without `_0000`, in which equal neighbouring parts occur once. `P1/p1_lge_0000`
+  has the plain key `("p1",)`.
+- Pattern: what similar paths have in common, with `*` for the rest. `reader1/p1`, `cohort/p1` and `p1` have the pattern
+  `*/p1`.
+
+Each function `replace_...` replaces a part of a file's path by `*`. If another path has the resulting pattern, the file
+may be a mask of the other file. In the examples, `reader1/p1` for `p1` means: `reader1/p1` may be a mask of `p1`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+from ..io.channels import without_channel
+from .keys import Key, loose_key, name_ends, name_starts
+from .names import NamedFile
+from .words import (
+    OTHER_STRUCTURES,
+    OTHER_STRUCTURES_WITHOUT_LGE,
+    OUTLINE_WORDS,
+    further_words,
+    modalities,
+    without_words,
+    words_of,
+)
+
+MAXIMUM_NAMES = 9
+"""If a pattern has more names than this in place of its `*`, they are names of cases, not of masks.
+
+Example: `*` is the pattern of `p1/lge` to `p10/lge`. Names of structures, such as `LA_wall`, do not count.
+"""
+
+Pattern = tuple[str, ...]
+Part = str | Path
+"""What `*` replaces: a part or words of a path; "" if the path has no such part; a path if each file is a group."""
+Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
+"""For each file, the replaced parts, each with the patterns that result. The first pattern that fits is used."""
+
+
+def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
+    """Yield the patterns of a file, each with the file's part in place of the `*`."""
+    key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
+    yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
+    yield from ((_with_star(key, n), part) for n, part in enumerate(key))
+    for search in (replace_format, replace_words_beside_name):
+        yield from ((pattern, part) for _, part, (pattern,) in search([file]))
+    yield from (((folder, *words, "*"), file.path) for words in {(), *name_starts(name), *name_ends(name)})
+
+
+def replace_part(files: Iterable[NamedFile]) -> Replacements:
+    """Replace the name or one folder: `p1/observerA` for `p1/series_1`, `reader1/p1` for `cohort/p1`.
+
+    The other path may lack the name or folder: `p1/observerA` and `reader1/p1` for `p1`. If a folder is replaced, the
+    patterns may also leave out words at one end of the name, or the whole name: `reader1/p1_AB` and `reader1/p1/LA` for
+    `p1`.
+    """
+    for file in files:
+        key = plain_key(file.key)
+        for n, part in enumerate(key):
+            pattern = _with_star(key, n)
+            shorter = (*name_starts(pattern), *name_ends(pattern), pattern[:-1]) if n < len(key) - 1 else ()
+            # The pattern `*` alone would fit all files that lie in no folder.
+            yield file, part, [pattern, *(kept for kept in shorter if kept != ("*",))]
+
+
+def replace_format(files: Iterable[NamedFile]) -> Replacements:
+    """Replace the words for the file format: `p1.nrrd` for `p1.nii`, `nifti/p1` for `p1`. Each file is a group."""
+    for file in files:
+        yield file, file.path, [("*", "", *sorted(modalities(file.key)), "", *plain_key(file.key))]
+
+
+def replace_words_beside_name(files: Iterable[NamedFile]) -> Replacements:
+    """Replace all words beside the name (the last part of the plain key): `fold_0/validation/p1` for `scans/p1`."""
+    for file in files:
+        name = plain_key(file.key)[-1:]
+        words = (sorted(further_words([part.lower()]) - further_words(name)) for part in file.path.parts)
+        yield file, " ".join(chain(*words)), [("*", "", *name)]  # The "" distinguishes this pattern from `*/p1`.
+
+
+def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
+    """Replace a folder that lies beside other files: `output/aorta` for `ct`.
+
+    The part is the folder's name (`output/x`, `output/y`) or the file's name (`p1/x`, `p2/x`), whichever is more
+    frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), nothing is replaced.
+    """
+    folders = {file.path.parent for file in files}
+    beside = Counter(folder.parent for folder in folders)
+    counts = Counter(name for file in files for name in (file.path.parent.name, file.path.name))
+    for file in files:
+        folder = file.path.parent
+        name = max(folder.name, file.path.name, key=counts.__getitem__)
+        is_case = counts[name] == 1 and beside[folder.parent] > MAXIMUM_NAMES
+        if folder.parent in folders and folder.parent != folder and not is_case:  # Path(".") is its own parent.
+            yield file, name, [(str(folder.parent), "*")]
+
+
+def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
+    """Replace words for structures or outlines in the name: `p1_LA` for `p1_post` in the same folder.
+
+    The rest of the name, `p1`, must begin or end the scan's name. Each file is a group.
+    """
+    for file in files:
+        for name in loose_key(file.key)[-1:]:
+            rest = without_words(name, OUTLINE_WORDS | OTHER_STRUCTURES_WITHOUT_LGE)
+            if rest not in (name, ""):
+                yield file, file.path, [(str(file.path.parent), rest, "*")]
+
+
+def _with_star(key: Key, n: int) -> Pattern:
+    """Return a plain key with `*` in place of part n."""
+    rest = plain_key((*key[:n], *key[n + 1 :]))
+    return (*rest[:n], "*", *rest[n:])
+
+
+@lru_cache(maxsize=1 << 16)
+def names_structure(name: str) -> bool:
+    """Return whether all words of a name mean structures or outlines: `LA_wall`; numbers do not count."""
+    words = {word for word in words_of(name) if not word.isdecimal()}
+    return bool(words) and words <= OUTLINE_WORDS | OTHER_STRUCTURES
+
+
+@lru_cache(maxsize=1 << 16)
+def plain_key(key: Key) -> Key:
+    """Return the plain key of a file with this key.
+
+    >>> plain_key(("P1_0000", "p1_lge_0000"))
+    ('p1',)
+    """
+    parts = loose_key(without_channel(part) for part in key)
+    return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
