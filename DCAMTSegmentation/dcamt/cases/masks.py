@@ -130,10 +130,10 @@ class _SimilarPaths:
           `atlas/p1` and `atlas/p4` are no masks.
         - If the first file of a group has many values, the group's other files are not read.
 
-        The group with the later `*` is the more certain one: for `p1/LA`, the pattern `p1/*` comes before `*/LA`.
+        For `p1/LA`, the pattern `p1/*` is tried before `*/LA`: a `*` further right is more certain.
 
         Args:
-            is_certain: whether a mask of one scan may become a label of the atrium.
+            is_certain: if False, all masks become labels of another structure.
         """
         groups: defaultdict[tuple[int, Part], list[tuple[NamedFile, Pattern | None]]] = defaultdict(list)
         for file, part, patterns in replacements:
@@ -168,7 +168,7 @@ class _SimilarPaths:
         kind = FileKind.OTHER_LABEL
         if is_certain and len(scans) == 1:
             words = further_words([str(part)]) | further_words(plain_key(file.key)) - further_words(pattern)
-            # The words lack those for the modality: `LA/p1_MR` adds `mr` to `CT/p1_CT`.
+            # `further_words` leaves out modalities, but `LA/p1_MR` is no label of `CT/p1_CT`.
             kind = _kind(words | modalities(file.key) - modalities(scans[0].key))
         return {file.path: replace(file, kind=kind, key=without_first_channel(scans[0].key))}
 

@@ -35,12 +35,15 @@ from .words import (
 MAXIMUM_NAMES = 9
 """If a pattern has more names than this in place of its `*`, they are names of cases, not of masks.
 
-Example: `*` is the pattern of `p1/lge` to `p10/lge`. Names of structures, such as `LA_wall`, do not count.
+Example: `p1/x` to `p10/x` have the pattern `*/x`. Names of structures, such as `LA_wall`, do not count.
 """
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""What `*` replaces: a part or words of a path; "" if the path has no such part; a path if each file is a group."""
+"""What `*` replaces: a part or words of a path; "" if the path has no such part.
+
+Files with the same part are a group (`masks`). A search without groups gives each file's own path.
+"""
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """For each file, the replaced parts, each with the patterns that result. The first pattern that fits is used."""
 
@@ -72,7 +75,7 @@ def replace_part(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_format(files: Iterable[NamedFile]) -> Replacements:
-    """Replace the words for the file format: `p1.nrrd` for `p1.nii`, `nifti/p1` for `p1`. Each file is a group."""
+    """Replace the words for the file format: `p1.nrrd` for `p1.nii`, `nifti/p1` for `p1`. Files are not grouped."""
     for file in files:
         yield file, file.path, [("*", "", *sorted(modalities(file.key)), "", *plain_key(file.key))]
 
@@ -86,7 +89,7 @@ def replace_words_beside_name(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
-    """Replace a folder that lies beside other files: `output/aorta` for `ct`.
+    """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
     The part is the folder's name (`output/x`, `output/y`) or the file's name (`p1/x`, `p2/x`), whichever is more
     frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), nothing is replaced.
@@ -105,7 +108,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
 def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
     """Replace words for structures or outlines in the name: `p1_LA` for `p1_post` in the same folder.
 
-    The rest of the name, `p1`, must begin or end the scan's name. Each file is a group.
+    The rest of the name, `p1`, must begin or end the scan's name. Files are not grouped.
     """
     for file in files:
         for name in loose_key(file.key)[-1:]:
