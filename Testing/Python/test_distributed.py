@@ -308,7 +308,7 @@ def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: 
     """The leader runs in a new interpreter instead of a forked one, so that the interpreter's exit is tested, too."""
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    status, output, errors = run_team(3, script=script, leader=sys.executable)
+    status, output, errors = run_team(3, script=script, leader_interpreter=sys.executable)
     assert status == 0, errors
     host = socket.gethostname()
     different_gpus = "the GPUs are of different kinds: not all of them compute in bfloat16. Set mixed_precision=false."

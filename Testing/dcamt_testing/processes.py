@@ -91,13 +91,12 @@ def open_dcamt(*arguments: str | Path, script: str | None = None) -> subprocess.
 
 
 def run_team(
-    processes: int, *arguments: str | Path, script: Path | None = None, leader: str = ""
+    processes: int, *arguments: str | Path, script: Path | None = None, leader_interpreter: str | None = None
 ) -> tuple[int, str, str]:
     """Run `dcamt` as a team, with the environment variables of torchrun; terminate all processes when one fails.
 
     Args:
         script: a program to run instead of `dcamt`.
-        leader: the leader's interpreter; by default that of `warm_python`.
 
     Returns:
         The exit status of the first process that failed, or 0; the standard output and the standard error of all
@@ -112,7 +111,9 @@ def run_team(
             numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
             environment = {**os.environ, **address, **{name: str(number) for name, number in numbers.items()}}
             program = ["-m", "dcamt"] if script is None else [str(script)]
-            command = [interpreter() if rank or not leader else leader, *program, *map(str, arguments)]
+            is_leader = rank == 0
+            python = leader_interpreter if is_leader and leader_interpreter else interpreter()
+            command = [python, *program, *map(str, arguments)]
             team.append(subprocess.Popen(command, stdout=printed[0], stderr=printed[1], env=environment))
         failed = 0
         while any(process.poll() is None for process in team):

@@ -9,26 +9,30 @@ import numpy as np
 from fuzz.seeds import AFFINE, DICOM_AFFINE, H5_AFFINE, RAS_TO_LPS, SHAPE, dicom_voxels, voxels
 
 
-def judge(path: Path, read: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return the outcome for the voxels (1, I, J, K) and affine (index to LPS mm) of a mutated scan, and the reason.
+def judge(path: Path, read_voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
+    """Return (outcome, reason) for a mutated scan.
 
     "right": equal to the original. "other": unequal, but another reader does not contradict the engine (see the
     functions below). "failed": another reader contradicts the engine, or checksums should have revealed the change.
+
+    Args:
+        read_voxels: shape (1, I, J, K).
+        affine: index to LPS mm.
     """
     expected = (dicom_voxels() if is_dicom(path) else voxels())[None]
-    same_voxels = read.shape == expected.shape and bool((read == expected).all())
+    same_voxels = read_voxels.shape == expected.shape and bool((read_voxels == expected).all())
     expected_affine = H5_AFFINE if path.suffix == ".h5" else DICOM_AFFINE if is_dicom(path) else AFFINE
     if same_voxels and close(affine, expected_affine):
         return "right", ""
     if path.suffix == ".zip":
         return "failed", "the zip file's checksums did not reveal that voxels or geometry changed"
     if path.suffix == ".h5":
-        return compare_with_h5py(path, read, affine)
+        return compare_with_h5py(path, read_voxels, affine)
     if is_dicom(path):
-        return compare_with_pydicom(path, read, affine)
+        return compare_with_pydicom(path, read_voxels, affine)
     if path.name.startswith("second."):
-        return compare_with_nibabel(path, read, affine)
-    return compare_with_itk(path, read, affine)
+        return compare_with_nibabel(path, read_voxels, affine)
+    return compare_with_itk(path, read_voxels, affine)
 
 
 def is_dicom(path: Path) -> bool:
