@@ -30,12 +30,10 @@ LINEAR_WITHIN_MM = 0.1
 
 An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
 `_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
-_SCAN, _HAS_SCAN = "DCAMT.regionScan", "DCAMT.hasRegionScan"
-"""Role of a region's reference to its scan, and attribute stored with the reference.
-
-The scan is the volume for which the region was first chosen, or on which it was later placed or moved. If
-the scan is removed, the scene forgets the reference, but the attribute stays.
-"""
+_SCAN = "DCAMT.regionScan"
+"""Node reference to the volume for which a region was first chosen, or on which it was later placed or moved."""
+_HAS_SCAN = "DCAMT.hasRegionScan"
+"""Attribute of a region with a stored scan. It stays if the scan is removed; the reference does not."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners
 are not enough, since a transform can bend a cuboid and leave its corners in place."""
