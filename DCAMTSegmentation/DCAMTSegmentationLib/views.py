@@ -61,11 +61,9 @@ def show_scan(volume: VolumeNode) -> None:
 
 
 def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the scan in which a segmentation's wall was measured; None if unknown.
-
-    Also return None for a result whose scan is in the scene: the result's wall is shown and hidden with the result.
-    """
-    if get_referenced_node(segmentation, VOLUME) is not None:
+    """Return the scan in which a segmentation's wall was measured; None if unknown or for a result."""
+    is_result_with_scan = get_referenced_node(segmentation, VOLUME) is not None
+    if is_result_with_scan:
         return None
     return get_referenced_node(get_referenced_node(segmentation, WALL_MODEL), VOLUME)
 

@@ -127,7 +127,6 @@ class WallPanel:
             chosen = ""
         dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
         are_new = self._segments.keys().isdisjoint(dcamt_segments)
-        # The chosen segment is also the report's segment: only for a DCAMT segment does the report show the result.
         if dcamt_segments and (are_new or chosen not in names):
             chosen = dcamt_segments[0]
         self._segments = names

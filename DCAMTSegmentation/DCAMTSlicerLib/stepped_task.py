@@ -118,8 +118,7 @@ class DoubleClickGuard:
     def record(self) -> None:
         """Record that a click was handled or that its job ended.
 
-        Call `record` at the end of the click's work. Qt delivers a second click only after this work, which may take
-        longer than `DOUBLE_CLICK_S`.
+        A click's handler calls `record` last, since the handler may take longer than `DOUBLE_CLICK_S`.
         """
         self._time = time.monotonic()
 

@@ -106,7 +106,6 @@ class Estimation:
             self._on_change()
             on_end(message)
 
-        # `_planned_recipe` has already applied the user's effort.
         keep_iterations_and_patch = ["--effort", "thorough"]
         arguments = ["estimate", str(cases), "--recipe", str(recipe_file), *keep_iterations_and_patch]
         arguments += ["--run", str(folder), "--device", device]

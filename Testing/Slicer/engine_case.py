@@ -25,8 +25,7 @@ stepped_task.DOUBLE_CLICK_S = 0.0
 def write_python(folder: Path, script: str, module: str) -> str:
     """Write a program that a test starts instead of Python; the program runs `script` and then `module`.
 
-    The extension starts the program like Python, with `-m NAME` and further arguments. The program ignores NAME, and
-    passes only the further arguments to `module`.
+    The program ignores its first two arguments, `-m NAME`, and passes the remaining arguments to `module`.
 
     Args:
         folder: where the program's files are written.

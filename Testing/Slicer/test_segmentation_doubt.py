@@ -254,7 +254,7 @@ class DoubtTextTest(PanelCase):
         text = "Expected overlap with an expert's outline: 0.31 (0.05 to 0.60); no doubtful place."
         self.assertEqual(self.ui.trustLabel.text, f"{text} This outline is probably wrong: check all of it.")
 
-    def test_panel_shows_that_doubtful_places_need_quality_accurate(self) -> None:
+    def test_panel_explains_why_a_fast_result_has_no_doubtful_places(self) -> None:
         text = "Doubtful places and a map of doubt need quality “Accurate”."
         overlap = "Expected overlap with an expert's outline:"
         wrong = "This outline is probably wrong: check all of it."

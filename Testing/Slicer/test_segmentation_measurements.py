@@ -241,7 +241,7 @@ class MeasurementsTest(PanelCase):
         self.wait()
         self.assertNotEqual(changed_content(before), [])
 
-    def test_result_without_a_labelmap_or_a_segment_is_not_measured_as_0(self) -> None:
+    def test_result_without_a_labelmap_or_a_segment_cannot_be_measured(self) -> None:
         segmentation = self.segment(add_scan())
         rows = self.logic.measurements(segmentation)
         segmentation.CreateClosedSurfaceRepresentation()

@@ -83,8 +83,11 @@ class EngineProcessTest(unittest.TestCase):
         output = mock.Mock()
         output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n' * 2
         process._process, process._is_running, process.listening = output, True, True
-        # On this simulated clock, each event exceeds the time limit of one turn.
-        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", side_effect=lambda: float(len(received))):
+
+        def seconds_if_each_event_takes_1_s() -> float:
+            return float(len(received))
+
+        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", seconds_if_each_event_takes_1_s):
             for _chunk in range(5):
                 process._on_output()
             self.assertEqual(len(received), 1)

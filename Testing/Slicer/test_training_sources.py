@@ -286,7 +286,7 @@ class SourcesTest(TrainingCase):
             click(self.ui.segmentsButton)
         self.assertEqual(self.table.rows[0].role, VALIDATION)
 
-    def test_result_whose_segments_are_chosen_is_accepted_as_a_label(self) -> None:
+    def test_result_becomes_a_label_if_the_user_chooses_its_segments(self) -> None:
         _volume, result = add_case("scan", 1)
         result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
         click(self.ui.addSceneButton)

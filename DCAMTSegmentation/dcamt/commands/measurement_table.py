@@ -26,7 +26,7 @@ from .scan_jobs import ScanJob
 def measure_skipped(
     table: Path, jobs: Iterable[ScanJob], segments: Sequence[SegmentInfo], console: Console
 ) -> list[Measurements]:
-    """Return the measurements of skipped scans that have no row in the table, from their segmentations.
+    """Measure the segmentations of skipped scans that have no row in the table.
 
     A command that was killed leaves segmentations without rows. A segmentation that another program saved is not
     measured; a segmentation that cannot be read causes a message.

@@ -354,7 +354,7 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class that no longer matches any segment keeps its segments. Give True if a class
+        keeps_unmatched: whether a class that now matches no segment keeps its former segments. Give True if a class
             may have been renamed.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
