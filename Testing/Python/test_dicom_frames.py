@@ -352,7 +352,7 @@ def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) 
     kinds = [(component, echo) for component in ("MAGNITUDE", "PHASE") for echo in (2, 5)]
     for number, (component, echo) in enumerate(kinds):
         stated = {"ImageType": ["ORIGINAL", "PRIMARY", component[0]], "EchoTime": echo}
-        write_slices(tmp_path / f"{number}", 8, first=8 * number, add=100 + 1000 * number, **stated)
+        write_slices(tmp_path / f"{component} {echo} ms", 8, first=8 * number, add=100 + 1000 * number, **stated)
 
     def read(frame_type: str | None) -> Volume:
         return read_scan(tmp_path, choice=ScanChoice(frame_type=frame_type))
@@ -365,8 +365,8 @@ def test_kinds_that_differ_in_two_properties_are_chosen_by_both(tmp_path: Path) 
     for frame_type in ("phase + echo 5 ms", "Echo 5 ms + Phase"):
         assert_slices_in_place(read(frame_type), 8, 3100)
     missing = 'holds images of the kind "phase", but none of the kind "t1". Leave out this'
-    shutil.rmtree(tmp_path / "2")
-    assert_slices_in_place(read("phase + echo 5 ms"), 8, 3100)  # now the only echo of phase
+    shutil.rmtree(tmp_path / "PHASE 2 ms")
+    assert_slices_in_place(read("phase + echo 5 ms"), 8, 3100)
     refused(lambda: read("phase + echo 5 ms + t1"), tmp_path, missing)
 
 

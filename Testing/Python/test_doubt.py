@@ -1,4 +1,4 @@
-"""Test doubt: its map, its features, the band along the outline, and labels on the network grid."""
+"""Test the map of doubt, the features of doubt, dilation, and labels on the network grid."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_doubt_is_highest_at_the_outline_and_lower_for_sharper_probabilities() -
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_entropy_is_one_per_voxel_if_all_classes_are_equally_probable(classes: int) -> None:
+def test_entropy_is_normalised_by_the_number_of_classes(classes: int) -> None:
     labels = np.zeros((9, 9, 9), np.uint8)
     labels[3:6, 3:6, 3:6] = 1
     equal = torch.full((1, classes, 9, 9, 9), 1 / classes)

@@ -99,7 +99,7 @@ def test_number_in_a_mapping_is_a_value_even_if_a_segment_has_this_name(
     assert ("a", 2) in scores_of(capsys)
 
 
-def test_mapping_to_the_name_of_several_segments_is_refused(
+def test_mapping_to_an_ambiguous_segment_name_is_refused(
     mapped: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mapped[0] / "a.nrrd").unlink()

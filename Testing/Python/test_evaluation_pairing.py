@@ -44,6 +44,10 @@ def test_predictions_in_the_label_folder_are_not_taken_for_labels(tmp_path: Path
         labelmaps_by_case(tmp_path)
 
 
+def remove_dcamt_mark(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"DCAMT:=", b"Other:="))
+
+
 def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_path: Path) -> None:
     for number, patient in enumerate(("p1", "p2")):
         visit, mask = tmp_path / "data" / patient / "visit", random_mask(number)
@@ -54,8 +58,7 @@ def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_p
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
     # The DCAMT results p1.seg.nrrd and p2.seg.nrrd in `data` are not taken for labels.
     for patient in ("p1", "p2"):
-        label = tmp_path / "data" / patient / "visit" / "S1_label.nrrd"
-        label.write_bytes(label.read_bytes().replace(b"DCAMT:=", b"Other:="))  # removes DCAMT's mark
+        remove_dcamt_mark(tmp_path / "data" / patient / "visit" / "S1_label.nrrd")
         save_labels(tmp_path / "data" / f"{patient}.seg.nrrd", random_mask(9), segments=[LEFT_ATRIUM])
     assert evaluate_folders(tmp_path / "results", tmp_path / "data") == evaluation
 

@@ -37,7 +37,7 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""Together, the two iterations draw every kind of surroundings and artefact (`dcamt.training.augmentation`).
+"""The random augmentations of these two iterations include air, noise, mirror, stripes and spots.
 
 `STEPS` excludes 0, 16, 32 and so on: in these iterations, a team of processes waits for the GPU (`STOP_READ_EVERY` in
 `dcamt.training.trainer`).

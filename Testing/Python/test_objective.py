@@ -1,4 +1,4 @@
-"""Test the objective: losses, weighted sum, used voxels and gradients; a loss of weight 0 is not computed."""
+"""Test the losses of the objective, their weighted sum and their gradients."""
 
 from __future__ import annotations
 

@@ -43,12 +43,12 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
     volume, _ = VALVE.on(grid_about(62, FINE, TURN))
     _, domed = replace(VALVE, valve_mm=None).on(volume.grid)
     result = analyse_wall(volume, domed)
-    # Beyond the valve's plane, blood fills a cylinder about the valve's axis. A ray from the ball's centre at
-    # `exit_angle` to this axis leaves the cylinder 6 mm outside the dome.
+    # Beyond the valve's plane, blood fills a cylinder about the valve's axis.
     cylinder_radius = np.sqrt(20.0**2 - 13.0**2)
-    exit_angle = np.degrees(np.arcsin(cylinder_radius / (20 + 6)))
+    # Points 6 mm outside the dome lie in the cylinder if their angle to this axis is below `largest_angle`.
+    largest_angle = np.degrees(np.arcsin(cylinder_radius / (20 + 6)))
     away = angles_to(result.surface.points, MITRAL)
-    assert (result.kind[away < exit_angle - 1] == OPENING).mean() > 0.98
+    assert (result.kind[away < largest_angle - 1] == OPENING).mean() > 0.98
     assert (result.kind[away > np.degrees(np.arccos(13 / 20))] == WALL).all()
 
 

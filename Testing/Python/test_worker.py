@@ -101,7 +101,7 @@ def test_progress_never_decreases_and_gives_the_remaining_time(
     assert 0 < fractions[-1] <= 1
 
 
-def test_fast_quality_segments_the_given_region_and_returns_no_doubt(
+def test_fast_quality_segments_the_given_region(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     child = start_worker()

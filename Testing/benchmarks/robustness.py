@@ -77,11 +77,9 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
     for _ in range(4):
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
-        lines = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # Keep the frequencies 0, 1 and 2. Keeping -1 and -2, too, would invalidate the committed tables and the shipped
-        # calibration.
-        lines = lines[lines > 2]
-        spectrum[:, lines] = moved[:, lines]
+        replaced = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
+        replaced = replaced[replaced > 2]  # the frequencies 0, 1 and 2 stay unchanged
+        spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
 
 

@@ -206,7 +206,6 @@ def serve(variant: str, options: argparse.Namespace, names: list[str], files: Pa
     if variant not in ("baseline", "memory"):
         keep_freed_memory()  # as the command `dcamt` does
     recipe = recipe_of(options, mixed_precision=variant != "float32")
-    # The trainer takes the memory format from `torch.channels_last_3d`.
     layout = torch.contiguous_format if variant == "layout" else torch.channels_last_3d
     trainer: Trainer | None = None
     with mock.patch.object(torch, "channels_last_3d", layout):
