@@ -129,7 +129,7 @@ def test_image_of_255_values_listed_as_a_label_is_reported(cases: list[Case]) ->
     assert only_problem(cases, 3) == problem
 
 
-def test_mask_of_255_is_read_as_the_only_class_of_a_recipe(cases: list[Case]) -> None:
+def test_mask_value_255_means_the_only_class(cases: list[Case]) -> None:
     assert cases[3].label
     mask = ellipsoid_scan()[1]
     write_nifti(cases[3].label, 255 * mask)

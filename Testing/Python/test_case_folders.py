@@ -95,7 +95,7 @@ def test_case_with_two_labels_or_two_scans_or_without_a_scan_is_skipped(tmp_path
     assert {one.reason for one in found_cases.skipped if one.path.name == "c_label.nii"} == {"a label without a scan"}
 
 
-def test_cases_x_in_the_folders_site1_and_site2_are_named_site1_x_and_site2_x(tmp_path: Path) -> None:
+def test_case_names_are_distinct(tmp_path: Path) -> None:
     files = ("site1/x_image.nii", "site1/x_label.nii", "site2/x_image.nii", "y.nii", "y.nrrd")
     found_cases = find_cases(make_files(tmp_path, *files))
     by_name = scans_and_labels(found_cases, tmp_path)

@@ -74,7 +74,7 @@ def images_below(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[Path]:
     DICOM files are yielded as follows:
     - slices: their folder (`p1` for `p1/1.dcm`, `p1/2.dcm`);
     - multi-frame images of different studies in one folder: each file;
-    - a segmentation in a subfolder without other segmentations, slices, contours or subfolders: the subfolder;
+    - a segmentation alone in a subfolder: the subfolder (`p1` for `p1/seg.dcm`);
     - other segmentations, and contours: each file.
     """
     for place, folders, paths in walk_folders(folder, ignored):

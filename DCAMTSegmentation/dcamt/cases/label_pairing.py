@@ -35,8 +35,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists (the examples are a case and its label):
     - the label whose name or file name is the case's name;
-    - the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`;
-    - the only label of the same name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals: `p1_lge`, `P1_label`;
+    - the only label of the same name after `PAIRING_WORDS` are removed from both names: `img0001`, `label0001`;
+    - the only label of the same name after `MODALITY_WORDS` and capitals are removed, too: `p1_lge`, `P1_label`;
     - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
       several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
     - the only label of the same simplified name: `p1_lge`, `p1_LA_final_seg_1`. `PAIRING_WORDS`, `MODALITY_WORDS` and

@@ -57,8 +57,7 @@ def labelmaps_by_case(
             only `p1_seg` is returned. If the folder holds only scans, no scan is left out.
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names of the predictions or scans that need a labelmap (see `_by_name_of_folder` and
-            `_case_name_among`). If the folder holds a label or a mask, `skip_images` leaves out the scans of other
-            names.
+            `_case_name_among`).
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
         prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
 

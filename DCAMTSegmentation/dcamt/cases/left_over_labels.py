@@ -103,7 +103,7 @@ def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile
 
 
 def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for the labels of each folder of `_folders_of_one_scan` whose labels are all left over."""
+    """Yield (label, key) for each folder of `_folders_of_one_scan` with only left-over labels."""
     keys = {scan.key for scan in scans}
     for scan, folder_labels in _folders_of_one_scan(labels, scans):
         if keys.isdisjoint(label.key for label in folder_labels):

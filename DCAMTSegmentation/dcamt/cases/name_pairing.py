@@ -84,8 +84,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     one of two conditions holds:
 
     - `has_channel_files` is true for `x_0000`.
-    - There is a label `x`, but no scan `x`, no scan `x_0010` (a scan has at most ten channels), and no label from
-      `x_0000` to `x_0009`.
+    - There are at most ten files, and there is a label `x`, but no scan `x` and no label such as `x_0001`.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """
