@@ -100,8 +100,7 @@ def _supports_networks(device: str, training: bool) -> bool:
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Move a CPU tensor to the device, without waiting for a CUDA GPU.
 
-    Only a copy from page-locked memory can return before the GPU has finished all earlier work. Later operations on
-    the GPU see the copied values.
+    Later operations on the GPU see the copied values.
     """
     if device.type != "cuda":
         return tensor.to(device)

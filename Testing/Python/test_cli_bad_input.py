@@ -312,6 +312,5 @@ def test_files_in_a_folder_named_tilde_are_found(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_empty_name_is_wrong_usage(arguments: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """An unset variable of the shell gives such a name; the default must not be used in its place."""
     assert call_dcamt(arguments) == 2
     assert f"argument {name}: the name is empty. See: dcamt" in capsys.readouterr().err

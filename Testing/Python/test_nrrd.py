@@ -194,7 +194,7 @@ def test_nrrd_in_a_space_that_slicer_would_mirror_is_refused(tmp_path: Path, spa
     header = f"NRRD0004\ntype: short\ndimension: 4\nsizes: 9 10 11 1\nspace: {space}\n{directions}\n"
     path.write_bytes(header.encode() + b"endian: little\nencoding: raw\n\n" + RAW)
     assert sitk.ReadImage(str(path)).GetOrigin() == (1, 2, 3, 0)  # LPS
-    refused(lambda: read_scan(path), path, f'"{space}" in its header, which 3D Slicer would mirror. Export it with')
+    refused(lambda: read_scan(path), path, f'"{space}" in its header: 3D Slicer would mirror the image. Export it with')
 
 
 @pytest.mark.parametrize("first", [b"NRRD0004" + b" " * 2000, b"NRRD0004" + b" " * 991 + b"\n"])

@@ -56,7 +56,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
 
     Args:
         channels: the number of channels that the model needs.
-        results: folders of results; a folder of results below `path` is searched only if it contains a scan.
+        results: subfolders that are not searched, unless they hold scans.
 
     Raises:
         InputError: the subfolders hold image files, but no usable scan; or a `dataset.json` cannot be read.

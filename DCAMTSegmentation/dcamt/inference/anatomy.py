@@ -126,7 +126,7 @@ def _without_smooth_noise(
     """Return `box` without its outer planes of smooth noise.
 
     Smooth noise resembles fine tissue, which must not be lost. Therefore no plane is removed if the ordered box is too
-    small for an organ. An end is not trimmed if noise continues for `reach` planes inside the ordered box.
+    small for an organ.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
@@ -138,7 +138,6 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # A whole plane with little tissue would count as noise.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim

@@ -346,9 +346,7 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         return None
     # With implicit VR, the tag is followed by the length in four bytes; with explicit VR, by the VR, two unused bytes
     # and the length. Some programs write explicit VR although the transfer syntax states implicit VR, or the reverse.
-    # So the bytes after the tag decide. A length cannot be mistaken for a VR: the first letter of a VR, "O" or "U", has
-    # an odd code. With implicit VR, a length is little-endian and even, so its first byte is even. An undefined length
-    # begins with 0xFF.
+    # So the bytes after the tag decide.
     if head[4:6] not in _PIXEL_VRS:
         length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     else:

@@ -147,7 +147,7 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
         raise InputError(what, path=path, remedy=_CHOOSE_TIME)
     note = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
     if len(group_places(frames)) > len(times[0]):
-        note += " Their slices lie at different places: if they are parts of one image, export the image again."
+        note += " If the time points are in fact parts of one image, export the image again."
     return times[0], [note]
 
 

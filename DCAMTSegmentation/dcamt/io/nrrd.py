@@ -206,7 +206,7 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
         what = "lacks the coordinate system (space) in its header, so left and right are unknown"
         remedy = _STATE_SPACE
         if str(space).lower() in _MIRRORED_BY_ITK:
-            what = f'has the coordinate system (space) "{space}" in its header, which 3D Slicer would mirror'
+            what = f'has the coordinate system (space) "{space}" in its header: 3D Slicer would mirror the image'
             remedy = 'Export it with the space "left-posterior-superior".'
         elif space:
             what = f'has the coordinate system (space) "{space}" in its header, so left and right are unknown'

@@ -92,8 +92,7 @@ def array_sizes(path: Path, header: NrrdHeader) -> list[int]:
     """Return the size of each axis in the file's order, the fastest first.
 
     Raises:
-        InputError: the header lacks a required field, the dimension or a size is not a whole number, the number of
-            sizes differs from the dimension, or `check_size` refuses the sizes.
+        InputError: the header is incomplete or damaged, or `check_size` refuses the sizes.
     """
     for name in ("type", "dimension", "sizes", "encoding"):
         if not header.fields.get(name):

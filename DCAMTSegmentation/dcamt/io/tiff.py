@@ -16,8 +16,8 @@ _BITS, _SAMPLES = 258, 277
 """The TIFF tags of the bits of each sample, and of the number of samples."""
 _LAYOUT = {256: 0, 257: 0, 258: 1, 277: 1, 339: 1}
 """Defaults of the TIFF tags for a page's width, height, bits, samples and kind of numbers."""
-_PAGE_KIND, _SMALL_COPY, _MASK = 254, 1, 4
-"""The TIFF tag of a page's kind, and its bits for pages that ITK skips: reduced copies and transparency masks."""
+_PAGE_KIND, _REDUCED_COPY, _TRANSPARENCY_MASK = 254, 1, 4
+"""The TIFF tag of a page's kind, and two flags of this tag."""
 _COMPRESSION, _DEFLATE = 259, (8, 32946)
 """The TIFF tag of a page's compression, and its values for data compressed with zlib."""
 _STRIPS, _TILES = (273, 279), (324, 325)
@@ -64,7 +64,7 @@ def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
     """Raise EOFError or InputError for a page that ITK would misread.
 
     If a page's strips or tiles have no offset, or the offset 0, ITK would return other bytes of the file as voxels. A
-    page of one sample would become a colour image if it lies in tiles, or if its voxels do not have 8, 16 or 32 bits.
+    grey page would become a colour image if it lies in tiles, or if its voxels do not have 8, 16 or 32 bits.
     """
     if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
         raise EOFError
@@ -89,7 +89,7 @@ def has_pages(path: Path, count: int) -> bool:
 
 def _is_skipped(values: Mapping[int, tuple[int, ...]]) -> bool:
     """Return whether ITK skips a page: a reduced copy or a transparency mask."""
-    return bool(values.get(_PAGE_KIND, (0,))[0] & (_SMALL_COPY | _MASK))
+    return bool(values.get(_PAGE_KIND, (0,))[0] & (_REDUCED_COPY | _TRANSPARENCY_MASK))
 
 
 def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:

@@ -144,8 +144,8 @@ def import_model(
     name = card.name if name is None else name
     calibration = _calibration_beside(path, data, card)
     other_name = "Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."
-    # Of a model's files, the calibration file has the longest name.
-    if not is_file_name(f"{name}.{CALIBRATION}"):
+    longest_file_name = f"{name}.{CALIBRATION}"
+    if not is_file_name(longest_file_name):
         raise InputError(f"the model's name '{name}' cannot be a file name", path=path, remedy=other_name)
     existing = model_in_place_of(name)
     if existing is not None and existing.shipped:

@@ -264,8 +264,8 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     """Return a name and a colour for each label value in `labelmap` except 0.
 
-    Names and colours come from the segmentation file `path`. If the file has no name for the label value 3, the name is
-    "Segment 3". If the file has no colour for a label value, the colour is one of `SEGMENT_COLORS`.
+    Names and colours come from the segmentation file `path`. The default name is "Segment" and the
+    label value. If the file has no colour for a label value, the colour is one of `SEGMENT_COLORS`.
 
     Raises InputError if the file cannot be opened.
     """

@@ -58,7 +58,7 @@ def _load(file: Path, name: str | Path) -> np.ndarray:
         ) from error
     except MemoryError:
         raise
-    except Exception as error:  # numpy raises errors of many types; its own message advises an unsafe way to load.
+    except Exception as error:  # numpy raises errors of many types
         raise InputError(
             "was damaged on its way to DCAMT's background process", path=name, remedy="Try again."
         ) from error
