@@ -45,7 +45,7 @@ def test_masks_in_a_folder_are_skipped_only_if_each_has_the_name_of_a_scan(tmp_p
 
 
 @pytest.mark.parametrize(("scan", "mask"), [("scans/{}", "reader1/{}"), ("{}/lge", "{}/observerA")])
-def test_mask_without_scan_does_not_hide_the_masks_of_other_patients(tmp_path: Path, scan: str, mask: str) -> None:
+def test_masks_are_recognised_although_one_patient_has_no_scan(tmp_path: Path, scan: str, mask: str) -> None:
     write_images(tmp_path, map(scan.format, ("p1", "p2", "p4")), map(mask.format, ("p1", "p2", "p3", "p4")))
     found = find_cases(tmp_path)
     skipped = {file.path.relative_to(tmp_path).as_posix() for file in found.skipped}

@@ -64,7 +64,7 @@ def test_scans_that_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.Capt
     assert f"The first is {missing[0]}: does not exist." in message
 
 
-def test_quick_effort_keeps_patch_axes_of_up_to_two_strides() -> None:
+def test_quick_effort_keeps_short_patch_axes() -> None:
     recipe = tiny_recipe("normalisation=instance", "patch=8,8,8")
     assert recipe.stride == (4, 4, 4)
     assert with_settings(recipe, effort_settings(recipe, QUICK)).training.patch == (8, 8, 8)

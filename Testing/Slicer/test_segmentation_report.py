@@ -295,7 +295,7 @@ class ResultReportRequestTest(PanelCase):
             with changed_after_snapshot(volume, later):
                 self.assert_reported(is_complete)
 
-    def test_trust_from_an_older_version_is_not_reported_once_the_scan_is_loaded_again(self) -> None:
+    def test_trust_stored_by_an_older_dcamt_is_not_reported_after_the_scan_is_loaded_again(self) -> None:
         self.open(FakeReportWorker(expected=EXPECTED))
         volume = add_scan()
         segmentation = self.segment(volume)

@@ -254,7 +254,7 @@ def _has_many_values(path: Path) -> bool:
 
 
 def _is_blank(path: Path) -> bool:
-    """Return whether a file is empty or begins with zeros and is not DICOM, as after an interrupted copy."""
+    """Return whether a file other than DICOM is empty or begins with zeros, as after an interrupted copy."""
     return stated_class(path) is None and not any(read_head(path, 132))
 
 

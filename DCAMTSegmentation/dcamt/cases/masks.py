@@ -126,8 +126,7 @@ class _SimilarPaths:
         The files with the same replaced part are a group, such as `p1/LA` and `p2/LA`. A group probably holds either
         only masks or only scans:
 
-        - More than half of a group's files must have a fitting pattern. If `scans` has a file p1 but no p4, the files
-          `atlas/p1` and `atlas/p4` are no masks.
+        - More than half of a group's files must have a fitting pattern: one of `atlas/p1` and `atlas/p4` is too few.
         - If the first file of a group has many values, the group's other files are not read.
 
         For `p1/LA`, the pattern `p1/*` is tried before `*/LA`: a `*` further right is more certain.
@@ -148,7 +147,7 @@ class _SimilarPaths:
         return masks
 
     def _fitting(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that another path has, with another part in place of the `*`.
+        """Return the first of `patterns` that fits another path, in which another part is in place of the `*`.
 
         The result is None if there is no such pattern, or if the part is the name of a case (`MAXIMUM_NAMES`).
         """

@@ -84,7 +84,7 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     one of two conditions holds:
 
     - `has_channel_files` is true for `x_0000`.
-    - There are at most ten files, and there is a label `x`, but no scan `x` and no label such as `x_0001`.
+    - There are a label `x`, no scan `x`, no label such as `x_0001`, and at most ten channel files.
 
     Otherwise the files stay separate scans, since the numbers may count patients.
     """

@@ -2,8 +2,8 @@
 
 The module `names` explains the terms. Two terms are added here:
 
-- Plain key: the loose key of the parts without `_0000`, in which equal neighbouring parts occur once. `P1/p1_lge_0000`
-  has the plain key `("p1",)`.
+- Plain key: the loose key without `_0000`, and without parts that repeat the part before. `P1/p1_lge_0000` has the
+  plain key `("p1",)`.
 - Pattern: what similar paths have in common, with `*` for the rest. `reader1/p1`, `cohort/p1` and `p1` have the pattern
   `*/p1`.
 
@@ -42,7 +42,7 @@ Pattern = tuple[str, ...]
 Part = str | Path
 """What `*` replaces: a part or words of a path; "" if the path has no such part.
 
-Files with the same part are a group (`masks`). A search without groups gives each file's own path.
+Files with the same part are a group (`masks`). If files are not grouped, the part is the file's path.
 """
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """For each file, the replaced parts, each with the patterns that result. The first pattern that fits is used."""
@@ -91,8 +91,8 @@ def replace_words_beside_name(files: Iterable[NamedFile]) -> Replacements:
 def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
-    The part is the folder's name (`output/x`, `output/y`) or the file's name (`p1/x`, `p2/x`), whichever is more
-    frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), nothing is replaced.
+    Files are grouped by the name of their folder (`output/x`, `output/y`) or by their own name (`p1/x`, `p2/x`),
+    whichever is more frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), nothing is replaced.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)

@@ -125,8 +125,8 @@ def _without_smooth_noise(
 ) -> Box:
     """Return `box` without its outer planes of smooth noise.
 
-    Smooth noise resembles fine tissue, which must not be lost. Therefore no plane is removed if the ordered box is too
-    small for an organ.
+    If the ordered box is too small for an organ, no plane is removed: the organ may be fine tissue, which resembles
+    smooth noise.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).

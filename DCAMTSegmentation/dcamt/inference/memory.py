@@ -28,7 +28,7 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
 
 
 def _features(recipe: Recipe, strides: Sequence[Stride]) -> float:
-    """Return the number of features (channels x voxels) of all levels per voxel of the finest level."""
+    """Return the number of features of all levels, divided by the number of voxels of the finest level."""
     total, voxels = 0.0, 1.0
     for channels, step in zip(recipe.network.channels, ((1, 1, 1), *strides), strict=True):
         voxels /= math.prod(step)
