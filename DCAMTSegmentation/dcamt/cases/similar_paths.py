@@ -92,7 +92,8 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
     Files are grouped by the name of their folder (`output/x`, `output/y`) or by their own name (`p1/x`, `p2/x`),
-    whichever is more frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), nothing is replaced.
+    whichever is more frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), nothing is
+    replaced.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)
