@@ -90,7 +90,7 @@ class ChannelSelectors:
 
 
 def replace_channels(settings: Any) -> None:
-    """Select the further channels that a result of the input volume was made from; select none if there is no result.
+    """Select the channels that are stored with the input volume's result; select none without a result.
 
     The result is the selected output or, if the output is no result of the volume, the volume's newest result.
 

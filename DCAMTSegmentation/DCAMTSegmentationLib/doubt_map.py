@@ -79,7 +79,7 @@ def map_name(volume: VolumeNode) -> str:
 
 
 def mark_map(volume: VolumeNode) -> None:
-    """Mark a scalar volume node as a map of doubt, so that it is recognised after its result is deleted."""
+    """Mark a scalar volume node as a map of doubt."""
     volume.SetAttribute(_MAP, _DOUBT)
 
 

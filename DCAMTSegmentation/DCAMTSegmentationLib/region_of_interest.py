@@ -30,8 +30,7 @@ LINEAR_WITHIN_MM = 0.1
 
 An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
 `_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
-_SCAN = "DCAMT.regionScan"
-"""Node reference to the volume for which a region was first chosen, or on which it was later placed or moved."""
+_SCAN_REFERENCE = "DCAMT.regionScan"
 _HAS_SCAN = "DCAMT.hasRegionScan"
 """Attribute of a region with a stored scan. It stays if the scan is removed; the reference does not."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
@@ -107,7 +106,7 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
 
 def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
     """Store the volume on which a region was placed or moved."""
-    roi.SetNodeReferenceID(_SCAN, volume.GetID())
+    roi.SetNodeReferenceID(_SCAN_REFERENCE, volume.GetID())
     roi.SetAttribute(_HAS_SCAN, "1")
 
 
@@ -121,7 +120,7 @@ def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
     """Return a note if another scan than `volume` is stored with a region, else an empty string."""
     if roi is None or volume is None or roi.GetAttribute(_HAS_SCAN) is None:
         return ""
-    stored = roi.GetNodeReference(_SCAN)
+    stored = roi.GetNodeReference(_SCAN_REFERENCE)
     if stored is not None and result_scan.are_same_scan(stored, volume):
         return ""
     text = _("“{region}” belongs to another scan than “{volume}”: check that the region fits, or move it.")

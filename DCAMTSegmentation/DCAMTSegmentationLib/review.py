@@ -23,8 +23,9 @@ from .stored_places import store_places
 _TRUST, _EXPECTED = "DCAMT.trust", "DCAMT.expectedOverlap"
 _DOUBT_CALIBRATED = "DCAMT.doubtCalibrated"
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
-_REGION, _REGION_NAME = "DCAMT.region", "DCAMT.regionName"
-"""Attributes: the segmented region as JSON, in RAS mm of the scan's space; the region's name."""
+_REGION_NAME = "DCAMT.regionName"
+_REGION = "DCAMT.region"
+"""The segmented region as JSON, in RAS mm of the scan's space."""
 
 
 def trust(segmentation_node: SegmentationNode | None) -> float | None:
