@@ -362,7 +362,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         for helper in orphans:
             if is_present(helper):
                 remove_with_display(helper)
-        # Later: during this event, the subject hierarchy still has the result's item.
+        # During this event, the subject hierarchy still has the result's item.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))
 
 

@@ -280,7 +280,7 @@ class WallPanel:
         self._change_wall(wall.with_openings(openings))
 
     def _on_export(self, checked: bool = False) -> None:
-        """Write the wall's table or surface; before that, ask the user if the wall is outdated."""
+        """Write the wall's table or surface."""
         title = _("Export the wall")
         self.compare_outline()
         if self._wall is None:  # It was removed or made unreadable outside of this section.

@@ -174,9 +174,7 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Disconnect first. Otherwise the slots would keep this object alive until Qt deletes the QProcess. During this
-        # deletion, Qt would release the slots, and Python would delete this object, which holds the last reference to
-        # the QProcess. PythonQt would then delete the QProcess a second time.
+        # If the slots were still connected, the QProcess would be deleted twice: by Qt and by PythonQt.
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),

@@ -23,7 +23,7 @@ class SegmentVoxels:
     Attributes:
         mask: (K, J, I), uint8, 1 in the segment.
         affine: (4, 4), index (i, j, k) of the mask -> mm in the segmentation node's space.
-        first: the mask's first voxel, as an index (i, j, k) of the segment's image; zeros if the segment is empty.
+        first: index (i, j, k) of the mask's first voxel in the uncropped labelmap; zeros if the segment is empty.
     """
 
     mask: np.ndarray

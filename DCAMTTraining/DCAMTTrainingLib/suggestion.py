@@ -81,7 +81,7 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the suggested recipe with the task's classes and, as title, their names.
+        """Return the suggested recipe with the task's classes.
 
         Label files that were written from the scene contain no names of classes. The suggested recipe is returned
         unchanged if a labelled case is not from the scene, or if the task lacks a label value of the suggested recipe.

@@ -21,7 +21,7 @@ from slicer.i18n import tr as _
 USER_MRI, USER_CT = "own-mri", "own-ct"
 SUGGESTED = "suggested"
 BASES = {USER_MRI: "la", USER_CT: "pancreas"}
-"""Task with user-defined classes -> shipped recipe, whose name, title, modality and classes the task replaces."""
+"""Task with user-defined classes -> its base, a shipped recipe."""
 
 
 @dataclass(frozen=True)

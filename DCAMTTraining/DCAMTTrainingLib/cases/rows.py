@@ -252,7 +252,7 @@ def rows_to_json(rows: Sequence[CaseRow]) -> str:
 
 
 def parse_row(data: Any) -> CaseRow:
-    """Return the row in parsed JSON; raise ValueError if `data` is not a row of this version."""
+    """Create a row from parsed JSON; raise ValueError if this version cannot read `data`."""
     try:
         return _row(data)
     except (TypeError, KeyError, AttributeError, OverflowError) as error:

@@ -354,8 +354,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class that now matches no segment keeps its former segments. Give True if a class
-            may have been renamed.
+        keeps_unmatched: True if a class may have been renamed. Then a class that has no match in any case keeps its
+            segments.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):

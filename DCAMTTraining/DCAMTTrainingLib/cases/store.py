@@ -11,11 +11,8 @@ import slicer
 from .rows import CaseRow, SceneScan, parse_row, rows_to_json
 
 _CASES = "cases"
-_REFERENCE = "DCAMT.caseNode."
-"""The node that stores the rows has a reference to each volume and segmentation of the cases.
-
-The role of such a reference is this text, followed by the volume's or segmentation's ID at the time of saving.
-"""
+_ROLE_PREFIX = "DCAMT.caseNode."
+"""Prefix of the role of each reference to a volume or segmentation; the node's saved ID follows."""
 _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 """Roles in scenes of older versions. The references of each role are in the order of the rows."""
 _REMOVED = "removed."
@@ -130,10 +127,10 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
         identifiers |= {source["volume"], source["segmentation"]}
     # A removed node gets no reference, since a node imported later may get the removed node's ID.
     present = [identifier for identifier in identifiers if identifier and slicer.mrmlScene.GetNodeByID(identifier)]
-    roles = {_REFERENCE + identifier: identifier for identifier in present}
+    roles = {_ROLE_PREFIX + identifier: identifier for identifier in present}
     known = [node.GetNthNodeReferenceRole(index) for index in range(node.GetNumberOfNodeReferenceRoles())]
     for role in known:
-        if role in _ORDERED_REFERENCES or (role.startswith(_REFERENCE) and role not in roles):
+        if role in _ORDERED_REFERENCES or (role.startswith(_ROLE_PREFIX) and role not in roles):
             node.RemoveNodeReferenceIDs(role)
     for role, identifier in roles.items():
         if node.GetNodeReferenceID(role) != identifier:
@@ -148,9 +145,9 @@ def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """
     for source in sources:
         volume, segmentation = source["volume"], source["segmentation"]
-        source["volume"] = node.GetNodeReferenceID(_REFERENCE + volume) or _REMOVED + volume.removeprefix(_REMOVED)
+        source["volume"] = node.GetNodeReferenceID(_ROLE_PREFIX + volume) or _REMOVED + volume.removeprefix(_REMOVED)
         if segmentation:
-            source["segmentation"] = node.GetNodeReferenceID(_REFERENCE + segmentation) or ""
+            source["segmentation"] = node.GetNodeReferenceID(_ROLE_PREFIX + segmentation) or ""
 
 
 def _update_ids_by_order(node: Any, sources: Sequence[dict[str, Any]]) -> None:

@@ -110,7 +110,7 @@ def cell(row: CaseRow, column: int, folder: str = "") -> str:
 
 
 def spacing_text(spacing: tuple[float, ...]) -> str:
-    """Return the spacing in mm, one number if all axes are alike: `0.625`, `0.625×0.625×2.500`."""
+    """Return the spacing in mm: `0.625×0.625×2.500`, or only `0.625` if all axes are alike."""
     texts = [f"{mm:.3f}" for mm in spacing]
     return texts[0] if len(set(texts)) == 1 else "×".join(texts)
 

@@ -226,10 +226,7 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def case_text(row: dict[str, str]) -> str:
-    """Return a row's text for the column *Case*, for example `p1` or `mean (1 missed)`.
-
-    `dcamt.metrics.evaluation.EvaluationRow` defines the counts.
-    """
+    """Return a row's text for the column *Case*, for example `p1` or `mean (1 missed)`."""
     name = row.get("case") or ""
     undefined, cases, missed, empty = (_count(row, column) for column in ("undefined", "cases", "missed", "empty"))
     if name not in (MEAN, DEVIATION):
