@@ -14,9 +14,9 @@ Operations that couple samples see only the process's part of the batch:
   with the same random numbers.
 - CutMix mixes patches of one part. All processes use the same box.
 
-A part should therefore contain at least two labelled and two unlabelled patches. Supervision and distillation are means
-over samples. If a recipe uses none of the listed operations, a team's losses in float32 equal those of a single process
-up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
+A part should therefore contain at least two labelled and two unlabelled patches. If a recipe uses none of the
+listed operations, a team's losses in float32 equal those of a single process up to rounding. In bfloat16 each part is
+rounded separately, and losses differ more.
 
 When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
 still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since

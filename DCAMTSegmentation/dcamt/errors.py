@@ -163,7 +163,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
 
 def names_path(error: Exception, path: Path) -> bool:
-    """Return whether an error's message contains a path; the path "in" matches "in/a.nii", but not "bin/a.nii"."""
+    """Return whether an error's message contains a path; a message about "scan12" does not contain "scan1"."""
     text = " ".join(str(path).split())  # as in a message
     message = " ".join(str(error).split())
     return re.search(rf"""(?<![^\s/\\"'“(]){re.escape(text)}(?![.-]?\w)""", message) is not None

@@ -56,7 +56,7 @@ def add_segment(commands: Commands[Parser]) -> None:
         "--quality",
         choices=QUALITIES,
         default=ACCURATE,
-        help="fast runs one branch, accurate both (default: %(default)s)",
+        help="fast: one branch; accurate: both branches (default: %(default)s)",
     )
     add_device(parser)
     _add_scan_choice(parser)
@@ -236,7 +236,10 @@ def _add_wall_method(parser: Parser) -> None:
         f" published thresholds: {', '.join(preset.threshold.name for preset in PRESETS)}; default: %(default)s",
     )
     parser.add_argument(
-        "--sample", choices=SAMPLES, default=MAXIMUM, help="value taken across the wall (default: %(default)s)"
+        "--sample",
+        choices=SAMPLES,
+        default=MAXIMUM,
+        help="maximum or mean of the intensities from --from-mm to --to-mm (default: %(default)s)",
     )
     parser.add_argument(
         "--from-mm",

@@ -44,7 +44,7 @@ class CentrePrior:
 
     @classmethod
     def from_box(cls, box: Box) -> CentrePrior:
-        """Return the prior for an anatomy that fills `box`, in voxels of the grid that contains `box`."""
+        """Return the prior for an anatomy that fills `box`."""
         faces = np.array([(side.start, side.stop) for side in box])
         return cls((faces.sum(axis=1) - 1) / 2, (faces[:, 1] - faces[:, 0]) / 2)
 

@@ -253,7 +253,7 @@ def missing_slices_notes(
 
     Args:
         frames: the scan's frames, one for each slice.
-        separated: images of another SOP class, such as screenshots. Those in the scan's series count as found images.
+        separated: images of another SOP class, such as screenshots.
         gap: mm between neighbouring slices.
     """
     series = [frame for frame in found.frames if frame.series == frames[0].series]

@@ -104,7 +104,12 @@ class UnplacedError(Exception):
 
 @dataclass(frozen=True)
 class _FrameHeader:
-    """The attributes of a frame: `groups` are its own and the shared functional groups, `data` is the file header."""
+    """The attributes of a frame.
+
+    Attributes:
+        data: the file's header.
+        groups: the frame's own functional groups, then the shared ones, if any.
+    """
 
     data: Any
     groups: tuple[Any, ...] = ()

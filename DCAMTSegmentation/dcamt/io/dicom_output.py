@@ -24,8 +24,7 @@ _MAY_BE_EMPTY = (
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
 """Attributes of type 2 in PS3.3 C.7.1.1 and C.7.2.1: they must be present, but may be empty."""
-_REQUIRED = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
-"""Attributes of an image without which a segmentation cannot refer to it."""
+_REQUIRED_OF_SOURCE_IMAGES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
 
 Dataset = Any
 """A `pydicom.Dataset`."""
@@ -155,11 +154,11 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
             which may lack letters of the segments' names and codes.
 
     Raises:
-        InputError: the image lacks one of `_REQUIRED`.
+        InputError: the image lacks one of `_REQUIRED_OF_SOURCE_IMAGES`.
     """
     import highdicom as hd
 
-    missing = [keyword for keyword in _REQUIRED if not image.get(keyword)]
+    missing = [keyword for keyword in _REQUIRED_OF_SOURCE_IMAGES if not image.get(keyword)]
     if missing:
         what = f"no DICOM segmentation can refer to these images, which lack {', '.join(missing)}"
         raise InputError(what, remedy=_OTHER_FORMAT)

@@ -109,7 +109,7 @@ def _decode(data: Any) -> np.ndarray:
     syntax = data.file_meta.TransferSyntaxUID
     has_unused_bits = not syntax.is_encapsulated or syntax == RLELossless
     if has_unused_bits:
-        # pydicom assumes that the stored bits are the lowest; `_stored_bits` takes them from where the header states.
+        # pydicom would ignore the header's HighBit.
         data.pixel_array_options(correct_unused_bits=False)
     pixels = data.pixel_array
     pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
@@ -121,12 +121,13 @@ def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
 
     ITK would rescale all frames with one slope and intercept. It therefore reads a copy of the data set without them.
     """
+    syntax = data.file_meta.TransferSyntaxUID.name
     if not _remove_scaling(data):
-        return _read_with_itk(file, data.file_meta.TransferSyntaxUID.name)
+        return _read_with_itk(file, syntax, file)
     with temporary_folder() as folder:
         copy = Path(folder, "unscaled.dcm")
         data.save_as(copy)
-        return _read_with_itk(copy, data.file_meta.TransferSyntaxUID.name, file)
+        return _read_with_itk(copy, syntax, file)
 
 
 def _remove_scaling(data: Any) -> bool:
@@ -141,16 +142,16 @@ def _remove_scaling(data: Any) -> bool:
     return found
 
 
-def _read_with_itk(path: Path, syntax: str, file: Path | None = None) -> np.ndarray:
-    """Return the pixels as GDCM decompresses and rescales them; raise InputError, which names `file`, if this fails."""
+def _read_with_itk(path: Path, syntax: str, original: Path) -> np.ndarray:
+    """Return the pixels of `path`, the original file or a copy; raise InputError if they cannot be decompressed."""
     if not is_utf8(path):
         with temporary_folder() as folder:
-            return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, file or path)
+            return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, original)
     try:
         with quiet_terminal():
             pixels: np.ndarray = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(path)))
     except RuntimeError as error:
-        raise _undecodable_error(file or path, syntax) from error
+        raise _undecodable_error(original, syntax) from error
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels
 
 
@@ -212,10 +213,10 @@ def check_fragments(file: Path, data: Any) -> None:
         raise InputError("is damaged: its compressed pixels end too early", path=file, remedy=COPY_AGAIN)
 
 
-def _has_zero_tail(frames: bytes) -> bool:
-    """Return whether the last of the given JPEG frames ends with zeros instead of the end marker."""
-    used = frames.rstrip(b"\0")
-    return len(frames) - len(used) > _MAXIMUM_PADDING and not used.endswith(_END_MARKER)
+def _has_zero_tail(data: bytes) -> bool:
+    """Return whether JPEG data end with zeros instead of the end marker."""
+    used = data.rstrip(b"\0")
+    return len(data) - len(used) > _MAXIMUM_PADDING and not used.endswith(_END_MARKER)
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:

@@ -114,8 +114,7 @@ def _without_copies(path: Path, frames: Sequence[Frame]) -> tuple[list[Frame], l
             seen[key if key not in seen else (str(frame.file), frame.index)] = frame
     for (copy, file), pairs in copies.items():
         copied, kept = (load_frames(path, part) for part in zip(*pairs, strict=True))
-        # Programs round rescale slopes differently, so `allclose` decides. `array_equal` comes first, since
-        # `array_equal` is faster and needs less memory.
+        # `array_equal` is faster and needs less memory; `allclose` tolerates slightly different rescale slopes.
         if not (np.array_equal(copied, kept) or np.allclose(copied, kept)):
             what = f"holds files of the same slice that differ in their voxels: compare {copy.name} with {file.name}"
             raise InputError(what, path=path, remedy="Keep one version of each slice; move the others elsewhere.")
