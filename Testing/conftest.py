@@ -19,7 +19,7 @@ LONG = (
 """Test files that take long. They start first, so that all test processes end at about the same time."""
 
 
-# Importing the tests creates millions of objects. Nearly all of them stay, so a collection would free little.
+# Importing the tests creates millions of objects, and hardly any garbage.
 gc.disable()
 
 

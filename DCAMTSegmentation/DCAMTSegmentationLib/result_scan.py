@@ -96,10 +96,10 @@ def is_of_other_voxels(
 ) -> bool:
     """Return whether a result was made from other voxels than a volume now has.
 
-    The result's second and further channels are compared, too. The volume may be any channel of the result's scan.
-    Channels that are no longer in the scene are ignored. Older versions of DCAMT stored no checksums; for their
-    results, the function returns True if the volume is no channel of the scan. Nothing is known about the scan of
-    segments that were loaded from a `.seg.nrrd` file, so the function returns False.
+    All channels of the result's scan are compared with the stored checksums. The volume may be any channel of the
+    result's scan. Channels that are no longer in the scene are ignored. Older versions of DCAMT stored no checksums;
+    for their results, the function returns True if the volume is no channel of the scan. Nothing is known about the
+    scan of segments that were loaded from a `.seg.nrrd` file, so the function returns False.
     """
     if not is_written(segmentation_node):
         return False

@@ -67,8 +67,8 @@ def test_every_event_is_one_line_of_json_and_is_parsed_back(event_class: type) -
 def test_parsing_tolerates_unknown_events_and_absent_fields_and_wrong_types() -> None:
     assert parse_run_event({"event": "dance", "step": 1}) is None
     assert parse_run_event({"event": "checkpoint", "step": 7, "more": "x"}) == CheckpointSaved(7)
-    old = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
-    event = parse_run_event(old)  # written before memory was recorded; one loss was not finite
+    incomplete = {"event": "progress", "step": 1, "of": 2, "losses": {"total": None, "mmd": 0.5}, "learning_rate": 0.1}
+    event = parse_run_event(incomplete)
     assert event == TrainingProgress(1, 2, {"mmd": 0.5}, 0.1, None, None, None)
     wrong_types = parse_run_event({"event": "validation", "step": "3", "dice": {"A": None, "B": {"x": "y", "z": 1}}})
     assert isinstance(wrong_types, ValidationScored)

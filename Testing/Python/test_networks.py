@@ -124,7 +124,7 @@ def test_untrained_branches_do_not_affect_each_other() -> None:
 
 
 @pytest.mark.parametrize("branch", [0, 1])
-def test_branch_that_attends_to_its_own_tokens_changes_only_its_own_logits(branch: int) -> None:
+def test_exchange_can_be_switched_off_in_a_single_branch(branch: int) -> None:
     network = exchanging_network(small_recipe(classes=2, input_channels=2))
     scan = random_image(2, 2, 8, 12, 8)
     own_tokens = torch.zeros(2, 2, dtype=torch.bool)  # (branch, sample)

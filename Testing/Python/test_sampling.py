@@ -96,7 +96,7 @@ def test_rotated_and_scaled_patches_equal_the_result_of_scipy() -> None:
 
 
 def test_image_and_label_of_a_patch_are_aligned() -> None:
-    """Voxel i along an axis has the value 10 i and the label i + 1. In a patch, value / 10 rounds to label - 1."""
+    """Voxel i along an axis has the value 10 i and the label i + 1."""
     for axis in range(3):
         places = np.broadcast_to(np.arange(24).reshape([-1 if a == axis else 1 for a in range(3)]), (24, 24, 24))
         case = resident((places * 10).astype(np.uint8), (places + 1).astype(np.uint8))
@@ -109,9 +109,11 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
         )
         for step in range(6):
             batch = sampler.draw(step)
-            far = np.abs(eight_bit_values(batch)[:, 0] / 10 - (batch.labels.numpy() - 1))
-            assert far.max() <= 0.51
-            assert far.max() > 0.3  # If patch voxels lay on scan voxels, each difference would be 0.
+            index_in_image = eight_bit_values(batch)[:, 0] / 10
+            index_in_label = batch.labels.numpy() - 1
+            difference = np.abs(index_in_image - index_in_label)
+            assert difference.max() <= 0.51
+            assert difference.max() > 0.3  # If patch voxels lay on scan voxels, each difference would be 0.
 
 
 def test_patch_larger_than_the_scan_repeats_the_border() -> None:

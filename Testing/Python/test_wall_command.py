@@ -481,7 +481,7 @@ def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
     assert "a_image" in printed.err
     assert sorted(path.name for path in out.iterdir()) == ["a_image.seg.nrrd", "copy.seg.nrrd"]
     assert call_dcamt([*arguments, "--skip-existing"]) == 0
-    assert "skipped scans without a measured wall: 2; measure their walls with 'dcamt wall'" in capsys.readouterr().err
+    assert "the wall is not measured in 2 of 2 skipped scans; measure it with 'dcamt wall'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["series", "patient/study/series"])

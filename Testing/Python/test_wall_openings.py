@@ -136,9 +136,10 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # A point's wall sample ends `WALL_TO_MM` outside the ball. The scan ends 10 mm below the ball's centre.
-    radius_mm = 20
-    wall_below_centre_mm = 10 * radius_mm / (radius_mm + WALL_TO_MM)
+    # A point is wall only if the scan contains the point's outermost sample.
+    radius_mm, scan_below_centre_mm = 20, 10
+    outermost_samples_radius_mm = radius_mm + WALL_TO_MM
+    wall_below_centre_mm = scan_below_centre_mm * radius_mm / outermost_samples_radius_mm
     # A spherical zone of height h has the area 2 pi R h.
     zone_mm2 = 2 * np.pi * radius_mm * (radius_mm + wall_below_centre_mm)
     assert result.burden.wall_cm2 == pytest.approx(zone_mm2 / 100, rel=0.02)

@@ -14,7 +14,7 @@ protocol  The protocol of published results, with MODEL's weights on the network
           training patch's size, the mean of all softmax outputs, the largest component. Two strides are measured: the
           published stride (18x18x4 voxels, for windows of 112x112x80), and the published stride scaled to the training
           patch's size.
-whole     The same scans inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
+whole     The scans of `segment`, inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
 Times are processor times, since other programs affect these less than elapsed times. For each case, the shortest time

@@ -41,13 +41,15 @@ def is_dicom(path: Path) -> bool:
 
 
 def close(affine: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two affines have nearly equal 3x3 parts and map the index `SHAPE` to nearly the same point.
+    """Return whether two affines are nearly equal.
 
-    The elements of the 3x3 parts may differ by less than 0.001 mm, and the coordinates of the points by less than
+    The elements of the 3x3 parts may differ by less than 0.001 mm, and the coordinates of the far corner by less than
     0.01 mm.
     """
-    corner = np.array([*SHAPE, 1.0])
-    return bool(np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ corner).max() < 0.01)
+    far_corner = np.array([*SHAPE, 1.0])
+    return bool(
+        np.abs(affine[:3, :3] - other[:3, :3]).max() < 1e-3 and np.abs((affine - other) @ far_corner).max() < 0.01
+    )
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:

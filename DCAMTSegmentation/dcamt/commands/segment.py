@@ -152,7 +152,8 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
     without_wall = [job for job in skipped if not all(os.path.exists(path) for path in job.wall_files)]
     if without_wall:
         print_error(
-            f"skipped scans without a measured wall: {len(without_wall)}; measure their walls with 'dcamt wall'"
+            f"the wall is not measured in {len(without_wall)} of {len(skipped)} skipped scans; "
+            "measure it with 'dcamt wall'"
         )
     for path in foreign_files([path for job in skipped for path in job.files]):
         print_error(f"{path}: kept, since DCAMT did not write this file; the scan is skipped")
