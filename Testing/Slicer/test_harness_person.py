@@ -173,7 +173,7 @@ class LoopMonitorTest(unittest.TestCase):
         longest_step(lambda: iter([found.append(find_tracked())]), tries=1)
         self.assertEqual(found, [[], []])
 
-    def test_longest_step_of_the_best_run_is_returned(self) -> None:
+    def test_job_is_timed_again_after_a_noticeable_pause(self) -> None:
         pause = 30 * reference_seconds()
         runs = iter(((0.0, pause), (0.001, 0.002), (pause,)))
 

@@ -186,7 +186,6 @@ class ChannelsTest(unittest.TestCase):
                 read_scan(case.image, channels=3).voxels.transpose(0, 3, 2, 1),
                 [slicer.util.arrayFromVolume(volume) for volume in self.volumes],
             )
-            # As with files, a recipe of one channel uses the first channel, and a note names the unused ones.
             self.assertIn("“a” is used, but not “b”, “c”", channels_note(row.source, tiny_recipe()))
             self.assertEqual(scene_remark(row.source, row.role, tiny_recipe())[0], "")
             case = run_to_end(export_case(row, Path(folder), 2, one_channel=True))

@@ -43,7 +43,7 @@ class MapTest(PanelCase):
         self.assertEqual(display.GetWindowLevelMin(), display.GetLowerThreshold())
         self.assertEqual(display.GetWindowLevelMax(), 100)
 
-    def test_fill_hidden_by_a_person_stays_hidden_after_the_map_is_hidden(self) -> None:
+    def test_hiding_the_map_keeps_the_fill_that_a_person_chose(self) -> None:
         display = self.segment(add_scan()).GetDisplayNode()
         self.ui.doubtCheckBox.click()
         for visible in (True, False):

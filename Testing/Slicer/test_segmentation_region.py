@@ -104,7 +104,7 @@ class RegionTest(PanelCase):
         choose(self.ui.inputSelector, add_scan("Clara", seed=6))
         self.assertEqual(self.ui.regionNoteLabel.text, "")
 
-    def test_region_chosen_for_a_scan_is_noted_on_another_scan_but_not_on_a_clone(self) -> None:
+    def test_region_belongs_to_its_scan_and_to_a_clone(self) -> None:
         anna, clone = add_scan("Anna"), add_scan("Anna Copy")
         choose(self.ui.inputSelector, anna)
         choose(self.ui.regionSelector, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box"))

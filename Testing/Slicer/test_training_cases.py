@@ -448,7 +448,7 @@ class CaseCheckTest(unittest.TestCase):
         self.assertEqual((table.rows[0].size, self.ended), ((4, 4, 4), ["not enough memory"]))
 
     @unittest.skipIf(os.name == "nt", "runs a shell script")
-    def test_cancelled_check_does_not_call_on_end(self):
+    def test_end_of_a_cancelled_check_is_not_reported(self):
         table = CaseTable()
         table.add([file_row(f"c{n}") for n in range(50)])
         before, during = (CaseCheck(table, load_recipe("la"), self.ended.append) for _ in range(2))

@@ -42,7 +42,7 @@ class ScoresTest(TrainingCase):
         of = "(distances defined in 1 of 2 cases)"
         self.assertEqual([row[0] for row in cells], ["found", "missed", f"mean {of}", f"SD {of}", "mean"])
 
-    def test_mean_states_how_many_cases_were_missed_or_lack_the_class(self) -> None:
+    def test_missed_cases_and_cases_without_the_class_are_counted(self) -> None:
         lines = ["mean,1,0.5,0.4,2,1,5,9,3,2", "mean,2,0.9,0.8,2,1,0,5,0,3"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases,missed,empty", *lines))
         means = "mean (distances defined in 4 of 9 cases; 3 missed; 2 without the class, counted as Dice 1)"

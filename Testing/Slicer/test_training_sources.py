@@ -150,7 +150,7 @@ class SourcesTest(TrainingCase):
         given.write_text("\n".join(lines), encoding="utf-8")
         with Person() as person:
             person.expects("List of cases", str(given))
-            person.expects("name the same scan as an earlier line: 1.", "Ok")
+            person.expects("Number of lines that repeat a scan: 1.", "Ok")
             click(self.ui.addListButton)
             self.wait_for(lambda: len(person.seen) == 2, "the message")
         self.assertEqual([row.name for row in self.table.rows], ["A", "B"])

@@ -83,7 +83,7 @@ def burden_cell(segmentation: SegmentationNode, column: str = "burden_percent", 
 
 
 def add_closed_curve(towards: np.ndarray, degrees: float = 35.0) -> Any:
-    """Add a closed curve around the ball's cap in the direction `towards` (RAS); `degrees` is the cap's half angle."""
+    """Add a circle of points on the ball, each at an angle of `degrees` to the direction `towards` (RAS)."""
     axis = towards / np.linalg.norm(towards)
     side = np.cross(axis, [0.3, 0.2, 1.0])
     side /= np.linalg.norm(side)

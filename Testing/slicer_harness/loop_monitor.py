@@ -121,8 +121,7 @@ class LoopMonitor:
     """Measures the time between turns of the event loop while a `with` block runs a job.
 
     `longest_pause`: the longest time between two turns, in seconds; other programs on the machine may lengthen it.
-    `longest_work`: the most processor time that all threads of this process together use between two turns, in
-        seconds.
+    `longest_work`: the longest processor time of this process between two turns, in seconds.
     `pause`: a `Pause` of the smaller of these two times; set at the end of the block.
     `turns`: the number of turns, plus one for the end of the block.
     """

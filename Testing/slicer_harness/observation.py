@@ -16,9 +16,8 @@ class Observation:
         """`changed(widget)` is called after each event."""
         self._subject: Any = None
         self._tags: list[int] = []
-        # `self` refers to the observed node's Python wrapper, and the wrapper refers to the observer. If the observer
-        # referred to `self`, the three would be a cycle, and the garbage collector would remove the cycle while the
-        # node is still in the scene.
+        # The observer must not refer to `self`, which refers to the observed node. Otherwise the garbage collector
+        # could remove the observer while the node is still in the scene.
         self._observer = _observer(weakref.ref(widget), changed, self._tags)
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:

@@ -109,7 +109,7 @@ class WallJob:
         openings: the labelmap of the openings; None to propose openings.
         surface: the file for the wall's surface without scalars (--surface).
         with_identity: whether the report names the patient.
-        is_mapped: for a job with a report, whether a label mapping is applied to the segmentation.
+        is_mapped: whether a label mapping is applied to the segmentation.
         refusal: the error if no segmentation was found.
     """
 

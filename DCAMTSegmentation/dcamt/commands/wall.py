@@ -282,7 +282,13 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
     _refuse_shared_segmentations(shared, labelmaps)
     segmentations = pair_with_labels(cases, labelmaps)
     jobs = [
-        WallJob(scan, name, segmentations.get(case, options.segmentation / f"{case}.seg.nrrd"), options.output)
+        WallJob(
+            scan,
+            name,
+            segmentations.get(case, options.segmentation / f"{case}.seg.nrrd"),
+            options.output,
+            is_mapped=bool(options.labels),
+        )
         for scan, name, case in zip(found.scans, found.names, cases, strict=True)
     ]
     known = set(cases)

@@ -193,7 +193,7 @@ class CasesPanel:
                 slicer.util.errorDisplay(error_text(error), windowTitle=title)
             elif repeated:
                 text = _(
-                    "Lines that name the same scan as an earlier line: {count}. The table has one case for each scan,"
+                    "Number of lines that repeat a scan: {count}. The table has one case for each scan,"
                     " with the label and role of the last line."
                 )
                 slicer.util.infoDisplay(text.format(count=repeated[0]), windowTitle=title)
