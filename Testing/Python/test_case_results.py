@@ -34,7 +34,7 @@ def test_map_beside_a_scan_is_an_automatic_result(tmp_path: Path, scan: str, res
     assert skip_reasons(found) == {Path(f"{result}.nii.gz").name: RESULT}
 
 
-def test_result_without_a_scan_of_its_modality_is_used_as_a_scan(tmp_path: Path) -> None:
+def test_lge_result_beside_t1_is_a_scan(tmp_path: Path) -> None:
     files = ("p1/T1.nii.gz", "p1/lge_result.nii.gz")
     assert [case.image for case in find_cases(make_files(tmp_path, *files)).cases] == [
         tmp_path / file for file in files

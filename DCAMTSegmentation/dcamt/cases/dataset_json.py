@@ -184,19 +184,19 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
     """Return the value of the first of `keys` in `entry`; capitals do not matter.
 
-    If `entry` has none of `keys`, find the values that name image files and whose keys, such as `gt` or `image_path`,
-    contain one of `words` and none of `_WORDS_OF_OTHER_KEYS`. Return the value found if it is the only one, else None.
+    If `entry` has none of `keys`, return the value of the only similar key, such as `gt` or `image_path`. If no key or
+    several keys are similar, return None.
     """
     values = {key.lower(): value for key, value in entry.items()}
     for key in keys:
         if key in values:
             return values[key]
-    named = [
-        value
+    similar_keys = [
+        key
         for key, value in entry.items()
         if _names_file(value) and has_word(key, words) and not has_word(key, _WORDS_OF_OTHER_KEYS)
     ]
-    return named[0] if len(named) == 1 else None
+    return entry[similar_keys[0]] if len(similar_keys) == 1 else None
 
 
 def _names_file(value: object) -> bool:

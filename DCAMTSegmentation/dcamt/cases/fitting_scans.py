@@ -106,8 +106,8 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
     ends = [(words[:last], words[last:]) for last in range(len(words) - 2, 0, -2)]
     starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
     shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
-    # The scan may be the folder of slices in which the file lies.
-    shorter.append(((*folders, ""), _words_beside(name, folders[-1] if folders else "")))
+    key_of_folder = (*folders, "")
+    shorter.append((key_of_folder, _words_beside(name, folders[-1] if folders else "")))
     if joined := _JOINED.fullmatch(name):
         shorter.append(((*folders, joined[1]), [joined[2]]))
     shorter.sort(key=lambda parts: -len(SEPARATORS.split(parts[0][-1])))

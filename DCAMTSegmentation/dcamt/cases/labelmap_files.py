@@ -225,10 +225,10 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     def is_scan(file: NamedFile) -> bool:
         if not keys.isdisjoint((file.key, without_first_channel(file.key))):
             return True
-        # `p1` is similar to the labels `p1_seg` and `p1_trans_seg`. `p1_lge` is similar to the mask `p1_LA`, since the
-        # mask's key and the scan's loose key are both `("p1",)`.
-        is_similar = case_name(file.path) in outlined or loose_key(file.key) in keys
-        is_similar |= loose_key(without_first_channel(file.key)) in starts
+        has_name_of_label = case_name(file.path) in outlined
+        has_key_of_mask = loose_key(file.key) in keys
+        label_begins_with_key = loose_key(without_first_channel(file.key)) in starts
+        is_similar = has_name_of_label or has_key_of_mask or label_begins_with_key
         return is_similar and file.path not in labels and _has_many_values(file.path)
 
     scans = {file.path for file in named if is_scan(file)}

@@ -81,7 +81,7 @@ def _named_after_cases(
     - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
       other capitals.
     - The case has no label, and no other scan has its key.
-    - Each folder of the label is a folder of the scan, or has only words of `OUTLINE_WORDS - {"left"}` in its name.
+    - Each folder of the label, except folders for outlines such as `LA`, is a folder of the scan.
       Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
     """
     counts = Counter(map(str.casefold, names))
@@ -161,7 +161,6 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - If the names of scan and label differ, no other scan's name begins with the label's simplified name: with
       `p1_lge` and `p1_post`, `p1_LA_gt` (simplified: `p1`) gets no scan.
     """
-    # (simplify_scan, simplify_label, start_of): no other scan's loose key may start with `start_of(label)`.
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),
         (_loose, _loose, _without_outline_words),

@@ -18,9 +18,9 @@ CHANNELS = (16, 32, 64, 128, 128)
 CONVOLUTIONS = (1, 2, 3, 3, 3)
 """Convolutions of each level."""
 SMALLEST_MAP = 4
-"""An axis is downsampled only if at least this many voxels remain, except in the smallest network (`plan_strides`)."""
-BYTES_PER_VOXEL = 32 * 4
-"""Bytes that a training step needs for each voxel of a patch and each channel of the finest level.
+"""An axis is downsampled only if at least this many voxels remain (for an exception, see `plan_strides`)."""
+BYTES_PER_FEATURE = 32 * 4
+"""Bytes of a training step per feature of the finest level, which has voxels x channels features.
 
 Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
 (Testing/benchmarks/README.md, training speed). The estimate for these patches is 1.6 GB: `FIXED_BYTES`, plus 32
@@ -49,7 +49,7 @@ def plan_network(
         strides = plan_strides(spacing, patch)
         stride = [math.prod(steps) for steps in zip((1, 1, 1), *strides, strict=True)]
         fitted = tuple(max(s, round(n / s) * s) for n, s in zip(patch, stride, strict=True))
-        needed = FIXED_BYTES + batch * math.prod(fitted) * CHANNELS[0] * BYTES_PER_VOXEL * _relative_features(strides)
+        needed = FIXED_BYTES + batch * math.prod(fitted) * CHANNELS[0] * BYTES_PER_FEATURE * _relative_features(strides)
         is_smallest = all(n <= max(s, SMALLEST_MAP) for n, s in zip(fitted, stride, strict=True))
         if (needed <= MEMORY_FRACTION * memory_bytes and math.prod(fitted) <= LARGEST_PATCH) or is_smallest:
             break

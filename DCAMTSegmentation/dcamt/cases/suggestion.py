@@ -72,9 +72,8 @@ def suggest_recipe(
 
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
-            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, a value from 1 to the
-            highest label value occurs in no label or mapping, or a label without a mapping contains the value that
-            `dataset.json` names 'ignore'.
+            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, the label values from
+            1 on have a gap, or a label without a mapping contains the value that `dataset.json` names 'ignore'.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
