@@ -112,7 +112,9 @@ class SegmentationJob(WorkerJob):
         except TargetEditedError:
             assert options.target is not None
             segmentation = yield from insert_result(result, replace(options, target=None))
-            what = _("The result is in “{new}”, since “{edited}” was changed during the computation.")
+            what = _(
+                "The result is in “{new}”, since “{edited}” was edited or became a training case during the computation."
+            )
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:
             review.store_region(segmentation, self._region, self._region_name)

@@ -217,7 +217,7 @@ class EditedMeanwhileTest(PanelCase):
         np.testing.assert_array_equal(segment_mask(segmentation, volume), corrected)
         (result,) = [node for node in find_results() if node is not segmentation]
         self.assertEqual(self.settings.outputSegmentation, result)
-        reason = "“LGE segmentation” was changed during the computation"
+        reason = "“LGE segmentation” was edited or became a training case during the computation"
         self.assertIn(f"The result is in “{result.GetName()}”, since {reason}.", self.ui.statusLabel.text)
 
     def test_result_goes_into_a_new_node_if_the_output_was_edited_during_the_computation(self) -> None:
