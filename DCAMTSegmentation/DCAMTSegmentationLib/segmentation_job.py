@@ -113,7 +113,8 @@ class SegmentationJob(WorkerJob):
             assert options.target is not None
             segmentation = yield from insert_result(result, replace(options, target=None))
             what = _(
-                "The result is in “{new}”, since “{edited}” was edited or became a training case during the computation."
+                "The result is in “{new}”, since “{edited}” was edited or became a training case during the"
+                " computation."
             )
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:
