@@ -63,7 +63,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Change its permissions, or set the environment variable DCAMT_HOME to another folder."),
         _("Change its permissions."),
         _("Change the permissions of its folder."),
-        _("Check that it is complete and has the right ending."),
+        _("Check that the file is complete and its name has the right ending."),
         _("Check the disk or the network."),
         _("Check the file's permissions and its disk."),
         _("Check the name and the folder."),

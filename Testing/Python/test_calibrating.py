@@ -246,6 +246,5 @@ def test_model_of_a_run_is_not_calibrated_on_its_training_cases(
     )
     assert run.model.read_bytes() == before
     assert call_dcamt(["models", "calibrate", run.model, run.cases, "--device", "cpu"]) == 0
-    # A model with a calibration is refused before the search for copied scans, which may read all scans.
     assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1
     assert "has a calibration already" in capsys.readouterr().err

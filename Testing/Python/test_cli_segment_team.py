@@ -213,7 +213,7 @@ def test_interrupted_command_writes_the_table_of_finished_scans(noise_model: Pat
     assert messages == ["dcamt: cancelled"]
 
 
-def test_skipped_folder_is_named_once_and_the_output_folder_is_not_named(
+def test_one_warning_for_a_skipped_folder_and_none_for_the_output_folder(
     noise_model: Path, scans: Path, tmp_path: Path, segment_alone: Callable[..., CommandResult]
 ) -> None:
     """The team has fewer scans than processes."""

@@ -311,7 +311,7 @@ def test_empty_file_is_a_damaged_slice_only_if_its_name_is_that_of_a_slice(tmp_p
         (tmp_path / name).unlink()
 
 
-def test_empty_file_is_a_damaged_slice_if_its_name_is_as_long_as_the_random_names_of_slices(tmp_path: Path) -> None:
+def test_empty_slice_is_found_among_slices_with_random_names(tmp_path: Path) -> None:
     names = ("QVZK3A7B", "X0LMWT9C", "7RJDH2KS", "PLWQNVEE", "Z81KQTYW", "HHD2VX0M", "K5K5TRWP", "WQXZLMNY")
     for k, name in enumerate(names):
         write_slice(tmp_path / name, k)

@@ -120,7 +120,7 @@ def test_map_of_doubt_equals_its_formula(classes: int) -> None:
     organs = [ball] if classes == 2 else [ball * half, ball * (1 - half)]
     probabilities = np.stack([1 - ball, *organs])
     grid = network_grid(Grid((18, 12, 16), np.diag([-1.0, -2.0, 1.25, 1])), spacing)
-    computed = doubt_map(torch.from_numpy(grid_order(probabilities, grid)).float(), grid)
+    computed = doubt_map(torch.from_numpy(to_canonical_order(probabilities, grid)).float(), grid)
     np.testing.assert_allclose(computed, doubt_by_hand(probabilities, spacing), atol=1e-4)
     assert computed.max() > 0.3
 
@@ -132,15 +132,15 @@ def test_doubt_of_a_removed_component_is_computed_as_for_background() -> None:
         np.linalg.norm(place - centre, axis=-1) < radius for centre, radius in (((10, 12, 12), 8), ((26, 12, 12), 4))
     )
     organ = np.where(large | small, 0.99, 0.01)
-    mean = torch.from_numpy(grid_order(np.stack([1 - organ, organ]), grid)).float()
+    mean = torch.from_numpy(to_canonical_order(np.stack([1 - organ, organ]), grid)).float()
     before, after = doubt_map(mean, grid), doubt_map(mean, grid, small)
     assert before[26, 12, 12] < 0.1
     assert after[26, 12, 12] > 0.9
     np.testing.assert_array_equal(after[~small], before[~small])
 
 
-def grid_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
-    """Return values (classes, I, J, K) of a scan in the axis order of its network grid, which has the same spacing."""
+def to_canonical_order(values: np.ndarray, grid: NetworkGrid) -> np.ndarray:
+    """Convert an array (classes, I, J, K) to the canonical order of `grid`."""
     return np.ascontiguousarray(np.stack([grid.orientation.apply(one[None])[0] for one in values]))
 
 

@@ -91,7 +91,9 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
     except Exception as error:
         why = _shorten(str(error), path) or type(error).__name__
         raise InputError(
-            f"cannot be read as {kind} ({why})", path=path, remedy="Check that it is complete and has the right ending."
+            f"cannot be read as {kind} ({why})",
+            path=path,
+            remedy="Check that the file is complete and its name has the right ending.",
         ) from error
 
 
@@ -323,7 +325,8 @@ def data_file_errors(path: Path, data: Path) -> Iterator[None]:
     except (zlib.error, OSError) as error:
         if data == path or isinstance(error, PermissionError):
             raise
-        if isinstance(error, OSError) and error.errno is not None:  # The error for damaged bzip2 data has no number.
+        # For damaged data, bz2 raises an OSError without errno.
+        if isinstance(error, OSError) and error.errno is not None:
             what = f"needs its data file {data.name}, which cannot be read ({error.strerror})"
             raise InputError(what, path=path, remedy="Check the disk or the network.") from error
         what = f"needs its data file {data.name}, which holds damaged compressed data ({error})"

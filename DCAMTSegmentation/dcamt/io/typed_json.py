@@ -20,8 +20,11 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     """Return an instance of the dataclass `kind` with the values of the JSON object `data`.
 
     Fields may have these types: dataclasses, bool, int, float, str, Path, `np.ndarray` (float64), `X | None`,
-    `tuple[X, ...]`, `tuple[X, X]` and `dict[str, X]`. Error messages name the file `source` and the object `where` in
-    it.
+    `tuple[X, ...]`, `tuple[X, X]` and `dict[str, X]`.
+
+    Args:
+        source: the file, for error messages.
+        where: the object's name in error messages.
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is too large, or a tuple has the wrong

@@ -145,14 +145,14 @@ def _sample_embeddings(
     """Return embeddings of voxels on the grid of the `decoded` features: at most `samples` of each class."""
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # If a class has too few voxels, voxels of other classes are added with class -1. The number of sampled voxels is
-    # thus known in advance: the program need not wait until a GPU has counted voxels.
+    # `topk` returns equally many voxels for each class: the program need not wait until a GPU has counted voxels.
     random_keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
     indices, sampled_classes = [], []
     for label in range(count):
         top = torch.where(classes == label, random_keys, -1.0).topk(min(weights.samples, len(classes)))
         indices.append(top.indices)
-        sampled_classes.append(torch.where(top.values >= 0, label, -1))
+        has_class = top.values >= 0
+        sampled_classes.append(torch.where(has_class, label, -1))
     index, sampled = torch.cat(indices), torch.cat(sampled_classes)
 
     def embed(output: BranchOutput, projection: nn.Module) -> Tensor:

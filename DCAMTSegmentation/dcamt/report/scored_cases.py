@@ -44,7 +44,7 @@ def score_cases(
     progress: Callable[[int, int], None],
     on_warning: Callable[[str], None],
 ) -> list[ScoredCase]:
-    """Segment each case with both branches; return its scores against its label, and its picture.
+    """Segment each case; return its scores against its label, and its picture.
 
     A case whose scan or label cannot be used, such as a label that was changed after the training, is left out.
 

@@ -161,8 +161,8 @@ class RunFolder:
         if not self.path.exists():
             return
         allowed = self._early_files()
-        case_list_from_create = self.checkpoint.exists()  # `create` writes the checkpoint before the case list.
-        if case_list_from_create:
+        create_was_interrupted = self.checkpoint.exists()
+        if create_was_interrupted:
             allowed.add(self.cases)
         remedy = "Name a new folder for the run."
         if not self.path.is_dir():
