@@ -53,6 +53,13 @@ def test_masks_are_recognised_although_one_patient_has_no_scan(tmp_path: Path, s
     assert len(found.cases) == 4
 
 
+@pytest.mark.parametrize("count", [9, 12])
+def test_masks_of_different_names_in_folders_of_patients_are_skipped(tmp_path: Path, count: int) -> None:
+    patients = [f"p{number}" for number in range(count)]
+    write_images(tmp_path, (f"{patient}_post" for patient in patients), (f"{one}/{one}_LA" for one in patients))
+    assert {case.name for case in find_cases(tmp_path).cases} == {f"{patient}_post" for patient in patients}
+
+
 @pytest.mark.parametrize(
     ("scans", "mask"),
     [

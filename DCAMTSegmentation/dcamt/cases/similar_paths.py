@@ -92,8 +92,8 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
     Files are grouped by the name of their folder (`output/x`, `output/y`) or by their own name (`p1/x`, `p2/x`),
-    whichever is more frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), nothing is
-    replaced.
+    whichever is more frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), files are
+    grouped by the folder above: `p1/x_p1` and `p2/x_p2`.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)
@@ -102,8 +102,8 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
         folder = file.path.parent
         name = max(folder.name, file.path.name, key=counts.__getitem__)
         is_case = counts[name] == 1 and beside[folder.parent] > MAXIMUM_NAMES
-        if folder.parent in folders and folder.parent != folder and not is_case:  # Path(".") is its own parent.
-            yield file, name, [(str(folder.parent), "*")]
+        if folder.parent in folders and folder.parent != folder:  # Path(".") is its own parent.
+            yield file, folder.parent if is_case else name, [(str(folder.parent), "*")]
 
 
 def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
