@@ -62,7 +62,7 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
 
 
 def replace_unfit_output(settings: Any) -> None:
-    """Select the input volume's newest result if the selected output cannot hold a result of the volume.
+    """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume.
 
     So another volume's result is not overwritten, and no result is added to segments drawn on another scan.
     """

@@ -102,7 +102,7 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) that `to_source` must compute if all values outside `box` are 0.
+    """Return the box (I, J, K) of all voxels that `to_source` interpolates from at least one voxel of `box`.
 
     Args:
         box: a box (X, Y, Z) of the network grid.

@@ -24,7 +24,7 @@ BYTES_PER_FEATURE = 32 * 4
 
 Four patches of 64 x 64 x 32 with 16 channels need 1.4 GB, and 2.0 GB without mixed precision
 (Testing/benchmarks/README.md, training speed). The estimate for these patches is 1.6 GB: `FIXED_BYTES`, plus 32
-float32 numbers for each voxel and channel.
+float32 numbers for each voxel and channel. All strides are 2.
 """
 FIXED_BYTES = 500 << 20
 """Bytes of a training step that do not depend on the patch."""

@@ -131,6 +131,7 @@ def _without_smooth_noise(
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
         grid: the coarse grid.
+        reach: an end is not trimmed if noise continues for this many planes inside the ordered box.
     """
     for axis, stored in enumerate(grid.order):
         least = recipe.training.patch[axis] * recipe.spacing[axis] / 2
@@ -138,6 +139,7 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
+        # A whole plane with little tissue in much noise would count as noise.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
