@@ -61,7 +61,7 @@ def show_scan(volume: VolumeNode) -> None:
 
 
 def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the scan in which a segmentation's wall was measured; None if unknown, or for a result with its scan."""
+    """Return the scan in which a wall was measured; None if unknown, or if the segmentation refers to its own scan."""
     is_result_with_scan = get_referenced_node(segmentation, VOLUME) is not None
     if is_result_with_scan:
         return None

@@ -123,10 +123,10 @@ class _SimilarPaths:
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
         """Return {path: label with the scan's key} for each mask among the files of the replacements.
 
-        The files with the same replaced part are a group, such as `p1/LA` and `p2/LA`. A group probably holds either
-        only masks or only scans:
+        Files with the same replaced part are a group: `p1/LA` and `p2/LA` with the part `LA`. A group probably holds
+        either only masks or only scans:
 
-        - More than half of a group's files must have a fitting pattern: one of `atlas/p1` and `atlas/p4` is too few.
+        - More than half of a group's files must have a fitting pattern.
         - If the first file of a group has many values, the group's other files are not read.
 
         For `p1/LA`, the pattern `p1/*` is tried before `*/LA`: a `*` further right is more certain.
@@ -149,7 +149,7 @@ class _SimilarPaths:
     def _fitting(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
         """Return the first of `patterns` that fits another path, in which another part is in place of the `*`.
 
-        The result is None if there is no such pattern, or if the part is the name of a case (`MAXIMUM_NAMES`).
+        The result is None if there is no such pattern, or if the part is one of too many names (`MAXIMUM_NAMES`).
         """
         names = self._names.get(patterns[0], set())
         if part in names and len(names) > MAXIMUM_NAMES:

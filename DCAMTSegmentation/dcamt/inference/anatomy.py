@@ -125,8 +125,7 @@ def _without_smooth_noise(
 ) -> Box:
     """Return `box` without its outer planes of smooth noise.
 
-    If the ordered box is too small for an organ, no plane is removed: the organ may be fine tissue, which resembles
-    smooth noise.
+    If the ordered box is too small for an organ, no plane is removed, since the organ may look like noise.
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).

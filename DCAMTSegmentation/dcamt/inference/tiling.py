@@ -184,7 +184,7 @@ def fine_reach(network: DualVNet) -> Shape:
     Along each axis, the radius is rounded up to a multiple of the fine levels' stride.
     """
     fine = fine_levels(network)
-    upsampling_reach = 2  # one voxel of the next coarser level, in voxels of the level
+    upsampling_reach = 2  # One voxel of a coarser level is at most two voxels long.
     voxels = [0, 0, 0]
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())

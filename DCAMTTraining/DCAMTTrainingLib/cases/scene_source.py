@@ -354,8 +354,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: True if a class may have been renamed. Then a class that has no match in any case keeps its
-            segments.
+        keeps_unmatched: True if a class may have been renamed. A class that matches no segment of all cases then keeps
+            its present segments.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):
