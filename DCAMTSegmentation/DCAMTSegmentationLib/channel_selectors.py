@@ -90,7 +90,7 @@ class ChannelSelectors:
 
 
 def replace_channels(settings: Any) -> None:
-    """Select the channels that are stored with the input volume's result; select none without a result.
+    """Select the channels that are stored with the input volume's result, or no channels if it has no result.
 
     The result is the selected output or, if the output is no result of the volume, the volume's newest result.
 

@@ -99,7 +99,7 @@ class QuestionTest(unittest.TestCase):
             self.assertEqual(dialog.exec_(), qt.QDialog.Accepted)
         self.assertEqual(edit.text, "chosen")
 
-    def test_dialog_left_open_is_closed_and_its_error_is_kept(self) -> None:
+    def test_dialog_left_open_is_closed_and_reported_as_an_error(self) -> None:
         dialog = qt.QDialog()
         with Person() as person:
             person.expects("", lambda shown: None)

@@ -45,7 +45,6 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
-    - Words for the modality are further words: `p1_T2_LA` adds `t2` and `la` to `p1_lge`.
     - If all further words are in `MODALITY_WORDS`, nothing is yielded: `p1_T2` beside `p1_lge` is another scan.
     """
     return _fitting_scans(named, _shorter_keys)

@@ -150,7 +150,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
 def _has_calibration(model: Path) -> bool:
     """Return whether a model contains a calibration, or a calibration file lies beside it.
 
-    Even a file for another model counts: `open_model` ignores this file, but `write_package` would remove it.
+    The file may be for another model: `open_model` ignores such a file, but `write_package` would remove it.
     """
     return open_model(model).calibration is not None or calibration_path(model).exists()
 

@@ -27,7 +27,7 @@ class FoldedConvolution(nn.Conv3d):
     relu: bool = False
 
     def __init__(self, plain: nn.Conv3d) -> None:
-        # On the meta device, torch draws no random numbers to initialise the weights, which are replaced.
+        # On the meta device, torch draws no random weights; those of `plain` replace them below.
         super().__init__(
             plain.in_channels,
             plain.out_channels,

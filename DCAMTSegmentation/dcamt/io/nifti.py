@@ -140,9 +140,8 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
 def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
-    Directions and origin come from the sform or the qform, if its code is above 0. If both codes are above 0:
-    - from the sform, if its code is 1 (scanner) and its axes are orthogonal;
-    - otherwise from the qform.
+    Directions and origin come from the sform or the qform: from the one whose code is above 0. If both codes are above
+    0, they come from the sform if its code is 1 (scanner) and its axes are orthogonal, otherwise from the qform.
 
     Without sform and qform, the origin is 0 and the axes run to the patient's left, posterior and superior. The
     spacing comes from `pixdim`; a negative spacing reverses its axis. (If the sform's code is not 0, nibabel ignores

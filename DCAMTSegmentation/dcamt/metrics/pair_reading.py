@@ -112,7 +112,7 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
 
 
 def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
-    """Return the message that `mapping` maps no value of `source`; "" if `mapped` has a voxel above 0.
+    """Return a message if `mapping` maps no value of `source`; "" if `mapped` has a voxel above 0.
 
     The result is also "" if `mapping` is "", if `source` has no voxel above 0, or if `mapping` contains the name or the
     value of an empty segment of `source`.
