@@ -61,7 +61,7 @@ def show_scan(volume: VolumeNode) -> None:
 
 
 def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the scan in which a wall was measured; None if unknown, or if the segmentation refers to its own scan."""
+    """Return the scan of a wall whose segmentation stores no scan; None if unknown."""
     is_result_with_scan = get_referenced_node(segmentation, VOLUME) is not None
     if is_result_with_scan:
         return None

@@ -126,7 +126,7 @@ class WallPanel:
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
-        # Choose a new DCAMT segment: the chosen segment is measured and reported.
+        # A new DCAMT segment is chosen, since *Measure* and *Report…* use the chosen segment.
         are_new = self._segments.keys().isdisjoint(dcamt_segments)
         if dcamt_segments and (are_new or chosen not in names):
             chosen = dcamt_segments[0]

@@ -318,7 +318,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. A
     `partial` labelmap may also have another size and position on the scan's lattice, if all its labels lie inside the
     scan. If a `partial` labelmap has only one slice, the slice's thickness is ignored. The slice spacing of a
-    `partial` labelmap may be 1/2, 1/3, … of the scan's, if it has labels, and all of them lie on slices of the scan.
+    `partial` labelmap with labels may be 1/2, 1/3, … of the scan's, if all labels lie on slices of the scan.
     Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:

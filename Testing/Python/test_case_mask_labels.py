@@ -34,7 +34,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     }
 
 
-def test_q_la_beside_the_mask_q_is_no_label(tmp_path: Path) -> None:
+def test_q_la_is_no_label_of_a_file_q_with_few_values(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 

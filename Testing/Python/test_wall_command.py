@@ -389,7 +389,7 @@ def test_segmentation_renamed_as_the_error_suggests_is_found(
     assert measure_folder(folder, "--overwrite") == 0, capsys.readouterr().err
 
 
-def test_search_for_similar_names_ends_after_one_scan_if_no_segmentation_fits(
+def test_search_for_similar_names_ends_after_one_scan(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search compares a name with the names of all segmentations, which is slow for thousands of scans."""

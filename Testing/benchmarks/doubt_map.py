@@ -7,8 +7,8 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first doubtful place, which is the place with the largest summed doubt, by the number of wrong voxels
-  near it: from 0 (the fewest on the outline) to 1 (the most).
+- the rank of the first doubtful place, which is the place with the largest summed doubt: the fraction of the outline's
+  voxels that have fewer wrong voxels near them.
 The number of places and the rank are printed for the map of doubt and for a map of disagreement.
 """
 

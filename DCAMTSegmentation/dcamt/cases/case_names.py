@@ -61,7 +61,7 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 def name_of_key(key: tuple[str, ...]) -> str:
     """Return the case's name: `p1` for the key `("site1", "p1")`, and `p1_lge` for `("site1", "p1", "lge")`.
 
-    The name begins with the last part of the key that is not only a word for the modality.
+    A last part such as `lge` (`MODALITY_WORDS`) is joined to the part before it.
     """
     identifying = [n for n, part in enumerate(key) if loose_key([part])]
     start = identifying[-1] if identifying else len(key) - 1

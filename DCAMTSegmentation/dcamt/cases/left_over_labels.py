@@ -146,7 +146,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
 
     1. The keys differ only in capitals: `P1_image`, `p1_label`.
     2. The loose keys are equal: `p1_lge`, `p1_seg`.
-    3. The scan's loose key is the label's without words of `OUTLINE_WORDS`: `p1_lge`, `p1_LA_gt`.
+    3. As 2, but words of `OUTLINE_WORDS` are removed from the label's loose key: `p1_lge`, `p1_LA_gt`.
     4. As 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
     5. The names are equal, the folders lie side by side, and the label's folder is a folder of labels: `Patients/p1`,
        `Outlines/p1`.
@@ -158,8 +158,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - If the names of scan and label differ, no other scan's name begins with the label's simplified name: with
-      `p1_lge` and `p1_post`, `p1_LA_gt` (simplified: `p1`) gets no scan.
+    - If the names of scan and label differ, only this scan's name begins with the label's simplified name: `p1_LA_gt`
+      (simplified: `p1`) gets no scan beside `p1_lge` and `p1_post`.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),

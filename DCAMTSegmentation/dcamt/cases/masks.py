@@ -147,7 +147,7 @@ class _SimilarPaths:
         return masks
 
     def _fitting(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first of `patterns` that fits another path, in which another part is in place of the `*`.
+        """Return the first of `patterns` that another path has, with a part other than `part`.
 
         The result is None if there is no such pattern, or if the part is one of too many names (`MAXIMUM_NAMES`).
         """
@@ -180,9 +180,9 @@ def _without_labelled_scans(
     A label by name belongs to the mask's scan in two cases:
 
     - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
-    - The label's key is no scan's key, and the mask's loose key ends with the label's: `labels/p1` and `LA/p1` beside
-      `cohort/p1`. Beside the scans `p1_cine` and `p1_lge`, the label `p1_cine_seg` has the key of `p1_cine`, so it
-      does not belong to `p1_lge`.
+    - The label's key is no scan's key, and the mask's loose key ends with the label's loose key: `labels/p1` and
+      `LA/p1` beside `cohort/p1`. Beside the scans `p1_cine` and `p1_lge`, the label `p1_cine_seg` has the key of
+      `p1_cine`, so it does not belong to `p1_lge`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
@@ -196,7 +196,7 @@ def _without_labelled_scans(
 
 
 def _case_key(key: Key, scans: Collection[Key]) -> Key:
-    """Return a key without `_0000`; beside a scan `x`, the key `x_0000` is that of another case and is unchanged."""
+    """Return a key without `_0000`. If there is a scan `x`, `x_0000` is another case and keeps its key."""
     shorter = without_first_channel(key)
     return key if shorter in scans else shorter
 

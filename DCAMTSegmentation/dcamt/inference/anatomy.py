@@ -130,7 +130,7 @@ def _without_smooth_noise(
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
         grid: the coarse grid.
-        reach: an end is not trimmed if noise continues for this many planes inside the ordered box.
+        reach: if this many planes inside the ordered box look like noise, that end is not trimmed.
     """
     for axis, stored in enumerate(grid.order):
         least = recipe.training.patch[axis] * recipe.spacing[axis] / 2

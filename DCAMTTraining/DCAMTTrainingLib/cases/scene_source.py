@@ -354,8 +354,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: True if a class may have been renamed. A class that matches no segment of all cases then keeps
-            its present segments.
+        keeps_unmatched: True if a class may have been renamed. If no case has a segment that matches a class, the
+            class then keeps its present segments.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):

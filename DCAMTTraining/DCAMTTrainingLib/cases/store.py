@@ -12,11 +12,11 @@ from .rows import CaseRow, SceneScan, parse_row, rows_to_json
 
 _CASES = "cases"
 _ROLE_PREFIX = "DCAMT.caseNode."
-"""Prefix of the role of each reference to a volume or segmentation; the node's saved ID follows."""
+"""Prefix of a reference's role; the saved ID of the volume or segmentation follows."""
 _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 """Roles in scenes of older versions. The references of each role are in the order of the rows."""
 _REMOVED = "removed."
-"""Prefix of the ID of a removed volume in its row; no node's ID has this prefix."""
+"""Prefix of the ID in a row whose volume was removed; no node's ID has this prefix."""
 MAX_TITLE = 80
 """Maximum length of the text that `title_of_unread` returns, in characters."""
 ROWS_PER_STEP = 1000
@@ -151,7 +151,7 @@ def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
 
 
 def _update_ids_by_order(node: Any, sources: Sequence[dict[str, Any]]) -> None:
-    """Replace the node IDs that an older version saved in `sources` with the present ones.
+    """Replace the node IDs in `sources`, which an older version saved, by the present IDs.
 
     If a node was removed, the order no longer shows which reference belongs to which row. Then all IDs stay unchanged.
     """
