@@ -333,7 +333,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             helpers = [own_helper(node, role) for role in HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))
         elif node.IsA("vtkMRMLScalarVolumeNode"):
-            # The tables hold the scan's earlier name, which may be that of the patient.
+            # The tables may hold the scan's name from before a renaming, which may be that of the patient.
             for result in results_of(node):
                 table = get_referenced_node(result, MEASUREMENTS)
                 if table is not None:

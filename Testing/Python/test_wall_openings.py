@@ -136,7 +136,7 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # A point is wall only if the scan contains the normal up to `WALL_TO_MM` outside the surface.
+    # A point is wall only if the point `WALL_TO_MM` outside it, along the normal, lies in the scan.
     radius_mm, scan_below_centre_mm = 20, 10
     outermost_samples_radius_mm = radius_mm + WALL_TO_MM
     wall_below_centre_mm = scan_below_centre_mm * radius_mm / outermost_samples_radius_mm

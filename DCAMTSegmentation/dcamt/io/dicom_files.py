@@ -346,7 +346,8 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         return None
     # With implicit VR, the tag is followed by the length in four bytes; with explicit VR, by the VR, two unused bytes
     # and the length. Some programs write explicit VR although the transfer syntax states implicit VR, or the reverse.
-    # So the bytes after the tag decide: the first byte of a length is even or 0xFF, that of a VR the letter O or U.
+    # So the bytes after the tag decide. A VR begins with O or U, whose codes are odd; a length begins with an even byte
+    # or 0xFF.
     if head[4:6] not in _PIXEL_VRS:
         length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     else:

@@ -24,7 +24,7 @@ from .temporary import temporary_folder
 _TOO_MANY_PIXELS = "non-conformant padding"
 """Part of pydicom's warning about RLE data with more pixels than an image has."""
 _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
-"""First bytes of a compressed frame: JPEG and JPEG-LS; JPEG 2000 without and with the header of a JP2 file."""
+"""First bytes of a compressed frame: of JPEG or JPEG-LS, of JPEG 2000, and of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
 _MAXIMUM_PADDING = 15  # zero bytes

@@ -48,8 +48,7 @@ def open_nrrd(path: Path) -> StoredImage:
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
             fewer than three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown;
-            lengths are not in millimetres; or a header with neither space nor origin states the image's position by
-            `axis mins` or `axis maxs`.
+            lengths are not in millimetres; or the image's position is stated only by `axis mins` or `axis maxs`.
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)
