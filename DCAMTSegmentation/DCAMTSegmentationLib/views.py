@@ -61,7 +61,7 @@ def show_scan(volume: VolumeNode) -> None:
 
 
 def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the scan of a wall whose segmentation stores no scan; None if unknown."""
+    """Return the scan of a segmentation's wall; None if the scan is unknown or the segmentation stores a scan."""
     is_result_with_scan = get_referenced_node(segmentation, VOLUME) is not None
     if is_result_with_scan:
         return None

@@ -158,7 +158,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
     - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - If the names of scan and label differ, only this scan's name begins with the label's simplified name: `p1_LA_gt`
+    - If the names of scan and label differ, no other scan's name begins with the label's simplified name: `p1_LA_gt`
       (simplified: `p1`) gets no scan beside `p1_lge` and `p1_post`.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (

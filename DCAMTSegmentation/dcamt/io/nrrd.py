@@ -48,7 +48,8 @@ def open_nrrd(path: Path) -> StoredImage:
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or
             fewer than three spatial axes; the space, spacing, type of numbers, encoding or byte order is unknown;
-            lengths are not in millimetres; or the image's position is stated only by `axis mins` or `axis maxs`.
+            lengths are not in millimetres; or the header has `axis mins` or `axis maxs`, but neither `space` nor
+            `space origin`.
     """
     with library_errors(path, "a NRRD image"):
         header = read_nrrd_header(path)

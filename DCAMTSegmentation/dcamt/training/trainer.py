@@ -67,7 +67,7 @@ class TrainingResult:
         dice: scores of the last validation that this process completed; None if it completed no validation. The result
             of `Trainer.best` has the scores of the best validation.
         stopped: whether a request to stop ended the run before its last iteration.
-        cases: number of the run's cases by role; None except in the result of `Trainer.best`.
+        cases: number of the run's cases by role at the best validation; None except in the result of `Trainer.best`.
     """
 
     weights: dict[str, Tensor]
