@@ -13,8 +13,6 @@ from .keys import name_starts
 from .words import (
     ATRIUM_WORDS,
     MODALITY_WORDS,
-    OTHER_LABEL_WORDS,
-    OTHER_STRUCTURES,
     PAIRING_WORDS,
     QUALIFIERS,
     SEPARATORS,
@@ -150,7 +148,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
     for case, label, words in pairs:
         is_new = case not in labels and label not in cases and modalities([label]) <= modalities([case])
         is_other = any(map(str.isdecimal, words)) or means_examination(words) or means_other_structure(words)
-        if is_new and not is_other and words.isdisjoint(OTHER_STRUCTURES | OTHER_LABEL_WORDS | MODALITY_WORDS):
+        if is_new and not is_other and words.isdisjoint(MODALITY_WORDS):
             of_words[words].add((case, label))
     common = {pair for words, found in of_words.items() if len(found) > 1 or words <= _KNOWN_WORDS for pair in found}
     counts = Counter(name for pair in common for name in pair)

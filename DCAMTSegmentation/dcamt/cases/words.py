@@ -88,7 +88,7 @@ MODALITY_WORDS = FORMAT_WORDS | _set(
 )
 """Words for the modality or the file format."""
 _JOINABLE = "|".join((*ATRIUM_WORDS, *_SUFFIXES, r"\d"))
-_STRUCTURE = "|".join(OTHER_STRUCTURES - MODALITY_WORDS)
+_STRUCTURE = "|".join(OTHER_STRUCTURES_WITHOUT_LGE)
 _JOINED_STRUCTURE = re.compile(rf"(?:{_JOINABLE})*(?:{_STRUCTURE})(?:{_JOINABLE}|{_STRUCTURE})*", re.IGNORECASE)
 """A word for another structure, also joined to further words or digits, as in `LAwallMask` and `wall2`."""
 _PART_WORDS = _set("train training test testing val validation")
@@ -187,7 +187,7 @@ def means_other_structure(words: Iterable[str]) -> bool:
     >>> [means_other_structure([word]) for word in ("LAwallMask", "wall2", "LAmask", "trans", "LGEmask")]
     [True, True, False, False, False]
     """
-    return any(map(_JOINED_STRUCTURE.fullmatch, words))
+    return any(word.casefold() in OTHER_LABEL_WORDS or _JOINED_STRUCTURE.fullmatch(word) for word in words)
 
 
 def without_outline_words(name: str) -> str:
