@@ -117,7 +117,7 @@ def fast_bfloat16(device: torch.device) -> bool:
     import torch
 
     if device.type == "cuda":
-        # Ampere has compute capability 8.0. PyTorch's own query also returns True for emulation.
+        # Ampere has compute capability 8.0. `torch.cuda.is_bf16_supported` is also true for GPUs that emulate bfloat16.
         return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False

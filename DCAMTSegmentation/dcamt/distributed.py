@@ -10,8 +10,7 @@ samples as a single process. Gradients are averaged over the team before each st
 Operations that couple samples see only the process's part of the batch:
 
 - Batch normalisation computes its statistics from the part; running statistics are averaged over the team.
-- MMD and the prototypes of the contrast losses are computed from the part. All processes choose tokens and voxels
-  with the same random numbers.
+- MMD and the prototypes of the contrast losses are computed from the part.
 - CutMix mixes patches of one part. All processes use the same box.
 
 A part should therefore contain at least two labelled and two unlabelled patches. If a recipe uses none of the
@@ -106,18 +105,15 @@ class Team:
     def fail_together(self, scales_gradients: bool = False) -> Iterator[None]:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
-        If a process has ended, each remaining process raises its block's own error or, if its block succeeded,
-        TeamLost.
-
         Args:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
-            Exception: in the leader: the block's own error.
+            Exception: the block's own error: in the leader and, if another process has ended, in every process.
             InputError: in the leader: the block failed only in other processes, or only some processes scale
                 gradients.
-            TeamLost: in every process except the leader: the block failed in some process, or only some processes
-                scale gradients.
+            TeamLost: in every process: this block succeeded, but another process has ended. In every process except
+                the leader, also: the block failed in some process, or only some processes scale gradients.
         """
         if self.size == 1:
             yield
@@ -201,8 +197,7 @@ def team_rank() -> int:
 def wait_for_leader() -> None:
     """Wait, in a process other than the leader, until `torchrun` ends this process: at most `LEADER_GRACE_S`.
 
-    `torchrun` ends it once the leader has reported the failure and ended. If this process ended first, `torchrun` would
-    end the leader before the leader reports anything.
+    If this process ended first, `torchrun` would end the leader before the leader reports anything.
     """
     if team_rank() > 0:
         time.sleep(LEADER_GRACE_S)
@@ -253,9 +248,8 @@ def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Itera
         return
     import torch.distributed as dist
 
-    # `torch.distributed.nn` must be imported before the group exists. Otherwise the first optimiser would import the
-    # module, and default arguments in the module would keep the group alive. Gloo's threads would then still run when
-    # Python ends, and abort the process.
+    # `torch.distributed.nn` must be imported before the group exists. Otherwise the module would keep the group
+    # alive, and Gloo's threads would abort the process when Python ends.
     import torch.distributed.nn  # noqa: F401
 
     with _raising_team_lost("the other processes of the run cannot be reached. Start all of them by torchrun."):

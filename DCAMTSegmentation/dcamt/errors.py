@@ -80,7 +80,7 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# Of torch's devices only CUDA has an error class for a lack of memory, so errors are recognised by their text.
+# For the CPU, torch has no error class for a lack of memory, so errors are recognised by their text.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),
@@ -139,7 +139,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
     Args:
         path: the file being processed. The returned error's message begins with this path, except in three cases. A
-            `DCAMTError` of which `names_path` is true is returned unchanged. For an `OSError` about another file,
+            `DCAMTError` that already names the path is returned unchanged. For an `OSError` about another file,
             the message names that file instead. For a `ModuleNotFoundError`, the message names no file.
     """
     text = " ".join(str(error).split())
@@ -163,7 +163,7 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
 
 def names_path(error: Exception, path: Path) -> bool:
-    """Return whether an error's message contains a path; a message about "scan12" does not contain "scan1"."""
+    """Return whether an error's message names a path; a message about "scan12" does not name "scan1"."""
     text = " ".join(str(path).split())  # as in a message
     message = " ".join(str(error).split())
     return re.search(rf"""(?<![^\s/\\"'“(]){re.escape(text)}(?![.-]?\w)""", message) is not None

@@ -224,7 +224,7 @@ def test_one_warning_for_a_skipped_folder_and_none_for_the_output_folder(
     assert ended.status == 0, ended.errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["s0.seg.nrrd"]
     (line,) = own_lines(ended.errors)
-    assert "skipped folders beside its scans (patient1)" in line
+    assert "skipped folders beside the scans (patient1)" in line
     (scans / "patient1").rename(scans / "out")
     ended = segment_alone(scans, "-o", scans / "out", "--model", noise_model)
     assert (ended.status, own_lines(ended.errors)) == (0, [])

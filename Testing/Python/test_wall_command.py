@@ -353,7 +353,7 @@ def test_error_for_a_missing_segmentation_contains_similar_file_names(
         write_labelmap(wall_phantom[1], folder / "labels" / f"{name}.nii.gz")
     message = (
         f"{folder / 'scans' / 'z_image.nrrd'}: has no segmentation in {folder / 'labels'}, but files of similar names"
-        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of them is its segmentation, name it z_seg."
+        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of these files is the scan's segmentation, rename it to z_seg."
     )
     assert measure_folder(folder) == 1
     assert message in capsys.readouterr().err
@@ -384,7 +384,7 @@ def test_segmentation_renamed_as_the_error_suggests_is_found(
     other = folder / "labels" / "a_v1.nii.gz"
     write_labelmap(wall_phantom[1], other)
     assert measure_folder(folder) == 1
-    assert "name it a_seg." in capsys.readouterr().err
+    assert "rename it to a_seg." in capsys.readouterr().err
     other.rename(folder / "labels" / "a_seg.nii.gz")
     assert measure_folder(folder, "--overwrite") == 0, capsys.readouterr().err
 

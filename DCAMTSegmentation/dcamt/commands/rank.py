@@ -102,7 +102,6 @@ def run_rank(options: argparse.Namespace) -> int:
 
 
 def _refuse_saved(segmentation: Path, existing: str, keep_corrected: bool) -> None:
-    """Raise InputError if another program, such as Slicer, has saved a file that must not be replaced."""
     refuse_appeared_file(segmentation, existing)
     if keep_corrected and foreign_files([segmentation]):
         what = "was saved by another program, such as Slicer, and is kept"

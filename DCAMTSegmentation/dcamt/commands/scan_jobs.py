@@ -86,7 +86,7 @@ class RequestedResults:
     Attributes:
         agreement: whether to write maps of the agreement.
         wall: whether to measure the wall.
-        probabilities, surface, report, dicom_measurements: the text given with the option (`SideResult.path`).
+        probabilities, surface, report, dicom_measurements: a path, or only an ending such as "html".
         table: the CSV file for the measurements of all scans.
     """
 
@@ -105,9 +105,9 @@ class WallJob:
 
     Attributes:
         name: the scan's name; the names of the wall's surface and table begin with it.
-        folder: gets the wall's surface and table.
+        folder: the folder of `wall_surface` and `table`.
         openings: the labelmap of the openings; None to propose openings.
-        surface: the file for the wall's surface without scalars (--surface).
+        surface: the path given with `dcamt wall --surface`.
         with_identity: whether the report names the patient.
         is_mapped: whether a label mapping is applied to the segmentation.
         refusal: the error if no segmentation was found.
@@ -203,9 +203,9 @@ def plan_scan_jobs(
     Args:
         found: the scans of each path of the command line.
         output: a file or a folder.
-        format_name: one of `segmentation_options.SEGMENTATION_FORMATS`; None takes the format of the output file, or
-            `DEFAULT_FORMAT`.
-        existing: `REFUSE`, `OVERWRITE` or `SKIP`, for results that exist; with `SKIP`, finished jobs are returned, too.
+        format_name: one of `segmentation_options.SEGMENTATION_FORMATS`; if None, the output file's format, or
+            `DEFAULT_FORMAT` for a folder.
+        existing: `REFUSE`, `OVERWRITE` or `SKIP`; with `SKIP`, finished jobs are returned, too.
 
     Raises:
         UsageError: the output or the path of a requested result cannot be used for these scans.

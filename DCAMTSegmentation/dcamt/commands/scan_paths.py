@@ -45,14 +45,15 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     A file is one scan. A folder with scan files stands for these scans. A folder with multi-frame DICOM images of
     different studies stands for these images. If scan files lie only in subfolders, the folder stands for the cases
     that `dcamt cases find` lists, with their names, and for the scans that cannot be used for training, such as test
-    cases. If a folder contains folders of DICOM files, each of them is one scan, unless all are series of one study
+    cases. If a folder contains folders of DICOM files, each inner folder is one scan, unless all belong to one study
     (`_separate_scans`). Any other folder is one scan of DICOM files.
 
-    In a folder, hidden files, labels of scans (`cases.names`, `cases.masks`), and DCAMT's maps of agreement and
-    probabilities are skipped. If the model needs one channel, the files of a scan's further channels are skipped only
-    in nnU-Net's data sets (`io.channels.has_channel_files`). If the model needs several `channels`, the files of
-    further channels are skipped in any folder. In subfolders, the files that `dcamt cases find` skips as channels are
-    skipped, too.
+    In a folder, these files are skipped:
+
+    - hidden files
+    - labels of scans (`cases.names`, `cases.masks`)
+    - DCAMT's maps of agreement and probabilities
+    - the files of a scan's further channels, such as `x_0001.nii.gz` (`_further_channels`)
 
     Args:
         channels: the number of channels that the model needs.
@@ -141,7 +142,7 @@ def _holds_labels(folder: Path) -> bool:
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
     """Return the scans in subfolders; None if the subfolders contain no scan files, or contain DICOM scans.
 
-    DICOM files lead to None because a scan that lies there as DICOM and as a converted file would be segmented twice.
+    DICOM files lead to None because a scan that exists as DICOM and as NIfTI would be segmented twice.
     The folders `ignored` are not searched.
     """
     if not any(ending(file) in SCAN_ENDINGS for file in images_below(folder, ignored) if file.parent != folder):

@@ -45,7 +45,7 @@ def run_segment(options: argparse.Namespace) -> int:
     the table lists only the leader's scans, and a message names the scans without a result.
     """
     if options.agreement and options.quality == FAST:
-        raise UsageError("--agreement compares both branches: it needs --quality accurate")
+        raise UsageError("--agreement compares the network's two branches: it needs --quality accurate")
     if options.identity and options.report is None:
         raise UsageError("--identity is for the report: it needs --report")
     requested = _requested_results(options)
@@ -96,7 +96,7 @@ def _plan_jobs(
     for path, scans in zip(options.scans, found, strict=True):
         _print_skipped(path, scans, options.output)
     if existing == SKIP and requested.table is not None:
-        read_measurements_csv(requested.table)  # Refuses a table of another kind before the work.
+        read_measurements_csv(requested.table)  # Refuses another kind of table before scans are segmented.
     _print_kept(skipped, len(planned))
     return jobs, stamps, skipped
 
@@ -118,7 +118,7 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
     if folders:
         names = _relative_names(path, folders)
         remedy = "To segment a skipped folder, give the folder's path in the command."
-        print_error(f"{path}: skipped folders beside its scans ({names}). {remedy}")
+        print_error(f"{path}: skipped folders beside the scans ({names}). {remedy}")
     if found.skipped_dicom:
         names = _relative_names(path, found.skipped_dicom)
         remedy = "To segment the DICOM images, move them into a folder of their own."
@@ -128,7 +128,8 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
     if existing:
         remedy = "To segment a skipped file, give the file's path in the command."
         names = _relative_names(path, existing)
-        print_error(f"{path}: skipped labels, automatic results and further channels ({names}). {remedy}")
+        what = "skipped files that are labels, results of a program, or a scan's second or later channel"
+        print_error(f"{path}: {what} ({names}). {remedy}")
     if missing:
         names = _relative_names(path, missing)
         print_error(f"{path}: skipped files that a dataset.json names, but that do not exist ({names})")
@@ -250,10 +251,7 @@ def _start_session(
 def _print_summary(
     console: Console, jobs: Sequence[ScanJob], records: Sequence[ScanRecord], missing: Sequence[ScanJob], wall: bool
 ) -> bool:
-    """Print the failures and the number of segmented scans; return whether there are failures.
-
-    A scan whose wall could not be measured counts as segmented, although it has a failure.
-    """
+    """Print the failures and the number of segmented scans; return whether there are failures."""
     segmented = {record.number for record in records if record.failure is None and not record.is_skipped}
     if wall and segmented:
         from ..wall.settings import METHODS_DISAGREE

@@ -36,13 +36,14 @@ _SIDE_RESULTS = ("probabilities", "surface", "report", "dicom_measurements")
 
 @dataclass(frozen=True)
 class ScanRecord:
-    """An outcome of the scan at index `number` of the jobs: its measurements, or a failure.
+    """The measurements of a scan, or its failure.
 
-    The processes of a team exchange these records. If a scan's results were written but its wall could not be
-    measured, the scan has two records: one with measurements and one with a failure.
+    If a scan's results were written but its wall could not be measured, the scan has two records: one with
+    measurements and one with a failure.
 
     Attributes:
-        is_skipped: whether the scan was skipped, since another program wrote one of its files meanwhile.
+        number: the index of the scan's job.
+        is_skipped: whether the scan was skipped because another program had written one of the scan's result files.
     """
 
     number: int
@@ -146,7 +147,7 @@ class SegmentSession:
         If no class of the model has the code of the left atrium, the segmentation must have exactly
         one label, which is measured.
 
-        Raises ResultAppeared if another program has written a wall file or one of `later_files` meanwhile.
+        Raises ResultAppeared if another program has written one of the scan's result files.
         """
         # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings

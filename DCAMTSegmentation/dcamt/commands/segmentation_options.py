@@ -246,7 +246,7 @@ def _add_wall_method(parser: Parser) -> None:
         type=float,
         default=WALL_FROM_MM,
         metavar="MM",
-        help="start of the wall, from the surface outwards (default: %(default)s)",
+        help="start of the wall, from the surface outwards; negative: inside (default: %(default)s)",
     )
     parser.add_argument(
         "--to-mm",

@@ -31,7 +31,7 @@ def run_train(options: argparse.Namespace) -> int:
             raise UsageError(f"--stop ends an existing run: leave out {_NEW_RUN}, --resume and torchrun")
         if is_held(RunFolder(options.run).lock):
             write_request(RunFolder(options.run), STOP)
-            Console(options.json).print_text(f"{options.run}: asked to stop after the current iteration")
+            Console(options.json).print_text(f"{options.run}: will stop after the current iteration")
             return 0
     if options.cases is None and options.set and options.set[-1] and "=" not in options.set[-1]:
         # In `--set a=1 b=2 cases.csv`, argparse gives cases.csv to --set.

@@ -191,7 +191,7 @@ def add_rank(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "--keep-corrected",
         action="store_true",
-        help="with --overwrite: keep segmentations that another program has saved; their cases are not ranked",
+        help="with --overwrite: keep corrected segmentations (saved by another program); their cases are not ranked",
     )
     add_device(parser)
     add_json(parser)
@@ -244,7 +244,11 @@ def add_models(commands: Commands[Parser]) -> None:
     )
     add_label_mapping(calibrate)
     calibrate.add_argument(
-        "-o", "--output", type=parse_path, metavar="FILE.json", help="default: into the model's own file"
+        "-o",
+        "--output",
+        type=parse_path,
+        metavar="FILE.json",
+        help="write the calibration to this file (default: the model file)",
     )
     add_existing(calibrate)
     add_device(calibrate)

@@ -64,7 +64,7 @@ from .scan_jobs import REPORT, WallJob
 from .scan_paths import FoundScans, find_scans
 
 SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
-"""The segment's name and colour in the report if the file gives none; without --identity, this name is always used."""
+"""Default name and colour of the segment in the report."""
 TABLE = "wall.csv"
 """Name of the table of all scans in a folder."""
 
@@ -164,10 +164,8 @@ class WallSession:
     def write_table(self, table: Path, planned: Sequence[WallJob], keep: bool) -> bool:
         """Write the table of all scans and return True; if that is impossible, print the error and return False.
 
-        A `planned` scan may have been skipped or may have failed. If an earlier command measured this scan, the rows of
-        the scan's own table (`WallJob.table`) are included.
-
         Args:
+            planned: all jobs. A job that was skipped or failed keeps the rows of its `WallJob.table`, if any.
             keep: whether to keep the rows that `table` already contains for scans that this command did not measure.
                 Another process may have added rows since the command began.
         """
@@ -325,7 +323,7 @@ def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
     folder, wanted = job.segmentation.parent, job.segmentation.name
     if similar:
         what = f"has no segmentation in {folder}, but files of similar names lie there: {list_names(similar)}"
-        remedy = f"If one of them is its segmentation, name it {scan_name(wanted)}_seg."
+        remedy = f"If one of these files is the scan's segmentation, rename it to {scan_name(wanted)}_seg."
         return InputError(what, path=job.scan, remedy=remedy)
     remedy = f"Put {wanted} there, or choose another folder."
     return InputError(f"has no segmentation in {folder}", path=job.scan, remedy=remedy)

@@ -39,8 +39,8 @@ def watch_run(run: RunFolder, console: Console) -> int:
             state = run_state(run)  # Read before the events, so that the last events of an ended run are shown.
             while (event := tail.next()) is not None:
                 if isinstance(event, RunFinished):
-                    # The event's path is wrong here if the run was moved later, or if the path is relative to the
-                    # working directory of the process that trained.
+                    # The event's path is wrong if the run was moved, or if the path is relative to the working
+                    # directory of the process that trained.
                     event = replace(event, model=str(run.model))
                 show_event(event, console)
             if state.state != RUNNING:
