@@ -412,7 +412,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("cannot be used: the weights '{0}' are not finite numbers"),
         _("cannot be used: {0}"),
         _("cannot be written (no permission)"),
-        _("cannot be written to a case list, since its name, its label mapping or a path is not UTF-8"),
+        _("cannot be written to a case list, since the case's name, the label mapping or a path is not UTF-8"),
         _("cannot be written, since a part of its path is not a folder"),
         _("channel_names must name each of the input_channels, or none"),
         _("channels and convolutions must be at least 1"),

@@ -265,7 +265,7 @@ def test_path_that_is_not_utf_8_is_refused_in_a_case_list_and_escaped_in_other_t
     image, path = folder / "p\udcff.nii", folder / "cases.csv"
     with pytest.raises(InputError, match="path is not UTF-8"):
         write_cases([Case("p", folder / "a.nii", None, UNLABELLED), Case("q", image, None, UNLABELLED)], path)
-    with pytest.raises(InputError, match=r"its name, its label mapping or a path is not UTF-8\. .* or the case"):
+    with pytest.raises(InputError, match=r"the case's name, the label mapping or a path is not UTF-8\. .* or the case"):
         write_cases([Case("p\udcff", folder / "a.nii", None, UNLABELLED)], path)
     assert not path.exists()
     tables.write_table(path, ["scan"], [[image.name]])

@@ -75,8 +75,7 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
     """Return the plan to resume the run in a folder.
 
     Raises InputError if the folder contains no run, if the run's files cannot be used, or if the cases cannot be used
-    with the recipe (`check_cases_and_batch`). A person may have edited the run's recipe or case list. `conclude`
-    trains on no case, so only the validation cases must be usable.
+    with the recipe (`check_cases_and_batch`). With `conclude`, only the validation cases must be usable.
     """
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)

@@ -143,23 +143,18 @@ def _reason_to_skip(file: _BidsFile) -> str:
         return "its name contains no subject, such as sub-01"
     if "probseg" in file.suffixes:
         return "a map of probabilities"
-    if _is_result(file):
-        return RESULT
     if file.is_derived and not _is_label(file):
         return "a derived image"
+    if _is_result(file):
+        return RESULT
     if not _is_named_as_label(file) and _is_mask(file) and OUTLINE_WORDS.isdisjoint(file.suffixes):
         return OTHER_LABEL
     return ""
 
 
 def _is_result(file: _BidsFile) -> bool:
-    """Return whether a file is an automatic result by its entities or by the name of a folder: `derivatives/nnUNet`.
-
-    A file in `derivatives` for which `_is_label` is false is a derived image, not a result.
-    """
     words = PREDICTION_WORDS | RESULT_WORDS
-    is_named = _has_word(file, words) or any(has_word(part, words) for part in file.folders)
-    return is_named and not (file.is_derived and not _is_label(file))
+    return _has_word(file, words) or any(has_word(part, words) for part in file.folders)
 
 
 def _is_label(file: _BidsFile) -> bool:
@@ -167,7 +162,7 @@ def _is_label(file: _BidsFile) -> bool:
 
 
 def _is_named_as_label(file: _BidsFile) -> bool:
-    """Return whether a file is a label by its suffixes, its entities, its ending, or its folder (`labels/sub-01`).
+    """Return whether a file is a label, judged by its suffixes, entities, ending or folder (`labels/sub-01`).
 
     In `derivatives`, the folder does not count: `derivatives/segmentation` may also hold derived images.
     """
@@ -185,7 +180,7 @@ def _is_mask(file: _BidsFile) -> bool:
 
 
 def _fitting_scans(label: _BidsFile, scans: Sequence[_BidsFile]) -> list[_BidsFile]:
-    """Return the scans of a subject that fit a label, after the two rules of `find_bids_cases`."""
+    """Return the scans of a subject that fit a label, by the two rules of `find_bids_cases`."""
     entities = {key: value for key, value in label.entities.items() if key not in _DERIVATIVE_ENTITIES}
     fitting = [scan for scan in scans if entities.items() <= scan.entities.items()]
     exact = [scan for scan in fitting if scan.entities == entities]

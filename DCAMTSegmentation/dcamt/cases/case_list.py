@@ -69,9 +69,10 @@ class Case:
 def read_cases(
     path: Path, labels: str = "", for_training: bool = True, roles_with_files: Collection[str] = ROLES
 ) -> list[Case]:
-    """Return the cases of a table with the columns `name,image,label,role`; relative paths start at its folder.
+    """Return the cases of a table with the columns `name,image,label,role`.
 
-    Lines with the role `left out` are skipped, and the label of an unlabelled case is dropped.
+    Relative paths start at the table's folder. Lines with the role `left out` are skipped, and the label of an
+    unlabelled case is dropped.
 
     Args:
         labels: the label mapping for lines whose column `labels` is empty; by default, the mapping in the file's line
@@ -161,7 +162,7 @@ def check_encoding(image: str | Path, row: Sequence[str]) -> None:
     try:
         "".join(row).encode()
     except UnicodeEncodeError as error:
-        what = "cannot be written to a case list, since its name, its label mapping or a path is not UTF-8"
+        what = "cannot be written to a case list, since the case's name, the label mapping or a path is not UTF-8"
         raise InputError(what, path=image, remedy="Rename the files or their folders, or the case.") from error
 
 
@@ -367,9 +368,9 @@ def _file(path: Path, text: str) -> Path:
 
 
 def _without_dot_dot(file: Path) -> Path:
-    """Return the path without `folder/..`, or the unchanged path if `folder` is a link.
+    """Return `p1` for the path `site1/../p1`, but return the path unchanged if `site1` is a link.
 
-    `link/..` is the parent folder of the link's target.
+    If `site1` links to `/data/site1`, then `site1/..` is `/data`.
     """
     if ".." not in file.parts:
         return file

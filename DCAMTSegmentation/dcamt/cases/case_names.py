@@ -16,7 +16,7 @@ from .words import CAPITALISED, PAIRING_WORDS, SEPARATORS, rest_of
 
 
 def case_name(path: str | Path) -> str:
-    """Return the name of a file's case: `case_of` of the file's name without ending.
+    """Return the name of a file's case (see `case_of`).
 
     >>> [case_name(name) for name in ("la_001_0000.nii.gz", "la_001_label.seg.nrrd", "la_001_pred.nrrd")]
     ['la_001', 'la_001', 'la_001']
@@ -42,9 +42,9 @@ def case_of(scan: str) -> str:
 
 
 def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
-    """Append `_0000` to a case's name `p` if the case's file is `p_0000` and a case such as `p_0001` exists.
+    """Restore the number `_0000` in the names of cases.
 
-    `case_name` takes `_0000` for a channel, but the case `p_0001` shows that the numbers count cases.
+    `case_name` removes `_0000`, which is usually a channel. Beside a case `p_0001`, however, `_0000` is a number.
 
     >>> files = [Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")]
     >>> names_with_numbers({case_name(path): path for path in files})
@@ -52,6 +52,9 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 
     Args:
         files: a file for each case, by the names of the cases.
+
+    Returns:
+        the new name of each case, by the old name.
     """
     counted = {name[:-5] for name in files if re.fullmatch(r"_\d{4}", name[-5:])}
     numbered = {case for case in counted & files.keys() if rest_of(scan_name(files[case]), f"{case}_0000") is not None}

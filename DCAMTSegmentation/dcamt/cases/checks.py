@@ -53,7 +53,7 @@ class CaseFacts:
 
 
 def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
-    """Yield the facts of each case when its headers are checked.
+    """Yield the facts of each case as soon as its headers are checked.
 
     If a later check adds facts about a case, all facts about the case are yielded again.
     """

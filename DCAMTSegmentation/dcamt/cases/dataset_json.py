@@ -41,9 +41,9 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def other_case_lists(files: Iterable[Path]) -> list[Path]:
-    """Return the JSON files that list cases but are not read, such as MONAI's `dataset_0.json`.
+    """Return the JSON files that list cases and are not named `dataset.json`, such as MONAI's `dataset_0.json`.
 
-    Only files whose names begin with `data` are looked at.
+    Files whose names do not begin with `data` are left out.
     """
     names = re.compile(r"data(?!set\.json).*\.json", re.IGNORECASE)
     return [path for path in files if names.fullmatch(path.name) and os.path.isfile(path) and _lists_cases(path)]
@@ -99,7 +99,10 @@ def lists_nnunet_cases(described: Mapping[str, Any]) -> bool:
 
 
 def listed_entries(described: Mapping[str, Any], key: str, folder: Path) -> list[tuple[list[object], object, str]]:
-    """Return the cases under a key of `dataset.json`, as `entries_of`, except entries that are only names of cases."""
+    """Return the images, label and name of each case under a key of `dataset.json` (see `entries_of`).
+
+    Entries that are only names of cases are left out.
+    """
     listed = described.get(key)
     if key in _LISTS_OF_FILES_OR_NAMES and isinstance(listed, list):
         listed = [
@@ -123,15 +126,15 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
     A case has one of these forms:
     - an image: `"imagesTr/p1.nii.gz"`;
     - an array of images, one for each channel;
-    - an array of an image and a label: `["imagesTr/p1.nii.gz", "labelsTr/p1.nii.gz"]`. Two files are read in this way
-      if only the second is a label by its name (`_is_label`);
+    - an array of an image and a label (`_is_label`): `["imagesTr/p1.nii.gz", "labelsTr/p1.nii.gz"]`;
     - an object: `{"image": "imagesTr/p1.nii.gz", "label": "labelsTr/p1.nii.gz"}`.
     """
     named = [("", entry) for entry in listed] if isinstance(listed, list) else []
     if isinstance(listed, dict):
         images, labels = _files_of_case(listed)
-        # In `{"scan_1": ["p1.nii.gz", "p1_seg.nii.gz"]}`, `scan_1` is the name of a case, not a key for images.
-        if len(images) > 0 and (labels is not None or any(key.lower() in _IMAGE_KEYS for key in listed)):
+        has_image_key = any(key.lower() in _IMAGE_KEYS for key in listed)
+        # `_files_of_case` also accepts keys such as `scan_1`. Without labels, `scan_1` is the name of a case.
+        if len(images) > 0 and (has_image_key or labels is not None):
             if not isinstance(labels, list) or len(labels) != len(images):
                 return []
             return [([image], label, "") for image, label in zip(images, labels, strict=True)]
@@ -214,9 +217,10 @@ def _is_label(text: object) -> bool:
 def classes_of(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     """Return label values and names.
 
-    Decathlon and nnU-Net v1 write `{"1": "name"}`; nnU-Net v2 writes `{"name": 1}`. An array is read as class names if
-    the background's name comes first and no element has an image ending: `["background", "name"]`. Other arrays are
-    ignored, since some data sets list their label files here.
+    Decathlon and nnU-Net v1 write `{"1": "name"}`; nnU-Net v2 writes `{"name": 1}` or `{"name": [1]}`.
+
+    An array is read as class names if the background's name comes first and no element has an image ending:
+    `["background", "name"]`. Other arrays are ignored, since some data sets list their label files here.
     """
     listed = described.get("labels")
     if isinstance(listed, list):
@@ -227,7 +231,7 @@ def classes_of(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
     class_names = {}
     for key, value in listed.items() if isinstance(listed, dict) else ():
         if isinstance(value, list) and len(value) == 1:
-            (value,) = value  # A region of a single label value in nnU-Net v2.
+            (value,) = value
         for number, name in ((key, value), (value, key)):
             if str(number).isdecimal() and isinstance(name, str) and int(number) > 0 and name != _IGNORED:
                 class_names[int(number)] = name

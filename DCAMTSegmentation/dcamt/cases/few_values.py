@@ -67,7 +67,7 @@ def refuse_scan_as_labels(labelmap: Labelmap, path: Path) -> None:
 def has_few_values(path: Path) -> bool:
     """Return whether a file holds only whole numbers from 0 up, and is like a label (`count_few_values`).
 
-    False for folders, for files that cannot be read, and for benchmark files, which hold a scan besides its label.
+    False for folders, for files that cannot be read, and for benchmark files, which hold a scan and its label.
     """
     if ending(path) == BENCHMARK_ENDING:
         return False

@@ -30,8 +30,9 @@ _Candidates = list[tuple[tuple[str, ...], list[str]]]
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
     """Yield (file, scan, further words) for each file whose path adds words to a scan's path.
 
-    The file and the scan have the kind `FileKind.SCAN`. Capitals do not matter. The further words are in lower case.
-    They are at the end or at the beginning of the file's name, or they are the name of a folder:
+    Only files of the kind `FileKind.SCAN` are used. Masks such as `p1_LA` have this kind, too, because their names
+    contain no word for labels. Capitals do not matter. The further words are in lower case. They are at the end or at
+    the beginning of the file's name, or they are the name of a folder:
     - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
     - `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
@@ -117,13 +118,13 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
     return shorter
 
 
-def _words_beside(name: str, repeated: str) -> list[str]:
-    """Return the words of a name; omit the words of `repeated` at the name's start or end, if other words remain.
+def _words_beside(name: str, folder: str) -> list[str]:
+    """Return the words of a file's name, without a repetition of the whole folder name if other words remain.
 
     >>> [_words_beside(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
     [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]
     """
-    words, known = SEPARATORS.split(name)[::2], SEPARATORS.split(repeated)[::2]
+    words, known = SEPARATORS.split(name)[::2], SEPARATORS.split(folder)[::2]
     for others, part in ((words[len(known) :], words[: len(known)]), (words[: -len(known)], words[-len(known) :])):
         if others and part == known:
             return others

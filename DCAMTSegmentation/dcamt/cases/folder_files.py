@@ -15,10 +15,10 @@ from .few_values import has_few_values
 
 
 def is_file_or_missing_link(path: Path) -> bool:
-    """Return whether a path is a file, or a link to a missing file, as git-annex leaves for files not yet fetched.
+    """Return whether a path is a file, a link to a missing file, or an entry that cannot be examined (no permission).
 
-    Reading such a link raises InputError, so the missing file is reported rather than omitted. For the same
-    reason, the result is True for an entry that cannot be examined (no permission).
+    Missing files are not left out, because the user must see the error of reading them. git-annex, for example, makes
+    links to files that are not yet fetched.
 
     Args:
         path: an entry of a folder.

@@ -63,7 +63,8 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
         ignored: folders below `folder` that are not searched.
 
     Raises:
-        InputError: as `find_cases`.
+        InputError: `folder` is not a folder, cannot be read, or contains neither a case nor an unused case, or a
+            `dataset.json` cannot be read.
     """
     if not folder.is_dir():
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the scans.")
@@ -85,7 +86,7 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
 
 
 def _other_lists(folder: Path, ignored: Sequence[Path]) -> Iterator[SkippedFile]:
-    """Yield the lists of cases that are not read (`other_case_lists`), up to `_DEPTH` levels below a folder."""
+    """Yield the JSON files of `other_case_lists`, up to `_DEPTH` levels below a folder."""
     for place, folders, files in walk_folders(folder, ignored):
         yield from (SkippedFile(path, _OTHER_LIST) for path in other_case_lists(files))
         if len(place.relative_to(folder).parts) == _DEPTH:
@@ -208,17 +209,18 @@ def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find the cases of an nnU-Net data set, whose scans or labels may also lie in other folders or have other names.
-
-    If no case and no unused case of `find_nnunet_cases` has a label, `find_cases_by_names` pairs the files:
-    `imagesTr/x_0000` with `GT/x`, `labelsTr/site1/x` or `labelsTr/x_seg`.
-    """
+    """Find cases by nnU-Net's names; if none has a label, find cases by any file names: `imagesTr/x_0000`, `GT/x`."""
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):
         return found_cases
     paired = find_cases_by_names(folder, ignored)
-    if any(case.label for case in paired.cases) or not found_cases.cases:
-        return replace(paired, classes=found_cases.classes)
+    if found_cases.cases and not any(case.label for case in paired.cases):
+        return _with_further_files(found_cases, paired)
+    return replace(paired, classes=found_cases.classes)
+
+
+def _with_further_files(found_cases: FoundCases, paired: FoundCases) -> FoundCases:
+    """Return `found_cases` with the skipped files and unused cases that only `paired` contains."""
     known = {case.image for case in found_cases.cases} | {file.path for file in found_cases.skipped}
     further = tuple(file for file in paired.skipped if file.path not in known)
     unused = tuple(case for case in paired.unused if case.image not in known)

@@ -15,7 +15,7 @@ CONTOURS = "contours (RT Structure Set); convert them to a segmentation"
 OTHER_LABEL = "a label of another or unknown structure; to use it, enter it as the label in the case list"
 DCAMT_RESULT = "a DCAMT result for a labelled scan; to use the result as the label, enter it in the case list"
 UNREADABLE = "cannot be read; check its permissions"
-RESULT = "an automatic result; rename it to train on it"
+RESULT = "named like an automatic result; to train on the file, rename the file or its folder"
 
 
 @dataclass(frozen=True)
