@@ -229,8 +229,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Measure the wall again."),
         _("Methods disagree; compare numbers of one method and one threshold only. For research use only."),
         _(
-            "Mostly or only zeros: {0} (of {1}). If these zeros are not padding, the file is incomplete, as"
-            " after an interrupted download: copy it again."
+            "Mostly or only zeros: {0}. The scan has {1} slices. If these zeros are not padding, the file is"
+            " incomplete, as after an interrupted download: copy it again."
         ),
         _("Move the file, or replace it with --overwrite."),
         _("Move the files that belong together to a folder of their own."),
@@ -848,7 +848,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0} labelled and {1} unlabelled patches cannot be split among {2} processes"),
         _("{0} must be a finite number"),
         _("{0} numbers"),
-        _("{0} slices from slice {1} on"),
+        _("{0} slices, the first is slice {1}"),
         _("{0}, but the number of its frame positions is {1}"),
         _("{0}. Choose another file or recipe."),
         _("{0}: cannot be used ({1}). Check its name and permissions."),

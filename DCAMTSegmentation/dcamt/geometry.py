@@ -93,7 +93,7 @@ class Reorientation:
     """A permutation and reversal of a grid's axes; nothing is interpolated.
 
     Attributes:
-        order: for each new axis, the stored axis that becomes it.
+        order: the stored axis of each new axis. In (2, 0, 1), the first new axis is stored axis 2.
         flipped: for each new axis, whether it runs opposite to the stored axis.
     """
 
@@ -245,8 +245,9 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
     """Return the network grid for a scan's grid and a spacing (mm along R-L, A-P, S-I)."""
     orientation = canonical_orientation(source)
     extent = [source.shape[stored] * float(source.spacing[stored]) for stored in orientation.order]
-    # First rounded to 3 digits, so that floating-point errors do not decide how half a voxel is rounded.
-    x, y, z = (max(1, round(round(mm / step, 3))) for mm, step in zip(extent, spacing, strict=True))
+    # Without floating-point errors: 11.5, not 11.4999999.
+    lengths = [round(mm / step, 3) for mm, step in zip(extent, spacing, strict=True)]
+    x, y, z = (max(1, round(length)) for length in lengths)
     return NetworkGrid(source, orientation, spacing, (x, y, z))
 
 

@@ -298,5 +298,5 @@ def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_organ(
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD))
     mask = predictor.segment(scan).labelmap.voxels == 1
     assert dice(mask, own) > 0.8
-    monkeypatch.setattr(module, "MERGED", 100.0)
+    monkeypatch.setattr(module, "LARGEST_GROWTH", 100.0)
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.7

@@ -38,10 +38,7 @@ DISORDER, DISORDER_APART = 1.8, 1.65
 voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in
 noise blurred by one voxel: 1.96 at a distance of `APART` voxels."""
 APART, ALIKE_MM = 4, 4.0
-"""Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm.
-
-If `APART` voxels of the scan, or one voxel of the coarse grid, measure more than `ALIKE_MM`, only white noise is
-recognised."""
+"""Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm."""
 NOISE_KURTOSIS = (2.4, 4.5)
 """Range of the kurtosis of noise: 3 for Gaussian, 3.2 for Rayleigh (magnitude images), 3.9 for half-normal noise.
 
@@ -49,9 +46,8 @@ A plane with a few vessels has a higher kurtosis, a plane of regular stripes a l
 ORDERED = 0.38
 """A coarse voxel is ordered if the ratio (local mean of `_roughness`) / (local variance) is less than this.
 
-The ratio measured in LGE-MRI: 0.1 to 0.5 in nine of ten voxels, so some tissue is not ordered. The ratio measured in
-noise with voxels of 0.625 mm, after Gaussian smoothing with a sigma of one voxel: more than `ORDERED` in almost all
-voxels."""
+The ratio measured in LGE-MRI: 0.1 to 0.5 in nine of ten voxels. The ratio measured in noise with voxels of 0.625 mm,
+after Gaussian smoothing with a sigma of one voxel: more than `ORDERED` in almost all voxels."""
 
 
 def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
@@ -59,7 +55,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 
     Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
     one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
-    excluded if the scan's spacing is fine enough (see `_without_smooth_noise`).
+    excluded if the scan's spacing is fine enough (see `ALIKE_MM`).
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -77,7 +73,8 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     # centre to its face.
     reach = [math.ceil((3 * VARIED_WITHIN + 1.5) * spacing / float(step)) for step in volume.grid.spacing]
     box = _without_empty_faces(volume.voxels, grid.source_box(varying), reach)
-    if max(spacing, APART * float(max(volume.grid.spacing))) > ALIKE_MM:
+    tissue_correlates = max(spacing, APART * float(max(volume.grid.spacing))) <= ALIKE_MM
+    if not tissue_correlates:
         return box
     rough = _local_mean(_roughness(image).double())
     ordered = bounding_box((varies & (rough < ORDERED * variance)).any(dim=0).numpy())
@@ -130,7 +127,7 @@ def _without_smooth_noise(
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
         grid: the coarse grid.
-        reach: if this many planes inside the ordered box look like noise, that end is not trimmed.
+        reach: how many planes inside the ordered box are tested at each end, for each axis (I, J, K).
     """
     for axis, stored in enumerate(grid.order):
         least = recipe.training.patch[axis] * recipe.spacing[axis] / 2
@@ -138,13 +135,13 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # A whole plane with little tissue in much noise would count as noise.
+        # Planes are tested only inside the ordered box. The noise outside would hide a small area of tissue.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
-        most = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
-        trimmed = _trim_ends(side, planes, most, _is_smooth_noise)
-        start_may_be_tissue = trimmed.start - side.start == most[0]
-        stop_may_be_tissue = side.stop - trimmed.stop == most[1]
+        tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
+        trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
+        start_may_be_tissue = trimmed.start - side.start == tested[0]
+        stop_may_be_tissue = side.stop - trimmed.stop == tested[1]
         start = side.start if start_may_be_tissue else trimmed.start
         stop = side.stop if stop_may_be_tissue else trimmed.stop
         sides[axis] = slice(start, stop)

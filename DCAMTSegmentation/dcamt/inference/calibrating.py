@@ -102,7 +102,7 @@ def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[
 def _fit_quality(observations: Sequence[Observation], quality: str) -> tuple[OverlapFunction, dict[str, float]]:
     """Return the function fitted to the overlaps in one quality, and its accuracy in cross-validation.
 
-    Scans with an empty segmentation are left out; if there are any, the figures contain their fraction.
+    Scans with an empty segmentation are left out.
 
     Raises:
         InputError: fewer than `MIN_SEGMENTED` cases have a segmentation that is not empty.

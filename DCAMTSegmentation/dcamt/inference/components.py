@@ -95,7 +95,7 @@ def largest_component(mask: np.ndarray, near: Box | None = None, prior: CentrePr
     Of equally large components, the first in array order is kept.
 
     Args:
-        near: the box in which the organ was located. If any component has voxels in this box, a component's size is
+        near: the box in which the organ was located. If any component has voxels in this box, each component's size is
             the number of its voxels in the box.
         prior: the prior in voxels of the mask; its weights multiply the sizes.
     """
@@ -151,8 +151,8 @@ def select_components(probabilities: Tensor, prior: CentrePrior) -> np.ndarray:
 def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior: CentrePrior) -> np.ndarray:
     """Return the heaviest component of a class's mask (X, Y, Z), reduced to its core (see `SURE` and `CORE`).
 
-    On a coarse grid an organ may touch a similar structure. The organ's core is usually separate from the core of this
-    structure. If the network is uncertain about the whole scan, the core is small and the whole component is returned.
+    On a coarse grid an organ may touch a similar structure, which the reduction to the core usually removes. If
+    the network is uncertain about the whole scan, the core is small and the whole component is returned.
     The result is empty if all components are too small.
     """
     certain = certainty(probabilities, label)

@@ -52,7 +52,7 @@ def apply_bias_field(scan: LabelledScan, draw: np.random.Generator) -> LabelledS
 
 
 def adjust_gamma(exponent: float) -> Disturbance:
-    """Return a disturbance that scales intensities into [0, 1], raises them to `exponent` and scales them back."""
+    """Return a disturbance that scales intensities into [0, 1], raises them to the power `exponent` and scales back."""
 
     def disturb(scan: LabelledScan, _: np.random.Generator) -> LabelledScan:
         low, high = min(0.0, float(scan.image.min())), float(scan.image.max())

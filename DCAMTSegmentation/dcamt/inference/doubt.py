@@ -46,9 +46,13 @@ def doubt_map(
     A voxel's label is its most likely class, or background where a component was removed.
 
     The result is sigmoid(DOUBT_BIAS + DOUBT_OWN * logit(q) + DOUBT_AROUND * logit(r) + DOUBT_BACKGROUND * b),
-    scaled by `scaling`. Here q is 1 minus the probability of the voxel's label, r is the same for probabilities
-    smoothed by `NEIGHBOURHOOD_MM`, and b is 1 if the label is background, else 0. Outside a box around the organs
-    (see `NEGLIGIBLE`), the result is 0.
+    scaled by `scaling`.
+
+    - q is 1 minus the probability of the voxel's label.
+    - r is 1 minus the smoothed probability of the voxel's label (Gaussian, see `NEIGHBOURHOOD_MM`).
+    - b is 1 if the label is background, else 0.
+
+    Outside a box around the organs (see `NEGLIGIBLE`), the result is 0.
 
     Args:
         mean: the branches' mean probabilities (K, X, Y, Z) on the network grid.

@@ -1,9 +1,9 @@
 """Fold batch normalisation and ReLU into the convolutions of a network for inference.
 
 At inference, batch normalisation scales and offsets each channel by constants. The preceding convolution can include
-these constants: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). An interpolation
-between the two layers does not matter, since its weights sum to 1. The folded network gives the same probabilities up
-to rounding; in bfloat16 the probabilities differ by hundredths.
+these constants: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). Folding is
+also exact with an interpolation between the two layers, because the interpolation's weights sum to 1. Rounding changes
+the probabilities, in bfloat16 by hundredths.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FoldedConvolution(nn.Conv3d):
     relu: bool = False
 
     def __init__(self, plain: nn.Conv3d) -> None:
-        # On the meta device, torch draws no random weights; those of `plain` replace them below.
+        # On the meta device, torch draws no random weights.
         super().__init__(
             plain.in_channels,
             plain.out_channels,
@@ -122,8 +122,7 @@ def _fold_normalisation(convolution: Convolution, norm: nn.BatchNorm3d) -> None:
 def _fused_convolution(image: Tensor) -> Callable[..., Tensor] | None:
     """Return oneDNN's convolution with optional ReLU; None if the operator does not work or the image is not on a CPU.
 
-    PyTorch's compiler uses the same operator. `F.conv3d` would compute small or one-channel convolutions with a
-    fallback that is several times slower and copies its result.
+    PyTorch's compiler uses the same operator. `F.conv3d` is several times slower for small or one-channel convolutions.
     """
     return _tested_operator(image.dtype) if image.device.type == "cpu" else None
 

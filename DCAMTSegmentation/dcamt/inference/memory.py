@@ -11,6 +11,8 @@ from ..geometry import Shape
 from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
+SMALLEST_TILE = 4
+"""Strides along each axis of the smallest tile. Nearly all of a smaller tile would overlap with other tiles."""
 DEFAULT_MEMORY = 2 << 30
 """Bytes that a pass may take on a CPU or an Apple GPU, so that other programs on a laptop keep enough memory."""
 
@@ -19,7 +21,7 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
     """Estimate the peak memory in bytes of one pass over (X, Y, Z) voxels.
 
     The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
-    strides of 2, the peak is at most eight float32 arrays (`channels[0]`, X, Y, Z), as measured by
+    strides of 2, the peak is at most eight float32 arrays of shape (`channels[0]`, X, Y, Z), as measured by
     Testing/benchmarks/inference.py. With strides of 1, deeper levels have more voxels. The peak is assumed to grow in
     proportion to the number of features (channels x voxels) of all levels.
     """
@@ -53,15 +55,15 @@ def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
     """Return the size of the first candidate tile whose pass takes at most `limit` bytes.
 
     The first candidate is the whole volume of (X, Y, Z) voxels. Each further candidate is one stride shorter along the
-    axis that is longest when measured in strides. The smallest tile has four strides along each axis (or the whole
-    axis) and is returned even if it does not fit: nearly all work on a smaller tile would go to its margin. Returns
-    None if the whole volume fits or is not larger than the smallest tile.
+    axis that is longest when measured in strides. No axis becomes shorter than `SMALLEST_TILE` strides. The last
+    candidate is returned even if its pass takes more than `limit`. Returns None if the whole volume fits or is not
+    larger than the smallest tile.
     """
     x, y, z = (-(-n // step) * step for n, step in zip(size, recipe.stride, strict=True))
     tile = [x, y, z]
     while pass_bytes(recipe, (tile[0], tile[1], tile[2])) > limit:
         axis = max(range(3), key=lambda a: tile[a] / recipe.stride[a])
-        if tile[axis] <= 4 * recipe.stride[axis]:
+        if tile[axis] <= SMALLEST_TILE * recipe.stride[axis]:
             break
         tile[axis] -= recipe.stride[axis]
     return None if tile == [x, y, z] else (tile[0], tile[1], tile[2])
@@ -71,8 +73,9 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise fewer."""
     if pass_bytes(recipe, size) <= memory:
         return memory
-    # Besides a tile, the memory holds both branches' results, coarse features and attention for the whole volume.
-    kept = 4 * math.prod(size) * (2 * recipe.output_channels + 10) + attention_bytes(recipe, size)
+    # Numbers per voxel that stay in memory for the whole volume, for both branches.
+    results, coarse_features = 2 * recipe.output_channels, 10
+    kept = 4 * math.prod(size) * (results + coarse_features) + attention_bytes(recipe, size)
     return max(0, memory - kept)
 
 

@@ -35,9 +35,11 @@ Progress = Callable[[str, float], None]
 LOCATED = 0.3
 """Fraction of the work that is done once the organs of a large scan are located."""
 ROUNDS = 3
-"""Number of boxes of growing size around the located organs that are tried before the whole scan."""
-MERGED = 1.5
-"""Organs have merged if the segmentation grows by more than this factor from the first box to a larger box."""
+"""This many boxes of growing size around the located organs are tried before the whole scan."""
+LARGEST_GROWTH = 1.5
+"""Largest factor by which the segmentation may grow from the first box to a larger box.
+
+A larger growth usually means that the organ has merged with a neighbour."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ class Predictor:
         """Segment a scan.
 
         In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
-        grows while the segmentation touches the box's faces, but not so far that organs merge (`MERGED`). If nothing
-        is located, or nothing is segmented in the box, the whole scan is segmented.
+        grows while the segmentation touches the box's faces, unless the segmentation grows too much (`LARGEST_GROWTH`).
+        If nothing is located, or nothing is segmented in the box, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.
@@ -251,7 +253,7 @@ class Predictor:
         precision = torch.float32
         if device.type == "cpu":
             precision = self._precision or (torch.bfloat16 if fast_bfloat16(device) else torch.float32)
-        # Folded on the CPU: folding needs double precision, which Apple's GPUs lack.
+        # `fold` needs double precision, which Apple's GPUs lack.
         return move(fold(build_network(self._package, "cpu")), device, precision)
 
 
@@ -270,7 +272,7 @@ def _segment_around(
     best: tuple[Prediction, Box] | None = None
     first_size = 0
     for rounds in range(ROUNDS + 1):
-        # Each round gets most of the remaining progress, since most scans need no further round.
+        # Each round gets nine tenths of the remaining progress, since most scans need no further round.
         before, done = done, (done + 9) / 10
         part_report = _scale_progress(before, done, report)
         result = segment_all(crop_scan(volume, box), part_report, _expected_organs(location, box))
@@ -278,7 +280,7 @@ def _segment_around(
         if size == 0:
             return segment_all(volume, _scale_progress(done, 1.0, report))
         first_size = first_size or size
-        if size > MERGED * first_size:
+        if size > LARGEST_GROWTH * first_size:
             break
         best = result, box
         larger = grow_box(box, result.labelmap, margin, volume.grid.shape)
@@ -296,7 +298,7 @@ def _scale_progress(start: float, stop: float, report: Progress) -> Progress:
 
 
 def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None:
-    """Return the organs' expected places in a scan cropped to `box`; None if no organ was located."""
+    """Return the organs' expected places in a scan cropped to `box`; None if `location.organs` is empty."""
     if not location.organs:
         return None
     boxes = {label: box_in_part(organ, box) for label, organ in location.organs.items()}

@@ -32,7 +32,7 @@ FINE_LEVELS = 2
 Tick = Callable[[int, int], None]
 """Called as tick(done, of) after each part of the work."""
 Tile = tuple[Box, Box, Box]
-"""Three boxes: a tile with its margin, the tile without margin, and the second box as indices into the first."""
+"""Three boxes: a tile with its margin, the tile without margin, and the tile without margin in indices of the first."""
 
 
 class OutOfMemory(Exception):
@@ -172,9 +172,9 @@ def fine_levels(network: DualVNet) -> int:
     return min(FINE_LEVELS, len(network.vnets[0].encoder.levels) - 1)
 
 
-def fine_stride(network: DualVNet, levels: int) -> Shape:
-    """Multiply the network's first `levels` strides along each axis."""
-    x, y, z = (math.prod(steps) for steps in zip((1, 1, 1), *network.strides[:levels], strict=True))
+def fine_stride(network: DualVNet, level: int) -> Shape:
+    """Return the factor by which each axis is downsampled from the finest level (0) to `level`."""
+    x, y, z = (math.prod(steps) for steps in zip((1, 1, 1), *network.strides[:level], strict=True))
     return x, y, z
 
 
@@ -184,7 +184,7 @@ def fine_reach(network: DualVNet) -> Shape:
     Along each axis, the radius is rounded up to a multiple of the fine levels' stride.
     """
     fine = fine_levels(network)
-    upsampling_reach = 2  # One voxel of a coarser level is at most two voxels long.
+    upsampling_reach = 2  # Upsampling reaches one voxel of the next level. Strides are at most 2.
     voxels = [0, 0, 0]
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())

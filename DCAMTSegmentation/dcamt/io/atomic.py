@@ -76,8 +76,8 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
     If renaming a file fails, the files that are already renamed stay.
 
     Raises:
-        OutputError: a file cannot be written. The message names the file's final path. If an error in the block names
-            no file, the message names the last of `paths`.
+        OutputError: a file cannot be written. The message names the file's final path, or the last of `paths` if
+            the error names no file.
     """
     with ExitStack() as stack:
         temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}
@@ -114,7 +114,7 @@ def remove_folders(created: Sequence[Path]) -> None:
 def _rename_to_new(temporary: Path, target: Path) -> None:
     """Rename a file; raise FileAppeared if `target` exists."""
     try:
-        os.link(temporary, target)  # Unlike a renaming, never replaces a file of another process.
+        os.link(temporary, target)  # `os.replace` could replace a file of another process.
     except FileExistsError as error:
         raise FileAppeared(str(target)) from error
     except OSError as error:  # A file system without hard links, such as that of a USB stick.
