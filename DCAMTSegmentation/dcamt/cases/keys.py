@@ -1,4 +1,4 @@
-"""Compare the keys of files; files with equal keys belong to one case. The module `names` explains the terms."""
+"""Simplify the keys of files; the module `names` explains the terms."""
 
 from __future__ import annotations
 

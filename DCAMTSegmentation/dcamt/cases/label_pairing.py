@@ -32,16 +32,14 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
     A case gets the first of these labels that exists (the examples are a case and its label):
-    - the label whose name or file name is the case's name;
-    - the only label of the same name after `PAIRING_WORDS` are removed from both names: `img0001`, `label0001`;
-    - the only label of the same name after `MODALITY_WORDS` and capitals are removed, too: `p1_lge`, `P1_label`;
-    - the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`. If the short names include
-      several cases, the label fits only the case with the longest name: `p1_LA` rather than `p1`;
-    - the only label of the same simplified name: `p1_lge`, `p1_LA_final_seg_1`. `PAIRING_WORDS`, `MODALITY_WORDS` and
-      capitals are removed from both names. From the label's name, `ATRIUM_WORDS`, `QUALIFIERS` and numbers
-      (`without_numbers_after_labels`) are removed, too;
-    - the only label whose name is the case's name with words added or removed (`_paired_by_further_words`): `p1`,
-      `p1_trans`.
+
+    1. the label whose name or file name is the case's name
+    2. the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`
+    3. the only label of the same name in lower case, without `PAIRING_WORDS` and `MODALITY_WORDS`: `p1_lge`, `P1_label`
+    4. the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`
+    5. as 3, but more words are removed from the label's name (`simplified_label`): `p1_lge`, `p1_LA_final_seg_1`
+    6. the only label whose name is the case's name with words added or removed (`_paired_by_further_words`): `p1`,
+       `p1_trans`
 
     A word for a structure other than the atrium, such as `lawall`, must be in both names or in neither: `p1_lawall` is
     no label of the case `p1`.
@@ -68,7 +66,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
 
 def _without_modality(name: str) -> str:
-    """Return a name without `PAIRING_WORDS`, `MODALITY_WORDS` and capitals."""
+    """Return a name in lower case, without `PAIRING_WORDS` and `MODALITY_WORDS`."""
     return without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
 
 
@@ -138,9 +136,8 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
     """Return the labels; a label and a case are paired if one of the two names adds words to the other.
 
     The words stand at the beginning or at the end of the name. Either all of them are known (`_KNOWN_WORDS`), as in
-    `p1_LA` for `p1`, or several pairs have the same words: `p1_trans` for `p1`, `p2_trans` for `p2`. The words include
-    no number, no modality, no other structure and no examination (`p1_followup`). The case must fit no other label,
-    and the label no other case. The case must have all the label's words for the modality.
+    `p1_LA` for `p1`, or several pairs have the same words: `p1_trans` for `p1`, `p2_trans` for `p2`. The case must fit
+    no other label, and the label no other case. The case must have all the label's words for the modality.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
@@ -162,7 +159,7 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
 def _with_further_words(names: Collection[str], others: Collection[str]) -> Iterator[tuple[str, str, frozenset[str]]]:
     """Yield (name, other, added words) for each name that extends a name in `others`: `("p1_LA", "p1", {"la"})`.
 
-    If a name extends several other names, the longest of them is taken. `PAIRING_WORDS` are not yielded.
+    `PAIRING_WORDS` are not yielded.
     """
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for other in others:

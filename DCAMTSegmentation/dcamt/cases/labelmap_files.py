@@ -150,7 +150,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 
 
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Return (case, labelmap) for each subfolder, which is named after the case: MONAI writes `p1/p1_trans`.
+    """Return (case, labelmap) for each subfolder. An example from MONAI: (`p1`, `p1/p1_trans`).
 
     Return [] if a subfolder with images has no fitting file (`_is_only_file`) or several. Return [] also if
     `images_below` yields a folder of DICOM files, or a file below a subfolder's subfolder.
@@ -179,7 +179,7 @@ def _is_only_file(path: Path) -> bool:
         return not (has_word(rest, OTHER_STRUCTURES) or means_examination(words_of(rest)))
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
-    # Remove `heart` from TotalSegmentator's `heart_atrium_left`, but not from `heart_seg`: it may be the whole heart.
+    # Remove `heart` from TotalSegmentator's `heart_atrium_left`. But `heart_seg` may be the whole heart.
     results |= {"heart"} if has_word(name, ATRIUM_WORDS - {"left"}) else set()
     without_results = without_words(name, results)
     return is_named and describes_label(without_results)
@@ -189,14 +189,13 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
     """Return (name, label) for each labelled case; the name is the case's name or that of a folder above its scan.
 
     `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`. So the label of this scan
-    gets the name `Pat1` if three conditions hold: `Pat1` is one of `names`, the case's own name is not, and no other
-    labelled scan lies below a folder of this name.
+    may get the name `Pat1`, too.
     """
-    own = {case_of(case.name) for case in cases}
+    free_names = set(names) - {case_of(case.name) for case in cases}
     cases_below: defaultdict[str, list[str]] = defaultdict(list)
     for case in cases:
         folders = case.image.relative_to(folder).parts[:-1] if case.image.is_relative_to(folder) else ()
-        for name in {case_of(part) for part in folders} & set(names) - own:
+        for name in {case_of(part) for part in folders} & free_names:
             cases_below[name].append(case_of(case.name))
     renamed = {below[0]: name for name, below in cases_below.items() if len(below) == 1 and below[0] not in names}
     return [(renamed.get(name := case_of(case.name), name), case.label) for case in cases if case.label is not None]
@@ -236,8 +235,9 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
     if not scans:
         others = [path for path in others if names and _case_name_among(names, path) not in names]
-    if scans or labelled:  # Beside scans or labels, other files of many values are scans of cases without a label.
-        scans |= set(filter(_has_many_values, others))
+    if scans or labelled:
+        unlabelled_scans = set(filter(_has_many_values, others))
+        scans |= unlabelled_scans
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
 
@@ -259,7 +259,7 @@ def _is_blank(path: Path) -> bool:
 
 
 def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:
-    """Return the files of many values whose loose key is also that of a label or mask.
+    """Return the files of many values that have the same loose key (see `names`) as a label or mask.
 
     `p1_0000` is the scan of the label `p1`, and `volume-1` that of `segmentation-1`.
     """

@@ -1,4 +1,4 @@
-"""Read the label of a case as the recipe's classes on the scan's grid, and check it as training does."""
+"""Read the label of a case as the recipe's classes on the scan's grid, and check it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabe
 from .case_list import Case
 
 STRAY_VOXELS = 4
-"""A component with a smaller volume than this number of voxels of the network grid is stray."""
+"""The volume of the smallest component that is not stray, in voxels of the network grid."""
 MANY_VALUES = 128
 """A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
@@ -245,8 +245,7 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     """Return the label values of the classes that have a voxel on the network grid.
 
-    Each voxel gets the same class as in `preprocessing.labels_to_network`, but only the box around each class is
-    resampled, without torch.
+    The classes are those of `preprocessing.labels_to_network`, which needs torch.
     """
     grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
     stored = grid.orientation.apply(labelmap.voxels)
@@ -277,13 +276,13 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     return {int(value) for value in np.unique(winner[highest > 1.0 - foreground])}
 
 
-def _weights_of(grid: NetworkGrid, axis: int, side: slice) -> np.ndarray:
-    """Return `axis_weights`, float32 (network voxels, scan voxels), for the scan voxels in `side`.
+def _weights_of(grid: NetworkGrid, axis: int, labelled: slice) -> np.ndarray:
+    """Return the `axis_weights` of the labelled range of an axis.
 
-    `side` contains all labelled voxels. A network voxel whose weights in `side` are all 0 is therefore background, and
-    its row is omitted.
+    The matrix is float32 and has the shape `(network voxels, scan voxels)`. Rows of zeros are left out, because they
+    stand for background.
     """
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix
-    inside = matrix[:, side].astype(np.float32)
+    inside = matrix[:, labelled].astype(np.float32)
     return np.asarray(inside[inside.any(axis=1)])

@@ -76,11 +76,11 @@ def _named_after_cases(
 ) -> Iterator[tuple[Path, Key]]:
     """Yield (label, key) for each left-over label that is named after a case: `p1_LGE_seg` for `p1/LGE`.
 
-    `dcamt rank` and DCAMT Training name the segmentation of a case after the case. Three conditions hold:
+    `dcamt rank` and DCAMT Training name the segmentation of a case after the case. Three conditions must hold:
 
     - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
       other capitals.
-    - The case has no label, and no other scan has its key.
+    - The case's key belongs to one scan and to no label.
     - Each folder of the label, except folders for outlines such as `LA`, is a folder of the scan.
       Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
     """
@@ -115,8 +115,8 @@ def _folders_of_one_scan(
 ) -> Iterator[tuple[NamedFile, list[NamedFile]]]:
     """Yield (scan, labels) for each folder that has one scan and only labels whose names satisfy `describes_label`.
 
-    A folder is skipped if a label in any folder has the scan's key. If a label's name begins with the scan's name, only
-    the rest must satisfy `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
+    A folder is skipped if any label has the scan's key. If a label's name begins with the scan's name, only the rest
+    must satisfy `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
     `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
     label_keys = {label.key for label in labels}
@@ -132,10 +132,11 @@ def _folders_of_one_scan(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    """Return the files by folder; a folder of DICOM files counts as its own folder."""
+    """Return the files by folder."""
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
-        by_folder[file.path if os.path.isdir(file.path) else file.path.parent].append(file)
+        is_dicom_folder = os.path.isdir(file.path)
+        by_folder[file.path if is_dicom_folder else file.path.parent].append(file)
     return by_folder
 
 
@@ -150,16 +151,14 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     4. As 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
     5. The names are equal, the folders lie side by side, and the label's folder is a folder of labels: `Patients/p1`,
        `Outlines/p1`.
-    6. As 5, but the scan's folder holds all images, and the label's folder holds the labels for training, testing or
-       validation: `images/p1`, `labelsVal/p1`.
+    6. As 5, but the folders have names such as `images` and `labelsVal`: `images/p1`, `labelsVal/p1`.
 
     The four conditions:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
-    - The scan's path has all the label's words for the modality: `MR_labels/p1` is no label of `CT/p1`.
-    - If the names of scan and label differ, no other scan's name begins with the label's simplified name: `p1_LA_gt`
-      (simplified: `p1`) gets no scan beside `p1_lge` and `p1_post`.
+    - The label has no other modality: `MR_labels/p1` is no label of `CT/p1`.
+    - The names are equal, or no other scan's name begins alike: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),
@@ -226,8 +225,8 @@ def _without_numbers(label: NamedFile) -> Hashable:
 def _folder_and_name(file: NamedFile) -> Hashable:
     """Return the folder above a file's folder, and the last part of the file's loose key.
 
-    `_0000` at the part's end is removed, unless `x_0001` lies beside `x_0000`: then the numbers may be those of
-    patients. If the part is empty, return the file's path, which fits no other file.
+    `_0000` at the end of the last part is removed, unless `x_0001` lies beside `x_0000`: then the numbers may be
+    those of patients. If the part is empty, return the file's path, which fits no other file.
     """
     key = file.key if has_further_numbers(file.path) else without_first_channel(file.key)
     name = "".join(loose_key(key[-1:]))

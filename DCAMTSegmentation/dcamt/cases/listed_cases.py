@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..io.channels import channel_files, channel_of
@@ -48,7 +49,7 @@ class _ListedCases:
         self.skipped: list[SkippedFile] = []
 
     def add(self, images: Sequence[object], label: object, name: str = "") -> None:
-        """Add a case: the file of its first channel, and its label, if any. Skip the files of its other channels."""
+        """Add a case: the file of its first channel, and its label, if any."""
         files, label_path = self._locate(images, label)
         if not files or (files[0], label_path) in self._listed:
             return
@@ -131,15 +132,13 @@ class _ListedCases:
     def _file(self, text: str, endings: Sequence[str] = SCAN_ENDINGS) -> Path:
         """Return the path of the file that `dataset.json` names as `text`.
 
-        Changes are tried in this order until a file exists. Changes 2 and 3 start from the result of the previous
-        change; changes 4 and 5 both start from the result of change 3.
+        Changes are tried in this order until a file exists.
 
         1. Environment variables are replaced; nnU-Net v2 allows them.
         2. Backslashes become slashes.
         3. Folders at the start of the path are removed until the remaining folders exist in the data set:
-           `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`. All folders are removed only if
-           the file exists beside `dataset.json`.
-        4. `_0000` is added, which nnU-Net v1 omits: `a.nii` becomes `a_0000.nii`.
+           `C:/Task1/imagesTr/a.nii` and `Task1/imagesTr/a.nii` become `imagesTr/a.nii`.
+        4. `_0000`, which nnU-Net v1 omits, is added: `a.nii` becomes `a_0000.nii`.
         5. Other `endings` are tried, with and without `_0000`: `a.nii` becomes `a.nii.gz`. Exactly one file must fit.
 
         If no file exists, the path after the third change is returned.
@@ -166,13 +165,12 @@ class _ListedCases:
         parts = PureWindowsPath(text).parts  # Splits at both kinds of slashes.
         is_absolute = PurePosixPath(text).is_absolute() or PureWindowsPath(text).is_absolute()
         rests = [self._folder.joinpath(*parts[first:]) for first in range(int(is_absolute), len(parts))]
-        return next(
-            (rest for rest in rests if (os.path.isdir(rest.parent) if rest != rests[-1] else os.path.exists(rest))),
-            None,
-        )
+        in_folder = (rest for rest in rests[:-1] if os.path.isdir(rest.parent))
+        beside_description = (rest for rest in rests[-1:] if os.path.exists(rest))
+        return next(chain(in_folder, beside_description), None)
 
     def _files(self, folder: Path, endings: Sequence[str]) -> Mapping[str, list[Path]]:
-        """Return the files in a folder by their names without endings; the folder is listed only once."""
+        """Return the files in a folder by their names without endings."""
         if (folder, endings) not in self._files_by_name:
             files = self._files_by_name[folder, endings] = defaultdict(list)
             for file in files_in(folder, endings):

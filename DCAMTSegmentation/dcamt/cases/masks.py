@@ -52,7 +52,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     ordered = sorted(named, key=lambda file: file.path)
     named_after = masks_named_after_scans(ordered)
     scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in named_after]
-    # Files with the same further words are probably all masks or all scans: `p1_chambers/aorta`, `p2_chambers/aorta`.
+    # If `p1_chambers/aorta` has many values, `p2_chambers/aorta` is not read: both add the same words.
     first: dict[frozenset[str], Path] = {}
     fitting = in_folders_named_after_scans(scans)
     others = _masks_of(fit for fit in fitting if has_few_values(first.setdefault(fit[2], fit[0].path)))
@@ -94,10 +94,7 @@ def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) ->
 
 
 def _kind(words: frozenset[str]) -> FileKind:
-    """Return the kind of a mask with these further words: a label of the atrium, or of another structure.
-
-    The words of a label of the atrium mean outlines or labels: `p1_LA` and `p1seg` for `p1`, `LA/p1` for `cohort/p1`.
-    """
+    """Return the kind of a mask with these further words: a label of the atrium, or of another structure."""
     return FileKind.LABEL if words <= OUTLINE_WORDS | LABEL_WORDS else FileKind.OTHER_LABEL
 
 
@@ -124,12 +121,9 @@ class _SimilarPaths:
         """Return {path: label with the scan's key} for each mask among the files of the replacements.
 
         Files with the same replaced part are a group: `p1/LA` and `p2/LA` with the part `LA`. A group probably holds
-        either only masks or only scans:
+        either only masks or only scans.
 
-        - More than half of a group's files must have a fitting pattern.
-        - If the first file of a group has many values, the group's other files are not read.
-
-        For `p1/LA`, the pattern `p1/*` is tried before `*/LA`: a `*` further right is more certain.
+        For `p1/LA`, the more certain pattern `p1/*` is tried before `*/LA`.
 
         Args:
             is_certain: if False, all masks become labels of another structure.
@@ -140,26 +134,28 @@ class _SimilarPaths:
         masks: dict[Path, NamedFile] = {}
         for (_, part), group in sorted(groups.items(), key=lambda item: -item[0][0]):
             fits = [(file, pattern) for file, pattern in group if pattern is not None]
-            if 2 * len(fits) > len(group) and has_few_values(fits[0][0].path):
+            most_files_fit = 2 * len(fits) > len(group)
+            if most_files_fit and has_few_values(fits[0][0].path):
                 for file, pattern in fits:
                     if file.path not in masks and has_few_values(file.path):
                         masks |= self._mask(file, part, pattern, is_certain=is_certain)
         return masks
 
     def _fitting(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first of `patterns` that another path has, with a part other than `part`.
-
-        The result is None if there is no such pattern, or if the part is one of too many names (`MAXIMUM_NAMES`).
-        """
+        """Return the first pattern that fits another path, too, or None."""
         names = self._names.get(patterns[0], set())
-        if part in names and len(names) > MAXIMUM_NAMES:
+        is_name_of_case = part in names and len(names) > MAXIMUM_NAMES
+        if is_name_of_case:
             return None
-        return next((kept for kept in patterns if any(other != part for other in self._parts.get(kept, ()))), None)
+        for pattern in patterns:
+            if any(other != part for other in self._parts.get(pattern, ())):
+                return pattern
+        return None
 
     def _mask(self, file: NamedFile, part: Part, pattern: Pattern, *, is_certain: bool) -> dict[Path, NamedFile]:
         """Return {path: label} for a file with few values that fits a pattern; {} if no scan fits.
 
-        `phantom` beside the scans `a` and `b` may be a scan, too, so the result is {}. But `LA` is no name of a scan.
+        `phantom` beside the scans `a` and `b` may be a scan, too, so the result is {}. But `LA` is a mask.
         """
         scans = self._scans(pattern)
         if not scans or (len(scans) > 1 and pattern == ("*",) and not names_structure(str(part))):
@@ -167,8 +163,8 @@ class _SimilarPaths:
         kind = FileKind.OTHER_LABEL
         if is_certain and len(scans) == 1:
             words = further_words([str(part)]) | further_words(plain_key(file.key)) - further_words(pattern)
-            # `further_words` leaves out modalities, but `LA/p1_MR` is no label of `CT/p1_CT`.
-            kind = _kind(words | modalities(file.key) - modalities(scans[0].key))
+            further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.
+            kind = _kind(words | further_modalities)
         return {file.path: replace(file, kind=kind, key=without_first_channel(scans[0].key))}
 
 
@@ -177,12 +173,11 @@ def _without_labelled_scans(
 ) -> dict[Path, NamedFile]:
     """Return the masks; those whose scan has a label by name become labels of another structure.
 
-    A label by name belongs to the mask's scan in two cases:
+    A label by name belongs to a scan in two cases:
 
-    - The keys are equal: `p1_label` and `p1_LA` beside `p1`.
-    - The label's key is no scan's key, and the mask's loose key ends with the label's loose key: `labels/p1` and
-      `LA/p1` beside `cohort/p1`. Beside the scans `p1_cine` and `p1_lge`, the label `p1_cine_seg` has the key of
-      `p1_cine`, so it does not belong to `p1_lge`.
+    - The keys are equal: `p1_label` and `p1`.
+    - No scan has the label's key, and the scan's loose key ends with the label's loose key: `labels/p1` and
+      `cohort/p1`. Thus the label `p1_cine_seg` of the scan `p1_cine` does not belong to `p1_lge`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
