@@ -197,7 +197,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Keep one label for each scan, or put the labels of all cases into one folder."),
         _("Keep one of them in this folder."),
         _("Keep one version of each slice; move the others elsewhere."),
-        _("Keep only one stack: the folder may contain several time points or a copy."),
+        _("Keep only one stack: the folder may contain several time points or a copy of the slices."),
         _("Khurram, Heart Rhythm 2014: bipolar voltage below 0.1 mV"),
         _("Khurram, Heart Rhythm 2014: bipolar voltage below 0.5 mV"),
         _("Label at least one scan."),

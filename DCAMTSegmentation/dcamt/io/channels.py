@@ -25,7 +25,7 @@ MAXIMUM_CHANNELS = 10
 def channel_of(path: str | Path) -> int | None:
     """Return the channel number at the end of a file's name, such as 0 for `la_001_0000.nii.gz`.
 
-    Return None if the name does not end in `_0000` to `_0009`; a higher number more likely counts patients.
+    Return None if the name does not end in `_0000` to `_0009`.
     """
     match = _CHANNEL.search(scan_name(path))
     return int(match[1]) if match and int(match[1]) < MAXIMUM_CHANNELS else None
@@ -49,7 +49,7 @@ def channel_files(path: Path) -> tuple[Path, ...]:
 
 
 def has_further_numbers(path: Path) -> bool:
-    """Return whether `x_0001` lies beside the file `x_0000`; it may be a channel or another patient's scan."""
+    """Return whether `x_0001` lies beside the file `x_0000`."""
     return len(_numbered_files(path)) > 1
 
 
@@ -76,8 +76,8 @@ def channel_names(path: Path) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=16)
-def _listed_names(path: Path, changed: int, size: int) -> tuple[str, ...]:
-    """Read a `dataset.json` for `channel_names`; cached for each path, modification time `changed` and `size`."""
+def _listed_names(path: Path, modification_time: int, size: int) -> tuple[str, ...]:
+    """Return the channel names in a `dataset.json`. After a change of time or size, the file is read again."""
     try:
         described = json.loads(path.read_text(encoding="utf-8-sig"))
         listed = described.get("channel_names") or described.get("modality")  # nnU-Net v2, v1
@@ -89,8 +89,8 @@ def _listed_names(path: Path, changed: int, size: int) -> tuple[str, ...]:
 def has_channel_files(path: Path) -> bool:
     """Return whether `path` is the first of several files that are channels of one scan.
 
-    If a `dataset.json` names channels, it must name several. Without channel names, `path` must lie in one of
-    nnU-Net's folders; elsewhere the numbers may count patients.
+    Without channel names in a `dataset.json`, `path` must lie in one of nnU-Net's folders; elsewhere the numbers may
+    count patients.
     """
     if not channel_files(path):
         return False

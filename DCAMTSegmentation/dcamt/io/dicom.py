@@ -85,7 +85,7 @@ def open_dicom_folder(folder: Path, choice: ScanChoice) -> StoredImage:
 
     k increases along the normal of the slices. The affine is computed from the positions of the slices (DICOM PS3.3
     C.7.6.2.1.1). It is sheared if the step from slice to slice is not perpendicular to the slices (tilted gantry).
-    Files of other kinds beside the slices are skipped; a note names them, except DICOMDIRs.
+    Files of other kinds beside the slices are skipped.
 
     Raises:
         InputError: there is no image, `choice` does not choose one of several images, the image has one slice, a file

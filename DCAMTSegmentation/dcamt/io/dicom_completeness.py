@@ -63,7 +63,7 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
         if cut and not may_be_cut:
             raise cut
         records = data.DirectoryRecordSequence
-        for record in records[:-1] if cut else records:  # The last record may be cut, too.
+        for record in records[:-1] if cut else records:  # The last record may be cut.
             series = str(record.get("SeriesInstanceUID", "")) or series
             names = record.get("ReferencedFileID")
             if names and record.get("RecordInUseFlag") != _INACTIVE:
@@ -134,9 +134,9 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
 def files_in_icloud(folder: Path) -> list[Path]:
     """Return a folder's files that iCloud has not downloaded: `IM7.dcm` for the placeholder `.IM7.dcm.icloud`.
 
-    Files with the ending of another format are left out, as are files in which macOS keeps the attributes of a
-    placeholder (`._.IM7.dcm.icloud`).
+    Files with the ending of another format are left out.
     """
+    # On some disks, macOS adds a file `._.IM7.dcm.icloud` to the placeholder.
     places = [place for place in sorted(folder.glob(".[!.]*.icloud")) if not place.name.startswith("._.")]
     files = [place.with_name(place.name[1:].removesuffix(".icloud")) for place in places]
     return [file for file in files if is_dicom_name(file) and not file.exists()]
@@ -209,20 +209,21 @@ def _pattern(file: Path) -> str:
 def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> list[Path]:
     """Return the files that are named like slices.
 
-    Such a name has the ending of a DICOM slice, or differs from a frame's name only in numbers. In the second case, an
-    ending such as `.part` may follow, unless the file without this ending exists: `IM008.done` beside `IM008` is no
-    slice. If the frames of the file's folder have random names, as on some CDs, a name of the same length and ending is
-    enough.
+    Examples for the slices `IM007` and `IM008`:
+    - named like slices: `IM009`, `IM009.part`, and any name with the ending of a DICOM slice;
+    - not named like slices: `IM008.done`, because `IM008` exists.
+
+    If the slices of a folder have random names, as on some CDs, any name with their length and ending is enough.
     """
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}
     shapes_of_folder = _shapes_of_random_names(slices)
 
     def is_named_like_slices(file: Path) -> bool:
-        if file.suffix.lower() in DICOM_SLICE_ENDINGS:
+        if file.suffix.lower() in DICOM_SLICE_ENDINGS or _pattern(file) in patterns:
             return True
-        plain = file.with_suffix("")
-        if not patterns.isdisjoint({_pattern(file)} if plain.is_file() else {_pattern(file), _pattern(plain)}):
+        without_ending = file.with_suffix("")
+        if _pattern(without_ending) in patterns and not without_ending.is_file():
             return True
         return shapes_of_folder.get(file.parent) == {_shape(file)}
 
@@ -300,16 +301,13 @@ def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
 
 
 def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> list[IdentifyingNote]:
-    """Return notes on skipped files that may be slices of the scan in the folder `path`.
-
-    These are damaged files of an unknown series that are named like the scan's slices but lie in other folders, and
-    DICOM files in the scan's folders that are hidden or compressed with gzip.
-    """
+    """Return notes on skipped files that may be slices of the scan in the folder `path`."""
     if not path.is_dir():
         return []
     folders = {frame.file.parent for frame in frames}
     patterns = {_pattern(frame.file) for frame in frames}
     read = {frame.uid for frame in found.frames}
+    # Damaged files in the scan's own folders have already raised an error.
     elsewhere = [
         f"{bad.file.relative_to(path).as_posix()} ({bad.what})"
         for bad in found.rejected_as("damaged")

@@ -37,8 +37,7 @@ def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[F
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of another class lie in gaps between the scan's slices or beyond the scan's ends.
 
-    A frame is refused if it has the scan's series and geometry, and if it lies a whole number of slice steps, at least
-    one, from the scan's nearest slice. Other frames, such as screenshots at the place of a slice, are ignored.
+    Other frames, such as screenshots at the place of a slice, are ignored.
     """
     positions = np.stack([frame.position for frame in sort_frames(frames)])
     step = np.median(np.diff(positions, axis=0), axis=0)
@@ -47,9 +46,11 @@ def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequ
     for frame in separated:
         if frame.series != frames[0].series or not have_one_geometry(frame, frames[0]):
             continue
-        offset = frame.position - positions[np.linalg.norm(positions - frame.position, axis=1).argmin()]
+        nearest = positions[np.linalg.norm(positions - frame.position, axis=1).argmin()]
+        offset = frame.position - nearest
         steps = round(float(offset @ step) / length**2)
-        if steps and np.linalg.norm(offset - steps * step) <= 0.05 * length:
+        is_at_missing_slice = steps != 0 and np.linalg.norm(offset - steps * step) <= 0.05 * length
+        if is_at_missing_slice:
             filling.append(f"{frame.file.name} ({class_name(frame.sop_class)})")
     if filling:
         what = f"has other images in place of some slices: {list_names(sorted(filling))}"

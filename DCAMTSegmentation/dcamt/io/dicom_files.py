@@ -29,7 +29,7 @@ _IMAGE_CLASSES = {
         *("2", "2.1", "2.2"),  # CT, enhanced, legacy converted enhanced
         *("4", "4.1", "4.4"),  # MR
         *("128", "130", "128.1"),  # PET
-        *("7", "7.2", "7.3"),  # secondary capture, only with positions
+        *("7", "7.2", "7.3"),  # secondary capture
         "13.1.1",  # X-ray 3D angiographic
     )
 }
@@ -83,7 +83,7 @@ class FoundFiles:
     rejected: list[RejectedFile]
 
     def rejected_as(self, fault: Fault) -> list[RejectedFile]:
-        """Return the rejected files with one fault."""
+        """Return the rejected files with this fault."""
         return [rejected for rejected in self.rejected if rejected.fault == fault]
 
 
@@ -344,10 +344,11 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     order = "<" if little else ">"
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
-    # With implicit VR, the tag is followed by the length in four bytes; with explicit VR, by the VR, two unused bytes
-    # and the length. Some programs write explicit VR although the transfer syntax states implicit VR, or the reverse.
-    # So the bytes after the tag decide. A VR begins with O or U, whose codes are odd; a length begins with an even byte
-    # or 0xFF.
+    # Bytes after the tag:
+    # - explicit VR: the VR ("OB", "OW" or "UN"), two unused bytes, the length in four bytes;
+    # - implicit VR: the length in four bytes.
+    # The transfer syntax is not used, because some programs state the wrong VR. A length never looks like a VR: "O" is
+    # 0x4F and "U" is 0x55, but a length begins with an even byte, or with 0xFF if undefined.
     if head[4:6] not in _PIXEL_VRS:
         length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     else:

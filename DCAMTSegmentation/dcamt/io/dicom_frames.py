@@ -95,11 +95,11 @@ _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(
 NUMBERED_TIMES = 2
 """The first `NUMBERED_TIMES` attributes of `TIME_ATTRIBUTES` state the number of a frame's time point."""
 COMPUTED_TIMES = 2
-"""The last `COMPUTED_TIMES` attributes of `TIME_ATTRIBUTES` state the time of computation, not of acquisition."""
+"""The last `COMPUTED_TIMES` attributes of `TIME_ATTRIBUTES` state when the image was computed, not acquired."""
 
 
 class UnplacedError(Exception):
-    """A header does not place its frames; the text says what is wrong, such as "lacks the pixel spacing"."""
+    """A header does not state where its frames lie in the patient, for example because it lacks the pixel spacing."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def frames_of(path: Path, data: Any) -> list[Frame]:
     """Return the frames of a file, from its header `data`.
 
     Raises:
-        UnplacedError: the header does not place each frame in the patient.
+        UnplacedError: the header does not state where each frame lies in the patient.
         Exception: the header is damaged; the exception may have any type.
     """
     number = int(data.get("NumberOfFrames", 1) or 1)
@@ -304,7 +304,7 @@ def integer(value: Any) -> int:
 
 
 def number(value: Any) -> float | None:
-    """Convert a number or a time of day to a float; return None if this fails."""
+    """Return `value` as a float; None if it is not a number."""
     try:
         return None if value in (None, "") else float(str(value))
     except ValueError:
@@ -314,7 +314,7 @@ def number(value: Any) -> float | None:
 def _seconds(text: str) -> float | None:
     """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000; return None if this fails.
 
-    Seconds as float64 resolve microseconds; `float(text)`, such as 20240131101530.25, would resolve only 4 ms.
+    `float(text)` would be too coarse: near 20240131101530, a float64 has steps of 4 ms.
     """
     matched = _DATE_AND_TIME.fullmatch(text.strip())
     if not matched:

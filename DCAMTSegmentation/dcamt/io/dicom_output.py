@@ -42,7 +42,7 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class SourceImages:
-    """The DICOM images at the slices of a labelmap.
+    """The DICOM images of the slices of a labelmap.
 
     Attributes:
         datasets: one image for each slice, in the order of k, or one multi-frame image.
@@ -150,8 +150,8 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
     to UTF-8.
 
     Args:
-        as_utf8: convert a header in any character set to UTF-8. The segmentation takes over the header's character set,
-            which may lack letters of the segments' names and codes.
+        as_utf8: convert every header to UTF-8, because its character set may lack letters of the segments' names and
+            codes.
 
     Raises:
         InputError: the image lacks one of `_REQUIRED_OF_SOURCE_IMAGES`.
@@ -176,7 +176,7 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
 def _unify_planes(images: Sequence[Dataset], grid: Grid) -> None:
     """Give all single-frame images the orientation of the first, and a slice thickness to images that lack it.
 
-    highdicom refuses images without a thickness, and orientations that differ at all, even by rounding.
+    highdicom refuses images without a thickness, and orientations that differ, even by rounding.
     """
     for image in images:
         image.ImageOrientationPatient = images[0].ImageOrientationPatient
@@ -239,7 +239,7 @@ def to_concept(code: Code) -> Any:
 def _frame_geometry(grid: Grid) -> dict[str, Any]:
     """Return highdicom's options for the place of each frame.
 
-    By default, highdicom copies the positions of all source frames, even of unsegmented frames.
+    By default, highdicom copies the positions of all source frames, even of other time points.
     """
     import highdicom as hd
 

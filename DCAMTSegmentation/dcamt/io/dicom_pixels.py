@@ -27,7 +27,7 @@ _START_MARKERS = (b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP")
 """First bytes of a compressed frame: of JPEG or JPEG-LS, of JPEG 2000, and of a JP2 file."""
 _END_MARKER = b"\xff\xd9"
 """Last bytes of a compressed frame in JPEG, JPEG-LS or JPEG 2000; padding may follow."""
-_MAXIMUM_PADDING = 15  # zero bytes
+_MAXIMUM_PADDING = 15  # bytes
 
 
 def load_frames(path: Path, frames: Sequence[Frame]) -> np.ndarray:
@@ -109,7 +109,7 @@ def _decode(data: Any) -> np.ndarray:
     syntax = data.file_meta.TransferSyntaxUID
     has_unused_bits = not syntax.is_encapsulated or syntax == RLELossless
     if has_unused_bits:
-        # pydicom would ignore the header's HighBit.
+        # `_stored_bits` replaces pydicom's correction, which ignores the header's HighBit.
         data.pixel_array_options(correct_unused_bits=False)
     pixels = data.pixel_array
     pixels = pixels[np.newaxis] if pixels.ndim == 2 else pixels
@@ -117,10 +117,7 @@ def _decode(data: Any) -> np.ndarray:
 
 
 def _decompress_with_itk(file: Path, data: Any) -> np.ndarray:
-    """Return the pixels as ITK's library GDCM decompresses them, not rescaled; raise InputError if this fails.
-
-    ITK would rescale all frames with one slope and intercept. It therefore reads a copy of the data set without them.
-    """
+    """Return the pixels as ITK's library GDCM decompresses them, not rescaled; raise InputError if this fails."""
     syntax = data.file_meta.TransferSyntaxUID.name
     if not _remove_scaling(data):
         return _read_with_itk(file, syntax, file)
@@ -190,12 +187,14 @@ def check_fragments(file: Path, data: Any) -> None:
     """Raise InputError if compressed pixels have too few or too many frames, or if the data of a frame is cut.
 
     Each frame needs at least one fragment. A JPEG frame counts as cut if it ends with zeros instead of the end marker,
-    as after an interrupted copy. GDCM would return random numbers for the missing part. Two kinds of file are not
-    checked: videos, whose frames share fragments, and files with uncompressed pixels whose header states a compression.
+    as after an interrupted copy. GDCM would return random numbers for the missing part. Videos are not checked, because
+    their frames share fragments.
     """
     from pydicom.encaps import generate_fragments, parse_basic_offsets
 
-    if not data["PixelData"].is_undefined_length or data.file_meta.TransferSyntaxUID.name.startswith(("MPEG", "HEVC")):
+    is_compressed = data["PixelData"].is_undefined_length  # The transfer syntax may be wrong.
+    is_video = data.file_meta.TransferSyntaxUID.name.startswith(("MPEG", "HEVC"))
+    if is_video or not is_compressed:
         return
     pixels = BytesIO(data.PixelData)
     offsets = parse_basic_offsets(pixels)

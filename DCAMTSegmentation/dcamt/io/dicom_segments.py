@@ -94,9 +94,10 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     padded = stated * ((frame_bits + 7) // 8)
     if held < size:
         raise cut_file_error(path, held, size)
-    # Two kinds of additional bytes are refused: the pixels of a further frame, and the padding of each frame to whole
-    # bytes, which DICOM (PS3.5 8.1.1) forbids. Other additional bytes are harmless.
-    if held > size + size % 2 and (held >= padded > size or 8 * (held - size) >= frame_bits):
+    has_padded_frames = held >= padded > size  # DICOM (PS3.5 8.1.1) forbids to pad each frame to whole bytes.
+    has_further_frame = 8 * (held - size) >= frame_bits
+    # Other additional bytes are harmless.
+    if held > size + size % 2 and (has_padded_frames or has_further_frame):
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 
 
@@ -164,7 +165,7 @@ def _geometry(
         raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
     index = index.round()
     first, last = int(index.argmin()), int(index.argmax())
-    # As in a scan, the step from slice to slice may be oblique to the slices' normal.
+    # As in a scan, the direction from slice to slice may be oblique to the slices' normal.
     along = (positions[last] - positions[first]) / index[last] if index[last] else normal * step
     shifts = positions - positions[first] - np.outer(index, along)
     if np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
@@ -178,9 +179,8 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
     """Return the mm between neighbouring slices; 0 if unknown.
 
     If the file omits empty frames, the least distance of frames can be a multiple of the slice spacing. The result is
-    therefore the first value that divides the least distance: `SpacingBetweenSlices`, `SliceThickness`, or the least
-    distance itself. If the slices are 1 mm thick and 2 mm apart, and the file states only their thickness, the result
-    is 1 mm. `fit_labelmap` then removes the empty slices.
+    therefore the first of `SpacingBetweenSlices` and `SliceThickness` that divides the least distance, otherwise the
+    least distance itself.
 
     Args:
         depths: the frames' positions along the slices' normal.

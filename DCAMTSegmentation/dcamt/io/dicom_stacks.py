@@ -34,8 +34,8 @@ class ScanChoice:
         series: the series' UID, the end of the UID, the series' description, a part of the description, or the number
             of a stack in the list of `choose_stack`'s error message.
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind of image that an error message lists.
-        time: number of the time point, from 1. None chooses the first time point; None is refused if the time points
-            differ in their number of slices.
+        time: number of the time point, from 1; required if the time points differ in their number of slices. None
+            chooses the first time point.
     """
 
     series: str | None = None
@@ -45,9 +45,9 @@ class ScanChoice:
 
 @dataclass(eq=False)
 class Stack:
-    """Frames of one series with the same size, pixel spacing and orientation, and with one stack ID.
+    """Frames of one series with the same size, pixel spacing and orientation.
 
-    Stacks with different IDs are joined if the joined stack has evenly spaced slices.
+    If the slices are evenly spaced, the frames may have different stack IDs.
     """
 
     frames: list[Frame]
@@ -120,7 +120,7 @@ def _frames_of(stacks: Sequence[Stack]) -> list[Frame]:
 
 
 def _is_regular(stacks: Sequence[Stack]) -> bool:
-    """Return whether stacks of one geometry have no place in common, and the joined stack has evenly spaced places."""
+    """Return whether stacks of one geometry have no place in common, and their slices together are evenly spaced."""
     if len(stacks) == 1:
         return False
     places = group_places(_frames_of(stacks))
@@ -238,7 +238,7 @@ def group_places(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _split_at_gaps(frames: Sequence[Frame], is_gap: np.ndarray) -> list[list[Frame]]:
-    """Split N sorted frames into groups where `is_gap` (N - 1,) is True."""
+    """Split N sorted frames into groups, at the gaps where `is_gap` (N - 1,) is True."""
     bounds = [0, *(np.flatnonzero(is_gap) + 1).tolist(), len(frames)]
     return [list(frames[start:stop]) for start, stop in pairwise(bounds)]
 
@@ -269,7 +269,7 @@ def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputErro
         remedy = "A time point lacks slices or has them twice: export the whole series again."
         return InputError(what, path=path, remedy=remedy)
     what = f"holds {sum(sizes)} slices, some of them at the same place"
-    remedy = "Keep only one stack: the folder may contain several time points or a copy."
+    remedy = "Keep only one stack: the folder may contain several time points or a copy of the slices."
     return InputError(what, path=path, remedy=remedy)
 
 
