@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 NETWORK_COMMANDS = ("segment", "train", "estimate", "rank", "report")
-"""Commands that run a network in nearly every use; they keep freed memory for reuse."""
+"""Commands that nearly always run a neural network."""
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
     - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
       all these files are skipped. The scans become unused cases (`FoundCases.unused`).
     - A label without a scan is skipped.
-    - A label with DCAMT's mark is skipped if its scan has another label: `p1.seg.nrrd`, `p1_gt`.
+    - DCAMT results (`is_dcamt_result`) are skipped if their scan also has a label from another source.
 
     Args:
         ignored: folders that are not searched.
@@ -126,10 +126,7 @@ def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """Return the files; labels get the keys of their scans.
-
-    A label with DCAMT's mark gets the kind `FileKind.LABEL`, unless its scan has a label without the mark.
-    """
+    """Return the files; labels get the keys of their scans."""
     scans, labels, results = (
         [file for file in files if file.kind is kind] for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT)
     )

@@ -3,8 +3,7 @@
 Terms of the package `cases` (the examples leave out the endings of files):
 
 - Part: the name of a folder below the searched folder, or a file's name without its ending.
-- Word: a piece of a part between `_`, `-`, `.` or blanks. `p1Mask` has the words `p1` and `mask`; `img0001` has the
-  words `img` and `0001`.
+- Word: a piece of a part between `_`, `-`, `.` or blanks. `p1_mask` and `p1Mask` have the words `p1` and `mask`.
 - Kind: scan, label, label of another structure, or automatic result (`FileKind`).
 - Key: the parts of a file's path without words for the kind, such as `images` or `seg`; empty parts are left out.
   Files with equal keys belong to one case: `images/p1` and `labels/p1_seg` have the key `("p1",)`.
@@ -105,8 +104,8 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
 
     - The folder holds a label with the scan's key: `segmentation set/p1`, `segmentation set/p1_seg`. In a folder such
       as `labels`, the scan must also have a word for scans: `labels/p1_image`.
-    - The folder's name also has an ordinary word (`set`), and the scan lies in a subfolder whose name has only words
-      for scans: `segmentation set/Images/p1`.
+    - The scan lies in a subfolder such as `Images`, and the folder's name has a word such as `set`:
+      `segmentation set/Images/p1`.
 
     Exception: the folder is not returned if a scan elsewhere has the same name as a scan in the folder. Beside
     `mri/p1`, `segmentation set/p1` is a label.
@@ -173,7 +172,7 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
 
 
 def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; the labels of the model of MONAI Label become results.
+    """Return the files; the labels by the model of MONAI Label become results.
 
     MONAI Label stores them in a folder `original`, and the corrected labels in a folder `final` beside it. If `final`
     holds a label and `original` holds no scan, the labels in `original` become results.
@@ -194,14 +193,12 @@ def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
 def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; files that belong to a scan or label and have a word of `RESULT_WORDS` become results.
 
-    A file with such a word in its path becomes a result if its key without these words is the key of a scan:
-    `p1_output` or `output/p1` beside `p1`. If the word is in the file's name, the key without these words may also be:
+    - `p1_output` or `output/p1`, beside the scan `p1`;
+    - `p1_output`, beside the label `p1_label`;
+    - `p1_LA_prob`, beside the scan `p1`.
 
-    - the key of a label: `p1_output` beside `p1_label`;
-    - a scan's key with added words for structures. Words for the modality do not matter: `p1_LA_prob` adds `LA` to
-      `p1_lge`.
-
-    The scan or label must have no word of `RESULT_WORDS` in its own path.
+    In the last two cases, the word must be in the file's name, not in a folder's name. The scan or label must have no
+    word of `RESULT_WORDS` in its own path.
     """
     unsure = {file.path for file in named if any(has_word(part, RESULT_WORDS) for part in _parts(file.path, folder))}
     scans, labels = (
@@ -227,10 +224,9 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
 
 
 def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label named like a scan, plus words for structures or qualifiers, gets the scan's key.
+    """Return the files; a label `p1_LA_gt` gets the key of the scan `p1`.
 
-    `p1_LA_gt` beside `p1` gets the key `("p1",)`. If a word means another structure, the label becomes a label of
-    another structure: `p1_RV_gt`.
+    If a word means another structure, the label becomes a label of another structure: `p1_RV_gt`.
     """
     scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
 
@@ -269,7 +265,7 @@ def labels_beside_scans(files: Sequence[Path], folder: Path) -> list[Path]:
     A label or result belongs to a scan in these cases; capitals do not matter:
     - The loose keys are equal: `p1_seg` and `p1_lge`.
     - The key is the scan's key with words added at the end: `p1_reader2_seg` and `p1`.
-    - The name has only words for labels and numbers, and the scan lies in the same folder: Slicer saves
+    - The name consists of words for labels and of numbers, and the scan lies in the same folder: Slicer saves
       `Segmentation-label_1` beside a scan of any name.
 
     A file that is named like a label but has no scan may be a scan itself: `heart_seg` without `heart`.

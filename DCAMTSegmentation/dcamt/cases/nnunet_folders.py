@@ -97,7 +97,7 @@ def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> 
 def further_channels(scans: Iterable[Path]) -> set[Path]:
     """Return the files `x_0001` to `x_0009` of a folder of scans; none if the numbers count patients.
 
-    The numbers count patients if no file has the number `_0000`: AMOS has `amos_0001`, `amos_0004`, `amos_0005`.
+    The numbers count patients if no file has the number `_0000`, as in the data set AMOS: `amos_0001`, `amos_0004`.
     """
     numbers = {file: channel_of(file) for file in scans}
     return {file for file, number in numbers.items() if number} if 0 in numbers.values() else set()
@@ -132,7 +132,7 @@ def only_labels(labels: Mapping[str, Sequence[Path]]) -> dict[str, Path]:
 
 
 def labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, object]) -> list[SkippedFile]:
-    """Return the labels, masks and automatic results among the files of a folder of scans: `a_seg` beside `a_0000`.
+    """Return the labels, masks and automatic results, such as `a_seg`, among the files of a folder of scans.
 
     A file with a scan's ending always counts as a scan if its name ends in a channel number or is a key of `labels`.
 

@@ -33,19 +33,19 @@ from .words import (
 )
 
 MAXIMUM_NAMES = 9
-"""If a pattern has more names than this in place of its `*`, they are names of cases, not of masks.
+"""If a pattern's `*` stands for more names than this, the names are taken for names of cases: `p1/x` to `p10/x`.
 
-Example: `p1/x` to `p10/x` have the pattern `*/x`. Names of structures, such as `LA_wall`, do not count.
+Names of structures, such as `LA_wall`, do not count.
 """
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""What `*` replaces: a part or words of a path; "" if the path has no such part.
+"""What `*` replaces in a file's path; "" if `*` replaces nothing.
 
-Files with the same part are a group (`masks`). If files are not grouped, the part is the file's path.
+The module `masks` groups files by this value. A file whose value is its own path is a group by itself.
 """
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
-"""For each file, the replaced parts, each with the patterns that result. The first pattern that fits is used."""
+"""For each file, the replaced parts, each with its patterns. The first pattern that another path has is used."""
 
 
 def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
@@ -59,17 +59,21 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
 
 
 def replace_part(files: Iterable[NamedFile]) -> Replacements:
-    """Replace the name or one folder: `p1/observerA` for `p1/series_1`, `reader1/p1` for `cohort/p1`.
+    """Replace the name or one folder.
 
-    The other path may lack the name or folder: `p1/observerA` and `reader1/p1` for `p1`. If a folder is replaced, the
-    patterns may also leave out words at one end of the name, or the whole name: `reader1/p1_AB` and `reader1/p1/LA` for
-    `p1`.
+    | file | pattern | may be a mask of |
+    | --- | --- | --- |
+    | `p1/observerA` | `p1/*` | `p1/series_1`, `p1` |
+    | `reader1/p1` | `*/p1` | `cohort/p1`, `p1` |
+    | `reader1/p1_AB` | `*/p1` | `cohort/p1`, `p1` |
+    | `reader1/p1/LA` | `*/p1` | `cohort/p1`, `p1` |
     """
     for file in files:
         key = plain_key(file.key)
         for n, part in enumerate(key):
             pattern = _with_star(key, n)
-            shorter = (*name_starts(pattern), *name_ends(pattern), pattern[:-1]) if n < len(key) - 1 else ()
+            is_folder = n < len(key) - 1
+            shorter = (*name_starts(pattern), *name_ends(pattern), pattern[:-1]) if is_folder else ()
             # The pattern `*` alone would fit all files that lie in no folder.
             yield file, part, [pattern, *(kept for kept in shorter if kept != ("*",))]
 
@@ -92,8 +96,8 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
     Files are grouped by the name of their folder (`output/x`, `output/y`) or by their own name (`p1/x`, `p2/x`),
-    whichever is more frequent. If both names are unique, and the folder is one of many (`MAXIMUM_NAMES`), files are
-    grouped by the folder above: `p1/x_p1` and `p2/x_p2`.
+    whichever is more frequent. `p1/x_p1` to `p10/x_p10` are one group: all names differ, and there are more than
+    `MAXIMUM_NAMES` folders.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)

@@ -32,7 +32,7 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """The scans of at most this many labelled cases are read, evenly spread over the list; all labels are read."""
 SMALL_FRACTION = 0.005
-"""If a class fills a smaller fraction of the scans, a higher `Training.foreground` is suggested."""
+"""If a class fills less than this fraction of the scans, a higher `Training.foreground` is suggested."""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 
@@ -132,7 +132,7 @@ def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | Non
     Args:
         values_of: the label values of each case.
     """
-    ignored_in = cache(ignored_value)  # A `dataset.json` may list thousands of cases, and is read once.
+    ignored_in = cache(ignored_value)  # A `dataset.json` may list thousands of cases, so it is read once.
     for case, values in values_of.items():
         assert case.label is not None
         if case.labels:
@@ -176,7 +176,7 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
 
 
 def _folders_of_classes(label: Path, folder: Path | None) -> list[Path]:
-    """Return the folders whose `dataset.json` may name the classes of a label (see `suggest_recipe`)."""
+    """Return the folders whose `dataset.json` may name the classes of a label."""
     return [folder] if folder else [label.parent, label.parent.parent]
 
 
@@ -241,7 +241,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
 def _label_values(case: Case, classes: Mapping[str, int]) -> set[int]:
     """Return the values above 0 of a case's label (see `examine_case`)."""
     voxels = _read_label(case, classes).voxels
-    return set(np.unique(voxels[voxels > 0]).tolist())  # Faster than with the background.
+    return set(np.unique(voxels[voxels > 0]).tolist())
 
 
 def _read_label(case: Case, classes: Mapping[str, int]) -> Labelmap:

@@ -33,7 +33,7 @@ OTHER_STRUCTURES = _set(
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
 OTHER_STRUCTURES_WITHOUT_LGE = OTHER_STRUCTURES - {"lge"}
-"""`lge` may mean the modality."""
+"""`lge` may mean the scar (`p1_lge_gt`) or the modality (`p1_lge`)."""
 _EXAMINATION_WORDS = _set(
     "followup follow fu fup baseline bl pre post preop postop preablation postablation ablation visit exam examination"
     " session sess ses timepoint tp repeat repeated rescan retest prior previous acute chronic day days week weeks wk"
@@ -81,7 +81,7 @@ RESULT_WORDS = _set(
     " softmax logits uncertainty entropy confidence probmap probmaps heatmap heatmaps distance distmap sdf totalseg"
     " totalsegmentator doubt disagreement agreement"
 )
-"""Beside `p1`, `p1_output` is an automatic result; alone, it is a scan (`classify_all`)."""
+"""Words that mean an automatic result only beside a scan or label: `p1_output` beside `p1`."""
 FORMAT_WORDS = _set("dicom dcm nifti nii nrrd mha raw orig original originals data input inputs")
 MODALITY_WORDS = FORMAT_WORDS | _set(
     "mri mr mra ct cta lge de t1 t2 t1w t2w t1ce flair c0 cine bssfp cmr irm demri lgemr lgecmr cemr cemra psir dce"
@@ -120,7 +120,7 @@ _VERSION = re.compile(r"v\d+", re.IGNORECASE)
 _INITIALS = re.compile(r"[^\W\d_]{1,3}")
 _NO_INITIALS = OTHER_STRUCTURES | MODALITY_WORDS | RESULT_WORDS | IMAGE_WORDS | LABEL_WORDS | ATRIUM_WORDS
 _NO_INITIALS |= _set("ao av cs eam ed es lax mv new old pa pre raa sax tv")
-"""Words that are not taken for a person's initials, such as `ra`."""
+"""Words, such as `ra`, that are not taken for a person's initials."""
 CAPITALISED = re.compile(
     r"(?<=[a-z0-9])(?=(?:Segs?|Segmentations?|Masks?|Msks?|Labels?|Labelmaps?|Contours?|GTs?|GroundTruth|Preds?"
     r"|Predictions?|Annotations?|Images?|Imgs?|Scans?)(?![A-Za-z]))"
@@ -198,10 +198,13 @@ def without_outline_words(name: str) -> str:
 def describes_label(name: str, scan: str = "") -> bool:
     """Return whether a name has only numbers and words for labels, the atrium or how the label was made.
 
-    After the first word, the name may also have a version such as `v2`. In a name with a word for the atrium, a
-    person's initials (two or three capitals) may also come after the first word. If a word of the scan's
-    name looks like a version or like initials, the label's name must contain no version and no initials. `mask_LA_JS`
-    is no label of `AB_LGE`, since AB and JS may be two patients.
+    Two other kinds of words are allowed after the first word:
+
+    - a version such as `v2`;
+    - a person's initials (two or three capitals), if the name has a word for the atrium.
+
+    If the scan's name may contain a version or initials, neither is allowed: AB and JS may be two patients, so
+    `mask_LA_JS` is no label of `AB_LGE`.
 
     A number of two or more digits may be the patient's: `label_002` is no label of `LGE_001`.
 

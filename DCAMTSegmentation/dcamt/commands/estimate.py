@@ -41,9 +41,8 @@ def run_estimate(options: argparse.Namespace) -> int:
     memory_free = available_memory(device)
     measured: list[MeasuredPatch] = []
     trials: dict[Shape, Trial] = {}
-    # The smallest patch comes first, since this process's peak memory never falls.
-    ordered = sorted(plans.items(), key=lambda plan: math.prod(plan[1].training.patch))
-    for effort, planned in ordered:
+    smallest_patch_first = sorted(plans.items(), key=lambda plan: math.prod(plan[1].training.patch))
+    for effort, planned in smallest_patch_first:
         patch = planned.training.patch  # Of an effort's settings, only the patch affects a step's time and memory.
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
@@ -53,7 +52,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     for patch in reversed(trials):
         fastest = min(fastest, trials[patch].step_s)
         trials[patch] = replace(trials[patch], step_s=fastest)
-    for effort, planned in ordered:
+    for effort, planned in smallest_patch_first:
         trial = trials[planned.training.patch]
         estimated = estimate(planned, trial, grids, validated, device, options.run or Path(), memory_free)
         console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
@@ -68,7 +67,7 @@ def run_estimate(options: argparse.Namespace) -> int:
 def _read_grids(images: list[Path], console: Console) -> list[Grid]:
     """Return the grids of the readable images, and print the number of unreadable images and the first reason.
 
-    From a long list, only a sample is read, and its grids are repeated.
+    From a long list, only a sample is read, and its grids are repeated up to the number of images.
     """
     step = max(1, -(-len(images) // MAX_HEADERS))  # rounded up
     sample = images[::step]

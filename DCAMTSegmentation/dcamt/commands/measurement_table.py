@@ -26,7 +26,7 @@ from .scan_jobs import ScanJob
 def measure_skipped(
     table: Path, jobs: Iterable[ScanJob], segments: Sequence[SegmentInfo], console: Console
 ) -> list[Measurements]:
-    """Measure the segmentations of skipped scans that have no row in the table.
+    """Measure skipped scans without a row in the table.
 
     A command that was killed leaves segmentations without rows. A segmentation that another program saved is not
     measured; a segmentation that cannot be read causes a message.
@@ -55,7 +55,7 @@ def _rows_of_scans(table: Path, scans: Collection[str]) -> list[Measurements]:
     try:
         return [row for row in read_measurements_csv(table) if row.scan in scans]
     except InputError:
-        return []  # With --overwrite, the file is replaced, whatever it contains.
+        return []
 
 
 def write_measurement_table(
@@ -70,7 +70,7 @@ def write_measurement_table(
     Args:
         rows: the measurements of this command's scans.
         skipped: the rows of `measure_skipped`.
-        kept_scans: the scans whose earlier rows in the table are kept; None keeps all.
+        kept_scans: with --overwrite, the scans whose earlier rows are kept; without --overwrite, None: all are kept.
     """
     try:
         with table_lock(table):

@@ -85,11 +85,11 @@ def add_label_mapping(
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
-        "--label-mapping",  # as in `evaluate`
+        "--label-mapping",  # the name in `evaluate`, where --labels is a folder
         dest="labels",
         default="",
         metavar="VALUE=CLASS",
-        help=f"classes of the values or segments of {files}: 420,421=left-atrium{column}",
+        help=f"map values or segments of {files} to classes, such as 420,421=left-atrium{column}",
     )
 
 
