@@ -171,7 +171,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._update()
 
     def _compare_segments(self) -> None:
-        """Show or remove the warnings that segments have changed since they were written or measured."""
+        """Show or remove the warnings that segments have changed."""
         segmentation_node = self._edits.node
         if self._closed or self._settings is None or segmentation_node is None:
             return
@@ -404,11 +404,7 @@ class SegmentationPanel(VTKObservationMixin):
             views.hide_wall_over_other_scan(outcome.segmentation)
 
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:
-        """Show how a job ended.
-
-        Call `show_result` with the job's segmentation node as soon as the panel is connected, if the node is then the
-        panel's output.
-        """
+        """Show how a job ended."""
         if self._closed:
             return
         self._click_guard.record()

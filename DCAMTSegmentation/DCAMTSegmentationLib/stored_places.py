@@ -92,10 +92,7 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
 
 
 def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | None:
-    """Return the linear transform (4, 4) that was hardened since the places were stored, or None.
-
-    The transform leads from the stored affine of the segments to the present one.
-    """
+    """Return the linear transform (4, 4) that was hardened since the places were stored, or None."""
     before = read_matrix(segmentation_node.GetAttribute(_PLACES_AFFINE), 4, 4)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     if before is None or now is None:

@@ -16,7 +16,10 @@ from .result_nodes import VOLUME, get_referenced_node
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
-"""Role of the reference from a case to itself, or from a clone to the original. Older scenes lack this reference."""
+"""Role of a case's reference to itself. Older scenes lack this reference.
+
+A clone copies the reference, so a clone refers to the original.
+"""
 _LISTED = "DCAMT.trainingCaseListed"
 
 

@@ -15,6 +15,7 @@ from slicer.i18n import tr as _
 from . import result_scan
 from .doubt_map import MAX_PERCENT, is_map, shows_doubt
 from .result_nodes import PLACE_POINT, VOLUME, WALL_MODEL, find_results, get_referenced_node
+from .wall_nodes import measured_volume
 
 MAP_OPACITY = 0.6
 _HIDDEN, _FILL_HIDDEN = "DCAMT.hidden", "DCAMT.fillHidden"
@@ -55,24 +56,16 @@ def show_scan(volume: VolumeNode) -> None:
     for segmentation in find_results():
         _show_result(segmentation, volume in result_scan.scans_of(segmentation))
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
-        measured = _scan_of_wall_without_result(segmentation)
-        if measured is not None:
-            _show_wall(segmentation, measured is volume)
-
-
-def _scan_of_wall_without_result(segmentation: SegmentationNode) -> VolumeNode | None:
-    """Return the scan of a segmentation's wall; None if the scan is unknown or the segmentation stores a scan."""
-    is_result_with_scan = get_referenced_node(segmentation, VOLUME) is not None
-    if is_result_with_scan:
-        return None
-    return get_referenced_node(get_referenced_node(segmentation, WALL_MODEL), VOLUME)
+        scan_of_result = get_referenced_node(segmentation, VOLUME)
+        scan_of_wall = measured_volume(segmentation)
+        if scan_of_result is None and scan_of_wall is not None:
+            _show_wall(segmentation, scan_of_wall is volume)
 
 
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan.
 
-    All channels that the result was made from count as its own scan. A result whose scan was removed stays visible,
-    since no choice of a scan would show it again.
+    All channels that the result was made from count as its own scan. A result whose scan was removed stays visible.
     """
     if get_referenced_node(segmentation, VOLUME) is None:
         return
@@ -84,7 +77,7 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
     """Show again a segmentation and wall that this module hid, if their scan was removed."""
     if get_referenced_node(segmentation, VOLUME) is None and segmentation.GetDisplayNode() is not None:
         _set_visible(segmentation.GetDisplayNode(), segmentation, True)
-        if _scan_of_wall_without_result(segmentation) is None:
+        if measured_volume(segmentation) is None:
             _show_wall(segmentation, True)
 
 
@@ -94,8 +87,10 @@ def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
     For a segmentation that is not a result, hide the new wall if a slice view shows another scan than the one in which
     the wall was measured.
     """
-    measured = _scan_of_wall_without_result(segmentation)
-    if segmentation.GetAttribute(_HIDDEN) or (measured is not None and _is_another_scan_shown([measured])):
+    scan_of_result = get_referenced_node(segmentation, VOLUME)
+    scan_of_wall = measured_volume(segmentation)
+    is_over_other_scan = scan_of_result is None and scan_of_wall is not None and _is_another_scan_shown([scan_of_wall])
+    if segmentation.GetAttribute(_HIDDEN) or is_over_other_scan:
         _show_wall(segmentation, False)
 
 

@@ -39,7 +39,7 @@ class WallJob(SegmentJob):
     _fingerprint = ""
     """The fingerprint of the segment that is sent; set by `prepare`."""
     _placement: np.ndarray | None = None
-    """The `placement` of the segment that is sent; set by `prepare`."""
+    """The `wall_nodes.placement` of the segment that is sent; set by `prepare`."""
 
     def __init__(
         self,

@@ -178,7 +178,9 @@ def store_measured_outline(
     """Store what a new wall was measured on, and mark the wall as up to date.
 
     Args:
-        segment, measured, placed: the identifier, fingerprint and `placement` of the segment.
+        segment: the segment's identifier.
+        measured: the segment's `fingerprint`.
+        placed: the segment's `placement`.
         checksum: the checksum of the volume's voxels.
     """
     model: ModelNode = get_referenced_node(segmentation, WALL_MODEL)
@@ -264,11 +266,17 @@ def placement(
 
 
 def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
-    """Return whether the measured segment was moved in its scan, or scaled or rotated, since the wall was measured.
+    """Return whether the `placement` of the measured segment has changed since the wall was measured.
 
-    Return True if a hardened transform scaled or rotated both segmentation and scan, since areas or regions of the
-    wall then differ. Return True if a non-linear transform lies between segmentation and scan. Return False if nothing
-    can be compared: the scan was removed, the segment has no voxels, or no placement was stored with the wall.
+    Return True in these cases, for example:
+
+    - The segment was moved in the scan.
+    - Segment and scan were scaled together: the wall's areas differ.
+    - Segment and scan were rotated together: the wall's regions differ.
+    - A non-linear transform lies between segmentation and scan.
+
+    Return False if nothing can be compared: the scan was removed, the segment has no voxels, or no placement was
+    stored with the wall.
     """
     stored = read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)

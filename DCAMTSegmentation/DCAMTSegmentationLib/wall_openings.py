@@ -40,7 +40,7 @@ def points_inside(surface: Surface, curve: np.ndarray) -> np.ndarray:
 
 
 def _is_in_polygon(points: np.ndarray, outline: np.ndarray) -> np.ndarray:
-    """Return (Q,) bool for points (Q, 2): whether a ray from each crosses the outline (P, 2) an odd number of times."""
+    """Return the mask (Q,) bool of the points (Q, 2) inside a polygon (P, 2), by the even-odd rule."""
     inside = np.zeros(len(points), bool)
     x, y = points.T
     for (x0, y0), (x1, y1) in zip(outline, np.roll(outline, -1, axis=0), strict=True):

@@ -126,9 +126,9 @@ class WallPanel:
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
-        # A new DCAMT segment is chosen, since *Measure* and *Report…* use the chosen segment.
-        are_new = self._segments.keys().isdisjoint(dcamt_segments)
-        if dcamt_segments and (are_new or chosen not in names):
+        # *Measure* and *Report…* must use the segment of a new result.
+        is_new_result = self._segments.keys().isdisjoint(dcamt_segments)
+        if dcamt_segments and (is_new_result or chosen not in names):
             chosen = dcamt_segments[0]
         self._segments = names
         combo_box.clear()
@@ -180,10 +180,7 @@ class WallPanel:
             self._change_wall(wall_nodes.with_threshold(self._wall, threshold))
 
     def _reload_changed_wall(self) -> None:
-        """Reload a wall that was changed outside of this section, and compute the wall's table again.
-
-        Surface Toolbox changes the surface, for example, and hardening a transform moves it.
-        """
+        """Reload a wall that was changed outside of this section, and compute the wall's table again."""
         if self._wall is None or wall_nodes.is_in_scene(self._wall, self._segmentation):
             return
         self.reload()
@@ -300,7 +297,7 @@ class WallPanel:
 
 
 def write_table_or_surface(wall: WallResult, path: Path) -> None:
-    """Write a wall's table or its surface, as the file's ending says; only `.vtp` files store the scalars.
+    """Write a wall's table or its surface, as the file's ending says.
 
     Raises:
         InputError: the ending is neither that of a table nor that of a surface.
@@ -321,9 +318,9 @@ def write_table_or_surface(wall: WallResult, path: Path) -> None:
 def _method_text(wall: WallResult) -> str:
     """Return `dcamt.wall.files.method_text` in the application's language."""
     settings = wall.settings
-    text = _("{threshold} (ratio {ratio}), maximum from {first} to {last} mm along the normal")
+    text = _("{threshold} (ratio {ratio}), maximum intensity from {first} to {last} mm along the surface's normal")
     if settings.sample != MAXIMUM:
-        text = _("{threshold} (ratio {ratio}), mean from {first} to {last} mm along the normal")
+        text = _("{threshold} (ratio {ratio}), mean intensity from {first} to {last} mm along the surface's normal")
     return str(
         text.format(
             threshold=settings.threshold.text,
@@ -343,7 +340,7 @@ def start_drawing(curve: CurveNode) -> None:
 
 
 def curve_in_space_of(curve: CurveNode, node: Node) -> np.ndarray:
-    """Return points (P, 3) along a closed Markups curve, in mm in a node's space; P is at most 239."""
+    """Return points (P, 3) along a closed Markups curve, in mm in a node's space."""
     points = curve.GetCurvePointsWorld()
     local = [0.0, 0.0, 0.0]
     positions = []

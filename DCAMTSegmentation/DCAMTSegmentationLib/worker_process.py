@@ -130,7 +130,7 @@ class WorkerProcess:
         self._send(_SentRequest(identifier, line, on_event))
 
     def cancel(self) -> None:
-        """Make the process stop the running request and keep its model; deliver no further events of the request."""
+        """Make the process stop the running request and keep the model; deliver no further events of the request."""
         running, self._running = self._running, None
         if running is None or self._process is None:
             return

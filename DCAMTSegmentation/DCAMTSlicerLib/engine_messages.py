@@ -47,6 +47,5 @@ def _pattern(sentence: str) -> re.Pattern[str]:
 
 def _fill(translation: str, match: re.Match[str]) -> str:
     text = translation.format(*match.groups())
-    # A file name is not capitalised.
     begins_with_name = translation.startswith("{")
     return text[:1].upper() + text[1:] if match.group()[:1].isupper() and not begins_with_name else text

@@ -18,7 +18,7 @@ def choose_file(title: str, name: str, kinds: str, endings: Sequence[str] = ()) 
     """Ask the user for a file to write; return its path, or "" if the user cancelled or keeps an existing file.
 
     Args:
-        name: the proposed name, which is changed if a file cannot have it.
+        name: the proposed name, which `as_file_name` corrects.
         kinds: Qt's filters, such as "CSV (*.csv)".
         endings: if the user types a name with none of these endings, the first is added.
     """

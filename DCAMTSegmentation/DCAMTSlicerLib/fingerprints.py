@@ -41,7 +41,7 @@ def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] 
 
 
 def checksum_of(voxels: SegmentVoxels) -> list[int]:
-    """Return seven numbers of a segment: its mask's shape (K, J, I) and CRC-32, and its `first` index (i, j, k)."""
+    """Return seven numbers of a segment: its mask's shape (K, J, I) and CRC-32, and `voxels.first` (i, j, k)."""
     return [*voxels.mask.shape, zlib.crc32(np.packbits(voxels.mask)), *voxels.first]
 
 
@@ -76,9 +76,9 @@ def _parse(text: str) -> dict[str, list[int]]:
 def is_same_fingerprint(stored: str, now: str) -> bool:
     """Return whether the stored and the present `fingerprint` of a node describe the same voxels.
 
-    Scenes of older versions store the checksums by class code instead of identifier. These checksums lack the `first`
-    index (`checksum_of`). For these scenes, only the shapes and CRC-32 of the masks are compared, so a segment that was
-    moved on its grid counts as unchanged.
+    In scenes of older versions, the checksums have other keys and lack the `first` index (`checksum_of`). For these
+    scenes, only the shapes and CRC-32 of the masks are compared, so a segment that was moved on its grid counts as
+    unchanged.
     """
     if stored == now or not stored or not now:
         return stored == now

@@ -158,7 +158,7 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return an evaluation's Dice by class: that of both branches together, if given, otherwise the first branch's."""
+    """Return an evaluation's Dice by class; the entry "mean" is the Dice of both branches together."""
     by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
     return by_branch.get("mean") or next(iter(by_branch.values()), {})
 

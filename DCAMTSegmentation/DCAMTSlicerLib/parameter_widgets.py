@@ -12,8 +12,8 @@ def parameter_widgets(ui: Any) -> dict[str, Any]:
 
     The `.ui` file states the name of each widget's parameter.
 
-    `connectParametersToGui`, unlike `connectGui`, returns the tag that `disconnectGui` takes. If a panel is still
-    connected, a second connection resets each combo box to its first item (Slicer's issue 7545).
+    Disconnect a panel before connecting it again: otherwise each combo box is reset to its first item (Slicer's issue
+    7545). `disconnectGui` needs the tag that `connectParametersToGui` returns; `connectGui` returns no tag.
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}

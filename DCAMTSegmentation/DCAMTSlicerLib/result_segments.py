@@ -81,7 +81,7 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
         segmentation.RemoveSegment(identifier)
     if not has_segments(segmentation_node):
         set_conversion(segmentation)
-        # Otherwise, AddSegment would convert the segment to the earlier source representation, such as surfaces.
+        # Without this call, AddSegment would convert the segment to the earlier representation, such as surfaces.
         segmentation.SetSourceRepresentationName(labelmap_name())
     for item, earlier in zip(built, kept, strict=True):
         segmentation.AddSegment(item.segment, earlier or _new_identifier(segmentation, item.segment.GetName(), kept))
@@ -125,7 +125,7 @@ def _new_identifier(segmentation: Segmentation, name: str, taken: Sequence[str |
 
 
 def terminology_type(segment: Segment) -> Code:
-    """Return the code of a segment's type in its terminology; the parts that the segment lacks are empty."""
+    """Return the code of a segment's type in its terminology; missing parts are empty."""
     text = vtk.reference("")
     segment.GetTag(segment.GetTerminologyEntryTagName(), text)
     # context ~ category ~ type ~ …; category and type have the form scheme ^ value ^ meaning.

@@ -43,7 +43,7 @@ class SceneChanges:
     def record_added(self, node: Node | None) -> Node:
         """Return a node that was added to the scene; undoing removes the node with its display nodes."""
         if node is not None:
-            # Called in reverse order: the item in the subject hierarchy is removed after the node.
+            # `ExitStack` calls the last callback first, so the node is removed before its stale items.
             self._undo.callback(remove_stale_items, slicer.mrmlScene, [node])
             self._undo.callback(remove_with_display, node)
         return node
@@ -52,7 +52,7 @@ class SceneChanges:
         """Store the state of a node with its display nodes, so that undoing restores this state; do nothing for None.
 
         A volume's image is kept, not copied. Therefore, the insertion must give the volume a new image, and must not
-        change the voxels of the old image. Of a segmentation node, undoing restores what `_SegmentationState` lists.
+        change the voxels of the old image. For a segmentation node, see `_SegmentationState`.
         """
         if node is None:
             return

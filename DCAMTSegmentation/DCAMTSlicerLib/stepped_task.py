@@ -118,7 +118,7 @@ class DoubleClickGuard:
     def record(self) -> None:
         """Record that a click was handled or that its job ended.
 
-        A click's handler calls `record` last, since the handler may take longer than `DOUBLE_CLICK_S`.
+        A click's handler calls `record` last, because Qt delivers the second click only after the handler has returned.
         """
         self._time = time.monotonic()
 

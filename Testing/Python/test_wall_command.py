@@ -60,7 +60,7 @@ def test_wall_of_one_scan_is_measured_and_written(folder: Path, capsys: pytest.C
     extents = (x_max - x_min, y_max - y_min, z_max - z_min)
     assert extents == pytest.approx((40, 40, 40), abs=1.0)  # a ball with a radius of 20 mm
     assert "% of the wall enhanced" in printed.out
-    assert "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm" in printed.out
+    assert "IIR > 1.2 (ratio 1.200), maximum intensity from -1 to 3 mm" in printed.out
     assert "Methods disagree" in printed.out
     assert f"surface: {out / 'plain.stl'}" in printed.out
     assert "research use only" in printed.out

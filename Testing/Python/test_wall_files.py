@@ -110,7 +110,7 @@ def test_surface_file_holds_data_for_each_point_and_texts_about_the_analysis(
         for name in ("SPACE", "method", "regions", "remark")
     }
     assert texts["SPACE"] == "LPS"
-    assert texts["method"].startswith("IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm")
+    assert texts["method"].startswith("IIR > 1.2 (ratio 1.200), maximum intensity from -1 to 3 mm")
     assert texts["regions"].split(",") == list(REGIONS)
     assert "research use only" in texts["remark"]
 

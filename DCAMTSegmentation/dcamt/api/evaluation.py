@@ -87,7 +87,7 @@ def evaluate(
 
 
 def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float] | None) -> Path | Labelmap:
-    """Return a file as its path, a labelmap unchanged, and an array as a labelmap.
+    """Return a file as its path, a labelmap unchanged, or an array as a labelmap.
 
     Args:
         name: the name of an array in messages.

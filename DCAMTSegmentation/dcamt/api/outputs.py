@@ -33,8 +33,8 @@ def write_segmentation(result: SegmentedScan, path: str | Path, source: SourceIm
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: the ending is unknown, or the scan's own file would be replaced. For `.dcm`, `write_dicom_results`
-            names further reasons.
+        InputError: the ending is unknown, or the scan's own file would be replaced. For `.dcm`, see also
+            `write_dicom_results`.
         OutputError: the file cannot be written.
     """
     _refuse_scan_file(result.scan, path)
@@ -214,8 +214,7 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
 
 def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
     """Raise InputError if a result would replace a file that the scan was read from."""
-    # If a folder denies access, `os.path.exists` returns False, and writing the result raises OutputError.
-    # `Path.exists` may raise PermissionError.
+    # `Path.exists` may raise PermissionError; `os.path.exists` never does.
     if scan.path is None or not os.path.exists(path):
         return
     for file in (scan.path, *channel_files(scan.path), *(file for file, _ in scan.frames)):

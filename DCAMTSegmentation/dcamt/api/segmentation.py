@@ -239,7 +239,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
     else:
         return read_scan(scan, channels=channels)
     if len(volume.voxels) != channels:
-        shape = f"the shape {volume.voxels.shape} means (C, I, J, K)"
+        shape = f"the shape {volume.voxels.shape} is read as (C, I, J, K)"
         raise ValueError(f"the number of channels must be {channels}, not {len(volume.voxels)}: {shape}")
     check_scan(volume)
     return volume

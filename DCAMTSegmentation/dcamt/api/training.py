@@ -199,7 +199,7 @@ class TrainingSession:
             if team.size > 1:
                 # When a process fails, torchrun sends SIGTERM to all; the leader must save the weights before it ends.
                 signal.signal(signal.SIGTERM, lambda number, frame: self.pause())
-            # The plan is sent without its folder: the other processes have their own path to it.
+            # The plan is sent without its folder: the other processes have their own path to the folder.
             team.broadcast(replace(plan, run=RunFolder(Path())))
             with team.fail_together():
                 log = EventLog(run.events, [self._on_event])
@@ -234,7 +234,7 @@ class TrainingSession:
     def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
         """Create the run's files and train; remove the files if the run ends before its first iteration."""
         plan, run = self._plan, self._run
-        run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove it.
+        run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove the file.
         try:
             # Write a checkpoint before the first step, so that a run killed early can be resumed.
             run.create(plan.recipe, plan.cases, trainer.save, plan.origin)
@@ -250,8 +250,7 @@ class TrainingSession:
         plan, run = self._plan, self._run
         with interrupt_on_sigterm():
             run.keep_scores(result.step)
-            # Save `run.model` last. If the process is killed between the two files, the resumed run finds no
-            # `run.model` of the last iteration, and saves both files.
+            # Save `run.model` last, because a resumed run checks only this file (`_has_model_of`).
             best = trainer.best()
             if best is None:
                 run.best.unlink(missing_ok=True)
@@ -385,8 +384,7 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # A paused process returns 0, too: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
-        # This process waits while the leader reports the failure. A signal, such as torchrun's SIGTERM, sets
-        # `stop_requested`. After a signal, this process does not wait.
+        # Wait while the leader reports the failure. A signal, such as torchrun's SIGTERM, sets `stop_requested`.
         if trainer is None or not trainer.stop_requested:
             wait_for_leader()
         return 1
@@ -404,7 +402,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
-            on += "; the mean of a class leaves out cases whose label and segmentation lack the class"
+            on += "; a class's Dice is the mean of the cases whose label or segmentation contains the class"
         measured = (
             {
                 "on": on,

@@ -126,11 +126,14 @@ def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.nd
 
 
 def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
-    """Return the method as text, such as "IIR > 1.2 (ratio 1.200), maximum from -1 to 3 mm along the normal"."""
+    """Return the method as text.
+
+    For example: "IIR > 1.2 (ratio 1.200), maximum intensity from -1 to 3 mm along the surface's normal".
+    """
     settings = result.settings
     threshold = threshold or settings.threshold
-    where = f"{settings.sample} from {settings.from_mm:g} to {settings.to_mm:g} mm"
-    return f"{threshold.text} (ratio {result.threshold_ratio(threshold):.3f}), {where} along the normal"
+    where = f"{settings.sample} intensity from {settings.from_mm:g} to {settings.to_mm:g} mm"
+    return f"{threshold.text} (ratio {result.threshold_ratio(threshold):.3f}), {where} along the surface's normal"
 
 
 def is_wall_table(path: Path) -> bool:
