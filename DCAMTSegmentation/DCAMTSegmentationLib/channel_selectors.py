@@ -92,10 +92,8 @@ class ChannelSelectors:
 def replace_channels(settings: Any) -> None:
     """Select the channels that are stored with the input volume's result, or no channels if it has no result.
 
-    The result is the selected output or, if the output is no result of the volume, the volume's newest result.
-
     If the input volume is one of the selected channels, the function changes nothing. Otherwise the function replaces
-    the channels, even if they have the volume's grid: they may be of another patient.
+    the selected channels, even if they have the volume's grid: they may be of another patient.
     """
     volume = settings.inputVolume
     if volume is None or volume in tuple(settings.channelVolumes):

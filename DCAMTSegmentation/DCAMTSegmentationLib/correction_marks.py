@@ -1,4 +1,4 @@
-"""Compare a result's segments with those that were written and measured; mark corrected, outdated and moved results."""
+"""Mark corrected, outdated and moved results."""
 
 from __future__ import annotations
 
@@ -94,8 +94,6 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
     """Return whether the DCAMT segments lie at another place in their scan than when they were written.
 
-    Return False if the places cannot be compared.
-
     Args:
         now: the present fingerprint of the segments.
     """
@@ -127,7 +125,7 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
         if identifier in earlier:
             centre, half = earlier[identifier].mean(axis=0), np.ptp(earlier[identifier], axis=0) / 2
             centre, half = (grid_change @ [*centre, 1.0])[:3], np.abs(grid_change[:3, :3]) @ half
-            # The square roots limit the weight of box faces that a correction moved far.
+            # Because of the square root, a face that a correction moved by 100 voxels counts only as 10.
             if_transformed += float(np.sqrt(np.abs(box - earlier[identifier])).sum())
             if_resampled += float(np.sqrt(np.abs(box - [centre - half, centre + half])).sum())
     return if_resampled < if_transformed
@@ -156,7 +154,7 @@ def is_written(segmentation_node: SegmentationNode) -> bool:
 def can_recognise_edits(segmentation_node: SegmentationNode) -> bool:
     """Return whether `update_correction_marks` can compare a result's voxels with those that were written.
 
-    The function returns False for segments that were loaded from a `.seg.nrrd` file or copied into the node: they keep
-    their tags, but the node lacks the fingerprint. It also returns False if a segment has no labelmap.
+    The function returns False for segments that were loaded from a `.seg.nrrd` file or copied into the node: the node
+    lacks the fingerprint. It also returns False if a segment has no labelmap.
     """
     return bool(segmentation_node.GetAttribute(_WRITTEN) and fingerprint(segmentation_node))

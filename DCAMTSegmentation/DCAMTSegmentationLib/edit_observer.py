@@ -15,8 +15,8 @@ class EditObserver:
 
     Args:
         on_edit: on_edit(node) is called at each edit of voxels; not for undo and redo in Segment Editor.
-        on_changes_ended: called once after changes of segments, in the next turn of the event loop. By then, another
-            node may be observed.
+        on_changes_ended: called once after one or more changes of segments, in the next turn of the event loop. By
+            then, another node may be observed.
 
     Attributes:
         node: the observed node; None if no node is observed.

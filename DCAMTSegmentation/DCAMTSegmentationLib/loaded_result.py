@@ -18,7 +18,7 @@ from slicer.i18n import tr as _
 
 @dataclass(frozen=True)
 class LoadedResult:
-    """The worker's `ScanSegmented`, with its files of labels and of doubt opened as memory maps (K, J, I).
+    """A finished segmentation; `labels` and `doubt_map` are memory maps (K, J, I).
 
     `doubt_map` and `trust` are None in quality `fast`. `model` is the model's title (`model_choices.title_of`).
     """

@@ -66,8 +66,8 @@ def rows_of(node: TableNode, volume: VolumeNode | None) -> list[dict[str, str]]:
     """Return the measurements in a table node as text; undefined values and removed columns are empty.
 
     Args:
-        volume: the measured scan; its present name replaces the name that `fill_table` wrote. A name that the user
-            typed into the table stays. None if the scan is no longer in the scene.
+        volume: the measured scan; None if the scan is no longer in the scene. The scan's present name replaces the name
+            that `fill_table` wrote. A name that the user typed into the table stays.
     """
     table = node.GetTable()
     rows = [

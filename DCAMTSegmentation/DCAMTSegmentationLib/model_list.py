@@ -20,7 +20,7 @@ class ModelList:
     """Fills a combo box with the titles of models; the box's tooltip shows the card of the selected model.
 
     `on_chosen` is called with the name of the model that the user selects or imports. After a removal it is called with
-    the name of the first model in the list, or "" if none is left. A model that cannot be removed stays selected.
+    the name of the first model in the list, or "" if none is left. A model whose removal fails stays selected.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ModelList:
         if choice is not None:
             self._combo_box.toolTip = choice.tooltip
         elif _is_file(self._unlisted):
-            self._combo_box.toolTip = _("This model is not in the list: it is used from its file.")
+            self._combo_box.toolTip = _("This model is not imported: DCAMT uses the model's file.")
         elif not self._unlisted:
             self._combo_box.toolTip = _("No model is chosen: choose one from the list, or import one.")
         else:

@@ -62,10 +62,7 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
 
 
 def replace_unfit_output(settings: Any) -> None:
-    """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume.
-
-    So another volume's result is not overwritten, and no result is added to segments drawn on another scan.
-    """
+    """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume."""
     if not can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
         settings.outputSegmentation = result_of(settings.inputVolume)
 
@@ -75,9 +72,9 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
     is_case = training_cases.is_case(segmentation_node)
     has_result = bool(find_dcamt_segments(segmentation_node))
     if has_result and correction_marks.update_correction_marks(segmentation_node):
-        question = _("“{name}” was edited. Replace DCAMT's segments, with all corrections?")
+        question = _("“{name}” was edited. Replace DCAMT's segments and lose all corrections?")
     elif has_result and not correction_marks.can_recognise_edits(segmentation_node):
-        question = _("“{name}” may have been edited. Replace DCAMT's segments, with all corrections?")
+        question = _("“{name}” may have been edited. Replace DCAMT's segments and lose all corrections?")
     elif not has_result and not can_hold_result_of(segmentation_node, volume):
         question = _("“{name}” was drawn on another scan than “{volume}”. Add DCAMT's segments?")
     elif not can_hold_result_of(segmentation_node, volume):

@@ -32,7 +32,7 @@ An affine map is fitted to the region's transformed corners. The transform count
 `_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
 _SCAN_REFERENCE = "DCAMT.regionScan"
 _HAS_SCAN = "DCAMT.hasRegionScan"
-"""Attribute of a region with a stored scan. It stays if the scan is removed; the reference does not."""
+"""Attribute of a region with a stored scan; needed, since the scene forgets references to removed nodes."""
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners
 are not enough, since a transform can bend a cuboid and leave its corners in place."""
@@ -117,7 +117,7 @@ def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
-    """Return a note if another scan than `volume` is stored with a region, else an empty string."""
+    """Return a note if a region's stored scan is another scan than `volume` or was removed, else an empty string."""
     if roi is None or volume is None or roi.GetAttribute(_HAS_SCAN) is None:
         return ""
     stored = roi.GetNodeReference(_SCAN_REFERENCE)

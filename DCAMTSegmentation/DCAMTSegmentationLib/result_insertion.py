@@ -262,7 +262,7 @@ class _Insertion:
 
 def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
     """Give a map's node an image of doubt (vtkImageData) with a volume's grid and transform."""
-    if not shows_doubt(node):  # A map of disagreement from an older version of DCAMT becomes a map of doubt.
+    if not shows_doubt(node):  # a map of disagreement from an older version
         node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
         mark_map(node)
         set_display_range(node.GetDisplayNode())
@@ -279,7 +279,6 @@ def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: S
     was_empty = not has_segments(segmentation)
     if was_empty:
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    # Segments drawn on another volume keep that volume's grid.
     if was_empty or scan_of(segmentation) is None:
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     write_segments(segmentation, built)

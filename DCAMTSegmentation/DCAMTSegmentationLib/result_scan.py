@@ -96,20 +96,23 @@ def is_of_other_voxels(
 ) -> bool:
     """Return whether a result was made from other voxels than a volume now has.
 
-    All channels of the result's scan are compared with the stored checksums. The volume may be any channel of the
-    result's scan. Channels that are no longer in the scene are ignored. Older versions of DCAMT stored no checksums;
-    for their results, the function returns True if the volume is no channel of the scan. Nothing is known about the
-    scan of segments that were loaded from a `.seg.nrrd` file, so the function returns False.
+    The stored checksums are compared with all channels of the result's scan that are still in the scene. If `volume`
+    is no channel of the scan, `volume` is compared in place of the first channel.
+
+    Older versions of DCAMT stored no checksums; for their results, the function returns True if the volume is no
+    channel of the scan. Nothing is known about the scan of segments that were loaded from a `.seg.nrrd` file, so the
+    function returns False.
     """
     if not is_written(segmentation_node):
         return False
-    scan, channels = get_referenced_node(segmentation_node, VOLUME), present_channels_of(segmentation_node)
+    scans = scans_of(segmentation_node)
+    is_channel = volume in scans
     stored = (segmentation_node.GetAttribute(_SCAN_VOXELS) or "").split()
     if not stored:
-        return volume not in (scan, *channels)
-    first = scan if scan is not None and volume in channels else volume
+        return not is_channel
+    compared = scans if is_channel else [volume, *present_channels_of(segmentation_node)]
     try:
-        return any(str(checksum_of(node)) not in stored for node in (first, *channels))
+        return any(str(checksum_of(node)) not in stored for node in compared)
     except InputError:  # a volume without an image, or an image with several channels
         return True
 

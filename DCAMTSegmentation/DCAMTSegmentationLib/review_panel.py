@@ -58,7 +58,7 @@ class ReviewPanel:
         ui.nextPlaceButton.enabled = stored_places.place_count(segmentation) > 0
         volume = get_referenced_node(segmentation, VOLUME)
         ui.correctButton.enabled = ui.trainingCaseButton.enabled = volume is not None
-        # The text may describe a place of another node, or of the earlier result in this node.
+        # The text of `placeLabel` may describe a place of another node, or of the earlier result in this node.
         if changed or not stored_places.has_visited_place(segmentation):
             ui.placeLabel.text = ""
         ui.trainingCaseLabel.text = _("This is a training case.") if training_cases.is_case(segmentation) else ""
@@ -209,7 +209,7 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 
 
 def _segment_text(row: dict[str, str]) -> str:
-    """Return a segment's name and volume; only the name if the user removed the volume from the table."""
+    """Return a segment's name and volume (mL); only the name if the user removed the volume from the table."""
     volume = row["volume_ml"]
     return f"{row['segment']} {_short_number(volume)} mL" if volume else row["segment"]
 

@@ -66,8 +66,8 @@ class SegmentationJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume, a channel or the region cannot be used, or a target with segments is related to the
-                volume by a non-linear transform, or `check_source` refuses the target.
+            InputError: the volume, a channel, the region or the target cannot be used; `transform_to_target` and
+                `check_source` check the target.
             OutputError: the folder for the request's files cannot be created.
         """
         options = self._options

@@ -333,7 +333,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             helpers = [own_helper(node, role) for role in HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))
         elif node.IsA("vtkMRMLScalarVolumeNode"):
-            # The tables may hold the scan's name from before a renaming, which may be that of the patient.
+            # The tables must not keep the scan's old name, which may be a patient's name.
             for result in results_of(node):
                 table = get_referenced_node(result, MEASUREMENTS)
                 if table is not None:
@@ -363,7 +363,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         for helper in orphans:
             if is_present(helper):
                 remove_with_display(helper)
-        # During this event, the subject hierarchy still has the result's item.
+        # The call is delayed, because the subject hierarchy still has the removed nodes' items.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))
 
 

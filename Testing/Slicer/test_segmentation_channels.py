@@ -106,7 +106,7 @@ class ChannelsTest(unittest.TestCase):
                     self.choose_model("One")
                     self.module.settings.model = path
                     self.assertEqual(self.selector_captions(), [f"{LGE}:", f"{T2}:"])
-                    self.assertIn("used from its file", self.ui.modelComboBox.toolTip)
+                    self.assertIn("This model is not imported", self.ui.modelComboBox.toolTip)
 
     def test_model_at_an_impossible_path_is_missing(self) -> None:
         self.assertEqual(channel_names_of("a" * 300), ("",))

@@ -160,7 +160,7 @@ class ModelListTest(SegmentationCase):
         file = str(model_folder() / "other.dcamt")
         self.settings.model = file
         self.assertEqual(self.ui.modelComboBox.currentText, file)
-        self.assertIn("used from its file", self.ui.modelComboBox.toolTip)
+        self.assertIn("This model is not imported", self.ui.modelComboBox.toolTip)
         choose(self.ui.inputSelector, add_scan())
         click(self.ui.applyButton)
         self.wait()
