@@ -194,14 +194,13 @@ def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
     """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
 
-    A scanner may compute several time points in parallel. If the times of computation of two time points overlap
-    (`_are_passes` returns False), a key from `_number_order` is preferred.
+    A scanner may compute several time points in parallel.
     """
     count = len(TIME_ATTRIBUTES) - COMPUTED_TIMES
     if acquired := _attribute_order(places, range(count)):
         return acquired
     computed = _attribute_order(places, range(count, len(TIME_ATTRIBUTES)))
-    if computed and _are_passes(places, computed):
+    if computed and _are_in_sequence(places, computed):
         return computed
     return _number_order(places) or computed
 
@@ -220,19 +219,16 @@ def _attribute_order(places: Sequence[list[Frame]], numbers: Iterable[int]) -> _
 
 
 def _number_order(places: Sequence[list[Frame]]) -> _Key | None:
-    """Return `Frame.order` as the key if the orders all differ and `_are_passes` returns True for the key."""
+    """Return `Frame.order` as the key if the orders all differ and `_are_in_sequence` returns True for the key."""
     orders = [frame.order for place in places for frame in place]
 
     def order(frame: Frame) -> tuple[float, ...]:
         return frame.order
 
-    return order if len(set(orders)) == len(orders) and _are_passes(places, order) else None
+    return order if len(set(orders)) == len(orders) and _are_in_sequence(places, order) else None
 
 
-def _are_passes(places: Sequence[list[Frame]], key: _Key) -> bool:
-    """Return whether the frames, sorted by `key`, pass through all places once, then again, and so on.
-
-    All places have equal numbers of frames.
-    """
-    passes = list(zip(*(sorted(map(key, place)) for place in places), strict=True))
-    return all(max(earlier) < min(later) for earlier, later in pairwise(passes))
+def _are_in_sequence(places: Sequence[list[Frame]], key: _Key) -> bool:
+    """Return whether, sorted by `key`, each time point ends before the next time point begins."""
+    times = list(zip(*(sorted(map(key, place)) for place in places), strict=True))
+    return all(max(earlier) < min(later) for earlier, later in pairwise(times))

@@ -161,7 +161,7 @@ def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
 
 
 def _meta_notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
-    """Return a note if a MetaImage lacks its spacing, or if the rows of its TransformMatrix are no unit vectors."""
+    """Return a note if a MetaImage lacks its spacing or states two different spacings."""
     fields = meta_header(path)[0]
     stated = fields.get("elementspacing") or fields.get("elementsize")
     if not stated:

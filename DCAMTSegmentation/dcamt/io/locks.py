@@ -51,8 +51,8 @@ def table_lock(table: Path) -> Iterator[None]:
 
 def release_lock(lock: BaseFileLock | None, path: Path) -> None:
     """Remove the lock file `path`, and release its lock if there is one."""
-    # The file is removed before the release, since the next process may lock the file directly after the release. On
-    # Windows, `filelock` itself removes the file after the release.
+    # The file is removed first, because after the release another process may already hold a lock on the file. On
+    # Windows, `filelock` removes the file.
     if sys.platform != "win32":
         with suppress(OSError):
             path.unlink()

@@ -168,10 +168,8 @@ def _check_numbers(path: Path, fields: dict[str, str]) -> None:
 def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[Path]:
     """Return a MetaImage's data files.
 
-    A pattern, or a list after the word LIST, must name one file for each index along the last axis, for example for
-    each slice. If the list follows `LIST n`, each file holds the first n axes: for the sizes (64, 64, 20, 3), `LIST 2`
-    needs 20 * 3 = 60 files. An n that is 0 or exceeds the number of axes is ignored. An n below 0 or equal to the
-    number of axes is refused.
+    A pattern such as `d%03d.raw`, or a list after the word LIST, must name one file for each index along the last axis,
+    for example for each slice. For `LIST n`, see `_count_needed_files`.
 
     Args:
         value: the text of the field ElementDataFile.
@@ -188,11 +186,7 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
     if words[0].upper() == "LIST":
         names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
-        number = re.match(r"[+-]?\d+", words[1]) if len(words) > 1 else None  # MetaIO also reads "LIST 2D".
-        axes_in_file = int(number[0]) if number else 0
-        if axes_in_file == 0 or axes_in_file > len(sizes):
-            axes_in_file = len(sizes) - 1
-        wanted = math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
+        wanted = _count_needed_files(words, sizes)
         if names and not rest.rstrip(b" \t").endswith(b"\n"):
             what = f"lacks a line break after the last name in its list of data files ({names[-1]})"
             raise InputError(what, path=path, remedy="Add a line break at the file's end.")
@@ -209,6 +203,23 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
         what = f"has a number of data files in ElementDataFile ({len(names)}) that does not fit its DimSize"
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     return [path.parent / name for name in names]
+
+
+def _count_needed_files(words: Sequence[str], sizes: Sequence[int]) -> int:
+    """Return the number of data files that `LIST` or `LIST n` needs; 0 if n is invalid.
+
+    n is the number of axes of each data file, by default all axes but the last.
+
+    >>> [_count_needed_files(["LIST", n], (64, 64, 20, 3)) for n in ("2", "3", "4", "-1")]
+    [60, 3, 0, 0]
+    >>> [_count_needed_files(["LIST", n], (64, 64, 20, 3)) for n in ("0", "5")]  # as without n
+    [3, 3]
+    """
+    number = re.match(r"[+-]?\d+", words[1]) if len(words) > 1 else None  # MetaIO also reads "LIST 2D".
+    axes_in_file = int(number[0]) if number else 0
+    if axes_in_file == 0 or axes_in_file > len(sizes):
+        axes_in_file = len(sizes) - 1  # as in MetaIO
+    return math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:

@@ -27,7 +27,7 @@ from .stored_image import (
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
 _SCANNER = 1  # code of a transform to the scanner's space
 _SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two of its axes exceeds this.
-SPACING_TOLERANCE = 0.01  # Two spacings that differ by a larger fraction contradict each other.
+SPACING_TOLERANCE = 0.01  # Two spacings that differ by more than this fraction contradict each other.
 _VERSIONS = {348: b"1", 540: b"2"}  # by the size of the header in bytes
 
 
@@ -103,7 +103,7 @@ def _read_header(path: Path) -> Any:
     if size is None:
         what = "cannot be read as a NIfTI image: its content is not NIfTI"
         raise InputError(what, path=path, remedy="Rename or convert the file.")
-    # Not `from_fileobj`, which also reads the extensions after the header: these may be long, and are not needed.
+    # `from_fileobj` would also read the header's extensions, which may be long.
     kinds: dict[int, Any] = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
     header = kinds[size](head[:size], check=False)
     if bytes(header["magic"])[1:2] == b"i":
@@ -129,8 +129,8 @@ def _voxel_type(path: Path, header: Any) -> np.dtype:
 def _scaling(header: Any) -> tuple[float | None, float | None]:
     """Return slope and intercept of the voxels, both None without scaling.
 
-    As in ITK, a number that is not finite counts as 0. If the slope is 0 and the intercept is not, the slope counts as
-    1.
+    As in ITK, a number that is not finite counts as 0. If the slope is 0 and the intercept is not 0, the slope counts
+    as 1.
     """
     slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
     slope, intercept = (number if math.isfinite(number) else 0.0 for number in (slope, intercept))
@@ -140,12 +140,13 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
 def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
-    Directions and origin come from the sform or the qform: from the one whose code is above 0. If both codes are above
-    0, they come from the sform if its code is 1 (scanner) and its axes are orthogonal, otherwise from the qform.
+    - Directions and origin come from the sform or the qform: from the one whose code is above 0. If both codes are
+      above 0, they come from the sform if its code is 1 (scanner) and its axes are orthogonal, otherwise from the
+      qform. Without sform and qform, the origin is 0 and the axes run to the patient's left, posterior and superior.
+    - The spacing comes from `pixdim`. A negative spacing reverses its axis.
 
-    Without sform and qform, the origin is 0 and the axes run to the patient's left, posterior and superior. The
-    spacing comes from `pixdim`; a negative spacing reverses its axis. (If the sform's code is not 0, nibabel ignores
-    the qform and `pixdim`, and takes directions, origin and spacing from the sform.)
+    (If the sform's code is not 0, nibabel ignores the qform and `pixdim`, and takes directions, origin and spacing from
+    the sform.)
 
     Exception: if there is no qform and the sform is sheared, ITK refuses the file. This function then returns the
     sform and ignores `pixdim`.

@@ -87,7 +87,7 @@ class NrrdData:
         self._files = _data_files(path, header, sizes)
 
     def read(self) -> np.ndarray:
-        """Return all numbers in one dimension, in the machine's byte order; the image's first axis varies fastest.
+        """Return all numbers as a flat array, in the machine's byte order; the image's first axis varies fastest.
 
         Raises:
             InputError: a data file is cut, holds damaged compressed data or cannot be read to its end; text data is
@@ -117,7 +117,7 @@ class NrrdData:
         return numbers.astype(numbers.dtype.newbyteorder("="), copy=False)
 
     def verify(self) -> None:
-        """Raise InputError if raw or gzip data is too short or cut."""
+        """Raise InputError if the data is too short. Some kinds of data, such as text, are checked only by `read`."""
         packed = self._encoding == "gzip"
         if self._line_skip or self._encoding not in ("raw", "gzip") or (packed and self._byte_skip):
             return
@@ -166,7 +166,7 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
     """Return the first `count` numbers of data in `hex` or `ascii`.
 
     Raises:
-        EOFError: there are fewer.
+        EOFError: the data holds fewer numbers.
         ValueError, OverflowError: the data holds anything but numbers of the type.
     """
     if encoding == "hex":

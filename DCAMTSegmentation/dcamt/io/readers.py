@@ -209,7 +209,7 @@ def read_header(path: str | Path, as_labelmap: bool = False, channels: int = 1) 
 @contextmanager
 def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator[StoredImage]:
     """Open an image file, folder or zip file; raise InputError if it is missing, empty or refused by its reader."""
-    # For a name that the system does not allow, os.path returns False where pathlib raises an error.
+    # For a name that the system does not allow, os.path returns False, but pathlib raises an error.
     if not os.path.exists(path):
         raise _missing_file_error(path)
     if os.path.isdir(path):
@@ -331,13 +331,14 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
         - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
         - the folder with all extracted files, if it holds a DICOM file;
-        - the only file, or the only volume, with one of `ENDINGS_READ_BY_ITK`, such as `.tif`;
+        - the only file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`;
+        - the only file with one of these endings that `may_hold_volume` accepts;
         - the folder with all extracted files.
 
     Raises:
         OutputError: the temporary folder cannot be written.
-        InputError: the zip file is damaged or too large, holds only zip files, holds images but no volume, or leaves
-            open which image to read. An InputError of the block is raised again with the zip file's path.
+        InputError: the zip file is damaged or too large, or holds several images, only zip files, or only images that
+            are not volumes. An InputError from inside the block is raised again with the zip file's path.
     """
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:

@@ -57,7 +57,7 @@ def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
 def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
     """Write the channels, arrays (K, J, I), to one file (K, J, I, C), slab by slab like `write_npy_in_slabs`.
 
-    A single channel keeps its shape. The file has the type to which NumPy promotes the types of all channels.
+    A single channel keeps the shape (K, J, I). The file has the type to which NumPy promotes the types of all channels.
 
     Raises:
         OutputError: the file cannot be written.

@@ -48,7 +48,7 @@ class StoredImage:
     Attributes:
         load: reads the voxels (C, I, J, K); raises InputError if the file is damaged.
         verify: raises InputError if the file has fewer bytes than its header states (see `check_complete`); reads the
-            voxels only if necessary. By default it does nothing: the file was checked when it was opened, or is
+            voxels only if necessary. The default does nothing: the file was checked when it was opened, or is
             checked by `load`.
         segments: the segments of a segmentation, whose layers are the channels.
         notes: messages for the user on how the file was interpreted.
@@ -113,7 +113,7 @@ class Gunzip(io.RawIOBase):
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        """Write decompressed bytes into `buffer`, as many as are at hand, and return their number; 0 at the end."""
+        """Write decompressed bytes into `buffer` and return their number; 0 at the end of the stream."""
         data = b""
         while len(buffer) and not data:
             if self._inflate.eof and not self._open_next_member():
@@ -190,12 +190,12 @@ def read_to_end(file: IO[bytes]) -> None:
 
 
 def check_complete(path: Path, size: int, start: int = 0, packed: bool = False, header: Path | None = None) -> None:
-    """Raise InputError if a file has fewer than `size` bytes from byte `start` on; read them only if necessary.
+    """Raise InputError if a file has fewer than `size` bytes from byte `start` on.
 
     Args:
         packed: the bytes from `start` on are gzip data with `size` bytes after decompression. The last four bytes of
-            gzip data state this size modulo 2^32 (RFC 1952). If they state another size, the file may be cut or have
-            several members; then the file is read to its end.
+            gzip data state this size modulo 2^32 (RFC 1952). If these bytes state another size, the file may be cut or
+            have several members; then the file is read to its end.
         header: the file that names `path` as its data file; messages name the header.
     """
     if not packed:
@@ -281,7 +281,7 @@ def numbered_names(path: Path, pattern: str, numbers: range, most: int) -> list[
     Raises:
         InputError: the pattern is damaged, or there are more than `most` numbers.
     """
-    with suppress(TypeError, ValueError):  # The pattern is damaged.
+    with suppress(TypeError, ValueError):
         if not numbers[most:]:
             return [pattern % number for number in numbers]
     raise InputError("has a damaged pattern for the names of its data files", path=path, remedy=DAMAGED)

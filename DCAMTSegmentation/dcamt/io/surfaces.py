@@ -126,7 +126,7 @@ def _write_vtp(
         remark.InsertNextValue(text)
         mesh.GetFieldData().AddArray(remark)
     writer: Any = vtkXMLPolyDataWriter()
-    # VTK cannot open a path that is not UTF-8, and does not state why it cannot write a file.
+    # Python writes the file, because VTK cannot open a path that is not UTF-8.
     writer.WriteToOutputStringOn()
     writer.SetInputData(mesh)
     if not writer.Write():

@@ -28,7 +28,7 @@ def temporary_folder() -> Iterator[str]:
 
 
 def refuse_full_folder(error: OSError, path: Path) -> None:
-    """Raise OutputError if `error` means that the temporary folder was full when `path` was extracted into it."""
+    """Raise OutputError if `error` means that the contents of `path` did not fit into the temporary folder."""
     if error.errno in (*DISK_FULL, errno.EFBIG):
         what = f"cannot be extracted to the temporary folder {tempfile.gettempdir()} ({error.strerror})"
         remedy = "Free some space there, or set the environment variable TMPDIR to another folder."

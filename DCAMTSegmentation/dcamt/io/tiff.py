@@ -33,8 +33,8 @@ def check_tiff(path: Path) -> None:
     Raises:
         zlib.error: deflated data is damaged.
         InputError: the content is not TIFF, `_check_storage` refuses a page, or the pages differ in size or type. ITK
-            would read all pages with the size and type of the first: it would return random memory, or only a part of
-            each page. A reduced copy or transparency mask before an image page is refused, too, since ITK would crash.
+            would read all pages with the size and type of the first page. A reduced copy or transparency mask
+            before an image page is refused, too, since ITK would crash.
     """
     length = os.path.getsize(path)
     layouts: list[tuple[tuple[int, ...], ...] | None] = []
@@ -93,7 +93,7 @@ def _is_skipped(values: Mapping[int, tuple[int, ...]]) -> bool:
 
 
 def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
-    """Yield the values of each page's tags that `check_tiff` uses; like ITK, ignore tags without values.
+    """Yield the tags of each page with their values.
 
     Raises:
         InputError: the content is not TIFF.
@@ -124,7 +124,7 @@ def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
             tag, kind = struct.unpack(f"{order}2H", entries[start : start + 4])
             if tag in (*_STRIPS, *_TILES, *_LAYOUT, _PAGE_KIND, _COMPRESSION):
                 values[tag] = _values(file, order, word, kind, entries[start + 4 : start + entry])
-        yield {tag: numbers for tag, numbers in values.items() if numbers}
+        yield {tag: numbers for tag, numbers in values.items() if numbers}  # ITK ignores tags without values.
 
 
 def _values(file: IO[bytes], order: str, word: str, kind: int, entry: bytes) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Tell volumes from other files that have the same endings, by the content."""
+"""Decide from a file's content whether the file may hold a volume."""
 
 from __future__ import annotations
 

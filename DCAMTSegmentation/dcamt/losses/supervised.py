@@ -35,8 +35,8 @@ def class_weights(target: Tensor, dtype: torch.dtype) -> Tensor:
     """Return each class's weight in each sample's cross-entropy, (B, K), of type `dtype`.
 
     A foreground class of n voxels has weight m / n, at most `MAX_CLASS_WEIGHT`, where m is the mean of n over the
-    foreground classes that are present in the sample. Without this maximum, the mean weight of the foreground voxels
-    would be 1.
+    foreground classes that are present in the sample. Without `MAX_CLASS_WEIGHT`, the mean weight of the foreground
+    voxels would be 1.
 
     Args:
         target: one-hot, (B, K, X, Y, Z); class 0 is the background, which has weight 1.
