@@ -92,7 +92,6 @@ def test_segmentation_and_training_leave_the_random_state_unchanged(
 
 
 def test_training_runs_in_a_thread(tmp_path: Path) -> None:
-    """Python allows handlers of signals only in the main thread."""
     cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
     expected = dcamt.train(cases, run=tmp_path / "expected", settings=SHORT, device="cpu")
     with ThreadPoolExecutor(1) as pool:

@@ -72,7 +72,7 @@ def test_arrays_are_removed_when_the_application_closes_stdin(case: tuple[Path, 
     assert not folder.exists()
 
 
-def test_command_names_a_damaged_label_and_removes_the_folder_of_arrays(
+def test_damaged_label_is_reported_and_the_folder_of_arrays_removed(
     case: tuple[Path, Path, Path],
 ) -> None:
     scan, label, folder = case

@@ -100,7 +100,7 @@ def test_bids_label_is_recognised_by_folder_or_ending_or_entity_or_values(tmp_pa
 
 
 @pytest.mark.parametrize("folder", ["derivatives/nnUNet", "derivatives/totalsegmentator", "predictions"])
-def test_bids_label_in_the_folder_of_a_program_is_a_result(tmp_path: Path, folder: str) -> None:
+def test_bids_folder_of_predictions_is_skipped(tmp_path: Path, folder: str) -> None:
     scan, label = "sub-01/anat/sub-01_T1w.nii.gz", "derivatives/manual/sub-01/anat/sub-01_T1w_dseg.nii.gz"
     result = f"{folder}/sub-01/anat/sub-01_T1w_desc-v1_dseg.nii.gz"
     found = find_cases(make_files(tmp_path, scan, label, result))
@@ -122,7 +122,7 @@ def test_files_without_bids_names_are_paired_by_their_names(tmp_path: Path) -> N
     assert set(scans_and_labels(found, tmp_path).values()) == {tuple(files[:2]), tuple(files[2:])}
 
 
-def test_file_without_a_bids_name_is_skipped_if_another_file_has_one(tmp_path: Path) -> None:
+def test_file_without_a_bids_name_is_skipped_if_another_file_has_a_bids_name(tmp_path: Path) -> None:
     found = find_all_scans(make_files(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz", "sub-01/anat/lge.nii.gz"))
     assert [case.name for case in found.cases] == ["sub-01_T1w"]
     assert skip_reasons(found) == {"lge.nii.gz": "its name contains no subject, such as sub-01"}

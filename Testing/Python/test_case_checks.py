@@ -119,7 +119,7 @@ def test_wrong_channel_count_and_unknown_label_values_are_reported(cases: list[C
     assert "The label holds the label value 3, but the recipe 'la' has only the label value 1" in only_problem(cases, 3)
 
 
-def test_image_of_255_values_listed_as_a_label_is_reported(cases: list[Case]) -> None:
+def test_image_listed_as_a_label_is_reported(cases: list[Case]) -> None:
     values = np.random.default_rng(0).integers(0, 256, (24, 24, 24)).astype(np.uint8)
     other = cases[0].image.with_name("other.nrrd")
     assert cases[3].label
@@ -215,7 +215,7 @@ def test_training_refuses_a_copied_validation_scan_as_the_check_does(cases: list
     assert str(caught.value) == f"{copy}: {problem}"
 
 
-def test_scans_are_not_compared_before_a_training_without_validation(
+def test_training_without_validation_does_not_compare_scans(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The comparison reads all scans of equal size, which takes long for many scans."""
@@ -371,7 +371,7 @@ def scan_of_27_cubes() -> np.ndarray:
     ("voxels", "count"),
     [
         (ellipsoid_scan()[1], 2),
-        ((np.arange(24**3).reshape(24, 24, 24) % 8).astype(np.int16) * 100, 8),  # MM-WHS has 8 values
+        ((np.arange(24**3).reshape(24, 24, 24) % 8).astype(np.int16) * 100, 8),
         (scan_of_27_cubes(), 27),
     ],
     ids=["2 intensities", "8 intensities", "27 organs"],

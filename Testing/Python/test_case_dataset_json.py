@@ -174,7 +174,7 @@ def test_labels_under_two_keys_are_not_used(tmp_path: Path) -> None:
     assert skip_reasons(found).keys() == {"a.nii.gz", "a_2.nii.gz"}
 
 
-def test_nnunet_region_of_one_label_value_is_read_as_a_class(tmp_path: Path) -> None:
+def test_array_of_one_label_value_is_a_class(tmp_path: Path) -> None:
     described = {"labels": {"background": 0, "heart": [1, 2], "LA": [1], "wall": 2}}
     found = find_cases(make_data_set(tmp_path, described, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
     assert found.classes == ((1, "LA"), (2, "wall"))
@@ -187,7 +187,7 @@ def test_arrays_of_images_and_labels_of_unequal_length_are_ignored(tmp_path: Pat
 
 
 @pytest.mark.parametrize("other", ["pred_mask", "auto_label", "scar_mask"])
-def test_predictions_and_masks_of_other_structures_are_no_labels_of_a_listed_case(tmp_path: Path, other: str) -> None:
+def test_auto_label_and_scar_mask_are_no_labels_of_a_listed_case(tmp_path: Path, other: str) -> None:
     entry = {"image": IMAGES[0], other: "other/a.nii.gz"}
     for entries, label in (([entry], None), ([{**entry, "la_mask": LABELS[0]}], LABELS[0])):
         found = find_cases(make_data_set(tmp_path, {"training": entries}, *PAIRS[0], "other/a.nii.gz"))

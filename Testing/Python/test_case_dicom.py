@@ -212,7 +212,7 @@ def test_capitals_of_a_label_matter_if_two_cases_differ_only_in_capitals() -> No
     assert {label.path.name: label.key for label in paired} == {"P1_lge": ("P1_lge",), "p1_lge": ("final", "p1_lge")}
 
 
-def test_mask_in_the_folder_of_slices_may_repeat_the_name_of_the_folder(tmp_path: Path) -> None:
+def test_nifti_masks_beside_dicom_slices(tmp_path: Path) -> None:
     for number, folder in enumerate(("p1", "p2/LGE", "p3"), start=1):
         write_series(tmp_path / folder, f"1.2.{number}")
     for mask in ("p1/p1_LA", "p2/p2_roi", "p3/p3_RV"):
@@ -293,7 +293,7 @@ def test_mask_beside_the_slices_of_one_scan_is_no_scan(tmp_path: Path, series: s
     assert (found.scans, found.skipped_files) == ([home], [home / "LA.nii.gz"])
 
 
-def test_folder_of_screenshots_is_no_scan(tmp_path: Path) -> None:
+def test_slices_without_positions_are_no_scan(tmp_path: Path) -> None:
     write_series(tmp_path / "p1" / "LGE", "1.2.3")
     for name in ("screenshots", "captured slices"):
         write_series(tmp_path / "p1" / name, "1.2.4", sop_class=SECONDARY_CAPTURE)

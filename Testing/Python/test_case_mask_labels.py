@@ -34,7 +34,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     }
 
 
-def test_q_la_is_no_label_of_a_file_q_with_few_values(tmp_path: Path) -> None:
+def test_mask_is_no_label_of_another_mask(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 
@@ -102,9 +102,7 @@ def test_mask_p1_la_is_a_label_although_patient_p3_has_the_label_postcontrast_se
         ("MRI/p2", "MRI/p1_lge", "p1/MRI/LA"),
     ],
 )
-def test_mask_stays_a_label_although_a_folder_above_it_is_named_after_a_scan(
-    tmp_path: Path, other_scan: str, scan: str, mask: str
-) -> None:
+def test_mask_is_paired_with_one_of_two_scans(tmp_path: Path, other_scan: str, scan: str, mask: str) -> None:
     write_images(tmp_path, (other_scan, scan), (mask,))
     labels = {case.image: case.label for case in find_cases(tmp_path).cases}
     assert labels == {

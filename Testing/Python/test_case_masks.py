@@ -45,16 +45,17 @@ def test_masks_in_a_folder_are_skipped_only_if_each_has_the_name_of_a_scan(tmp_p
 
 
 @pytest.mark.parametrize(("scan", "mask"), [("scans/{}", "reader1/{}"), ("{}/lge", "{}/observerA")])
-def test_masks_are_recognised_although_one_patient_has_no_scan(tmp_path: Path, scan: str, mask: str) -> None:
-    write_images(tmp_path, map(scan.format, ("p1", "p2", "p4")), map(mask.format, ("p1", "p2", "p3", "p4")))
+def test_mask_without_a_scan_counts_as_a_scan(tmp_path: Path, scan: str, mask: str) -> None:
+    scans, masks_of_scans = ([path.format(patient) for patient in ("p1", "p2", "p4")] for path in (scan, mask))
+    mask_without_scan = mask.format("p3")
+    write_images(tmp_path, scans, [*masks_of_scans, mask_without_scan])
     found = find_cases(tmp_path)
-    skipped = {file.path.relative_to(tmp_path).as_posix() for file in found.skipped}
-    assert skipped == {f"{mask.format(patient)}.nii.gz" for patient in ("p1", "p2", "p4")}
-    assert len(found.cases) == 4
+    assert {file.path for file in found.skipped} == {tmp_path / f"{path}.nii.gz" for path in masks_of_scans}
+    assert {case.image for case in found.cases} == {tmp_path / f"{path}.nii.gz" for path in (*scans, mask_without_scan)}
 
 
 @pytest.mark.parametrize("count", [9, 12])
-def test_masks_of_different_names_in_folders_of_patients_are_skipped(tmp_path: Path, count: int) -> None:
+def test_masks_in_folders_of_patients_are_skipped(tmp_path: Path, count: int) -> None:
     patients = [f"p{number}" for number in range(count)]
     write_images(tmp_path, (f"{patient}_post" for patient in patients), (f"{one}/{one}_LA" for one in patients))
     assert {case.name for case in find_cases(tmp_path).cases} == {f"{patient}_post" for patient in patients}
@@ -63,13 +64,13 @@ def test_masks_of_different_names_in_folders_of_patients_are_skipped(tmp_path: P
 @pytest.mark.parametrize(
     ("scans", "mask"),
     [
-        pytest.param(["scans/p{}"], "reader1/p{}_AB", id="added folder and word"),
-        pytest.param(["scans/p{}_lge"], "reader1/p{}", id="added folder, name without modality"),
+        pytest.param(["scans/p{}"], "reader1/p{}_AB", id="replaced folder, added word"),
+        pytest.param(["scans/p{}_lge"], "reader1/p{}", id="replaced folder, name without modality"),
         pytest.param(["de/p{}_de"], "gd/p{}_gd", id="other word in folder and name"),
         pytest.param(
             ["train/p{}_C0", "train/p{}_DE", "train/p{}_T2"], "train_gd/p{}_gd", id="replaced folder (MyoPS 2020)"
         ),
-        pytest.param(["scans/p{}/lge"], "reader1/p{}/lge", id="added outer folder"),
+        pytest.param(["scans/p{}/lge"], "reader1/p{}/lge", id="replaced outer folder"),
         pytest.param(["p{}/lge"], "p{}/reader1/lge", id="added inner folder"),
         pytest.param(["p{}/p{}"], "p{}/observerA", id="other name"),
         pytest.param(["p{}/p{}"], "p{}/reader1/LA", id="added folder, other name"),
@@ -78,7 +79,7 @@ def test_masks_of_different_names_in_folders_of_patients_are_skipped(tmp_path: P
     ],
 )
 @pytest.mark.parametrize("patients", [1, 8], ids="{} patients".format)
-def test_mask_is_skipped_if_its_path_has_a_part_that_the_path_of_the_scan_lacks(
+def test_mask_in_another_folder_or_with_another_name_is_skipped(
     tmp_path: Path, scans: list[str], mask: str, patients: int
 ) -> None:
     images = [scan.replace("{}", str(n)) for scan in scans for n in range(patients)]
@@ -152,7 +153,7 @@ def test_mask_of_similar_name_is_skipped(tmp_path: Path, scan: str, mask: str, c
     assert skip_reasons(found) == {f"{mask.format(patient)}.nii.gz": OTHER_LABEL for patient in patients}
 
 
-def test_masks_do_not_depend_on_the_order_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mask_search_does_not_depend_on_the_order_of_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(0)
     words = ("LA", "RV", "T1", "lge", "gd", "reader1", "scans", "final", "x")
     patients = ("p1", "P1", "p2", "q")

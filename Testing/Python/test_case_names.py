@@ -124,7 +124,7 @@ def test_label_p1_la_is_paired_with_case_p1_if_no_other_label_fits() -> None:
         *(("p1", "out_p1"), ("P1", "p1"), ("P1_LGE", "p1_label"), ("mri_1", "mask_1")),
     ],
 )
-def test_case_seg_p1_and_label_gt_p1_are_paired(case: str, label: str) -> None:
+def test_case_and_label_of_similar_names_are_paired(case: str, label: str) -> None:
     assert pair_with_labels([case], {label: Path(label)}) == {case: Path(label)}
 
 
@@ -140,7 +140,7 @@ def test_case_seg_p1_and_label_gt_p1_are_paired(case: str, label: str) -> None:
         ("seg_p1", "p1_scarmask"),
     ],
 )
-def test_label_p1_lawall_is_not_paired_with_case_p1(case: str, label: str) -> None:
+def test_case_and_label_of_different_structures_are_not_paired(case: str, label: str) -> None:
     assert pair_with_labels([case], {label: Path(label)}) == {label: Path(label)}
 
 
@@ -172,7 +172,7 @@ def test_capitals_of_label_p1_la_matter_only_if_two_cases_differ_in_capitals() -
     assert pair_with_labels(["pa1", "PA1"], {"Pa1_LA": Path("x")}) == {"Pa1_LA": Path("x")}
 
 
-def test_short_name_of_la_final_is_la() -> None:
+def test_short_names() -> None:
     assert short_names("LA_final") == ["LA"]
     assert short_names("LA_manual_2") == ["manual_2", "2"]
 
@@ -191,7 +191,7 @@ def test_short_names_of_each_label_are_computed_once(monkeypatch: pytest.MonkeyP
     assert sorted(asked) == sorted(f"{case}_LA" for case in cases)
 
 
-def test_search_for_numbered_cases_examines_each_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_for_numbered_cases_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     matched: list[str] = []
 
     def count(pattern: str, text: str) -> re.Match[str] | None:

@@ -14,7 +14,7 @@ from dcamt.cases.nnunet_folders import find_nnunet_cases
 from dcamt_testing.case_folders import make_data_set, make_files, scans_and_labels, skip_reasons, write_image
 
 
-def test_nnunet_scans_are_paired_with_labelstr_but_imagests_is_unlabelled(tmp_path: Path) -> None:
+def test_cases_of_an_nnunet_data_set_are_found(tmp_path: Path) -> None:
     files = ("imagesTr/la_001_0000.nii.gz", "imagesTr/la_001_0001.nii.gz", "imagesTr/la_002_0000.nii.gz")
     labels = ("labelsTr/la_001.nii.gz", "labelsTr/la_009.nii.gz")
     found_cases = find_cases(make_files(tmp_path, *files, *labels, "imagesTs/la_005_0000.nii.gz"))
@@ -105,7 +105,7 @@ def test_numbered_files_become_one_case_when_they_share_a_label(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["imagesTr", "imagesTs"])
-def test_channels_a_0000_and_a_0001_in_imagestr_are_one_case(tmp_path: Path, name: str) -> None:
+def test_channels_a_0000_and_a_0001_are_one_case(tmp_path: Path, name: str) -> None:
     home = make_files(tmp_path, *(f"{name}/{scan}_{n:04}.nii.gz" for scan in ("a", "b") for n in range(2))) / name
     found_cases = find_cases(home)
     assert scans_and_labels(found_cases, home) == {"a": ("a_0000.nii.gz", None), "b": ("b_0000.nii.gz", None)}
@@ -206,10 +206,8 @@ def test_label_among_the_scans_is_skipped_if_its_scan_has_a_label_in_labelstr(
     assert set(skip_reasons(found)) == {label}
 
 
-@pytest.mark.parametrize(("stated", "label"), [(".nii.gz", "a.nii.gz"), (".nrrd", "a.nrrd"), (None, None)])
-def test_of_two_labels_for_a_scan_only_the_one_with_the_stated_ending_is_used(
-    tmp_path: Path, stated: str | None, label: str | None
-) -> None:
+@pytest.mark.parametrize(("file_ending", "label"), [(".nii.gz", "a.nii.gz"), (".nrrd", "a.nrrd"), (None, None)])
+def test_file_ending_selects_one_of_two_labels(tmp_path: Path, file_ending: str | None, label: str | None) -> None:
     files = (
         "imagesTr/a_0000.nii.gz",
         "labelsTr/a.nii.gz",
@@ -217,7 +215,7 @@ def test_of_two_labels_for_a_scan_only_the_one_with_the_stated_ending_is_used(
         "imagesTr/b_0000.nii.gz",
         "labelsTr/b.nii.gz",
     )
-    found = find_all_scans(make_data_set(tmp_path, {"file_ending": stated}, *files))
+    found = find_all_scans(make_data_set(tmp_path, {"file_ending": file_ending}, *files))
     assert [case.label and case.label.name for case in found.cases] == [*([label] if label else []), "b.nii.gz"]
     unused = {"a.nii.gz", "a.nrrd"} - {label}
     assert set(skip_reasons(found)) == (unused if label else unused | {"a_0000.nii.gz"})

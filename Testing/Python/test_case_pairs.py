@@ -46,7 +46,6 @@ from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reason
         ("x.nii", "x_manualseg.nii", "x"),
         ("x/5 LGE.nrrd", "x/LabelMapVolume_1.nrrd", "5 LGE"),
         ("MBAS_001/MBAS_001_gt.nii.gz", "MBAS_001/MBAS_001_label.nii.gz", "MBAS_001"),
-        # Both paths have a word of `RESULT_WORDS`.
         ("output/x.nii", "output/x_seg.nii", "x"),
         ("out/images/x.nii", "out/labels/x.nii", "x"),
         # The folder's name has a word for labels.
@@ -293,16 +292,14 @@ def test_single_label_and_single_scan_of_a_patient_are_paired(tmp_path: Path, la
         ("seg_v1", "seg_v2"),
     ],
 )
-def test_folder_with_one_scan_and_several_labels_that_name_no_scan_is_skipped(
-    tmp_path: Path, labels: tuple[str, ...]
-) -> None:
+def test_folder_with_one_scan_and_several_labels_is_skipped(tmp_path: Path, labels: tuple[str, ...]) -> None:
     files = [f"p1/{file}.nrrd" for file in ("4 LGE", *labels)]
     found = find_cases(make_files(tmp_path, "p2/4 LGE.nrrd", *files))
     assert [case.image for case in found.cases] == [tmp_path / "p2/4 LGE.nrrd"]
     assert skip_reasons(found) == {Path(file).name: SEVERAL_LABELS for file in files}
 
 
-def test_several_labels_in_each_of_many_folders_are_not_compared_with_those_of_other_folders(
+def test_pairing_of_labels_in_100_folders_takes_linear_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     scans = [NamedFile(Path(f"p{n}/heart.nrrd"), FileKind.SCAN, (f"p{n}", "heart")) for n in range(100)]
