@@ -146,9 +146,7 @@ def test_dcamt_result_named_after_the_case_is_the_label_of_all_channels(
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected
 
 
-def test_numbered_files_beside_a_dcamt_result_are_separate_scans_if_one_of_them_has_a_label(
-    tmp_path: Path,
-) -> None:
+def test_numbered_file_with_a_label_is_a_scan_and_not_a_channel(tmp_path: Path) -> None:
     write_dcamt_result(make_files(tmp_path, "x_0000.nii", "x_0001.nii", "x_0001_label.nii") / "x_seg.nii")
     expected = {"x_0000": ("x_0000.nii", None), "x_0001": ("x_0001.nii", "x_0001_label.nii")}
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == expected

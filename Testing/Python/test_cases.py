@@ -307,7 +307,7 @@ def test_repeated_names_are_found_in_linear_time() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-def test_link_is_listed_by_its_own_name(folder: Path) -> None:
+def test_link_to_a_file_is_listed_by_its_own_name(folder: Path) -> None:
     """In data sets of DataLad, DVC and git-annex, scans are links to files with names such as `ab/cd12`."""
     (folder / "scans").mkdir()
     (folder / "data").symlink_to("scans")
@@ -321,7 +321,7 @@ def test_link_is_listed_by_its_own_name(folder: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-def test_dot_dot_is_removed_from_paths_of_a_list_unless_a_folder_is_a_link(folder: Path) -> None:
+def test_dot_dot_is_removed_except_after_a_link(folder: Path) -> None:
     run = folder / "run"
     (folder / "far").mkdir()
     (folder / "far" / "x.nii").touch()

@@ -117,7 +117,7 @@ def test_suggested_recipe_names_the_channels(tmp_path: Path) -> None:
     assert recipe_from_dict(old, "x.json").channel_names == ()
 
 
-def test_numbered_files_outside_nnunet_folders_are_not_taken_for_channels(tmp_path: Path) -> None:
+def test_numbered_file_outside_nnunet_folders_is_read_without_a_note(tmp_path: Path) -> None:
     write_channels(tmp_path, "patient")
     assert read_scan(tmp_path / "patient_0000.nii.gz").notes == ()
 
@@ -211,7 +211,7 @@ def test_dataset_json_is_not_read_for_a_file_without_channel_number(
     assert not has_channel_files(tmp_path / "a.nii.gz")
 
 
-def test_numbered_files_are_patients_if_the_data_set_has_one_channel(tmp_path: Path) -> None:
+def test_numbered_files_are_separate_scans_if_the_data_set_has_one_channel(tmp_path: Path) -> None:
     folder = tmp_path / "imagesTr"
     folder.mkdir()
     for number in range(2):

@@ -132,7 +132,7 @@ def test_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     assert refusal_text(tmp_path / "last.pt") == "there is no checkpoint to resume from. Start a new run."
 
 
-def test_failed_reading_or_missing_memory_is_not_reported_as_damage(
+def test_read_error_or_lack_of_memory_is_not_reported_as_damage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(error: Exception) -> None:

@@ -98,7 +98,7 @@ UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_unusable_scan_is_refused_in_one_line(
     saved_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """The output is an existing folder, a new folder or a new file. `capfd` also captures what C libraries print."""
+    """`capfd` also captures what C libraries print."""
     make, message_part = UNUSABLE[name]
     scan, out = tmp_path / "scans" / "scan.nii.gz", tmp_path / "out"
     scan.parent.mkdir()

@@ -38,7 +38,7 @@ def test_closed_stdout_causes_no_traceback(noise_model: Path, tmp_path: Path) ->
 def test_error_is_not_printed_to_stdout_when_stderr_is_closed(
     noise_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`print(..., file=sys.stderr)` writes to stdout if sys.stderr is None; an error line there would not be JSON."""
+    """`print(..., file=sys.stderr)` writes to stdout if sys.stderr is None."""
     (tmp_path / "bad.nrrd").write_text("no image", encoding="utf-8")
     arguments = ["segment", tmp_path / "bad.nrrd", "-o", tmp_path / "out", "--model", noise_model, "--json"]
     monkeypatch.setattr(sys, "stderr", None)

@@ -27,7 +27,7 @@ GRID = Grid((12, 12, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
 
 
 def save(path: Path, first: int, last: int, value: int = 1) -> None:
-    """Write a slab as a labelmap: voxels `first` to `last` - 1 along axis 0, all but the border along axes 1 and 2."""
+    """Write a slab as a labelmap."""
     voxels = np.zeros(GRID.shape, np.uint8)
     voxels[first:last, 1:11, 1:11] = value
     write_labelmap(Labelmap(voxels, GRID), path)
@@ -35,7 +35,7 @@ def save(path: Path, first: int, last: int, value: int = 1) -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Write predictions and labels: equal for case a; for b, 4 of 6 planes in common; for c and d, labels only."""
+    """Write predictions for cases a and b, and labels for cases a, b, c and d."""
     predictions, labels = tmp_path / "predictions", tmp_path / "labels"
     save(predictions / "a.nrrd", 2, 6)
     save(predictions / "b_image.nii.gz", 2, 8)
@@ -163,7 +163,7 @@ def test_undefined_distances_are_null(folders: tuple[Path, Path], capsys: pytest
     assert (empty["dice"], empty["hd95_mm"], empty["asd_mm"], empty["undefined"]) == (0.0, None, None, 1)
 
 
-def test_wrong_input_is_refused_in_one_line_without_a_table(
+def test_wrong_input_is_refused_in_one_line(
     folders: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     predictions, labels = folders

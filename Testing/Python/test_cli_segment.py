@@ -83,7 +83,7 @@ def test_events_name_the_agreement_map_and_hold_the_measurements(
     assert float(row["volume_ml"]) == pytest.approx(count * 7.5e-3, rel=1e-5)
 
 
-def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
+def test_fast_quality_computes_no_agreement(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scan = save_noise_scan(tmp_path / "x.nrrd")
@@ -94,7 +94,7 @@ def test_fast_quality_gives_no_trust_and_refuses_an_agreement_map(
     assert not (tmp_path / "no.nrrd").exists()
 
 
-def test_slices_beside_a_scan_file_are_named_as_skipped(
+def test_message_lists_the_skipped_dicom_files(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = tmp_path / "p1"

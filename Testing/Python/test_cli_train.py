@@ -90,7 +90,6 @@ def test_model_of_a_finished_run_can_segment_and_start_another_run(
     assert made.card.trained_on["started_from"] == origin
     assert not (second / "train.lock").exists()
 
-    # A model that is written on resume also records the model that its run started from.
     (second / "model.dcamt").unlink()
     assert train("--run", second, "--resume") == 0
     again = open_model(second / "model.dcamt").card
@@ -234,7 +233,7 @@ def test_wrong_input_leaves_no_run(cases: Path, tmp_path: Path, capfd: pytest.Ca
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX limits of file sizes")
 @pytest.mark.parametrize("limit", [200, 5000])
-def test_write_refused_by_the_system_is_reported_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
+def test_file_size_limit_is_reported_in_one_line(cases: Path, tmp_path: Path, limit: int) -> None:
     """The recipe has more than 200 bytes, and the first checkpoint more than 5000 bytes."""
     run = tmp_path / "run"
     done = run_with_file_size_limit(limit, ["train", cases, "--run", run, "--device", "cpu", *settings()])
@@ -300,7 +299,6 @@ atomic.os.replace = replace
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize("folder_existed", [True, False])
 def test_ctrl_c_before_the_first_step_removes_the_run(cases: Path, tmp_path: Path, folder_existed: bool) -> None:
-    """A folder that existed before the run remains, empty."""
     run = tmp_path / "runs" / "new"
     if folder_existed:
         run.mkdir(parents=True)

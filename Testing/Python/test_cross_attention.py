@@ -1,4 +1,4 @@
-"""Cross-attention is compared with torch.nn.MultiheadAttention, and its distance bias with a loop over pairs."""
+"""Cross-attention is compared with torch.nn.MultiheadAttention."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bias_by_hand(size: tuple[int, int, int], heads: int) -> np.ndarray:
 
 
 def attention(channels: int, heads: int, seed: int = 0) -> CrossAttention:
-    """Return cross-attention in float64 whose parameters are all random."""
+    """Return cross-attention with random float64 parameters."""
     torch.manual_seed(seed)
     module = CrossAttention(channels, heads).double()
     for parameter in module.parameters():

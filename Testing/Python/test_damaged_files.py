@@ -162,7 +162,7 @@ def test_truncated_or_damaged_nifti_header_is_not_taken_for_an_unknown_format(tm
     refused(lambda: read_scan(path), path, "damaged compressed data")
 
 
-def test_benchmark_file_is_read_as_scan_and_label(tmp_path: Path) -> None:
+def test_mri_norm2_h5_is_read_as_scan_and_label(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "mri_norm2.h5"
     with h5py.File(path, "w") as file:

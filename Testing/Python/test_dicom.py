@@ -84,7 +84,7 @@ def move_to_another_series(paths: list[Path]) -> None:
     ],
     ids=["gap", "single", "two series", "cut"],
 )
-def test_unusable_dicom_folder_is_refused_without_output_of_libraries(
+def test_unusable_dicom_folder_is_refused_and_libraries_print_nothing(
     tmp_path: Path,
     change: Callable[[list[Path]], object],
     message_parts: list[str],

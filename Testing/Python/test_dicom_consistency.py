@@ -266,7 +266,7 @@ def test_positions_in_metres_are_refused_as_a_wrong_unit(tmp_path: Path, step: f
     )
 
 
-def test_error_about_two_surplus_slices_counts_all_slices(tmp_path: Path) -> None:
+def test_error_about_surplus_slices_counts_all_slices(tmp_path: Path) -> None:
     write_slices(tmp_path, 10)
     write_slice(tmp_path / "again.dcm", 4, number=30)
     for file, place, number in (("third.dcm", 4, 31), ("again7.dcm", 7, 32)):
@@ -351,7 +351,7 @@ def test_images_of_rare_sop_classes_are_separated_without_comparing_frames(
 
 
 def test_series_are_not_compared_with_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise, 4000 series would take half a minute."""
+    """Comparing 4000 series with each other would take half a minute."""
     (frame,) = read_files([write_slice(tmp_path / "x.dcm", 0)]).frames
     firsts: list[Stack] = []
     monkeypatch.setattr(Stack, "first", property(lambda stack: firsts.append(stack) or stack.frames[0]))

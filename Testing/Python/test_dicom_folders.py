@@ -83,7 +83,7 @@ def test_folder_beside_the_only_folder_of_slices_is_no_scan(tmp_path: Path, besi
     assert found.skipped_folders == ([tmp_path / "p1" / "nifti"] if beside.startswith("nifti") else [])
 
 
-def test_folder_of_slices_with_a_converted_scan_is_not_named_as_skipped(tmp_path: Path) -> None:
+def test_folder_of_slices_with_a_converted_scan_is_not_listed_as_skipped(tmp_path: Path) -> None:
     write_slices(tmp_path / "p1" / "series", 3)
     (tmp_path / "p1" / "series" / "x.nii.gz").write_text("no DICOM", encoding="utf-8")
     found = find_scans(tmp_path / "p1")
@@ -103,7 +103,8 @@ def test_empty_folders_and_text_files_beside_patient_folders_are_skipped(tmp_pat
         (tmp_path / "notes.txt").write_text("no DICOM", encoding="utf-8")
 
 
-def test_img_file_beside_its_hdr_file_may_begin_with_zeros(tmp_path: Path) -> None:
+def test_img_file_of_zeros_is_refused_only_without_its_hdr_file(tmp_path: Path) -> None:
+    """A file of zeros may be a damaged slice."""
     write_slices(tmp_path, 8)
     (tmp_path / "mask.img").write_bytes(bytes(999))
     with pytest.raises(InputError, match=r"mask\.img \(begins with zeros\)"):
@@ -169,7 +170,7 @@ def test_series_can_be_chosen_by_number_uid_or_description(tmp_path: Path, serie
     refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
 
 
-def test_error_lists_the_series_number_of_each_series_without_description(tmp_path: Path) -> None:
+def test_error_lists_the_series_number_of_each_unnamed_series(tmp_path: Path) -> None:
     for number in (2, 5):
         for k in range(8):
             write_slice(tmp_path / f"{number}-{k}.dcm", k, series=f"1.2.{number}", SeriesNumber=number)

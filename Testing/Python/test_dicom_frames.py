@@ -237,7 +237,7 @@ def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_ord
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
-def test_times_of_computation_sort_time_points_that_were_computed_one_after_the_other(tmp_path: Path) -> None:
+def test_content_time_sorts_time_points_computed_one_after_the_other(tmp_path: Path) -> None:
     """A program may have numbered the images again, in another order."""
     for k in range(8):
         for time in range(2):
@@ -247,8 +247,7 @@ def test_times_of_computation_sort_time_points_that_were_computed_one_after_the_
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
-def test_image_is_read_whole_if_its_parts_have_different_time_indices(tmp_path: Path) -> None:
-    # Part 1 extends from place 0 to 4, part 2 from place 3 to 7: the overlap is too short for time points.
+def test_parts_that_overlap_by_two_places_are_not_time_points(tmp_path: Path) -> None:
     parts = [1, 1, 1, 2, 1, 2, 2, 2]
     groups = [{"FrameContentSequence": {"TemporalPositionIndex": part}} for part in parts]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
@@ -387,7 +386,7 @@ def test_echo_time_that_is_not_one_number_is_ignored(tmp_path: Path, echo: objec
 
 @pytest.mark.parametrize("value", [b"\0", b"\0\0\0", np.float64(1).tobytes()])
 def test_damaged_complex_component_in_a_private_ge_element_is_ignored(tmp_path: Path, value: bytes) -> None:
-    """A program that removes patient data may write other bytes there."""
+    """A program that removes patient data may write other bytes into private elements."""
     element, vr = b"\x43\0\x2f\x10", b"FD" if len(value) == 8 else b"SS"
     stated = element + b"OB\0\0" + (8).to_bytes(4, "little") + b"*" * 8
     for path in write_slices(tmp_path, 8):

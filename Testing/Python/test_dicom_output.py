@@ -144,7 +144,7 @@ def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, ca
     expected = np.zeros(OBLIQUE_SHAPE, np.uint8)
     for number, info in enumerate(SEGMENTS, start=1):
         expected[labelmap.voxels == info.label] = number
-    # The positions of highdicom's voxels give their indices in the labelmap, so the order of the axes does not matter.
+    # The comparison does not depend on the order of highdicom's axes.
     indices = np.argwhere(np.asarray(volume.array) > 0)
     places = volume.map_indices_to_reference(indices)
     index = np.linalg.inv(RAS_TO_LPS @ labelmap.grid.affine) @ np.column_stack([places, np.ones(len(places))]).T
@@ -296,15 +296,13 @@ def test_message_names_the_attribute_that_the_source_lacks(
         build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
 
 
-def test_series_number_appends_01_to_the_last_four_digits_of_the_source(
-    case: tuple[Path, Labelmap], tmp_path: Path
-) -> None:
+def test_series_number_2147483647_of_the_source_becomes_364701(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
     source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 2_147_483_647))
     assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 364_701
 
 
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
-    """Both time points have shuffled frames; the first time point is the source."""
+    """The image has two time points; the first time point is the source."""
     labelmap = case[1]
     order = [4, 0, 8, 2, 6, 1, 3, 5, 7]
     path = write_enhanced_mr(tmp_path / "enhanced.dcm", np.ones(OBLIQUE_SHAPE), oblique_affine(), order + order)

@@ -99,9 +99,7 @@ def test_compressed_slices_are_read_from_a_path_that_is_not_utf8(tmp_path: Path,
 @pytest.mark.parametrize(
     ("groups", "slopes"), [("SharedFunctionalGroupsSequence", [3]), ("PerFrameFunctionalGroupsSequence", range(2, 8))]
 )
-def test_compressed_frames_are_rescaled_each_with_its_own_slope(
-    frames: Path, compressor: str, groups: str, slopes: Sequence[int]
-) -> None:
+def test_compressed_frames_are_rescaled(frames: Path, compressor: str, groups: str, slopes: Sequence[int]) -> None:
     voxels = read_scan(frames).voxels[0]
     with edit_dicom(frames) as data:
         for item, slope in zip(data[groups], slopes, strict=True):
@@ -271,7 +269,7 @@ def test_inverted_intensities_equal_the_result_of_gdcm(tmp_path: Path, stored: i
     ],
     ids=str,
 )
-def test_rescaled_intensities_fit_their_type(tmp_path: Path, slope: float, intercept: int, kind: type) -> None:
+def test_type_fits_the_rescaled_intensities(tmp_path: Path, slope: float, intercept: int, kind: type) -> None:
     write_slices(tmp_path, 8, RescaleSlope=slope, RescaleIntercept=intercept)
     scan = read_scan(tmp_path)
     z = scan.grid.affine[2, 3] + scan.grid.affine[2, 2] * np.arange(8)
@@ -354,7 +352,7 @@ def test_rle_frames_padded_with_zeros_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("signed", [0, 1])
-def test_stored_bits_are_those_that_end_at_the_high_bit(tmp_path: Path, compressed: bool, signed: int) -> None:
+def test_bits_below_the_stored_bits_are_ignored(tmp_path: Path, compressed: bool, signed: int) -> None:
     """Old images store 12 bits above four bits of an overlay."""
     for path in write_slices(tmp_path, 8, add=1000, BitsStored=12, HighBit=15, PixelRepresentation=signed):
         with edit_dicom(path) as data:

@@ -347,7 +347,7 @@ def test_fractional_segmentation_that_does_not_state_its_maximum_is_refused(seri
     ],
     ids=["no description", "frames without a number", "8 bits"],
 )
-def test_single_segment_needs_no_description_and_may_have_any_mask_value(
+def test_single_segment_needs_no_description_and_may_have_any_pixel_value(
     series: Path, tmp_path: Path, change: Callable[[Any], object]
 ) -> None:
     labels = np.minimum(organs((2, 3, 5)), 1)
@@ -402,8 +402,8 @@ def test_slices_may_be_thinner_than_their_distance(series: Path, tmp_path: Path,
 def test_impossible_slice_spacing_is_not_used(series: Path, tmp_path: Path, slices: tuple[int, ...]) -> None:
     """Slices 2.5 mm apart have a stated spacing of 1000 mm.
 
-    The stated spacing is valid if the slices' distance is 1, 2, 3, ... times this spacing. The factor has a tolerance
-    of 0.02. Here, the factor 0.0025 rounds to 0, which is not a valid factor.
+    The stated spacing is valid if the slices' distance is 1, 2, 3, ... times this spacing. Here, the factor
+    2.5 / 1000 rounds to 0, which is not a valid factor.
     """
     labels = organs(slices)
     path = write_segmentation(tmp_path / "x.dcm", series, labels, "BINARY", False)

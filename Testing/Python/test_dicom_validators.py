@@ -28,7 +28,7 @@ MODEL = Algorithm("left-atrium", "1", "0.2.0", "0123456789abcdef")
 
 
 def program(name: str) -> str:
-    """Return the path of a program beside this Python; skip the test if the program is not installed."""
+    """Return the path of a program in the folder of this Python; skip the test if the program is not installed."""
     path = shutil.which(name, path=str(Path(sys.executable).parent))
     if path is None:
         pytest.skip(f"needs the program {name}; install the packages dicom3tools and dcmqi")
