@@ -77,7 +77,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addSceneButton)
         rows = {row.name: row for row in self.table.rows}
         self.assertEqual([rows[name].role for name in rows], [UNLABELLED, LEFT_OUT, UNLABELLED])
-        self.assertIn("By its name it is a label", rows["p1_seg"].note)
+        self.assertIn("Named like a label", rows["p1_seg"].note)
 
     def test_folder_without_scans_is_reported(self) -> None:
         with Person() as person:

@@ -194,7 +194,7 @@ class CasesPanel:
             elif repeated:
                 text = _(
                     "Number of lines that repeat a scan: {count}. The table has one case for each scan,"
-                    " with the label and role of the last line."
+                    " with the label and role of the scan's last line."
                 )
                 slicer.util.infoDisplay(text.format(count=repeated[0]), windowTitle=title)
 
@@ -265,8 +265,8 @@ class CasesPanel:
         if len(unread) > MAX_LISTED:
             titles.append(_("… and {count} more").format(count=len(unread) - MAX_LISTED))
         question = _(
-            "This version of DCAMT cannot read these cases of the scene; a later version may. Remove them from the"
-            " scene? Files and nodes stay."
+            "This version of DCAMT cannot read these cases. A later version may be able to read them. Remove the cases?"
+            " Their scans and segmentations are kept."
         )
         if slicer.util.confirmOkCancelDisplay("\n".join([question, *titles]), _("Remove unreadable cases")):
             self._session.remove_unread()

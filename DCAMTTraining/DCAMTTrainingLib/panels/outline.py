@@ -46,7 +46,7 @@ class OutlinePanel:
         self._click_guard = DoubleClickGuard()
         self._opening: ProposalOpening | None = None
         self._ranked = PlainTableModel(
-            (_("Case"), _("Disagreement"), _("Largest at (RAS mm)")),
+            (_("Case"), _("Disagreement"), _("Place (RAS mm)")),
             _row_texts,
         )
         ui.rankTable.setModel(self._ranked)
@@ -106,7 +106,7 @@ class OutlinePanel:
             return
         if self._command is not None and self._command.running:
             self._command.cancel()
-            self._show_text(_("Cancelled. The cases that were not ranked again keep their earlier rank."))
+            self._show_text(_("Cancelled. The cases that were not ranked again keep their earlier disagreement."))
             self.update()
         else:
             self._rank()

@@ -154,7 +154,7 @@ class WatchPanel:
             self._listing = SteppedTask(self._read_cases(watch.run), lambda error: self._show_cases()).start()
 
     def _read_cases(self, run: RunFolder) -> Generator[None, None, None]:
-        """Read the names of the run's validation cases in steps; the cases' files may be missing."""
+        """Read the names of the run's validation cases in steps."""
         for number, case in enumerate(iterate_cases(run.cases), start=1):
             if case.role == VALIDATION:
                 self._cases.append(case.name)
@@ -208,7 +208,7 @@ def missing_preview_text(state: RunState) -> str:
     if state.state == RUNNING:
         return str(_("The case appears with the next validation."))
     if state.resumable:
-        return str(_("The run is not training. Once resumed, it shows this case with its next validation."))
+        return str(_("The run is not training. Once resumed, it shows this case with the next validation."))
     return str(
         _("The run ended without a preview of this case. Segment the case with the run's model in DCAMT Segmentation.")
     )
