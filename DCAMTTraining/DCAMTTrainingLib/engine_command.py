@@ -1,4 +1,4 @@
-"""Run one `dcamt` command in a child process and receive its JSON events on the event loop."""
+"""Run one `dcamt` command in a child process and receive its JSON events."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EngineCommand:
 
 
 def failure_text(process: EngineProcess, end: ProcessEnd) -> str:
-    """Return why a process failed, for the user."""
+    """Return why a process failed."""
     if end.problem:
         return end.problem
     line = process.log().rpartition("\n")[2]

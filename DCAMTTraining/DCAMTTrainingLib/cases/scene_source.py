@@ -65,7 +65,7 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
         if row.has_label:
             rows.append(replace(row, note=_choice_note(segmentation, candidates)))
         elif volume.GetID() in named_like_labels:
-            note = _("By its name it is a label of another volume. Load the file as a segmentation, or choose a role.")
+            note = _("Named like a label of another volume. Load the file as a segmentation, or choose a role.")
             rows.append(replace(row, role=LEFT_OUT, note=note))
         else:
             rows.append(replace(row, note=_why_unlabelled(volume, loaded, fitting)))
@@ -110,7 +110,7 @@ def _segmentations_by_volume(cases: Sequence[training_cases.SceneCase]) -> dict[
 
 
 def _usable(segmentations: list[Any], volume: VolumeNode, recipe: Recipe) -> list[Any]:
-    """Return the segmentations that have a segment for a class; all if none has one."""
+    """Return the segmentations that have a segment for a class; if there are none, return all."""
     return [node for node in segmentations if segments_of(node, recipe, volume)] or segmentations
 
 
@@ -137,12 +137,12 @@ def outlines_of_scans(recipe: Recipe) -> dict[str, list[Any]]:
 def _preferred(segmentations: Sequence[Any]) -> Any | None:
     """Return the segmentation whose voxels were changed last; None if none is given.
 
-    Of segmentations with equal voxels, the first in the scene is returned: the original rather than its clone. In a
-    scene that was loaded, the segmentation that was loaded last counts as changed last.
+    In a scene that was loaded, the segmentation that was loaded last counts as changed last.
     """
     if len(segmentations) < 2:
         return segmentations[0] if segmentations else None
     last = max(reversed(segmentations), key=_time_of_change)
+    # If `last` is an unchanged clone, return its original.
     return next(node for node in segmentations if node is last or _have_same_voxels(node, last))
 
 
@@ -209,7 +209,7 @@ def _scans_of(segmentation: SegmentationNode) -> list[Any]:
 def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
     """Return the volumes whose grid contains the grid of a segmentation.
 
-    Volume and segmentation must have the same parent transform node, or both none.
+    Volume and segmentation must have the same parent transform node.
 
     All volumes are compared at once, since a scene may have hundreds of scans and as many segmentations.
 
@@ -272,14 +272,14 @@ def segments_of(
     model would learn the mistakes of the old model.
 
     Args:
-        volume: the scan whose label is wanted; None for the label of any scan.
+        volume: the scan whose label is wanted; None for any scan.
     """
     identifiers = _segments_on(volume, segmentation, _segments_of_a_person(segmentation))
     return match_segments(segmentation, identifiers, recipe)
 
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
-    """Return the segments for a volume's label; segments drawn or computed on this volume come first."""
+    """Return the segments that may serve as a volume's label, in order of preference."""
     segmented = get_referenced_node(segmentation, VOLUME)
     is_result = segmented is not None or result_scan.has_lost_scan(segmentation)
     drawn_on = scan_of(segmentation) if is_result and volume is not None else None
@@ -354,8 +354,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: True if a class may have been renamed. If no case has a segment that matches a class, the
-            class then keeps its present segments.
+        keeps_unmatched: whether a class keeps its present segments if no case has a matching segment. Pass True
+            if a class may have been renamed.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):

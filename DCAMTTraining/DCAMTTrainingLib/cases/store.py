@@ -41,7 +41,7 @@ NO_CASES = SavedCases()
 def save_rows(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any] = ()) -> None:
     """Save the rows in a vtkMRMLScriptedModuleNode, followed by the cases that this version cannot read.
 
-    Nodes are saved as references, too, since importing a scene updates references but not the IDs in the text.
+    Nodes are saved as references, too, since importing a scene updates references but not the IDs in the JSON text.
     """
     for _step in save_rows_in_steps(node, rows, unread):
         pass
@@ -140,8 +140,8 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    The reference to a removed node is gone, and another node may have got its ID. Therefore a removed volume gets an
-    ID that no node has, and a removed segmentation an empty one.
+    The reference to a removed node is gone, and another node may have got the removed node's ID. Therefore a
+    removed volume gets an ID that no node has, and a removed segmentation an empty ID.
     """
     for source in sources:
         volume, segmentation = source["volume"], source["segmentation"]

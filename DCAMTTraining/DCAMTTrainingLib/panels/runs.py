@@ -264,7 +264,7 @@ def discard_question(run: RunFolder) -> str:
 
 
 def can_write_models(state: RunState) -> bool:
-    """Return whether the run is paused or failed, has trained, and has a checkpoint to write models from."""
+    """Return whether models can be written from the checkpoint of a paused or failed run."""
     return state.state in (PAUSED, FAILED) and state.resumable and state.iteration > 0
 
 

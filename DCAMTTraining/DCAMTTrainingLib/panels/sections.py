@@ -27,7 +27,7 @@ RUN_WIDGETS = (
 )
 """Widgets that are useful only if there is a run."""
 TITLE_LENGTH = 40
-"""Maximum number of characters of the selected task, effort or run in a section's title."""
+"""Maximum number of characters of the name of the selected task, effort or run in a section's title."""
 
 
 class Sections:
@@ -69,7 +69,7 @@ class Sections:
         if state == RUNNING:
             self._open(TRAIN)
         elif state in (FINISHED, STOPPED):
-            # If an attempt to resume the ended run failed, keep the section *Run* open, which shows the reason.
+            # The section *Run* shows the reason.
             self._open(("runButton", *READ) if reason else READ)
 
     def show_titles(self) -> None:

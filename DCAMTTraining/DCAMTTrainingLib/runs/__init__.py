@@ -1,1 +1,1 @@
-"""Training runs: folders, preflight, start, watch, charts, previews, proposals and models."""
+"""The training runs of DCAMT Training."""

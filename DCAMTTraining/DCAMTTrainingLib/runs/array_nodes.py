@@ -18,9 +18,8 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROUNDING = 1e-5
-"""Largest difference of two intensities that count as equal, as a fraction of the largest finite absolute intensity.
+"""Intensities count as equal if they differ by at most this fraction of the slab's largest absolute intensity.
 
-The largest intensity is computed for each slab of the `.npy` file.
 Slicer and DCAMT may round the intensities of a file differently."""
 COMPARED_BYTES = 1 << 20
 """Bytes compared in one step, which takes some milliseconds."""
@@ -43,7 +42,7 @@ def read_image(file: str) -> Generator[None, None, Any]:
 def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
     """Return whether a volume node has the voxels (K, J, I) of a `.npy` file.
 
-    The node must have an image. Of an image with several channels, the first is compared. Voxels that are NaN are
+    The node must have an image. Only the first channel of the image is compared. Voxels that are NaN are
     ignored, and so are differences of at most `ROUNDING`.
     """
     voxels, expected = np.asarray(slicer.util.arrayFromVolume(volume)), np.load(file, mmap_mode="r")
@@ -52,7 +51,7 @@ def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
     if voxels.shape != expected.shape:
         return False
     for part in slabs(expected, COMPARED_BYTES):
-        # The first comparison is fast, and enough for integers.
+        # `array_equal` is fast, and enough for integers.
         if not np.array_equal(voxels[part], expected[part]) and _differ(voxels[part], expected[part]):
             return False
         yield

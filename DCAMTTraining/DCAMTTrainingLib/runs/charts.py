@@ -91,7 +91,7 @@ class TrainingCharts:
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        # Drawing an empty curve erases its earlier points.
+        # `Curve.cut` may have emptied a curve that was drawn: draw the empty curve, too.
         drawn = {name: curve for name, curve in named.items() if curve.steps or self._was_drawn(kind, name)}
         if not drawn:
             return
@@ -207,7 +207,7 @@ def _find(node_class: str, key: str) -> Any | None:
 
 
 def _place_legends(place: Callable[[Any], None]) -> None:
-    """Call `place` with the vtkChartXY of each plot view; chart nodes do not store where a legend is."""
+    """Call `place` with the vtkChartXY of each plot view, since chart nodes do not store where a legend is."""
     manager = slicer.app.layoutManager()
     for index in range(manager.plotViewCount):
         place(manager.plotWidget(index).plotView().chart())

@@ -19,8 +19,7 @@ POINTS = 600
 class Curve:
     """A curve of points (iteration, value), thinned whenever it has `POINTS` points.
 
-    Thinning replaces each pair of neighbouring points by its mean. Afterwards, each new point of the curve is the mean
-    of twice as many added points as before.
+    Thinning replaces each pair of neighbouring points by its mean.
     """
 
     def __init__(self) -> None:
@@ -76,7 +75,6 @@ class RunCurves:
     def apply(self, event: RunEvent) -> bool:
         """Apply an event; return whether a curve may have changed."""
         if isinstance(event, CasesLoading | RunStarted | RunPaused | RunFinished):
-            # The latest progress is that of an earlier process, or of a training that has paused or ended.
             self.steps_per_s = self.eta_s = self.memory_bytes = None
         self.loading = None
         if isinstance(event, CasesLoading):

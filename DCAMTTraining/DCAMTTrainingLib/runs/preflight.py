@@ -77,7 +77,7 @@ def _message(violation: Violation) -> str:
 
 
 def folder_problems(run_name: str) -> list[Problem]:
-    """Return the problem of the next run's folder, if any: its place is not writable, or its name unusable or taken."""
+    """Return the problem of the next run's folder, if any."""
     folder = runs_folder()
     if not is_writable(folder):
         text = _("The folder of runs, {folder}, is not writable. Choose another folder, or change its permissions.")

@@ -21,13 +21,13 @@ from ..cases.derived_nodes import PREVIEW_OF
 from .array_nodes import build_segments, has_voxels_of, read_image, set_image
 
 _SCAN = f"{PREVIEW_OF}.scan"
-"""Attribute of a volume node that a preview added: identifies the scan that the node shows (`_scan_identity`)."""
+"""Attribute that holds the `_scan_identity` of a preview's volume node."""
 
 
 def show_preview(
     preview: Preview, recipe: Recipe, run: str, scene_volume: Any | None = None
 ) -> Generator[None, None, None]:
-    """Show the preview of a run, in short steps; later previews of the run reuse its nodes.
+    """Show the preview of a run, in short steps; later previews of the run reuse the nodes.
 
     Only the last step changes the scene. If the last step fails, its changes are undone. If the volume node that
     shows the scan was removed during the earlier steps, the last step changes nothing.

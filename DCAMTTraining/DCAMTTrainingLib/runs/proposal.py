@@ -31,7 +31,7 @@ from .array_nodes import set_image
 FORMER_SEGMENTATION = "former_segmentation"
 """Key of a ranked case: the path of the segmentation before the run's folder was moved."""
 _FILE_TIME = "DCAMT.proposalFileTime"
-"""Attribute that holds the modification time (ns) of a proposal's file before the proposal was read."""
+"""Attribute that holds the `file_time` of a proposal."""
 _VOXELS = "DCAMT.proposalVoxels"
 """Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
 
@@ -64,10 +64,7 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
 
 
 def is_outdated(segmentation: SegmentationNode, case: Mapping[str, Any]) -> bool:
-    """Return whether a later ranking has written the proposal's file anew, and nobody has used the proposal.
-
-    A proposal that a person changed or made a training case is not outdated.
-    """
+    """Return whether a later ranking has written the proposal's file anew, and nobody has used the proposal."""
     read = segmentation.GetAttribute(_FILE_TIME)
     written = file_time(case)
     if not read or not written or read == written:
@@ -89,7 +86,7 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 
 
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
-    """Return the volume nodes that may show the case's scan, since they lie on its grid.
+    """Return the volume nodes that may show the case's scan.
 
     These are volumes that were read from the scan's file for an earlier proposal, the volumes of the case's proposals
     (`proposals_of`), and volumes that `rows` lists under the case's name. Name and grid are not enough, since the scans
@@ -143,7 +140,7 @@ def add_proposal(
     """Add and return the segmentation node of a case's proposal, on the grid of the case's volume node.
 
     Args:
-        time: the `file_time` before the proposal was read.
+        time: the result of `file_time`, called before the proposal was read.
         changes: records the nodes that are added.
     """
     name = _("{name} (proposed)").format(name=case["name"])

@@ -53,7 +53,7 @@ class ProposalOpening:
 
     Args:
         case: an entry of a run's ranking.
-        rows: the rows of the case table, which may contain the case's volume.
+        rows: the rows of the case table.
         recipe: the run's recipe.
         on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled. After a failure
             the nodes are None; otherwise the message is empty.
@@ -71,7 +71,7 @@ class ProposalOpening:
         self._segmentation = proposal_of(case)
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
         self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
-        # Determined first, since a ranking or a new run may replace the files during the reading.
+        # Determine the file states first, since a ranking or a new run may replace the files during the reading.
         self._file_time, self._scan_state = file_time(case), file_state(case["image"])
         self._proposals_of_changed_scan = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
