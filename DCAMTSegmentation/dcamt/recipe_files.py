@@ -207,7 +207,7 @@ def _without_quotes(text: str) -> str:
 
 
 def _read_list(text: str, hint: Any) -> list[Any]:
-    """Return the items of a list of the type `hint` that is written with or without its brackets.
+    """Return the items of a list of the type `hint`, written with or without its brackets.
 
     >>> _read_list("64,64,32", tuple[int, int, int]) == _read_list("[64,64,32]", tuple[int, int, int])
     True

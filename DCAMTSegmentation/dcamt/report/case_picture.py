@@ -51,11 +51,10 @@ def draw_case(volume: Volume, prediction: Labelmap, label: Labelmap, recipe: Rec
 def _panel(planes: Sequence[np.ndarray], spacing: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Return the pixels (HEIGHT, W, 3) of a slice.
 
-    `planes`: the slice's grey values, prediction and label, each with the axes (across, up).
+    `planes`: the slice's grey values, prediction and label. Their two axes run left and up on the screen.
     """
     mm = np.array(planes[0].shape) * spacing
     size = max(1, round(HEIGHT * float(mm[0] / mm[1]))), HEIGHT
-    # The planes' axes run left and up on the screen; pixel indices run right and down.
     grey, predicted, labels = (resize(plane, size, smooth=n == 0)[::-1, ::-1].T for n, plane in enumerate(planes))
     pixels = np.repeat(grey[..., np.newaxis], 3, axis=2)
     pixels[_outline(labels)] = LABEL_COLOR

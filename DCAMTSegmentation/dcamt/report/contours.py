@@ -28,10 +28,16 @@ def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[f
     return "".join(paths)
 
 
-# The outline's lines in each block of 2 x 2 pixels (a b / c d); the keys are the bits a b c d. A line runs from the
-# first point to the second, with the True pixels on its right. Pixels that touch only at a corner are separated. The
-# points lie midway between neighbouring pixels: (row, column) in half pixels from the centre of pixel a.
+# A block has 2 x 2 pixels:
+#
+#     a   _TOP     b
+#   _LEFT        _RIGHT
+#     c  _BOTTOM   d
+#
+# The four points are (row, column), in half pixels from the centre of a.
 _TOP, _RIGHT, _BOTTOM, _LEFT = (0, 1), (1, 2), (2, 1), (1, 0)
+# The outline's lines in a block. The key has the bits abcd: 0b1000 if only a is True. A line runs from the first point
+# to the second, with the True pixels on its right. Pixels that touch only at a corner are separated.
 _CROSSINGS = {
     0b1000: [(_TOP, _LEFT)],
     0b0100: [(_RIGHT, _TOP)],

@@ -80,13 +80,16 @@ def write_outline_report(
     from_dcamt_file: bool = False,
     notes: Sequence[str] = (),
 ) -> None:
-    """Write the report of a segment whose model is not known; raises OutputError if the file cannot be written.
+    """Write the report of a segment; the report names no model.
 
     Args:
         identity: texts that identify the patient and the scan, with their titles as keys. If there are no such texts,
             the report claims to be anonymous, so `segment.name` must not identify the patient.
         from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
         notes: messages for the reader.
+
+    Raises:
+        OutputError: the file cannot be written.
     """
     labelmap, infos = segments_to_labelmap([segment], volume.grid, volume.path or "The volume")
     report = ScanReport(

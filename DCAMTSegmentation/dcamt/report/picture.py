@@ -192,7 +192,7 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Line:
-    """Texts at one height, with a dot before or a rule below them."""
+    """Texts side by side, with a dot before or a rule below them."""
 
     texts: Sequence[_Text]
     dot: tuple[float, float, float] | None = None

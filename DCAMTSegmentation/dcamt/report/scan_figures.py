@@ -75,15 +75,15 @@ def _slice_figure(
     ]
     spacing = (float(scene.spacing[along]), float(scene.spacing[across]))
     labels = scene.cut(scene.labels, plane)
-    # The path has row 0 at the top. If the vertical axis of the plane points upwards, the path is flipped.
-    turn = f' transform="matrix(1 0 0 -1 0 {frame.height:.2f})"' if plane.up else ""
+    # The vertical axis of SVG points down.
+    flip = f' transform="matrix(1 0 0 -1 0 {frame.height:.2f})"' if plane.up else ""
     for segment in segments:
         path = contour_path(labels == segment.label, spacing, (-float(low[across]), -float(low[along])))
         if path:
             # The dark rim keeps the outline visible in black-and-white print.
             for color, width_mm in (("#000", OUTLINE_RIM_MM), (to_hex(segment.color), OUTLINE_MM)):
                 parts.append(
-                    f'<path{turn} d="{path}" fill="none" stroke="{color}"'
+                    f'<path{flip} d="{path}" fill="none" stroke="{color}"'
                     f' stroke-width="{width_mm * frame.unit:.2f}" stroke-linejoin="round"/>'
                 )
     parts += frame.letters(plane.letters)

@@ -123,7 +123,7 @@ def build_scene(
 
 
 def _central_slice(labels: np.ndarray, axis: int) -> int:
-    """Return the index of the slice with labelled voxels that is nearest to the labels' centroid.
+    """Return the index of the labelled slice that is nearest to the labels' centroid.
 
     Without labelled voxels, return the middle slice.
     """

@@ -46,7 +46,7 @@ def score_cases(
 ) -> list[ScoredCase]:
     """Segment each case; return its scores against its label, and its picture.
 
-    A case whose scan or label cannot be used, such as a label that was changed after the training, is left out.
+    A case whose scan or label cannot be used is left out.
 
     Args:
         progress: called as progress(done, total) after each case.

@@ -96,8 +96,6 @@ def trace_surface(
 
     `labels` (I, J, K), not all 0, are in LPS order with `spacing` (3,) mm; points are in mm from voxel (0, 0, 0). Rays
     are traced through the distance map of each segment (sphere tracing: Hart, The Visual Computer 12:527, 1996).
-    Normals have the direction of the blurred map's gradient. The map's values in front of the surface show how deep a
-    point lies in a hollow.
     """
     maps = [
         (segment, _DistanceMap.from_mask(mask, spacing))
@@ -158,11 +156,8 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably off by more than `OFF_MM[0]`.
 
-    The doubt is high on every outline, also where the outline is right. Therefore the painter compares `OFF_MM` with
-    the expected thickness t (mm) of the layer of wrongly labelled voxels. t is computed from the mean of the doubt
-    around a point, weighted with a Gaussian whose standard deviation is `GLANCE_MM`. If the doubt is 1 in a thin, flat
-    layer of thickness t and 0 elsewhere, this mean is t / (GLANCE_MM * sqrt(2 pi)), so t is this mean times
-    GLANCE_MM * sqrt(2 pi).
+    Even a right outline lies in a thin layer of doubtful voxels. The painter compares the layer's thickness with
+    `OFF_MM`.
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.
@@ -170,21 +165,31 @@ def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """
 
     def paint(points: np.ndarray, base: np.ndarray) -> np.ndarray:
-        from scipy import ndimage
-
         if not len(points):
             return base
-        index = points / spacing
-        reach = np.ceil(2 * GLANCE_MM / spacing).astype(int) + 1
-        low = np.maximum(np.floor(index.min(axis=0)).astype(int) - reach, 0)
-        high = np.ceil(index.max(axis=0)).astype(int) + reach + 1
-        near = doubt[tuple(slice(*ends) for ends in zip(low, high, strict=True))].astype(np.float32, copy=False)
-        around = ndimage.gaussian_filter(near, GLANCE_MM / spacing, mode="constant", truncate=2)
-        off_mm = GLANCE_MM * np.sqrt(2 * np.pi) * ndimage.map_coordinates(around, (index - low).T, order=1)
+        off_mm = _thickness_of_doubt(doubt, spacing, points)
         weight = np.clip((off_mm - OFF_MM[0]) / (OFF_MM[1] - OFF_MM[0]), 0, 1)[:, None]
         return np.asarray(base * (1 - weight) + np.array(DOUBT_COLOR) * weight)
 
     return paint
+
+
+def _thickness_of_doubt(doubt: np.ndarray, spacing: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return the thickness (N,), in mm, of the layer of doubtful voxels at each point.
+
+    A layer of 2 mm with a doubt of 0.5 counts as 1 mm.
+    """
+    from scipy import ndimage
+
+    index = points / spacing
+    reach = np.ceil(2 * GLANCE_MM / spacing).astype(int) + 1
+    low = np.maximum(np.floor(index.min(axis=0)).astype(int) - reach, 0)
+    high = np.ceil(index.max(axis=0)).astype(int) + reach + 1
+    near = doubt[tuple(slice(*ends) for ends in zip(low, high, strict=True))].astype(np.float32, copy=False)
+    around = ndimage.gaussian_filter(near, GLANCE_MM / spacing, mode="constant", truncate=2)
+    mean = ndimage.map_coordinates(around, (index - low).T, order=1)
+    # In a thin, flat layer with a doubt of 1, the Gaussian mean is thickness / (GLANCE_MM * sqrt(2 pi)).
+    return np.asarray(GLANCE_MM * np.sqrt(2 * np.pi) * mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,19 +198,19 @@ class _DistanceMap:
 
     Attributes:
         values: (I, J, K), the distances, negative inside.
-        smooth: the blurred distances, whose gradient gives the normals.
+        for_normals: (I, J, K), `values` after further smoothing.
         first: the scan's voxel at the map's index (0, 0, 0).
         spacing: (3,) mm.
     """
 
     values: np.ndarray
-    smooth: np.ndarray
+    for_normals: np.ndarray
     first: np.ndarray
     spacing: np.ndarray
 
     @classmethod
     def from_mask(cls, mask: np.ndarray, spacing: np.ndarray) -> _DistanceMap:
-        """Return the map for `mask` (I, J, K). Its distances are smoothed to hide the steps between voxels."""
+        """Return the map for `mask` (I, J, K)."""
         from scipy import ndimage
 
         inside = np.argwhere(mask)
@@ -217,8 +222,9 @@ class _DistanceMap:
         mask = np.pad(tight[1:-1, 1:-1, 1:-1], [(int(r), int(r)) for r in room])
         half_voxel = 0.5 * spacing.min()
         exact = (ndimage.distance_transform_edt(~mask, sampling=spacing) - half_voxel).astype(np.float32)
-        without_room = exact[tuple(slice(r, -r) for r in room)]  # a view
+        without_room = exact[tuple(slice(r, -r) for r in room)]  # a numpy view of `exact`
         without_room[inner > 0] = half_voxel - inner[inner > 0]
+        # Smoothing hides the steps between voxels.
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
         # Smoothing would remove a small segment, such as a single voxel; such a segment is not smoothed.
         values = smooth if smooth.min() < 0 else exact
@@ -242,7 +248,7 @@ class _DistanceMap:
         """Return the outward unit normals (N, 3) at surface points (N, 3)."""
         normals = np.empty(points.shape)
         for axis, step in enumerate(np.diag(self.spacing)):
-            ahead, behind = self._sample(self.smooth, points + step), self._sample(self.smooth, points - step)
+            ahead, behind = (self._sample(self.for_normals, points + side) for side in (step, -step))
             normals[:, axis] = (ahead - behind) / (2 * self.spacing[axis])
         return np.asarray(normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9))
 

@@ -234,7 +234,7 @@ class EventTail:
 
     Reading begins at the start of the file or, if `from_end` is given, that many bytes before the end. The event of an
     unfinished last line is returned once the line is complete. If the file becomes shorter, it is read again from its
-    start. With `newest_progress`, progress followed by newer progress is skipped (see `JsonLines`).
+    start. `newest_progress`: as in `JsonLines`.
     """
 
     def __init__(self, path: Path, from_end: int | None = None, newest_progress: bool = False) -> None:

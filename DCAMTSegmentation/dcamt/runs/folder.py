@@ -55,7 +55,7 @@ class RunFolder:
 
     @property
     def origin(self) -> Path:
-        """The `Origin` of the run's first weights; missing if they were random."""
+        """The `Origin` of the run's first weights; missing if the weights were random."""
         return self.path / "origin.json"
 
     @property
@@ -193,8 +193,8 @@ class RunFolder:
             self.origin.unlink(missing_ok=True)  # A killed process may have left the file.
         else:
             write_text(self.origin, json.dumps(asdict(origin), indent=2))
-        # The checkpoint is written before the case list (see `check_new`). The recipe is written last, since a folder
-        # with a recipe is a run that can be resumed.
+        # The checkpoint is written before the case list, because `check_new` refuses a case list without a checkpoint.
+        # The recipe is written last, since a folder with a recipe is a run that can be resumed.
         first_checkpoint()
         write_cases(cases, self.cases)
         write_text(self.recipe, recipe.to_json())

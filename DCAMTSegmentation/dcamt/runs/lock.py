@@ -22,7 +22,7 @@ ACQUIRE_TIMEOUT_S = 0.3
 PATIENCE_S = 30.0
 """How long `run_lock` waits for a lock that a program other than a run holds, such as a backup program.
 
-On Windows, `is_held` returns True for any program's lock, so `run_lock` waits only `ACQUIRE_TIMEOUT_S`.
+On Windows, `run_lock` cannot tell such a program from a run, and waits only `ACQUIRE_TIMEOUT_S`.
 """
 
 
@@ -47,14 +47,14 @@ def run_lock(path: Path) -> Iterator[None]:
         finally:
             release_lock(lock, path)
     finally:
-        remove_folders(created)  # The run's folder is not empty if the run has begun.
+        remove_folders(created)
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a process holds the lock file; False on a file system without locks.
+    """Return whether a run holds the lock file; False on a file system without locks.
 
-    On Windows, the test acquires the lock for an instant. If `filelock` is not installed there, as in Slicer before
-    the packages are installed, an existing lock file counts as held.
+    On Windows, the test acquires the lock for an instant, and another program's lock counts as a run's. If the package
+    `filelock` is missing on Windows, every existing lock file counts as held.
     """
     if not os.path.isfile(path):
         return False
@@ -107,7 +107,7 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
                 raise InputError(
                     "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
                 ) from error
-            # Something else holds the lock: a test by `is_held`, a run that is ending, or a backup program.
+            # No run holds the lock: try again for `PATIENCE_S`.
             if time.monotonic() > end:
                 remedy = "Close programs that use this folder, or choose another folder."
                 raise InputError("is kept locked by another program", path=path, remedy=remedy) from error

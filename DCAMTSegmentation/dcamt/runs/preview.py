@@ -80,7 +80,7 @@ def write_preview(
     Args:
         labels: uint8 (I, J, K).
         affine: (4, 4), voxel -> RAS mm.
-        scan: (I, J, K). If it is None, the last preview must show the same case, and its scan file is used again.
+        scan: (I, J, K). If None, the last preview must show the same case, and that preview's scan file is used again.
 
     Raises:
         OSError, OutputError: a file cannot be written.

@@ -50,7 +50,7 @@ def run_state(run: RunFolder) -> RunState:
     """Return the state of a run; of its events, usually only the last `TAIL` bytes are read."""
     progress = _read_progress(run)
     counts = (progress.iteration, progress.iterations)
-    # `os.path.exists` is False, too, if the disk of the run does not answer. `Path.exists` raises an error then.
+    # `Path.exists` would raise an error if the disk of the run does not answer.
     resumable = os.path.exists(run.recipe) and os.path.exists(run.checkpoint)
     if is_held(run.lock):
         return RunState(RUNNING, "", *counts, progress.eta_s)
@@ -80,7 +80,7 @@ def _ended_state(run: RunFolder, progress: _Progress, reason: str, resumable: bo
 
 
 def _describe_sudden_end(run: RunFolder, remedy: str) -> str:
-    """Describe why a process ended without an event or a note, perhaps since it could not write them."""
+    """Describe why a process may have ended without an event or a note."""
     try:
         os.listdir(run.path)
     except OSError as error:

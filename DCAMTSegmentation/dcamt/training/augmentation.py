@@ -31,7 +31,7 @@ SPOT_RADIUS_MM = (2.0, 12.0)
 SPOT_HEIGHT = (5.0, 60.0)
 """Smallest and largest brightness that a spot adds well inside its radius, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
-"""Width of the spot's edge, a logistic function of the distance to the spot's centre.
+"""Width of the spot's edge.
 
 The spot adds 50% of its height at the radius, 27% at `SPOT_EDGE_MM` outside the radius, and 73% at `SPOT_EDGE_MM`
 inside the radius.
@@ -39,10 +39,11 @@ inside the radius.
 
 
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
-    """Return a random rotation, scaling and mirroring: a matrix (3, 3), float64, patch offset -> scan offset, in mm.
+    """Return a random rotation, scaling and mirroring as a matrix (3, 3), float64.
 
-    Each angle and the logarithm of the scale are drawn from a normal distribution with a standard deviation of a third
-    of the recipe's limit, clipped at the limit. The scale is the same along all axes.
+    The matrix maps offsets in the patch to offsets in the scan, both in mm. Each angle and the logarithm of the
+    scale are drawn from a normal distribution with a standard deviation of a third of the recipe's limit, clipped at
+    the limit. The scale is the same along all axes.
     """
 
     def normal(limit: float) -> float:
@@ -185,7 +186,7 @@ def add_artefact(
 
 
 def random_box(size: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return a random box in a patch of `size` as a mask (X, Y, Z); its edges are `MIXED_FRACTION` of the patch's."""
+    """Return a random box in a patch of `size` as a mask (X, Y, Z)."""
     inside = torch.zeros(tuple(size), dtype=torch.bool)
     sides = [max(1, round(MIXED_FRACTION * length)) for length in size]
     starts = [

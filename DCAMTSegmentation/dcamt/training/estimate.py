@@ -118,12 +118,12 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
     """Measure training steps on growing patches, up to the recipe's patch if `BUDGET_S` allows.
 
     Time and memory of a step grow about linearly with the number of voxels; they are extrapolated from the last two
-    patches. If only one patch was measured, the time is extrapolated in proportion, and the memory not at all.
+    patches. If only one patch was measured, only the time is extrapolated.
 
     Args:
         measured: the patches that this process has measured before, none larger than the recipe's patch, the smallest
-            first; this call appends its own. Patches up to the largest measured size are skipped: their memory can no
-            longer be measured, since this process's peak memory never falls.
+            first; this call appends its own. Patches up to the largest measured size are skipped, because this
+            process's peak memory includes the larger patches.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured
@@ -221,7 +221,7 @@ def disk_bytes(recipe: Recipe, validated: bool) -> int:
 
     Exported scans and previews are not included. The files `checkpoints/last.pt` and, with validation,
     `checkpoints/best.pt` count twice, since a new file is written before the old one is removed. The models
-    `model.dcamt` and `best.dcamt` count once. 4 MiB are added for events.
+    `model.dcamt` and `best.dcamt` count once each. 4 MiB are added for events.
     """
     from ..networks.dual_vnet import DualVNet
 
