@@ -168,7 +168,6 @@ def test_damaged_text_of_a_metaimage_is_not_taken_for_binary_voxels(tmp_path: Pa
 @pytest.mark.parametrize("kind", ["SHORT", "USHORT", "UCHAR", "LONG_LONG", "FLOAT"])
 @pytest.mark.parametrize("word", ["33.0", "3.3e1", "33.5", "-5", "70000", "1e30", "1e39", "1_0", "nan"])
 def test_metaimage_text_is_refused_if_a_word_does_not_fit_the_voxel_type(tmp_path: Path, kind: str, word: str) -> None:
-    """ITK would return a number modulo the type's range, or without its fraction."""
     path = tmp_path / "x.mha"
     words = list(map(str, np.arange(990) % 200))
     words[500] = word

@@ -39,8 +39,8 @@ EVERYTHING = (
 STEPS = (1, 7)
 """The random augmentations of these two iterations include air, noise, mirror, stripes and spots.
 
-`STEPS` excludes 0, 16, 32 and so on: in these iterations, a team of processes waits for the GPU (`STOP_READ_EVERY` in
-`dcamt.training.trainer`).
+`STEPS` excludes 0, 16, 32 and so on: in the excluded iterations, a team of processes waits for the GPU
+(`STOP_READ_EVERY` in `dcamt.training.trainer`).
 """
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)

@@ -188,7 +188,7 @@ def test_nrrd_whose_further_axes_have_one_voxel_is_read_as_by_itk(tmp_path: Path
 
 @pytest.mark.parametrize("space", ["right-anterior-superior-time", "RAST", "left-anterior-superior-time", "LAST"])
 def test_nrrd_in_a_space_that_slicer_would_mirror_is_refused(tmp_path: Path, space: str) -> None:
-    """ITK, and thus 3D Slicer, reads this space as left-posterior-superior-time."""
+    """ITK, and thus 3D Slicer, reads these spaces as left-posterior-superior-time."""
     path = tmp_path / "x.nrrd"
     directions = "space directions: (1,0,0,0) (0,1,0,0) (0,0,2,0) (0,0,0,1)\nspace origin: (1,2,3,0)"
     header = f"NRRD0004\ntype: short\ndimension: 4\nsizes: 9 10 11 1\nspace: {space}\n{directions}\n"
@@ -302,7 +302,7 @@ def test_nrrd_with_a_damaged_skip_is_refused(tmp_path: Path, line: str, encoding
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "hex"])
-def test_ascii_or_hex_nrrd_with_byte_skip_minus_1_is_refused_as_by_itk(tmp_path: Path, encoding: str) -> None:
+def test_ascii_or_hex_nrrd_with_byte_skip_minus_1_is_refused(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(NRRDS[encoding].replace(b"\nencoding", b"\nbyte skip: -1\nencoding"))
     refused(lambda: read_scan(path), path, "has a damaged field 'byte skip' in its header")
@@ -328,7 +328,7 @@ def test_error_contains_the_name_of_the_damaged_nrrd_field(tmp_path: Path, field
 
 
 @pytest.mark.parametrize("word", [b"x", b"1.5", b"nan", b"70000", b"1_0"])
-def test_nrrd_text_is_refused_if_a_word_does_not_fit_the_voxel_type(tmp_path: Path, word: bytes) -> None:
+def test_ascii_nrrd_with_an_invalid_voxel_is_refused(tmp_path: Path, word: bytes) -> None:
     path = tmp_path / "x.nrrd"
     path.write_bytes(NRRDS["ascii"].rpartition(b" ")[0] + b" " + word)
     refused(lambda: read_scan(path), path, "some voxels are not numbers of the type that its header states")

@@ -267,7 +267,7 @@ def test_loss_of_weight_0_is_not_computed(part: str, function: str, monkeypatch:
         random_batch.losses(ALL)
 
 
-def test_no_voxel_is_drawn_or_embedded_without_contrast(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_voxel_is_sampled_if_both_contrast_weights_are_0(monkeypatch: pytest.MonkeyPatch) -> None:
     random_batch = RandomBatch()
     for head in random_batch.projections:
         head.register_forward_hook(refuse)

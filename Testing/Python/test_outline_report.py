@@ -43,7 +43,7 @@ def request_(tmp_path: Path) -> ReportRequest:
 
 
 @pytest.mark.parametrize(("shift_mm", "is_shown"), [(0.0, True), (0.002, True), (3.0, False)])
-def test_map_of_doubt_is_shown_only_on_the_grid_of_the_scan(
+def test_map_of_doubt_on_another_grid_is_not_shown(
     shift_mm: float, is_shown: bool, request_: ReportRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[ScanReport] = []
@@ -86,8 +86,8 @@ def test_report_says_whether_the_doubt_is_calibrated(request_: ReportRequest) ->
     assert "No doubtful place. Doubt is calibrated for this model." in text_of(calibrated)
 
 
-def test_accurate_result_without_agreement_is_not_reported_as_fast(request_: ReportRequest) -> None:
-    text = text_of(replace(request_, method=OWN_MODEL))
+def test_accurate_result_is_not_reported_as_fast(request_: ReportRequest) -> None:
+    text = text_of(replace(request_, method=OWN_MODEL, trust=None))
     assert OWN_MODEL.quality == "accurate"
     assert "Outline: model" in text
     for absent in ("Agreement", "one branch", "doubtful place"):

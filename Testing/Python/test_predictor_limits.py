@@ -142,9 +142,9 @@ def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: Model
     inside = region.mask(GRID)
     assert 0 < (right & inside).sum() < right.sum()
     assert np.array_equal(part.labelmap.voxels == 1, right & inside)
-    assert part.trust == 1  # the left ball is outside the region, although partly in the computed box
+    assert part.trust == 1  # the left ball is outside the region
     assert part.agreement is not None
-    assert part.agreement[left].min() < 1e-3
+    assert part.agreement[left].min() < 1e-3  # not restricted to the region
     assert np.prod(network.sizes) < 0.8 * np.prod(GRID.shape)
     assert whole.doubt_map is not None
     assert part.doubt_map is not None

@@ -151,7 +151,7 @@ def test_interpolation_weights_sum_to_1_and_keep_positions(
     assert inside.any()
     error = ((weights @ input_mm) - output_mm).abs()[inside].max()
     ratio = step_out / step_in
-    # A triangle filter reproduces a ramp exactly if its half-width is a whole number of voxels, otherwise nearly.
+    # A triangle filter reproduces a ramp exactly if the filter's half-width is a whole number of voxels.
     assert error < (1e-5 if ratio <= 1 or abs(ratio - round(ratio)) < 1e-9 else 0.1 * step_in)
 
 
@@ -177,7 +177,7 @@ def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
         back = to_source(torch.from_numpy(coordinates), grid).transpose(1, 2, 3, 0)
         assert back.shape == (*scan.grid.shape, 3)
         error = np.abs(back - points_of(scan.grid))[2:-2, 2:-2, 2:-2]
-        assert error.max() < 0.1 * 1.1  # mm; downsampling reproduces a ramp to a tenth of a voxel
+        assert error.max() < 0.1 * 1.1  # mm; a tenth of a voxel
 
 
 SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]

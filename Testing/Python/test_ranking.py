@@ -55,7 +55,7 @@ def fixed_predictor(labels: np.ndarray, agreement: np.ndarray, trust: float) -> 
     return SimpleNamespace(segment=segment, recipe=tiny_recipe())
 
 
-def test_score_is_one_minus_trust_and_one_for_an_empty_result(tmp_path: Path) -> None:
+def test_score_is_the_disagreement_or_1_for_an_empty_result(tmp_path: Path) -> None:
     write_cases_folder(tmp_path, labelled=0, unlabelled=1)
     case = Case("a", tmp_path / "unlabelled0.nii.gz", None, UNLABELLED)
     labels, agreement = np.ones((24, 24, 24), np.uint8), np.ones((24, 24, 24), np.float32)
@@ -287,7 +287,7 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
     assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
     assert (file.read_bytes() != b"made by hand") == is_replaced
     printed = capsys.readouterr()
-    # A case whose outline cannot be written is not ranked.
+    # A case whose outline cannot be written is not in the ranking.
     assert ("unlabelled0" in printed.out) == (is_replaced or option == "--csv")
     assert (f"{file}: was written by another program" in printed.err) != is_replaced
 

@@ -226,7 +226,7 @@ def test_run_with_a_removed_setting_turned_on_is_opened_but_not_resumed(key: str
 
 
 @pytest.mark.parametrize("key", ["objective.copy_paste", "augmentation.blur_mm"])
-def test_model_with_a_removed_setting_opens_but_starts_a_run_only_with_another_recipe(
+def test_run_from_a_model_with_a_removed_setting_needs_a_recipe(
     key: str, tiny_package: ModelPackage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     section, name = key.split(".")

@@ -155,7 +155,7 @@ def test_sigterm_pauses_the_run_and_resume_continues_it(tmp_path: Path, table: P
 
 @pytest.fixture
 def restored_sighup() -> Iterator[None]:
-    """Give SIGHUP its default action, which it lacks under `nohup`; afterwards, restore its handler."""
+    """Give SIGHUP its default action during a test, even under `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -312,7 +312,7 @@ def test_out_of_memory_error_on_resume_is_raised_unchanged(
         trainer.resume()
 
 
-def test_run_resumed_after_its_last_iteration_validates(tmp_path: Path, table: Path) -> None:
+def test_run_resumed_after_its_last_iteration_is_validated(tmp_path: Path, table: Path) -> None:
     first = new_trainer(tmp_path / "run", table, "iterations=3").fit(read_cases(table))
     again = new_trainer(tmp_path / "run", table, "iterations=3")
     again.resume()

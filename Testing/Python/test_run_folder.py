@@ -108,7 +108,7 @@ def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Pa
     assert run.cases.read_bytes() == table.read_bytes()
 
 
-def test_origin_of_the_weights_is_stored_until_the_run_is_withdrawn(tmp_path: Path, table: Path) -> None:
+def test_origin_of_the_weights_is_stored_and_removed(tmp_path: Path, table: Path) -> None:
     run, origin = RunFolder(tmp_path / "run"), Origin("left-atrium", "Left atrium", "for research only", "abc123")
     create(run, table, origin=origin)
     assert json.loads(run.origin.read_text(encoding="utf-8"))["checksum"] == "abc123"

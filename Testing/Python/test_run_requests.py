@@ -56,7 +56,7 @@ def keep(self, *arguments):
     running.append(self)
 trainer.Trainer.__init__, trainer.load_case = keep, load_and_stop
 """
-"""Code that requests to stop while the first case is loaded."""
+"""Code that writes the run's stop request while the first case is loaded."""
 
 
 @pytest.fixture
@@ -254,7 +254,8 @@ def test_run_killed_before_its_first_checkpoint_cannot_be_resumed(tmp_path: Path
 def test_run_that_cannot_write_its_events_is_paused_and_names_the_events_file(tmp_path: Path, table: Path) -> None:
     """The growing log of events exceeds the limit on file sizes."""
     run = RunFolder(tmp_path / "run")
-    without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"  # a checkpoint exceeds the limit
+    # A checkpoint is larger than the limit, so none is written.
+    without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"
     arguments = train_arguments(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
     done = run_with_file_size_limit(6000, arguments, without_checkpoints + CALL_DCAMT)
     assert done.returncode == 1
@@ -266,8 +267,7 @@ def test_run_that_cannot_write_its_events_is_paused_and_names_the_events_file(tm
     assert state.reason in done.stderr
 
 
-def save_unended_run(folder: Path) -> RunFolder:
-    """Write the files of a run whose process ended without an event or a note."""
+def save_killed_run(folder: Path) -> RunFolder:
     run = RunFolder(folder)
     run.recipe.write_text("{}", encoding="utf-8")
     run.checkpoint.parent.mkdir()
@@ -281,7 +281,7 @@ def test_run_that_ended_on_a_full_disk_asks_for_space(
     free: int | None, is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a full disk, the process may be unable to write why it ends."""
-    run = save_unended_run(tmp_path)
+    run = save_killed_run(tmp_path)
     monkeypatch.setattr("dcamt.runs.state.free_disk_bytes", lambda folder: free)
     assert call_dcamt(["train", "--run", run.path, "--watch"]) == 1
     shown = capsys.readouterr().out.splitlines()[-1]
@@ -290,10 +290,10 @@ def test_run_that_ended_on_a_full_disk_asks_for_space(
     assert ("MB are left. Free some space." in shown) == is_full
 
 
-def test_watching_a_run_whose_disk_dies_names_the_disk(
+def test_watching_a_run_in_an_unreadable_folder_names_the_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = save_unended_run(tmp_path)
+    run = save_killed_run(tmp_path)
 
     def fail(path: Path) -> list[str]:
         raise OSError(errno.EIO, "Input/output error", str(path))
@@ -412,7 +412,7 @@ def test_watching_a_stopped_run_does_not_call_it_finished(tmp_path: Path, capsys
     assert capsys.readouterr().out.splitlines() == [
         "starting at iteration 0 of 100 on cpu; cases: 1 labelled, 0 unlabelled, 0 validation",
         "trained for 0:30",
-        f"model: {run.model}",  # the event has another path, as after a move of the run
+        f"model: {run.model}",  # the event has another path, as if the run had been moved
         "stopped at iteration 50 of 100",
     ]
 

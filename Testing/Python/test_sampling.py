@@ -128,7 +128,7 @@ def test_patch_larger_than_the_scan_repeats_the_border() -> None:
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_patches_lie_inside_the_scan(foreground: float) -> None:
-    """The scan is a ramp of 5 per voxel. If neighbours in a patch always differ by 5, the patch repeats no border."""
+    """The intensity rises by 5 per voxel inside the scan and is constant outside."""
     label = np.zeros((40, 40, 40), np.uint8)
     label[0, 39, 20] = 1  # at an edge of the scan
     ramp = np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None], label.shape).copy()
@@ -237,7 +237,6 @@ def test_recipe_sets_how_often_a_branch_attends_to_its_own_tokens(fraction: floa
 
 
 def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
-    """The voxels are 1 x 1 x 4 mm. Rotation must not change the ball's volume or its extent in mm along any axis."""
     sides = np.array([1.0, 1.0, 4.0])
     places = np.moveaxis(np.indices((48, 48, 12)), 0, -1)
     ball = ((((places - [23.5, 23.5, 5.5]) * sides) ** 2).sum(axis=-1) <= 14**2).astype(np.uint8)
@@ -255,7 +254,7 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     for step in range(8):
         label = sampler.draw(step).labels[0].numpy()
         spread = (np.argwhere(label) * sides).std(axis=0)
-        assert np.allclose(spread, 14 / np.sqrt(5), rtol=0.06)
+        assert np.allclose(spread, 14 / np.sqrt(5), rtol=0.06)  # standard deviation of a ball
         assert label.sum() == pytest.approx(ball.sum(), rel=0.06)
         turned += not np.array_equal(label, ball)
     assert turned == 8

@@ -267,7 +267,7 @@ def test_results_of_scans_whose_names_differ_only_in_capitals_or_accent_encoding
     assert [job.name for job in jobs] == ["a_P1", "b_p1", "c_\u00e9", "d_e\u0301"]
 
 
-def test_names_that_differ_only_in_capitals_start_with_the_site_if_the_sites_differ(tmp_path: Path) -> None:
+def test_names_start_with_the_folders_that_differ(tmp_path: Path) -> None:
     scans = [tmp_path / "P1" / "lge.nrrd", tmp_path / "p1" / "lge.nrrd"]
     assert with_folders(["lge", "lge"], scans) == ["P1_lge", "p1_lge"]
     scans = [tmp_path / "site1" / "p1" / "lge.nrrd", tmp_path / "site2" / "P1" / "lge.nrrd"]
