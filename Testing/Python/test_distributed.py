@@ -79,7 +79,6 @@ def test_team_splits_the_batch() -> None:
 
 @pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
-    """The settings exclude operations across samples: MMD, contrast, batch normalisation and mixing."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
     one, two = map(losses_of, runs)
     assert len(one) == 5
@@ -175,11 +174,10 @@ def test_team_saves_a_checkpoint_before_validating(
     assert kinds[:2] == [CheckpointSaved, ValidationScored]
 
 
-@pytest.mark.parametrize("lost_at", [None, 2])
+@pytest.mark.parametrize("lost_at", [None, 2], ids=["before validation", "after another process ended"])
 def test_team_saves_no_checkpoint_of_infinite_weights(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost_at: int | None
 ) -> None:
-    """A checkpoint is due before the first validation (`lost_at=None`) or when the other process ends (`lost_at=2`)."""
     received: list[RunEvent] = []
     trainer = new_trainer(
         tmp_path / "run", table, "iterations=9", "validate_every=2", "learning_rate=1e300", "batch=4",
@@ -305,7 +303,7 @@ print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to list threads")
 def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
-    """The leader runs in a new interpreter instead of a forked one, so that the interpreter's exit is tested, too."""
+    """The leader starts `sys.executable`, because programs of `warm_python` skip the interpreter's exit."""
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
     status, output, errors = run_team(3, script=script, leader_interpreter=sys.executable)

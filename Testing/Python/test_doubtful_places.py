@@ -19,10 +19,10 @@ def doubt_of_balls(grid: Grid, *shapes: tuple[tuple[float, float, float], float,
     return values
 
 
-def test_place_of_a_ball_has_its_centre_and_its_volume_and_its_severity() -> None:
+def test_position_volume_and_severity_of_a_doubtful_place() -> None:
     place = doubtful_places(doubt_of_balls(TURNED, ((5, -4, 3), 9, 0.8)), TURNED)[0]
     volume_ml = 4 / 3 * np.pi * 9**3 / 1000
-    # The place is the voxel nearest to the ball's centre, 0.79 mm away.
+    # The voxel nearest to the ball's centre is 0.79 mm away.
     np.testing.assert_allclose(place.position, np.add(CENTRE, (5, -4, 3)), atol=0.9)
     assert place.volume_ml == pytest.approx(volume_ml, rel=0.02)
     assert place.severity == pytest.approx(0.8 * volume_ml, rel=0.02)

@@ -31,7 +31,7 @@ def test_path_is_added_to_an_error_that_names_a_similar_path(given: str) -> None
 
 
 @pytest.mark.parametrize("message", ["{}: is empty.", "/x/{}: is empty.", "x: differs from {}.", "{}/1.dcm: is empty"])
-def test_error_that_names_the_file_or_a_file_below_it_is_returned_unchanged(message: str) -> None:
+def test_error_that_names_the_path_or_a_file_below_it_is_returned_unchanged(message: str) -> None:
     error = OutputError(message.format("a  b.nii"))
     assert user_error(error, Path("a  b.nii")) is error
 

@@ -40,7 +40,7 @@ def test_thorough_effort_is_the_recipe_and_smaller_efforts_take_fewer_iterations
     assert with_settings(tiny, effort_settings(tiny, QUICK)).training.iterations == 1
 
 
-def test_headers_of_a_long_case_list_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_some_headers_of_a_long_case_list_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
 
     def read_grid(path: Path) -> SimpleNamespace:
@@ -155,9 +155,7 @@ def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
         assert by_effort[THOROUGH]["step_s"] == pytest.approx(32**3 / 1000)
 
 
-def test_estimated_time_grows_with_the_effort_although_the_first_measured_steps_are_slow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_first_steps_do_not_change_the_estimated_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = iter([40.0, 40.0])
     monkeypatch.setattr(estimate_module, "_measure", lambda *arguments: (next(slow, 0.6), 10**8))
     monkeypatch.setattr(estimate_module, "BUDGET_S", math.inf)

@@ -260,7 +260,7 @@ def test_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
     evaluation.write_csv(tmp_path / "scores.csv")
     written = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert [line.partition(",")[0] for line in written] == ["case", "one", "mean"]
-    # One of two cases is missed: distances have one value and therefore no deviation; Dice has two values.
+    # The case "two" is missed: its Dice is 0, its distances are undefined.
     save_labels(tmp_path / "pred" / "two.nii.gz", mask * 0, np.eye(4))
     save_labels(tmp_path / "lab" / "two.nii.gz", mask, np.eye(4))
     (std,) = evaluate_folders(tmp_path / "pred", tmp_path / "lab").std
@@ -268,8 +268,8 @@ def test_single_value_has_no_standard_deviation(tmp_path: Path) -> None:
     assert std.score.dice == pytest.approx(0.5)
 
 
-def test_prediction_of_an_absent_structure_does_not_count_as_missed() -> None:
-    row = EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, 2, cases=5, missed=1)
+def test_title_states_the_missed_cases_and_the_false_positives() -> None:
+    row = EvaluationRow("mean", 1, SegmentationScore(*[0.5] * 8), 1.0, 1.0, undefined=2, cases=5, missed=1)
     assert row.title == "mean (95HD of 3 of 5 cases, 1 missed, 1 false positive)"
 
 

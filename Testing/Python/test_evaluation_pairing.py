@@ -113,7 +113,7 @@ def test_error_for_a_missing_label_lists_files_of_similar_names(tmp_path: Path, 
     assert_refused((tmp_path / "pred", tmp_path / "lab"), f"{case}.nii.gz: has no label in", message)
 
 
-def test_mask_is_preferred_to_its_scan_if_neither_name_says_label(folders: tuple[Path, Path]) -> None:
+def test_mask_is_preferred_to_a_scan_of_the_same_case(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     (labels / "la000_label.nii.gz").rename(labels / "la000_LA.nii.gz")
     expected = evaluate_folders(predictions, labels)
@@ -193,8 +193,8 @@ def test_files_of_different_cases_are_not_paired(tmp_path: Path, prediction: str
     assert_refused((tmp_path / "pred", tmp_path / "lab"), "has no label in")
 
 
-def test_case_numbered_0000_is_paired_by_its_whole_name(tmp_path: Path) -> None:
-    """The scans of the cases x_0000 and x_0001 are x_0000_0000 and x_0001_0000; results are named like the scans."""
+def test_result_x_0000_0000_is_paired_with_the_label_x_0000(tmp_path: Path) -> None:
+    """The last 0000 is the channel."""
     for number in range(2):
         save_labels(tmp_path / "results" / f"x_{number:04d}_0000.nii.gz", random_mask(number))
         save_labels(tmp_path / "labels" / f"x_{number:04d}.nii.gz", random_mask(number))

@@ -28,7 +28,7 @@ from dcamt.runs.events import (
 )
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
-from dcamt.runs.state import PAUSED, RUNNING, STOPPED, run_state
+from dcamt.runs.state import PAUSED, RUNNING, STOPPED, TAIL, run_state
 
 TEXT = 'a "b"\nc\u2028d'
 KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
@@ -240,7 +240,7 @@ def test_run_state_does_not_parse_outdated_progress_events(tmp_path: Path, monke
     assert (state.iteration, state.iterations, len(parsed)) == (59, 90, 3)
 
 
-def test_time_left_is_unknown_from_a_pause_until_the_resumed_run_trains(tmp_path: Path) -> None:
+def test_time_left_is_unknown_after_a_pause_and_while_cases_load(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     begun = RunStarted(iteration=0, iterations=9, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False)
     going = TrainingProgress(iteration=4, iterations=9, losses={}, learning_rate=0.1, steps_per_s=1.0, eta_s=5.0)
@@ -255,10 +255,10 @@ def test_time_left_is_unknown_from_a_pause_until_the_resumed_run_trains(tmp_path
 
 @pytest.mark.parametrize(("end", "name"), [(RunPaused(4), PAUSED), (RunFinished(4, "model.dcamt", 1.0), STOPPED)])
 def test_many_loading_events_do_not_hide_the_run_state(tmp_path: Path, end: RunEvent, name: str) -> None:
-    """The `CasesLoading` events exceed the `state.TAIL` bytes that `run_state` reads first."""
     run = RunFolder(tmp_path)
     begun = RunStarted(iteration=0, iterations=9, labelled=1, unlabelled=0, validation=0, device="cpu", resumed=False)
-    loading = [CasesLoading(loaded=number, cases=900) for number in range(900)]
-    run.events.write_text("".join(f"{run_event_line(event)}\n" for event in [begun, end, *loading]), encoding="utf-8")
+    loading = "".join(f"{run_event_line(CasesLoading(loaded=number, cases=900))}\n" for number in range(900))
+    assert len(loading) > TAIL
+    run.events.write_text(f"{run_event_line(begun)}\n{run_event_line(end)}\n{loading}", encoding="utf-8")
     state = run_state(run)
     assert (state.state, state.iteration, state.iterations) == (name, 4, 9)

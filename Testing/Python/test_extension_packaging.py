@@ -20,7 +20,7 @@ LIBRARY = "lib/qt-scripted-modules"
 # The four following texts are a minimal replacement of Slicer's build system. Some of their checks are stricter than
 # Slicer's.
 
-# Checks as in SlicerConfig.cmake: settings that a project must not set before it finds Slicer, and the pointer size.
+# Checks as in SlicerConfig.cmake.
 SLICER_CONFIG = """
 foreach(setting IN ITEMS CTK_DIR ITK_DIR VTK_DIR SlicerExecutionModel_DIR CMAKE_CXX_STANDARD)
   if(DEFINED ${setting} AND NOT "${${setting}}" STREQUAL "of-slicer")

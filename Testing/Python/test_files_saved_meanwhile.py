@@ -24,7 +24,7 @@ RESULTS = {
     "dcamt.commands.cases.find_cases": "list.csv",
     "dcamt.inference.calibrating.calibrate": "m.calibration.json",
 }
-"""Function that a command calls during its work -> the command's result."""
+"""Function that a command calls during its work -> name of the file that the command writes."""
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +151,7 @@ def test_file_that_another_program_writes_meanwhile_is_replaced_only_with_overwr
 
 @pytest.mark.parametrize(("option", "status"), [([], 1), (["--skip-existing"], 0)])
 @pytest.mark.parametrize("saved", ["s.wall.csv", "s.seg.nrrd", "s_probabilities.nrrd"])
-def test_scan_gets_no_results_if_another_program_writes_one_while_the_wall_is_measured(
+def test_scan_gets_no_results_if_another_program_writes_a_result_while_the_wall_is_measured(
     noise_model: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -64,9 +64,10 @@ def test_folding_removes_batch_normalisation_and_keeps_the_output(
     kinds = {type(part) for part in lean.modules()}
     assert nn.BatchNorm3d not in kinds
     if normalisation == "batch":
-        # Only the ReLUs after upsampling stay: one for each level but the deepest.
+        upsamplings = len(SHAPE.channels) - 1
+        # Every ReLU is folded into a convolution, except after upsampling.
         for vnet in lean.vnets:
-            assert sum(isinstance(part, nn.ReLU) for part in vnet.modules()) == len(SHAPE.channels) - 1
+            assert sum(isinstance(part, nn.ReLU) for part in vnet.modules()) == upsamplings
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["oneDNN", "plain"])

@@ -87,7 +87,7 @@ def test_padded_box_is_clipped_to_the_grid() -> None:
     assert pad_box(box, (2, 3, 4), whole_box((6, 6, 10))) == (slice(1, 6), slice(0, 6), slice(2, 10))
 
 
-def test_box_relative_to_a_part_selects_the_same_voxels() -> None:
+def test_box_in_part_and_box_in_parent_select_the_same_voxels() -> None:
     voxels = np.random.default_rng(0).random((12, 11, 10))
     part, inner = (slice(2, 9), slice(1, 8), slice(3, 10)), (slice(1, 4), slice(0, 7), slice(2, 3))
     assert np.array_equal(voxels[box_in_parent(inner, part)], voxels[part][inner])

@@ -119,7 +119,7 @@ def test_cropped_segmentation_is_placed_on_the_grid_of_the_scan() -> None:
         fit_labelmap(Labelmap(two_boxes()[box], GRID.crop(box)), GRID, "scan")
 
 
-def test_segmentation_with_half_the_slice_spacing_is_placed_unless_shifted_by_a_fraction_of_a_voxel() -> None:
+def test_segmentation_with_half_the_slice_spacing_is_placed_on_the_grid_unless_shifted() -> None:
     voxels = np.zeros((*GRID.shape[:2], 2 * GRID.shape[2]), np.uint8)
     voxels[..., ::2] = two_boxes()
     affine = GRID.affine.copy()
@@ -197,7 +197,7 @@ def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid(
             np.testing.assert_allclose(astuple(cropped_score), astuple(whole_score))
 
 
-def test_enclosing_grid_is_the_second_grid_if_the_first_is_rotated_or_distant() -> None:
+def test_enclosing_grid_falls_back_to_the_second_grid() -> None:
     rotated = Grid(GRID.shape, affine_of(orthogonal_matrix(3) * (0.68359375, 0.7, 1.25)))
     assert enclosing_grid(rotated, GRID) is GRID
     far = GRID.affine.copy()

@@ -96,7 +96,7 @@ def test_labels_from_the_box_agree_with_labels_from_the_whole_scan(
     result = predictor.segment(scan)
     monkeypatch.setattr(module, "is_large", lambda *_: False)
     whole = predictor.segment(scan)
-    # The box's network grid is shifted by half a voxel relative to the scan's.
+    # The box's network grid is shifted by half a voxel relative to the scan's network grid.
     assert dice(result.labelmap.voxels == 1, whole.labelmap.voxels == 1) > 0.95
     assert result.trust == whole.trust == 1
 
@@ -205,7 +205,7 @@ def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
 
 
-def test_centre_priors_ignore_padding(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_centre_and_size_of_the_anatomy_exclude_padding(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     field = tuple(n + 43 for n in FIELD)
     anatomy, _ = scan_in("mirrored tissue")
     priors: list[tuple[CentrePrior, tuple[int, ...]]] = []

@@ -70,7 +70,7 @@ def fill_freed_memory_with_nan(elements: int, tensors: int) -> None:
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
 def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length: int) -> None:
-    """oneDNN reads uninitialised memory for a length of two voxels, but must not for the lengths tested here.
+    """oneDNN reads uninitialised memory for a length of two voxels.
 
     Freed memory is filled with NaN, so that a gradient computed from uninitialised memory contains NaN.
     """
@@ -174,7 +174,7 @@ def test_checkpoint_of_an_unfused_optimiser_is_loaded(optimiser: str) -> None:
 
 
 @pytest.mark.parametrize("mixed", [False, True])
-def test_teachers_see_unmixed_patches_and_their_logits_are_mixed_for_the_students(mixed: bool) -> None:
+def test_teachers_see_unmixed_patches(mixed: bool) -> None:
     one = Learner(tiny_recipe("batch=4", "labelled_per_batch=2"), CPU)
     one.half = None
     network = copy.deepcopy(one.network)

@@ -100,7 +100,7 @@ def test_each_class_is_located_and_one_box_contains_all() -> None:
         assert all(a.start <= b.start < b.stop <= a.stop for a, b in zip(location.box, organ, strict=True))
 
 
-def test_box_contains_all_anatomy_when_a_class_is_missed() -> None:
+def test_box_contains_an_organ_that_is_too_small_to_be_located() -> None:
     voxels = WAVES.copy()
     voxels[ellipsoid((80, 80, 12), (12, 12, 12))] = 0.4
     voxels[ellipsoid((135, 30, 12), (2, 2, 2))] = 0.9  # too small for the coarse grid
@@ -129,7 +129,7 @@ def test_box_contains_an_organ_outside_the_inner_part() -> None:
     assert all(side.start <= at < side.stop for side, at in zip(location.box, (135, 60, 12), strict=True))
 
 
-def test_box_contains_all_anatomy_when_the_recipe_keeps_all_components() -> None:
+def test_network_is_not_called_if_the_recipe_keeps_all_components() -> None:
     def refuse(image: Tensor) -> Tensor:
         raise AssertionError("the network was called")
 
@@ -155,7 +155,7 @@ def test_cropped_scan_keeps_the_positions_of_voxels() -> None:
     assert np.shares_memory(part.voxels, turned.voxels)
 
 
-def test_box_grows_only_at_faces_that_labels_touch_and_within_the_scan() -> None:
+def test_box_grows_only_at_faces_that_labels_touch() -> None:
     box = (slice(10, 20), slice(2, 12), slice(0, 10))
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[3:10, 0:4, 0] = 2

@@ -60,7 +60,7 @@ def test_intra_class_loss_equals_a_loop_over_voxels(classes: int) -> None:
     assert float(intra_class(e, labels, own, partner)) == pytest.approx(1 - float(np.mean(cosines)))
 
 
-def test_intra_class_loss_is_0_at_the_prototype_and_2_opposite_to_it() -> None:
+def test_intra_class_loss_ranges_from_0_to_2() -> None:
     centres = random_unit_vectors(3)
     labels = torch.tensor([0, 1, 2, 2])
     e = centres[labels]

@@ -24,7 +24,7 @@ def reference_confidence(logits: list[float]) -> float:
 
 
 def reference_loss(students: tuple[Tensor, Tensor], teachers: tuple[Tensor, Tensor], temperature: float) -> float:
-    """Return the mean of the two directions' losses, computed voxel by voxel."""
+    """Return the mean of the two students' losses, computed voxel by voxel."""
     return 0.5 * (
         reference_direction(teachers[1], students[0], temperature)
         + reference_direction(teachers[0], students[1], temperature)

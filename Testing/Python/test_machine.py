@@ -134,14 +134,14 @@ def test_garbage_collection_goes_on_if_torch_is_already_imported(monkeypatch: py
 
 
 @pytest.mark.usefixtures("restore_garbage_collection")
-@pytest.mark.parametrize("is_process", [True, False])
-def test_main_exempts_objects_from_garbage_collection_only_if_called_without_arguments(
-    is_process: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("arguments", "is_frozen"), [(None, True), (["models", "list"], False)])
+def test_main_freezes_objects_only_if_its_parameter_is_none(
+    arguments: list[str] | None, is_frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["dcamt", "models", "list"])
     before = gc.get_freeze_count()
-    assert cli.main(None if is_process else ["models", "list"]) == 0
-    assert (gc.get_freeze_count() > before) is is_process
+    assert cli.main(arguments) == 0
+    assert (gc.get_freeze_count() > before) is is_frozen
 
 
 def test_free_disk_space_for_an_unreadable_folder_is_taken_from_its_parent(

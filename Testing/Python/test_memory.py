@@ -46,11 +46,12 @@ def test_memory_of_attention_is_at_most_three_blocks_of_scores() -> None:
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_tile_and_arrays_of_the_whole_volume_fit_into_the_memory(normalisation: str) -> None:
+def test_tile_fits_into_the_memory_beside_the_results_and_the_attention(normalisation: str) -> None:
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
+    branches, float32_bytes = 2, 4
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):
         limit = pass_limit(recipe, SCAN, int(memory))
-        results = 4 * math.prod(SCAN) * 2 * recipe.output_channels
+        results = branches * recipe.output_channels * math.prod(SCAN) * float32_bytes
         assert limit <= memory - results - attention_bytes(recipe, SCAN)
         tile = tile_size(recipe, SCAN, limit)
         assert tile is not None
@@ -59,7 +60,8 @@ def test_tile_and_arrays_of_the_whole_volume_fit_into_the_memory(normalisation: 
     assert tile_size(recipe, SCAN, 10**12) is None
 
 
-def test_smallest_tile_is_four_strides_or_the_whole_volume() -> None:
+def test_size_of_the_smallest_tile() -> None:
+    # 64 voxels are four strides.
     assert pass_limit(RECIPE, SCAN, 0) == 0
     assert tile_size(RECIPE, SCAN, 0) == (64, 64, 64)
     assert tile_size(RECIPE, (640, 30, 88), 0) == (64, 32, 64)
