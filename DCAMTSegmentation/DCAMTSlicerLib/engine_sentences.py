@@ -227,7 +227,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         ),
         _("Mark only the openings, and choose a scan of the whole atrium."),
         _("Measure the wall again."),
-        _("Methods disagree; compare numbers of one method and one threshold only. For research use only."),
+        _(
+            "Methods disagree. Compare two results only if both have the same method and threshold. For"
+            " research use only."
+        ),
         _(
             "Mostly or only zeros: {0}. The scan has {1} slices. If these zeros are not padding, the file is"
             " incomplete, as after an interrupted download: copy it again."

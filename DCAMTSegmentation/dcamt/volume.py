@@ -17,7 +17,7 @@ MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
-MINIMUM_LABEL_SPACING_MM = 0.01  # applies to cropped labels too, unlike MINIMUM_LABEL_MM
+MINIMUM_LABEL_SPACING_MM = 0.01
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
@@ -315,10 +315,13 @@ def check_channel_grid(grid: Grid, path: str | Path, first: Grid, first_name: st
 def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     """Return a labelmap on the grid of its scan, without interpolation.
 
-    The labelmap's grid may be the scan's grid, or differ from it only in the order or direction of the axes. A
-    `partial` labelmap may also have another size and position on the scan's lattice, if all its labels lie inside the
-    scan. If a `partial` labelmap has only one slice, the slice's thickness is ignored. The slice spacing of a
-    `partial` labelmap with labels may be 1/2, 1/3, … of the scan's, if all labels lie on slices of the scan.
+    The labelmap's grid may be the scan's grid, or differ only in the order or direction of the axes. A `partial`
+    labelmap may also have:
+
+    - another size and position on the scan's lattice, if all labelled voxels lie inside the scan;
+    - another slice thickness, if the labelmap has only one slice;
+    - 1/2, 1/3, … of the scan's slice spacing, if some voxels are labelled, and all of these lie on slices of the scan.
+
     Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 
     Args:

@@ -89,7 +89,7 @@ class Learner:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def update(self, step: int) -> None:
-        """Update the weights with the current gradients, then their moving average."""
+        """Update the weights, then the moving average of the weights."""
         set_learning_rate(self.optimiser, self.recipe.training, step)
         self.scaler.step(self.optimiser)
         self.scaler.update()
@@ -123,11 +123,10 @@ class Learner:
         self.network.load_state_dict(state["network"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        # Whether the optimiser is fused depends on this device and PyTorch, not on those that wrote the checkpoint.
         for saved, current in zip(state["optimiser"]["param_groups"], self.optimiser.param_groups, strict=True):
             if ("momentum" in saved) != ("momentum" in current):  # torch notices this only in the next step
                 raise ValueError("the state belongs to another optimiser")
-            # The recipe's weight decay may have been edited.
+            # The run may resume on another device, and the recipe's weight decay may have been edited.
             saved.update({name: current[name] for name in ("fused", "foreach", "weight_decay")})
         self.optimiser.load_state_dict(state["optimiser"])
         # A run that resumes on another kind of device may begin or cease to scale gradients.
@@ -208,8 +207,8 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
     if training.optimiser == "sgd":
         sgd = torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused, foreach=not fused)
         for parameter in parameters:
-            # The fused optimiser would allocate this buffer uninitialised, and leave it so if the first step in float16
-            # overflows and is skipped.
+            # The fused optimiser would create the buffer with random values. If the first step in float16 overflows,
+            # the step is skipped and the random values stay.
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
     return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused, foreach=not fused)

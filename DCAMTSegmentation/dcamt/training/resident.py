@@ -17,7 +17,7 @@ from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
 
 VOXELS_PER_CLASS = 4096
-"""At least this many voxels of a class (all, if it has fewer) are kept as possible centres of patches."""
+"""At least this many voxels of a class (or all, if there are fewer) are kept as possible centres of patches."""
 
 
 @dataclass(frozen=True)

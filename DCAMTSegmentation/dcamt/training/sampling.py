@@ -68,7 +68,7 @@ class BatchSampler:
     """Draws the batch of each iteration.
 
     The batch depends only on the cases, the recipe, the iteration, the type of the device and, if patches are mixed,
-    the size of the team: each process mixes its own patches.
+    the size of the team.
 
     Raises:
         InputError: the batch cannot be split evenly among the processes of the team.

@@ -44,7 +44,7 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Fewest seconds between two progress events, since each event reads the losses, which delays a GPU.
+"""Fewest seconds between two progress events; each event delays a GPU.
 
 An event before a checkpoint or at the end may come earlier."""
 REQUEST_EVERY_S = 0.5
@@ -343,7 +343,7 @@ class Trainer:
             self._team_stops = bool(stop > 0)
 
     def _report(self, meter: LossMeter) -> None:
-        """Log the progress since the last report, if there is any.
+        """Log the progress since the last report.
 
         Called before each checkpoint, so that no diverged state is saved.
 
@@ -367,19 +367,17 @@ class Trainer:
             )
 
     def _validation_due(self, cases: Sequence[ResidentCase]) -> bool:
-        """Return whether a validation is due and fits into `VALIDATION_FRACTION`.
-
-        The earlier validations and this one must fit into this fraction of the run's time so far. Together with the
-        final validation, they must fit into this fraction of the whole run's expected time.
-        """
+        """Return whether a validation is due and fits into `VALIDATION_FRACTION`."""
         training = self.recipe.training
         if self.step % training.validate_every:
             return False
         validation_s = self._validation_s or self._expected_validation_s(cases)
-        spent, whole_run = self.seconds_validating, self.seconds * training.iterations / self.step
+        validations_s = self.seconds_validating + validation_s
+        all_validations_s = validations_s + validation_s  # with the final validation
+        whole_run_s = self.seconds * training.iterations / self.step
         return (
-            spent + validation_s <= VALIDATION_FRACTION * self.seconds
-            and spent + 2 * validation_s <= VALIDATION_FRACTION * whole_run
+            validations_s <= VALIDATION_FRACTION * self.seconds
+            and all_validations_s <= VALIDATION_FRACTION * whole_run_s
         )
 
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
@@ -414,7 +412,7 @@ class Trainer:
     def _load_best(self) -> dict[str, Any] | None:
         """Return the state at the best validation; None if there is none.
 
-        Raises InputError if the file is damaged. The run can go on without the file.
+        Raises InputError if the file is damaged.
         """
         path = self.run.best_weights
         if not path.exists():

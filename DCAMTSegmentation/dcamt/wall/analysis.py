@@ -36,7 +36,7 @@ LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
 THICKEST_VOXEL_MM = 4.0
-"""With thicker voxels, a note says that the burden is inexact: a voxel averages the wall (2.4 mm) with other tissue."""
+"""With thicker voxels, a note says that the burden is inexact."""
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
 """Importing these modules loads all parts of vtk for measuring a wall and writing its surface."""
@@ -134,7 +134,7 @@ def analyse_wall(
         labelmap: the segmentation, on any grid in the same patient.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
-        openings: a labelmap on any grid, not 0 at the openings; if it is None, `propose_openings` finds the openings.
+        openings: a labelmap on any grid, 0 outside the openings; by default, `propose_openings` finds the openings.
         scan: name of the result (default: the scan's file name without its ending; "" if the scan has no file).
 
     Raises:
@@ -146,7 +146,7 @@ def analyse_wall(
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
     voxels = _single_channel(volume)
-    with suppress(InputError):  # A labelmap that does not fit keeps its own grid.
+    with suppress(InputError):  # Another grid is allowed, too.
         labelmap = fit_labelmap(labelmap, volume.grid, name)
     mask = labelmap.voxels == segment_label(labelmap, label)
     segment_file = labelmap.path or "The segmentation"

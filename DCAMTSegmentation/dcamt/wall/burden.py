@@ -18,8 +18,8 @@ WALL, OPENING, BORDER = 0, 1, 2
 
 WHOLE = "all"
 REGIONS = ("anterior", "posterior", "roof", "floor", "septal", "lateral")
-"""Regions by index. A point's region is the main direction of its outward normal: A, P, S, I, R or L. The septum lies
-to the right of the left atrium."""
+"""Regions by index. A point's region is the main direction of its outward normal: A, P, S, I, R or L, in this order.
+The septum lies to the right of the left atrium."""
 
 DECAAF_STAGES = ((10.0, "I"), (20.0, "II"), (30.0, "III"))
 """Upper bounds (exclusive) of the burden in %, and the stages. Stage IV is 30% or more.
@@ -57,7 +57,7 @@ class Burden:
 
 
 def area_text(cm2: float) -> str:
-    """Return an area in cm² for the user: one decimal, but one significant digit between 0 and 0.05.
+    """Return an area in cm² as text for the user.
 
     >>> area_text(12.34), area_text(0.0), area_text(0.0213)
     ('12.3', '0.0', '0.02')

@@ -17,7 +17,7 @@ COLOR_STOPS = (
     (1.61, (0.78, 0.13, 0.15)),
     (2.00, (0.40, 0.00, 0.13)),
 )
-"""Ratios, including the IIR presets, and their colours (red, green, blue, 0 to 1), interpolated in between.
+"""Ratios and their colours (red, green, blue, 0 to 1), interpolated in between.
 
 The colours of ratios above 1.2 have a lower luminance (Rec. 709) than all others, so that a black-and-white print shows
 these ratios.

@@ -44,7 +44,7 @@ that was not chosen. Rows of a region have no stage.
 
 
 def write_wall_surface(result: WallResult, path: str | Path) -> None:
-    """Write the surface in LPS mm with `write_mesh`; a `.vtp` file also gets scalars and the method as text.
+    """Write the surface in LPS mm with `write_mesh`; a `.vtp` file also gets the method and scalars.
 
     The scalars are ratio, enhanced, opening (0 for wall, 1 for an opening, 2 for points too near the scan's border) and
     region (an index into `burden.REGIONS`).
@@ -139,7 +139,7 @@ def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
 def is_wall_table(path: Path) -> bool:
     """Return whether a file has the header of a table that `write_wall_csv` wrote.
 
-    A table that begins with a byte order mark does not count: another program, such as Excel, has saved it.
+    The result is False if Excel saved the table, because the user may have changed it. Excel adds a byte order mark.
     """
     return _has_wall_columns(path, "utf-8")
 

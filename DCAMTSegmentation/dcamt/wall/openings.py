@@ -67,7 +67,7 @@ VEIN_NEARBY_MM = 5.0
 VEIN_NEARBY_MOST = 0.27
 """At a tip, the weighted fraction of voxels that lie in the segment is less than this.
 
-The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 on its side and 0.5 on a flat wall.
+The fraction is 0.2 at the end of a tube of 5 mm radius, 0.27 at the tube's side and 0.5 on a flat wall.
 """
 VEIN_DEPTH_MM = 18.0
 """Smallest depth of the segment at a tip, inwards along the normal.
@@ -137,13 +137,7 @@ class Cut:
 
 
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
-    """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None if smaller than `MITRAL_LEAST_CM2`.
-
-    First, a plane is fitted to the largest patch of points that face as the valve does. Of all points that face as the
-    valve does, those near the plane are selected: their distance from the plane is less than `MITRAL_FLAT_MM`, and
-    their normals deviate from the patch's mean normal by less than `MITRAL_FLAT_DEGREES`. The largest patch of the
-    selected points replaces the patch. Fit, selection and replacement are done four times.
-    """
+    """Return a flat patch of `blood` (N,) that faces as the mitral valve does; None below `MITRAL_LEAST_CM2`."""
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
     patch = largest_patch(surface, facing)
@@ -151,17 +145,21 @@ def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | 
     for _ in range(4):
         if not patch.any():
             return None
-        weights = surface.point_areas[patch, None]
-        centre = (weights * surface.points[patch]).sum(axis=0) / weights.sum()
-        axis = (weights * normals[patch]).sum(axis=0)
-        axis /= np.linalg.norm(axis)
-        flat = (normals @ axis > np.cos(np.radians(MITRAL_FLAT_DEGREES))) & (
-            np.abs((surface.points - centre) @ axis) < MITRAL_FLAT_MM
-        )
-        patch = largest_patch(surface, facing & flat)
+        centre, axis = _fit_plane(surface, normals, patch)
+        near_plane = np.abs((surface.points - centre) @ axis) < MITRAL_FLAT_MM
+        parallel = normals @ axis > np.cos(np.radians(MITRAL_FLAT_DEGREES))
+        patch = largest_patch(surface, facing & near_plane & parallel)
     if surface.point_areas[patch].sum() < 100.0 * MITRAL_LEAST_CM2:
         return None
     return Cut(patch, centre, axis)
+
+
+def _fit_plane(surface: Surface, normals: np.ndarray, patch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the centre (3,) in RAS mm and the mean normal (3,) of a patch's points, weighted by area."""
+    weights = surface.point_areas[patch, None]
+    centre = (weights * surface.points[patch]).sum(axis=0) / weights.sum()
+    axis = (weights * normals[patch]).sum(axis=0)
+    return centre, axis / np.linalg.norm(axis)
 
 
 def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: Cut) -> np.ndarray:

@@ -39,7 +39,7 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - 1e-9
-    # Dilate the outside by the ball, one row of the ball at a time. `grown` is a cache, since many rows are equal.
+    # Dilate `outside` by `ball`, one row of `ball` at a time. `grown` is a cache, since many rows are equal.
     near = np.zeros_like(mask[box], dtype=bool)
     grown: dict[bytes, np.ndarray] = {}
     for j, k in np.argwhere(ball.any(axis=0)):
@@ -85,7 +85,6 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
     The intensities are interpolated linearly. Beyond the centres of the outermost voxels, the intensities of these
     voxels are repeated.
     """
-    # The map to voxel indices is linear, so points and normals are converted, rather than every sample.
     start = _voxel_index(grid, surface.points).T[:, :, None]
     step = (surface.normals @ np.linalg.inv(grid.affine[:3, :3]).T).T[:, :, None]
     return _values_at(voxels, start + step * distances_mm)

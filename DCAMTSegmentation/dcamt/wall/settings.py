@@ -21,8 +21,7 @@ SAMPLES = (MAXIMUM, MEAN)
 """Statistics of the intensities along a normal; CemrgApp uses the maximum by default."""
 
 WALL_FROM_MM = -1.0
-"""Start of a wall sample on the outward normal. It lies inside the surface, since outlines are inexact by about a
-voxel."""
+"""Start of a wall sample on the outward normal, inside the surface: outlines are inexact by about a voxel."""
 WALL_TO_MM = 3.0
 """End of a wall sample; the atrial wall is 2.4 ± 0.7 mm thick (Varela, IEEE Trans Med Imaging 2017)."""
 
@@ -73,7 +72,9 @@ DEFAULT_THRESHOLD = Threshold(IIR, 1.2)
 LARGEST_VALUE = 20.0
 """Largest value of a threshold; larger ones are refused, as they are probably typing errors."""
 
-METHODS_DISAGREE = "Methods disagree; compare numbers of one method and one threshold only. For research use only."
+METHODS_DISAGREE = (
+    "Methods disagree. Compare two results only if both have the same method and threshold. For research use only."
+)
 
 
 def parse_threshold(name: str) -> Threshold:

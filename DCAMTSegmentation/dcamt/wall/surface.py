@@ -56,7 +56,7 @@ class Surface:
 
     @cached_property
     def point_areas(self) -> np.ndarray:
-        """Areas of the points (N,) in mm2, each a third of the adjacent triangles' total; the sum is `area_mm2`."""
+        """Areas of the points (N,) in mm2, each a third of the adjacent triangles' area; the sum is `area_mm2`."""
         return self._gather(np.linalg.norm(self._doubled_normals, axis=1) / 6.0)
 
     @cached_property
@@ -88,8 +88,8 @@ class Extraction:
     """A surface extracted from a segment.
 
     Attributes:
-        inside: (I, J, K) bool, the inside of the surface on `grid`, whose axes are the patient's, with steps of
-            `GRID_STEP_MM`.
+        inside: (I, J, K) bool, the inside of the surface.
+        grid: the grid of `inside`, along the patient's axes with steps of `GRID_STEP_MM`.
         separate_ml, hollow_ml: volume of the separate parts that the surface leaves out, and of the hollows that it
             fills.
     """
@@ -106,8 +106,8 @@ def extract_surface(mask: np.ndarray, grid: Grid, name: str | Path = "The segmen
 
     The mask is smoothed with a Gaussian and sampled on a grid along the patient's axes, so that the surface does not
     depend on the scan's orientation. Hollows are filled, and only the largest part is kept. The points are moved so
-    that the surface encloses the volume of the part's voxels and hollows. Smoothing may remove components that have
-    only a few voxels. `separate_ml` includes the volume of the removed components.
+    that the surface encloses the volume of the part's voxels and hollows. Smoothing may remove parts that have only a
+    few voxels. `separate_ml` includes the volume of the removed parts.
 
     Raises InputError, naming `name`, if the mask is empty or too small.
     """
@@ -208,7 +208,8 @@ def _volume_level(field: np.ndarray, cells: float) -> float:
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
     below_maximum = values[values < values.max()]
-    level_is_maximum = level == values.max()  # in a tiny symmetric segment
+    level_is_maximum = level == values.max()
+    # No sample lies above the maximum, so a tiny symmetric segment would have no surface.
     return float(below_maximum.max()) if level_is_maximum and below_maximum.size else level
 
 
@@ -244,10 +245,9 @@ def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
 def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
     """Return the surface, moved outwards or inwards so that it encloses `volume_mm3`.
 
-    The flat triangles of a contour cut off a little of the volume at every curve. All points move by one distance along
-    their normals; to first order, the volume grows by area times distance. Scaling about the centre removes the rest of
-    the error, which is large only for segments of a few mm³. If moving would give less than half or more than twice the
-    volume, the surface is only scaled.
+    All points move by one distance along their normals; to first order, the volume grows by area times distance.
+    Scaling about the centre removes the rest of the error, which is large only for segments of a few mm³. If moving
+    would give less than half or more than twice the volume, the surface is only scaled.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
     moved = Surface(surface.points + distance * surface.normals, surface.triangles)

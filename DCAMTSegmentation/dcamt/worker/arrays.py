@@ -13,10 +13,10 @@ from .requests import ReportRequest, SegmentMask, SegmentRequest, WallRequest
 
 
 def read_scan(request: SegmentRequest | WallRequest | ReportRequest) -> Volume:
-    """Return the scan of a request, (C, I, J, K), memory-mapped. Errors name the scan as the request does.
+    """Return the scan of a request, (C, I, J, K), memory-mapped.
 
     Raises:
-        InputError: the file cannot be read, or its content cannot be segmented.
+        InputError, naming `request.name`: the file cannot be read, or its content cannot be segmented.
     """
     name = Path(request.name)
     stored = _load(request.volume, name)

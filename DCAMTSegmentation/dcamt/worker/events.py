@@ -41,7 +41,7 @@ class WorkerProgress:
 
 @dataclass(frozen=True)
 class WorkerNote:
-    """A message for the user, such as that the GPU had too little memory."""
+    """A message for the user, for example that the GPU had too little memory."""
 
     kind: ClassVar[str] = "note"
     id: str

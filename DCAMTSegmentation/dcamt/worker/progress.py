@@ -9,9 +9,6 @@ LARGEST_GUESS = 0.95
 class ProgressEstimate:
     """Estimates the fraction done and the remaining seconds of a request; times are seconds of a monotonic clock.
 
-    The expected duration is used until the current stage has reported two different fractions. The fraction never
-    decreases.
-
     Args:
         expected_s: the expected duration; None if unknown.
     """

@@ -117,8 +117,8 @@ class ReportRequest:
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.
         is_corrected: whether a person has edited the model's outlines.
-        doubt_map: a `.npy` file of uint8 percent (K, J, I); shown if it is on the scan's grid.
-        doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm in the scan's space.
+        doubt_map: a `.npy` file of uint8 (K, J, I), in percent; shown if it is on the scan's grid.
+        doubt_map_affine: (4, 4), the map's voxel index (i, j, k) -> RAS mm.
         trust, expected_overlap, is_doubt_calibrated: as in `ScanSegmented`.
         doubts: doubtful places, the worst first; None if they are unknown.
         wall: a file that `wall.files.read_wall` reads.
@@ -157,7 +157,7 @@ class CancelRequest:
 
 @dataclass(frozen=True)
 class KeepFilesRequest:
-    """Keep the folder of `--remove-at-end` when the worker ends: the next worker may need the files."""
+    """Cancel the worker's option `--remove-at-end FOLDER`: the next worker may need the files in FOLDER."""
 
     kind: ClassVar[str] = "keep_files"
     id: str = ""

@@ -20,7 +20,8 @@ PROPOSAL_FILE = "DCAMT.proposal"
 SCAN_FILE = "DCAMT.scanFile"
 """Attribute of a proposal's volume that DCAMT Training read from a file: the file's path."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
-"""Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first."""
+"""Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first
+channel."""
 SCAN_STATE = "DCAMT.proposalScanState"
 """Attribute of an opened case's nodes: the `file_state` of the scan at the last opening."""
 

@@ -52,7 +52,7 @@ def write_list(cases: Iterable[Case], path: Path) -> None:
 
 
 def write_lines(lines: Iterable[tuple[str, str, str, str, str]], path: Path) -> None:
-    """Write lines of name, image, label, role and label mapping as a case list.
+    """Write a case list; each line holds a name, image, label, role and label mapping.
 
     Paths are written unchanged. `write_cases` makes paths relative, which takes long for thousands of cases.
 

@@ -109,7 +109,7 @@ class CaseTable:
         rows = list(rows)
         at = {row.scan: index for index, row in enumerate(self.rows)}
         named = [row for row in rows if row.scan in at and (roles_chosen or isinstance(row.source, SceneScan))]
-        new_names = {row.scan: row.name for row in named}  # Of several new rows of one scan, the last gives the name.
+        new_names = {row.scan: row.name for row in named}
         renamed = {
             scan: name for scan, name in new_names.items() if _has_other_name(self.rows[at[scan]], name, roles_chosen)
         }
@@ -165,7 +165,7 @@ class CaseTable:
         return len(changed)
 
     def use_for_validation(self, count: int) -> int:
-        """Use the last `count` of the labelled and validation cases for validation, and the others for training.
+        """Of the cases for training or validation, use the last `count` for validation and the others for training.
 
         At least one case is left for training. Return the number of validation cases.
         """
@@ -296,17 +296,13 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     new_row = replace(new_row, name=row.name, plain_name=row.plain_name, source=source)
     if role_chosen:
         return new_row
-    # A row without a label got `UNLABELLED` by default. If its scan has a label now, the role becomes `LABELLED`.
     keeps = row.role == LEFT_OUT or (row.has_label and new_row.has_label)
     return replace(new_row, role=row.role if keeps else default_role(new_row.has_label))
 
 
 def _has_other_name(row: CaseRow, new_name: str, name_chosen: bool) -> bool:
-    """Return whether a row has another name than `new_name`.
-
-    If the user did not choose the new name, the comparison ignores a number that `UniqueNames` appended to the name
-    of `row`.
-    """
+    """Return whether a row has another name than `new_name`."""
+    # A node "LGE" whose row became "LGE_2" was not renamed.
     name = row.name if name_chosen else row.plain_name or row.name
     return name != _plain(new_name)
 
