@@ -97,16 +97,12 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # `invert` may return a view with a reversed axis, which torch refuses; a copy has no reversed axis.
+    # `invert` may return a view with a reversed axis, which `torch.from_numpy` refuses.
     return grid.orientation.invert(array).copy()
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the box (I, J, K) of all voxels that `to_source` interpolates from at least one voxel of `box`.
-
-    Args:
-        box: a box (X, Y, Z) of the network grid.
-    """
+    """Return the part (I, J, K) of the result of `to_source` that depends on `box` (X, Y, Z) of the network grid."""
     reached = list(box)
     for axis, side in enumerate(box):
         weights = _axis_weights(grid, axis, backward=True)
@@ -128,8 +124,8 @@ def normalise(
 
     Args:
         spacing: spacing of the voxels in mm.
-        precision: type in which local mean and variance are computed. The variance is a difference of squares, which
-            float32 computes accurately enough only for intensities around 0.
+        precision: type in which local mean and variance are computed. float32 is accurate enough only
+            for intensities around 0.
     """
     if rule.rule == "clip":
         return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1

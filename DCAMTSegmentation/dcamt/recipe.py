@@ -28,7 +28,7 @@ class Intensity:
     """The rule that normalises intensities. Cropping a scan changes the result only near the border of the crop.
 
     `local`: (voxel - local mean) / local standard deviation, clipped to [-4, 4], for MRI, whose intensities have no
-    unit. A box filter with edges of about 2 * `radius_mm`, applied three times, computes the local mean and variance.
+    unit. A box filter about 2 * `radius_mm` wide, applied three times, computes the local mean and variance.
     `clip`: clips values to [`low`, `high`] and maps them linearly to [-1, 1], for CT in HU.
     """
 
@@ -94,7 +94,7 @@ class Augmentation:
     flip: tuple[bool, bool, bool] = (False, False, False)
     """Whether patches are mirrored at random along R-L, A-P, S-I."""
     gamma: float = 0.2
-    """Largest change of the exponent, on a logarithmic scale."""
+    """Largest change of the gamma exponent, on a logarithmic scale."""
     gain: float = 0.2
     """Largest change of contrast, on a logarithmic scale."""
     offset: float = 0.2

@@ -45,7 +45,7 @@ def _check_task(recipe: Recipe, require: Require) -> None:
     require(all(names) and len(set(names)) == len(names), "each class needs a name of its own")
     require(
         all(0 <= part <= 1 or not math.isfinite(part) for info in recipe.classes for part in info.color),
-        "a class's color is red, green and blue from 0 to 1",
+        "a class's color must be red, green and blue, each from 0 to 1",
     )
     require(
         all(0.05 <= mm <= 20 for mm in recipe.spacing),
@@ -54,7 +54,7 @@ def _check_task(recipe: Recipe, require: Require) -> None:
     require(recipe.input_channels >= 1, "input_channels must be at least 1")
     require(
         len(recipe.channel_names) in (0, recipe.input_channels) and all(recipe.channel_names),
-        "channel_names must name each of the input_channels, or none",
+        "channel_names must name every input channel, or be empty",
     )
     require(recipe.intensity.rule in ("local", "clip"), "intensity.rule must be 'local' or 'clip'")
     require(recipe.intensity.low < recipe.intensity.high, "intensity.low must be less than intensity.high")
@@ -140,13 +140,13 @@ def _check_objective(objective: Objective, require: Require) -> None:
 
 
 def _check_limits(recipe: Recipe, require: Require) -> None:
-    """Check limits far above any usable value: beyond them, sizes may overflow and seeds may coincide."""
+    """Check that no value is so large that sizes overflow or seeds coincide."""
     network, training = recipe.network, recipe.training
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")
     require(network.embedding <= 4096, "network.embedding must be at most 4096")
-    # A sample's seed is computed from the sample's index, 0 to batch - 1. The indices 1022 and 1023 seed the boxes in
-    # which patches are mixed (`LABELLED_BOX` and `BOX` of `training.sampling`).
+    # A sample's seed is computed from the sample's index, 0 to batch - 1. The indices 1022 and 1023 are reserved for
+    # `LABELLED_BOX` and `BOX` of `training.sampling`.
     require(training.batch <= 1022, "batch must be at most 1022")
     require(0 <= training.seed <= 2**31, "seed must lie between 0 and 2147483648")
 

@@ -111,7 +111,7 @@ def test_suggested_recipe_names_the_channels(tmp_path: Path) -> None:
     write_dataset_json(tmp_path, {"0": "LGE", "1": "cine"})
     recipe = suggest_recipe([case], 4 << 30)
     assert (recipe.input_channels, recipe.channel_names) == (2, ("LGE", "cine"))
-    with pytest.raises(InputError, match="channel_names must name each of the input_channels, or none"):
+    with pytest.raises(InputError, match="channel_names must name every input channel, or be empty"):
         recipe_from_dict({**recipe.to_dict(), "channel_names": ["LGE"]}, "x.json")
     old = {key: value for key, value in recipe.to_dict().items() if key != "channel_names"}
     assert recipe_from_dict(old, "x.json").channel_names == ()

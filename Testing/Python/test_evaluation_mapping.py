@@ -133,7 +133,7 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
         ),
         (
             "--label-mapping",
-            "a_label.nrrd: holds only values that the mapping 5=1 does not map: 420, 421, 500. Map its",
+            "a_label.nrrd: holds only values that the mapping 5=1 does not map: 420, 421, 500. Add these",
         ),
     ],
 )
@@ -197,7 +197,7 @@ def test_label_with_only_unmapped_values_is_a_failure(
     assert call_evaluate(mapped, "--label-mapping", "420=1", "--json") == 1
     printed = capsys.readouterr()
     message = "b_label.nrrd: holds only values that the mapping 420=1 does not map: 1"
-    assert f"{message}. Map its values, too, or correct the label." in printed.err
+    assert f"{message}. Add these values to the mapping, or correct the label." in printed.err
     assert [json.loads(line)["case"] for line in printed.out.splitlines() if '"score"' in line] == ["a", "mean"]
 
 

@@ -50,7 +50,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for name in ("", " ", "twice")
     ),
     *(
-        ({"classes": [{**class_entries(1)[0], "color": color}]}, "a class's color is red, green and blue from 0 to 1")
+        (
+            {"classes": [{**class_entries(1)[0], "color": color}]},
+            "a class's color must be red, green and blue, each from 0 to 1",
+        )
         for color in ([220, 20, 60], [0.5, -0.1, 0.5])
     ),
     *(

@@ -40,8 +40,8 @@ from dcamt.inference.calibrating import mean_dice
 from dcamt.inference.disturbances import Disturbance, LabelledScan
 from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
-from dcamt.models.calibration import CLEAN, NOTHING, Calibration, ExpectedOverlap, quality_features
-from dcamt.models.calibration_fit import Observation, expect_left_out, fit_overlap, overlap_figures
+from dcamt.models.calibration import NOTHING, Calibration, ExpectedOverlap, quality_features
+from dcamt.models.calibration_fit import CLEAN, Observation, expect_left_out, fit_overlap, overlap_figures
 from dcamt.models.doubt_scaling import count_doubt, fit_doubt_scaling
 from dcamt.models.package import calibration_path
 from dcamt.networks.packaging import verify_model

@@ -10,8 +10,8 @@ from ..cases.case_list import Case
 from ..cases.labels import check_label, read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
-from ..models.calibration import CLEAN, FEATURES, MIN_CASES, NOTHING, Calibration, OverlapFunction
-from ..models.calibration_fit import Observation, assess_overlap, fit_overlap
+from ..models.calibration import FEATURES, MIN_CASES, NOTHING, Calibration, OverlapFunction
+from ..models.calibration_fit import CLEAN, Observation, assess_overlap, fit_overlap
 from ..models.doubt_scaling import BINS, count_doubt, fit_doubt_scaling
 from ..models.package import ModelPackage
 from ..recipe import QUALITIES, Recipe

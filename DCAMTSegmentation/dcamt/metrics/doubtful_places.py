@@ -11,9 +11,9 @@ from ..geometry import Grid, connected_components
 THRESHOLD = 0.5
 """A voxel of at least this doubt is doubtful: its label is estimated to be wrong with a probability of 50% or more."""
 SMALLEST_ML = 0.04
-"""Smaller components are omitted: even two readers' outlines differ by a few voxels."""
+"""Smaller components are omitted: two readers' outlines differ by a few voxels."""
 GLANCE_MM = 4.0
-"""Standard deviation of the Gaussian that weights the doubt around a point: about what a reader sees at a glance."""
+"""Standard deviation of the Gaussian that weights the doubt around a point."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class DoubtfulPlace:
     Attributes:
         position, index: the component's voxel around which doubt is densest, in RAS mm and as (i, j, k).
         volume_ml: the component's volume.
-        severity: its summed doubt in mL, the expected volume of wrong labels.
+        severity: the expected volume of its wrong labels, in mL.
     """
 
     position: tuple[float, float, float]

@@ -41,7 +41,7 @@ def evaluate_folders(
     labelled = labelmaps_by_case(Path(labels), True, [Path(predictions)], names=predicted, prefer_subfolders=True)
     labelled = pair_with_labels(predicted, labelled)
     failures = [
-        _without_label(case, predicted, labelled, labels) for case in sorted(predicted.keys() - labelled.keys())
+        _pairing_error(case, predicted, labelled, labels) for case in sorted(predicted.keys() - labelled.keys())
     ]
     cases = sorted(predicted.keys() & labelled.keys())
     for case in cases:
@@ -56,10 +56,9 @@ def evaluate_folders(
     return replace(evaluation, labels_without_prediction=skipped, failures=(*map(str, failures), *evaluation.failures))
 
 
-def _without_label(
+def _pairing_error(
     case: str, predicted: Mapping[str, Path], labelled: Mapping[str, Path], folder: str | Path
 ) -> InputError:
-    """Return the error for a prediction that has no label, or several labels, among the labels of a folder."""
     prediction = predicted[case]
     fitting = [name for name in sorted(labelled) if case.casefold() in map(str.casefold, short_names(name))]
     if len(fitting) > 1:

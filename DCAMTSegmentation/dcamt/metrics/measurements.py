@@ -158,23 +158,16 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
 
     Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
-
-    Let u be the unit vector along a chosen vector. Each chosen vector gets a number w >= 0, fitted by least squares:
-    for every unit vector n, the sum of w |n . u| over the chosen vectors should be 1/2. The area of a plane is then
-    nearly right, whatever its normal. Residuals for the normals of the voxel faces are multiplied by 6, since the flat
-    ends of a segment (its first and last slice) have these normals. The weight of a chosen vector is w divided by the
-    vector's length in mm.
     """
-    from scipy.optimize import nnls
-
     spacing = np.sort(np.linalg.norm(axes, axis=0))
     # A larger reach would let vectors skip thin and curved parts. A smaller reach would leave gaps between the
     # directions.
     reach = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
-    # Keep one of d and -d, and the shorter of d and 2d.
+    # Keep one of each pair of opposite vectors.
     steps = steps[len(steps) // 2 + 1 :]
+    # Keep no multiples of shorter vectors.
     steps = steps[np.gcd.reduce(steps, axis=1) == 1]
     lengths = np.linalg.norm(steps @ axes.T, axis=1)
     steps, lengths = steps[lengths <= reach], lengths[lengths <= reach]
@@ -185,12 +178,24 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for index, unit in enumerate(units):
         if not chosen or np.abs(units[chosen] @ unit).max() < np.cos(np.radians(15.0)):
             chosen.append(index)
+    return steps[chosen], _fit_weights(units[chosen], axes) / lengths[chosen]
+
+
+def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return weights w (N,) >= 0 of unit vectors u (N, 3), fitted by least squares.
+
+    `surface_area` multiplies the area of a plane with the unit normal n by 2 * sum(w * |n . u|). So the sum should be
+    1/2 for every n.
+    """
+    from scipy.optimize import nnls
+
     faces = np.linalg.inv(axes)
     faces /= np.linalg.norm(faces, axis=1, keepdims=True)
+    # Normals of voxel faces count more, because a segment's first and last slice have these normals.
     importance = np.concatenate([np.ones(1000), np.full(3, 6.0)])
     normals = np.concatenate([_hemisphere(1000), faces])
-    weights, _ = nnls(importance[:, None] * np.abs(normals @ units[chosen].T), 0.5 * importance)
-    return steps[chosen], weights / lengths[chosen]
+    weights: np.ndarray = nnls(importance[:, None] * np.abs(normals @ units.T), 0.5 * importance)[0]
+    return weights
 
 
 def _hemisphere(count: int) -> np.ndarray:

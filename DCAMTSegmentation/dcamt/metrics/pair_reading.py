@@ -29,9 +29,9 @@ class EvaluationPair:
 
 @dataclass(frozen=True)
 class LabelMappings:
-    """Which values or segments of the predictions and of the labels become which class, such as "420,421=1".
+    """The label mappings of the predictions and of the labels, such as "420,421=1".
 
-    All other voxels become background. An empty mapping keeps the values.
+    Unmapped voxels become background. An empty mapping keeps the values.
     """
 
     prediction: str = ""
@@ -73,7 +73,8 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
 def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
     """Raise InputError if a segment of a prediction has another value than the label's segment of the same name.
 
-    Names that occur several times in a file are not compared.
+    Names that occur several times in a file are not compared. No error is raised if the predictions cannot be mapped to
+    the label's values, because a value is above `MAXIMUM_CLASS`.
     """
     predicted, labelled = (_segments_by_unique_name(read_segments(path)) for path in (prediction, label))
     common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
@@ -112,10 +113,9 @@ def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap |
 
 
 def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
-    """Return a message if `mapping` maps no value of `source`; "" if `mapped` has a voxel above 0.
+    """Return a message if `mapping` names no value and no segment of `source`; otherwise "".
 
-    The result is also "" if `mapping` is "", if `source` has no voxel above 0, or if `mapping` contains the name or the
-    value of an empty segment of `source`.
+    The result is also "" if `mapping` is "" or `source` has no voxel above 0.
     """
     if not mapping or mapped.voxels.any():
         return ""

@@ -43,7 +43,7 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every labelmap is empty or a mask of 1 or of 255, then 1 and 255 count as the same class.
+    background. If every labelmap is empty, a mask of 1 or a mask of 255, then 1 and 255 count as the same class.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
     cannot be scored in these cases:
@@ -84,7 +84,7 @@ def evaluate_pairs(
         if mappings.label:
             what = f"all labels are empty after the mapping {mappings.label}"
             raise InputError(what, path=labels_folder, remedy=_CORRECT_MAPPING)
-        raise InputError("all labels are empty", path=labels_folder, remedy="Choose the labels of outlined cases.")
+        raise InputError("all labels are empty", path=labels_folder, remedy="Choose labels that contain an outline.")
     if not in_predictions and mappings.prediction:
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
@@ -135,7 +135,6 @@ def _mapping_remedy(predicted: int, labelled: int) -> str:
 
 
 def _holds_only_masks(pair: EvaluationPair, mappings: LabelMappings) -> bool:
-    """Return whether prediction and label are empty or masks of 1 or 255; True if they cannot be read."""
     try:
         return all(map(_is_mask_or_empty, read_pair(pair, mappings)))
     except InputError:  # The error is reported when the pair is scored.
@@ -156,7 +155,8 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     prediction, label = read_pair(pair, mappings)
     notes = [(note, str(labelmap.path or pair.case)) for labelmap in (prediction, label) for note in labelmap.notes]
     if unmapped := unmapped_text(pair.label, label, mappings.label):
-        raise InputError(unmapped, path=label.path or pair.case, remedy="Map its values, too, or correct the label.")
+        remedy = "Add these values to the mapping, or correct the label."
+        raise InputError(unmapped, path=label.path or pair.case, remedy=remedy)
     if unmapped := unmapped_text(pair.prediction, prediction, mappings.prediction):
         notes.append((f"{unmapped}; the prediction counts as empty", str(prediction.path or pair.case)))
     prediction, label = fit_pair(prediction, label, pair.case)

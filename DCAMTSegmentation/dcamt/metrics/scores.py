@@ -60,7 +60,7 @@ def score(prediction: np.ndarray, label: np.ndarray, spacing: Sequence[float] | 
     box = bounding_box(prediction | label)
     if box is None:
         return BOTH_EMPTY
-    # Cropping changes no surface: no mask has voxels beyond the box, and voxels beyond an array count as outside.
+    # Cropping changes no surface, because the box contains both masks.
     prediction, label = prediction[box], label[box]
     sizes = int(np.count_nonzero(prediction)), int(np.count_nonzero(label))
     if not all(sizes):

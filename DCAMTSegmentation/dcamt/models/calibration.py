@@ -24,11 +24,9 @@ READABLE = (1, FORMAT)
 """Formats that can be read; format 1 has no scaling of the doubt."""
 _CALIBRATE_AGAIN = "Calibrate the model again (in a terminal: dcamt models calibrate)."
 LOW_OVERLAP = 0.7
-"""A lower expected overlap means that the outline is probably wrong, or that the scan shows another organ."""
+"""Below this expected overlap, the outline is probably wrong, or the scan shows another organ."""
 MIN_CASES = 8
 """Smallest number of cases for a calibration."""
-CLEAN = "clean"
-"""The value of a scan's `disturbance` if the scan is undisturbed."""
 NOTHING = "nothing"
 """The feature that is 1 if nothing was segmented, else 0."""
 FEATURES = ("disagreement", "entropy")
@@ -67,8 +65,9 @@ class OverlapFunction:
         means, deviations: mean and standard deviation of each feature, by which the features are standardised.
         weights: weights of the standardised features, none positive.
         bias: logit of the overlap at the means.
-        knots: increasing expected overlaps.
-        lows, highs: at each knot, the interval's ends minus the expected overlap; interpolated between knots.
+        knots: expected overlaps, increasing, for which the interval is stored.
+        lows, highs: the interval's ends relative to the expected overlap, such as -0.04 and 0.03, for each knot. Values
+            between knots are interpolated.
     """
 
     features: tuple[str, ...]
@@ -115,9 +114,9 @@ class Calibration:
     """A model's calibration: the expected overlap as a function of the doubt, and a scaling of the map of doubt.
 
     Attributes:
-        model: checksum in the card of the model that was calibrated.
+        model: `Card.checksum` of the calibrated model.
         qualities: an `OverlapFunction` for each calibrated quality.
-        cases, scans: number of cases, and number of their scans, disturbed ones included.
+        cases, scans: number of cases, and number of their scans, including disturbed copies.
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
         doubt: the scaling of the map of doubt; None if there is none, as in calibrations of format 1.

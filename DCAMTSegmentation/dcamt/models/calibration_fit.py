@@ -8,8 +8,10 @@ from itertools import compress
 
 import numpy as np
 
-from .calibration import CLEAN, ExpectedOverlap, OverlapFunction, sigmoid
+from .calibration import ExpectedOverlap, OverlapFunction, sigmoid
 
+CLEAN = "clean"
+"""The `disturbance` of an unchanged scan. `inference.disturbances` defines the other disturbances."""
 COVERAGE = 0.8
 """Fraction of scans whose Dice lies within the interval of their expected overlap."""
 HUBER = 0.02
@@ -17,8 +19,7 @@ HUBER = 0.02
 RIDGE, STEPS = 1e-3, 60
 """Weight of the ridge penalty, and largest number of steps of the fit."""
 NEIGHBOURS = 20
-"""The interval at an expected overlap is computed from the residuals of at least this many scans, or of all if there
-are fewer; for the lowest overlaps see `LOWEST`."""
+"""An interval is computed from at least this many scans if possible; at the lowest overlaps, from `LOWEST` scans."""
 LOWEST = 8
 """The interval at the lowest expected overlaps is computed from only this many scans, since low overlaps are rare."""
 
@@ -36,9 +37,7 @@ class Observation:
 def fit_overlap(observations: Sequence[Observation], names: Sequence[str]) -> OverlapFunction:
     """Fit the expected overlap of scans as a function of their features.
 
-    The interval comes from residuals of further fits. The fit for a scan leaves out all scans of its case and, where
-    possible, all scans with its disturbance (see `_left_out`). Otherwise the interval would be too narrow for scans
-    with new disturbances.
+    The interval comes from the residuals of a cross-validation (see `_left_out`).
 
     Args:
         observations: scans whose segmentation is not empty.
@@ -104,6 +103,8 @@ def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray,
     The first mask selects the case's scans with this disturbance, the second the scans of other cases with other
     disturbances. If the disturbance is `CLEAN` or no scans would remain, the second mask selects all scans of other
     cases.
+
+    If scans with the same disturbance were fitted, the interval would be too narrow for scans with new disturbances.
     """
     cases = np.array([scan.case for scan in observations])
     kinds = np.array([scan.disturbance for scan in observations])
@@ -178,8 +179,9 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.ndarray) -> OverlapFunction:
     """Return the function with its 80% interval, computed from expected and true overlaps (N,).
 
-    At each knot, the ends are quantiles of the residuals of the scans with the nearest expected overlaps. The k-th
-    smallest of n residuals is taken as the quantile at k / (n + 1) (Weibull's plotting position).
+    Each window of scans with similar expected overlaps gives one knot: the median of these overlaps. The interval's
+    ends at the knot are quantiles of the window's residuals. The k-th smallest of n residuals is taken as the quantile
+    at k / (n + 1) (Weibull's plotting position).
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]
@@ -188,9 +190,9 @@ def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.nd
     starts = np.unique(np.linspace(0, number - size, max(1, min(6, 2 * number // size))).astype(int))
     tail = (1 - COVERAGE) / 2
     ends: dict[float, tuple[float, float]] = {}
-    for near in (slice(0, LOWEST), *(slice(start, start + size) for start in starts)):
-        low, high = np.quantile(residual[near], (tail, 1 - tail), method="weibull").tolist()
-        ends[round(float(np.median(expected[near])), 6)] = low, high
+    for window in (slice(0, LOWEST), *(slice(start, start + size) for start in starts)):
+        low, high = np.quantile(residual[window], (tail, 1 - tail), method="weibull").tolist()
+        ends[round(float(np.median(expected[window])), 6)] = low, high
     knots = tuple(sorted(ends))
     return replace(
         function, knots=knots, lows=tuple(ends[knot][0] for knot in knots), highs=tuple(ends[knot][1] for knot in knots)

@@ -19,7 +19,7 @@ BINS = 99
 LEAST_SLOPE = 0.25
 """A scaling with a smaller slope is not used: it would make all voxels about equally doubtful."""
 RIDGE, STEPS = 1.0, 50
-"""Weight of the ridge penalty towards no scaling (bias 0, slope 1), and largest number of steps of the fit."""
+"""Weight of the ridge penalty on deviations from bias 0 and slope 1, and largest number of steps of the fit."""
 LIMIT = 1e-3
 """Probabilities are limited to the range from `LIMIT` to 1 - `LIMIT` before their logit is computed."""
 

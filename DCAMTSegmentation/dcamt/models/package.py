@@ -184,7 +184,7 @@ def calibration_path(path: Path) -> Path:
 
 
 def holds_calibration(path: Path, data: bytes | None = None) -> bool:
-    """Return whether a package includes a calibration. Raises InputError if the file is missing or no package.
+    """Return whether a package includes a calibration. Raises InputError if the file is missing or is not a package.
 
     Args:
         data: the package's content, if it was already read.
@@ -224,7 +224,7 @@ def _parse_calibration(text: bytes, path: Path, card: Card, remedy: str = _COPY_
 def check_description(path: Path, data: bytes | None = None) -> Card:
     """Check a package as `open_model` does, except that weights are not unpacked; return its card.
 
-    This check needs no safetensors, so it works in Slicer before the packages are installed.
+    This check needs no safetensors, so it works in Slicer before the Python packages are installed.
 
     Raises:
         InputError: as `open_model`.
@@ -258,7 +258,6 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
 
 
 def _note_on_unused_calibration(path: Path) -> tuple[str, ...]:
-    """Return the note on a calibration file beside a model that contains a calibration itself."""
     beside = calibration_path(path)
     if not os.path.lexists(beside):
         return ()
@@ -280,7 +279,7 @@ def read_calibration(path: Path) -> Calibration | None:
     """Return the calibration in a package or beside it; the weights are neither read nor checked.
 
     Raises:
-        InputError: there is no such package, or its card or its own calibration cannot be used.
+        InputError: there is no such package, or its card or the calibration in it cannot be used.
     """
     card = read_card(path)
     with _opened(path) as archive:
@@ -302,7 +301,7 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
 
 def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
     """Return the weights in the safetensors format; equal weights give equal bytes, whatever their order."""
-    # Imported here, since Slicer imports this module before the packages are installed.
+    # Imported here, since Slicer imports this module before the Python packages are installed.
     import safetensors.numpy
 
     arrays = {name: np.ascontiguousarray(weights[name]) for name in sorted(weights)}

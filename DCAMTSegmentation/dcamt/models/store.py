@@ -85,7 +85,7 @@ def check_store() -> None:
 def _model_files(folder: Path) -> list[Path]:
     """Return the models in a folder; [] if there is no folder. Raises InputError if the folder cannot be read."""
     try:
-        with os.scandir(folder):  # `glob` hides an error.
+        with os.scandir(folder):  # `glob` would hide errors.
             pass
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -136,7 +136,7 @@ def import_model(
 
     Raises:
         InputError: the model cannot be used, the name cannot be a file name, a model of that name is shipped with
-            DCAMT, an imported model has that name and `replace` is False, or the store is unknown (`user_folder`).
+            DCAMT, an imported model has that name and `replace` is False, or `user_folder` fails.
         OutputError: the file or its calibration file cannot be copied.
     """
     data = read_model(path)
@@ -184,8 +184,8 @@ def copy_into_store(path: Path, name: str) -> StoredModel:
         name: a name that no model in the store has.
 
     Raises:
-        InputError: the file or its card cannot be read, another process imported a model of this name meanwhile, or the
-            store is unknown (`user_folder`).
+        InputError: the file or its card cannot be read, another process imported a model of this name meanwhile, or
+            `user_folder` fails.
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     data = read_model(path)
@@ -215,7 +215,7 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 
 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
-    """Write a model's file and calibration file; without `calibration`, try to remove an older calibration file."""
+    """Write a model's file and calibration file."""
     beside = calibration_path(target)
     with atomic_paths([] if calibration is None else [beside]) as partial:
         if calibration is not None:

@@ -64,7 +64,7 @@ class CrossAttention(nn.Module):
 
 
 def queries_at_once(tokens: int, heads: int) -> int:
-    """Return the largest number of queries whose bias for all `tokens` fits into `BLOCK_BYTES`, but at least one."""
+    """Return the largest number of queries whose bias for all `tokens` fits into `BLOCK_BYTES`, at least 1."""
     return min(tokens, max(1, BLOCK_BYTES // (4 * heads * tokens)))
 
 

@@ -89,8 +89,7 @@ class DualVNet(nn.Module):
     def exchange(self, bottlenecks: Sequence[Tensor], own_tokens: Tensor | None = None) -> list[Tensor]:
         """Return the bottlenecks of both branches, or of branch A alone, after cross-attention.
 
-        Two branches attend to each other, a single one to itself. Without cross-attention, the bottlenecks stay
-        unchanged.
+        Without a partner, branch A attends to its own tokens. Without cross-attention, the bottlenecks stay unchanged.
 
         Args:
             own_tokens: as in `forward`.

@@ -74,7 +74,7 @@ def check_package(path: Path, data: bytes) -> Card:
 
 
 def save_model(path: Path, state: Mapping[str, Tensor], recipe: Recipe, card: Card) -> Card:
-    """Write a package and return the card with its checksum.
+    """Write a package and return its card with the checksum.
 
     Weights of two or more axes are stored in 16 bits if their values fit.
 

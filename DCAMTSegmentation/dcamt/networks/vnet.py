@@ -140,9 +140,9 @@ class Decoder(nn.Module):
         half = self.decode_levels(features[-1], skips[:-1], slice(None, -1))
         return self.decode_levels(half, skips[-1:], slice(-1, None)), half
 
-    def decode_levels(self, decoded: Tensor, skips: Sequence[Tensor], which: slice) -> Tensor:
-        """Run the levels `which`, coarse to fine, each with its skip, and return the last features."""
-        for up, level, skip in zip(list(self.ups)[which], list(self.levels)[which], skips, strict=True):
+    def decode_levels(self, decoded: Tensor, skips: Sequence[Tensor], selected: slice) -> Tensor:
+        """Run the `selected` levels, coarse to fine, each with its skip, and return the last features."""
+        for up, level, skip in zip(list(self.ups)[selected], list(self.levels)[selected], skips, strict=True):
             decoded = level(add_skip(up(decoded), skip))
         return decoded
 
@@ -153,7 +153,7 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 
 
 class VNet(nn.Module):
-    """One branch (Milletari et al., 3DV 2016, with normalisation layers as in the published LA benchmark).
+    """A branch of `DualVNet` (Milletari et al., 3DV 2016, with normalisation layers as in the published LA benchmark).
 
     `encode` and `decode` are called separately: between the two calls, the branches attend to each other's bottleneck.
 
