@@ -144,5 +144,4 @@ def worker_model(tiny_package: ModelPackage, tiny_recipe: Recipe, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def worker_package(worker_model: Path) -> ModelPackage:
-    """Return the model with the weights that its file holds; most of them are rounded to 16 bits."""
     return open_model(worker_model)

@@ -73,7 +73,7 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
         assert anatomy_box(tissue, RECIPE) == tuple(slice(0, n) for n in shape)
 
 
-def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
+def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None:
     """The padding is a ramp along the first axis, so no plane perpendicular to the second axis is constant.
 
     Along the second axis, the box is therefore only as exact as the coarse grid.
@@ -92,7 +92,7 @@ def test_slowly_varying_padding_is_cut_off_to_within_16_mm() -> None:
 
 
 def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
-    """A plane of tissue with outliers, such as metal in CT, is taken for noise."""
+    """A plane of tissue with outliers, such as metal in CT, is mistaken for noise."""
     scan, _ = scan_in("air")
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
@@ -129,7 +129,7 @@ def test_emptiness_of_a_plane_does_not_depend_on_the_data_type(dtype: type) -> N
     assert _is_empty(np.full((1, 40, 50), 0.1).astype(dtype))
 
 
-def test_rim_blurred_by_the_local_mean_is_removed() -> None:
+def test_blurred_rim_is_removed() -> None:
     mask = np.zeros((20, 20, 20), bool)
     mask[3:15, :, 8:10] = True
     remaining = _without_blurred_rim(mask)

@@ -96,8 +96,8 @@ def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) ->
 
 
 def test_evaluate_refuses_a_scan_given_as_label_and_names_its_case() -> None:
-    scan = np.arange(512).reshape(8, 8, 8)
-    with pytest.raises(dcamt.InputError, match=r"^case 1: is probably a scan: it holds 511 different values"):
+    scan = np.arange(1, 513).reshape(8, 8, 8)
+    with pytest.raises(dcamt.InputError, match=r"^case 1: is probably a scan: it holds 512 different values"):
         dcamt.evaluate(scan % 2, scan, spacing=(1, 1, 1))
 
 

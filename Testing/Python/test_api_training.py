@@ -83,7 +83,6 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     ],
 )
 def test_cases_added_to_a_run_are_checked_before_it_resumes(role: str, message: str, tmp_path: Path) -> None:
-    """A copy of a training scan would raise the validation Dice."""
     cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=1)
     recipe = tiny_recipe("labelled_per_batch=2")
     TrainingSession(plan_new_run(cases, tmp_path / "run", recipe), Observer()).run()
@@ -129,7 +128,7 @@ def test_new_run_keeps_a_file_that_a_person_saved_in_its_folder(
     assert file.read_bytes() == b"made by hand"
 
 
-def test_run_whose_label_is_damaged_during_the_training_gets_a_report_and_a_warning(tmp_path: Path) -> None:
+def test_report_leaves_out_a_case_with_a_damaged_label(tmp_path: Path) -> None:
     label = tmp_path / "cases" / "validation0_label.nii.gz"
     warnings: list[str] = []
 
@@ -330,7 +329,7 @@ def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_p
     assert best.card.trained_on["validation"] == 1
 
 
-def test_best_model_is_chosen_among_validations_on_the_same_cases(tmp_path: Path) -> None:
+def test_scores_of_different_validation_cases_are_not_compared(tmp_path: Path) -> None:
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     kept = load_checkpoint(run.best_weights, torch.device("cpu"))
@@ -345,7 +344,7 @@ def test_best_model_is_chosen_among_validations_on_the_same_cases(tmp_path: Path
 
 
 def test_model_is_not_replaced_if_its_scores_cannot_be_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On Windows, a table that is open in a spreadsheet program cannot be renamed."""
+    """On Windows, a file that is open in another program cannot be renamed."""
     short_session(tmp_path, Observer()).run()
     run = RunFolder(tmp_path / "run")
     files = [run.model, run.validation, run.report]

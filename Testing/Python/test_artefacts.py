@@ -77,9 +77,9 @@ def test_artefacts_are_added_with_the_given_probability() -> None:
     patch, draws = random_patch(), torch.Generator().manual_seed(1)
     added = [add_artefact(patch, 0.3, CLIP, SPACING, draws) is not patch for _ in range(200)]
     assert 0.2 < np.mean(added) < 0.4
-    state = draws.get_state()  # a probability of 0 draws no number
+    state_before = draws.get_state()
     assert add_artefact(patch, 0.0, CLIP, SPACING, draws) is patch
-    assert torch.equal(draws.get_state(), state)
+    assert torch.equal(draws.get_state(), state_before)
 
 
 def test_intensities_of_a_disturbed_patch_stay_within_the_bounds_of_normalisation() -> None:

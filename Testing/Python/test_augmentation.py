@@ -117,7 +117,7 @@ def test_offset_is_one_constant_per_sample_and_channel() -> None:
     assert float(one.std()) == pytest.approx(0.3 / math.sqrt(3), rel=0.2)
 
 
-def test_gamma_is_a_power_of_the_scaled_intensity() -> None:
+def test_gamma_raises_intensities_to_a_random_power() -> None:
     source = random_images()
     image = change_and_keep_source(augmentation_of(gamma=0.4), source)
     exponents = _exponents(source, image)

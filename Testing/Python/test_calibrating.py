@@ -96,7 +96,7 @@ def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPac
 
 
 class FakePredictor:
-    """A predictor whose results count as nonempty in the first `number` calls, and as empty in later calls."""
+    """A predictor whose first `number` segmentations contain an organ; all later segmentations are empty."""
 
     def __init__(self, number: int) -> None:
         self._left = number
@@ -105,7 +105,7 @@ class FakePredictor:
         self._left -= 1
         is_empty = self._left < 0
         doubt = {"nothing": float(is_empty), "entropy": 0.1 * self._left, "disagreement": -0.1 * self._left}
-        labelmap = Labelmap(np.ones(volume.grid.shape, np.uint8), volume.grid)
+        labelmap = Labelmap(np.full(volume.grid.shape, 0 if is_empty else 1, np.uint8), volume.grid)
         return Prediction(labelmap, None, None, None, None, doubt=doubt)
 
 
@@ -151,7 +151,7 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
     assert len(calls) == 3
 
 
-def test_doubt_scaling_is_fitted_to_results_for_undisturbed_scans_in_both_qualities(
+def test_doubt_scaling_is_fitted_without_disturbed_scans(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[float] = []
@@ -166,17 +166,23 @@ def test_doubt_scaling_is_fitted_to_results_for_undisturbed_scans_in_both_qualit
         counted.append(float(doubt.flat[0]))
         return np.zeros((3, BINS))
 
-    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 2)
+    disturbed_per_case = 2
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", disturbed_per_case)
     monkeypatch.setattr("dcamt.inference.calibrating.count_doubt", count)
-    assert calibrate(tiny_package, cases, Doubtful(80)).scans == 24  # type: ignore[arg-type]
+    calibration = calibrate(tiny_package, cases, Doubtful(80))  # type: ignore[arg-type]
+    assert calibration.scans == len(cases) * (1 + disturbed_per_case)
     sums = [float(read_scan(case.image).voxels.astype(np.float32).sum()) for case in cases]
     assert counted == pytest.approx([total for total in sums for _ in ("fast", "accurate")])
 
 
-def test_mean_dice_ignores_values_absent_from_label_and_prediction() -> None:
+def test_mean_dice_ignores_a_value_without_voxels() -> None:
     label, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
     assert mean_dice(prediction, label, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert mean_dice(0 * prediction, 0 * label, [1]) == 0
+
+
+def test_mean_dice_without_any_voxels_is_zero() -> None:
+    background = np.zeros(6, int)
+    assert mean_dice(background, background, [1]) == 0
 
 
 def test_calibration_needs_no_training_cases_and_refuses_to_replace_a_scan(

@@ -1,4 +1,4 @@
-"""Test the calibration's file in or beside a model, and its use by predictor, command, store and worker."""
+"""Test calibrations in or beside a model, and their use by predictor, command, store and worker."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_invalid_calibration_is_refused_in_a_package_and_ignored_beside_it(
         archive.writestr("calibration.json", json.dumps(data))
     with pytest.raises(InputError, match=message) as caught:
         open_model(path)
-    assert "Remove the file" not in str(caught.value)  # The file is the model itself.
+    assert "Remove the file" not in str(caught.value)  # Nobody should remove the model.
 
 
 def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
@@ -212,6 +212,9 @@ def test_low_expected_overlap_causes_a_note(tiny_package: ModelPackage, oblique_
     several = replace(tiny_package.card, segments=("Liver", "Left kidney", "Aorta"))
     predictor = Predictor(replace(tiny_package, card=several, calibration=calibration_of(tiny_package, low)))
     assert "the liver, left kidney and aorta in MRI" in predictor.segment(oblique_scan).notes[0]
+
+
+def test_expected_overlap_of_an_empty_segmentation_is_zero(tiny_package: ModelPackage) -> None:
     overlap = calibration_of(tiny_package).expect("accurate", {"nothing": 1.0})
     assert overlap == ExpectedOverlap(0, 0, 0)
 

@@ -60,7 +60,7 @@ def test_fit_recovers_a_known_law_with_intervals_that_cover_about_80_percent_of_
     assert width_near(0.6) > 1.5 * width_near(0.92)
 
 
-def test_interval_at_the_last_knot_comes_from_100_of_500_scans() -> None:
+def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> None:
     expected = np.linspace(0.5, 0.9, 500)
     # Of the scans with the highest expected overlap, every fifth has a residual of -0.2.
     truth = expected - 0.2 * (np.arange(500) % 5 == 0) * (expected > 0.8)
@@ -70,8 +70,8 @@ def test_interval_at_the_last_knot_comes_from_100_of_500_scans() -> None:
     assert (widened.lows[-1], widened.highs[-1]) == pytest.approx((-0.2, 0.0))
 
 
-def test_interval_allows_for_unseen_disturbances() -> None:
-    """Ghosts lower the overlap. Only the feature "ghosting" shows ghosts."""
+def test_leaving_out_each_disturbance_widens_the_interval() -> None:
+    """A fit without ghosts expects too much overlap for scans with ghosts."""
     scans_without_kinds, scans_with_kinds = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120
@@ -122,6 +122,9 @@ def test_assessment_leaves_out_the_assessed_case() -> None:
 def test_fit_of_fewer_than_two_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="two cases"):
         fit_overlap([Observation({"doubt": 1.0}, 0.5, "a")] * 3, ("doubt",))
+
+
+def test_assessment_of_fewer_than_three_cases_is_refused() -> None:
     with pytest.raises(ValueError, match="three cases"):
         assess_overlap([Observation({"doubt": 1.0}, 0.5, name) for name in "aab"], ("doubt",))
 
