@@ -125,7 +125,7 @@ class TrainingSession:
         """
         try:
             rows = rematch_segments(self.table.rows, self._task_recipe(), keeps_unmatched)
-        except InputError:  # `check_cases` states the reason.
+        except InputError:  # `check_cases` below reports the same error.
             rows = self.table.rows
         if rows != self.table.rows:
             self.table.replace_all(rows)

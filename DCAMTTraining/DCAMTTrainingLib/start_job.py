@@ -51,7 +51,7 @@ class StartJob:
         """Return the plan of the run with the session's present cases and settings."""
         settings = self._session.settings
         assert settings is not None
-        # Leave out sizes and remarks: the check changes them, and `_advance` compares the plans before and after it.
+        # The plan omits sizes and remarks, because the check changes them. `_advance` refuses a changed plan.
         rows = tuple(CaseRow(row.name, row.source, row.role) for row in self._session.table.rows)
         return RunPlan(
             self._run,

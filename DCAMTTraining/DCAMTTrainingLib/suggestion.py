@@ -81,10 +81,9 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the suggested recipe with the task's classes.
+        """Return the suggested recipe, with the task's classes if all labels are from the scene.
 
-        Label files that were written from the scene contain no names of classes. The suggested recipe is returned
-        unchanged if a labelled case is not from the scene, or if the task lacks a label value of the suggested recipe.
+        The label files that were written from the scene contain no names of classes.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

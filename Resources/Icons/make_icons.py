@@ -23,7 +23,7 @@ GREYS = (176, 186, 204), (96, 108, 132)
 DEEP = (96, 14, 40)
 RIM = (255, 222, 210)
 
-# (start, end, radius) in a unit square, y down: the lobes of the body, then the veins, then the appendage.
+# (start, end, radius) in a unit square, y down: the lobes of the atrium, then the veins, then the appendage.
 STROKES = (
     ((0.43, 0.49), (0.57, 0.49), 0.205),
     ((0.45, 0.62), (0.55, 0.62), 0.165),

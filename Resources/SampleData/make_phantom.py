@@ -3,7 +3,7 @@
     python make_phantom.py -o LGEHeartPhantom.nrrd
     python make_phantom.py -o scan.nii.gz --label label.nii.gz --seed 7
 
-Every structure is an analytic shape, so the scan contains no patient's data, and its left atrium is known exactly. The
+Every structure is an analytic shape, so the scan contains no patient's data, and the left atrium is known exactly. The
 seed determines size, shape, contrast, scar, coil shading and noise.
 
 Lengths are in mm. Coordinates are centred on the left atrium: x points to the patient's left, y to posterior, z to
@@ -36,7 +36,7 @@ EXTENT_MM = (118.75, 90.0, 55.0)
 """Field of view along x, y and z: 190 x 144 x 88 voxels at 0.625 mm."""
 
 CENTRE_IN_VIEW = (0.54, 0.47, 0.53)
-"""Position of the left atrium, as fractions of the field of view from its right, anterior and inferior sides.
+"""Position of the left atrium, as fractions of the field of view from the right, anterior and inferior sides.
 
 `make_phantom` adds a random shift.
 """

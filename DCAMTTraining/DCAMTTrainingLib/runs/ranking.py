@@ -15,7 +15,6 @@ from dcamt.runs.folder import RunFolder
 from .proposal import FORMER_SEGMENTATION
 
 _KEYS = ("name", "image", "score", "place", "segmentation")
-"""Keys of a `scored` event that a ranking stores, besides `empty`."""
 
 
 def ranked_case(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -141,8 +141,9 @@ def start_process(run: RunFolder, arguments: Sequence[str]) -> None:
     Raises:
         OutputError: the process cannot be started, or its log file cannot be written.
     """
-    # `poll`, left of `or`, is called for every process, so that no ended process remains a zombie.
-    started[:] = [entry for entry in started if entry.process.poll() is None or entry.run.path != run.path]
+    for entry in started:
+        entry.process.poll()  # Without this call, an ended process would remain a zombie.
+    started[:] = [entry for entry in started if entry.process.returncode is None or entry.run.path != run.path]
     flags = 0
     if os.name == "nt":
         # Without these flags, closing the process's console window, or pressing Ctrl+C in it, would end the run.
@@ -185,7 +186,8 @@ def start_failure(run: RunFolder) -> str:
     """Return why this application's last process for the run failed: the last line of the process's output.
 
     The text is empty if there is no such process, or if the process runs or has succeeded. The text is also empty
-    if the run was found locked (`StartedProcess.locked`) or has new events: `RunState.reason` then states any failure.
+    if the run was found locked (`StartedProcess.locked`) or has new events: `RunState.reason` then explains any
+    failure.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.process.poll() in (None, 0):

@@ -65,7 +65,6 @@ class RunWatch:
             return
         state = run_state(self.run)
         if state.state == FAILED and self.state.state == RUNNING and not self._failed_once:
-            # A failing run may look killed until it has written the reason: poll once more.
             self._failed_once = True
             self._poll_in(POLL_MS)
             return

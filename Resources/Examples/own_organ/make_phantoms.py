@@ -1,4 +1,4 @@
-"""Write synthetic abdominal CT scans with labels of four organs, to try training on organs of your own.
+"""Write synthetic abdominal CT scans with labels of four organs, to try training.
 
     python make_phantoms.py FOLDER [--labelled 4] [--unlabelled 0] [--validation 1] [--new 1] [--spacing 3 3 7.5]
 
@@ -46,7 +46,7 @@ def phantom(spacing: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray
     axes = [(np.arange(n) - (n - 1) / 2) * step for n, step in zip(shape, spacing, strict=True)]
     affine = np.diag([-spacing[0], -spacing[1], spacing[2], 1.0])
     affine[:3, 3] = [-axes[0][0], -axes[1][0], axes[2][0]]
-    # Positions in RAS mm; the first two axes run to the left and to posterior, hence the signs.
+    # Positions in RAS mm; the first two voxel axes run to the left and to posterior, hence the signs.
     points = np.stack(np.meshgrid(-axes[0], -axes[1], axes[2], indexing="ij"), axis=-1)
     x, y, z = np.moveaxis(points, -1, 0)
 
