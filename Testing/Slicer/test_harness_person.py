@@ -1,4 +1,4 @@
-"""`Person` and `DialogWatcher` answer windows; hidden errors fail a test; `LoopMonitor` measures pauses."""
+"""Test `Person`, `DialogWatcher`, `LoopMonitor` and the detection of hidden errors."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ class LoopMonitorTest(unittest.TestCase):
         longest = longest_step(steps)
         self.assertGreaterEqual(longest.seconds, 0.002)
         self.assertFalse(longest.is_noticeable)
-        self.assertEqual(next(runs), (pause,))  # unused, because the second run had no noticeable pause
+        self.assertEqual(next(runs), (pause,))  # no third run was needed
 
     def test_processor_time_of_work_is_measured(self) -> None:
         def work() -> None:

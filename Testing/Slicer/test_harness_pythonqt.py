@@ -251,7 +251,7 @@ class TimerAndMenuTest(unittest.TestCase):
 
 class ReferenceCountTest(unittest.TestCase):
     def test_calls_that_return_none_keep_the_reference_count_of_none(self) -> None:
-        """pyproject.toml excludes PySide6 6.12.0, which lowers this count; at 0, Python 3.11 aborts."""
+        """pyproject.toml excludes PySide6 6.12.0, which fails this test."""
         from PySide6.QtCore import QObject
 
         without_parent, before = QObject(), sys.getrefcount(None)

@@ -35,7 +35,7 @@ class SceneTest(unittest.TestCase):
         node.SetSingletonTag("Sample")
         return slicer.mrmlScene.AddNode(node)
 
-    def test_parameter_node_sends_events_during_an_import_before_its_references_are_resolved(self) -> None:
+    def test_import_resolves_node_references_after_the_modified_event(self) -> None:
         node = self.add_singleton()
         text = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode", "text")
         node.SetNodeReferenceID("text", text.GetID())

@@ -94,7 +94,7 @@ class LoadingTest(unittest.TestCase):
                 with self.assertRaises(AttributeError):
                     made.noSuchProperty = 1
 
-    def test_only_a_collapsed_group_box_is_less_than_40_pixels_high(self) -> None:
+    def test_collapsed_group_box_has_a_small_maximum_height(self) -> None:
         import ctk
         import qt
 

@@ -143,7 +143,7 @@ class InsertionTest(unittest.TestCase):
                 self.assertEqual(voxel_counts(target), {"Left atrium": 64})
         return True
 
-    def test_insertion_into_an_earlier_result_has_no_steps_that_add_nodes(self) -> None:
+    def test_insertion_into_an_earlier_result_has_fewer_steps(self) -> None:
         volume = add_scan()
         new = list(insert_result(make_result(block(2)), SegmentationOptions(volume, show_3d=False)))
         (target,) = find_results()

@@ -160,7 +160,7 @@ class FingerprintTest(SceneCase):
         self.assertEqual(list(find_dcamt_segments(loaded)), ["aorta"])
         self.assertEqual(fingerprint(loaded), self.before)
 
-    def test_fingerprint_of_an_older_version_is_recognised(self) -> None:
+    def test_fingerprint_stored_by_an_older_dcamt_is_recognised(self) -> None:
         (numbers,) = json.loads(self.before).values()
         older = json.dumps({"SCT 85756007": numbers[:4]})
         self.assertTrue(is_same_fingerprint(older, self.before))
@@ -222,8 +222,7 @@ class RemovedSegmentTest(SceneCase):
         The caller must replace the job's `write_npy_in_slabs` by `remove_instead_of_writing`, which removes all
         segments when the job writes the aorta's mask.
         """
-        # A report's job reads the aorta, then the spleen if there is one. `remove_instead_of_writing` would remove the
-        # spleen before the job reads it, and the job would end with a message.
+        # Without a spleen, a report's job reads only the aorta.
         self.node.GetSegmentation().RemoveSegment("spleen")
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")

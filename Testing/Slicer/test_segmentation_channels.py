@@ -269,7 +269,6 @@ class ChannelsTest(unittest.TestCase):
         choose(self.ui.inputSelector, other)
         self.assertEqual(self.chosen_channels(), [None, None])
         self.assertFalse(self.ui.applyButton.enabled)
-        # The channels come back with their scan, and with its result.
         choose(self.ui.inputSelector, self.volumes[0])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
         choose(self.ui.inputSelector, other)
@@ -370,5 +369,5 @@ class ChannelsTest(unittest.TestCase):
         with self.assertRaisesRegex(InputError, "There is no volume for channel 2. Choose one for each channel."):
             self.module.logic.segment(self.volumes[0], channels=(None,))
 
-    def test_segmentation_options_have_only_the_first_channel_by_default(self) -> None:
+    def test_segmentation_options_have_no_further_channels_by_default(self) -> None:
         self.assertEqual(SegmentationOptions(self.volumes[0]).channels, ())

@@ -85,7 +85,7 @@ class ReplacementCase(PanelCase):
     def check_question_before_replacement(
         self, segmentation: SegmentationNode, volume: VolumeNode, corrected: np.ndarray, question: str
     ) -> None:
-        """Assert that Apply leaves the mask `corrected` (K, J, I) if the person cancels, and else replaces it."""
+        """Assert that Apply replaces the mask `corrected` (K, J, I) only if the person confirms."""
         with Person() as person:
             person.expects(question, "Cancel")
             click(self.ui.applyButton)

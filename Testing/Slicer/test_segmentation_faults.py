@@ -42,7 +42,6 @@ class WorkerFaultTest(FaultCase):
         return self.assert_one_error(text, lambda: click(self.ui.applyButton))
 
     def assert_broken_worker_is_reported(self, text: str) -> None:
-        """Fail unless Apply leads to one error with `text`, and works with the next worker."""
         volume = add_scan()
         self.assert_apply_fails(text, volume)
         self.use_working_worker()

@@ -72,7 +72,7 @@ class InstallationTest(PanelCase):
         self.prepare(self.volume)
 
     def apply_and_expect_failure(self, *windows: tuple[str, str]) -> Person:
-        """Click Apply and answer the windows; fail unless the status shows the last error and nothing was started."""
+        """Click Apply, answer the windows, and assert that the status shows the last error."""
         with Person() as person:
             for text, answer in windows:
                 person.expects(text, answer)

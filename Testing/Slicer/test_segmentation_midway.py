@@ -1,4 +1,4 @@
-"""Cancel a segmentation, or change the scene during one: the scene stays consistent; messages state the changes."""
+"""Cancel a segmentation, or change the scene during a segmentation: the scene stays consistent."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class ModelListTest(SegmentationCase):
         self.assertFalse((self.home / "models" / "other.dcamt").exists())
         self.assertEqual(self.settings.model, "left-atrium")
 
-    def test_model_with_the_name_of_a_listed_model_is_refused_whatever_its_file_name(self) -> None:
+    def test_model_with_the_name_of_a_listed_model_is_refused(self) -> None:
         package = open_model(model_folder() / "other.dcamt")
         for name, remedy in (("left-atrium", "cannot be replaced"), ("tiny", "First remove that model")):
             path = self.home / f"copy of {name}.dcamt"
@@ -136,7 +136,7 @@ class ModelListTest(SegmentationCase):
             click(self.ui.importModelButton)
         self.assertEqual(len(person.errors()), 1)
 
-    def test_list_without_any_model_is_empty(self) -> None:
+    def test_model_list_works_without_any_model(self) -> None:
         with mock.patch.object(model_list, "model_choices", return_value=[]):
             models = model_list.ModelList(
                 self.ui.modelComboBox, self.ui.importModelButton, self.ui.removeModelButton, lambda name: None

@@ -25,7 +25,6 @@ class PaceTest(SegmentationCase):
         self.prepare(volume)
         self.settings.showDisagreement = True
 
-        # Each further attempt replaces the earlier result, its surface, map and table.
         def segment() -> Pause:
             with LoopMonitor() as monitor:
                 self.ui.applyButton.click()

@@ -104,7 +104,7 @@ class RegionTest(PanelCase):
         choose(self.ui.inputSelector, add_scan("Clara", seed=6))
         self.assertEqual(self.ui.regionNoteLabel.text, "")
 
-    def test_region_belongs_to_its_scan_and_to_a_clone(self) -> None:
+    def test_region_has_no_note_for_a_clone_of_the_scan(self) -> None:
         anna, clone = add_scan("Anna"), add_scan("Anna Copy")
         choose(self.ui.inputSelector, anna)
         choose(self.ui.regionSelector, slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "box"))
@@ -169,7 +169,7 @@ class RegionTest(PanelCase):
         self.segment(slicer.util.getNode("LGE"))
         self.assertFalse(is_named())
 
-    def test_panel_names_the_region_if_its_stored_coordinates_cannot_be_read(self) -> None:
+    def test_panel_names_the_region_even_if_the_coordinates_cannot_be_read(self) -> None:
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.regionName", "box")
         too_large = json.dumps({"low": [10**400, 0, 0], "high": [1, 2, 3], "to_unit": None})

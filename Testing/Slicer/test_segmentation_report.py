@@ -126,7 +126,7 @@ def move_and_harden(*nodes: Any) -> None:
 
 @contextmanager
 def changed_after_snapshot(volume: VolumeNode, voxels: np.ndarray) -> Iterator[None]:
-    """Give a volume other voxels as soon as a report has copied its voxels."""
+    """Replace the volume's voxels after the report copied the old voxels."""
 
     def change_and_read(*arguments: Any) -> Any:
         slicer.util.updateVolumeFromArray(volume, voxels)
@@ -250,6 +250,7 @@ class ReportRequestTest(InsertedWallCase):
 
     def test_wall_stays_in_the_report_after_an_edit_of_another_segment(self) -> None:
         self.add_segment()
+        # Any edit marks the wall as outdated. The report removes the mark, because the wall's segment is unchanged.
         self.assertTrue(wall_nodes.is_wall_outdated(self.segmentation))
         request = self.report()
         self.assertIsNotNone(request.wall)
@@ -369,7 +370,7 @@ class ResultReportRequestTest(PanelCase):
         self.assertNotIn("The map of doubt no longer", self.ui.trustLabel.text)
         self.assertEqual(request_report(self.module).notes, ())
 
-    def test_outline_that_was_moved_in_the_scan_is_noted(self) -> None:
+    def test_moved_outline_is_noted(self) -> None:
         self.open(FakeReportWorker())
         move_and_harden(self.segment(add_scan()))
         notes = request_report(self.module).notes
@@ -434,7 +435,7 @@ class ResultReportRequestTest(PanelCase):
         self.assertTrue(stored_places.doubtful_places(segmentation))
 
     def test_result_whose_map_of_doubt_has_no_image_is_reported_without_the_map(self) -> None:
-        """A scene that was saved without the map's file loads the map as a node without an image."""
+        """If the map's file is missing, Slicer loads the map without an image."""
         self.open(FakeReportWorker())
         doubt_map = get_referenced_node(self.segment(add_scan()), DOUBT_MAP)
         assert doubt_map is not None

@@ -262,7 +262,7 @@ class ExistingSegmentationTest(PanelCase):
             person.expects("Add DCAMT's segments to “Anna outline”? The segmentation will no longer be", "Cancel")
             click(self.ui.applyButton)
 
-    def test_segmentation_stays_chosen_unless_its_segments_belong_to_another_scan(self) -> None:
+    def test_segmentation_stays_chosen_for_a_suitable_scan(self) -> None:
         (anna, drawn), bernd = add_case("Anna"), add_scan("Bernd", seed=5)
         clone = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Anna Copy")
         clone.CopyContent(anna)
@@ -273,7 +273,12 @@ class ExistingSegmentationTest(PanelCase):
         choose(self.ui.outputSelector, None)
         mra, on_mra = add_case("MRA", seed=3)
         result_scan.store_channels(self.segment(bernd), [mra])
-        for output, volume in ((drawn, clone), (empty, bernd), (unknown, bernd), (on_mra, bernd)):
+        for output, volume in (
+            (drawn, clone),
+            (empty, bernd),
+            (unknown, bernd),
+            (on_mra, bernd),  # the MRA is a further channel of Bernd's result
+        ):
             choose(self.ui.inputSelector, anna)
             choose(self.ui.outputSelector, output)
             choose(self.ui.inputSelector, volume)
@@ -320,7 +325,7 @@ class ExistingSegmentationTest(PanelCase):
         self.assertEqual(self.module.worker.requests, [])
         self.assertEqual(target.GetSegmentation().GetNumberOfSegments(), 1)
 
-    def test_new_result_replaces_surfaces_by_voxels_and_a_failure_restores_the_surfaces(self) -> None:
+    def test_result_converted_to_surfaces_is_replaced_by_voxels(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         held = segmentation.GetSegmentation()

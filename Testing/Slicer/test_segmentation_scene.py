@@ -92,7 +92,7 @@ class SceneTest(PanelCase):
         self.assertNotIn(None, tables)
         self.assertIsNot(*tables)
 
-    def test_table_removed_in_a_batch_disables_its_buttons(self) -> None:
+    def test_removal_of_the_table_in_a_batch_disables_the_buttons(self) -> None:
         scene, segmentation = slicer.mrmlScene, self.segment(add_scan())
         scene.StartState(scene.BatchProcessState)
         scene.RemoveNode(segmentation.GetNodeReference(MEASUREMENTS))
@@ -188,7 +188,7 @@ class SceneTest(PanelCase):
         close_scene()
 
         def are_images_freed() -> bool:
-            """Return whether at most one volume and one map remain: the images that the slice views drew last."""
+            """Return whether at most one volume and one map remain: the slice views keep the last images."""
             gc.collect()
             kept = [name for name, weak in images if weak.Get() is not None]
             return sorted(kept) in ([], ["map"], ["volume"], ["map", "volume"])

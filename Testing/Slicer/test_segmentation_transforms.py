@@ -170,8 +170,7 @@ class DoubtfulPlaceTest(PanelCase):
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
         motion[:3, 3] = 3.0, 0.0, 0.0
-        # Without the square roots in `correction_marks.are_resampled`, this transform would be taken for a resampling.
-        narrowing = np.diag([0.8, 0.97, 0.97, 1.0])
+        narrowing = np.diag([0.8, 0.97, 0.97, 1.0])  # tests the square roots in `are_resampled`
         for matrix in (scaling, motion, narrowing):
             volume = add_scan()
             segmentation = self.segment(volume)
@@ -306,7 +305,7 @@ class NonLinearTransformTest(PanelCase):
     def test_volume_and_result_may_share_a_non_linear_transform(self) -> None:
         volume, bend = add_scan(), add_bend()
         volume.SetAndObserveTransformNodeID(bend.GetID())
-        for _time in range(2):  # first into a new segmentation, then into that segmentation
+        for _result in ("new", "replaced"):
             segmentation = self.segment(volume)
             self.assertEqual(segmentation.GetTransformNodeID(), bend.GetID())
             self.assertNotIn("during the computation", self.ui.statusLabel.text)

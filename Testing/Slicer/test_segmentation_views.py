@@ -106,7 +106,7 @@ class TwoScansTest(PanelCase):
             choose(self.ui.inputSelector, volume)
             self.assertEqual(bool(display.GetVisibility()), visible)
 
-    def test_result_and_wall_that_a_person_shows_and_hides_after_a_reload_stay_hidden(self) -> None:
+    def test_nodes_hidden_by_a_person_after_a_reload_stay_hidden(self) -> None:
         first = self.segment(self.one)
         wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
         choose(self.ui.inputSelector, self.two)
@@ -122,7 +122,7 @@ class TwoScansTest(PanelCase):
         choose(self.ui.inputSelector, slicer.util.getNode("one"))
         self.assertFalse(any(display.GetVisibility() for display in displays))
 
-    def test_hidden_result_whose_scan_was_removed_is_shown_when_it_is_chosen(self) -> None:
+    def test_result_of_a_removed_scan_is_shown_when_chosen(self) -> None:
         first = self.segment(self.one)
         wall = wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
         choose(self.ui.inputSelector, self.two)
