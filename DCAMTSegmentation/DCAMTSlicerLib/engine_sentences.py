@@ -212,14 +212,13 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("List the models with: dcamt models list"),
         _("Make a list of the cases in it: dcamt cases find {0} -o cases.csv."),
         _("Map each value to one class."),
-        _("Map the labels' values: --label-mapping {0}={1}, for instance (in Python: label_mapping)."),
-        _("Map the predictions' values: --prediction-mapping {0} (in Python: prediction_mapping)."),
-        _("Map the predictions' values: --prediction-mapping {0}={1}, for instance (in Python: prediction_mapping)."),
+        _("Map the labels' values, for example: --label-mapping {0} (in Python: label_mapping)."),
+        _("Map the predictions' values, for example: --prediction-mapping {0} (in Python: prediction_mapping)."),
         _("Map the values (420=1) by the button Segments…, --labels or the column 'labels', or take another recipe."),
         _("Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels'."),
         _(
-            "Map the values of both: --prediction-mapping {0}=1 --label-mapping {1}=1, for instance (in"
-            " Python: prediction_mapping and label_mapping)."
+            "Map the values of both, for example: --prediction-mapping {0} --label-mapping {1} (in Python:"
+            " prediction_mapping and label_mapping)."
         ),
         _(
             "Map the values to class names, for instance: {0}. Use the column 'labels', --labels or the"

@@ -83,7 +83,7 @@ def test_mapping_may_name_a_segment_of_the_prediction(
 
 def save_segments(path: Path, *named: tuple[int, str]) -> None:
     """Write a `.seg.nrrd` file whose segments (label value, name) lie side by side in planes 2 to 7."""
-    voxels = np.zeros(GRID.shape, np.uint8)
+    voxels = np.zeros(GRID.shape, np.uint16)
     for number, (value, _) in enumerate(named):
         voxels[2:8, 1 + 5 * number : 6 + 5 * number, 1:11] = value
     infos = [SegmentInfo(value, name, (1.0, 0.0, 0.0), Code("SCT", "82471001", "x")) for value, name in named]
@@ -117,11 +117,35 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
     assert call_evaluate(folders) == 1
     errors = capsys.readouterr().err
     assert "a.seg.nrrd: has the value 1 for the segment 'Left atrium', which has the value" in errors
-    assert "a.seg.nrrd. Map the predictions' values: --prediction-mapping 1=2,2=1 (in Python" in errors
+    assert "a.seg.nrrd. Map the predictions' values, for example: --prediction-mapping 1=2,2=1 (in Python" in errors
     assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
     assert scores_of(capsys)["a", 2] == 1
     save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
     assert call_evaluate(folders) == 0, "segments without a common name are compared by value"
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labelled", "options"),
+    [
+        ((1, 2), (300, 1), ["--label-mapping", "300=1,1=2"]),
+        ((1, 2), (420, 550), ["--label-mapping", "420=1,550=2"]),
+        ((420, 1), (300, 2), ["--prediction-mapping", "420=1,1=2", "--label-mapping", "300=1,2=2"]),
+    ],
+)
+def test_segments_with_values_above_255_are_refused_with_a_mapping_that_works(
+    predicted: tuple[int, int],
+    labelled: tuple[int, int],
+    options: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    for folder, values in zip(folders, (predicted, labelled), strict=True):
+        save_segments(folder / "a.seg.nrrd", *zip(values, ("Left atrium", "Wall"), strict=True))
+    assert call_evaluate(folders) == 1
+    assert f", for example: {' '.join(options)} (in Python" in capsys.readouterr().err
+    assert call_evaluate(folders, *options, "--json") == 0
+    assert {dice for (case, _), dice in scores_of(capsys).items() if case == "a"} == {1}
 
 
 @pytest.mark.parametrize(

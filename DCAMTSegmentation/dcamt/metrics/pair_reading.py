@@ -73,23 +73,36 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
 def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
     """Raise InputError if a segment of a prediction has another value than the label's segment of the same name.
 
-    Names that occur several times in a file are not compared. No error is raised if the predictions cannot be mapped to
-    the label's values, because a value is above `MAXIMUM_CLASS`.
+    Names that occur several times in a file are not compared.
     """
     predicted, labelled = (_segments_by_unique_name(read_segments(path)) for path in (prediction, label))
     common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
-    can_map_predictions = all(segment.label <= MAXIMUM_CLASS for _, segment in common)
-    if not can_map_predictions:
-        return
     for segment, other in common:
         if segment.label != other.label:
-            mapping = ",".join(f"{mine.label}={its.label}" for mine, its in common)
             raise InputError(
                 f"has the value {segment.label} for the segment '{segment.name}', which has the value {other.label} in"
                 f" {label}",
                 path=prediction,
-                remedy=f"Map the predictions' values: --prediction-mapping {mapping} (in Python: prediction_mapping).",
+                remedy=mapping_remedy([(mine.label, its.label) for mine, its in common]),
             )
+
+
+def mapping_remedy(pairs: Sequence[tuple[int, int]]) -> str:
+    """Return the advice to map each pair of values (prediction, label) to one class."""
+    if all(labelled <= MAXIMUM_CLASS for _, labelled in pairs):
+        mapping = ",".join(f"{predicted}={labelled}" for predicted, labelled in pairs)
+        return (
+            f"Map the predictions' values, for example: --prediction-mapping {mapping} (in Python: prediction_mapping)."
+        )
+    if all(predicted <= MAXIMUM_CLASS for predicted, _ in pairs):
+        mapping = ",".join(f"{labelled}={predicted}" for predicted, labelled in pairs)
+        return f"Map the labels' values, for example: --label-mapping {mapping} (in Python: label_mapping)."
+    first = ",".join(f"{predicted}={number}" for number, (predicted, _) in enumerate(pairs, 1))
+    second = ",".join(f"{labelled}={number}" for number, (_, labelled) in enumerate(pairs, 1))
+    return (
+        f"Map the values of both, for example: --prediction-mapping {first} --label-mapping {second}"
+        " (in Python: prediction_mapping and label_mapping)."
+    )
 
 
 def _segments_by_unique_name(segments: Sequence[StoredSegment]) -> dict[str, StoredSegment]:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS
+from ..cases.labels import MANY_VALUES
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..volume import Labelmap, is_mask_of_255, relabel_255
 from .evaluation import Evaluation, EvaluationRow, summarize_rows
-from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, read_pair, unmapped_text
+from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, mapping_remedy, read_pair, unmapped_text
 from .scores import BOTH_EMPTY, score
 
 _CORRECT_MAPPING = "Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."
@@ -93,7 +93,7 @@ def evaluate_pairs(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
             f" ({_list_values(in_labels)})",
             path=predictions_folder,
-            remedy=_mapping_remedy(min(in_predictions), min(in_labels)),
+            remedy=mapping_remedy([(min(in_predictions), min(in_labels))]),
         )
     rows = [
         pair.rows.get(value, EvaluationRow(pair.case, value, BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
@@ -115,23 +115,6 @@ def _list_notes(scored: Sequence[_ScoredPair]) -> tuple[str, ...]:
 
 def _list_values(values: set[int]) -> str:
     return ", ".join(str(value) for value in sorted(values))
-
-
-def _mapping_remedy(predicted: int, labelled: int) -> str:
-    """Return the advice to map a value of the predictions and a value of the labels to one class."""
-    if labelled <= MAXIMUM_CLASS:
-        return (
-            f"Map the predictions' values: --prediction-mapping {predicted}={labelled}, for instance"
-            " (in Python: prediction_mapping)."
-        )
-    if predicted <= MAXIMUM_CLASS:
-        return (
-            f"Map the labels' values: --label-mapping {labelled}={predicted}, for instance (in Python: label_mapping)."
-        )
-    return (
-        f"Map the values of both: --prediction-mapping {predicted}=1 --label-mapping {labelled}=1, for instance"
-        " (in Python: prediction_mapping and label_mapping)."
-    )
 
 
 def _holds_only_masks(pair: EvaluationPair, mappings: LabelMappings) -> bool:
