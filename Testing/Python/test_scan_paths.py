@@ -144,7 +144,6 @@ def test_linked_patient_folders_are_searched_once(tmp_path: Path) -> None:
 
 
 def test_folders_p0_and_p1_with_links_to_each_other_are_searched_once(tmp_path: Path) -> None:
-    """If each link were followed, each level of folders would have twice as many paths as the level above."""
     scan = make_files(tmp_path / "p1", "lge.nrrd") / "lge.nrrd"
     earlier = make_files(tmp_path / "p0", "lge.nrrd")
     data = tmp_path / "data"
@@ -177,7 +176,7 @@ def test_results_in_a_folder_beside_the_patient_folders_are_no_scans(tmp_path: P
     scans = [tmp_path / patient / "lgemri.nrrd" for patient in ("p1", "p2")]
     assert sorted(find_scans(tmp_path).scans) == scans
     assert find_scans(tmp_path, results=[tmp_path / results]).scans == scans
-    # A folder that is given as a folder of results is searched if the folder contains a scan.
+    # A folder of results is searched if the folder contains a scan.
     assert find_scans(tmp_path, results=[tmp_path / "p1"]).names == find_scans(tmp_path).names
 
 

@@ -1,4 +1,4 @@
-"""The shipped model is valid, small, calibrated, and accurate on the sample scan and on scans of its training."""
+"""Test the shipped model."""
 
 from __future__ import annotations
 

@@ -146,9 +146,7 @@ def test_each_label_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("value", [2, 3])
-def test_class_in_the_label_of_an_unread_scan_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int
-) -> None:
+def test_classes_of_all_labels_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 3.0, 2.0)))
     labelled = [case for case in cases if case.role == "labelled" and case.label]
     for case in labelled[::2]:

@@ -41,10 +41,10 @@ def test_surface_is_amber_only_where_the_doubtful_layer_is_thick() -> None:
 
 
 @pytest.mark.parametrize("doubt", [0.5, 1.0])
-@pytest.mark.parametrize(("doubt_times_mm", "weight"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
+@pytest.mark.parametrize(("doubt_times_mm", "amber"), [(1.0, 0.0), (1.5, 0.5), (2.0, 1.0)])
 @pytest.mark.parametrize("axis", range(3))
-def test_weight_of_amber_grows_with_doubt_times_thickness(
-    axis: int, doubt_times_mm: float, weight: float, doubt: float
+def test_amber_depends_on_doubt_and_layer_thickness(
+    axis: int, doubt_times_mm: float, amber: float, doubt: float
 ) -> None:
     spacing = np.ones(3)
     spacing[axis] = 0.5
@@ -53,7 +53,7 @@ def test_weight_of_amber_grows_with_doubt_times_thickness(
     count = round(layer_mm / spacing[axis])
     np.moveaxis(doubt_map, axis, 0)[50 - count // 2 : 50 - count // 2 + count] = doubt
     painted = doubt_painter(doubt_map, spacing)(np.full((1, 3), 25.0), np.zeros((1, 3)))
-    np.testing.assert_allclose(painted[0], weight * np.array(DOUBT_COLOR), atol=0.08)
+    np.testing.assert_allclose(painted[0], amber * np.array(DOUBT_COLOR), atol=0.08)
 
 
 def test_doubt_painter_accepts_an_empty_list_of_points() -> None:

@@ -1,4 +1,4 @@
-"""Commands that add rows to the same table at the same time keep the rows of each other."""
+"""Test the locking of tables."""
 
 from __future__ import annotations
 
@@ -116,9 +116,7 @@ def test_process_without_permission_to_lock_does_not_remove_the_lock_file_of_ano
     assert list(tmp_path.iterdir()) == []
 
 
-def test_table_is_locked_although_another_process_removes_its_new_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_is_locked_although_its_folder_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     acquire, failures = FileLock.acquire, [FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))]
 
     def fail_once(lock: FileLock, **options: float) -> None:
@@ -134,13 +132,11 @@ def test_table_is_locked_although_another_process_removes_its_new_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_timeout_of_the_lock_is_no_error_if_no_lock_file_exists(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def wait_in_vain(lock: FileLock, **_: object) -> None:
+def test_lock_file_that_cannot_be_created_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def time_out_as_on_proc(lock: FileLock, **_: object) -> None:
         raise Timeout(str(lock.lock_file))
 
-    monkeypatch.setattr(FileLock, "acquire", wait_in_vain)
+    monkeypatch.setattr(FileLock, "acquire", time_out_as_on_proc)
     with table_lock(tmp_path / "table.csv"):
         assert list(tmp_path.iterdir()) == []
 

@@ -145,7 +145,7 @@ def test_tiff_stack_with_missing_or_zero_strip_offsets_is_refused(tmp_path: Path
     refused(lambda: read_scan(path), path, "ends too early")
 
 
-def test_grey_tiff_stack_that_itk_reads_as_colours_is_not_called_a_colour_image(tmp_path: Path) -> None:
+def test_tiff_stack_with_1_bit_pages_or_tiles_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.tif"
     _write_tiff(path, list(np.arange(9 * 10 * 11).reshape(9, 10, 11) % 100 > 50), [0] * 9)
     refused(lambda: read_scan(path), path, "in tiles, or its voxels do not have 8, 16 or 32 bits", "TIFF stack")

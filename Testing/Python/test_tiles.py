@@ -88,13 +88,14 @@ def test_tiles_give_the_same_result_as_one_pass(
     image, tile = image_for_tiles(network, axes)
     with torch.no_grad():
         whole = predict_whole(network, image, quality)
-        # Half of the image alone gives another prediction, so the prediction depends on both halves.
+        # The prediction depends on both halves of the image.
         half = image.narrow(1 + axes[0], 0, image.shape[1 + axes[0]] // 2)
         alone = predict_whole(network, half, quality)
         assert (alone - whole.narrow(2 + axes[0], 0, half.shape[1 + axes[0]])).abs().max() > 1e-3
         ticks: list[int] = []
         tiled = predict_tiled(network, image, quality, tile, lambda done, of: ticks.append(of))
-    assert ticks[0] > (2 if quality == FAST else 4)  # several tiles: a tile takes two steps in each branch
+    steps_of_one_tile = 2 if quality == FAST else 4
+    assert ticks[0] > steps_of_one_tile
     assert tiled.shape == whole.shape
     assert (tiled - whole).abs().max() < 1e-5
 

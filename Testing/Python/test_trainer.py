@@ -118,7 +118,7 @@ def test_training_needs_no_optional_package(tmp_path: Path, table: Path) -> None
     assert verify_model(run.model).card.trained_on["iterations"] == 2
 
 
-def test_mixed_precision_changes_the_weights_in_nearly_the_same_direction(
+def test_mixed_precision_changes_the_weights_nearly_like_float32(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # many CPUs would use float32
@@ -157,7 +157,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("every", "seconds"), [(1, 7.0), (10, 7.0), (1, 0.05), (1, 500.0)])
-def test_validations_between_the_first_and_the_last_take_at_most_a_tenth_of_the_time(
+def test_validations_take_at_most_a_tenth_of_the_time(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, every: int, seconds: float
 ) -> None:
     clock, received = Clock(monkeypatch, seconds), []

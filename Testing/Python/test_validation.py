@@ -27,7 +27,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from torch import Tensor
 
 
-def test_validation_dice_of_a_class_is_the_mean_over_cases_whose_label_or_prediction_contains_the_class(
+def test_validation_dice_is_the_mean_over_cases(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """There are two cases and two classes; the branches' predictions are fixed."""
@@ -75,7 +75,7 @@ def record_calls(function: Callable[..., Tensor], name: str, calls: list[str]) -
 
 
 def partly_right_network(recipe: Recipe, case: ResidentCase) -> DualVNet:
-    """Return a network with random weights; each branch labels half of the voxels of `case` as organ."""
+    """Return a network with random weights; each branch labels half of the voxels of `case` as class 1."""
     torch.manual_seed(0)
     network = DualVNet(recipe).eval()
     with torch.no_grad():

@@ -53,7 +53,7 @@ def test_spacing_and_voxel_volume_and_corners_of_a_sheared_grid_follow_formulas(
         grid.affine[0, 0] = 1
 
 
-def test_grids_match_if_their_far_corners_lie_within_a_tolerance() -> None:
+def test_grids_match_if_their_corners_are_nearly_equal() -> None:
     grid = Grid((101, 10, 10), np.eye(4))
     stretched = np.diag([1 + 2e-5, 1, 1, 1])  # shifts voxel 100 by 0.002 mm, and voxel 0 not at all
     assert grid.matches(Grid((101, 10, 10), np.diag([1 + 2e-6, 1, 1, 1])))

@@ -207,8 +207,8 @@ def test_error_states_the_impossible_size_or_spacing(
     refused(lambda: read_scan(path), path, message_part)
 
 
-def test_labels_of_an_impossible_size_are_refused_and_small_segmentations_are_read(tmp_path: Path) -> None:
-    # From a spacing in micrometres or metres, `dcamt evaluate` would compute wrong distances and volumes.
+def test_labelmaps_of_an_impossible_size_are_refused(tmp_path: Path) -> None:
+    # If the spacing is in micrometres or metres, `dcamt evaluate` would compute wrong distances and volumes.
     for spacing, size in ((1000.0, "9 x 10 x 11 m"), (1e-3, "0.009 x 0.01 x 0.011 mm")):
         path = save_nifti(tmp_path / "x.nii.gz", labels(), np.diag([spacing, spacing, spacing, 1.0]))
         refused(lambda path=path: read_labelmap(path), path, f"has an implausible size: {size}")

@@ -134,7 +134,7 @@ def test_burden_below_the_bound_of_a_stage_is_not_rounded_to_the_bound(
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
-def test_report_of_a_wall_contains_file_names_only_with_the_option_identity(
+def test_report_of_a_wall_without_identity_contains_no_file_name(
     own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:
     out, page = folder / "out", folder / "Mueller.html"
@@ -389,7 +389,7 @@ def test_segmentation_renamed_as_the_error_suggests_is_found(
     assert measure_folder(folder, "--overwrite") == 0, capsys.readouterr().err
 
 
-def test_search_for_similar_names_ends_after_one_scan(
+def test_similar_names_are_searched_once_if_all_segmentations_are_missing(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search compares a name with the names of all segmentations, which is slow for thousands of scans."""

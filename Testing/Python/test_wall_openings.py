@@ -10,6 +10,7 @@ from dcamt.geometry import Grid
 from dcamt.volume import Labelmap, Volume
 from dcamt.wall.analysis import analyse_wall
 from dcamt.wall.burden import BORDER, OPENING, WALL
+from dcamt.wall.openings import PROFILE_TO_MM
 from dcamt.wall.settings import IIR, WALL_TO_MM, Threshold
 from dcamt_testing.analytic_scans import CENTRE, points_of, rotation
 from dcamt_testing.wall_phantoms import MITRAL, VEIN, Atrium, angles_to, grid_about
@@ -45,8 +46,9 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
     result = analyse_wall(volume, domed)
     # Beyond the valve's plane, blood fills a cylinder about the valve's axis.
     cylinder_radius = np.sqrt(20.0**2 - 13.0**2)
-    # Points 6 mm outside the dome lie in the cylinder if their angle to this axis is below `largest_angle`.
-    largest_angle = np.degrees(np.arcsin(cylinder_radius / (20 + 6)))
+    # A point of the dome belongs to the opening if the point's profile ends inside the cylinder.
+    profile_end_radius = 20 + PROFILE_TO_MM
+    largest_angle = np.degrees(np.arcsin(cylinder_radius / profile_end_radius))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < largest_angle - 1] == OPENING).mean() > 0.98
     assert (result.kind[away > np.degrees(np.arccos(13 / 20))] == WALL).all()
@@ -136,7 +138,7 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # A point is wall only if the point `WALL_TO_MM` outside it, along the normal, lies in the scan.
+    # A point is wall only if its outermost sample lies in the scan.
     radius_mm, scan_below_centre_mm = 20, 10
     outermost_samples_radius_mm = radius_mm + WALL_TO_MM
     wall_below_centre_mm = scan_below_centre_mm * radius_mm / outermost_samples_radius_mm

@@ -25,7 +25,7 @@ def scan() -> tuple[Volume, Labelmap]:
     return Atrium(patch_degrees=60.0).on(grid_about(55, (1.0, 1.0, 1.0)))
 
 
-def test_bright_surroundings_and_constant_blood_are_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_bright_surroundings_and_blood_of_one_intensity_are_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     inverted = Volume(250 - volume.voxels, volume.grid)
     assert "surroundings" in refusal_text(inverted, labels)

@@ -83,7 +83,7 @@ def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: P
     assert (folder / "out" / lost).exists()
 
 
-def test_scan_whose_surface_file_was_written_by_another_program_is_skipped(folder: Path) -> None:
+def test_file_of_another_program_is_kept_with_skip_existing(folder: Path) -> None:
     surface = folder / "out" / "a_image.wall.vtp"
     surface.parent.mkdir()
     surface.write_text("other", encoding="utf-8")

@@ -106,7 +106,8 @@ def test_fast_quality_segments_the_given_region(
 ) -> None:
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
-    region = Region(tuple(centre[:3] + 6), tuple(centre[:3] - 6))  # upper bounds first
+    low, high = tuple(centre[:3] - 6), tuple(centre[:3] + 6)
+    region = Region(high, low)  # the worker exchanges the two corners
     finished, _ = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=region))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.trust is None

@@ -46,7 +46,7 @@ def write_python(folder: Path, script: str, module: str) -> str:
 
 
 class EngineCase(unittest.TestCase):
-    """A test case that starts engine processes; on Linux outside of Slicer, `warm_python` forks the processes."""
+    """A test case that starts engine processes."""
 
     @classmethod
     def setUpClass(cls) -> None:

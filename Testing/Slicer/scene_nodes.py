@@ -29,7 +29,7 @@ def add_volume(name: str, voxels: np.ndarray, spacing: float = 2.0, turned: bool
 
     Args:
         spacing: mm, the same along each axis.
-        turned: rotate the volume by -10° about R, then by 20° about S.
+        turned: whether the volume is oblique.
     """
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
     slicer.util.updateVolumeFromArray(volume, voxels)

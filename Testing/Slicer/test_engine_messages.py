@@ -22,13 +22,13 @@ def translate_to_capitals(text: str) -> str:
 
 
 class EngineMessagesTest(unittest.TestCase):
-    @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
+    @unittest.skipIf(in_real_slicer(), "the engine's source is not beside the tests")
     def test_table_of_messages_is_complete(self) -> None:
         listed = {engine_messages._FILLED_IN.sub("{}", sentence) for sentence in sentences(lambda text: text)}
         remedy = "run: PYTHONPATH=Testing python -m dcamt_testing.engine_sentences"
         self.assertEqual(listed, engine_sentences(), remedy)
 
-    @unittest.skipIf(in_real_slicer(), "a build does not copy the engine's source beside the tests")
+    @unittest.skipIf(in_real_slicer(), "the engine's source is not beside the tests")
     def test_table_contains_each_message_that_is_written_as_a_literal(self) -> None:
         # The table is generated from syntax trees. This regular expression is an independent check.
         written = re.compile(rf'\b(?:{"|".join(CONSTRUCTORS)})\(\s*"([^"{{]+)"')

@@ -1,4 +1,4 @@
-"""Test the installation of the harness, the imported packages, and rules for source files."""
+"""Test the installation of the harness, and rules for source files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = HERE.parents[1]
 
 
 def run_python(arguments: list[str], *folders: str) -> subprocess.CompletedProcess[str]:
-    """Run the interpreter in this folder; it imports from this folder, then `folders`, then the folder Testing."""
+    """Run the interpreter in `HERE`, with `folders` and Testing as its PYTHONPATH."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, str(HERE.parent)])}
     return subprocess.run(
         [sys.executable, *arguments],
@@ -89,7 +89,7 @@ class StartTest(unittest.TestCase):
         self.assertEqual(set(self.seen["tests"]), files)
         self.assertGreater(min(self.seen["tests"].values()), 0)
 
-    def test_module_tests_set_the_double_click_time_to_zero_without_pytest(self) -> None:
+    def test_loading_the_tests_sets_the_double_click_time_to_zero(self) -> None:
         self.assertEqual(self.seen["double_click_s"], 0)
 
 
