@@ -114,8 +114,8 @@ def start_worker() -> Iterator[Callable[..., Child]]:
 
     children: list[Child] = []
 
-    def begin(broken: str = "") -> Child:
-        children.append(Child(SMALL_TRIAL + broken))
+    def begin(script: str = "") -> Child:
+        children.append(Child(SMALL_TRIAL + script))
         return children[-1]
 
     yield begin

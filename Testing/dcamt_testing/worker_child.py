@@ -38,15 +38,15 @@ class Child:
     """A worker process, started by the constructor.
 
     Args:
-        broken: a script that runs in the process before the worker starts.
+        script: a Python program that runs in the process before the worker starts.
         arguments: arguments of the worker's command line; ignored if there is a script.
     """
 
-    def __init__(self, broken: str = "", *arguments: str) -> None:
+    def __init__(self, script: str = "", *arguments: str) -> None:
         program = ["-m", "dcamt.commands.worker", *arguments]
-        if broken:
+        if script:
             run = "import runpy\nrunpy.run_module('dcamt.commands.worker', run_name='__main__')"
-            program = ["-c", f"{broken}\n{run}"]
+            program = ["-c", f"{script}\n{run}"]
         self.process = subprocess.Popen(
             [interpreter(), *program],
             cwd=ENGINE_HOME,

@@ -12,8 +12,9 @@ from fuzz.seeds import AFFINE, DICOM_AFFINE, H5_AFFINE, RAS_TO_LPS, SHAPE, dicom
 def judge(path: Path, read_voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return (outcome, reason) for a mutated scan.
 
-    "right": equal to the original. "other": unequal, but another reader does not contradict the engine (see the
-    functions below). "failed": another reader contradicts the engine, or checksums should have revealed the change.
+    - "right": equal to the original.
+    - "other": unequal, but another reader does not contradict DCAMT (see the functions below).
+    - "failed": another reader contradicts DCAMT, or the checksums of a .zip file should have revealed the change.
 
     Args:
         read_voxels: shape (1, I, J, K).
@@ -88,9 +89,8 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return "failed" if nibabel reads different voxels, else "other".
 
-    If the sform's code is 1, the directions must be equal, too. Exception: if the sform is sheared and the file has a
-    qform, DCAMT uses the qform. The spacing is not compared: nibabel takes it from the sform, but DCAMT and ITK usually
-    take it from `pixdim`. If nibabel cannot read the file, the outcome is "other".
+    If the sform's code is 1, the directions are compared, too. The spacing is not compared, because nibabel and DCAMT
+    may take the spacing from different fields. If nibabel cannot read the file, the outcome is "other".
     """
     import nibabel as nib
     from nibabel.openers import ImageOpener
@@ -111,8 +111,9 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
     signs = 1 if dcamt_ignores_pixdim else np.sign(header["pixdim"][1:4])
     coded = int(header["sform_code"]) == 1
     if coded and np.isfinite(axes[0]).all() and np.abs(axes[0] * signs - axes[1]).max() > 0.01:
-        is_expected = sheared and has_qform
-        return ("other", "sheared: the qform is used") if is_expected else ("failed", "nibabel has other directions")
+        if sheared and has_qform:
+            return "other", "sheared: DCAMT uses the qform"
+        return "failed", "nibabel has other directions"
     return "other", "as nibabel"
 
 

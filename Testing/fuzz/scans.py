@@ -9,9 +9,13 @@ If the mutation changed the voxels or positions that the engine reads, another r
 contradiction between the two readers is a failure (see `comparisons.py`). Zip archives have checksums, so a scan that
 is read from a mutated archive must equal the original.
 
-Every read runs in a separate process with a time limit. A crash, a timeout, an exception other than InputError
-and a file left in the scan's folder are failures. So is a message of several lines, of 600 characters or more, or
-without "." or "?" at its end. After a failure, the exit status is 1.
+Every read runs in a separate process with a time limit. Failures are:
+
+- a crash, a timeout or an exception other than InputError;
+- a file left in the scan's folder;
+- a message of several lines, of 600 characters or more, or without "." or "?" at its end.
+
+After a failure, the exit status is 1.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def three_d_picture(size: tuple[int, int], turn: float = 0.0, tilt: float = 0.0,
 
     Args:
         size: width and height in pixels.
-        turn: direction of the camera in degrees: 0 is anterior, 90 is the patient's left.
+        turn: where the camera stands, in degrees: 0 in front of the patient, 90 at the patient's left.
         tilt: elevation of the camera in degrees, positive towards superior.
         zoom: magnification; at 1, the scene fills the picture.
     """
@@ -131,7 +131,7 @@ def _window(factory_class: Any, names: Sequence[str], node: Any, size: tuple[int
     managers = slicer.vtkMRMLDisplayableManagerGroup()
     managers.Initialize(factory, renderers[-1])
     managers.SetMRMLDisplayableNode(node)
-    # The displayable manager of legends notices a legend only when the scene adds it: announce existing legends again.
+    # The displayable manager of legends notices only new legends: announce existing legends again.
     for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
         slicer.mrmlScene.InvokeEvent(slicer.mrmlScene.NodeAddedEvent, legend)
     return _Window(window, renderers, managers, interactor)

@@ -25,7 +25,7 @@ BAR = 20
 MARGIN = 16
 """Space below the lowest widget of a panel."""
 EDGE = 4
-"""Space below the widget that `grab_panel` gets as `down_to`."""
+"""Space below the last widget, if `grab_panel` gets the name of this widget as `down_to`."""
 OUTSIDE_HEIGHT = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
@@ -49,10 +49,8 @@ def is_limited_to_window() -> bool:
 def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str = "") -> QtGui.QImage:
     """Return the picture of a module's open panel, below a bar with the module's title.
 
-    The picture shows the whole panel, the panel down to a widget, or what `limit_to_window` allows.
-
     Args:
-        down_to: the name of the last widget to show; ignored after `limit_to_window`.
+        down_to: the name of the last widget to show; "" for all widgets; ignored after `limit_to_window`.
     """
     panel = module.panel._object  # the PySide6 object in the harness's wrapper
     panel.setFixedWidth(width)
@@ -104,7 +102,7 @@ def grab_views(width: int, height: int, fit: bool, **camera: float) -> QtGui.QIm
 
 
 def place_beside_charts(panel: QtGui.QImage, charts: Sequence[Any]) -> QtGui.QImage:
-    """Return a panel's picture with charts to its right, stacked to the panel's height."""
+    """Return a panel's picture with charts to its right, in a column of the panel's height."""
     size = (round(_width_beside(panel) * SCALE), panel.height() // len(charts))
     return _stacked([panel, _stacked([_image(chart_picture(chart, size, SCALE)) for chart in charts], down=True)])
 
@@ -122,7 +120,7 @@ def _width_beside(panel: QtGui.QImage) -> int:
 
 def _settle_height(panel: QtWidgets.QWidget) -> None:
     """Give a panel of fixed width the height of its whole content."""
-    for _ in range(3):  # the height of wrapped text is known only after it has a width
+    for _ in range(3):  # wrapped text gets its width first, then its height
         slicer.app.processEvents()
         layout = panel.layout()
         wanted = layout.totalHeightForWidth(panel.width()) if layout.hasHeightForWidth() else 0

@@ -45,7 +45,7 @@ def accepts(kind: str, value: Any) -> bool:
     """Return whether a value is accepted for a property of the type `kind`.
 
     A property of the type bool, int or double accepts numbers and bools. Other properties accept anything except None
-    and pathlib.Path, which PythonQt does not convert. PySide6 itself accepts more.
+    and pathlib.Path. PySide6 itself accepts more.
     """
     if kind in ("bool", "int", "double"):
         return isinstance(value, int | float)

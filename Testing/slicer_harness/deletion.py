@@ -1,8 +1,11 @@
 """Detect deletions of Python-owned Qt objects that would crash a real Slicer, as was observed in Slicer 5.12.3.
 
-PythonQt keeps a connected Python callable alive as long as the sender. Suppose the callable holds the last reference to
-a parent of its sender. When Qt deletes the parent, Qt also deletes the sender. The sender releases the callable, and
-this deletes the parent a second time: a segmentation fault.
+Example: `button` is a child of `dialog`. Python's last reference to `dialog` is in the connection
+`button.clicked.connect(dialog.accept)`.
+
+1. Qt deletes the dialog and the button.
+2. PythonQt removes the button's connection, and with it the last reference to the dialog.
+3. PythonQt deletes the dialog a second time: a segmentation fault.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ def emission(sender: QtCore.QObject | None) -> Iterator[None]:
 
 
 def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
-    """Raise FatalConnection if an object that shall lose its parent is emitting a signal.
+    """Raise FatalConnection if the target of `setParent(None)` is emitting a signal.
 
     After `setParent(None)`, Python owns the object. PythonQt deletes the object as soon as its last Python reference is
     gone, even while the object is emitting a signal.
@@ -64,7 +67,7 @@ def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
     if any(sender is target for sender in _emitting):
         raise FatalConnection(
             f"setParent(None) makes Python the owner of {type(target).__name__} {target.objectName()!r}, which would be"
-            " deleted within its own signal: Slicer could end here; call hide() and deleteLater()"
+            " deleted within its own signal: Slicer could end here; call hide() and deleteLater() instead"
         )
 
 

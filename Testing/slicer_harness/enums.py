@@ -44,9 +44,8 @@ class EnumValue(int):
     __ror__, __rand__ = __or__, __and__
 
     def _combined(self, value: int, other: int) -> Any:
-        # Flags of one class combine to a value of this class, all other values to an int.
-        same = isinstance(other, EnumValue) and other._enum is self._enum
-        return type(self)(value) if same and isinstance(self.member, enum.Flag) else value
+        same_class = isinstance(other, EnumValue) and other._enum is self._enum
+        return type(self)(value) if same_class and isinstance(self.member, enum.Flag) else value
 
     def __repr__(self) -> str:
         return f"{self._enum.__name__}.{self.name} ({int(self)})"

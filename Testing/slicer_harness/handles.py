@@ -20,7 +20,7 @@ class Handle(metaclass=ClassWrapper):
 
 
 def is_plain(wrapper_class: type) -> bool:
-    """Return whether a class wraps a class of Qt; False for a subclass that a module or a test defines."""
+    """Return whether a class directly wraps a class of Qt; False for a subclass that a module or a test defines."""
     return "_pyside_class" in wrapper_class.__dict__
 
 

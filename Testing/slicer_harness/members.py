@@ -127,7 +127,7 @@ class QtSignal:
 
 
 def _to_qt_argument(value: Any) -> Any:
-    """Return an argument as Qt takes it; a function becomes a slot, which Qt calls later (`QTimer.singleShot`)."""
+    """Convert an argument for Qt; a function becomes a slot."""
     is_function = callable(value) and not isinstance(value, type | Handle | vtkObjectBase)
     return slot_of(value) if is_function else unwrap(value)
 

@@ -77,10 +77,7 @@ class qMRMLTableView(_with_scene(QtWidgets.QTableView)):
         return self._node
 
     def _fill(self) -> None:
-        """Fill the cells; the node decides whether the header or the first row shows the column names.
-
-        In a transposed table, the vertical header or the first column shows them.
-        """
+        """Fill the cells and the header."""
         self._cells.clear()
         table = self._node.GetTable() if self._node is not None else None
         if table is None:

@@ -43,7 +43,7 @@ class Person:
         assert person.seen[0].kind == "question"
 
     If the tests run in a real Slicer, this class answers message boxes of `slicer.util`, file dialogs and text inputs
-    without opening them. Other modal dialogs open, and `DialogWatcher` asks the person.
+    without opening them. Other modal dialogs open, and `DialogWatcher` answers them.
     """
 
     seen: list[Question] = field(default_factory=list)
@@ -152,7 +152,6 @@ class DialogWatcher:
         import qt
 
         dialog = qt.QApplication.activeModalWidget()
-        # A property marks an answered dialog, because a list of dialogs would keep them alive.
         asks = dialog is not None and hasattr(dialog, "reject") and not dialog.inherits("QProgressDialog")
         if not asks or dialog.property(_ANSWERED):
             return

@@ -28,7 +28,7 @@ class PipRecorder:
         missing: packages that count as not installed.
         returncode: pip's exit status; if it is not 0, installations fail.
         output: the lines that pip writes. As in Slicer, they are printed, and the exception does not contain them.
-        updates_imported: already imported packages that an installation would change, so that Slicer offers a restart.
+        updates_imported: already imported packages that an installation would change; Slicer then offers a restart.
         installed: for each request, even a failed one, the requirements that were not skipped.
         skipped: the packages that each request skips.
         restarts: number of restarts requested while `replace_pip_of_slicer` is active.

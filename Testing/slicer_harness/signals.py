@@ -1,4 +1,4 @@
-"""Connect signals by attribute or by signature. Arguments that a receiver cannot take are dropped, as in PythonQt."""
+"""Connect signals as in PythonQt: `button.clicked.connect(f)` or `button.connect("clicked()", f)`."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class SignalConnections:
 
     @staticmethod
     def _find_slot(target: QtCore.QObject, slot: str) -> tuple[QtCore.QObject, str]:
-        """Return `target`, and the signature of its slot or signal, marked by `QtCore.SLOT` or `QtCore.SIGNAL`."""
+        """Return `target`, and `QtCore.SLOT(...)` or `QtCore.SIGNAL(...)` of its slot or signal."""
         wanted = _normalize(slot)
         # Slots defined in Python declare MRML arguments as PyObject.
         signatures = (wanted, re.sub(r"vtkMRML\w+\*", "PyObject", wanted))
@@ -140,7 +140,6 @@ class SignalConnections:
                     break
         if known in _signatures:
             return target, _signatures[known]
-        # Slicer's widgets have signals with MRML arguments, which the harness's widgets declare as PyObject.
         # SIGNATURES maps Slicer's signature of a signal to the harness's signature.
         declared = getattr(type(target), "SIGNATURES", {}).get(wanted)
         if declared is not None:

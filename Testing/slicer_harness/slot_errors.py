@@ -1,4 +1,4 @@
-"""Keep the errors of slots and observers, so that a test can fail; Slicer only prints these errors."""
+"""Collect the errors of slots and observers for `expect_no_hidden_errors`; Slicer only prints these errors."""
 
 from __future__ import annotations
 

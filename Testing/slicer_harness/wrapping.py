@@ -47,7 +47,7 @@ class Wrapped(Handle):
         _adopt(self, pyside_class(*(unwrap(argument) for argument in args)))
         object.__setattr__(self, "_made_in_python", True)
         if not is_plain(type(self)):
-            # Keeps the wrapper alive: Qt may call its Python methods as long as the Qt object exists.
+            # Keeps the wrapper alive: Qt may call the wrapper's methods as long as the Qt object exists.
             self._object._wrapper = self
 
     def className(self) -> str:

@@ -1,4 +1,4 @@
-"""Provide `slicer.parameterNodeWrapper`: typed access to a scripted module node, in Slicer's storage format."""
+"""Provide `slicer.parameterNodeWrapper`: typed access to a scripted module node."""
 
 from .wrapper import SlicerParameterNamePropertyName, parameterNodeWrapper
 

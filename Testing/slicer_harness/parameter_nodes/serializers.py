@@ -54,7 +54,7 @@ class NodeSerializer(Serializer):
 
     def write(self, node: Any, name: str, value: Any) -> None:
         self.validate(value)
-        node.SetParameter(name, "")  # Without it, `is_in` would be false for the value None.
+        node.SetParameter(name, "")  # `is_in` checks that the parameter exists.
         node.SetNodeReferenceID(name, value.GetID() if value is not None else None)
 
     def read(self, node: Any, name: str) -> Any:

@@ -29,7 +29,7 @@ class _Parameter:
     def write(self, value: Any) -> None:
         self._writing = True
         try:
-            # `NodeModify` delays the ModifiedEvent until `self.value`, which observers may read, is updated.
+            # Observers of the ModifiedEvent may read `self.value`, so `NodeModify` delays the event.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
                 self.value = self._fresh()
