@@ -19,7 +19,7 @@ LONG = (
 """Test files that take long. They start first, so that all test processes end at about the same time."""
 
 
-# Importing the tests creates millions of objects, and hardly any garbage.
+# While pytest imports the tests, garbage collections would take time and find hardly any garbage.
 gc.disable()
 
 
@@ -48,7 +48,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _ignore_objects_of_earlier_tests() -> None:
-    """Exempt the objects of earlier test files from garbage collection, so that each collection stays short."""
+    """Exempt the objects of earlier test files from garbage collection, to save time."""
     freeze_garbage()
 
 

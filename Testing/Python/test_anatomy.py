@@ -23,7 +23,7 @@ from dcamt.inference.anatomy import (
 from dcamt.recipe import Intensity
 from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import centred_grid
-from dcamt_testing.large_scans import AT, CASE, FIELD, RECIPE, SPACING, scan_in
+from dcamt_testing.large_scans import AT, FIELD, RECIPE, SMALL_SHAPE, SPACING, scan_in
 from scipy.ndimage import gaussian_filter
 
 
@@ -38,9 +38,9 @@ COARSE_MM = AVERAGED * min(RECIPE.spacing)
 """The edge length of a voxel of the coarse grid."""
 
 
-def case_box() -> Box:
+def tissue_box() -> Box:
     """Return the box of the tissue in `scan_in("air")` and in `scan_in("noise")`."""
-    i, j, k = (slice(at, at + n) for at, n in zip(AT, CASE, strict=True))
+    i, j, k = (slice(at, at + n) for at, n in zip(AT, SMALL_SHAPE, strict=True))
     return i, j, k
 
 
@@ -48,14 +48,14 @@ def test_removing_white_noise_removes_at_most_a_coarse_voxel_of_tissue_per_side(
     scan, _ = scan_in("noise")
     box = anatomy_box(scan, RECIPE)
     assert box is not None
-    for side, tissue, spacing in zip(box, case_box(), SPACING, strict=True):
+    for side, tissue, spacing in zip(box, tissue_box(), SPACING, strict=True):
         assert 0 <= side.start - tissue.start <= COARSE_MM / spacing
         assert 0 <= tissue.stop - side.stop <= COARSE_MM / spacing
 
 
 def test_constant_padding_is_cut_off_exactly() -> None:
     scan, _ = scan_in("air")
-    i, j, k = case_box()
+    i, j, k = tissue_box()
     assert anatomy_box(scan, RECIPE) == (i, j, k)
     flat = np.full_like(scan.voxels, 7)
     for channels in ((flat, scan.voxels), (scan.voxels, flat)):
@@ -79,7 +79,7 @@ def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None
     Along the second axis, the box is therefore only as exact as the coarse grid.
     """
     scan, _ = scan_in("air")
-    where = case_box()
+    where = tissue_box()
     ramp = np.broadcast_to(-0.8 + 0.0005 * np.arange(FIELD[0])[:, None, None], FIELD).astype(np.float32)
     padded = ramp.copy()
     padded[where] = scan.voxels[0][where]
@@ -99,7 +99,7 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
     assert box is not None
     # Largest thickness of the tissue removed at each end of an axis, in mm (see `reach` in `anatomy_box`).
     rim = (3 * VARIED_WITHIN + 1.5) * COARSE_MM
-    for side, tissue in zip(box[:2], case_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
+    for side, tissue in zip(box[:2], tissue_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim
         assert side.stop >= tissue.stop - rim
 

@@ -26,7 +26,7 @@ from dcamt.networks.dual_vnet import DualVNet
 from dcamt.recipe import FAST
 from dcamt.volume import Volume
 from dcamt_testing.analytic_scans import centred_grid, dice, points_of, rotation
-from dcamt_testing.large_scans import CASE, FIELD, RECIPE, SPACING, case, ellipsoid, scan_in, tissue
+from dcamt_testing.large_scans import FIELD, RECIPE, SMALL_SHAPE, SPACING, ellipsoid, scan_in, small_scan, tissue
 from torch import Tensor, nn
 
 WHOLE_FIELD: Box = (slice(0, FIELD[0]), slice(0, FIELD[1]), slice(0, FIELD[2]))
@@ -156,11 +156,11 @@ def test_organ_is_not_located_when_a_region_is_given(predictor: Predictor, monke
 
 
 def test_small_scan_is_segmented_without_localisation(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    scan = Volume(case()[None], centred_grid(CASE, SPACING))
+    scan = Volume(small_scan()[None], centred_grid(SMALL_SHAPE, SPACING))
     monkeypatch.setattr(module, "locate_organs", lambda *_: 1 / 0)
     assert not is_large(RECIPE, network_grid(centred_grid((24, 24, 16), SPACING), RECIPE.spacing))
     monkeypatch.setattr(localisation, "LARGE_VOXELS", 1 << 20)
-    assert dice(predictor.segment(scan).labelmap.voxels == 1, case() > 0) > 0.95
+    assert dice(predictor.segment(scan).labelmap.voxels == 1, small_scan() > 0) > 0.95
 
 
 def scan_beside_larger_organ() -> tuple[Volume, np.ndarray, np.ndarray]:
@@ -252,10 +252,10 @@ def test_padding_does_not_change_the_labels(predictor: Predictor) -> None:
     """The larger of two organs is selected, even if the smaller organ is more central in the padded scan."""
     larger = ellipsoid((36, 29, 11), (8, 8, 8))
     two_organs = np.where(larger | ellipsoid((20, 17, 12), (6, 6, 6)), np.float32(0.9), tissue())
-    unpadded = predictor.segment(Volume(two_organs[None], centred_grid(CASE, SPACING))).labelmap.voxels
+    unpadded = predictor.segment(Volume(two_organs[None], centred_grid(SMALL_SHAPE, SPACING))).labelmap.voxels
     assert dice(unpadded == 1, larger) > 0.9
     for corner in ((0, 0, 0), (72, 104, 0), (10, 104, 0)):
-        where = tuple(slice(at, at + n) for at, n in zip(corner, CASE, strict=True))
+        where = tuple(slice(at, at + n) for at, n in zip(corner, SMALL_SHAPE, strict=True))
         voxels = np.full(FIELD, -1, np.float32)
         voxels[where] = two_organs
         padded = predictor.segment(Volume(voxels[None], centred_grid(FIELD, SPACING))).labelmap.voxels

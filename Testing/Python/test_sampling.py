@@ -240,7 +240,7 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     sides = np.array([1.0, 1.0, 4.0])
     places = np.moveaxis(np.indices((48, 48, 12)), 0, -1)
     ball = ((((places - [23.5, 23.5, 5.5]) * sides) ** 2).sum(axis=-1) <= 14**2).astype(np.uint8)
-    case = resident(ball * 200, ball, places=False)
+    case = resident(ball * 200, ball)
     settings = (
         *no_augmentation_except("rotation_degrees"),
         "rotation_degrees=90",

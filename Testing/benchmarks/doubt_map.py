@@ -7,8 +7,8 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first doubtful place, which is the place with the largest summed doubt: the fraction of the outline's
-  voxels that have fewer wrong voxels near them.
+- the rank of the first doubtful place among the outline's voxels, by the number of wrong voxels nearby: 0 is the lowest
+  rank, 1 the highest.
 The number of places and the rank are printed for the map of doubt and for a map of disagreement.
 """
 
@@ -25,7 +25,7 @@ from dcamt.inference.predictor import Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.metrics.doubtful_places import GLANCE_MM, doubtful_places
 from dcamt.networks.packaging import verify_model
-from la_cases import DOUBT_EDGES, HELD_OUT, case_names, print_table, reliability_rows, sum_by_doubt
+from la_cases import DOUBT_EDGES, HELD_OUT, case_names, doubt_histograms, print_table, reliability_rows
 from scipy import ndimage
 
 
@@ -43,7 +43,7 @@ def area_under_curve(scores: np.ndarray, wrong: np.ndarray) -> float:
 
 
 def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
-    """Return a case's figures, and the sums for `reliability_rows`."""
+    """Return a case's figures, and the histograms for `reliability_rows`."""
     scan = read_scan(la / f"{name}_image.nii.gz")
     truth = read_labelmap(la / f"{name}_label.nii.gz").voxels > 0
     result = predictor.segment(scan)
@@ -67,7 +67,7 @@ def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, A
             number_below = np.searchsorted(on_outline, wrong_around[places[0].index])
             row[f"{kind}: rank of the first"] = float(number_below / len(on_outline))
     doubt = result.doubt_map[band]
-    return row, sum_by_doubt(doubt, np.ones(len(doubt)), doubt, wrong[band])
+    return row, doubt_histograms(doubt, np.ones(len(doubt)), doubt, wrong[band])
 
 
 def main() -> None:
@@ -80,10 +80,10 @@ def main() -> None:
     predictor = Predictor(verify_model(options.model))
     rows, total = [], np.zeros((3, len(DOUBT_EDGES) - 1))
     for name in options.cases or case_names(options.la)[-HELD_OUT:]:
-        row, amounts = measure_case(options.la, name, predictor)
+        row, histograms = measure_case(options.la, name, predictor)
         print({key: round(value, 3) if isinstance(value, float) else value for key, value in row.items()}, flush=True)
         rows.append(row)
-        total += amounts
+        total += histograms
     keys = list(dict.fromkeys(key for row in rows for key in row if key != "case"))
     means = [
         {"figure": key, "mean": round(float(np.mean([row[key] for row in rows if key in row])), 3)} for key in keys

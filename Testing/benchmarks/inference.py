@@ -3,8 +3,8 @@
     python Testing/benchmarks/inference.py LA_FOLDER MODEL [--cases 4] [--protocol-cases 1] [--repeats 3] [--threads 1]
         [--parts pass segment protocol whole cold] [--json FILE]
 
-LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`. The measured cases are among the last 20 of
-`cases.csv`. Parts:
+LA_FOLDER holds `laNNN_image.nii.gz`, `laNNN_label.nii.gz` and `cases.csv`. The measured cases are among the
+held-out cases, the last 20 of `cases.csv`. Parts:
 
 pass      Prediction on the network grid, in one pass and in tiles. The ratio is the time divided by a lower bound.
           Lower bound in seconds: (number of operations in one pass) / (operations per second of one large float32
@@ -24,10 +24,12 @@ With one thread, processor time equals the elapsed time on an idle machine. `pro
 `cold` in the precision that the command chooses. The other parts are measured in float32, and also in bfloat16 if the
 CPU has bfloat16 instructions.
 
-`ratio` is the time divided by a reference time. The column `of` names this reference. `points` is the difference in
-Dice, in percentage points: in `protocol`, the mean difference from DCAMT's complete segmentation; in `whole`, the
-largest difference from the segmentation of the same scan without the field. In `whole`, the column `of` holds the word
-`cropped`, for the scan without the field.
+Columns of the printed table:
+
+ratio     The time divided by a reference time.
+of        The reference of `ratio`. `cropped` is the scan without the field.
+points    A difference in Dice, in percentage points. Part `protocol`: the mean difference from DCAMT's complete
+          segmentation. Part `whole`: the largest difference from the cropped scan.
 """
 
 from __future__ import annotations
@@ -198,7 +200,7 @@ def measure_segment(options: Options, cases: list[str]) -> list[dict[str, Any]]:
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Return the starts of windows along an axis: multiples of the stride, but the last window ends with the axis."""
+    """Return the starts of windows that together cover an axis."""
     return [min(start * stride, length - window) for start in range(-(-max(0, length - window) // stride) + 1)]
 
 

@@ -48,7 +48,7 @@ def held_out_scores(la: Path, model: Path, work: Path, quality: str) -> dict[str
     """Segment the held-out cases at their own resolution and compare the results with their labels.
 
     Returns the mean of each of `METRICS`, and the standard deviation and the minimum of Dice. A distance that is
-    undefined in every case, as with empty segmentations, has the mean None.
+    undefined for all cases, as with empty segmentations, has the mean None.
     """
     predictions, labels = work / f"held_out_{quality}", work / "held_out_labels"
     for folder in (predictions, labels):
@@ -99,10 +99,15 @@ def dcamt(*arguments: str | Path) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8").stdout
 
 
-def sum_by_doubt(doubt: np.ndarray, *amounts: np.ndarray) -> np.ndarray:
-    """Return the sum of each amount (N,) for each interval (`DOUBT_EDGES`) of the doubt (N,)."""
-    part = np.digitize(doubt, DOUBT_EDGES[1:-1])
-    return np.stack([np.bincount(part, weights=amount, minlength=len(DOUBT_EDGES) - 1) for amount in amounts])
+def doubt_histograms(doubt: np.ndarray, *weights: np.ndarray) -> np.ndarray:
+    """Return weighted histograms of the doubt with the edges `DOUBT_EDGES`: (histograms, intervals).
+
+    Args:
+        doubt: (N,).
+        weights: an array (N,) for each histogram.
+    """
+    interval = np.digitize(doubt, DOUBT_EDGES[1:-1])
+    return np.stack([np.bincount(interval, weights=w, minlength=len(DOUBT_EDGES) - 1) for w in weights])
 
 
 def reliability_rows(sums: np.ndarray) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@
 MODEL is a model that was not trained with the labels of the held-out cases: the shipped model's twin
 (`shipped_model.py`).
 
-`segment` segments the last 20 cases of LA_FOLDER/cases.csv in both qualities: first undisturbed, then with one
-disturbance per case and round. Each result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the
-disturbed scan's grid, trust (the branches' agreement), features of doubt. In quality `accurate`, lines of undisturbed
-scans also contain the voxel counts of `count_doubt`. Existing lines are not computed again.
+`segment` reads the last 20 cases of LA_FOLDER/cases.csv. Each case is segmented undisturbed and with `--rounds`
+disturbances, in quality `fast` and in quality `accurate`. Each result is a line of WORK/robustness.jsonl: case,
+disturbance, quality, Dice on the disturbed scan's grid, trust (the branches' agreement), features of doubt. Existing
+lines are not computed again.
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
@@ -47,7 +47,7 @@ from dcamt.models.package import calibration_path
 from dcamt.networks.packaging import verify_model
 from dcamt.recipe import QUALITIES
 from dcamt.volume import Volume
-from la_cases import DOUBT_EDGES, HELD_OUT, case_names, claim_folder, print_table, reliability_rows, sum_by_doubt
+from la_cases import DOUBT_EDGES, HELD_OUT, case_names, claim_folder, doubt_histograms, print_table, reliability_rows
 from scipy import ndimage
 
 CASE = "case"
@@ -78,7 +78,8 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         replaced = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # The committed tables were measured with this rule: it keeps the frequencies 0, 1 and 2, but not -1 and -2.
+        # The frequencies 0, 1 and 2 are never replaced, but -1 and -2 may be. Another rule would change the README's
+        # tables.
         replaced = replaced[replaced > 2]
         spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
@@ -248,7 +249,7 @@ def read_lines(work: Path) -> list[Row]:
 def robustness_table(rows: list[Row]) -> list[Row]:
     """Return a row for each disturbance: its mean and lowest Dice, and the mean Dice of the same cases undisturbed.
 
-    The row also has the mean of `expected`, which `calibration_table` sets.
+    `calibration_table` must be called with the same rows first, because it sets `expected`.
     """
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
@@ -291,7 +292,7 @@ def observation(row: Row) -> Observation:
 def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
     """Return the accuracy of the expected overlap, by cross-validation.
 
-    Also sets `expected` in each row to the expected overlap of the last split.
+    Also sets `expected` in each of `rows` to the expected overlap for the last of `splits`.
     """
     groups = {
         "clean": lambda row: row["disturbance"] == CLEAN,
@@ -339,7 +340,7 @@ def reliability_table(counts: dict[str, np.ndarray], is_scaled: bool) -> list[Ro
             others = fit_doubt_scaling(sum((other for name, other in counts.items() if name != case), np.zeros(1)))
             assert others is not None
             doubt = others.apply(doubt)
-        total += sum_by_doubt(doubt, number, number * doubt, wrong)
+        total += doubt_histograms(doubt, number, number * doubt, wrong)
     return [{"scaled": is_scaled, **row} for row in reliability_rows(total)]
 
 

@@ -72,7 +72,7 @@ def list_cases(la: Path, row: str, labelled: int) -> list[Case]:
 
 
 def run_row(la: Path, work: Path, row: str, seed: int, labelled: int, settings: list[str]) -> None:
-    """Train a row and measure both qualities, unless the results exist."""
+    """Train a row's model and measure both qualities, unless the results exist."""
     folder = work / f"{row}-{labelled}-seed{seed}"
     done = folder / "scores.json"
     if done.exists():

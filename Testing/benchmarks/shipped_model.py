@@ -13,7 +13,8 @@ Four runs are trained:
 first        Uses cases 1 to 60 of LA_FOLDER/cases.csv and six phantoms, all labelled. Cases 61 to 80 are held out.
 second       Starts from `first` and uses the same labelled cases, plus the images of the held-out cases without their
              labels. Takes two labelled and two unlabelled patches per iteration, and scales patches more strongly than
-             `first`. In some patches, the part beyond a random plane is replaced by air, noise or a mirror image.
+             `first`. In some patches, the part on one side of a random plane is replaced by air, noise or a mirror
+             image.
 twin         Starts from `second` and uses the labelled cases of `first`. Scales patches and replaces parts of them
              like `second`. Adds artefacts to some patches: stripes like those of a spike in k-space, or a bright spot.
 left-atrium  The shipped model: like `twin`, but cases 61 to 80 are also used, with their labels. No case is held out.

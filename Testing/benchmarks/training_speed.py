@@ -10,9 +10,9 @@ loop is DCAMT's loop without one of its optimisations. The loop "DCAMT with a Da
 conventional loop does, without the augmentation of recipe `la`.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
-the machine affect all equally; the speed is that of the median turn. `waiting` is the fraction of time that a loop
-spends on getting batches: from its DataLoader or, without a DataLoader, by sampling patches. If a GPU samples the
-patches, `waiting` contains only the time to start the sampling.
+the machine affect all equally; the speed is that of the median turn. The column `waiting` is the fraction of
+time that a loop spends on getting batches. If a GPU samples the patches, `waiting` contains only the time to start the
+sampling.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def conventional_step(options: argparse.Namespace, recipe: Recipe, names: list[s
 def dcamt_step(
     options: argparse.Namespace, recipe: Recipe, names: list[str], files: Path, loaded: bool = False
 ) -> tuple[Step, Trainer]:
-    """Return a function that runs one of DCAMT's iterations, and the trainer.
+    """Return a pair: a function that runs one of DCAMT's iterations, and the trainer.
 
     Args:
         loaded: whether batches come from a DataLoader instead of resident cases.

@@ -4,11 +4,11 @@
 
 Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are reused) with a model that was not
 trained with their labels, such as the shipped model's twin (`shipped_model.py`). Measures the wall on these
-segmentations and on the experts' labels, by every preset, openings excluded. No parameter was chosen on these cases.
-Prints
-- for each preset, and for IIR 1.2 with openings counted as wall: the burden on the experts' labels and on the
-  segmentations (mean ± SD), the intraclass correlation for absolute agreement of single measurements (ICC(A,1): McGraw
-  and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and Altman, Lancet 327:307, 1986),
+segmentations and on the experts' labels. No parameter was chosen on these cases. Prints
+- for each threshold in `PRESETS`, and for the default threshold with openings counted as wall: the burden on the
+  experts' labels and on the segmentations (mean ± SD), the intraclass correlation for absolute agreement of single
+  measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and
+  Altman, Lancet 327:307, 1986),
 - the same statistics for three areas: the openings, the wall, and the surface at the scan's border,
 - the correlation between the presets' burdens on the experts' labels,
 - the overlap of the openings,
@@ -108,7 +108,7 @@ def measure(la: Path, work: Path, model: Path) -> tuple[list[Pair], list[str]]:
 
 
 def opening_overlap(pair: Pair) -> float:
-    """Return the Dice (0 to 1) of the openings in the two surfaces, by area; NaN if there is no opening.
+    """Return the Dice (0 to 1) of the openings in the two surfaces, weighted by area; NaN if there is no opening.
 
     A point of an opening counts as shared if the nearest point of the other surface is in an opening, too.
     """

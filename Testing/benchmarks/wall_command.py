@@ -41,7 +41,7 @@ def main() -> None:
         common = ["segment", str(options.scan), "-o", folder, "--overwrite", "--quality", options.quality]
         run_timed(common)  # reads all files into the system's cache
         for number in range(options.pairs):
-            # The order alternates: a machine that becomes slower favours neither variant.
+            # The order alternates, so that a machine that becomes slower over time favours neither variant.
             order = (False, True) if number % 2 else (True, False)
             times = {has_wall: run_timed([*common, *(["--wall"] if has_wall else [])]) for has_wall in order}
             pairs.append((times[True], times[False]))

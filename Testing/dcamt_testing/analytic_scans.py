@@ -12,7 +12,7 @@ from dcamt.recipe import Recipe
 from dcamt.volume import Volume
 
 CENTRE = np.array([12.0, -34.0, 56.0])
-"""Centre of the ellipsoid of `analytic_scan`, and of grids by default, RAS mm."""
+"""Centre of the ellipsoid of `analytic_scan`, RAS mm."""
 
 
 def rotation(x: float, y: float, z: float) -> np.ndarray:

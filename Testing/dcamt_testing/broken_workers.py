@@ -1,4 +1,4 @@
-"""Scripts that change what a program of the engine does; each runs in the program's interpreter before the program."""
+"""Scripts that change what a program of the engine does; each runs in the interpreter before the program starts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from dcamt.commands import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
-"""A script after which a worker that has measured the model's speed expects each scan to take ten minutes."""
+"""A script after which a worker expects each scan to take ten minutes, once the model's speed is measured."""
 
 SLOW_TRAINING = """
 import time
@@ -59,7 +59,7 @@ def iterate_slowly(*arguments):
     return iterate(*arguments)
 trainer.Trainer.iterate = iterate_slowly
 """
-"""A script after which a run trains at most ten iterations a second, reports each, and obeys requests after each."""
+"""A script after which each iteration takes at least 0.1 s; the run reports and obeys requests after each iteration."""
 
 BUG = """
 from dcamt.inference import predictor
@@ -78,5 +78,5 @@ real = machinery.PathFinder.find_spec
 machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
 import sys
 for module in [module for module in sys.modules if module.split(".")[0] in ({name!r}, "dcamt")]:
-    del sys.modules[module]  # may be imported already (`dcamt_testing.warm_python`)
+    del sys.modules[module]  # `warm_python` may have imported the module already
 """

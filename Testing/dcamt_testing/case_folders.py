@@ -60,8 +60,7 @@ def write_dcamt_result(path: Path) -> None:
 def scans_and_labels(found_cases: FoundCases, home: Path) -> dict[str, tuple[str, str | None]]:
     """Return {name: (image, label)} with paths relative to `home`.
 
-    Check that a case has the role labelled if it has a label, and otherwise the role unlabelled. Check that all names
-    differ.
+    Fail if a role contradicts the label, or if two cases have the same name.
     """
     assert all(case.role == ("labelled" if case.label else "unlabelled") for case in found_cases.cases)
     by_name = {

@@ -140,7 +140,7 @@ def write_frames(path: Path, places: Sequence[float], frames: Sequence[Groups] =
 
 
 def _item_of(groups: Groups) -> Dataset:
-    """Return an item that holds each functional group as a sequence of one item."""
+    """Return a DICOM item with the functional groups."""
     item = Dataset()
     for name, values in groups.items():
         group = Dataset()

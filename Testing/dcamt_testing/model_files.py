@@ -54,7 +54,7 @@ def write_zip(path: Path, members: list[tuple[str, bytes]], packed: int = zipfil
 
 
 def write_with_checksum(path: Path, card: dict[str, Any], recipe: bytes, weights: bytes) -> Path:
-    """Write a package of any card, recipe and weights, with a valid checksum, as a forger could.
+    """Write a package of any card, recipe and weights, with a valid checksum.
 
     In the card, `checksum` is replaced and unknown keys are kept.
     """

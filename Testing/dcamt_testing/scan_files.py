@@ -155,8 +155,6 @@ def assert_written_scan(path: Path, *message_parts: str) -> None:
 def deny_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, can_list: bool = False) -> None:
     """Simulate a folder without any permission; `chmod` would have no effect if root runs the tests.
 
-    The files in the folder need not exist.
-
     Args:
         can_list: the names of the files can be read, as after `chmod 644`.
     """

@@ -34,7 +34,7 @@ NO_AUGMENTATION = ("rotation_degrees=0", "scale=0", "gain=0", "offset=0", "gamma
 """Settings that turn off the augmentation of the recipe `la`."""
 CPU = torch.device("cpu")
 NOISE_GRID = Grid((22, 26, 18), np.array([[0, -1.5, 0, 20], [2, 0, 0, -30], [0, 0, 2.5, 5], [0, 0, 0, 1.0]]))
-"""The grid of `noise_scan`. Its axes are permuted and flipped, so that RAS, LPS and voxel axes all differ."""
+"""The grid of `noise_scan`, with permuted and flipped axes."""
 
 
 def set_options(*settings: str) -> list[str]:
@@ -53,7 +53,7 @@ def save_tiny_model(path: Path, recipe: Recipe) -> Path:
 
 
 def save_model_for(path: Path, scan: Volume) -> Path:
-    """Save a model with random weights that segments part of `scan` in fast and in accurate quality."""
+    """Save a tiny `random_package` for `scan` as a model file; return its path."""
     write_package(path, random_package(tiny_recipe("largest_component=false"), scan))
     return path
 
@@ -128,20 +128,17 @@ def train_arguments(table: Path, run: RunFolder, *settings: str) -> list[str]:
     return ["train", str(table), "--run", str(run.path), "--device", "cpu", *set_options(*settings)]
 
 
-def resident(image: np.ndarray, label: np.ndarray | None = None, places: bool = True) -> ResidentCase:
+def resident(image: np.ndarray, label: np.ndarray | None = None) -> ResidentCase:
     """Return a case in memory from 8-bit voxels (X, Y, Z) or (C, X, Y, Z).
 
     Args:
         label: (X, Y, Z).
-        places: whether every labelled voxel is a possible centre of a training patch.
     """
     channels = image if image.ndim == 4 else image[None]
-    positions = ()
-    if label is not None and places:
-        positions = tuple(torch.from_numpy(np.argwhere(label == value)) for value in np.unique(label) if value)
-    return ResidentCase(
-        "case", torch.from_numpy(channels), None if label is None else torch.from_numpy(label), positions
-    )
+    voxels = ()
+    if label is not None:
+        voxels = tuple(torch.from_numpy(np.argwhere(label == value)) for value in np.unique(label) if value)
+    return ResidentCase("case", torch.from_numpy(channels), None if label is None else torch.from_numpy(label), voxels)
 
 
 def new_trainer(

@@ -13,7 +13,7 @@ from pathlib import Path
 REMOVER = 'read -r _; for _ in $(seq 100); do rm -rf -- "$1" 2>/dev/null; [ -e "$1" ] || break; sleep 0.1; done'
 """A shell script that removes a folder when stdin closes. It retries, since child processes may still write there."""
 KEPT = ("dcamt-python-", "dcamt-models-", "slicer-harness-", "torchinductor_", "torchelastic_")
-"""Prefixes of folders that may stay until the process ends. `torchrun` leaves logs (torchelastic)."""
+"""Prefixes of folders that may stay until the process ends."""
 _removers: list[subprocess.Popen[bytes]] = []
 """Holds the process that runs `REMOVER`, so that the pipe to its stdin closes only when the test process ends."""
 

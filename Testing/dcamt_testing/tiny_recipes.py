@@ -1,4 +1,4 @@
-"""Recipes of tiny networks. The engine is imported only when a recipe is made; torch is never imported."""
+"""Recipes of tiny networks. This module imports `dcamt` only when a recipe is made, and never imports torch."""
 
 from __future__ import annotations
 

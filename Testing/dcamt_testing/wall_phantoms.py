@@ -37,7 +37,7 @@ class Atrium:
             measured on the unit ball from which the ellipsoid is stretched.
         patch_ratio: the patch's intensity divided by the blood's.
         valve_mm: distance of the valve's plane from the centre (None: no valve); the blood continues beyond the plane.
-        vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end.
+        vein_mm: the vein's radius (None: no vein). The vein starts at the centre and has no end in the scan.
         vein_length_mm: length of the vein in the label, measured from the centre.
     """
 
@@ -131,9 +131,9 @@ class Atrium:
 class Ring(Atrium):
     """A ring-shaped tube of blood around the axis S, with a wall.
 
-    The tube's surface is convex on the ring's outside and a saddle on the ring's inside. Angles about the tube's axis
-    are 0 on the ring's outside. The bright patch is the wall at angles from -`patch_degrees` to `patch_degrees`.
-    `radii`, `patch_axis`, `valve_mm`, `vein_mm` and `vein_length_mm` have no effect on the scan and its label.
+    Angles about the tube's axis are 0 on the ring's outside. The bright patch is the wall at angles from
+    -`patch_degrees` to `patch_degrees`. `radii`, `patch_axis`, `valve_mm`, `vein_mm` and `vein_length_mm` have no
+    effect on the scan and its label.
 
     Attributes:
         ring_mm: distance from the centre to the tube's own axis.

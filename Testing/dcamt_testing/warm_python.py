@@ -15,7 +15,7 @@ the server cannot be reached, the launcher runs the real interpreter. Without Li
 `interpreter()` returns the real interpreter.
 
 A child has imported the modules in `PRELOADED` and `ENGINE` before its program begins, and exits without unloading
-them. Therefore a test of a program's imports, or of the interpreter's exit, starts `sys.executable`. If `sys.path`
+them. Therefore a test of a program's imports, or of the interpreter's exit, must start `sys.executable`. If `sys.path`
 leads to another copy of the engine, the child imports that copy.
 """
 
@@ -30,7 +30,7 @@ import signal
 import socket
 import sys
 
-# The launcher imports this module and must start quickly. Functions import what the launcher does not need.
+# Other imports stand inside functions, because the launcher imports this module and must start quickly.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import subprocess
@@ -301,7 +301,7 @@ def serve(descriptor: int) -> Request | None:
             if request is not None:
                 server.close()
                 return request
-    # The test process was killed, so this process removes the launcher's folder.
+    # The test process was killed and did not run `end`, so this process removes the launcher's folder.
     shutil.rmtree(os.path.dirname(server.getsockname()), ignore_errors=True)
     return None
 
@@ -376,7 +376,7 @@ def main() -> None:
         connection.connect(address)
     except OSError:
         os.execv(real, [real, *given])
-    # Signals are read from a socket, since `select` goes on waiting after a signal handler.
+    # Signals are read from a socket, since a signal alone does not end `select` (PEP 475).
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
