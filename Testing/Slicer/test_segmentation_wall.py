@@ -58,7 +58,7 @@ class OutlineTest(InsertedWallCase):
             update()
             self.assertNotIn(warning, self.ui.wallLabel.text)
 
-    def test_outline_that_was_moved_in_its_scan_is_noticed(self) -> None:
+    def test_outline_moved_relative_to_its_scan_is_noticed(self) -> None:
         volume, segmentation = self.volume, self.segmentation
         transforms = []
         for name, distance_mm in (("small", 0.05), ("large", 20.0)):
@@ -172,7 +172,7 @@ class SegmentListTest(ChosenPhantomCase):
             choose(self.ui.outputSelector, segmentation)
             self.assertEqual(self.names(), [name])
 
-    def test_selected_segment_is_found_in_a_new_segmentation_by_identifier_and_name(self) -> None:
+    def test_selected_segment_is_found_in_another_segmentation_by_identifier_and_name(self) -> None:
         other = add_phantom()[1]
         for segmentation, name in ((self.segmentation, "scar"), (other, "aorta")):
             segmentation.GetSegmentation().AddEmptySegment("Segment_1", name)
@@ -219,7 +219,6 @@ class ThresholdTest(InsertedWallCase):
             colors.GetColor(int(at) + 2, above)
             self.assertGreater(below[2], below[0])  # bluish
             self.assertGreater(above[0], above[2] + 0.4)  # yellow to red
-        # The end colours and the grey of openings equal those in the report's pictures.
         for index, color in ((1, COLOR_STOPS[0][1]), (wall_nodes.COLORS - 1, COLOR_STOPS[-1][1]), (0, OPENING_COLOR)):
             table_color = [0.0] * 4
             colors.GetColor(index, table_color)

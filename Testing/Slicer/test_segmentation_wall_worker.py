@@ -337,8 +337,7 @@ INSERTION_STEPS = {
     wall_job: {"insert_wall": 1, "store_measured_outline": 1, "update_outdated_mark": 1},
 }
 """The functions that insert a wall, by module, with the number of their calls."""
-PLACED = (WALL_MODEL, WALL_TABLE)
-"""The roles of the nodes that are placed below the segmentation if they are new."""
+PLACED_BELOW_SEGMENTATION = (WALL_MODEL, WALL_TABLE)
 
 
 class InterruptedInsertionTest(FakeWallCase):
@@ -350,7 +349,7 @@ class InterruptedInsertionTest(FakeWallCase):
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
                 for call in range(calls):
-                    placed = [get_referenced_node(self.segmentation, role) for role in PLACED]
+                    placed = [get_referenced_node(self.segmentation, role) for role in PLACED_BELOW_SEGMENTATION]
                     if name == "place_below" and call >= placed.count(None):
                         continue  # the nodes of an earlier wall keep their places
                     with self.subTest(step=name, call=call), fail_after(module, name, call), Person() as person:
@@ -364,10 +363,7 @@ class InterruptedInsertionTest(FakeWallCase):
         self.assertEqual(burden_cell(self.segmentation), f"{expected_wall().burden.percent:.1f}")
 
     def insert_earlier_wall(self) -> None:
-        """Insert a wall with 0.9 times the expected ratios; mark it as outdated, hide it and rename its legend.
-
-        The next insertion overwrites the ratios, the mark, the visibility and the title.
-        """
+        """Insert a wall with 0.9 times the expected ratios; mark it as outdated, hide it and rename its legend."""
         wall = expected_wall()
         self.module.worker.wall = replace(wall, ratio=wall.ratio * np.float32(0.9))
         self.measure()
@@ -402,29 +398,28 @@ class InterruptedInsertionTest(FakeWallCase):
         for has_wall in (False, True):
             if has_wall:
                 self.insert_earlier_wall()
-            before, turn = scene_content(), 0
-            while self.cancel_in_step(turn):
+            before, step = scene_content(), 0
+            while self.cancel_in_step(step):
                 self.assertEqual(changed_content(before), [])
-                turn += 1
-            self.assertGreater(turn, 1)
+                step += 1
+            self.assertGreater(step, 1)
 
-    def cancel_in_step(self, turn: int) -> bool:
-        """Measure the wall, and cancel in the step of `take_answer` with the index `turn`.
+    def cancel_in_step(self, step: int) -> bool:
+        """Measure the wall; in the given step of `WallJob.take_answer`, cancel unless the step inserts the wall.
 
-        Return whether the measurement was cancelled. The last step inserts the wall and is not cancelled.
+        Return whether the measurement was cancelled.
         """
-        real, index = wall_job.WallJob.take_answer, [-1]
+        take_answer, is_cancelled = wall_job.WallJob.take_answer, False
 
-        def cancel(job: Any, event: WallMeasured) -> Any:
-            for step in real(job, event):
-                if step is not None:
-                    yield step
-                    return
-                index[0] += 1
-                if index[0] == turn:
+        def take_answer_and_cancel(job: Any, event: WallMeasured) -> Any:
+            nonlocal is_cancelled
+            for number, outcome in enumerate(take_answer(job, event)):
+                is_wall_inserted = outcome is not None
+                if number == step and not is_wall_inserted:
                     self.module.logic.cancel()
-                yield None
+                    is_cancelled = True
+                yield outcome
 
-        with mock.patch.object(wall_job.WallJob, "take_answer", cancel):
+        with mock.patch.object(wall_job.WallJob, "take_answer", take_answer_and_cancel):
             self.measure()
-        return index[0] == turn
+        return is_cancelled

@@ -331,7 +331,6 @@ class SavedWithTheSceneTest(unittest.TestCase):
         for text in ("x", "[1]", '[{"source": 1}]', '{"source": 1}', "[" * 100000):
             node.SetParameter("cases", text)
             self.assertEqual(list(load_cases(node).rows), [])
-            # The text is neither lost nor changed by saving it again and again.
             saved = load_cases(node)
             self.assertEqual(len(saved.unread), 1)
             save_rows(node, *saved)

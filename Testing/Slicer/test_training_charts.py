@@ -1,4 +1,4 @@
-"""Curves of a run: thinning, charts in the plot view, and the speed with many events."""
+"""Curves of a run: thinning, and charts in the plot view."""
 
 from __future__ import annotations
 

@@ -202,8 +202,8 @@ class SavedStateTest(TrainingCase):
         close_scene()
         volume, _outline = add_case("mine", 2)
         click(self.ui.addSceneButton)
-        slicer.mrmlScene.RemoveNode(volume)  # the imported volume takes its ID
-        slicer.mrmlScene.ReadFromMRB(file, False)
+        slicer.mrmlScene.RemoveNode(volume)
+        slicer.mrmlScene.ReadFromMRB(file, False)  # the imported volume takes the removed volume's ID
         process_events()
         volumes = [slicer.mrmlScene.GetNodeByID(row.source.volume) for row in self.session.table.rows]
         self.assertEqual([one and one.GetName() for one in volumes], [None, "imported"])
@@ -237,7 +237,7 @@ class SavedStateTest(TrainingCase):
         self.ui.runsFolderEdit.currentPath = str(other)
         self.assertEqual(self.ui.runNameEdit.text, "run-1")
 
-    def test_name_that_windows_cannot_store_is_refused(self) -> None:
+    def test_invalid_run_name_is_refused(self) -> None:
         for name in ("CON", "nul.txt", "run.", ".run", "a/b", "", "\ud800"):
             with self.assertRaisesRegex(InputError, "cannot be a run's name"):
                 run_named(name)

@@ -81,7 +81,7 @@ class CaseFilesTest(TrainingCase):
         saved = self.save_proposal_in_run()
         run = self.runs / "earlier"
         run.rename(self.runs / "renamed")
-        # Another run, with another proposal, has the former path.
+        # Another run, with another proposal, has the renamed run's former path.
         other = run / "ranking" / "plain.seg.nrrd"
         other.parent.mkdir(parents=True)
         shutil.copy(self.folder / "other.seg.nrrd", other)
@@ -160,7 +160,7 @@ class ProposalTest(TrainingCase):
         first = open_nodes(case, rows)
         self.assertIs(first[0], volume)
         slicer.mrmlScene.RemoveNode(first[1])
-        # The scans of several patients of a data set may have one name and one grid.
+        # Two patients' scans may have the same name and the same grid.
         slicer.util.updateVolumeFromArray(volume, other)
         loaded, proposal = open_nodes(case, rows)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(loaded), image)

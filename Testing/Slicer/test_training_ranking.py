@@ -140,7 +140,6 @@ class RankingTest(TrainingCase):
 
     def test_complete_ranking_replaces_the_earlier_one(self) -> None:
         command = self.rank_again()
-        # During the ranking, a person may save a correction over an earlier proposal.
         self.assertIn("--keep-corrected", command.arguments)
         command.running = False
         command.on_end("")

@@ -31,7 +31,7 @@ class ListOfRunsTest(TrainingCase):
     """Run folders in various states, written by the tests."""
 
     def write_failure(self, run: RunFolder, failure: FailureNote | None) -> None:
-        """Write the note. If `failure` is None, leave the file blank, as killed runs of earlier versions did."""
+        """Write the note. If `failure` is None, write spaces only, as killed runs of earlier versions did."""
         run.failure.write_bytes(b" " * 4096)
         if failure is not None:
             write_note(run.failure, failure)

@@ -83,11 +83,10 @@ class SceneSourceTest(unittest.TestCase):
         for scan in (volume, plain):
             self.show_preview_on(scan)
         self.assertEqual(outlines(), before)
-        # If a person adds a segment to a result's node, the node becomes a label with this segment only.
-        scar = result.GetSegmentation().AddEmptySegment("", "Left atrium")
+        added = result.GetSegmentation().AddEmptySegment("", "Left atrium")
         self.assertEqual(outlines(), [before[0], result.GetID()])
-        self.assertEqual(segments_of(result, self.recipe), ((scar, 1),))
-        result.GetSegmentation().RemoveSegment(scar)
+        self.assertEqual(segments_of(result, self.recipe), ((added, 1),))
+        result.GetSegmentation().RemoveSegment(added)
         self.assertEqual(outlines(), before)
         corrected = ellipsoid(2)[1]
         corrected[tuple(np.argwhere(corrected)[0])] = 0
@@ -161,7 +160,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual((row.role, row.source.segmentation), (UNLABELLED, ""))
         self.assertIn("was made from a scan that is no longer in the scene", row.note)
 
-    def test_training_case_that_a_model_segmented_again_is_no_label(self):
+    def test_model_result_is_no_label_after_remove_case(self):
         volume, result = add_case("scan", 1)
         result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
         result.SetNodeReferenceID(VOLUME, volume.GetID())
@@ -251,7 +250,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertTrue(training_cases.is_case(clone))
         self.assertTrue(training_cases.is_case(again))
 
-    def test_clone_of_a_training_case_is_no_case_after_a_model_segments_the_original_again(self):
+    def test_clone_is_no_case_after_remove_case_of_the_original(self):
         volume, case = add_case("scan", 1)
         training_cases.add_case(volume, case)
         copy_node(case).SetName("clone")
@@ -284,8 +283,8 @@ class SceneSourceTest(unittest.TestCase):
                 self.assertEqual(choice_note(row.source, self.recipe), row.note)
         self.assertEqual(training_cases.unlisted_cases(), [])
         draw_segment(third, volume, edited)
-        third.GetSegmentation().GetNthSegment(0).SetName("aorta")  # changed last, but has no segment for the class
-        third.GetSegmentation().AddEmptySegment("", "liver")
+        third.GetSegmentation().GetNthSegment(0).SetName("aorta")
+        third.GetSegmentation().AddEmptySegment("", "liver")  # changed last, but has no segment for the class
         for list_rows in (scene_rows, training_case_rows):
             self.assertEqual([row.source.segmentation for row in list_rows(self.recipe)], [second.GetID()])
 
@@ -330,7 +329,7 @@ class SceneSourceTest(unittest.TestCase):
         clone.HardenTransform()
         self.assertEqual(scene_rows(self.recipe)[0].source.segmentation, clone.GetID())
 
-    def test_note_names_which_of_several_loaded_segmentations_is_the_label(self):
+    def test_note_names_the_label_among_several_loaded_segmentations(self):
         image, label = ellipsoid(1)
         volume = add_volume("scan", image)
         first = self.load_from_file(add_outline(volume, label))
@@ -370,7 +369,7 @@ class SceneSourceTest(unittest.TestCase):
             exported = run_to_end(label_array(loaded, rows[0].source.segments, volume))
             np.testing.assert_array_equal(exported, label)
 
-    def test_segmentation_with_slightly_larger_voxels_and_equal_corners_is_no_label(self):
+    def test_segmentation_on_a_different_grid_with_the_same_corners_is_no_label(self):
         image = np.random.default_rng(0).normal(100, 10, (8, 8, 82))
         other = add_volume("other", image[:, :, :81])
         other.SetSpacing(2.025, 2.0, 2.0)  # 80 steps of 2.025 mm are 81 steps of 2 mm.
@@ -412,7 +411,6 @@ class SceneSourceTest(unittest.TestCase):
         twin.SetIJKToRASDirections(1, 0, 0, 1, 0, 0, 0, 0, 1)  # a damaged geometry
         self.assertEqual(len(scene_rows(self.recipe)), 2)
         twin.SetIJKToRASDirections(1, 0, 0, 0, 1, 0, 0, 0, 1)
-        # A note is shown in the column of remarks, but not in the colour of a problem.
         table = CaseTable()
         model = CaseTableModel(table)
         table.add(scene_rows(self.recipe))

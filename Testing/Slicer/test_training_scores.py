@@ -35,7 +35,7 @@ class ScoresTest(TrainingCase):
             self.assertEqual([row[0] for row in cells], shown)
             self.assertEqual(cells[0][2:], ["0.500", "0.333", "12.00", "3.25"])
 
-    def test_mean_distances_are_shown_with_the_number_of_their_cases(self) -> None:
+    def test_mean_row_counts_the_cases_with_defined_distances(self) -> None:
         lines = ["found,1,0.5,0.4,2,1,0,1", "missed,1,0,0,,,1,1"]
         lines += ["mean,1,0.25,0.2,2,1,1,2", "std,1,0.25,0.2,,,1,2", "mean,2,0.5,0.4,2,1,0,2"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases", *lines))

@@ -219,7 +219,6 @@ class SourcesTest(TrainingCase):
         training_cases.add_case(volume, outline)
         self.module.enter()
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
-        # On opening, the panel lists a removed case only if the segmentation module added the case again.
         self.table.remove([0])
         self.module.leave()
         self.module.enter()
@@ -306,7 +305,7 @@ class SourcesTest(TrainingCase):
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual((self.table.rows[0].role, self.table.rows[0].remark), (LABELLED, ""))
 
-    def test_note_of_a_check_goes_when_its_cause_is_gone(self) -> None:
+    def test_check_removes_an_outdated_note(self) -> None:
         add_case("scan", 1)
         click(self.ui.addSceneButton)
         for note in ("Only the first channel is used.", ""):
@@ -327,8 +326,6 @@ class SourcesTest(TrainingCase):
 
 
 class LabelValuesTest(TrainingCase):
-    """Label files whose values are not the label values of the recipe's classes."""
-
     def setUp(self) -> None:
         super().setUp()
         image, label = ellipsoid(1)

@@ -85,7 +85,7 @@ class StartTest(CasesCase):
         self.assertEqual(ends, ["scan1: has an empty label."])
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
-    def test_double_click_starts_one_job_even_if_the_start_is_slow_or_the_job_ends_between_the_clicks(self) -> None:
+    def test_double_click_starts_only_one_job(self) -> None:
         now = [100.0]
 
         class FakeJob(mock.Mock):
@@ -119,7 +119,7 @@ class StartTest(CasesCase):
             click(self.ui.startButton)
             jobs[1].cancel.assert_called_once()
 
-    def test_recipe_determines_which_channels_are_written_and_estimated(self) -> None:
+    def test_recipe_determines_the_exported_channels_and_the_memory(self) -> None:
         estimates, task_recipe = [], self.session.recipe()
         for channels in (1, 2):
             recipe = replace(task_recipe, input_channels=channels)
@@ -235,7 +235,6 @@ class StartTest(CasesCase):
             self.session.settings.iterations = "30"
 
         def change_label() -> None:
-            # The estimate stays valid, since it does not depend on labels.
             self.wait_for(lambda: command.called, "the estimation")
             command.return_value.running = True
             row = self.session.table.rows[1]
@@ -289,7 +288,7 @@ class StartTest(CasesCase):
         self.wait_for(lambda: self.ui.resumeButton.enabled, "the paused run")
         self.assertIn("gone.nrrd, which does not exist", self.ui.runStatusLabel.text)
 
-    def test_reason_of_a_failed_start_stays_after_another_run_was_started(self) -> None:
+    def test_reason_of_a_failed_start_stays_after_another_run_was_resumed(self) -> None:
         runs = []
         for name in ("first", "second"):
             runs.append(self.make_run(name, STARTED, PAUSED, cases=(f"one,{name}.nrrd,,unlabelled",)))

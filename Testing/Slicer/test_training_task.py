@@ -59,7 +59,7 @@ class TaskTest(TrainingCase):
             self.assertEqual(self.ui.startFromSelector.currentText, title)
             self.assertEqual(settings.startFrom, model)
 
-    def test_code_typed_with_commas_is_stored_without_them(self) -> None:
+    def test_code_may_be_typed_with_commas(self) -> None:
         self.name_two_classes()
         self.ui.classesTable.item(0, 2).setText("SCT, 39607008, Lung, left")
         stored = classes_from_json(self.session.settings.ownClasses)
@@ -198,7 +198,7 @@ class TaskTest(TrainingCase):
         name = self.ui.classesTable.item(0, 0)
         name.setText("Left atrium")
         self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
-        # A class whose name matches no segment keeps its earlier segments.
+        # No case has a segment “Atrium”, so the renamed class keeps its segments.
         self.ui.classesTable.item(0, 0).setText("Atrium")
         self.assertEqual(segments(), [["Left atrium"], ["Left atrium"]])
         self.ui.classesTable.item(0, 0).setText("Aorta")
@@ -215,7 +215,7 @@ class TaskTest(TrainingCase):
         choose(self.ui.taskSelector, load_recipe("pancreas").title)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
 
-    def test_segments_follow_the_classes_while_the_chosen_model_does_not_fit_them(self) -> None:
+    def test_segments_follow_the_classes_while_the_chosen_model_does_not_fit(self) -> None:
         voxels, labels = ellipsoid(1)
         labels = np.where((labels == 0) & (np.roll(labels, 4, axis=2) > 0), 2, labels)
         outline = add_outline(add_volume("scan", voxels), labels, ("Left atrium", "Scar"))

@@ -48,7 +48,7 @@ def _phantom() -> tuple[np.ndarray, np.ndarray]:
 
 
 def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
-    """Add and return the phantom's volume node and a segmentation node, whose only segment is not a DCAMT segment."""
+    """Add and return the phantom's volume node and a segmentation node with one segment, drawn without DCAMT."""
     scan, label = phantom()
     volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "ball")
     slicer.util.updateVolumeFromArray(volume, scan)
@@ -64,7 +64,7 @@ def add_phantom(segment: str = "blood") -> tuple[Any, Any]:
 
 @cache
 def expected_wall() -> WallResult:
-    """Return the phantom's wall as the engine measures it in this process; later calls return the first result."""
+    """Return the phantom's wall measured without the worker."""
     scan, label = phantom()
     grid = Grid(SHAPE[::-1], AFFINE)
     return analyse_wall(
