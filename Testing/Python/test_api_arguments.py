@@ -79,7 +79,7 @@ def test_tensors_and_lists_are_refused(segmenter: dcamt.Segmenter, label: np.nda
 
 
 def test_scan_with_channels_last_is_refused(segmenter: dcamt.Segmenter, oblique_scan: Volume) -> None:
-    with pytest.raises(ValueError, match=r"must be 1, not 22: the shape \(22, 19, 14, 1\) means \(C, I, J, K\)"):
+    with pytest.raises(ValueError, match=r"must be 1, not 22: the shape \(22, 19, 14, 1\) is read as \(C, I, J, K\)"):
         segmenter.segment(oblique_scan.voxels[0][..., np.newaxis], affine=oblique_scan.grid.affine)
 
 
