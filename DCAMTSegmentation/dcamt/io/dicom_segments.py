@@ -91,10 +91,10 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     held = len(data.PixelData)
     frame_bits = int(data.Rows) * int(data.Columns) * int(data.BitsAllocated)
     size = (stated * frame_bits + 7) // 8
-    padded = stated * ((frame_bits + 7) // 8)
+    size_if_padded = stated * ((frame_bits + 7) // 8)
     if held < size:
         raise cut_file_error(path, held, size)
-    has_padded_frames = held >= padded > size  # DICOM (PS3.5 8.1.1) forbids to pad each frame to whole bytes.
+    has_padded_frames = held >= size_if_padded > size
     has_further_frame = 8 * (held - size) >= frame_bits
     # Other additional bytes are harmless.
     if held > size + size % 2 and (has_padded_frames or has_further_frame):
@@ -178,9 +178,7 @@ def _geometry(
 def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
     """Return the mm between neighbouring slices; 0 if unknown.
 
-    If the file omits empty frames, the least distance of frames can be a multiple of the slice spacing. The result is
-    therefore the first of `SpacingBetweenSlices` and `SliceThickness` that divides the least distance, otherwise the
-    least distance itself.
+    A file may omit empty slices: frames at 0, 4 and 10 mm with a `SliceThickness` of 2 mm are slices 0, 2 and 5.
 
     Args:
         depths: the frames' positions along the slices' normal.

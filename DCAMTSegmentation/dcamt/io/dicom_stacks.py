@@ -34,8 +34,7 @@ class ScanChoice:
         series: the series' UID, the end of the UID, the series' description, a part of the description, or the number
             of a stack in the list of `choose_stack`'s error message.
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind of image that an error message lists.
-        time: number of the time point, from 1; required if the time points differ in their number of slices. None
-            chooses the first time point.
+        time: number of the time point, from 1; None for the first.
     """
 
     series: str | None = None
@@ -45,10 +44,7 @@ class ScanChoice:
 
 @dataclass(eq=False)
 class Stack:
-    """Frames of one series with the same size, pixel spacing and orientation.
-
-    If the slices are evenly spaced, the frames may have different stack IDs.
-    """
+    """Frames of one series with the same size, pixel spacing and orientation."""
 
     frames: list[Frame]
     part: str = ""  # If the series has several stacks: text after the title, such as ", stack 1 of 2".

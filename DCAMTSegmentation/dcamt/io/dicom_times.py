@@ -102,7 +102,7 @@ def _without_copies(path: Path, frames: Sequence[Frame]) -> tuple[list[Frame], l
     """Return the frames without copies, and notes; a copy has the UID, the index and the position of another frame.
 
     Raises:
-        InputError: a copy has other voxels, for instance because a program that filters slices kept their UIDs.
+        InputError: a copy has other voxels.
     """
     seen: dict[tuple[str, int], Frame] = {}
     copies: defaultdict[tuple[Path, Path], list[tuple[Frame, Frame]]] = defaultdict(list)
@@ -128,7 +128,7 @@ def _share_places(frames: Sequence[Frame]) -> bool:
 
 
 def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[list[Frame], list[str]]:
-    """Return the frames of the chosen time point, by default the first, and a note if there are others."""
+    """Return the frames of the chosen or the first time point, and notes."""
     times = _group_by_time_number(frames) or _group_by_time_order(path, frames)
     if len(times) == 1:
         if wanted not in (None, 1):
@@ -192,10 +192,7 @@ def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
 
 
 def _time_order(places: Sequence[list[Frame]]) -> _Key | None:
-    """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times.
-
-    A scanner may compute several time points in parallel.
-    """
+    """Return the key that sorts the frames of each place by time; None if nothing distinguishes their times."""
     count = len(TIME_ATTRIBUTES) - COMPUTED_TIMES
     if acquired := _attribute_order(places, range(count)):
         return acquired

@@ -83,7 +83,7 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 
 
 def in_resolved_folder(path: Path) -> Path:
-    """Return the absolute path with the links among its folders resolved. If the file itself is a link, it stays one.
+    """Return the absolute path. Links to folders are resolved; a link to the file is kept.
 
     A scan's further channels and `dataset.json` lie near the link, not near the link's target, such as
     `.git/annex/objects/ab/cd`.

@@ -51,9 +51,9 @@ def table_lock(table: Path) -> Iterator[None]:
 
 def release_lock(lock: BaseFileLock | None, path: Path) -> None:
     """Remove the lock file `path`, and release its lock if there is one."""
-    # The file is removed first, because after the release another process may already hold a lock on the file. On
-    # Windows, `filelock` removes the file.
-    if sys.platform != "win32":
+    filelock_removes_file = sys.platform == "win32"
+    if not filelock_removes_file:
+        # After the release, `unlink` could remove the lock of another process.
         with suppress(OSError):
             path.unlink()
     if lock is not None:

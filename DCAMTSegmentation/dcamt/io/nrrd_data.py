@@ -167,7 +167,7 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
 
     Raises:
         EOFError: the data holds fewer numbers.
-        ValueError, OverflowError: the data holds anything but numbers of the type.
+        ValueError, OverflowError: a part of the data is not a number of type `dtype`.
     """
     if encoding == "hex":
         digits = re.sub(rb"\s+", b"", data)[: 2 * count * dtype.itemsize]

@@ -45,7 +45,7 @@ def read_nrrd_header(path: Path) -> NrrdHeader:
 
     Raises:
         InputError: the file is not NRRD, a line of the header is damaged, or the header reaches `HEADER_LIMIT`.
-        ValueError: the name of a data file is not UTF-8.
+        ValueError: a name in a list of data files is not UTF-8.
     """
     fields: dict[str, str] = {}
     pairs: dict[str, str] = {}

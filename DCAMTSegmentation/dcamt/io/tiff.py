@@ -76,7 +76,7 @@ def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
 
 
 def has_pages(path: Path, count: int) -> bool:
-    """Return whether a TIFF file has at least `count` pages, without reduced copies and transparency masks.
+    """Return whether a TIFF file has at least `count` pages that ITK reads.
 
     Raises:
         InputError: the content is not TIFF.

@@ -106,7 +106,7 @@ def is_dcamt_result(path: Path) -> bool:
         return head[_DESCRIP : _DESCRIP + len(MARK)] == MARK.encode()
     if kind in (".nrrd", ".seg.nrrd"):
         return f"\n{MARK}:=".encode() in head.partition(b"\n\n")[0]
-    return MARK.encode() in head  # the manufacturer in DICOM, the software in reports
+    return MARK.encode() in head
 
 
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:

@@ -1,9 +1,8 @@
 """Compute the voxel-wise loss and the overlap loss of mutual distillation: each branch is the other's teacher.
 
 The voxel-wise loss alone fails if most voxels are background: a branch that misses a structure is confident about the
-background there, so the other branch unlearns the structure, and segmentations shrink. In the overlap loss, structures
-that the teacher found weigh more than structures that the teacher missed. Thus the overlap loss restores the volume of
-the segmentations (docs/experiments.md, "Distillation").
+background there, so the other branch unlearns the structure, and segmentations shrink. The overlap loss restores the
+volume of the segmentations (docs/experiments.md, "Distillation").
 """
 
 from __future__ import annotations

@@ -145,7 +145,6 @@ def _sample_embeddings(
     """Return embeddings of voxels on the grid of the `decoded` features: at most `samples` of each class."""
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
-    # `topk` returns a fixed number of voxels. To count the voxels of a class, the program would wait for the GPU.
     random_keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
     indices, sampled_classes = [], []
     for label in range(count):

@@ -50,10 +50,10 @@ def class_weights(target: Tensor, dtype: torch.dtype) -> Tensor:
 def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     """Return the soft Dice loss, averaged over samples and foreground classes.
 
-    For each sample and class, with n = sum(y), the loss is n / (n + 1) * (1 - (2 sum(p y) + 1) / (sum(p) + n + 1)).
+    For each sample and class, with probabilities p, target y and n = sum(y), the loss is
+    n / (n + 1) * (1 - (2 sum(p y) + 1) / (sum(p) + n + 1)).
     Source: Milletari et al., 3DV 2016, without the squares. The added 1 keeps the fraction defined if a class is
-    neither present nor predicted. The factor n / (n + 1) removes the loss of a class that is absent from a sample.
-    Without this factor, one false voxel of an absent class would cost half as much as missing a whole class
+    neither present nor predicted. The factor n / (n + 1) removes the loss of a class that is absent from a sample
     (docs/experiments.md, "Supervision").
 
     Class 0, the background, is ignored.

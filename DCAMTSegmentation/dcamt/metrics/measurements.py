@@ -126,12 +126,11 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
     Take parallel lines in a direction u, one line for each mm2 of a plane perpendicular to u. Let n(u) be the number
     of their crossings with the surface. By the Cauchy-Crofton formula, the surface area is twice the mean of n(u) over
-    all directions u. Here the lines run along vectors d between voxels. If only one of two neighbours on a line is
-    inside, the pair is a crossing. Each line represents the area |det(axes)| / |d| perpendicular to d. Source: G.
-    Lehmann and D. Legland, "Efficient N-dimensional surface estimation using Crofton formula and run-length encoding",
-    Insight Journal 2012. In contrast to that paper, directions and weights are fitted to the grid (see
-    `_crofton_directions`), since the paper's 13 fixed directions give wrong areas if slices are thicker than pixels are
-    wide.
+    all directions u. Here the lines run along vectors d between voxels, one line for each |det(axes)| / |d| mm2. If
+    only one of two neighbours on a line is inside, the pair is a crossing. Source: G. Lehmann and D. Legland,
+    "Efficient N-dimensional surface estimation using Crofton formula and run-length encoding", Insight Journal 2012. In
+    contrast to that paper, directions and weights are fitted to the grid (see `_crofton_directions`), since the paper's
+    13 fixed directions give wrong areas if slices are thicker than pixels are wide.
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
@@ -160,17 +159,15 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
     """
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # A larger reach would let vectors skip thin and curved parts. A smaller reach would leave gaps between the
-    # directions.
-    reach = max(2.5 * spacing[1], 1.6 * spacing[2])
-    limits = [floor(reach * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
+    longest_mm = max(2.5 * spacing[1], 1.6 * spacing[2])
+    limits = [floor(longest_mm * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
     # Keep one of each pair of opposite vectors.
     steps = steps[len(steps) // 2 + 1 :]
     # Keep no multiples of shorter vectors.
     steps = steps[np.gcd.reduce(steps, axis=1) == 1]
     lengths = np.linalg.norm(steps @ axes.T, axis=1)
-    steps, lengths = steps[lengths <= reach], lengths[lengths <= reach]
+    steps, lengths = steps[lengths <= longest_mm], lengths[lengths <= longest_mm]
     order = np.argsort(lengths.round(6), kind="stable")
     steps, lengths = steps[order], lengths[order]
     units = steps @ axes.T / lengths[:, None]
@@ -184,8 +181,7 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Return weights w (N,) >= 0 of unit vectors u (N, 3), fitted by least squares.
 
-    `surface_area` multiplies the area of a plane with the unit normal n by 2 * sum(w * |n . u|). So the sum should be
-    1/2 for every n.
+    For every unit normal n, sum(w * |n . u|) should be 1/2: the mean of |n . u| over all directions u.
     """
     from scipy.optimize import nnls
 
