@@ -13,7 +13,7 @@ from .geometry import Grid, bounding_box, reorientation_between
 
 MINIMUM_AXIS = 3  # voxels; fewer slices are not a volume
 MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usually means a damaged header
-MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis; a scanner measures a few metres
+MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
@@ -251,8 +251,8 @@ def as_labels(voxels: np.ndarray, path: str | Path | None) -> np.ndarray:
     """Convert `voxels` to the smallest unsigned integer type that can hold them.
 
     Raises:
-        InputError: the voxels are no real numbers, or a value differs by more than `_LABEL_ROUNDING` from every whole
-            number from 0 to 2^32 - 1.
+        InputError: the voxels are no real numbers, or a value is NaN, negative, larger than 2^32 - 1, or fractional
+            (beyond `_LABEL_ROUNDING`).
     """
     remedy = "Choose a labelmap rather than a scan."
     if voxels.dtype.kind not in "biuf":
@@ -384,7 +384,7 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 
 
 def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
-    """Return the step (3,) in mm to the neighbouring voxel of `grid` that lies most nearly in a direction."""
+    """Of the six steps (3,) in mm along the axes of `grid`, return that with the smallest angle to `direction`."""
     along = grid.affine[:3, :3].T @ direction / grid.spacing
     nearest = int(np.abs(along).argmax())
     return np.asarray(grid.affine[:3, nearest] * np.sign(along[nearest]))

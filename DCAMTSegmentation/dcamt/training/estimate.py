@@ -122,8 +122,7 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
 
     Args:
         measured: the patches that this process has measured before, none larger than the recipe's patch, the smallest
-            first; this call appends its own. Patches up to the largest measured size are skipped, because this
-            process's peak memory includes the larger patches.
+            first; this call appends its own.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured

@@ -143,8 +143,7 @@ class Learner:
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
-        # Autocast reuses its 16-bit copies of the weights until its block ends. Copies made under `no_grad` let no
-        # gradients through to the weights, so the training pass needs a separate block with new copies.
+        # If this pass shared an autocast block with the training pass, the weights would get no gradients.
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))

@@ -39,7 +39,7 @@ class Batch:
         labels: int64 (L, X, Y, Z), the labels of the labelled samples.
         teacher_images: (U, C, X, Y, Z), the teachers' input: unlabelled patches before artefacts, intensity changes and
             mixing.
-        own_tokens: booleans (2, B), True if a branch attends to its own tokens instead of its partner's.
+        own_tokens: booleans (2, B), see `DualVNet.forward`.
         box: booleans (X, Y, Z), the box in which unlabelled patches are mixed (`cut_mix`); None without mixing.
     """
 

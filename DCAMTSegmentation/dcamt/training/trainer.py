@@ -49,8 +49,7 @@ REPORT_EVERY_S = 2.0
 An event before a checkpoint or at the end may come earlier."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
-STOP_READ_EVERY = 16
-"""Iterations between two checks for a request to pause or stop, in a team on GPUs."""
+STOP_READ_EVERY = 16  # iterations
 VALIDATION_FRACTION = 0.1
 """Largest fraction of a run's time for validation; validations that would exceed it are skipped, except the last."""
 

@@ -112,7 +112,11 @@ class WallResult:
         return float(self.surface.point_areas[self.kind == kind].sum()) / 100.0
 
     def with_openings(self, openings: np.ndarray) -> WallResult:
-        """Return the wall with `openings` (N,) bool as openings; points at the scan's border stay `BORDER`."""
+        """Return the wall with other openings; points at the scan's border stay `BORDER`.
+
+        Args:
+            openings: (N,) bool, True for points in an opening.
+        """
         changed = replace(self, kind=_kinds(self.kind == BORDER, openings), proposed=False)
         other_notes = [note for note in self.notes if note not in _opening_notes(self)]
         return replace(changed, notes=(*_opening_notes(changed), *other_notes))
@@ -146,8 +150,7 @@ def analyse_wall(
     settings = settings or WallSettings()
     name = scan if scan is not None else scan_name(volume.path) if volume.path is not None else ""
     voxels = _single_channel(volume)
-    with suppress(InputError):  # Another grid is allowed, too.
-        labelmap = fit_labelmap(labelmap, volume.grid, name)
+    labelmap = _fit_if_possible(labelmap, volume.grid, name)
     mask = labelmap.voxels == segment_label(labelmap, label)
     segment_file = labelmap.path or "The segmentation"
     extraction = extract_surface(mask, labelmap.grid, segment_file)
@@ -185,6 +188,13 @@ def analyse_wall(
         proposed=openings is None,
     )
     return replace(result, notes=_notes(result, extraction, volume.grid, labelmap.grid))
+
+
+def _fit_if_possible(labelmap: Labelmap, grid: Grid, scan: str) -> Labelmap:
+    try:
+        return fit_labelmap(labelmap, grid, scan)
+    except InputError:
+        return labelmap
 
 
 def _kinds(is_border: np.ndarray, is_opening: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class Burden:
 
     @property
     def percent_text(self) -> str:
-        """The burden for the user, with one decimal, or with more to keep the DECAAF stage; "" for NaN.
+        """The burden for the user: "14.2"; "" for NaN.
 
         19.97 (stage II) becomes "19.97", since "20.0" would be stage III.
         """

@@ -1,4 +1,4 @@
-"""Define the colours of the wall's ratios: a fixed scale, and for the panel a scale that is blue up to a threshold."""
+"""Define the wall's colours for ratios (a point's intensity divided by the blood pool's mean)."""
 
 from __future__ import annotations
 

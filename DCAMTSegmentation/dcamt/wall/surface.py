@@ -208,9 +208,8 @@ def _volume_level(field: np.ndarray, cells: float) -> float:
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
     below_maximum = values[values < values.max()]
-    level_is_maximum = level == values.max()
-    # No sample lies above the maximum, so a tiny symmetric segment would have no surface.
-    return float(below_maximum.max()) if level_is_maximum and below_maximum.size else level
+    surface_would_be_empty = level == values.max()
+    return float(below_maximum.max()) if surface_would_be_empty and below_maximum.size else level
 
 
 def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:

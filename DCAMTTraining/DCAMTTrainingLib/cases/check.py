@@ -141,9 +141,8 @@ class CaseCheck:
             note = "" if remark else _label_note(row.source, self._recipe)
             has_image = volume is not None and volume.GetImageData() is not None
             size, spacing = size_and_spacing(volume) if has_image else (row.size, row.spacing)
-            # Without a label, the old note may say why the label is missing.
-            keeps_old_note = not row.has_label and not note
-            self._table.set_facts(index, size, spacing, remark, None if keeps_old_note else note)
+            old_note_explains_missing_label = not row.has_label and not note
+            self._table.set_facts(index, size, spacing, remark, None if old_note_explains_missing_label else note)
 
 
 def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:

@@ -18,12 +18,12 @@ PREVIEW_OF = "DCAMT.previewOf"
 PROPOSAL_FILE = "DCAMT.proposal"
 """Attribute of a proposed segmentation: the file that it was read from."""
 SCAN_FILE = "DCAMT.scanFile"
-"""Attribute of a proposal's volume that DCAMT Training read from a file: the file's path."""
+"""Attribute of a proposal's volume: the file that the volume was read from."""
 SEVERAL_CHANNELS = "DCAMT.severalChannels"
 """Attribute of a proposal's volume, set if the proposal's run reads several channels; the volume has only the first
 channel."""
 SCAN_STATE = "DCAMT.proposalScanState"
-"""Attribute of an opened case's nodes: the `file_state` of the scan at the last opening."""
+"""Attribute of a proposal's segmentation and volume: the scan's `file_state` when the proposal was last opened."""
 
 
 def file_state(file: str) -> str:

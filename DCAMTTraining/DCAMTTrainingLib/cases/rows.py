@@ -302,7 +302,6 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
 
 def _has_other_name(row: CaseRow, new_name: str, name_chosen: bool) -> bool:
     """Return whether a row has another name than `new_name`."""
-    # A node "LGE" whose row became "LGE_2" was not renamed.
     name = row.name if name_chosen else row.plain_name or row.name
     return name != _plain(new_name)
 

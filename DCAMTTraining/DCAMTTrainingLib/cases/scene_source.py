@@ -125,7 +125,7 @@ def is_scan(volume: VolumeNode) -> bool:
 
 
 def outlines_of_scans(recipe: Recipe) -> dict[str, list[Any]]:
-    """Return {volume ID: segmentations}: those that were drawn on the volume and have a segment for a class."""
+    """Return {volume ID: the volume's segmentations that have a segment for a class}."""
     outlines: defaultdict[str, list[Any]] = defaultdict(list)
     for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         for scan in _scans_of(node):
@@ -354,8 +354,7 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class keeps its present segments if no case has a matching segment. Pass True
-            if a class may have been renamed.
+        keeps_unmatched: pass True if a class may have been renamed.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):

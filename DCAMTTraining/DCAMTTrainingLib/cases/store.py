@@ -108,7 +108,7 @@ def title_of_unread(data: Any) -> str:
 def _scene_sources(listed: Sequence[Any]) -> list[dict[str, Any]]:
     """Return the sources that hold node IDs instead of file paths.
 
-    The segmentation may be an empty string: the case has none, or it was removed.
+    The segmentation may be an empty string.
     """
     sources = [data.get("source") for data in listed if isinstance(data, dict)]
     keys = ("volume", "segmentation")
