@@ -12,7 +12,7 @@ from typing import Any
 
 from dcamt.errors import InputError
 from dcamt.models.package import Card, read_card, read_recipe
-from dcamt.models.store import StoredModel, check_store, import_model, model_in_place_of, remove_model, stored_models
+from dcamt.models.store import StoredModel, check_store, find_stored_model, import_model, remove_model, stored_models
 from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
@@ -72,7 +72,7 @@ def import_choice(path: Path) -> str:
         OutputError: the file, or the calibration file beside it, cannot be copied.
     """
     name = read_card(path).name
-    same_name = model_in_place_of(name)
+    same_name = find_stored_model(name)
     if same_name is not None:
         shipped = _("A model that is shipped with DCAMT cannot be replaced.")
         remedy = shipped if same_name.shipped else _("First remove that model from the list.")

@@ -54,8 +54,7 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
     """Return a prediction and its label with their values mapped, each on its own grid.
 
     Args:
-        mappings: "420=1" maps the value 420 of a file to class 1. If only one of the two files has a mapping, a class
-            may also be the name of a segment in the other file: "420=Left atrium".
+        mappings: "420=1" maps the value 420 of a file to class 1.
 
     Raises:
         InputError: a file cannot be read, a mapping does not fit its file, or, without mappings, segments of the same
@@ -143,10 +142,7 @@ def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> st
 
 
 def fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
-    """Return a prediction and its label on one grid.
-
-    If the label is complete, the grid is the label's. If only the label is partial, the grid is the prediction's. If
-    both are partial, the grid encloses the grids of both (`enclosing_grid`).
+    """Return a prediction and its label on one grid: the label's, unless the label is partial (`Labelmap.partial`).
 
     Raises:
         InputError: a labelmap does not fit this grid (`fit_labelmap`).

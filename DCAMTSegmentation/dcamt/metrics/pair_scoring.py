@@ -43,7 +43,7 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every labelmap is empty, a mask of 1 or a mask of 255, then 1 and 255 count as the same class.
+    background.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
     cannot be scored in these cases:

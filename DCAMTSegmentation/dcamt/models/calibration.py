@@ -116,7 +116,7 @@ class Calibration:
     Attributes:
         model: `Card.checksum` of the calibrated model.
         qualities: an `OverlapFunction` for each calibrated quality.
-        cases, scans: number of cases, and number of their scans, including disturbed copies.
+        cases, scans: number of cases, and number of scans made from these cases.
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
         doubt: the scaling of the map of doubt; None if there is none, as in calibrations of format 1.

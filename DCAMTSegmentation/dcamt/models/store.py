@@ -147,7 +147,7 @@ def import_model(
     longest_file_name = f"{name}.{CALIBRATION}"
     if not is_file_name(longest_file_name):
         raise InputError(f"the model's name '{name}' cannot be a file name", path=path, remedy=other_name)
-    existing = model_in_place_of(name)
+    existing = find_stored_model(name)
     if existing is not None and existing.shipped:
         raise InputError(f"a model '{name}' is shipped with DCAMT", path=path, remedy=other_name)
     if not replace and (existing is not None or os.path.exists(_stored_path(name))):
@@ -162,10 +162,10 @@ def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
     return InputError(f"a model '{name}' exists already", path=path, remedy=remedy)
 
 
-def model_in_place_of(name: str) -> StoredModel | None:
+def find_stored_model(name: str) -> StoredModel | None:
     """Return the shipped or imported model that has this name; None if there is none.
 
-    On a file system that ignores capitals, the model's name may differ in capitals.
+    On Windows and macOS, "atrium" also finds the imported model "Atrium".
     """
     path, models = _stored_path(name), stored_models()
     same = next((model for model in models if model.name == name), None)
@@ -223,9 +223,8 @@ def _write(target: Path, data: bytes, calibration: Calibration | None, replace: 
         # If this raises FileAppeared, no calibration file is written.
         with atomic_path(target, replace) as model:
             model.write_bytes(data)
-    # If the old model's calibration file stays beside the new model, this does no harm: the file contains the old
-    # model's checksum, so it is not used for the new model.
     if calibration is None:
+        # A failure does no harm: the calibration file contains the old model's checksum, so the new model ignores it.
         with suppress(OSError):
             beside.unlink(missing_ok=True)
 

@@ -21,8 +21,7 @@ class BranchOutput:
     Attributes:
         logits: (B, K, X, Y, Z).
         bottleneck: (B, c, x, y, z), before cross-attention; input of the MMD loss (`losses.mmd`).
-        decoded: features of the decoder's second finest level, which the projection head embeds. In a network of two
-            levels, this is the bottleneck after cross-attention.
+        decoded: the decoder's features of the second finest level; input of the contrast losses (`losses.contrast`).
     """
 
     logits: Tensor

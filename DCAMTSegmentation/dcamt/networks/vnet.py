@@ -153,7 +153,7 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 
 
 class VNet(nn.Module):
-    """A branch of `DualVNet` (Milletari et al., 3DV 2016, with normalisation layers as in the published LA benchmark).
+    """A V-Net (Milletari et al., 3DV 2016) with normalisation layers; a branch of `DualVNet`.
 
     `encode` and `decode` are called separately: between the two calls, the branches attend to each other's bottleneck.
 

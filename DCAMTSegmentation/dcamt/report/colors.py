@@ -1,4 +1,4 @@
-"""Define the colours of segments, doubt, labels and charts; `wall.colors` has the wall's colours."""
+"""Define the colours of pictures and charts; `wall.colors` has the wall's colours."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ LEAST_DOUBT = 0.2
 SURFACE_PIXELS = 440
 """Width and height of a view of the surface in pixels."""
 VIEW_WIDTH_MM = 44.0
-"""Width of a surface view on paper in a report with the wall; without the wall, views and their texts are larger."""
+"""Width of a surface view on paper, if four views stand side by side."""
 BEHIND, FRONT = "From behind", "From the front"
 _NOTE, _LETTER, _FAINT, _SKY = "#ffffff", "#ffd479", "#5a6675", "#14171c"
 

@@ -204,10 +204,7 @@ def _measurement_table(report: ScanReport) -> str:
 
 
 def _trust(report: ScanReport, scene: Scene) -> str:
-    """Return the HTML of expected overlap, agreement and doubtful places.
-
-    Return "" if the model is unknown. In quality `accurate`, also return "" if overlap and agreement are both unknown.
-    """
+    """Return the HTML of expected overlap, agreement and doubtful places."""
     expected, trust = report.expected_overlap, report.trust
     if report.model is None or (report.quality == ACCURATE and expected is None and trust is None):
         return ""

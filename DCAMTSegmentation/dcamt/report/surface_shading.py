@@ -29,7 +29,7 @@ SILHOUETTE_MM = 3.0
 MARGIN_MM = 10
 """Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
-"""Test points for hollows: each point's distance (mm) in front of the surface, and its weight."""
+"""Pairs (distance in mm, weight) for `_DistanceMap.openness`."""
 
 OFF_MM = (1.0, 2.0)
 """Thresholds of the distance (mm) by which an outline is probably off; `doubt_painter` computes this distance.
@@ -155,9 +155,6 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
 
 def doubt_painter(doubt: np.ndarray, spacing: np.ndarray) -> Painter:
     """Return a painter that blends in `DOUBT_COLOR` where the outline is probably off by more than `OFF_MM[0]`.
-
-    Even a right outline lies in a thin layer of doubtful voxels. The painter compares the layer's thickness with
-    `OFF_MM`.
 
     Args:
         doubt: the probability that a voxel's label is wrong (I, J, K), in LPS order.

@@ -137,7 +137,7 @@ RunEvent = RunStarted | CasesLoading | TrainingProgress | ValidationScored | Che
 Listener = Callable[[RunEvent], None]
 _CLASSES: dict[str, type[RunEvent]] = {event_class.kind: event_class for event_class in typing.get_args(RunEvent)}
 _JSON_KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""JSON keys of these fields. With other keys, existing runs could not be read."""
+"""The keys "step" and "of" must stay, because files of existing runs contain them."""
 
 
 def run_event_line(event: RunEvent) -> str:
@@ -162,7 +162,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     """Return the event of a parsed line of JSON; None for an event of an unknown kind.
 
     Values that are missing or have a different type, as in lines of earlier versions, become neutral: 0, False, NaN,
-    None, or an empty text or table. Losses and scores that are not finite are omitted.
+    None, "" or {}. Losses and scores that are not finite are omitted.
 
     >>> parse_run_event({"event": "checkpoint", "step": 120})
     CheckpointSaved(time=None, iteration=120)
@@ -247,7 +247,7 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Return the next event, reading at most `CHUNK` bytes; None if these bytes complete no event."""
+        """Read at most `CHUNK` bytes and return the next event; None does not mean the end of the file (`at_end`)."""
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:

@@ -53,8 +53,7 @@ def run_lock(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Return whether a run holds the lock file; False on a file system without locks.
 
-    On Windows, the test acquires the lock for an instant, and another program's lock counts as a run's. If the package
-    `filelock` is missing on Windows, every existing lock file counts as held.
+    If the package `filelock` is missing on Windows, every existing lock file counts as held.
     """
     if not os.path.isfile(path):
         return False
@@ -64,7 +63,7 @@ def is_held(path: Path) -> bool:
 
     try:
         with path.open("rb") as file:
-            # The test takes a shared lock, so that another test does not mistake it for a run's lock.
+            # The lock is shared: two processes may call `is_held` at the same time.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -68,7 +68,8 @@ def run_state(run: RunFolder) -> RunState:
 
 
 def _ended_state(run: RunFolder, progress: _Progress, reason: str, resumable: bool) -> RunState:
-    """Return the state of a run whose models were written; a person may have changed the recipe's iterations since."""
+    """Return the state of a run whose last event is `RunFinished`."""
+    # A person may have changed the iterations in the recipe.
     try:
         iterations = load_recipe(run.recipe, for_training=False).training.iterations
     except InputError:

@@ -29,7 +29,7 @@ STRIPE_HEIGHT = (0.3, 2.5)
 SPOT_RADIUS_MM = (2.0, 12.0)
 """Smallest and largest radius of the spot of `add_artefact`."""
 SPOT_HEIGHT = (5.0, 60.0)
-"""Smallest and largest brightness that a spot adds well inside its radius, in standard deviations of the patch."""
+"""Lowest and highest amplitude of the spot, in standard deviations of the patch."""
 SPOT_EDGE_MM = 1.5
 """Width of the spot's edge.
 
