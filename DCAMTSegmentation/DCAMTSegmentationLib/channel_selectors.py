@@ -90,13 +90,9 @@ class ChannelSelectors:
 
 
 def replace_channels(settings: Any) -> None:
-    """Select the channels that are stored with the input volume's result, or no channels if it has no result.
-
-    If the input volume is one of the selected channels, the function changes nothing. Otherwise the function replaces
-    the selected channels, even if they have the volume's grid: they may be of another patient.
-    """
-    volume = settings.inputVolume
-    if volume is None or volume in tuple(settings.channelVolumes):
+    """Select the channels that are stored with the input volume's result, or no channels if it has no result."""
+    volume, selected_channels = settings.inputVolume, tuple(settings.channelVolumes)
+    if volume is None or volume in selected_channels:
         return
     channels: tuple[VolumeNode, ...] = ()
     output = settings.outputSegmentation

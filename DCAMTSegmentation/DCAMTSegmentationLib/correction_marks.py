@@ -125,10 +125,14 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
         if identifier in earlier:
             centre, half = earlier[identifier].mean(axis=0), np.ptp(earlier[identifier], axis=0) / 2
             centre, half = (grid_change @ [*centre, 1.0])[:3], np.abs(grid_change[:3, :3]) @ half
-            # Because of the square root, a face that a correction moved by 100 voxels counts only as 10.
-            if_transformed += float(np.sqrt(np.abs(box - earlier[identifier])).sum())
-            if_resampled += float(np.sqrt(np.abs(box - [centre - half, centre + half])).sum())
+            if_transformed += _box_difference(box, earlier[identifier])
+            if_resampled += _box_difference(box, np.array([centre - half, centre + half]))
     return if_resampled < if_transformed
+
+
+def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
+    """Sum the square roots of the differences, so that one large correction does not outweigh many small changes."""
+    return float(np.sqrt(np.abs(box - other)).sum())
 
 
 def is_moved(segmentation_node: SegmentationNode | None) -> bool:

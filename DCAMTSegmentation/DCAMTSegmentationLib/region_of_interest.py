@@ -31,8 +31,7 @@ LINEAR_WITHIN_MM = 0.1
 An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
 `_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
 _SCAN_REFERENCE = "DCAMT.regionScan"
-_HAS_SCAN = "DCAMT.hasRegionScan"
-"""Attribute of a region with a stored scan; needed, since the scene forgets references to removed nodes."""
+_SCAN_WAS_STORED = "DCAMT.hasRegionScan"
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
 """Corners, mid-points of edges and faces, and centre of the cuboid from -1 to 1 along each axis: (27, 3). The corners
 are not enough, since a transform can bend a cuboid and leave its corners in place."""
@@ -107,18 +106,18 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
 def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
     """Store the volume on which a region was placed or moved."""
     roi.SetNodeReferenceID(_SCAN_REFERENCE, volume.GetID())
-    roi.SetAttribute(_HAS_SCAN, "1")
+    roi.SetAttribute(_SCAN_WAS_STORED, "1")
 
 
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
     """Store the volume for which a region is chosen, unless a volume is stored already."""
-    if roi is not None and volume is not None and roi.GetAttribute(_HAS_SCAN) is None:
+    if roi is not None and volume is not None and roi.GetAttribute(_SCAN_WAS_STORED) is None:
         store_scan(roi, volume)
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
     """Return a note if a region's stored scan is another scan than `volume` or was removed, else an empty string."""
-    if roi is None or volume is None or roi.GetAttribute(_HAS_SCAN) is None:
+    if roi is None or volume is None or roi.GetAttribute(_SCAN_WAS_STORED) is None:
         return ""
     stored = roi.GetNodeReference(_SCAN_REFERENCE)
     if stored is not None and result_scan.are_same_scan(stored, volume):

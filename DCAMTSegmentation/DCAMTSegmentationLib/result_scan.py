@@ -70,7 +70,7 @@ def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
         return True
     try:
         have_same_voxels = voxel_checksum(volume) == voxel_checksum(other)
-    except InputError:  # a volume without an image, or an image with several channels
+    except InputError:  # no grey-scale image
         return False
     return have_same_voxels and same_grid(grid_of(volume), grid_of(other))
 
@@ -85,7 +85,7 @@ def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
 
 
 def store_scan_voxels(segmentation_node: SegmentationNode, checksums: Iterable[int]) -> None:
-    """Store the checksums of the voxels of all channels from which a result was made; () removes them."""
+    """Replace a result's stored checksums (`voxel_checksum`), one for each channel of its scan."""
     segmentation_node.SetAttribute(_SCAN_VOXELS, " ".join(map(str, checksums)) or None)
 
 
@@ -94,7 +94,7 @@ def is_of_other_voxels(
     volume: VolumeNode,
     checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
 ) -> bool:
-    """Return whether a result was made from other voxels than a volume now has.
+    """Return whether the present voxels of `volume` differ from the segmented voxels.
 
     The stored checksums are compared with all channels of the result's scan that are still in the scene. If `volume`
     is no channel of the scan, `volume` is compared in place of the first channel.
@@ -113,7 +113,7 @@ def is_of_other_voxels(
     compared = scans if is_channel else [volume, *present_channels_of(segmentation_node)]
     try:
         return any(str(checksum_of(node)) not in stored for node in compared)
-    except InputError:  # a volume without an image, or an image with several channels
+    except InputError:  # no grey-scale image
         return True
 
 

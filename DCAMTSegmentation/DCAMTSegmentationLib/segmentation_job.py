@@ -22,7 +22,6 @@ from .worker_job import JobOutcome, WorkerJob
 from .worker_process import SegmentationWorker
 
 READING_FRACTION = 0.01
-"""The fraction of the work that is done when the voxels have been written to the file for the worker."""
 
 
 @dataclass(frozen=True)

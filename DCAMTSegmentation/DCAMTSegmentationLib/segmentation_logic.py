@@ -302,7 +302,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return stored_places.next_place(segmentation)
 
     def addTrainingCase(self, segmentation: SegmentationNode) -> training_cases.SceneCase:
-        """Make a result a training case, with all channels of its scan; the nodes are read when a training starts."""
+        """Add a result with its scan to the training cases."""
         return training_cases.add_result(segmentation)
 
     def _start(self, job: WorkerJob, log_entry: str = "") -> None:
@@ -333,7 +333,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             helpers = [own_helper(node, role) for role in HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))
         elif node.IsA("vtkMRMLScalarVolumeNode"):
-            # The tables must not keep the scan's old name, which may be a patient's name.
             for result in results_of(node):
                 table = get_referenced_node(result, MEASUREMENTS)
                 if table is not None:

@@ -41,7 +41,7 @@ from .worker_job import JobOutcome
 
 @dataclass
 class HandledSettings:
-    """The settings that were handled last; a parameter that differs from its value here has changed since."""
+    """The values that the panel last read from the parameter node."""
 
     volume: VolumeNode | None = None
     channels: tuple[VolumeNode | None, ...] = ()

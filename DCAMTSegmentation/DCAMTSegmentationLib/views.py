@@ -125,7 +125,7 @@ def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _set_visible(display: Node, marked: Node, shown: bool) -> None:
-    """Hide a display node and mark `marked`, or show the display node again if `marked` has the mark."""
+    """Hide a display node, or show it again if this module hid it."""
     if shown and marked.GetAttribute(_HIDDEN):
         marked.SetAttribute(_HIDDEN, None)
         display.SetVisibility(True)
@@ -148,10 +148,7 @@ def observe_hidden() -> None:
 
 
 def _mark_until_shown(marked: Node, mark: str, display: Node) -> None:
-    """Mark a node whose display this module hid. If the user shows the display, remove the mark.
-
-    So if the user then hides the display, this module does not show it again.
-    """
+    """Mark a node until the user shows what this module hid."""
     marked.SetAttribute(mark, "1")
     identifier = marked.GetID()  # The observer must not keep the node in memory.
 

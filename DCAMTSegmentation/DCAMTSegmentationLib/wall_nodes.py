@@ -249,13 +249,14 @@ def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[Volum
 def placement(
     segmentation: SegmentationNode, segment: str, volume_affine: np.ndarray, to_volume: np.ndarray
 ) -> np.ndarray | None:
-    """Return the affine (4, 4) of a segment's labelmap: voxel index -> mm from the volume's first voxel.
-
-    The axes are those of the volume's space. Return None if the segment has no voxels.
+    """Return the position of a segment's labelmap in the volume; None if the segment has no voxels.
 
     Args:
         volume_affine: (4, 4), voxel index of the volume -> mm in the volume's space.
         to_volume: (4, 4), mm in the segmentation's space -> mm in the volume's space.
+
+    Returns:
+        (4, 4), voxel index of the labelmap -> mm. Origin: the volume's first voxel. Axes: those of the volume's space.
     """
     affine = labelmap_affine(segmentation, [segment])
     if affine is None:

@@ -126,7 +126,6 @@ class WallPanel:
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []
-        # *Measure* and *Report…* must use the segment of a new result.
         is_new_result = self._segments.keys().isdisjoint(dcamt_segments)
         if dcamt_segments and (is_new_result or chosen not in names):
             chosen = dcamt_segments[0]
@@ -224,8 +223,8 @@ class WallPanel:
         )
         measured = _("Measured in {scan}.").format(scan=self._scan_name(wall))
         notes = [*map(translated, wall.notes), translated(METHODS_DISAGREE)]
-        if not wall.proposed:  # `wall.notes` already describes proposed openings.
-            notes.insert(0, _("Openings: {area} cm², corrected.").format(area=area_text(wall.area_cm2(OPENING))))
+        if not wall.proposed:
+            notes.insert(0, _("Corrected openings: {area} cm².").format(area=area_text(wall.area_cm2(OPENING))))
         return "\n".join([*self._warnings(), text, measured, *notes])
 
     def _scan_name(self, wall: WallResult) -> str:

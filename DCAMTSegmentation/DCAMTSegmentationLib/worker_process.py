@@ -82,7 +82,7 @@ class WorkerProcess:
 
     def __init__(self, temporary_folder: Callable[[], str]) -> None:
         self._temporary_folder = temporary_folder
-        self._python: str | None = None  # Slicer's own; tests replace it.
+        self._python: str | None = None  # Set only by tests.
         self._root: str | None = None
         self._parent_of_root = ""
         self._process: EngineProcess | None = None

@@ -76,9 +76,8 @@ def _parse(text: str) -> dict[str, list[int]]:
 def is_same_fingerprint(stored: str, now: str) -> bool:
     """Return whether the stored and the present `fingerprint` of a node describe the same voxels.
 
-    In scenes of older versions, the checksums have other keys and lack the `first` index (`checksum_of`). For these
-    scenes, only the shapes and CRC-32 of the masks are compared, so a segment that was moved on its grid counts as
-    unchanged.
+    For scenes of older versions, only the shapes and CRC-32 of the masks are compared, so a segment that was moved on
+    its grid counts as unchanged.
     """
     if stored == now or not stored or not now:
         return stored == now

@@ -117,12 +117,9 @@ class _KeptOutput:
 
 
 def _failed_installation(error: Exception, output: str) -> NotInstalledError:
-    """Return the error whose reason is the last line of pip's `output` that begins with "error".
-
-    Without such a line, the reason is the text of `error`.
-    """
-    errors = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
-    reason = errors[-1] if errors else " ".join(str(error).split())
+    """Return an error with the reason for which pip failed."""
+    error_lines = [line.strip() for line in output.splitlines() if line.strip().lower().startswith("error")]
+    reason = error_lines[-1] if error_lines else " ".join(str(error).split())
     text = _(
         "The packages could not be installed ({reason}). Check the network and the free disk space, and try again."
     )

@@ -123,7 +123,6 @@ def _choice(model: StoredModel) -> ModelChoice:
         return ModelChoice(model.name, model.name, translated(str(error)), not model.shipped)
     title = translated(card.title) or model.name
     if not model.shipped and (details := _run_details(card)):
-        # Several runs of one task have the same title, so the name is added.
         title = f"{title} ({', '.join([model.name, *details])})"
     return ModelChoice(model.name, title, card_text(card, channels), not model.shipped, channels)
 
@@ -158,9 +157,10 @@ def _mean_dice(entry: Mapping[str, Any]) -> float | None:
 
 
 def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
-    """Return an evaluation's Dice by class; the entry "mean" is the Dice of both branches together."""
+    """Return an evaluation's Dice by class."""
     by_branch: Mapping[str, Mapping[str, float]] = entry.get("dice", {})
-    return by_branch.get("mean") or next(iter(by_branch.values()), {})
+    of_both_branches = by_branch.get("mean")
+    return of_both_branches or next(iter(by_branch.values()), {})
 
 
 def _evaluation_text(entry: Mapping[str, Any]) -> str:

@@ -104,7 +104,7 @@ class OutlineTest(InsertedWallCase):
         self.assertTrue(self.wall.proposed)
         for note in self.wall.notes:
             self.assertEqual(text.count(note), 1)
-        self.assertNotIn("Openings:", text)
+        self.assertNotIn("Corrected openings:", text)
 
     def test_table_shows_all_regions_without_vertical_scrolling(self) -> None:
         self.ui.wallCollapsibleButton.collapsed = False
@@ -256,7 +256,7 @@ class OpeningTest(InsertedWallCase):
         cap_cm2 = 2 * np.pi * RADIUS_MM**2 * (1 - np.cos(np.radians(35))) / 100
         self.assertAlmostEqual(areas[opened & ~already].sum() / 100, cap_cm2, delta=0.15 * cap_cm2)
         self.assertLess(float(burden_cell(self.segmentation, "wall_cm2")), before - 0.8 * cap_cm2)
-        self.assertIn("corrected", self.ui.wallLabel.text)
+        self.assertIn("Corrected openings:", self.ui.wallLabel.text)
         click(self.ui.wallCloseButton)
         self.assertAlmostEqual(float(burden_cell(self.segmentation, "wall_cm2")), before, delta=0.11)
 

@@ -46,7 +46,7 @@ class WallSceneTest(InsertedWallCase):
         self.ui.wallThresholdSlider.value = 1.4
         choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))
         click(self.ui.wallOpenButton)
-        self.assertIn(", corrected.", self.ui.wallLabel.text)
+        self.assertIn("Corrected openings:", self.ui.wallLabel.text)
         openings = scalars(self.segmentation, "opening")
         text, burden = self.ui.wallLabel.text, burden_cell(self.segmentation)
         with scene_saved_and_closed():
@@ -122,7 +122,7 @@ class WallSceneTest(InsertedWallCase):
         self.assertEqual(wall_nodes.measured_segment(copy), "blood")
         self.assertIs(wall_nodes.measured_volume(copy), self.volume)
         changed = self.ui.wallLabel.text
-        self.assertIn(", corrected.", changed)
+        self.assertIn("Corrected openings:", changed)
         self.assertEqual(burden_cell(original), burden)
         for chosen, shown in ((original, text), (copy, changed)):
             choose(self.ui.outputSelector, chosen)

@@ -275,7 +275,7 @@ class ChangedWhileMeasuredTest(FakeWallCase):
             person.expects("The openings of the wall were corrected during the measurement", "Ok")
             self.measure_while(lambda: click(self.ui.wallOpenButton))
         self.assertTrue((scalars(self.segmentation, "opening") == OPENING).any())
-        self.assertIn(", corrected.", self.ui.wallLabel.text)
+        self.assertIn("Corrected openings:", self.ui.wallLabel.text)
         with Person() as person:
             person.expects("The openings of this wall were corrected", "Ok")
             self.measure_while(lambda: None)
