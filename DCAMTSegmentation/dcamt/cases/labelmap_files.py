@@ -135,7 +135,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
     """
     try:
         found_cases = find_all_scans(folder, ignored)
-    except InputError:  # The caller states what the folder lacks.
+    except InputError:
         return {}
     cases = (*found_cases.cases, *found_cases.unused)
     labels = _by_name_of_folder([case for case in cases if case.label is not None], folder, names)
@@ -152,7 +152,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
     """Return (case, labelmap) for each subfolder. An example from MONAI: (`p1`, `p1/p1_trans`).
 
-    Return [] if a subfolder with images has no fitting file (`_is_only_file`) or several. Return [] also if
+    Return [] if a subfolder with images has no fitting file (`_may_be_label_of_case`) or several. Return [] also if
     `images_below` yields a folder of DICOM files, or a file below a subfolder's subfolder.
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
@@ -161,14 +161,14 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
             continue
         if os.path.isdir(path) or path.parent.parent != folder:
             return []
-        found[path.parent] += [path] if _is_only_file(path) else []
+        found[path.parent] += [path] if _may_be_label_of_case(path) else []
     if not all(len(files) == 1 for files in found.values()):
         return []
     return [(case_of(place.name), file) for place, (file,) in found.items()]
 
 
-def _is_only_file(path: Path) -> bool:
-    """Return whether a file may be the labelmap of the case after which its folder is named.
+def _may_be_label_of_case(path: Path) -> bool:
+    """Return whether a file in the folder of a case may be the case's labelmap.
 
     If the file's name begins with the folder's name (`p1/p1_trans`), no word for another structure (`p1/p1_wall`) or
     for an examination (`p1/p1_followup`) may follow. Otherwise the name must be that of a label or a result
@@ -179,17 +179,16 @@ def _is_only_file(path: Path) -> bool:
         return not (has_word(rest, OTHER_STRUCTURES) or means_examination(words_of(rest)))
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
-    # Remove `heart` from TotalSegmentator's `heart_atrium_left`. But `heart_seg` may be the whole heart.
-    results |= {"heart"} if has_word(name, ATRIUM_WORDS - {"left"}) else set()
-    without_results = without_words(name, results)
-    return is_named and describes_label(without_results)
+    names_atrium = has_word(name, ATRIUM_WORDS - {"left"})
+    ignored = results | {"heart"} if names_atrium else results  # TotalSegmentator: `heart_atrium_left`.
+    return is_named and describes_label(without_words(name, ignored))
 
 
 def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[str]) -> list[tuple[str, Path]]:
-    """Return (name, label) for each labelled case; the name is the case's name or that of a folder above its scan.
+    """Return (name, label) for each labelled case.
 
     `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`. So the label of this scan
-    may get the name `Pat1`, too.
+    may get the name `Pat1`.
     """
     free_names = set(names) - {case_of(case.name) for case in cases}
     cases_below: defaultdict[str, list[str]] = defaultdict(list)
@@ -259,10 +258,7 @@ def _is_blank(path: Path) -> bool:
 
 
 def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:
-    """Return the files of many values that have the same loose key (see `names`) as a label or mask.
-
-    `p1_0000` is the scan of the label `p1`, and `volume-1` that of `segmentation-1`.
-    """
+    """Return the scans that have a label or mask: `p1_0000` with `p1`, `volume-1` with `segmentation-1`."""
     similar: defaultdict[tuple[str, ...], list[Path]] = defaultdict(list)
     for file in named:
         similar[loose_key(without_first_channel(file.key))].append(file.path)

@@ -20,8 +20,8 @@ from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
 
-STRAY_VOXELS = 4
-"""The volume of the smallest component that is not stray, in voxels of the network grid."""
+MINIMUM_VOXELS = 4
+"""A smaller component may be a drawing error. The unit is one voxel of the network grid."""
 MANY_VALUES = 128
 """A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
@@ -219,8 +219,8 @@ def empty_label_error(case: Case) -> InputError:
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    Exception: a class that has only stray components (`STRAY_VOXELS`) is accepted if another class has a voxel on the
-    network grid. If all classes vanished, nothing could be learnt from the label.
+    Exception: a class whose components are smaller than `MINIMUM_VOXELS` is accepted if another class has a voxel on
+    the network grid. If all classes vanished, nothing could be learnt from the label.
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).
@@ -233,7 +233,7 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
             continue
         components, _ = connected_components(labelmap.voxels == info.label)
         largest = np.bincount(components.ravel())[1:].max() * voxel_mm3
-        if largest >= STRAY_VOXELS * math.prod(recipe.spacing) or is_empty:
+        if largest >= MINIMUM_VOXELS * math.prod(recipe.spacing) or is_empty:
             spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
             what = (
                 f"holds the class '{info.name}' (largest component: {largest / 1000:.2g} mL), which has no voxel on the"
@@ -243,10 +243,7 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 
 
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
-    """Return the label values of the classes that have a voxel on the network grid.
-
-    The classes are those of `preprocessing.labels_to_network`, which needs torch.
-    """
+    """Return the label values of the classes that have a voxel on the network grid."""
     grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
     stored = grid.orientation.apply(labelmap.voxels)
     box = bounding_box(stored != 0)
@@ -279,10 +276,10 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 def _weights_of(grid: NetworkGrid, axis: int, labelled: slice) -> np.ndarray:
     """Return the `axis_weights` of the labelled range of an axis.
 
-    The matrix is float32 and has the shape `(network voxels, scan voxels)`. Rows of zeros are left out, because they
-    stand for background.
+    The matrix is float32 and has the shape `(network voxels in the range, scan voxels in the range)`.
     """
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix
     inside = matrix[:, labelled].astype(np.float32)
-    return np.asarray(inside[inside.any(axis=1)])
+    is_in_range = inside.any(axis=1)
+    return np.asarray(inside[is_in_range])

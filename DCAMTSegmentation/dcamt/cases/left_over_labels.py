@@ -157,8 +157,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
-    - The label has no other modality: `MR_labels/p1` is no label of `CT/p1`.
-    - The names are equal, or no other scan's name begins alike: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan.
+    - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
+    - `p1_LA_gt` gets no scan if the names of two scans begin with `p1`: `p1_lge`, `p1_post`.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),

@@ -25,11 +25,11 @@ from .similar_paths import (
     names_structure,
     patterns_of,
     plain_key,
+    replace_all_but_name,
     replace_folder_beside,
     replace_format,
     replace_part,
     replace_structure_words,
-    replace_words_beside_name,
 )
 from .words import LABEL_WORDS, OUTLINE_WORDS, further_words, modalities
 
@@ -52,16 +52,17 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     ordered = sorted(named, key=lambda file: file.path)
     named_after = masks_named_after_scans(ordered)
     scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in named_after]
-    # If `p1_chambers/aorta` has many values, `p2_chambers/aorta` is not read: both add the same words.
-    first: dict[frozenset[str], Path] = {}
-    fitting = in_folders_named_after_scans(scans)
-    others = _masks_of(fit for fit in fitting if has_few_values(first.setdefault(fit[2], fit[0].path)))
+    fitting = list(in_folders_named_after_scans(scans))
+    first_file: dict[frozenset[str], Path] = {}
+    for file, _, words in fitting:
+        first_file.setdefault(words, file.path)
+    others = _masks_of(fit for fit in fitting if has_few_values(first_file[fit[2]]))
     labels = _labels_among(others)
     search = _SimilarPaths(scans)
     for replacements, is_certain in (  # The most certain search is the first. Each example is "mask for scan".
         (replace_part, True),  # `reader1/p1` for `cohort/p1`
         (replace_format, False),  # `p1.nrrd` for `p1.nii`
-        (replace_words_beside_name, False),  # `fold_0/validation/p1` for `scans/p1`
+        (replace_all_but_name, False),  # `fold_0/validation/p1` for `scans/p1`
         (replace_folder_beside, False),  # `output/aorta` for `ct`
         (replace_structure_words, False),  # `p1_LA` for `p1_post`
     ):
@@ -177,7 +178,7 @@ def _without_labelled_scans(
 
     - The keys are equal: `p1_label` and `p1`.
     - No scan has the label's key, and the scan's loose key ends with the label's loose key: `labels/p1` and
-      `cohort/p1`. Thus the label `p1_cine_seg` of the scan `p1_cine` does not belong to `p1_lge`.
+      `cohort/p1`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}

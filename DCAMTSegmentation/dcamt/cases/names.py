@@ -3,10 +3,10 @@
 Terms of the package `cases` (the examples leave out the endings of files):
 
 - Part: the name of a folder below the searched folder, or a file's name without its ending.
-- Word: a piece of a part between `_`, `-`, `.` or blanks. `p1_mask` and `p1Mask` have the words `p1` and `mask`.
+- Word: a piece of a part. `p1_mask`, `p1-mask`, `p1.mask`, `p1 mask` and `p1Mask` have the words `p1` and `mask`.
 - Kind: scan, label, label of another structure, or automatic result (`FileKind`).
-- Key: the parts of a file's path without words for the kind, such as `images` or `seg`; empty parts are left out.
-  Files with equal keys belong to one case: `images/p1` and `labels/p1_seg` have the key `("p1",)`.
+- Key: the parts of a file's path without words for the kind. Files with equal keys belong to one case: `images/p1` and
+  `labels/p1_seg` have the key `("p1",)`.
 - Loose key: the key in lower case, without words for the modality or the file format. `MRI/P1_lge` has the loose key
   `("p1",)`.
 - Mask: a file that is named like a scan but has few different values, such as `p1_LA` beside `p1` (see `masks`).
@@ -99,16 +99,14 @@ def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
-    Classify the files of each folder, ignoring the words in the folder's name. Return the folder if a scan among the
-    files satisfies one of these conditions:
-
-    - The folder holds a label with the scan's key: `segmentation set/p1`, `segmentation set/p1_seg`. In a folder such
-      as `labels`, the scan must also have a word for scans: `labels/p1_image`.
-    - The scan lies in a subfolder such as `Images`, and the folder's name has a word such as `set`:
-      `segmentation set/Images/p1`.
-
-    Exception: the folder is not returned if a scan elsewhere has the same name as a scan in the folder. Beside
-    `mri/p1`, `segmentation set/p1` is a label.
+    | files | returned |
+    | --- | --- |
+    | `segmentation set/p1`, `segmentation set/p1_seg` | `segmentation set` |
+    | `segmentation set/p1`, `segmentation set/p1_seg`, `mri/p1` | none |
+    | `segmentation set/Images/p1` | `segmentation set` |
+    | `labels/p1`, `labels/p1_label` | none |
+    | `labels/p1_image`, `labels/p1_label` | `labels` |
+    | `labels/Images/p1` | none |
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -130,7 +128,7 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
 
 
 def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
-    """Return the keys of a folder's scans that satisfy one of the two conditions of `_folders_of_cases`.
+    """Return the keys of the scans in a folder that has a word for labels in its name.
 
     Args:
         files: the folder's files, classified by their paths below the folder.

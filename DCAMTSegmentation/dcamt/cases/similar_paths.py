@@ -33,40 +33,37 @@ from .words import (
 )
 
 MAXIMUM_NAMES = 9
-"""If a pattern's `*` stands for more names than this, the names are taken for names of cases: `p1/x` to `p10/x`.
+"""`p1/x` to `p9/x` may be masks of one scan; `p1/x` to `p10/x` are ten cases.
 
 Names of structures, such as `LA_wall`, do not count.
 """
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""What `*` replaces in a file's path; "" if `*` replaces nothing.
-
-The module `masks` groups files by this value. A file whose value is its own path is a group by itself.
-"""
+"""What `*` replaces in a file's path, or a path. The module `masks` groups files by this value."""
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
-"""For each file, the replaced parts, each with its patterns. The first pattern that another path has is used."""
+"""(file, part, patterns). The module `masks` tries the patterns in their order."""
 
 
 def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
-    """Yield the patterns of a file, each with the file's part in place of the `*`."""
+    """Yield (pattern, part) for each pattern of a file."""
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
     yield from ((_with_star(key, n), part) for n, part in enumerate(key))
-    for search in (replace_format, replace_words_beside_name):
+    for search in (replace_format, replace_all_but_name):
         yield from ((pattern, part) for _, part, (pattern,) in search([file]))
     yield from (((folder, *words, "*"), file.path) for words in {(), *name_starts(name), *name_ends(name)})
 
 
 def replace_part(files: Iterable[NamedFile]) -> Replacements:
-    """Replace the name or one folder.
+    """Replace one part.
 
-    | file | pattern | may be a mask of |
+    | file | patterns | may be a mask of |
     | --- | --- | --- |
     | `p1/observerA` | `p1/*` | `p1/series_1`, `p1` |
     | `reader1/p1` | `*/p1` | `cohort/p1`, `p1` |
-    | `reader1/p1_AB` | `*/p1` | `cohort/p1`, `p1` |
-    | `reader1/p1/LA` | `*/p1` | `cohort/p1`, `p1` |
+    | `reader1/p1_AB` | `*/p1_ab`, `*/p1`, `*/ab` | `cohort/p1`, `p1` |
+    | `reader1/p1/LA` | `*/p1/la`, `*/p1` | `cohort/p1`, `p1` |
     """
     for file in files:
         key = plain_key(file.key)
@@ -84,8 +81,8 @@ def replace_format(files: Iterable[NamedFile]) -> Replacements:
         yield file, file.path, [("*", "", *sorted(modalities(file.key)), "", *plain_key(file.key))]
 
 
-def replace_words_beside_name(files: Iterable[NamedFile]) -> Replacements:
-    """Replace all words beside the name (the last part of the plain key): `fold_0/validation/p1` for `scans/p1`."""
+def replace_all_but_name(files: Iterable[NamedFile]) -> Replacements:
+    """Replace everything except the name: `fold_0/validation/p1` for `scans/p1`."""
     for file in files:
         name = plain_key(file.key)[-1:]
         words = (sorted(further_words([part.lower()]) - further_words(name)) for part in file.path.parts)
@@ -96,8 +93,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
     Files are grouped by the name of their folder (`output/x`, `output/y`) or by their own name (`p1/x`, `p2/x`),
-    whichever is more frequent. `p1/x_p1` to `p10/x_p10` are one group: all names differ, and there are more than
-    `MAXIMUM_NAMES` folders.
+    whichever is more frequent.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)
