@@ -93,7 +93,7 @@ class Reorientation:
     """A permutation and reversal of a grid's axes; nothing is interpolated.
 
     Attributes:
-        order: the stored axis of each new axis. In (2, 0, 1), the first new axis is stored axis 2.
+        order: the stored axis of each new axis.
         flipped: for each new axis, whether it runs opposite to the stored axis.
     """
 
@@ -245,9 +245,8 @@ def network_grid(source: Grid, spacing: tuple[float, float, float]) -> NetworkGr
     """Return the network grid for a scan's grid and a spacing (mm along R-L, A-P, S-I)."""
     orientation = canonical_orientation(source)
     extent = [source.shape[stored] * float(source.spacing[stored]) for stored in orientation.order]
-    # Without floating-point errors: 11.5, not 11.4999999.
-    lengths = [round(mm / step, 3) for mm, step in zip(extent, spacing, strict=True)]
-    x, y, z = (max(1, round(length)) for length in lengths)
+    without_float_errors = [round(mm / step, 3) for mm, step in zip(extent, spacing, strict=True)]
+    x, y, z = (max(1, round(length)) for length in without_float_errors)
     return NetworkGrid(source, orientation, spacing, (x, y, z))
 
 

@@ -68,10 +68,10 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     varying = bounding_box(_without_blurred_rim(varies.any(dim=0).numpy()))
     if varying is None:
         return None
-    # Largest distance from the anatomy, in voxels of the scan, at which padding can be mistaken for anatomy. In coarse
-    # voxels, the distance is 3 * `VARIED_WITHIN` for the local mean, plus 1 for the resampling, plus 0.5 from a voxel's
-    # centre to its face.
-    reach = [math.ceil((3 * VARIED_WITHIN + 1.5) * spacing / float(step)) for step in volume.grid.spacing]
+    # Padding within `reach_mm` of the anatomy can be mistaken for anatomy.
+    local_mean, resampling, half_voxel = 3 * VARIED_WITHIN, 1, 0.5
+    reach_mm = (local_mean + resampling + half_voxel) * spacing
+    reach = [math.ceil(reach_mm / float(step)) for step in volume.grid.spacing]
     box = _without_empty_faces(volume.voxels, grid.source_box(varying), reach)
     tissue_correlates = max(spacing, APART * float(max(volume.grid.spacing))) <= ALIKE_MM
     if not tissue_correlates:
@@ -127,7 +127,6 @@ def _without_smooth_noise(
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
         grid: the coarse grid.
-        reach: how many planes inside the ordered box are tested at each end, for each axis (I, J, K).
     """
     for axis, stored in enumerate(grid.order):
         least = recipe.training.patch[axis] * recipe.spacing[axis] / 2
@@ -135,7 +134,6 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Planes are tested only inside the ordered box. The noise outside would hide a small area of tissue.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim

@@ -2,8 +2,7 @@
 
 The map estimates the probability that a voxel's label is wrong; a model's calibration scales it for that model
 (`models.doubt_scaling`). From the features, `models.calibration` estimates the expected overlap. The features
-`entropy` and `disagreement` are computed from sums over the band within `BAND_MM` of the outline. These sums are
-divided by the number of segmented voxels, since the Dice coefficient relates errors to the volume. Each feature grows
+`entropy` and `disagreement` are computed from sums over the band within `BAND_MM` of the outline. Each feature grows
 with the doubt.
 """
 

@@ -1,9 +1,7 @@
 """Fold batch normalisation and ReLU into the convolutions of a network for inference.
 
 At inference, batch normalisation scales and offsets each channel by constants. The preceding convolution can include
-these constants: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps). Folding is
-also exact with an interpolation between the two layers, because the interpolation's weights sum to 1. Rounding changes
-the probabilities, in bfloat16 by hundredths.
+these constants: W' = W * g, b' = (b - mean) * g + beta, where g = gamma / sqrt(variance + eps).
 """
 
 from __future__ import annotations

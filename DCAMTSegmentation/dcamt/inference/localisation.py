@@ -2,8 +2,7 @@
 
 Air, noise and padding are cut off first. If the remaining anatomy is still large, one branch of the network segments
 the inner part, and if necessary all anatomy, at 1.5 times the network's spacing. (At twice the spacing, organs look
-smaller than any in training, and the network misses most of them.) The box contains all anatomy if the anatomy is not
-large, if a class may have several components, or if only some classes are found at the coarse resolution.
+smaller than any in training, and the network misses most of them.)
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from ..geometry import Shape
 from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
-SMALLEST_TILE = 4
-"""Strides along each axis of the smallest tile. Nearly all of a smaller tile would overlap with other tiles."""
+SMALLEST_TILE_STRIDES = 4
+"""Nearly all of a smaller tile would overlap with other tiles."""
 DEFAULT_MEMORY = 2 << 30
 """Bytes that a pass may take on a CPU or an Apple GPU, so that other programs on a laptop keep enough memory."""
 
@@ -55,7 +55,7 @@ def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
     """Return the size of the first candidate tile whose pass takes at most `limit` bytes.
 
     The first candidate is the whole volume of (X, Y, Z) voxels. Each further candidate is one stride shorter along the
-    axis that is longest when measured in strides. No axis becomes shorter than `SMALLEST_TILE` strides. The last
+    axis that is longest when measured in strides. No axis becomes shorter than `SMALLEST_TILE_STRIDES`. The last
     candidate is returned even if its pass takes more than `limit`. Returns None if the whole volume fits or is not
     larger than the smallest tile.
     """
@@ -63,7 +63,7 @@ def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
     tile = [x, y, z]
     while pass_bytes(recipe, (tile[0], tile[1], tile[2])) > limit:
         axis = max(range(3), key=lambda a: tile[a] / recipe.stride[a])
-        if tile[axis] <= SMALLEST_TILE * recipe.stride[axis]:
+        if tile[axis] <= SMALLEST_TILE_STRIDES * recipe.stride[axis]:
             break
         tile[axis] -= recipe.stride[axis]
     return None if tile == [x, y, z] else (tile[0], tile[1], tile[2])
@@ -73,10 +73,10 @@ def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
     """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise fewer."""
     if pass_bytes(recipe, size) <= memory:
         return memory
-    # Numbers per voxel that stay in memory for the whole volume, for both branches.
-    results, coarse_features = 2 * recipe.output_channels, 10
-    kept = 4 * math.prod(size) * (results + coarse_features) + attention_bytes(recipe, size)
-    return max(0, memory - kept)
+    branches, float32_bytes = 2, 4
+    probabilities_per_voxel, coarse_features_per_voxel = branches * recipe.output_channels, 10
+    kept_per_voxel = float32_bytes * (probabilities_per_voxel + coarse_features_per_voxel)
+    return max(0, memory - kept_per_voxel * math.prod(size) - attention_bytes(recipe, size))
 
 
 def usable_memory(device: torch.device) -> int:

@@ -306,7 +306,7 @@ def _expected_organs(location: OrganLocation, box: Box) -> ExpectedOrgans | None
 
 
 def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
-    """Extend a prediction from `box`, a part of the scan, to the whole scan; outside, background is certain."""
+    """Extend a prediction from `box`, a part of the scan, to the whole scan; the rest is background."""
     shape = volume.grid.shape
     probabilities = None
     if part.probabilities is not None:
@@ -322,7 +322,7 @@ def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
 
 
 def _embed(branches: Tensor, box: Box, shape: Shape) -> Tensor:
-    """Extend probabilities (branches, K, x, y, z) from a box to the whole grid; outside, background is certain."""
+    """Extend probabilities (branches, K, x, y, z) from a box to the whole grid; the rest is background."""
     if tuple(branches.shape[-3:]) == shape:
         return branches
     whole = torch.zeros((*branches.shape[:2], *shape))

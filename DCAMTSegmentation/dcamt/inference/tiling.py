@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,8 +32,14 @@ FINE_LEVELS = 2
 
 Tick = Callable[[int, int], None]
 """Called as tick(done, of) after each part of the work."""
-Tile = tuple[Box, Box, Box]
-"""Three boxes: a tile with its margin, the tile without margin, and the tile without margin in indices of the first."""
+
+
+class Tile(NamedTuple):
+    """Example along one axis, with a margin of 4 voxels: `outer` 12:36, `core` 16:32, `core_in_outer` 4:20."""
+
+    outer: Box
+    core: Box
+    core_in_outer: Box
 
 
 class OutOfMemory(Exception):
@@ -144,11 +151,11 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
     coarse: list[list[Tensor]] = []
     for vnet in vnets:
         entering: Tensor | None = None
-        for outer, core, inner in each_tile():
+        for outer, core, core_in_outer in each_tile():
             part = vnet.encoder.downs[fine - 1](encode_tile(vnet, outer)[-1])
             if entering is None:
                 entering = part.new_zeros((1, part.shape[1], *(n // s for n, s in zip(size, step, strict=True))))
-            entering[(..., *coarsen(core, step))] = part[(..., *coarsen(inner, step))]
+            entering[(..., *coarsen(core, step))] = part[(..., *coarsen(core_in_outer, step))]
         assert entering is not None
         coarse.append(vnet.encoder.encode_levels(entering, range(fine, len(vnet.encoder.levels))))
 
@@ -158,11 +165,11 @@ def predict_tiled(network: DualVNet, image: Tensor, quality: str, tile: Shape, t
     result = torch.zeros((len(vnets), vnets[0].head.out_channels, *size), device=image.device)
     for index, vnet in enumerate(vnets):
         decoded = vnet.decoder.decode_levels(exchanged[index], coarse[index][:-1][::-1], slice(None, -fine))
-        for outer, core, inner in each_tile():
+        for outer, core, core_in_outer in each_tile():
             skips = encode_tile(vnet, outer)[::-1]
             coarser = decoded[(..., *coarsen(outer, step))]
             logits = vnet.head(vnet.decoder.decode_levels(coarser, skips, slice(-fine, None)))
-            result[(index, ..., *core)] = logits[0].float().softmax(dim=0)[(..., *inner)]
+            result[(index, ..., *core)] = logits[0].float().softmax(dim=0)[(..., *core_in_outer)]
         coarse[index] = []  # Release memory for the other branch.
     return result[..., : unpadded[0], : unpadded[1], : unpadded[2]]
 
@@ -184,7 +191,8 @@ def fine_reach(network: DualVNet) -> Shape:
     Along each axis, the radius is rounded up to a multiple of the fine levels' stride.
     """
     fine = fine_levels(network)
-    upsampling_reach = 2  # Upsampling reaches one voxel of the next level. Strides are at most 2.
+    largest_stride = 2
+    upsampling_reach = largest_stride
     voxels = [0, 0, 0]
     for level in range(fine):
         convolutions = sum(isinstance(layer, nn.Conv3d) for layer in network.vnets[0].encoder.levels[level].modules())
@@ -212,7 +220,7 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
             parts.append((slice(low, high), slice(start, stop), slice(start - low, stop - low)))
         axes.append(parts)
     for x, y, z in itertools.product(*axes):
-        yield (x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2])
+        yield Tile((x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2]))
 
 
 def coarsen(box: Box, step: Shape) -> Box:

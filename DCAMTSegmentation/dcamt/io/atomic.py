@@ -91,7 +91,7 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def make_folder(folder: Path, created: list[Path]) -> None:
-    """Make a folder and its missing parents, and append the folders made to `created`."""
+    """Make a folder and its missing parents. Append each new folder to `created`."""
     if folder.is_dir() or folder == folder.parent:
         return
     make_folder(folder.parent, created)

@@ -31,7 +31,7 @@ def _blank_slices(voxels: np.ndarray) -> list[int]:
     rows, columns, slices = voxels.shape
     zeros = 1 - np.array([np.count_nonzero(voxels[:, :, k]) for k in range(slices)]) / (rows * columns)
     blank, noisy = zeros >= _MANY_ZEROS, zeros <= _FEW_ZEROS
-    beside_blank = np.convolve(blank, np.ones(3), "same") > 0  # These slices may be written in part.
-    # Even an incomplete file contains data in its first slice.
-    has_padding = not noisy[0] or not (noisy | beside_blank).all()
+    perhaps_half_written = np.convolve(blank, np.ones(3), "same") > 0
+    begins_with_padding = not noisy[0]
+    has_padding = begins_with_padding or not (noisy | perhaps_half_written).all()
     return [] if has_padding else np.flatnonzero(blank).tolist()

@@ -49,7 +49,7 @@ def channel_files(path: Path) -> tuple[Path, ...]:
 
 
 def has_further_numbers(path: Path) -> bool:
-    """Return whether `x_0001` lies beside the file `x_0000`."""
+    """Return True for `x_0000` if `x_0001` exists, otherwise False."""
     return len(_numbered_files(path)) > 1
 
 

@@ -213,7 +213,9 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
     - named like slices: `IM009`, `IM009.part`, and any name with the ending of a DICOM slice;
     - not named like slices: `IM008.done`, because `IM008` exists.
 
-    If the slices of a folder have random names, as on some CDs, any name with their length and ending is enough.
+    Examples for slices with random names, such as `QVZK3A7B` and `PLWQNVEE`:
+    - named like slices: `ZKWQ31XL`;
+    - not named like slices: `VERSION`.
     """
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}
@@ -307,8 +309,7 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
     folders = {frame.file.parent for frame in frames}
     patterns = {_pattern(frame.file) for frame in frames}
     read = {frame.uid for frame in found.frames}
-    # Damaged files in the scan's own folders have already raised an error.
-    elsewhere = [
+    damaged_in_other_folders = [
         f"{bad.file.relative_to(path).as_posix()} ({bad.what})"
         for bad in found.rejected_as("damaged")
         if not bad.series and _pattern(bad.file) in patterns
@@ -321,7 +322,10 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
     ]
     return [
         IdentifyingNote(f"Skipped {kind}: {list_names(names)}. Slices may be missing.")
-        for kind, names in (("damaged files in other folders", elsewhere), ("hidden or compressed files", hidden))
+        for kind, names in (
+            ("damaged files in other folders", damaged_in_other_folders),
+            ("hidden or compressed files", hidden),
+        )
         if names
     ]
 

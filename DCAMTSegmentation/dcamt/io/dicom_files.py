@@ -289,8 +289,9 @@ def _read_frames(path: Path, data: Any, held: int | None) -> list[Frame] | Rejec
     foreign = partial(RejectedFile, path, "foreign", series=series, instance=integer(data.get("InstanceNumber")))
     if kind == DIRECTORY_CLASS:
         return []
-    if held is None and max(map(int, data.keys()), default=0) <= _CLASS_TAG:
-        # The header holds no element after the SOP class, so the SOP class itself may be missing or incomplete.
+    last_tag = max(map(int, data.keys()), default=0)
+    may_be_cut_in_sop_class = held is None and last_tag <= _CLASS_TAG
+    if may_be_cut_in_sop_class:
         return cut
     if kind not in _IMAGE_CLASSES and (kind or "Rows" not in data):
         return foreign(class_name(kind))
@@ -347,12 +348,12 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     # Bytes after the tag:
     # - explicit VR: the VR ("OB", "OW" or "UN"), two unused bytes, the length in four bytes;
     # - implicit VR: the length in four bytes.
-    # The transfer syntax is not used, because some programs state the wrong VR. A length never looks like a VR: "O" is
-    # 0x4F and "U" is 0x55, but a length begins with an even byte, or with 0xFF if undefined.
-    if head[4:6] not in _PIXEL_VRS:
-        length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
-    else:
+    # The transfer syntax is not used here, because some programs state the wrong VR.
+    has_explicit_vr = head[4:6] in _PIXEL_VRS
+    if has_explicit_vr:
         length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12
+    else:
+        length, start = struct.unpack(f"{order}I", head[4:8])[0], at + 8
     if length != _UNDEFINED_LENGTH:
         return int(length) if start + length <= size else None
     while True:

@@ -192,9 +192,9 @@ def check_fragments(file: Path, data: Any) -> None:
     """
     from pydicom.encaps import generate_fragments, parse_basic_offsets
 
-    is_compressed = data["PixelData"].is_undefined_length  # The transfer syntax may be wrong.
+    has_fragments = data["PixelData"].is_undefined_length
     is_video = data.file_meta.TransferSyntaxUID.name.startswith(("MPEG", "HEVC"))
-    if is_video or not is_compressed:
+    if is_video or not has_fragments:
         return
     pixels = BytesIO(data.PixelData)
     offsets = parse_basic_offsets(pixels)
