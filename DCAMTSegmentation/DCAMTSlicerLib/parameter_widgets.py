@@ -13,7 +13,7 @@ def parameter_widgets(ui: Any) -> dict[str, Any]:
     The `.ui` file states the name of each widget's parameter.
 
     Disconnect a panel before connecting it again: otherwise each combo box is reset to its first item (Slicer's issue
-    7545). `disconnectGui` needs the tag that `connectParametersToGui` returns; `connectGui` returns no tag.
+    7545).
     """
     named = {widget.property(SlicerParameterNamePropertyName): widget for widget in vars(ui).values()}
     return {name: widget for name, widget in named.items() if name}

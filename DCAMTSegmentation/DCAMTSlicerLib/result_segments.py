@@ -81,7 +81,6 @@ def write_segments(segmentation_node: SegmentationNode, built: Sequence[BuiltSeg
         segmentation.RemoveSegment(identifier)
     if not has_segments(segmentation_node):
         set_conversion(segmentation)
-        # Without this call, AddSegment would convert the segment to the earlier representation, such as surfaces.
         segmentation.SetSourceRepresentationName(labelmap_name())
     for item, earlier in zip(built, kept, strict=True):
         segmentation.AddSegment(item.segment, earlier or _new_identifier(segmentation, item.segment.GetName(), kept))

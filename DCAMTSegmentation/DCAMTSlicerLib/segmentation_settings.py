@@ -12,7 +12,7 @@ from slicer.parameterNodeWrapper import parameterNodeWrapper
 
 
 class Quality(Enum):
-    """The quality of a segmentation. `value` is the engine's word; `label()` returns the panel's text."""
+    """The quality of a segmentation."""
 
     ACCURATE = "accurate"
     FAST = "fast"
@@ -25,7 +25,7 @@ class Quality(Enum):
 
 
 class Device(Enum):
-    """The device that computes. `value` is the engine's word; `label()` returns the panel's text."""
+    """The device that computes."""
 
     AUTOMATIC = AUTO
     CUDA = "cuda"

@@ -77,7 +77,7 @@ class SteppedTask:
 
 
 class DelayedCall:
-    """Calls a function once, when the time given to the last `start` has passed (a debounce timer).
+    """A debounce timer that calls a function.
 
     The owner must call `close` at the end; until then, the timer holds a reference to the function.
     """

@@ -468,9 +468,9 @@ def test_scan_of_two_cases_causes_a_warning(tmp_path: Path, role: str, is_copy: 
     facts = facts_of(cases)
     assert [fact.problems for fact in facts] == [()] * 3
     assert [fact.warnings for fact in facts] == [
-        (f"The scan is also that of '{cases[2].name}'. Check that each case has its own scan.",),
+        (f"The case '{cases[2].name}' has the same scan. Check that each case has its own scan.",),
         (),
-        (f"The scan is also that of '{cases[0].name}'. Check that each case has its own scan.",),
+        (f"The case '{cases[0].name}' has the same scan. Check that each case has its own scan.",),
     ]
 
 

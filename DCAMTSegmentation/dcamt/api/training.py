@@ -134,10 +134,7 @@ def train(
 
 
 class TrainingSession:
-    """Leads a run: locks the folder, trains, and writes the models and the report.
-
-    In a team, only the leader uses this class; the others call `follow_leader` and receive the plan from the leader.
-    """
+    """Leads a run: locks the folder, trains, and writes the models and the report."""
 
     def __init__(self, plan: TrainingPlan, observer: Observer) -> None:
         self._plan = plan
@@ -384,8 +381,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
         # A paused process returns 0, too: on any other status torchrun kills the leader before the leader saves.
         return 0
     except DCAMTError:
-        # Wait while the leader reports the failure. A signal, such as torchrun's SIGTERM, sets `stop_requested`.
-        if trainer is None or not trainer.stop_requested:
+        stop_requested = trainer is not None and trainer.stop_requested
+        if not stop_requested:
             wait_for_leader()
         return 1
     except Exception as error:
@@ -398,7 +395,6 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # A run of an earlier version may have scores but no validation cases.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

@@ -144,8 +144,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
             return ""
         try:
             text = Path(os.path.relpath(in_resolved_folder(target), path.parent.resolve())).as_posix()
-            # Blanks around a cell are removed when it is read.
-            return f"{'./' if text[:1].isspace() else ''}{text}{'/' if text[-1:].isspace() else ''}"
+            return _without_outer_blanks(text)
         except ValueError:  # another drive, on Windows
             return str(in_resolved_folder(target))
 
@@ -155,6 +154,17 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
         check_encoding(case.image, row)
     columns = (*CASE_COLUMNS, LABELS_COLUMN) if mapped else CASE_COLUMNS
     write_table(path, columns, (row[: len(columns)] for row in rows))
+
+
+def _without_outer_blanks(path: str) -> str:
+    """Return an equal path without outer blanks, because `_lines` strips each cell.
+
+    >>> [_without_outer_blanks(path) for path in (" p1", "p1 ", "p1")]
+    ['./ p1', 'p1 /', 'p1']
+    """
+    start = "./" if path[:1].isspace() else ""
+    end = "/" if path[-1:].isspace() else ""
+    return f"{start}{path}{end}"
 
 
 def check_encoding(image: str | Path, row: Sequence[str]) -> None:
@@ -173,7 +183,7 @@ class Rule(Enum):
     DISTINCT_NAMES = "each name occurs once"
     SEPARATE_VALIDATION = "no validation scan is trained on"
     EVERY_CLASS = "each class occurs in a labelled case"
-    ROOM_FOR_UNLABELLED = "a batch has room for unlabelled cases if there are any"
+    ROOM_FOR_UNLABELLED = "a batch has room for unlabelled cases"
 
 
 @dataclass(frozen=True)

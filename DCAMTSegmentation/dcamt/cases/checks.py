@@ -221,7 +221,7 @@ def _repeated_scans(cases: Sequence[Case], equal_scans: Iterable[tuple[str, list
         for index in (index for index in members if index not in reported):
             reported.add(index)
             other = cases[next(member for member in members if member != index)].name
-            yield index, f"The scan is also that of '{other}'. Check that each case has its own scan."
+            yield index, f"The case '{other}' has the same scan. Check that each case has its own scan."
 
 
 def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:

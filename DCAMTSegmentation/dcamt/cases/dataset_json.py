@@ -133,7 +133,6 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
     if isinstance(listed, dict):
         images, labels = _files_of_case(listed)
         has_image_key = any(key.lower() in _IMAGE_KEYS for key in listed)
-        # `_files_of_case` also accepts keys such as `scan_1`. Without labels, `scan_1` is the name of a case.
         if len(images) > 0 and (has_image_key or labels is not None):
             if not isinstance(labels, list) or len(labels) != len(images):
                 return []
@@ -155,8 +154,14 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
 def _is_array_of_cases(name: str, entry: object) -> bool:
     """Return whether an entry, whose key is `name`, is an array of cases.
 
-    In an array of cases, at least one case is an object, or all are arrays and at least one has the form
-    `[image, label]`. The cases may also be images if the key is that of a fold, such as "fold_0".
+    >>> _is_array_of_cases("a", [{"image": "p1.nii.gz"}])
+    True
+    >>> _is_array_of_cases("a", [["p1.nii.gz", "p1_label.nii.gz"]])
+    True
+    >>> _is_array_of_cases("fold_0", ["p1.nii.gz", "p2.nii.gz"])
+    True
+    >>> _is_array_of_cases("p1", ["p1_0000.nii.gz", "p1_0001.nii.gz"])
+    False
     """
     if not isinstance(entry, list):
         return False

@@ -89,7 +89,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
         segmentation, place = segmentations[file.path], file.path.parent
         series = _series_uids(segmentation)[1] or "unknown"
         of_listed = (key_of_series.get(series), keys[place] if place in slices else None, file.key)
-        of_file = classify(segmentation, folder)  # `file.path` may be the folder of the segmentation.
+        of_file = classify(segmentation, folder)
         key = next((key for key in of_listed if key in scan_keys), None)
         if key is None and of_file.key in scan_keys:
             return replace(of_file, kind=FileKind.LABEL)

@@ -107,7 +107,7 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
     starts = [(words[first:], words[:first]) for first in range(2, len(words), 2)]
     shorter = [((*folders, "".join(kept)), dropped) for kept, dropped in (*ends, *starts)]
     key_of_folder = (*folders, "")
-    shorter.append((key_of_folder, _words_beside(name, folders[-1] if folders else "")))
+    shorter.append((key_of_folder, _words_without_folder(name, folders[-1] if folders else "")))
     if joined := _JOINED.fullmatch(name):
         shorter.append(((*folders, joined[1]), [joined[2]]))
     shorter.sort(key=lambda parts: -len(SEPARATORS.split(parts[0][-1])))
@@ -118,10 +118,10 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
     return shorter
 
 
-def _words_beside(name: str, folder: str) -> list[str]:
-    """Return the words of a file's name, without a repetition of the whole folder name if other words remain.
+def _words_without_folder(name: str, folder: str) -> list[str]:
+    """Return the words of a file's name without the name of its folder.
 
-    >>> [_words_beside(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
+    >>> [_words_without_folder(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
     [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]
     """
     words, known = SEPARATORS.split(name)[::2], SEPARATORS.split(folder)[::2]

@@ -17,8 +17,7 @@ from .few_values import has_few_values
 def is_file_or_missing_link(path: Path) -> bool:
     """Return whether a path is a file, a link to a missing file, or an entry that cannot be examined (no permission).
 
-    Missing files are not left out, because the user must see the error of reading them. git-annex, for example, makes
-    links to files that are not yet fetched.
+    git-annex, for example, makes links to files that are not yet fetched.
 
     Args:
         path: an entry of a folder.
@@ -37,7 +36,7 @@ def image_files(files: Iterable[Path]) -> list[Path]:
 
 
 def _without_copies(files: Sequence[Path]) -> list[Path]:
-    """Return the files without those that are probably copies in a format of `ENDINGS_READ_BY_ITK`.
+    """Return the files without copies in other formats.
 
     `p1.hdr` is a copy of `p1.nii.gz` if both are masks (`has_few_values`) or both are not.
     """

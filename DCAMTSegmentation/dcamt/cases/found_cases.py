@@ -8,7 +8,7 @@ from pathlib import Path
 from .case_list import Case
 
 NNUNET, DECATHLON, BIDS, NAMES = "nnU-Net", "Decathlon", "BIDS", "names"
-OTHER_CHANNEL = "another channel of its case; a one-channel model uses the first file, a multi-channel model all files"
+OTHER_CHANNEL = "another channel of a scan; only multi-channel models use this file"
 NO_SCAN = "a label without a scan"
 SEVERAL_LABELS = "several labels for one scan"
 CONTOURS = "contours (RT Structure Set); convert them to a segmentation"

@@ -33,8 +33,8 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     A case gets the first of these labels that exists (the examples are a case and its label):
 
-    1. the label whose name or file name is the case's name
-    2. the only label of the same name without `PAIRING_WORDS`: `img0001`, `label0001`
+    1. the label of the same name: `p1`, `p1`
+    2. the only label that differs only in `PAIRING_WORDS`: `img0001`, `label0001`
     3. the only label of the same name in lower case, without `PAIRING_WORDS` and `MODALITY_WORDS`: `p1_lge`, `P1_label`
     4. the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`
     5. as 3, but more words are removed from the label's name (`simplified_label`): `p1_lge`, `p1_LA_final_seg_1`
@@ -114,7 +114,7 @@ def _paired_by_simplified_names(
 
 
 def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels; a label gets the longest case name among its short names if no other label fits the case."""
+    """Return the labels; `p1_LA_final` becomes `p1`, the name of its case."""
     folded = Counter(name.casefold() for name in cases)
     by_folded = {name.casefold(): name for name in cases if folded[name.casefold()] == 1}
     fitting: defaultdict[str, list[str]] = defaultdict(list)
