@@ -109,11 +109,15 @@ class Team:
             scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
-            Exception: the block's own error: in the leader and, if another process has ended, in every process.
-            InputError: in the leader: the block failed only in other processes, or only some processes scale
-                gradients.
-            TeamLost: in every process: this block succeeded, but another process has ended. In every process except
-                the leader, also: the block failed in some process, or only some processes scale gradients.
+            Exception, InputError or TeamLost:
+
+            | situation | in the leader | in every other process |
+            | --- | --- | --- |
+            | the block failed in the leader | the block's error | TeamLost |
+            | the block failed only in other processes | InputError | TeamLost |
+            | only some processes scale gradients | InputError | TeamLost |
+            | another process has ended; the block failed in this process | the block's error | the block's error |
+            | another process has ended; the block succeeded in this process | TeamLost | TeamLost |
         """
         if self.size == 1:
             yield

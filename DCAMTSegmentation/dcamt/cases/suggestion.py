@@ -239,7 +239,7 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
 
 
 def _label_values(case: Case, classes: Mapping[str, int]) -> set[int]:
-    """Return the values above 0 of a case's label (see `examine_case`)."""
+    """Return the values above 0 of a case's label."""
     voxels = _read_label(case, classes).voxels
     return set(np.unique(voxels[voxels > 0]).tolist())
 

@@ -90,7 +90,7 @@ MODALITY_WORDS = FORMAT_WORDS | _set(
 _JOINABLE = "|".join((*ATRIUM_WORDS, *_SUFFIXES, r"\d"))
 _STRUCTURE = "|".join(OTHER_STRUCTURES_WITHOUT_LGE)
 _JOINED_STRUCTURE = re.compile(rf"(?:{_JOINABLE})*(?:{_STRUCTURE})(?:{_JOINABLE}|{_STRUCTURE})*", re.IGNORECASE)
-"""A word for another structure, also joined to further words or digits, as in `LAwallMask` and `wall2`."""
+"""Matches `wall`, `wall2` and `LAwallMask`."""
 _PART_WORDS = _set("train training test testing val validation")
 _FILE_WORDS = _set("file files map maps folder all")
 """Additional words in the name of a folder of labels: `maps` in `label maps`."""
@@ -203,8 +203,7 @@ def describes_label(name: str, scan: str = "") -> bool:
     - a version such as `v2`;
     - a person's initials (two or three capitals), if the name has a word for the atrium.
 
-    If the scan's name may contain a version or initials, neither is allowed: AB and JS may be two patients, so
-    `mask_LA_JS` is no label of `AB_LGE`.
+    Initials may be the patient's: `mask_LA_JS` is no label of `AB_LGE`.
 
     A number of two or more digits may be the patient's: `label_002` is no label of `LGE_001`.
 

@@ -37,7 +37,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     evaluation = evaluate_folders(options.predictions, options.labels, progress, mappings)
     write_failure: DCAMTError | None = None
     if options.csv:
-        # Written before printing, which fails if stdout is closed.
+        # The table is written first, because printing fails if stdout is closed.
         try:
             refuse_appeared_file(options.csv, existing_rule(options))
             evaluation.write_csv(options.csv)

@@ -23,10 +23,10 @@ from .result_files import foreign_files
 from .scan_jobs import ScanJob
 
 
-def measure_skipped(
+def measure_unlisted_segmentations(
     table: Path, jobs: Iterable[ScanJob], segments: Sequence[SegmentInfo], console: Console
 ) -> list[Measurements]:
-    """Measure skipped scans without a row in the table.
+    """Measure the segmentations that have no row in the table.
 
     A command that was killed leaves segmentations without rows. A segmentation that another program saved is not
     measured; a segmentation that cannot be read causes a message.
@@ -69,8 +69,8 @@ def write_measurement_table(
 
     Args:
         rows: the measurements of this command's scans.
-        skipped: the rows of `measure_skipped`.
-        kept_scans: with --overwrite, the scans whose earlier rows are kept; without --overwrite, None: all are kept.
+        skipped: the rows of `measure_unlisted_segmentations`.
+        kept_scans: the scans whose earlier rows are kept; None for all scans.
     """
     try:
         with table_lock(table):

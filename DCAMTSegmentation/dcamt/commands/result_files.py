@@ -81,7 +81,7 @@ def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
                 raise InputError("would be replaced by a result", path=known[key], remedy=remedy)
         if folders and _is_image_in(path, folders):
             raise InputError("would be replaced by a result", path=path, remedy="Give another file or folder.")
-        # Two hard links to one file are allowed as results: after writing, each path is a file of its own.
+        # Two hard links to one file are allowed, because writing replaces each link by a new file.
         if place in results:
             remedy = "Give each result a file of its own."
             raise InputError("two results would be written to this file", path=path, remedy=remedy)

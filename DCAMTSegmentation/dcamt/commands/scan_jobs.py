@@ -84,7 +84,6 @@ class RequestedResults:
     """The results that a command line requests besides the segmentations.
 
     Attributes:
-        agreement: whether to write maps of the agreement.
         wall: whether to measure the wall.
         probabilities, surface, report, dicom_measurements: a path, or only an ending such as "html".
         table: the CSV file for the measurements of all scans.
@@ -107,7 +106,6 @@ class WallJob:
         name: the scan's name; the names of the wall's surface and table begin with it.
         folder: the folder of `wall_surface` and `table`.
         openings: the labelmap of the openings; None to propose openings.
-        surface: the path given with `dcamt wall --surface`.
         with_identity: whether the report names the patient.
         is_mapped: whether a label mapping is applied to the segmentation.
         refusal: the error if no segmentation was found.
@@ -118,7 +116,7 @@ class WallJob:
     segmentation: Path
     folder: Path
     openings: Path | None = None
-    surface: Path | None = None
+    surface_without_scalars: Path | None = None
     report: Path | None = None
     with_identity: bool = False
     is_mapped: bool = False
@@ -137,7 +135,8 @@ class WallJob:
     @property
     def results(self) -> tuple[Path, ...]:
         """All files that this job writes."""
-        return (self.wall_surface, self.table, *(path for path in (self.surface, self.report) if path is not None))
+        requested = (self.surface_without_scalars, self.report)
+        return (self.wall_surface, self.table, *(path for path in requested if path is not None))
 
 
 @dataclass(frozen=True)
@@ -184,11 +183,8 @@ class ScanJob:
 
     @property
     def is_finished(self) -> bool:
-        """Whether --skip-existing skips the scan.
-
-        The wall's files are not required, since the wall's measurement may fail.
-        """
-        return is_finished(self.results, self.wall_files)
+        """Whether --skip-existing skips the scan."""
+        return is_finished(self.results, optional=self.wall_files)
 
 
 def plan_scan_jobs(

@@ -57,7 +57,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
 
     Args:
         channels: the number of channels that the model needs.
-        results: subfolders that are not searched, unless they hold scans.
+        results: subfolders to skip if they hold only results (`_holds_only_results`).
 
     Raises:
         InputError: the subfolders hold image files, but no usable scan; or a `dataset.json` cannot be read.

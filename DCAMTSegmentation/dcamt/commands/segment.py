@@ -22,7 +22,7 @@ from ..models.package import open_model
 from ..models.store import model_path
 from ..recipe import FAST
 from .console import Console, print_error
-from .measurement_table import measure_skipped, write_measurement_table
+from .measurement_table import measure_unlisted_segmentations, write_measurement_table
 from .options import UsageError
 from .result_files import SKIP, FileStamp, check_result_paths, existing_rule, file_stamp, foreign_files
 from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
@@ -184,7 +184,7 @@ def _segment_with_team(
     with interrupt_on_sigterm():
         try:
             if skipped and table:
-                again = measure_skipped(table, skipped, session.segmenter.segments, console)
+                again = measure_unlisted_segmentations(table, skipped, session.segmenter.segments, console)
             for number in range(team.rank, len(jobs), team.size):
                 session.run_job(number, records)
             try:
@@ -269,10 +269,9 @@ def _print_summary(
 
 
 def _requested_results(options: argparse.Namespace) -> RequestedResults:
-    """Return the results that the options request. `--measurements` with the ending .dcm is a DICOM report."""
+    """Return the results that the options request."""
     table = options.measurements
-    # A bare "dcm" requests a report beside each segmentation.
-    as_dicom = table is not None and (ending(table) == DICOM_ENDING or table.name.lower().lstrip(".") == "dcm")
+    as_dicom = table is not None and _is_dicom(table)
     return RequestedResults(
         agreement=options.agreement,
         wall=options.wall,
@@ -282,6 +281,15 @@ def _requested_results(options: argparse.Namespace) -> RequestedResults:
         dicom_measurements=str(table) if as_dicom else None,
         table=None if as_dicom else table,
     )
+
+
+def _is_dicom(measurements: Path) -> bool:
+    """Return whether the path of --measurements requests DICOM files.
+
+    >>> [_is_dicom(Path(text)) for text in ("la.dcm", "dcm", ".dcm", "la.csv")]
+    [True, True, True, False]
+    """
+    return ending(measurements) == DICOM_ENDING or measurements.name.lower().lstrip(".") == "dcm"
 
 
 def jobs_without_result(

@@ -147,7 +147,7 @@ def add_evaluate(commands: Commands[Parser]) -> None:
         "--label-mapping",
         default="",
         metavar="VALUE=CLASS",
-        help="map values or segments of the labels to the predictions' values or segments: 420,421=1",
+        help="change values in the labels: 420,421=1 changes 420 and 421 to 1",
     )
     parser.add_argument(
         "--prediction-mapping",

@@ -191,7 +191,7 @@ def add_rank(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "--keep-corrected",
         action="store_true",
-        help="with --overwrite: keep corrected segmentations (saved by another program); their cases are not ranked",
+        help="with --overwrite: keep segmentations that another program saved",
     )
     add_device(parser)
     add_json(parser)

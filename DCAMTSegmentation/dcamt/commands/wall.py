@@ -118,8 +118,7 @@ class WallSession:
     Attributes:
         mapping: the label mapping; None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
-        stamps: the stamp of each result file when the command began; None if the file did not exist. Empty with
-            `--overwrite`.
+        stamps: the `file_stamp` of each result file when the command began.
         skips_existing: whether to skip a scan if another program has written one of the scan's result files; if False,
             this scan fails.
         results, failures: the walls measured so far, and the messages about the scans that failed.
@@ -165,7 +164,7 @@ class WallSession:
         """Write the table of all scans and return True; if that is impossible, print the error and return False.
 
         Args:
-            planned: all jobs. A job that was skipped or failed keeps the rows of its `WallJob.table`, if any.
+            planned: all jobs, including skipped jobs.
             keep: whether to keep the rows that `table` already contains for scans that this command did not measure.
                 Another process may have added rows since the command began.
         """
@@ -228,7 +227,7 @@ def plan_wall_jobs(options: argparse.Namespace, existing: str) -> tuple[list[Wal
             segmentation=options.segmentation,
             folder=output,
             openings=options.openings,
-            surface=options.surface,
+            surface_without_scalars=options.surface,
             report=options.report,
             with_identity=options.identity,
             is_mapped=bool(options.labels),
@@ -355,8 +354,8 @@ def measure_wall(
     with atomic_paths(job.results) as temporary:
         write_wall_surface(result, temporary[job.wall_surface])
         write_wall_csv([result], temporary[job.table])
-        if job.surface is not None:
-            write_mesh(result.surface.points, result.surface.triangles, temporary[job.surface])
+        if job.surface_without_scalars is not None:
+            write_mesh(result.surface.points, result.surface.triangles, temporary[job.surface_without_scalars])
         if job.report is not None:
             _write_report(result, volume, labelmap, label, job, temporary[job.report])
     return result
@@ -409,7 +408,7 @@ def print_wall(
         border_cm2=result.area_cm2(BORDER),
         notes=[*notes_on_scan, *result.notes],
         surface=str(job.wall_surface),
-        mesh=str(job.surface) if job.surface is not None else None,
+        mesh=str(job.surface_without_scalars) if job.surface_without_scalars is not None else None,
         table=str(job.table),
         report=str(job.report) if job.report is not None else None,
         remark=METHODS_DISAGREE,
@@ -424,7 +423,7 @@ def print_wall(
         + ", ".join(f"{row.region} {row.percent:.0f}%" for row in burdens if row.region != WHOLE and row.wall_cm2 > 0),
         *(f"{job.name}: {note}" for note in (*notes_on_scan, *result.notes)),
         f"wall: {job.wall_surface}, {job.table}",
-        *([f"surface: {job.surface}"] if job.surface is not None else []),
+        *([f"surface: {job.surface_without_scalars}"] if job.surface_without_scalars is not None else []),
         *([f"report: {job.report}"] if job.report is not None else []),
     ]
     console.print_text("\n".join(lines))

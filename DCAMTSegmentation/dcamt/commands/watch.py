@@ -35,17 +35,10 @@ def watch_run(run: RunFolder, console: Console) -> int:
         raise InputError("holds no run to watch", path=run.path, remedy="Give the folder of a run.")
     tail = EventTail(run.events)
     try:
-        while True:
-            state = run_state(run)  # Read before the events, so that the last events of an ended run are shown.
-            while (event := tail.next()) is not None:
-                if isinstance(event, RunFinished):
-                    # The event's path is wrong if the run was moved, or if the path is relative to the working
-                    # directory of the process that trained.
-                    event = replace(event, model=str(run.model))
-                show_event(event, console)
-            if state.state != RUNNING:
-                break
+        while (state := run_state(run)).state == RUNNING:
+            _show_new_events(tail, run, console)
             time.sleep(POLL_EVERY_S)
+        _show_new_events(tail, run, console)
     except KeyboardInterrupt:
         console.clear_progress()
         return 0  # Only watching ends; the run continues.
@@ -53,6 +46,15 @@ def watch_run(run: RunFolder, console: Console) -> int:
     where = f" at iteration {state.iteration} of {state.iterations}" if state.iterations else ""
     console.print_text(f"{state.state}{where}{f': {state.reason}' if state.reason else ''}")
     return 1 if state.state == FAILED else 0
+
+
+def _show_new_events(tail: EventTail, run: RunFolder, console: Console) -> None:
+    while (event := tail.next()) is not None:
+        if isinstance(event, RunFinished):
+            # The event's path is wrong if the run was moved, or if the path is relative to the working directory of
+            # the process that trained.
+            event = replace(event, model=str(run.model))
+        show_event(event, console)
 
 
 def show_event(event: RunEvent, console: Console) -> None:
