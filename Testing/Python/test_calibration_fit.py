@@ -71,7 +71,6 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
 
 
 def test_leaving_out_each_disturbance_widens_the_interval() -> None:
-    """A fit without ghosts expects too much overlap for scans with ghosts."""
     scans_without_kinds, scans_with_kinds = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120

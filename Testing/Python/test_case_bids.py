@@ -87,7 +87,7 @@ def test_bids_label_ra_is_paired_if_the_scan_has_no_other_label(tmp_path: Path) 
     ],
 )
 @pytest.mark.parametrize("raw", ["", "rawdata/"])
-def test_bids_label_is_recognised_by_folder_or_ending_or_entity_or_values(tmp_path: Path, raw: str, label: str) -> None:
+def test_bids_label_is_recognised(tmp_path: Path, raw: str, label: str) -> None:
     scan = f"{raw}sub-01/anat/sub-01_T1w.nii.gz"
     label = f"{raw if label.startswith('sub-') else ''}{label}"
     make_files(tmp_path, scan, label)

@@ -190,9 +190,7 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
 
 
 @pytest.mark.parametrize(("header", "data"), [(".hdr", ".img"), (".mhd", ".raw"), (".nhdr", ".raw")])
-def test_equal_headers_beside_different_data_files_are_not_the_same_scan(
-    cases: list[Case], tmp_path: Path, header: str, data: str
-) -> None:
+def test_data_files_beside_headers_are_compared(cases: list[Case], tmp_path: Path, header: str, data: str) -> None:
     for number in (0, 3):
         voxels = SimpleITK.ReadImage(str(cases[number].image)) + number
         (tmp_path / f"p{number}").mkdir()

@@ -174,7 +174,7 @@ def test_labels_under_two_keys_are_not_used(tmp_path: Path) -> None:
     assert skip_reasons(found).keys() == {"a.nii.gz", "a_2.nii.gz"}
 
 
-def test_array_of_one_label_value_is_a_class(tmp_path: Path) -> None:
+def test_label_value_may_be_an_array_of_one_number(tmp_path: Path) -> None:
     described = {"labels": {"background": 0, "heart": [1, 2], "LA": [1], "wall": 2}}
     found = find_cases(make_data_set(tmp_path, described, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz"))
     assert found.classes == ((1, "LA"), (2, "wall"))

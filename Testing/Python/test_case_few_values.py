@@ -56,7 +56,7 @@ def test_mask_search_reads_at_most_12_scans_of_thirty_patients(
     assert len(read) <= 12
 
 
-def test_mask_search_among_scans_of_one_name_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mask_search_in_400_folders_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     named = [NamedFile(Path(f"p{n}/heart.nii.gz"), FileKind.SCAN, (f"p{n}", "heart")) for n in range(400)]
     calls: list[PurePath] = []
     parent = PurePath.parent.fget

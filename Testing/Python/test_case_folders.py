@@ -52,7 +52,7 @@ def test_unreadable_folder_is_skipped_or_refused(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("folder", ["site", "imagesTr", "sub-02"])
-def test_folder_that_can_only_be_listed_does_not_stop_the_search(
+def test_folder_with_unreadable_files_does_not_stop_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     scans = "p1.nii", f"{folder}/p2.nii", f"{folder}/series/1.dcm"
@@ -224,7 +224,7 @@ def test_damaged_tiff_in_a_folder_counts_as_a_scan(tmp_path: Path) -> None:
         refused(partial(read_scan, path), path)
 
 
-def test_scans_of_one_name_in_one_folder_are_numbered(tmp_path: Path) -> None:
+def test_scans_x_nii_gz_and_x_nrrd_are_numbered(tmp_path: Path) -> None:
     home = make_files(tmp_path, "site1/x.nii.gz", "site1/x.nrrd", "site1/y.nrrd")
     assert sorted(case.name for case in find_cases(home).cases) == ["1_x", "2_x", "y"]
 
@@ -257,9 +257,7 @@ def test_other_folders_of_a_data_set_are_named_as_skipped(tmp_path: Path) -> Non
         assert [file.path.name for file in found.skipped] == ["imagesVa", "labelsVa"]
 
 
-def test_ignored_folders_and_folders_with_links_to_files_are_not_named_as_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_folder_notes_is_named_as_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_files(tmp_path, *(f"disk/{file}" for file in PAIRS[0]), "set/results/a.nii.gz", "set/notes/a.nii.gz")
     for file in PAIRS[0]:
         (tmp_path / "set" / file).parent.mkdir()

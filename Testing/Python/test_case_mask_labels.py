@@ -86,7 +86,7 @@ def test_cine_label_and_lge_mask_of_a_patient_are_paired_with_their_own_scans(tm
     }
 
 
-def test_mask_p1_la_is_a_label_although_patient_p3_has_the_label_postcontrast_seg(tmp_path: Path) -> None:
+def test_labels_of_patients_may_have_different_names(tmp_path: Path) -> None:
     scans = (f"{patient}/postcontrast" for patient in ("p1", "p2", "p3"))
     write_images(tmp_path, scans, ("p1/LA", "p2/LA", "p3/postcontrast_seg"))
     found = find_cases(tmp_path)

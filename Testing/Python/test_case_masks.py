@@ -127,7 +127,7 @@ def test_eight_masks_beside_two_scans_are_no_scans(tmp_path: Path) -> None:
     assert {case.image.name for case in find_cases(tmp_path).cases} == {f"{scan}.nii.gz" for scan in scans}
 
 
-def test_masks_named_after_structures_beside_several_scans_of_a_patient_are_no_scans(tmp_path: Path) -> None:
+def test_five_masks_of_one_patient_are_no_scans(tmp_path: Path) -> None:
     write_images(tmp_path, ("4 LGE", "5 MRA 3D"), ("LA", "LA_wall", "LSPV", "RSPV_2", "RA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"4 LGE", "5 MRA 3D"}
 
@@ -178,7 +178,7 @@ def test_mask_search_does_not_depend_on_the_order_of_the_files(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("mask", ["LA_{}", "output_{}", "{}_0000/{}_0000_trans", "{}/LA"])
-def test_masks_in_a_folder_of_any_name_are_no_scans(tmp_path: Path, mask: str) -> None:
+def test_masks_in_folder_model_are_no_scans(tmp_path: Path, mask: str) -> None:
     patients = ("p1", "p2", "p3")
     scans = [f"scans/{patient}_0000" for patient in patients]
     write_images(tmp_path, scans, [f"model/{mask.replace('{}', patient)}" for patient in patients])

@@ -145,7 +145,7 @@ def test_case_and_label_of_different_structures_are_not_paired(case: str, label:
 
 
 @pytest.mark.parametrize("word", ["lawall", "RAendo", "scarSegImgM", "rvseg", "LV"])
-def test_labels_p1_lawall_and_p2_lawall_are_not_paired_with_cases_p1_and_p2(word: str) -> None:
+def test_label_such_as_p1_lawall_is_not_paired_with_case_p1(word: str) -> None:
     labels = {f"p{n}_{word}": Path(f"p{n}_{word}") for n in (1, 2)}
     assert pair_with_labels(["p1", "p2"], labels) == labels
 
@@ -159,7 +159,7 @@ def test_label_p1_la_final_is_paired_with_case_p1_la_and_not_with_p1() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
-def test_label_p_seg_3_is_paired_with_case_p_unless_there_is_a_case_p_1() -> None:
+def test_number_of_label_p_seg_3_may_be_a_patient_number() -> None:
     labels = {"p_seg_3": Path("a")}
     assert pair_with_labels(["p", "p_1"], labels) == labels
     assert pair_with_labels(["p", "q_1"], labels) == {"p": Path("a")}
@@ -191,7 +191,7 @@ def test_short_names_of_each_label_are_computed_once(monkeypatch: pytest.MonkeyP
     assert sorted(asked) == sorted(f"{case}_LA" for case in cases)
 
 
-def test_search_for_numbered_cases_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_numbers_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     matched: list[str] = []
 
     def count(pattern: str, text: str) -> re.Match[str] | None:

@@ -127,7 +127,7 @@ _SCANS = ("D1/imagesTr/la_001_0000.nii.gz", "D1/imagesTr/la_002_0000.nii.gz")
 _LA = {"labels": {"background": 0, "LA": 1}}
 
 
-def test_nnunet_data_set_without_labels_keeps_its_case_names_and_classes(tmp_path: Path) -> None:
+def test_nnunet_data_set_may_have_no_labels(tmp_path: Path) -> None:
     make_files(tmp_path, *_SCANS, "D1/predictions/la_001.nii.gz")
     found = find_cases(make_data_set(tmp_path / "D1", _LA))
     assert scans_and_labels(found, tmp_path) == {"la_001": (_SCANS[0], None), "la_002": (_SCANS[1], None)}

@@ -28,13 +28,13 @@ def test_file_p1_predict_is_a_result_and_folder_predict_holds_a_scan(tmp_path: P
         ("LGE", "LGE doubt"),
     ],
 )
-def test_map_beside_a_scan_is_an_automatic_result(tmp_path: Path, scan: str, result: str) -> None:
+def test_file_such_as_p1_heatmap_is_an_automatic_result(tmp_path: Path, scan: str, result: str) -> None:
     found = find_cases(make_files(tmp_path, f"{scan}.nii.gz", f"{result}.nii.gz"))
     assert [case.image for case in found.cases] == [tmp_path / f"{scan}.nii.gz"]
     assert skip_reasons(found) == {Path(f"{result}.nii.gz").name: RESULT}
 
 
-def test_lge_result_beside_t1_is_a_scan(tmp_path: Path) -> None:
+def test_file_lge_result_beside_file_t1_is_a_scan(tmp_path: Path) -> None:
     files = ("p1/T1.nii.gz", "p1/lge_result.nii.gz")
     assert [case.image for case in find_cases(make_files(tmp_path, *files)).cases] == [
         tmp_path / file for file in files

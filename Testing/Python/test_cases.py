@@ -307,7 +307,7 @@ def test_repeated_names_are_found_in_linear_time() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
-def test_link_to_a_file_is_listed_by_its_own_name(folder: Path) -> None:
+def test_linked_scan_is_listed_by_the_name_of_the_link(folder: Path) -> None:
     """In data sets of DataLad, DVC and git-annex, scans are links to files with names such as `ab/cd12`."""
     (folder / "scans").mkdir()
     (folder / "data").symlink_to("scans")

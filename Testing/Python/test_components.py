@@ -217,9 +217,10 @@ def test_prior_has_the_same_centre_and_size_in_a_cropped_scan_and_on_the_network
     centre_mm = TURNED @ [29.5, 39.5, 19.5, 1]
     assert np.allclose(part.affine @ [*of_part.centre, 1], centre_mm)
     assert np.allclose(grid.affine @ [*of_grid.centre, 1], centre_mm)
-    # Half of 60, 80 and 40 voxels of 1.5, 2 and 2.5 mm; the network grid's first axis is the scan's second.
-    assert np.allclose(of_part.half_edges * (1.5, 2, 2.5), (45, 80, 50))
-    assert np.allclose(of_grid.half_edges * (1, 1.2, 3), (80, 45, 50))
+    edges_mm = np.array([60 * 1.5, 80 * 2, 40 * 2.5])
+    canonical_axes = [1, 0, 2]
+    assert np.allclose(of_part.half_edges * (1.5, 2, 2.5), edges_mm / 2)
+    assert np.allclose(of_grid.half_edges * (1, 1.2, 3), edges_mm[canonical_axes] / 2)
 
 
 def test_prior_of_a_box_is_centred_in_the_box() -> None:
