@@ -185,7 +185,6 @@ def test_mri_norm2_h5_is_read_as_scan_and_label(tmp_path: Path) -> None:
 
 
 def test_benchmark_file_whose_scan_was_not_written_completely_is_refused(tmp_path: Path) -> None:
-    """For chunks that were never written, HDF5 returns zeros: background in a label, but damage in a scan."""
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "mri_norm2.h5"
     i, j, k = scan().shape

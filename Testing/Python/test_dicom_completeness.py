@@ -298,7 +298,7 @@ def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str) -> 
     assert volume.notes == (f"Skipped hidden or compressed files: {name}. Slices may be missing.",)
 
 
-def test_empty_file_is_a_damaged_slice_only_if_named_like_the_slices(tmp_path: Path) -> None:
+def test_empty_slice_is_refused_but_an_empty_lock_file_is_skipped(tmp_path: Path) -> None:
     _write_series(tmp_path)
     for name in ("LOCKFILE", "Icon_"):  # CDs and Macs have empty files beside the slices.
         (tmp_path / name).touch()

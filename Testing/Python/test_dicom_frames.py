@@ -227,8 +227,7 @@ def test_times_with_a_time_zone_sort_the_time_points(tmp_path: Path, zone: str) 
     assert {index // 8 for _, index in read_scan(path).frames} == {1}
 
 
-def test_instance_numbers_sort_time_points_whose_images_were_computed_in_any_order(tmp_path: Path) -> None:
-    """At every second place, the image of time point 2 was computed (ContentTime) before the image of time point 1."""
+def test_instance_numbers_sort_time_points_if_content_times_do_not(tmp_path: Path) -> None:
     for k in range(8):
         for time in range(2):
             content = f"1010{5 * k + (time if k % 2 else 1 - time):02}"
@@ -247,9 +246,9 @@ def test_content_time_sorts_time_points_computed_one_after_the_other(tmp_path: P
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
-def test_parts_that_overlap_by_two_places_are_not_time_points(tmp_path: Path) -> None:
-    parts = [1, 1, 1, 2, 1, 2, 2, 2]
-    groups = [{"FrameContentSequence": {"TemporalPositionIndex": part}} for part in parts]
+def test_halves_with_different_time_indices_are_one_time_point(tmp_path: Path) -> None:
+    halves = [1, 1, 1, 2, 1, 2, 2, 2]
+    groups = [{"FrameContentSequence": {"TemporalPositionIndex": half}} for half in halves]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
 
 

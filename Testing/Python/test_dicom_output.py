@@ -296,9 +296,9 @@ def test_message_names_the_attribute_that_the_source_lacks(
         build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
 
 
-def test_series_number_2147483647_of_the_source_becomes_364701(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
-    source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 2_147_483_647))
-    assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 364_701
+def test_largest_series_number_of_a_source_is_shortened(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+    source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 214748_3647))
+    assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 3647_01
 
 
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, 
             assert torch.allclose(states[1][part][name], tensor, atol=1e-4), name
 
 
-def test_comparison_of_losses_detects_operations_across_samples(table: Path, tmp_path: Path) -> None:
+def test_losses_of_two_processes_differ_with_batch_normalisation(table: Path, tmp_path: Path) -> None:
     """Batch normalisation over half a batch gives other values than over the whole batch, so the losses differ."""
     runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
     one, two = ([losses["total"] for losses in losses_of(run)] for run in runs)
@@ -116,10 +116,9 @@ def first_batch(trainer: trainer_module.Trainer, table: Path) -> Batch:
     return sampler.draw(0)
 
 
-def test_operations_across_samples_stay_within_each_process(
+def test_loss_of_a_team_is_the_mean_of_the_losses_of_its_processes(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With all losses and batch normalisation, each loss of the team is the mean of its values in the half batches."""
     settings = (*BATCH, "ramp_up=0", "iterations=1")
     assert train_as_team(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = losses_of(tmp_path / "two")
@@ -303,10 +302,9 @@ print_line("gloo" if any("gloo" in thread for thread in threads) else "no thread
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="needs /proc to list threads")
 def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: Path) -> None:
-    """The leader starts `sys.executable`, because programs of `warm_python` skip the interpreter's exit."""
     script = tmp_path / "script.py"
     script.write_text(TEAM_SCRIPT, encoding="utf-8")
-    status, output, errors = run_team(3, script=script, leader_interpreter=sys.executable)
+    status, output, errors = run_team(3, script=script, leader_interpreter=sys.executable)  # see warm_python
     assert status == 0, errors
     host = socket.gethostname()
     different_gpus = "the GPUs are of different kinds: not all of them compute in bfloat16. Set mixed_precision=false."

@@ -23,7 +23,6 @@ def test_disturbance_changes_the_image_and_leaves_its_input_unchanged(name: str)
     assert disturbed.image.shape != image.shape or not np.allclose(disturbed.image, image)
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(labels, before[1])
-    # The organs keep their position unless the disturbance mirrors or removes them.
     if name not in ("no organ", "upside down"):
         index = np.argwhere(disturbed.labels > 0)
         centre = disturbed.grid.affine[:3, :3] @ index.mean(axis=0) + disturbed.grid.affine[:3, 3]

@@ -1,4 +1,4 @@
-"""Test the efforts of runs, and the estimates of time, memory and disk space."""
+"""Test the estimates of time, memory and disk space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def test_thorough_effort_is_the_recipe_and_smaller_efforts_take_fewer_iterations() -> None:
+def test_efforts_take_500_3000_and_6000_iterations() -> None:
     for name in ("la", "pancreas"):
         recipe = load_recipe(name)
         by_effort = [with_settings(recipe, effort_settings(recipe, effort)) for effort in EFFORTS]

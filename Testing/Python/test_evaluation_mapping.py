@@ -132,7 +132,7 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
         ((420, 1), (300, 2), ["--prediction-mapping", "420=1,1=2", "--label-mapping", "300=1,2=2"]),
     ],
 )
-def test_segments_with_values_above_255_are_refused_with_a_mapping_that_works(
+def test_error_about_values_above_255_proposes_a_working_mapping(
     predicted: tuple[int, int],
     labelled: tuple[int, int],
     options: list[str],

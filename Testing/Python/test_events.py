@@ -31,8 +31,7 @@ from dcamt.runs.lock import run_lock
 from dcamt.runs.state import PAUSED, RUNNING, STOPPED, TAIL, run_state
 
 TEXT = 'a "b"\nc\u2028d'
-KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
-"""JSON keys that differ from the names of their fields."""
+JSON_KEYS = {"iteration": "step", "iterations": "of", "loaded": "step", "cases": "of"}
 EXAMPLES: dict[object, object] = {int: 3, float: 0.5, str: TEXT, bool: True, int | None: 7, float | None: 0.25}
 
 
@@ -56,7 +55,7 @@ def test_every_event_is_one_line_of_json_and_is_parsed_back(event_class: type) -
     event = example_event(event_class)
     line = run_event_line(event)
     assert len(line.splitlines()) == 1
-    fields = {KEYS.get(name, name): value for name, value in dataclasses.asdict(event).items()}
+    fields = {JSON_KEYS.get(name, name): value for name, value in dataclasses.asdict(event).items()}
     assert json.loads(line) == {"event": event.kind, **fields}
     assert parse_run_event(json.loads(line)) == event
     untimed = dataclasses.replace(event, time=None)

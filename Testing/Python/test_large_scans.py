@@ -184,7 +184,6 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    # The box `cut` contains only part of the organ, and `ROUNDS` allows no larger box, so the whole scan is segmented.
     # In the whole scan, too, the organ is selected.
     monkeypatch.setattr(module, "ROUNDS", 1)
     cut = (slice(40, 70), *box[1:])
@@ -285,10 +284,6 @@ def test_whole_scan_is_segmented_when_no_organ_is_found_in_the_located_box(
 def test_box_does_not_grow_into_a_larger_organ_that_touches_the_located_organ(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a scan padded with mirrored tissue, a vein may connect an atrium to its mirror image.
-
-    Here a bridge connects the organ to a larger neighbour.
-    """
     scan, own = scan_in("air")
     i, j, k = np.meshgrid(*[np.arange(n) for n in FIELD], indexing="ij")
     neighbour = ((i - 63) / 26) ** 2 + ((j - 120) / 16) ** 2 + ((k - 12) / 11) ** 2 < 1

@@ -29,7 +29,7 @@ def random_embeddings(classes: int, seed: int = 0) -> tuple[Tensor, Tensor, Tens
 
 
 def info_nce_by_hand(e: Tensor, labels: Tensor, centres: Tensor, present: list[bool], temperature: float) -> float:
-    """Return the loss of eq. 4 of van den Oord et al. (2018); a vector's positive is the prototype of its class."""
+    """Return the loss of eq. 4 of van den Oord et al. (2018)."""
     losses = []
     for vector, label in zip(e.tolist(), labels.tolist(), strict=True):
         scores = [math.exp(math.fsum(map(float.__mul__, vector, c)) / temperature) for c in centres.tolist()]
@@ -108,8 +108,6 @@ def test_absent_class_is_not_used_as_a_negative() -> None:
 
 def test_voxels_without_a_class_are_ignored() -> None:
     """Removing the voxels of label -1 changes neither the losses nor the gradients."""
-    # For a voxel without a class, both losses are computed with class 0 and then discarded. If class 0 is absent,
-    # the discarded loss of `inter_class` is infinite.
     with_class_0, without_class_0 = torch.tensor([0, -1, 2, 1, -1, 2]), torch.tensor([-1, 1, 2, 1, -1, -1])
     for labels in (with_class_0, without_class_0):
         known = labels >= 0

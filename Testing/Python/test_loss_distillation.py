@@ -89,7 +89,7 @@ def test_confidence_is_0_for_equal_logits_and_1_for_certainty(classes: int) -> N
 
 
 def confident_logits(labels: Sequence[int], logit: float = 20.0) -> Tensor:
-    """Return logits (1, 2, N, 1, 1) of N voxels: `logit` for voxel i's class `labels[i]`, 0 for the other class."""
+    """Return logits (1, 2, N, 1, 1) of N voxels, for example (20, 0) for label 0 and (0, 20) for label 1."""
     return logit * torch.eye(2, dtype=torch.float64)[list(labels)].T[None, :, :, None, None]
 
 
