@@ -64,7 +64,7 @@ class TrainingSession:
 
         Args:
             node: the parameter node; `settings` is its wrapper.
-            earlier: cases that come before the loaded ones. A loaded case with the scan of an earlier case is omitted.
+            earlier: the first cases of the table. Each replaces the scene's case of the same scan.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
         saved, known = load_cases(node), {row.scan for row in earlier.rows}

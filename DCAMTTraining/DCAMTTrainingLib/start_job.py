@@ -51,12 +51,11 @@ class StartJob:
         """Return the plan of the run with the session's present cases and settings."""
         settings = self._session.settings
         assert settings is not None
-        # The plan omits sizes and remarks, because the check changes them. `_advance` refuses a changed plan.
-        rows = tuple(CaseRow(row.name, row.source, row.role) for row in self._session.table.rows)
+        rows_without_check_results = tuple(CaseRow(row.name, row.source, row.role) for row in self._session.table.rows)
         return RunPlan(
             self._run,
             self._session.recipe(),
-            rows,
+            rows_without_check_results,
             settings.effort.value,
             chosen_settings(settings),
             settings.startFrom,

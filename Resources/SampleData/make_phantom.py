@@ -69,7 +69,10 @@ def _half_space(p: Points, point: Field, normal: Field) -> Field:
 
 
 def _blend(a: Field, b: Field, k: float) -> Field:
-    """Return the distance to the union of two shapes with a fillet of about k mm (smooth minimum, Quilez)."""
+    """Return the distance (mm) to the union of two shapes with a rounded joint.
+
+    Formula: https://iquilezles.org/articles/smin
+    """
     h = np.maximum(k - np.abs(a - b), 0) / k
     return np.minimum(a, b) - h * h * (k / 4)
 

@@ -104,22 +104,22 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
         assert side.stop >= tissue.stop - rim
 
 
-def test_empty_planes_are_removed_at_each_end_up_to_the_given_number() -> None:
+def test_planes_of_noise_are_removed_at_each_end() -> None:
     white = np.random.default_rng(2).normal(100, 20, (1, 26, 25, 24)).astype(np.float32)
     box: Box = (slice(1, 25), slice(0, 25), slice(2, 24))
     noise = white.copy()
     noise[:, 5:20, 5:21, 5:22] = 100 + 10 * gaussian_filter(noise - 100, 2)[:, 5:20, 5:21, 5:22]
     inner = (slice(5, 20), slice(5, 21), slice(5, 22))
     assert _without_empty_faces(noise, box, (9, 9, 9)) == inner
-    # A further channel that is empty everywhere changes nothing.
+    # A further constant channel changes nothing.
     assert _without_empty_faces(np.concatenate([np.full_like(noise, 7), noise]), box, (9, 9, 9)) == inner
     assert _without_empty_faces(noise, box, (4, 3, 0)) == (slice(5, 21), slice(3, 22), slice(2, 24))
-    for empty in (white, np.full_like(white, 0.1)):  # a box that is empty everywhere is kept
-        assert _without_empty_faces(empty, box, (99, 99, 99)) == box
+    for voxels in (white, np.full_like(white, 0.1)):
+        assert _without_empty_faces(voxels, box, (99, 99, 99)) == box
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.float32, np.float64])
-def test_emptiness_of_a_plane_does_not_depend_on_the_data_type(dtype: type) -> None:
+def test_noise_and_constant_planes_are_recognised_in_each_data_type(dtype: type) -> None:
     """Pitfalls: differences of unsigned integers overflow, and the mean of many values 0.1 is not exactly 0.1."""
     values = np.random.default_rng(3).integers(0, 120, (1, 40, 50))
     steps = np.repeat(np.repeat(values[:, ::8, ::8], 8, axis=1), 8, axis=2)[:, :40, :50]

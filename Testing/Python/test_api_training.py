@@ -92,7 +92,6 @@ def test_cases_added_to_a_run_are_checked_before_it_resumes(role: str, message: 
         file.write(f"new,../cases/new.nii.gz,../cases/new_label.nii.gz,{role}\n")
     with pytest.raises(InputError, match=message):
         plan_resumed_run(tmp_path / "run")
-    # `conclude` trains on no case, so the added case is accepted.
     assert plan_resumed_run(tmp_path / "run", conclude=True).conclude
 
 

@@ -66,7 +66,7 @@ def test_command_calibrates_a_model(
     assert result.expected_overlap is not None
 
 
-def test_calibration_that_would_not_be_used_is_refused_or_noted(
+def test_ignored_calibration_is_reported(
     tiny_package: ModelPackage, cases: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, beside, table = tmp_path / "m.dcamt", tmp_path / "m.calibration.json", tmp_path / "cases.csv"
@@ -175,7 +175,7 @@ def test_doubt_scaling_is_fitted_without_disturbed_scans(
     assert counted == pytest.approx([total for total in sums for _ in ("fast", "accurate")])
 
 
-def test_mean_dice_ignores_a_value_without_voxels() -> None:
+def test_mean_dice_ignores_absent_label_values() -> None:
     label, prediction = np.array([1, 1, 2, 2, 0, 0]), np.array([1, 0, 2, 2, 2, 0])
     assert mean_dice(prediction, label, [1, 2, 3]) == pytest.approx((2 / 3 + 4 / 5) / 2)
 

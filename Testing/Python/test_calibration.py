@@ -103,7 +103,7 @@ def test_invalid_calibration_is_refused_in_a_package_and_ignored_beside_it(
         archive.writestr("calibration.json", json.dumps(data))
     with pytest.raises(InputError, match=message) as caught:
         open_model(path)
-    assert "Remove the file" not in str(caught.value)  # Nobody should remove the model.
+    assert "Remove the file" not in str(caught.value)
 
 
 def test_invalid_calibration_beside_a_model_causes_a_note_and_can_be_replaced(
@@ -189,7 +189,7 @@ def test_calibration_stays_if_its_model_can_be_neither_replaced_nor_removed(
         assert open_model(stored).calibration == calibration
 
 
-def test_segmentation_gets_the_overlap_expected_for_its_doubt(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
+def test_calibrated_model_gives_an_expected_overlap(tiny_package: ModelPackage, oblique_scan: Volume) -> None:
     plain = Predictor(tiny_package, precision=torch.float32).segment(oblique_scan)
     assert plain.expected_overlap is None
     assert plain.notes == ()

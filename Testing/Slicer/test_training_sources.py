@@ -121,7 +121,7 @@ class SourcesTest(TrainingCase):
         written.parent.mkdir()
         with Person() as person:
             person.expects("Save the list", str(written.with_suffix("")))  # The ending is added.
-            person.expects("in the scene only: 1.", "Ok")
+            person.expects("their scans are not files: 1.", "Ok")
             click(self.ui.exportListButton)
         with Person() as person:
             person.expects("Save the list", str(written.with_suffix("")))

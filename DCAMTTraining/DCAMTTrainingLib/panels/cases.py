@@ -213,8 +213,8 @@ class CasesPanel:
             return
         if omitted:
             text = _(
-                "Number of cases that are not in the list, since they are in the scene only: {count}. Save their"
-                " volumes, and add the files."
+                "Cases omitted from the saved list, because their scans are not files: {count}. Save these scans as"
+                " files, and add the files to the table."
             )
             slicer.util.infoDisplay(text.format(count=omitted), windowTitle=title)
 

@@ -61,7 +61,7 @@ class Sections:
 
     def update(self) -> None:
         """Arrange the sections if the run has begun or ended."""
-        state, reason = (self._watch.state.state, self._watch.state.reason) if self._watch is not None else ("", "")
+        state, failure = (self._watch.state.state, self._watch.state.reason) if self._watch is not None else ("", "")
         if state == self._state:
             return
         self._state = state
@@ -69,8 +69,7 @@ class Sections:
         if state == RUNNING:
             self._open(TRAIN)
         elif state in (FINISHED, STOPPED):
-            # The section *Run* shows the reason.
-            self._open(("runButton", *READ) if reason else READ)
+            self._open(("runButton", *READ) if failure else READ)
 
     def show_titles(self) -> None:
         """Show the chosen task, effort and run in the titles, since their sections may be closed."""

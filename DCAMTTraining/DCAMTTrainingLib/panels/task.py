@@ -95,9 +95,7 @@ class TaskPanel:
             title = choice.title if choice.name in choice.title else f"{choice.title} ({choice.name})"
             self._ui.startFromSelector.addItem(title)
         if settings.startFrom not in self._models:
-            # The model was removed, or the scene comes from another computer. Without an item for the model, the
-            # selector would show “Scratch” while the settings hold the model. The user could not set “Scratch” then:
-            # choosing the item that is already shown emits no signal.
+            # The model was removed, or the scene comes from another computer.
             self._models.append(settings.startFrom)
             self._ui.startFromSelector.addItem(_("{name} (not in the list of models)").format(name=settings.startFrom))
         self._ui.startFromSelector.setCurrentIndex(self._models.index(settings.startFrom))
@@ -242,8 +240,8 @@ def unread_text(parts: list[str]) -> str:
 
 
 def suggestion_text(recipe: Recipe) -> str:
-    """Return a sentence with the classes, spacing, patch and batch of a suggested recipe."""
-    text = _("{title}: voxels of {spacing} mm, patches of {patch}, {batch} per iteration.")
+    """Return a summary of a suggested recipe."""
+    text = _("{title}: voxels of {spacing} mm; {batch} patches of {patch} voxels per iteration.")
     return str(
         text.format(
             title=translated(recipe.title),

@@ -51,14 +51,13 @@ def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
     if voxels.shape != expected.shape:
         return False
     for part in slabs(expected, COMPARED_BYTES):
-        # `array_equal` is fast, and enough for integers.
-        if not np.array_equal(voxels[part], expected[part]) and _differ(voxels[part], expected[part]):
+        if not np.array_equal(voxels[part], expected[part]) and _differ_beyond_rounding(voxels[part], expected[part]):
             return False
         yield
     return True
 
 
-def _differ(values: np.ndarray, expected: np.ndarray) -> bool:
+def _differ_beyond_rounding(values: np.ndarray, expected: np.ndarray) -> bool:
     """Return whether an intensity differs by more than `ROUNDING`; NaN does not differ from any number."""
     values, expected = values.astype(np.float64), expected.astype(np.float64)
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)

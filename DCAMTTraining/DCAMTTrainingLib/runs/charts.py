@@ -91,7 +91,6 @@ class TrainingCharts:
         else:
             title, axis = _("{run}: validation").format(run=self._run_name), _("Dice")
             named = {score_title(name, branch): curve for (name, branch), curve in curves.dice.items()}
-        # `Curve.cut` may have emptied a curve that was drawn: draw the empty curve, too.
         drawn = {name: curve for name, curve in named.items() if curve.steps or self._was_drawn(kind, name)}
         if not drawn:
             return

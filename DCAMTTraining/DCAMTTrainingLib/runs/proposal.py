@@ -64,7 +64,7 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
 
 
 def is_outdated(segmentation: SegmentationNode, case: Mapping[str, Any]) -> bool:
-    """Return whether a later ranking has written the proposal's file anew, and nobody has used the proposal."""
+    """Return whether a proposal must be read from its file again."""
     read = segmentation.GetAttribute(_FILE_TIME)
     written = file_time(case)
     if not read or not written or read == written:

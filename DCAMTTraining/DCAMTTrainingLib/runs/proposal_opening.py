@@ -70,7 +70,7 @@ class ProposalOpening:
         self._case, self._recipe, self._on_end = case, recipe, on_end
         self._segmentation = proposal_of(case)
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
-        self._candidates = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
+        self._possible_scans = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         # Determine the file states first, since a ranking or a new run may replace the files during the reading.
         self._file_time, self._scan_state = file_time(case), file_state(case["image"])
         self._proposals_of_changed_scan = proposals_of(case) if self._segmentation is None else []
@@ -150,8 +150,7 @@ class ProposalOpening:
             remove_with_display(self._outdated)
 
     def _find_scan(self, file: str) -> Generator[None, None, Any | None]:
-        """Return, in steps, the first candidate that has the voxels of a `.npy` file; None if no candidate has them."""
-        for volume in self._candidates:
+        for volume in self._possible_scans:
             has_image = slicer.mrmlScene.IsNodePresent(volume) and volume.GetImageData() is not None
             if has_image and (yield from has_voxels_of(volume, file)):
                 return volume
