@@ -25,11 +25,15 @@ def scan() -> tuple[Volume, Labelmap]:
     return Atrium(patch_degrees=60.0).on(grid_about(55, (1.0, 1.0, 1.0)))
 
 
-def test_bright_surroundings_and_blood_of_one_intensity_are_refused(scan: tuple[Volume, Labelmap]) -> None:
+def test_bright_surroundings_are_refused(scan: tuple[Volume, Labelmap]) -> None:
     volume, labels = scan
     inverted = Volume(250 - volume.voxels, volume.grid)
     assert "surroundings" in refusal_text(inverted, labels)
     assert "e+" not in refusal_text(Volume(100 * inverted.voxels, volume.grid), labels)
+
+
+def test_uniform_blood_pool_is_refused(scan: tuple[Volume, Labelmap]) -> None:
+    volume, labels = scan
     flat = Volume(np.where(labels.voxels != 0, 100.0, volume.voxels), volume.grid)
     assert "one intensity, 100" in refusal_text(flat, labels)
 

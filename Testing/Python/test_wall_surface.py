@@ -54,7 +54,7 @@ def test_surface_is_closed_and_faces_outwards() -> None:
     assert surface.point_areas.sum() == pytest.approx(surface.area_mm2)
 
 
-def test_point_has_a_third_of_the_area_of_its_triangles() -> None:
+def test_point_areas_and_volume_of_a_tetrahedron() -> None:
     points = np.array([[0.0, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 12]])
     surface = Surface(points, np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]))
     floor, front, side = 3 * 4 / 2, 3 * 12 / 2, 4 * 12 / 2
@@ -102,7 +102,7 @@ def test_separate_components_are_left_out_and_cavities_are_filled() -> None:
     assert euler_characteristic(extraction.surface) == 2
 
 
-def test_single_component_has_no_separate_volume(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_separate_ml_of_a_single_component_is_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dcamt.wall.surface._count_outside", lambda *_: pytest.fail("unnecessary count"))
     grid = grid_about(48, FINE)
     assert extract_surface(Atrium().mask(points_of(grid)), grid).separate_ml == 0
@@ -163,11 +163,13 @@ def test_erosion_equals_brute_force(axes: np.ndarray) -> None:
     mask = np.linalg.norm(points - CENTRE, axis=-1) < 9
     # A slot in the middle slice, so that the mask is not convex.
     mask[:, :, grid.shape[2] // 2] &= points[:, :, grid.shape[2] // 2, 0] > CENTRE[0] - 4
-    away, _ = cKDTree(points[~mask]).query(points[mask])
+    away_mm, _ = cKDTree(points[~mask]).query(points[mask])
+    depth_mm = 3.05
+    assert not np.isclose(away_mm, depth_mm).any()
     expected = np.zeros_like(mask)
-    expected[mask] = away >= 3.05  # mm; no distance is so close to 3.05 that rounding decides
+    expected[mask] = away_mm >= depth_mm
     assert expected.any()
-    np.testing.assert_array_equal(erode(mask, grid, 3.05), expected)
+    np.testing.assert_array_equal(erode(mask, grid, depth_mm), expected)
 
 
 def test_erosion_treats_voxels_beyond_the_scan_as_outside() -> None:

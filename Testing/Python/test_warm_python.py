@@ -66,7 +66,7 @@ def test_unbuffered_output_of_a_killed_program_is_kept() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"before\n")
 
 
-def test_another_engine_in_the_working_folder_is_imported(tmp_path: Path) -> None:
+def test_package_dcamt_in_the_working_folder_is_imported(tmp_path: Path) -> None:
     (tmp_path / "dcamt").mkdir()
     (tmp_path / "dcamt" / "__init__.py").write_text("PLACE = 'elsewhere'\n", encoding="utf-8")
     code = "import sys, dcamt; print(dcamt.PLACE, [name for name in sys.modules if name.startswith('dcamt.')])"

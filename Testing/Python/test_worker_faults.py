@@ -26,20 +26,18 @@ GPU_TOO_SMALL_FOR_THE_SCAN = """
 import torch
 from dcamt.commands import serving
 from dcamt.inference import predictor, tiling
-# The script simulates a GPU: the network for the device "cuda" stays on the CPU. For this network, `_predict_or_none`
-# returns None, as if the GPU's memory had run out.
 serving.choose_device = lambda name: torch.device("cuda")
 tiling.usable_memory = lambda device: 1 << 30
 real_init = predictor.Predictor.__init__
-def init(self, package, device="cpu"):
+def init_on_simulated_gpu(self, package, device="cpu"):
     real_init(self, package, "cpu")
     self.device = torch.device(device)
-    self.network.on_gpu = True
-predictor.Predictor.__init__ = init
+    self.network.on_simulated_gpu = True
+predictor.Predictor.__init__ = init_on_simulated_gpu
 real_predict = tiling._predict_or_none
-def fails_on_gpu(network, *more):
-    return None if getattr(network, "on_gpu", False) else real_predict(network, *more)
-tiling._predict_or_none = fails_on_gpu
+def predict_or_run_out_of_memory(network, *more):
+    return None if getattr(network, "on_simulated_gpu", False) else real_predict(network, *more)
+tiling._predict_or_none = predict_or_run_out_of_memory
 """
 
 
@@ -146,13 +144,12 @@ def test_cpu_is_used_when_the_gpu_is_too_small_for_the_scan_even_in_tiles(
     tmp_path: Path,
 ) -> None:
     child = start_worker(GPU_TOO_SMALL_FOR_THE_SCAN)
-    # The scan is larger than the smallest tile (16 x 16 x 16 voxels, four times the network's stride on each axis).
-    large = analytic_scan(centred_grid((40, 20, 16), (1.5, 1.5, 1.5)))
-    finished, events = child.ask(write_request(large, worker_model, tmp_path / "scan", device="auto"))
+    larger_than_a_tile = analytic_scan(centred_grid((40, 20, 16), (1.5, 1.5, 1.5)))
+    finished, events = child.ask(write_request(larger_than_a_tile, worker_model, tmp_path / "scan", device="auto"))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.notes == ("Not enough GPU memory; the CPU was used.",)
     assert [event.message for event in events if isinstance(event, WorkerNote)] == list(finished.notes)
-    assert_result_of(finished, large, worker_package)
+    assert_result_of(finished, larger_than_a_tile, worker_package)
 
 
 def test_unexpected_error_is_reported_with_traceback_and_ends_the_worker(

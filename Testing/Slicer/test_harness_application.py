@@ -145,7 +145,7 @@ class ApplicationTest(unittest.TestCase):
         with self.assertRaisesRegex(RuntimeError, "There is no module Nothing"):
             slicer.util.selectModule("Nothing")
 
-    def test_about_to_quit_calls_its_receiver(self) -> None:
+    def test_about_to_quit_signal_is_received(self) -> None:
         received: list[str] = []
         slicer.app.connect("aboutToQuit()", lambda: received.append("end"))
         slicer.app.aboutToQuit.emit()

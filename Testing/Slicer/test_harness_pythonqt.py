@@ -250,7 +250,7 @@ class TimerAndMenuTest(unittest.TestCase):
 
 
 class ReferenceCountTest(unittest.TestCase):
-    def test_calls_that_return_none_keep_the_reference_count_of_none(self) -> None:
+    def test_reference_count_does_not_fall(self) -> None:
         """pyproject.toml excludes PySide6 6.12.0, which fails this test."""
         from PySide6.QtCore import QObject
 

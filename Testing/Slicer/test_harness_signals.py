@@ -90,7 +90,7 @@ class StringConnectionTest(unittest.TestCase):
         edit.text = "changed"
         self.assertEqual(label.text, "written")
 
-    def test_signal_emits_a_signal(self) -> None:
+    def test_signal_can_be_connected_to_another_signal(self) -> None:
         first, second = qt.QPushButton(), qt.QPushButton()
         received: list[bool] = []
         second.clicked.connect(received.append)

@@ -68,7 +68,7 @@ class SameCodeTest(SceneCase):
         self.assertEqual(node.GetSegmentation().GetSegment("spleen").GetName(), "spleen")
         self.assertIsNone(node.GetSegmentation().GetSegment("aorta"))
 
-    def test_new_segment_does_not_take_an_identifier_that_another_class_keeps(self) -> None:
+    def test_old_name_of_a_renamed_segment_can_be_used_again(self) -> None:
         node = add_segmentation()
         write_segments(node, [make_segment("aorta", block(2)), make_segment("spleen", block(8))])
         node.GetSegmentation().GetSegment("aorta").SetName("vessel")

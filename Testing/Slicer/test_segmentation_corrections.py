@@ -45,7 +45,7 @@ class UndoTest(PanelCase):
 
 
 class TrustTest(PanelCase):
-    def test_trust_label_states_that_the_values_are_of_the_outline_before_its_correction(self) -> None:
+    def test_trust_label_mentions_the_correction(self) -> None:
         text = "These values describe the outline before its correction."
         for expected in (None, ExpectedOverlap(0.9, 0.87, 0.93)):
             self.open(FakeWorker(expected=expected))

@@ -73,7 +73,7 @@ class MapTest(PanelCase):
         (legend,) = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
         self.assertIn("Doubt (%)", legend.GetTitleText())
 
-    def test_new_result_keeps_the_display_range_that_a_person_chose_for_the_map(self) -> None:
+    def test_new_result_keeps_the_threshold_that_a_person_chose(self) -> None:
         volume = add_scan()
         self.segment(volume)
         display = slicer.util.getNode("LGE doubt").GetDisplayNode()
@@ -81,7 +81,14 @@ class MapTest(PanelCase):
         display.SetThreshold(5, 100)
         self.segment(volume)
         self.assertEqual(display.GetLowerThreshold(), 5)
-        slicer.util.getNode("LGE doubt").SetAttribute("DCAMT.map", "1")  # as older versions marked it
+
+    def test_new_result_resets_the_threshold_of_a_map_from_an_older_version(self) -> None:
+        volume = add_scan()
+        self.segment(volume)
+        map_node = slicer.util.getNode("LGE doubt")
+        map_node.SetAttribute("DCAMT.map", "1")
+        display = map_node.GetDisplayNode()
+        display.SetThreshold(5, 100)
         self.segment(volume)
         self.assertEqual(display.GetLowerThreshold(), OPAQUE_FROM_PERCENT)
 

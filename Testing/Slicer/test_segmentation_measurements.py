@@ -205,7 +205,7 @@ class MeasurementsTest(PanelCase):
         text = table.GetValueByName(0, "volume_ml").ToString()
         self.assertRegex(text, r"^\d+\.\d\d$")
 
-    def test_measurement_hides_and_shows_nothing(self) -> None:
+    def test_measurement_leaves_the_views_unchanged(self) -> None:
         segmentation = self.segment(add_scan())
         segmentation.GetDisplayNode().SetVisibility(False)
         slicer.util.setSliceViewerLayers(background=add_scan("other"))
@@ -302,7 +302,7 @@ class MeasurementsTest(PanelCase):
             click(self.ui.exportButton)
         self.assertEqual(dialog.call_args.args[2], "LGE 1_2_ a measurements.csv")
 
-    def test_panel_shows_a_typed_volume(self) -> None:
+    def test_panel_shows_an_edited_measurement(self) -> None:
         table = self.segment(add_scan()).GetNodeReference(MEASUREMENTS)
         for typed, shown in (("2,4", "2,4"), ("about 5", "about 5"), ("7.25", "7.2")):
             table.SetCellText(0, 2, typed)

@@ -122,7 +122,7 @@ class ModelListTest(SegmentationCase):
         stored = self.home / "models" / "tiny.dcamt"
         package, file, listed = open_model(stored), self.home / "download.dcamt", stored_models()
         write_package(file, replace(package, card=replace(package.card, name="Tiny")))
-        stored.with_name("Tiny.dcamt").hardlink_to(stored)  # As on a file system that ignores capitals.
+        stored.with_name("Tiny.dcamt").hardlink_to(stored)  # The link simulates a file system that ignores capitals.
         patches = [mock.patch.object(module, "stored_models", return_value=listed) for module in (store, model_choices)]
         with patches[0], patches[1], Person() as person:
             person.expects("Import a model", str(file))

@@ -113,7 +113,7 @@ class RegionTest(PanelCase):
         choose(self.ui.inputSelector, add_scan("Bernd", seed=5))
         self.assertIn("“box” belongs to another scan than “Bernd”", self.ui.regionNoteLabel.text)
 
-    def test_region_belongs_to_the_scan_on_which_it_is_moved(self) -> None:
+    def test_moved_region_belongs_to_the_chosen_scan(self) -> None:
         def is_noted() -> bool:
             return bool(self.ui.regionNoteLabel.text)
 
@@ -209,7 +209,7 @@ class WorkerRegionTest(SegmentationCase):
         bounds, region_bounds = np.zeros(6), np.zeros(6)
         volume.GetRASBounds(bounds)
         region.GetRASBounds(region_bounds)
-        np.testing.assert_allclose(region_bounds, bounds, atol=1e-6)  # the volume is smaller than the default region
+        np.testing.assert_allclose(region_bounds, bounds, atol=1e-6)
         middle = (bounds[::2] + bounds[1::2]) / 2
         region.SetSizeWorld(14.0, 12.0, 10.0)
         click(self.ui.applyButton)
