@@ -16,7 +16,7 @@ def measured_scans(table: Path) -> list[str]:
     return [row["scan"] for row in read_table(table)]
 
 
-def test_table_of_a_killed_command_is_completed_with_skip_existing(
+def test_skip_existing_adds_segmented_scans_to_the_table(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(4)]

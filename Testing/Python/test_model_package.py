@@ -268,8 +268,8 @@ def make_members(card: dict[str, Any], recipe: bytes) -> dict[str, bytes]:
     ("change", "message"),
     [
         ({"format": 2}, "is a model of format 2; this DCAMT reads format 1. Update DCAMT."),
-        ({"format": "1"}, "its model card cannot be read (its format is invalid, 1)"),
-        ({"format": None}, "its model card cannot be read (its format is invalid, None)"),
+        ({"format": "1"}, "its model card cannot be read (its format is '1', not 1)"),
+        ({"format": None}, "its model card cannot be read (its format is None, not 1)"),
         ({"name": 5}, "its model card cannot be read"),
         ({"title": None}, "its model card cannot be read"),
         ({"checksum": ["x"]}, "its model card cannot be read"),

@@ -52,7 +52,6 @@ def dice_of_new_scan(model: Path, scans: Path, folder: Path) -> dict[str, float]
 
 
 def test_organs_are_learnt_from_a_recipe_file(scans: Path, tmp_path: Path) -> None:
-    """Train faster than the example does. Each organ is found; segments and card follow the recipe."""
     run, output = tmp_path / "abdomen", tmp_path / "output"
     arguments = ["train", str(scans / "cases.csv"), "--recipe", str(EXAMPLE / "recipe.json"), "--run", str(run)]
     faster = ("spacing=6,6,10", "patch=32,24,12", "iterations=200", "learning_rate=0.02")

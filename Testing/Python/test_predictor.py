@@ -212,7 +212,7 @@ def test_memory_limit_does_not_change_the_labels(predictor: Predictor, monkeypat
     assert np.array_equal(predictor.segment(scan).labelmap.voxels, expected)
 
 
-def test_network_is_folded_on_the_cpu_even_if_another_device_is_chosen(
+def test_network_is_built_on_the_cpu_and_then_moved_to_the_device(
     tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folding normalisations into convolutions needs double precision, which Apple's GPUs lack."""

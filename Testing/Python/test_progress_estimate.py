@@ -44,7 +44,7 @@ def test_fraction_does_not_decrease() -> None:
     estimate = ProgressEstimate(0.0, expected_s=10.0)
     fractions = [estimate.fraction(8.0)]
     estimate.report("segmenting", 0.1, 8.0)
-    estimate.report("segmenting", 0.2, 9.0)  # the expected fraction is 0.9; from here only the reports count
+    estimate.report("segmenting", 0.2, 9.0)
     fractions += [estimate.fraction(9.0), estimate.fraction(12.0)]
     assert fractions == sorted(fractions)
     assert estimate.remaining_s(9.0) == pytest.approx(8)

@@ -350,11 +350,13 @@ def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:
     pixels = matplotlib.image.imread(tmp_path / "case.png")
     side = case_picture.HEIGHT
     assert pixels.shape == (side, 3 * side + 12, 3)
+    before_block_mm, block_mm = 2, 10
+    centre_mm = before_block_mm + block_mm / 2
+    shown_mm = before_block_mm + block_mm + case_picture.MARGIN_MM
     for number in range(3):
         panel = pixels[:, number * (side + 6) :][:, :side]
-        # Each slice shows 32 voxels along both axes. The block of 10 voxels begins 2 voxels from the left and upper
-        # edges, so its centre is 7 voxels from these edges.
-        assert np.argwhere(panel.mean(axis=-1) > 0.5).mean(axis=0) / side == pytest.approx([7 / 32, 7 / 32], abs=0.02)
+        bright = panel.mean(axis=-1) > 0.5
+        assert np.argwhere(bright).mean(axis=0) / side == pytest.approx([centre_mm / shown_mm] * 2, abs=0.02)
         assert (np.abs(panel - recipe.classes[0].color).max(axis=-1) < 0.01).any()
 
 

@@ -254,7 +254,6 @@ def test_run_killed_before_its_first_checkpoint_cannot_be_resumed(tmp_path: Path
 def test_run_that_cannot_write_its_events_is_paused_and_names_the_events_file(tmp_path: Path, table: Path) -> None:
     """The growing log of events exceeds the limit on file sizes."""
     run = RunFolder(tmp_path / "run")
-    # A checkpoint is larger than the limit, so none is written.
     without_checkpoints = "dcamt.training.trainer.save_checkpoint = lambda *_: None\n"
     arguments = train_arguments(table, run, *LONG[:2], "checkpoint_every_s=0.00001")
     done = run_with_file_size_limit(6000, arguments, without_checkpoints + CALL_DCAMT)

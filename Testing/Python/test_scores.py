@@ -1,4 +1,4 @@
-"""Overlap and surface distances equal those of medpy, of brute force and of formulas."""
+"""Test Dice, Jaccard index and surface distances."""
 
 from __future__ import annotations
 

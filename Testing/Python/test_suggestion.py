@@ -72,7 +72,7 @@ def test_recipe_follows_from_the_cases(tmp_path: Path) -> None:
     assert recipe.inference.largest_component
 
 
-def test_label_with_the_ignored_value_of_nnunet_is_refused_unless_it_is_mapped(tmp_path: Path) -> None:
+def test_value_named_ignore_in_dataset_json_needs_a_label_mapping(tmp_path: Path) -> None:
     cases = read_cases(write_task(tmp_path, (16, 16, 8), (1.0, 1.0, 1.0), (4.0, 2.0)))
     values = {"background": 0, "Heart": 1, "ignore": 2}
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": values}), encoding="utf-8")
@@ -189,7 +189,7 @@ def test_suggested_settings_do_not_depend_on_label_mapping_or_axes_of_label_file
     assert recipe.training.foreground == plain.training.foreground
 
 
-def test_classes_of_mappings_are_numbered() -> None:
+def test_class_named_1_has_the_label_value_1() -> None:
     cases = [Case(name, Path(), Path(), "labelled", text) for name, text in (("a", "5=wall; 6=1"), ("b", "7=Wall"))]
     assert list_mapped_classes(cases) == {"1": 1, "wall": 2}
 

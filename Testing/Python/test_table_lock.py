@@ -133,10 +133,10 @@ def test_table_is_locked_although_its_folder_was_removed(tmp_path: Path, monkeyp
 
 
 def test_lock_file_that_cannot_be_created_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def time_out_as_on_proc(lock: FileLock, **_: object) -> None:
+    def time_out(lock: FileLock, **_: object) -> None:
         raise Timeout(str(lock.lock_file))
 
-    monkeypatch.setattr(FileLock, "acquire", time_out_as_on_proc)
+    monkeypatch.setattr(FileLock, "acquire", time_out)
     with table_lock(tmp_path / "table.csv"):
         assert list(tmp_path.iterdir()) == []
 

@@ -134,7 +134,7 @@ def test_burden_below_the_bound_of_a_stage_is_not_rounded_to_the_bound(
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
-def test_report_of_a_wall_without_identity_contains_no_file_name(
+def test_wall_report_contains_file_names_only_with_option_identity(
     own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:
     out, page = folder / "out", folder / "Mueller.html"

@@ -347,7 +347,7 @@ def _read_card(data: bytes, path: Path) -> Card:
             what = f"is a model of format {version}; this DCAMT reads format {FORMAT}"
             raise InputError(what, path=path, remedy="Update DCAMT.")
         if version != FORMAT:
-            raise ValueError(f"its format is invalid, {version}")
+            raise ValueError(f"its format is {version!r}, not {FORMAT}")
         known = {item.name for item in fields(Card)}
         for key in _LISTS & set(values):
             if not isinstance(values[key], list):
