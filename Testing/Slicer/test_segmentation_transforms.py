@@ -170,7 +170,7 @@ class DoubtfulPlaceTest(PanelCase):
     def test_doubtful_places_follow_a_transform_that_was_hardened_after_a_correction(self) -> None:
         scaling, motion = np.diag([1.2, 0.8, 1.1, 1.0]), np.eye(4)
         motion[:3, 3] = 3.0, 0.0, 0.0
-        narrowing = np.diag([0.8, 0.97, 0.97, 1.0])  # tests the square roots in `_box_difference`
+        narrowing = np.diag([0.8, 0.97, 0.97, 1.0])
         for matrix in (scaling, motion, narrowing):
             volume = add_scan()
             segmentation = self.segment(volume)

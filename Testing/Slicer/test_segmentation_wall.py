@@ -172,7 +172,7 @@ class SegmentListTest(ChosenPhantomCase):
             choose(self.ui.outputSelector, segmentation)
             self.assertEqual(self.names(), [name])
 
-    def test_selected_segment_is_found_in_another_segmentation_by_identifier_and_name(self) -> None:
+    def test_selection_is_kept_for_a_segment_with_the_same_identifier_and_name(self) -> None:
         other = add_phantom()[1]
         for segmentation, name in ((self.segmentation, "scar"), (other, "aorta")):
             segmentation.GetSegmentation().AddEmptySegment("Segment_1", name)

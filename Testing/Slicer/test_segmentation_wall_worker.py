@@ -399,16 +399,13 @@ class InterruptedInsertionTest(FakeWallCase):
             if has_wall:
                 self.insert_earlier_wall()
             before, step = scene_content(), 0
-            while self.cancel_in_step(step):
+            while self.measure_and_cancel_in_step(step):
                 self.assertEqual(changed_content(before), [])
                 step += 1
             self.assertGreater(step, 1)
 
-    def cancel_in_step(self, step: int) -> bool:
-        """Measure the wall; in the given step of `WallJob.take_answer`, cancel unless the step inserts the wall.
-
-        Return whether the measurement was cancelled.
-        """
+    def measure_and_cancel_in_step(self, step: int) -> bool:
+        """Return whether the measurement was cancelled."""
         take_answer, is_cancelled = wall_job.WallJob.take_answer, False
 
         def take_answer_and_cancel(job: Any, event: WallMeasured) -> Any:

@@ -110,7 +110,7 @@ class ExportTest(unittest.TestCase):
         with patch("os.stat", side_effect=PermissionError(errno.EACCES, "Permission denied")):
             self.assertIn("cannot be read (no permission)", scene_remark(row.source, row.role, two)[0])
 
-    def test_state_of_a_header_changes_with_its_data_file(self):
+    def test_file_state_of_an_mhd_file_changes_with_the_raw_file(self):
         header = self.folder / "scan.mhd"
         header.touch()
         self.assertEqual(file_state(str(self.folder / "gone.mhd")), "")

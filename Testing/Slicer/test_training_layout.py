@@ -122,7 +122,7 @@ class SectionsTest(TrainingCase):
         self.assertEqual(self.open_sections(), set(sections.READ))
         self.assertEqual(self.ui.runButton.text, "Run: run-1: finished")
 
-    def test_reason_why_an_ended_run_cannot_be_resumed_stays_visible(self) -> None:
+    def test_failure_of_a_resumed_run_stays_visible(self) -> None:
         self.write_run()
         with (
             mock.patch.object(watch_module, "run_state") as polled,

@@ -84,7 +84,6 @@ class WarningsTest(TrainingCase):
         self.module.widget.cases.refresh()
         good, doubtful, gone = self.session.table.rows
         self.assertEqual((good.remark, good.note), ("", ""))
-        # A warning is shown as a note: a remark would prevent training.
         self.assertEqual(doubtful.remark, "")
         self.assertIn("2 DIFFERENT INTENSITIES", doubtful.note)
         self.assertIn("DOES NOT EXIST", gone.remark)
@@ -347,7 +346,7 @@ class TenThousandCasesTest(TrainingCase):
         table = self.folder / "cases.csv"
         rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
         table.write_text("\n".join(["name,image,label,role", *rows]), encoding="utf-8")
-        add_case("in the scene")  # the check compares this case with each file
+        add_case("in the scene")  # because of this case, the check resolves the path of each file
 
         def add_cases() -> Pause:
             self.session.table.replace_all([])

@@ -65,7 +65,7 @@ class CaseFilesTest(TrainingCase):
             matrix = view.GetSliceToRAS()
             np.testing.assert_allclose([matrix.GetElement(row, 3) for row in range(3)], place, atol=1e-6)
         # A case that is opened again keeps the person's correction.
-        draw_segment(proposal, loaded, saved.label)
+        draw_segment(proposal, loaded, saved.correct_label)
         self.open_case()
         self.assertIs(editor.segmentationNode(), proposal)
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")), 1)
@@ -75,7 +75,7 @@ class CaseFilesTest(TrainingCase):
         (row,) = self.session.table.rows
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
         labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
-        np.testing.assert_array_equal(labels, saved.label)
+        np.testing.assert_array_equal(labels, saved.correct_label)
 
     def test_proposal_of_a_moved_run_is_opened(self) -> None:
         saved = self.save_proposal_in_run()
@@ -119,7 +119,7 @@ class CaseFilesTest(TrainingCase):
         case = {"name": "plain", "image": str(scan), "score": 0.4, "place": [0, 0, 0], "segmentation": str(proposal)}
         (run / "ranking" / "ranking.json").write_text(json.dumps([case]), encoding="utf-8")
         volume = add_volume("scan", saved.image)
-        outline = add_outline(volume, saved.label)
+        outline = add_outline(volume, saved.correct_label)
         self.assertTrue(slicer.util.saveNode(outline, str(self.folder / "other.seg.nrrd")))
         for node in (outline, volume):
             slicer.mrmlScene.RemoveNode(node)
@@ -221,7 +221,7 @@ class ProposalTest(TrainingCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLSegmentationNode"), [second])
         self.assertIsNot(second, first)
 
-    def test_volume_used_by_two_runs_is_compared_only_with_the_file_it_was_read_from(self) -> None:
+    def test_volume_is_compared_with_the_file_it_was_read_from(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case, two = self.make_ranked_case(volume), replace(tiny_recipe(), input_channels=2)
         for _step in write_nrrd_in_slabs(ellipsoid(1)[0], ijk_to_ras(volume), Path(case["image"]), [ellipsoid(2)[0]]):

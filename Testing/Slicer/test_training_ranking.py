@@ -89,7 +89,6 @@ class RankingTest(TrainingCase):
                 click(self.ui.rankButton)  # the second click of a double click
             self.assertEqual(self.ui.rankButton.text, "Cancel")
         self.assertFalse(self.ui.addCaseButton.enabled)
-        # Without --overwrite, `dcamt rank` refuses to rank a run that has proposals of an earlier ranking.
         self.assertIn("--overwrite", commands[0].arguments)
         for number, score in enumerate((0.1, 0.3), start=1):
             commands[0].on_event({**self.case, "name": f"case {number}", "score": score})

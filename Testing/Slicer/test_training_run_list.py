@@ -30,12 +30,6 @@ from training_case import FINISHED, PAUSED, STARTED, TrainingCase
 class ListOfRunsTest(TrainingCase):
     """Run folders in various states, written by the tests."""
 
-    def write_failure(self, run: RunFolder, failure: FailureNote | None) -> None:
-        """Write the note. If `failure` is None, write spaces only, as killed runs of earlier versions did."""
-        run.failure.write_bytes(b" " * 4096)
-        if failure is not None:
-            write_note(run.failure, failure)
-
     def test_state_of_a_run_without_a_process_is_shown_with_its_reason(self) -> None:
         counts = {"labelled": 1, "unlabelled": 0, "validation": 0, "device": "cpu", "resumed": False}
         trained = {"event": "progress", "step": 4, "of": 10, "losses": {"total": 1.0}}
@@ -43,11 +37,11 @@ class ListOfRunsTest(TrainingCase):
         self.make_run("paused", *begun, PAUSED)
         self.make_run("stopped", *begun, {**FINISHED, "step": 4, "seconds": 1.0})
         self.make_run("finished", *begun, {**FINISHED, "seconds": 1.0}).model.write_bytes(b"a model")
-        self.write_failure(self.make_run("killed", *begun), None)
+        self.make_run("killed", *begun)
         full = FailureNote("events.jsonl: the disk is full. Free some space.", unwritten=True)
-        self.write_failure(self.make_run("full", *begun), full)
+        write_note(self.make_run("full", *begun).failure, full)
         faulty = FailureNote("the losses are no longer numbers. Start anew.")
-        self.write_failure(self.make_run("faulty", *begun), faulty)
+        write_note(self.make_run("faulty", *begun).failure, faulty)
         self.module.widget.runs.refresh()
         texts = {self.ui.runSelector.itemText(index) for index in range(self.ui.runSelector.count)}
         states = {"paused", "stopped", "finished"}

@@ -250,7 +250,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertTrue(training_cases.is_case(clone))
         self.assertTrue(training_cases.is_case(again))
 
-    def test_clone_is_no_case_after_remove_case_of_the_original(self):
+    def test_clone_of_a_former_case_is_no_case(self):
         volume, case = add_case("scan", 1)
         training_cases.add_case(volume, case)
         copy_node(case).SetName("clone")

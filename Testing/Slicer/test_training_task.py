@@ -215,7 +215,7 @@ class TaskTest(TrainingCase):
         choose(self.ui.taskSelector, load_recipe("pancreas").title)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
 
-    def test_segments_follow_the_classes_while_the_chosen_model_does_not_fit(self) -> None:
+    def test_segments_are_chosen_by_name_although_the_model_has_fewer_classes(self) -> None:
         voxels, labels = ellipsoid(1)
         labels = np.where((labels == 0) & (np.roll(labels, 4, axis=2) > 0), 2, labels)
         outline = add_outline(add_volume("scan", voxels), labels, ("Left atrium", "Scar"))
@@ -327,7 +327,7 @@ class EstimateTest(TrainingCase):
             close_scene()
         command.return_value.cancel.assert_called()
 
-    def test_failure_of_a_check_does_not_outlive_the_cases(self) -> None:
+    def test_failure_of_a_check_disappears_when_all_cases_are_removed(self) -> None:
         add_case("one", 1)
         click(self.ui.addSceneButton)
         self.session.check_failure = "The check failed."

@@ -40,11 +40,11 @@ def tiny_model() -> Path:
 
 @dataclass(frozen=True)
 class SavedProposal:
-    """A scan's path, and arrays (K, J, I) of the scan, its label and its proposal."""
+    """An unlabelled scan's path, and arrays (K, J, I)."""
 
     scan_path: Path
     image: np.ndarray
-    label: np.ndarray
+    correct_label: np.ndarray
     proposed: np.ndarray
 
 

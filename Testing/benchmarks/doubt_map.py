@@ -7,8 +7,8 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first doubtful place among the outline's voxels, by the number of wrong voxels nearby: 0 is the lowest
-  rank, 1 the highest.
+- the rank of the first doubtful place: 0.9 if more voxels are wrong near this place than near 90% of the outline's
+  voxels.
 The number of places and the rank are printed for the map of doubt and for a map of disagreement.
 """
 
