@@ -37,7 +37,7 @@ class PackagingTest(unittest.TestCase):
 
     def test_no_question_is_asked_when_nothing_is_missing(self) -> None:
         pip_ensure([Requirement("numpy")], skip_packages=[], requester="DCAMT")
-        self.assertEqual(pip.installed, [])
+        self.assertEqual(pip.requested, [])
 
     def test_person_is_asked_once_before_the_installation(self) -> None:
         pip.missing = {"scipy"}
@@ -45,7 +45,7 @@ class PackagingTest(unittest.TestCase):
             person.expects("need to be installed")
             pip_ensure([Requirement("numpy"), Requirement("scipy>=1")], skip_packages=["torch"], requester="DCAMT")
         self.assertEqual(person.seen[0].title, "DCAMT - Install Python Packages")
-        self.assertEqual((pip.installed, pip.skipped), ([["scipy>=1"]], [["torch"]]))
+        self.assertEqual((pip.requested, pip.skipped), ([["scipy>=1"]], [["torch"]]))
         self.assertTrue(pip_check(Requirement("scipy")))
 
     def test_declining_installs_nothing(self) -> None:
@@ -53,7 +53,7 @@ class PackagingTest(unittest.TestCase):
         with Person() as person, self.assertRaisesRegex(RuntimeError, "declined"):
             person.expects("need to be installed", "Cancel")
             pip_ensure([Requirement("scipy")], skip_packages=[], requester="DCAMT")
-        self.assertEqual(pip.installed, [])
+        self.assertEqual(pip.requested, [])
 
     def test_failed_installation_raises(self) -> None:
         pip.missing, pip.returncode = {"scipy"}, 1

@@ -101,14 +101,14 @@ class InstallationTest(PanelCase):
         with Person() as person:
             self.segment(self.volume)
         self.assertEqual(person.seen, [])
-        self.assertEqual(pip.installed, [])
+        self.assertEqual(pip.requested, [])
 
     def test_packages_are_installed_after_one_question_and_the_segmentation_continues(self) -> None:
         pip.missing = {"slicerio", "pynrrd"}
         question = self.apply_and_install()
         for name in ("slicerio", "pynrrd"):
             self.assertIn(name, question)
-        self.assertEqual([[text.split(">")[0] for text in texts] for texts in pip.installed], [["pynrrd", "slicerio"]])
+        self.assertEqual([[text.split(">")[0] for text in texts] for texts in pip.requested], [["pynrrd", "slicerio"]])
 
     def test_packages_of_slicer_are_skipped(self) -> None:
         pip.missing = {"slicerio"}
@@ -123,7 +123,7 @@ class InstallationTest(PanelCase):
             click(self.ui.applyButton)
         self.assertEqual(person.errors(), [])  # declining causes no error message
         self.assertFalse(self.logic.isRunning())
-        self.assertEqual(pip.installed, [])
+        self.assertEqual(pip.requested, [])
         self.assertIn("To install the packages, try again.", self.ui.statusLabel.text)
         pip.reset()
         self.assert_apply_works()
@@ -169,7 +169,7 @@ class InstallationTest(PanelCase):
         pytorch = FakePyTorch(self)
         self.assertIn("torch>=2.4", self.apply_and_install())
         self.assertEqual(pytorch.asked, [{"askConfirmation": False, "torchVersionRequirement": ">=2.4"}])
-        self.assertEqual(pip.installed, [])
+        self.assertEqual(pip.requested, [])
 
     def test_missing_pytorch_extension_is_reported(self) -> None:
         FakePyTorch(self)

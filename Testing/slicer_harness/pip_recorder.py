@@ -27,9 +27,9 @@ class PipRecorder:
     Attributes:
         missing: packages that count as not installed.
         returncode: pip's exit status; if it is not 0, installations fail.
-        output: the lines that pip writes. As in Slicer, they are printed, and the exception does not contain them.
-        updates_imported: already imported packages that an installation would change; Slicer then offers a restart.
-        installed: for each request, even a failed one, the requirements that were not skipped.
+        output: the lines that pip writes.
+        updates_imported: already imported packages that an installation would change.
+        requested: for each request, the requirements that were not skipped.
         skipped: the packages that each request skips.
         restarts: number of restarts requested while `replace_pip_of_slicer` is active.
     """
@@ -38,7 +38,7 @@ class PipRecorder:
     returncode: int = 0
     output: tuple[str, ...] = ()
     updates_imported: set[str] = field(default_factory=set)
-    installed: list[list[str]] = field(default_factory=list)
+    requested: list[list[str]] = field(default_factory=list)
     skipped: list[list[str]] = field(default_factory=list)
     restarts: int = 0
 
@@ -67,7 +67,7 @@ class PipRecorder:
         """
         skipped = {canonicalize_name(name) for name in skip}
         requirements = [text for text in requirements if canonicalize_name(Requirement(text).name) not in skipped]
-        self.installed.append(requirements)
+        self.requested.append(requirements)
         self.skipped.append(skip)
         for line in self.output:
             print(line)

@@ -95,14 +95,16 @@ class SignalConnections:
         Raises ValueError if the sender lacks the signal or the receiver lacks the slot.
         """
         target, signature = self._find_signal(signal)
-        receiver_object, slot_signature = self._find_slot(valid_object(receiver, "connect a slot"), slot)
-        return bool(QtCore.QObject.connect(target, QtCore.SIGNAL(signature), receiver_object, slot_signature))
+        receiver_object = valid_object(receiver, "connect a slot")
+        found_slot = self._find_slot(receiver_object, slot)
+        return bool(QtCore.QObject.connect(target, QtCore.SIGNAL(signature), receiver_object, found_slot))
 
     def disconnect_by_name(self, signal: str, receiver: Any, slot: str) -> bool:
         """Remove a connection made by `connect_by_name`; return False if there was none."""
         target, signature = self._find_signal(signal)
-        receiver_object, slot_signature = self._find_slot(valid_object(receiver, "disconnect a slot"), slot)
-        return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), receiver_object, slot_signature))
+        receiver_object = valid_object(receiver, "disconnect a slot")
+        found_slot = self._find_slot(receiver_object, slot)
+        return bool(QtCore.QObject.disconnect(target, QtCore.SIGNAL(signature), receiver_object, found_slot))
 
     def release(self) -> None:
         """Remove the connections to Python callables, and release the callables.
@@ -116,14 +118,13 @@ class SignalConnections:
         self._connections.clear()
 
     @staticmethod
-    def _find_slot(target: QtCore.QObject, slot: str) -> tuple[QtCore.QObject, str]:
-        """Return `target`, and `QtCore.SLOT(...)` or `QtCore.SIGNAL(...)` of its slot or signal."""
+    def _find_slot(target: QtCore.QObject, slot: str) -> str:
         wanted = _normalize(slot)
         # Slots defined in Python declare MRML arguments as PyObject.
         signatures = (wanted, re.sub(r"vtkMRML\w+\*", "PyObject", wanted))
         for signature, is_signal in _methods(target):
             if signature in signatures:
-                return target, (QtCore.SIGNAL if is_signal else QtCore.SLOT)(signature)
+                return QtCore.SIGNAL(signature) if is_signal else QtCore.SLOT(signature)
         raise ValueError(f"QObject::connect() slot '{slot}' does not exist on {type(target).__name__}")
 
     def _find_signal(self, signal: str) -> tuple[QtCore.QObject, str]:

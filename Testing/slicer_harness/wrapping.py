@@ -113,8 +113,8 @@ class WrappedQObject(Wrapped):
     def connect(self, signal: str, receiver: Any, slot: str | None = None, /) -> bool:
         """Connect a signal, such as "clicked(bool)", to a callable or to a Qt object's slot, such as "accept()".
 
-        Raises ValueError if the sender lacks the signal, the receiver lacks the slot, or `signal` is a name without
-        arguments. `SignalConnections.connect` lists the other errors.
+        Raises ValueError if the sender lacks the signal, the receiver lacks the slot, or `signal` has no
+        parentheses. `SignalConnections.connect` lists the other errors.
         """
         _refuse_bare_name(signal)
         connections = get_or_create(self, "connect a signal")
@@ -139,7 +139,7 @@ class WrappedQObject(Wrapped):
 
 
 def _refuse_bare_name(signal: str) -> None:
-    """Raise ValueError if `signal` is a name without arguments: PythonQt does not find such a signal."""
+    """Raise ValueError for a signal without parentheses: PythonQt finds "clicked()", but not "clicked"."""
     if "(" not in signal:
         raise ValueError(f"QObject::connect() signal '{signal}' does not exist; write its arguments: \"{signal}()\"")
 

@@ -14,7 +14,7 @@ import slicer
 
 
 class Serializer:
-    """Stores a value of one type as one text parameter. The errors' messages are those of Slicer (validators.py)."""
+    """Stores a value of one type as one text parameter."""
 
     def __init__(
         self, kind: type, default: Any, to_text: Callable[[Any], str], from_text: Callable[[str], Any]
