@@ -78,9 +78,9 @@ def model_copy(saved_model: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of a model with random weights that segments part of `noise_scan`, but not all."""
-    from dcamt_testing.synthetic import noise_scan, save_model_for
+    from dcamt_testing.synthetic import noise_scan, save_random_model
 
-    return save_model_for(tmp_path_factory.mktemp("model") / "noise.dcamt", noise_scan())
+    return save_random_model(tmp_path_factory.mktemp("model") / "noise.dcamt", noise_scan())
 
 
 @pytest.fixture(scope="session")

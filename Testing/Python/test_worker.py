@@ -15,7 +15,7 @@ from dcamt.volume import Code, Volume
 from dcamt.worker.events import RequestFailed, ScanSegmented, WorkerProgress
 from dcamt.worker.requests import CancelRequest, KeepFilesRequest, MeasureRequest, OutlineMethod, SegmentMask
 from dcamt_testing.analytic_scans import CENTRE, centred_grid, points_of, rotation
-from dcamt_testing.broken_workers import EXPECTS_LONG_WORK, HELD
+from dcamt_testing.broken_workers import EXPECTS_LONG_WORK, wait_while_exists
 from dcamt_testing.worker_child import (
     Child,
     WorkerEvent,
@@ -64,7 +64,7 @@ def test_second_request_does_not_load_the_model_again(
     start_worker: Callable[..., Child], worker_model: Path, oblique_scan: Volume, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    child = start_worker(HELD.format(gate=str(gate)))
+    child = start_worker(wait_while_exists(gate))
     child.ask(write_request(oblique_scan, worker_model, tmp_path / "0", "0"))
     gate.touch()
     child.send(write_request(oblique_scan, worker_model, tmp_path / "1", "1"))
@@ -82,7 +82,7 @@ def test_progress_never_decreases_and_gives_the_remaining_time(
 ) -> None:
     gate = tmp_path / "gate"
     gate.touch()
-    child = start_worker(HELD.format(gate=str(gate)) + EXPECTS_LONG_WORK)
+    child = start_worker(wait_while_exists(gate) + EXPECTS_LONG_WORK)
     child.send(write_request(oblique_scan, worker_model, tmp_path / "scan"))
 
     def is_progress(event: WorkerEvent) -> bool:
@@ -165,7 +165,7 @@ def test_cancelled_scan_ends_and_the_model_stays_loaded(
 ) -> None:
     gate = tmp_path / "gate"
     gate.touch()
-    child = start_worker(HELD.format(gate=str(gate)))
+    child = start_worker(wait_while_exists(gate))
     child.send(write_request(oblique_scan, worker_model, tmp_path / "held", "held"))
     child.wait_for(lambda event: isinstance(event, WorkerProgress) and event.stage in ("preparing", "segmenting"))
     child.send(CancelRequest(id="held"))

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dcamt_testing.broken_workers import HELD
+from dcamt_testing.broken_workers import wait_while_exists
 from DCAMTSlicerLib.node_types import VolumeNode
 from engine_case import write_python
 from scene_nodes import add_scan, segment_mask
@@ -69,4 +69,4 @@ class FaultCase(SegmentationCase):
 
     def gate_script(self) -> str:
         """Return a script that makes the worker wait in each segmentation while the gate file exists."""
-        return HELD.format(gate=str(self._gate))
+        return wait_while_exists(self._gate)

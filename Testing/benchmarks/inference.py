@@ -14,7 +14,8 @@ protocol  The protocol of published results, with MODEL's weights on the network
           training patch's size, the mean of all softmax outputs, the largest component. Two strides are measured: the
           published stride (18x18x4 voxels, for windows of 112x112x80), and the published stride scaled to the training
           patch's size.
-whole     The scans of `segment`, inside a field of 576x576x88 voxels of air, noise, blurred noise or mirrored tissue.
+whole     `Predictor.segment` on padded cases of 576x576x88 voxels. The padding is air, noise, blurred noise or mirrored
+          tissue.
 cold      The whole command `dcamt segment`, from its start to the file on the disk.
 
 Times are processor times, since other programs affect these less than elapsed times. For each case, the shortest time
@@ -27,9 +28,9 @@ CPU has bfloat16 instructions.
 Columns of the printed table:
 
 ratio     The time divided by a reference time.
-of        The reference of `ratio`. `cropped` is the scan without the field.
+of        The reference of `ratio`.
 points    A difference in Dice, in percentage points. Part `protocol`: the mean difference from DCAMT's complete
-          segmentation. Part `whole`: the largest difference from the cropped scan.
+          segmentation. Part `whole`: the largest difference from the unpadded case.
 """
 
 from __future__ import annotations
@@ -295,17 +296,17 @@ def measure_whole(options: Options, cases: list[str], surroundings: str) -> list
     for case in cases:
         scan, truth = options.scan(case)
         field, there = place_in_field(scan, truth, surroundings)
-        cropped = dice(predictor.segment(scan).labelmap.voxels > 0, truth)
+        unpadded = dice(predictor.segment(scan).labelmap.voxels > 0, truth)
         dices.append(dice(predictor.segment(field).labelmap.voxels > 0, there))
-        points.append(100 * (dices[-1] - cropped))
-        calls = {"cropped": partial(predictor.segment, scan), "field": partial(predictor.segment, field)}
+        points.append(100 * (dices[-1] - unpadded))
+        calls = {"unpadded": partial(predictor.segment, scan), "field": partial(predictor.segment, field)}
         best = shortest_seconds(calls, options.repeats)
         seconds.append(best["field"])
-        ratios.append(best["field"] / best["cropped"])
+        ratios.append(best["field"] / best["unpadded"])
     return [
         {
             "part": "whole", "what": surroundings, "quality": ACCURATE, "cases": len(cases),
-            "seconds": round(float(np.mean(seconds)), 3), "ratio": round(float(np.mean(ratios)), 2), "of": "cropped",
+            "seconds": round(float(np.mean(seconds)), 3), "ratio": round(float(np.mean(ratios)), 2), "of": "unpadded",
             "dice": round(float(np.mean(dices)), 4), "points": round(max(points, key=abs), 2),
             "worst_ratio": round(max(ratios), 2), "peak_gb": round(peak_gb(), 2),
         }

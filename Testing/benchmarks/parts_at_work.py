@@ -8,8 +8,7 @@ command prints three tables, and writes them to WORK/parts_at_work.json:
 
 attention: `added` is the root mean square of what attention adds to a bottleneck, divided by the root mean square of
     the bottleneck. The other columns are the Dice if each branch attends to its partner, to itself, or not at all.
-mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases in branch A. `alike` is MMD^2
-    between two halves of branch A's features of unlabelled cases, to show the estimator's bias.
+mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases in branch A.
 contrast: the fraction of voxels whose features are nearest (by cosine) to the prototype of their own class, averaged
     over background and atrium. Prototypes are computed on labelled cases; the voxels come from unlabelled cases.
     `between` is the cosine between the two prototypes.
@@ -133,7 +132,7 @@ def mmd_row(network: DualVNet, labelled: list[Batch], unlabelled: list[Batch]) -
     return {
         "branches": distance(a, b),
         "labelled, unlabelled": distance(tokens(known, 0), a),
-        "alike": distance(a[::2], a[1::2]),
+        "bias of the estimator": distance(a[::2], a[1::2]),
     }
 
 

@@ -4,13 +4,10 @@
     python Testing/benchmarks/robustness.py table WORK
     python Testing/benchmarks/robustness.py calibrate WORK Resources/Models/left-atrium.dcamt
 
-MODEL is a model that was not trained with the labels of the held-out cases: the shipped model's twin
-(`shipped_model.py`).
-
-`segment` reads the last 20 cases of LA_FOLDER/cases.csv. Each case is segmented undisturbed and with `--rounds`
-disturbances, in quality `fast` and in quality `accurate`. Each result is a line of WORK/robustness.jsonl: case,
-disturbance, quality, Dice on the disturbed scan's grid, trust (the branches' agreement), features of doubt. Existing
-lines are not computed again.
+`segment` reads the last 20 cases of LA_FOLDER/cases.csv. MODEL must be trained without the labels of these cases.
+Each case is segmented undisturbed and with `--rounds` disturbances, in quality `fast` and in quality `accurate`. Each
+result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the disturbed scan's grid, trust (the
+branches' agreement), features of doubt. Existing lines are not computed again.
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
@@ -19,7 +16,7 @@ lines are not computed again.
 - for each interval of doubt, the fraction of wrong voxels: first without a scaling of the doubt, then with each
   case's doubt scaled by a fit to all other cases.
 
-`calibrate` fits the calibration of the shipped model to its twin's results in WORK/robustness.jsonl, and writes the
+`calibrate` fits the calibration of the shipped model to the results in WORK/robustness.jsonl, and writes the
 calibration beside the shipped model.
 """
 
@@ -77,10 +74,8 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
     for _ in range(4):
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
-        replaced = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # The frequencies 0, 1 and 2 are never replaced, but -1 and -2 may be. Another rule would change the README's
-        # tables.
-        replaced = replaced[replaced > 2]
+        frequencies = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
+        replaced = frequencies[frequencies > 2]
         spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])
 

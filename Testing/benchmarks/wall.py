@@ -2,9 +2,9 @@
 
     python Testing/benchmarks/wall.py LA_FOLDER WORK MODEL [--json FILE] [--figure FILE.svg]
 
-Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are reused) with a model that was not
-trained with their labels, such as the shipped model's twin (`shipped_model.py`). Measures the wall on these
-segmentations and on the experts' labels. No parameter was chosen on these cases. Prints
+Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are reused). MODEL must be trained without
+the labels of these cases. Measures the wall on these segmentations and on the experts' labels. No parameter was chosen
+on these cases. Prints
 - for each threshold in `PRESETS`, and for the default threshold with openings counted as wall: the burden on the
   experts' labels and on the segmentations (mean ± SD), the intraclass correlation for absolute agreement of single
   measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and

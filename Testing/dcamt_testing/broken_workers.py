@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 GPU_TOO_SMALL_FOR_THE_MODEL = """
 import torch
 from dcamt.commands import serving
@@ -27,20 +29,6 @@ def predict_bounded(*arguments, **options):
 predictor.predict_bounded = predict_bounded
 """
 """A script after which the network computes a scan again and again, until the request is cancelled."""
-
-HELD = """
-import os, time, torch
-from dcamt.inference import predictor
-predict = predictor.predict_bounded
-def predict_bounded(*arguments, **options):
-    layer, hooks = torch.nn.Identity(), torch.nn.modules.module._global_forward_pre_hooks
-    while hooks and os.path.exists({gate!r}):  # a hook exists only while a request's scan is segmented
-        layer(None)  # raises an error if the request was cancelled, as a layer of the network does
-        time.sleep(0.01)
-    return predict(*arguments, **options)
-predictor.predict_bounded = predict_bounded
-"""
-"""A script after which the network does not begin a scan as long as FILE exists: `HELD.format(gate=FILE)`."""
 
 EXPECTS_LONG_WORK = """
 from dcamt.commands import serving
@@ -68,6 +56,22 @@ def segment(self, *a, **k):
 predictor.Predictor.segment = segment
 """
 """A script after which every segmentation raises an AssertionError."""
+
+
+def wait_while_exists(gate: Path) -> str:
+    """Return a script after which the network begins no scan while the file `gate` exists."""
+    return f"""
+import os, time, torch
+from dcamt.inference import predictor
+predict = predictor.predict_bounded
+def predict_bounded(*arguments, **options):
+    layer, hooks = torch.nn.Identity(), torch.nn.modules.module._global_forward_pre_hooks
+    while hooks and os.path.exists({str(gate)!r}):  # a hook exists only while a request's scan is segmented
+        layer(None)  # raises an error if the request was cancelled, as a layer of the network does
+        time.sleep(0.01)
+    return predict(*arguments, **options)
+predictor.predict_bounded = predict_bounded
+"""
 
 
 def without_package(name: str) -> str:

@@ -52,10 +52,10 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of one frame for each place.
+    """Return the pixels of frames: for the places 0 and 3, a frame of 100s, then a frame of 130s.
 
-    A place is the z of a slice in mm, divided by `STEP`. A pixel is `add` + 10 * place; a frame's first pixel is 1
-    higher.
+    Args:
+        add: intensity at place 0.
     """
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:

@@ -52,8 +52,7 @@ def save_tiny_model(path: Path, recipe: Recipe) -> Path:
     return path
 
 
-def save_model_for(path: Path, scan: Volume) -> Path:
-    """Save a tiny `random_package` for `scan` as a model file; return its path."""
+def save_random_model(path: Path, scan: Volume) -> Path:
     write_package(path, random_package(tiny_recipe("largest_component=false"), scan))
     return path
 

@@ -63,7 +63,7 @@ _FAST_FORK = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 """Options of Linux's `prctl`."""
 LAUNCHER = "DCAMT_TEST_PYTHON"
-"""Environment variable with the launcher's path, for this process and those that it starts; unset until `start()`."""
+"""Environment variable with the launcher's path; unset until `start()`."""
 _servers: list[subprocess.Popen[bytes]] = []
 """The server that this process has started, if any; the reference keeps the server's stdin open."""
 

@@ -97,7 +97,7 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 
     try:
         image = nib.load(path)
-        with ImageOpener(path) as file:  # `nib.load` makes negative spacings positive.
+        with ImageOpener(path) as file:  # `image.header` has lost the signs of the spacings.
             header = type(image.header).from_fileobj(file, check=False)
         array = np.asarray(image.dataobj)
     except Exception:  # nibabel raises errors of many types.

@@ -24,8 +24,6 @@ BAR = 20
 """Height of the bar above a view; the bar above a panel has twice this height."""
 MARGIN = 16
 """Space below the lowest widget of a panel."""
-EDGE = 4
-"""Space below the last widget, if `grab_panel` gets the name of this widget as `down_to`."""
 OUTSIDE_HEIGHT = 140
 """Assumed height of the parts of Slicer's window above and below a panel: menus, toolbars, help, data probe."""
 COLORS = {"Red": "#f34a33", "Green": "#6eb04b", "Yellow": "#edd54c"}
@@ -65,7 +63,7 @@ def grab_panel(module: Any, title: str, width: int = PANEL_WIDTH, down_to: str =
         slicer.app.processEvents()
         bottom = room - MARGIN
     elif down_to:
-        bottom, edge = _bottom(panel, [panel.findChild(QtWidgets.QWidget, down_to)]), EDGE
+        bottom, edge = _bottom(panel, [panel.findChild(QtWidgets.QWidget, down_to)]), MARGIN // 4
     else:
         shown = [widget for widget in panel.findChildren(QtWidgets.QWidget) if not _shows_others(widget)]
         bottom = _bottom(panel, shown)

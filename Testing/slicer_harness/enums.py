@@ -1,7 +1,4 @@
-"""Provide Qt's enumerations as PythonQt does.
-
-Each value is an int, and an attribute of the Qt class that declares the enumeration, such as `QDialog.Accepted`.
-"""
+"""Provide Qt's enumerations as PythonQt does: `QDialog.Accepted` is an int."""
 
 from __future__ import annotations
 

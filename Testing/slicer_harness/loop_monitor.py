@@ -81,7 +81,7 @@ def freeze_garbage() -> None:
 
 
 def pause_of(action: Callable[[], object], tries: int = 3) -> Pause:
-    """Return the processor time of `action` as a pause, for the best of at most `tries` runs."""
+    """Return the pause that `action` causes: its processor time in the best of at most `tries` runs."""
 
     def run() -> float:
         began = time.process_time()

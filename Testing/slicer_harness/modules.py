@@ -116,7 +116,6 @@ class ScriptedModule(_ScriptedModuleParent):
             connections = [find_connections(part) for part in (panel, *panel.findChildren(QtCore.QObject))]
             self._widget.deleteLater()
             QtCore.QCoreApplication.sendPostedEvents(None, QtCore.QEvent.Type.DeferredDelete)
-            # Like PythonQt, release the slots of deleted senders.
             for known in connections:
                 if known is not None:
                     known.release()
