@@ -140,6 +140,7 @@ def _check_objective(objective: Objective, require: Require) -> None:
 
 
 def _check_limits(recipe: Recipe, require: Require) -> None:
+    """Check limits beyond which sizes may overflow and seeds may coincide."""
     network, training = recipe.network, recipe.training
     require(max(network.channels) <= 4096, "channels must be at most 4096")
     require(max(network.convolutions) <= 64, "convolutions must be at most 64")

@@ -14,8 +14,8 @@ _FRACTION = {QUICK: 1 / 12, STANDARD: 1 / 2, THOROUGH: 1.0}
 def effort_settings(recipe: Recipe, effort: str) -> list[str]:
     """Return the settings of an effort, in the form of `dcamt train --set`.
 
-    A quick run also uses smaller patches: each edge is shortened to about two thirds, but not below twice the network's
-    stride.
+    In a run of five iterations or more, validation is due at least five times. A quick run also uses smaller patches:
+    each edge is shortened to about two thirds, but not below twice the network's stride.
 
     Raises:
         InputError: the effort is unknown.

@@ -133,6 +133,7 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
             voxels = math.prod(patch)
             if measured:
                 last = measured[-1]
+                # This process's peak memory never falls, so the memory of a smaller patch can no longer be measured.
                 if voxels <= last.voxels:
                     continue
                 elapsed_s = time.monotonic() - began

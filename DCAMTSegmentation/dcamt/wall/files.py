@@ -139,7 +139,7 @@ def method_text(result: WallResult, threshold: Threshold | None = None) -> str:
 def is_wall_table(path: Path) -> bool:
     """Return whether a file has the header of a table that `write_wall_csv` wrote.
 
-    The result is False if Excel saved the table, because the user may have changed it. Excel adds a byte order mark.
+    The result is False if the file begins with a byte order mark: another program, such as Excel, has saved the table.
     """
     return _has_wall_columns(path, "utf-8")
 

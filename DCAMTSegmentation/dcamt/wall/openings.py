@@ -137,7 +137,7 @@ class Cut:
 
 
 def flat_cut(surface: Surface, normals: np.ndarray, blood: np.ndarray) -> Cut | None:
-    """Return the flat patch of the mitral valve; None if there is none."""
+    """Return the flat patch of the mitral valve in `blood` (N,); None if smaller than `MITRAL_LEAST_CM2`."""
     direction = np.array(MITRAL_DIRECTION) / np.linalg.norm(MITRAL_DIRECTION)
     facing = blood & (normals @ direction > np.cos(np.radians(MITRAL_CONE_DEGREES)))
     patch = largest_patch(surface, facing)

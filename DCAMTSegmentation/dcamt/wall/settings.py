@@ -21,7 +21,7 @@ SAMPLES = (MAXIMUM, MEAN)
 """Statistics of the intensities along a normal; CemrgApp uses the maximum by default."""
 
 WALL_FROM_MM = -1.0
-"""Start of a wall sample: 1 mm inside the surface."""
+"""Start of a wall sample: 1 mm inside the surface, since outlines are inexact by about a voxel."""
 WALL_TO_MM = 3.0
 """End of a wall sample; the atrial wall is 2.4 ± 0.7 mm thick (Varela, IEEE Trans Med Imaging 2017)."""
 
