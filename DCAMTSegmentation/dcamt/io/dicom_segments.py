@@ -94,6 +94,7 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     size_if_padded = stated * ((frame_bits + 7) // 8)
     if held < size:
         raise cut_file_error(path, held, size)
+    # DICOM (PS3.5 8.1.1) forbids padding each frame to whole bytes.
     has_padded_frames = held >= size_if_padded > size
     has_further_frame = 8 * (held - size) >= frame_bits
     # Other additional bytes are harmless.

@@ -331,7 +331,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
         - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
         - the folder with all extracted files, if it holds a DICOM file;
-        - the only volume with one of `ENDINGS_READ_BY_ITK`, such as `.tif`;
+        - the only file, or the only volume, with one of `ENDINGS_READ_BY_ITK`, such as `.tif`;
         - the folder with all extracted files.
 
     Raises:

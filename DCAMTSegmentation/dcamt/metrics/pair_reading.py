@@ -31,7 +31,8 @@ class EvaluationPair:
 class LabelMappings:
     """The label mappings of the predictions and of the labels, such as "420,421=1".
 
-    Unmapped voxels become background. An empty mapping keeps the values.
+    Unmapped voxels become background. An empty mapping keeps the values. If only one mapping is given, a class may be
+    the name of a segment in the other file: "420=Left atrium".
     """
 
     prediction: str = ""
@@ -143,6 +144,8 @@ def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> st
 
 def fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
     """Return a prediction and its label on one grid: the label's, unless the label is partial (`Labelmap.partial`).
+
+    For a partial label, the grid is the prediction's; if both are partial, the grid encloses both.
 
     Raises:
         InputError: a labelmap does not fit this grid (`fit_labelmap`).

@@ -43,7 +43,7 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background.
+    background. If every labelmap is empty or a mask of 1 or of 255, 255 counts as 1.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
     cannot be scored in these cases:

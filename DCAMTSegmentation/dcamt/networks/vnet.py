@@ -153,7 +153,9 @@ def add_skip(upsampled: Tensor, skip: Tensor) -> Tensor:
 
 
 class VNet(nn.Module):
-    """A V-Net (Milletari et al., 3DV 2016) with normalisation layers; a branch of `DualVNet`.
+    """A V-Net (Milletari et al., 3DV 2016); a branch of `DualVNet`.
+
+    It has normalisation layers, as in UA-MT (L. Yu et al., MICCAI 2019).
 
     `encode` and `decode` are called separately: between the two calls, the branches attend to each other's bottleneck.
 
