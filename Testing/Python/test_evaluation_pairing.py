@@ -309,6 +309,7 @@ def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path)
         ("p1/LA", "p2/q2_seg"),
         ("p1/p1_RA", "p2/p2_RA"),
         ("p1/001", "p2/001"),
+        ("p1/heart_seg", "p2/heart_seg"),
         ("p1/p1_followup", "p2/p2_followup"),
         ("p1/a/p1_trans",),
     ],

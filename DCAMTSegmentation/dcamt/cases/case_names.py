@@ -44,7 +44,7 @@ def case_of(scan: str) -> str:
 def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
     """Restore the number `_0000` in the names of cases.
 
-    `case_name` removes `_0000`, which is usually a channel. Beside a case `p_0001`, however, `_0000` is a number.
+    `case_name` removes `_0000`, which is usually a channel. Beside `p_0001`, however, `_0000` is the case's number.
 
     >>> files = [Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")]
     >>> names_with_numbers({case_name(path): path for path in files})

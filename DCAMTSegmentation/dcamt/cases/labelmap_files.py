@@ -180,7 +180,8 @@ def _may_be_label_of_case(path: Path) -> bool:
     results = PREDICTION_WORDS | RESULT_WORDS
     is_named = has_word(name, results | LABEL_WORDS | ATRIUM_WORDS)  # Not `p1/001`, which may be a scan.
     names_atrium = has_word(name, ATRIUM_WORDS - {"left"})
-    ignored = results | {"heart"} if names_atrium else results  # TotalSegmentator: `heart_atrium_left`.
+    # `heart_atrium_left` (TotalSegmentator) is the left atrium, but `heart_seg` may be the whole heart.
+    ignored = results | {"heart"} if names_atrium else results
     return is_named and describes_label(without_words(name, ignored))
 
 

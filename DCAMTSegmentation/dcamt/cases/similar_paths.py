@@ -93,7 +93,8 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
     Files are grouped by the name of their folder (`output/x`, `output/y`) or by their own name (`p1/x`, `p2/x`),
-    whichever is more frequent.
+    whichever is more frequent. If both names are unique and there are more than `MAXIMUM_NAMES` folders side by side,
+    files are grouped by the folder above: `p1/x_p1`, `p2/x_p2`.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)

@@ -105,7 +105,7 @@ SEPARATORS = re.compile(r"([_\-. ]+)")
 _NUMBERED = re.compile(
     r"(?<![^_\-. ])(label|labels|img|image|seg|mask|msk|gt|volume|scan)(\d+)(?![^_\-. ])", re.IGNORECASE
 )
-"""A word that is joined to a number, as in `img0001`."""
+"""A word that is joined to a number: `img0001` has the words `img` and `0001`."""
 _KIND = rf"(?:{'|'.join((*_KINDS_OF_IMAGES, *_KINDS_OF_LABELS))})s?"
 _PART = r"train(?:ing)?|test(?:ing)?|val(?:idation)?|data|dir"
 _JOINED_PART = re.compile(
@@ -203,7 +203,8 @@ def describes_label(name: str, scan: str = "") -> bool:
     - a version such as `v2`;
     - a person's initials (two or three capitals), if the name has a word for the atrium.
 
-    Initials may be the patient's: `mask_LA_JS` is no label of `AB_LGE`.
+    Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
+    JS may be two patients.
 
     A number of two or more digits may be the patient's: `label_002` is no label of `LGE_001`.
 

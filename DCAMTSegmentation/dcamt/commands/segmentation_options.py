@@ -147,7 +147,7 @@ def add_evaluate(commands: Commands[Parser]) -> None:
         "--label-mapping",
         default="",
         metavar="VALUE=CLASS",
-        help="change values in the labels: 420,421=1 changes 420 and 421 to 1",
+        help="change values in the labels: 420,421=1 changes 420 and 421 to 1; a segment's name may replace a value",
     )
     parser.add_argument(
         "--prediction-mapping",

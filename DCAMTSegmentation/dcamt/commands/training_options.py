@@ -191,7 +191,7 @@ def add_rank(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "--keep-corrected",
         action="store_true",
-        help="with --overwrite: keep segmentations that another program saved",
+        help="with --overwrite: keep segmentations that another program saved; their cases are not ranked",
     )
     add_device(parser)
     add_json(parser)

@@ -118,7 +118,7 @@ class WallSession:
     Attributes:
         mapping: the label mapping; None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
-        stamps: the `file_stamp` of each result file when the command began.
+        stamps: the `file_stamp` of each result file when the command began; empty with `--overwrite`.
         skips_existing: whether to skip a scan if another program has written one of the scan's result files; if False,
             this scan fails.
         results, failures: the walls measured so far, and the messages about the scans that failed.
