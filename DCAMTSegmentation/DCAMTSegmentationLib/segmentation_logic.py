@@ -302,7 +302,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         return stored_places.next_place(segmentation)
 
     def addTrainingCase(self, segmentation: SegmentationNode) -> training_cases.SceneCase:
-        """Add a result with its scan to the training cases."""
+        """Add a result with its scan to the training cases; the nodes are read when a training starts."""
         return training_cases.add_result(segmentation)
 
     def _start(self, job: WorkerJob, log_entry: str = "") -> None:
@@ -362,7 +362,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         for helper in orphans:
             if is_present(helper):
                 remove_with_display(helper)
-        # The call is delayed, because the subject hierarchy still has the removed nodes' items.
+        # The call is delayed, because during this event the subject hierarchy still has the removed nodes' items.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))
 
 

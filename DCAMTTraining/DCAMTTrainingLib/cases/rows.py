@@ -165,7 +165,7 @@ class CaseTable:
         return len(changed)
 
     def use_for_validation(self, count: int) -> int:
-        """Of the cases for training or validation, use the last `count` for validation and the others for training.
+        """Of the labelled and validation cases, use the last `count` for validation and the others for training.
 
         At least one case is left for training. Return the number of validation cases.
         """

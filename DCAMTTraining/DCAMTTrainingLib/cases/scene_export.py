@@ -111,7 +111,10 @@ def label_array(
 
 
 def _labelmap_of(segmentation: SegmentationNode, identifier: str) -> Any | None:
-    """Return a copy of a segment's labelmap, in the segmentation's space; None if there is none."""
+    """Return a copy of a segment's labelmap, in the segmentation's space; None if there is none.
+
+    If the segmentation has only surfaces, a copy of the segmentation is converted.
+    """
     image, name, segments = slicer.vtkOrientedImageData(), labelmap_name(), segmentation.GetSegmentation()
     if segments.GetSegment(identifier) is None:
         return None

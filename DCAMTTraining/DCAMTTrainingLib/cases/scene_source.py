@@ -209,7 +209,7 @@ def _scans_of(segmentation: SegmentationNode) -> list[Any]:
 def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
     """Return the volumes whose grid contains the grid of a segmentation.
 
-    Volume and segmentation must have the same parent transform node.
+    Volume and segmentation must have the same parent transform node, or both none.
 
     All volumes are compared at once, since a scene may have hundreds of scans and as many segmentations.
 
@@ -354,7 +354,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: pass True if a class may have been renamed.
+        keeps_unmatched: whether a class keeps its segments if no case has a segment that matches the class. Pass
+            True if a class may have been renamed.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):

@@ -18,7 +18,7 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROUNDING = 1e-5
-"""Intensities count as equal if they differ by at most this fraction of the slab's largest absolute intensity.
+"""Intensities count as equal if they differ by at most this fraction of the slab's largest finite absolute intensity.
 
 Slicer and DCAMT may round the intensities of a file differently."""
 COMPARED_BYTES = 1 << 20

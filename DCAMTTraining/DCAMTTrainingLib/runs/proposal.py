@@ -86,7 +86,7 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 
 
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
-    """Return the volume nodes that may show the case's scan.
+    """Return the volume nodes that may show the case's scan and lie on the scan's grid.
 
     These are volumes that were read from the scan's file for an earlier proposal, the volumes of the case's proposals
     (`proposals_of`), and volumes that `rows` lists under the case's name. Name and grid are not enough, since the scans
