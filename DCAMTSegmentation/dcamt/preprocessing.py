@@ -51,7 +51,7 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
 
 
 def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
-    """Return labels on the network grid, uint8 (X, Y, Z): each voxel gets the class that fills its largest part.
+    """Return labels on the network grid, uint8 (X, Y, Z): the class that fills the largest part of each voxel.
 
     Of classes that fill equal parts, the first is chosen.
 

@@ -19,8 +19,7 @@ Stride = tuple[int, int, int]
 """Stride along patient R-L, A-P, S-I."""
 FAST, ACCURATE = "fast", "accurate"
 QUALITIES = (FAST, ACCURATE)
-"""Qualities of a segmentation. `fast`: one branch, which attends to itself. `accurate`: both branches, which attend to
-each other."""
+"""Qualities of a segmentation: `fast` uses one of the network's two V-Nets, `accurate` uses both."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,8 @@ class Training:
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation is skipped if the earlier validations and this one would take more than 10% of the run's time so far.
-    It is also skipped if the earlier validations, this one and the final one would take more than 10% of the run's
-    expected time. The final validation is never skipped."""
+    A validation is skipped if all validations together would take more than 10% of the run's time. The final validation
+    is never skipped."""
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ def test_new_run_removes_the_origin_that_a_killed_process_left(tmp_path: Path, t
 def test_damaged_origin_is_refused(tmp_path: Path, text: str) -> None:
     run = RunFolder(tmp_path)
     run.origin.write_text(text, encoding="utf-8")
-    reason = "the file must hold the texts name, title, licence, checksum" if text else ".*"
+    reason = "the file is damaged" if text else ".*"
     with pytest.raises(InputError, match=rf"origin\.json: cannot be read \({reason}\)\. Start a new run\.$"):
         run.read_origin()
 

@@ -1,4 +1,4 @@
-"""Define the calibration of a model: the function from a result's doubt to the expected overlap.
+"""Define the calibration of a model.
 
 The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. Each feature grows
 with the doubt, so no weight is positive. `calibration_fit` fits the function. This module does not import torch.
@@ -65,9 +65,8 @@ class OverlapFunction:
         means, deviations: mean and standard deviation of each feature, by which the features are standardised.
         weights: weights of the standardised features, none positive.
         bias: logit of the overlap at the means.
-        knots: expected overlaps, increasing, for which the interval is stored.
-        lows, highs: the interval's ends relative to the expected overlap, such as -0.04 and 0.03, for each knot. Values
-            between knots are interpolated.
+        knots, lows, highs: the interval. Example: with knots (0.6, 0.9), lows (-0.2, -0.04) and highs (0.1, 0.03), the
+            interval of the expected overlap 0.9 is 0.86 to 0.93. Values between knots are interpolated.
     """
 
     features: tuple[str, ...]
@@ -116,7 +115,8 @@ class Calibration:
     Attributes:
         model: `Card.checksum` of the calibrated model.
         qualities: an `OverlapFunction` for each calibrated quality.
-        cases, scans: number of cases, and number of scans made from these cases.
+        cases: number of cases.
+        scans: number of scans, including the disturbed copies (`inference.disturbances`).
         notes: a description of the cases and their role in the model's training.
         measured: the calibration's accuracy, from cross-validation over the cases.
         doubt: the scaling of the map of doubt; None if there is none, as in calibrations of format 1.

@@ -13,7 +13,7 @@ from .calibration import ExpectedOverlap, OverlapFunction, sigmoid
 CLEAN = "clean"
 """The `disturbance` of an unchanged scan. `inference.disturbances` defines the other disturbances."""
 COVERAGE = 0.8
-"""Fraction of scans whose Dice lies within the interval of their expected overlap."""
+"""Fraction of scans whose Dice should lie within the interval of their expected overlap."""
 HUBER = 0.02
 """Huber's loss grows only linearly above this residual, so that a few failed scans do not dominate the fit."""
 RIDGE, STEPS = 1e-3, 60
@@ -103,8 +103,6 @@ def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray,
     The first mask selects the case's scans with this disturbance, the second the scans of other cases with other
     disturbances. If the disturbance is `CLEAN` or no scans would remain, the second mask selects all scans of other
     cases.
-
-    If scans with the same disturbance were fitted, the interval would be too narrow for scans with new disturbances.
     """
     cases = np.array([scan.case for scan in observations])
     kinds = np.array([scan.disturbance for scan in observations])

@@ -156,7 +156,6 @@ def import_model(
 
 
 def _name_taken(path: Path, name: str, stored_name: str) -> InputError:
-    """Return the error for importing `path` as `name`: the imported model `stored_name` exists already."""
     other = f"import this one with --name NAME, or first run: dcamt models remove {shlex.quote(stored_name)}"
     remedy = f"Replace that model with --overwrite, {other}"
     return InputError(f"a model '{name}' exists already", path=path, remedy=remedy)

@@ -64,8 +64,9 @@ class CrossAttention(nn.Module):
 
 
 def queries_at_once(tokens: int, heads: int) -> int:
-    """Return the largest number of queries whose bias for all `tokens` fits into `BLOCK_BYTES`, at least 1."""
-    return min(tokens, max(1, BLOCK_BYTES // (4 * heads * tokens)))
+    """Return the number of queries in a block (see `BLOCK_BYTES`)."""
+    bytes_per_query = 4 * heads * tokens
+    return min(tokens, max(1, BLOCK_BYTES // bytes_per_query))
 
 
 def distance_bias(size: tuple[int, int, int], heads: int, device: torch.device, queries: slice = slice(None)) -> Tensor:

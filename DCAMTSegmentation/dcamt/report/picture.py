@@ -40,7 +40,7 @@ _PANEL_COLOR = "#000000"
 _TEXT_COLOR = "#e9edf2"
 _SECONDARY_TEXT_COLOR = "#a4aebb"
 _ORIENTATION_COLOR = "#ffd479"
-_RULE_COLOR = "#2a3038"
+_UNDERLINE_COLOR = "#2a3038"
 
 
 def render_picture(
@@ -192,11 +192,11 @@ class _Text:
 
 @dataclass(frozen=True)
 class _Line:
-    """Texts side by side, with a dot before or a rule below them."""
+    """Texts side by side."""
 
     texts: Sequence[_Text]
-    dot: tuple[float, float, float] | None = None
-    rule: bool = False
+    dot_color: tuple[float, float, float] | None = None
+    underlined: bool = False
     height: float = 1.0
 
 
@@ -222,13 +222,13 @@ def _draw_text(axes: Any, tall: float, lines: Sequence[_Line]) -> None:
     for line in lines:
         bottom = top - line.height * inches / tall
         y = (top + bottom) / 2
-        if line.dot is not None:
-            axes.plot([0.02], [y], "o", color=line.dot, ms=9 * size, transform=axes.transAxes, clip_on=False)
+        if line.dot_color is not None:
+            axes.plot([0.02], [y], "o", color=line.dot_color, ms=9 * size, transform=axes.transAxes, clip_on=False)
         for text in line.texts:
             style = {"color": text.color, "size": text.points * size, "ha": text.align, "va": "center"}
             axes.text(text.x, y, text.text, transform=axes.transAxes, **style)
-        if line.rule:
-            axes.plot([0, 1], [bottom] * 2, color=_RULE_COLOR, lw=0.8, transform=axes.transAxes, clip_on=False)
+        if line.underlined:
+            axes.plot([0, 1], [bottom] * 2, color=_UNDERLINE_COLOR, lw=0.8, transform=axes.transAxes, clip_on=False)
         top = bottom
 
 
@@ -302,7 +302,7 @@ def _list_measurements(row: Measurements) -> list[_Line]:
         "Sphericity": "–" if math.isnan(row.sphericity) else f"{row.sphericity:.2f}",
     }
     return [
-        _Line([_Text(0, name, _SECONDARY_TEXT_COLOR, 11), _Text(1, value, align="right")], rule=True)
+        _Line([_Text(0, name, _SECONDARY_TEXT_COLOR, 11), _Text(1, value, align="right")], underlined=True)
         for name, value in values.items()
     ]
 

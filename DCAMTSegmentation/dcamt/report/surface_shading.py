@@ -24,15 +24,15 @@ STEP_FRACTION = 0.95
 The interpolated distance may exceed the true distance; a step of the full interpolated distance could pass through
 the surface.
 """
-SILHOUETTE_MM = 3.0
-"""Smallest cell size of a segment's coarse silhouette; rays outside the silhouette are not traced."""
+SILHOUETTE_CELL_MM = 3.0
+"""Smallest `cell_mm` of `_silhouette`."""
 MARGIN_MM = 10
 """Margin of the distance map around a segment: at least the largest distance in `HOLLOW_WEIGHTS`."""
 HOLLOW_WEIGHTS = ((2.0, 0.3), (5.0, 0.35), (9.0, 0.35))
 """Pairs (distance in mm, weight) for `_DistanceMap.openness`."""
 
 OFF_MM = (1.0, 2.0)
-"""Thresholds of the distance (mm) by which an outline is probably off; `doubt_painter` computes this distance.
+"""Thresholds of an outline's estimated error, in mm.
 
 Above the first threshold, `DOUBT_COLOR` is blended in; above the second, `DOUBT_COLOR` replaces the segment's colour.
 """
@@ -123,7 +123,7 @@ def _trace_view(
     openness, base = np.zeros(u.size), np.zeros((u.size, 3))
     for segment, distance in maps:
         own = places[shown == segment.label, :2] - centre[:2]
-        rays = np.flatnonzero(_silhouette(own, steps, max(SILHOUETTE_MM, spacing.max())))
+        rays = np.flatnonzero(_silhouette(own, steps, max(SILHOUETTE_CELL_MM, spacing.max())))
         reached, depth = distance.trace(start[rays], into, nearest[rays])
         hit = rays[reached]
         nearest[hit] = depth
@@ -265,14 +265,16 @@ class _DistanceMap:
 
 
 def _light(base: np.ndarray, normal: np.ndarray, openness: np.ndarray) -> np.ndarray:
-    """Return colours (N, 3) under a key light from the upper left, a weaker one from the right and a soft sky.
+    """Return the colours (N, 3) of lit surface points.
 
     `normal` (N, 3) is in screen axes: right, up, into the screen.
     """
-    key, fill = np.array([-0.45, 0.6, -0.66]), np.array([0.8, -0.1, -0.6])
-    half = key + np.array([0, 0, -1.0])
+    left_lamp, right_lamp = np.array([-0.45, 0.6, -0.66]), np.array([0.8, -0.1, -0.6])
+    half = left_lamp + np.array([0, 0, -1.0])
     half /= np.linalg.norm(half)
-    diffuse = 0.78 * np.maximum(normal @ key, 0) + 0.2 * np.maximum(normal @ fill, 0) + 0.16 + 0.1 * normal[:, 1]
+    diffuse = (
+        0.78 * np.maximum(normal @ left_lamp, 0) + 0.2 * np.maximum(normal @ right_lamp, 0) + 0.16 + 0.1 * normal[:, 1]
+    )
     shine = 0.22 * np.maximum(normal @ half, 0) ** 34
     rim = 0.16 * (1 - np.abs(normal[:, 2])) ** 3
     linear: np.ndarray = (

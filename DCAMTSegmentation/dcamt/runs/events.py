@@ -204,7 +204,7 @@ def _value(value: Any, hint: Any) -> Any:
 
 @dataclass
 class EventLog:
-    """Appends each event to the file `path`, unless it is None, and calls each listener with the event.
+    """Appends each event to the file `path`, if any, and calls each listener with the event.
 
     If the file cannot be written, calling the log raises OutputError and calls no listener.
     """
@@ -247,7 +247,7 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Read at most `CHUNK` bytes and return the next event; None does not mean the end of the file (`at_end`)."""
+        """Read at most `CHUNK` bytes and return the next event; None if the bytes read contain no further event."""
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:

@@ -193,7 +193,7 @@ class RunFolder:
             self.origin.unlink(missing_ok=True)  # A killed process may have left the file.
         else:
             write_text(self.origin, json.dumps(asdict(origin), indent=2))
-        # The checkpoint is written before the case list, because `check_new` refuses a case list without a checkpoint.
+        # The checkpoint is written before the case list; `check_new` relies on this order.
         # The recipe is written last, since a folder with a recipe is a run that can be resumed.
         first_checkpoint()
         write_cases(cases, self.cases)
@@ -224,10 +224,9 @@ class RunFolder:
         """
         try:
             stored = json.loads(self.origin.read_text(encoding="utf-8"))
-            names = [item.name for item in fields(Origin)]
-            is_origin = isinstance(stored, dict) and set(stored) == set(names)
+            is_origin = isinstance(stored, dict) and set(stored) == {item.name for item in fields(Origin)}
             if not (is_origin and all(isinstance(text, str) for text in stored.values())):
-                raise ValueError(f"the file must hold the texts {', '.join(names)}")
+                raise ValueError("the file is damaged")
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:

@@ -119,7 +119,7 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
 def _first_file(run: RunFolder) -> Path | None:
     """Return the file that was written when the run began; None if the folder is not a run's folder.
 
-    A recipe or a log alone is not enough: the folder may be a person's project, which must not be discarded as a run.
+    A recipe or a log alone is not enough: the folder may be a person's project.
     """
     if run.recipe.is_file():
         has_begun = any(path.exists() for path in (run.checkpoint.parent, run.events, run.model))

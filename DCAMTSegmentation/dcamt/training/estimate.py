@@ -44,7 +44,7 @@ class Trial:
 
     Attributes:
         step_s: seconds for a step.
-        memory_bytes: this process's peak memory, on the GPU if it computes on a CUDA GPU.
+        memory_bytes: this process's peak memory (see `memory_taken`).
         measured: voxels of the largest measured patch as a fraction of the recipe's patch.
     """
 

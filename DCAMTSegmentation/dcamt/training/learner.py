@@ -138,12 +138,11 @@ class Learner:
         return asdict(replace(self.recipe.network, strides=self.recipe.level_strides))
 
     def _scan_settings(self) -> dict[str, Any]:
-        """Return the recipe's settings that make the network's input from a scan."""
+        """Return the recipe's settings of the preprocessing."""
         return {"spacing": tuple(self.recipe.spacing), "intensity": asdict(self.recipe.intensity)}
 
     def _teacher_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return both branches' logits (U, K, X, Y, Z) for images (U, C, X, Y, Z), without gradients."""
-        # If this pass shared an autocast block with the training pass, the weights would get no gradients.
         with torch.no_grad(), self._mixed_precision():
             self.network.eval()
             a, b = self.network(_channels_last(images))
@@ -158,7 +157,8 @@ class Learner:
             return
         with torch.autocast(self.device.type, self.half):
             yield
-        # torch drops its 16-bit copies only at the end of the outermost autocast block, which may be the caller's.
+        # Inside a caller's autocast block, torch would keep its 16-bit copies of the weights. The copies that
+        # `_teacher_logits` made have no gradients.
         torch.clear_autocast_cache()
 
 

@@ -1,4 +1,4 @@
-"""Draw batches: sample patches from resident cases and augment them, on the device of the cases."""
+"""Draw batches of augmented patches."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class BatchSampler:
         high = (centre + reach).ceil().long().clamp_min(1).minimum(size).maximum(low + 1)
         part = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
 
-        # grid_sample expects positions (z, y, x); the part's outer faces are at -1 and 1.
+        # grid_sample expects the axes in reverse order; the part's outer faces are at -1 and 1.
         span = (high - low).double()
         scale = (2 / span)[:, None] * matrix * (patch / 2)
         shift = (2 * (centre - low) + 1) / span - 1
