@@ -18,7 +18,7 @@ from .fitting_scans import in_folders_named_after_scans, named_after_scans
 from .keys import Key, loose_key, without_first_channel
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .similar_paths import (
-    MAXIMUM_NAMES,
+    MIN_NAMES_OF_CASES,
     Part,
     Pattern,
     Replacements,
@@ -145,7 +145,7 @@ class _SimilarPaths:
     def _fitting(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
         """Return the first pattern that fits another path, too, or None."""
         names = self._names.get(patterns[0], set())
-        is_name_of_case = part in names and len(names) > MAXIMUM_NAMES
+        is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:
             return None
         for pattern in patterns:

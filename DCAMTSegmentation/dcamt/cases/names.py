@@ -99,14 +99,7 @@ def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
-    | files | returned |
-    | --- | --- |
-    | `segmentation set/p1`, `segmentation set/p1_seg` | `segmentation set` |
-    | `segmentation set/p1`, `segmentation set/p1_seg`, `mri/p1` | none |
-    | `segmentation set/Images/p1` | `segmentation set` |
-    | `labels/p1`, `labels/p1_label` | none |
-    | `labels/p1_image`, `labels/p1_label` | `labels` |
-    | `labels/Images/p1` | none |
+    The folder `segmentation set` with the files `p1` and `p1_seg` is returned.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -118,11 +111,12 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
                 if words_of(place.name) & _WORDS_OF_ANY_LABEL:
                     below[place].append(file.path)
     keys = {loose_key(without_first_channel(file.key))[-1:] for file in named if file.kind is FileKind.SCAN}
-    scans = {start for key in keys for start in (key, *name_starts(key))}
+    scans_elsewhere = {start for key in keys for start in (key, *name_starts(key))}
     found: set[Path] = set()
     for place in sorted(below, key=lambda path: -len(path.parts)):  # The innermost folders first.
         of_scans = _keys_of_scans_in(place, [classify(path, place, found) for path in below[place]])
-        if of_scans and scans.isdisjoint(loose_key(key)[-1:] for key in of_scans):
+        are_elsewhere = any(loose_key(key)[-1:] in scans_elsewhere for key in of_scans)
+        if of_scans and not are_elsewhere:
             found.add(place)
     return found
 

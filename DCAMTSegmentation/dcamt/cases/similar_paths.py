@@ -32,15 +32,12 @@ from .words import (
     words_of,
 )
 
-MAXIMUM_NAMES = 9
-"""`p1/x` to `p9/x` may be masks of one scan; `p1/x` to `p10/x` are ten cases.
-
-Names of structures, such as `LA_wall`, do not count.
-"""
+MIN_NAMES_OF_CASES = 10
+"""At least this many different names, such as `p1/x` to `p10/x`, are names of cases."""
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""What `*` replaces in a file's path, or a path. The module `masks` groups files by this value."""
+"""The module `masks` groups files by this value."""
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
 
@@ -76,9 +73,10 @@ def replace_part(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_format(files: Iterable[NamedFile]) -> Replacements:
-    """Replace the words for the file format: `p1.nrrd` for `p1.nii`, `nifti/p1` for `p1`. Files are not grouped."""
+    """Replace the words for the file format: `p1.nrrd` may be a mask of `p1.nii`, and `nifti/p1` of `p1`."""
     for file in files:
-        yield file, file.path, [("*", "", *sorted(modalities(file.key)), "", *plain_key(file.key))]
+        modality, without_format = sorted(modalities(file.key)), plain_key(file.key)
+        yield file, file.path, [("*", "", *modality, "", *without_format)]
 
 
 def replace_all_but_name(files: Iterable[NamedFile]) -> Replacements:
@@ -92,19 +90,21 @@ def replace_all_but_name(files: Iterable[NamedFile]) -> Replacements:
 def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
 
-    Files are grouped by the name of their folder (`output/x`, `output/y`) or by their own name (`p1/x`, `p2/x`),
-    whichever is more frequent. If both names are unique and there are more than `MAXIMUM_NAMES` folders side by side,
-    files are grouped by the folder above: `p1/x_p1`, `p2/x_p2`.
+    | files | grouped by |
+    | --- | --- |
+    | `output/x`, `output/y` | `output` |
+    | `p1/x`, `p2/x` | `x` |
+    | `p1/x_p1` to `p10/x_p10` | the folder that holds `p1` to `p10` |
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)
     counts = Counter(name for file in files for name in (file.path.parent.name, file.path.name))
     for file in files:
         folder = file.path.parent
-        name = max(folder.name, file.path.name, key=counts.__getitem__)
-        is_case = counts[name] == 1 and beside[folder.parent] > MAXIMUM_NAMES
+        more_frequent_name = max(folder.name, file.path.name, key=counts.__getitem__)
+        is_case = counts[more_frequent_name] == 1 and beside[folder.parent] >= MIN_NAMES_OF_CASES
         if folder.parent in folders and folder.parent != folder:  # Path(".") is its own parent.
-            yield file, folder.parent if is_case else name, [(str(folder.parent), "*")]
+            yield file, folder.parent if is_case else more_frequent_name, [(str(folder.parent), "*")]
 
 
 def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:

@@ -97,7 +97,7 @@ _FILE_WORDS = _set("file files map maps folder all")
 KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
 """Words for the kind of a file."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
-"""Words in which the names of a case's files may differ: `p1_image`, `p1_seg`, `p1_dcamt`.
+"""Words that are ignored when scans and labels are paired: `p1_seg` is a label of `p1_image`.
 
 Words for another structure, such as `lawall`, are not among them.
 """
@@ -206,8 +206,6 @@ def describes_label(name: str, scan: str = "") -> bool:
     Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
     JS may be two patients.
 
-    A number of two or more digits may be the patient's: `label_002` is no label of `LGE_001`.
-
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
     [True, True, True, False, False, False]
@@ -226,8 +224,8 @@ def describes_label(name: str, scan: str = "") -> bool:
     fits = all(_VERSION.fullmatch(word) or (has_initials and _is_initials_in_capitals(word)) for word in others)
     numbers, of_scan = (re.findall(r"\d{2,}", text) for text in (name, scan))
     is_ambiguous = any(_VERSION.fullmatch(word) or _may_be_initials(word) for word in split_words(scan)[::2])
-    has_other_number = any(number not in of_scan and len(number) in map(len, of_scan) for number in numbers)
-    return not has_other_number and (not others or (fits and words[0] not in others and not is_ambiguous))
+    has_number_of_other_patient = any(number not in of_scan and len(number) in map(len, of_scan) for number in numbers)
+    return not has_number_of_other_patient and (not others or (fits and words[0] not in others and not is_ambiguous))
 
 
 def _may_be_initials(word: str) -> bool:

@@ -34,7 +34,7 @@ class Console:
             self.print_line(json_line(event, fields))
 
     def print_text(self, text: str) -> None:
-        """Print one or more lines in text mode; control characters, as in a hostile model card, are escaped."""
+        """Print one or more lines in text mode; control characters are escaped."""
         if not self.as_json:
             self.clear_progress()
             self.print_line(escape_controls(text))

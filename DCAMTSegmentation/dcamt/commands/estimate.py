@@ -47,7 +47,7 @@ def run_estimate(options: argparse.Namespace) -> int:
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             trials[patch] = try_steps(planned, device, measured)
-    # If a step took longer than a step on a larger patch, other programs slowed it down.
+    # Other programs may slow a step down. A step on a smaller patch takes no longer than a step on a larger patch.
     fastest = math.inf
     for patch in reversed(trials):
         fastest = min(fastest, trials[patch].step_s)

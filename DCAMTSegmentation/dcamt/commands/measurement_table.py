@@ -61,7 +61,7 @@ def _rows_of_scans(table: Path, scans: Collection[str]) -> list[Measurements]:
 def write_measurement_table(
     table: Path,
     rows: Sequence[Measurements],
-    skipped: Sequence[Measurements],
+    unlisted: Sequence[Measurements],
     kept_scans: Collection[str] | None,
     console: Console,
 ) -> bool:
@@ -69,14 +69,14 @@ def write_measurement_table(
 
     Args:
         rows: the measurements of this command's scans.
-        skipped: the rows of `measure_unlisted_segmentations`.
+        unlisted: the rows of `measure_unlisted_segmentations`.
         kept_scans: the scans whose earlier rows are kept; None for all scans.
     """
     try:
         with table_lock(table):
             earlier = read_measurements_csv(table) if kept_scans is None else _rows_of_scans(table, kept_scans)
             listed = {row.scan for row in earlier}
-            added = [row for row in skipped if csv_cell(row.scan) not in listed]
+            added = [row for row in unlisted if csv_cell(row.scan) not in listed]
             kept = without_equal_rows(earlier, rows)
             write_measurements_csv([*kept, *added, *rows], table)
     except DCAMTError as error:

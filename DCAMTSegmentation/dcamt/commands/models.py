@@ -106,7 +106,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     if options.output is not None:
         _refuse_unused_calibration(options.output, path)
         check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
-    elif existing_rule(options) == REFUSE and _has_calibration(path):
+    elif existing_rule(options) == REFUSE and _would_remove_calibration(path):
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
     else:
         check_result_paths([path], [options.cases, *case_files(listed)])
@@ -147,11 +147,8 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         console.print_error(f"{options.output}: is used only if moved to {calibration_path(path)}")
 
 
-def _has_calibration(model: Path) -> bool:
-    """Return whether a model contains a calibration, or a calibration file lies beside it.
-
-    The file may be for another model: `open_model` ignores such a file, but `write_package` would remove it.
-    """
+def _would_remove_calibration(model: Path) -> bool:
+    """Return whether `write_package` would remove a model's calibration or a calibration file beside the model."""
     return open_model(model).calibration is not None or calibration_path(model).exists()
 
 

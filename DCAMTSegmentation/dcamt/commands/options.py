@@ -85,7 +85,7 @@ def add_label_mapping(
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
-        "--label-mapping",  # the name in `evaluate`, where --labels is a folder
+        "--label-mapping",
         dest="labels",
         default="",
         metavar="VALUE=CLASS",

@@ -54,12 +54,15 @@ def case_files(cases: Iterable[Case]) -> list[Path]:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise an error for the first of `paths` to which a result cannot be written.
 
-    Where the file system ignores capitals, paths that differ only in capitals are one path.
+    On Windows and macOS, `a.nrrd` and `A.nrrd` are one path.
 
     Raises:
-        InputError: the result would replace an input, a further channel of an input (`x_0001` beside `x_0000`), or a
-            DICOM image in an input folder; two of `paths` resolve to one path; or a result would be a file (`a`) where
-            another result or an input needs a folder (`a/b.stl`).
+        InputError: in one of these cases:
+
+            - The result would replace an input, a further channel of an input (`x_0001` beside `x_0000`), or a DICOM
+              image in an input folder.
+            - Two of `paths` resolve to one path.
+            - A result would be a file (`a`) where another result or an input needs a folder (`a/b.stl`).
         OutputError: the path is a folder, device or pipe, or its nearest existing parent is not a writable folder.
     """
     known: dict[object, Path] = {}

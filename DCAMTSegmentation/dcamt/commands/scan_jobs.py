@@ -105,7 +105,7 @@ class WallJob:
     Attributes:
         name: the scan's name; the names of the wall's surface and table begin with it.
         folder: the folder of `wall_surface` and `table`.
-        openings: the labelmap of the openings; None to propose openings.
+        openings: the labelmap of the openings (mitral valve, ends of veins); None to use DCAMT's proposal.
         with_identity: whether the report names the patient.
         is_mapped: whether a label mapping is applied to the segmentation.
         refusal: the error if no segmentation was found.

@@ -42,11 +42,13 @@ class FoundScans:
 def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> FoundScans:
     """Return the scans that a path stands for.
 
-    A file is one scan. A folder with scan files stands for these scans. A folder with multi-frame DICOM images of
-    different studies stands for these images. If scan files lie only in subfolders, the folder stands for the cases
-    that `dcamt cases find` lists, with their names, and for the scans that cannot be used for training, such as test
-    cases. If a folder contains folders of DICOM files, each inner folder is one scan, unless all belong to one study
-    (`_separate_scans`). Any other folder is one scan of DICOM files.
+    - a file: this file
+    - a folder with scan files of other formats than DICOM, such as NIfTI: these files
+    - a folder with multi-frame DICOM images of different studies: these images
+    - a folder with scan files only in subfolders: the cases of `dcamt cases find`, and scans that cannot be used for
+      training, such as test cases
+    - a folder with folders of DICOM files: each inner folder, unless all belong to one study (`_separate_scans`)
+    - any other folder: this folder, as one scan of DICOM files
 
     In a folder, these files are skipped:
 
@@ -142,14 +144,14 @@ def _holds_labels(folder: Path) -> bool:
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
     """Return the scans in subfolders; None if the subfolders contain no scan files, or contain DICOM scans.
 
-    DICOM files lead to None because a scan that exists as DICOM and as NIfTI would be segmented twice.
     The folders `ignored` are not searched.
     """
     if not any(ending(file) in SCAN_ENDINGS for file in images_below(folder, ignored) if file.parent != folder):
         return None
     found = find_all_scans(folder, ignored)
     cases = [*found.cases, *found.unused]
-    if any(ending(case.image) not in SCAN_ENDINGS or os.path.isdir(case.image) for case in cases):
+    has_dicom = any(ending(case.image) not in SCAN_ENDINGS or os.path.isdir(case.image) for case in cases)
+    if has_dicom:  # A scan that exists as DICOM and as NIfTI would be segmented twice.
         return None
     images = [case.image for case in cases]
     further = set(_further_channels(images, channels))

@@ -186,8 +186,9 @@ class SegmentSession:
         for row in result.measurements:
             if row.volume_ml == 0:
                 self.console.print_error(f"{job.scan}: no {row.segment.lower()} was found")
+        printed_before = result.scan.notes
         for note in result.notes:
-            if note not in result.scan.notes:  # These are printed already.
+            if note not in printed_before:
                 self.console.print_error(f"{job.scan}: {note}")
         lines = [
             f"{job.name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²"

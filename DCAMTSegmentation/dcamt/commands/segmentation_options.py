@@ -56,7 +56,7 @@ def add_segment(commands: Commands[Parser]) -> None:
         "--quality",
         choices=QUALITIES,
         default=ACCURATE,
-        help="fast: one branch; accurate: both branches (default: %(default)s)",
+        help="fast: run one of the network's two branches; accurate: run both (default: %(default)s)",
     )
     add_device(parser)
     _add_scan_choice(parser)

@@ -119,8 +119,7 @@ class WallSession:
         mapping: the label mapping; None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
         stamps: the `file_stamp` of each result file when the command began; empty with `--overwrite`.
-        skips_existing: whether to skip a scan if another program has written one of the scan's result files; if False,
-            this scan fails.
+        skips_existing: True to skip a scan whose result file another program has written; False to let the scan fail.
         results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 
@@ -191,7 +190,9 @@ class WallSession:
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
-    """Return the rows of the table of all scans, if given, and of the jobs' own tables, which take precedence.
+    """Return the rows of `table` (the table of all scans) and of the jobs' own tables.
+
+    The rows of a job's own table replace the rows of the same scan in `table`.
 
     The table of all scans may lack a scan, for example if the command that measured the scan was killed.
 
