@@ -19,9 +19,8 @@ ENGINE_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(dcamt.__file__))
 """The folder that contains the package `dcamt`."""
 LOG_BYTES = 1 << 14
 """Number of bytes kept from the end of a process's stderr."""
-LAST_LINE_MS = 1000
-"""The longest time to wait until the last line is written to a process."""
-DELIVERY_S = 0.02
+WRITE_TIMEOUT_MS = 1000
+MAX_DELIVERY_S = 0.02
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
@@ -96,7 +95,7 @@ class EngineProcess:
             return
         if last_line:
             self._process.write(last_line)
-            self._process.waitForBytesWritten(LAST_LINE_MS)
+            self._process.waitForBytesWritten(WRITE_TIMEOUT_MS)
             if not self._is_running:  # `_on_finished` was called during the wait, and released the process.
                 return
         # PythonSlicer may be a launcher. `kill` does not end the launcher's child, but closing stdin does.
@@ -106,7 +105,7 @@ class EngineProcess:
             self._release()
 
     def wait_for_end(self, milliseconds: int) -> None:
-        """Block until the process has ended or the time has passed; no event loop is needed."""
+        """Block until the process has ended or the time has passed."""
         if self._is_running:
             self._process.waitForFinished(milliseconds)
 
@@ -122,8 +121,8 @@ class EngineProcess:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
-        """Deliver events, then the process's end; after `DELIVERY_S`, continue in the next turn of the event loop."""
-        until = time.monotonic() + DELIVERY_S
+        """Deliver events and, after the last event, the process's end."""
+        until = time.monotonic() + MAX_DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:
                 event = self._stream.next()

@@ -83,7 +83,7 @@ def ensure_packages() -> None:
                 pytorch.installTorch(askConfirmation=False, torchVersionRequirement=TORCH)
             pip_ensure(_requirements(), skip_packages=NEVER_REPLACED, prompt_install=False, requester="DCAMT")
     except ImportError as error:  # An installed package conflicts with a package that is already loaded.
-        text = _("A package was installed that does not load yet ({reason}). Restart Slicer, and try again.")
+        text = _("An installed package cannot be loaded ({reason}). Restart Slicer, and try again.")
         raise NotInstalledError(text.format(reason=error)) from error
     except (CalledProcessError, RuntimeError, OSError) as error:
         raise _failed_installation(error, output.text()) from error

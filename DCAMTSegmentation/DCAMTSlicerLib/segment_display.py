@@ -20,7 +20,7 @@ _PROPERTIES = (
 
 
 def keep_display(segmentation_node: SegmentationNode, identifiers: Collection[str]) -> Callable[[], None]:
-    """Return a function that gives segments their present display again, after they were removed and added."""
+    """Store the display of segments, and return a function that restores the stored display."""
     displays = [
         segmentation_node.GetNthDisplayNode(index) for index in range(segmentation_node.GetNumberOfDisplayNodes())
     ]

@@ -80,8 +80,7 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
 def labelmap_affine(segmentation_node: SegmentationNode, identifiers: Iterable[str]) -> np.ndarray | None:
     """Return the affine (4, 4) of the labelmap of the first segment that has voxels; None if no segment has voxels.
 
-    The affine maps a voxel index (i, j, k) to mm in the node's space. A linear transform changes the affine only if
-    the transform is hardened.
+    The affine maps a voxel index (i, j, k) to mm in the node's space.
 
     Args:
         identifiers: the segments, which must exist.

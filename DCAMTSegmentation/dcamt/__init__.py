@@ -2,7 +2,7 @@
 
     import dcamt
 
-    result = dcamt.segment("scan.nrrd")          # labels, measurements, doubt, trust
+    result = dcamt.segment("scan.nrrd")          # labels, measurements
     scores = dcamt.evaluate("results", "labels")  # Dice, Jaccard, surface distances
     run = dcamt.train("cases.csv", run="runs/first")
     scan = dcamt.read_scan("scan.nrrd")           # voxels (C, I, J, K) on a grid in RAS mm

@@ -382,7 +382,7 @@ def test_report_and_model_card_explain_class_means_only_for_several_classes(tmp_
         assert ("the mean of the cases whose label or segmentation contains the class" in page) == is_stated
         plan = TrainingPlan(RunFolder(tmp_path / "run"), recipe, [])
         (measured,) = model_card(plan, TrainingResult({}, 2, 1.0, True, {"mean": {"Scar": 0.5}})).measured
-        assert ("the mean of the cases whose label or segmentation contains the class" in measured["on"]) == is_stated
+        assert ("only if the label or the segmentation contains the class" in measured["on"]) == is_stated
 
 
 def test_report_in_a_folder_without_permission_is_refused_before_the_scoring(

@@ -68,7 +68,7 @@ class Observer:
     Attributes:
         on_event: called with each event of the run.
         on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
-        on_warning: called with the message that calibration or report is missing or incomplete.
+        on_warning: called with a message if the calibration or the report is missing or incomplete.
     """
 
     on_event: Callable[[RunEvent], None] = _ignore
@@ -231,7 +231,7 @@ class TrainingSession:
     def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
         """Create the run's files and train; remove the files if the run ends before its first iteration."""
         plan, run = self._plan, self._run
-        run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove the file.
+        run.check_new()
         try:
             # Write a checkpoint before the first step, so that a run killed early can be resumed.
             run.create(plan.recipe, plan.cases, trainer.save, plan.origin)
@@ -399,7 +399,7 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:
-            on += "; a class's Dice is the mean of the cases whose label or segmentation contains the class"
+            on += "; a case counts for a class's Dice only if the label or the segmentation contains the class"
         measured = (
             {
                 "on": on,

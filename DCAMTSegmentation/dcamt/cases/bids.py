@@ -147,7 +147,7 @@ def _reason_to_skip(file: _BidsFile) -> str:
         return "a derived image"
     if _is_result(file):
         return RESULT
-    if not _is_named_as_label(file) and _is_mask(file) and OUTLINE_WORDS.isdisjoint(file.suffixes):
+    if not _is_named_as_label(file) and _is_mask_outside_derivatives(file) and OUTLINE_WORDS.isdisjoint(file.suffixes):
         return OTHER_LABEL
     return ""
 
@@ -158,7 +158,7 @@ def _is_result(file: _BidsFile) -> bool:
 
 
 def _is_label(file: _BidsFile) -> bool:
-    return _is_named_as_label(file) or _is_mask(file)
+    return _is_named_as_label(file) or _is_mask_outside_derivatives(file)
 
 
 def _is_named_as_label(file: _BidsFile) -> bool:
@@ -174,8 +174,7 @@ def _is_named_as_label(file: _BidsFile) -> bool:
     )
 
 
-def _is_mask(file: _BidsFile) -> bool:
-    """Return whether a file outside of `derivatives` has a suffix for a structure (`LA`) and few values."""
+def _is_mask_outside_derivatives(file: _BidsFile) -> bool:
     return not file.is_derived and not _STRUCTURES.isdisjoint(file.suffixes) and has_few_values(file.path)
 
 

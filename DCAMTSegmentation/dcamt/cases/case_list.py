@@ -276,10 +276,9 @@ def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> 
 def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     """Yield the line number and case of each line of a case list, which a spreadsheet program may have saved.
 
-    The delimiter is the character in Excel's line `sep=;`, else the most frequent of comma, semicolon, tab and bar in
-    the line of the column names. The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines
-    are ignored. Capitals and outer blanks in column names do not matter. Above the column names, a line such as
-    `# labels: 420=left atrium` states a label mapping, and other lines that begin with `#` are ignored.
+    The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines are ignored. Capitals and outer
+    blanks in column names do not matter. Above the column names, a line such as `sep=;` states the delimiter, a line
+    such as `# labels: 420=left atrium` states a label mapping, and other lines that begin with `#` are ignored.
 
     Args:
         labels: as for `read_cases`.

@@ -31,7 +31,7 @@ _MOST_OF_THE_SCAN = 0.5
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """Facts about the case at `index` of the list; later facts about a case replace earlier facts.
+    """Facts about the case at `index` of the list.
 
     Attributes:
         size: voxels along the stored axes (I, J, K); like the next three fields, None while unknown.
@@ -278,9 +278,8 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 
 
 def _without_path(what: str, path: Path, error: InputError) -> str:
-    """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist."
-
-    If the message has a subject of its own, such as "the label mapping" or '420=aorta', only the path is left out.
-    """
+    """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist"."""
     text = str(error).removeprefix(f"{path}: ")
-    return f"{text[:1].upper()}{text[1:]}" if text.startswith(("'", "the ")) else f"The {what} {text}"
+    if text.startswith(("'", "the ")):  # such as "the label mapping names 420 twice"
+        return f"{text[:1].upper()}{text[1:]}"
+    return f"The {what} {text}"

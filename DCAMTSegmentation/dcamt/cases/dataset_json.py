@@ -214,7 +214,6 @@ def _names_file(value: object) -> bool:
 
 
 def _is_label(text: object) -> bool:
-    """Return whether a listed file is a label by its name, its ending and its folder's name (`names.classify`)."""
     parts = PureWindowsPath(text).parts if isinstance(text, str) else ()  # Splits at both kinds of slashes.
     return classify(Path(*parts[-2:]), Path()).kind is FileKind.LABEL
 

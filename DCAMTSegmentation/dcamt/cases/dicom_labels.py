@@ -56,13 +56,13 @@ def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
 
 
 def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """Return the files; each DICOM segmentation gets the kind `FileKind.LABEL` and the key of its scan.
+    """Return the files; each DICOM segmentation gets the kind `FileKind.LABEL` and the key (see `names`) of its scan.
 
     Contours get the kind `FileKind.CONTOURS`. A segmentation's scan is the first of these that is found:
 
     1. the series to which the segmentation refers;
     2. the series in the folder of the segmentation: `p1/1.dcm`, `p1/seg.dcm`;
-    3. the scan with the key of the segmentation: `images/p1`, `labels/p1.dcm`.
+    3. the scan of the same name: `images/p1`, `labels/p1.dcm`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
     `FileKind.OTHER_LABEL` stays unchanged. If `LA.dcm` and `RA.dcm` get the same key, `RA.dcm` gets the kind

@@ -23,8 +23,7 @@ from .words import (
 
 _JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
 """A name that ends in a number and letters, as in `p1LA`."""
-_Candidates = list[tuple[tuple[str, ...], list[str]]]
-"""A file's candidates: the keys that its scan may have, each with the further words of the file."""
+_Candidates = list[tuple[Key, list[str]]]
 
 
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
@@ -46,7 +45,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
-    - If all further words are in `MODALITY_WORDS`, nothing is yielded: `p1_T2` beside `p1_lge` is another scan.
+    - Nothing is yielded for `p1_T2` beside `p1_lge`, because `p1_T2` is another scan.
     """
     return _fitting_scans(named, _shorter_keys)
 
@@ -81,13 +80,12 @@ def _fitting_scans(
         found = [(scans.get(tuple(filter(None, key)), []), words) for key, words in candidates]
         found += [(loose.get(loose_key(key), []), words) for key, words in similar]
         for same, words in found:
-            # Beside the scans `P1` and `p1`, the mask `p1_LA` belongs to `p1`.
-            same = sorted(same, key=lambda scan: not _has_parts_of(file, scan)) if len(same) > 1 else same
+            same = sorted(same, key=lambda scan: not _agree_in_capitals(file, scan)) if len(same) > 1 else same
             yield from ((file, scan, words) for scan in same if scan.path != file.path)
 
 
-def _has_parts_of(file: NamedFile, scan: NamedFile) -> bool:
-    """Return whether the parts of a file's key contain the parts of a scan's key; capitals matter."""
+def _agree_in_capitals(file: NamedFile, scan: NamedFile) -> bool:
+    """The file `p1_LA` agrees with the scan `p1`, but not with the scan `P1`."""
     text = "/".join(file.key)
     return all(part in text for part in scan.key)
 
@@ -119,8 +117,7 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
 
 
 def _words_without_folder(name: str, folder: str) -> list[str]:
-    """Return the words of a file's name without the name of its folder.
-
+    """
     >>> [_words_without_folder(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
     [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]
     """

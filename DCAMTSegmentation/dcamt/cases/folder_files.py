@@ -26,9 +26,10 @@ def is_file_or_missing_link(path: Path) -> bool:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return visible files with a scan's or label's ending, except agreement and probability maps (`without_maps`).
+    """Return visible files with a scan's or label's ending.
 
-    Files that hold no volume (`may_hold_volume`) and copies in other formats (`_without_copies`) are left out, too.
+    Maps (`without_maps`), files that hold no volume (`may_hold_volume`) and copies in other formats
+    (`_without_copies`) are left out.
     """
     shown = [path for path in files if not path.name.startswith(".")]
     images = [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
@@ -36,10 +37,7 @@ def image_files(files: Iterable[Path]) -> list[Path]:
 
 
 def _without_copies(files: Sequence[Path]) -> list[Path]:
-    """Return the files without copies in other formats.
-
-    `p1.hdr` is a copy of `p1.nii.gz` if both are masks (`has_few_values`) or both are not.
-    """
+    """Leave out `p1.hdr` beside `p1.nii.gz`, but keep both if only one of them is a mask (`has_few_values`)."""
     by_itk = {path for path in files if ending(path) in ENDINGS_READ_BY_ITK}
     others: defaultdict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in files if by_itk else ():
