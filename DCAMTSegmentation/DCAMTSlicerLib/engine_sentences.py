@@ -429,7 +429,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("could not be passed to DCAMT's background process ({0})"),
         _("could not be read ({0})"),
         _("could not be written ({0})"),
-        _("damaged files in other folders"),
+        _("damaged files"),
         _("data file"),
         _("describes no segments (SegmentSequence)"),
         _("different numbers of voxels"),

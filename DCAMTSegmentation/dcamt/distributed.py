@@ -102,11 +102,8 @@ class Team:
         return box[0]
 
     @contextmanager
-    def fail_together(self, scales_gradients: bool = False) -> Iterator[None]:
+    def fail_together(self, uses_float16: bool = False) -> Iterator[None]:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
-
-        Args:
-            scales_gradients: whether this process scales its gradients (float16); all processes must do the same.
 
         Raises:
             Exception, InputError or TeamLost:
@@ -115,7 +112,7 @@ class Team:
             | --- | --- | --- |
             | the block failed in the leader | the block's error | TeamLost |
             | the block failed only in other processes | InputError | TeamLost |
-            | only some processes scale gradients | InputError | TeamLost |
+            | only some processes use float16 | InputError | TeamLost |
             | another process has ended; the block failed in this process | the block's error | the block's error |
             | another process has ended; the block succeeded in this process | TeamLost | TeamLost |
         """
@@ -129,12 +126,12 @@ class Team:
             failure = error
         try:
             failures = self.gather(failure and self._describe_failure(failure))
-            scaling = self.gather(scales_gradients)
+            float16_used = self.gather(uses_float16)
         except TeamLost:
             if failure is not None:
                 raise failure from None
             raise
-        if not any(failures) and len(set(scaling)) == 1:
+        if not any(failures) and len(set(float16_used)) == 1:
             return
         if not self.leads:
             raise TeamLost("a process of the run has failed") from failure

@@ -431,7 +431,7 @@ class Region:
     def covers(self, grid: Grid) -> bool:
         """Return whether the centres of all voxels lie inside the region.
 
-        Only the corner voxels are tested: the region is convex, so it then contains all voxels between them.
+        Testing the corner voxels suffices, because the region is convex.
         """
         first, second, third = (min(n, 2) for n in grid.shape)
         steps = np.diag([*(max(n - 1, 1) for n in grid.shape), 1])

@@ -364,7 +364,7 @@ def test_damaged_files_in_another_folder_cause_a_note(tmp_path: Path) -> None:
         (tmp_path / "b" / name).touch()
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 8)
-    assert volume.notes == ("Skipped damaged files in other folders: b/IM008 (empty). Slices may be missing.",)
+    assert volume.notes == ("Skipped damaged files: b/IM008 (empty). Slices may be missing.",)
 
 
 def test_damaged_files_are_found_although_the_slices_lack_a_series_uid(tmp_path: Path) -> None:
@@ -374,7 +374,7 @@ def test_damaged_files_are_found_although_the_slices_lack_a_series_uid(tmp_path:
         (tmp_path / name).touch()
     volume = read_scan(tmp_path)
     assert_slices_in_place(volume, 8)
-    assert volume.notes == ("Skipped damaged files in other folders: b/IM008 (empty). Slices may be missing.",)
+    assert volume.notes == ("Skipped damaged files: b/IM008 (empty). Slices may be missing.",)
     (tmp_path / "a/IM008").touch()
     refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM008 (empty)")
 

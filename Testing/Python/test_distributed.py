@@ -165,7 +165,7 @@ def test_team_saves_a_checkpoint_before_validating(
         on_event=received.append,
     )  # fmt: skip
     trainer.team = BrokenTeam(0, 2)
-    monkeypatch.setattr(Team, "fail_together", lambda self, scales_gradients=False: nullcontext())
+    monkeypatch.setattr(Team, "fail_together", lambda self, uses_float16=False: nullcontext())
     trainer.fit(read_cases(table))
     saved = [event.iteration for event in received if isinstance(event, CheckpointSaved)]
     assert saved[0] == 2
@@ -190,7 +190,7 @@ def test_team_saves_no_checkpoint_of_infinite_weights(
     monkeypatch.setattr(trainer_module, "VALIDATION_FRACTION", 1e9)
     monkeypatch.setattr(trainer_module, "REPORT_EVERY_S", 1e9)
     monkeypatch.setattr(BrokenTeam, "average", average)
-    monkeypatch.setattr(Team, "fail_together", lambda self, scales_gradients=False: nullcontext())
+    monkeypatch.setattr(Team, "fail_together", lambda self, uses_float16=False: nullcontext())
     trainer.team = BrokenTeam(0, 2)
     with pytest.raises(InputError, match="no longer finite at iteration"):
         trainer.fit(read_cases(table))
@@ -203,7 +203,7 @@ def test_follower_of_a_failed_team_waits_for_the_leader_unless_the_follower_got_
 ) -> None:
     plan = TrainingPlan(RunFolder(Path()), tiny_recipe("iterations=4"), read_cases(table), device="cpu")
     monkeypatch.setattr(BrokenTeam, "broadcast", lambda team, value: plan)
-    monkeypatch.setattr(Team, "fail_together", lambda team, scales_gradients=False: nullcontext())
+    monkeypatch.setattr(Team, "fail_together", lambda team, uses_float16=False: nullcontext())
     monkeypatch.setattr(training_api, "process_group", lambda device: nullcontext(BrokenTeam(1, 2)))
 
     def lose_leader(trainer: trainer_module.Trainer, cases: object, resumed: bool) -> None:
@@ -288,10 +288,10 @@ with process_group(torch.device("cpu")) as team:
         except (InputError, TeamLost) as error:
             print_line(failing, type(error).__name__, error)
     try:
-        with team.fail_together(scales_gradients=team.rank == 2):
+        with team.fail_together(uses_float16=team.rank == 2):
             pass
     except (InputError, TeamLost) as error:
-        print_line("scales", type(error).__name__, error)
+        print_line("float16", type(error).__name__, error)
     parameter = torch.nn.Parameter(torch.ones(2))
     torch.optim.SGD([parameter], 0.1, foreach=True).step()
     team.average([parameter.data])
@@ -315,8 +315,8 @@ def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: 
         "0 (0,) InputError fault of 0.",
         f"0 (1, 2) InputError process 1 on {host}: fault of 1.",
         "0 (0, 1) InputError fault of 0.",
-        f"0 scales InputError {different_gpus}",
-        *(f"{rank} {failing} {team_lost}" for rank in (1, 2) for failing in ("(0,)", "(1, 2)", "(0, 1)", "scales")),
+        f"0 float16 InputError {different_gpus}",
+        *(f"{rank} {failing} {team_lost}" for rank in (1, 2) for failing in ("(0,)", "(1, 2)", "(0, 1)", "float16")),
         *(f"{rank} no thread of the team is left" for rank in range(3)),
     ]
     assert sorted(output.splitlines()) == sorted(expected)

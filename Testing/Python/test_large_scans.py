@@ -185,7 +185,7 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
     # In the whole scan, too, the organ is selected.
-    monkeypatch.setattr(module, "ROUNDS", 1)
+    monkeypatch.setattr(module, "BOXES_BEFORE_WHOLE_SCAN", 1)
     cut = (slice(40, 70), *box[1:])
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(cut, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95

@@ -1,1 +1,1 @@
-"""Segment scans, calibrate models, and serve an application's requests in the worker process."""
+"""Segment scans and calibrate models."""

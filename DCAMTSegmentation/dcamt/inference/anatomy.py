@@ -120,17 +120,17 @@ def _without_blurred_rim(mask: np.ndarray) -> np.ndarray:
 def _without_smooth_noise(
     volume: Volume, box: Box, ordered: Box, grid: NetworkGrid, reach: Sequence[int], recipe: Recipe
 ) -> Box:
-    """Return `box` without its outer planes of smooth noise.
-
-    If the ordered box is too small for an organ, no plane is removed, since the organ may look like noise.
+    """Return `box` without its outer planes of smooth noise (see `_is_smooth_noise`).
 
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
         grid: the coarse grid.
     """
     for axis, stored in enumerate(grid.order):
-        least = recipe.training.patch[axis] * recipe.spacing[axis] / 2
-        if (ordered[stored].stop - ordered[stored].start) * grid.canonical_spacing[axis] < least:
+        smallest_organ_mm = recipe.training.patch[axis] * recipe.spacing[axis] / 2
+        ordered_mm = (ordered[stored].stop - ordered[stored].start) * grid.canonical_spacing[axis]
+        organ_may_look_like_noise = ordered_mm < smallest_organ_mm
+        if organ_may_look_like_noise:
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):

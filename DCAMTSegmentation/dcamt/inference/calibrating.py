@@ -36,7 +36,6 @@ def calibrate(
     """Return the calibration of a package, from labelled cases that its training did not use.
 
     Each case gives its own scan and `DISTURBED` disturbed scans. All these scans are segmented in both qualities.
-    The scaling of the doubt is fitted to the undisturbed scans.
 
     Args:
         package: the model, without a calibration.

@@ -12,7 +12,6 @@ from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
 SMALLEST_TILE_STRIDES = 4
-"""Nearly all of a smaller tile would overlap with other tiles."""
 DEFAULT_MEMORY = 2 << 30
 """Bytes that a pass may take on a CPU or an Apple GPU, so that other programs on a laptop keep enough memory."""
 
@@ -70,13 +69,15 @@ def tile_size(recipe: Recipe, size: Shape, limit: int) -> Shape | None:
 
 
 def pass_limit(recipe: Recipe, size: Shape, memory: int) -> int:
-    """Return how many bytes of `memory` a pass may take: all if the whole volume (X, Y, Z) fits, otherwise fewer."""
-    if pass_bytes(recipe, size) <= memory:
+    """Return how many bytes of `memory` a pass may take when a volume of (X, Y, Z) voxels is predicted."""
+    whole_volume_fits = pass_bytes(recipe, size) <= memory
+    if whole_volume_fits:
         return memory
     branches, float32_bytes = 2, 4
     probabilities_per_voxel, coarse_features_per_voxel = branches * recipe.output_channels, 10
-    kept_per_voxel = float32_bytes * (probabilities_per_voxel + coarse_features_per_voxel)
-    return max(0, memory - kept_per_voxel * math.prod(size) - attention_bytes(recipe, size))
+    results_per_voxel = float32_bytes * (probabilities_per_voxel + coarse_features_per_voxel)
+    results_of_all_tiles = results_per_voxel * math.prod(size)
+    return max(0, memory - results_of_all_tiles - attention_bytes(recipe, size))
 
 
 def usable_memory(device: torch.device) -> int:

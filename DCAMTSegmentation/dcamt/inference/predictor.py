@@ -34,8 +34,7 @@ Progress = Callable[[str, float], None]
 
 LOCATED = 0.3
 """Fraction of the work that is done once the organs of a large scan are located."""
-ROUNDS = 3
-"""This many boxes of growing size around the located organs are tried before the whole scan."""
+BOXES_BEFORE_WHOLE_SCAN = 3
 LARGEST_GROWTH = 1.5
 """Largest factor by which the segmentation may grow from the first box to a larger box.
 
@@ -223,10 +222,7 @@ class Predictor:
         return f"{what} Check that the scan shows the {segments} in {card.modality}, as the model expects."
 
     def _run(self, image: Tensor, quality: str, tick: Tick | None = None) -> tuple[Tensor, tuple[str, ...]]:
-        """Return the branches' probabilities (branches, K, X, Y, Z) of an image, on the CPU, and notes.
-
-        The CPU computes if the GPU has too little memory.
-        """
+        """Return a CPU tensor with the branches' probabilities (branches, K, X, Y, Z), and notes."""
         network, notes = self.network, []
         if self.device.type != "cpu":
             with suppress(OutOfMemory):
@@ -271,7 +267,7 @@ def _segment_around(
     box, done = location.box, LOCATED
     best: tuple[Prediction, Box] | None = None
     first_size = 0
-    for rounds in range(ROUNDS + 1):
+    for rounds in range(BOXES_BEFORE_WHOLE_SCAN + 1):
         # Each round gets nine tenths of the remaining progress, since most scans need no further round.
         before, done = done, (done + 9) / 10
         part_report = _scale_progress(before, done, report)
@@ -286,7 +282,7 @@ def _segment_around(
         larger = grow_box(box, result.labelmap, margin, volume.grid.shape)
         if larger == box:
             break
-        box = larger if rounds < ROUNDS - 1 else whole_box(volume.grid.shape)
+        box = larger if rounds < BOXES_BEFORE_WHOLE_SCAN - 1 else whole_box(volume.grid.shape)
     assert best is not None
     report("finishing", 1.0)
     return _paste_prediction(*best, volume)

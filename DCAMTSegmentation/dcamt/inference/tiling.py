@@ -35,7 +35,13 @@ Tick = Callable[[int, int], None]
 
 
 class Tile(NamedTuple):
-    """Example along one axis, with a margin of 4 voxels: `outer` 12:36, `core` 16:32, `core_in_outer` 4:20."""
+    """The place of a tile in a volume.
+
+    Attributes:
+        outer: the tile with its margin.
+        core: the tile without its margin.
+        core_in_outer: the core, counted from the start of `outer`; 4:20 if `outer` is 12:36 and `core` is 16:32.
+    """
 
     outer: Box
     core: Box

@@ -76,8 +76,7 @@ def atomic_paths(paths: Iterable[Path]) -> Iterator[dict[Path, Path]]:
     If renaming a file fails, the files that are already renamed stay.
 
     Raises:
-        OutputError: a file cannot be written. The message names the file's final path, or the last of `paths` if
-            the error names no file.
+        OutputError: a file cannot be written.
     """
     with ExitStack() as stack:
         temporary = {path: stack.enter_context(atomic_path(path)) for path in paths}

@@ -10,7 +10,7 @@ _MANY_ZEROS = 0.5
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
-    """Return a note if a channel of a scan (C, I, J, K) has blank slices, but few zeros in its other slices.
+    """Return a note if blank slices of a scan (C, I, J, K) were probably never written.
 
     A slice is blank if at least `_MANY_ZEROS` of its voxels are zeros.
     """

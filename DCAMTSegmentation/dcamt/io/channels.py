@@ -70,14 +70,15 @@ def channel_names(path: Path) -> tuple[str, ...]:
             status = described.stat()
         except OSError:
             continue
-        if names := _listed_names(described, status.st_mtime_ns, status.st_size):
+        cache_key = status.st_mtime_ns, status.st_size
+        if names := _listed_names(described, cache_key):
             return names
     return ()
 
 
 @lru_cache(maxsize=16)
-def _listed_names(path: Path, modification_time: int, size: int) -> tuple[str, ...]:
-    """Return the channel names in a `dataset.json`. After a change of time or size, the file is read again."""
+def _listed_names(path: Path, cache_key: tuple[int, int]) -> tuple[str, ...]:
+    """Return the channel names in a `dataset.json`."""
     try:
         described = json.loads(path.read_text(encoding="utf-8-sig"))
         listed = described.get("channel_names") or described.get("modality")  # nnU-Net v2, v1

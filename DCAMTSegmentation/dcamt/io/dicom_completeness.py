@@ -212,14 +212,10 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
     Examples for the slices `IM007` and `IM008`:
     - named like slices: `IM009`, `IM009.part`, and any name with the ending of a DICOM slice;
     - not named like slices: `IM008.done`, because `IM008` exists.
-
-    Examples for slices with random names, such as `QVZK3A7B` and `PLWQNVEE`:
-    - named like slices: `ZKWQ31XL`;
-    - not named like slices: `VERSION`.
     """
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}
-    shapes_of_folder = _shapes_of_random_names(slices)
+    random_names = _random_names_by_folder(slices)
 
     def is_named_like_slices(file: Path) -> bool:
         if file.suffix.lower() in DICOM_SLICE_ENDINGS or _pattern(file) in patterns:
@@ -227,24 +223,30 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
         without_ending = file.with_suffix("")
         if _pattern(without_ending) in patterns and not without_ending.is_file():
             return True
-        return shapes_of_folder.get(file.parent) == {_shape(file)}
+        return random_names.get(file.parent) == {_length_and_ending(file)}
 
     return [file for file in files if is_named_like_slices(file)]
 
 
-def _shapes_of_random_names(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
-    """Return the slices' `_shape`s for each folder with random names."""
+def _random_names_by_folder(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
+    """Return the lengths and endings of the slices' names, for each folder where these names are random."""
     of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for file in slices:
         of_folder[file.parent].append(file)
     return {
-        folder: {_shape(file) for file in files}
+        folder: {_length_and_ending(file) for file in files}
         for folder, files in of_folder.items()
-        if 2 * len({_pattern(file) for file in files}) > len(files) >= FEW
+        if _have_random_names(files)
     }
 
 
-def _shape(file: Path) -> tuple[int, str]:
+def _have_random_names(slices: Sequence[Path]) -> bool:
+    """Return whether slices have random names, such as `QVZK3A7B` and `PLWQNVEE`."""
+    patterns = {_pattern(file) for file in slices}
+    return len(slices) >= FEW and len(patterns) > len(slices) / 2
+
+
+def _length_and_ending(file: Path) -> tuple[int, str]:
     """Return the length of a file's name without its ending, and the ending."""
     return len(file.stem), file.suffix
 
@@ -291,15 +293,13 @@ def missing_slices_notes(
 
 
 def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
-    """Return the slice numbers below the lowest `stack_position` of the frames.
-
-    The list is empty if the stack positions have gaps or repetitions, or if the list would be longer than half the
-    number of frames: the positions may then count something else, such as the slices of all time points.
-    """
+    """Return the numbers of missing slices at the start of the stack."""
     numbers = {frame.stack_position for frame in frames}
     first = min(numbers)
+    missing = list(range(1, first))
     is_consecutive = len(numbers) == len(frames) == max(numbers) - first + 1
-    return list(range(1, first)) if is_consecutive and first - 1 <= len(frames) // 2 else []
+    numbers_may_span_time_points = not is_consecutive or len(missing) > len(frames) // 2
+    return [] if numbers_may_span_time_points else missing
 
 
 def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) -> list[IdentifyingNote]:
@@ -309,7 +309,7 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
     folders = {frame.file.parent for frame in frames}
     patterns = {_pattern(frame.file) for frame in frames}
     read = {frame.uid for frame in found.frames}
-    damaged_in_other_folders = [
+    damaged = [
         f"{bad.file.relative_to(path).as_posix()} ({bad.what})"
         for bad in found.rejected_as("damaged")
         if not bad.series and _pattern(bad.file) in patterns
@@ -323,7 +323,7 @@ def skipped_files_notes(path: Path, found: FoundFiles, frames: Sequence[Frame]) 
     return [
         IdentifyingNote(f"Skipped {kind}: {list_names(names)}. Slices may be missing.")
         for kind, names in (
-            ("damaged files in other folders", damaged_in_other_folders),
+            ("damaged files", damaged),
             ("hidden or compressed files", hidden),
         )
         if names

@@ -1,4 +1,4 @@
-"""Find frames whose class, patient, study or unit differs from that of other frames of their DICOM series."""
+"""Find frames that do not belong to their DICOM series, such as screenshots and slices of another patient."""
 
 from __future__ import annotations
 

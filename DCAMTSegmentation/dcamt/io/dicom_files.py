@@ -17,8 +17,11 @@ from .dicom_frames import Frame, UnplacedError, frames_of, integer, words_of
 from .formats import DICOM_SLICE_ENDINGS
 from .stored_image import library_errors
 
-SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
-"""The SOP classes of segmentations: binary or fractional; labelmap."""
+SEGMENTATION_CLASSES = (
+    "1.2.840.10008.5.1.4.1.1.66.4",  # binary or fractional
+    "1.2.840.10008.5.1.4.1.1.66.7",  # labelmap
+)
+"""The SOP classes of segmentations."""
 CONTOUR_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 """The SOP class of contours for radiotherapy (RT Structure Set)."""
 CONTOUR_REMEDY = "Convert them to a segmentation, for instance in 3D Slicer with the extension SlicerRT."
@@ -63,7 +66,7 @@ class RejectedFile:
     """A file whose frames cannot be used.
 
     Attributes:
-        what: the fault in words; for a foreign file, its kind, or "no DICOM" for a file in another format.
+        what: the fault or the kind of file in words, such as "empty", "no DICOM" or "RT Structure Set".
         series: "" if unknown.
         instance: number of a foreign file in its series; 0 if not stated.
     """
@@ -158,7 +161,7 @@ def is_dicom_name(path: Path) -> bool:
 
 
 def is_no_file(path: Path) -> bool:
-    """Return whether a path leads to a folder, pipe, socket or device. Opening a pipe without a writer never returns.
+    """Return whether a path leads to a folder, pipe, socket or device.
 
     False for a missing file and for a link to a missing file.
     """
@@ -348,7 +351,6 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
     # Bytes after the tag:
     # - explicit VR: the VR ("OB", "OW" or "UN"), two unused bytes, the length in four bytes;
     # - implicit VR: the length in four bytes.
-    # The transfer syntax is not used here, because some programs state the wrong VR.
     has_explicit_vr = head[4:6] in _PIXEL_VRS
     if has_explicit_vr:
         length, start = struct.unpack(f"{order}I", head[8:12])[0], at + 12

@@ -38,7 +38,7 @@ class Frame:
     stated_scaling: tuple[bool, bool] = (False, False)  # whether the header states slope and intercept
     stack: str = ""  # stack ID; "" if not stated
     component: str = ""  # "magnitude", "phase", "real" or "imaginary"; "" if not stated
-    properties: tuple[str, ...] = ()  # other properties of the kind of image: image type, echo, b-value
+    properties: tuple[str, ...] = ()  # image type, echo and b-value, each "" if not stated
     times: tuple[float | None, ...] = ()  # values of TIME_ATTRIBUTES; None if not stated
     instance: int = 0  # number of the file in the series; 0 if not stated
     stack_position: int = 0  # number of the slice in its stack, in multi-frame files; 0 if not stated

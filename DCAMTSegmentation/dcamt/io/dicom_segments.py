@@ -97,7 +97,6 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
     # DICOM (PS3.5 8.1.1) forbids padding each frame to whole bytes.
     has_padded_frames = held >= size_if_padded > size
     has_further_frame = 8 * (held - size) >= frame_bits
-    # Other additional bytes are harmless.
     if held > size + size % 2 and (has_padded_frames or has_further_frame):
         raise InputError(f"holds {held} bytes of pixels, but its frames need {size}", path=path, remedy=_REMEDY)
 
@@ -199,14 +198,14 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
 def _has_fractions(path: Path, data: Any) -> bool:
     """Return whether pixels are fractions other than 0 and 1.
 
-    In a fractional segmentation, `MaximumFractionalValue` stands for 1. A binary segmentation with several bits for
-    each pixel has fractions if its pixels have two or more values other than 0.
+    In a fractional segmentation, `MaximumFractionalValue` stands for 1.
     """
     if int(data.BitsAllocated) == 1:
         return False
     values = np.unique(data.pixel_array)
     if str(data.get("SegmentationType", "BINARY")) != "FRACTIONAL":
-        return bool(np.count_nonzero(values) > 1)
+        foreground_values = values[values != 0]
+        return len(foreground_values) > 1
     if "MaximumFractionalValue" not in data:
         remedy = "Export a binary segmentation."
         raise InputError("lacks the highest value of its fractions (MaximumFractionalValue)", path=path, remedy=remedy)

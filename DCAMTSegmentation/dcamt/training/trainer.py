@@ -190,7 +190,7 @@ class Trainer:
             TeamLost: another process of the team has ended or failed; the leader has saved the weights if training had
                 begun.
         """
-        with self.team.fail_together(scales_gradients=self.learner.scaler.is_enabled()):
+        with self.team.fail_together(uses_float16=self.learner.scaler.is_enabled()):
             self._counts = count_roles(cases)
             by_role = self._load_cases(cases)
             if not (resumed or self.stop_requested):
