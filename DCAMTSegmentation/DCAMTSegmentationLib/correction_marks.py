@@ -37,9 +37,9 @@ def mark_written(segmentation_node: SegmentationNode) -> None:
 
 
 def axes_of(segmentation_node: SegmentationNode) -> str:
-    """Return the steps from voxel to voxel of the DCAMT segments, as JSON (3 x 3, mm); "" if they have no voxels.
+    """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    Hardening a transform that scales or rotates changes the steps, and thus the measurements, but not the fingerprint.
+    If the user hardens a transform that doubles all lengths, axes and volumes change, but the fingerprint does not.
     """
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     return "" if affine is None else json.dumps(affine[:3, :3].tolist())
@@ -114,9 +114,10 @@ def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
 
 
 def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: np.ndarray) -> bool:
-    """Return whether segments whose affine (4, 4) changed were resampled on another grid, rather than transformed.
+    """Return True if a result's segments were resampled on another grid, False if they were transformed.
 
-    A transform keeps the voxel indices of a segment's box, and resampling keeps the box's position in mm.
+    `before` and `now` are the segments' earlier and present affines (4, 4). A transform keeps the voxel indices of a
+    segment's box, and resampling keeps the box's position in mm.
     """
     earlier = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
     grid_change = np.linalg.inv(now) @ before
@@ -131,7 +132,7 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 
 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
-    """Sum the square roots of the differences, so that one large correction does not outweigh many small changes."""
+    """Compare two boxes. One face that differs by 16 voxels counts less (4) than six faces that differ by 1 (6)."""
     return float(np.sqrt(np.abs(box - other)).sum())
 
 

@@ -14,9 +14,8 @@ class EditObserver:
     """Observes the segments of one segmentation node at a time.
 
     Args:
-        on_edit: on_edit(node) is called at each edit of voxels; not for undo and redo in Segment Editor.
-        on_changes_ended: called once after one or more changes of segments, in the next turn of the event loop. By
-            then, another node may be observed.
+        on_edit: called with the node at each edit of voxels, except undo and redo in Segment Editor.
+        on_changes_ended: called once after one or more changes of segments, in the next turn of the event loop.
 
     Attributes:
         node: the observed node; None if no node is observed.

@@ -26,10 +26,7 @@ MARGIN_MM = 20.0
 COLOR = (1.0, 0.85, 0.2)
 """Colour of a region's edges: red, green, blue, each 0 to 1."""
 LINEAR_WITHIN_MM = 0.1
-"""Tolerance for counting a region's transform as linear.
-
-An affine map is fitted to the region's transformed corners. The transform counts as linear if, at each of
-`_CUBOID_POINTS`, map and transform differ by at most the tolerance along each axis."""
+"""Tolerance for counting a region's transform as linear."""
 _SCAN_REFERENCE = "DCAMT.regionScan"
 _SCAN_WAS_STORED = "DCAMT.hasRegionScan"
 _CUBOID_POINTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)), float)
@@ -116,7 +113,7 @@ def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
-    """Return a note if a region's stored scan is another scan than `volume` or was removed, else an empty string."""
+    """Return a note if a region's stored scan is another scan than `volume`, else an empty string."""
     if roi is None or volume is None or roi.GetAttribute(_SCAN_WAS_STORED) is None:
         return ""
     stored = roi.GetNodeReference(_SCAN_REFERENCE)

@@ -36,9 +36,9 @@ from .worker_process import SegmentationWorker
 # Not translated: they are texts of the report, which is in English.
 OUTLINED_SEGMENT = "Outlined segment"
 RESULT_OF_OTHER_VOXELS = (
-    "The model made the outline from another scan, or before this scan was changed, so trust and doubt were left out."
+    "The model segmented another scan or an earlier version of this scan. Trust and doubt were left out."
 )
-WALL_OF_OTHER_VOXELS = "The wall was measured before the scan was changed and was left out."
+WALL_OF_OTHER_VOXELS = "The wall was measured in an earlier version of the scan and was left out."
 UNKNOWN_REGION = "Only a region of the scan was segmented."
 MOVED_OUTLINE = "Outline or scan was moved after the model made the outline."
 MOVED_MAP = "The map of doubt does not lie on the scan and was left out."

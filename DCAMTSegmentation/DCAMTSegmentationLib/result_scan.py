@@ -96,8 +96,7 @@ def is_of_other_voxels(
 ) -> bool:
     """Return whether the present voxels of `volume` differ from the segmented voxels.
 
-    The stored checksums are compared with all channels of the result's scan that are still in the scene. If `volume`
-    is no channel of the scan, `volume` is compared in place of the first channel.
+    The scan's other channels are compared, too.
 
     Older versions of DCAMT stored no checksums; for their results, the function returns True if the volume is no
     channel of the scan. Nothing is known about the scan of segments that were loaded from a `.seg.nrrd` file, so the

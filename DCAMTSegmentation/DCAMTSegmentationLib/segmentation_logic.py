@@ -217,7 +217,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Args:
             segment: the identifier of any segment of the segmentation node, whoever drew it.
-            threshold: used if the segmentation has no wall yet; otherwise the earlier wall's threshold is kept.
+            threshold: for a new wall; a wall that is measured again keeps its threshold.
 
         Raises:
             RuntimeError: a job of this logic is running.

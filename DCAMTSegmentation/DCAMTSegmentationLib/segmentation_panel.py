@@ -217,7 +217,7 @@ class SegmentationPanel(VTKObservationMixin):
             self._moves.observe(None)
 
     def _hide_maps(self) -> None:
-        """Hide maps of doubt in the input selectors, which could otherwise select a map when its scan is deleted."""
+        """Exclude maps of doubt from the input selectors."""
         volumes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         hidden = [node.GetID() for node in volumes if is_map(node)]
         self._ui.inputSelector.sortFilterProxyModel().hiddenNodeIDs = hidden

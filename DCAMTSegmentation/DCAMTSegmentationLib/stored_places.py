@@ -103,7 +103,7 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return whether a result's places are those of high doubt; older versions stored places of disagreement."""
+    """Return False for places from an old version of DCAMT: their doubt is unknown."""
     return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 

@@ -16,10 +16,7 @@ from .result_nodes import VOLUME, get_referenced_node
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
-"""Role of a case's reference to itself. Older scenes lack this reference.
-
-A clone copies the reference, so a clone refers to the original.
-"""
+"""Node reference: from a case to itself, from a clone to the original. Older scenes lack this reference."""
 _LISTED = "DCAMT.trainingCaseListed"
 
 
@@ -74,5 +71,5 @@ def unlisted_cases() -> list[SceneCase]:
 
 
 def mark_listed(case: SceneCase) -> None:
-    """Record that DCAMT Training has listed a case; `unlisted_cases` omits the case even if its row is removed."""
+    """Record that DCAMT Training has listed a case."""
     case.segmentation.SetAttribute(_LISTED, "1")

@@ -82,9 +82,9 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 
 
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
-    """Hide a result's new wall if this module hid the result.
+    """Hide a result's wall if `show_scan` or `hide_over_other_scan` hid the result.
 
-    For a segmentation that is not a result, hide the new wall if a slice view shows another scan than the one in which
+    For a segmentation that is not a result, hide the wall if a slice view shows another scan than the one in which
     the wall was measured.
     """
     scan_of_result = get_referenced_node(segmentation, VOLUME)

@@ -131,7 +131,7 @@ def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
 
 
 def is_in_scene(wall: WallResult, segmentation: SegmentationNode) -> bool:
-    """Return whether the scene still has the points and the facts of `wall`.
+    """Return whether `wall` is still the segmentation's wall in the scene.
 
     Another module may have changed the surface or hardened its transform, or a script may have measured a new wall.
     """
@@ -213,7 +213,7 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
 
 
 def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
-    """Return whether the wall's surface lies at another place in the measured scan than when it was measured.
+    """Return whether the wall's surface was moved, relative to the scan, after the measurement.
 
     For example, the user transformed scan and segmentation without the surface. Return True if a non-linear transform
     lies between surface and scan. Return False if the wall or the scan is missing, if another module changed the number

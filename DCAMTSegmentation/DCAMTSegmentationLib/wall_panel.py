@@ -187,7 +187,7 @@ class WallPanel:
             wall_nodes.show_wall(self._wall, self._segmentation)
 
     def _change_wall(self, wall: WallResult) -> None:
-        """Replace the wall by one with other openings or another threshold, in the scene and in the section."""
+        """Replace the wall in the scene and in this section."""
         wall_nodes.separate_wall(wall, self._segmentation)
         wall_nodes.show_wall(wall, self._segmentation)
         self._wall = wall

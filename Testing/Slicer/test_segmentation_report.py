@@ -186,7 +186,7 @@ class ReportRequestTest(InsertedWallCase):
             self.assertEqual("The voxels of the scan were changed" in self.ui.wallLabel.text, is_changed)
             request = self.report()
             self.assertEqual(request.wall is None, is_changed)
-            notes = ("The wall was measured before the scan was changed and was left out.",)
+            notes = ("The wall was measured in an earlier version of the scan and was left out.",)
             self.assertEqual(request.notes, notes if is_changed else ())
 
     def test_change_of_the_scan_after_its_snapshot_does_not_affect_the_reported_wall(self) -> None:
@@ -263,7 +263,7 @@ class ResultReportRequestTest(PanelCase):
         known = request.trust, request.expected_overlap, len(request.doubts or ()), request.doubt_map is not None
         self.assertEqual(known, (0.93, EXPECTED, 2, True) if is_complete else (None, None, 0, False))
         self.assertEqual(
-            ["trust and doubt were left out" in note for note in request.notes], [True] * (not is_complete)
+            ["Trust and doubt were left out" in note for note in request.notes], [True] * (not is_complete)
         )
         self.assertEqual(request.method.title, "Left atrium in LGE-MRI")
 
