@@ -21,7 +21,7 @@ MINIMUM_LABEL_SPACING_MM = 0.01
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
 """Remedy for colour images."""
 
-_FLOAT32_STEP = 2.0**-16  # Smallest accepted intensity range of a channel, as a fraction of its largest magnitude
+_MINIMUM_RELATIVE_RANGE = 2.0**-16  # (maximum - minimum) / largest magnitude of a channel's intensities
 GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
@@ -93,7 +93,7 @@ class Code:
 
 ANATOMICAL_STRUCTURE = Code("SCT", "123037004", "Anatomical Structure")
 TISSUE = Code("SCT", "85756007", "Tissue")
-"""The type of a segment whose type is not known."""
+"""Used if a segment's type is unknown."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def check_scan(volume: Volume) -> None:
         magnitude = max(abs(float(low)), abs(float(high)))
         if magnitude > float(np.finfo(np.float32).max):
             raise InputError("holds intensities beyond 3e38", path=path, remedy="Rescale the intensities.")
-        if np.float32(low) == np.float32(high) or float(high) - float(low) < _FLOAT32_STEP * magnitude:
+        if np.float32(low) == np.float32(high) or float(high) - float(low) < _MINIMUM_RELATIVE_RANGE * magnitude:
             what = f"holds intensities from {low:.17g} to {high:.17g}, whose differences are lost in 32-bit numbers"
             raise InputError(what, path=path, remedy="Subtract the smallest intensity from all voxels.")
 
@@ -320,7 +320,8 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
 
     - another size and position on the scan's lattice, if all labelled voxels lie inside the scan;
     - another slice thickness, if the labelmap has only one slice;
-    - 1/2, 1/3, … of the scan's slice spacing, if some voxels are labelled, and all of these lie on slices of the scan.
+    - thinner slices (1.5 mm, 1 mm, 0.75 mm, … for a scan with slices of 3 mm), if the labelmap is not empty and every
+      labelled slice is a slice of the scan.
 
     Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 

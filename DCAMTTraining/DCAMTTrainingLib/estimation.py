@@ -106,9 +106,9 @@ class Estimation:
             self._on_change()
             on_end(message)
 
-        keep_iterations_and_patch = ["--effort", "thorough"]
-        arguments = ["estimate", str(cases), "--recipe", str(recipe_file), *keep_iterations_and_patch]
-        arguments += ["--run", str(folder), "--device", device]
+        arguments = ["estimate", str(cases), "--recipe", str(recipe_file)]
+        # The user's effort is already in `recipe`. "thorough" keeps the recipe's iterations and patch.
+        arguments += ["--effort", "thorough", "--run", str(folder), "--device", device]
         self._command = EngineCommand(arguments, on_event, on_command_end)
         self._command.start()
 

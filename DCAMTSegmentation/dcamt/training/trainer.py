@@ -104,7 +104,7 @@ class LossMeter:
         return time.monotonic() - self._since >= REPORT_EVERY_S
 
     def leave_out(self, seconds: float) -> None:
-        """Exclude time without training from the speed."""
+        """Subtract the `seconds` of saving or validation from the time since the last report."""
         self._since += seconds
 
     def report(self, step: int, of: int, learning_rate: float) -> TrainingProgress:

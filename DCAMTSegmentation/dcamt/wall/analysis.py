@@ -20,7 +20,7 @@ from .burden import BORDER, OPENING, WALL, Burden, area_text, count_burden, deca
 from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
 from .sampling import EROSION_MM, BloodPool, blood_pool, inside_scan, offsets, profiles, reaches_border
 from .settings import MAXIMUM, Threshold, WallSettings
-from .surface import REPORTED_VOLUME_ML, Extraction, Surface, extract_surface
+from .surface import Extraction, Surface, extract_surface
 
 LEAST_POOL_VOXELS = 500
 """A blood pool of fewer voxels is too small as a reference."""
@@ -35,6 +35,8 @@ LEAST_DARKER = 0.33
 LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
+REPORTED_VOLUME_ML = 0.05
+"""A smaller separate part or cavity of the segment gets no note."""
 THICKEST_VOXEL_MM = 4.0
 """With thicker voxels, a note says that the burden is inexact."""
 

@@ -2,11 +2,11 @@
 
 At an opening the outline cuts through blood: from inside to outside, the intensities stay within the range of blood,
 without a darker layer. A thin wall between two cavities (the septum, or the wall towards the aorta) can look the same
-in a blurred scan. Therefore an opening must also have the right shape. The valve is found as a flat patch that faces
-as mitral valves do. Experts differ in where they draw the outline at the valve, so the flat patch may be only a part of
-the valve; within limits, the patch is extended as far as the blood reaches. A vein's end is the tip of a tube. The
-constants were chosen on phantoms and on the first 60 cases of the benchmark's data set. The benchmark measures other
-cases.
+in a blurred scan. Therefore an opening must also have the right shape. The valve is found as a flat patch with
+normals near `MITRAL_DIRECTION`. Experts differ in where they draw the outline at the valve, so the flat patch may be
+only a part of the valve; within limits, the patch is extended as far as the blood reaches. A vein's end is the tip of a
+tube. The constants were chosen on phantoms and on the first 60 cases of the benchmark's data set. The benchmark
+measures other cases.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ The upper limit is larger, since inflowing blood is brighter.
 SURFACE_SMOOTHING = 4
 """Number of times that profiles and normals are averaged with those of neighbouring points, about 1 mm away."""
 MITRAL_BELOW_SD = 2.0
-"""`BLOOD_BELOW_SD` for the valve's profiles, which are smoother."""
+"""Used instead of `BLOOD_BELOW_SD` at the valve, because the valve's profiles are smoother."""
 MITRAL_SMOOTHING = 20
 """Number of times that profiles and normals are averaged again for the valve."""
 MITRAL_STEP_MM = 1.0
@@ -82,7 +82,10 @@ VEIN_LEAST_CM2 = 0.1
 """A smaller patch is not a vein's end."""
 
 PAINTED_MM = (-1.0, 0.0, 1.0)
-"""Distances along the normal at which a labelmap of openings is read, since painting is inexact by about a voxel."""
+"""Distances along the normal at which `find_painted_openings` looks for a painted voxel.
+
+Painting is inexact by about a voxel.
+"""
 
 
 def propose_openings(
@@ -163,10 +166,7 @@ def _fit_plane(surface: Surface, normals: np.ndarray, patch: np.ndarray) -> tupl
 
 
 def mitral_valve(surface: Surface, normals: np.ndarray, blood: np.ndarray, cut: Cut) -> np.ndarray:
-    """Return the valve's mask (N,): the cut, extended to the connected points of `blood` (N,) and then by a rim.
-
-    `MITRAL_REACH_MM`, `MITRAL_REACH_DEGREES` and `MITRAL_RIM_MM` limit the extension.
-    """
+    """Return the valve's mask (N,) bool: `cut.patch`, points of `blood` (N,) connected to this patch, and a rim."""
     facing = normals @ cut.axis > np.cos(np.radians(MITRAL_REACH_DEGREES))
     near = ((surface.points - cut.centre) ** 2).sum(axis=1) < MITRAL_REACH_MM**2
     reached = (blood & facing & near) | cut.patch

@@ -60,10 +60,10 @@ class Preset:
 
 
 PRESETS = (
-    Preset(Threshold(IIR, 0.97), "Khurram, Heart Rhythm 2014: bipolar voltage below 0.5 mV"),
+    Preset(Threshold(IIR, 0.97), "Khurram, Heart Rhythm 2014: corresponds to a bipolar voltage below 0.5 mV"),
     Preset(Threshold(IIR, 1.2), "Benito, Europace 2017: fibrosis"),
     Preset(Threshold(IIR, 1.32), "Benito, Europace 2017: dense scar"),
-    Preset(Threshold(IIR, 1.61), "Khurram, Heart Rhythm 2014: bipolar voltage below 0.1 mV"),
+    Preset(Threshold(IIR, 1.61), "Khurram, Heart Rhythm 2014: corresponds to a bipolar voltage below 0.1 mV"),
     Preset(Threshold(SD, 2.0), "CemrgApp, SD method"),
     Preset(Threshold(SD, 3.0), "CemrgApp, SD method"),
     Preset(Threshold(SD, 3.3), "CemrgApp, SD method"),

@@ -20,8 +20,6 @@ SMOOTHING_VOXELS = 0.7
 """The standard deviation is at least this fraction of the largest voxel spacing: thick slices make larger steps."""
 MARGIN_MM = 4.0
 """Empty rim around the segment, so that the surface is closed even at the scan's border."""
-REPORTED_VOLUME_ML = 0.05
-"""A note reports each of `Extraction.separate_ml` and `Extraction.hollow_ml` that is larger than this volume."""
 
 
 def plane_distances(grid: Grid) -> np.ndarray:
@@ -203,7 +201,7 @@ def _patient_field(mask: np.ndarray, grid: Grid, smoothing_mm: float) -> tuple[n
 
 
 def _volume_level(field: np.ndarray, cells: float) -> float:
-    """Return the level above which `field` has about `cells` samples; the level is clipped to [0.05, 0.95]."""
+    """Return the level above which `field` has about `cells` samples."""
     values = field[field > 0]
     rank = min(max(round(values.size - cells), 0), values.size - 1)
     level = float(np.clip(np.partition(values, rank)[rank], 0.05, 0.95))
@@ -245,12 +243,11 @@ def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
     """Return the surface, moved outwards or inwards so that it encloses `volume_mm3`.
 
     All points move by one distance along their normals; to first order, the volume grows by area times distance.
-    Scaling about the centre removes the rest of the error, which is large only for segments of a few mm³. If moving
-    would give less than half or more than twice the volume, the surface is only scaled.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
     moved = Surface(surface.points + distance * surface.normals, surface.triangles)
-    if not 0.5 < moved.volume_mm3 / volume_mm3 < 2:
+    moving_failed = not 0.5 < moved.volume_mm3 / volume_mm3 < 2
+    if moving_failed:
         moved = surface
     centre = moved.points.mean(axis=0)
     factor = np.cbrt(volume_mm3 / moved.volume_mm3)

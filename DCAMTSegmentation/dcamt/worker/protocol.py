@@ -96,7 +96,7 @@ def _affines(value: Any) -> Iterator[np.ndarray]:
 
 
 def _checked_region(region: Region) -> Region:
-    """Return a region with ordered corners. Raises InputError if its numbers cannot be used."""
+    """Return a region with `low` < `high` along each axis. Raises InputError if its numbers cannot be used."""
     corners = zip(region.low, region.high, strict=True)
     parsed = Region.parse(",".join(repr(number) for pair in corners for number in pair))
     return dataclasses.replace(parsed, to_unit=region.to_unit)

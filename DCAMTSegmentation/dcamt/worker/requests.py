@@ -112,7 +112,8 @@ class ReportRequest:
     """Write the one-page report of a scan and its segments.
 
     Attributes:
-        volume, affine, name: as in `SegmentRequest`; the report does not contain the name.
+        volume, affine: as in `SegmentRequest`.
+        name: the scan's name in error messages; the report does not contain the name.
         segments: the report lists all measurements of the first segment, and the volumes of a few others.
         report: the `.html` file to write.
         method: None if no model is known to have made the outlines.

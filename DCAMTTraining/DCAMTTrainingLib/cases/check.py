@@ -168,7 +168,7 @@ def _scan_remark(source: SceneScan, recipe: Recipe) -> str:
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None or volume.GetImageData() is None:
         text = _(
-            "The volume is no longer in the scene. Remove the case. To use the volume, load it, and press From scene."
+            "The volume is no longer in the scene. Remove the case. To use the volume, load it, and press “From scene”."
         )
         return str(text)
     try:
@@ -257,7 +257,7 @@ def channels_note(source: SceneScan, recipe: Recipe) -> str:
 
 
 def _is_drawn(segmentation: SegmentationNode, identifier: str) -> bool:
-    """Return whether a segment has any voxel or, without a labelmap, a surface."""
+    """Return whether a segment exists and is not empty."""
     segment = segmentation.GetSegmentation().GetSegment(identifier)
     if segment is None:
         return False

@@ -110,9 +110,9 @@ class CaseTable:
         at = {row.scan: index for index, row in enumerate(self.rows)}
         named = [row for row in rows if row.scan in at and (roles_chosen or isinstance(row.source, SceneScan))]
         new_names = {row.scan: row.name for row in named}
-        renamed = {
-            scan: name for scan, name in new_names.items() if _has_other_name(self.rows[at[scan]], name, roles_chosen)
-        }
+        old_rows = {row.scan: self.rows[at[row.scan]] for row in named}
+        old_names = {scan: row.name if roles_chosen else row.plain_name or row.name for scan, row in old_rows.items()}
+        renamed = {scan: name for scan, name in new_names.items() if _plain(name) != old_names[scan]}
         names = UniqueNames(row.name for row in self.rows if row.scan not in renamed)
         added = 0
         for row in rows:
@@ -298,12 +298,6 @@ def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
         return new_row
     keeps = row.role == LEFT_OUT or (row.has_label and new_row.has_label)
     return replace(new_row, role=row.role if keeps else default_role(new_row.has_label))
-
-
-def _has_other_name(row: CaseRow, new_name: str, name_chosen: bool) -> bool:
-    """Return whether a row has another name than `new_name`."""
-    name = row.name if name_chosen else row.plain_name or row.name
-    return name != _plain(new_name)
 
 
 def _plain(name: str) -> str:

@@ -280,16 +280,19 @@ def segments_of(
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
     """Return the segments that may serve as a volume's label, in order of preference."""
-    segmented = get_referenced_node(segmentation, VOLUME)
-    is_result = segmented is not None or result_scan.has_lost_scan(segmentation)
-    drawn_on = scan_of(segmentation) if is_result and volume is not None else None
-    if drawn_on is None or segmented is drawn_on or volume not in (drawn_on, segmented):
+    scan_of_dcamt_segments = get_referenced_node(segmentation, VOLUME)
+    is_result = scan_of_dcamt_segments is not None or result_scan.has_lost_scan(segmentation)
+    scan_of_drawn_segments = scan_of(segmentation) if is_result and volume is not None else None
+    if (
+        scan_of_drawn_segments is None
+        or scan_of_dcamt_segments is scan_of_drawn_segments
+        or volume not in (scan_of_drawn_segments, scan_of_dcamt_segments)
+    ):
         return identifiers
-    # The segmentation was drawn on one scan, and its DCAMT segments belong to another scan.
     by_model = find_dcamt_segments(segmentation)
     written = [identifier for identifier in identifiers if identifier in by_model]
     drawn = [identifier for identifier in identifiers if identifier not in by_model]
-    if volume is drawn_on:
+    if volume is scan_of_drawn_segments:
         return [*drawn, *written] if _is_training_case_of(volume, segmentation) else drawn
     return [*written, *drawn] if written else []
 

@@ -1,4 +1,4 @@
-"""Control the estimate and the default values in the section *Effort* of the panel."""
+"""Control the section *Effort* of the panel: show the estimate, and the next run's values in empty text fields."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..settings import SETTINGS
 
 
 class EffortPanel:
-    """Controls the estimate and the default values of the section *Effort*."""
+    """Controls the section *Effort*."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session
@@ -24,7 +24,7 @@ class EffortPanel:
         session.on_news.append(self.refresh)
 
     def refresh(self) -> None:
-        """Update the estimate and the default values of the settings."""
+        """Show the estimate, and the next run's values in empty text fields."""
         if self._session.settings is None:
             return
         estimation = self._session.estimation

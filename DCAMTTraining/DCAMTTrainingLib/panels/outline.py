@@ -138,7 +138,7 @@ class OutlinePanel:
                 self._show_text(text.format(done=event["step"], total=event["of"]))
             elif event["event"] == "scored":
                 ranked[event["name"]] = ranked_case(event)
-                # The ranking must match the case's new proposal file, even if the command is cancelled or fails later.
+                # The command has replaced this case's proposal file. Save now, because the command may fail later.
                 save({**earlier, **ranked})
 
         def on_end(message: str) -> None:
@@ -239,7 +239,7 @@ class OutlinePanel:
             return
         question = _(
             "The proposal for “{name}” was not changed. A model trained on its own proposals learns its own mistakes."
-            " Use the proposal as a label all the same?"
+            " Use the unchanged proposal as a label?"
         )
         if is_unchanged(segmentation) and not slicer.util.confirmOkCancelDisplay(question.format(name=name), title):
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
