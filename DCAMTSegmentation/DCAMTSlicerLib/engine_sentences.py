@@ -214,8 +214,11 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Map each value to one class."),
         _("Map the labels' values, for example: --label-mapping {0} (in Python: label_mapping)."),
         _("Map the predictions' values, for example: --prediction-mapping {0} (in Python: prediction_mapping)."),
-        _("Map the values (420=1) by the button Segments…, --labels or the column 'labels', or take another recipe."),
         _("Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels'."),
+        _(
+            "Map the values (such as 420=1) or take another recipe. Enter a mapping with the button"
+            " Segments…, with --labels or in the column 'labels'."
+        ),
         _(
             "Map the values of both, for example: --prediction-mapping {0} --label-mapping {1} (in Python:"
             " prediction_mapping and label_mapping)."

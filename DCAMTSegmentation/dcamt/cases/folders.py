@@ -124,7 +124,7 @@ def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> list[Path]:
-    """Return the folders of a data set that contain images, but no case and no skipped file of `found_cases`."""
+    """Return the subfolders that contain images, but no file of `found_cases`."""
     cases = (*found_cases.cases, *found_cases.unused)
     known = {file for case in cases for file in case.files}
     known |= {file.path for file in found_cases.skipped}
@@ -137,10 +137,7 @@ def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Pat
 
 
 def _folders_beside(folder: Path, data_sets: Sequence[Path], ignored: Sequence[Path]) -> Iterator[Path]:
-    """Yield the outermost folders below `folder` that contain images and lie outside of all `data_sets`.
-
-    Beside the data set `Task02`, `Hospital` is yielded, but not `Hospital/p1`.
-    """
+    """Yield the outermost folders below `folder` that contain images and lie outside of all `data_sets`."""
     known, above = set(data_sets), {parent for data_set in data_sets for parent in data_set.parents}
     for place, folders, _ in walk_folders(folder, ignored):
         beside = [place / name for name in folders if place / name not in above]
@@ -174,10 +171,7 @@ def _below(path: Path, folder: Path) -> str:
 
 
 def _data_set_reader(folder: Path, ignored: Sequence[Path] = ()) -> Callable[[Path], FoundCases] | None:
-    """Return the function that reads the data set in this folder; None if the folder is no known data set.
-
-    The function does not search the folders `ignored`.
-    """
+    """Return the function that reads the data set in this folder; None if the folder is no known data set."""
     described = read_description(folder)
     if lists_nnunet_cases(described):
         return find_listed_nnunet_cases
@@ -209,10 +203,11 @@ def _find_bids_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Find cases by nnU-Net's names; if none has a label, find cases by any file names: `imagesTr/x_0000`, `GT/x`."""
+    """Find the cases of a folder with `imagesTr`."""
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):
         return found_cases
+    # The label of `imagesTr/x_0000` may be `GT/x`.
     paired = find_cases_by_names(folder, ignored)
     if found_cases.cases and not any(case.label for case in paired.cases):
         return _with_further_files(found_cases, paired)

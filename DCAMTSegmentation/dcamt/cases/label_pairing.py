@@ -35,7 +35,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 
     1. the label of the same name: `p1`, `p1`
     2. the only label that differs only in `PAIRING_WORDS`: `img0001`, `label0001`
-    3. the only label of the same name in lower case, without `PAIRING_WORDS` and `MODALITY_WORDS`: `p1_lge`, `P1_label`
+    3. the only label that differs only in capitals, `PAIRING_WORDS` and `MODALITY_WORDS`: `p1_lge`, `P1_label`
     4. the only label that has the case's name among its `short_names`: `p1`, `p1_LA_final`
     5. as 3, but more words are removed from the label's name (`simplified_label`): `p1_lge`, `p1_LA_final_seg_1`
     6. the only label whose name is the case's name with words added or removed (`_paired_by_further_words`): `p1`,
@@ -45,7 +45,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     no label of the case `p1`.
     """
     known = set(cases)
-    labels = _with_numbers_of_cases(known, labels)
+    labels = _renamed_after_files(known, labels)
     labels = _paired_by_simplified_names(known, labels, lambda name: without_words(name, PAIRING_WORDS))
     labels = _paired_by_simplified_names(known, labels, _without_modality)
     labels = _paired_by_short_names(known, labels)
@@ -70,13 +70,13 @@ def _without_modality(name: str) -> str:
     return without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
 
 
-def _with_numbers_of_cases(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels; a label `x` becomes `x_0000` if its file and a case are named `x_0000`."""
+def _renamed_after_files(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the labels; for the case `p1_0000`, `{"p1": "p1_0000.nrrd"}` becomes `{"p1_0000": "p1_0000.nrrd"}`."""
     kept = {}
     for name, path in labels.items():
         file = scan_name(path)
-        is_number = file == f"{name}_0000" and file in cases and file not in labels and name not in cases
-        kept[file if is_number else name] = path
+        is_case = file == f"{name}_0000" and file in cases and file not in labels and name not in cases
+        kept[file if is_case else name] = path
     return kept
 
 
@@ -135,9 +135,8 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
     """Return the labels; a label and a case are paired if one of the two names adds words to the other.
 
-    The words stand at the beginning or at the end of the name. Either all of them are known (`_KNOWN_WORDS`), as in
-    `p1_LA` for `p1`, or several pairs have the same words: `p1_trans` for `p1`, `p2_trans` for `p2`. The case must fit
-    no other label, and the label no other case. The case must have all the label's words for the modality.
+    The words stand at the beginning or at the end of the name. The case must have all the label's words for the
+    modality.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
@@ -147,11 +146,17 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
         is_other = any(map(str.isdecimal, words)) or means_examination(words) or means_other_structure(words)
         if is_new and not is_other and words.isdisjoint(MODALITY_WORDS):
             of_words[words].add((case, label))
-    common = {pair for words, found in of_words.items() if len(found) > 1 or words <= _KNOWN_WORDS for pair in found}
-    counts = Counter(name for pair in common for name in pair)
+    fitting: set[tuple[str, str]] = set()
+    for words, found in of_words.items():
+        are_known = words <= _KNOWN_WORDS  # `p1_LA` for `p1`
+        are_frequent = len(found) > 1  # `p1_trans` for `p1`, `p2_trans` for `p2`
+        if are_known or are_frequent:
+            fitting |= found
+    counts = Counter(name for pair in fitting for name in pair)
     paired = dict(labels)
-    for case, label in common:
-        if counts[case] == counts[label] == 1:
+    for case, label in fitting:
+        fit_no_others = counts[case] == counts[label] == 1
+        if fit_no_others:
             paired[case] = paired.pop(label)
     return paired
 

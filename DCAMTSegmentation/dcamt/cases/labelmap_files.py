@@ -56,10 +56,9 @@ def labelmaps_by_case(
         skip_images: leave out scans, and automatic results whose case has a label. Of `p1`, `p1_seg` and `p1_pred`,
             only `p1_seg` is returned. If the folder holds only scans, no scan is left out.
         ignored: subfolders that are not searched, such as the folder of the predictions.
-        names: the names of the predictions or scans that need a labelmap (see `_by_name_of_folder` and
-            `_case_name_among`).
+        names: the names by which the caller looks up labelmaps (see `_by_name_of_folder` and `_case_name_among`).
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
-        prefer_results: with `skip_images`, if a scan has a label and a result of few values, return only the result.
+        prefer_results: with `skip_images`, return `p1_pred` instead of `p1_seg` if `p1_pred` has few voxel values.
 
     Raises:
         InputError: `folder` is not a folder, cannot be read or holds no labelmap, or two files belong to one case.
@@ -152,8 +151,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
     """Return (case, labelmap) for each subfolder. An example from MONAI: (`p1`, `p1/p1_trans`).
 
-    Return [] if a subfolder with images has no fitting file (`_may_be_label_of_case`) or several. Return [] also if
-    `images_below` yields a folder of DICOM files, or a file below a subfolder's subfolder.
+    Return [] if `images_below` yields a folder of DICOM files, or a file below a subfolder's subfolder.
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):
@@ -162,7 +160,8 @@ def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tup
         if os.path.isdir(path) or path.parent.parent != folder:
             return []
         found[path.parent] += [path] if _may_be_label_of_case(path) else []
-    if not all(len(files) == 1 for files in found.values()):
+    each_has_one_labelmap = all(len(files) == 1 for files in found.values())
+    if not each_has_one_labelmap:
         return []
     return [(case_of(place.name), file) for place, (file,) in found.items()]
 
@@ -188,16 +187,18 @@ def _may_be_label_of_case(path: Path) -> bool:
 def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[str]) -> list[tuple[str, Path]]:
     """Return (name, label) for each labelled case.
 
-    `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`. So the label of this scan
-    may get the name `Pat1`.
+    `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`.
     """
-    free_names = set(names) - {case_of(case.name) for case in cases}
+    names_without_case = set(names) - {case_of(case.name) for case in cases}
     cases_below: defaultdict[str, list[str]] = defaultdict(list)
     for case in cases:
         folders = case.image.relative_to(folder).parts[:-1] if case.image.is_relative_to(folder) else ()
-        for name in {case_of(part) for part in folders} & free_names:
+        for name in {case_of(part) for part in folders} & names_without_case:
             cases_below[name].append(case_of(case.name))
-    renamed = {below[0]: name for name, below in cases_below.items() if len(below) == 1 and below[0] not in names}
+    renamed = {}
+    for name, (case_below, *others) in cases_below.items():
+        if not others and case_below not in names:
+            renamed[case_below] = name
     return [(renamed.get(name := case_of(case.name), name), case.label) for case in cases if case.label is not None]
 
 
@@ -254,8 +255,9 @@ def _has_many_values(path: Path) -> bool:
 
 
 def _is_blank(path: Path) -> bool:
-    """Return whether a file other than DICOM is empty or begins with zeros, as after an interrupted copy."""
-    return stated_class(path) is None and not any(read_head(path, 132))
+    """Return whether a file is empty or begins with zeros, as after an interrupted copy."""
+    is_dicom = stated_class(path) is not None
+    return not is_dicom and not any(read_head(path, 132))
 
 
 def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:

@@ -201,7 +201,8 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
         if highest > 1:
             known = f"the recipe '{recipe.name}' has only the label values 1 to {highest}"
         remedy = (
-            "Map the values (420=1) by the button Segments…, --labels or the column 'labels', or take another recipe."
+            "Map the values (such as 420=1) or take another recipe. Enter a mapping with the button Segments…, with"
+            " --labels or in the column 'labels'."
         )
         raise InputError(f"{held}, but {known}", path=case.label, remedy=remedy)
     return values
@@ -250,18 +251,18 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     if box is None:
         return set()
     labels = stored[box]
-    weights = [_weights_of(grid, axis, side) for axis, side in enumerate(box)]
-    # Classes are compared one after another: the fractions of all classes together may not fit into memory.
-    shape = tuple(len(matrix) for matrix in weights)
+    matrices = [_interpolation_matrix(grid, axis, side) for axis, side in enumerate(box)]
+    shape = tuple(map(len, matrices))
     foreground, highest = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     winner = np.zeros(shape, np.uint8)
+    # All classes at once may need too much memory.
     for label in range(1, recipe.output_channels):
         own = bounding_box(labels == label)
         if own is None:
             continue
         fraction = (labels[own] == label).astype(np.float32)
         reached = []
-        for axis, (matrix, side) in enumerate(zip(weights, own, strict=True)):
+        for axis, (matrix, side) in enumerate(zip(matrices, own, strict=True)):
             rows = np.flatnonzero(matrix[:, side].any(axis=1))
             reached.append(slice(rows[0], rows[-1] + 1) if len(rows) else slice(0))
             fraction = np.moveaxis(np.tensordot(matrix[reached[axis], side], fraction, (1, axis)), 0, axis)
@@ -273,13 +274,10 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     return {int(value) for value in np.unique(winner[highest > 1.0 - foreground])}
 
 
-def _weights_of(grid: NetworkGrid, axis: int, labelled: slice) -> np.ndarray:
-    """Return the `axis_weights` of the labelled range of an axis.
-
-    The matrix is float32 and has the shape `(network voxels in the range, scan voxels in the range)`.
-    """
+def _interpolation_matrix(grid: NetworkGrid, axis: int, scan_range: slice) -> np.ndarray:
+    """Return a float32 matrix of shape `(network voxels in the range, scan voxels in the range)`."""
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix
-    inside = matrix[:, labelled].astype(np.float32)
+    inside = matrix[:, scan_range].astype(np.float32)
     is_in_range = inside.any(axis=1)
     return np.asarray(inside[is_in_range])

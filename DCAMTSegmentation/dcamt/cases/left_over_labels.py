@@ -81,8 +81,8 @@ def _named_after_cases(
     - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
       other capitals.
     - The case's key belongs to one scan and to no label.
-    - Each folder of the label, except folders for outlines such as `LA`, is a folder of the scan.
-      Thus `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`, and `left/p1_seg` is no label of `right/p1`.
+    - The names of the label's folders occur in the scan's path: `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`.
+      Names such as `LA` need not occur.
     """
     counts = Counter(map(str.casefold, names))
     without_capitals = {name.casefold(): key for name, key in names.items() if counts[name.casefold()] == 1}
@@ -90,6 +90,7 @@ def _named_after_cases(
     for label in _left_over(labels, scans):
         *folders, name = label.key or ("",)
         key = names.get(name, without_capitals.get(name.casefold()))
+        # `left` may be a side: `left/p1_seg` is no label of `right/p1`.
         further = {folder.casefold() for folder in folders if without_words(folder, OUTLINE_WORDS - {"left"})}
         if key in unlabelled and further <= {part.casefold() for part in key}:
             yield label.path, key
@@ -143,7 +144,7 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
 def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
     """Yield (label, key of the scan) for each left-over label that is named like one scan.
 
-    These comparisons are tried in order until the four conditions below hold:
+    These comparisons are tried in order until the three conditions below hold:
 
     1. The keys differ only in capitals: `P1_image`, `p1_label`.
     2. The loose keys are equal: `p1_lge`, `p1_seg`.
@@ -153,12 +154,11 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
        `Outlines/p1`.
     6. As 5, but the folders have names such as `images` and `labelsVal`: `images/p1`, `labelsVal/p1`.
 
-    The four conditions:
+    The three conditions:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - `p1_LA_gt` gets no scan if the names of two scans begin with `p1`: `p1_lge`, `p1_post`.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),
@@ -186,6 +186,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
                 continue
             (key,) = keys
             has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
+            # `p1_LA_gt` may belong to `p1_lge` or to `p1_post`.
             other_scan_begins_with_name = not starts[start_of(label)] <= keys
             if has_same_name or not other_scan_begins_with_name:
                 found[label.path] = key
@@ -206,7 +207,7 @@ def _without_outline_words(file: NamedFile) -> Hashable:
     name = "".join(file.key[-1:])
     may_be_whole_heart = has_word(name, {"heart"}) and not has_word(name, ATRIUM_WORDS - {"left"})
     if may_be_whole_heart:
-        return file.path  # The path fits no scan.
+        return file.path  # A path is never equal to a loose key.
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
 
 

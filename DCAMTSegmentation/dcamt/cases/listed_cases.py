@@ -73,7 +73,7 @@ class _ListedCases:
             self.unused.append(replace(case, label=None, role=UNLABELLED))
 
     def skip(self, images: Sequence[object], label: object, labels: Mapping[str, Path]) -> None:
-        """Skip the image files of a test case and the label that is listed with them, and add the case to `unused`.
+        """Add a test case to `unused`, and its files to `skipped`.
 
         Args:
             label: the label as listed; None if the case is listed without a label.

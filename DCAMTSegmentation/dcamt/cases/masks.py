@@ -59,12 +59,12 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     others = _masks_of(fit for fit in fitting if has_few_values(first_file[fit[2]]))
     labels = _labels_among(others)
     search = _SimilarPaths(scans)
-    for replacements, is_certain in (  # The most certain search is the first. Each example is "mask for scan".
-        (replace_part, True),  # `reader1/p1` for `cohort/p1`
-        (replace_format, False),  # `p1.nrrd` for `p1.nii`
-        (replace_all_but_name, False),  # `fold_0/validation/p1` for `scans/p1`
-        (replace_folder_beside, False),  # `output/aorta` for `ct`
-        (replace_structure_words, False),  # `p1_LA` for `p1_post`
+    for replacements, is_certain in (  # The most certain search is the first.
+        (replace_part, True),  # mask `reader1/p1`, scan `cohort/p1`
+        (replace_format, False),  # mask `p1.nrrd`, scan `p1.nii`
+        (replace_all_but_name, False),  # mask `fold_0/validation/p1`, scan `scans/p1`
+        (replace_folder_beside, False),  # mask `output/aorta`, scan `ct`
+        (replace_structure_words, False),  # mask `p1_LA`, scan `p1_post`
     ):
         found = search.masks(replacements(scans), is_certain=is_certain)
         others = found | others  # The right operand takes precedence, since earlier searches are more certain.
@@ -119,20 +119,18 @@ class _SimilarPaths:
         return list(islice((file for file in self._files[pattern] if not has_few_values(file.path)), 2))
 
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
-        """Return {path: label with the scan's key} for each mask among the files of the replacements.
+        """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
-        Files with the same replaced part are a group: `p1/LA` and `p2/LA` with the part `LA`. A group probably holds
-        either only masks or only scans.
-
-        For `p1/LA`, the more certain pattern `p1/*` is tried before `*/LA`.
+        `p1/LA` and `p2/LA` are a group, because probably both are masks, or both are scans.
 
         Args:
             is_certain: if False, all masks become labels of another structure.
         """
         groups: defaultdict[tuple[int, Part], list[tuple[NamedFile, Pattern | None]]] = defaultdict(list)
         for file, part, patterns in replacements:
-            groups[patterns[0].index("*"), part].append((file, self._fitting(part, patterns)))
+            groups[patterns[0].index("*"), part].append((file, self._first_fitting_pattern(part, patterns)))
         masks: dict[Path, NamedFile] = {}
+        # A scan in the same folder is preferred: `p1/*` before `*/LA`.
         for (_, part), group in sorted(groups.items(), key=lambda item: -item[0][0]):
             fits = [(file, pattern) for file, pattern in group if pattern is not None]
             most_files_fit = 2 * len(fits) > len(group)
@@ -142,24 +140,23 @@ class _SimilarPaths:
                         masks |= self._mask(file, part, pattern, is_certain=is_certain)
         return masks
 
-    def _fitting(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that fits another path, too, or None."""
+    def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:
             return None
         for pattern in patterns:
-            if any(other != part for other in self._parts.get(pattern, ())):
+            fits_other_path = any(other != part for other in self._parts.get(pattern, ()))
+            if fits_other_path:
                 return pattern
         return None
 
     def _mask(self, file: NamedFile, part: Part, pattern: Pattern, *, is_certain: bool) -> dict[Path, NamedFile]:
-        """Return {path: label} for a file with few values that fits a pattern; {} if no scan fits.
-
-        `phantom` beside the scans `a` and `b` may be a scan, too, so the result is {}. But `LA` is a mask.
-        """
+        """Return {path: label} for a file with few values that fits a pattern; {} if no scan fits."""
         scans = self._scans(pattern)
-        if not scans or (len(scans) > 1 and pattern == ("*",) and not names_structure(str(part))):
+        # `phantom` beside the scans `a` and `b`
+        may_be_scan = len(scans) > 1 and pattern == ("*",) and not names_structure(str(part))
+        if not scans or may_be_scan:
             return {}
         kind = FileKind.OTHER_LABEL
         if is_certain and len(scans) == 1:
@@ -177,8 +174,7 @@ def _without_labelled_scans(
     A label by name belongs to a scan in two cases:
 
     - The keys are equal: `p1_label` and `p1`.
-    - No scan has the label's key, and the scan's loose key ends with the label's loose key: `labels/p1` and
-      `cohort/p1`.
+    - The paths are `labels/p1` and `cohort/p1`, and no scan `p1` exists.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
