@@ -48,15 +48,15 @@ def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many
         (11, "LIST 0\n" + "d{:03}.raw\n" * 11, ""),
         (11, "LIST 4\n" + "d{:03}.raw\n" * 11, ""),
         (11, "LIST\n" + "d{:03}.raw\n" * 11 + " \t", ""),
-        (1, "LIST 3\nd{:03}.raw\n", "ElementDataFile (1) that does not fit"),
-        (11, "LIST 3\n", "ElementDataFile (0) that does not fit"),
-        (11, "LIST -1\n", "ElementDataFile (0) that does not fit"),
-        (11, "LIST\n", "ElementDataFile (0) that does not fit"),
-        (11, "d%03d.raw 5 4 1", "ElementDataFile (0) that does not fit"),
-        (11, "LIST -1\n" + "d{:03}.raw\n" * 11, "ElementDataFile (11) that does not fit"),
-        (11, "LIST\n" + "d{:03}.raw\n" * 10, "ElementDataFile (10) that does not fit"),
+        (1, "LIST 3\nd{:03}.raw\n", 'unsupported text "LIST 3"'),
+        (11, "LIST 3\n", 'unsupported text "LIST 3"'),
+        (11, "LIST -1\n", 'unsupported text "LIST -1"'),
+        (11, "LIST\n", "names 0 data files in ElementDataFile, but its DimSize needs 11"),
+        (11, "d%03d.raw 5 4 1", "names 0 data files in ElementDataFile, but its DimSize needs 11"),
+        (11, "LIST -1\n" + "d{:03}.raw\n" * 11, 'unsupported text "LIST -1"'),
+        (11, "LIST\n" + "d{:03}.raw\n" * 10, "names 10 data files in ElementDataFile, but its DimSize needs 11"),
         (11, "LIST\n" + "d{:03}.raw\n" * 10 + "d{:03}.raw", "lacks a line break after the last name"),
-        (11, "d%03d.raw 0 9 1", "ElementDataFile (10) that does not fit"),
+        (11, "d%03d.raw 0 9 1", "names 10 data files in ElementDataFile, but its DimSize needs 11"),
         (11, "d%03d.raw 0 10 1 2", "damaged pattern for the names of its data files"),
         (11, "d%.3d.raw 0 10 1", ""),
         (11, f"d%03d.raw {'1' * 5000} 10 1", "damaged field 'ElementDataFile'"),
@@ -227,7 +227,8 @@ def test_note_states_both_spacings_if_the_matrix_of_a_metaimage_scales_the_axes(
     volume = read_scan(path)
     assert volume.grid.spacing.tolist() == [4, 4, 9]  # as in 3D Slicer
     (note,) = volume.notes
-    assert "4 x 4 x 9 mm was used, as in 3D Slicer, not 2 x 2 x 3 mm (ElementSpacing)" in note
+    assert f"4 x 4 x 9 mm ({stated} times the lengths" in note
+    assert f"was used, as in 3D Slicer, not 2 x 2 x 3 mm ({stated})" in note
 
 
 def test_metaimage_whose_voxels_would_begin_in_its_header_is_refused(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
         joined
         for groups in of_series.values()
         for group in groups
-        for joined in ([Stack(_frames_of(group))] if _is_regular(group) else group)
+        for joined in ([Stack(_frames_of(group))] if len(group) > 1 and _are_parts_of_regular_stack(group) else group)
     ]
 
 
@@ -115,12 +115,10 @@ def _frames_of(stacks: Sequence[Stack]) -> list[Frame]:
     return [frame for stack in stacks for frame in stack.frames]
 
 
-def _is_regular(stacks: Sequence[Stack]) -> bool:
-    """Return whether stacks of one geometry have no place in common, and their slices together are evenly spaced."""
-    if len(stacks) == 1:
-        return False
+def _are_parts_of_regular_stack(stacks: Sequence[Stack]) -> bool:
     places = group_places(_frames_of(stacks))
-    if any(len({frame.stack for frame in place}) > 1 for place in places):
+    have_common_place = any(len({frame.stack for frame in place}) > 1 for place in places)
+    if have_common_place:
         return False
     try:
         order_slices(Path(), [place[0] for place in places], ())

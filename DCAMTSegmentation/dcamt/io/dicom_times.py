@@ -74,7 +74,7 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
         what = f'holds no images of the kind "{unknown[0]}"'
         if known:
             what = f'holds images of the kind "{known}", but none of the kind "{unknown[0]}"'
-        remedy = f"Leave out {'--frame-type' if len(words) == 1 else 'this kind'}."
+        remedy = "Leave out --frame-type." if len(words) == 1 else f'Remove "{unknown[0]}" from --frame-type.'
         raise InputError(what, path=path, remedy=remedy)
     return frames
 
@@ -146,7 +146,7 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
         raise InputError(what, path=path, remedy=_CHOOSE_TIME)
     note = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
     if len(group_places(frames)) > len(times[0]):
-        note += " If the time points are in fact parts of one image, export the image again."
+        note += " The time points have slices at different positions: check that the first one is a complete scan."
     return times[0], [note]
 
 
@@ -180,7 +180,7 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
-    """Group frames by their order of time at each place; raise InputError if nothing distinguishes their times."""
+    """Group frames by time; raise InputError if nothing distinguishes their times."""
     places = group_places(frames)
     if len(places) == len(frames):
         return [frames]

@@ -72,7 +72,7 @@ _DOUBLE_ENDINGS = tuple(end for end in IMAGE_ENDINGS if end.count(".") > 1)
 
 
 def given_path(path: str | os.PathLike[str]) -> Path:
-    """Return the path that a caller gives.
+    """Convert a path to a `Path`, but refuse an empty text.
 
     Raises:
         InputError: the text is empty, as from an empty cell of a table; `Path("")` would be the working folder.

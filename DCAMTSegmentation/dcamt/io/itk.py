@@ -96,7 +96,7 @@ def open_itk(path: Path) -> StoredImage:
     def load() -> np.ndarray:
         with library_errors(path, "an image"), quiet_terminal():
             image = reader.Execute()
-            array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I), with components of vectors last
+            array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I) or, for vectors, (..., K, J, I, C)
             if image.GetNumberOfComponentsPerPixel() == 1:
                 array = array[..., np.newaxis]
             voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
@@ -163,15 +163,15 @@ def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
 def _meta_notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
     """Return a note if a MetaImage lacks its spacing or states two different spacings."""
     fields = meta_header(path)[0]
-    stated = fields.get("elementspacing") or fields.get("elementsize")
-    if not stated:
+    name = next((name for name in ("ElementSpacing", "ElementSize") if fields.get(name.lower())), None)
+    if name is None:
         return (_META_NOTE,)
-    spacing = np.abs([float(word) for word in stated.split()[:3]])
+    spacing = np.abs([float(word) for word in fields[name.lower()].split()[:3]])
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if np.allclose(lengths, spacing, rtol=SPACING_TOLERANCE, atol=0):
         return ()
     used, other = (" x ".join(plain_number(mm, 4) for mm in numbers) for numbers in (lengths, spacing))
     return (
-        f"The header states two spacings of the voxels: {used} mm was used, as in 3D Slicer, not {other} mm "
-        "(ElementSpacing), since the rows of TransformMatrix are not unit vectors.",
+        f"The header states two spacings of the voxels: {used} mm ({name} times the lengths of the rows of "
+        f"TransformMatrix) was used, as in 3D Slicer, not {other} mm ({name}).",
     )

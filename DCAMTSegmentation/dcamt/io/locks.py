@@ -50,10 +50,9 @@ def table_lock(table: Path) -> Iterator[None]:
 
 
 def release_lock(lock: BaseFileLock | None, path: Path) -> None:
-    """Remove the lock file `path`, and release its lock if there is one."""
-    filelock_removes_file = sys.platform == "win32"
-    if not filelock_removes_file:
-        # After the release, `unlink` could remove the lock of another process.
+    """Release a lock, if there is one, and remove its file `path`. On Windows, filelock removes the file."""
+    if sys.platform != "win32":
+        # The file is removed before the release, because another process may lock the file after the release.
         with suppress(OSError):
             path.unlink()
     if lock is not None:

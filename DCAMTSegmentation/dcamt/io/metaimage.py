@@ -169,7 +169,7 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
     """Return a MetaImage's data files.
 
     A pattern such as `d%03d.raw`, or a list after the word LIST, must name one file for each index along the last axis,
-    for example for each slice. For `LIST n`, see `_count_needed_files`.
+    for example for each slice. For `LIST n`, see `_axes_per_file`.
 
     Args:
         value: the text of the field ElementDataFile.
@@ -177,16 +177,19 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
         sizes: the image's size along each axis.
 
     Raises:
-        InputError: no file is named, a pattern is damaged, the number of files is wrong, or a list does not end with a
-            line break. ITK would return random memory for the voxels of missing files. ITK ignores the last name of
-            a list if no line break follows the name.
+        InputError: no file is named, a pattern or the n of `LIST n` is damaged, the number of files is wrong, or a list
+            does not end with a line break. ITK would return random memory for the voxels of missing files. ITK ignores
+            the last name of a list if no line break follows the name.
     """
     words = value.split()
     if not words:
         raise InputError("cannot be read as a MetaImage: it names no data file", path=path, remedy=DAMAGED)
     if words[0].upper() == "LIST":
         names = [name.strip() for name in rest.decode("utf-8", "replace").splitlines() if name.strip()]
-        wanted = _count_needed_files(words, sizes)
+        axes_per_file = _axes_per_file(words, len(sizes))
+        if not 0 < axes_per_file < len(sizes):
+            raise InputError(f'has the unsupported text "{value}" in ElementDataFile', path=path, remedy=_EXPORT_AGAIN)
+        wanted = math.prod(sizes[axes_per_file:])
         if names and not rest.rstrip(b" \t").endswith(b"\n"):
             what = f"lacks a line break after the last name in its list of data files ({names[-1]})"
             raise InputError(what, path=path, remedy="Add a line break at the file's end.")
@@ -199,27 +202,23 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
         wanted = sizes[-1]
     else:
         return [path.parent / value]
-    if not names or len(names) != wanted:
-        what = f"has a number of data files in ElementDataFile ({len(names)}) that does not fit its DimSize"
+    if len(names) != wanted:
+        what = f"names {len(names)} data files in ElementDataFile, but its DimSize needs {wanted}"
         raise InputError(what, path=path, remedy=_EXPORT_AGAIN)
     return [path.parent / name for name in names]
 
 
-def _count_needed_files(words: Sequence[str], sizes: Sequence[int]) -> int:
-    """Return the number of data files that `LIST` or `LIST n` needs; 0 if n is invalid.
+def _axes_per_file(words: Sequence[str], axes: int) -> int:
+    """Return the n of `LIST n`, the number of axes of each data file.
 
-    n is the number of axes of each data file, by default all axes but the last.
-
-    >>> [_count_needed_files(["LIST", n], (64, 64, 20, 3)) for n in ("2", "3", "4", "-1")]
-    [60, 3, 0, 0]
-    >>> [_count_needed_files(["LIST", n], (64, 64, 20, 3)) for n in ("0", "5")]  # as without n
-    [3, 3]
+    >>> _axes_per_file(["LIST", "2"], axes=4)
+    2
+    >>> _axes_per_file(["LIST"], axes=4)
+    3
     """
     number = re.match(r"[+-]?\d+", words[1]) if len(words) > 1 else None  # MetaIO also reads "LIST 2D".
-    axes_in_file = int(number[0]) if number else 0
-    if axes_in_file == 0 or axes_in_file > len(sizes):
-        axes_in_file = len(sizes) - 1  # as in MetaIO
-    return math.prod(sizes[axes_in_file:]) if 0 < axes_in_file < len(sizes) else 0
+    stated = int(number[0]) if number else 0
+    return axes - 1 if stated == 0 or stated > axes else stated  # as in MetaIO
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:

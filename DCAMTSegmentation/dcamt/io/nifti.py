@@ -140,9 +140,13 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
 def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
-    - Directions and origin come from the sform or the qform: from the one whose code is above 0. If both codes are
-      above 0, they come from the sform if its code is 1 (scanner) and its axes are orthogonal, otherwise from the
-      qform. Without sform and qform, the origin is 0 and the axes run to the patient's left, posterior and superior.
+    - Directions and origin come from the first of these that applies:
+
+      1. the sform, if its code is 1 (scanner) and its axes are orthogonal;
+      2. the qform, if its code is above 0;
+      3. the sform, if its code is above 0;
+      4. axes to the patient's left, posterior and superior, and the origin 0.
+
     - The spacing comes from `pixdim`. A negative spacing reverses its axis.
 
     (If the sform's code is not 0, nibabel ignores the qform and `pixdim`, and takes directions, origin and spacing from

@@ -90,10 +90,11 @@ class NrrdData:
         """Return all numbers as a flat array, in the machine's byte order; the image's first axis varies fastest.
 
         Raises:
-            InputError: a data file is cut, holds damaged compressed data or cannot be read to its end; text data is
-                damaged; or the numbers cannot be divided evenly among the data files.
-            EOFError: the data after the header is cut.
-            OSError, zlib.error: a file cannot be opened, or compressed data after the header is damaged.
+            InputError: a data file is incomplete, damaged or unreadable; text data is damaged; or the numbers cannot
+                be divided evenly among the data files.
+            EOFError: the data after the header is incomplete.
+            zlib.error: gzip data after the header is damaged.
+            OSError: bzip2 data after the header is damaged, or a file cannot be opened.
         """
         if not self._files:
             with open_plain_or_gzip(self._path) as file:

@@ -141,8 +141,9 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     grid.
 
     Args:
-        mapping: maps values or segment names of the file to labels from 1 to 255. Values and segments that are not in
-            `mapping` become background. In names, capitals, blanks and punctuation are ignored.
+        mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from
+            1 to 255. Values and segments that are not in `mapping` become background. The name "left atrium" also fits
+            a segment "Left-Atrium".
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or

@@ -81,7 +81,7 @@ def _write_npy(
             header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for slab, part in parts:
-                # Not `tofile`: its OSError lacks the number by which `write_error` recognises a full disk.
+                # `tofile` would raise OSError without errno, and `write_error` would not recognise a full disk.
                 file.write(np.ascontiguousarray(part, dtype).data)
                 yield slab
     except BaseException as error:

@@ -98,10 +98,10 @@ def library_errors(path: Path, kind: str) -> Iterator[None]:
 
 
 class Gunzip(io.RawIOBase):
-    """A stream that decompresses gzip or zlib data while it is read; data after the last member is ignored.
+    """A stream that decompresses gzip or zlib data while it is read; bytes after the compressed data are ignored.
 
     Reading raises EOFError if the compressed data ends too early, and zlib.error if it is damaged. Some damage is found
-    only at the end of a member, where its checksum is.
+    only at the end, by the checksum.
     """
 
     def __init__(self, source: IO[bytes]) -> None:

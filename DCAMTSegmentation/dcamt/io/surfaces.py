@@ -26,10 +26,10 @@ def write_mesh(
     point_data: Mapping[str, np.ndarray] | None = None,
     remarks: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a mesh in LPS mm, completely or not at all.
+    """Write a mesh to a file, completely or not at all.
 
     Args:
-        points: (N, 3) RAS mm.
+        points: (N, 3) RAS mm, written as LPS mm.
         triangles: (M, 3) indices of points, anticlockwise seen from outside.
         path: its ending, one of `SURFACE_OUTPUTS`, decides the format.
         point_data: arrays (N,) by name, with a value for each point; only VTP files store them.

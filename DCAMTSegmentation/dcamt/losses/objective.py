@@ -119,7 +119,7 @@ class _SampledEmbeddings:
     Attributes:
         embeddings: (N, D) of branch A and branch B.
         prototypes: (K, D) of branch A and branch B.
-        classes: (N,), -1 for none.
+        classes: (N,); a voxel of class -1 is ignored.
         present: booleans (K,), True if a voxel of the class was sampled.
     """
 

@@ -52,9 +52,9 @@ def soft_dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
 
     For each sample and class, with probabilities p, target y and n = sum(y), the loss is
     n / (n + 1) * (1 - (2 sum(p y) + 1) / (sum(p) + n + 1)).
-    Source: Milletari et al., 3DV 2016, without the squares. The added 1 keeps the fraction defined if a class is
-    neither present nor predicted. The factor n / (n + 1) removes the loss of a class that is absent from a sample
-    (docs/experiments.md, "Supervision").
+    Source: Milletari et al., 3DV 2016, where the denominator is sum(p^2) + sum(y^2). The added 1 keeps the fraction
+    defined if a class is neither present nor predicted. The factor n / (n + 1) removes the loss of a class that is
+    absent from a sample (docs/experiments.md, "Supervision").
 
     Class 0, the background, is ignored.
 

@@ -126,11 +126,11 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
 
     Take parallel lines in a direction u, one line for each mm2 of a plane perpendicular to u. Let n(u) be the number
     of their crossings with the surface. By the Cauchy-Crofton formula, the surface area is twice the mean of n(u) over
-    all directions u. Here the lines run along vectors d between voxels, one line for each |det(axes)| / |d| mm2. If
-    only one of two neighbours on a line is inside, the pair is a crossing. Source: G. Lehmann and D. Legland,
-    "Efficient N-dimensional surface estimation using Crofton formula and run-length encoding", Insight Journal 2012. In
-    contrast to that paper, directions and weights are fitted to the grid (see `_crofton_directions`), since the paper's
-    13 fixed directions give wrong areas if slices are thicker than pixels are wide.
+    all directions u. Here the lines run along vectors between voxels. If only one of two neighbours on a line is
+    inside, the pair is a crossing. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using
+    Crofton formula and run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights
+    are fitted to the grid (see `_crofton_directions`), since the paper's 13 fixed directions give wrong areas if slices
+    are thicker than pixels are wide.
 
     The error is below 2% for smooth shapes of more than about 10 voxels in diameter. Sharp edges and details smaller
     than two voxels are smoothed: the area of a box is about 5% too small, or up to 10% if it is only 10 voxels thick.
@@ -141,20 +141,21 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
         return 0.0
     inside = mask[box]
     steps, weights = _crofton_directions(axes)
+    mm2_per_line = abs(np.linalg.det(axes)) / np.linalg.norm(steps @ axes.T, axis=1)
     voxels = np.count_nonzero(inside)
     total = 0.0
-    for step, weight in zip(steps, weights, strict=True):
+    for step, weight, mm2 in zip(steps, weights, mm2_per_line, strict=True):
         here = tuple(slice(max(0, -d), max(0, size - max(0, d))) for d, size in zip(step, inside.shape, strict=True))
         ahead = tuple(slice(max(0, d), max(0, size - max(0, -d))) for d, size in zip(step, inside.shape, strict=True))
         exits = voxels - np.count_nonzero(inside[here] & inside[ahead])
         # Each line enters the segment as often as it leaves it.
         crossings = 2.0 * exits
-        total += weight * crossings
-    return float(2.0 * abs(np.linalg.det(axes)) * total)
+        total += weight * crossings * mm2
+    return float(2.0 * total)
 
 
 def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return vectors (N, 3), in voxels, and weights (N,) per mm for `surface_area`.
+    """Return vectors (N, 3), in voxels, and weights (N,) for `surface_area`.
 
     Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
     """
@@ -176,7 +177,7 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for index, unit in enumerate(units):
         if not chosen or np.abs(units[chosen] @ unit).max() < np.cos(np.radians(15.0)):
             chosen.append(index)
-    return steps[chosen], _fit_weights(units[chosen], axes) / lengths[chosen]
+    return steps[chosen], _fit_weights(units[chosen], axes)
 
 
 def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
@@ -186,11 +187,11 @@ def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """
     from scipy.optimize import nnls
 
-    faces = np.linalg.inv(axes)
-    faces /= np.linalg.norm(faces, axis=1, keepdims=True)
-    # Normals of voxel faces count more, because a segment's first and last slice have these normals.
-    importance = np.concatenate([np.ones(1000), np.full(3, 6.0)])
-    normals = np.concatenate([_hemisphere(1000), faces])
+    face_normals = np.linalg.inv(axes)
+    face_normals /= np.linalg.norm(face_normals, axis=1, keepdims=True)
+    face_importance = 6.0  # Many segments have flat ends, which consist of voxel faces.
+    importance = np.concatenate([np.ones(1000), np.full(3, face_importance)])
+    normals = np.concatenate([_hemisphere(1000), face_normals])
     weights: np.ndarray = nnls(importance[:, None] * np.abs(normals @ units.T), 0.5 * importance)[0]
     return weights
 

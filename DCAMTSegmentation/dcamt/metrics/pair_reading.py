@@ -143,9 +143,11 @@ def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> st
 
 
 def fit_pair(prediction: Labelmap, label: Labelmap, case: str) -> tuple[Labelmap, Labelmap]:
-    """Return a prediction and its label on one grid: the label's, unless the label is partial (`Labelmap.partial`).
+    """Return a prediction and its label on one grid.
 
-    For a partial label, the grid is the prediction's; if both are partial, the grid encloses both.
+    - If the label is not partial (`Labelmap.partial`), the grid is the label's.
+    - If only the label is partial, the grid is the prediction's.
+    - If both are partial, the grid encloses both.
 
     Raises:
         InputError: a labelmap does not fit this grid (`fit_labelmap`).

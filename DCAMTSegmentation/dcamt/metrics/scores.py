@@ -28,8 +28,7 @@ class SegmentationScore:
     Attributes:
         dice: 2 |P and L| / (|P| + |L|).
         jaccard: |P and L| / |P or L|.
-        hd95_mm, hd95_voxels: 95th percentile, linearly interpolated, of the distances in both directions, pooled
-            (95HD).
+        hd95_mm, hd95_voxels: 95HD, the 95th percentile of all distances of both directions, linearly interpolated.
         asd_mm, asd_voxels: mean distance from the prediction's surface to the label's surface, in this direction only.
         assd_mm, assd_voxels: mean of the distances in both directions, pooled.
     """
