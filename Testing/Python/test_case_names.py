@@ -159,13 +159,13 @@ def test_label_p1_la_final_is_paired_with_case_p1_la_and_not_with_p1() -> None:
     assert paired == {"p1_LA": Path("a"), "p1_LA_final": Path("b")}, "p1_LA_final is not the label of p1"
 
 
-def test_number_of_label_p_seg_3_may_be_a_patient_number() -> None:
+def test_label_p_seg_3_is_paired_with_case_p_unless_p_1_is_a_case() -> None:
     labels = {"p_seg_3": Path("a")}
     assert pair_with_labels(["p", "p_1"], labels) == labels
     assert pair_with_labels(["p", "q_1"], labels) == {"p": Path("a")}
 
 
-def test_capitals_of_label_p1_la_matter_only_if_two_cases_differ_in_capitals() -> None:
+def test_capitals_are_ignored_unless_two_case_names_differ_only_in_capitals() -> None:
     labels = {"P1_LA": Path("P1_LA")}
     assert pair_with_labels(["p1"], labels) == {"p1": Path("P1_LA")}
     assert pair_with_labels(["p1", "P1"], labels) == {"P1": Path("P1_LA")}

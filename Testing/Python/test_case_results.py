@@ -93,12 +93,12 @@ def test_lascarqs_file_la_predict_1_beside_enhanced_1_is_a_result(tmp_path: Path
     assert skip_reasons(found) == {"LA_predict_1.nii.gz": RESULT}
 
 
-def test_file_named_output_is_a_result_only_beside_a_label_of_its_case(tmp_path: Path) -> None:
+def test_p1_output_beside_p1_label_is_a_result_and_p2_output_alone_is_a_scan(tmp_path: Path) -> None:
     found = find_cases(
-        make_files(tmp_path, "a_label.nii", "a_output.nii", "b_output.nii", "output/c.nii", "c_label.nii")
+        make_files(tmp_path, "p1_label.nii", "p1_output.nii", "p2_output.nii", "output/c.nii", "c_label.nii")
     )
-    assert {case.image.name for case in found.cases} == {"b_output.nii", "c.nii"}
-    assert skip_reasons(found)["a_output.nii"] == RESULT
+    assert {case.image.name for case in found.cases} == {"p2_output.nii", "c.nii"}
+    assert skip_reasons(found)["p1_output.nii"] == RESULT
 
 
 def test_files_in_the_folders_predictions_and_results_are_results(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Test the files that `dcamt segment` reads and writes, its events and its imports, with a tiny random model."""
+"""Test the files that `dcamt segment` reads and writes, with a tiny random model."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def test_prior_of_a_box_is_centred_in_the_box() -> None:
     assert prior.half_edges.tolist() == [20, 22.5, 14]
 
 
-def test_weight_of_a_component_follows_the_formula() -> None:
+def test_weight_of_a_component_decreases_with_its_distance_from_the_centre() -> None:
     components = np.zeros((21, 11, 9), int)
     components[9:12, 4:7, 3:6] = 1  # around the centre
     components[20, 5, 3:6] = 2  # at a face

@@ -196,6 +196,12 @@ def test_benchmark_file_whose_scan_was_not_written_completely_is_refused(tmp_pat
     label = read_labelmap(path)
     assert not label.voxels[:, :, k - 2 :].any()
     assert f"Only {k - 2} of {k} parts of the label were written; the others count as background." in label.notes
+
+
+def test_benchmark_file_that_defines_a_fill_value_is_read_although_parts_are_unwritten(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "mri_norm2.h5"
+    i, j, k = scan().shape
     with h5py.File(path, "w") as file:
         array = file.create_dataset("image", (i, j, k), "f4", chunks=(i, j, 1), fillvalue=-1)
         array[:, :, : k - 2] = scan()[:, :, : k - 2]

@@ -379,7 +379,7 @@ def test_damaged_files_are_found_although_the_slices_lack_a_series_uid(tmp_path:
     refused(lambda: read_scan(tmp_path), tmp_path, "holds a damaged file: IM008 (empty)")
 
 
-def test_stack_positions_that_begin_at_2_or_3_cause_a_note(tmp_path: Path) -> None:
+def test_missing_first_slices_of_a_stack_cause_a_note(tmp_path: Path) -> None:
     def notes(numbers: Sequence[int]) -> tuple[str, ...]:
         groups = [{"FrameContentSequence": {"StackID": "1", "InStackPositionNumber": number}} for number in numbers]
         return read_scan(write_frames(tmp_path / "x.dcm", range(len(numbers)), groups)).notes

@@ -236,8 +236,7 @@ def test_instance_numbers_sort_time_points_if_content_times_do_not(tmp_path: Pat
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
-def test_content_time_sorts_time_points_computed_one_after_the_other(tmp_path: Path) -> None:
-    """A program may have numbered the images again, in another order."""
+def test_time_points_are_in_order_of_content_time_and_not_of_instance_number(tmp_path: Path) -> None:
     for k in range(8):
         for time in range(2):
             number = 8 * (1 - time) + k + 1
@@ -246,9 +245,9 @@ def test_content_time_sorts_time_points_computed_one_after_the_other(tmp_path: P
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(time=2)), 8, add=101)
 
 
-def test_halves_with_different_time_indices_are_one_time_point(tmp_path: Path) -> None:
-    halves = [1, 1, 1, 2, 1, 2, 2, 2]
-    groups = [{"FrameContentSequence": {"TemporalPositionIndex": half}} for half in halves]
+def test_stack_with_two_time_indices_but_one_slice_per_place_is_one_time_point(tmp_path: Path) -> None:
+    indices = [1, 1, 1, 2, 1, 2, 2, 2]
+    groups = [{"FrameContentSequence": {"TemporalPositionIndex": index}} for index in indices]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)
 
 

@@ -296,7 +296,9 @@ def test_message_names_the_attribute_that_the_source_lacks(
         build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
 
 
-def test_largest_series_number_of_a_source_is_shortened(case: tuple[Path, Labelmap], tmp_path: Path) -> None:
+def test_segmentation_of_series_2147483647_has_series_number_364701(
+    case: tuple[Path, Labelmap], tmp_path: Path
+) -> None:
     source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 214748_3647))
     assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 3647_01
 

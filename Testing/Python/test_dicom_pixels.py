@@ -352,7 +352,6 @@ def test_rle_frames_padded_with_zeros_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("signed", [0, 1])
 def test_bits_below_the_stored_bits_are_ignored(tmp_path: Path, compressed: bool, signed: int) -> None:
-    """Old images store 12 bits above four bits of an overlay."""
     for path in write_slices(tmp_path, 8, add=1000, BitsStored=12, HighBit=15, PixelRepresentation=signed):
         with edit_dicom(path) as data:
             data.PixelData = (np.frombuffer(data.PixelData, "<u2") << 4 | 5).tobytes()

@@ -382,7 +382,9 @@ def test_segments_of_a_tilted_stack_lie_on_the_voxels_of_the_scan(
 
 
 @pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
-def test_slices_may_be_thinner_than_their_distance(series: Path, tmp_path: Path, slices: tuple[int, ...]) -> None:
+def test_slice_thickness_may_be_less_than_the_slice_spacing(
+    series: Path, tmp_path: Path, slices: tuple[int, ...]
+) -> None:
     labels, grid = organs(slices), read_scan(series).grid
     for omit_empty in (True, False):
         path = write_segmentation(tmp_path / f"{omit_empty}.dcm", series, labels, "BINARY", omit_empty)

@@ -219,7 +219,7 @@ def test_labelmaps_of_many_values_are_scored(folders: tuple[Path, Path]) -> None
     assert len(evaluate_folders(*folders).mean) == 255
 
 
-def test_label_of_20_values_beside_labels_of_3_is_not_taken_for_a_scan(tmp_path: Path) -> None:
+def test_label_with_20_values_is_not_taken_for_a_scan(tmp_path: Path) -> None:
     for number, count in enumerate((20, 3, 3)):
         voxels = (np.arange(8**3) % count).astype(np.uint8).reshape(8, 8, 8)
         for folder in ("pred", "lab"):

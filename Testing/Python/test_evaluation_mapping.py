@@ -238,10 +238,14 @@ def test_prediction_with_only_unmapped_values_counts_as_empty(
     assert [row.score.dice for row in evaluation.rows if row.case == "b"] == [0]
 
 
-def test_empty_label_and_empty_mapped_segment_are_scored(mapped: tuple[Path, Path]) -> None:
+def test_empty_label_is_scored_although_a_mapping_is_given(mapped: tuple[Path, Path]) -> None:
     predictions, labels = [mapped[0] / "a.nrrd"] * 2, mapped[1]
     files = [labels / "a_label.nrrd", save_values(labels / "b_label.nrrd", {})]
     assert dcamt.evaluate(predictions, files, label_mapping="420=1").failures == ()
+
+
+def test_label_whose_mapped_segment_has_no_voxels_is_scored(mapped: tuple[Path, Path]) -> None:
+    predictions, labels = [mapped[0] / "a.nrrd"] * 2, mapped[1]
     files = [labels / "c.seg.nrrd", labels / "d.seg.nrrd"]
     for file, planes in zip(files, (slice(2, 8), slice(0)), strict=True):
         voxels = np.zeros(GRID.shape, np.uint8)

@@ -197,7 +197,7 @@ def test_segmentations_cropped_to_different_boxes_are_compared_on_a_common_grid(
             np.testing.assert_allclose(astuple(cropped_score), astuple(whole_score))
 
 
-def test_enclosing_grid_falls_back_to_the_second_grid() -> None:
+def test_enclosing_grid_is_the_second_grid_if_the_first_is_rotated_or_far_away() -> None:
     rotated = Grid(GRID.shape, affine_of(orthogonal_matrix(3) * (0.68359375, 0.7, 1.25)))
     assert enclosing_grid(rotated, GRID) is GRID
     far = GRID.affine.copy()

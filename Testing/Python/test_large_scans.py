@@ -184,10 +184,16 @@ def test_larger_neighbour_does_not_replace_the_located_organ(
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) < 0.1
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(box, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
-    # In the whole scan, too, the organ is selected.
+
+
+def test_organ_is_selected_in_the_whole_scan_if_the_first_box_cuts_the_organ(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, own, _ = scan_beside_larger_organ()
+    organ = (slice(50, 78), slice(68, 94), slice(4, 21))
+    first_box = (slice(40, 70), slice(60, 125), slice(0, 24))
     monkeypatch.setattr(module, "BOXES_BEFORE_WHOLE_SCAN", 1)
-    cut = (slice(40, 70), *box[1:])
-    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(cut, WHOLE_FIELD, {1: organ}))
+    monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(first_box, WHOLE_FIELD, {1: organ}))
     assert dice(predictor.segment(scan).labelmap.voxels == 1, own) > 0.95
     assert predictor.network.sizes[-1] == (60, 72, 24)  # type: ignore[union-attr]
 

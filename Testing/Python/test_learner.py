@@ -70,10 +70,7 @@ def fill_freed_memory_with_nan(elements: int, tensors: int) -> None:
 @pytest.mark.skipif(not fast_bfloat16(CPU), reason="needs a processor with bfloat16 instructions")
 @pytest.mark.parametrize("length", [1, 3, 4, 5, 6, 7])
 def test_bfloat16_gradients_are_right_for_lengths_of_1_and_3_to_7_voxels(length: int) -> None:
-    """oneDNN reads uninitialised memory for a length of two voxels.
-
-    Freed memory is filled with NaN, so that a gradient computed from uninitialised memory contains NaN.
-    """
+    """Freed memory is filled with NaN, so that a gradient computed from uninitialised memory contains NaN."""
     torch.manual_seed(0)
     features = torch.randn(2, 16, length, 4, 4).contiguous(memory_format=torch.channels_last_3d)
     kernel = torch.randn(16, 16, 3, 3, 3)
@@ -191,7 +188,7 @@ def test_teachers_see_unmixed_patches(mixed: bool) -> None:
     with torch.no_grad():
         teachers = [branch.logits for branch in network.eval()(batch.teacher_images)]
         students = [branch.logits for branch in network.train()(images, own_tokens)]
-    if mixed:  # Mixing exchanges the voxels in the box between the two unlabelled patches; the logits must follow.
+    if mixed:  # Mixing exchanges the voxels in the box between the two unlabelled patches.
         teachers = [torch.where(box, logits.flip(0), logits) for logits in teachers]
     a, b = (torch.cat([student[:2], teacher]) for student, teacher in zip(students, teachers, strict=True))
     expected = mutual_distillation((students[0], students[1]), (a, b), one.recipe.objective.distillation_temperature)

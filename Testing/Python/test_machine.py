@@ -135,7 +135,7 @@ def test_garbage_collection_goes_on_if_torch_is_already_imported(monkeypatch: py
 
 @pytest.mark.usefixtures("restore_garbage_collection")
 @pytest.mark.parametrize(("arguments", "is_frozen"), [(None, True), (["models", "list"], False)])
-def test_main_calls_gc_freeze_only_without_arguments(
+def test_main_calls_gc_freeze_only_if_arguments_is_none(
     arguments: list[str] | None, is_frozen: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["dcamt", "models", "list"])

@@ -15,7 +15,6 @@ from dcamt_testing.scan_files import RAW, VOXELS, assert_written_scan, refused, 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 on this system")
 def test_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
-    """SimpleITK would end the process."""
     path = tmp_path / "M\udcfcller" / "x.mha"
     path.parent.mkdir()
     path.write_bytes(write_scan(tmp_path / "x.mha").read_bytes())

@@ -41,7 +41,7 @@ from dcamt_testing.model_files import (
 from dcamt_testing.tiny_recipes import tiny_recipe
 
 
-def test_saved_model_is_read_back_with_matrices_rounded_to_16_bits(saved_model: Path) -> None:
+def test_saved_model_is_read_back_with_weights_rounded_to_16_bits(saved_model: Path) -> None:
     package = open_model(saved_model)
     check_weights(package, saved_model)
     assert package.recipe == tiny_recipe()
