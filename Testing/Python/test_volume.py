@@ -157,7 +157,7 @@ def test_segment_names_of_any_language_are_written_as_utf_8(tmp_path: Path, name
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd"])
-def test_volume_with_two_channels_is_read_only_as_two_channels(tmp_path: Path, ending: str) -> None:
+def test_wrong_number_of_channels_is_refused(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"x{ending}"
     voxels = np.stack([scan(seed=1), scan(seed=2)])
     write_volume(Volume(voxels, Grid(SHAPE, SHEARED["sheared"])), path)

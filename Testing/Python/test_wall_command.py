@@ -134,7 +134,7 @@ def test_burden_below_the_bound_of_a_stage_is_not_rounded_to_the_bound(
 
 
 @pytest.mark.parametrize("own_grid", [False, True])
-def test_wall_report_contains_file_names_only_with_option_identity(
+def test_option_identity_adds_file_names_to_the_wall_report(
     own_grid: bool, folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:
     out, page = folder / "out", folder / "Mueller.html"
@@ -406,7 +406,7 @@ def test_similar_names_are_searched_once_if_all_segmentations_are_missing(
     assert searched == ["a"]
 
 
-def test_table_keeps_the_rows_of_a_scan_that_cannot_be_measured_again(
+def test_table_keeps_the_rows_of_a_scan_whose_segmentation_was_deleted(
     folder: Path, wall_phantom: tuple[Volume, Labelmap]
 ) -> None:
     add_case(folder, wall_phantom, "b")

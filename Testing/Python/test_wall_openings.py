@@ -46,9 +46,8 @@ def test_valve_is_proposed_where_the_outline_bulges_through_it() -> None:
     result = analyse_wall(volume, domed)
     # Beyond the valve's plane, blood fills a cylinder about the valve's axis.
     cylinder_radius = np.sqrt(20.0**2 - 13.0**2)
-    # A point of the dome belongs to the opening if the point's profile ends inside the cylinder.
-    profile_end_radius = 20 + PROFILE_TO_MM
-    largest_angle = np.degrees(np.arcsin(cylinder_radius / profile_end_radius))
+    # In an opening, blood extends at least 6 mm (PROFILE_TO_MM) beyond the outline.
+    largest_angle = np.degrees(np.arcsin(cylinder_radius / (20 + PROFILE_TO_MM)))
     away = angles_to(result.surface.points, MITRAL)
     assert (result.kind[away < largest_angle - 1] == OPENING).mean() > 0.98
     assert (result.kind[away > np.degrees(np.arccos(13 / 20))] == WALL).all()

@@ -20,7 +20,7 @@ RADII = [(20.0, 20.0, 20.0), (28.0, 20.0, 16.0)]
 @pytest.mark.parametrize("radii", RADII)
 @pytest.mark.parametrize("spacing", [FINE, THICK])
 @pytest.mark.parametrize("axes", [np.eye(3), TURN], ids=["straight", "oblique"])
-def test_area_and_volume_of_ellipsoids_follow_formulas_and_triangle_edges_are_about_1_mm_long(
+def test_area_and_volume_of_ellipsoids_follow_formulas(
     radii: tuple[float, float, float], spacing: tuple[float, ...], axes: np.ndarray
 ) -> None:
     atrium = Atrium(radii)
@@ -198,7 +198,7 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 
-def test_normals_that_leave_the_scan_within_the_sampled_distances_are_found() -> None:
+def test_reaches_border_finds_normals_that_leave_the_scan() -> None:
     surface = extract_surface(Atrium().mask(points_of(grid_about(48, FINE))), grid_about(48, FINE)).surface
     lower = grid_about(48, FINE, shift=(0, 0, -3))  # from 7 mm below the sphere to 1 mm above the sphere
     ends = surface.points + 3.0 * surface.normals

@@ -37,10 +37,9 @@ class FakeWorker:
         requests: all requests so far.
         labels_of: computes the labels (K, J, I) from a request's voxels, (K, J, I) or (K, J, I, C).
         before_answer: called before each answer.
-        is_doubt_calibrated: `ScanSegmented.is_doubt_calibrated` of each result.
 
     Args:
-        trust: the trust of each result of accurate quality. A result of fast quality has no trust, map of doubt or
+        trust: the agreement of the two branches in each result. A result of fast quality has no trust, map of doubt or
             doubtful places.
         places: the number of doubtful places of each result of accurate quality; all lie at the mean position of the
             labelled voxels.

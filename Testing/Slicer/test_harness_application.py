@@ -1,4 +1,4 @@
-"""The harness's application: files, layout, settings, modules, sample data, and module base classes."""
+"""Test the harness (`slicer_harness`): files, layout, settings, modules, sample data, and module base classes."""
 
 from __future__ import annotations
 

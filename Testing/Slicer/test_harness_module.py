@@ -66,7 +66,7 @@ class ReopenedModuleTest(unittest.TestCase):
 class ResetTest(unittest.TestCase):
     """A test that sets `slicer._harness` to False simulates a real Slicer."""
 
-    def test_module_is_reloaded_when_it_is_closed_in_a_real_slicer(self) -> None:
+    def test_closing_resets_the_module_in_a_real_slicer(self) -> None:
         module = open_module("DCAMTSegmentation")
         self.addCleanup(module.close)
         before = module.widget

@@ -204,8 +204,6 @@ class LoopMonitorTest(unittest.TestCase):
 
 
 class RealSlicerPersonTest(unittest.TestCase):
-    """The test makes `Person` treat the harness as a real Slicer in testing mode."""
-
     def test_person_answers_windows_only_inside_the_with_block(self) -> None:
         own = types.SimpleNamespace(testingEnabled=lambda: True, temporaryPath="/tmp")
         display, files = slicer.util.errorDisplay, qt.QFileDialog

@@ -134,7 +134,7 @@ class DeletionTest(unittest.TestCase):
         del dialog, buttons
         expect_no_hidden_errors()
 
-    def test_deletion_is_fatal_when_a_function_holds_the_last_reference(self) -> None:
+    def test_deleting_a_dialog_that_only_a_lambda_holds_is_reported(self) -> None:
         dialog, buttons = self.make_dialog()
         qt.QVBoxLayout(dialog).addWidget(buttons)
         buttons.accepted.connect(lambda held=dialog: held.accept())

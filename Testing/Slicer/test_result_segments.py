@@ -176,8 +176,8 @@ class RemovedSegmentTest(SceneCase):
         folder = TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.volume, self.node = add_scan(), add_segmentation()
-        affine = ijk_to_ras(self.volume)
-        write_segments(self.node, [make_segment("aorta", block(2), affine), make_segment("spleen", block(8), affine)])
+        self.affine = ijk_to_ras(self.volume)
+        write_segments(self.node, [make_segment("aorta", block(2), self.affine)])
         self.worker = mock.Mock(**{"make_folder.return_value": folder.name})
         self.outcomes: list[JobOutcome] = []
 
@@ -204,6 +204,8 @@ class RemovedSegmentTest(SceneCase):
         self.worker.request.assert_not_called()
 
     def test_measurement_ends_with_a_message_if_an_unread_segment_is_removed(self) -> None:
+        segments = [make_segment("aorta", block(2), self.affine), make_segment("spleen", block(8), self.affine)]
+        write_segments(self.node, segments)
         job = MeasuringJob(self.worker, self.node, self.outcomes.append)
         with mock.patch.object(measuring_job, "write_npy_in_slabs", self.remove_instead_of_writing):
             job.start()
@@ -222,8 +224,6 @@ class RemovedSegmentTest(SceneCase):
         The caller must replace the job's `write_npy_in_slabs` by `remove_instead_of_writing`, which removes all
         segments when the job writes the aorta's mask.
         """
-        # Without a spleen, a report's job reads only the aorta.
-        self.node.GetSegmentation().RemoveSegment("spleen")
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")
         self.assertEqual(self.outcomes, [])

@@ -297,7 +297,7 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, other)
         self.assertEqual(self.chosen_channels(), [None, None])
 
-    def test_channels_stay_chosen_when_one_becomes_the_input(self) -> None:
+    def test_choosing_a_channel_as_the_input_keeps_all_channels(self) -> None:
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])

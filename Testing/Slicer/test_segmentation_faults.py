@@ -148,7 +148,7 @@ class WorkerFaultTest(FaultCase):
         self.assert_apply_fails("broken: has NaN or infinite numbers in its geometry", broken)
         self.assert_the_next_apply_works()
 
-    def test_request_that_cannot_be_written_leaves_the_worker_free(self) -> None:
+    def test_worker_is_not_busy_after_refusing_a_request_with_nan(self) -> None:
         folder = Path(self.worker.make_folder())
         request = SegmentRequest("tiny", folder / "volume.npy", np.full((4, 4), np.nan), folder)
         with self.assertRaises(ValueError):

@@ -179,7 +179,7 @@ class MeasurementsTest(PanelCase):
         self.assertFalse(self.ui.copyButton.enabled)
         self.assertFalse(self.ui.measureButton.enabled)
 
-    def test_export_appends_csv_to_a_name_without_a_table_ending(self) -> None:
+    def test_export_appends_csv_to_a_name_with_an_unknown_ending(self) -> None:
         self.segment(add_scan())
         with tempfile.TemporaryDirectory() as folder, Person() as person:
             typed, table = Path(folder, "table 1.2"), Path(folder, "table 1.2.csv")

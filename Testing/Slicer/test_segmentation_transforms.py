@@ -228,7 +228,7 @@ class MovedResultTest(PanelCase):
             self.assertFalse(self.is_told())
             volume.HardenTransform()
             self.assertFalse(self.is_told())
-            volume.SetOrigin(0.0, 0.0, 0.0)  # as “Center volume”
+            volume.SetOrigin(0.0, 0.0, 0.0)
             self.assertTrue(self.is_told())
             self.segment(volume)
             self.assertFalse(self.is_told())

@@ -93,7 +93,7 @@ class TwoScansTest(PanelCase):
         self.assertIs(self.segment(self.one), first)
         self.assertTrue(first.GetDisplayNode().GetVisibility())
 
-    def test_result_hidden_over_another_scan_stays_hidden(self) -> None:
+    def test_result_hidden_by_a_person_while_another_scan_is_chosen_stays_hidden(self) -> None:
         first = self.segment(self.one)
         choose(self.ui.inputSelector, self.two)
         display = first.GetDisplayNode()
@@ -106,7 +106,7 @@ class TwoScansTest(PanelCase):
             choose(self.ui.inputSelector, volume)
             self.assertEqual(bool(display.GetVisibility()), visible)
 
-    def test_nodes_hidden_in_a_reloaded_scene_stay_hidden(self) -> None:
+    def test_nodes_hidden_by_a_person_after_a_reload_stay_hidden(self) -> None:
         first = self.segment(self.one)
         wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
         choose(self.ui.inputSelector, self.two)

@@ -99,7 +99,7 @@ class OutlineTest(InsertedWallCase):
         self.module.panel.enter()
         self.assertIn("Measured in baseline.", self.ui.wallLabel.text)
 
-    def test_area_of_openings_is_stated_once(self) -> None:
+    def test_text_contains_each_note_of_the_wall_once(self) -> None:
         text = self.ui.wallLabel.text
         self.assertTrue(self.wall.proposed)
         for note in self.wall.notes:

@@ -198,7 +198,7 @@ class WallSceneTest(InsertedWallCase):
             click(self.ui.wallExportButton)
         return path
 
-    def test_curve_opens_a_wall_that_was_moved_by_a_hardened_transform(self) -> None:
+    def test_curve_marks_an_opening_in_a_wall_moved_by_a_hardened_transform(self) -> None:
         model, curve = slicer.util.getNode("ball wall"), add_closed_curve(np.array([-1.0, 0.2, -0.3]))
         self.harden_shift(self.volume, self.segmentation, model, curve)
         choose(self.ui.wallCurveSelector, curve)

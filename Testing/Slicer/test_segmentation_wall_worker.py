@@ -349,9 +349,10 @@ class InterruptedInsertionTest(FakeWallCase):
         for module, steps in INSERTION_STEPS.items():
             for name, calls in steps.items():
                 for call in range(calls):
-                    placed = [get_referenced_node(self.segmentation, role) for role in PLACED_BELOW_SEGMENTATION]
-                    if name == "place_below" and call >= placed.count(None):
-                        continue  # the nodes of an earlier wall keep their places
+                    nodes = [get_referenced_node(self.segmentation, role) for role in PLACED_BELOW_SEGMENTATION]
+                    missing_nodes = nodes.count(None)
+                    if name == "place_below" and call >= missing_nodes:
+                        continue  # `place_below` is called only for missing nodes
                     with self.subTest(step=name, call=call), fail_after(module, name, call), Person() as person:
                         person.expects("memory", "Ok")
                         self.measure()

@@ -320,7 +320,6 @@ class SavedWithTheSceneTest(unittest.TestCase):
         # After the import of a scene, the references have the nodes' new IDs, and the text still has the old IDs.
         node.SetParameter("cases", text.replace("Node1", "Node7"))
         self.assertEqual(load_cases(node).rows, rows)
-        # If a volume was removed, there are fewer references than rows, and the rows keep the IDs of the text.
         node.SetParameter("cases", text)
         slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(rows[0].source.volume))
         self.assertEqual(load_cases(node).rows, rows)
