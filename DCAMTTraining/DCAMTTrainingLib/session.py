@@ -59,18 +59,18 @@ class TrainingSession:
         self._settling = DelayedCall(self._on_settled)
         self.table.on_edited.append(self._on_edited)
 
-    def attach(self, node: Any, settings: TrainingSettings, earlier: SavedCases = NO_CASES) -> None:
+    def attach(self, node: Any, settings: TrainingSettings, cases_before_import: SavedCases = NO_CASES) -> None:
         """Load cases and settings of a scene.
 
         Args:
             node: the parameter node; `settings` is its wrapper.
-            earlier: the first cases of the table. Each replaces the scene's case of the same scan.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
-        saved, known = load_cases(node), {row.scan for row in earlier.rows}
-        self.unread = [*earlier.unread, *(data for data in saved.unread if data not in earlier.unread)]
-        self.table.replace_all(earlier.rows)
-        self.table.add([row for row in saved.rows if row.scan not in known])
+        before, saved = cases_before_import, load_cases(node)
+        scans_before = {row.scan for row in before.rows}
+        self.unread = [*before.unread, *(data for data in saved.unread if data not in before.unread)]
+        self.table.replace_all(before.rows)
+        self.table.add([row for row in saved.rows if row.scan not in scans_before])
         self._node = node
         self._settling.start(SETTLE_MS)
 
@@ -180,8 +180,7 @@ class TrainingSession:
         """Add the cases of a CSV file, all in the last step.
 
         Args:
-            on_repeated: called as on_repeated(count) after the cases were added, if `count` lines repeat the scan of an
-                earlier line.
+            on_repeated: called with the number of lines that repeat a scan, if there are any.
 
         Raises:
             InputError: the file or a line of it cannot be read as a case list, or another scene was opened meanwhile.

@@ -37,7 +37,7 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    The fields from `iterations` on are texts; an empty text keeps the value of the recipe or the effort.
+    The fields from `iterations` on are texts. An empty text leaves the setting unchanged.
 
     Attributes:
         task: a shipped recipe's name, or `USER_MRI`, `USER_CT` or `SUGGESTED` of the module `task`.

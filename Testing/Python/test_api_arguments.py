@@ -187,7 +187,7 @@ def test_result_in_a_folder_without_permission_raises_output_error(
     """Before Python 3.14, `Path.exists` raises PermissionError for a file in a folder without search permission."""
     path = tmp_path / "scan.nrrd"
     write_volume(oblique_scan, path)
-    (tmp_path / "locked").touch()  # so that Python 3.14 cannot create a folder of this name
+    (tmp_path / "locked").touch()  # In Python 3.14, this file causes the error.
     result = segmenter.segment(path)
     real = os.stat
 

@@ -175,9 +175,7 @@ def test_pause_request_ends_the_calibration_with_a_warning(
     assert run_state(run).state == (STOPPED if is_stopped else FINISHED)
 
 
-def test_stop_request_ends_the_calibration_of_a_run_resumed_with_conclude(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stop_request_ends_the_calibration_of_a_resumed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunFolder(tmp_path / "run")
 
     def request_at(kind: str, request: str) -> Observer:

@@ -70,22 +70,22 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
     assert (widened.lows[-1], widened.highs[-1]) == pytest.approx((-0.2, 0.0))
 
 
-def test_leaving_out_each_disturbance_widens_the_interval() -> None:
-    scans_without_kinds, scans_with_kinds = [], []
+def test_interval_is_wider_if_each_scan_names_its_disturbance() -> None:
+    scans_without_names, scans_with_names = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120
         # With ghosts, the logit is 2 less.
         overlap = 1 / (1 + math.exp(2) * (1 / scan.overlap - 1)) if is_ghost else scan.overlap
         scan = replace(scan, features={**scan.features, "ghosting": float(is_ghost)}, overlap=overlap)
-        scans_without_kinds.append(scan)
-        kind = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
-        scans_with_kinds.append(replace(scan, disturbance=kind))
-    without_kinds = fit_overlap(scans_without_kinds, ("doubt", "ghosting"))
-    with_kinds = fit_overlap(scans_with_kinds, ("doubt", "ghosting"))
+        scans_without_names.append(scan)
+        name = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
+        scans_with_names.append(replace(scan, disturbance=name))
+    without_names = fit_overlap(scans_without_names, ("doubt", "ghosting"))
+    with_names = fit_overlap(scans_with_names, ("doubt", "ghosting"))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
-    assert with_kinds.value(ghost) == without_kinds.value(ghost) < without_kinds.value(noise) - 0.3
-    assert without_kinds.expect(noise).low > without_kinds.value(noise) - 0.12
-    assert with_kinds.expect(noise).low < with_kinds.value(noise) - 0.2
+    assert with_names.value(ghost) == without_names.value(ghost) < without_names.value(noise) - 0.3
+    assert without_names.expect(noise).low > without_names.value(noise) - 0.12
+    assert with_names.expect(noise).low < with_names.value(noise) - 0.2
 
 
 def test_fit_for_a_scan_leaves_out_its_case_and_its_disturbance() -> None:

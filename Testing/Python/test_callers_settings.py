@@ -35,8 +35,7 @@ def default_type(dtype: torch.dtype) -> Iterator[None]:
 SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "float64": lambda: default_type(torch.float64),
     "bfloat16": lambda: default_type(torch.bfloat16),
-    # The meta device, whose tensors have no values, replaces a GPU, so that the test needs none.
-    "device": lambda: torch.device("meta"),
+    "device": lambda: torch.device("meta"),  # instead of a GPU
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,

@@ -202,7 +202,7 @@ def test_data_files_beside_headers_are_compared(cases: list[Case], tmp_path: Pat
     assert facts_of(cases)[3].problems
 
 
-def test_training_refuses_a_copied_validation_scan_as_the_check_does(cases: list[Case], tmp_path: Path) -> None:
+def test_check_and_training_refuse_a_training_scan_for_validation(cases: list[Case], tmp_path: Path) -> None:
     check_cases_and_batch(RECIPE, cases)
     copy = tmp_path / "copy.nii.gz"
     shutil.copy(cases[0].image, copy)
@@ -372,7 +372,7 @@ def scan_of_27_cubes() -> np.ndarray:
         ((np.arange(24**3).reshape(24, 24, 24) % 8).astype(np.int16) * 100, 8),
         (scan_of_27_cubes(), 27),
     ],
-    ids=["2 intensities", "8 intensities", "27 organs"],
+    ids=["2 intensities", "8 intensities", "27 intensities"],
 )
 def test_scan_of_few_intensities_causes_a_warning(tmp_path: Path, voxels: np.ndarray, count: int) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1, unlabelled=2))

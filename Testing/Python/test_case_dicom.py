@@ -78,7 +78,7 @@ def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -
     assert skip_reasons(found) == {"S3": NO_SCAN}
 
 
-def test_segmentation_that_refers_to_an_automatic_result_is_paired_by_name(tmp_path: Path) -> None:
+def test_reference_to_a_series_in_folder_predictions_is_ignored(tmp_path: Path) -> None:
     write_series(tmp_path / "images" / "p1", "1.2.3.1")
     write_series(tmp_path / "predictions" / "first", "1.2.3.2")
     write_object(tmp_path / "labels" / "p1" / "1-1.dcm", "1.2.3.2")
@@ -96,9 +96,7 @@ def test_segmentation_named_p1_is_the_label_of_the_slices_in_folder_p1(tmp_path:
 
 
 @pytest.mark.parametrize("label", ["labels/p1.dcm", "labels/p1/1-1.dcm", "p1/SEG/1-1.dcm"])
-def test_single_segmentation_in_a_folder_is_paired_if_the_folder_or_the_file_is_named_p1(
-    tmp_path: Path, label: str
-) -> None:
+def test_segmentation_with_p1_in_its_path_is_the_label_of_scan_p1(tmp_path: Path, label: str) -> None:
     scan = "p1/scan.nii.gz" if label.startswith("p1") else "images/p1.nii.gz"
     make_files(tmp_path, scan)
     write_object(tmp_path / label, "1.2.3")  # The scan was converted from this series, which is missing.

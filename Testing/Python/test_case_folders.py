@@ -210,15 +210,15 @@ def test_surfaces_and_single_slices_are_no_scans(tmp_path: Path) -> None:
 
 
 def test_damaged_tiff_in_a_folder_counts_as_a_scan(tmp_path: Path) -> None:
-    entry = struct.pack("<H2HIII", 1, 254, 4, 0, 0, 0)  # one tag: the page's kind, without values
+    page_with_one_tag = struct.pack("<H2HIII", 1, 254, 4, 0, 0, 0)
     damaged = (
-        b"II*\0\x08\0\0\0" + entry[:-4] + b"\x08\0\0\0",  # The page names itself as the next page.
+        b"II*\0\x08\0\0\0" + page_with_one_tag[:-4] + b"\x08\0\0\0",  # The page names itself as the next page.
         struct.pack("<2s3HQ", b"II", 43, 8, 0, 1 << 63),
         struct.pack("<2s3H2Q2H3Q", b"II", 43, 8, 0, 16, 1, 254, 4, 9, 1 << 63, 0),
     )
     for number, content in enumerate(damaged):
         (tmp_path / f"p{number}.tif").write_bytes(content)
-    (tmp_path / "page.tif").write_bytes(b"II*\0\x08\0\0\0" + entry)
+    (tmp_path / "page.tif").write_bytes(b"II*\0\x08\0\0\0" + page_with_one_tag)
     assert sorted(scans_and_labels(find_cases(tmp_path), tmp_path)) == ["p0", "p1", "p2"]
     for path in find_scans(tmp_path).scans:
         refused(partial(read_scan, path), path)
@@ -257,7 +257,9 @@ def test_other_folders_of_a_data_set_are_named_as_skipped(tmp_path: Path) -> Non
         assert [file.path.name for file in found.skipped] == ["imagesVa", "labelsVa"]
 
 
-def test_only_folder_notes_is_named_as_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ignored_folder_and_linked_files_are_not_named_as_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_files(tmp_path, *(f"disk/{file}" for file in PAIRS[0]), "set/results/a.nii.gz", "set/notes/a.nii.gz")
     for file in PAIRS[0]:
         (tmp_path / "set" / file).parent.mkdir()

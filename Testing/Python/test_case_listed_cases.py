@@ -129,7 +129,7 @@ def test_listed_scans_p_0000_to_p_0002_are_three_cases(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["", "/old/disk/"])
 @pytest.mark.parametrize("key", ["training", "test"])
-def test_scan_is_not_used_as_its_own_label(tmp_path: Path, start: str, key: str) -> None:
+def test_one_file_is_not_both_scan_and_label_of_a_listed_case(tmp_path: Path, start: str, key: str) -> None:
     pair = {"image": f"{start}scans/a.nii.gz", "label": f"{start}masks/a.nii.gz"}
     described = {"training": [{"image": "imagesTr/b.nii.gz"}], key: [{"image": "imagesTr/b.nii.gz"}, pair]}
     found = find_cases(make_data_set(tmp_path, described, "a.nii.gz", "imagesTr/b.nii.gz"))

@@ -34,7 +34,7 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     }
 
 
-def test_mask_is_no_label_of_another_mask(tmp_path: Path) -> None:
+def test_masks_q_and_q_la_without_a_scan_are_two_cases(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 

@@ -240,7 +240,7 @@ def case_text(row: dict[str, str]) -> str:
     if missed:
         parts.append(_("{count} missed").format(count=missed))
     if empty:
-        parts.append(_("{count} without the class, counted as Dice 1").format(count=empty))
+        parts.append(_("{count} without the class in label and result: Dice 1").format(count=empty))
     return f"{shown} ({'; '.join(parts)})" if parts else shown
 
 

@@ -297,6 +297,5 @@ def status_text(watch: RunWatch, state: RunState) -> str:
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=format_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])
-    # If the last process failed before it locked the run, `state.reason` may belong to an earlier process.
-    reason = (start_failure(watch.run) if state.state != RUNNING else "") or state.reason
-    return f"{text[:1].upper()}{text[1:]}. {translated(reason)}".strip()
+    latest_failure = start_failure(watch.run) if state.state != RUNNING else ""
+    return f"{text[:1].upper()}{text[1:]}. {translated(latest_failure or state.reason)}".strip()

@@ -42,10 +42,7 @@ class Curve:
             self._points_per_mean *= 2
 
     def cut(self, step: float) -> None:
-        """Remove the points after iteration `step`: a run that resumes at this iteration repeats the later iterations.
-
-        Points that wait for others to form a mean are removed, too.
-        """
+        """Remove the points after iteration `step`: a run that resumes at this iteration repeats later iterations."""
         keep = sum(at <= step for at in self.steps)
         del self.steps[keep:], self.values[keep:]
         self._pending.clear()

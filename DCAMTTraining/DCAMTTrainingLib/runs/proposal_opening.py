@@ -71,8 +71,8 @@ class ProposalOpening:
         self._segmentation = proposal_of(case)
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
         self._possible_scans = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
-        # Determine the file states first, since a ranking or a new run may replace the files during the reading.
-        self._file_time, self._scan_state = file_time(case), file_state(case["image"])
+        self._file_time_before_reading = file_time(case)
+        self._scan_state_before_reading = file_state(case["image"])
         self._proposals_of_changed_scan = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
@@ -136,16 +136,18 @@ class ProposalOpening:
             if arrays is not None and image is not None:
                 self._volume = add_scan(self._case, image, arrays, self._recipe.input_channels, changes)
             if built is not None:
-                self._segmentation = add_proposal(self._case, built, self._volume, self._file_time, changes)
+                self._segmentation = add_proposal(
+                    self._case, built, self._volume, self._file_time_before_reading, changes
+                )
             else:
                 changes.save(self._segmentation)
                 use_grid_of(self._segmentation, self._volume)
             assert self._segmentation is not None
             assert self._volume is not None
-            if self._scan_state:
-                self._segmentation.SetAttribute(SCAN_STATE, self._scan_state)
+            if self._scan_state_before_reading:
+                self._segmentation.SetAttribute(SCAN_STATE, self._scan_state_before_reading)
                 if self._volume.GetAttribute(SCAN_FILE) == self._case["image"]:
-                    self._volume.SetAttribute(SCAN_STATE, self._scan_state)
+                    self._volume.SetAttribute(SCAN_STATE, self._scan_state_before_reading)
         if self._outdated is not None and slicer.mrmlScene.IsNodePresent(self._outdated):
             remove_with_display(self._outdated)
 

@@ -131,7 +131,7 @@ def start_writing_models(run: RunFolder, device: str = AUTO) -> None:
 
     Raises the errors of `resume`.
     """
-    _refuse_if_trained(run, _("Press Stop again."))
+    _refuse_if_trained(run, _("Press Stop again to stop that process."))
     start_process(run, ["train", "--run", str(run.path), "--stop", "--device", device])
 
 
