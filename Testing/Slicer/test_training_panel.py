@@ -346,7 +346,7 @@ class TenThousandCasesTest(TrainingCase):
         table = self.folder / "cases.csv"
         rows = [f"case{n:05d},images/{n}.nrrd,labels/{n}.nrrd,labelled" for n in range(10_000)]
         table.write_text("\n".join(["name,image,label,role", *rows]), encoding="utf-8")
-        add_case("in the scene")  # because of this case, the check resolves the path of each file
+        add_case("in the scene")
 
         def add_cases() -> Pause:
             self.session.table.replace_all([])

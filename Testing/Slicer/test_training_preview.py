@@ -99,7 +99,7 @@ class PreviewTest(unittest.TestCase):
             self.assertEqual(shown is volume, is_used)
             np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), image)
 
-    def test_scan_is_read_again_if_its_file_changed_during_reading(self) -> None:
+    def test_scan_replaced_during_a_preview_is_shown_by_the_next_preview(self) -> None:
         preview = self.make_preview(1, 10)
         count = len(list(show_preview(preview, tiny_recipe(), "other")))
         running = show_preview(preview, tiny_recipe(), "run")

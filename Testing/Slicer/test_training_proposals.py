@@ -329,7 +329,7 @@ class ProposalTest(TrainingCase):
         draw_segment(proposal, volume, moved)
         self.assertFalse(is_unchanged(proposal))
 
-    def test_added_proposal_replaces_the_row_of_its_scan_and_no_other_row_of_the_same_name(self) -> None:
+    def test_added_proposal_replaces_only_the_row_of_its_scan(self) -> None:
         volume = add_volume("LGE", ellipsoid(1)[0])
         case = {**self.make_ranked_case(volume), "score": 0.4}
         self.save_ranking([case])

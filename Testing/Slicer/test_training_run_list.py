@@ -59,7 +59,6 @@ class ListOfRunsTest(TrainingCase):
             self.assertIn(text, self.ui.runStatusLabel.text)
             self.assertEqual(self.ui.resumeButton.enabled, resumable, name)
             self.assertFalse(self.ui.pauseButton.enabled)
-            # A paused or failed run can be stopped, which writes its models.
             self.assertEqual(self.ui.stopButton.enabled, resumable and not name.startswith("stopped"), name)
             self.assertTrue(self.ui.discardButton.enabled)
         # Charts are added to the scene only on request.

@@ -119,8 +119,8 @@ class StartTest(CasesCase):
             click(self.ui.startButton)
             jobs[1].cancel.assert_called_once()
 
-    def test_recipe_determines_the_exported_channels_and_the_memory(self) -> None:
-        estimates, task_recipe = [], self.session.recipe()
+    def test_only_the_first_channel_is_exported_for_a_recipe_of_one_channel(self) -> None:
+        task_recipe = self.session.recipe()
         for channels in (1, 2):
             recipe = replace(task_recipe, input_channels=channels)
             plan = RunPlan(RunFolder(self.runs / "x"), recipe, self.session.table.rows, "quick")
@@ -130,7 +130,13 @@ class StartTest(CasesCase):
             ):
                 list(prepare_and_start(plan))
             self.assertEqual(export.call_args.args[3], channels == 1)
-            estimates.append(self.session.estimation._scene_bytes(recipe)[0])
+
+    def test_estimated_memory_of_the_scene_grows_with_the_channels_of_the_recipe(self) -> None:
+        task_recipe = self.session.recipe()
+        estimates = [
+            self.session.estimation._scene_bytes(replace(task_recipe, input_channels=channels))[0]
+            for channels in (1, 2)
+        ]
         self.assertGreater(estimates[0], 0)
         # A voxel takes 1 byte of memory for each channel and 1 for its label.
         self.assertAlmostEqual(estimates[1], 3 / 2 * estimates[0], delta=1)

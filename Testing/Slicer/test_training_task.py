@@ -215,7 +215,7 @@ class TaskTest(TrainingCase):
         choose(self.ui.taskSelector, load_recipe("pancreas").title)
         self.assertEqual([row.role for row in self.session.table.rows], [LABELLED])
 
-    def test_segments_are_chosen_by_name_although_the_model_has_fewer_classes(self) -> None:
+    def test_segments_are_chosen_for_the_classes_of_the_task_not_of_the_model(self) -> None:
         voxels, labels = ellipsoid(1)
         labels = np.where((labels == 0) & (np.roll(labels, 4, axis=2) > 0), 2, labels)
         outline = add_outline(add_volume("scan", voxels), labels, ("Left atrium", "Scar"))

@@ -7,8 +7,7 @@ of --cases, in quality `accurate`, and prints
 - the area under the ROC curve of doubt and of disagreement as detectors of wrong voxels, within 2.5 mm of the outline,
 - the fraction of wrong voxels in each interval of doubt, within the same distance,
 - the number of doubtful places,
-- the rank of the first doubtful place: 0.9 if more voxels are wrong near this place than near 90% of the outline's
-  voxels.
+- the rank of the worst doubtful place, defined in docs/experiments.md ("Map of doubt").
 The number of places and the rank are printed for the map of doubt and for a map of disagreement.
 """
 
@@ -65,7 +64,7 @@ def measure_case(la: Path, name: str, predictor: Predictor) -> tuple[dict[str, A
         row[f"{kind}: places"] = len(places)
         if places:
             number_below = np.searchsorted(on_outline, wrong_around[places[0].index])
-            row[f"{kind}: rank of the first"] = float(number_below / len(on_outline))
+            row[f"{kind}: rank of the worst"] = float(number_below / len(on_outline))
     doubt = result.doubt_map[band]
     return row, doubt_histograms(doubt, np.ones(len(doubt)), doubt, wrong[band])
 

@@ -8,9 +8,12 @@ command prints three tables, and writes them to WORK/parts_at_work.json:
 
 attention: `added` is the root mean square of what attention adds to a bottleneck, divided by the root mean square of
     the bottleneck. The other columns are the Dice if each branch attends to its partner, to itself, or not at all.
-mmd: MMD^2 between the branches' features, and between labelled and unlabelled cases in branch A.
-contrast: the fraction of voxels whose features are nearest (by cosine) to the prototype of their own class, averaged
-    over background and atrium. Prototypes are computed on labelled cases; the voxels come from unlabelled cases.
+mmd: MMD^2 between the features of
+    `branches`: branch A and branch B,
+    `labelled, unlabelled`: labelled and unlabelled cases, in branch A,
+    `bias of the estimator`: two halves of the unlabelled cases' voxels, in branch A.
+contrast: the fraction of a class's voxels whose features are nearest (by cosine) to the prototype of this class; mean
+    of background and atrium. Prototypes are computed on labelled cases; the voxels come from unlabelled cases.
     `between` is the cosine between the two prototypes.
 """
 

@@ -13,8 +13,7 @@ branches' agreement), features of doubt. Existing lines are not computed again.
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,
 - for each quality, the cross-validated accuracy of the expected overlap: for unseen cases, then for unseen cases with
   unseen disturbances,
-- for each interval of doubt, the fraction of wrong voxels: first without a scaling of the doubt, then with each
-  case's doubt scaled by a fit to all other cases.
+- for each interval of doubt, the fraction of wrong voxels, without and with the scaling of the doubt.
 
 `calibrate` fits the calibration of the shipped model to the results in WORK/robustness.jsonl, and writes the
 calibration beside the shipped model.
@@ -241,11 +240,9 @@ def read_lines(work: Path) -> list[Row]:
     return [json.loads(line) for line in (work / "robustness.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def robustness_table(rows: list[Row]) -> list[Row]:
-    """Return a row for each disturbance: its mean and lowest Dice, and the mean Dice of the same cases undisturbed.
-
-    `calibration_table` must be called with the same rows first, because it sets `expected`.
-    """
+def robustness_table(rows: list[Row], quality: str) -> list[Row]:
+    """Return a row for each disturbance: its mean and lowest Dice, and the mean Dice of the same cases undisturbed."""
+    rows = with_expected_overlap(rows, quality, CASE_AND_DISTURBANCE)
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
     for kind in KINDS:
@@ -264,8 +261,8 @@ def robustness_table(rows: list[Row]) -> list[Row]:
     return printed
 
 
-def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[ExpectedOverlap]:
-    """Return the expected overlap of each row, by cross-validation.
+def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row]:
+    """Return the rows with their expected overlap (key `expected`), by cross-validation.
 
     The expected overlap of an empty result is 0.
 
@@ -275,8 +272,8 @@ def expect_unseen(rows: list[Row], names: Sequence[str], split: str) -> list[Exp
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
-    expected = iter(expect_left_out(scans, names))
-    return [ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected) for row in rows]
+    expected = iter(expect_left_out(scans, quality_features(quality)))
+    return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]
 
 
 def observation(row: Row) -> Observation:
@@ -285,10 +282,7 @@ def observation(row: Row) -> Observation:
 
 
 def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> list[Row]:
-    """Return the accuracy of the expected overlap, by cross-validation.
-
-    Also sets `expected` in each of `rows` to the expected overlap for the last of `splits`.
-    """
+    """Return the accuracy of the expected overlap, by cross-validation."""
     groups = {
         "clean": lambda row: row["disturbance"] == CLEAN,
         "disturbed": lambda row: row["disturbance"] in DISTURBANCES,
@@ -297,12 +291,10 @@ def calibration_table(rows: list[Row], quality: str, splits: Sequence[str]) -> l
         "all": lambda row: True,
     }
     printed = []
-    names = quality_features(quality)
     for split in splits:
-        for row, expected in zip(rows, expect_unseen(rows, names, split), strict=True):
-            row["expected"] = expected
+        scans = with_expected_overlap(rows, quality, split)
         for group, belongs in groups.items():
-            part = [row for row in rows if belongs(row)]
+            part = [row for row in scans if belongs(row)]
             if len(part) < 3:
                 continue
             figures = overlap_figures([row["expected"] for row in part], [row["dice"] for row in part])
@@ -346,7 +338,7 @@ def print_tables(work: Path) -> None:
     for quality in QUALITIES:
         part = [row for row in rows if row["quality"] == quality]
         printed["calibration"] += calibration_table(part, quality, SPLITS)
-        printed[quality] = robustness_table(part)
+        printed[quality] = robustness_table(part, quality)
     counts = counts_by_case(rows)
     printed["doubt"] = [line for is_scaled in (False, True) for line in reliability_table(counts, is_scaled)]
     for rows_of in printed.values():

@@ -11,8 +11,7 @@ conventional loop does, without the augmentation of recipe `la`.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
 the machine affect all equally; the speed is that of the median turn. The column `waiting` is the fraction of
-time that a loop spends on getting batches. If a GPU samples the patches, `waiting` contains only the time to start the
-sampling.
+time that a loop spends on getting batches; the GPU's work is not included.
 """
 
 from __future__ import annotations

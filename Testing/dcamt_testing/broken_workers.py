@@ -20,10 +20,10 @@ predictor.move = move
 
 ENDLESS = """
 from dcamt.inference import predictor
-from torch.nn.modules.module import _global_forward_pre_hooks
+from torch.nn.modules.module import _global_forward_pre_hooks as request_hooks  # set by serving.Worker._stoppable
 predict = predictor.predict_bounded
 def predict_bounded(*arguments, **options):
-    while _global_forward_pre_hooks:  # a hook exists only while a request's scan is segmented
+    while request_hooks:
         predict(*arguments, **options)
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
@@ -35,7 +35,7 @@ from dcamt.commands import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
-"""A script after which a worker expects each scan to take ten minutes, once the model's speed is measured."""
+"""A script after which a worker expects each scan to take ten minutes."""
 
 SLOW_TRAINING = """
 import time
@@ -63,11 +63,12 @@ def wait_while_exists(gate: Path) -> str:
     return f"""
 import os, time, torch
 from dcamt.inference import predictor
+from torch.nn.modules.module import _global_forward_pre_hooks as request_hooks  # set by serving.Worker._stoppable
 predict = predictor.predict_bounded
 def predict_bounded(*arguments, **options):
-    layer, hooks = torch.nn.Identity(), torch.nn.modules.module._global_forward_pre_hooks
-    while hooks and os.path.exists({str(gate)!r}):  # a hook exists only while a request's scan is segmented
-        layer(None)  # raises an error if the request was cancelled, as a layer of the network does
+    call_hooks = torch.nn.Identity()
+    while request_hooks and os.path.exists({str(gate)!r}):
+        call_hooks(None)  # the hook raises an error if the request was cancelled
         time.sleep(0.01)
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded

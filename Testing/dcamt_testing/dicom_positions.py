@@ -52,7 +52,7 @@ def new_data_set(sop_class: str, series: str = SERIES, number: int = 1, **attrib
 
 
 def pixels(places: Sequence[float], add: int = 100) -> bytes:
-    """Return the pixels of frames: for the places 0 and 3, a frame of 100s, then a frame of 130s.
+    """Return the pixels of one frame for each place (see `write_slice`).
 
     Args:
         add: intensity at place 0.

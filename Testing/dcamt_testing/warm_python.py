@@ -59,7 +59,7 @@ ENGINE_HOME = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir
 ENGINE = ("dcamt.cli", "dcamt.commands.segment", "dcamt.commands.train", "dcamt.commands.serving")
 """Importing these modules loads most of the engine."""
 _FAST_FORK = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Environment variable that requests large memory pages for the server: a process with fewer pages forks faster."""
+"""Environment variable of the server: large memory pages make forking faster."""
 PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
 """Options of Linux's `prctl`."""
 LAUNCHER = "DCAMT_TEST_PYTHON"
@@ -306,17 +306,13 @@ def serve(descriptor: int) -> Request | None:
     return None
 
 
-def program_of(launcher: int) -> int:
-    """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself.
-
-    A test kills the process with the returned id, since this ends the program at once. If a test killed the launcher
-    of a child, the child would run on for a moment.
-    """
+def program_of(launcher_id: int) -> int:
+    """Return the id of the process that runs a launcher's program: a child of the server, or the launcher itself."""
     for process in os.listdir("/proc"):
         with contextlib.suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8") as file:
-            if file.read().strip() == _name_of_child(launcher):
+            if file.read().strip() == _name_of_child(launcher_id):
                 return int(process)
-    return launcher
+    return launcher_id
 
 
 def _name_of_child(launcher: int) -> str:

@@ -62,8 +62,8 @@ def mutate(path: Path, rng: np.random.Generator) -> str:
     files = sorted(file for file in path.parent.rglob("*") if file.is_file())
     file = files[rng.integers(len(files))]
     data = bytearray(file.read_bytes())
-    # In three of five mutations, `place` is among the first 400 bytes, where most formats have their header.
-    place = int(rng.integers(min(len(data), 400))) if rng.random() < 0.6 else int(rng.integers(len(data)))
+    is_in_header = rng.random() < 0.6
+    place = int(rng.integers(min(len(data), 400) if is_in_header else len(data)))
 
     def change_digit() -> bytes | bytearray:
         """Change one digit among the first 600 bytes."""
