@@ -335,8 +335,7 @@ def test_ordinary_model_name_is_accepted(tmp_path: Path) -> None:
     assert len(stored_models()) == 4
 
 
-def test_full_check_refuses_a_model_whose_weights_have_a_wrong_type(download: Path) -> None:
-    """The short check, used by Slicer's panel, does not unpack the weights; the worker refuses the model later."""
+def test_check_package_refuses_weights_of_a_wrong_type(download: Path) -> None:
     package = open_model(download)
     double_precision = {name: array.astype("f8") for name, array in package.weights.items()}
     write_package(download, replace(package, weights=double_precision))

@@ -38,7 +38,6 @@ def test_nifti_scaling_is_applied(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 def test_nifti_with_a_long_extension_after_its_header_is_read(tmp_path: Path, ending: str, kind: type) -> None:
-    """AFNI and FreeSurfer store thousands of characters there."""
     image, path = kind(scan("int16"), ORTHOGONAL["oblique"]), tmp_path / f"x{ending}"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("afni", b"<AFNI_attributes/>" * 200))
     nib.save(image, path)

@@ -37,11 +37,7 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""The random augmentations of these two iterations include air, noise, mirror, stripes and spots.
-
-`STEPS` excludes 0, 16, 32 and so on: in the excluded iterations, a team of processes waits for the GPU
-(`STOP_READ_EVERY` in `dcamt.training.trainer`).
-"""
+"""The random augmentations of these two iterations include air, noise, mirror, stripes and spots."""
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 """Functions that create a tensor from Python numbers on the CPU and then copy it to the device."""

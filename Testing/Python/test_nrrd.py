@@ -174,7 +174,7 @@ def test_nrrd_of_four_spatial_axes_is_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_nrrd_with_a_fourth_axis_of_size_1_has_the_geometry_of_itk(tmp_path: Path, sizes: bytes, fields: bytes) -> None:
+def test_nrrd_with_further_axes_of_size_1_is_read_as_by_itk(tmp_path: Path, sizes: bytes, fields: bytes) -> None:
     path = tmp_path / "x.nrrd"
     header = b"NRRD0004\ntype: short\ndimension: %d\nsizes: %b\n%b\nendian: little\nencoding: raw\n\n"
     path.write_bytes(header % (len(sizes.split()), sizes, fields) + RAW)

@@ -285,7 +285,7 @@ def test_recipe_may_be_saved_by_any_editor_under_any_name(encoding: str, tmp_pat
         assert load_recipe(tmp_path / name).title == "Größe"
 
 
-def test_own_json_is_not_found_under_the_name_own(tmp_path: Path) -> None:
+def test_load_recipe_does_not_append_json_to_a_path(tmp_path: Path) -> None:
     (tmp_path / "own.json").write_text(json.dumps(SMALLEST), encoding="utf-8")
     with pytest.raises(InputError, match="no recipe of the name"):
         load_recipe(tmp_path / "own")

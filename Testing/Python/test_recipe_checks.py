@@ -292,7 +292,7 @@ def test_stride_may_differ_between_axes() -> None:
     assert recipe.stride == (16, 16, 2)
 
 
-def test_settings_of_every_type_can_be_python_values() -> None:
+def test_choose_recipe_accepts_a_dictionary_of_settings() -> None:
     strides = ((2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2))
     settings = {"strides": strides, "channel_names": ("T1",), "optimiser": "adamw", "iterations": "7"}
     numpy = {"patch": np.array([64, 64, 32]), "batch": np.int64(4), "learning_rate": np.float32(0.5)}

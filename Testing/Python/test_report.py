@@ -191,7 +191,7 @@ def test_case_whose_label_was_changed_after_the_training_is_left_out_with_a_rema
         assert not any(trace in page for trace in PLANTED)
 
 
-def test_report_is_written_again_although_scans_were_removed(
+def test_report_without_an_earlier_table_leaves_out_a_removed_scan(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / run.parent.name / run.name

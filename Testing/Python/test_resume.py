@@ -62,9 +62,8 @@ def assert_same_result(run: RunFolder, reference: RunFolder) -> None:
     assert cards[0].measured
 
 
-# This script ends the process as abruptly as SIGKILL does. At the first iteration that is `goal` or later, the script
-# starts a timer, which ends the process after `seconds` of processor time. At iteration `last` the script loops until
-# the process ends, so that the run cannot finish.
+# This script ends the process as abruptly as SIGKILL does. At iteration `last` the script loops until the process ends,
+# so that the run cannot finish.
 KILLED = """
 import signal
 from dcamt.training.trainer import Trainer
@@ -197,7 +196,7 @@ def test_ignored_sighup_does_not_pause_the_run(tmp_path: Path, table: Path, rest
 
 
 @needs_signals
-def test_callers_handler_of_sighup_stays(tmp_path: Path, table: Path, restored_sighup: None) -> None:
+def test_fit_keeps_an_existing_sighup_handler(tmp_path: Path, table: Path, restored_sighup: None) -> None:
     trainer = new_trainer(tmp_path / "run", table, "iterations=2")
     send_in_iterations(trainer, signal.SIGHUP, [0, 1])
     received: list[int] = []
@@ -312,7 +311,7 @@ def test_out_of_memory_error_on_resume_is_raised_unchanged(
         trainer.resume()
 
 
-def test_run_resumed_after_its_last_iteration_is_validated(tmp_path: Path, table: Path) -> None:
+def test_resuming_after_the_last_iteration_gives_the_same_result(tmp_path: Path, table: Path) -> None:
     first = new_trainer(tmp_path / "run", table, "iterations=3").fit(read_cases(table))
     again = new_trainer(tmp_path / "run", table, "iterations=3")
     again.resume()

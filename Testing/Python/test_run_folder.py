@@ -45,14 +45,20 @@ def test_run_is_opened_after_moving_it_with_its_scans(tmp_path: Path, table: Pat
     assert all(case.image.exists() for case in cases)
 
 
-def test_run_is_created_once_in_an_empty_folder(tmp_path: Path, table: Path) -> None:
+def test_run_can_be_created_in_an_empty_folder(tmp_path: Path, table: Path) -> None:
     empty = RunFolder(tmp_path / "empty")
     empty.path.mkdir()
     create(empty, table)
+    empty.open()
+
+
+def test_second_run_in_the_same_folder_is_refused(tmp_path: Path, table: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    create(run, table)
     with pytest.raises(
         InputError, match=r"already holds a run\. Resume the run with --resume, or name a new folder\.$"
     ):
-        create(empty, table)
+        create(run, table)
 
 
 @pytest.mark.parametrize("file", ["thesis.doc", ".hidden"])

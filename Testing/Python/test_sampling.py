@@ -225,7 +225,7 @@ def test_seeds_of_iterations_differ() -> None:
 
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
-def test_setting_own_tokens_is_a_probability(fraction: float, low: float, high: float) -> None:
+def test_recipe_sets_how_often_a_branch_attends_to_its_own_tokens(fraction: float, low: float, high: float) -> None:
     case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
     sampler = sampler_of([case], *NO_AUGMENTATION, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     steps = 30 if 0 < fraction < 1 else 3
@@ -299,7 +299,7 @@ def test_labels_are_mixed_with_the_images() -> None:
     assert mixtures > 20
 
 
-def test_surroundings_augmentation_changes_teacher_and_student_images_alike() -> None:
+def test_replaced_part_of_a_patch_is_equal_for_teacher_and_student() -> None:
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     settings = (*NO_AUGMENTATION, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])

@@ -41,7 +41,7 @@ def test_openings_have_light_stripes_and_enhanced_wall_is_dark() -> None:
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-8, 1e8])
-def test_window_does_not_depend_on_the_scale_of_the_intensities(scale: float) -> None:
+def test_window_is_proportional_to_the_intensities(scale: float) -> None:
     grid = Grid((10, 10, 10), np.eye(4))
     voxels = np.random.default_rng(0).random((1, 10, 10, 10)) * scale
     dark, bright = build_scene(Volume(voxels, grid), Labelmap(np.zeros(grid.shape, np.uint8), grid), ()).window()

@@ -164,7 +164,7 @@ def fail_after_checks(*_: object) -> NoReturn:
 def test_command_refuses_an_existing_output_without_overwrite(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The output is checked first. With --overwrite the command continues, and here fails for another reason."""
+    """The output is checked first."""
     if command.startswith("rank"):  # fail before the model is loaded
         monkeypatch.setattr("dcamt.commands.rank.Console", fail_after_checks)
     make_files(tmp_path, "scan.nrrd", "old.csv", "out/a.seg.nrrd")

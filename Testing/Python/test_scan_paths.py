@@ -105,13 +105,16 @@ def test_folder_with_a_label_but_no_scan_is_refused(tmp_path: Path) -> None:
         find_scans(tmp_path)
 
 
-def test_scans_are_found_beside_two_labels_and_in_an_nnunet_data_set(tmp_path: Path) -> None:
+def test_scan_with_two_labels_is_found(tmp_path: Path) -> None:
     """Scan p1 has two labels: `p1/laendo.nrrd` and an earlier command's result, `segmentations/p1.seg.nrrd`."""
     for patient in ("p1", "p2"):
         write_noise(tmp_path / "clinic" / patient / "lgemri.nrrd")
         write_dcamt_result(tmp_path / "clinic" / patient / "laendo.nrrd")
     write_dcamt_result(tmp_path / "clinic" / "segmentations" / "p1.seg.nrrd")
     assert sorted(find_scans(tmp_path / "clinic").names) == ["p1", "p2"]
+
+
+def test_scans_of_an_nnunet_data_set_are_found(tmp_path: Path) -> None:
     data_set = make_files(tmp_path / "nnUNet_raw" / "Dataset001_LA")
     make_files(data_set / "imagesTr", "a_0000.nii.gz")
     make_files(data_set / "imagesTs", "a_0000.nii.gz", "b_0000.nii.gz")
@@ -176,8 +179,13 @@ def test_results_in_a_folder_beside_the_patient_folders_are_no_scans(tmp_path: P
     scans = [tmp_path / patient / "lgemri.nrrd" for patient in ("p1", "p2")]
     assert sorted(find_scans(tmp_path).scans) == scans
     assert find_scans(tmp_path, results=[tmp_path / results]).scans == scans
-    # A folder of results is searched if the folder contains a scan.
-    assert find_scans(tmp_path, results=[tmp_path / "p1"]).names == find_scans(tmp_path).names
+
+
+def test_results_folder_that_also_holds_a_scan_is_searched(tmp_path: Path) -> None:
+    for patient in ("p1", "p2"):
+        write_noise(tmp_path / patient / "lgemri.nrrd")
+        write_dcamt_result(tmp_path / patient / "laendo.nrrd")
+    assert sorted(find_scans(tmp_path, results=[tmp_path / "p1"]).names) == ["p1", "p2"]
 
 
 def test_folder_of_results_beside_folders_of_dicom_slices_is_no_scan(tmp_path: Path) -> None:

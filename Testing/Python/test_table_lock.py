@@ -116,7 +116,7 @@ def test_process_without_permission_to_lock_does_not_remove_the_lock_file_of_ano
     assert list(tmp_path.iterdir()) == []
 
 
-def test_table_is_locked_although_its_folder_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_removed_before_locking_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     acquire, failures = FileLock.acquire, [FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))]
 
     def fail_once(lock: FileLock, **options: float) -> None:
@@ -132,7 +132,7 @@ def test_table_is_locked_although_its_folder_was_removed(tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lock_file_that_cannot_be_created_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_without_a_lock_file_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def time_out(lock: FileLock, **_: object) -> None:
         raise Timeout(str(lock.lock_file))
 
