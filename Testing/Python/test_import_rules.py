@@ -1,4 +1,4 @@
-"""Test the import rules of the Slicer modules and of the engine's floors (layers), and that no import is circular."""
+"""Test the import rules of the Slicer modules and of the engine's layers, and that no import is circular."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ SURFACE_MAKERS = ("dcamt/io/surfaces.py", "dcamt/wall/")
 MODULES = {"DCAMTSegmentation", "DCAMTSegmentationLib", "DCAMTSlicerLib", "DCAMTTraining", "DCAMTTrainingLib"}
 HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 
-# The lowest floor is first. A module imports only from its own floor and from lower floors.
-FLOORS: tuple[frozenset[str], ...] = (
+# The lowest layer is first. A module imports only from its own layer and from lower layers.
+LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {"__init__", "errors", "geometry", "volume", "recipe", "recipe_checks", "recipe_files", "machine"}
         | {"io", "cases", "runs", "models", "metrics", "worker", "wall"}
@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"devices", "distributed", "preprocessing", "networks", "losses", "training", "inference"}),
     frozenset({"report", "api", "commands", "cli", "__main__"}),
 )
-FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+LAYER_OF = {name: layer for layer, names in enumerate(LAYERS) for name in names}
 
 
 @dataclass(frozen=True)
@@ -96,21 +96,21 @@ def forbidden_imports(paths: Iterator[Path] | list[Path], home: Path, names: set
     ]
 
 
-def floor_of(module: str) -> int | None:
-    """Return the floor of an engine module; None if no floor lists it."""
+def layer_of(module: str) -> int | None:
+    """Return the layer of an engine module; None if no layer lists it."""
     parts = module.split(".")
-    return FLOOR_OF.get(parts[1] if len(parts) > 1 else "__init__")
+    return LAYER_OF.get(parts[1] if len(parts) > 1 else "__init__")
 
 
 def upward_imports(home: Path) -> list[str]:
-    """Return each import in home/dcamt from a higher floor."""
+    """Return each import in home/dcamt from a higher layer."""
     faults = []
     for path in sorted((home / "dcamt").rglob("*.py")):
-        own = floor_of(module_name(path, home))
+        own = layer_of(module_name(path, home))
         for one_import in imports_of(path, home):
             if one_import.target.split(".")[0] != "dcamt":
                 continue
-            theirs = floor_of(one_import.target)
+            theirs = layer_of(one_import.target)
             if own is not None and theirs is not None and theirs > own:
                 faults.append(f"{path.relative_to(home)}:{one_import.line} imports {one_import.target}")
     return faults
@@ -222,16 +222,16 @@ def test_slicer_modules_use_only_engine_files_that_import_no_torch() -> None:
     assert costly == []
 
 
-def test_every_engine_file_is_on_a_floor() -> None:
+def test_every_engine_file_is_in_a_layer() -> None:
     unplaced = {
         name
         for path in ENGINE.rglob("*.py")
-        if (name := path.relative_to(ENGINE).with_suffix("").parts[0]) not in FLOOR_OF
+        if (name := path.relative_to(ENGINE).with_suffix("").parts[0]) not in LAYER_OF
     }
-    assert unplaced == set(), "add these names to FLOORS"
+    assert unplaced == set(), "add these names to LAYERS"
 
 
-def test_no_engine_module_imports_from_a_higher_floor() -> None:
+def test_no_engine_module_imports_from_a_higher_layer() -> None:
     assert upward_imports(ENGINE_HOME) == []
 
 
@@ -258,7 +258,7 @@ def run_python(program: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_lowest_floor_can_be_imported_without_torch() -> None:
+def test_lowest_layer_can_be_imported_without_torch() -> None:
     program = """if True:
         import importlib, sys
         class NoTorch:
@@ -272,7 +272,7 @@ def test_lowest_floor_can_be_imported_without_torch() -> None:
     modules = [
         module_name(path, ENGINE_HOME)
         for path in sorted(ENGINE.rglob("*.py"))
-        if floor_of(module_name(path, ENGINE_HOME)) == 0
+        if layer_of(module_name(path, ENGINE_HOME)) == 0
     ]
     assert len(modules) > 20
     run_python(program, *modules)
@@ -329,12 +329,12 @@ def test_packages_with_similar_names_are_allowed(tmp_path: Path) -> None:
         ("training__learner", "import dcamt.report.run_report_html"),
     ],
 )
-def test_import_from_a_higher_floor_is_detected(tmp_path: Path, file: str, fault: str) -> None:
+def test_import_from_a_higher_layer_is_detected(tmp_path: Path, file: str, fault: str) -> None:
     home = write_engine(tmp_path, **{"cli": "", "training__trainer": "", file: fault})
     assert len(upward_imports(home)) == 1
 
 
-def test_imports_from_lower_floors_are_allowed(tmp_path: Path) -> None:
+def test_imports_from_lower_layers_are_allowed(tmp_path: Path) -> None:
     home = write_engine(
         tmp_path, volume="", cli="from .training import trainer", training__trainer="from ..volume import a"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import unittest
 
 import slicer
@@ -139,6 +140,11 @@ class OtherWidgetsTest(unittest.TestCase):
         self.assertEqual(view.model().headerData(1, qt.Qt.Vertical), "Diameter")
         with self.assertRaises(ValueError):
             view.setMRMLTableNode(slicer.vtkMRMLModelNode())
+
+    def test_observed_node_survives_garbage_collection(self) -> None:
+        slicer.qMRMLTableView().setMRMLTableNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures"))
+        gc.collect()
+        slicer.util.getNode("measures").Modified()
 
     def test_collapsible_button_hides_and_shows_its_content(self) -> None:
         import ctk

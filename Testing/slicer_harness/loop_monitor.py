@@ -92,7 +92,7 @@ def pause_of(action: Callable[[], object], tries: int = 3) -> Pause:
 
 
 def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> Pause:
-    """Return the processor time of a job's longest step as a pause, for the best of at most `tries` runs.
+    """Measure the processor time of a job's longest step.
 
     Args:
         start: starts the job and returns an iterator over its steps.

@@ -16,7 +16,6 @@ class Observation:
         """`changed(widget)` is called after each event."""
         self._subject: Any = None
         self._tags: list[int] = []
-        # The observer must not refer to `self`, or garbage collection could remove the observer.
         self._observer = _observer(weakref.ref(widget), changed, self._tags)
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:

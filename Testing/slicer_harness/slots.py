@@ -11,7 +11,7 @@ from .conversion import wrap
 
 
 def slot_of(receiver: Callable[..., Any], sender: Callable[[], Any] = lambda: None) -> Callable[..., Any]:
-    """Return the function that Qt calls for a receiver; the receiver's errors are kept (`slot_errors`).
+    """Return the function that Qt calls for a receiver.
 
     Args:
         sender: returns the object that emits the signal, or None if this object is unknown.

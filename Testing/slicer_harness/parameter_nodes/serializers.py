@@ -54,8 +54,12 @@ class NodeSerializer(Serializer):
 
     def write(self, node: Any, name: str, value: Any) -> None:
         self.validate(value)
-        node.SetParameter(name, "")  # `is_in` checks that the parameter exists.
+        self._make_is_in_true(node, name)
         node.SetNodeReferenceID(name, value.GetID() if value is not None else None)
+
+    @staticmethod
+    def _make_is_in_true(node: Any, name: str) -> None:
+        node.SetParameter(name, "")
 
     def read(self, node: Any, name: str) -> Any:
         return node.GetNodeReference(name)
