@@ -379,7 +379,17 @@ def test_word_in_every_file_name_of_a_folder_is_ignored(tmp_path: Path, name: st
         (("p1_RV", "p2_RV"), ("p1", "p2")),
         *(
             (("p1", "p2"), (f"p1_{words}", f"p2_{words}"))
-            for words in ("LAwallMask", "wall2", "la_wall1", "RA2", "scar3_seg", "LARA", "leftventricle")
+            for words in (
+                "LAwallMask",
+                "wall2",
+                "la_wall1",
+                "RA2",
+                "scar3_seg",
+                "LARA",
+                "leftventricle",
+                "walls",
+                "LAscars",
+            )
         ),
         (("p1_cine", "p2_cine"), ("p1_lge", "p2_lge")),
         (("p1_a", "p1_b", "p2_a", "p2_b"), ("p1", "p2")),

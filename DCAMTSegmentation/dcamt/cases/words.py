@@ -28,8 +28,8 @@ IMAGE_WORDS = _WHOLE_IMAGE_WORDS | {f"{kind}{part}" for kind in _KINDS_OF_IMAGES
 ATRIUM_WORDS = _set("la left atrium atrial leftatrium endo endocardium cavity lumen")
 """Words for the left atrium, which a label's name may add to its scan's name: `p1_LA_gt` for `p1`."""
 OTHER_STRUCTURES = _set(
-    "ra rv lv right ventricle myo myocardium epi epicardium wall scar fibrosis lge fat aorta pv pvs veins laa appendage"
-    " esophagus lspv lipv rspv ripv svc ivc"
+    "ra rv lv right ventricle ventricles myo myocardium epi epicardium wall walls scar scars fibrosis lge fat aorta pv"
+    " pvs vein veins laa appendage esophagus oesophagus lspv lipv rspv ripv svc ivc"
 )
 """Words for other structures. `p1_RV_gt` is a label of another structure for the scan `p1`."""
 OTHER_STRUCTURES_WITHOUT_LGE = OTHER_STRUCTURES - {"lge"}
