@@ -321,7 +321,7 @@ def fit_labelmap(labelmap: Labelmap, grid: Grid, scan: str | Path) -> Labelmap:
     - another size and position on the scan's lattice, if all labelled voxels lie inside the scan;
     - another slice thickness, if the labelmap has only one slice;
     - thinner slices (1.5 mm, 1 mm, 0.75 mm, … for a scan with slices of 3 mm), if the labelmap is not empty and every
-      labelled slice is a slice of the scan.
+      labelled slice lies at the position of a slice of the scan.
 
     Voxel positions may deviate by `GRID_TOLERANCE` voxels.
 

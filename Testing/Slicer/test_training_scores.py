@@ -45,8 +45,9 @@ class ScoresTest(TrainingCase):
     def test_missed_cases_and_cases_without_the_class_are_counted(self) -> None:
         lines = ["mean,1,0.5,0.4,2,1,5,9,3,2", "mean,2,0.9,0.8,2,1,0,5,0,3"]
         cells = self.show(self.make_scored_run("missed", f"{SCORES},undefined,cases,missed,empty", *lines))
-        means = "mean (distances defined in 4 of 9 cases; 3 missed; 2 without the class in label and result: Dice 1)"
-        self.assertEqual([row[0] for row in cells], [means, "mean (3 without the class in label and result: Dice 1)"])
+        absent = "class absent from label and result in {} cases, which count with Dice 1"
+        first = f"mean (distances defined in 4 of 9 cases; 3 missed; {absent.format('2 of 9')})"
+        self.assertEqual([row[0] for row in cells], [first, f"mean ({absent.format('3 of 5')})"])
 
     def test_missing_values_of_a_truncated_table_are_empty_cells(self) -> None:
         cells = self.show(self.make_scored_run("cut", SCORES, "one,1,0.5,0.3333333,12,3.25", "two,1,0.5"))

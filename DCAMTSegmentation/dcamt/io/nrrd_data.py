@@ -62,15 +62,15 @@ class NrrdData:
     """Reads the numbers of a NRRD file, from the file itself or from data files.
 
     Raises:
-        InputError: the type, the encoding or the byte order is unknown; "line skip" or "byte skip" is damaged; the
-            header's list or pattern of data files is empty or damaged; or a data file is missing.
+        InputError: the type is not supported; the encoding or the byte order is unknown; "line skip" or "byte skip" is
+            damaged; the header's list or pattern of data files is empty or damaged; or a data file is missing.
     """
 
     def __init__(self, path: Path, header: NrrdHeader, sizes: Sequence[int]) -> None:
         fields = header.fields
         kind = " ".join(fields["type"].lower().split())
         if kind not in _TYPES:
-            raise InputError(f'holds numbers of the type "{kind}"', path=path, remedy=OPEN_IN_SLICER)
+            raise InputError(f'has the unsupported type "{kind}"', path=path, remedy=OPEN_IN_SLICER)
         encoding = _ENCODINGS.get(fields["encoding"].lower())
         if encoding is None:
             raise InputError(f'has the unknown encoding "{fields["encoding"]}"', path=path, remedy=OPEN_IN_SLICER)

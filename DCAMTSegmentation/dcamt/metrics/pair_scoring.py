@@ -43,7 +43,8 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every labelmap is empty or a mask of 1 or of 255, 255 counts as 1.
+    background. If every prediction and every label is empty or has a single value above 0, which is 1 or 255, then
+    255 counts as 1.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
     cannot be scored in these cases:
@@ -66,7 +67,7 @@ def evaluate_pairs(
         raise InputError("no pair of a prediction and a label was given", remedy="Choose at least one of each.")
     scored: list[_ScoredPair] = []
     failures: list[InputError] = []
-    # 255 counts as 1 only if every labelmap is a mask or empty.
+    # All pairs are read before the first is scored, because 255 counts as 1 in all pairs or in none.
     # `_score_pair` reads the pairs again, since the labelmaps of all cases together may be too large for memory.
     only_masks = all(_holds_only_masks(pair, mappings) for pair in pairs)
     for done, pair in enumerate(pairs, start=1):
@@ -125,7 +126,7 @@ def _holds_only_masks(pair: EvaluationPair, mappings: LabelMappings) -> bool:
 
 
 def _is_mask_or_empty(labelmap: Labelmap) -> bool:
-    """Return whether a labelmap is empty, a mask of 1 or a mask of 255."""
+    """Return whether a labelmap is empty, or has a single value above 0, which is 1 or 255."""
     return int(labelmap.voxels.max()) <= 1 or is_mask_of_255(labelmap)
 
 

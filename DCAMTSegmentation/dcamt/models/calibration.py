@@ -1,7 +1,8 @@
 """Define the calibration of a model.
 
-The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. Each feature grows
-with the doubt, so no weight is positive. `calibration_fit` fits the function. This module does not import torch.
+The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. A larger
+feature means a less certain segmentation, so no weight is positive. `calibration_fit` fits the function. This module
+does not import torch.
 """
 
 from __future__ import annotations
@@ -65,8 +66,10 @@ class OverlapFunction:
         means, deviations: mean and standard deviation of each feature, by which the features are standardised.
         weights: weights of the standardised features, none positive.
         bias: logit of the overlap at the means.
-        knots, lows, highs: the interval. Example: with knots (0.6, 0.9), lows (-0.2, -0.04) and highs (0.1, 0.03), the
-            interval of the expected overlap 0.9 is 0.86 to 0.93. Values between knots are interpolated.
+        knots: expected overlaps, increasing.
+        lows, highs: one number for each knot; added to the expected overlap, they give the ends of its interval.
+            Between knots, lows and highs are interpolated linearly. Example: with knots (0.6, 0.9), lows (-0.2, -0.04)
+            and highs (0.1, 0.03), the interval of the expected overlap 0.9 is 0.86 to 0.93.
     """
 
     features: tuple[str, ...]
@@ -110,7 +113,7 @@ class OverlapFunction:
 
 @dataclass(frozen=True)
 class Calibration:
-    """A model's calibration: the expected overlap as a function of the doubt, and a scaling of the map of doubt.
+    """A model's calibration: the expected overlap as a function of features, and a scaling of the map of doubt.
 
     Attributes:
         model: `Card.checksum` of the calibrated model.

@@ -157,8 +157,8 @@ class Learner:
             return
         with torch.autocast(self.device.type, self.half):
             yield
-        # Inside a caller's autocast block, torch would keep its 16-bit copies of the weights. The copies that
-        # `_teacher_logits` made have no gradients.
+        # Inside a caller's autocast block, torch would use its 16-bit copies of the weights again in the next pass. The
+        # weights would then get no gradients, because `_teacher_logits` makes the copies without gradients.
         torch.clear_autocast_cache()
 
 

@@ -56,9 +56,10 @@ def blood_pool(
 ) -> BloodPool:
     """Return the statistics of a scan's `voxels` (I, J, K) inside `mask`, eroded by `EROSION_MM`.
 
-    If the grids differ, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored. If
-    `extraction.separate_ml` is larger than 0, voxels outside `extraction.inside` are ignored. If no voxel is left, mean
-    and standard deviation are NaN.
+    If the grids differ, the scan is interpolated at the mask's voxels. Voxels outside the scan are ignored. If the
+    extracted surface leaves out separate parts of the segment (`extraction.separate_ml` is larger than 0), voxels
+    outside `extraction.inside` are ignored, so that these parts do not count. If no voxel is left, mean and standard
+    deviation are NaN.
     """
     eroded = erode(mask, mask_grid, EROSION_MM)
     if extraction is not None and extraction.separate_ml > 0:

@@ -242,7 +242,9 @@ def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
 def _at_volume(surface: Surface, volume_mm3: float) -> Surface:
     """Return the surface, moved outwards or inwards so that it encloses `volume_mm3`.
 
-    All points move by one distance along their normals; to first order, the volume grows by area times distance.
+    All points move by the same distance along their normals. Moving by a small distance changes the volume by about
+    area times distance; scaling about the centre corrects the remaining error. If moving makes the volume wrong by a
+    factor of 2 or more, the surface is only scaled.
     """
     distance = (volume_mm3 - surface.volume_mm3) / surface.area_mm2
     moved = Surface(surface.points + distance * surface.normals, surface.triangles)

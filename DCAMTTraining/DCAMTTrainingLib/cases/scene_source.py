@@ -209,7 +209,8 @@ def _scans_of(segmentation: SegmentationNode) -> list[Any]:
 def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
     """Return the volumes whose grid contains the grid of a segmentation.
 
-    Volume and segmentation must have the same parent transform node, or both none.
+    The grids do not include transforms, so a volume is returned only if it has the same parent transform node as the
+    segmentation, or if neither has one.
 
     All volumes are compared at once, since a scene may have hundreds of scans and as many segmentations.
 
@@ -279,22 +280,26 @@ def segments_of(
 
 
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
-    """Return the segments that may serve as a volume's label, in order of preference."""
-    scan_of_dcamt_segments = get_referenced_node(segmentation, VOLUME)
-    is_result = scan_of_dcamt_segments is not None or result_scan.has_lost_scan(segmentation)
-    scan_of_drawn_segments = scan_of(segmentation) if is_result and volume is not None else None
-    if (
-        scan_of_drawn_segments is None
-        or scan_of_dcamt_segments is scan_of_drawn_segments
-        or volume not in (scan_of_drawn_segments, scan_of_dcamt_segments)
-    ):
+    """Return those of the segments `identifiers` that may serve as a volume's label, in order of preference.
+
+    All segments are returned, unless the segmentation was drawn on one scan, DCAMT wrote its result for another scan
+    into the segmentation, and the volume is one of these two scans.
+    """
+    drawn_on, segmented = scan_of(segmentation), get_referenced_node(segmentation, VOLUME)
+    has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
+    belongs_to_two_scans = has_result and drawn_on is not None and drawn_on is not segmented
+    if volume is None or not belongs_to_two_scans or volume not in (drawn_on, segmented):
         return identifiers
-    by_model = find_dcamt_segments(segmentation)
-    written = [identifier for identifier in identifiers if identifier in by_model]
-    drawn = [identifier for identifier in identifiers if identifier not in by_model]
-    if volume is scan_of_drawn_segments:
-        return [*drawn, *written] if _is_training_case_of(volume, segmentation) else drawn
-    return [*written, *drawn] if written else []
+    by_dcamt = find_dcamt_segments(segmentation)
+    dcamt_segments = [identifier for identifier in identifiers if identifier in by_dcamt]
+    other_segments = [identifier for identifier in identifiers if identifier not in by_dcamt]
+    if volume is drawn_on:
+        # DCAMT made its segments for the other scan. They serve for this scan only if the user made the segmentation a
+        # training case of this scan.
+        return [*other_segments, *dcamt_segments] if _is_training_case_of(volume, segmentation) else other_segments
+    # If `identifiers` has DCAMT segments, a person corrected or accepted DCAMT's result, and may have added the other
+    # segments to this result. If not, the other segments belong to the scan on which the segmentation was drawn.
+    return [*dcamt_segments, *other_segments] if dcamt_segments else []
 
 
 def _is_training_case_of(volume: VolumeNode, segmentation: SegmentationNode) -> bool:
@@ -357,8 +362,8 @@ def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: b
     Segments that the user chose stay unchanged. An unlabelled case that gets its first segments becomes labelled.
 
     Args:
-        keeps_unmatched: whether a class keeps its segments if no case has a segment that matches the class. Pass
-            True if a class may have been renamed.
+        keeps_unmatched: whether a class keeps the segments that matched it before, if no segment of any case matches it
+            now. Pass True if a class may have been renamed, since its segments still have the old name.
     """
     matches: dict[int, tuple[SceneScan, tuple[tuple[str, int], ...]]] = {}
     for index, row in enumerate(rows):

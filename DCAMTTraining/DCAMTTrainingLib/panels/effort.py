@@ -1,4 +1,4 @@
-"""Control the section *Effort* of the panel: show the estimate, and the next run's values in empty text fields."""
+"""Control the section *Effort* of the panel: show a run's estimate, and placeholder texts in empty fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EffortPanel:
         session.on_news.append(self.refresh)
 
     def refresh(self) -> None:
-        """Show the estimate, and the next run's values in empty text fields."""
+        """Show a run's estimate, and placeholder texts in empty fields."""
         if self._session.settings is None:
             return
         estimation = self._session.estimation
@@ -39,7 +39,7 @@ class EffortPanel:
         self._show_defaults()
 
     def _show_defaults(self) -> None:
-        """Show, in each empty text field, the value that the next run uses."""
+        """Show in each empty text field, as a placeholder text, the value that the next run uses."""
         try:
             recipe = self._session.planned_recipe()
         except DCAMTError:

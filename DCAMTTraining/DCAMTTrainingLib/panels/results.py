@@ -240,7 +240,11 @@ def case_text(row: dict[str, str]) -> str:
     if missed:
         parts.append(_("{count} missed").format(count=missed))
     if empty:
-        parts.append(_("{count} without the class in label and result: Dice 1").format(count=empty))
+        parts.append(
+            _("class absent from label and result in {count} of {cases} cases, which count with Dice 1").format(
+                count=empty, cases=cases
+            )
+        )
     return f"{shown} ({'; '.join(parts)})" if parts else shown
 
 
