@@ -85,7 +85,10 @@ def noise_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a list of two labelled, two unlabelled and one validation case; a test must not change the files."""
+    """Return a CSV file that lists two labelled, two unlabelled and one validation case.
+
+    A test must not change this file, the scans or the labels.
+    """
     from dcamt_testing.synthetic import write_cases_folder
 
     return write_cases_folder(tmp_path_factory.mktemp("cases"), labelled=2, unlabelled=2, validation=1)

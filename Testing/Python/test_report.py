@@ -191,20 +191,23 @@ def test_case_whose_label_was_changed_after_the_training_is_left_out_with_a_rema
         assert not any(trace in page for trace in PLANTED)
 
 
-def test_report_without_an_earlier_table_leaves_out_a_removed_scan(
+def test_report_leaves_out_a_removed_validation_scan_and_needs_no_labelled_scan(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / run.parent.name / run.name
     shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
     cases = read_cases(copy / "cases.csv")
-    removed = [next(case for case in cases if case.role == role).image for role in ("labelled", "validation")]
-    for image in removed:
-        image.unlink()
+    labelled, validation = (
+        next(case.image for case in cases if case.role == role) for role in ("labelled", "validation")
+    )
+    labelled.unlink()  # has no effect, because the report reads only the scans of validation cases
+    validation.unlink()
+    # If validation.csv had a score of the removed case, the report would be refused, because it would lack this score.
     (copy / "validation.csv").unlink()
     assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
     errors = capsys.readouterr().err
     assert errors.count("the report leaves out the case") == 1
-    assert f"{removed[1].name}: does not exist" in errors
+    assert f"{validation.name}: does not exist" in errors
     assert "because their scan or label cannot be used: 1." in (copy / "report.html").read_text(encoding="utf-8")
 
 

@@ -299,7 +299,8 @@ def test_labels_are_mixed_with_the_images() -> None:
     assert mixtures > 20
 
 
-def test_replaced_part_of_a_patch_is_equal_for_teacher_and_student() -> None:
+def test_teacher_and_student_get_the_same_patch_with_replaced_surroundings() -> None:
+    """`surroundings=1` replaces the part of each patch beyond a random plane (see `replace_surroundings`)."""
     case = resident(random_voxels(SIZE), np.ones(SIZE, np.uint8))
     settings = (*NO_AUGMENTATION, "batch=4", "labelled_per_batch=2")
     plain = sampler_of([case], *settings, unlabelled=[resident(random_voxels(SIZE, 1))])

@@ -297,9 +297,11 @@ class ChannelsTest(unittest.TestCase):
         self.assertEqual(self.module.settings.inputVolume, other)
         self.assertEqual(self.chosen_channels(), [None, None])
 
-    def test_choosing_a_channel_as_the_input_keeps_all_channels(self) -> None:
+    def test_choosing_the_second_channel_as_the_input_does_not_change_the_second_and_third_channel(self) -> None:
+        """The volume "b" is then chosen twice, until the user chooses another second channel."""
         self.segment_all()
         choose(self.ui.inputSelector, self.volumes[1])
+        self.assertEqual(self.module.settings.inputVolume, self.volumes[1])
         self.assertEqual(self.chosen_channels(), ["b", "c"])
 
     def test_script_can_set_input_and_channels_together(self) -> None:

@@ -241,7 +241,11 @@ def read_lines(work: Path) -> list[Row]:
 
 
 def robustness_table(rows: list[Row], quality: str) -> list[Row]:
-    """Return a row for each disturbance: its mean and lowest Dice, and the mean Dice of the same cases undisturbed."""
+    """Return a row for each disturbance.
+
+    A row has the mean Dice, the lowest Dice and the mean expected overlap of the disturbed scans, and the mean Dice of
+    the same cases undisturbed. The expected overlap is cross-validated with `CASE_AND_DISTURBANCE`.
+    """
     rows = with_expected_overlap(rows, quality, CASE_AND_DISTURBANCE)
     clean = {row["case"]: row["dice"] for row in rows if row["disturbance"] == CLEAN}
     printed = []
@@ -271,6 +275,8 @@ def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row
     """
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
+        # `expect_left_out` fits without the scans of the same case and, for a disturbed scan, also without the scans
+        # with the same disturbance. So declare all scans undisturbed, to leave out only the scans of the same case.
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
     expected = iter(expect_left_out(scans, quality_features(quality)))
     return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]

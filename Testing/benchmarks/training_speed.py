@@ -10,8 +10,9 @@ loop is DCAMT's loop without one of its optimisations. The loop "DCAMT with a Da
 conventional loop does, without the augmentation of recipe `la`.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
-the machine affect all equally; the speed is that of the median turn. The column `waiting` is the fraction of
-time that a loop spends on getting batches; the GPU's work is not included.
+the machine affect all equally; the speed is that of the median turn. The column `waiting` is the time in which
+a loop's process makes batches or waits for them, divided by the loop's total time. While the
+process gets a batch, the process does not wait for the GPU, so the GPU's work counts only in the total time.
 """
 
 from __future__ import annotations

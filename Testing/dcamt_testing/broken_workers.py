@@ -28,14 +28,21 @@ def predict_bounded(*arguments, **options):
     return predict(*arguments, **options)
 predictor.predict_bounded = predict_bounded
 """
-"""A script after which the network computes a scan again and again, until the request is cancelled."""
+"""A script after which the network computes a scan again and again, until the request is cancelled.
+
+The worker sets a hook only while it segments the scan of a request, so the loop does not run when the worker measures
+the model's speed. If the request is cancelled, the hook raises an error in `predict`, which ends the loop.
+"""
 
 EXPECTS_LONG_WORK = """
 from dcamt.commands import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
-"""A script after which a worker expects each scan to take ten minutes."""
+"""A script after which a worker that has measured the model's speed expects each scan to take ten minutes.
+
+A worker that has not measured the speed expects no time, as without the script, so tests of the remaining time fail.
+"""
 
 SLOW_TRAINING = """
 import time
