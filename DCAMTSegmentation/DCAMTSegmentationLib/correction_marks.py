@@ -39,7 +39,8 @@ def mark_written(segmentation_node: SegmentationNode) -> None:
 def axes_of(segmentation_node: SegmentationNode) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    If the user hardens a transform that doubles all lengths, axes and volumes change, but the fingerprint does not.
+    Changed axes show that measurements are outdated even if the fingerprint is unchanged: hardening a transform that
+    doubles all lengths changes the axes and the measured volumes, but not the fingerprint.
     """
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     return "" if affine is None else json.dumps(affine[:3, :3].tolist())

@@ -362,7 +362,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         for helper in orphans:
             if is_present(helper):
                 remove_with_display(helper)
-        # The call is delayed, because during this event the subject hierarchy still has the removed nodes' items.
+        # While the scene sends its event (node removed or batch ended), the subject hierarchy still has the removed
+        # nodes' items. Therefore, `remove_stale_items` is called after the event.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))
 
 

@@ -21,6 +21,11 @@ LOG_BYTES = 1 << 14
 """Number of bytes kept from the end of a process's stderr."""
 WRITE_TIMEOUT_MS = 1000
 MAX_DELIVERY_S = 0.02
+"""After this many seconds, a call of `EngineProcess._deliver` delivers no further event.
+
+The remaining events are delivered in later turns of the event loop, so that Slicer stays responsive if a process writes
+many events.
+"""
 OnEvent = Callable[[dict[str, Any]], None]
 
 _alive: set[EngineProcess] = set()
@@ -121,7 +126,10 @@ class EngineProcess:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
-        """Deliver events and, after the last event, the process's end."""
+        """Call `on_event` for each waiting event and, after the last event of an ended process, `on_end`.
+
+        If events still wait after `MAX_DELIVERY_S`, schedule their delivery for the next turn of the event loop.
+        """
         until = time.monotonic() + MAX_DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:

@@ -395,7 +395,8 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # A run of an earlier version may have scores but no validation cases.
+        # If an older version of DCAMT saved the best validation, `result` has scores, but no `cases`, so `counts` are
+        # those of the run's present cases. If the user has since removed the validation cases, `on` gives no number.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

@@ -24,6 +24,11 @@ from .words import (
 _JOINED = re.compile(r"(.*\d)([^\W\d_]+)")
 """A name that ends in a number and letters, as in `p1LA`."""
 _Candidates = list[tuple[Key, list[str]]]
+"""(key, dropped words): a key that the scan of a file may have, and the words of the file's path that the key lacks.
+
+The file `p1_chambers/aorta` has the candidates `(("p1_chambers",), ["aorta"])` and `(("p1",), ["chambers", "aorta"])`.
+Separators such as `_` may stand among the dropped words.
+"""
 
 
 def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, NamedFile, frozenset[str]]]:
@@ -65,7 +70,7 @@ def _fitting_scans(
     """Yield (file, scan, further words) for each scan that has one of a file's candidate keys.
 
     Args:
-        candidates_of: returns the candidates of a file from the parts of its key: its folders and its name.
+        candidates_of: is called with the folders and the name from a file's key, in lower case; returns `_Candidates`.
     """
     files = [file for file in named if file.kind is FileKind.SCAN]
     first_channels = [replace(file, key=without_first_channel(file.key)) for file in files]
@@ -117,7 +122,10 @@ def _shorter_keys(folders: Sequence[str], name: str) -> _Candidates:
 
 
 def _words_without_folder(name: str, folder: str) -> list[str]:
-    """
+    """Return the words of a file's name.
+
+    If the name begins or ends with all words of the folder's name, and has other words, return only the other words.
+
     >>> [_words_without_folder(name, "p1_a") for name in ("p1_a_LA", "LA-p1-a", "p1_LA", "p1_a")]
     [['LA'], ['LA'], ['p1', 'LA'], ['p1', 'a']]
     """

@@ -133,10 +133,15 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 
 
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the labels; a label and a case are paired if one of the two names adds words to the other.
+    """Return the labels by the names of their cases; labels without a case keep their own names.
 
-    The words stand at the beginning or at the end of the name. The case must have all the label's words for the
-    modality.
+    An unpaired label and an unpaired case are paired if one of the two names is the other with further words at its
+    beginning or end, and if these conditions hold:
+
+    - All further words are in `_KNOWN_WORDS`, or at least two pairs of a label and a case differ by the same words.
+    - No further word is a number or means a modality, an examination or another structure.
+    - The case has all the label's words for the modality.
+    - The label fits no other case, and the case fits no other label.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]

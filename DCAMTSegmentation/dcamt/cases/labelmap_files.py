@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from ..errors import InputError
-from ..io.dicom_files import CONTOUR_REMEDY, stated_class
+from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
 from ..io.readers import read_header
 from ..io.stored_image import read_head
@@ -185,9 +185,11 @@ def _may_be_label_of_case(path: Path) -> bool:
 
 
 def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[str]) -> list[tuple[str, Path]]:
-    """Return (name, label) for each labelled case.
+    """Return (name, label) for each labelled case; the name is that of the case or of a folder above its scan.
 
-    `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`.
+    `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`. Therefore, if `names`
+    contains `Pat1` but not `LGE`, the label of this scan gets the name `Pat1`. If several cases lie below `Pat1`, or a
+    case is named `Pat1`, the label keeps the name of its case.
     """
     names_without_case = set(names) - {case_of(case.name) for case in cases}
     cases_below: defaultdict[str, list[str]] = defaultdict(list)
@@ -255,9 +257,11 @@ def _has_many_values(path: Path) -> bool:
 
 
 def _is_blank(path: Path) -> bool:
-    """Return whether a file is empty or begins with zeros, as after an interrupted copy."""
-    is_dicom = stated_class(path) is not None
-    return not is_dicom and not any(read_head(path, 132))
+    """Return whether a file is empty or unreadable, or its first 132 bytes are zeros, as after an interrupted copy.
+
+    A DICOM file is not blank: of its first 132 bytes, 128 are often zeros, but the last 4 are `DICM`.
+    """
+    return not any(read_head(path, 132))
 
 
 def _scans_beside_masks(named: Iterable[NamedFile], labels: Collection[Path]) -> set[Path]:

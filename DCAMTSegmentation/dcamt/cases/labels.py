@@ -275,7 +275,11 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 
 
 def _interpolation_matrix(grid: NetworkGrid, axis: int, scan_range: slice) -> np.ndarray:
-    """Return a float32 matrix of shape `(network voxels in the range, scan voxels in the range)`."""
+    """Return the weights of the interpolation from the scan to the network grid along a canonical axis, as float32.
+
+    The matrix has a column for each scan voxel in `scan_range`, and a row for each network voxel to whose value at
+    least one of these scan voxels contributes.
+    """
     matrix = axis_weights(grid, axis)
     matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix
     inside = matrix[:, scan_range].astype(np.float32)

@@ -154,7 +154,7 @@ class _SimilarPaths:
     def _mask(self, file: NamedFile, part: Part, pattern: Pattern, *, is_certain: bool) -> dict[Path, NamedFile]:
         """Return {path: label} for a file with few values that fits a pattern; {} if no scan fits."""
         scans = self._scans(pattern)
-        # `phantom` beside the scans `a` and `b`
+        # Beside the scans `a` and `b`, a file `phantom` with few values may be a scan, but a file `LA` is a mask.
         may_be_scan = len(scans) > 1 and pattern == ("*",) and not names_structure(str(part))
         if not scans or may_be_scan:
             return {}
@@ -174,7 +174,8 @@ def _without_labelled_scans(
     A label by name belongs to a scan in two cases:
 
     - The keys are equal: `p1_label` and `p1`.
-    - The paths are `labels/p1` and `cohort/p1`, and no scan `p1` exists.
+    - No scan has the label's key, and the scan's loose key ends with the label's loose key. For example, the label
+      `labels/p1` has the key `("p1",)`, and the scan `cohort/p1` has the key `("cohort", "p1")`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}

@@ -99,7 +99,8 @@ def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) 
 def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
     """Return the folders that have a word for labels in their names but hold scans.
 
-    The folder `segmentation set` with the files `p1` and `p1_seg` is returned.
+    The folder `segmentation set` with the files `p1` and `p1_seg` is returned. But if a scan `mri/p1` or `mri/p1_post`
+    exists, the folder is not returned, because `segmentation set/p1` is probably a label of this scan.
 
     Args:
         named: the files below `folder`, with the kinds of `classify`.
@@ -111,12 +112,12 @@ def _folders_of_cases(named: Sequence[NamedFile], folder: Path) -> set[Path]:
                 if words_of(place.name) & _WORDS_OF_ANY_LABEL:
                     below[place].append(file.path)
     keys = {loose_key(without_first_channel(file.key))[-1:] for file in named if file.kind is FileKind.SCAN}
-    scans_elsewhere = {start for key in keys for start in (key, *name_starts(key))}
+    names_elsewhere = {start for key in keys for start in (key, *name_starts(key))}
     found: set[Path] = set()
     for place in sorted(below, key=lambda path: -len(path.parts)):  # The innermost folders first.
         of_scans = _keys_of_scans_in(place, [classify(path, place, found) for path in below[place]])
-        are_elsewhere = any(loose_key(key)[-1:] in scans_elsewhere for key in of_scans)
-        if of_scans and not are_elsewhere:
+        is_name_used_elsewhere = any(loose_key(key)[-1:] in names_elsewhere for key in of_scans)
+        if of_scans and not is_name_used_elsewhere:
             found.add(place)
     return found
 

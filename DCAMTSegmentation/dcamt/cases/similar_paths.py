@@ -33,7 +33,10 @@ from .words import (
 )
 
 MIN_NAMES_OF_CASES = 10
-"""At least this many different names, such as `p1/x` to `p10/x`, are names of cases."""
+"""If similar paths have at least this many different names at one place, these names are taken for names of cases.
+
+In `p1/x` to `p10/x`, the names `p1` to `p10` are names of cases, so none of these files is a mask of another.
+"""
 
 Pattern = tuple[str, ...]
 Part = str | Path
