@@ -64,6 +64,8 @@ class TrainingSession:
 
         Args:
             node: the parameter node; `settings` is its wrapper.
+            cases_before_import: if another scene was just imported into the open scene, the cases of the open scene
+                before the import. They precede the cases that `node` holds, and replace those of the same scans.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
         before, saved = cases_before_import, load_cases(node)

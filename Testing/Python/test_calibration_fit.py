@@ -70,22 +70,29 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
     assert (widened.lows[-1], widened.highs[-1]) == pytest.approx((-0.2, 0.0))
 
 
-def test_interval_is_wider_if_each_scan_names_its_disturbance() -> None:
-    scans_without_names, scans_with_names = [], []
+def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
+    """The interval comes from the scans' residuals; a scan's residual is that of a fit to other scans.
+
+    The fit for a scan leaves out the scans of the same case, and the scans with the same stated disturbance. Without
+    ghosts, the fit expects too large an overlap for scans with ghosts. Their residuals widen the interval of scans with
+    a similar expected overlap, here of scans with noise. If no disturbance is stated, each fit includes the ghosts of
+    other cases, so the residuals are small.
+    """
+    scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):
         is_ghost = 80 <= index < 120
         # With ghosts, the logit is 2 less.
         overlap = 1 / (1 + math.exp(2) * (1 / scan.overlap - 1)) if is_ghost else scan.overlap
         scan = replace(scan, features={**scan.features, "ghosting": float(is_ghost)}, overlap=overlap)
-        scans_without_names.append(scan)
-        name = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
-        scans_with_names.append(replace(scan, disturbance=name))
-    without_names = fit_overlap(scans_without_names, ("doubt", "ghosting"))
-    with_names = fit_overlap(scans_with_names, ("doubt", "ghosting"))
+        scans_of_unstated_disturbance.append(scan)
+        disturbance = "clean" if index < 80 else "ghosts" if is_ghost else "noise"
+        scans_of_stated_disturbance.append(replace(scan, disturbance=disturbance))
+    fit_to_unstated = fit_overlap(scans_of_unstated_disturbance, ("doubt", "ghosting"))
+    fit_to_stated = fit_overlap(scans_of_stated_disturbance, ("doubt", "ghosting"))
     ghost, noise = {"doubt": -1.0, "ghosting": 1.0}, {"doubt": -1.0, "ghosting": 0.0}
-    assert with_names.value(ghost) == without_names.value(ghost) < without_names.value(noise) - 0.3
-    assert without_names.expect(noise).low > without_names.value(noise) - 0.12
-    assert with_names.expect(noise).low < with_names.value(noise) - 0.2
+    assert fit_to_stated.value(ghost) == fit_to_unstated.value(ghost) < fit_to_unstated.value(noise) - 0.3
+    assert fit_to_unstated.expect(noise).low > fit_to_unstated.value(noise) - 0.12
+    assert fit_to_stated.expect(noise).low < fit_to_stated.value(noise) - 0.2
 
 
 def test_fit_for_a_scan_leaves_out_its_case_and_its_disturbance() -> None:

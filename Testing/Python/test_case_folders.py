@@ -212,19 +212,23 @@ def test_surfaces_and_single_slices_are_no_scans(tmp_path: Path) -> None:
 def test_damaged_tiff_in_a_folder_counts_as_a_scan(tmp_path: Path) -> None:
     page_with_one_tag = struct.pack("<H2HIII", 1, 254, 4, 0, 0, 0)
     damaged = (
-        b"II*\0\x08\0\0\0" + page_with_one_tag[:-4] + b"\x08\0\0\0",  # The page names itself as the next page.
+        # The page states its own position as the position of the next page.
+        b"II*\0\x08\0\0\0" + page_with_one_tag[:-4] + b"\x08\0\0\0",
+        # BigTIFF: the first page lies beyond the end of the file, at byte 2^63.
         struct.pack("<2s3HQ", b"II", 43, 8, 0, 1 << 63),
+        # BigTIFF: the values of a tag lie beyond the end of the file, at byte 2^63.
         struct.pack("<2s3H2Q2H3Q", b"II", 43, 8, 0, 16, 1, 254, 4, 9, 1 << 63, 0),
     )
     for number, content in enumerate(damaged):
         (tmp_path / f"p{number}.tif").write_bytes(content)
+    # An undamaged file with one page is a single slice, so it is no scan.
     (tmp_path / "page.tif").write_bytes(b"II*\0\x08\0\0\0" + page_with_one_tag)
     assert sorted(scans_and_labels(find_cases(tmp_path), tmp_path)) == ["p0", "p1", "p2"]
     for path in find_scans(tmp_path).scans:
         refused(partial(read_scan, path), path)
 
 
-def test_scans_x_nii_gz_and_x_nrrd_are_numbered(tmp_path: Path) -> None:
+def test_cases_of_two_scans_named_x_in_one_folder_are_named_1_x_and_2_x(tmp_path: Path) -> None:
     home = make_files(tmp_path, "site1/x.nii.gz", "site1/x.nrrd", "site1/y.nrrd")
     assert sorted(case.name for case in find_cases(home).cases) == ["1_x", "2_x", "y"]
 

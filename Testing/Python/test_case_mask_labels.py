@@ -34,7 +34,8 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
     }
 
 
-def test_masks_q_and_q_la_without_a_scan_are_two_cases(tmp_path: Path) -> None:
+def test_q_la_is_a_scan_and_no_mask_if_q_has_few_values(tmp_path: Path) -> None:
+    """A file is a mask only of a scan with many values, so `q` and `q_LA`, each with two values, count as scans."""
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 

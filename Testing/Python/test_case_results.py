@@ -94,11 +94,15 @@ def test_lascarqs_file_la_predict_1_beside_enhanced_1_is_a_result(tmp_path: Path
 
 
 def test_p1_output_beside_p1_label_is_a_result_and_p2_output_alone_is_a_scan(tmp_path: Path) -> None:
-    found = find_cases(
-        make_files(tmp_path, "p1_label.nii", "p1_output.nii", "p2_output.nii", "output/c.nii", "c_label.nii")
-    )
-    assert {case.image.name for case in found.cases} == {"p2_output.nii", "c.nii"}
+    found = find_cases(make_files(tmp_path, "p1_label.nii", "p1_output.nii", "p2_output.nii"))
+    assert {case.image.name for case in found.cases} == {"p2_output.nii"}
     assert skip_reasons(found)["p1_output.nii"] == RESULT
+
+
+def test_file_c_in_the_folder_output_is_the_scan_of_c_label(tmp_path: Path) -> None:
+    """Without a scan `c`, only the word `output` in the name of the file itself would make the file a result."""
+    found = find_cases(make_files(tmp_path, "output/c.nii", "c_label.nii"))
+    assert scans_and_labels(found, tmp_path) == {"c": ("output/c.nii", "c_label.nii")}
 
 
 def test_files_in_the_folders_predictions_and_results_are_results(tmp_path: Path) -> None:

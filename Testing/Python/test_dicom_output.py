@@ -296,11 +296,12 @@ def test_message_names_the_attribute_that_the_source_lacks(
         build_dicom_segmentation(case[1], SEGMENTS, source, MODEL)
 
 
-def test_segmentation_of_series_2147483647_has_series_number_364701(
+def test_series_number_of_a_segmentation_is_the_last_four_digits_of_the_scans_series_number_followed_by_01(
     case: tuple[Path, Labelmap], tmp_path: Path
 ) -> None:
-    source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 214748_3647))
-    assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 3647_01
+    """A series number in DICOM is at most 2147483647. This number with 01 appended would exceed the limit."""
+    source = find_changed_source(case, tmp_path, lambda image: setattr(image, "SeriesNumber", 2147483647))
+    assert build_dicom_segmentation(case[1], SEGMENTS, source, MODEL).SeriesNumber == 364701
 
 
 def test_segmentation_refers_to_the_frames_of_a_multi_frame_image(case: tuple[Path, Labelmap], tmp_path: Path) -> None:

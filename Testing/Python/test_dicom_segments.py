@@ -382,9 +382,14 @@ def test_segments_of_a_tilted_stack_lie_on_the_voxels_of_the_scan(
 
 
 @pytest.mark.parametrize("slices", SOME_SLICES, ids=str)
-def test_slice_thickness_may_be_less_than_the_slice_spacing(
+def test_segmentation_with_thinner_slices_is_accepted_if_its_slices_between_those_of_the_scan_are_empty(
     series: Path, tmp_path: Path, slices: tuple[int, ...]
 ) -> None:
+    """The slices of the scan are 2.5 mm apart.
+
+    If a segmentation lacks SpacingBetweenSlices, its slices lie one SliceThickness apart, here 1.25 mm. Thus every
+    second slice of the segmentation lies between two slices of the scan.
+    """
     labels, grid = organs(slices), read_scan(series).grid
     for omit_empty in (True, False):
         path = write_segmentation(tmp_path / f"{omit_empty}.dcm", series, labels, "BINARY", omit_empty)
@@ -395,7 +400,7 @@ def test_slice_thickness_may_be_less_than_the_slice_spacing(
         assert_segments(path, series, labels)
         labelmap = read_labelmap(path)
         if labelmap.voxels.shape[2] > 1:
-            labelmap.voxels[0, 0, 1] = 1  # a voxel between two slices of the scan
+            labelmap.voxels[0, 0, 1] = 1  # slice 1 lies between two slices of the scan
             with pytest.raises(InputError, match="lies on a different grid"):
                 fit_labelmap(labelmap, grid, series)
 

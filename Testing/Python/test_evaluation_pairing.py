@@ -304,17 +304,17 @@ def test_right_atrium_mask_beside_a_left_atrium_label_is_ignored(tmp_path: Path)
 @pytest.mark.parametrize(
     "files",
     [
-        ("p1/p1_trans", "p1/p1_image"),
-        ("p1/p1_trans", "p2/aorta"),
-        ("p1/LA", "p2/q2_seg"),
-        ("p1/p1_RA", "p2/p2_RA"),
-        ("p1/001", "p2/001"),
-        ("p1/heart_seg", "p2/heart_seg"),
-        ("p1/p1_followup", "p2/p2_followup"),
-        ("p1/a/p1_trans",),
+        ("p1/p1_trans", "p1/p1_image"),  # two files in the folder of one case
+        ("p1/p1_trans", "p2/aorta"),  # "aorta" is another structure
+        ("p1/LA", "p2/q2_seg"),  # "q2_seg" may belong to another case, q2
+        ("p1/p1_RA", "p2/p2_RA"),  # "RA" is another structure, the right atrium
+        ("p1/001", "p2/001"),  # "001" has no word for a label and may be a scan
+        ("p1/heart_seg", "p2/heart_seg"),  # "heart_seg" may be the whole heart
+        ("p1/p1_followup", "p2/p2_followup"),  # "followup" means another examination of the patient
+        ("p1/a/p1_trans",),  # the file lies in a subfolder of the case's folder
     ],
 )
-def test_case_folders_are_refused_unless_each_holds_exactly_one_labelmap_of_its_case(
+def test_case_folders_are_refused_unless_each_holds_exactly_one_file_named_like_the_label_of_the_case(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
     for file in files:

@@ -37,7 +37,10 @@ EVERYTHING = (
 )
 """Settings that turn on every part of an iteration."""
 STEPS = (1, 7)
-"""The random augmentations of these two iterations include air, noise, mirror, stripes and spots."""
+"""Two iterations in which all variants of the random augmentations occur.
+
+The variants are air, noise and a mirror image (`replace_surroundings`), and stripes and a bright spot (`add_artefact`).
+"""
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)
 """Functions that create a tensor from Python numbers on the CPU and then copy it to the device."""

@@ -97,6 +97,8 @@ def run_team(
 
     Args:
         script: a program to run instead of `dcamt`.
+        leader_interpreter: the Python interpreter of the leader; None for `interpreter()`, which the other processes
+            always use.
 
     Returns:
         The exit status of the first process that failed, or 0; the standard output and the standard error of all

@@ -73,7 +73,9 @@ class ProposalOpening:
         self._possible_scans = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         self._file_time_before_reading = file_time(case)
         self._scan_state_before_reading = file_state(case["image"])
-        self._proposals_of_changed_scan = proposals_of(case) if self._segmentation is None else []
+        # These proposals were opened before the file of the case's scan changed, so `proposal_of` does not return them.
+        # One is used nevertheless if its volume has the voxels of the changed file (`_use_proposal_of_found_scan`).
+        self._proposals_before_change = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
             self._outdated, self._segmentation = self._segmentation, None
@@ -159,7 +161,8 @@ class ProposalOpening:
         return None
 
     def _use_proposal_of_found_scan(self) -> None:
-        for node in self._proposals_of_changed_scan if self._volume is not None else ():
+        """Use the proposal whose volume `_find_scan` found, if there is one; `insert` replaces an outdated proposal."""
+        for node in self._proposals_before_change if self._volume is not None else ():
             if slicer.mrmlScene.IsNodePresent(node) and scan_of(node) is self._volume:
                 if is_outdated(node, self._case):
                     self._outdated = node
