@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from dcamt.errors import InputError
 from DCAMTSlicerLib.fingerprints import boxes_of, fingerprint, is_same_fingerprint
-from DCAMTSlicerLib.node_types import SegmentationNode
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import labelmap_affine
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras, transform_between
@@ -88,17 +88,17 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
     if now:
         segmentation_node.SetAttribute(_CORRECTED, None if is_same_fingerprint(written, now) else "1")
         segmentation_node.SetAttribute(_OUTDATED, None if _are_as_measured(segmentation_node, now) else "1")
-        segmentation_node.SetAttribute(_MOVED, "1" if _lies_elsewhere(segmentation_node, now) else None)
+        volume = get_referenced_node(segmentation_node, VOLUME)
+        segmentation_node.SetAttribute(_MOVED, "1" if lies_elsewhere(segmentation_node, volume, now) else None)
     return is_corrected(segmentation_node)
 
 
-def _lies_elsewhere(segmentation_node: SegmentationNode, now: str) -> bool:
-    """Return whether the DCAMT segments lie at another place in their scan than when they were written.
+def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
+    """Return whether the DCAMT segments lie at another place in `volume` than in their scan when they were written.
 
     Args:
         now: the present fingerprint of the segments.
     """
-    volume = get_referenced_node(segmentation_node, VOLUME)
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
     written = boxes_of(segmentation_node.GetAttribute(_WRITTEN) or "")
     if volume is None or volume.GetImageData() is None or affine is None or not written.keys() & boxes_of(now).keys():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import slicer
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.volume import same_grid
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import has_segments, scan_of
+from DCAMTSlicerLib.volume_bridge import grid_of, ijk_to_ras
 from slicer.i18n import tr as _
 
 from . import correction_marks, training_cases
-from .result_nodes import VOLUME, get_referenced_node, result_of
+from .result_nodes import VOLUME, get_referenced_node, read_matrix, result_of
 from .result_scan import are_same_scan, is_listed_scan
 from .volume_snapshot import voxel_checksum
 
@@ -21,17 +25,34 @@ _REMOVED_SCAN = "DCAMT.removedScan"
 
 The scene forgets references to removed nodes.
 """
+_REMOVED_AFFINE = "DCAMT.removedScanAffine"
+"""Attribute of such a node: the scan's `ijk_to_ras` as JSON; missing in scenes of older versions."""
 
 
 def store_removed_scan(volume: VolumeNode) -> None:
-    """Store a scan's checksum in the segmentations drawn on it. Call this before the scan is removed from the scene."""
+    """Store a scan's checksum and affine in the segmentations drawn on it.
+
+    Call this before the scan is removed from the scene.
+    """
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     drawn = [node for node in nodes if scan_of(node) is volume]
     if not drawn or slicer.mrmlScene.IsClosing() or not is_listed_scan(volume):
         return
-    checksum = _checksum_text(volume)
+    checksum, affine = _checksum_text(volume), json.dumps(ijk_to_ras(volume).tolist())
     for segmentation_node in drawn:
         segmentation_node.SetAttribute(_REMOVED_SCAN, checksum)
+        segmentation_node.SetAttribute(_REMOVED_AFFINE, affine)
+
+
+def _is_removed_scan(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
+    """Return whether a volume has the voxels and, if stored, the affine of the removed scan of a segmentation node."""
+    if segmentation_node.GetAttribute(_REMOVED_SCAN) != _checksum_text(volume):
+        return False
+    affine = read_matrix(segmentation_node.GetAttribute(_REMOVED_AFFINE), 4, 4)
+    if affine is None or volume.GetImageData() is None:
+        return True
+    grid = grid_of(volume)
+    return same_grid(Grid(grid.shape, affine), grid)
 
 
 def _checksum_text(volume: VolumeNode) -> str:
@@ -55,8 +76,7 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
         return True
     drawn_on = scan_of(segmentation_node)
     if drawn_on is None:
-        removed = segmentation_node.GetAttribute(_REMOVED_SCAN)
-        return removed is None or removed == _checksum_text(volume)
+        return segmentation_node.GetAttribute(_REMOVED_SCAN) is None or _is_removed_scan(segmentation_node, volume)
     # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
     return not is_listed_scan(drawn_on) or are_same_scan(drawn_on, volume)
 

@@ -84,7 +84,7 @@ class ReportJob(SegmentJob):
             region = review.region_of(self._segmentation)
             notes = (region.note if region is not None else UNKNOWN_REGION, *notes)
         review_data: dict[str, Any] = {}
-        if is_dcamt_segment and result_scan.is_of_other_voxels(self._segmentation, self._volume, self._checksum_of):
+        if is_dcamt_segment and result_scan.is_of_other_scan(self._segmentation, self._volume, self._checksum_of):
             review_data = {"method": review.outline_method(self._segmentation)}
             notes = (RESULT_OF_OTHER_VOXELS, *notes)
         elif is_dcamt_segment:

@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 
 from dcamt.errors import InputError
 from dcamt.volume import same_grid
+from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
-from .correction_marks import is_corrected, is_written
+from .correction_marks import is_corrected, is_written, lies_elsewhere
 from .doubt_map import is_map
 from .result_nodes import CHANNELS, VOLUME, find_results, get_referenced_node
 from .volume_snapshot import voxel_checksum
 
 _CHANNEL_COUNT = "DCAMT.channelCount"
 _SCAN_VOXELS = "DCAMT.scanVoxels"
-"""Attribute: the checksums of the voxels of all channels from which a result was made."""
+"""Attribute: the checksums of the voxels of all channels from which a result was made, in the channels' order."""
 
 
 def store_channels(segmentation_node: SegmentationNode, channels: Sequence[VolumeNode]) -> None:
@@ -85,18 +86,19 @@ def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
 
 
 def store_scan_voxels(segmentation_node: SegmentationNode, checksums: Iterable[int]) -> None:
-    """Replace a result's stored checksums (`voxel_checksum`), one for each channel of its scan."""
+    """Replace a result's stored checksums (`voxel_checksum`), one for each channel of its scan, in order."""
     segmentation_node.SetAttribute(_SCAN_VOXELS, " ".join(map(str, checksums)) or None)
 
 
-def is_of_other_voxels(
+def is_of_other_scan(
     segmentation_node: SegmentationNode,
     volume: VolumeNode,
     checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
 ) -> bool:
-    """Return whether the present voxels of `volume` differ from the segmented voxels.
+    """Return whether `volume` is another scan than the segmented one, or its present voxels are not those segmented.
 
-    The scan's other channels are compared, too.
+    The voxels of the scan's other channels are compared, too, in the order of the channels. A volume that is no channel
+    of the scan, such as one that was loaded again, may have the voxels of any channel, but must have the scan's grid.
 
     Older versions of DCAMT stored no checksums; for their results, the function returns True if the volume is no
     channel of the scan. Nothing is known about the scan of segments that were loaded from a `.seg.nrrd` file, so the
@@ -104,16 +106,23 @@ def is_of_other_voxels(
     """
     if not is_written(segmentation_node):
         return False
-    scans = scans_of(segmentation_node)
-    is_channel = volume in scans
+    is_channel = volume in scans_of(segmentation_node)
     stored = (segmentation_node.GetAttribute(_SCAN_VOXELS) or "").split()
     if not stored:
         return not is_channel
-    compared = scans if is_channel else [volume, *present_channels_of(segmentation_node)]
+    first, allowed = get_referenced_node(segmentation_node, VOLUME), stored[:1]
+    if not is_channel:
+        if lies_elsewhere(segmentation_node, volume, fingerprint(segmentation_node)):
+            return True
+        first, allowed = volume, stored
+    # `in` consumes the iterator up to the match, so the order is compared even if channels are no longer in the scene.
+    further = iter(stored[1:])
     try:
-        return any(str(checksum_of(node)) not in stored for node in compared)
+        has_same_first = first is None or str(checksum_of(first)) in allowed
+        has_same_others = all(str(checksum_of(node)) in further for node in present_channels_of(segmentation_node))
     except InputError:  # no grey-scale image
         return True
+    return not (has_same_first and has_same_others)
 
 
 def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
@@ -121,7 +130,7 @@ def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
     volume = get_referenced_node(segmentation_node, VOLUME)
     if segmentation_node is None or volume is None or volume.GetImageData() is None:
         return False
-    return is_of_other_voxels(segmentation_node, volume)
+    return is_of_other_scan(segmentation_node, volume)
 
 
 def is_listed_scan(volume: VolumeNode) -> bool:

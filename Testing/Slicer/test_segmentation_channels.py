@@ -164,13 +164,34 @@ class ChannelsTest(unittest.TestCase):
                 slicer.util.updateVolumeFromArray(volume, voxels)
                 self.assertEqual(result_scan.is_scan_changed(segmentation), is_changed)
                 for chosen in self.volumes:
-                    self.assertEqual(result_scan.is_of_other_voxels(segmentation, chosen), is_changed)
-        self.assertTrue(result_scan.is_of_other_voxels(segmentation, other))
+                    self.assertEqual(result_scan.is_of_other_scan(segmentation, chosen), is_changed)
+        self.assertTrue(result_scan.is_of_other_scan(segmentation, other))
         slicer.mrmlScene.RemoveNode(self.volumes[1])
         self.assertFalse(result_scan.is_scan_changed(segmentation))
         segmentation.SetAttribute("DCAMT.scanVoxels", None)  # as in a scene of an older version
-        known = [result_scan.is_of_other_voxels(segmentation, chosen) for chosen in (self.volumes[2], other)]
+        known = [result_scan.is_of_other_scan(segmentation, chosen) for chosen in (self.volumes[2], other)]
         self.assertEqual(known, [False, True])
+
+    def test_scan_is_changed_if_a_channel_gets_the_voxels_of_another_channel(self) -> None:
+        segmentation = self.segment_all()
+        before = [slicer.util.arrayFromVolume(volume).copy() for volume in self.volumes]
+
+        def is_changed(*order: int) -> bool:
+            for volume, index in zip(self.volumes, order, strict=True):
+                if slicer.mrmlScene.IsNodePresent(volume):
+                    slicer.util.updateVolumeFromArray(volume, before[index])
+            return bool(result_scan.is_scan_changed(segmentation))
+
+        for order in (1, 0, 2), (0, 2, 1), (2, 1, 0), (1, 1, 2), (0, 0, 2):
+            self.assertTrue(is_changed(*order), order)
+            self.assertFalse(is_changed(0, 1, 2))
+        slicer.mrmlScene.RemoveNode(self.volumes[1])
+        self.assertFalse(is_changed(0, 1, 2))
+        self.assertTrue(is_changed(2, 1, 0))
+        self.assertTrue(is_changed(1, 1, 2))
+        self.assertFalse(is_changed(0, 1, 2))
+        for seed in range(3):  # a channel that was loaded again
+            self.assertFalse(result_scan.is_of_other_scan(segmentation, add_scan(seed=seed)))
 
     def test_training_case_has_all_channels_of_the_scan(self) -> None:
         self.segment_all()

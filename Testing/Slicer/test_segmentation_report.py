@@ -286,6 +286,18 @@ class ResultReportRequestTest(PanelCase):
             self.assertIs(self.settings.inputVolume, chosen)
             self.assert_reported(chosen is loaded_again)
 
+    def test_trust_is_not_reported_for_equal_voxels_on_another_grid(self) -> None:
+        self.open(FakeReportWorker(expected=EXPECTED))
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        slicer.mrmlScene.RemoveNode(volume)
+        for spacing, origin, is_same in ((1.5, 0.0, True), (1.5, 0.01, True), (1.6, 0.0, False), (1.5, 5.0, False)):
+            affine = np.diag([-spacing, -spacing, spacing, 1.0])
+            affine[2, 3] = origin
+            choose(self.ui.inputSelector, add_scan(affine=affine))
+            choose(self.ui.outputSelector, segmentation)
+            self.assert_reported(is_same)
+
     def test_change_of_the_scan_after_its_snapshot_does_not_affect_the_reported_trust(self) -> None:
         self.open(FakeReportWorker(expected=EXPECTED))
         volume = add_scan()

@@ -21,7 +21,7 @@ from DCAMTSlicerLib.segment_surfaces import surface_name
 from engine_case import ROOT
 from fake_worker import PanelCase
 from made_results import oblique
-from scene_nodes import add_case, add_outline, add_scan, segment_mask
+from scene_nodes import ORIGIN_MM, add_case, add_outline, add_scan, add_volume, ellipsoid, segment_mask
 from segmentation_case import SegmentationCase, model_folder
 from slicer_harness import Person, choose, click, scene_saved_and_closed
 from unchanged_scene import changed_content, fail_after, scene_content
@@ -252,6 +252,25 @@ class ExistingSegmentationTest(PanelCase):
             click(self.ui.applyButton)
             self.wait()
         self.assertEqual(drawn.GetSegmentation().GetNumberOfSegments(), 2)
+
+    def test_segmentation_whose_scan_was_added_again_on_another_grid_must_be_chosen_again_and_confirmed(self) -> None:
+        anna, drawn = add_case("Anna")
+        self.prepare(anna)
+        slicer.mrmlScene.RemoveNode(anna)
+        moved, finer = (add_volume(name, ellipsoid()[0]) for name in ("moved", "finer"))
+        moved.SetOrigin(*np.add(ORIGIN_MM, (5, 0, 0)))
+        finer.SetSpacing(2.0, 2.0, 1.9)
+        for volume in (moved, finer):
+            choose(self.ui.inputSelector, volume)
+            self.assertIsNone(self.settings.outputSegmentation)
+            choose(self.ui.outputSelector, drawn)
+            with Person() as person:
+                person.expects(f"was drawn on another scan than “{volume.GetName()}”", "Cancel")
+                click(self.ui.applyButton)
+        drawn.SetAttribute("DCAMT.removedScanAffine", None)  # as in a scene of an older version
+        for volume in (moved, finer):
+            choose(self.ui.inputSelector, volume)
+            self.assertIs(self.settings.outputSegmentation, drawn)
 
     def test_question_warns_that_the_segmentation_will_no_longer_be_a_training_case(self) -> None:
         volume, drawn = add_case("Anna")
