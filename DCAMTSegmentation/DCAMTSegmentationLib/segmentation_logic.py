@@ -66,9 +66,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     >>> logic.shutdown()
 
     `segment` returns at once and calls a function at the end; `cancel` stops the running job. `measureWall` and
-    `writeReport` take any segmentation node; in other methods the argument `segmentation` is the node of a result. The
-    logic does not ask for consent to a model's terms of use: whoever writes a script must read the terms
-    (`DCAMTSlicerLib.terms_of_use.read_terms`).
+    `writeReport` take any segmentation node. To any other method, pass only a segmentation node into which `segment` or
+    `process` wrote a result. The logic does not ask for consent to a model's terms of use: whoever writes a script must
+    read the terms (`DCAMTSlicerLib.terms_of_use.read_terms`).
 
     Args:
         worker: the worker; by default a process of Slicer's Python.

@@ -76,9 +76,13 @@ def has_visited_place(segmentation_node: SegmentationNode | None) -> bool:
 def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return a result's doubtful places, the worst first.
 
-    If a linear transform of the node was hardened since the places were stored, the places are transformed by it, as
-    the voxels were. The stored positions are returned if the DCAMT segments have no voxels, if they were resampled on
-    another grid, or if an older version of DCAMT stored the places.
+    Hardening a linear transform of the node (applying the transform to the node's data for good) moves the voxels, but
+    not the stored positions. Therefore this function applies the hardened transform to the stored positions. In these
+    cases the stored positions are returned unchanged:
+
+    - The DCAMT segments have no voxels.
+    - The DCAMT segments were resampled on another grid.
+    - An older version of DCAMT stored the places.
     """
     stored = _stored_places(segmentation_node)
     hardened = _hardened_transform(segmentation_node) if segmentation_node is not None and stored else None

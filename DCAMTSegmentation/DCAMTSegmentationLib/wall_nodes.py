@@ -175,7 +175,10 @@ def store_measured_outline(
     placed: np.ndarray | None = None,
     checksum: int | None = None,
 ) -> None:
-    """Store what a new wall was measured on, and mark the wall as up to date.
+    """Store which segment and volume a new wall was measured on, and their state; mark the wall as up to date.
+
+    `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
+    state.
 
     Args:
         segment: the segment's identifier.

@@ -181,7 +181,9 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # If the slots were still connected, the QProcess would be deleted twice: by Qt and by PythonQt.
+        # Each connected slot keeps this object alive, and this object refers to the QProcess. If the slots were still
+        # connected, Qt's deletion of the QProcess would release the slots and thus this object, and PythonQt would
+        # delete the QProcess a second time (see `_release`).
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),

@@ -96,9 +96,11 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    Segments match if their codes and names are equal. Codes alone do not suffice, since several classes may have the
-    same code. If a code occurs once among the earlier and once among the new segments, the names may differ, since a
-    segment can be renamed.
+    Several classes may have the same code. Therefore an earlier and a new segment with the same code count as segments
+    of one class only in two cases:
+
+    - No other earlier or new segment has the code. The names may differ, since the user can rename the earlier segment.
+    - Other segments have the code, but the two segments have the same name.
 
     Args:
         codes, names: the codes and names of the earlier segments, by identifier.

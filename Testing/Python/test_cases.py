@@ -145,7 +145,8 @@ def test_error_names_the_missing_scan_or_label(folder: Path) -> None:
 def test_missing_column_is_refused(folder: Path, column: str) -> None:
     header = ",".join(name for name in ("name", "image", "label", "role") if name != column)
     message = error_of(write_table(folder / "cases.csv", [], header))
-    assert message == f"lacks the column '{column}'. The first line of the file must be name,image,label,role."
+    remedy = "The line above the cases must name these columns: name, image, label, role."
+    assert message == f"lacks the column '{column}'. {remedy}"
 
 
 def test_file_that_is_not_a_case_list_is_refused(folder: Path) -> None:

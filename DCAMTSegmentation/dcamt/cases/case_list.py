@@ -311,7 +311,7 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
         columns = [cell.strip().strip('"').lower() for cell in next(reader, [])]
         missing = [column for column in CASE_COLUMNS if column not in columns]
         if missing:
-            remedy = f"The first line of the file must be {','.join(CASE_COLUMNS)}."
+            remedy = f"The line above the cases must name these columns: {', '.join(CASE_COLUMNS)}."
             raise InputError(f"lacks the column '{missing[0]}'", path=path, remedy=remedy)
         for column in (*CASE_COLUMNS, LABELS_COLUMN):
             if columns.count(column) > 1:

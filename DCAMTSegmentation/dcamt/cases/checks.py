@@ -33,10 +33,12 @@ _MOST_OF_THE_SCAN = 0.5
 class CaseFacts:
     """Facts about the case at `index` of the list.
 
+    `size`, `spacing`, `channels` and `labels` are None while they are unknown.
+
     Attributes:
-        size: voxels along the stored axes (I, J, K); like the next three fields, None while unknown.
-        spacing: mm along these axes.
-        channels: the scan's number of channels, in one file or in several.
+        size: voxels along the stored axes (I, J, K).
+        spacing: mm along the stored axes.
+        channels: number of the scan's channels, which may be stored in one file or in a file each.
         labels: values of the label after label mapping, without background.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.

@@ -65,8 +65,9 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     3. the scan of the same name: `images/p1`, `labels/p1.dcm`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
-    `FileKind.OTHER_LABEL` stays unchanged. If `LA.dcm` and `RA.dcm` get the same key, `RA.dcm` gets the kind
-    `FileKind.OTHER_LABEL` (see `OTHER_STRUCTURES_WITHOUT_LGE`).
+    `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, those whose names have a word for
+    another structure than the left atrium get the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`. The word `lge`
+    does not count (see `OTHER_STRUCTURES_WITHOUT_LGE`).
     """
     dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}

@@ -46,11 +46,15 @@ def labelmaps_by_case(
     prefer_subfolders: bool = False,
     prefer_results: bool = False,
 ) -> dict[str, Path]:
-    """Return the labelmap files of `folder` by the name of their case: `p1_seg.nrrd` by `p1`.
+    """Return a dictionary from the names of cases to the labelmap files of `folder`: from `p1` to `p1_seg.nrrd`.
 
-    If the subfolders hold labelled cases, and no file in `folder` itself has few voxel values (`has_few_values`),
-    return the labels of these cases. Otherwise, if `folder` itself holds only scans, or no image files at all, return
-    the only labelmap of each subfolder (`_only_files_of_subfolders`).
+    The first rule that applies determines the labelmaps:
+
+    1. No file in `folder` itself looks like a label (`has_few_values`), and the subfolders hold cases with labels: the
+       labels in the subfolders.
+    2. `folder` itself holds only scans, or no image files at all, and each subfolder holds exactly one labelmap: the
+       labelmaps in the subfolders (`_only_files_of_subfolders`).
+    3. Otherwise: the files in `folder` itself.
 
     Args:
         skip_images: leave out scans, and automatic results whose case has a label. Of `p1`, `p1_seg` and `p1_pred`,

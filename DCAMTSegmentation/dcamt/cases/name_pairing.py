@@ -80,13 +80,12 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
 def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
 
-    The other channel files get the kind `FileKind.OTHER_CHANNEL`. The files are channels of one scan if
-    one of two conditions holds:
+    The other channel files get the kind `FileKind.OTHER_CHANNEL`. A number such as `_0001` may mean a channel or a
+    patient. The numbers mean channels if one of two conditions holds; otherwise the files stay separate scans:
 
-    - `has_channel_files` is true for `x_0000`.
-    - There are a label `x`, no scan `x`, no label such as `x_0001`, and at most ten channel files.
-
-    Otherwise the files stay separate scans, since the numbers may count patients.
+    - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
+    - A label `x` exists, which may belong to all files together: there is no scan `x`, no file has a label of its
+      own (the label `x_0001` for the scan `x_0001`), and there are at most ten files.
     """
     first = {file.path for file in files if file.kind is FileKind.SCAN and has_channel_files(file.path)}
     further = {path for first_path in first for path in channel_files(first_path)[1:]}

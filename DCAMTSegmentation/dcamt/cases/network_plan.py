@@ -42,7 +42,8 @@ def plan_network(
     The patch starts as the whole scan. Step by step, it is shortened along its longest axis in mm, until one of these
     conditions holds:
     - The training step fits into `MEMORY_FRACTION` of the memory, and the patch has at most `LARGEST_PATCH` voxels.
-    - Each axis of the patch has at most max(the network's stride along the axis, `SMALLEST_MAP`) voxels.
+    - No axis can become shorter: each axis has at most `SMALLEST_MAP` voxels or, if the network's stride along the axis
+      (the product of the strides of all levels) is larger, as many voxels as this stride.
     """
     patch = [float(n) for n in shape]
     while True:
@@ -63,9 +64,14 @@ def plan_network(
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
     """Return the strides from each level to the next; there are 2 to 5 levels.
 
-    At each level, an axis can be halved if at least `SMALLEST_MAP` voxels remain. Such an axis is halved if its spacing
-    at the level is below twice the finest spacing of all axes that can be halved. If no axis can be halved even once,
-    there are 2 levels with the strides 2, 2, 1.
+    From each level to the next, axes are halved in two steps:
+
+    1. Select the axes along which at least `SMALLEST_MAP` voxels remain after halving.
+    2. Of the selected axes, halve those whose spacing at the level is below twice the finest spacing of the selected
+       axes.
+
+    A level at which step 1 selects no axis is the last level. If the first level is such a level, a second level is
+    added, with the strides 2, 2, 1.
     """
     steps, sizes = list(map(float, spacing)), list(map(float, patch))
     strides: list[Stride] = []
