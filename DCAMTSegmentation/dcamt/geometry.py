@@ -268,9 +268,10 @@ def axis_weights(grid: NetworkGrid, axis: int, *, backward: bool = False) -> np.
 def interpolation_matrix(inputs: int, step_in: float, outputs: int, step_out: float) -> np.ndarray:
     """Return the matrix (outputs, inputs) of linear interpolation along an axis; both grids have the same centre.
 
-    If the output is coarser, the triangular kernel reaches one step of the output to each side instead of one step of
-    the input, so that fine detail is averaged instead of aliased. If an output lies beyond the first or last input,
-    its kernel is centred on that input.
+    The weights of an output form a triangular kernel: they fall linearly to 0 on both sides of the output's position.
+    Each side of the kernel is as long as the larger of `step_in` and `step_out`, so that a coarser output averages fine
+    detail instead of aliasing it. If an output lies beyond the first or last input, its kernel is centred on that
+    input. Each row of the matrix sums to 1.
 
     Args:
         inputs, outputs: numbers of voxels.

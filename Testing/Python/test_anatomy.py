@@ -12,7 +12,7 @@ from dcamt.inference import anatomy
 from dcamt.inference.anatomy import (
     AVERAGED,
     BLUR,
-    VARIED_WITHIN,
+    BOX_FILTER_REACH,
     _is_empty,
     _is_smooth_noise,
     _roughness,
@@ -98,7 +98,7 @@ def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)
     assert box is not None
     # Largest thickness of the tissue removed at each end of an axis, in mm (see `reach` in `anatomy_box`).
-    rim = (3 * VARIED_WITHIN + 1.5) * COARSE_MM
+    rim = (3 * BOX_FILTER_REACH + 1.5) * COARSE_MM
     for side, tissue in zip(box[:2], tissue_box()[:2], strict=True):  # along these axes, a voxel measures 1 mm
         assert side.start <= tissue.start + rim
         assert side.stop >= tissue.stop - rim

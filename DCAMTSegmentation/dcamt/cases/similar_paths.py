@@ -2,10 +2,10 @@
 
 The module `names` explains the terms. Two terms are added here:
 
-- Plain key: the loose key without `_0000`, and without parts that repeat the part before. `P1/p1_lge_0000` has the
-  plain key `("p1",)`.
+- Plain key: the loose key without `_0000`, and without each part that equals the part before it. In lower case and
+  without `lge` and `_0000`, both parts of `P1/p1_lge_0000` are `p1`, so the plain key is `("p1",)`.
 - Pattern: what similar paths have in common, with `*` for the rest. `reader1/p1`, `cohort/p1` and `p1` have the pattern
-  `*/p1`.
+  `*/p1`: the `*` stands for `reader1`, for `cohort`, or for nothing.
 
 Each function `replace_...` replaces a part of a file's path by `*`. If another path has the resulting pattern, the file
 may be a mask of the other file. In the examples, `reader1/p1` for `p1` means: `reader1/p1` may be a mask of `p1`.

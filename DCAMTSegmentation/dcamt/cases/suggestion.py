@@ -30,9 +30,13 @@ from .labels import MAXIMUM_CLASS, empty_label_error, mapping_targets, naming_la
 from .network_plan import plan_network
 
 MAX_CASES = 20
-"""The scans of at most this many labelled cases are read, evenly spread over the list; all labels are read."""
+"""Of the labelled cases, the scan of every n-th case is read; n is chosen so that at most this many scans are read.
+
+The labels of all labelled cases are read."""
 SMALL_FRACTION = 0.005
-"""If a class fills less than this fraction of the scans, a higher `Training.foreground` is suggested."""
+"""If a class fills less than this fraction of a scan's voxels, a higher `Training.foreground` is suggested.
+
+The fraction is the median over the read scans that contain the class."""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 

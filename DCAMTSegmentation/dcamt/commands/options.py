@@ -51,7 +51,11 @@ def add_command(commands: Commands[Parser], name: str, summary: str, example: st
 
 
 def parse_name(text: str) -> str:
-    """Return a name. Refuse an empty text: `--model "$UNSET"` must not mean the default model."""
+    """Return a name; refuse an empty text.
+
+    If the shell variable `MODEL` is not set, `--model "$MODEL"` passes an empty text. The command must then fail and
+    not use the default model.
+    """
     if not text:
         raise argparse.ArgumentTypeError("the name is empty")
     return text

@@ -303,9 +303,13 @@ def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]
 def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], labelmaps: Mapping[str, Path]) -> None:
     """Raise InputError if a segmentation may belong to several scans.
 
+    For example, the scans `a` and `a_image` belong to the same case `a` (see `case_of`), so the segmentation `a_label`
+    may belong to either scan, unless there is also a segmentation `a_image`.
+
     Args:
-        names_by_case: the names of the scans, for each case with several scans.
-        labelmaps: the segmentations, by the names of their scans or cases.
+        names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
+        labelmaps: the result of `labelmaps_by_case`. The segmentation `a_image` has the key `a_image`, because a scan
+            has the same name; the segmentation `a_label` has the key `a`, the name of the segmentation's case.
     """
     for case, names in sorted(names_by_case.items()):
         segmentation = labelmaps.get(case)

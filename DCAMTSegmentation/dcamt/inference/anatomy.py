@@ -21,8 +21,10 @@ from ..volume import Volume
 
 AVERAGED = 4
 """The spacing of the coarse grid, on which anatomy is found, is this multiple of the network's finest spacing."""
-VARIED_WITHIN = 1
-"""The local mean is three passes of a box filter that reaches this many coarse voxels to either side."""
+BOX_FILTER_REACH = 1
+"""The box filter of `_local_mean` averages a coarse voxel and this many coarse voxels on either side.
+
+Along each axis the filter is applied three times, so the local mean reaches three times as far."""
 BLUR = 2
 """Number of coarse voxels removed at each side of the mask of the anatomy.
 
@@ -69,7 +71,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
     if varying is None:
         return None
     # Padding within `reach_mm` of the anatomy can be mistaken for anatomy.
-    local_mean, resampling, half_voxel = 3 * VARIED_WITHIN, 1, 0.5
+    local_mean, resampling, half_voxel = 3 * BOX_FILTER_REACH, 1, 0.5
     reach_mm = (local_mean + resampling + half_voxel) * spacing
     reach = [math.ceil(reach_mm / float(step)) for step in volume.grid.spacing]
     box = _without_empty_faces(volume.voxels, grid.source_box(varying), reach)
@@ -84,7 +86,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 def _local_mean(image: torch.Tensor) -> torch.Tensor:
     """Return the local mean of each voxel of (..., X, Y, Z)."""
     for axis in (-3, -2, -1):
-        image = apply_along_axis(image, smoothing_matrix(image.shape[axis], VARIED_WITHIN), axis)
+        image = apply_along_axis(image, smoothing_matrix(image.shape[axis], BOX_FILTER_REACH), axis)
     return image
 
 

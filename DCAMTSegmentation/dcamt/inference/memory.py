@@ -21,8 +21,9 @@ def pass_bytes(recipe: Recipe, size: Shape) -> int:
 
     The peak occurs when the finest level of a branch is decoded, with the skips of both branches in memory. With
     strides of 2, the peak is at most eight float32 arrays of shape (`channels[0]`, X, Y, Z), as measured by
-    Testing/benchmarks/inference.py. With strides of 1, deeper levels have more voxels. The peak is assumed to grow in
-    proportion to the number of features (channels x voxels) of all levels.
+    Testing/benchmarks/inference.py. Strides of 1 leave more voxels in the deeper levels, so the peak is higher. The
+    peak is assumed to be proportional to the features (channels x voxels, summed over all levels): the eight arrays are
+    multiplied by the ratio of the features with the recipe's strides to the features with strides of 2.
     """
     arrays = 8 * _features(recipe, recipe.level_strides) / _features(recipe, ((2, 2, 2),) * len(recipe.level_strides))
     return math.ceil(math.prod(size) * recipe.network.channels[0] * 4 * arrays) + attention_bytes(recipe, size)

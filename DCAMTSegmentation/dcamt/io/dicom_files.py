@@ -96,8 +96,11 @@ def walk_folders(
     """Yield each folder from `folder` down, its subfolders' names and its files, in the order of names.
 
     Hidden files, hidden folders, folders named `__MACOSX...` and the folders `ignored` are left out. Links to folders
-    are followed, except links into `folder` and links that would cause an endless loop. Of several links to one
-    folder, the first that is found is followed.
+    are followed, except links that lead to:
+
+    - `folder` itself or a folder inside `folder`,
+    - a folder that contains the link, because the search would never end, or
+    - the same folder as a link that was found before.
 
     Args:
         on_error: is called with the error for each folder that cannot be listed and is therefore left out. The error's

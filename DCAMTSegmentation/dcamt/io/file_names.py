@@ -30,6 +30,6 @@ def as_file_name(name: str) -> str:
     ['LGE_ 3_4.csv', '_aux.csv', '_.csv']
     """
     plain = "".join("_" if letter in _FORBIDDEN or not letter.isprintable() else letter for letter in name).rstrip(". ")
-    while len(plain.encode()) >= _LONGEST:  # One byte is left for the `_` in the last line.
+    while len(plain.encode()) >= _LONGEST:  # One byte stays free, because a `_` may be put before the name.
         plain = plain[: -_KEPT - 1] + plain[-_KEPT:]
     return plain if is_file_name(plain) else f"_{plain}"

@@ -183,7 +183,8 @@ def _decode_text(data: bytes, encoding: str, dtype: np.dtype, count: int) -> np.
     if dtype.kind == "f":
         return np.array([float(word) for word in words], dtype)
     numbers = [int(word) for word in words]
-    if min(numbers) < np.iinfo(dtype).min or max(numbers) > np.iinfo(dtype).max:  # NumPy 1 turns 300 into 44 (uint8).
+    # Before NumPy 2, `np.array` accepts numbers outside the range of `dtype`: as uint8, 300 becomes 44.
+    if min(numbers) < np.iinfo(dtype).min or max(numbers) > np.iinfo(dtype).max:
         raise OverflowError
     return np.array(numbers, dtype)
 
