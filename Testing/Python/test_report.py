@@ -242,6 +242,25 @@ def test_report_that_would_lack_earlier_scores_is_refused(
     assert {path.name: path.read_bytes() for path in copy.iterdir() if path.is_file()} == before
 
 
+def test_cases_with_earlier_scores_that_are_no_longer_validation_cases_are_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / run.parent.name / run.name
+    shutil.copytree(run.parent.parent, tmp_path, dirs_exist_ok=True)
+    *kept, last = (copy / "cases.csv").read_text(encoding="utf-8").splitlines()
+    (copy / "cases.csv").write_text("\n".join(kept), encoding="utf-8")
+    message = (
+        "the report leaves out earlier scores, since their cases are no longer validation cases (Mustermann Hildegard"
+        f" PID-4711 5). To score these cases, list them as validation cases in {copy / 'cases.csv'} again."
+    )
+    for is_first in (True, False):
+        assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
+        assert (message in capsys.readouterr().err) == is_first
+    assert last.startswith("Mustermann Hildegard PID-4711 5,")
+    assert [row["case"][-1] for row in read_table(copy / "validation.csv")[:3]] == ["2", "3", "4"]
+    assert not any(trace in (copy / "report.html").read_text(encoding="utf-8") for trace in PLANTED)
+
+
 @pytest.mark.parametrize("has_table", [True, False])
 def test_report_is_refused_if_no_validation_case_is_listed_any_more(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], has_table: bool

@@ -41,7 +41,9 @@ def write_run_report(
     the report only numbers them.
 
     Args:
-        progress, on_warning: as in `score_cases`.
+        progress: as in `score_cases`.
+        on_warning: as in `score_cases`; also called with a message that names the cases of the last table that are no
+            longer validation cases.
 
     Raises:
         InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, the
@@ -56,6 +58,13 @@ def write_run_report(
     validation_cases = [case for case in cases if case.role == VALIDATION]
     scored = score_cases(validation_cases, Predictor(package, device), progress, on_warning)
     _refuse_lost_scores(run, validation_cases, scored)
+    removed = _cases_in_table(run.validation) - {case.name for case in validation_cases}
+    if removed:
+        on_warning(
+            "the report leaves out earlier scores, since their cases are no longer validation cases"
+            f" ({list_names(sorted(removed))}). To score these cases, list them as validation cases in {run.cases}"
+            " again."
+        )
     if scored:
         summarize_rows([row for case in scored for row in case.rows]).write_csv(run.validation)
     events = run.read_events()
