@@ -37,7 +37,7 @@ from ..wall.analysis import (
 )
 from ..wall.burden import BORDER, OPENING, WHOLE
 from ..wall.files import (
-    is_wall_table,
+    has_wall_columns,
     method_text,
     read_wall_rows,
     write_wall_csv,
@@ -202,7 +202,7 @@ def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]
     for row in filter(None, read_wall_rows(table) if table is not None else []):
         rows.setdefault(row[0], []).append(row)
     for job in jobs:
-        if is_wall_table(job.table) and (measured := [row for row in read_wall_rows(job.table) if row]):
+        if has_wall_columns(job.table) and (measured := [row for row in read_wall_rows(job.table) if row]):
             rows[measured[0][0]] = measured
     return [row for group in rows.values() for row in group]
 

@@ -141,10 +141,11 @@ def is_wall_table(path: Path) -> bool:
 
     The result is False if the file begins with a byte order mark: another program, such as Excel, has saved the table.
     """
-    return _has_wall_columns(path, "utf-8")
+    return has_wall_columns(path, "utf-8")
 
 
-def _has_wall_columns(path: Path, encoding: str) -> bool:
+def has_wall_columns(path: Path, encoding: str = "utf-8-sig") -> bool:
+    """Return whether `read_wall_rows` accepts a file's header, with or without a byte order mark."""
     try:
         with open(path, newline="", encoding=encoding) as file:
             return next(csv.reader(file), []) == list(WALL_COLUMNS)
@@ -161,7 +162,7 @@ def read_wall_rows(path: Path) -> list[list[str]]:
     """
     if not path.exists():
         return []
-    if not _has_wall_columns(path, "utf-8-sig"):
+    if not has_wall_columns(path):
         raise InputError(
             "is not a table of wall measurements", path=path, remedy="Move the file, or replace it with --overwrite."
         )
