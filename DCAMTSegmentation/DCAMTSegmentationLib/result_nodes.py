@@ -49,7 +49,7 @@ def get_attribute(segmentation_node: SegmentationNode | None, name: str) -> str 
 
 def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
     """Parse a matrix (rows, columns) of finite numbers in JSON; return None if `text` is anything else."""
-    with suppress(TypeError, ValueError, OverflowError):
+    with suppress(TypeError, ValueError, OverflowError, RecursionError):
         matrix = np.array(json.loads(text or ""), float)
         return matrix if matrix.shape == (rows, columns) and np.isfinite(matrix).all() else None
     return None

@@ -39,7 +39,7 @@ def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOver
     """Return the expected overlap with an expert's outline; None without a result, or if none was stored with it."""
     text = get_attribute(segmentation_node, _EXPECTED)
     # Another version of DCAMT may have stored other fields.
-    with suppress(TypeError, ValueError, OverflowError):
+    with suppress(TypeError, ValueError, OverflowError, RecursionError):
         return ExpectedOverlap(*map(float, json.loads(text))) if text else None
     return None
 
@@ -75,7 +75,7 @@ def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
     """Return the region to which a result is limited; None if the whole scan was segmented or the region is unknown."""
     text = get_attribute(segmentation_node, _REGION)
     # Another version of DCAMT may have stored other fields.
-    with suppress(TypeError, ValueError, KeyError, OverflowError):
+    with suppress(TypeError, ValueError, KeyError, OverflowError, RecursionError):
         stored = json.loads(text or "null")
         (low_x, low_y, low_z), (high_x, high_y, high_z) = (map(float, stored[end]) for end in ("low", "high"))
         to_unit = None
@@ -92,7 +92,7 @@ def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     `modality` are empty, and the quality is accurate if the result has a trust, otherwise fast.
     """
     text = segmentation_node.GetAttribute(_METHOD)
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, RecursionError):
         if text:
             return OutlineMethod(**json.loads(text))
     quality = FAST if trust(segmentation_node) is None else ACCURATE

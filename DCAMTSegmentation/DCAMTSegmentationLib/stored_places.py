@@ -59,7 +59,7 @@ def place_count(segmentation_node: SegmentationNode | None) -> int:
 
 def _stored_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return the doubtful places as they were stored; [] if there are none, or if the attribute is damaged."""
-    with suppress(TypeError, ValueError, KeyError, OverflowError):
+    with suppress(TypeError, ValueError, KeyError, OverflowError, RecursionError):
         places = []
         for place in json.loads(get_attribute(segmentation_node, _PLACES) or "[]"):
             x, y, z = map(float, place["position"])

@@ -163,7 +163,7 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     ratio, kind, region = (
         np.array(vtk_to_numpy(surface.GetPointData().GetArray(name))) for name in (RATIO, KIND, REGION)
     )
-    with suppress(InputError, KeyError, TypeError, ValueError, OverflowError):
+    with suppress(InputError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
         return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
     return None
 
@@ -314,7 +314,7 @@ def store_scan_name(volume: VolumeNode) -> None:
     for model in slicer.util.getNodesByClass("vtkMRMLModelNode"):
         facts = model.GetAttribute(_FACTS)
         if facts and get_referenced_node(model, VOLUME) is volume:
-            with suppress(TypeError, ValueError):  # Another version of DCAMT stored the facts.
+            with suppress(TypeError, ValueError, RecursionError):  # Another version of DCAMT stored the facts.
                 model.SetAttribute(_FACTS, json.dumps({**json.loads(facts), "scan": name}))
 
 

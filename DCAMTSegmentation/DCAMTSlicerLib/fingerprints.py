@@ -66,7 +66,7 @@ def boxes_of(text: str) -> dict[str, np.ndarray]:
 
 def _parse(text: str) -> dict[str, list[int]]:
     """Return the checksums in a `fingerprint`, by segment; {} if the text is empty or damaged."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         checksums = json.loads(text or "{}")
         if isinstance(checksums, dict) and all(isinstance(numbers, list) for numbers in checksums.values()):
             return checksums

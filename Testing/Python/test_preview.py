@@ -88,3 +88,5 @@ def test_damaged_preview_is_not_read(tmp_path: Path, affine: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), "affine": affine}), encoding="utf-8")
     assert read_preview(run) is None
     assert not shows_case(run, "case")
+    file.write_text("[" * 100_000, encoding="utf-8")
+    assert read_preview(run) is None

@@ -323,6 +323,13 @@ def test_failure_notes_of_earlier_versions_are_read(tmp_path: Path) -> None:
     assert read_note(path) == FailureNote("the disk is full", True)
 
 
+def test_damaged_failure_note_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "fault.txt"
+    for text in ("{", "[]", "[" * 100_000):
+        path.write_text(text, encoding="utf-8")
+        assert read_note(path) is None
+
+
 def test_unwritable_failure_note_raises_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     write_note(tmp_path / "file" / "fault.txt", FailureNote("x"))

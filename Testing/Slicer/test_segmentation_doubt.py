@@ -251,7 +251,7 @@ class DoubtTextTest(PanelCase):
     def test_expected_overlap_in_an_unknown_form_is_ignored(self) -> None:
         """Another version of DCAMT may have stored other fields."""
         segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        for text in ("[0.9, 0.8, 0.95, 7]", "[0.9]", "damaged", '["a", "b", "c"]', f"[{10**400}, 0, 1]"):
+        for text in ("[0.9, 0.8, 0.95, 7]", "[0.9]", "damaged", '["a", "b", "c"]', f"[{10**400}, 0, 1]", "[" * 100_000):
             segmentation.SetAttribute("DCAMT.expectedOverlap", text)
             self.assertIsNone(review.expected_overlap(segmentation))
 

@@ -173,7 +173,8 @@ class RegionTest(PanelCase):
         segmentation = self.segment(add_scan())
         segmentation.SetAttribute("DCAMT.regionName", "box")
         too_large = json.dumps({"low": [10**400, 0, 0], "high": [1, 2, 3], "to_unit": None})
-        for text in (None, "damaged", '{"later": 1}', "7", '{"low": "abc", "high": [1, 2, 3]}', too_large):
+        texts = (None, "damaged", '{"later": 1}', "7", '{"low": "abc", "high": [1, 2, 3]}', too_large, "[" * 100_000)
+        for text in texts:
             segmentation.SetAttribute("DCAMT.region", text)
             self.assertIsNone(review.region_of(segmentation))
             self.module.enter()

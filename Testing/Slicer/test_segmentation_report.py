@@ -218,7 +218,7 @@ class ReportRequestTest(InsertedWallCase):
         huge = json.dumps([[10**400] * 4] * 4)
         for name in ("wallSurfacePlace", "wallPlacement", "wallOutline"):
             stored = model.GetAttribute(f"DCAMT.{name}")
-            for text in ("x", "[1]", "7", "{}", huge):
+            for text in ("x", "[1]", "7", "{}", huge, "[" * 100_000):
                 model.SetAttribute(f"DCAMT.{name}", text)
                 self.module.leave()
                 self.module.enter()
@@ -323,7 +323,7 @@ class ResultReportRequestTest(PanelCase):
         self.open(FakeReportWorker())
         segmentation = self.segment(add_scan())
         # A later version of DCAMT may store other fields.
-        for text in (None, '{"model": "x", "later": 1}', "damaged"):
+        for text in (None, '{"model": "x", "later": 1}', "damaged", "[" * 100_000):
             segmentation.SetAttribute("DCAMT.outlineMethod", text)
             request = request_report(self.module)
             self.assertEqual(request.method, OutlineMethod("", "Left atrium in LGE-MRI", "", "", "accurate"))
@@ -336,7 +336,7 @@ class ResultReportRequestTest(PanelCase):
         names = "trust", "doubtfulPlaces", "doubtfulPlacesAffine", "measuredAxes", "writtenSegments", "measuredSegments"
         for name in names:
             stored = segmentation.GetAttribute(f"DCAMT.{name}")
-            for text in ("x", "[1]", "7", "{", huge):
+            for text in ("x", "[1]", "7", "{", huge, "[" * 100_000):
                 segmentation.SetAttribute(f"DCAMT.{name}", text)
                 self.module.leave()
                 self.module.enter()

@@ -294,10 +294,13 @@ class WallSceneTest(InsertedWallCase):
         for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}, {"pool": [10**400, 1, 1]}):
             model.SetAttribute("DCAMT.wallFacts", json.dumps({**facts, **changed}))
             self.assertIsNone(wall_nodes.wall_in_scene(self.segmentation))
-        model.SetAttribute("DCAMT.wallFacts", "{}")
-        choose(self.ui.outputSelector, None)
-        choose(self.ui.outputSelector, self.segmentation)
-        self.assertIn("No wall yet", self.ui.wallLabel.text)
+        for text in ("{}", "[" * 100_000):
+            model.SetAttribute("DCAMT.wallFacts", text)
+            choose(self.ui.outputSelector, None)
+            choose(self.ui.outputSelector, self.segmentation)
+            self.assertIn("No wall yet", self.ui.wallLabel.text)
+        wall_nodes.store_scan_name(self.volume)
+        self.assertEqual(model.GetAttribute("DCAMT.wallFacts"), text)
 
     def test_surface_without_scalars_is_no_wall(self) -> None:
         for name in (wall_nodes.RATIO, wall_nodes.KIND, wall_nodes.REGION):

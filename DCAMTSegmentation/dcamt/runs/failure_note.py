@@ -33,6 +33,6 @@ def write_note(path: Path, note: FailureNote) -> None:
 
 def read_note(path: Path) -> FailureNote | None:
     """Return the note; None if the file cannot be read or holds no note (earlier versions wrote blank files)."""
-    with suppress(OSError, ValueError, TypeError):
+    with suppress(OSError, ValueError, TypeError, RecursionError):
         return FailureNote(**json.loads(path.read_text(encoding="utf-8")))
     return None

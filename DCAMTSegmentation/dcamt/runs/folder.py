@@ -229,7 +229,7 @@ class RunFolder:
                 raise ValueError("the file is damaged")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"cannot be read ({error})", path=self.origin, remedy="Start a new run.") from error
         return Origin(**stored)
 

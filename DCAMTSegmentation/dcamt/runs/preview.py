@@ -63,7 +63,7 @@ def read_preview(run: RunFolder) -> Preview | None:
 
     Its files are looked for in the run's present folder, since the run may have been moved.
     """
-    with suppress(OSError, ValueError, TypeError, OverflowError):
+    with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
         preview = Preview(**json.loads((run.preview / "preview.json").read_text(encoding="utf-8")))
         if np.array(preview.affine, float).shape != (4, 4):
             return None
