@@ -34,10 +34,18 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals"
 
 SUPERVISED = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
 """Settings that turn off all losses but supervision."""
-UNCOUPLED = ("normalisation=instance", "mixed_precision=false", "ramp_up=0", "mix=0")
-"""Settings without batch normalisation, 16-bit numbers, ramp-up of the losses or mixing of patches."""
-BATCH = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Settings with which each iteration logs its losses, then saves a checkpoint."""
+COMPARABLE = (
+    "normalisation=instance",  # batch normalisation would use the statistics of each process's half of the batch
+    "mix=0",  # each process would mix only the patches of its half
+    "mixed_precision=false",  # 16-bit numbers are coarser than the tolerance of the comparison
+    "ramp_up=0",  # distillation has its full weight in all iterations, so that a wrong distillation loss shows
+)
+"""Settings with which the losses `supervised` and `distillation` of two processes equal those of one process."""
+TEAM_SETTINGS = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
+"""Settings for a batch that two processes can split, and for logged losses and a checkpoint after each iteration.
+
+A run logs its losses before it saves a checkpoint, and here a checkpoint is due after each iteration.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +87,7 @@ def test_team_splits_the_batch() -> None:
 
 @pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
 def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
-    runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *objective)
+    runs = train_with_one_and_two_processes(table, tmp_path, *COMPARABLE, *objective)
     one, two = map(losses_of, runs)
     assert len(one) == 5
     for name in one[0]:
@@ -94,7 +102,7 @@ def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, 
 
 def test_losses_of_two_processes_differ_with_batch_normalisation(table: Path, tmp_path: Path) -> None:
     """Batch normalisation over half a batch gives other values than over the whole batch, so the losses differ."""
-    runs = train_with_one_and_two_processes(table, tmp_path, *UNCOUPLED, *SUPERVISED, "normalisation=batch")
+    runs = train_with_one_and_two_processes(table, tmp_path, *COMPARABLE, *SUPERVISED, "normalisation=batch")
     one, two = ([losses["total"] for losses in losses_of(run)] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
 
@@ -102,8 +110,9 @@ def test_losses_of_two_processes_differ_with_batch_normalisation(table: Path, tm
 def train_with_one_and_two_processes(table: Path, folder: Path, *settings: str) -> list[Path]:
     """Train five iterations with one process and with two; return both run folders."""
     runs = [folder / name for name in ("one", "two")]
+    options = set_options(*TEAM_SETTINGS, *settings, "iterations=5")
     for processes, run in enumerate(runs, start=1):
-        status, output, errors = train_as_team(processes, run, table, *set_options(*BATCH, *settings, "iterations=5"))
+        status, output, errors = train_as_team(processes, run, table, *options)
         assert status == 0, errors
         assert output.count("starting at iteration 0 of 5") == 1  # only the leader prints
         assert own_lines(errors) == []
@@ -119,7 +128,7 @@ def first_batch(trainer: trainer_module.Trainer, table: Path) -> Batch:
 def test_loss_of_a_team_is_the_mean_of_the_losses_of_its_processes(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = (*BATCH, "ramp_up=0", "iterations=1")
+    settings = (*TEAM_SETTINGS, "ramp_up=0", "iterations=1")
     assert train_as_team(2, tmp_path / "two", table, *set_options(*settings))[0] == 0
     (together,) = losses_of(tmp_path / "two")
     monkeypatch.setattr(Team, "average", lambda team, tensors: None)
@@ -238,7 +247,7 @@ def test_failure_of_a_team_is_reported_once(table: Path, tmp_path: Path) -> None
         ([table.with_name("none.csv")], "none.csv"),
         (["--resume"], "holds no run"),
         # Every process detects this failure.
-        ([broken, *set_options(*BATCH)], "broken.nii.gz"),
+        ([broken, *set_options(*TEAM_SETTINGS)], "broken.nii.gz"),
     ):
         status, output, errors = train_as_team(2, tmp_path / "run", *arguments)
         assert status != 0
@@ -326,7 +335,7 @@ def test_failure_of_one_process_fails_the_others_and_leaves_no_thread(tmp_path: 
 
 def test_signal_to_torchrun_pauses_the_team_and_the_run_resumes(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
+    process = start_torchrun(2, run, table, *set_options(*TEAM_SETTINGS, "iterations=100000"))
     wait_for_checkpoints(run)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=HANGING_S)
@@ -368,7 +377,7 @@ def test_run_of_a_killed_process_resumes_with_one_and_with_two_processes(table: 
 
 def kill_and_read_errors(run: Path, table: Path, rank: int) -> str:
     """Start a run in two processes, kill the process `rank` after four checkpoints, and return the run's stderr."""
-    process = start_torchrun(2, run, table, *set_options(*BATCH, "iterations=100000"))
+    process = start_torchrun(2, run, table, *set_options(*TEAM_SETTINGS, "iterations=100000"))
     wait_for_checkpoints(run)
     os.kill(process_id_of(run, rank), signal.SIGKILL)
     _, errors = process.communicate(timeout=HANGING_S)

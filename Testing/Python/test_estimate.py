@@ -261,7 +261,8 @@ def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:
     assert call_dcamt(["train", "--run", run.path, "--resume", "--effort", QUICK]) == 2
 
 
-def test_disk_space_of_a_validated_run_includes_the_best_weights_twice() -> None:
+def test_validation_adds_the_old_and_the_new_best_checkpoint_to_the_disk_space() -> None:
+    """A new `best.pt` is written before the old one is removed, so both files exist for a moment."""
     recipe = tiny_recipe()
     weights = 4 * sum(tensor.numel() for tensor in DualVNet(recipe).state_dict().values())
     assert disk_bytes(recipe, validated=True) - disk_bytes(recipe, validated=False) == 2 * weights

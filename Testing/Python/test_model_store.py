@@ -364,19 +364,20 @@ def test_import_is_refused_if_the_home_folder_is_a_file(tmp_path: Path, download
 
 @pytest.mark.parametrize("allows_hard_links", [True, False])
 @pytest.mark.parametrize("is_replaced", [True, False])
-def test_model_imported_meanwhile_by_another_process_is_replaced_only_on_request(
+def test_model_that_appears_during_an_import_is_replaced_only_if_replace_is_true(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allows_hard_links: bool, is_replaced: bool
 ) -> None:
     first = write_calibrated_model(tmp_path / "x.dcamt", "first")
     second = write_calibrated_model(tmp_path / "y.dcamt", "second")
     write_bytes = Path.write_bytes
 
-    def write_during_another_import(path: Path, data: bytes) -> int:
+    def import_first_model_then_write(path: Path, data: bytes) -> int:
+        # Another process imports a model of the same name just before this import writes its first file.
         monkeypatch.setattr(Path, "write_bytes", write_bytes)
         import_model(first, name="mine")
         return write_bytes(path, data)
 
-    monkeypatch.setattr(Path, "write_bytes", write_during_another_import)
+    monkeypatch.setattr(Path, "write_bytes", import_first_model_then_write)
     if not allows_hard_links:
         monkeypatch.setattr("dcamt.io.atomic.os.link", deny_permission)
     if is_replaced:

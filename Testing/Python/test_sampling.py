@@ -226,6 +226,7 @@ def test_seeds_of_iterations_differ() -> None:
 
 @pytest.mark.parametrize(("fraction", "low", "high"), [(0.0, 0, 0), (0.25, 0.17, 0.33), (1.0, 1, 1)])
 def test_recipe_sets_how_often_a_branch_attends_to_its_own_tokens(fraction: float, low: float, high: float) -> None:
+    """With probability `own_tokens`, a branch attends to its own tokens, otherwise to those of the other branch."""
     case = resident(random_voxels(SIZE), random_voxels(SIZE, 1, 2))
     sampler = sampler_of([case], *NO_AUGMENTATION, f"own_tokens={fraction}", "batch=8", "patch=4,4,4")
     steps = 30 if 0 < fraction < 1 else 3

@@ -211,7 +211,8 @@ def test_existing_file_is_not_replaced_without_overwrite(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["scan.png", "recipe.json", "NAME.calibration.json", "scores.tsv"])
-def test_message_does_not_say_who_wrote_the_file_if_its_type_has_no_dcamt_mark(tmp_path: Path, name: str) -> None:
+def test_message_does_not_say_who_wrote_a_picture_recipe_calibration_or_table(tmp_path: Path, name: str) -> None:
+    """DCAMT writes no mark in such files, so they do not show whether DCAMT wrote them."""
     make_files(tmp_path, name)
     with pytest.raises(InputError, match=r": exists already\. "):
         refuse_existing([tmp_path / name])

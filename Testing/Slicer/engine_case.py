@@ -16,9 +16,9 @@ from slicer_harness import in_real_slicer
 ROOT = Path(__file__).resolve().parents[2]
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # leaves processors to other programs
 SHIPPED_DOUBLE_CLICK_S = stepped_task.DOUBLE_CLICK_S
-"""The double-click time outside of tests."""
-# In tests the time is 0, since a test may click twice without a pause. No pytest fixture sets the time, because in
-# Slicer the tests run without pytest.
+"""Two clicks within this time, in seconds, count as a double click in the shipped extension."""
+# Tests click twice without a pause and mean two single clicks, so their double-click time is 0. A pytest fixture could
+# not set this time in Slicer, where the tests run without pytest.
 stepped_task.DOUBLE_CLICK_S = 0.0
 
 

@@ -157,7 +157,7 @@ class DeletionTest(unittest.TestCase):
         button = qt.QPushButton(window)
         button.clicked.connect(lambda checked, held=window: held.findChildren(qt.QPushButton)[0].setParent(None))
         button.click()
-        with self.assertRaisesRegex(AssertionError, "deleted within its own signal"):
+        with self.assertRaisesRegex(AssertionError, "could delete the object before the signal ends"):
             expect_no_hidden_errors()
         button.setParent(None)  # safe outside of the signal
 

@@ -245,7 +245,7 @@ class ThresholdTest(InsertedWallCase):
 
 
 class OpeningTest(InsertedWallCase):
-    def test_surface_inside_a_curve_is_opened_and_closed_again(self) -> None:
+    def test_surface_inside_a_curve_becomes_an_opening_and_then_wall_again(self) -> None:
         before = float(burden_cell(self.segmentation, "wall_cm2"))
         already = scalars(self.segmentation, "opening") == OPENING
         choose(self.ui.wallCurveSelector, add_closed_curve(np.array([-1.0, 0.2, -0.3])))

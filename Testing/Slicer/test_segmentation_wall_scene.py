@@ -91,7 +91,7 @@ class WallSceneTest(InsertedWallCase):
         nodes = [get_referenced_node(self.segmentation, role) for role in WALL_NODES]
         self.assertNotIn(None, nodes)
 
-    def test_new_wall_of_the_original_hides_the_old_wall_shared_with_a_copy(self) -> None:
+    def test_old_wall_that_a_copy_still_uses_is_hidden_when_the_original_gets_a_new_wall(self) -> None:
         copy = copy_node(self.segmentation)
         shared = get_referenced_node(copy, WALL_MODEL)
 

@@ -108,7 +108,7 @@ class SceneSourceTest(unittest.TestCase):
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, written, second)
         return second, written
 
-    def test_segments_of_two_scans_in_one_segmentation_are_labels_of_their_own_scan_only(self):
+    def test_segmentation_of_two_scans_gives_each_scan_only_its_own_segment_as_label(self):
         first, segmentation = add_case("first", 1)
         drawn = segmentation.GetSegmentation().GetNthSegmentID(0)
         second, written = self.add_corrected_result_of_second_scan(segmentation)

@@ -258,13 +258,16 @@ class _Children:
         self._running[os.pidfd_open(child)] = (child, connection)
         return None
 
-    def wait(self, *others: Any) -> list[Any]:
-        """Wait until a child or a launcher ends or one of `others` can be read; return the readable ones of `others`.
+    def wait(self, *inputs: Any) -> list[Any]:
+        """Wait for the end of a child, the end of a launcher or a readable input; return the readable inputs.
 
         The launcher of a child that ended gets the child's exit status. A child whose launcher ended is killed.
+
+        Args:
+            inputs: sockets or files, such as the server's listening socket and stdin.
         """
         connections = [connection for _child, connection in self._running.values()]
-        ready, _writable, _failed = select.select([*others, *self._running, *connections], [], [])
+        ready, _writable, _failed = select.select([*inputs, *self._running, *connections], [], [])
         for handle, (child, connection) in list(self._running.items()):
             if handle in ready or connection in ready:
                 if handle not in ready:
@@ -275,7 +278,7 @@ class _Children:
                 connection.close()
                 os.close(handle)
                 del self._running[handle]
-        return [other for other in others if other in ready]
+        return [source for source in inputs if source in ready]
 
 
 def serve(descriptor: int) -> Request | None:

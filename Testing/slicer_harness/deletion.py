@@ -66,8 +66,9 @@ def refuse_release_in_own_signal(target: QtCore.QObject) -> None:
     """
     if any(sender is target for sender in _emitting):
         raise FatalConnection(
-            f"setParent(None) makes Python the owner of {type(target).__name__} {target.objectName()!r}, which would be"
-            " deleted within its own signal: Slicer could end here; call hide() and deleteLater() instead"
+            f"setParent(None) makes Python the owner of {type(target).__name__} {target.objectName()!r}, which is"
+            " emitting a signal: Slicer could crash, because Python could delete the object before the signal ends;"
+            " instead of setParent(None), call hide() and deleteLater()"
         )
 
 
