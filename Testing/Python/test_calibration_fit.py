@@ -113,7 +113,10 @@ def test_fit_for_a_scan_leaves_out_its_case_and_its_disturbance() -> None:
 
 
 def test_assessment_leaves_out_the_assessed_case() -> None:
-    """If the feature is pure noise, a fit is hardly better than guessing the median overlap of the other cases."""
+    """The feature is pure noise, so a fit to the other cases can hardly do better than guess their median overlap.
+
+    A fit that has seen the assessed case would have a smaller error.
+    """
     draw = np.random.default_rng(0)
     doubt = draw.normal(size=64).tolist()
     level = draw.uniform(0.6, 0.95, 8)

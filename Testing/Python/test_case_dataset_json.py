@@ -194,7 +194,7 @@ def test_auto_label_and_scar_mask_are_no_labels_of_a_listed_case(tmp_path: Path,
         assert scans_and_labels(found, tmp_path) == {"a": (IMAGES[0], label)}
 
 
-def test_listed_case_may_be_named_scan_1(tmp_path: Path) -> None:
+def test_case_name_scan_1_is_not_taken_for_a_key_of_images(tmp_path: Path) -> None:
     found = find_cases(make_data_set(tmp_path, {"training": {"scan_1": PAIRS[0]}}, *PAIRS[0]))
     assert scans_and_labels(found, tmp_path) == {"scan_1": PAIRS[0]}
 

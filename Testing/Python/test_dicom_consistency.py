@@ -143,7 +143,7 @@ COLOR = {
     [{}, COLOR, {"ImagePositionPatient": [0, 0, 21]}, {"ImagePositionPatient": [5, 0, 20]}],
     ids=["at a slice", "color at a slice", "beyond the last slice", "beside the stack"],
 )
-def test_image_of_another_class_beside_a_whole_stack_is_skipped_with_a_note(
+def test_image_of_another_sop_class_in_the_folder_of_a_complete_stack_is_skipped_with_a_note(
     tmp_path: Path, attributes: dict[str, object]
 ) -> None:
     write_slices(tmp_path, 10)
@@ -163,7 +163,7 @@ def test_image_of_another_class_beside_a_whole_stack_is_skipped_with_a_note(
         ((1, 8), "1.dcm (Secondary Capture Image), 8.dcm"),
     ],
 )
-def test_error_names_images_of_another_class_that_replace_slices(
+def test_error_names_images_of_another_sop_class_that_replace_slices(
     tmp_path: Path, captures: tuple[int, ...], names: str
 ) -> None:
     for k in range(10):
@@ -275,7 +275,7 @@ def test_error_about_surplus_slices_counts_all_slices(tmp_path: Path) -> None:
         (tmp_path / file).unlink()
 
 
-def test_image_of_another_class_is_compared_only_with_slices_of_its_own_series(tmp_path: Path) -> None:
+def test_image_of_another_sop_class_is_compared_only_with_slices_of_its_own_series(tmp_path: Path) -> None:
     write_slices(tmp_path / "a", 8)
     write_slices(tmp_path / "b", 8, series="1.2.5", SeriesNumber=2)
     write_slice(tmp_path / "shot.dcm", 8, series="1.2.5", number=9, sop_class=SECONDARY_CAPTURE)

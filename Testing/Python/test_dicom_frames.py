@@ -252,7 +252,11 @@ def test_stack_with_two_time_indices_but_one_slice_per_place_is_one_time_point(t
 
 
 def interleaved(places: Sequence[int], first: int, second: int) -> list[Groups]:
-    """Return groups that put even places into stack a at the time `first`, odd places into stack b at `second`."""
+    """Return the functional groups of frames at `places`, which alternate between two stacks.
+
+    Frames at even places belong to stack "a" and have the time index `first`; frames at odd places belong to stack "b"
+    and have the time index `second`.
+    """
     stated = [{"StackID": "a", "TemporalPositionIndex": first}, {"StackID": "b", "TemporalPositionIndex": second}]
     return [{"FrameContentSequence": stated[k % 2]} for k in places]
 

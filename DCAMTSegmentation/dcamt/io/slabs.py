@@ -55,9 +55,11 @@ def write_npy_in_slabs(voxels: np.ndarray, path: Path) -> Iterator[slice]:
 
 
 def write_channels_in_slabs(channels: Sequence[np.ndarray], path: Path) -> Iterator[slice]:
-    """Write the channels, arrays (K, J, I), to one file (K, J, I, C), slab by slab like `write_npy_in_slabs`.
+    """Write a scan's channels to a `.npy` file slab by slab; yield the slice of each slab after it is written.
 
-    A single channel keeps the shape (K, J, I). The file has the type to which NumPy promotes the types of all channels.
+    Each channel is an array (K, J, I). The file's array is (K, J, I, C), or (K, J, I) if there is only one channel. The
+    array in the file has the data type `numpy.result_type` of the channels' data types. As in `write_npy_in_slabs`, an
+    incomplete file is removed, and the data is not flushed to the disk.
 
     Raises:
         OutputError: the file cannot be written.
@@ -97,7 +99,7 @@ def write_nrrd_in_slabs(
 ) -> Iterator[None]:
     """Write an uncompressed NRRD file, yielding after each slab; the file appears after the last slab.
 
-    The file has the type to which NumPy promotes the types of all channels.
+    The voxels in the file have the data type `numpy.result_type` of the channels' data types.
 
     Args:
         voxels: (K, J, I), of an integer type, float32 or float64.

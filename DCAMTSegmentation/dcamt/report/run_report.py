@@ -84,14 +84,20 @@ def write_run_report(
 
 
 def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
-    """Raise InputError if one of `cases` is in the run's last table, but missing in `scored`.
+    """Raise InputError if a new table and report would lose existing scores, which happens in two situations:
 
-    Also raise InputError if the last table or the last report has scores, but none of `cases` was scored.
+    - `scored` is not empty, and one of `cases` is in the run's existing table, but missing in `scored`;
+    - `scored` is empty, and the run's existing table or report has scores.
     """
-    left_out = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
+    unscored = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
     earlier = _cases_in_table(run.validation)
-    lost = left_out & earlier if scored else left_out | earlier
-    if (lost and scored) or (not scored and (earlier or shows_scores(run.report))):
+    if scored:
+        lost = unscored & earlier
+        is_refused = bool(lost)
+    else:
+        lost = unscored | earlier
+        is_refused = bool(earlier) or shows_scores(run.report)
+    if is_refused:
         names = f" ({list_names(sorted(lost))})" if lost else ""
         what = f"no report was written, since it would lack earlier scores{names}"
         remedy = (

@@ -123,7 +123,7 @@ def draw_surfaces(scene: Scene, segments: Sequence[SegmentInfo], wall: WallResul
     ratios. The scene must contain a labelled voxel.
     """
     doubt = doubt_painter(scene.doubt, scene.spacing) if scene.doubt is not None else None
-    off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm"
+    off = f"Outline probably off by {OFF_MM[0]:.0f} mm (pale) to {OFF_MM[1]:.0f} mm or more (full colour)"
     key = f'<span class="key" style="background:{to_hex(DOUBT_COLOR)}"></span>{off}'
     groups: list[tuple[str, Painter | None, str]] = [
         ("Surface, with doubtful parts", doubt, key) if doubt is not None else ("Surface", None, "&nbsp;")

@@ -161,8 +161,8 @@ def _caution(report: ScanReport) -> str:
     if report.model is None:
         return ""
     made = "made automatically and corrected by hand" if report.is_corrected else "made automatically"
-    certain = "Where the model is wrong but certain, no doubt is shown."
-    return f" The outline was {made}: check it against the images. {certain}"
+    limit = "Places that are not marked as doubtful can also be wrong."
+    return f" The outline was {made}: check it against the images. {limit}"
 
 
 def _header(report: ScanReport, title: str) -> str:

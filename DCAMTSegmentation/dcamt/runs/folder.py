@@ -258,10 +258,10 @@ class RunFolder:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def foreign_proposals(self) -> list[Path]:
-        """Return the proposals that lack DCAMT's mark.
+        """Return the proposals in `ranking` that lack DCAMT's mark, probably because a person has corrected them.
 
-        Slicer drops DCAMT's mark when it saves a corrected proposal. The temporary files of a cancelled ranking, which
-        may lack the mark, are ignored.
+        DCAMT writes the mark (see `is_dcamt_result`) into each proposal, and Slicer drops the mark when it saves a
+        corrected proposal. The temporary files of a cancelled ranking, which may lack the mark, are ignored.
         """
         files = sorted(set(self.ranking.glob("*.seg.nrrd")) - set(stray_temporaries(self.ranking)))
         return [file for file in files if not is_dcamt_result(file)]

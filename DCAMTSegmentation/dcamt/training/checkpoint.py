@@ -14,7 +14,11 @@ from ..io.atomic import atomic_path
 
 NEW_RUN = "Start a new run."
 _ERRORS_OF_DAMAGE = (None, errno.EINVAL)
-"""Values of `OSError.errno` that mean damage. An impossible offset in the file causes EINVAL."""
+"""Values of `OSError.errno` after which a file counts as damaged; other values mean that it could not be read.
+
+The errno is None if the error comes from the code that decodes the file, and not from the operating system. The errno
+is EINVAL if a damaged file states an impossible offset.
+"""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -121,8 +121,8 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
     patches. If only one patch was measured, only the time is extrapolated.
 
     Args:
-        measured: the patches that this process has measured before, none larger than the recipe's patch, the smallest
-            first; this call appends its own.
+        measured: the patches that earlier calls in this process have measured, the smallest first, none larger than the
+            recipe's patch. This call appends the patches that it measures.
     """
     began = time.monotonic()
     measured = [] if measured is None else measured
@@ -133,7 +133,8 @@ def try_steps(recipe: Recipe, device: torch.device, measured: list[MeasuredPatch
             voxels = math.prod(patch)
             if measured:
                 last = measured[-1]
-                # This process's peak memory never falls, so the memory of a smaller patch can no longer be measured.
+                # After a larger patch, the memory of a smaller patch cannot be measured: on a CUDA GPU, PyTorch keeps
+                # the larger patch's memory reserved; on other devices, a process's peak memory never falls.
                 if voxels <= last.voxels:
                     continue
                 elapsed_s = time.monotonic() - began

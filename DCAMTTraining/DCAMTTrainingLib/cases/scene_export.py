@@ -24,11 +24,13 @@ from .scene_source import is_models_own
 
 
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
-    """Return the case of a row; if the scan is a node, write the scan to `folder`, and the label if the role needs one.
+    """Return the case of a row; write the scan and the label to `folder` in short steps if they are nodes.
 
-    The files are written in short steps. They are named after `number`, not after the patient. If
-    `file_of_all_channels` returns a file and `one_channel` is False, the case refers to that file and the scan is not
-    written.
+    The files are named after `number`, not after the patient. Some files are not written:
+    - If the row's scan is a file, the case refers to the files of the row.
+    - If the row's role needs no label, the case has no label.
+    - If the scan belongs to a proposal and has several channels, and `one_channel` is False, the case refers to the
+      scan's own file (`file_of_all_channels`), since the node contains only the first channel.
 
     Args:
         one_channel: write only the scan's first channel, for a recipe of one channel.

@@ -183,11 +183,13 @@ def is_starting(run: RunFolder) -> bool:
 
 
 def start_failure(run: RunFolder) -> str:
-    """Return why this application's last process for the run failed: the last line of the process's output.
+    """Return why the last process that this application started for the run failed: the last line of its output.
 
-    The text is empty if there is no such process, or if the process runs or has succeeded. The text is also empty
-    if the run was found locked (`StartedProcess.locked`) or has new events: `RunState.reason` then explains any
-    failure.
+    The text is empty if
+    - this application started no process for the run;
+    - the process still runs, or has succeeded;
+    - the run was found locked (`StartedProcess.locked`), or an event was written after the process was started. The run
+      was then under way, so `RunState.reason` explains any failure.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.process.poll() in (None, 0):
