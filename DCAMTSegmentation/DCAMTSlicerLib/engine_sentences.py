@@ -330,8 +330,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."),
         _("The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."),
         _(
-            "The header states two spacings of the voxels: {0} mm ({1} times the lengths of the rows of"
-            " TransformMatrix) was used, as in 3D Slicer, not {2} mm ({3})."
+            "The header states two spacings of the voxels: {0} mm ({1}), and {2} mm ({3} times the lengths of"
+            " the rows of TransformMatrix). The second spacing was used, as in 3D Slicer."
         ),
         _("The header states two spacings of the voxels: {0}."),
         _("The headers state {0} images, but {1} were found: slices may be missing."),

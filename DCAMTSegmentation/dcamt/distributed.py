@@ -105,6 +105,11 @@ class Team:
     def fail_together(self, uses_float16: bool = False) -> Iterator[None]:
         """Run a block that may fail, such as reading files; if it fails in one process, raise an error in all.
 
+        Args:
+            uses_float16: whether this process trains in float16, because its GPU computes slowly in bfloat16.
+                Either all processes must use float16, or none: float16 needs scaled gradients, which must not be
+                averaged with the unscaled gradients of other processes.
+
         Raises:
             Exception, InputError or TeamLost:
 
@@ -113,8 +118,9 @@ class Team:
             | the block failed in the leader | the block's error | TeamLost |
             | the block failed only in other processes | InputError | TeamLost |
             | only some processes use float16 | InputError | TeamLost |
-            | another process has ended; the block failed in this process | the block's error | the block's error |
-            | another process has ended; the block succeeded in this process | TeamLost | TeamLost |
+
+            If a process has ended, the table does not apply: each remaining process raises the error of its own block,
+            or TeamLost if its own block succeeded.
         """
         if self.size == 1:
             yield

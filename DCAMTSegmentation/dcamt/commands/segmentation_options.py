@@ -147,7 +147,8 @@ def add_evaluate(commands: Commands[Parser]) -> None:
         "--label-mapping",
         default="",
         metavar="VALUE=CLASS",
-        help="change values in the labels: 420,421=1 changes 420 and 421 to 1; a segment's name may replace a value",
+        help="change values in the labels: 420,421=1 changes 420 and 421 to 1; instead of a value, the name of a"
+        " segment can be given",
     )
     parser.add_argument(
         "--prediction-mapping",

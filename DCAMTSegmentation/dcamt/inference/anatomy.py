@@ -124,27 +124,33 @@ def _without_smooth_noise(
 ) -> Box:
     """Return `box` without its outer planes of smooth noise (see `_is_smooth_noise`).
 
+    If the ordered box is shorter than the smallest organ along any axis, `box` is returned unchanged: a part of the
+    organ may then lie outside the ordered box and look like noise.
+
     Args:
         ordered: the enclosing box of the ordered voxels (see `ORDERED`).
         grid: the coarse grid.
     """
     for axis, stored in enumerate(grid.order):
+        # Assumption: an organ is at least half as long as the recipe's patch.
         smallest_organ_mm = recipe.training.patch[axis] * recipe.spacing[axis] / 2
         ordered_mm = (ordered[stored].stop - ordered[stored].start) * grid.canonical_spacing[axis]
-        organ_may_look_like_noise = ordered_mm < smallest_organ_mm
-        if organ_may_look_like_noise:
+        if ordered_mm < smallest_organ_mm:
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # In a whole plane, noise may outweigh tissue.
+        # Only the part of each plane inside the ordered box is tested, because a whole plane with little tissue in much
+        # noise would count as noise.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
-        start_may_be_tissue = trimmed.start - side.start == tested[0]
-        stop_may_be_tissue = side.stop - trimmed.stop == tested[1]
-        start = side.start if start_may_be_tissue else trimmed.start
-        stop = side.stop if stop_may_be_tissue else trimmed.stop
+        # The innermost `rim` tested planes at each end lie inside the ordered box, where tissue is expected. If even
+        # these planes count as noise, the test may mistake tissue for noise, so all planes at this end are kept.
+        all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
+        all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
+        start = side.start if all_at_start_count_as_noise else trimmed.start
+        stop = side.stop if all_at_stop_count_as_noise else trimmed.stop
         sides[axis] = slice(start, stop)
     return sides[0], sides[1], sides[2]
 

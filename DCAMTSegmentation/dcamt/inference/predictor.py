@@ -222,7 +222,7 @@ class Predictor:
         return f"{what} Check that the scan shows the {segments} in {card.modality}, as the model expects."
 
     def _run(self, image: Tensor, quality: str, tick: Tick | None = None) -> tuple[Tensor, tuple[str, ...]]:
-        """Return a CPU tensor with the branches' probabilities (branches, K, X, Y, Z), and notes."""
+        """Return a CPU tensor with the branches' probabilities (branches, 1 + classes, X, Y, Z), and notes."""
         network, notes = self.network, []
         if self.device.type != "cpu":
             with suppress(OutOfMemory):
@@ -318,7 +318,7 @@ def _paste_prediction(part: Prediction, box: Box, volume: Volume) -> Prediction:
 
 
 def _embed(branches: Tensor, box: Box, shape: Shape) -> Tensor:
-    """Extend probabilities (branches, K, x, y, z) from a box to the whole grid; the rest is background."""
+    """Extend probabilities (branches, 1 + classes, x, y, z) from a box to the whole grid; the rest is background."""
     if tuple(branches.shape[-3:]) == shape:
         return branches
     whole = torch.zeros((*branches.shape[:2], *shape))

@@ -293,7 +293,12 @@ def missing_slices_notes(
 
 
 def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
-    """Return the numbers of missing slices at the start of the stack."""
+    """Return the numbers of missing slices at the start of the stack.
+
+    The list is empty if the headers may number the slices of all time points in one sequence. If there are two time
+    points of 10 slices, the slices of the second may have the numbers 11 to 20 (or 2, 4, ..., 20, if the time points
+    alternate), although no slice is missing.
+    """
     numbers = {frame.stack_position for frame in frames}
     first = min(numbers)
     missing = list(range(1, first))

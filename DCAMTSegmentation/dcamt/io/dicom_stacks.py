@@ -34,7 +34,8 @@ class ScanChoice:
         series: the series' UID, the end of the UID, the series' description, a part of the description, or the number
             of a stack in the list of `choose_stack`'s error message.
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind of image that an error message lists.
-        time: number of the time point, from 1; None for the first, if all have the same number of slices.
+        time: number of the time point, from 1. With None, the first time point is read, or InputError is raised if
+            the time points have different numbers of slices.
     """
 
     series: str | None = None

@@ -172,6 +172,6 @@ def _meta_notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
         return ()
     used, other = (" x ".join(plain_number(mm, 4) for mm in numbers) for numbers in (lengths, spacing))
     return (
-        f"The header states two spacings of the voxels: {used} mm ({name} times the lengths of the rows of "
-        f"TransformMatrix) was used, as in 3D Slicer, not {other} mm ({name}).",
+        f"The header states two spacings of the voxels: {other} mm ({name}), and {used} mm ({name} times the lengths of"
+        " the rows of TransformMatrix). The second spacing was used, as in 3D Slicer.",
     )

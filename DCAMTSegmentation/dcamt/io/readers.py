@@ -332,7 +332,8 @@ def _unzipped(path: Path) -> Iterator[Path]:
 
         - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
         - the folder with all extracted files, if it holds a DICOM file;
-        - the only file, or the only volume, with one of `ENDINGS_READ_BY_ITK`, such as `.tif`;
+        - the only file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`; if there are several such files, the only
+          one of them that may hold a volume (see `may_hold_volume`);
         - the folder with all extracted files.
 
     Raises:

@@ -160,7 +160,8 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
     """
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # Longer vectors would skip thin parts; shorter vectors would leave gaps between the directions.
+    # With a larger limit, long vectors could step over thin parts of a segment. With a smaller limit, too few vectors
+    # would be left to cover all directions.
     longest_mm = max(2.5 * spacing[1], 1.6 * spacing[2])
     limits = [floor(longest_mm * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
     steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
