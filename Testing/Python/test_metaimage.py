@@ -226,8 +226,8 @@ def test_note_states_both_spacings_if_the_matrix_of_a_metaimage_scales_the_axes(
     volume = read_scan(path)
     assert volume.grid.spacing.tolist() == [4, 4, 9]  # as in 3D Slicer
     (note,) = volume.notes
-    assert f"4 x 4 x 9 mm ({stated} times the lengths" in note
-    assert f"was used, as in 3D Slicer, not 2 x 2 x 3 mm ({stated})" in note
+    assert f"2 x 2 x 3 mm ({stated}), and 4 x 4 x 9 mm ({stated} times the lengths" in note
+    assert "The second spacing was used" in note
 
 
 def test_metaimage_whose_voxels_would_begin_in_its_header_is_refused(tmp_path: Path) -> None:
