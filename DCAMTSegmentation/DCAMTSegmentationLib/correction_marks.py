@@ -94,7 +94,10 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
-    """Return whether the DCAMT segments lie at another place in `volume` than in their scan when they were written.
+    """Return whether the DCAMT segments lie at another place in `volume` than the place where DCAMT wrote them.
+
+    `volume` may be another volume than the segmented scan. The function returns False if the segments were resampled,
+    or if all of them were deleted.
 
     Args:
         now: the present fingerprint of the segments.

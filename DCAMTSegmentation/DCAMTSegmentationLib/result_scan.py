@@ -98,7 +98,8 @@ def is_of_other_scan(
     """Return whether `volume` is another scan than the segmented one, or its present voxels are not those segmented.
 
     The voxels of the scan's other channels are compared, too, in the order of the channels. A volume that is no channel
-    of the scan, such as one that was loaded again, may have the voxels of any channel, but must have the scan's grid.
+    of the scan, such as a scan that was loaded again, counts as the segmented scan if it has the voxels of any channel
+    and the DCAMT segments lie at the same place in it.
 
     Older versions of DCAMT stored no checksums; for their results, the function returns True if the volume is no
     channel of the scan. Nothing is known about the scan of segments that were loaded from a `.seg.nrrd` file, so the

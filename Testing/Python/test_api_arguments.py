@@ -184,13 +184,9 @@ def test_result_does_not_replace_its_scan(tmp_path: Path, segmenter: dcamt.Segme
 def test_result_in_a_folder_without_permission_raises_output_error(
     tmp_path: Path, segmenter: dcamt.Segmenter, oblique_scan: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before Python 3.14, `Path.exists` raises PermissionError for a file in a folder without search permission.
-
-    From Python 3.14 on, `Path.exists` returns False. Then the result cannot be written, because "locked" is a file.
-    """
     path = tmp_path / "scan.nrrd"
     write_volume(oblique_scan, path)
-    (tmp_path / "locked").touch()
+    (tmp_path / "locked").touch()  # a file, so that nothing can be written to `locked/result.nrrd`
     result = segmenter.segment(path)
     real = os.stat
 

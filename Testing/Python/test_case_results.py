@@ -100,7 +100,7 @@ def test_p1_output_beside_p1_label_is_a_result_and_p2_output_alone_is_a_scan(tmp
 
 
 def test_file_c_in_the_folder_output_is_the_scan_of_c_label(tmp_path: Path) -> None:
-    """Without a scan `c`, only the word `output` in the name of the file itself would make the file a result."""
+    """`output` in a folder's name marks a result of a scan, but not of a label: here, no other file is a scan."""
     found = find_cases(make_files(tmp_path, "output/c.nii", "c_label.nii"))
     assert scans_and_labels(found, tmp_path) == {"c": ("output/c.nii", "c_label.nii")}
 

@@ -57,7 +57,7 @@ def test_existing_results_are_refused_or_skipped(
 def test_table_of_interrupted_work_is_completed_later(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    """Excel saves a scan's own table with a byte order mark."""
+    """The rows of a finished scan are read from its own table, also if the user saved it in Excel (utf-8-sig)."""
     add_case(folder, wall_phantom, "b")
     table = folder / "out" / "wall.csv"
 

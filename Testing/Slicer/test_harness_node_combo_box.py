@@ -141,7 +141,7 @@ class OtherWidgetsTest(unittest.TestCase):
         with self.assertRaises(ValueError):
             view.setMRMLTableNode(slicer.vtkMRMLModelNode())
 
-    def test_observed_node_survives_garbage_collection(self) -> None:
+    def test_node_can_be_modified_after_its_table_view_was_deleted(self) -> None:
         slicer.qMRMLTableView().setMRMLTableNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "measures"))
         gc.collect()
         slicer.util.getNode("measures").Modified()

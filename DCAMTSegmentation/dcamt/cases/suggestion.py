@@ -34,9 +34,9 @@ MAX_CASES = 20
 
 The labels of all labelled cases are read."""
 SMALL_FRACTION = 0.005
-"""If a class fills less than this fraction of a scan's voxels, a higher `Training.foreground` is suggested.
+"""A higher `Training.foreground` is suggested for a class that fills a smaller fraction of a scan's voxels.
 
-The fraction is the median over the read scans that contain the class."""
+The median of the scans that contain the class counts."""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 

@@ -285,10 +285,13 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
     All segments are returned, unless the segmentation was drawn on one scan, DCAMT wrote its result for another scan
     into the segmentation, and the volume is one of these two scans.
     """
-    drawn_on, segmented = scan_of(segmentation), get_referenced_node(segmentation, VOLUME)
+    segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
-    belongs_to_two_scans = has_result and drawn_on is not None and drawn_on is not segmented
-    if volume is None or not belongs_to_two_scans or volume not in (drawn_on, segmented):
+    if volume is None or not has_result:
+        return identifiers
+    drawn_on = scan_of(segmentation)
+    belongs_to_two_scans = drawn_on is not None and drawn_on is not segmented
+    if not belongs_to_two_scans or volume not in (drawn_on, segmented):
         return identifiers
     by_dcamt = find_dcamt_segments(segmentation)
     dcamt_segments = [identifier for identifier in identifiers if identifier in by_dcamt]
@@ -297,8 +300,8 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
         # DCAMT made its segments for the other scan. They serve for this scan only if the user made the segmentation a
         # training case of this scan.
         return [*other_segments, *dcamt_segments] if _is_training_case_of(volume, segmentation) else other_segments
-    # If `identifiers` has DCAMT segments, a person corrected or accepted DCAMT's result, and may have added the other
-    # segments to this result. If not, the other segments belong to the scan on which the segmentation was drawn.
+    # `identifiers` contains DCAMT's segments only if a person corrected or accepted them. This person may have added
+    # the other segments. Without DCAMT's segments, the other segments belong to `drawn_on`.
     return [*dcamt_segments, *other_segments] if dcamt_segments else []
 
 
