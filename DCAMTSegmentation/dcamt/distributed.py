@@ -202,9 +202,10 @@ def team_rank() -> int:
 
 
 def wait_for_leader() -> None:
-    """Wait, in a process other than the leader, until `torchrun` ends this process: at most `LEADER_GRACE_S`.
+    """Give the leader time to report a failure: wait `LEADER_GRACE_S` seconds, unless this process is the leader.
 
-    If this process ended first, `torchrun` would end the leader before the leader reports anything.
+    If this process ended first, `torchrun` would end the leader before the leader reports anything. If the leader ends
+    first, `torchrun` ends this process during the wait.
     """
     if team_rank() > 0:
         time.sleep(LEADER_GRACE_S)

@@ -336,13 +336,13 @@ def pad_box(box: Sequence[slice], margin: Sequence[int], within: Sequence[slice]
 
 
 def box_in_parent(box: Sequence[slice], part: Sequence[slice]) -> Box:
-    """Return `box` in indices of a grid; `box` is given in indices of `part`, a box of the grid."""
+    """Convert `box` from indices of `part` to indices of a grid; `part` is a box of the grid."""
     i, j, k = (slice(b.start + p.start, b.stop + p.start) for b, p in zip(box, part, strict=True))
     return i, j, k
 
 
 def box_in_part(box: Sequence[slice], part: Sequence[slice]) -> Box:
-    """Return `box` in indices of `part`; both boxes are given in indices of a grid, and `part` contains `box`."""
+    """Convert `box` from indices of a grid to indices of `part`; `part` is a box of the grid and contains `box`."""
     i, j, k = (slice(b.start - p.start, b.stop - p.start) for b, p in zip(box, part, strict=True))
     return i, j, k
 

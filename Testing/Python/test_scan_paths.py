@@ -210,7 +210,7 @@ def test_files_a_0000_and_a_0001_are_one_scan_in_an_nnunet_folder(tmp_path: Path
     make_files(tmp_path / "imagesTs", *names)
     make_files(tmp_path / "patients", *names)
     assert [path.name for path in find_scans(tmp_path / "imagesTs").scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]
-    # In a folder of another name, the numbers count patients, not channels.
+    # In a folder of another name, the numbers stand for patients, not channels.
     assert [path.name for path in find_scans(tmp_path / "patients").scans] == list(names)
     scans = find_scans(tmp_path / "patients", channels=2).scans
     assert [path.name for path in scans] == ["a_0000.nii.gz", "b_0000.nii.gz"]

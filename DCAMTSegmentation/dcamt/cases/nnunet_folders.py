@@ -95,9 +95,9 @@ def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> 
 
 
 def further_channels(scans: Iterable[Path]) -> set[Path]:
-    """Return the files `x_0001` to `x_0009` of a folder of scans; none if the numbers count patients.
+    """Return the files `x_0001` to `x_0009` of a folder of scans; none if the numbers stand for patients.
 
-    The numbers count patients if no file has the number `_0000`, as in the data set AMOS: `amos_0001`, `amos_0004`.
+    The numbers stand for patients if no file has the number `_0000`, as in the data set AMOS: `amos_0001`, `amos_0004`.
     """
     numbers = {file: channel_of(file) for file in scans}
     return {file for file, number in numbers.items() if number} if 0 in numbers.values() else set()

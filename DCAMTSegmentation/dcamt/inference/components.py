@@ -23,8 +23,8 @@ SPECK = 64
 SURE = 0.95
 """Smallest probability of the voxels in a component's core.
 
-The component's voxels with this probability or more may form several connected parts. The heaviest part is the core;
-`select_components` defines the weight.
+The core is the heaviest connected part of the component's voxels with at least this probability (weight: see
+`select_components`).
 """
 CORE = 0.1
 """A selected component is reduced to its core if the core has at least this fraction of the component's weight."""
@@ -162,7 +162,11 @@ def select_component(mask: np.ndarray, probabilities: Tensor, label: int, prior:
 
 
 def certainty(probabilities: Tensor, label: int) -> np.ndarray:
-    """Return a class's certainty (X, Y, Z): its probability, scaled so that 1/K becomes 0 and 1 stays 1."""
+    """Return the certainty (X, Y, Z) of the class `label`, from probabilities (K, X, Y, Z).
+
+    The certainty is linear in the class's probability: 0 for the probability 1/K (all K classes equally likely), and 1
+    for the probability 1.
+    """
     chance = 1 / len(probabilities)
     return np.asarray((probabilities[label].numpy() - chance) / (1 - chance))
 

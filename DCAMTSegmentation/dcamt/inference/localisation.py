@@ -34,9 +34,9 @@ INNER = 0.6
 """Fraction of each axis that is searched first."""
 
 SMALLEST_ORGAN = 0.02
-"""Smallest accepted volume of an organ in the inner part, as a fraction of a training patch.
+"""Smallest accepted volume of an organ in the inner part, as a fraction of a training patch's volume.
 
-An organ's volume is the sum of its voxels, each weighted by its certainty (`components.certainty`).
+Each voxel's volume is multiplied by the voxel's certainty (`components.certainty`).
 """
 
 PredictCoarse = Callable[[Tensor], Tensor]
@@ -136,7 +136,10 @@ def inner_box(grid: NetworkGrid, recipe: Recipe) -> Box:
 
 
 def crop_scan(volume: Volume, box: Box) -> Volume:
-    """Return a scan cropped to `box`, at the same place in the patient; its voxels are a view."""
+    """Return a scan cropped to `box`; each voxel keeps its position in the patient.
+
+    The voxels are a view of the scan's array, not a copy.
+    """
     return Volume(volume.voxels[(slice(None), *box)], volume.grid.crop(box), volume.path)
 
 
@@ -172,7 +175,7 @@ def _is_sizeable(probabilities: Tensor, selected: np.ndarray, recipe: Recipe) ->
 
 
 def _trim_to_strides(length: int, stride: int) -> slice:
-    """Return the slice of an axis that the network predicts.
+    """Return the range of indices along an axis for which the network computes probabilities.
 
     An axis consists of n strides and a remainder. If n is at least 1 and the remainder is at most a third of a stride,
     the remainder is cut off, half at each end. Otherwise the axis is not cut.

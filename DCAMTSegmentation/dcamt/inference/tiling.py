@@ -230,7 +230,10 @@ def split_into_tiles(size: Shape, tile: Shape, margin: Shape, step: Shape) -> It
 
 
 def coarsen(box: Box, step: Shape) -> Box:
-    """Convert a box to the grid with `step` times the spacing; the box's limits must be multiples of `step`."""
+    """Convert a box to a coarser grid, whose voxels are `step` times as long along each axis.
+
+    The box's limits must be multiples of `step`.
+    """
     x, y, z = (slice(part.start // s, part.stop // s) for part, s in zip(box, step, strict=True))
     return x, y, z
 

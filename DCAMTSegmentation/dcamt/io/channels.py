@@ -17,7 +17,10 @@ from ..volume import IdentifyingNote, Volume, check_channel_grid
 from .formats import scan_name
 
 FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
-"""nnU-Net's folders, in which the number at the end of a name is a channel. Elsewhere the number may count patients."""
+"""nnU-Net's folders, in which the number at the end of a name is a channel.
+
+In other folders, the number may stand for a patient.
+"""
 _CHANNEL = re.compile(r"_(\d{4})$")
 MAXIMUM_CHANNELS = 10
 
@@ -39,7 +42,7 @@ def without_channel(name: str) -> str:
 def channel_files(path: Path) -> tuple[Path, ...]:
     """Return a scan's channel files in order, up to the first missing number; () if there are fewer than two.
 
-    If there are more than ten such files, the numbers count patients, and the result is ().
+    If there are more than ten such files, the numbers stand for patients, and the result is ().
 
     Args:
         path: the file of channel 0; for any other file, the result is ().
@@ -91,7 +94,7 @@ def has_channel_files(path: Path) -> bool:
     """Return whether `path` is the first of several files that are channels of one scan.
 
     Without channel names in a `dataset.json`, `path` must lie in one of nnU-Net's folders; elsewhere the numbers may
-    count patients.
+    stand for patients.
     """
     if not channel_files(path):
         return False

@@ -50,7 +50,7 @@ def has_dicom_file(folder: Path) -> bool:
 
 
 def is_one_study(folders: Sequence[Path]) -> bool:
-    """Return whether several folders contain DICOM files of one study, judged by the result of `_first_study`."""
+    """Return whether there are several folders and `_first_study` finds the same study UID in all of them."""
     studies = {_first_study(folder) for folder in folders}
     return len(folders) > 1 and len(studies) == 1 and "" not in studies
 

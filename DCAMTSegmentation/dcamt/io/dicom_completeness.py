@@ -169,7 +169,7 @@ def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) 
     try:
         named = _named_files(directory, may_be_cut=True)
     except InputError:
-        return  # A damaged DICOMDIR is no evidence against the slices.
+        return  # A damaged DICOMDIR does not show that slices are missing.
     series, folders = frames[0].series, {frame.file.parent for frame in frames}
     missing = [
         file.name
@@ -201,7 +201,11 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 
 
 def _pattern(file: Path) -> str:
-    """Return a file's name with "#" for numbers and hexadecimal identifiers, or the whole path if the name has none."""
+    """Return a file's name in which "#" replaces each number and hexadecimal identifier, to compare names of slices.
+
+    For a name without numbers and identifiers, return the whole path, so that the file has no pattern in common with
+    another file.
+    """
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
     return pattern if "#" in pattern else str(file)
 

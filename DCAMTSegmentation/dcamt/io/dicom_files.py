@@ -57,8 +57,13 @@ _MAXIMUM_FILES = 100_000
 
 
 Fault = Literal["damaged", "unplaced", "colour", "foreign"]
-"""Why the frames of a file cannot be used: the file is damaged or cannot be read, its images have no place in the
-patient or are in colour, or it is a file of another kind."""
+"""Why the frames of a file cannot be used:
+
+- damaged: the file is damaged or cannot be read,
+- unplaced: the header does not state where the images lie in the patient,
+- colour: the images are in colour,
+- foreign: the file is of another kind, for example an RT Structure Set.
+"""
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,9 @@ Each attribute comes with its functional group ("" if it has none). A plus sign 
 _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(?:[+-]\d{4})?")
 """Year, month, day, hour, minute and second; the time zone is ignored."""
 NUMBERED_TIMES = 2
-"""The first `NUMBERED_TIMES` attributes of `TIME_ATTRIBUTES` state the number of a frame's time point."""
+"""How many of `TIME_ATTRIBUTES`, counted from the first, state the ordinal number of a frame's time point."""
 COMPUTED_TIMES = 2
-"""The last `COMPUTED_TIMES` attributes of `TIME_ATTRIBUTES` state when the image was computed, not acquired."""
+"""How many of `TIME_ATTRIBUTES`, counted from the last, state when the image was computed, not acquired."""
 
 
 class UnplacedError(Exception):
@@ -146,7 +146,9 @@ class _FrameHeader:
         return slope, intercept
 
     def kind(self) -> tuple[str, tuple[str, ...]]:
-        """Return the component, such as "phase", and the other properties of the kind of image, each "" if not stated.
+        """Return the component, such as "phase", and the properties image type, echo time and b-value.
+
+        A component or property that is not stated is "".
 
         The first two values of the image type are ignored: they state how the image was made, not what it shows.
         """
@@ -314,7 +316,8 @@ def number(value: Any) -> float | None:
 def _seconds(text: str) -> float | None:
     """Convert a date and time (`_DATE_AND_TIME`) to seconds since the year 2000; return None if this fails.
 
-    `float(text)` would be too coarse: near 20240131101530, a float64 has steps of 4 ms.
+    `float(text)` would be too coarse: near 20240131101530 (31 January 2024, 10:15:30), a float64 has steps of 0.004,
+    which is 4 ms.
     """
     matched = _DATE_AND_TIME.fullmatch(text.strip())
     if not matched:

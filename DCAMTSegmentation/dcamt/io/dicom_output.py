@@ -46,7 +46,7 @@ class SourceImages:
 
     Attributes:
         datasets: one image for each slice, in the order of k, or one multi-frame image.
-        frames: the index (from 0) of each slice's frame in a multi-frame image, otherwise None.
+        frames: the index (from 0) of each slice's frame in the multi-frame image. None if each slice has its own image.
     """
 
     datasets: tuple[Dataset, ...]
@@ -150,8 +150,8 @@ def _complete_header(image: Dataset, as_utf8: bool) -> None:
     to UTF-8.
 
     Args:
-        as_utf8: convert every header to UTF-8, because its character set may lack letters of the segments' names and
-            codes.
+        as_utf8: convert the header to UTF-8 in any case. Needed for segments' names and codes that are not ASCII,
+            because the header's character set may lack their letters.
 
     Raises:
         InputError: the image lacks one of `_REQUIRED_OF_SOURCE_IMAGES`.

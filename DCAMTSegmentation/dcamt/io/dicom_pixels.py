@@ -170,7 +170,7 @@ def _refuse_damaged_runs(file: Path, data: Any) -> None:
 
 
 def _ends_with_padding(segment: bytes, size: int) -> bool:
-    """Return whether an RLE segment has runs for exactly `size` bytes, and then only zeros."""
+    """Return whether the start of an RLE segment decodes to exactly `size` bytes, and only zeros follow."""
     decoded = at = 0
     while decoded < size and at < len(segment):
         head = segment[at]
