@@ -219,7 +219,8 @@ def _segments_of_frames(
     """Return the segment number of each frame; 0 for frames of a labelmap, whose pixels are segment numbers.
 
     Raises:
-        InputError: a frame does not state its segment, and the file describes several; or a segment is not described.
+        InputError: a frame does not state its segment, although the file describes several segments; or a frame states
+            a segment that the file does not describe.
     """
     if _is_labelmap(data):
         return [0] * len(groups_of_frames)

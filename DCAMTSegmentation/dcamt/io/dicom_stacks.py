@@ -63,7 +63,8 @@ class Stack:
         name = "unnamed series"
         if title:
             name = f'"{title.encode("utf-8", "replace").decode()}"'
-        elif self.first.series_number:  # Not "series 5", which could be taken for the number in the list of stacks.
+        elif self.first.series_number:
+            # In "series 5", a user could take the 5 for the stack's number in the list of stacks.
             name += f" with SeriesNumber {self.first.series_number}"
         return f"{name}{self.part} ({number} slice{'s' if number > 1 else ''} of {columns} x {rows})"
 
@@ -93,7 +94,7 @@ def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
 
 
 def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
-    """Join the stacks of one series whose slices are parts of one regular stack."""
+    """Join stacks of one series if they have no place in common and together form one evenly spaced stack."""
     of_series: defaultdict[str, list[list[Stack]]] = defaultdict(list)
     for stack in stacks:
         groups = of_series[stack.first.series]
@@ -140,8 +141,8 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
     """Return the chosen or the only possible stack, and notes on skipped stacks.
 
-    Without a choice, stacks are skipped only if they have one or two slices and belong to other series than the
-    returned stack.
+    Without a choice, the only stack is returned, or the only stack of at least `FEW` slices. In the second case, the
+    smaller stacks are skipped; they must belong to other series.
 
     Raises:
         InputError: the choice fits no stack or several, or no series is chosen and several stacks are possible. The
@@ -261,7 +262,7 @@ def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputErro
         counts = f"{min(odd)}" if min(odd) == max(odd) else f"{min(odd)} to {max(odd)}"
         numbers = f"usually {usual} slices per place, but {counts} slices per place at {len(odd)} of the places"
         what = f"holds {sum(sizes)} slices at {len(places)} places: {numbers}"
-        remedy = "A time point lacks slices or has them twice: export the whole series again."
+        remedy = "Every time point needs one slice at every place: export the whole series again."
         return InputError(what, path=path, remedy=remedy)
     what = f"holds {sum(sizes)} slices, some of them at the same place"
     remedy = "Keep only one stack: the folder may contain several time points or a copy of the slices."

@@ -24,7 +24,7 @@ _AND = " + "
 _CHOOSE_TIME = "Choose a time point with dcamt segment --time NUMBER, or export one time point."
 
 _Key = Callable[[Frame], tuple[float, ...]]
-"""A function by whose results frames are sorted."""
+"""A sort key: a function that returns, for a frame, the numbers by which frames are sorted."""
 
 
 def choose_frames(path: Path, stack: Stack, choice: ScanChoice) -> tuple[list[Frame], list[str]]:
@@ -153,10 +153,11 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; return an empty list if the headers do not number time points.
 
-    Instead of time points, the headers may number parts of one image. Groups count as time points only if:
+    The numbers in the headers may stand for parts of one image, not for time points. Groups count as time points only
+    if:
 
-    - the ranges of the groups' positions overlap by more than half of the longest range (parts that lie side by side
-      overlap less), and
+    - the ranges of the groups' positions along the slices' normal overlap by more than half of the longest range (parts
+      that follow each other along the normal overlap less), and
     - one stack ID occurs in every group (parts that are interleaved stacks have different IDs).
     """
     for number in range(NUMBERED_TIMES):

@@ -49,9 +49,9 @@ FORMATS = (
     Format(BENCHMARK_ENDING, scan=True, labels=True),
     # A file with one of these endings counts only if it may hold a volume (`volume_content.may_hold_volume`).
     *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
-    # Listed so that an output path with one of these endings counts as a file, not as a folder. Input folders are not
-    # searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and `labelmaps_by_case`
-    # finds DICOM segmentations. An `.img` belongs to the `.hdr` beside it.
+    # The remaining endings are listed so that an output path with one of them counts as a file, not as a folder. Input
+    # folders are not searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and
+    # `labelmaps_by_case` finds DICOM segmentations. An `.img` need not be found: it is read with the `.hdr` beside it.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".mnc.gz")),
     *map(Format, (".img", *DICOM_SLICE_ENDINGS, ".mgh", ".mgz", ".vti", ".nia")),
     *map(Format, (".png", ".jpg", ".jpeg", ".bmp")),
@@ -85,8 +85,8 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 def in_resolved_folder(path: Path) -> Path:
     """Return the absolute path. Links to folders are resolved; a link to the file is kept.
 
-    A scan's further channels and `dataset.json` lie near the link, not near the link's target, such as
-    `.git/annex/objects/ab/cd`.
+    The link is kept because a scan's further channels (`x_0001`, ...) and `dataset.json` lie near the link. The link's
+    target may lie elsewhere; for example, git-annex stores files under `.git/annex/objects`.
     """
     return path.parent.resolve() / path.name
 

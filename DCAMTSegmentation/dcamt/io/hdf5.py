@@ -39,8 +39,8 @@ def open_hdf5(path: Path, label: bool) -> StoredImage:
     name = "label" if label else "image"
     with library_errors(path, "an HDF5 file"), h5py.File(path, "r") as file:
         if name not in file or not hasattr(file[name], "shape"):
-            known = ", ".join(sorted(str(key) for key in file))
-            what = f'holds no array "{name}", but {known}' if known else f'holds no array "{name}"'
+            known = ", ".join(sorted(f'"{key}"' for key in file))
+            what = f'holds no array "{name}", but holds {known}' if known else f'holds no array "{name}"'
             raise InputError(what, path=path, remedy="Choose another file.")
         shape = tuple(int(size) for size in file[name].shape)
         written, total = _written_parts(file[name])

@@ -77,9 +77,10 @@ def _acquire(path: Path, table: Path, created: list[Path]) -> BaseFileLock | Non
             raise OutputError(f"{table}: {what}. Wait for that process, then repeat with --skip-existing.") from error
         except (OSError, NotImplementedError) as error:
             if isinstance(error, NotImplementedError) or error.errno in WITHOUT_LOCKS:
-                # The file is removed, since no process can hold its lock. After other errors the file stays, since
-                # another process may hold its lock.
+                # On a file system without locks, no process can hold the file's lock, so the file is removed.
                 release_lock(None, path)
                 return None
-            time.sleep(0.01)  # Another process may be removing the folder.
+            # Try again, since another process may be removing the folder. The file is not removed, since another
+            # process may hold the file's lock.
+            time.sleep(0.01)
     return None

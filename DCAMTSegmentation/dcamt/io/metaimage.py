@@ -116,9 +116,9 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
     """Return how many numbers the `text` of a MetaImage holds; raise InputError if it holds anything else.
 
     Args:
-        element: the numbers' type, such as `USHORT`. For an integer type, fractions and numbers out of its range are
-            errors: ITK would change them.
-        binary_size: the number of bytes of all voxels as binary numbers.
+        element: the numbers' type, such as `USHORT`. If the type is an integer type, fractions and numbers out of the
+            type's range are errors, because ITK would convert these to other numbers.
+        binary_size: the number of bytes that all voxels would have if they were stored as binary numbers.
     """
     each = _BYTES[element.removeprefix("U")]
     try:
@@ -222,7 +222,7 @@ def _axes_per_file(words: Sequence[str], axes: int) -> int:
 
 
 def _check_compressed_size(path: Path, data: Path, start: int, stated: str | None) -> None:
-    """Raise InputError if the header states fewer bytes than the compressed data has, or more than the file has.
+    """Raise InputError if the size in the header is smaller than the compressed data, or reaches beyond the file's end.
 
     ITK returns random memory for data beyond the stated size. If the data has a file of its own and the size is 0 or
     missing, ITK uses the file's size.

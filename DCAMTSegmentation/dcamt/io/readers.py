@@ -115,7 +115,10 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
 
 def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:
-    """Return whether a file has one channel. A file `x_0000` with several channels is a complete scan."""
+    """Return whether a file has one channel.
+
+    If a file `x_0000` has several channels, the file is a complete scan, so `x_0001` is not one of its channels.
+    """
     with _open_image(path, choice or ScanChoice()) as image:
         return image.channels == 1
 
@@ -134,8 +137,8 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
     A segmentation becomes one labelmap. Its segments keep their label values if these are unique and above 0; otherwise
-    the segments are numbered 1, 2, ... in the file's order. Where segments overlap, the last in the file is kept;
-    with `mapping`, the last in `mapping`.
+    the segments are numbered 1, 2, ... in the file's order. Where segments overlap, a voxel gets the label of the
+    segment that is last in the file or, with `mapping`, last in `mapping`.
 
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.
@@ -193,8 +196,8 @@ def read_header(path: str | Path, as_labelmap: bool = False, channels: int = 1) 
     in `read_scan`.
 
     Raises:
-        InputError: as in `read_scan` or `read_labelmap`, except for a wrong number of channels and for faults that only
-            the voxels show.
+        InputError: the file is refused as in `read_scan` or, with `as_labelmap`, as in `read_labelmap`. A wrong
+            number of channels and wrong voxels, such as fractional values of a labelmap, are not refused.
     """
     path = given_path(path)
     with _open_image(path, ScanChoice(), label=as_labelmap) as image:

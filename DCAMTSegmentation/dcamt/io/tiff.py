@@ -52,6 +52,7 @@ def check_tiff(path: Path) -> None:
                         zlib.decompress(file.read(size))  # ITK would return the beginning of damaged data.
             layout = tuple(values.get(tag, (usual,)) for tag, usual in _LAYOUT.items())
             layouts.append(None if _is_skipped(values) else layout)
+    # Pages that ITK skips are allowed only after the last image page.
     while len(layouts) > 1 and layouts[-1] is None:
         layouts.pop()
     if len(set(layouts)) > 1:
@@ -63,8 +64,9 @@ def check_tiff(path: Path) -> None:
 def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
     """Raise EOFError or InputError for a page that ITK would misread.
 
-    If a page's strips or tiles have no offset, or the offset 0, ITK would return other bytes of the file as voxels. A
-    grey page would become a colour image if it lies in tiles, or if its voxels do not have 8, 16 or 32 bits.
+    If a page's strips or tiles have no offset, or the offset 0, ITK would return other bytes of the file as voxels. ITK
+    would convert a grey page to a colour image if the page is stored in tiles, or if its voxels do not have 8, 16 or 32
+    bits.
     """
     if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
         raise EOFError

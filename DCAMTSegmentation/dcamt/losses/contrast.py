@@ -1,7 +1,7 @@
 """Compute contrast losses between voxel embeddings and class prototypes, within a class and between classes.
 
-A voxel of class -1 has no class and has the weight 0 in each mean. Removing such voxels would be slower, since the
-program would have to wait for the GPU to count them.
+The value -1 marks a voxel without a class. Such voxels have the weight 0 in the prototypes and in the losses. Removing
+such voxels would be slower, since the program would have to wait for the GPU to count them.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Squared bandwidths of the Gaussian kernels, as multiples of the median heuristic's squared bandwidth."""
+"""Squared bandwidths of the Gaussian kernels, as multiples of the features' median squared distance (see `mmd2`)."""
 
 
 def mmd2(x: Tensor, y: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ def objective_losses(
         labels: int64 (L, X, Y, Z), the labels of the labelled samples.
         projections: the projection heads of branch A and branch B.
         ramp_weight: factor of all losses except supervision, 0 to 1 (`ramp_up`).
-        generator: draws the sampled voxels and tokens. It is a CPU generator, so that all devices use the same draws.
+        generator: draws the voxels for the contrast losses and the tokens (voxels of the bottleneck) for the MMD loss.
+            It is a CPU generator, so that all devices use the same draws.
         teacher_logits: (U, K, X, Y, Z) of branch A and branch B for the unlabelled samples; by default the logits in
             `outputs`.
     """
@@ -142,7 +143,7 @@ def _sample_embeddings(
     weights: Objective,
     generator: torch.Generator,
 ) -> _SampledEmbeddings:
-    """Return embeddings of voxels on the grid of the `decoded` features: at most `samples` of each class."""
+    """Return embeddings of at most `weights.samples` voxels of each class, on the grid of `BranchOutput.decoded`."""
     count = outputs[0].logits.shape[1]
     classes = _voxel_classes(outputs, labels, weights.confidence).flatten()
     random_keys = to_device(torch.rand(classes.shape, generator=generator), classes.device)
