@@ -394,8 +394,8 @@ def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
 def enclosing_grid(grid: Grid, other: Grid) -> Grid:
     """Return the smallest grid on the lattice of `other` that contains both grids.
 
-    `grid` is first shifted to the nearest voxels of this lattice. `other` is returned if the axes are not parallel, if
-    the spacings differ, or if the result would exceed `MAXIMUM_VOXELS`.
+    `grid` is first shifted by up to half a voxel along each axis, so that its voxels lie on this lattice. `other` is
+    returned if the axes are not parallel, if the spacings differ, or if the result would exceed `MAXIMUM_VOXELS`.
     """
     turn = reorientation_between(grid, other)
     if turn is None:

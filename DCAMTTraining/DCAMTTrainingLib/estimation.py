@@ -55,9 +55,9 @@ class Estimation:
         return self._command is not None and self._command.running
 
     def estimate(self, device: str | None = None) -> dict[str, Any] | None:
-        """Return the `dcamt estimate` event that is kept for the current settings and cases.
+        """Return the result of `dcamt estimate` that is kept for the current settings and cases.
 
-        Return None if no event is kept for these settings and cases, or if a setting is unusable. The free disk space
+        Return None if no result is kept for these settings and cases, or if a setting is unusable. The free disk space
         is read now, since the user may have deleted files or chosen another folder.
 
         Args:

@@ -42,7 +42,10 @@ MITRAL_STEP_MM = 1.0
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
 MITRAL_CONE_DEGREES = 50.0
-"""Largest angle between the normals of the valve's patch and `MITRAL_DIRECTION`. The 60 cases reach 40 degrees."""
+"""Largest angle between the normals of the valve's patch and `MITRAL_DIRECTION`.
+
+In the 60 cases, the largest angle is 40 degrees.
+"""
 MITRAL_FLAT_DEGREES = 30.0
 """Largest angle between the normals of a flat patch and their mean."""
 MITRAL_FLAT_MM = 1.5

@@ -39,7 +39,8 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - 1e-9
-    # Dilate `outside` by `ball`, one row of `ball` at a time. `grown` is a cache, since many rows are equal.
+    # Dilate `outside` by `ball`: one row of `ball` along the first axis at a time. Many rows are equal, so `grown`
+    # keeps the dilation by each distinct row.
     near = np.zeros_like(mask[box], dtype=bool)
     grown: dict[bytes, np.ndarray] = {}
     for j, k in np.argwhere(ball.any(axis=0)):
@@ -92,7 +93,10 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
 
 
 def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
-    """Return the mask (N,) bool of the points whose normal leaves the scan within `distances_mm`."""
+    """Return (N,) bool: whether a sample at `distances_mm` (S,), ascending, along a point's normal is outside the scan.
+
+    A scan is convex, so only the first and the last sample are tested.
+    """
     near, far = (inside_scan(grid, surface.points + mm * surface.normals) for mm in distances_mm[[0, -1]])
     return np.asarray(~(near & far))
 

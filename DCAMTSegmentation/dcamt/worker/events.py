@@ -69,7 +69,8 @@ class ScanSegmented:
 
     Attributes:
         labelmap, doubt_map: `.npy` files of uint8 (K, J, I); in doubt_map, 255 is a doubt of 100%.
-        trust: Dice between the branches' own segmentations. In fast quality, doubt_map and trust are None.
+        trust: Dice between the separate segmentations by the network's two branches. In fast quality, doubt_map
+            and trust are None.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the request's
             quality (fast or accurate).

@@ -147,9 +147,10 @@ class ReportRequest:
 
 @dataclass(frozen=True)
 class CancelRequest:
-    """Stop the request with this `id`: it fails at its next check with the reason "cancelled", unless it ends first.
+    """Stop another request: `id` is the `id` of that request.
 
-    The model stays loaded.
+    That request fails with the reason "cancelled" when the worker next checks for a cancellation. If the request ends
+    before this check, the cancellation has no effect. The model stays loaded.
     """
 
     kind: ClassVar[str] = "cancel"
@@ -158,7 +159,7 @@ class CancelRequest:
 
 @dataclass(frozen=True)
 class KeepFilesRequest:
-    """Cancel the worker's option `--remove-at-end FOLDER`: the next worker may need the files in FOLDER."""
+    """Keep the folder of `--remove-at-end` when this worker ends: the application's next worker may need the files."""
 
     kind: ClassVar[str] = "keep_files"
     id: str = ""

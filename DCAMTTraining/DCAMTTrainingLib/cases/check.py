@@ -108,7 +108,8 @@ class CaseCheck:
             self._is_complete = True
 
     def _on_command_end(self, message: str) -> None:
-        # The command also fails if a complete check found problems.
+        # The command also fails if a case has a problem. The row's remark already states the problem, so the command's
+        # message is dropped if the check is complete.
         self._end("" if self._is_complete else message)
 
     def _end(self, message: str) -> None:
@@ -194,7 +195,7 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
     """
     components, file = volume.GetImageData().GetNumberOfScalarComponents(), file_of_all_channels(volume)
     if recipe.input_channels == 1:
-        return int(components)  # A recipe of one channel uses only the first of the scan's volumes.
+        return int(components)  # Training with one channel ignores the volume nodes of further channels.
     if file is None:
         return int(components) + len(channels_of(source)) - 1
     if os.path.isdir(file):

@@ -35,7 +35,7 @@ class SceneScan:
 
     Attributes:
         segmentation: empty if there is none.
-        segments: pairs of segment identifier and label value of the recipe.
+        segments: pairs of a segment's identifier and the recipe's label value for the segment.
         chosen: whether the user chose the segments in a dialog.
     """
 

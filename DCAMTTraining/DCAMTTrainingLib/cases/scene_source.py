@@ -273,7 +273,7 @@ def segments_of(
     model would learn the mistakes of the old model.
 
     Args:
-        volume: the scan whose label is wanted; None for any scan.
+        volume: the scan whose label is wanted; None for the segments of all scans.
     """
     identifiers = _segments_on(volume, segmentation, _segments_of_a_person(segmentation))
     return match_segments(segmentation, identifiers, recipe)

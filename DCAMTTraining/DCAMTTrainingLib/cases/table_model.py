@@ -124,7 +124,7 @@ def common_folder(paths: Sequence[str]) -> str:
     """Return the deepest folder that contains all files, with forward slashes; empty if there is none."""
     if not paths:
         return ""
-    # A folder that contains the first and the last file in alphabetical order contains all files.
+    # All paths begin with the characters that the first and the last path in alphabetical order have in common.
     folders = [os.path.dirname(min(paths)), os.path.dirname(max(paths))]
     try:
         return os.path.commonpath(folders).replace("\\", "/")

@@ -226,7 +226,10 @@ def class_names(recipe: Path) -> dict[str, str]:
 
 
 def case_text(row: dict[str, str]) -> str:
-    """Return a row's text for the column *Case*, for example `p1` or `mean (1 missed)`."""
+    """Return a row's text for the column *Case*, for example `p1` or `mean (1 missed)`.
+
+    A class is missed in a case if the label contains the class but the result does not.
+    """
     name = row.get("case") or ""
     undefined, cases, missed, empty = (_count(row, column) for column in ("undefined", "cases", "missed", "empty"))
     if name not in (MEAN, DEVIATION):

@@ -53,9 +53,9 @@ def is_name_taken(name: str) -> bool:
 
 
 def free_name(name: str) -> str:
-    """Return an unused name for a run: `name` itself or, if `name` is taken, `name` with a number appended.
+    """Return an unused name for a run: `name` itself or, if `name` is taken, `name` with a new number at its end.
 
-    The number is the smallest that gives an unused name: `run-1`, `run-2`, … A number at the end of `name` is replaced.
+    For a taken `run` or `run-3`, the result is the first unused name of `run-1`, `run-2`, …
     """
     stem, number = re.sub(r"-\d+$", "", name.strip()) or "run", 1
     while is_name_taken(name):

@@ -36,9 +36,9 @@ def case_problems(rows: Sequence[CaseRow], recipe: Recipe, label_values: Mapping
     """Return the problems of the table of cases.
 
     Args:
-        label_values: row index -> the values in the row's label, for each label that was read.
+        label_values: row index -> the values in the row's label; empty or missing if the label was not read.
     """
-    # Violations of single cases are omitted, since the remarks of their rows state them.
+    # Violations of single cases are omitted, because the remarks of these cases already state the violations.
     broken = [violation for violation in violations(rows, recipe, label_values) if not violation.cases]
     problems = [Problem(_message(violation)) for violation in broken]
     faulty = [row for row in rows if row.remark and row.role != LEFT_OUT]
@@ -68,8 +68,8 @@ def _message(violation: Violation) -> str:
         text = text.format(name=info.name, label=info.label)
     elif violation.rule is Rule.ROOM_FOR_UNLABELLED:
         text = _(
-            "All patches of an iteration are labelled. Enter a lower number in the field “Of them labelled”, or leave"
-            " the unlabelled cases out."
+            "All patches of an iteration are labelled, so the unlabelled cases would not be used. Enter a lower number"
+            " in the field “Of them labelled”, or leave the unlabelled cases out."
         )
     else:
         text = str(violation)
@@ -93,20 +93,20 @@ def folder_problems(run_name: str) -> list[Problem]:
 
 
 def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
-    """Return the problems of too little disk space or memory; `estimate` is the event of `dcamt estimate`."""
+    """Return the problems of too little disk space or memory; `estimate` is the result of `dcamt estimate`."""
     problems = []
     free, needed = estimate.get("disk_free"), estimate["disk_bytes"]
     if free is not None and needed > free * (1 - RESERVE):
         text = _(
-            "The run needs {needed} of disk space, but may only use {usable} of the {free} that are free where the runs"
-            " are stored, since a tenth is kept in reserve. Free some space, or choose another folder."
+            "The run needs {needed} of disk space, but may only use {usable}: of the {free} that are free where the"
+            " runs are stored, a tenth is kept in reserve. Free some space, or choose another folder."
         )
         problems.append(Problem(text.format(**_texts_of_shortage(needed, free))))
     free, needed = estimate.get("memory_free"), estimate.get("memory_bytes")
     if free is not None and needed is not None and needed > free * (1 - RESERVE):
         kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
-            "The run needs {needed} of {kind}, but may only use {usable} of the {free} that were free, since a tenth is"
+            "The run needs {needed} of {kind}, but may only use {usable}: of the {free} that were free, a tenth is"
             " kept in reserve. Choose a smaller patch, fewer patches per iteration or the effort “Quick try”. Or close"
             " other programs, and press Measure again."
         )

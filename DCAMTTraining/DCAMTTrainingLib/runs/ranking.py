@@ -33,7 +33,7 @@ def save_ranking(run: RunFolder, cases: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_ranking(run: RunFolder) -> list[dict[str, Any]]:
-    """Return the saved ranking of a run as `saved_cases` does, but with the present paths of its files."""
+    """Return a run's ranking as `saved_cases` does, but with the files' new paths if the run's folder was moved."""
     return [_with_present_paths(case, run) for case in saved_cases(run)]
 
 
