@@ -76,10 +76,10 @@ def keep_freed_memory() -> bool:
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """Keep the garbage collector from searching the objects of the packages that a block imports.
+    """Keep the garbage collector from searching the objects of the packages that a `with` block imports.
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
-    during the import, and again at the end of the process. At the end of the block, all existing objects,
+    during the import, and again at the end of the process. At the end of the `with` block, all existing objects,
     including objects created before the block, are exempted from later searches. If PyTorch is already
     imported, as when a notebook calls `cli.main` twice, the collector keeps running, since little time could be saved.
     """

@@ -97,12 +97,16 @@ def to_source(values: Tensor, grid: NetworkGrid, part: Box | None = None) -> np.
         else:
             values = apply_along_axis(values, weights[side], axis - 3)
     array = values.cpu().numpy()
-    # `invert` may return a view with a reversed axis, which `torch.from_numpy` refuses.
+    # `invert` may return a view with a reversed axis. `torch.from_numpy`, which callers use, would refuse such a view.
     return grid.orientation.invert(array).copy()
 
 
 def source_box_of(box: Box, grid: NetworkGrid) -> Box:
-    """Return the part (I, J, K) of the result of `to_source` that depends on `box` (X, Y, Z) of the network grid."""
+    """Return the box (I, J, K) of the scan's voxels whose values from `to_source` depend on voxels in `box`.
+
+    Args:
+        box: a box (X, Y, Z) of the network grid.
+    """
     reached = list(box)
     for axis, side in enumerate(box):
         weights = _axis_weights(grid, axis, backward=True)

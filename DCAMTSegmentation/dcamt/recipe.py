@@ -76,8 +76,8 @@ class Objective:
     """In the contrastive losses, an unlabelled voxel has the class that both branches predict with more than this
     probability."""
     samples: int = 256
-    """Largest number of voxels of each class in the contrastive losses. Also the largest number of tokens in each of
-    the two sets that MMD compares."""
+    """Largest number of voxels of each class in the contrastive losses. MMD compares two sets of tokens (voxels of the
+    bottleneck); each set has at most `samples` tokens."""
     ramp_up: float = 0.4
     """Fraction of the iterations after which all losses except `supervised` have their full weight."""
 
@@ -127,8 +127,9 @@ class Training:
     optimiser: str = "sgd"
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
-    """Learning rate; multiplied by (1 - iteration / `iterations`) ** 0.9 (`sgd`), or by a warm-up and half a cosine
-    (`adamw`)."""
+    """Learning rate before the schedule. `sgd` multiplies the rate by (1 - iteration / `iterations`) ** 0.9. `adamw`
+    multiplies the rate by half a cosine, from 1 to 0 over all iterations, and by a warm-up, which rises linearly to 1
+    over the first 2% of the iterations."""
     weight_decay: float = 1e-4
     """Weight decay of the optimiser."""
     mixed_precision: bool = True
@@ -140,7 +141,8 @@ class Training:
 
     The other patches are placed at random."""
     weight_average: float = 0.0
-    """Decay per iteration of the moving average of the weights, which becomes the model; 0 for no average."""
+    """Decay per iteration of a moving average of the weights. The model gets the averaged weights; with 0, there is no
+    average, and the model gets the network's own weights."""
     seed: int = 0
     """Seed of all random draws of the run."""
     checkpoint_every_s: float = 120.0

@@ -38,7 +38,7 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
     Raises:
         InputError: a key is unknown or missing, a value has the wrong type or is out of range, values contradict each
-            other, or the recipe is for training and a removed setting has another value than in `REMOVED`.
+            other, or the recipe is for training and a setting in `REMOVED` is not switched off.
     """
     recipe: Recipe = build(Recipe, _without_removed_keys(data, source, for_training), source, "recipe")
     check_recipe(recipe, source)
@@ -67,7 +67,7 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
 
     Raises:
         InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
-            and a removed setting has another value than in `REMOVED`.
+            and a setting in `REMOVED` is not switched off.
     """
     if str(name_or_file) in shipped_recipes():
         return _shipped_recipe(SHIPPED / f"{name_or_file}.json", for_training)

@@ -84,7 +84,9 @@ class ModelPackage:
 
 
 def write_package(path: Path, package: ModelPackage) -> Card:
-    """Write a package and return the card with its checksum, which is also stored in the calibration.
+    """Write a package; return the package's card, with the checksum filled in.
+
+    The calibration in the package also gets the checksum, which tells to which model the calibration belongs.
 
     A calibration file beside `path` is removed if possible, since it belongs to the model that was there before.
 
@@ -136,8 +138,8 @@ def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     Weights must be complete arrays of finite floats. `networks.packaging.verify_model`, which needs torch, also checks
     whether they fit the recipe's network.
 
-    If the calibration beside the file belongs to another model or cannot be used, it is ignored, and a note in the
-    package says so.
+    If the calibration beside the file belongs to another model or cannot be used, the calibration is ignored, and
+    `ModelPackage.notes` says so.
 
     Args:
         data: the file's content, if it was already read.

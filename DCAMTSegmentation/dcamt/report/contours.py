@@ -6,10 +6,10 @@ import numpy as np
 
 
 def contour_path(mask: np.ndarray, spacing: tuple[float, float], origin: tuple[float, float] = (0.0, 0.0)) -> str:
-    """Return an SVG path of the outlines of `mask` (rows, columns), in mm: x across the columns, y down the rows.
+    """Return an SVG path of the outlines of `mask` (rows, columns), in mm: x grows with the column, y with the row.
 
-    The outline connects the mid-points between True pixels and their False neighbours, and is closed at the border of
-    `mask`, beyond which all pixels count as False.
+    The outline connects the mid-points between True pixels and their False neighbours. All pixels beyond the border of
+    `mask` count as False, so each outline is closed.
 
     Args:
         spacing: (row, column) mm.

@@ -82,9 +82,11 @@ def write_outline_report(
 ) -> None:
     """Write the report of a segment; the report names no model.
 
+    Without `identity`, the report states that it holds no name, identifier, date or file path. The caller must then
+    pass a `segment.name` and `notes` that hold none of these.
+
     Args:
-        identity: texts that identify the patient and the scan, with their titles as keys. If there are no such texts,
-            the report claims to be anonymous, so `segment.name` must not identify the patient.
+        identity: texts that identify the patient and the scan, with their titles as keys.
         from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
         notes: messages for the reader.
 

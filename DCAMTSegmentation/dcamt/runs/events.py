@@ -74,7 +74,8 @@ class TrainingProgress(_Timed):
     """Progress of the training.
 
     Attributes:
-        losses: by name, the mean over the iterations since the previous event of this kind in the same process.
+        losses: the mean of each loss over the iterations since the previous event of this kind in the same process;
+            the keys are the losses' names.
         steps_per_s: iterations per second since that previous event, without the time of validations and checkpoints;
             None if unknown.
         eta_s: seconds to the last iteration, at the present speed.
@@ -170,7 +171,8 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    # `_hints` is cached, so its argument must be hashable; mypy accepts the class as hashable only with the cast.
+    # The cast is for mypy: the cached function `_hints` needs a hashable argument, and without the cast mypy takes the
+    # class for unhashable.
     hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_JSON_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 

@@ -77,7 +77,10 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The model with the highest validation Dice; missing without validation, or if it would equal `model`."""
+        """The model with the highest validation Dice.
+
+        The file is missing if the run has no validation, or if `model` itself has the highest validation Dice.
+        """
         return self.path / "best.dcamt"
 
     @property
@@ -180,7 +183,7 @@ class RunFolder:
         """Create the files of a new run.
 
         Args:
-            first_checkpoint: writes the checkpoint before the first iteration.
+            first_checkpoint: writes the file `checkpoint` with the state at iteration 0.
             origin: the model of the first weights; None if they are random.
 
         Raises:

@@ -47,7 +47,7 @@ class RunState:
 
 
 def run_state(run: RunFolder) -> RunState:
-    """Return the state of a run; of its events, usually only the last `TAIL` bytes are read."""
+    """Return the state of a run; usually, only the last `TAIL` bytes of the run's file of events are read."""
     progress = _read_progress(run)
     counts = (progress.iteration, progress.iterations)
     # `Path.exists` would raise an error if the disk of the run does not answer.

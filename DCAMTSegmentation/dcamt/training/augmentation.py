@@ -149,9 +149,10 @@ def replace_surroundings(
 def add_artefact(
     image: Tensor, probability: float, rule: Intensity, spacing: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """Add stripes (as from a spike in k-space) or a bright spot to a patch (C, X, Y, Z); normalise the patch again.
+    """Add stripes (as from a spike in k-space) or a bright spot to a patch (C, X, Y, Z), with a given probability.
 
     Stripes and spot are equally frequent. Each channel gets the same artefact, times the channel's standard deviation.
+    A patch with an artefact is then normalised again or, if the rule is `clip`, clamped to its `intensity_reach`.
 
     Args:
         probability: probability of an artefact.

@@ -220,9 +220,11 @@ def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
 def disk_bytes(recipe: Recipe, validated: bool) -> int:
     """Return an upper estimate, in bytes, of the disk space that the run folder takes at any time.
 
-    Exported scans and previews are not included. The files `checkpoints/last.pt` and, with validation,
-    `checkpoints/best.pt` count twice, since a new file is written before the old one is removed. The models
-    `model.dcamt` and `best.dcamt` count once each. 4 MiB are added for events.
+    Exported scans and previews are not included. The estimate is the sum of:
+    - twice `checkpoints/last.pt`, since a new file is written before the old one is removed;
+    - with validation, twice `checkpoints/best.pt`, for the same reason;
+    - once `model.dcamt` and once `best.dcamt`, with or without validation;
+    - 4 MiB for events.
     """
     from ..networks.dual_vnet import DualVNet
 

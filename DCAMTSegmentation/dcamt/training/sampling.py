@@ -25,9 +25,9 @@ from .augmentation import (
 from .resident import ResidentCase, uint8_scale_offset
 
 BOX, LABELLED_BOX = 1023, 1022
-"""Numbers that `sample_seed` gets in place of a sample's index; no sample has such an index. `BOX` seeds the box in
-which unlabelled patches are mixed with each other; `LABELLED_BOX` seeds the box in which labelled patches are mixed
-with each other."""
+"""For the seed of a box, `sample_seed` gets one of these numbers in place of a sample's index; no sample has such an
+index. `BOX` is for the box in which unlabelled patches are mixed with each other, `LABELLED_BOX` for the box in which
+labelled patches are mixed with each other."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def sample_seed(seed: int, step: int, sample: int) -> int:
 class BatchSampler:
     """Draws the batch of each iteration.
 
-    The batch depends only on the cases, the recipe, the iteration, the type of the device and, if patches are mixed,
-    the size of the team.
+    The batch depends only on the cases, the recipe, the iteration and the type of the device. If patches are mixed,
+    the batch also depends on the size of the team, since each process mixes only its own patches with each other.
 
     Raises:
         InputError: the batch cannot be split evenly among the processes of the team.

@@ -44,9 +44,9 @@ from .validation import Scores, update_preview, validation_dice
 
 CPU = torch.device("cpu")
 REPORT_EVERY_S = 2.0
-"""Fewest seconds between two progress events; each event delays a GPU.
+"""Fewest seconds between two progress events, since each event fetches the losses from the device and makes a GPU wait.
 
-An event before a checkpoint or at the end may come earlier."""
+Before a checkpoint and at the end, an event is logged even if less time has passed."""
 REQUEST_EVERY_S = 0.5
 """Fewest seconds between two checks for a request to pause or stop, since the run folder may lie on a slow drive."""
 STOP_READ_EVERY = 16  # iterations
@@ -382,8 +382,8 @@ class Trainer:
     def _expected_validation_s(self, cases: Sequence[ResidentCase]) -> float:
         """Estimate the seconds of this process's first validation from the seconds per iteration.
 
-        The estimate assumes that an iteration takes as long as three passes on its batch, and that the time of a pass
-        is proportional to the number of voxels.
+        The estimate assumes that an iteration takes as long as three passes (evaluations of the network) on its batch,
+        and that the time of a pass is proportional to the number of voxels.
         """
         training = self.recipe.training
         voxels = sum(case.image[0].numel() for case in cases)
