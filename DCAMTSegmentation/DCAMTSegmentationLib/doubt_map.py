@@ -84,12 +84,12 @@ def mark_map(volume: VolumeNode) -> None:
 
 
 def is_map(volume: VolumeNode) -> bool:
-    """Return whether a scalar volume node is a map of doubt, or of disagreement, rather than a scan."""
+    """Return whether a scalar volume node is no scan, but a map of doubt or an older version's map of disagreement."""
     return volume.GetAttribute(_MAP) is not None
 
 
 def shows_doubt(volume: VolumeNode) -> bool:
-    """Return whether a map shows doubt; the maps of older versions show disagreement."""
+    """Return whether a map shows doubt; the maps of older versions of DCAMT show the branches' disagreement."""
     return volume.GetAttribute(_MAP) == _DOUBT
 
 

@@ -75,7 +75,7 @@ class ModelList:
         if choice is not None:
             self._combo_box.toolTip = choice.tooltip
         elif _is_file(self._unlisted):
-            self._combo_box.toolTip = _("This model is not imported: DCAMT uses the model's file.")
+            self._combo_box.toolTip = _("This model is not imported, but usable: DCAMT reads the model from its file.")
         elif not self._unlisted:
             self._combo_box.toolTip = _("No model is chosen: choose one from the list, or import one.")
         else:

@@ -82,7 +82,10 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
 
 
 def replace_unfit_output(settings: Any) -> None:
-    """Select the input volume's newest result, or none, if the selected output cannot hold a result of the volume."""
+    """Replace a selected output that cannot hold a result of the input volume.
+
+    The new output is the volume's newest result; no output is selected if the volume has no result.
+    """
     if not can_hold_result_of(settings.outputSegmentation, settings.inputVolume):
         settings.outputSegmentation = result_of(settings.inputVolume)
 

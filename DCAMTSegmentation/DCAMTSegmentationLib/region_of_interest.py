@@ -50,7 +50,7 @@ def region_of(roi: RegionNode, volume: VolumeNode) -> Region:
     corners = points[_IS_CORNER]
     (low_x, low_y, low_z), (high_x, high_y, high_z) = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
     centre = corners.mean(axis=0)
-    # Half edges of the region in the volume's space, as columns.
+    # Columns of `edges`: vectors from the region's centre to the middles of three faces, in the volume's space.
     signs = _CUBOID_POINTS[_IS_CORNER]
     edges = np.stack([(corners[signs[:, axis] > 0].mean(axis=0) - centre) for axis in range(3)], axis=1)
     if not np.allclose(centre + _CUBOID_POINTS @ edges.T, points, rtol=0, atol=LINEAR_WITHIN_MM):

@@ -44,7 +44,7 @@ def transform_to_target(volume: VolumeNode, target: SegmentationNode | None) -> 
 
 
 def check_source(target: SegmentationNode | None) -> None:
-    """Raise InputError if a target has segments other than DCAMT's and its source representation is no labelmap.
+    """Raise InputError if a target has non-DCAMT segments and the target's source representation is no labelmap.
 
     Slicer would convert new segments to the source representation, for example to surfaces, and discard their voxels.
     """
@@ -72,7 +72,7 @@ def state_of_target(target: SegmentationNode | None) -> str:
 def insert_result(
     result: LoadedResult, options: SegmentationOptions, target_state: str | None = None
 ) -> Generator[None, None, SegmentationNode]:
-    """Write a result, with map, table and doubtful places, into the options' target or into a new node.
+    """Write a result, with its map of doubt, table and doubtful places, into `options.target` or into a new node.
 
     The generator yields between short steps. Only the last step changes an existing segmentation. If a step fails, or
     if the generator is closed before its end, the added nodes are removed and the earlier result is restored.
@@ -261,7 +261,7 @@ class _Insertion:
 
 
 def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
-    """Give a map's node an image of doubt (vtkImageData) with a volume's grid and transform."""
+    """Put an image of doubt (vtkImageData) into a map's node; give the node the volume's grid and transform."""
     if not shows_doubt(node):  # a map of disagreement from an older version
         node.SetName(slicer.mrmlScene.GenerateUniqueName(map_name(volume)))
         mark_map(node)

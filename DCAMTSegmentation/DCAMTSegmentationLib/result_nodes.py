@@ -10,10 +10,11 @@ import slicer
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
+"""Roles of a segmentation node's references to its scan and to its table of measurements."""
 DOUBT_MAP = "DCAMT.disagreement"
 """Role of the map of doubt. In scenes of older versions of DCAMT, this role refers to a map of disagreement."""
 PLACE_POINT = "DCAMT.mark"
-"""Role of the Markups point that shows a doubtful place; the role is named as in scenes of older versions."""
+"""Role of the Markups point that shows a doubtful place. Saved scenes contain this role's name, so keep "mark"."""
 CHANNELS = "DCAMT.channels"
 """Role of the volumes of the second and further channels, for a model of several channels."""
 WALL_MODEL, WALL_COLORS, WALL_TABLE = "DCAMT.wall", "DCAMT.wallColours", "DCAMT.wallTable"
@@ -31,9 +32,10 @@ def get_referenced_node(node: Node | None, role: str) -> Node | None:
 
 
 def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | None:
-    """Return the node of `get_referenced_node` unless another segmentation node also refers to it in this role.
+    """Return the node that a segmentation node references in the role `role`.
 
-    A copy of a result refers to the helper nodes of the original.
+    Return None if there is no such node, or if another segmentation node also references the node in this role: a copy
+    of a result references the helper nodes of the original.
     """
     helper = get_referenced_node(segmentation_node, role)
     if helper is None:

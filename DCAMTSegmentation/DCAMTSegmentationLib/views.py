@@ -74,7 +74,10 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
 
 
 def show_without_scan(segmentation: SegmentationNode) -> None:
-    """Show again a segmentation and wall that this module hid, if their scan was removed."""
+    """Show again a segmentation that this module hid, if the segmentation's scan was removed.
+
+    Also show the segmentation's wall again, if the scan in which the wall was measured was removed, too.
+    """
     if get_referenced_node(segmentation, VOLUME) is None and segmentation.GetDisplayNode() is not None:
         _set_visible(segmentation.GetDisplayNode(), segmentation, True)
         if measured_volume(segmentation) is None:

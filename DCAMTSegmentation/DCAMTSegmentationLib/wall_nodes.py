@@ -1,6 +1,7 @@
 """Store a wall in the scene: a model node with scalars, a colour table with a legend, and a table of the burden.
 
-The model node, and thus a saved scene, contains the whole `WallResult`, as surface, scalars and attribute.
+The model node, and thus a saved scene, contains the whole `WallResult`: its surface, its arrays as point scalars of
+the surface, and its other data in the model node's attribute `_FACTS`.
 """
 
 from __future__ import annotations
@@ -357,7 +358,7 @@ def with_threshold(wall: WallResult, threshold: Threshold) -> WallResult:
 
 
 def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
-    """Write to a wall's nodes all data that depend on openings or threshold."""
+    """Update a wall's nodes with all data that depend on the openings or the threshold."""
     model: ModelNode = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData()
     is_wall = wall.kind == WALL

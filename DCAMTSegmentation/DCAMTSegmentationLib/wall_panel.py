@@ -36,7 +36,9 @@ LIMITS = {IIR: (0.5, 2.5), SD: (0.5, 6.0)}
 
 
 class WallPanel:
-    """Shows the wall of a segmentation; a new threshold or opening changes the wall without a request to the worker.
+    """Shows the wall of a segmentation; new thresholds or openings change the wall without a request to the worker.
+
+    *Openings* are parts of the surface that are not wall: the mitral valve and the ends of the veins.
 
     Args:
         on_measure: called as on_measure(segment) to start the measurement of a segment of the shown segmentation.

@@ -146,7 +146,7 @@ class WorkerJob(ABC):
     def _end(self, outcome: JobOutcome) -> None:
         self.running = False
         if self._task is not None:
-            # `SteppedTask.cancel` closes the task's generator; an unfinished generator then undoes its work.
+            # `cancel` closes the task's generator; an open `SceneChanges` block in the generator undoes its changes.
             self._task.cancel()
         self._worker.remove_folder(str(self.folder))
         on_finished, self._on_finished = self._on_finished, _ignore

@@ -76,8 +76,9 @@ class WorkerProcess:
     No method waits for an answer; `shutdown` waits for the end of killed processes, at most two seconds for each.
 
     Args:
-        temporary_folder: returns Slicer's temporary folder; a new folder in it holds the files of all requests. The
-            process removes the new folder when Slicer ends, even if Slicer was killed.
+        temporary_folder: returns the path of Slicer's temporary folder. The files of all requests are in one new
+            folder in the temporary folder. The worker process removes the new folder when Slicer ends, even if Slicer
+            was killed.
     """
 
     def __init__(self, temporary_folder: Callable[[], str]) -> None:
@@ -149,7 +150,10 @@ class WorkerProcess:
             self._root = None
 
     def _choose_root(self) -> str:
-        """Return the folder for the files of all requests; make a new one if another temporary folder was chosen."""
+        """Return the folder for the files of all requests; create the folder at the first call.
+
+        If no request runs, and the user has chosen another temporary folder in Slicer, a new folder replaces the old.
+        """
         parent = self._temporary_folder()
         if self._root is not None and (parent == self._parent_of_root or self.is_busy):
             return self._root

@@ -51,7 +51,9 @@ class EngineProcess:
 
     `on_event` receives each event; `on_end` is called once, after the last event. If successive progress events wait
     for delivery, only the last of them is delivered. After `kill`, neither function is called. Only two calls block:
-    `wait_for_end`, and `kill` with a last line. The program must end when its stdin closes.
+    `wait_for_end`, and `kill` with a last line.
+
+    The Python program that `arguments` names must end when its stdin closes, since `kill` may end only its launcher.
     """
 
     def __init__(

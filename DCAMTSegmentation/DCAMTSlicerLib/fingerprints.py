@@ -17,13 +17,13 @@ from .result_segments import find_dcamt_segments
 from .segment_voxels import SegmentVoxels, labelmap_name, read_segment
 
 _EMPTY = zlib.crc32(bytes(1))
-"""Checksum of the mask of an empty segment, one voxel of value 0."""
+"""Checksum of an empty segment's mask, which is one voxel of value 0."""
 
 
 def fingerprint(segmentation_node: SegmentationNode, identifiers: Iterable[str] | None = None) -> str:
     """Return a text that changes when voxels of segments are added, removed or moved on their labelmap's grid.
 
-    Transforming the node, or hardening a linear transform, moves the grid with its voxels and keeps the text.
+    Transforming the node, or hardening a linear transform, moves the grid with its voxels, so the text stays the same.
     Hardening a non-linear transform resamples the voxels and changes the text like an edit.
 
     Args:
