@@ -247,9 +247,7 @@ def test_model_of_a_run_is_not_calibrated_on_its_training_cases(
     other.write_text(table.read_text(encoding="utf-8").replace(",labelled\n", ",validation\n"), encoding="utf-8")
     before = run.model.read_bytes()
     assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1
-    assert (
-        "has the same file as the training case 'labelled0'. Leave one of these cases out." in capsys.readouterr().err
-    )
+    assert "is also the scan of the training case 'labelled0'. Leave one of these cases out." in capsys.readouterr().err
     assert run.model.read_bytes() == before
     assert call_dcamt(["models", "calibrate", run.model, run.cases, "--device", "cpu"]) == 0
     assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1

@@ -177,12 +177,10 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
         shutil.copyfile(cases[2].image, other)
     cases[3] = replace(cases[3], image=cases[2].image if how == "file" else other)
     facts = facts_of(cases)
-    same = "content" if how == "content" else "file"
-    assert facts[3].problems == (
-        f"The scan has the same {same} as the training case 'unlabelled0'. Leave one of these cases out.",
-    )
+    relation = "has the same content as that of" if how == "content" else "is also the scan of"
+    assert facts[3].problems == (f"The scan {relation} the training case 'unlabelled0'. Leave one of these cases out.",)
     assert facts[2].problems == (
-        f"The scan has the same {same} as the validation case 'validation0'. Leave one of these cases out.",
+        f"The scan {relation} the validation case 'validation0'. Leave one of these cases out.",
     )
     assert facts[0].problems == facts[1].problems == ()
     cases[2] = replace(cases[2], role=LEFT_OUT)

@@ -206,7 +206,12 @@ def _trained_and_validated(
         ):
             for index in (index for index in group if index not in reported):
                 reported.add(index)
-                text = f"The scan has the same {what} as the {role} '{other}'. Leave one of these cases out."
+                if what == "file":
+                    text = f"The scan is also the scan of the {role} '{other}'. Leave one of these cases out."
+                else:
+                    text = (
+                        f"The scan has the same content as that of the {role} '{other}'. Leave one of these cases out."
+                    )
                 yield index, text
 
 
