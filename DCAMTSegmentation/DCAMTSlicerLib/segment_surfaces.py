@@ -12,7 +12,7 @@ from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 from .node_types import Segment, Segmentation, SegmentationNode
 from .segment_voxels import has_segments, labelmap_name
 
-# Surface nets instead of Slicer's default, as in `dcamt.wall.closed_surface`.
+# Compute surfaces by surface nets, as `dcamt.wall.closed_surface` does, and not by Slicer's default method.
 _SURFACE_NETS, _ON = "1", "1"
 SURFACE_PARAMETERS = {"Conversion method": _SURFACE_NETS, "SurfaceNets smoothing": _ON}
 
@@ -44,7 +44,7 @@ def add_surface(segment: Segment, points: np.ndarray, triangles: np.ndarray) -> 
 
 
 def build_poly_data(points: np.ndarray, triangles: np.ndarray) -> Any:
-    """Build vtkPolyData from points (N, 3), whose type float32 or float64 is kept, and triangles (M, 3)."""
+    """Build vtkPolyData from points (N, 3) and triangles (M, 3). The points keep their type, float32 or float64."""
     surface = vtk.vtkPolyData()
     vertices = vtk.vtkPoints()
     vertices.SetData(numpy_to_vtk(np.ascontiguousarray(points), deep=True))

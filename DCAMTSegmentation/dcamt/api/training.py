@@ -259,7 +259,8 @@ class TrainingSession:
     def _has_model_of(self, step: int) -> bool:
         """Return whether the run's model was trained for `step` iterations; False if the model is missing or damaged.
 
-        A run that was stopped and then resumed has a model of the earlier iteration until the models are written again.
+        If the run was stopped and then resumed, the file still holds the model of the iteration at which the run was
+        stopped, until the models are written again.
         """
         try:
             return read_card(self._run.model).trained_on.get("iterations") == step
@@ -378,7 +379,8 @@ def follow_leader(run: RunFolder, device_name: str, report_failure: Callable[[st
                 if team.broadcast(None):
                     return 0
             trainer.fit(plan.cases, resumed=plan.resume)
-        # A paused process returns 0, too: on any other status torchrun kills the leader before the leader saves.
+        # Return 0 if the run is paused, too: if this process returned another status, torchrun would kill the leader
+        # before the leader has saved the run.
         return 0
     except DCAMTError:
         stop_requested = trainer is not None and trainer.stop_requested

@@ -59,8 +59,8 @@ def plan_new_run(
     """Return the plan of a new run.
 
     Raises:
-        InputError: the cases cannot be read, one lacks the label that its role needs, or they cannot be used with the
-            recipe (`check_cases_and_batch`).
+        InputError: the cases cannot be read, a case lacks the label that its role needs, or the cases cannot be used
+            with the recipe (`check_cases_and_batch`).
     """
     listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else used_cases(cases)
     for case in listed:

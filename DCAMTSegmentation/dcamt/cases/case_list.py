@@ -82,7 +82,8 @@ def read_cases(
 
     Raises:
         InputError: the file or a line is faulty (see `list_cases`), a case lacks the label that its role needs, a scan
-            or label that must exist is missing, or the cases break a rule that `violations` checks without a recipe.
+            or label that must exist is missing, two cases have the same name, or a scan is used for training and for
+            validation. If `for_training` is True, the error is also raised if no case is labelled.
     """
     cases = []
     for line, listed in _lines(path, labels):

@@ -64,7 +64,7 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 def name_of_key(key: tuple[str, ...]) -> str:
     """Return the case's name: `p1` for the key `("site1", "p1")`, and `p1_lge` for `("site1", "p1", "lge")`.
 
-    A last part such as `lge` (`MODALITY_WORDS`) is joined to the part before it.
+    Parts at the end that have only words for the modality, such as `lge`, are joined to the part before them.
     """
     identifying = [n for n, part in enumerate(key) if loose_key([part])]
     start = identifying[-1] if identifying else len(key) - 1

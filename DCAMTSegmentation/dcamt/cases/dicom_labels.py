@@ -106,9 +106,9 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
 
 
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
-    """Return the first DICOM slice and the first segmentation of a file or folder; None if there is none.
+    """Return the first DICOM slice of a file or folder, and the first segmentation before this slice, if any.
 
-    Files after the first slice are not opened.
+    Files after the first slice are not opened, so a segmentation after the slice is not found.
     """
     segmentation = None
     for file in sorted(path.iterdir()) if os.path.isdir(path) else [path]:

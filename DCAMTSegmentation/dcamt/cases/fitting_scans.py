@@ -42,11 +42,11 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     If several scans fit a file, they are yielded in this order:
 
-    1. Scans whose key is the file's key without one or more words of the file's name. The longest key comes first: for
-       the file `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
-    2. Scans whose key is the file's key without a folder: `p1` for `LA/p1`.
-    3. As 1 and 2, with the scan's loose key (see `names`) in place of its key. The loose key of `p1_lge` is `("p1",)`,
-       so `p1_LA` adds `la` to `p1_lge`.
+    1. Scans whose key remains if words of the file's name are removed from the file's key. The longest key comes first:
+       for the file `p1_T1_LA`, the scan `p1_T1` comes before the scan `p1`.
+    2. Scans whose key remains if a folder is removed from the file's key: `p1` for `LA/p1`.
+    3. Scans that fit by rule 1 or 2 if the loose keys (see `names`) are compared instead of the keys. The loose key of
+       `p1_lge` is `("p1",)`, so `p1_LA` adds `la` to `p1_lge`.
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.

@@ -57,7 +57,9 @@ def find_cases(folder: Path) -> FoundCases:
 
 
 def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
-    """Pair scans with labels as `find_cases` does, but accept a folder with only unused cases (`FoundCases.unused`).
+    """Pair scans with labels as `find_cases` does, but accept a folder that has only unused cases.
+
+    An unused case is one that is not for training, such as a test case (`FoundCases.unused`).
 
     Args:
         ignored: folders below `folder` that are not searched.
@@ -94,7 +96,7 @@ def _other_lists(folder: Path, ignored: Sequence[Path]) -> Iterator[SkippedFile]
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Return the cases of the data set in a folder, else of the data sets below it, else those found by file names.
+    """Return the cases of the data set in `folder`; if `folder` is no data set, those of `_find_without_data_set`.
 
     A `dataset.json` that lists only missing files is ignored, with a note, if cases are found without it.
     """
@@ -114,7 +116,7 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Return the cases of the data sets below a folder, else those found by file names."""
+    """Return the cases of the data sets below a folder; if there are none, find the cases by file names."""
     below = _data_sets_below(folder, ignored)
     if not below:
         return find_cases_by_names(folder, ignored)

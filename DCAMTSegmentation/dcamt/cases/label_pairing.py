@@ -89,8 +89,8 @@ def _paired_by_simplified_names(
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
     A label and a case are paired if `simplified` returns the same name for both and for no other label or case. An
-    empty name pairs nothing. The case must have all the label's words for the modality: `p1_mr` is no label of the
-    case `p1_ct`.
+    empty name pairs nothing. Each word for the modality in the label's name must also be in the case's name: `p1_mr`
+    is no label of the case `p1_ct`.
 
     Args:
         simplified_label: used for labels in place of `simplified`, if given.

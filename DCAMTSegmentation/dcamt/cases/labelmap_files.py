@@ -209,7 +209,13 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 
 
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
-    """Return the files that `labelmaps_by_case` returns with `skip_images`, `names` and `prefer_results`."""
+    """Return the files without the scans, and without the automatic results whose case has a label.
+
+    With `prefer_results`, a label is left out instead if its case has a result with few voxel values.
+
+    Args:
+        names, prefer_results: as for `labelmaps_by_case`.
+    """
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
     results = {file.path for file in named if file.kind is FileKind.RESULT}

@@ -65,7 +65,10 @@ class _ListedCases:
             self._skip_incomplete(case, (*files, *channels))
 
     def _skip_incomplete(self, case: Case, images: Iterable[Path]) -> None:
-        """Skip the files of a case whose scan or label does not exist; if the scan exists, add it to `unused`."""
+        """Add the files of a case to `skipped`, because the case's scan or label does not exist.
+
+        If the scan exists, also add the case, without its label, to `unused`.
+        """
         self.skipped += [SkippedFile(file, _MISSING) for file in case.files if not os.path.exists(file)]
         existing = [file for file in dict.fromkeys((*images, *case.files)) if os.path.exists(file)]
         self.skipped += [SkippedFile(file, _INCOMPLETE_CASE) for file in existing]
@@ -106,9 +109,9 @@ class _ListedCases:
         return files, label_path
 
     def _skip_unlisted(self) -> None:
-        """Skip the scans and labels in the subfolders `_FOLDERS` that `dataset.json` does not list."""
+        """Skip the scans and labels that lie in the subfolders `_FOLDERS` but are not listed in `dataset.json`."""
         listed = [file for case in self.cases for file in case.files]
-        # Resolved, since `dataset.json` may name a file by another path, such as an absolute one.
+        # Compare resolved paths, since `dataset.json` may name a file by another path, such as an absolute one.
         named = {os.path.realpath(file) for file in (*listed, *(skipped_file.path for skipped_file in self.skipped))}
         for name in _FOLDERS:
             files = files_in(self._folder / name, (*SCAN_ENDINGS, *LABEL_ENDINGS))

@@ -86,7 +86,12 @@ def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]
 
 
 def _masks_of(fitting: Iterable[tuple[NamedFile, NamedFile, frozenset[str]]]) -> dict[Path, NamedFile]:
-    """Return {path: label with the scan's key} for each mask among the files of (file, scan, further words)."""
+    """Return {path: label with the scan's key} for each mask in `fitting`.
+
+    Args:
+        fitting: (file, scan, further words): a file that may be a mask of the scan, and the words that the file's path
+            adds to the scan's path.
+    """
     masks: dict[Path, NamedFile] = {}
     for file, scan, words in fitting:
         if file.path not in masks and has_few_values(file.path) and not has_few_values(scan.path):
@@ -169,9 +174,9 @@ class _SimilarPaths:
 def _without_labelled_scans(
     masks: Mapping[Path, NamedFile], scans: Collection[Key], named: Sequence[NamedFile]
 ) -> dict[Path, NamedFile]:
-    """Return the masks; those whose scan has a label by name become labels of another structure.
+    """Return the masks; if a mask's scan already has a label, the mask becomes a label of another structure.
 
-    A label by name belongs to a scan in two cases:
+    Only files that `named` lists as `FileKind.LABEL` count as labels. A label belongs to a scan in two cases:
 
     - The keys are equal: `p1_label` and `p1`.
     - No scan has the label's key, and the scan's loose key ends with the label's loose key. For example, the label

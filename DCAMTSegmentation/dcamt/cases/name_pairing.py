@@ -1,7 +1,7 @@
 """Find the cases of a folder by the names of its files.
 
-Each step may change a file's kind or key (`names` explains both terms). At the end, a scan and a label with equal keys
-are a case.
+First, each file gets a kind, such as scan or label, and a key from its path (the module `names` explains both terms).
+Further steps correct kinds and keys. At the end, a scan and a label with equal keys are a case.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
     - A scan with one label becomes a labelled case: `p1_image`, `p1_label`.
     - A scan without a label becomes an unlabelled case.
     - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
-      all these files are skipped. The scans become unused cases (`FoundCases.unused`).
+      all these files are listed as skipped, and each scan becomes a case that is not for training
+      (`FoundCases.unused`).
     - A label without a scan is skipped.
     - DCAMT results (`is_dcamt_result`) are skipped if their scan also has a label from another source.
 
@@ -125,7 +126,11 @@ def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
-    """Return the files; labels get the keys of their scans."""
+    """Return the files; labels and DCAMT results get the keys of their scans.
+
+    A DCAMT result becomes a label if its scan has no label from another source. Otherwise the result keeps its kind, so
+    `_cases_of_equal_keys` skips the result.
+    """
     scans, labels, results = (
         [file for file in files if file.kind is kind] for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT)
     )
@@ -142,7 +147,7 @@ def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
 
 def _names_of_cases(scans: Sequence[NamedFile], folder: Path) -> dict[str, Key]:
-    """Return a mapping from case names, as `folders.find_all_scans` gives them, to the keys of the scans."""
+    """Return the keys of the scans, by the names that the cases of these scans get in `folders.find_all_scans`."""
     names = [name_of_key(scan.key) or scan_name(folder) for scan in scans]
     names = with_numbers(with_folders(names, [scan.path for scan in scans]))
     return {name: scan.key for name, scan in zip(names, scans, strict=True)}
