@@ -57,7 +57,7 @@ def largest_tensor_bytes(call: Callable[[], object]) -> int:
 
 
 def feature_maps(channels: int, size: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Return two random bottlenecks in float64, each (2 samples, channels, *size)."""
+    """Return two random feature maps in float64, each (2 samples, channels, *size)."""
     generator = torch.Generator().manual_seed(1)
     own, context = torch.randn(2, 2, channels, *size, generator=generator, dtype=torch.float64)
     return own, context
@@ -172,7 +172,7 @@ def test_features_with_permuted_axes_give_the_permuted_result(order: tuple[int, 
 
 
 def test_order_of_tokens_matters_only_through_the_bias(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shuffling the context's tokens changes the result only through the bias, which depends on their positions."""
+    """Only the bias depends on positions, so without the bias, shuffling the context's tokens changes nothing."""
 
     def no_bias(*arguments: Any) -> Tensor:
         return torch.zeros_like(distance_bias(*arguments))

@@ -161,7 +161,7 @@ def test_image_in_several_files_may_contain_several_stacks(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", [SECONDARY_CAPTURE, REPORT, "without a position", "in colour"])
-def test_instance_number_of_a_screenshot_or_report_does_not_count_as_missing(tmp_path: Path, kind: str) -> None:
+def test_gap_in_slice_numbers_is_accepted_if_a_screenshot_or_report_has_the_number(tmp_path: Path, kind: str) -> None:
     for number in range(1, 9):
         if number != 4:
             place = number - 1 - (number > 4)

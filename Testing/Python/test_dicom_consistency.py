@@ -194,7 +194,7 @@ def test_duplicate_slices_are_skipped_with_a_note(tmp_path: Path) -> None:
     assert isinstance(volume.notes[0], IdentifyingNote)
 
 
-def test_other_versions_of_slices_with_the_same_uid_are_refused(tmp_path: Path) -> None:
+def test_slices_with_the_same_uid_but_different_voxels_are_refused(tmp_path: Path) -> None:
     """A program that filters or masks slices may keep their UIDs."""
     write_slices(tmp_path / "a", 10)
     write_slice(tmp_path / "b" / "filtered.dcm", 4, add=107)

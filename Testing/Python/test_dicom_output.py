@@ -346,7 +346,7 @@ def test_source_that_is_not_dicom_is_refused() -> None:
 
 
 def test_segmentation_refers_to_the_chosen_time_point(tmp_path: Path) -> None:
-    """A file has three time points at each position, and a series has two; the second time point is chosen."""
+    """The second time point is chosen, first in a file with three time points and then in a series with two."""
     places = [*range(8)] * 3
     path = write_frames(tmp_path / "x.dcm", places, time_point_groups(range(8), 3))
     scan = read_scan(path, choice=ScanChoice(time=2))

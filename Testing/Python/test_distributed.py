@@ -399,7 +399,7 @@ def set_target(run: Path, iterations: int) -> None:
 
 
 def process_id_of(run: Path, rank: int) -> int:
-    """Return the process id of a rank of a run under torchrun."""
+    """Return the id of the process that has this rank in a run under torchrun."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command_line = (folder / "cmdline").read_bytes().split(b"\0")

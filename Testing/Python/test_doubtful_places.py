@@ -65,7 +65,7 @@ def test_places_do_not_depend_on_the_orientation_of_the_grid() -> None:
         assert first.volume_ml == pytest.approx(second.volume_ml)
 
 
-def test_small_or_weak_doubt_gives_no_place() -> None:
+def test_small_or_weak_doubt_is_no_doubtful_place() -> None:
     assert doubtful_places(np.zeros(TURNED.shape), TURNED) == []
     assert doubtful_places(doubt_of_balls(TURNED, ((0, 0, 0), 10, 0.49)), TURNED) == []
     few = np.zeros(TURNED.shape)

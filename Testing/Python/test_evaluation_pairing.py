@@ -255,7 +255,7 @@ def test_scan_without_a_label_is_not_taken_for_a_label(tmp_path: Path, label: st
 
 
 @pytest.mark.parametrize("label", ["p1_LA.nii.gz", "p1_LA_seg.nii.gz", "p1.nii.gz"])
-def test_labels_without_prediction_include_no_scan(tmp_path: Path, label: str) -> None:
+def test_scan_is_not_listed_in_labels_without_prediction(tmp_path: Path, label: str) -> None:
     save_labels(tmp_path / "labels" / "p1_post.nii.gz", scan_voxels())
     for file in ("results/p1.nii.gz", f"labels/{label}", "labels/p2.nii.gz"):
         save_labels(tmp_path / file, two_classes(1))

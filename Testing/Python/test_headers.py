@@ -48,7 +48,7 @@ def test_header_has_the_grid_and_channels_of_a_scan_of_three_channels(tmp_path: 
         assert header.grid.matches(whole.grid)
 
 
-def test_layered_segmentation_has_one_channel_as_a_labelmap(tmp_path: Path) -> None:
+def test_layered_segmentation_read_as_a_labelmap_has_one_channel(tmp_path: Path) -> None:
     layers = np.zeros((2, 9, 10, 11), np.uint8)
     layers[0, 2:5, 2:5, 2:5] = layers[1, 4:7, 4:7, 4:7] = 1
     frame = {"space": "RAS", "space directions": [NOWHERE, *np.diag([2.0, 2, 2])], "kinds": ["list"] + ["domain"] * 3}

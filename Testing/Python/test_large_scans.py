@@ -198,9 +198,10 @@ def test_organ_is_selected_in_the_whole_scan_if_the_first_box_cuts_the_organ(
     assert predictor.network.sizes[-1] == (60, 72, 24)  # type: ignore[union-attr]
 
 
-def test_central_organ_is_selected_when_two_merge_on_the_coarse_grid(
+def test_central_organ_is_selected_if_the_located_box_contains_two_organs(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Organs that touch on the coarse grid are located as one organ, in one box."""
     scan, own, neighbour = scan_beside_larger_organ()
     merged = (slice(40, 90), slice(60, 112), slice(0, 24))
     monkeypatch.setattr(module, "locate_organs", lambda *_: OrganLocation(merged, WHOLE_FIELD, {1: merged}))

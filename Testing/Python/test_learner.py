@@ -122,7 +122,7 @@ def test_sgd_uses_momentum_and_weight_decay() -> None:
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 def test_memory_format_of_weights_does_not_change_the_step_of_the_optimiser(optimiser: str) -> None:
-    """An optimiser processes elements in memory order, so a weight and its gradient need the same memory format."""
+    """A fused step would be wrong if a weight and its gradient had different memory formats."""
     coefficients = torch.randn(4, 3, 3, 3, 3, generator=torch.Generator().manual_seed(1))
     ends = []
     for layout in (torch.contiguous_format, torch.channels_last_3d):

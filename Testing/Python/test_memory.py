@@ -40,13 +40,14 @@ def test_memory_of_a_pass_is_eight_arrays_of_the_finest_level_plus_the_attention
     assert attention_bytes(RECIPE, (97, 112, 80)) == attention_bytes(RECIPE, size)
 
 
-def test_memory_of_attention_is_at_most_three_blocks_of_scores() -> None:
+def test_memory_of_attention_is_at_most_three_arrays_of_a_block_of_queries() -> None:
+    """The arrays are the bias, and the scores before and after the softmax; each has at most `BLOCK_BYTES`."""
     for size in (SCAN, (1280, 1280, 176)):
         assert 0.95 * 3 * BLOCK_BYTES < attention_bytes(RECIPE, size) <= 3 * BLOCK_BYTES
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_tile_fits_into_the_memory_beside_the_results_and_the_attention(normalisation: str) -> None:
+def test_tile_fits_into_the_memory_that_results_and_attention_leave(normalisation: str) -> None:
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
     branches, float32_bytes = 2, 4
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):

@@ -22,7 +22,7 @@ def test_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("last", [10, 10**7])
-def test_metaimage_with_a_pattern_of_data_files_is_read_unless_it_names_too_many(tmp_path: Path, last: int) -> None:
+def test_pattern_for_names_of_data_files_is_read_unless_it_names_too_many_files(tmp_path: Path, last: int) -> None:
     """If `last` is 10**7, the pattern names more files than the scan has voxels."""
     for k in range(11):
         (tmp_path / f"d{k:03}.raw").write_bytes(VOXELS[:, :, k].tobytes(order="F"))
@@ -69,7 +69,8 @@ def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
 ) -> None:
     """ITK returns random memory for a slice for which no file is named.
 
-    Each file has 100 additional bytes, so 10 of the 11 files already hold more bytes than the scan.
+    Each file has 100 additional bytes, so 10 of 11 files hold more bytes than the scan, and a check of the total size
+    would not detect that a file is missing.
     """
     per_file = len(RAW) // files
     for k in range(files):

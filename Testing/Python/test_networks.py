@@ -131,7 +131,7 @@ def test_exchange_can_be_switched_off_in_a_single_branch(branch: int) -> None:
     own_tokens[branch] = True
     with torch.no_grad():
         with_own_tokens, exchanged = network(scan, own_tokens), network(scan)
-        if branch == 0:  # `forward_one` computes branch A with its own tokens
+        if branch == 0:  # in `forward_one`, branch A attends to its own tokens
             assert torch.equal(network.forward_one(scan), with_own_tokens[0].logits)
         # The other branch still attends to its partner's tokens.
         assert torch.equal(with_own_tokens[1 - branch].logits, exchanged[1 - branch].logits)
@@ -248,7 +248,8 @@ def test_trilinear_up_equals_upsampling_followed_by_a_convolution() -> None:
     for axis in (2, 3, 4):
         before = np.concatenate([doubled.take([0], axis), doubled.take(range(doubled.shape[axis] - 1), axis)], axis)
         after = np.concatenate([doubled.take(range(1, doubled.shape[axis]), axis), doubled.take([-1], axis)], axis)
-        # Along each axis, the new voxels' centres lie 0.25 old spacings before and after an old voxel's centre.
+        # Along each axis, two new voxels replace an old one; their centres lie a quarter of the old spacing before and
+        # after the old centre.
         pair = np.stack([0.75 * doubled + 0.25 * before, 0.75 * doubled + 0.25 * after], axis + 1)
         doubled = pair.reshape(*(n * (2 if i == axis else 1) for i, n in enumerate(doubled.shape)))
     weight = layer[0].weight.detach().numpy()[:, :, 0, 0, 0]

@@ -404,6 +404,6 @@ def test_nrrd_channels_along_the_last_axis_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_scan(path, channels=2).voxels, np.moveaxis(voxels, -1, 0))
 
 
-def test_nrrd_with_only_spacings_is_placed_as_itk_does(tmp_path: Path) -> None:
+def test_nrrd_with_spacings_but_no_directions_has_the_same_grid_as_in_itk(tmp_path: Path) -> None:
     path = save_nrrd(tmp_path / "x.nrrd", scan(), spacings=[0.6, 0.7, 2.5])
     assert corner_distance_mm(read_scan(path).grid, Grid(SHAPE, affine_from_sitk(sitk.ReadImage(str(path))))) <= 1e-9

@@ -109,7 +109,7 @@ def test_outline_lies_on_the_boundary_of_the_mask(figure, name: str, through: in
         edges.append(index * spacing)
     expected = np.concatenate(edges)
     away = np.linalg.norm(drawn[:, None] - expected, axis=2)
-    # Points of an exact outline lie at most half a voxel from a midpoint.
+    # Points of an exact outline lie at most half a voxel from a midpoint; 0.75 allows for the drawn line's width.
     assert away.min(1).max() < 0.75 * spacing.max()
     assert away.min(0).max() < 0.6  # mm; the outline passes through every midpoint
 

@@ -144,7 +144,7 @@ def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: Model
     assert np.array_equal(part.labelmap.voxels == 1, right & inside)
     assert part.trust == 1  # the left ball is outside the region
     assert part.agreement is not None
-    assert part.agreement[left].min() < 1e-3  # not restricted to the region
+    assert part.agreement[left].min() < 1e-3  # the agreement map is not restricted to the region
     assert np.prod(network.sizes) < 0.8 * np.prod(GRID.shape)
     assert whole.doubt_map is not None
     assert part.doubt_map is not None
