@@ -115,7 +115,8 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
 def _cached_recipe(path: Path, mtime_ns: int) -> Recipe:
     """Return the recipe of a model file.
 
-    Cached by path and modification time, since each change of a setting asks for the recipe again.
+    The recipe is cached, because the panel needs the recipe after each change of a setting. A file with a new
+    modification time is read again.
     """
     return read_recipe(path)
 

@@ -104,9 +104,10 @@ def _smooth_noise(rng: np.random.Generator, shape: Sequence[int], extent: Sequen
 
 
 def _atrium(p: Points, size: float, anatomy: dict[str, NDArray[np.float64]]) -> tuple[Field, Field]:
-    """Return two distances: to the blood of the left atrium and its veins, and to the part that experts outline.
+    """Return two distances (mm, negative inside): to the atrium with whole veins, and to the part that experts outline.
 
-    The outlined part ends at the mitral plane and a short way into each vein.
+    Atrium and outlined part end at the mitral plane. In the outlined part, each vein ends `anatomy["cut"]` mm beyond
+    the vein's bend.
     """
     s, v, cut, r = size, anatomy["vein"], anatomy["cut"], anatomy["radius"]
     body = _ellipsoid(p, (2 * s, 1 * s, -2.5 * s), (26.5 * s, 17 * s, 14.5 * s))
@@ -382,7 +383,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Make a synthetic heart scan with a known left atrium.")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the scan: .nrrd or .nii.gz")
     parser.add_argument("--label", type=Path, help="also write its left atrium here: .nrrd or .nii.gz")
-    parser.add_argument("--seed", type=int, default=0, help="which heart (default: 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random numbers; each seed gives another heart (default: 0)"
+    )
     given = parser.parse_args(argv)
     try:
         scan, label = make_phantom(given.seed)

@@ -74,9 +74,10 @@ def test_box_of_tissue_that_fills_the_scan_is_the_whole_scan() -> None:
 
 
 def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None:
-    """The padding is a ramp along the first axis, so no plane perpendicular to the second axis is constant.
+    """The padding's intensity increases along the first axis.
 
-    Along the second axis, the box is therefore only as exact as the coarse grid.
+    - Each plane of padding perpendicular to the first axis is constant, so the box is exact along this axis.
+    - No plane of padding perpendicular to the second axis is constant, so the box is only as exact as the coarse grid.
     """
     scan, _ = scan_in("air")
     where = tissue_box()

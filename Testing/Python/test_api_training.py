@@ -146,7 +146,7 @@ def test_report_leaves_out_a_case_with_a_damaged_label(tmp_path: Path) -> None:
 def test_pause_request_ends_the_calibration_with_a_warning(
     is_stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that stopped the training does not end the calibration; only a later request ends the calibration."""
+    """If a stop request has ended the training (`is_stopped`), the same request does not also end the calibration."""
     run = RunFolder(tmp_path / "run")
     requests_before: list[str | None] = []
     warnings: list[str] = []

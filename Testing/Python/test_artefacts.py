@@ -61,7 +61,7 @@ def test_stripes_have_wavelength_and_amplitude_within_the_limits() -> None:
         assert np.abs(artefact).max() >= 0.5 * augmentation.STRIPE_HEIGHT[0]
 
 
-def test_height_of_spots_is_within_the_limits_and_their_edge_has_the_given_width() -> None:
+def test_spots_have_a_height_within_the_limits_and_an_edge_of_the_given_width() -> None:
     spots = [artefact for wave, artefact in zip(WAVES, ARTEFACTS, strict=True) if wave is None]
     assert len(spots) > 5
     for spot in spots:
@@ -70,6 +70,7 @@ def test_height_of_spots_is_within_the_limits_and_their_edge_has_the_given_width
         decay_per_mm = np.linalg.norm(np.gradient(np.log(spot), *SPACING), axis=0)
         far = spot < 1e-3 * spot.max()
         far[[0, -1]] = far[:, [0, -1]] = far[:, :, [0, -1]] = False  # one-sided differences are less exact
+        # Far outside the spot, the artefact falls by the factor e per SPOT_EDGE_MM.
         assert np.allclose(decay_per_mm[far], 1 / augmentation.SPOT_EDGE_MM, rtol=0.05)
 
 

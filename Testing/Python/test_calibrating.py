@@ -151,9 +151,10 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
     assert len(calls) == 3
 
 
-def test_doubt_scaling_is_fitted_without_disturbed_scans(
+def test_scaling_of_the_doubt_is_fitted_only_to_undisturbed_scans(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Only the expected overlap is also fitted to copies of the scans with simulated disturbances."""
     counted: list[float] = []
 
     class Doubtful(FakePredictor):

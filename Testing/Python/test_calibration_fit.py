@@ -95,7 +95,8 @@ def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None
     assert fit_to_stated.expect(noise).low < fit_to_stated.value(noise) - 0.2
 
 
-def test_fit_for_a_scan_leaves_out_its_case_and_its_disturbance() -> None:
+def test_expected_overlap_of_a_left_out_scan_is_fitted_to_other_cases_with_other_disturbances() -> None:
+    """For a clean scan, the clean scans of other cases are not left out."""
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     scans = [replace(scan, disturbance=kind) for scan, kind in zip(synthetic_scans(4, 2), kinds, strict=True)]
     expected = expect_left_out(scans, ("doubt",))

@@ -1,4 +1,7 @@
-"""Test that a caller's torch settings and thread do not change results, and that DCAMT keeps the caller's state."""
+"""DCAMT's results do not depend on the torch settings and the thread of the program that calls DCAMT.
+
+DCAMT leaves the program's settings and random state unchanged.
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_bids_file_named_after_a_structure_is_a_mask_only_if_it_has_few_values(t
     assert skip_reasons(found) == {"sub-01_scar.nii.gz": OTHER_LABEL}
 
 
-def test_files_without_bids_names_are_paired_by_their_names(tmp_path: Path) -> None:
+def test_lge_seg_is_the_label_of_lge_in_folders_such_as_sub_01_without_bids_names(tmp_path: Path) -> None:
     files = [f"sub-0{n}/lge{end}.nii.gz" for n in (1, 2) for end in ("", "_seg")]
     found = find_cases(make_files(tmp_path, *files))
     assert set(scans_and_labels(found, tmp_path).values()) == {tuple(files[:2]), tuple(files[2:])}

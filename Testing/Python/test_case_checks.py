@@ -129,12 +129,13 @@ def test_image_listed_as_a_label_is_reported(cases: list[Case]) -> None:
     assert only_problem(cases, 3) == problem
 
 
-def test_mask_value_255_means_the_only_class(cases: list[Case]) -> None:
+def test_label_value_255_stands_for_the_class_of_a_recipe_with_one_class(cases: list[Case]) -> None:
     assert cases[3].label
     mask = ellipsoid_scan()[1]
     write_nifti(cases[3].label, 255 * mask)
     assert facts_of(cases)[3].labels == (1,)
     assert facts_of(cases)[3].problems == ()
+    # Beside another label value, 255 is refused.
     mask[0, 0, 0] = 7
     write_nifti(cases[3].label, np.where(mask == 1, 255, mask).astype(np.uint8))
     assert "The label holds the label values 7, 255, but the recipe" in only_problem(cases, 3)

@@ -203,7 +203,7 @@ def test_label_named_after_its_case_is_found(tmp_path: Path) -> None:
     assert skip_reasons(found) == {"p2_2020_S01_seg.nii.gz": NO_SCAN}
 
 
-def test_capitals_of_a_label_matter_if_two_cases_differ_only_in_capitals() -> None:
+def test_label_is_paired_only_with_equal_capitals_if_two_case_names_differ_only_in_capitals() -> None:
     scans = [NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")]
     labels = [NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")]
     paired = with_keys_of_scans(labels, scans, {scan.path.name: scan.key for scan in scans})
@@ -271,7 +271,7 @@ def test_folders_of_slices_without_preamble_are_scans(tmp_path: Path, beside: st
     assert find_scans(home).scans == [home / "p1", home / "p2"]
 
 
-def test_folder_with_a_dicomdir_beside_the_dicom_files_is_one_scan(tmp_path: Path) -> None:
+def test_folders_of_two_studies_beside_a_dicomdir_are_one_scan(tmp_path: Path) -> None:
     home = make_files(write_patients(tmp_path / "home", "p1", "p2"), "DICOMDIR", "README.TXT")
     assert find_scans(home).scans == [home]
 

@@ -72,7 +72,9 @@ def test_mask_is_a_label_unless_its_path_contains_another_structure_or_modality(
         ("lge", "lge_LA", "lge_seg"),
     ],
 )
-def test_label_p1_label_takes_precedence_over_mask_p1_la(tmp_path: Path, scan: str, mask: str, label: str) -> None:
+def test_file_with_a_word_for_labels_takes_precedence_over_a_mask_with_the_word_la(
+    tmp_path: Path, scan: str, mask: str, label: str
+) -> None:
     write_images(tmp_path, (scan,), (mask, label))
     found = find_cases(tmp_path)
     assert [case.label for case in found.cases] == [tmp_path / f"{label}.nii.gz"]
@@ -131,7 +133,9 @@ def test_masks_of_patients_x_0000_and_x_0001_are_labels(tmp_path: Path, count: i
 
 
 @pytest.mark.parametrize("label", ["{}_label", "labels/{}"])
-def test_label_x_0000_label_takes_precedence_over_mask_x_0000_la(tmp_path: Path, label: str) -> None:
+def test_label_takes_precedence_over_a_mask_with_the_word_la_if_patients_are_named_x_and_x_0000(
+    tmp_path: Path, label: str
+) -> None:
     patients = ("x", "x_0000", "y_0000", "y_0001")
     masks = (name for patient in patients for name in (f"{patient}_LA", label.format(patient)))
     write_images(tmp_path, patients, masks)

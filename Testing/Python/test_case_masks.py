@@ -23,13 +23,13 @@ def test_masks_with_the_word_ra_or_v2_are_skipped(tmp_path: Path) -> None:
     assert set(skip_reasons(found).values()) == {OTHER_LABEL}
 
 
-def test_masks_in_a_folder_are_skipped_only_if_each_has_the_name_of_a_scan(tmp_path: Path) -> None:
+def test_masks_in_a_folder_are_skipped_only_if_more_than_half_have_the_name_of_a_scan(tmp_path: Path) -> None:
     for name in ("p1", "p2", "p3_0000"):
         write_image(tmp_path / "scans" / f"{name}.nii.gz", 200)
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    # No other folder has a file p4, so both files in `atlas` count as scans.
+    # No other folder has a file p4, so only half of the files in `atlas` have the name of a scan. Both count as scans.
     for name in ("p1", "p4"):
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)
@@ -64,6 +64,7 @@ def test_masks_in_folders_of_patients_are_skipped(tmp_path: Path, count: int) ->
 @pytest.mark.parametrize(
     ("scans", "mask"),
     [
+        # Each id says how the mask's path differs from the scan's path.
         pytest.param(["scans/p{}"], "reader1/p{}_AB", id="replaced folder, added word"),
         pytest.param(["scans/p{}_lge"], "reader1/p{}", id="replaced folder, name without modality"),
         pytest.param(["de/p{}_de"], "gd/p{}_gd", id="other word in folder and name"),

@@ -72,17 +72,21 @@ def test_monai_labels_in_folder_final_are_used_and_those_in_folder_original_are_
     "files",
     [
         pytest.param(
-            ("p1.nii.gz", "labels/original/p1.nii.gz", "labels/final/report_pred.nii.gz"), id="only a result in final"
+            ("p1.nii.gz", "labels/original/p1.nii.gz", "labels/final/report_pred.nii.gz"),
+            id="no label in final, but a result",
         ),
-        pytest.param(("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2.nii.gz"), id="only a scan in final"),
+        pytest.param(
+            ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2.nii.gz"), id="no label in final, but a scan"
+        ),
         pytest.param(
             ("original/p1.nii.gz", "original/p1_label.nii.gz", "final/p2_label.nii.gz"), id="scan in original"
         ),
     ],
 )
-def test_label_in_folder_original_is_used_if_original_holds_a_scan_or_final_holds_no_label(
+def test_label_in_folder_original_is_used_if_the_folder_does_not_count_as_monai_labels(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
+    """A folder `original` counts as MONAI Label's if `original` holds no scan and `final` beside it holds a label."""
     found = find_cases(make_files(tmp_path, *files))
     assert files[:2] in scans_and_labels(found, tmp_path).values()
 

@@ -123,7 +123,7 @@ def test_numbered_file_outside_nnunet_folders_is_read_without_a_note(tmp_path: P
 
 
 @pytest.mark.parametrize(("count", "channels"), [(10, 10), (11, 0)])
-def test_more_than_ten_numbered_files_are_not_taken_for_channels_in_nnunet_folders(
+def test_ten_numbered_files_in_images_tr_are_channels_and_eleven_are_not(
     tmp_path: Path, count: int, channels: int
 ) -> None:
     (tmp_path / "imagesTr").mkdir()

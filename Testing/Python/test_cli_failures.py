@@ -144,7 +144,7 @@ def test_removed_working_folder_is_reported(
 
 
 @pytest.mark.parametrize("is_full", [False, True])
-def test_zip_file_that_cannot_be_extracted_to_the_temporary_folder_is_not_called_damaged(
+def test_if_a_zip_file_cannot_be_extracted_the_error_names_the_temporary_folder(
     saved_model: Path,
     scan: Path,
     tmp_path: Path,

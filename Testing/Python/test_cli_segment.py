@@ -264,7 +264,7 @@ def test_agreement_maps_are_neither_scans_nor_segmentations(
         assert {path.name for path in again.iterdir()} == expected
 
 
-def test_agreement_map_without_its_segmentation_is_a_scan(tmp_path: Path) -> None:
+def test_file_named_like_an_agreement_map_is_taken_for_a_scan_if_its_segmentation_is_missing(tmp_path: Path) -> None:
     for name in ("x_agreement.nrrd", "y.nrrd", "z.seg.nrrd", "z_agreement.nrrd"):
         (tmp_path / name).touch()
     assert [path.name for path in find_scans(tmp_path).scans] == ["x_agreement.nrrd", "y.nrrd"]
@@ -318,8 +318,8 @@ def test_nifti_scan_is_segmented_to_nrrd_without_simpleitk(noise_model: Path, tm
     assert done.stderr == ""
 
 
-def test_new_or_changed_file_counts_as_a_result_even_if_dated_before_the_command(tmp_path: Path) -> None:
-    """File systems with coarse time stamps may date a new file before the start of the command."""
+def test_new_or_changed_file_is_a_result_even_if_its_time_stamp_is_before_the_commands_start(tmp_path: Path) -> None:
+    """A file system may round a new file's time stamp down to before the command's start."""
     names = ("new", "replaced", "earlier", "missing", "recorded")
     jobs = [ScanJob(tmp_path / f"{name}.nii.gz", name, tmp_path / f"{name}.seg.nrrd") for name in names]
     for job in jobs[1:3]:

@@ -159,11 +159,11 @@ def test_when_a_process_is_killed_results_are_kept_and_scans_without_a_result_ar
         assert (name in written) is (name not in message)
     missing = len(message.split("without a result: ")[1].split(". ")[0].split(", "))
     assert f"{5 - missing} of 5 scans segmented" in result.stdout.splitlines() or "cancelled" in result.stderr
-    # The leader writes a table of the scans that it segmented itself: s0, s2 and s4.
+    # The other process was killed, so the team's first process writes a table of only its own scans: s0, s2 and s4.
     assert {row["scan"] for row in read_table(table)} == written & {"s0", "s2", "s4"}
 
 
-def test_error_about_an_ended_process_does_not_ask_to_repeat_finished_scans(
+def test_if_another_process_ends_after_the_last_scan_the_error_does_not_ask_to_segment_again(
     noise_model: Path,
     scans: Path,
     tmp_path: Path,
