@@ -52,7 +52,7 @@ def default_torch_settings() -> Iterator[None]:
     with ExitStack() as settings:
         settings.enter_context(torch.inference_mode(False))
         settings.enter_context(torch.enable_grad())
-        # Entered only if necessary, since torch's functions are slower inside a block with a device.
+        # Enter the context `torch.device` only if necessary, because torch's functions are slower inside this context.
         if torch.get_default_device().type != "cpu":
             settings.enter_context(torch.device("cpu"))
         for kind in ("cpu", "cuda", "mps"):

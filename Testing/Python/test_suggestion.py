@@ -129,7 +129,7 @@ def test_gap_in_the_label_values_is_refused_unless_the_values_are_mapped(tmp_pat
     recipe = suggest_recipe(mapped, None)
     assert [info.label for info in recipe.classes] == [1, 2]
     numbered = [replace(case, labels="1=1; 3=3") if case.label else case for case in cases]
-    with pytest.raises(InputError, match="name the classes instead of numbering them, such as 420=left-atrium"):
+    with pytest.raises(InputError, match="give each class a name instead of a number, for instance: 420=left-atrium"):
         suggest_recipe(numbered, None)
 
 

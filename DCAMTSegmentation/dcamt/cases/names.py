@@ -46,7 +46,7 @@ _WORDS_OF_ANY_LABEL = LABEL_WORDS | OTHER_LABEL_WORDS
 
 
 class FileKind(Enum):
-    """The kind of a file. `classify_all` gives the first four by the words of the path."""
+    """The kind of a file. `classify_all` returns only `SCAN`, `LABEL`, `OTHER_LABEL` and `RESULT`."""
 
     SCAN = "scan"
     LABEL = "label"
@@ -76,7 +76,7 @@ def classify(path: Path, folder: Path, folders_of_cases: Collection[Path] = ()) 
     - otherwise: a scan.
 
     Args:
-        folders_of_cases: folders in whose names words for labels do not count.
+        folders_of_cases: in the names of these folders, words for labels are ignored.
     """
     parts = _parts(path, folder)
     words = set().union(*map(words_of, parts[-1:]))
@@ -135,7 +135,7 @@ def _keys_of_scans_in(place: Path, files: Sequence[NamedFile]) -> set[Key]:
     of_scans = set()
     for file in (file for file in files if file.kind is FileKind.SCAN):
         words, key = list(map(words_of, _parts(file.path, place))), without_first_channel(file.key)
-        # In the folder `labels`, `p1_image` is a scan beside `p1_label`, but `p1` is not.
+        # Beside `labels/p1_label`, the file `labels/p1_image` is a scan, but `labels/p1` is a label.
         may_be_scan = not only_labels or any(part & IMAGE_WORDS for part in words)
         is_in_folder_of_scans = any(part <= IMAGE_WORDS for part in words[:-1])
         if (key in of_labels and may_be_scan) or (has_ordinary_word and is_in_folder_of_scans):
@@ -165,14 +165,14 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
 
 
 def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; the labels by the model of MONAI Label become results.
+    """Return the files; labels that a model in MONAI Label predicted get the kind `FileKind.RESULT`.
 
-    MONAI Label stores them in a folder `original`, and the corrected labels in a folder `final` beside it. If `final`
-    holds a label and `original` holds no scan, the labels in `original` become results.
+    MONAI Label stores predicted labels in a folder `original`, and corrected labels in a folder `final` beside it. If
+    `final` holds a label and `original` holds no scan, the labels in `original` get the kind `FileKind.RESULT`.
     """
     folders = {file.path.parent for file in named if file.kind is FileKind.LABEL}
     corrected = {folder.parent for folder in folders if folder.name.lower() == "final"}
-    # A folder of DICOM slices is itself the path of a scan.
+    # If `original` is a folder of DICOM slices, the scan's path is `original` itself, not a file in it.
     with_scans = {place for file in named if file.kind is FileKind.SCAN for place in (file.path, file.path.parent)}
     original = {folder for folder in folders if folder.name.lower() == "original" and folder.parent in corrected}
     return [

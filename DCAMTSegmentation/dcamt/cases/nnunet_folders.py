@@ -27,8 +27,8 @@ def find_nnunet_cases(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`.
 
     - The scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans are skipped.
-    - If one of several files of the same name has the ending that `dataset.json` states, the others are skipped. If
-      several labels are left for a scan, scan and labels are skipped.
+    - If files differ only in the ending and one has the ending that `dataset.json` states, the other files are skipped.
+    - If a scan still has several labels, the scan and these labels are skipped.
     - Labels and automatic results in `imagesTr` and `imagesTs` are skipped (`labels_among`).
     """
     described = read_description(folder)
@@ -76,7 +76,7 @@ def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> 
     further = further_channels(scans)
     for file in scans:
         name = without_channel(scan_name(file))
-        # If a label has the scan's full name, such as `p_0001`, the number counts patients, not channels.
+        # If a label has the scan's full name, such as `p_0001`, the number stands for a patient, not a channel.
         if _has_own_label(file, labels):
             name = scan_name(file)
         elif file in further:

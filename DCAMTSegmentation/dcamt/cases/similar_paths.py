@@ -91,7 +91,7 @@ def replace_all_but_name(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
-    """Replace the last folder and the name: `output/aorta` for a file `ct` beside the folder `output`.
+    """Replace the last folder and the name: `p1/output/aorta` for `p1/ct`.
 
     | files | grouped by |
     | --- | --- |

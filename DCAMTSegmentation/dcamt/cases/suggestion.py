@@ -169,7 +169,7 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
         what = f"every label value from 1 to {max(values)} must occur, but {min(missing)} is missing"
         has_numbered_classes = any(map(str.isdecimal, mapped))
         if has_numbered_classes:
-            remedy = "In the label mapping, name the classes instead of numbering them, such as 420=left-atrium."
+            remedy = "In the label mapping, give each class a name instead of a number, for instance: 420=left-atrium."
         else:
             mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
             remedy = (
@@ -251,7 +251,7 @@ def _label_values(case: Case, classes: Mapping[str, int]) -> set[int]:
 def _read_label(case: Case, classes: Mapping[str, int]) -> Labelmap:
     """Return a case's label after applying its label mapping.
 
-    If there is no mapping, 255 becomes 1 if it is the only value above 0.
+    If the case has no label mapping and the label's only value above 0 is 255, each 255 becomes 1.
     """
     assert case.label is not None
     infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]

@@ -1,8 +1,8 @@
 """Find the words in names of files and folders, and tell what they mean.
 
 The words cover nnU-Net, the Left Atrial Segmentation Challenges 2013 (`gt_std`, `gt_noPV`) and 2018 (`lgemri`,
-`laendo`, `lawall`), LAScarQS 2022 (`enhanced`, `atriumSegImgMO`, `scarSegImgM`), MBAS 2024 (`MBAS_001_gt` is a scan)
-and EMIDEC (`Images`, `Contours`).
+`laendo`, `lawall`), LAScarQS 2022 (`enhanced`, `atriumSegImgMO`, `scarSegImgM`), MBAS 2024 (`MBAS_001_gt`, which is a
+scan despite its `gt`) and EMIDEC (`Images`, `Contours`).
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ def without_outline_words(name: str) -> str:
 
 
 def describes_label(name: str, scan: str = "") -> bool:
-    """Return whether a name has only numbers and words for labels, the atrium or how the label was made.
+    """Return whether each word of a name is a number, a word for labels or the atrium, or one of `QUALIFIERS`.
 
     Two other kinds of words are allowed after the first word:
 

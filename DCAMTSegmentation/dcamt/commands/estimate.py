@@ -67,7 +67,8 @@ def run_estimate(options: argparse.Namespace) -> int:
 def _read_grids(images: list[Path], console: Console) -> list[Grid]:
     """Return the grids of the readable images, and print the number of unreadable images and the first reason.
 
-    From a long list, only a sample is read, and its grids are repeated up to the number of images.
+    If there are more than `MAX_HEADERS` images, only a sample is read. The sample's grids are repeated, so that they
+    also stand for the images that are not read.
     """
     step = max(1, -(-len(images) // MAX_HEADERS))  # rounded up
     sample = images[::step]

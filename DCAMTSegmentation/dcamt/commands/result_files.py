@@ -116,8 +116,8 @@ def _without_ignored_capitals(path: Path) -> Path:
 def _ignores_capitals(folder: Path) -> bool:
     """Return whether the file system of a folder ignores capitals, as on Windows and macOS.
 
-    Capitals are ignored if the folder's name with swapped capitals (`dATA` for `Data`) leads to the same folder. If the
-    folder does not exist or its name has no letter, its nearest parent that exists and has a letter is tested.
+    Capitals are ignored if the folder `Data` is also found as `dATA`. If the folder does not exist, or its name has no
+    letter, the test is made with the nearest parent folder that exists and whose name has a letter.
     """
     for above in (resolved := Path(os.path.realpath(folder)), *resolved.parents):
         other = above.with_name(above.name.swapcase()) if above.name else above

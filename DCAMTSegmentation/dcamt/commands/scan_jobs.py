@@ -280,7 +280,8 @@ def _distinct_results(jobs: Sequence[ScanJob]) -> list[Path]:
                 raise InputError(what, path=job.scan, remedy="Rename one of the scans.")
         if len(set(job.files)) < len(job.files):
             path = next(path for path in job.files if job.files.count(path) > 1)
-            raise InputError(f"would get two results in {path}", path=job.scan, remedy="Give each result another name.")
+            what = f"two results of this scan would be written to the file {path}"
+            raise InputError(what, path=job.scan, remedy="Give each result another name.")
     return list(job_of_result)
 
 

@@ -97,8 +97,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
 def _separate_scans(entries: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
     """Return the folders that hold DICOM files, if each of these folders is one scan; otherwise, return [].
 
-    All folders together are one scan if at most one folder holds DICOM files, if all DICOM files belong to one study,
-    or if a DICOMDIR is among `entries`.
+    The result is [] if at most one folder holds DICOM files. The result is also [] if all DICOM files belong to one
+    study or a DICOMDIR is among `entries`, because all folders together are then read as one scan.
     """
     with_dicom = [folder for folder in folders if has_dicom_file(folder)]
     has_directory = any(entry.name.upper() == "DICOMDIR" for entry in entries)

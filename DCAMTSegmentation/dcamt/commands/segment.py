@@ -87,7 +87,7 @@ def _plan_jobs(
     finished = set(skipped)
     jobs = [job for job in planned if job not in finished]
     stamps = {path: file_stamp(path) for job in jobs for path in job.files}
-    # A link to a missing file passes this check; the message of `read_scan` names the missing file.
+    # `lexists` accepts a link to a missing file, so that `read_scan` raises an error that names the missing file.
     if len(jobs) == 1 and not os.path.lexists(jobs[0].scan):
         raise InputError("does not exist", path=jobs[0].scan, remedy="Check the name and the folder.")
     model = model_path(options.model)

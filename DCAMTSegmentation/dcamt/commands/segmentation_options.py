@@ -102,7 +102,7 @@ def _add_side_results(parser: Parser) -> None:
         "--surface",
         type=parse_name,
         metavar="FILE.stl|obj|ply|vtp",
-        help=f"closed surface of each class's largest part, in patient mm{several} stl",
+        help=f"closed surface of each class's largest part, in patient coordinates (mm){several} stl",
     )
     parser.add_argument(
         "--probabilities",
@@ -247,12 +247,12 @@ def _add_wall_method(parser: Parser) -> None:
         type=float,
         default=WALL_FROM_MM,
         metavar="MM",
-        help="start of the wall, from the surface outwards; negative: inside (default: %(default)s)",
+        help="distance of the wall's start from the surface; negative: inside the surface (default: %(default)s)",
     )
     parser.add_argument(
         "--to-mm",
         type=float,
         default=WALL_TO_MM,
         metavar="MM",
-        help="end of the wall, from the surface outwards (default: %(default)s)",
+        help="distance of the wall's end from the surface; negative: inside the surface (default: %(default)s)",
     )

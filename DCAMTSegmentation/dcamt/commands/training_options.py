@@ -29,7 +29,10 @@ def add_cases(commands: Commands[Parser]) -> None:
         "dcamt cases find scans -o cases.csv",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    summary = "Pair scans with labels by name, also in the folders of nnU-Net, the Decathlon, BIDS and others."
+    summary = (
+        "Pair scans with labels by name, or by the folder layout of nnU-Net, BIDS or the Medical Segmentation"
+        " Decathlon."
+    )
     find = add_command(actions, "find", summary, "dcamt cases find scans -o cases.csv --validation 4")
     find.add_argument("folder", type=parse_path, metavar="FOLDER", help="folder of scans and labels, with subfolders")
     find.add_argument("-o", "--output", type=parse_path, metavar="CASES.csv", help="default: only print the pairs")
