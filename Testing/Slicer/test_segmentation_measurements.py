@@ -131,7 +131,8 @@ class MeasurementsTest(PanelCase):
         process_events()
         self.assertNotIn("The segmentation may have changed since the measurement", self.ui.trustLabel.text)
         segments.RemoveSegment(identifier)
-        click(self.ui.applyButton)  # No question: nothing is left that Apply would replace.
+        # Apply opens no dialog, because no segment is left that the new result would replace.
+        click(self.ui.applyButton)
         self.wait()
         self.assertEqual(segments.GetNumberOfSegments(), 1)
         self.assertNotIn("The segmentation may have changed since the measurement", self.ui.trustLabel.text)

@@ -1,4 +1,4 @@
-"""Responsiveness: the event loop has no long pause while DCAMT segments a scan, writes it or inserts its result."""
+"""Responsiveness: the event loop has no long pause while DCAMT segments or writes a scan, or inserts a result."""
 
 from __future__ import annotations
 

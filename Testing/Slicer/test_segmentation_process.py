@@ -84,10 +84,11 @@ class EngineProcessTest(unittest.TestCase):
         output.readAllStandardOutput().data.return_value = b'{"event": "x"}\n' * 2
         process._process, process._is_running, process.listening = output, True, True
 
-        def seconds_if_each_event_takes_1_s() -> float:
+        def fake_clock() -> float:
+            # Each event takes 1 s, longer than MAX_DELIVERY_S, so each turn of the event loop delivers one event.
             return float(len(received))
 
-        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", seconds_if_each_event_takes_1_s):
+        with mock.patch("DCAMTSlicerLib.engine_process.time.monotonic", fake_clock):
             for _chunk in range(5):
                 process._on_output()
             self.assertEqual(len(received), 1)

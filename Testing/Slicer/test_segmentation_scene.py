@@ -76,7 +76,7 @@ class SceneTest(PanelCase):
         self.assertEqual(node_names("vtkMRMLTableNode"), ["LGE measurements"])
         self.assertEqual(node_names("vtkMRMLScalarVolumeNode"), ["LGE", "LGE doubt"])
 
-    def test_new_result_in_a_copy_leaves_the_map_and_the_table_of_the_original(self) -> None:
+    def test_segmenting_into_a_copy_keeps_the_map_and_the_table_of_the_original(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
         copy = copy_node(segmentation)

@@ -41,7 +41,7 @@ class TwoScansTest(PanelCase):
     def test_new_result_is_shown_over_its_scan(self) -> None:
         choose(self.ui.inputSelector, self.one)
         self.module.worker.before_answer = lambda: slicer.util.setSliceViewerLayers(background=self.two)
-        for _time in range(2):  # into a new segmentation, then into the same segmentation
+        for _time in range(2):  # The first result creates a segmentation node; the second is inserted into this node.
             self.segment(self.one)
             self.assert_shown(self.one)
 
@@ -106,7 +106,7 @@ class TwoScansTest(PanelCase):
             choose(self.ui.inputSelector, volume)
             self.assertEqual(bool(display.GetVisibility()), visible)
 
-    def test_nodes_hidden_by_a_person_after_a_reload_stay_hidden(self) -> None:
+    def test_nodes_that_a_person_hides_after_a_reload_stay_hidden(self) -> None:
         first = self.segment(self.one)
         wall_nodes.insert_wall(expected_wall(), self.one, first, SceneChanges())
         choose(self.ui.inputSelector, self.two)

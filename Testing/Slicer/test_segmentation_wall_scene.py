@@ -288,7 +288,7 @@ class WallSceneTest(InsertedWallCase):
         colors = get_referenced_node(self.segmentation, WALL_COLORS)
         self.assertIs(display.GetColorNode(), colors)
 
-    def test_wall_with_unreadable_facts_is_ignored(self) -> None:
+    def test_wall_with_an_unreadable_attribute_is_ignored(self) -> None:
         model = get_referenced_node(self.segmentation, WALL_MODEL)
         facts = json.loads(model.GetAttribute("DCAMT.wallFacts"))
         for changed in ({"threshold": "later-3"}, {"pool": [1.0]}, {"pool": None}, {"pool": [10**400, 1, 1]}):

@@ -162,7 +162,7 @@ class AfterARunTest(TrainingCase):
 
 
 class ModelInUseTest(TrainingCase):
-    def test_no_model_is_current_before_the_segmentation_module_was_opened(self) -> None:
+    def test_model_cannot_be_chosen_before_the_segmentation_module_was_opened(self) -> None:
         settings = slicer.mrmlScene.GetSingletonNode("DCAMTSegmentation", "vtkMRMLScriptedModuleNode")
         slicer.mrmlScene.RemoveNode(settings)
         self.assertFalse(use_model("run-1"))

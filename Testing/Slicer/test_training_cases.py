@@ -335,12 +335,13 @@ class SavedWithTheSceneTest(unittest.TestCase):
             save_rows(node, *saved)
             self.assertEqual(load_cases(node).unread, saved.unread)
 
-    def test_case_saved_by_a_later_version_is_kept_with_its_nodes_when_other_cases_are_saved(self):
+    def test_saving_cases_keeps_a_case_of_a_later_version_and_the_nodes_of_that_case(self):
         close_scene()
         for number in range(2):
             add_case(f"scan{number}", number)
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode", "node with cases")
         save_rows(node, scene_rows(load_recipe("la")))
+        # A later version may store a role that this version does not know.
         node.SetParameter("cases", node.GetParameter("cases").replace(LABELLED, "dancer", 1))
         for reloads in range(2):
             saved = load_cases(node)

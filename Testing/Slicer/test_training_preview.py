@@ -181,7 +181,7 @@ class ShownPreviewTest(TrainingCase):
         """Write a run with validation cases, and select the run.
 
         Args:
-            seed: if not 0, the run has a preview of the case "one", after iteration 4, with the ellipsoid of this seed.
+            seed: if not 0, the run has a preview from iteration 4, which shows `ellipsoid(seed)` as the case "one".
         """
         run = self.make_run(name, STARTED, last, cases=tuple(f"{case},a.nrrd,b.nrrd,validation" for case in cases))
         run.model.write_bytes(b"a model")
@@ -261,7 +261,7 @@ class ShownPreviewTest(TrainingCase):
         watching.set_run(self.module.widget.runs.watch)
         self.wait_for(lambda: self.ui.previewSelector.currentText == "one", "the requested preview")
 
-    def test_preview_of_a_discarded_run_is_not_shown_for_a_new_run_of_its_name(self) -> None:
+    def test_new_run_does_not_show_the_preview_of_a_discarded_run_with_the_same_name(self) -> None:
         for seed in (1, 2):
             self.show_run("run-1", "one", seed=seed)
             self.choose_case("one", "after iteration 4")

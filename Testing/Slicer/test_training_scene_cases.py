@@ -160,7 +160,7 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual((row.role, row.source.segmentation), (UNLABELLED, ""))
         self.assertIn("was made from a scan that is no longer in the scene", row.note)
 
-    def test_model_result_is_no_label_after_remove_case(self):
+    def test_model_result_removed_from_the_cases_is_no_label_until_accepted(self):
         volume, result = add_case("scan", 1)
         result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
         result.SetNodeReferenceID(VOLUME, volume.GetID())

@@ -198,7 +198,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_model_to_start_from_is_chosen_when_results_are_added(self) -> None:
+    def test_adding_results_chooses_the_model_of_the_segmentation_module_to_start_from(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")

@@ -1,4 +1,4 @@
-"""Describe the scene, to test that it stays unchanged when a step fails; make a function fail."""
+"""Helpers for tests that a failed step leaves the scene unchanged: describe the scene, and make a function fail."""
 
 from __future__ import annotations
 
