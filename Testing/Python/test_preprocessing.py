@@ -49,7 +49,10 @@ def in_all_axis_orders(volume: Volume) -> list[Volume]:
 
 
 def resample_to_network_and_back(labelmap: Labelmap, recipe: Recipe) -> np.ndarray:
-    """Return labels (I, J, K) resampled to the network grid and back, as a perfect network would return them."""
+    """Return labels (I, J, K) resampled to the network grid and back.
+
+    The way back starts from probabilities of 0 and 1, the output of a network that makes no error.
+    """
     grid = network_grid(labelmap.grid, recipe.spacing)
     labels = labels_to_network(labelmap, grid, recipe.output_channels)
     fractions = torch.stack([(labels == label).float() for label in range(recipe.output_channels)])
@@ -211,7 +214,7 @@ def test_resampling_a_box_equals_cropping_the_resampled_whole(
 
 @pytest.mark.parametrize("spacing", SPACINGS, ids=str)
 @pytest.mark.parametrize(("order", "flips"), STORED, ids=str)
-def test_source_box_equals_brute_force(
+def test_source_box_equals_the_box_found_by_brute_force(
     order: tuple[int, ...], flips: tuple[bool, ...], spacing: tuple[float, float, float]
 ) -> None:
     scan = reorder_axes(analytic_scan(centred_grid((22, 19, 14), (1.5, 1.2, 2.0))), order, flips)

@@ -187,11 +187,12 @@ def test_segmentation_file_is_numbered_only_if_the_case_name_cannot_be_a_file_na
     assert segmentation_names(cases, names) == [*kept, *(f"case{number}" for number in range(9, 14))]
 
 
-def test_numbered_segmentation_file_has_the_name_of_no_other_case(
+def test_segmentation_file_with_a_case_number_is_not_named_like_another_case(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
     text = table.read_text(encoding="utf-8")
+    # "a/b" cannot be a file name. "case1" and "case1_" are names of other cases, since capitals do not count.
     for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case1,"), ("labelled0,", "CASE1_,")):
         text = text.replace(f"\n{before}", f"\n{after}", 1)
     table.write_text(text, encoding="utf-8")

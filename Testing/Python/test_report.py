@@ -393,7 +393,7 @@ def test_classes_absent_from_a_case_are_named_below_the_scores() -> None:
     page = render_run_report(RunReport(recipe, {}, evaluation=summarize_rows(rows)))
     absent = f"{recipe.classes[1].name} is absent from segmentation and label in 1 of 2 cases"
     assert page.count("is absent from") == 1
-    assert f"<p>{absent}; such cases enter the means with Dice 1 and distance 0.</p>" in page
+    assert f"<p>{absent}; in the table's means, such cases count with Dice 1 and distance 0.</p>" in page
 
 
 def test_report_and_model_card_explain_class_means_only_for_several_classes(tmp_path: Path) -> None:

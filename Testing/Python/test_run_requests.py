@@ -173,7 +173,7 @@ def test_run_stopped_before_its_first_iteration_says_that_there_is_no_model(tmp_
     assert (process.returncode, run_state(run).state, run.model.exists()) == (1, PAUSED, False)
 
 
-def test_resumed_run_stopped_while_its_cases_are_loaded_writes_the_model_of_its_checkpoint(
+def test_resumed_run_writes_the_model_of_its_checkpoint_if_the_run_is_stopped_while_it_loads_cases(
     tmp_path: Path, table: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")

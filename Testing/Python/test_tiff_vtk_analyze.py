@@ -123,7 +123,7 @@ def test_big_tiff_cut_within_its_header_is_refused(tmp_path: Path, size: int) ->
 
 
 def set_values(data: bytes, tag: int, count: int, value: int) -> bytes:
-    """Return a little-endian TIFF file whose pages state this count and this value for a tag."""
+    """Return a copy of a little-endian TIFF file in which each entry of the tag states `count` and `value`."""
     changed = bytearray(data)
     (page,) = struct.unpack("<I", data[4:8])
     while page:

@@ -186,7 +186,7 @@ def test_longer_validations_are_rarer(
 
 
 @pytest.mark.parametrize(("iterations", "before_the_last"), [(30, False), (80, False), (400, True)])
-def test_run_is_validated_before_its_end_only_if_two_validations_fit_in_a_tenth_of_its_time(
+def test_early_validation_takes_place_only_if_it_and_the_final_validation_fit_in_a_tenth_of_the_time(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch, iterations: int, before_the_last: bool
 ) -> None:
     # The trainer assumes that an iteration takes as long as three passes on its batch, here two patches of 8^3 voxels.

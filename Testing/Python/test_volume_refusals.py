@@ -62,7 +62,8 @@ def test_truncated_file_is_refused(tmp_path: Path, ending: str, capfd: pytest.Ca
 def test_flipped_bits_and_missing_end_of_gzip_data_are_detected(tmp_path: Path, part: str) -> None:
     path = tmp_path / "x.nii.gz"
     save_nifti(path.with_suffix(""), scan())
-    # Compression level 0 copies the bytes, so data with a changed voxel can still be decompressed.
+    # Compression level 0 stores the bytes as they are, so a flipped bit in a voxel does not disturb the decompression,
+    # and only the checksum reveals the flipped bit.
     whole = bytearray(gzip.compress(path.with_suffix("").read_bytes(), compresslevel=0))
     path.write_bytes(whole)
     np.testing.assert_array_equal(read_scan(path).voxels[0], scan())

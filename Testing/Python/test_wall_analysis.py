@@ -22,11 +22,11 @@ from dcamt_testing.wall_phantoms import BLOOD, Atrium, Ring, angles_to, grid_abo
 FINE, THICK = (0.8, 0.8, 0.8), (1.25, 1.25, 2.5)
 TURN = rotation(20, -35, 50)
 PATCH = Atrium(patch_degrees=60.0)
-ROOM = 15.0  # mm by which the scan is wider than the blood, both sides together
+MARGIN_MM = 7.5  # fewest mm between the blood and the scan's border, before the scan is shifted
 
 
 def extent_mm(atrium: Atrium) -> float:
-    return 2 * max(atrium.radii) + ROOM
+    return 2 * (max(atrium.radii) + MARGIN_MM)
 
 
 def analyse_phantom(atrium: Atrium, grid: Grid, settings: WallSettings | None = None) -> WallResult:

@@ -138,7 +138,8 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # A point is wall only if its outermost sample lies in the scan.
+    # A point is wall only if the scan contains the point's outermost sample, which lies on the same radius of the ball,
+    # `WALL_TO_MM` outside the surface.
     radius_mm, scan_below_centre_mm = 20, 10
     outermost_samples_radius_mm = radius_mm + WALL_TO_MM
     wall_below_centre_mm = scan_below_centre_mm * radius_mm / outermost_samples_radius_mm

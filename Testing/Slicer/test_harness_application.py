@@ -157,7 +157,7 @@ class ApplicationTest(unittest.TestCase):
         slicer.app.clipboard().setText("copied")
         self.assertEqual(qt.QApplication.clipboard().text(), "copied")
 
-    def test_opening_a_link_asks_the_simulated_person(self) -> None:
+    def test_opening_a_link_is_answered_by_the_simulated_person_instead_of_a_browser(self) -> None:
         with Person() as person:
             person.expects("example.org", None)
             self.assertTrue(qt.QDesktopServices.openUrl(qt.QUrl("https://example.org/help")))

@@ -26,14 +26,14 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertFalse(slicer.qMRMLNodeComboBox().enabled)
         self.assertTrue(self.combo.enabled)
 
-    def test_first_node_becomes_current_in_a_selector_without_an_empty_choice(self) -> None:
+    def test_first_node_becomes_current_if_the_selector_has_no_item_none(self) -> None:
         first = self.add_node("first")
         self.add_node("second")
         self.assertIs(self.combo.currentNode(), first)
         self.assertEqual(self.combo.nodeCount(), 2)
         self.assertEqual(self.received, [first])
 
-    def test_no_node_becomes_current_in_a_selector_with_an_empty_choice(self) -> None:
+    def test_no_node_becomes_current_if_the_selector_has_an_item_none(self) -> None:
         self.combo.noneEnabled = True
         self.add_node("first")
         self.assertIsNone(self.combo.currentNode())

@@ -1,4 +1,4 @@
-"""Test the harness's `slicer.packaging`, which installs nothing."""
+"""Test the harness's substitute for `slicer.packaging`: it records the requests to pip and installs nothing."""
 
 from __future__ import annotations
 

@@ -205,7 +205,8 @@ class GuiTest(unittest.TestCase):
         self.choices.effort = Effort.THOROUGH
         self.assertEqual((self.choices.note, effort.currentText), ("", "QUICK"))
 
-    def test_connecting_a_combo_box_again_chooses_the_first_value(self) -> None:
+    def test_connecting_a_combo_box_again_resets_its_parameter_to_the_first_value(self) -> None:
+        """As in Slicer (issue 7545), the second connection refills the combo box, so the first item becomes current."""
         self.choices.effort = Effort.THOROUGH
         _Logic().choices().connectParametersToGui(vars(self.ui))
         self.assertIs(self.choices.effort, Effort.QUICK)

@@ -89,7 +89,7 @@ class InsertionTest(unittest.TestCase):
         self.assertIs(insert_all(later, volume, node, show_3d=False), node)
         self.assertEqual(voxel_counts(node), {"Left atrium": 27})
 
-    def test_replaced_result_loses_the_point_at_a_doubtful_place_but_a_copy_of_the_result_keeps_the_point(self) -> None:
+    def test_point_at_a_doubtful_place_is_removed_from_a_replaced_result_but_kept_in_a_copy(self) -> None:
         volume = add_scan()
         node = insert_all(make_result(block(2)), volume, show_3d=False)
         show_point(node, (0.0, 0.0, 0.0), "1 of 1")

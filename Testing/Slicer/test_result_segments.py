@@ -219,10 +219,10 @@ class RemovedSegmentTest(SceneCase):
                 self.assert_ended_with_a_message()
 
     def assert_requested(self, job: WorkerJob) -> None:
-        """Fail if a job for the aorta sends no request.
+        """Fail if a job sends no request although all segments are removed when the job writes the aorta's mask.
 
-        The caller must replace the job's `write_npy_in_slabs` by `remove_instead_of_writing`, which removes all
-        segments when the job writes the aorta's mask.
+        The caller must patch `write_npy_in_slabs` in the job's module with `remove_instead_of_writing`, which removes
+        the segments.
         """
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")

@@ -34,7 +34,7 @@ def write_model(folder: Path, name: str, channels: tuple[str, ...], count: int) 
     """Write a model file with weights that are never loaded.
 
     Args:
-        channels: the names of the `count` channels, or none.
+        channels: the names of the `count` channels, or an empty tuple.
     """
     recipe = replace(tiny_recipe(), input_channels=count, channel_names=channels)
     card = Card(name, name, ("Left atrium",), "MRI", "0", "none", "2000-01-01")

@@ -144,7 +144,7 @@ class MapTest(PanelCase):
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
 
-    def test_foreground_that_replaced_the_map_is_kept(self) -> None:
+    def test_foreground_chosen_instead_of_the_map_of_doubt_is_kept_until_the_map_is_shown_again(self) -> None:
         other = add_scan("CT")
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()

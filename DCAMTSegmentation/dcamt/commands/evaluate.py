@@ -92,7 +92,7 @@ def _print_warnings(evaluation: Evaluation, console: Console) -> None:
         if row.empty:
             console.print_error(
                 f"label value {row.label} is absent from prediction and label in {row.empty} of {row.cases} cases;"
-                " such cases enter the means with Dice 1 and distance 0"
+                " in the means, such cases count with Dice 1 and distance 0"
             )
     skipped = evaluation.labels_without_prediction
     if skipped:

@@ -117,7 +117,7 @@ def _scores(evaluation: Evaluation, recipe: Recipe) -> str:
     sums = [*evaluation.mean, *evaluation.std]
     absent = [
         f"<p>{escape(names.get(row.label, str(row.label)))} is absent from segmentation and label in {row.empty} of"
-        f" {row.cases} cases; such cases enter the means with Dice 1 and distance 0.</p>"
+        f" {row.cases} cases; in the table's means, such cases count with Dice 1 and distance 0.</p>"
         for row in evaluation.mean
         if row.empty
     ]
