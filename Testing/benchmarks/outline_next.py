@@ -6,9 +6,9 @@ A first model is trained with the labels of the first `--labelled` cases of LA_F
 training cases without labels. `dcamt rank` sorts the unlabelled cases by the disagreement of the model's branches.
 Then further models are trained from scratch with more labels, the same number of iterations and the same seed. One of
 these models also uses the labels of the first `--add` cases in the ranking; each other model also uses the labels of
-as many random cases. All models are measured on the last 20 cases, which training never uses, at the cases' native
-spacing. The script prints a table, and writes `outline_next.json` to WORK. After an interruption, the same command
-continues the work.
+`--add` unlabelled cases, chosen at random. All models are measured on the last 20 cases, which training never uses, at
+the cases' native spacing. The script prints a table, and writes `outline_next.json` to WORK. After an interruption, the
+same command continues the work.
 """
 
 from __future__ import annotations

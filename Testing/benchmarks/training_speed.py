@@ -166,7 +166,7 @@ def dcamt_step(
     """Return a pair: a function that runs one of DCAMT's iterations, and the trainer.
 
     Args:
-        loaded: whether batches come from a DataLoader instead of resident cases.
+        loaded: whether batches come from a DataLoader, which reads case files, instead of cases held in memory.
     """
     device = torch.device(options.device)
     trainer = Trainer(recipe, RunFolder(files / "run"), device, EventLog(None))

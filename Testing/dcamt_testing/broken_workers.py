@@ -90,5 +90,5 @@ real = machinery.PathFinder.find_spec
 machinery.PathFinder.find_spec = classmethod(lambda cls, name, *a: None if name == {name!r} else real(name, *a))
 import sys
 for module in [module for module in sys.modules if module.split(".")[0] in ({name!r}, "dcamt")]:
-    del sys.modules[module]  # `warm_python` may have imported the module already
+    del sys.modules[module]  # the worker may be a fork of a process that imported the module (warm_python.py)
 """

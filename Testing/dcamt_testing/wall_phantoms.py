@@ -130,9 +130,9 @@ class Atrium:
 class Ring(Atrium):
     """A ring-shaped tube of blood around the axis S, with a wall.
 
-    Angles about the tube's axis are 0 on the ring's outside. The bright patch is the wall at angles from
-    -`patch_degrees` to `patch_degrees`. `radii`, `patch_axis`, `valve_mm`, `vein_mm` and `vein_length_mm` have no
-    effect on the scan and its label.
+    The angle about the tube's own axis is 0 where the wall is farthest from S, and 180 degrees where the wall is
+    nearest to S. The bright patch is the wall at angles from -`patch_degrees` to `patch_degrees`. `radii`,
+    `patch_axis`, `valve_mm`, `vein_mm` and `vein_length_mm` have no effect on the scan and its label.
 
     Attributes:
         ring_mm: distance from the centre to the tube's own axis.

@@ -375,7 +375,8 @@ def main() -> None:
         connection.connect(address)
     except OSError:
         os.execv(real, [real, *given])
-    # Signals are read from a socket, since a signal alone does not end `select` (PEP 475).
+    # A signal alone does not end `select` (PEP 475). Therefore Python writes the number of each signal to the socket
+    # `wakeup`, and `select` below waits for the other end of this socket.
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)

@@ -46,7 +46,8 @@ class Application:
         QtCore.QSettings.setPath(QtCore.QSettings.Format.IniFormat, QtCore.QSettings.Scope.UserScope, self._folder.name)
         qt_application.setOrganizationName("harness")
         qt_application.setApplicationName("Slicer")
-        # `settings` always returns one object, as in Slicer. A new object would write the settings file when deleted.
+        # `settings` returns this QSettings at every call, as in Slicer. If each call made a new QSettings, the deletion
+        # of each QSettings would write the settings file.
         self._settings = QtCore.QSettings()
         self.restarts = 0
         self._application_logic = slicer.vtkMRMLApplicationLogic()

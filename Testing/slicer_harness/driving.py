@@ -217,7 +217,10 @@ def delete_pending() -> None:
 
 
 def expect_no_hidden_errors() -> None:
-    """Raise AssertionError if an error of a slot or an observer was not shown, or a question had no answer."""
+    """Raise AssertionError if no message showed an error of a slot or an observer, or if a question had no answer.
+
+    Slicer only prints an error of a slot or an observer, so without this check a test could pass in spite of the error.
+    """
     delete_pending()
     shown = pop_shown_texts()
     silent = [error for error in slot_errors.pop_errors() if not any(str(error) in text for text in shown)]

@@ -234,7 +234,10 @@ class SegmentEditor:
         self._history.SaveState()
 
     def undo(self) -> None:
-        """Restore the previous state; as in Slicer, send SegmentModified but not SourceRepresentationModified."""
+        """Restore the previous state.
+
+        As in Slicer, the segmentation then sends SegmentModified, but not SourceRepresentationModified.
+        """
         self._history.RestorePreviousState()
 
     def redo(self) -> None:

@@ -12,9 +12,9 @@ from .observation import Observation
 
 
 def _with_scene(base: type) -> Any:
-    """Return a subclass of the widget class `base` that has a scene.
+    """Return a subclass of the widget class `base`; the subclass has a scene.
 
-    This is no mix-in class because PySide ignores the signals of mix-ins.
+    The subclass is made by a function, and not with a mix-in class, because PySide ignores the signals of mix-ins.
     """
 
     class WithScene(base):

@@ -140,7 +140,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget):
         if current is not None and current not in rows:
             row = before.index(current) if current in before else 0
             nodes = [node for node in rows if node is not None]
-            # Choose the nearest remaining node above the node that is no longer offered, otherwise the first node.
+            # Choose the last node that stood before `current` in the list and is still offered, or else the first node.
             current = next((node for node in reversed(before[:row]) if node in nodes), nodes[0] if nodes else None)
         elif current is None and rows and not self.property("noneEnabled"):
             current = rows[0]

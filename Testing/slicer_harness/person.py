@@ -200,8 +200,9 @@ def watch_dialogs() -> None:
 
 
 def _replace_windows(person: Person) -> ExitStack:
-    """Return a context in which a real Slicer asks the person instead of opening windows.
+    """Return a context in which `person` answers a real Slicer's message boxes, file dialogs and text inputs.
 
+    None of these windows opens.
     The context also turns off Slicer's testing mode, in which Slicer asks no questions.
     """
     import qt

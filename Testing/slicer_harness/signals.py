@@ -65,7 +65,8 @@ class SignalConnections:
         Raises:
             ValueError: the object has no such signal.
             TypeError: the receiver cannot be called.
-            FatalConnection: the receiver is a method of a dialog that Python owns, and another object is the sender.
+            FatalConnection: the receiver is a method of a dialog that Python owns, and the signal is another object's.
+                Such a connection would crash a real Slicer when the dialog is deleted (deletion.py).
         """
         if not callable(receiver):
             raise TypeError(f"{receiver!r} cannot be connected to {signal}: it cannot be called")

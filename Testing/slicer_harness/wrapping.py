@@ -192,7 +192,8 @@ def _namespace(pyside_class: type) -> dict[str, Any]:
 def property_names(pyside_class: type) -> list[str]:
     """Return the Qt properties of a class.
 
-    The result is cached because PySide6 may drop the meta-object of a Python class when it deletes an instance.
+    The result is cached because PySide6 may drop the meta-object of a Python class when an instance is deleted; a later
+    call could then not find the properties.
     """
     meta = getattr(pyside_class, "staticMetaObject", None)
     if meta is None or not issubclass(pyside_class, QtCore.QObject):
@@ -205,7 +206,11 @@ def _is_qt(cls: type) -> bool:
 
 
 def _shell_class(derived: type) -> type:
-    """Return a PySide6 class whose virtual methods call the overrides of `derived`."""
+    """Return a subclass of a PySide6 class, the shell, whose methods call the wrapper's overrides.
+
+    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. Therefore the shell has
+    a method for each Qt method that `derived` overrides, and this method calls the override.
+    """
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))
         names = {
