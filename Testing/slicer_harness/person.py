@@ -202,8 +202,7 @@ def watch_dialogs() -> None:
 def _replace_windows(person: Person) -> ExitStack:
     """Return a context in which `person` answers a real Slicer's message boxes, file dialogs and text inputs.
 
-    None of these windows opens.
-    The context also turns off Slicer's testing mode, in which Slicer asks no questions.
+    None of these windows opens. The context also turns off Slicer's testing mode, in which Slicer asks no questions.
     """
     import qt
 
