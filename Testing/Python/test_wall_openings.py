@@ -138,11 +138,13 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # A point is wall only if the scan contains the point's outermost sample, which lies on the same radius of the ball,
-    # `WALL_TO_MM` outside the surface.
+    # The surface is a ball's, so each outward normal lies on a ray from the centre. The scan is sampled along the
+    # normals, up to `WALL_TO_MM` outside the surface. A point is wall only if the scan contains the point's outermost
+    # sample.
     radius_mm, scan_below_centre_mm = 20, 10
-    outermost_samples_radius_mm = radius_mm + WALL_TO_MM
-    wall_below_centre_mm = scan_below_centre_mm * radius_mm / outermost_samples_radius_mm
+    sample_to_centre_mm = radius_mm + WALL_TO_MM
+    # On one ray, depths below the centre are proportional to distances from the centre.
+    wall_below_centre_mm = scan_below_centre_mm * radius_mm / sample_to_centre_mm
     # A spherical zone of height h has the area 2 pi R h.
     zone_mm2 = 2 * np.pi * radius_mm * (radius_mm + wall_below_centre_mm)
     assert result.burden.wall_cm2 == pytest.approx(zone_mm2 / 100, rel=0.02)

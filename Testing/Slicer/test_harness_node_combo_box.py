@@ -26,15 +26,16 @@ class NodeComboBoxTest(unittest.TestCase):
         self.assertFalse(slicer.qMRMLNodeComboBox().enabled)
         self.assertTrue(self.combo.enabled)
 
-    def test_first_node_becomes_current_if_the_selector_has_no_item_none(self) -> None:
+    def test_first_node_becomes_current_if_none_enabled_is_false(self) -> None:
+        self.assertFalse(self.combo.noneEnabled)
         first = self.add_node("first")
         self.add_node("second")
         self.assertIs(self.combo.currentNode(), first)
         self.assertEqual(self.combo.nodeCount(), 2)
         self.assertEqual(self.received, [first])
 
-    def test_no_node_becomes_current_if_the_selector_has_an_item_none(self) -> None:
-        self.combo.noneEnabled = True
+    def test_no_node_becomes_current_if_none_enabled_is_true(self) -> None:
+        self.combo.noneEnabled = True  # the selector also offers the item "None", for no node
         self.add_node("first")
         self.assertIsNone(self.combo.currentNode())
 

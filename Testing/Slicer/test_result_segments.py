@@ -219,10 +219,11 @@ class RemovedSegmentTest(SceneCase):
                 self.assert_ended_with_a_message()
 
     def assert_requested(self, job: WorkerJob) -> None:
-        """Fail if a job sends no request although all segments are removed when the job writes the aorta's mask.
+        """Start the job and fail if the job does not send its request.
 
         The caller must patch `write_npy_in_slabs` in the job's module with `remove_instead_of_writing`, which removes
-        the segments.
+        all segments when the job writes its segment's mask. The job has read the segment before, so the job must send
+        its request although the segment is removed.
         """
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")

@@ -198,7 +198,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual([(row.name, row.role) for row in self.table.rows], [("corrected", LABELLED)])
 
-    def test_adding_results_chooses_the_model_of_the_segmentation_module_to_start_from(self) -> None:
+    def test_adding_results_sets_the_training_to_start_from_the_model_of_the_segmentation_module(self) -> None:
         self.choose_tiny_model_and_settings()
         self.session.settings.startFrom = ""
         segmentation_module = open_module("DCAMTSegmentation")
@@ -209,6 +209,7 @@ class SourcesTest(TrainingCase):
         click(self.ui.addResultsButton)
         self.assertEqual(self.session.settings.startFrom, "tiny")
         self.assertIn("tiny", self.ui.startFromSelector.currentText)
+        # A model that the user has already chosen is kept.
         self.session.settings.startFrom = "left-atrium"
         click(self.ui.addResultsButton)
         self.assertEqual(self.session.settings.startFrom, "left-atrium")

@@ -1,4 +1,4 @@
-"""Helpers for tests that a failed step leaves the scene unchanged: describe the scene, and make a function fail."""
+"""Helpers to test that the scene is unchanged after a failed step: describe the scene, and make a function fail."""
 
 from __future__ import annotations
 
