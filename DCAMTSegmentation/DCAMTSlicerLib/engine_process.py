@@ -53,7 +53,8 @@ class EngineProcess:
     for delivery, only the last of them is delivered. After `kill`, neither function is called. Only two calls block:
     `wait_for_end`, and `kill` with a last line.
 
-    The Python program that `arguments` names must end when its stdin closes, since `kill` may end only its launcher.
+    The Python program that `arguments` names must end when the program's stdin closes. If PythonSlicer is a launcher,
+    the program runs in a child process of the launcher, and `kill` can end this child process only by closing stdin.
     """
 
     def __init__(

@@ -128,8 +128,8 @@ class Training:
     """`sgd` (momentum 0.9) or `adamw`."""
     learning_rate: float = 0.01
     """Learning rate before the schedule. `sgd` multiplies the rate by (1 - iteration / `iterations`) ** 0.9. `adamw`
-    multiplies the rate by half a cosine, from 1 to 0 over all iterations, and by a warm-up, which rises linearly to 1
-    over the first 2% of the iterations."""
+    multiplies the rate by 0.5 * (1 + cos(pi * iteration / `iterations`)), which falls from 1 to 0, and by a warm-up,
+    which rises linearly to 1 over the first 2% of the iterations."""
     weight_decay: float = 1e-4
     """Weight decay of the optimiser."""
     mixed_precision: bool = True

@@ -62,7 +62,8 @@ def labelmaps_by_case(
         ignored: subfolders that are not searched, such as the folder of the predictions.
         names: the names by which the caller looks up labelmaps (see `_by_name_of_folder` and `_case_name_among`).
         prefer_subfolders: prefer the labels of the subfolders to DCAMT results in `folder` itself.
-        prefer_results: with `skip_images`, return `p1_pred` instead of `p1_seg` if `p1_pred` has few voxel values.
+        prefer_results: with `skip_images`, return `p1_pred` instead of `p1_seg` if `p1_pred` has few different voxel
+            values (`has_few_values`); a probability map has many.
 
     Raises:
         InputError: `folder` is not a folder, cannot be read or holds no labelmap, or two files belong to one case.
@@ -209,9 +210,11 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 
 
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
-    """Return the files without the scans, and without the automatic results whose case has a label.
+    """Return the files without the scans, and without files that a label or automatic result of the same case replaces.
 
-    With `prefer_results`, a label is left out instead if its case has a result with few voxel values.
+    By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
+    voxel values (`has_few_values`) replaces the case's label if the case's scan is among the files. Any other result,
+    such as a probability map, is then replaced by the case's label or by a result with few different values.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.

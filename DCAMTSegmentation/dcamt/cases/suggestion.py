@@ -34,9 +34,9 @@ MAX_CASES = 20
 
 The labels of all labelled cases are read."""
 SMALL_FRACTION = 0.005
-"""A higher `Training.foreground` is suggested for a class that fills a smaller fraction of a scan's voxels.
+"""A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value.
 
-The median of the scans that contain the class counts."""
+A class's fraction is the median over the examined scans that contain the class."""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 

@@ -206,8 +206,8 @@ def describes_label(name: str, scan: str = "") -> bool:
     Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
     JS may be two patients.
 
-    Each number of two or more digits must occur in the scan's name if the scan's name has any number of as many digits:
-    `label_002` is no label of `LGE_001`, since 001 and 002 may be two patients.
+    If the scan's name has a number of two or more digits, each number in `name` with as many digits must also occur in
+    the scan's name: `label_002` is no label of `LGE_001`, since 001 and 002 may be two patients.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]

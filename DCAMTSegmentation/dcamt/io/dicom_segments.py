@@ -198,8 +198,8 @@ def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:
 def _has_fractions(path: Path, data: Any) -> bool:
     """Return whether pixels are fractions other than 0 and 1.
 
-    In a fractional segmentation, `MaximumFractionalValue` stands for 1. A segmentation of another type should have only
-    one value besides 0, which stands for 1; several such values are treated as fractions.
+    In a fractional segmentation, `MaximumFractionalValue` stands for 1. In a binary segmentation, all pixels other
+    than 0 should have the same value, which stands for 1; several values other than 0 are treated as fractions.
     """
     if int(data.BitsAllocated) == 1:
         return False

@@ -216,8 +216,8 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
 def set_learning_rate(optimiser: torch.optim.Optimizer, training: Training, step: int) -> None:
     """Set the learning rate of a step.
 
-    SGD: polynomial decay with power 0.9. AdamW: half a cosine over all iterations, times a linear warm-up over the
-    first 2%.
+    SGD: polynomial decay with power 0.9. AdamW: cosine decay from 1 to 0 over all iterations, times a linear warm-up
+    over the first 2%.
     """
     progress = step / training.iterations
     if training.optimiser == "sgd":

@@ -159,7 +159,10 @@ class CancelRequest:
 
 @dataclass(frozen=True)
 class KeepFilesRequest:
-    """Keep the folder of `--remove-at-end` when this worker ends: the application's next worker may need the files."""
+    """Keep the folder of the requests' files when this worker ends: the application's next worker may need the files.
+
+    Without this request, a worker with the option `--remove-at-end FOLDER` (`commands.worker`) removes the folder.
+    """
 
     kind: ClassVar[str] = "keep_files"
     id: str = ""
