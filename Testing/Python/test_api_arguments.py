@@ -186,7 +186,9 @@ def test_result_in_a_folder_without_permission_raises_output_error(
 ) -> None:
     path = tmp_path / "scan.nrrd"
     write_volume(oblique_scan, path)
-    (tmp_path / "locked").touch()  # a file, so that nothing can be written to `locked/result.nrrd`
+    # `chmod` would not stop the root user, so the test simulates a folder `locked` without permission: `os.stat` of
+    # `locked/result.nrrd` raises PermissionError, and writing to this path fails because `locked` is a file.
+    (tmp_path / "locked").touch()
     result = segmenter.segment(path)
     real = os.stat
 

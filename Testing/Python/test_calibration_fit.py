@@ -95,8 +95,8 @@ def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None
     assert fit_to_stated.expect(noise).low < fit_to_stated.value(noise) - 0.2
 
 
-def test_expected_overlap_of_a_left_out_scan_is_fitted_to_other_cases_with_other_disturbances() -> None:
-    """For a clean scan, the clean scans of other cases are not left out."""
+def test_expected_overlap_of_a_scan_comes_from_a_fit_to_scans_of_other_cases_with_other_disturbances() -> None:
+    """For a clean scan, the fit uses all scans of other cases, including the clean scans."""
     kinds = ["clean"] * 16 + ["noise"] * 8 + ["ghosts"] * 8
     scans = [replace(scan, disturbance=kind) for scan, kind in zip(synthetic_scans(4, 2), kinds, strict=True)]
     expected = expect_left_out(scans, ("doubt",))

@@ -203,10 +203,11 @@ def test_label_named_after_its_case_is_found(tmp_path: Path) -> None:
     assert skip_reasons(found) == {"p2_2020_S01_seg.nii.gz": NO_SCAN}
 
 
-def test_label_is_paired_only_with_equal_capitals_if_two_case_names_differ_only_in_capitals() -> None:
+def test_label_is_paired_only_with_the_scan_of_exactly_its_name_if_two_scan_names_differ_only_in_capitals() -> None:
     scans = [NamedFile(Path(name), FileKind.SCAN, (name,)) for name in ("p1_LGE", "P1_lge")]
     labels = [NamedFile(Path(name), FileKind.LABEL, ("final", name)) for name in ("P1_lge", "p1_lge")]
     paired = with_keys_of_scans(labels, scans, {scan.path.name: scan.key for scan in scans})
+    # No scan is named exactly `p1_lge`, so the label `p1_lge` is not paired: it keeps its own key.
     assert {label.path.name: label.key for label in paired} == {"P1_lge": ("P1_lge",), "p1_lge": ("final", "p1_lge")}
 
 

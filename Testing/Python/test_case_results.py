@@ -53,7 +53,7 @@ def test_file_with_the_name_of_a_scan_and_a_word_for_results_is_a_result(
     assert skip_reasons(found_cases) == {f"a_{word}.nii": RESULT}
 
 
-def test_monai_labels_in_folder_final_are_used_and_those_in_folder_original_are_results(tmp_path: Path) -> None:
+def test_labels_in_monai_label_folder_final_are_used_and_those_in_folder_original_are_results(tmp_path: Path) -> None:
     files = (
         "p1.nii.gz",
         "p2.nii.gz",
@@ -83,10 +83,13 @@ def test_monai_labels_in_folder_final_are_used_and_those_in_folder_original_are_
         ),
     ],
 )
-def test_label_in_folder_original_is_used_if_the_folder_does_not_count_as_monai_labels(
+def test_label_in_folder_original_is_used_if_folder_original_holds_a_scan_or_folder_final_holds_no_label(
     tmp_path: Path, files: tuple[str, ...]
 ) -> None:
-    """A folder `original` counts as MONAI Label's if `original` holds no scan and `final` beside it holds a label."""
+    """Otherwise the labels in `original` count as automatic results of the program MONAI Label.
+
+    This program stores predicted labels in a folder `original` and corrected labels in a folder `final` beside it.
+    """
     found = find_cases(make_files(tmp_path, *files))
     assert files[:2] in scans_and_labels(found, tmp_path).values()
 
@@ -104,7 +107,7 @@ def test_p1_output_beside_p1_label_is_a_result_and_p2_output_alone_is_a_scan(tmp
 
 
 def test_file_c_in_the_folder_output_is_the_scan_of_c_label(tmp_path: Path) -> None:
-    """`output` in a folder's name marks a result of a scan, but not of a label: here, no other file is a scan."""
+    """A file `c` in a folder `output` is a result only if another scan `c` exists; a label `c_label` is not enough."""
     found = find_cases(make_files(tmp_path, "output/c.nii", "c_label.nii"))
     assert scans_and_labels(found, tmp_path) == {"c": ("output/c.nii", "c_label.nii")}
 

@@ -192,7 +192,9 @@ def test_segmentation_file_with_a_case_number_is_not_named_like_another_case(
 ) -> None:
     table = write_cases_folder(tmp_path, labelled=1, unlabelled=2, validation=0)
     text = table.read_text(encoding="utf-8")
-    # "a/b" cannot be a file name. "case1" and "case1_" are names of other cases, since capitals do not count.
+    # "a/b" cannot be a file name, so the segmentation of this case, the first unlabelled one, would be named "case1".
+    # But "case1" is the name of another case, and "case1_" differs from the case "CASE1_" only in capitals, so the
+    # segmentation is named "case1__".
     for before, after in (("unlabelled0,", "a/b,"), ("unlabelled1,", "case1,"), ("labelled0,", "CASE1_,")):
         text = text.replace(f"\n{before}", f"\n{after}", 1)
     table.write_text(text, encoding="utf-8")

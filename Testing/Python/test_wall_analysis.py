@@ -22,7 +22,9 @@ from dcamt_testing.wall_phantoms import BLOOD, Atrium, Ring, angles_to, grid_abo
 FINE, THICK = (0.8, 0.8, 0.8), (1.25, 1.25, 2.5)
 TURN = rotation(20, -35, 50)
 PATCH = Atrium(patch_degrees=60.0)
-MARGIN_MM = 7.5  # fewest mm between the blood and the scan's border, before the scan is shifted
+# Smallest distance between the blood and the border of a scan centred at the atrium. Even if a test shifts the scan by
+# 0.4 mm, the distance exceeds the 6 mm up to which DCAMT samples intensities outside the blood (`PROFILE_TO_MM`).
+MARGIN_MM = 7.5
 
 
 def extent_mm(atrium: Atrium) -> float:
