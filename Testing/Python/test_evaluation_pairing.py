@@ -44,6 +44,16 @@ def test_predictions_in_the_label_folder_are_not_taken_for_labels(tmp_path: Path
         labelmaps_by_case(tmp_path)
 
 
+def test_predictions_beside_their_labels_are_scored_without_the_scans(tmp_path: Path) -> None:
+    masks = {name: random_mask(seed) for name, seed in {"p1_seg": 1, "p1_pred": 2, "p2_seg": 3, "p2_pred": 4}.items()}
+    for name, mask in masks.items():
+        save_labels(tmp_path / f"{name}.nii.gz", mask)
+    dice = {row.case: row.score.dice for row in evaluate_folders(tmp_path, tmp_path).rows}
+    for case in ("p1", "p2"):
+        label, prediction = masks[f"{case}_seg"] > 0, masks[f"{case}_pred"] > 0
+        assert dice[case] == pytest.approx(2 * (label & prediction).sum() / (label.sum() + prediction.sum()))
+
+
 def remove_dcamt_mark(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"DCAMT:=", b"Other:="))
 

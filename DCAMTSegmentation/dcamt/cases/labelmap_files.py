@@ -213,8 +213,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     """Return the files without the scans, and without files that a label or automatic result of the same case replaces.
 
     By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
-    voxel values (`has_few_values`) replaces the case's label if the case's scan is among the files. Any other result,
-    such as a probability map, is then replaced by the case's label or by a result with few different values.
+    voxel values (`has_few_values`) replaces the case's label. Any other result, such as a probability map, is then
+    replaced by the case's label or by a result with few different values.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.
@@ -225,7 +225,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     labelled = {case_name(path) for path in files if path not in results and (path in labels or has_few_values(path))}
     if prefer_results:
         with_result = {case_name(path) for path in results if has_few_values(path)}
-        outdone = {path for path in labels - results if case_name(path) in with_result}
+        named_as_labels = {file.path for file in named if file.kind is FileKind.LABEL}
+        outdone = {path for path in labels | named_as_labels if path not in results and case_name(path) in with_result}
         maps = {path for path in results if not has_few_values(path)}
         outdone |= {path for path in maps if case_name(path) in labelled | with_result}
     else:
