@@ -164,7 +164,10 @@ def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def _evaluation_text(entry: Mapping[str, Any]) -> str:
-    """Return a card's evaluation as text: Dice (`dice_mean` if it is given, otherwise by class), quality and cases."""
+    """Return a card's evaluation as text, such as "Dice 0.92 (accurate) on 20 scans".
+
+    The Dice is `dice_mean` if that is given, otherwise the Dice of each class.
+    """
     dice = entry.get("dice_mean")
     if dice is None:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())

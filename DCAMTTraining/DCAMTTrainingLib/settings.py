@@ -37,8 +37,8 @@ class Effort(Enum):
 class TrainingSettings:
     """The choices for the next run.
 
-    The fields from `iterations` on change settings of the recipe (`SETTINGS`). If such a field is empty, the run uses
-    the recipe's value, which the effort may have changed (`effort_settings`).
+    `iterations` and all fields below it replace values of the recipe (`SETTINGS`). If such a field is empty, the run
+    uses the recipe's value, which the effort may have changed (`effort_settings`).
 
     Attributes:
         task: a shipped recipe's name, or `USER_MRI`, `USER_CT` or `SUGGESTED` of the module `task`.

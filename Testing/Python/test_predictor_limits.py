@@ -1,6 +1,6 @@
 """Test `Predictor` with a region, with the largest component only, and with little memory (tiles, CPU instead of GPU).
 
-The network is a stub that computes its logits from the scan.
+In most tests, the network is a stub that computes its logits from the scan.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class ModelListTest(SegmentationCase):
             self.assertIn(text, self.ui.modelComboBox.toolTip)
         self.assertFalse(self.ui.removeModelButton.enabled)  # the shipped model cannot be removed
 
-    def test_card_without_a_dice_states_that_the_accuracy_was_not_measured(self) -> None:
+    def test_card_without_a_valid_dice_states_that_the_accuracy_was_not_measured(self) -> None:
         card = read_card(model_folder() / "other.dcamt")
         for measured in ((), ({"on": "five scans"},), ({"dice_mean": 10**400},), ({"dice": {"A": {"LA": 10**400}}},)):
             text = card_text(replace(card, measured=measured))

@@ -248,7 +248,7 @@ class ShownPreviewTest(TrainingCase):
             self.assertIsNone(self.module.widget.watching._loading)
             self.assertEqual((self.ui.previewSelector.currentText, self.ui.previewStatusLabel.text), ("none", ""))
 
-    def test_scene_closed_during_reading_of_cases_shows_no_preview(self) -> None:
+    def test_no_preview_is_shown_if_the_scene_is_closed_while_the_cases_are_read(self) -> None:
         run = self.show_run("paused", "one", seed=1)
         choose_preview(run, "one")
         watching = self.module.widget.watching

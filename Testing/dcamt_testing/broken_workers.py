@@ -41,7 +41,7 @@ serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) 
 """
 """A script after which a worker that has measured the model's speed expects each scan to take ten minutes.
 
-A worker that has not measured the speed expects no time, as without the script, so tests of the remaining time fail.
+A worker that has not measured the speed still gives no estimate. So a test notices if a worker does not measure it.
 """
 
 SLOW_TRAINING = """

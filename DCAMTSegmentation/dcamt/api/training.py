@@ -229,7 +229,7 @@ class TrainingSession:
         return Cancelled(f"{path}: {what}. Continue with: dcamt train --run {shlex.quote(str(path))} --resume")
 
     def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
-        """Create the run's files and train; remove the files if the run ends before its first iteration."""
+        """Create the run's files and train; remove the files if an error ends the run before its first iteration."""
         plan, run = self._plan, self._run
         run.check_new()
         try:
@@ -397,8 +397,8 @@ def model_card(plan: TrainingPlan, result: TrainingResult) -> Card:
     counts = result.cases or count_roles(plan.cases)
     measured: tuple[dict[str, Any], ...] = ()
     if result.dice is not None:
-        # If an older version of DCAMT saved the best validation, `result` has scores, but no `cases`, so `counts` are
-        # those of the run's present cases. If the user has since removed the validation cases, `on` gives no number.
+        # Older versions of DCAMT saved scores without `cases`. The run's present cases are counted instead, and among
+        # these there may be no validation cases any more.
         number = f"{counts['validation']} " if counts["validation"] else ""
         on = f"{number}validation cases of the run, on the network's grid"
         if len(plan.recipe.classes) > 1:

@@ -94,8 +94,8 @@ def _add_side_results(parser: Parser) -> None:
         "--measurements",
         type=parse_path,
         metavar="FILE.csv|FILE.dcm",
-        help="FILE.csv: table of volume, surface area, diameters, sphericity and expected overlap; FILE.dcm: DICOM"
-        " report",
+        help="FILE.csv: table of volume, surface area, diameters, sphericity and expected overlap (Dice); FILE.dcm:"
+        " DICOM report",
     )
     several = "; for several scans, give only the file ending, such as"
     parser.add_argument(

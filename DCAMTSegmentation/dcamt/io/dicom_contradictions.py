@@ -15,9 +15,10 @@ from .dicom_stacks import EXPORT_AGAIN, FEW, have_one_geometry, sort_frames
 
 
 def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[Frame]]:
-    """Return the frames whose class is not rare, and the frames whose class is rare, such as screenshots.
+    """Return the frames whose SOP class is not rare, and the frames whose SOP class is rare, such as screenshots.
 
-    A class is rare in a series if it has fewer than `FEW` frames there, and the most frequent class has `FEW` or more.
+    An SOP class is rare in a series if it has fewer than `FEW` frames there, and the most frequent SOP class has `FEW`
+    frames or more.
     """
     of_series: defaultdict[str, defaultdict[str, list[Frame]]] = defaultdict(lambda: defaultdict(list))
     for frame in frames:

@@ -22,7 +22,7 @@ from .doubt_scaling import DoubtScaling
 
 FORMAT = 2
 READABLE = (1, FORMAT)
-"""Formats that can be read; format 1 has no scaling of the doubt."""
+"""Formats that can be read; a file of format 1 has no `DoubtScaling`."""
 _CALIBRATE_AGAIN = "Calibrate the model again (in a terminal: dcamt models calibrate)."
 LOW_OVERLAP = 0.7
 """Below this expected overlap, the outline is probably wrong, or the scan shows another organ."""

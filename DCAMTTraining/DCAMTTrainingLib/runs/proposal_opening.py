@@ -73,8 +73,8 @@ class ProposalOpening:
         self._possible_scans = possible_scans(case, rows, recipe.input_channels) if self._volume is None else []
         self._file_time_before_reading = file_time(case)
         self._scan_state_before_reading = file_state(case["image"])
-        # These proposals were opened before the file of the case's scan changed, so `proposal_of` does not return them.
-        # One is used nevertheless if its volume has the voxels of the changed file (`_use_proposal_of_found_scan`).
+        # The scan's file has changed since these proposals were opened, so `proposal_of` does not return them. If the
+        # change kept all voxels, a proposal is used nevertheless (`_use_proposal_of_found_scan`).
         self._proposals_before_change = proposals_of(case) if self._segmentation is None else []
         self._outdated: Any | None = None
         if self._segmentation is not None and is_outdated(self._segmentation, case):
