@@ -150,8 +150,8 @@ class Training:
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation is skipped if all validations together would take more than 10% of the run's time. The final validation
-    is never skipped."""
+    A validation is skipped if all validations together would take more than 10% of the run's time, or if those up to
+    this one would take more than 10% of the time so far. The final validation is never skipped."""
 
 
 @dataclass(frozen=True)

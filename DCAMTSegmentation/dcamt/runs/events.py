@@ -249,7 +249,10 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Read at most `CHUNK` bytes and return the next event; None if the bytes read contain no further event."""
+        """Read at most `CHUNK` bytes and return the next event; None if the bytes read contain no further event.
+
+        After None, the file may still contain events that were not read (see `at_end`).
+        """
         if not self._lines.has_lines():
             self._read()
         while (fields := self._lines.next()) is not None:

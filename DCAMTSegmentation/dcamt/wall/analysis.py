@@ -36,7 +36,7 @@ LEAST_INSIDE = 0.5
 """If a smaller fraction of the surface lies in the scan, the wall is not measured (`_check_overlap`)."""
 
 REPORTED_VOLUME_ML = 0.05
-"""A smaller separate part or cavity of the segment gets no note."""
+"""Separate parts of the segment get no note if their total volume is at most this; the same holds for its cavities."""
 THICKEST_VOXEL_MM = 4.0
 """With thicker voxels, a note says that the burden is inexact."""
 

@@ -145,7 +145,11 @@ def is_wall_table(path: Path) -> bool:
 
 
 def has_wall_columns(path: Path, encoding: str = "utf-8-sig") -> bool:
-    """Return whether `read_wall_rows` accepts a file's header, with or without a byte order mark."""
+    """Return whether a file has the header that `read_wall_rows` accepts.
+
+    Args:
+        encoding: "utf-8-sig" accepts a byte order mark, "utf-8" does not.
+    """
     try:
         with open(path, newline="", encoding=encoding) as file:
             return next(csv.reader(file), []) == list(WALL_COLUMNS)

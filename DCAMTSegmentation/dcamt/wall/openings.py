@@ -6,7 +6,8 @@ in a blurred scan. Therefore an opening must also have the right shape. The valv
 normals near `MITRAL_DIRECTION`. Experts differ in where they draw the outline at the valve, so the flat patch may be
 only a part of the valve. Therefore the patch is extended by nearby connected points of the surface, at which the
 intensities also stay within the range of blood. A vein's end is the tip of a tube. The constants were chosen on
-phantoms and on 60 cases; `Testing/benchmarks/wall.py` measures the walls of 20 other cases.
+phantoms and on 60 cases (the training cases in `Testing/benchmarks/README.md`); `Testing/benchmarks/wall.py` measures
+the walls of 20 other cases.
 """
 
 from __future__ import annotations
