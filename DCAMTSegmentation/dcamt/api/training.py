@@ -231,7 +231,7 @@ class TrainingSession:
     def _fit_new_run(self, trainer: Trainer) -> TrainingResult:
         """Create the run's files and train; remove the files if an error ends the run before its first iteration."""
         plan, run = self._plan, self._run
-        run.check_new()
+        run.check_new()  # A person may have saved a file while PyTorch was loading; `withdraw` would remove the file.
         try:
             # Write a checkpoint before the first step, so that a run killed early can be resumed.
             run.create(plan.recipe, plan.cases, trainer.save, plan.origin)

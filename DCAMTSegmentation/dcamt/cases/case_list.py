@@ -279,7 +279,8 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
     The encoding is UTF-8, UTF-16 or Windows code page 1252. NUL bytes and empty lines are ignored. Capitals and outer
     blanks in column names do not matter. Above the column names, a line such as `sep=;` states the delimiter, a line
-    such as `# labels: 420=left atrium` states a label mapping, and other lines that begin with `#` are ignored.
+    such as `# labels: 420=left atrium` states a label mapping, and other lines that begin with `#` are ignored. If no
+    line states the delimiter, it is the most frequent of `_DELIMITERS` in the line of the column names.
 
     Args:
         labels: as for `read_cases`.

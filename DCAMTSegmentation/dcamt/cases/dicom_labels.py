@@ -62,7 +62,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
 
     1. the series to which the segmentation refers;
     2. the series in the folder of the segmentation: `p1/1.dcm`, `p1/seg.dcm`;
-    3. the scan of the same name: `images/p1`, `labels/p1.dcm`.
+    3. the scan with the key of the segmentation: `images/p1`, `labels/p1.dcm`.
 
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
     `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, those whose names have a word for

@@ -50,7 +50,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
-    - Nothing is yielded for `p1_T2` beside `p1_lge`, because `p1_T2` is another scan.
+    - Nothing is yielded if all further words are in `MODALITY_WORDS`: `p1_T2` beside `p1_lge` is another scan.
     """
     return _fitting_scans(named, _shorter_keys)
 

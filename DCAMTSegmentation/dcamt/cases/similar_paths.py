@@ -36,6 +36,7 @@ MIN_NAMES_OF_CASES = 10
 """If similar paths have at least this many different names at one place, these names are taken for names of cases.
 
 In `p1/x` to `p10/x`, the names `p1` to `p10` are names of cases, so none of these files is a mask of another.
+Names of structures, such as `LA_wall`, do not count.
 """
 
 Pattern = tuple[str, ...]
@@ -76,7 +77,10 @@ def replace_part(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_format(files: Iterable[NamedFile]) -> Replacements:
-    """Replace the words for the file format: `p1.nrrd` may be a mask of `p1.nii`, and `nifti/p1` of `p1`."""
+    """Replace the words for the file format: `p1.nrrd` may be a mask of `p1.nii`, and `nifti/p1` of `p1`.
+
+    Files are not grouped.
+    """
     for file in files:
         modality, without_format = sorted(modalities(file.key)), plain_key(file.key)
         yield file, file.path, [("*", "", *modality, "", *without_format)]

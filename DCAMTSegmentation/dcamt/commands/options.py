@@ -89,7 +89,7 @@ def add_label_mapping(
     """Add the option that maps values or segments of label files to classes (`cases.labels.parse_mapping`)."""
     parser.add_argument(
         "--labels",
-        "--label-mapping",
+        "--label-mapping",  # the name in `dcamt evaluate`, where --labels is a folder
         dest="labels",
         default="",
         metavar="VALUE=CLASS",

@@ -54,7 +54,7 @@ def case_files(cases: Iterable[Case]) -> list[Path]:
 def check_result_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise an error for the first of `paths` to which a result cannot be written.
 
-    On Windows and macOS, `a.nrrd` and `A.nrrd` are one path.
+    Where the file system ignores capitals, as on Windows and macOS, `a.nrrd` and `A.nrrd` are one path.
 
     Raises:
         InputError: in one of these cases:
