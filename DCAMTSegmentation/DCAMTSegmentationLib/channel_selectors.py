@@ -90,7 +90,7 @@ class ChannelSelectors:
 
 
 def replace_channels(settings: Any) -> None:
-    """Select the channels that are stored with the input volume's result."""
+    """Select the channels that are stored with the input volume's result; no channels if it has no result."""
     volume, selected_channels = settings.inputVolume, tuple(settings.channelVolumes)
     if volume is None or volume in selected_channels:
         return

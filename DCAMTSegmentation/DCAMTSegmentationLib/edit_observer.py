@@ -16,6 +16,7 @@ class EditObserver:
     Args:
         on_edit: called with the node at each edit of voxels, except undo and redo in Segment Editor.
         on_changes_ended: called once after one or more changes of segments, in the next turn of the event loop.
+            By then, another node, or none, may be observed.
 
     Attributes:
         node: the observed node; None if no node is observed.

@@ -113,7 +113,7 @@ def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
 
 
 def note_about_scan(roi: RegionNode | None, volume: VolumeNode | None) -> str:
-    """Return a note if a region's stored scan is another scan than `volume`, else an empty string."""
+    """Return a note if a region's stored scan is another scan than `volume` or was removed, else an empty string."""
     if roi is None or volume is None or roi.GetAttribute(_SCAN_WAS_STORED) is None:
         return ""
     stored = roi.GetNodeReference(_SCAN_REFERENCE)

@@ -217,7 +217,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
         Args:
             segment: the identifier of any segment of the segmentation node, whoever drew it.
-            threshold: for a new wall; a wall that is measured again keeps its threshold.
+            threshold: used if the segmentation has no wall yet. A new wall, even of another segment, keeps the
+                threshold of the wall that it replaces.
 
         Raises:
             RuntimeError: a job of this logic is running.
