@@ -156,6 +156,7 @@ class WallSceneTest(InsertedWallCase):
         model.SetAndObservePolyData(surface)
         self.ui.wallThresholdSlider.value = 0.6
         self.assertIn("stage", self.ui.wallLabel.text)
+        self.assertNotIn("No wall yet", self.ui.wallLabel.text)
         arrays = surface.GetPointData()
         lengths = {arrays.GetArray(index).GetNumberOfTuples() for index in range(arrays.GetNumberOfArrays())}
         self.assertEqual(lengths, {count})
@@ -168,6 +169,7 @@ class WallSceneTest(InsertedWallCase):
         model.SetAndObservePolyData(surface)
         self.ui.wallThresholdSlider.value = 0.6
         self.assertIn("No wall yet", self.ui.wallLabel.text)
+        self.assertNotIn("stage", self.ui.wallLabel.text)
         self.assertEqual(surface.GetPointData().GetNumberOfArrays(), 0)
         expect_no_hidden_errors()
 

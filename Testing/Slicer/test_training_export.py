@@ -181,6 +181,7 @@ class ExportTest(unittest.TestCase):
         mask[8:12, 8:12, 8:12] = label[8:12, 8:12, 8:12]
         slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, inner, volume)
         first = outline.GetSegmentation().GetNthSegmentID(0)
+        # The outline has no segment "gone", so the export ignores it.
         exported = run_to_end(label_array(outline, ((first, 1), (inner, 2), ("gone", 3)), volume))
         np.testing.assert_array_equal(exported == 2, mask > 0)
         np.testing.assert_array_equal(exported > 0, label > 0)

@@ -92,6 +92,7 @@ def _steps(module: Any, scans: Path, runs: Path) -> Iterator[tuple[str, Any]]:
         getattr(ui, name).text = text
     click(ui.measureButton)
     process_events_until(lambda: not module.logic.session.estimation.running, "the measurement", timeout=PATIENCE_S)
+    # With `--window`, the picture shows the sections that the panel itself opened.
     if not is_limited_to_window():
         _open(ui, "casesButton", "taskButton", "effortButton")
     with _shown_folder(ui, runs):

@@ -92,7 +92,7 @@ def pause_of(action: Callable[[], object], tries: int = 3) -> Pause:
 
 
 def longest_step(start: Callable[[], Iterator[object]], tries: int = 3) -> Pause:
-    """Measure the processor time of a job's longest step.
+    """Return the pause that a job's longest step causes: its processor time in the best of at most `tries` runs.
 
     Args:
         start: starts the job and returns an iterator over its steps.

@@ -189,6 +189,7 @@ def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
 
 
 _ANSWERED = "_harness_answered"
+"""The property that marks an answered dialog; a list of answered dialogs would keep the dialogs alive."""
 _watchers: list[DialogWatcher] = []
 
 
