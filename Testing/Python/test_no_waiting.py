@@ -40,6 +40,7 @@ STEPS = (1, 7)
 """Two iterations in which all variants of the random augmentations occur.
 
 The variants are air, noise and a mirror image (`replace_surroundings`), and stripes and a bright spot (`add_artefact`).
+`STEPS` excludes 0, 16, 32, ... (`STOP_READ_EVERY`), since a team of processes waits for the GPU there.
 """
 META = torch.device("meta")
 TENSOR_CONSTRUCTORS = (torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor)

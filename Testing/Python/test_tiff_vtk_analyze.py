@@ -84,6 +84,7 @@ def test_vtk_image_with_a_valid_number_as_text_is_read(tmp_path: Path, kind: str
 )
 def test_vtk_image_with_an_invalid_number_as_text_is_refused(tmp_path: Path, kind: str, texts: list[bytes]) -> None:
     path = write_vtk_text(tmp_path / "x.vtk", kind, range(60))
+    np.testing.assert_array_equal(read_scan(path).voxels.ravel(order="F"), range(60))
     intact = path.read_bytes()
     for text in texts:
         path.write_bytes(intact.replace(b" 33 ", b" " + text + b" "))

@@ -66,7 +66,7 @@ def test_second_request_does_not_load_the_model_again(
     gate = tmp_path / "gate"
     child = start_worker(wait_while_exists(gate))
     child.ask(write_request(oblique_scan, worker_model, tmp_path / "0", "0"))
-    gate.touch()
+    gate.touch()  # without the gate, a short computation may end before its progress is reported
     child.send(write_request(oblique_scan, worker_model, tmp_path / "1", "1"))
     progress, before = child.wait_for(lambda event: isinstance(event, WorkerProgress | ScanSegmented | RequestFailed))
     assert isinstance(progress, WorkerProgress), progress

@@ -55,7 +55,7 @@ def pixels(places: Sequence[float], add: int = 100) -> bytes:
     """Return the pixels of one frame for each place (see `write_slice`).
 
     Args:
-        add: intensity at place 0.
+        add: intensity at place 0; the intensity rises by 10 per place.
     """
     frames = [np.full((SIZE, SIZE), add + 10 * place, "<u2") for place in places]
     for frame in frames:
