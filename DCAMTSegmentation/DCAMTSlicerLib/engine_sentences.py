@@ -346,7 +346,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
         _("The series lacks {0}: slices may be missing."),
         _("The slices are {0} mm apart, but {1} mm according to the headers: slices may be missing."),
-        _("The time points have slices at different positions: check that the first one is a complete scan."),
+        _(
+            "The time points have slices at different positions: check that the first one is a complete scan."
+            " Otherwise, export the image again."
+        ),
         _("Train with a recipe file in which this key is {0}, or use DCAMT 0.1."),
         _("Try again."),
         _("Update DCAMT."),

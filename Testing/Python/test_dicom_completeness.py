@@ -243,7 +243,7 @@ def test_time_points_whose_slices_do_not_coincide_are_separate_scans(tmp_path: P
     assert_slices_in_place(read_scan(file), 12)
     (note,) = read_scan(file).notes
     assert "2 time points" in note
-    assert "check that the first one is a complete scan" in note
+    assert "check that the first one is a complete scan. Otherwise, export the image again" in note
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 

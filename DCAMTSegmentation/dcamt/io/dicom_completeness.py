@@ -216,10 +216,12 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
     Examples for the slices `IM007` and `IM008`:
     - named like slices: `IM009`, `IM009.part`, and any name with the ending of a DICOM slice;
     - not named like slices: `IM008.done`, because `IM008` exists.
+
+    If the slices' names are random, but equal in length and ending, all names of this length and ending count.
     """
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}
-    random_names = _random_names_by_folder(slices)
+    lengths_and_endings = _lengths_and_endings_of_random_names(slices)
 
     def is_named_like_slices(file: Path) -> bool:
         if file.suffix.lower() in DICOM_SLICE_ENDINGS or _pattern(file) in patterns:
@@ -227,12 +229,12 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
         without_ending = file.with_suffix("")
         if _pattern(without_ending) in patterns and not without_ending.is_file():
             return True
-        return random_names.get(file.parent) == {_length_and_ending(file)}
+        return lengths_and_endings.get(file.parent) == {_length_and_ending(file)}
 
     return [file for file in files if is_named_like_slices(file)]
 
 
-def _random_names_by_folder(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
+def _lengths_and_endings_of_random_names(slices: Iterable[Path]) -> dict[Path, set[tuple[int, str]]]:
     """Return the lengths and endings of the slices' names, for each folder where these names are random."""
     of_folder: defaultdict[Path, list[Path]] = defaultdict(list)
     for file in slices:

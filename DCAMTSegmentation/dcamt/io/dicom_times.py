@@ -146,7 +146,10 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
         raise InputError(what, path=path, remedy=_CHOOSE_TIME)
     note = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
     if len(group_places(frames)) > len(times[0]):
-        note += " The time points have slices at different positions: check that the first one is a complete scan."
+        note += (
+            " The time points have slices at different positions: check that the first one is a complete scan."
+            " Otherwise, export the image again."
+        )
     return times[0], [note]
 
 

@@ -146,7 +146,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
     Args:
         mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from
             1 to 255. Values and segments that are not in `mapping` become background. The name "left atrium" also fits
-            a segment "Left-Atrium".
+            the segments "Left-Atrium" and "LeftAtrium".
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
