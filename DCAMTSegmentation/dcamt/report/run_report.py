@@ -57,8 +57,9 @@ def write_run_report(
     package = verify_model(run.model)
     validation_cases = [case for case in cases if case.role == VALIDATION]
     scored = score_cases(validation_cases, Predictor(package, device), progress, on_warning)
-    _refuse_lost_scores(run, validation_cases, scored)
-    removed = _cases_in_table(run.validation) - {case.name for case in validation_cases}
+    earlier = _cases_in_table(run.validation)
+    _refuse_lost_scores(run, earlier, validation_cases, scored)
+    removed = earlier - {case.name for case in validation_cases}
     if removed:
         on_warning(
             "the report leaves out earlier scores, since their cases are no longer validation cases"
@@ -83,14 +84,16 @@ def write_run_report(
     return run.report
 
 
-def _refuse_lost_scores(run: RunFolder, cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
+def _refuse_lost_scores(run: RunFolder, earlier: set[str], cases: Sequence[Case], scored: Sequence[ScoredCase]) -> None:
     """Raise InputError if a new table and report would lose existing scores, which happens in two situations:
 
     - `scored` is not empty, and one of `cases` is in the run's existing table, but missing in `scored`;
     - `scored` is empty, and the run's existing table or report has scores.
+
+    Args:
+        earlier: the names of the cases in the existing table.
     """
     unscored = {case.name for case in cases} - {row.case for case in scored for row in case.rows}
-    earlier = _cases_in_table(run.validation)
     if scored:
         lost = unscored & earlier
         is_refused = bool(lost)
