@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 
 import numpy as np
 import slicer
+from dcamt.io.typed_json import parse_json
 from DCAMTSlicerLib.node_types import Node, SegmentationNode, VolumeNode
 
 VOLUME, MEASUREMENTS = "DCAMT.volume", "DCAMT.measurements"
@@ -51,8 +51,8 @@ def get_attribute(segmentation_node: SegmentationNode | None, name: str) -> str 
 
 def read_matrix(text: str | None, rows: int, columns: int) -> np.ndarray | None:
     """Parse a matrix (rows, columns) of finite numbers in JSON; return None if `text` is anything else."""
-    with suppress(TypeError, ValueError, OverflowError, RecursionError):
-        matrix = np.array(json.loads(text or ""), float)
+    with suppress(TypeError, ValueError, OverflowError):
+        matrix = np.array(parse_json(text or ""), float)
         return matrix if matrix.shape == (rows, columns) and np.isfinite(matrix).all() else None
     return None
 

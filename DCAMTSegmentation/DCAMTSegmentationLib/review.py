@@ -9,6 +9,7 @@ from dataclasses import asdict, astuple
 
 import numpy as np
 from dcamt.geometry import Region
+from dcamt.io.typed_json import parse_json
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.recipe import ACCURATE, FAST
@@ -39,8 +40,8 @@ def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOver
     """Return the expected overlap with an expert's outline; None without a result, or if none was stored with it."""
     text = get_attribute(segmentation_node, _EXPECTED)
     # Another version of DCAMT may have stored other fields.
-    with suppress(TypeError, ValueError, OverflowError, RecursionError):
-        return ExpectedOverlap(*map(float, json.loads(text))) if text else None
+    with suppress(TypeError, ValueError, OverflowError):
+        return ExpectedOverlap(*map(float, parse_json(text))) if text else None
     return None
 
 
@@ -75,8 +76,8 @@ def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
     """Return the region to which a result is limited; None if the whole scan was segmented or the region is unknown."""
     text = get_attribute(segmentation_node, _REGION)
     # Another version of DCAMT may have stored other fields.
-    with suppress(TypeError, ValueError, KeyError, OverflowError, RecursionError):
-        stored = json.loads(text or "null")
+    with suppress(TypeError, ValueError, KeyError, OverflowError):
+        stored = parse_json(text or "null")
         (low_x, low_y, low_z), (high_x, high_y, high_z) = (map(float, stored[end]) for end in ("low", "high"))
         to_unit = None
         if stored["to_unit"] is not None:
@@ -92,9 +93,9 @@ def outline_method(segmentation_node: SegmentationNode) -> OutlineMethod:
     `modality` are empty, and the quality is accurate if the result has a trust, otherwise fast.
     """
     text = segmentation_node.GetAttribute(_METHOD)
-    with suppress(TypeError, ValueError, RecursionError):
+    with suppress(TypeError, ValueError):
         if text:
-            return OutlineMethod(**json.loads(text))
+            return OutlineMethod(**parse_json(text))
     quality = FAST if trust(segmentation_node) is None else ACCURATE
     return OutlineMethod("", model_title(segmentation_node), "", "", quality)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import slicer
+from dcamt.io.typed_json import parse_json
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from DCAMTSlicerLib.node_types import SegmentationNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
@@ -59,9 +60,9 @@ def place_count(segmentation_node: SegmentationNode | None) -> int:
 
 def _stored_places(segmentation_node: SegmentationNode | None) -> list[StoredDoubtfulPlace]:
     """Return the doubtful places as they were stored; [] if there are none, or if the attribute is damaged."""
-    with suppress(TypeError, ValueError, KeyError, OverflowError, RecursionError):
+    with suppress(TypeError, ValueError, KeyError, OverflowError):
         places = []
-        for place in json.loads(get_attribute(segmentation_node, _PLACES) or "[]"):
+        for place in parse_json(get_attribute(segmentation_node, _PLACES) or "[]"):
             x, y, z = map(float, place["position"])
             places.append(StoredDoubtfulPlace((x, y, z), float(place["volume_ml"])))
         return places

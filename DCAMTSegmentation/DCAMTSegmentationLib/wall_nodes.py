@@ -17,6 +17,7 @@ import numpy as np
 import slicer
 import vtk
 from dcamt.errors import InputError
+from dcamt.io.typed_json import parse_json
 from dcamt.wall.analysis import WallResult
 from dcamt.wall.burden import WALL, WHOLE, decaaf_stage
 from dcamt.wall.colors import OPENING_COLOR, RATIO_RANGE, threshold_colors
@@ -164,7 +165,7 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     ratio, kind, region = (
         np.array(vtk_to_numpy(surface.GetPointData().GetArray(name))) for name in (RATIO, KIND, REGION)
     )
-    with suppress(InputError, KeyError, TypeError, ValueError, OverflowError, RecursionError):
+    with suppress(InputError, KeyError, TypeError, ValueError, OverflowError):
         return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
     return None
 
@@ -315,8 +316,8 @@ def store_scan_name(volume: VolumeNode) -> None:
     for model in slicer.util.getNodesByClass("vtkMRMLModelNode"):
         facts = model.GetAttribute(_FACTS)
         if facts and get_referenced_node(model, VOLUME) is volume:
-            with suppress(TypeError, ValueError, RecursionError):  # Another version of DCAMT stored the facts.
-                model.SetAttribute(_FACTS, json.dumps({**json.loads(facts), "scan": name}))
+            with suppress(TypeError, ValueError):  # Another version of DCAMT stored the facts.
+                model.SetAttribute(_FACTS, json.dumps({**parse_json(facts), "scan": name}))
 
 
 def measured_segment(segmentation: SegmentationNode) -> str:

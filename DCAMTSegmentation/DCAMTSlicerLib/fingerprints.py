@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
+from dcamt.io.typed_json import parse_json
 
 from .node_types import SegmentationNode
 from .result_segments import find_dcamt_segments
@@ -66,8 +67,8 @@ def boxes_of(text: str) -> dict[str, np.ndarray]:
 
 def _parse(text: str) -> dict[str, list[int]]:
     """Return the checksums in a `fingerprint`, by segment; {} if the text is empty or damaged."""
-    with suppress(ValueError, RecursionError):
-        checksums = json.loads(text or "{}")
+    with suppress(ValueError):
+        checksums = parse_json(text or "{}")
         if isinstance(checksums, dict) and all(isinstance(numbers, list) for numbers in checksums.values()):
             return checksums
     return {}

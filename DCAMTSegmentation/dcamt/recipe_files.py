@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .io.typed_json import build, type_hints, value_of
+from .io.typed_json import build, parse_json, type_hints, value_of
 from .recipe import Recipe
 from .recipe_checks import check_recipe
 
@@ -84,8 +84,8 @@ def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
 def _read_recipe(path: Path, for_training: bool) -> Recipe:
     """Return the recipe in a file."""
     try:
-        # Given bytes, `json` recognises UTF-8 with or without a byte order mark, UTF-16 and UTF-32.
-        data = json.loads(path.read_bytes(), object_pairs_hook=_distinct)
+        # Given bytes, `parse_json` recognises UTF-8 with or without a byte order mark, UTF-16 and UTF-32.
+        data = parse_json(path.read_bytes(), object_pairs_hook=_distinct)
     except OSError as error:
         raise InputError(f"cannot be read ({error})", path=path, remedy="Check the name and the folder.") from error
     except _RepeatedKey as error:
@@ -96,7 +96,7 @@ def _read_recipe(path: Path, for_training: bool) -> Recipe:
     except json.JSONDecodeError as error:
         what = f"is not JSON (line {error.lineno}: {error.msg})"
         raise InputError(what, path=path, remedy="Correct the file.") from error
-    except (ValueError, RecursionError) as error:  # too many digits, or nested too deeply
+    except ValueError as error:  # too many digits, or nested too deeply
         raise InputError(f"cannot be read ({error})", path=path, remedy="Correct the file.") from error
     return recipe_from_dict(data, path, for_training)
 
@@ -183,8 +183,8 @@ def _parse(text: str, hint: Any, source: str, key: str) -> Any:
     if hint is str:
         return _without_quotes(text)
     try:
-        data = _read_list(text, hint) if typing.get_origin(hint) is tuple else json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = _read_list(text, hint) if typing.get_origin(hint) is tuple else parse_json(text)
+    except ValueError as error:
         what = f"'{text}' is not a valid value of this setting"
         raise InputError(what, path=f"{source} {key}", remedy=_how_to_write(hint)) from error
     try:
@@ -200,8 +200,8 @@ def _without_quotes(text: str) -> str:
     ['sgd', 'sgd', '"']
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parse_json(text)
+    except ValueError:
         return text
     return value if isinstance(value, str) else text
 
@@ -212,7 +212,7 @@ def _read_list(text: str, hint: Any) -> list[Any]:
     >>> _read_list("64,64,32", tuple[int, int, int]) == _read_list("[64,64,32]", tuple[int, int, int])
     True
     """
-    items: list[Any] = json.loads(f"[{text}]")
+    items: list[Any] = parse_json(f"[{text}]")
     whole = items[0] if len(items) == 1 else None
     if not isinstance(whole, list):
         return items

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from dcamt.errors import InputError
+from dcamt.io.typed_json import parse_json
 from dcamt.models.package import read_recipe
 from dcamt.models.store import model_path
 from dcamt.recipe import Recipe
@@ -72,8 +73,8 @@ def recipe_of(task: str, classes: Sequence[UserClass], suggested: str = "") -> R
 def parse_suggested_recipe(text: str) -> Recipe:
     """Parse a text that `Recipe.to_json` wrote; raise InputError for any other text."""
     try:
-        return recipe_from_dict(json.loads(text), _("Task"))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        return recipe_from_dict(parse_json(text), _("Task"))
+    except (ValueError, TypeError, AttributeError) as error:
         remedy = _("Press Suggest from cases.")
         raise InputError(_("there is no suggested recipe"), path=_("Task"), remedy=remedy) from error
 
@@ -159,8 +160,8 @@ def unread_classes(text: str) -> list[str]:
 def _listed_classes(text: str) -> list[Any] | None:
     """Return the list in a JSON text; `[]` for an empty text, None for a damaged text or another JSON value."""
     try:
-        listed = json.loads(text or "[]")
-    except (ValueError, RecursionError):
+        listed = parse_json(text or "[]")
+    except ValueError:
         return None
     return listed if isinstance(listed, list) else None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..io.formats import IMAGE_ENDINGS, ending
+from ..io.typed_json import parse_json
 from .names import FileKind, classify
 from .words import IMAGE_WORDS, LABEL_WORDS, OTHER_STRUCTURES_WITHOUT_LGE, PREDICTION_WORDS, RESULT_WORDS, has_word
 
@@ -60,8 +60,8 @@ def _lists_cases(path: Path) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """Return the content of a file like `dataset.json`, as `read_description` does."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
+        data = parse_json(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot be read ({error})", path=path, remedy="Repair or remove the file.") from error
     if isinstance(data, list) and any(isinstance(label, str) for _, label, _ in entries_of(data)):
         return {"training": data}

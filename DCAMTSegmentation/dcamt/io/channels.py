@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from ..errors import InputError
 from ..volume import IdentifyingNote, Volume, check_channel_grid
 from .formats import scan_name
+from .typed_json import parse_json
 
 FOLDERS_OF_CHANNELS = ("imagesTr", "imagesTs", "imagesVal")
 """nnU-Net's folders, in which the number at the end of a name is a channel.
@@ -83,10 +83,10 @@ def channel_names(path: Path) -> tuple[str, ...]:
 def _listed_names(path: Path, cache_key: tuple[int, int]) -> tuple[str, ...]:
     """Return the channel names in a `dataset.json`."""
     try:
-        described = json.loads(path.read_text(encoding="utf-8-sig"))
+        described = parse_json(path.read_text(encoding="utf-8-sig"))
         listed = described.get("channel_names") or described.get("modality")  # nnU-Net v2, v1
         return tuple(str(listed[number]) for number in sorted(listed, key=int))
-    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return ()
 
 

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from .typed_json import parse_json
+
 
 def json_line(event: str, fields: Mapping[str, Any]) -> str:
     """Return an event as a line of JSON without its line end; numbers that are not finite become null.
@@ -71,8 +73,8 @@ class JsonLines:
             if self._newest_progress and self._lines and _is_progress(line) and _is_progress(self._lines[0]):
                 continue
             try:
-                event = json.loads(line)
-            except (ValueError, RecursionError):
+                event = parse_json(line)
+            except ValueError:
                 continue
             if isinstance(event, dict) and isinstance(event.get("event"), str):
                 return event

@@ -1,9 +1,10 @@
-"""Build dataclasses from parsed JSON; check every key and type."""
+"""Parse JSON and build dataclasses from it; check every key and type."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import types
 import typing
@@ -14,6 +15,34 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+
+MAX_DEPTH = 100
+"""The deepest nesting of lists and objects in JSON that DCAMT reads.
+
+DCAMT's own files have fewer than ten levels. The limit lies far below Python's limit of recursion, so that functions
+that walk through the parsed value, such as `repr` and `json.dumps`, do not raise RecursionError either.
+"""
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """Return the value in a JSON text; `options` as in `json.loads`.
+
+    Raises:
+        ValueError: the text is not JSON, an integer has too many digits for Python, or the value has more than
+            `MAX_DEPTH` levels of lists and objects.
+    """
+    too_deep = f"lists and objects are nested in more than {MAX_DEPTH} levels"
+    try:
+        value = json.loads(text, **options)
+    except RecursionError as error:
+        raise ValueError(too_deep) from error
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [item for item in level if isinstance(item, (dict, list))]
+        if not containers:
+            return value
+        level = [item for each in containers for item in (each.values() if isinstance(each, dict) else each)]
+    raise ValueError(too_deep)
 
 
 def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:

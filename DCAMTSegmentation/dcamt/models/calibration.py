@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..io.typed_json import build
+from ..io.typed_json import build, parse_json
 from ..recipe import ACCURATE, QUALITIES
 from .doubt_scaling import DoubtScaling
 
@@ -154,9 +154,9 @@ def parse_calibration(text: str | bytes, path: Path) -> Calibration:
         InputError: the text is not a calibration, has an unknown format, or contains numbers that cannot be used.
     """
     try:
-        data = json.loads(text)
+        data = parse_json(text)
         file_format = data.get("format")
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise InputError(f"the calibration cannot be read ({error})", path=path, remedy=_CALIBRATE_AGAIN) from error
     if isinstance(file_format, int) and file_format > FORMAT:
         what = f"the calibration is of format {file_format}; this DCAMT reads formats up to {FORMAT}"

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..io.atomic import atomic_path
+from ..io.typed_json import parse_json
 from ..recipe import Recipe
 from ..recipe_files import recipe_from_dict
 from .calibration import Calibration, parse_calibration
@@ -245,11 +246,11 @@ def _open_parts(path: Path, data: bytes | None) -> tuple[ModelPackage, bytes]:
             raise InputError("is not a whole model: a part is missing or occurs twice", path=path, remedy=_COPY_AGAIN)
         parts = {info.filename: _read(archive, info, path) for info in archive.infolist()}
     card = _read_card(parts[CARD], path)
-    if _stored_checksum(parts, path) != card.checksum:
+    if _checksum(parts[WEIGHTS], parts[RECIPE], parse_json(parts[CARD])) != card.checksum:
         raise InputError("is damaged or was changed: its checksum does not match", path=path, remedy=_COPY_AGAIN)
     try:
-        recipe = recipe_from_dict(json.loads(parts[RECIPE]), path, for_training=False)
-    except (ValueError, RecursionError) as error:
+        recipe = recipe_from_dict(parse_json(parts[RECIPE]), path, for_training=False)
+    except ValueError as error:
         raise InputError(f"cannot be used: {error}", path=path, remedy=_COPY_AGAIN) from error
     own = parts.get(CALIBRATION)
     if own is None:
@@ -298,7 +299,7 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
             setting removed from DCAMT.
     """
     with _opened(path) as archive:
-        return recipe_from_dict(json.loads(_read(archive, archive.getinfo(RECIPE), path)), path, for_training)
+        return recipe_from_dict(parse_json(_read(archive, archive.getinfo(RECIPE), path)), path, for_training)
 
 
 def _pack_weights(weights: Mapping[str, np.ndarray]) -> bytes:
@@ -343,7 +344,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bytes:
 
 def _read_card(data: bytes, path: Path) -> Card:
     try:
-        values = json.loads(data)
+        values = parse_json(data)
         version = values["format"]
         if isinstance(version, int) and version > FORMAT:
             what = f"is a model of format {version}; this DCAMT reads format {FORMAT}"
@@ -364,7 +365,7 @@ def _read_card(data: bytes, path: Path) -> Card:
         if not sound or not isinstance(values.get("trained_on", {}), dict):
             raise TypeError("'trained_on' or 'measured' is invalid")
         return Card(**{key: value for key, value in values.items() if key in known})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"its model card cannot be read ({error})", path=path) from error
 
 
@@ -381,14 +382,6 @@ def _is_measurement(entry: Any) -> bool:
 
 def _card_bytes(card: Mapping[str, Any]) -> bytes:
     return json.dumps(card, indent=2, sort_keys=True).encode()
-
-
-def _stored_checksum(parts: Mapping[str, bytes], path: Path) -> str:
-    """Return the checksum of a package's parts; raise InputError if the card is too deeply nested."""
-    try:
-        return _checksum(parts[WEIGHTS], parts[RECIPE], json.loads(parts[CARD]))
-    except RecursionError as error:
-        raise InputError(f"its model card cannot be read ({error})", path=path) from error
 
 
 def _checksum(weights: bytes, recipe: bytes, card: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..io.atomic import write_text
+from ..io.typed_json import parse_json
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,6 @@ def write_note(path: Path, note: FailureNote) -> None:
 
 def read_note(path: Path) -> FailureNote | None:
     """Return the note; None if the file cannot be read or holds no note (earlier versions wrote blank files)."""
-    with suppress(OSError, ValueError, TypeError, RecursionError):
-        return FailureNote(**json.loads(path.read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, TypeError):
+        return FailureNote(**parse_json(path.read_text(encoding="utf-8")))
     return None

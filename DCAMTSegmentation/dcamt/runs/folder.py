@@ -15,6 +15,7 @@ from pathlib import Path
 from ..cases.case_list import ROLES, Case, read_cases, write_cases
 from ..errors import InputError, write_error
 from ..io.atomic import stray_temporaries, write_text
+from ..io.typed_json import parse_json
 from ..io.writers import is_dcamt_result
 from ..models.package import Card
 from ..recipe import Recipe
@@ -226,13 +227,13 @@ class RunFolder:
             InputError: the file is damaged, or cannot be read.
         """
         try:
-            stored = json.loads(self.origin.read_text(encoding="utf-8"))
+            stored = parse_json(self.origin.read_text(encoding="utf-8"))
             is_origin = isinstance(stored, dict) and set(stored) == {item.name for item in fields(Origin)}
             if not (is_origin and all(isinstance(text, str) for text in stored.values())):
                 raise ValueError("the file is damaged")
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"cannot be read ({error})", path=self.origin, remedy="Start a new run.") from error
         return Origin(**stored)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..io.atomic import atomic_path, write_text
 from ..io.slabs import write_voxels
+from ..io.typed_json import parse_json
 from .folder import RunFolder
 
 
@@ -63,8 +64,8 @@ def read_preview(run: RunFolder) -> Preview | None:
 
     Its files are looked for in the run's present folder, since the run may have been moved.
     """
-    with suppress(OSError, ValueError, TypeError, OverflowError, RecursionError):
-        preview = Preview(**json.loads((run.preview / "preview.json").read_text(encoding="utf-8")))
+    with suppress(OSError, ValueError, TypeError, OverflowError):
+        preview = Preview(**parse_json((run.preview / "preview.json").read_text(encoding="utf-8")))
         if np.array(preview.affine, float).shape != (4, 4):
             return None
         scan, labels = (str(run.preview / Path(file).name) for file in (preview.scan, preview.labels))

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import InputError, write_error
 from ..io.surfaces import write_mesh
 from ..io.tables import csv_cell, write_table
+from ..io.typed_json import parse_json
 from .analysis import WallResult
 from .burden import BORDER, OPENING, REGIONS, WHOLE, Burden, decaaf_stage
 from .sampling import BloodPool
@@ -116,7 +117,7 @@ def read_wall(path: Path) -> WallResult:
 
 def wall_of(surface: Surface, ratio: np.ndarray, kind: np.ndarray, region: np.ndarray, facts: str) -> WallResult:
     """Build a wall from a surface of N points, arrays (N,), and the JSON text of `wall_facts`."""
-    known = json.loads(facts)
+    known = parse_json(facts)
     mean, sd, voxels = known["pool"]
     threshold = parse_threshold(known["threshold"])
     settings = WallSettings(threshold, known["sample"], known["from_mm"], known["to_mm"])

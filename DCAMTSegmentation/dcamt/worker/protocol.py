@@ -25,7 +25,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import Region
 from ..io.json_lines import json_line, plain
-from ..io.typed_json import build
+from ..io.typed_json import build, parse_json
 from ..machine import DEVICES
 from ..recipe import QUALITIES
 from .events import WorkerEvent
@@ -63,9 +63,9 @@ def parse_request(line: str) -> Request:
         InputError: the line is not a request of this protocol, a key is missing or unknown, or a value cannot be used.
     """
     try:
-        data = json.loads(line)
+        data = parse_json(line)
         kind, version = data.pop("request"), data.pop("protocol")
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the request cannot be read ({type(error).__name__}: {error})") from error
     if version != VERSION:
         what = f"Slicer and DCAMT's background process have different protocols ({version} and {VERSION})"
@@ -137,8 +137,8 @@ def parse_control(line: str) -> ControlRequest | None:
 def request_id(line: str) -> str | None:
     """Return the `id` in a line that cannot be parsed as a request; None if there is none."""
     try:
-        value = json.loads(line)["id"]
-    except (KeyError, TypeError, ValueError, RecursionError):
+        value = parse_json(line)["id"]
+    except (KeyError, TypeError, ValueError):
         return None
     return None if value is None else str(value)
 

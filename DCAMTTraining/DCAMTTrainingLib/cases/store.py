@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple
 
 import slicer
+from dcamt.io.typed_json import parse_json
 
 from .rows import CaseRow, SceneScan, parse_row, rows_to_json
 
@@ -74,8 +75,8 @@ def load_cases(node: Any) -> SavedCases:
     if not text:
         return NO_CASES
     try:
-        listed = json.loads(text)
-    except (ValueError, RecursionError):
+        listed = parse_json(text)
+    except ValueError:
         listed = None
     if not isinstance(listed, list):
         return SavedCases(unread=[text])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dcamt.io.atomic import atomic_path
-from dcamt.io.typed_json import is_finite_number
+from dcamt.io.typed_json import is_finite_number, parse_json
 from dcamt.runs.folder import RunFolder
 
 from .proposal import FORMER_SEGMENTATION
@@ -40,8 +40,8 @@ def read_ranking(run: RunFolder) -> list[dict[str, Any]]:
 def saved_cases(run: RunFolder) -> list[dict[str, Any]]:
     """Return the saved ranking of a run, without damaged cases; an empty list if the file is missing or damaged."""
     try:
-        cases = json.loads(_file(run).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        cases = parse_json(_file(run).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return []
     return [case for case in cases if _is_ranked_case(case)] if isinstance(cases, list) else []
 
