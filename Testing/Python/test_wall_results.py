@@ -78,6 +78,22 @@ def test_table_of_interrupted_work_is_completed_later(
     assert read_table(table) == own + read_table(folder / "out" / "b_image.wall.csv")
 
 
+def test_scan_whose_own_table_has_other_separators_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In many countries, Excel separates the cells by semicolons."""
+    assert measure_folder(folder) == 0
+    own_table, table = folder / "out" / "a_image.wall.csv", folder / "out" / "wall.csv"
+    own_table.write_text(own_table.read_text(encoding="utf-8").replace(",", ";"), encoding="utf-8-sig")
+    before = table.read_bytes()
+    capsys.readouterr()
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert f"{own_table}: is not a table of wall measurements" in capsys.readouterr().err
+    assert table.read_bytes() == before
+    own_table.unlink()
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert "is not a table" not in capsys.readouterr().err
+    assert read_table(own_table)
+
+
 @pytest.mark.parametrize("lost", ["a_image.wall.vtp", "a_image.wall.csv"])
 def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: Path, lost: str) -> None:
     """One file is missing if a command was killed after it had renamed one temporary file, but not yet the other."""

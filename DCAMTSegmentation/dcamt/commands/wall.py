@@ -88,6 +88,11 @@ def run_wall(options: argparse.Namespace) -> int:
     earlier = _earlier_rows(table, skipped) if existing == SKIP and table is not None else []
     if skipped:
         console.print_error(f"skipped scans that have results already: {len(skipped)} of {len(planned)}")
+        for job in skipped:
+            if table is not None and not has_wall_columns(job.table):
+                what = "is not a table of wall measurements (a program may have saved it with other separators)"
+                remedy = "To measure the scan again, move the file."
+                console.print_error(f"{job.table}: {what}. Its scan may be missing in {table}. {remedy}")
     checked = jobs if existing != OVERWRITE else []
     stamps = {path: file_stamp(path) for job in checked for path in job.results}
     session = WallSession(settings, mapping, options.label, console, stamps, existing == SKIP)
