@@ -134,8 +134,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Copy the file itself, or fetch it, for instance with 'git annex get'."),
         _("Copy the file itself."),
         _("Copy the whole medium again."),
-        _("Copy the whole series again, or move these files."),
-        _("Copy the whole series again, or move this file."),
+        _("Copy the whole series again, or move these files to another folder."),
+        _("Copy the whole series again, or move this file to another folder."),
         _("Correct CompressedDataSize in its header, or export it again."),
         _("Correct the field in its header, or export the image again."),
         _("Correct the file."),
@@ -185,7 +185,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Give x0,x1,y0,y1,z0,z1 in millimetres (RAS)."),
         _("Holds no geometry; voxels of {0} mm were assumed, as in the left atrium benchmark."),
         _("Holds {0} time points; the first was read (dcamt segment --time NUMBER chooses another)."),
-        _("If one of them is its label, name it {0}_label."),
+        _(
+            "If one of these files is the prediction's label, rename it to {0}_label and keep its ending, for"
+            " example .nii.gz."
+        ),
         _("If recipe.json was edited, undo the edit; otherwise start a new run."),
         _("If the {0} beside the header is the data file, replace the path in the header by {1}."),
         _("If {0} is the data file, rename it to {1}."),
@@ -213,18 +216,18 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Map each value to one class."),
         _("Map the labels' values, for example: --label-mapping {0} (in Python: label_mapping)."),
         _("Map the predictions' values, for example: --prediction-mapping {0} (in Python: prediction_mapping)."),
-        _("Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels'."),
+        _("Map the values (420=left-atrium) by the button Segments…, --labels or the case list's column 'labels'."),
         _(
             "Map the values (such as 420=1) or take another recipe. Enter a mapping with the button"
-            " Segments…, with --labels or in the column 'labels'."
+            " Segments…, with --labels or in the case list's column 'labels'."
         ),
         _(
             "Map the values of both, for example: --prediction-mapping {0} --label-mapping {1} (in Python:"
             " prediction_mapping and label_mapping)."
         ),
         _(
-            "Map the values to class names, for instance: {0}. Use the column 'labels', --labels or the"
-            " button Segments…."
+            "Map the values to class names, for instance: {0}. Use the case list's column 'labels', --labels"
+            " or the button Segments…."
         ),
         _("Mark only the openings, and choose a scan of the whole atrium."),
         _("Measure the wall again."),
@@ -347,8 +350,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The series lacks {0}: slices may be missing."),
         _("The slices are {0} mm apart, but {1} mm according to the headers: slices may be missing."),
         _(
-            "The time points have slices at different positions: check that the first one is a complete scan."
-            " Otherwise, export the image again."
+            "The time points have slices at different positions: check that the first time point is a"
+            " complete scan. If it is not complete, export the image again."
         ),
         _("Train with a recipe file in which this key is {0}, or use DCAMT 0.1."),
         _("Try again."),

@@ -44,8 +44,8 @@ def default_torch_settings() -> Iterator[None]:
     """Inside the block, replace a caller's settings of torch by torch's defaults; afterwards, restore the settings.
 
     The settings are the default type and device of new tensors, autocast, and whether gradients are recorded. A program
-    that calls DCAMT may have changed them for its own networks. The default type changes in all threads. The other
-    settings change only in the current thread.
+    that calls DCAMT may have changed them for its own networks. This function replaces the default type in all threads,
+    and the other settings only in the current thread.
     """
     import torch
 

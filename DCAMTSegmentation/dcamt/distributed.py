@@ -11,11 +11,13 @@ Operations that couple samples see only the process's part of the batch:
 
 - Batch normalisation computes its statistics from the part; running statistics are averaged over the team.
 - MMD and the prototypes of the contrast losses are computed from the part.
-- CutMix mixes patches of one part. All processes use the same box.
+- CutMix mixes patches of one part: labelled with labelled, unlabelled with unlabelled patches. All processes use the
+  same box.
 
-A part should therefore contain at least two labelled and two unlabelled patches. If a recipe uses none of the
-listed operations, a team's losses in float32 equal those of a single process up to rounding. In bfloat16 each part is
-rounded separately, and losses differ more.
+In a part with a single labelled or a single unlabelled patch, CutMix would mix this patch with itself, and the other
+operations would see only one patch of its kind. A part should therefore contain at least two labelled and two
+unlabelled patches. If a recipe uses none of the listed operations, a team's losses in float32 equal those of a single
+process up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
 
 When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
 still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since

@@ -80,7 +80,8 @@ class Cancelled(DCAMTError):
     reason = "cancelled"
 
 
-# For the CPU, torch has no error class for a lack of memory, so errors are recognised by their text.
+# For the CPU, torch has no error class for a lack of memory. So an error whose message contains one of these texts
+# counts as a lack of memory, on the CPU as on a GPU.
 _NO_MEMORY = (
     *("alloc_cpu", "DefaultCPUAllocator", "not enough memory", "can't allocate memory", "out of memory"),
     *("CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED"),

@@ -93,8 +93,8 @@ class Reorientation:
     """A permutation and reversal of a grid's axes; nothing is interpolated.
 
     Attributes:
-        order: the stored axis of each new axis.
-        flipped: for each new axis, whether it runs opposite to the stored axis.
+        order: for each new axis, the index of the stored axis that becomes this new axis.
+        flipped: for each new axis, whether it runs opposite to this stored axis.
     """
 
     order: tuple[int, int, int]

@@ -385,7 +385,10 @@ def _space_slices_as(grid: Grid, labelmap: Labelmap) -> Labelmap:
 
 
 def _nearest_step(grid: Grid, direction: np.ndarray) -> np.ndarray:
-    """Of the six steps (3,) in mm along the axes of `grid`, return that with the smallest angle to `direction`."""
+    """Return the step (3,), in mm, with the smallest angle to `direction`.
+
+    A step leads from a voxel of `grid` to the next voxel, forwards or backwards along one of the three axes.
+    """
     along = grid.affine[:3, :3].T @ direction / grid.spacing
     nearest = int(np.abs(along).argmax())
     return np.asarray(grid.affine[:3, nearest] * np.sign(along[nearest]))

@@ -56,7 +56,8 @@ def write_dicom_results(
         source: the DICOM images of the scan; by default those in the files that the scan was read from.
 
     Raises:
-        InputError: a segmentation cannot refer to the scan's images, or one of these images would be replaced.
+        InputError: the scan has no DICOM images to which the segmentation could refer (see `find_dicom_source`), the
+            images cannot be used (see `build_dicom_segmentation`), or one of the scan's own files would be replaced.
         OutputError: a file cannot be written.
     """
     for target in (segmentation, measurements):
@@ -81,7 +82,8 @@ def find_dicom_source(scan: Volume) -> SourceImages:
     """Return the DICOM images that a scan was read from.
 
     Raises:
-        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files.
+        InputError: the scan was not read from DICOM, or was read from an archive or several multi-frame files; or one
+            of the scan's files no longer exists.
     """
     if scan.path is None:
         raise InputError(

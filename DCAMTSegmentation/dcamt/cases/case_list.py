@@ -145,7 +145,7 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
             return ""
         try:
             text = Path(os.path.relpath(in_resolved_folder(target), path.parent.resolve())).as_posix()
-            return _without_outer_blanks(text)
+            return _with_protected_blanks(text)
         except ValueError:  # another drive, on Windows
             return str(in_resolved_folder(target))
 
@@ -157,10 +157,12 @@ def write_cases(cases: Sequence[Case], path: Path) -> None:
     write_table(path, columns, (row[: len(columns)] for row in rows))
 
 
-def _without_outer_blanks(path: str) -> str:
-    """Return an equal path without outer blanks, because `_lines` strips each cell.
+def _with_protected_blanks(path: str) -> str:
+    """Protect blanks at the ends of a path, because `_lines` strips each cell.
 
-    >>> [_without_outer_blanks(path) for path in (" p1", "p1 ", "p1")]
+    Put `./` before a blank at the beginning, and `/` after a blank at the end. The result leads to the same file.
+
+    >>> [_with_protected_blanks(path) for path in (" p1", "p1 ", "p1")]
     ['./ p1', 'p1 /', 'p1']
     """
     start = "./" if path[:1].isspace() else ""

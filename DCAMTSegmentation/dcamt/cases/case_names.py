@@ -44,7 +44,8 @@ def case_of(scan: str) -> str:
 def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
     """Restore the number `_0000` in the names of cases.
 
-    `case_name` removes `_0000`, which is usually a channel. Beside `p_0001`, however, `_0000` is the case's number.
+    `case_name` removes `_0000`, which is usually the number of a channel: `p_0000` becomes `p`. But if there is also a
+    case such as `p_0001`, the `_0000` of `p_0000` is the number of the case, so the name becomes `p_0000` again.
 
     >>> files = [Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")]
     >>> names_with_numbers({case_name(path): path for path in files})
@@ -62,9 +63,11 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 
 
 def name_of_key(key: tuple[str, ...]) -> str:
-    """Return the case's name: `p1` for the key `("site1", "p1")`, and `p1_lge` for `("site1", "p1", "lge")`.
+    """Return the name of the case with a key: `p1` for the key `("site1", "p1")`.
 
-    Parts at the end that have only words for the modality, such as `lge`, are joined to the part before them.
+    The parts of a key are the names of a file's folders and of the file, without words such as `label` (see the module
+    `names`). The case's name is the last part. If parts at the end have only words for the modality, such as `lge`,
+    they are joined to the part before them: `p1_lge` for the key `("site1", "p1", "lge")`.
     """
     identifying = [n for n, part in enumerate(key) if loose_key([part])]
     start = identifying[-1] if identifying else len(key) - 1

@@ -285,8 +285,12 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 
 
 def _without_path(what: str, path: Path, error: InputError) -> str:
-    """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist"."""
+    """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist".
+
+    If the rest of the message begins with `'` or "the ", the rest has its own subject, such as "the label mapping names
+    420 twice". Then `path` is only removed, and the rest begins with a capital letter.
+    """
     text = str(error).removeprefix(f"{path}: ")
-    if text.startswith(("'", "the ")):  # such as "the label mapping names 420 twice"
+    if text.startswith(("'", "the ")):
         return f"{text[:1].upper()}{text[1:]}"
     return f"The {what} {text}"

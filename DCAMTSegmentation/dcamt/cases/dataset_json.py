@@ -192,8 +192,9 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
     """Return the value of the first of `keys` in `entry`; capitals do not matter.
 
-    If `entry` has none of `keys`, return the value of the only similar key, such as `gt` or `image_path`. If no key or
-    several keys are similar, return None.
+    If `entry` has none of `keys`, look for a similar key, such as `gt` or `image_path`. A key is similar if it contains
+    one of `words` but none of `_WORDS_OF_OTHER_KEYS`, and if its value names image files. Return the value of the
+    similar key if there is exactly one, else None.
     """
     values = {key.lower(): value for key, value in entry.items()}
     for key in keys:
@@ -219,12 +220,12 @@ def _is_label(text: object) -> bool:
 
 
 def classes_of(described: Mapping[str, Any]) -> tuple[tuple[int, str], ...]:
-    """Return label values and names.
+    """Return the label values above 0 and their names from the key `labels` of a `dataset.json`.
 
     Decathlon and nnU-Net v1 write `{"1": "name"}`; nnU-Net v2 writes `{"name": 1}` or `{"name": [1]}`.
 
     An array is read as class names if the background's name comes first and no element has an image ending:
-    `["background", "name"]`. Other arrays are ignored, since some data sets list their label files here.
+    `["background", "name"]`. Other arrays are ignored, since some data sets list their label files under this key.
     """
     listed = described.get("labels")
     if isinstance(listed, list):

@@ -106,9 +106,10 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
 
 
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
-    """Return the first DICOM slice of a file or folder, and the first segmentation before this slice, if any.
+    """Return the first DICOM slice and the first segmentation of a file or folder; None for what is not found.
 
-    Files after the first slice are not opened, so a segmentation after the slice is not found.
+    The files of a folder are opened in the order of their names. Files after the first slice are not opened, so a
+    segmentation after the slice is not found.
     """
     segmentation = None
     for file in sorted(path.iterdir()) if os.path.isdir(path) else [path]:

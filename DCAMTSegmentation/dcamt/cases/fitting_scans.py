@@ -35,10 +35,14 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     """Yield (file, scan, further words) for each file whose path adds words to a scan's path.
 
     Only files of the kind `FileKind.SCAN` are used. Masks such as `p1_LA` have this kind, too, because their names
-    contain no word for labels. Capitals do not matter. The further words are in lower case. They are at the end or at
-    the beginning of the file's name, or they are the name of a folder:
-    - `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in which the word follows a number;
-    - `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
+    contain no word for labels. Capitals do not matter. The further words are in lower case. They may stand at one of
+    three places:
+    - at the end or at the beginning of the file's name: `p1_LA` and `LA_p1` add `la` to `p1`, and so does `p1LA`, in
+      which the word follows a number;
+    - in the name of a file whose folder has the scan's key: `p1/LA` and `p1/p1_LA` add `la` to the scan `p1/image`,
+      because the folder and this scan have the key `("p1",)`;
+    - in the name of a folder: `LA/p1` and `LA/LA_p1` add `la` to `p1`. All words of the folder must be in
+      `OUTLINE_WORDS` or `OTHER_STRUCTURES`.
 
     If several scans fit a file, they are yielded in this order:
 
@@ -50,7 +54,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
-    - Nothing is yielded if all further words are in `MODALITY_WORDS`: `p1_T2` beside `p1_lge` is another scan.
+    - At least one further word must not be in `MODALITY_WORDS`: `p1_T2` beside `p1_lge` is another scan.
+    - The rest of the file's key must have no word for the modality. For the file `p1_T2_LA`, the rest `p1` is compared,
+      but the rest `p1_T2` is not.
     """
     return _fitting_scans(named, _shorter_keys)
 

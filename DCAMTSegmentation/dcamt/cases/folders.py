@@ -116,7 +116,7 @@ def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 
 def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
-    """Return the cases of the data sets below a folder; if there are none, find the cases by file names."""
+    """Return the cases of the data sets below a folder; if no data set lies below it, find the cases by file names."""
     below = _data_sets_below(folder, ignored)
     if not below:
         return find_cases_by_names(folder, ignored)
@@ -209,7 +209,7 @@ def _find_nnunet_cases(folder: Path, ignored: Sequence[Path]) -> FoundCases:
     found_cases = find_nnunet_cases(folder)
     if any(case.label for case in (*found_cases.cases, *found_cases.unused)):
         return found_cases
-    # The label of `imagesTr/x_0000` may be `GT/x`.
+    # No case has a label in `labelsTr` or `labelsTs`. Labels may lie in another folder: `GT/x` for `imagesTr/x_0000`.
     paired = find_cases_by_names(folder, ignored)
     if found_cases.cases and not any(case.label for case in paired.cases):
         return _with_further_files(found_cases, paired)

@@ -154,9 +154,12 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 
 
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Return (case, labelmap) for each subfolder. An example from MONAI: (`p1`, `p1/p1_trans`).
+    """Return (case, labelmap) for each subfolder with images. An example from MONAI: (`p1`, `p1/p1_trans`).
 
-    Return [] if `images_below` yields a folder of DICOM files, or a file below a subfolder's subfolder.
+    Return [] in these cases:
+
+    - A subfolder with images holds no possible labelmap, or several (`_may_be_label_of_case`).
+    - `images_below` yields a folder of DICOM files, or a file that lies deeper than directly in a subfolder.
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):

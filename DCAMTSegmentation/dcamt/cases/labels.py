@@ -1,4 +1,7 @@
-"""Read the label of a case as the recipe's classes on the scan's grid, and check it."""
+"""Parse label mappings, and read and check the labels of cases.
+
+A label that was read and checked has the label values of the recipe's classes, and the grid of the case's scan.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +205,7 @@ def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ..
             known = f"the recipe '{recipe.name}' has only the label values 1 to {highest}"
         remedy = (
             "Map the values (such as 420=1) or take another recipe. Enter a mapping with the button Segments…, with"
-            " --labels or in the column 'labels'."
+            " --labels or in the case list's column 'labels'."
         )
         raise InputError(f"{held}, but {known}", path=case.label, remedy=remedy)
     return values
@@ -220,8 +223,9 @@ def empty_label_error(case: Case) -> InputError:
 def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
-    Exception: a class whose components are smaller than `MINIMUM_VOXELS` is accepted if another class has a voxel on
-    the network grid. If all classes vanished, nothing could be learnt from the label.
+    A class without a voxel on the network grid is accepted all the same if all its components are smaller than
+    `MINIMUM_VOXELS` and another class has a voxel on the network grid. If no class has a voxel there, the error is
+    raised even for small components, because nothing could be learnt from the label.
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).

@@ -133,7 +133,7 @@ def _folders_of_one_scan(
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
-    """Return the files by folder."""
+    """Return {folder: files in the folder}. A path that is itself a folder of DICOM files is listed under this path."""
     by_folder: defaultdict[Path, list[NamedFile]] = defaultdict(list)
     for file in files:
         is_dicom_folder = os.path.isdir(file.path)
@@ -144,7 +144,7 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
 def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
     """Yield (label, key of the scan) for each left-over label that is named like one scan.
 
-    These comparisons are tried in order until the three conditions below hold:
+    These comparisons are tried in order until the four conditions below hold:
 
     1. The keys differ only in capitals: `P1_image`, `p1_label`.
     2. The loose keys are equal: `p1_lge`, `p1_seg`.
@@ -154,11 +154,14 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
        `Outlines/p1`.
     6. As 5, but the folders have names such as `images` and `labelsVal`: `images/p1`, `labelsVal/p1`.
 
-    The three conditions:
+    The four conditions:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
+    - If words of `OUTLINE_WORDS` (in comparison 4, also numbers) are removed from the label's loose key, no other scan
+      begins with the rest: with `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan, since both begin with the rest `p1`.
+      Other scans do not matter if the last parts of the label's key and of the scan's key differ at most in capitals.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),
@@ -186,7 +189,7 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
                 continue
             (key,) = keys
             has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
-            # `p1_LA_gt` may belong to `p1_lge` or to `p1_post`.
+            # Both `p1_lge` and `p1_post` begin with `p1`, so `p1_LA_gt` may belong to either scan, and gets none.
             other_scan_begins_with_name = not starts[start_of(label)] <= keys
             if has_same_name or not other_scan_begins_with_name:
                 found[label.path] = key

@@ -41,7 +41,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
     - Their paths are similar: `masks_named_after_scans` or a later search finds them.
     - The mask has few values.
-    - The other file has many values. Thus `q_LA` and `q`, both of two values, remain scans.
+    - The other file has many values. Thus, if `q_LA` and `q` have two values each, both remain scans.
 
     A mask becomes a label of the atrium or of another structure (`_kind`). If the results of two searches differ, the
     label of the atrium takes precedence. If a scan has a label by name (`p1_label`), its masks (`p1_LA`) become labels
@@ -80,7 +80,7 @@ def _labels_among(masks: Mapping[Path, NamedFile]) -> dict[Path, NamedFile]:
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
     """Return {path: label with the scan's key} for each mask whose name adds words to a scan's name: `p1_LA`, `p1_RV`.
 
-    If a further word is not in `OUTLINE_WORDS`, the label is one of another structure: `p1_RV`.
+    If a further word is in neither `OUTLINE_WORDS` nor `LABEL_WORDS`, the label is one of another structure: `p1_RV`.
     """
     return _masks_of(named_after_scans(named))
 
@@ -126,7 +126,12 @@ class _SimilarPaths:
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
         """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
-        `p1/LA` and `p2/LA` are a group, because probably both are masks, or both are scans.
+        Files with the same part, and with `*` at the same index of their first patterns, are a group: `p1/LA` and
+        `p2/LA` have the part `la`. Probably all files of a group are masks, or all are scans. Therefore, a whole group
+        is skipped in two cases:
+
+        - At most half of its files have a fitting pattern (`_first_fitting_pattern`).
+        - The first file with a fitting pattern has many values.
 
         Args:
             is_certain: if False, all masks become labels of another structure.
@@ -146,6 +151,10 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
+        """Return the first pattern that fits a path with another part than `part`.
+
+        Return None if no pattern fits such a path, or if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
+        """
         names = self._names.get(patterns[0], set())
         is_name_of_case = part in names and len(names) >= MIN_NAMES_OF_CASES
         if is_name_of_case:
@@ -157,7 +166,10 @@ class _SimilarPaths:
         return None
 
     def _mask(self, file: NamedFile, part: Part, pattern: Pattern, *, is_certain: bool) -> dict[Path, NamedFile]:
-        """Return {path: label} for a file with few values that fits a pattern; {} if no scan fits."""
+        """Return {path: label with the scan's key} for a file with few values that fits a pattern.
+
+        Return {} if no scan fits the pattern, or if the file itself may be a scan.
+        """
         scans = self._scans(pattern)
         # Beside the scans `a` and `b`, a file `phantom` with few values may be a scan, but a file `LA` is a mask.
         may_be_scan = len(scans) > 1 and pattern == ("*",) and not names_structure(str(part))

@@ -217,9 +217,11 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
 
 
 def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label `p1_LA_gt` gets the key of the scan `p1`.
+    """Return the files; if no scan has a label's key, the label gets the key of a scan: `p1_LA_gt` gets that of `p1`.
 
-    If a word means another structure, the label becomes a label of another structure: `p1_RV_gt`.
+    The label's key must be the scan's key with further words at the beginning or end of its last part. Each further
+    word must be in `ATRIUM_WORDS`, `OTHER_STRUCTURES` or `QUALIFIERS`. If a further word is in `OTHER_STRUCTURES`, the
+    label becomes a label of another structure: `p1_RV_gt`.
     """
     scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
 

@@ -42,8 +42,8 @@ def plan_network(
     The patch starts as the whole scan. Step by step, it is shortened along its longest axis in mm, until one of these
     conditions holds:
     - The training step fits into `MEMORY_FRACTION` of the memory, and the patch has at most `LARGEST_PATCH` voxels.
-    - No axis can become shorter: each axis has at most `SMALLEST_MAP` voxels or, if the network's stride along the axis
-      (the product of the strides of all levels) is larger, as many voxels as this stride.
+    - No axis can become shorter. The smallest size of an axis, in voxels, is `SMALLEST_MAP` or the network's stride
+      along the axis (the product of the strides of all levels), whichever is larger.
     """
     patch = [float(n) for n in shape]
     while True:

@@ -41,13 +41,20 @@ Names of structures, such as `LA_wall`, do not count.
 
 Pattern = tuple[str, ...]
 Part = str | Path
-"""The module `masks` groups files by this value."""
+"""The value by which the module `masks` groups files: usually the part of a file's path that `*` replaces.
+
+The functions that do not group files yield the file's own path. `replace_folder_beside` states its values in a table.
+"""
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
 
 
 def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
-    """Yield (pattern, part) for each pattern of a file."""
+    """Yield (pattern, part) for each pattern that a file's path has.
+
+    If a function `replace_...` yields one of these patterns for another file, the other file may be a mask of this
+    file. The part is what `*` stands for in this file's path ("" for nothing), or the file's own path.
+    """
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
     yield from ((_with_star(key, n), part) for n, part in enumerate(key))

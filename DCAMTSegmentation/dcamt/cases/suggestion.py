@@ -154,7 +154,9 @@ def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
     for case, values in values_of.items():
         if (highest := max(values, default=0)) > MAXIMUM_CLASS:
             what = f"has the label value {highest}, but classes have label values up to {MAXIMUM_CLASS}"
-            remedy = "Map the values (420=left-atrium) by the button Segments…, --labels or the column 'labels'."
+            remedy = (
+                "Map the values (420=left-atrium) by the button Segments…, --labels or the case list's column 'labels'."
+            )
             raise InputError(what, path=case.label, remedy=remedy)
 
 
@@ -173,8 +175,8 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
         else:
             mapping = "; ".join(f"{info.label}={info.name}" for info in classes if info.label not in missing)
             remedy = (
-                f"Map the values to class names, for instance: {mapping}. Use the column 'labels', --labels or the"
-                " button Segments…."
+                f"Map the values to class names, for instance: {mapping}. Use the case list's column 'labels', --labels"
+                " or the button Segments…."
             )
         raise InputError(what, remedy=remedy)
 

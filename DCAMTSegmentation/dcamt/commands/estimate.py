@@ -47,7 +47,8 @@ def run_estimate(options: argparse.Namespace) -> int:
         if patch not in trials:
             console.show_progress(f"measuring a step ({effort})", 0.5)
             trials[patch] = try_steps(planned, device, measured)
-    # Other programs may slow a step down. A step on a smaller patch takes no longer than a step on a larger patch.
+    # Other programs may have slowed a measured step down. A step on a smaller patch takes no longer than a step on a
+    # larger patch. So if the step on a larger patch was faster, the smaller patch gets the larger patch's time.
     fastest = math.inf
     for patch in reversed(trials):
         fastest = min(fastest, trials[patch].step_s)

@@ -192,7 +192,10 @@ def check_file(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
-    """Raise the errors of `check_file`, and InputError for the ending of an image file, such as `.nrrd` or `.raw`."""
+    """Raise the errors of `check_file`, and InputError if the ending is that of an image or a compressed file.
+
+    Such endings are, for example, `.nrrd`, `.raw` and `.gz`.
+    """
     if ending(path) in _DATA_ENDINGS:
         what = "has the ending of image data or of a compressed file, not of a table"
         raise InputError(what, path=path, remedy="Give a name ending in .csv.")

@@ -53,7 +53,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     In a folder, these files are skipped:
 
     - hidden files
-    - labels of scans (`cases.names`, `cases.masks`)
+    - labels and automatic results of scans, such as `p1_seg` and `p1_pred` (`cases.names`, `cases.masks`)
     - DCAMT's maps of agreement and probabilities
     - the files of a scan's further channels, such as `x_0001.nii.gz` (`_further_channels`)
 
@@ -168,7 +168,7 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
 
 
 def _skipped_files(files: list[Path], folder: Path, channels: int) -> list[Path]:
-    """Return the labels and the files of further channels among the files of a folder."""
+    """Return the labels, the automatic results and the files of further channels among the files of a folder."""
     labels = dict.fromkeys(file.path for file in labels_and_results(files, folder))
     further = set(_further_channels(files, channels))
     return [*labels, *(file for file in files if file in further and file not in labels)]

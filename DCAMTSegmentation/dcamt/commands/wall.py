@@ -124,7 +124,8 @@ class WallSession:
         mapping: the label mapping; None without `--labels`.
         label: the value of the segment to measure; None if there is only one segment.
         stamps: the `file_stamp` of each result file when the command began; empty with `--overwrite`.
-        skips_existing: True to skip a scan whose result file another program has written; False to let the scan fail.
+        skips_existing: what happens to a scan if another program has written one of the scan's result files since the
+            command began: True to skip the scan, False to let the scan fail.
         results, failures: the walls measured so far, and the messages about the scans that failed.
     """
 
@@ -170,7 +171,7 @@ class WallSession:
         Args:
             planned: all jobs, including skipped jobs.
             keep: whether to keep the rows that `table` already contains for scans that this command did not measure.
-                Another process may have added rows since the command began.
+                This method reads the rows, so it also keeps rows that another process added after the command began.
         """
         measured = {result.scan for result in self.results}
         others = [job for job in planned if job.name not in measured]
@@ -323,7 +324,7 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
         other_segmentations = labelmaps.keys() - {case}
         without_other = [name for name in names if name not in other_segmentations]
         if len(without_other) > 1:
-            what = f"may belong to each of these scans: {list_names(without_other)}"
+            what = f"may belong to any one of these scans: {list_names(without_other)}"
             raise InputError(what, path=segmentation, remedy="Name each segmentation like its scan.")
 
 
@@ -332,7 +333,10 @@ def _without_segmentation(job: WallJob, similar: Sequence[str]) -> InputError:
     folder, wanted = job.segmentation.parent, job.segmentation.name
     if similar:
         what = f"has no segmentation in {folder}, but files of similar names lie there: {list_names(similar)}"
-        remedy = f"If one of these files is the scan's segmentation, rename it to {scan_name(wanted)}_seg."
+        remedy = (
+            f"If one of these files is the scan's segmentation, rename it to {scan_name(wanted)}_seg and keep its"
+            " ending, for example .nii.gz."
+        )
         return InputError(what, path=job.scan, remedy=remedy)
     remedy = f"Put {wanted} there, or choose another folder."
     return InputError(f"has no segmentation in {folder}", path=job.scan, remedy=remedy)

@@ -57,7 +57,8 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 
     Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
     one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
-    excluded if the scan's spacing is fine enough (see `ALIKE_MM`).
+    excluded if two lengths are at most `ALIKE_MM`: the spacing of the coarse grid, and `APART` times the scan's largest
+    spacing. At larger distances, tissue might be as uncorrelated as noise.
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -139,8 +140,8 @@ def _without_smooth_noise(
             return box
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
-        # Only the part of each plane inside the ordered box is tested, because a whole plane with little tissue in much
-        # noise would count as noise.
+        # Before the test, each plane is cropped to the ordered box along the two other axes, because a whole plane with
+        # little tissue in much noise would count as noise. Along `axis`, planes outside the ordered box are tested too.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim

@@ -87,7 +87,7 @@ def doubt_map(
 def gaussian_matrix(size: int, deviation: float) -> Tensor:
     """Return the matrix (size, size) that smooths along an axis by a Gaussian, cut off at `CUT_OFF` deviations.
 
-    Each row sums to 1, so that smoothing does not change equal values, not even at the ends of the axis.
+    Each row sums to 1. Therefore smoothing leaves a constant array unchanged, also at the ends of the axis.
 
     Args:
         deviation: the standard deviation in voxels.

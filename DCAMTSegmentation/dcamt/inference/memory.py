@@ -12,7 +12,10 @@ from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
 SMALLEST_TILE_STRIDES = 4
-"""A smaller tile would consist almost entirely of its margin (see `tiling.Tile`)."""
+"""Smallest length of a tile with its margin along each axis, in units of the network's stride (`Recipe.stride`).
+
+A smaller tile would consist almost entirely of its margin (see `tiling.Tile`).
+"""
 DEFAULT_MEMORY = 2 << 30
 """Bytes that a pass may take on a CPU or an Apple GPU, so that other programs on a laptop keep enough memory."""
 

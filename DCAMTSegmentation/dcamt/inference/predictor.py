@@ -116,8 +116,9 @@ class Predictor:
         """Segment a scan.
 
         In a large scan, if no region is given, the organs are located first and segmented in a box around them. The box
-        grows while the segmentation touches the box's faces, unless the segmentation grows too much (`LARGEST_GROWTH`).
-        If nothing is located, or nothing is segmented in the box, the whole scan is segmented.
+        grows while the segmentation touches the box's faces. If the segmentation in a larger box has grown too much
+        (`LARGEST_GROWTH`), it is discarded, and the segmentation in the previous box is returned. If nothing is
+        located, or nothing is segmented in a box, the whole scan is segmented.
 
         Args:
             volume: intensities (C, I, J, K) of any real type.

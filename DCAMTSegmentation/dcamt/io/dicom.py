@@ -204,7 +204,11 @@ def _no_frames_error(path: Path, found: FoundFiles) -> InputError:
 
 
 def _is_other_scan(file: Path, folder: Path) -> bool:
-    """Return whether a visible file below `folder` may be a scan by its ending and content."""
+    """Return whether a file may be a scan in another format than DICOM, by its ending and content.
+
+    Returns False for a hidden file. A file below `folder` is hidden if its name, or the name of a folder between
+    `folder` and the file, begins with a full stop. The path of `folder` itself may contain such names.
+    """
     hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
     return not hidden and ending(file) in SCAN_ENDINGS and file.is_file() and may_hold_volume(file)
 

@@ -118,10 +118,10 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
     ]
     if damaged:
         what = f"holds {len(damaged)} files that are named like its slices, but are not DICOM: {list_names(damaged)}"
-        remedy = "Copy the whole series again, or move these files."
+        remedy = "Copy the whole series again, or move these files to another folder."
         if len(damaged) == 1:
             what = f"holds a file that is named like its slices, but is not DICOM: {list_names(damaged)}"
-            remedy = "Copy the whole series again, or move this file."
+            remedy = "Copy the whole series again, or move this file to another folder."
         raise InputError(what, path=path, remedy=remedy)
     if path.is_dir():
         # Look for a DICOMDIR in the slices' folder and up to two levels above, but not outside `path`.

@@ -36,9 +36,14 @@ def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[F
 
 
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
-    """Raise InputError if frames of another class lie in gaps between the scan's slices or beyond the scan's ends.
+    """Raise InputError if frames of a rare SOP class lie in gaps between the scan's slices or beyond the scan's ends.
 
-    Other frames, such as screenshots at the place of a slice, are ignored.
+    Frames of a rare class that lie elsewhere, such as screenshots at the place of a slice, are ignored. Frames that
+    differ from the scan in series, size, pixel spacing or orientation are ignored, too.
+
+    Args:
+        separated: the frames of rare classes, as `separate_other_classes` returns them.
+        frames: the scan's frames.
     """
     positions = np.stack([frame.position for frame in sort_frames(frames)])
     step = np.median(np.diff(positions, axis=0), axis=0)

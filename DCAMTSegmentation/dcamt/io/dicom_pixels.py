@@ -186,9 +186,9 @@ def _ends_with_padding(segment: bytes, size: int) -> bool:
 def check_fragments(file: Path, data: Any) -> None:
     """Raise InputError if compressed pixels have too few or too many frames, or if the data of a frame is cut.
 
-    Each frame needs at least one fragment. A JPEG frame counts as cut if it ends with zeros instead of the end marker,
-    as after an interrupted copy. GDCM would return random numbers for the missing part. Videos are not checked, because
-    their frames share fragments.
+    Each frame needs at least one fragment. A JPEG frame counts as cut if it ends with many zeros instead of the end
+    marker (`_has_zero_tail`), as after an interrupted copy. GDCM would return random numbers for the missing part.
+    Videos are not checked, because their frames share fragments.
     """
     from pydicom.encaps import generate_fragments, parse_basic_offsets
 
@@ -213,7 +213,7 @@ def check_fragments(file: Path, data: Any) -> None:
 
 
 def _has_zero_tail(data: bytes) -> bool:
-    """Return whether JPEG data end with zeros instead of the end marker."""
+    """Return whether JPEG data end with more than `_MAXIMUM_PADDING` zeros, without the end marker before the zeros."""
     used = data.rstrip(b"\0")
     return len(data) - len(used) > _MAXIMUM_PADDING and not used.endswith(_END_MARKER)
 

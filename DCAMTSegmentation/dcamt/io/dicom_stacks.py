@@ -45,7 +45,10 @@ class ScanChoice:
 
 @dataclass(eq=False)
 class Stack:
-    """Frames of one series with the same size, pixel spacing and orientation."""
+    """Frames of one series with the same size, pixel spacing and orientation.
+
+    Frames with different stack IDs belong to different stacks, unless `_join_stacks` joins these stacks.
+    """
 
     frames: list[Frame]
     part: str = ""  # If the series has several stacks: text after the title, such as ", stack 1 of 2".
@@ -64,7 +67,8 @@ class Stack:
         if title:
             name = f'"{title.encode("utf-8", "replace").decode()}"'
         elif self.first.series_number:
-            # In "series 5", a user could take the 5 for the stack's number in the list of stacks.
+            # The text says "SeriesNumber 5", not "series 5": a user could take the 5 in "series 5" for the stack's
+            # number in the list of stacks, which `--series` expects.
             name += f" with SeriesNumber {self.first.series_number}"
         return f"{name}{self.part} ({number} slice{'s' if number > 1 else ''} of {columns} x {rows})"
 
@@ -94,7 +98,10 @@ def group_stacks(frames: Sequence[Frame]) -> list[Stack]:
 
 
 def _join_stacks(stacks: Sequence[Stack]) -> list[Stack]:
-    """Join stacks of one series if they have no place in common and together form one evenly spaced stack."""
+    """Join stacks of one series that have the same size, pixel spacing and orientation, but different stack IDs.
+
+    Such stacks are joined only if they have no place in common and together form one evenly spaced stack.
+    """
     of_series: defaultdict[str, list[list[Stack]]] = defaultdict(list)
     for stack in stacks:
         groups = of_series[stack.first.series]
@@ -141,12 +148,13 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
     """Return the chosen or the only possible stack, and notes on skipped stacks.
 
-    Without a choice, the only stack is returned, or the only stack of at least `FEW` slices. In the second case, the
-    smaller stacks are skipped; they must belong to other series.
+    If `choice.series` is None, the only stack is returned. If there are several stacks, but only one of them has `FEW`
+    slices or more, this large stack is returned and the smaller stacks are skipped. A smaller stack is not skipped if
+    it belongs to the large stack's series: InputError is raised instead.
 
     Raises:
-        InputError: the choice fits no stack or several, or no series is chosen and several stacks are possible. The
-            error lists the stacks.
+        InputError: `choice.series` fits no stack or several; or `choice.series` is None, and several stacks are
+            possible. The error lists the stacks.
     """
     wanted = choice.series
     if wanted is not None:

@@ -147,8 +147,8 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
     note = f"Holds {len(times)} time points; the first was read (dcamt segment --time NUMBER chooses another)."
     if len(group_places(frames)) > len(times[0]):
         note += (
-            " The time points have slices at different positions: check that the first one is a complete scan."
-            " Otherwise, export the image again."
+            " The time points have slices at different positions: check that the first time point is a complete scan."
+            " If it is not complete, export the image again."
         )
     return times[0], [note]
 
@@ -184,7 +184,14 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
 
 
 def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
-    """Group frames by time; raise InputError if nothing distinguishes their times."""
+    """Group frames by time: the first group holds the earliest frame of each place, the second the next, and so on.
+
+    If no two frames lie at one place, all frames form one group.
+
+    Raises:
+        InputError: the places hold different numbers of frames, or nothing distinguishes the times of the frames at
+            each place (see `_time_order`).
+    """
     places = group_places(frames)
     if len(places) == len(frames):
         return [frames]

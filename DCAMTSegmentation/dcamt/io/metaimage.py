@@ -177,9 +177,9 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
         sizes: the image's size along each axis.
 
     Raises:
-        InputError: no file is named, a pattern or the n of `LIST n` is damaged, the number of files is wrong, or a list
-            does not end with a line break. ITK would return random memory for the voxels of missing files. ITK ignores
-            the last name of a list if no line break follows the name.
+        InputError: no file is named, a pattern is damaged, the n of `LIST n` is negative or equals the number of axes,
+            the number of files is wrong, or a list does not end with a line break. ITK would return random memory for
+            the voxels of missing files. ITK ignores the last name of a list if no line break follows the name.
     """
     words = value.split()
     if not words:
@@ -210,6 +210,8 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
 
 def _axes_per_file(words: Sequence[str], axes: int) -> int:
     """Return the n of `LIST n`, the number of axes of each data file.
+
+    If n is missing, is no number, is 0 or is larger than the number of axes, n becomes the number of axes minus 1.
 
     >>> _axes_per_file(["LIST", "2"], axes=4)
     2

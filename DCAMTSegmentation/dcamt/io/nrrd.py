@@ -42,8 +42,11 @@ def open_nrrd(path: Path) -> StoredImage:
 
     Axes with a direction are spatial. If the header has spacings instead of directions, the axes of the kind "domain"
     or "space" are spatial; if no axis has such a kind, all axes are spatial. A fourth spatial axis of size 1 becomes a
-    channel axis. The axes that are not spatial become channels. Without the fields `space` and `space directions`, the
-    coordinates are LPS. Without an origin, the first voxel lies at 0. Bytes after the data are ignored.
+    channel axis. The axes that are not spatial become channels. Without an origin, the first voxel lies at 0. Bytes
+    after the data are ignored.
+
+    The field `space` states the coordinate system. A header may lack `space` if it also lacks `space directions`, or if
+    its `space dimension` is 4: the coordinates are then LPS.
 
     Raises:
         InputError: the file is damaged; a data file is missing; the image has colours, complex numbers, or more or

@@ -95,7 +95,7 @@ def _is_skipped(values: Mapping[int, tuple[int, ...]]) -> bool:
 
 
 def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
-    """Yield the tags of each page with their values.
+    """Yield, for each page, the values of the tags that this module uses, by tag.
 
     Raises:
         InputError: the content is not TIFF.

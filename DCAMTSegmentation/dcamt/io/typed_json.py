@@ -49,7 +49,7 @@ def build(kind: type, data: Any, source: str | Path | None, where: str) -> Any:
     """Return an instance of the dataclass `kind` with the values of the JSON object `data`.
 
     Fields may have these types: dataclasses, bool, int, float, str, Path, `np.ndarray` (float64), `X | None`,
-    `tuple[X, ...]`, `tuple[X, X]` and `dict[str, X]`.
+    `dict[str, X]`, `tuple[X, ...]`, and tuples of a fixed length whose items have one type, such as `tuple[X, X]`.
 
     Args:
         source: the file, for error messages.

@@ -11,7 +11,7 @@ from ..geometry import Grid, connected_components
 THRESHOLD = 0.5
 """A voxel of at least this doubt is doubtful: its label is estimated to be wrong with a probability of 50% or more."""
 SMALLEST_ML = 0.04
-"""Smaller components are omitted."""
+"""Smallest volume of a doubtful place; smaller components (connected sets) of doubtful voxels are omitted."""
 GLANCE_MM = 4.0
 """Standard deviation of the Gaussian that weights the doubt around a point."""
 

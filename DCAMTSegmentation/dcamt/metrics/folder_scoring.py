@@ -66,6 +66,10 @@ def _pairing_error(
         return InputError(what, path=prediction, remedy="Keep one of them in this folder.")
     if similar := similar_labels(case, predicted.keys(), labelled):
         what = f"has no label in {folder}, but files of similar names lie there: {list_names(similar)}"
-        return InputError(what, path=prediction, remedy=f"If one of them is its label, name it {case}_label.")
+        remedy = (
+            f"If one of these files is the prediction's label, rename it to {case}_label and keep its ending, for"
+            " example .nii.gz."
+        )
+        return InputError(what, path=prediction, remedy=remedy)
     remedy = f"Add {case}_label.nii.gz, or remove the prediction."
     return InputError(f"has no label in {folder}", path=prediction, remedy=remedy)

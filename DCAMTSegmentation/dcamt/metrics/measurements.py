@@ -124,9 +124,9 @@ def surface_area(mask: np.ndarray, axes: np.ndarray) -> float:
     The columns of `axes` (3, 3) are the voxel steps in mm, which may be oblique or sheared. The surface is closed:
     everything outside `mask` counts as background.
 
-    Take parallel lines in a direction u, one line for each mm2 of a plane perpendicular to u. Let n(u) be the number
-    of their crossings with the surface. By the Cauchy-Crofton formula, the surface area is twice the mean of n(u) over
-    all directions u. Here the lines run along vectors between voxels. If only one of two neighbours on a line is
+    Take parallel lines in a direction v, one line for each mm2 of a plane perpendicular to v. Let c(v) be the number
+    of their crossings with the surface. By the Cauchy-Crofton formula, the surface area is twice the mean of c(v) over
+    all directions v. Here the lines run along vectors between voxels. If only one of two neighbours on a line is
     inside, the pair is a crossing. Source: G. Lehmann and D. Legland, "Efficient N-dimensional surface estimation using
     Crofton formula and run-length encoding", Insight Journal 2012. In contrast to that paper, directions and weights
     are fitted to the grid (see `_crofton_directions`), since the paper's 13 fixed directions give wrong areas if slices
@@ -160,11 +160,11 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Vectors are chosen from short to long; each must differ by more than 15 degrees from all chosen before it.
     """
     spacing = np.sort(np.linalg.norm(axes, axis=0))
-    # With a larger limit, long vectors could step over thin parts of a segment. With a smaller limit, too few vectors
-    # would be left to cover all directions.
+    # No vector is longer than `longest_mm`. If `longest_mm` were larger, vectors could step over thin parts of a
+    # segment. If `longest_mm` were smaller, too few vectors would be left to cover all directions.
     longest_mm = max(2.5 * spacing[1], 1.6 * spacing[2])
-    limits = [floor(longest_mm * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
-    steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in limits], indexing="ij"), axis=-1).reshape(-1, 3)
+    reach = [floor(longest_mm * norm) for norm in np.linalg.norm(np.linalg.inv(axes), axis=1)]
+    steps = np.stack(np.meshgrid(*[np.arange(-m, m + 1) for m in reach], indexing="ij"), axis=-1).reshape(-1, 3)
     # Keep one of each pair of opposite vectors.
     steps = steps[len(steps) // 2 + 1 :]
     # Keep no multiples of shorter vectors.
@@ -184,7 +184,9 @@ def _crofton_directions(axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _fit_weights(units: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Return weights w (N,) >= 0 of unit vectors u (N, 3), fitted by least squares.
 
-    For every unit normal n, sum(w * |n . u|) should be 1/2: the mean of |n . u| over all directions u.
+    Let n be the unit normal of a flat piece of surface. Lines in a direction v, one line for each mm2 of a plane
+    perpendicular to v, cross each mm2 of the piece |n . v| times. The mean of |n . v| over all directions v is 1/2. The
+    weights replace this mean by a sum over the N vectors u: for every n, sum(w * |n . u|) should also be 1/2.
     """
     from scipy.optimize import nnls
 

@@ -177,9 +177,10 @@ def _solve_without_positive(matrix: np.ndarray, target: np.ndarray) -> np.ndarra
 def _with_interval(function: OverlapFunction, expected: np.ndarray, truth: np.ndarray) -> OverlapFunction:
     """Return the function with its 80% interval, computed from expected and true overlaps (N,).
 
-    Each window of scans with similar expected overlaps gives one knot: the median of these overlaps. The interval's
-    ends at the knot are quantiles of the window's residuals. The k-th smallest of n residuals is taken as the quantile
-    at k / (n + 1) (Weibull's plotting position).
+    Each window of scans with similar expected overlaps gives one knot: the median of these overlaps. A residual is the
+    true overlap minus the expected overlap. For the knot, `lows` gets the 10% quantile of the window's residuals, and
+    `highs` gets the 90% quantile. The k-th smallest of n residuals is taken as the quantile at k / (n + 1) (Weibull's
+    plotting position).
     """
     order = np.argsort(expected)
     expected, residual = expected[order], (truth - expected)[order]

@@ -214,7 +214,10 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 
 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
-    """Write a model's file and calibration file."""
+    """Write a model's file and its calibration file.
+
+    If `calibration` is None, delete the calibration file that an earlier model of this name may have left.
+    """
     beside = calibration_path(target)
     with atomic_paths([] if calibration is None else [beside]) as partial:
         if calibration is not None:

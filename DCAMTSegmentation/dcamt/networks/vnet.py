@@ -75,7 +75,7 @@ class TransposedUp(nn.Sequential):
 
 
 class Pointwise(nn.Conv3d):
-    """A 1x1x1 convolution that returns the memory format `channels_last_3d` if the input has this format.
+    """A 1x1x1 convolution whose output has the memory format `channels_last_3d` if the input has this format.
 
     For such input, the convolution is computed as a matrix product, because PyTorch's own convolution returns channels
     first if it computes in float32 on one thread. Training with such mixed memory formats took 13% longer.

@@ -42,8 +42,8 @@ def write_run_report(
 
     Args:
         progress: as in `score_cases`.
-        on_warning: as in `score_cases`; also called with a message that names the cases of the last table that are no
-            longer validation cases.
+        on_warning: as in `score_cases`; also called if the run folder already holds a table `validation.csv` with cases
+            that are no longer validation cases. The message names these cases.
 
     Raises:
         InputError: the run or its model does not exist or cannot be used, a validation case cannot be segmented, the

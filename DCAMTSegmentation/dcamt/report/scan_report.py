@@ -230,7 +230,7 @@ def _doubt(report: ScanReport, scene: Scene) -> str:
     else:
         text = _name_places(report.doubtful_places, scene)
         text += f" Doubt is {'calibrated' if report.is_doubt_calibrated else 'not calibrated'} for this model."
-    return f"{text} These values describe the outline before its correction." if report.is_corrected else text
+    return f"{text} This section describes the outline before its correction." if report.is_corrected else text
 
 
 def _name_places(places: Sequence[DoubtfulPlace], scene: Scene) -> str:

@@ -249,9 +249,10 @@ class EventTail:
                 self._lines.skip_first_line()
 
     def next(self) -> RunEvent | None:
-        """Read at most `CHUNK` bytes and return the next event; None if the bytes read contain no further event.
+        """Return the next event; None if the bytes read so far contain no further event.
 
-        After None, the file may still contain events that were not read (see `at_end`).
+        If no line is left from an earlier call, at most `CHUNK` further bytes of the file are read first. After None,
+        the file may still contain events that were not read (see `at_end`).
         """
         if not self._lines.has_lines():
             self._read()

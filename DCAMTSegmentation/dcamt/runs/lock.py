@@ -64,7 +64,8 @@ def is_held(path: Path) -> bool:
 
     try:
         with path.open("rb") as file:
-            # The lock is shared: two processes may call `is_held` at the same time.
+            # `is_held` asks for a shared lock. If it asked for an exclusive lock, two processes that call `is_held` at
+            # the same time could take each other for a run.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -41,9 +41,10 @@ inside the radius.
 def random_transform(settings: Augmentation, generator: torch.Generator) -> Tensor:
     """Return a random rotation, scaling and mirroring as a matrix (3, 3), float64.
 
-    The matrix maps offsets in the patch to offsets in the scan, both in mm. Each angle and the logarithm of the
-    scale are drawn from a normal distribution with a standard deviation of a third of the recipe's limit, clipped at
-    the limit. The scale is the same along all axes.
+    The matrix maps offsets in the patch to offsets in the scan, both in mm. The scale is the same along all axes. Each
+    angle and the logarithm of the scale are drawn from a normal distribution and clipped at plus or minus a limit. The
+    standard deviation is a third of the limit. The limit of an angle is the recipe's `rotation_degrees`. The limit of
+    the logarithm is log(1 + `scale`), with the recipe's `scale`.
     """
 
     def normal(limit: float) -> float:
@@ -152,7 +153,8 @@ def add_artefact(
     """Add stripes (as from a spike in k-space) or a bright spot to a patch (C, X, Y, Z), with a given probability.
 
     Stripes and spot are equally frequent. Each channel gets the same artefact, times the channel's standard deviation.
-    A patch with an artefact is then normalised again or, if the rule is `clip`, clamped to its `intensity_reach`.
+    A patch with an artefact is then normalised again. If the rule is `clip`, the patch is clamped to plus or minus the
+    rule's `intensity_reach` instead.
 
     Args:
         probability: probability of an artefact.

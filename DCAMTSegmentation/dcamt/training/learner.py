@@ -157,8 +157,10 @@ class Learner:
             return
         with torch.autocast(self.device.type, self.half):
             yield
-        # Inside a caller's autocast block, torch would use its 16-bit copies of the weights again in the next pass. The
-        # weights would then get no gradients, because `_teacher_logits` makes the copies without gradients.
+        # torch deletes its 16-bit copies of the weights only when the outermost autocast block ends. If the code that
+        # calls the learner has opened an autocast block, the next pass would use the copies again, even after `update`
+        # has changed the weights. In older PyTorch (its issue 142234), the weights would also get no gradients, because
+        # `_teacher_logits` makes the copies without gradients. Therefore delete the copies here.
         torch.clear_autocast_cache()
 
 

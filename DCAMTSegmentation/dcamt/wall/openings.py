@@ -34,7 +34,10 @@ The upper limit is larger, since inflowing blood is brighter.
 SURFACE_SMOOTHING = 4
 """Number of times that profiles and normals are averaged with those of neighbouring points, about 1 mm away."""
 MITRAL_BELOW_SD = 2.0
-"""Used instead of `BLOOD_BELOW_SD` at the valve, because the valve's profiles are smoother."""
+"""Used instead of `BLOOD_BELOW_SD` at the valve.
+
+The valve's profiles are smoother, because they are averaged again (`MITRAL_SMOOTHING`).
+"""
 MITRAL_SMOOTHING = 20
 """Number of times that profiles and normals are averaged again for the valve."""
 MITRAL_STEP_MM = 1.0
@@ -43,9 +46,9 @@ MITRAL_STEP_MM = 1.0
 MITRAL_DIRECTION = (-0.66, 0.54, -0.52)
 """Direction in which the mitral valve faces (RAS: left, anterior, inferior): the mean of the 60 cases."""
 MITRAL_CONE_DEGREES = 50.0
-"""Largest angle between the normals of the valve's patch and `MITRAL_DIRECTION`.
+"""Largest allowed angle between the normals of the valve's patch and `MITRAL_DIRECTION`.
 
-In the 60 cases, the largest angle is 40 degrees.
+In the 60 cases, the direction in which the valve as a whole faces is within 40 degrees of `MITRAL_DIRECTION`.
 """
 MITRAL_FLAT_DEGREES = 30.0
 """Largest angle between the normals of a flat patch and their mean."""

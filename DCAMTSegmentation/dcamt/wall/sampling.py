@@ -93,9 +93,12 @@ def profiles(voxels: np.ndarray, grid: Grid, surface: Surface, distances_mm: np.
 
 
 def reaches_border(grid: Grid, surface: Surface, distances_mm: np.ndarray) -> np.ndarray:
-    """Return (N,) bool: whether a sample at `distances_mm` (S,), ascending, along a point's normal is outside the scan.
+    """Return the mask (N,) bool of the surface's points that have at least one sample outside the scan.
 
-    A scan is convex, so only the first and the last sample are tested.
+    A scan is convex, so only the first and the last sample of each point are tested.
+
+    Args:
+        distances_mm: (S,), the distances of the samples along each point's normal, in ascending order.
     """
     near, far = (inside_scan(grid, surface.points + mm * surface.normals) for mm in distances_mm[[0, -1]])
     return np.asarray(~(near & far))

@@ -211,7 +211,7 @@ def _volume_level(field: np.ndarray, cells: float) -> float:
 
 
 def _contour(field: np.ndarray, level: float, affine: np.ndarray) -> Surface:
-    """Return the contour of `field` (I, J, K) at `level` in RAS mm; `affine` (4, 4): index -> RAS mm.
+    """Return the contour, in RAS mm, of `field` (I, J, K) at the value `level`; `affine` (4, 4): index -> RAS mm.
 
     Flying edges: W. Schroeder, R. Maynard and B. Geveci, LDAV 2015.
     """
