@@ -90,7 +90,11 @@ class ChannelSelectors:
 
 
 def replace_channels(settings: Any) -> None:
-    """Select the channels that are stored with the input volume's result; no channels if it has no result."""
+    """Select the further channels that are stored with the result of the input volume.
+
+    Select no further channels if the volume has no result, or if one of the stored channels is no longer in the scene.
+    Do nothing if there is no input volume, or if the input volume is one of the selected further channels.
+    """
     volume, selected_channels = settings.inputVolume, tuple(settings.channelVolumes)
     if volume is None or volume in selected_channels:
         return

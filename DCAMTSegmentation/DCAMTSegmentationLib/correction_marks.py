@@ -94,10 +94,11 @@ def update_correction_marks(segmentation_node: SegmentationNode) -> bool:
 
 
 def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | None, now: str) -> bool:
-    """Return whether the DCAMT segments lie at another place in `volume` than the place where DCAMT wrote them.
+    """Return whether the DCAMT segments lie on other voxels of `volume` than those on which DCAMT wrote them.
 
-    `volume` may be another volume than the segmented scan. The function returns False if the segments were resampled,
-    or if all of them were deleted.
+    Voxels are compared by their indices (tolerance: `SAME_PLACE`), so `volume` may be another volume than the segmented
+    scan. The function returns True if a non-linear transform lies between the segmentation and `volume`. The function
+    returns False if the segments were resampled, if all of them were deleted, or if `volume` is None or has no image.
 
     Args:
         now: the present fingerprint of the segments.
@@ -136,7 +137,11 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 
 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
-    """Compare two boxes. One face that differs by 16 voxels counts less (4) than six faces that differ by 1 (6)."""
+    """Return the difference of two boxes: the sum of the square roots of their faces' distances, in voxels.
+
+    Because of the square roots, one face that differs by 16 voxels counts less (4) than six faces that differ by 1 (6).
+    An edit of a segment may move one face far, but a wrong assumption in `are_resampled` displaces all faces.
+    """
     return float(np.sqrt(np.abs(box - other)).sum())
 
 

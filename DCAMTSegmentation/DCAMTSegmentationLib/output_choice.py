@@ -77,7 +77,8 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
     drawn_on = scan_of(segmentation_node)
     if drawn_on is None:
         return segmentation_node.GetAttribute(_REMOVED_SCAN) is None or _is_removed_scan(segmentation_node, volume)
-    # Segments that were imported from a labelmap refer to the labelmap instead of their scan.
+    # Segments that were imported from a labelmap refer to the labelmap, which is no listed scan, instead of their scan.
+    # Their scan is unknown, so the node may hold the result.
     return not is_listed_scan(drawn_on) or are_same_scan(drawn_on, volume)
 
 

@@ -36,7 +36,8 @@ from .worker_process import SegmentationWorker
 # Not translated: they are texts of the report, which is in English.
 OUTLINED_SEGMENT = "Outlined segment"
 RESULT_OF_OTHER_VOXELS = (
-    "The model segmented another scan or an earlier version of this scan. Trust and doubt were left out."
+    "The model segmented another scan or an earlier version of this scan."
+    " Expected overlap, agreement of the branches and doubt were left out."
 )
 WALL_OF_OTHER_VOXELS = "The wall was measured in an earlier version of the scan and was left out."
 UNKNOWN_REGION = "Only a region of the scan was segmented."

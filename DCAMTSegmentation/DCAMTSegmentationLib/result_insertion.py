@@ -279,7 +279,7 @@ def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: S
     was_empty = not has_segments(segmentation)
     if was_empty:
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    # Segments drawn on another volume keep that volume's grid.
+    # If the segments were drawn on a volume that is still in the scene, the node keeps that volume's grid.
     if was_empty or scan_of(segmentation) is None:
         segmentation.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     write_segments(segmentation, built)

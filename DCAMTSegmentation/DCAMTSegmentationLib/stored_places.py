@@ -108,7 +108,10 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return False for places from an old version of DCAMT: their doubt is unknown."""
+    """Return whether the stored places show doubt; the places of older versions of DCAMT show disagreement.
+
+    Return False if no places were ever stored in the node.
+    """
     return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 

@@ -16,7 +16,10 @@ from .result_nodes import VOLUME, get_referenced_node
 
 IMAGE = "DCAMT.trainingImage"
 _ORIGINAL = "DCAMT.trainingCase"
-"""Node reference: from a case to itself, from a clone to the original. Older scenes lack this reference."""
+"""Node reference from a case to itself. A clone has a copy of this reference, which leads to the original.
+
+By this reference, `is_case` tells a clone from a case. Scenes of older versions lack the reference.
+"""
 _LISTED = "DCAMT.trainingCaseListed"
 
 

@@ -116,7 +116,11 @@ class WallPanel:
         self._show_wall()
 
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
-        """List the segmentation's segments; keep the selection, or select the first DCAMT segment."""
+        """List the segmentation's segments, and select one of them; change nothing if they are listed already.
+
+        Select the first DCAMT segment if the list contained none of the DCAMT segments before (a new result), or if the
+        selected segment is gone. Otherwise, keep the selection.
+        """
         names: dict[str, str] = {}
         if segmentation is not None:
             held = segmentation.GetSegmentation()

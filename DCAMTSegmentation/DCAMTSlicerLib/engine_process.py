@@ -51,7 +51,7 @@ class EngineProcess:
 
     `on_event` receives each event; `on_end` is called once, after the last event. If successive progress events wait
     for delivery, only the last of them is delivered. After `kill`, neither function is called. Only two calls block:
-    `wait_for_end`, and `kill` with a last line.
+    `wait_for_end`, and `kill` if it gets a `last_line` to write to the process's stdin.
 
     The Python program that `arguments` names must end when the program's stdin closes. If PythonSlicer is a launcher,
     the program runs in a child process of the launcher, and `kill` can end this child process only by closing stdin.

@@ -43,7 +43,7 @@ class SceneChanges:
     def record_added(self, node: Node | None) -> Node:
         """Return a node that was added to the scene; undoing removes the node with its display nodes."""
         if node is not None:
-            # `ExitStack` calls the last callback first.
+            # `ExitStack` calls the last callback first: undoing removes the node, and then the node's stale items.
             self._undo.callback(remove_stale_items, slicer.mrmlScene, [node])
             self._undo.callback(remove_with_display, node)
         return node

@@ -81,9 +81,12 @@ class RecipeSuggestion:
             self._suggested = self._with_known_classes(recipe_from_dict(event["recipe"], "suggested.json"))
 
     def _with_known_classes(self, suggested: Recipe) -> Recipe:
-        """Return the suggested recipe, with the task's classes if all labels are from the scene.
+        """Return the suggested recipe, if possible with the task's classes.
 
-        The label files that were written from the scene contain no names of classes.
+        The label files that were written from the scene contain no names of classes, so `dcamt recipe suggest` cannot
+        know the names. If all labels are from the scene, and the task has a class for each suggested label value, the
+        task's classes replace the suggested classes, and the title lists their names. Otherwise the suggestion stays
+        unchanged.
         """
         labelled = [row for row in self._rows if row.role == LABELLED]
         known = {info.label: info for info in self._recipe.classes}

@@ -282,8 +282,14 @@ def segments_of(
 def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
     """Return those of the segments `identifiers` that may serve as a volume's label, in order of preference.
 
-    All segments are returned, unless the segmentation was drawn on one scan, DCAMT wrote its result for another scan
-    into the segmentation, and the volume is one of these two scans.
+    Usually, all segments are returned. The exception is a segmentation that belongs to two scans: it was drawn on one
+    scan, and DCAMT wrote its result for another scan into it. If `volume` is one of these two scans, these segments are
+    returned:
+
+    - for the scan on which the segmentation was drawn: the segments that DCAMT did not write, then the DCAMT segments
+      if the segmentation is a training case of this scan;
+    - for the scan of DCAMT's result: the DCAMT segments, then the other segments; nothing if `identifiers` contains no
+      DCAMT segment.
     """
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
@@ -300,8 +306,9 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
         # DCAMT made its segments for the other scan. They serve for this scan only if the user made the segmentation a
         # training case of this scan.
         return [*other_segments, *dcamt_segments] if _is_training_case_of(volume, segmentation) else other_segments
-    # `identifiers` contains DCAMT's segments only if a person corrected or accepted them. This person may have added
-    # the other segments. Without DCAMT's segments, the other segments belong to `drawn_on`.
+    # Here, `volume` is the scan of DCAMT's result. `identifiers` contains DCAMT segments only if a person corrected or
+    # accepted them. This person may have added the other segments on this scan, so the other segments are returned,
+    # too. If `identifiers` contains no DCAMT segment, the other segments belong to `drawn_on`.
     return [*dcamt_segments, *other_segments] if dcamt_segments else []
 
 

@@ -18,11 +18,13 @@ from DCAMTSlicerLib.scene_changes import SceneChanges
 from vtk.util.numpy_support import numpy_to_vtk
 
 ROUNDING = 1e-5
-"""Intensities count as equal if they differ by at most this fraction of the slab's largest finite absolute intensity.
+"""Two intensities count as equal if they differ by at most this fraction of a reference intensity.
 
-Slicer and DCAMT may round the intensities of a file differently."""
+`has_voxels_of` compares the voxels of a volume node with those of a file, part by part. The reference intensity is the
+largest finite absolute intensity in the file's part. Slicer and DCAMT may round the intensities of a file differently.
+"""
 COMPARED_BYTES = 1 << 20
-"""Bytes compared in one step, which takes some milliseconds."""
+"""Bytes of a part; the comparison of a part takes some milliseconds."""
 
 
 def read_image(file: str) -> Generator[None, None, Any]:
@@ -43,7 +45,7 @@ def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
     """Return whether a volume node has the voxels (K, J, I) of a `.npy` file.
 
     The node must have an image. Only the first channel of the image is compared. Voxels that are NaN are
-    ignored, and so are differences of at most `ROUNDING`.
+    ignored, and so are differences that `ROUNDING` allows.
     """
     voxels, expected = np.asarray(slicer.util.arrayFromVolume(volume)), np.load(file, mmap_mode="r")
     if voxels.ndim > expected.ndim:
@@ -58,7 +60,7 @@ def has_voxels_of(volume: VolumeNode, file: str) -> Generator[None, None, bool]:
 
 
 def _differ_beyond_rounding(values: np.ndarray, expected: np.ndarray) -> bool:
-    """Return whether an intensity differs by more than `ROUNDING`; NaN does not differ from any number."""
+    """Return whether an intensity differs by more than `ROUNDING` allows; NaN does not differ from any number."""
     values, expected = values.astype(np.float64), expected.astype(np.float64)
     largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     with np.errstate(invalid="ignore"):  # infinity minus infinity

@@ -61,7 +61,7 @@ def export_model(path: Path, target: Path) -> None:
     """Copy a run's model file to `target`.
 
     The calibration file that the model uses, if any, is written beside `target`. An existing `target` is replaced.
-    If the model uses no calibration file, a file that is already beside `target` stays.
+    If the model uses no calibration file, a calibration file that already lies beside `target` stays unchanged.
 
     Raises:
         InputError: the model cannot be read, or its calibration file would replace another one beside `target`.
