@@ -93,7 +93,10 @@ def test_slowly_varying_padding_is_cut_off_to_within_two_coarse_voxels() -> None
 
 
 def test_outlier_voxels_cause_the_loss_of_at_most_a_rim_of_tissue() -> None:
-    """A plane of tissue with outliers, such as metal in CT, is mistaken for noise."""
+    """A few outlier voxels, such as metal in CT, can dominate the variance of a plane of tissue.
+
+    `anatomy_box` then mistakes the plane for noise, and removes the plane if it is an outer plane of the box.
+    """
     scan, _ = scan_in("air")
     wild = np.random.default_rng(0).random(scan.voxels.shape) < 0.002
     box = anatomy_box(Volume(np.where(wild, 200, scan.voxels), scan.grid), RECIPE)

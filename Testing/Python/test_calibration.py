@@ -1,4 +1,7 @@
-"""Test calibrations in or beside a model, and their use by predictor, command, store and worker."""
+"""Test calibrations that are stored in a model package or in a file beside it.
+
+The predictor, the command `dcamt models`, the model store and the worker use these calibrations.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,10 @@ def test_mask_p1_la_is_the_label_of_p1_and_mask_p3_wall_is_skipped(tmp_path: Pat
 
 
 def test_q_la_is_a_scan_and_no_mask_if_q_has_few_values(tmp_path: Path) -> None:
-    """A file is a mask only of a scan with many values, so `q` and `q_LA`, each with two values, count as scans."""
+    """The file `q_LA` would be a mask of `q` if `q` had many different values.
+
+    Here, `q` and `q_LA` have two values each, so both files count as scans.
+    """
     write_images(tmp_path, ("p1", "p2"), ("q", "q_LA"))
     assert {case.name for case in find_cases(tmp_path).cases} == {"p1", "p2", "q", "q_LA"}
 

@@ -35,7 +35,10 @@ def _write_series(folder: Path, **attributes: object) -> Path:
 
 @pytest.mark.parametrize("size", [100, 140, 330, 370])
 def test_scan_whose_last_slice_ends_within_its_header_is_refused(tmp_path: Path, size: int) -> None:
-    """A slice cut after 370 bytes has a shortened SOP class UID."""
+    """A slice that is cut after 370 bytes has a shortened SOP class UID, and thus seems to be of an unknown SOP class.
+
+    The reader must refuse this slice as damaged, and must not skip it as a file of another kind.
+    """
     os.truncate(_write_series(tmp_path) / "IM007", size)
     refused(lambda: read_scan(tmp_path), tmp_path, "IM007")
 
@@ -243,7 +246,7 @@ def test_time_points_whose_slices_do_not_coincide_are_separate_scans(tmp_path: P
     assert_slices_in_place(read_scan(file), 12)
     (note,) = read_scan(file).notes
     assert "2 time points" in note
-    assert "check that the first one is a complete scan. Otherwise, export the image again" in note
+    assert "check that the first time point is a complete scan. If it is not complete, export the image again" in note
     assert_slices_in_place(read_scan(file, choice=ScanChoice(time=2)), 12)
 
 

@@ -246,7 +246,9 @@ def test_time_points_are_in_order_of_content_time_and_not_of_instance_number(tmp
 
 
 def test_image_is_read_whole_if_the_slices_of_its_two_time_indices_hardly_overlap(tmp_path: Path) -> None:
-    # Index 1 extends from place 0 to 4, index 2 from place 3 to 7. Time points must overlap by more than half.
+    # The slices with index 1 extend from place 0 to 4, those with index 2 from place 3 to 7. Slices with different
+    # indices count as time points only if these ranges overlap by more than half. Here the ranges overlap by less, so
+    # all slices form one image.
     indices = [1, 1, 1, 2, 1, 2, 2, 2]
     groups = [{"FrameContentSequence": {"TemporalPositionIndex": index}} for index in indices]
     assert_slices_in_place(read_scan(write_frames(tmp_path / "x.dcm", range(8), groups)), 8)

@@ -42,9 +42,9 @@ COMPARABLE = (
 )
 """Settings with which the losses `supervised` and `distillation` of two processes equal those of one process."""
 TEAM_SETTINGS = ("batch=4", "labelled_per_batch=2", "checkpoint_every_s=0.000001")
-"""Settings for a batch that two processes can split, and for logged losses and a checkpoint after each iteration.
+"""Settings with which two processes can split a batch, and a run saves a checkpoint after each iteration.
 
-A run logs its losses before it saves a checkpoint, and here a checkpoint is due after each iteration.
+A run logs its losses before it saves a checkpoint, so the run also logs its losses after each iteration.
 """
 
 

@@ -66,7 +66,8 @@ def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_p
         save_noise_scan(visit / "S1.nrrd")
     evaluation = evaluate_folders(tmp_path / "results", tmp_path / "data")
     assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1.0), ("p2", 1.0)]
-    # The DCAMT results p1.seg.nrrd and p2.seg.nrrd in `data` are not taken for labels.
+    # Remove DCAMT's mark from each S1_label.nrrd, so that the file is a label from another source, and add the DCAMT
+    # results p1.seg.nrrd and p2.seg.nrrd to `data`. These results are not taken for labels.
     for patient in ("p1", "p2"):
         remove_dcamt_mark(tmp_path / "data" / patient / "visit" / "S1_label.nrrd")
         save_labels(tmp_path / "data" / f"{patient}.seg.nrrd", random_mask(9), segments=[LEFT_ATRIUM])

@@ -1,4 +1,7 @@
-"""Grids read from NIfTI headers of many kinds equal SimpleITK's, except where ITK refuses the file or is wrong."""
+"""Compare the grids that DCAMT reads from NIfTI headers of many kinds with the grids that SimpleITK reads.
+
+The grids are equal, except where ITK refuses a header or is wrong. These exceptions have their own tests.
+"""
 
 from __future__ import annotations
 

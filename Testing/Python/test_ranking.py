@@ -275,7 +275,7 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
     saved: str,
     is_replaced: bool,
 ) -> None:
-    """While a case is ranked, somebody saves an outline of the case, or a table, under the name of a result."""
+    """While a case is ranked, somebody saves a segmentation of the case, or a table, under the name of a result."""
     file = tmp_path / saved
     file.parent.mkdir(exist_ok=True)
 
@@ -290,7 +290,7 @@ def test_file_saved_meanwhile_is_replaced_only_with_overwrite(
     assert call_dcamt([*arguments, "--overwrite"] if is_replaced else arguments) == (0 if is_replaced else 1)
     assert (file.read_bytes() != b"made by hand") == is_replaced
     printed = capsys.readouterr()
-    # A case whose outline cannot be written is not in the ranking.
+    # A case whose segmentation cannot be written is not in the ranking.
     assert ("unlabelled0" in printed.out) == (is_replaced or option == "--csv")
     assert (f"{file}: was written by another program" in printed.err) != is_replaced
 

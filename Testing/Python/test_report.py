@@ -202,7 +202,8 @@ def test_report_leaves_out_a_removed_validation_scan_and_needs_no_labelled_scan(
     )
     labelled.unlink()  # has no effect, because the report reads only the scans of validation cases
     validation.unlink()
-    # If validation.csv had a score of the removed case, the report would be refused, because it would lack this score.
+    # validation.csv has a score of the removed case. A new report would lack this score, so `dcamt report` would refuse
+    # to write the report. Therefore, the test also removes validation.csv.
     (copy / "validation.csv").unlink()
     assert call_dcamt(["report", copy, "--device", "cpu"]) == 0
     errors = capsys.readouterr().err

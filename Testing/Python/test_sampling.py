@@ -113,7 +113,9 @@ def test_image_and_label_of_a_patch_are_aligned() -> None:
             index_in_label = batch.labels.numpy() - 1
             difference = np.abs(index_in_image - index_in_label)
             assert difference.max() <= 0.51
-            assert difference.max() > 0.3  # If patch voxels lay on scan voxels, each difference would be 0.
+            # The image is interpolated; the label is that of the nearest scan voxel. The two indices differ only where
+            # a patch voxel lies between scan voxels. A difference above 0.3 shows that there are such patch voxels.
+            assert difference.max() > 0.3
 
 
 def test_patch_larger_than_the_scan_repeats_the_border() -> None:
@@ -128,7 +130,10 @@ def test_patch_larger_than_the_scan_repeats_the_border() -> None:
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
 def test_patches_lie_inside_the_scan(foreground: float) -> None:
-    """The intensity rises by 5 per voxel inside the scan and is constant outside."""
+    """Along one axis of the scan, the intensity rises by 5 per voxel.
+
+    A patch that reached beyond the scan would repeat the scan's border voxels there, without a rise.
+    """
     label = np.zeros((40, 40, 40), np.uint8)
     label[0, 39, 20] = 1  # at an edge of the scan
     ramp = np.broadcast_to(5 * np.arange(40, dtype=np.uint8)[:, None, None], label.shape).copy()
@@ -255,7 +260,8 @@ def test_rotated_ball_stays_a_ball_on_anisotropic_voxels() -> None:
     for step in range(8):
         label = sampler.draw(step).labels[0].numpy()
         spread = (np.argwhere(label) * sides).std(axis=0)
-        assert np.allclose(spread, 14 / np.sqrt(5), rtol=0.06)  # standard deviation of a ball
+        # In a ball of radius 14 mm, the coordinates along each axis have the standard deviation 14 mm / sqrt(5).
+        assert np.allclose(spread, 14 / np.sqrt(5), rtol=0.06)
         assert label.sum() == pytest.approx(ball.sum(), rel=0.06)
         turned += not np.array_equal(label, ball)
     assert turned == 8

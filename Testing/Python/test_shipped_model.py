@@ -82,9 +82,10 @@ def test_card_describes_the_model_and_its_accuracy(package: ModelPackage) -> Non
     assert "esearch use only" in card.licence
     assert card.trained_on["labelled_patients"] == 80
     assert card.measured
+    # The shipped model was trained with the labels of all 80 patients. So the card states the accuracy of a second
+    # model, the twin, on 20 cases. The twin was trained in the same way, but without the labels of these 20 cases.
     for measured in card.measured:
         assert "20" in measured["on"]
-        # The twin was trained without the labels of the 20 cases.
         assert "a twin of this model, trained in the same way" in measured["on"]
         assert measured["dice_mean"] > 0.92
 

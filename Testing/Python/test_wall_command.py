@@ -308,8 +308,8 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     assert measure_scan(folder) == 0
     assert re.search(r"a_image: [\d.]+ cm² of the surface lie at the scan's border", capsys.readouterr().out)
     row = read_table(folder / "out" / "a_image.wall.csv")[0]
-    # The surface is a ball's with a radius of 20 mm, so each outward normal lies on a ray from the centre. The scan is
-    # sampled along the normals, up to 3 mm outside the surface. A point is measured only if the scan, which
+    # The surface is a sphere with a radius of 20 mm, so each outward normal lies on a ray from the sphere's centre. The
+    # scan is sampled along the normals, up to 3 mm outside the surface. A point is measured only if the scan, which
     # ends 10 mm below the centre, contains the point's outermost sample, 23 mm from the centre. On one ray, depths
     # below the centre are proportional to distances from the centre, so a measured point lies at most
     # 10 mm * 20 / 23 = 8.7 mm below the centre.
@@ -355,7 +355,8 @@ def test_error_for_a_missing_segmentation_contains_similar_file_names(
         write_labelmap(wall_phantom[1], folder / "labels" / f"{name}.nii.gz")
     message = (
         f"{folder / 'scans' / 'z_image.nrrd'}: has no segmentation in {folder / 'labels'}, but files of similar names"
-        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of these files is the scan's segmentation, rename it to z_seg."
+        " lie there: z_v1.nii.gz, z_v2.nii.gz. If one of these files is the scan's segmentation, rename it to z_seg and"
+        " keep its ending, for example .nii.gz."
     )
     assert measure_folder(folder) == 1
     assert message in capsys.readouterr().err
@@ -370,7 +371,7 @@ def test_segmentation_that_may_belong_to_two_scans_is_refused(
 ) -> None:
     write_volume(wall_phantom[0], folder / "scans" / "a.nrrd")
     assert measure_folder(folder) == 1
-    assert f"{folder / LABEL}: may belong to each of these scans: a, a_image. Name" in capsys.readouterr().err
+    assert f"{folder / LABEL}: may belong to any one of these scans: a, a_image. Name" in capsys.readouterr().err
     assert not (folder / "out").exists()
     (folder / LABEL).rename(folder / "labels" / "a_image.nii.gz")
     assert measure_folder(folder) == 1
@@ -386,7 +387,7 @@ def test_segmentation_renamed_as_the_error_suggests_is_found(
     other = folder / "labels" / "a_v1.nii.gz"
     write_labelmap(wall_phantom[1], other)
     assert measure_folder(folder) == 1
-    assert "rename it to a_seg." in capsys.readouterr().err
+    assert "rename it to a_seg and keep its ending, for example .nii.gz." in capsys.readouterr().err
     other.rename(folder / "labels" / "a_seg.nii.gz")
     assert measure_folder(folder, "--overwrite") == 0, capsys.readouterr().err
 

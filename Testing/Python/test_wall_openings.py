@@ -138,9 +138,9 @@ def test_surface_cut_off_by_the_border_of_the_scan_is_excluded_and_reported() ->
     top = result.surface.points[:, 2] > CENTRE[2] - 4
     assert (result.kind[top] == WALL).all()
     assert any("border" in note for note in result.notes)
-    # The surface is a ball's, so each outward normal lies on a ray from the centre. The scan is sampled along the
-    # normals, up to `WALL_TO_MM` outside the surface. A point is wall only if the scan contains the point's outermost
-    # sample.
+    # The surface is a sphere, so each outward normal lies on a ray from the sphere's centre. The scan is sampled along
+    # the normals, up to `WALL_TO_MM` outside the surface. A point is wall only if the scan contains the point's
+    # outermost sample.
     radius_mm, scan_below_centre_mm = 20, 10
     sample_to_centre_mm = radius_mm + WALL_TO_MM
     # On one ray, depths below the centre are proportional to distances from the centre.

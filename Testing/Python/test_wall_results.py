@@ -57,7 +57,10 @@ def test_existing_results_are_refused_or_skipped(
 def test_table_of_interrupted_work_is_completed_later(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch, encoding: str
 ) -> None:
-    """The rows of a finished scan are read from its own table, also if the user saved it in Excel (utf-8-sig)."""
+    """The table of all scans is lost. The rows of a finished scan are then read from the scan's own table.
+
+    The encoding utf-8-sig is that of an own table that the user saved in Excel.
+    """
     add_case(folder, wall_phantom, "b")
     table = folder / "out" / "wall.csv"
 

@@ -107,7 +107,7 @@ def test_fast_quality_segments_the_given_region(
     child = start_worker()
     centre = oblique_scan.grid.affine @ [*(np.array(oblique_scan.grid.shape) / 2), 1]
     low, high = tuple(centre[:3] - 6), tuple(centre[:3] + 6)
-    region = Region(high, low)  # the worker exchanges the two corners
+    region = Region(high, low)  # The corners are in the wrong order; the worker sorts the two ends of each axis.
     finished, _ = child.ask(write_request(oblique_scan, worker_model, tmp_path / "scan", quality="fast", region=region))
     assert isinstance(finished, ScanSegmented), finished
     assert finished.trust is None

@@ -116,7 +116,11 @@ class FakeWorker:
 
 
 class FakePanel:
-    """The segmentation module's panel with a given worker, in a new scene and without the module itself."""
+    """The panel of DCAMT Segmentation with a given worker, in a new scene.
+
+    The panel is built from its UI file and a logic. The Slicer module's widget, which usually owns the panel, is not
+    created.
+    """
 
     def __init__(self, worker: Any) -> None:
         close_scene()

@@ -262,9 +262,8 @@ class ResultReportRequestTest(PanelCase):
         request = request_report(self.module)
         known = request.trust, request.expected_overlap, len(request.doubts or ()), request.doubt_map is not None
         self.assertEqual(known, (0.93, EXPECTED, 2, True) if is_complete else (None, None, 0, False))
-        self.assertEqual(
-            ["Trust and doubt were left out" in note for note in request.notes], [True] * (not is_complete)
-        )
+        left_out = "Expected overlap, agreement of the branches and doubt were left out"
+        self.assertEqual([left_out in note for note in request.notes], [True] * (not is_complete))
         self.assertEqual(request.method.title, "Left atrium in LGE-MRI")
 
     def test_trust_is_reported_only_if_the_scan_has_the_voxels_that_the_model_segmented(self) -> None:

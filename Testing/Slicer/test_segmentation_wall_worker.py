@@ -406,7 +406,12 @@ class InterruptedInsertionTest(FakeWallCase):
             self.assertGreater(step, 1)
 
     def measure_and_cancel_in_step(self, step: int) -> bool:
-        """Return whether the measurement was cancelled."""
+        """Measure the wall and cancel in a step; return whether the measurement was cancelled.
+
+        Args:
+            step: the index of a step of `WallJob.take_answer`. The last step inserts the wall; in this step, or if
+                there is no step of this index, the measurement is not cancelled.
+        """
         take_answer, is_cancelled = wall_job.WallJob.take_answer, False
 
         def take_answer_and_cancel(job: Any, event: WallMeasured) -> Any:

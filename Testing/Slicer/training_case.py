@@ -145,7 +145,7 @@ class TrainingCase(EngineCase):
         """Save an unlabelled case as files, close the scene, and write a run whose ranking lists the case.
 
         Args:
-            place: a position in the scan, RAS mm.
+            place: the position, RAS mm, that the ranking states for the case: where the branches disagree most.
         """
         image, label = ellipsoid(5)
         proposed = np.roll(label, 3, axis=2)

@@ -1,4 +1,4 @@
-"""Measure a model on disturbed scans; calibrate its map of doubt and its expected overlap.
+"""Measure a model on disturbed scans; calibrate the shipped model's map of doubt and expected overlap.
 
     python Testing/benchmarks/robustness.py segment LA_FOLDER WORK MODEL [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK
@@ -74,7 +74,8 @@ def simulate_motion(scan: LabelledScan, draw: np.random.Generator) -> LabelledSc
         offset = draw.uniform(-4, 4, 2) / grid.spacing[:2]
         moved = np.fft.fftn(ndimage.shift(image, (*offset, 0), order=1, mode="nearest"), axes=(0, 1))
         frequencies = draw.choice(image.shape[1], image.shape[1] // 10, replace=False)
-        # The published tables were measured with this rule: it keeps the frequencies 0, 1 and 2, but not -1 and -2.
+        # The frequencies 0, 1 and 2 are never replaced. The frequencies -1 and -2, whose indices are the last two, may
+        # be replaced. This rule is not made symmetric, because the published tables (README.md) were measured with it.
         replaced = frequencies[frequencies > 2]
         spectrum[:, replaced] = moved[:, replaced]
     return replace(scan, image=np.abs(np.fft.ifftn(spectrum, axes=(0, 1)))[None])

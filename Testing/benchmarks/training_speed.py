@@ -11,8 +11,9 @@ conventional loop does, without the augmentation of recipe `la`.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
 the machine affect all equally; the speed is that of the median turn. The column `waiting` is the time in which
-a loop's process makes batches or waits for them, divided by the loop's total time. While the
-process gets a batch, the process does not wait for the GPU, so the GPU's work counts only in the total time.
+a loop's process makes batches or waits for them, divided by the loop's total time. With `--device cuda`, the GPU
+works on DCAMT's batches, too. The process only starts this work and does not wait for its end, so the GPU's work counts
+only in the total time, not in `waiting`.
 """
 
 from __future__ import annotations

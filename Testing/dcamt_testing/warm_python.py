@@ -379,7 +379,7 @@ def main() -> None:
     except OSError:
         os.execv(real, [real, *given])
     # A signal alone does not end `select` (PEP 475). Therefore Python writes the number of each signal to the socket
-    # `wakeup`, and `select` below waits for the other end of this socket.
+    # `wakeup`. The number arrives at the connected socket `signals`, and `select` below returns.
     signals, wakeup = socket.socketpair()
     wakeup.setblocking(False)
     signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)

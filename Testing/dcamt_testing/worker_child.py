@@ -59,7 +59,10 @@ class Child:
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self) -> None:
-        """Put each event into the queue; put None after the last event."""
+        """Put each event into the queue, and None after the last event.
+
+        At a line that is not an event, put the error into the queue, and stop reading.
+        """
         assert self.process.stdout is not None
         try:
             for line in self.process.stdout:

@@ -9,7 +9,7 @@ If the mutation changed the voxels or positions that the engine reads, another r
 contradiction between the two readers is a failure (see `comparisons.py`). Zip archives have checksums, so a scan that
 is read from a mutated archive must equal the original.
 
-Every read runs in a separate process with a time limit. Failures are:
+Every read runs in a separate process with a time limit. Further failures are:
 
 - a crash, a timeout or an exception other than InputError;
 - a file left in the scan's folder;

@@ -217,7 +217,7 @@ def delete_pending() -> None:
 
 
 def expect_no_hidden_errors() -> None:
-    """Raise AssertionError if no message showed an error of a slot or an observer, or if a question had no answer.
+    """Raise AssertionError if a slot or observer had an error that no message showed, or if a question had no answer.
 
     Slicer only prints an error of a slot or an observer, so without this check a test could pass in spite of the error.
     """

@@ -74,7 +74,9 @@ def main() -> int:
     only.add_argument("--orders", nargs="*", type=int, metavar="SEED", help="run only the orders of these seeds")
     only.add_argument("--alone", action="store_true", help="skip the shuffled orders")
     parser.add_argument(
-        "--part", default="1/1", help="for example 2/3: run alone only the second, fifth, eighth, ... class"
+        "--part",
+        default="1/1",
+        help="for example 2/3: run every third class alone (second, fifth, ...); shuffled orders contain all classes",
     )
     given = parser.parse_args()
     number, count = map(int, given.part.split("/"))

@@ -27,7 +27,8 @@ class PipRecorder:
     Attributes:
         missing: packages that count as not installed.
         returncode: pip's exit status; if it is not 0, installations fail.
-        output: the lines that pip writes; as in Slicer, they are printed, and the exception does not contain them.
+        output: the lines that pip writes. As in Slicer, the lines are printed, and the exception of a failed
+            installation does not contain them.
         updates_imported: already imported packages that an installation would change.
         requested: for each request, the requirements that were not skipped.
         skipped: the packages that each request skips.

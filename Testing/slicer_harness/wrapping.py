@@ -206,10 +206,11 @@ def _is_qt(cls: type) -> bool:
 
 
 def _shell_class(derived: type) -> type:
-    """Return a subclass of a PySide6 class, the shell, whose methods call the wrapper's overrides.
+    """Return the shell of `derived`: a PySide6 class through which Qt calls the overrides in `derived`.
 
-    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. Therefore the shell has
-    a method for each Qt method that `derived` overrides, and this method calls the override.
+    Qt can call only methods of a PySide6 class, and `derived` is a subclass of a wrapper class. Therefore the shell is
+    a subclass of the PySide6 class that the wrapper class wraps. For each Qt method that `derived` overrides, the shell
+    has a method that calls the override.
     """
     if "_shell" not in derived.__dict__:
         base = next(cls for cls in derived.__mro__ if is_plain(cls))

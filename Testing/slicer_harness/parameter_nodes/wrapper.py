@@ -29,7 +29,8 @@ class _Parameter:
     def write(self, value: Any) -> None:
         self._writing = True
         try:
-            # Observers of the ModifiedEvent may read `self.value`, so `NodeModify` delays the event.
+            # Observers of the ModifiedEvent may read `self.value`. Therefore `NodeModify` delays the event until
+            # `self.value` is the new value.
             with slicer.util.NodeModify(self.node):
                 self.serializer.write(self.node, self.name, value)
                 self.value = self._fresh()
