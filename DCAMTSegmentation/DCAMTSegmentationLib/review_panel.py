@@ -8,6 +8,7 @@ from typing import Any
 
 import slicer
 from dcamt.errors import DCAMTError
+from dcamt.metrics.doubtful_places import MOST_PLACES
 from dcamt.models.calibration import ExpectedOverlap
 from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
@@ -142,6 +143,8 @@ class ReviewPanel:
         count = stored_places.place_count(self._node)
         if not count:
             return str(_("no doubtful place"))
+        if count >= MOST_PLACES:
+            return str(_("{count} or more doubtful places").format(count=count))
         return str(_("one doubtful place") if count == 1 else _("{count} doubtful places").format(count=count))
 
     def on_copy(self, checked: bool = False) -> None:
@@ -209,14 +212,9 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 
 
 def _segment_text(row: dict[str, str]) -> str:
-    """Return a segment's name and volume (mL); only the name if the user removed the volume from the table."""
+    """Return a segment's name and volume (mL); only the name if the user removed the volume from the table.
+
+    The volume is the table's text. Rounded once more, 54.347 mL, which is "54.35" in the table, would become "54.4".
+    """
     volume = row["volume_ml"]
-    return f"{row['segment']} {_short_number(volume)} mL" if volume else row["segment"]
-
-
-def _short_number(text: str) -> str:
-    """Return `text` with one decimal if it is a number, else unchanged: a user can type any text into the table."""
-    try:
-        return f"{float(text):.1f}"
-    except ValueError:
-        return text
+    return f"{row['segment']} {volume} mL" if volume else row["segment"]

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import slicer
-from dcamt.errors import DCAMTError, InputError
+from dcamt.errors import DCAMTError, InputError, fixed_number
 from dcamt.io.surfaces import SURFACE_OUTPUTS
 from dcamt.wall.analysis import WallResult
-from dcamt.wall.burden import OPENING, area_text
+from dcamt.wall.burden import OPENING
 from dcamt.wall.files import write_wall_csv, write_wall_surface
 from dcamt.wall.settings import DEFAULT_THRESHOLD, IIR, MAXIMUM, METHODS_DISAGREE, PRESETS, SD, Threshold
 from DCAMTSlicerLib.engine_messages import error_text, translated
@@ -230,7 +230,7 @@ class WallPanel:
         measured = _("Measured in {scan}.").format(scan=self._scan_name(wall))
         notes = [*map(translated, wall.notes), translated(METHODS_DISAGREE)]
         if not wall.proposed:
-            notes.insert(0, _("Corrected openings: {area} cm².").format(area=area_text(wall.area_cm2(OPENING))))
+            notes.insert(0, _("Corrected openings: {area} cm².").format(area=fixed_number(wall.area_cm2(OPENING), 1)))
         return "\n".join([*self._warnings(), text, measured, *notes])
 
     def _scan_name(self, wall: WallResult) -> str:

@@ -99,6 +99,16 @@ def plain_number(value: float, digits: int) -> str:
     return f"{float(f'{value:.{digits}g}'):g}"
 
 
+def fixed_number(value: float, digits: int) -> str:
+    """Return a number with `digits` decimals; a number that would become 0 keeps its first significant digit.
+
+    >>> [fixed_number(value, 1) for value in (12.34, 0.0, 0.0213)]
+    ['12.3', '0.0', '0.02']
+    """
+    text = f"{value:.{digits}f}"
+    return plain_number(value, 1) if value and not float(text) else text
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error means, by its type, number or text, that Python, torch or the system lacks memory."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):

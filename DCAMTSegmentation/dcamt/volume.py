@@ -192,7 +192,7 @@ def check_scan_grid(grid: Grid, path: Path | None) -> None:
         raise _size_error(grid, path)
 
 
-def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
+def check_label_grid(grid: Grid, path: str | Path | None, partial: bool) -> None:
     """Raise InputError, naming `path`, if a label cannot have this grid; `partial` as in `Labelmap`."""
     check_grid(grid, path)
     longest = float((grid.spacing * grid.shape).max())
@@ -201,7 +201,7 @@ def check_label_grid(grid: Grid, path: Path | None, partial: bool) -> None:
         raise _size_error(grid, path)
 
 
-def _size_error(grid: Grid, path: Path | None, other_remedy: str = "") -> InputError:
+def _size_error(grid: Grid, path: str | Path | None, other_remedy: str = "") -> InputError:
     """Return the error for an image of an implausible size; the remedy ends with `other_remedy`."""
     sides = grid.spacing * grid.shape
     metres = sides.max() > MAXIMUM_MM

@@ -82,6 +82,16 @@ def test_evaluate_refuses_a_spacing_that_is_not_positive_and_finite(first: float
         dcamt.evaluate(label, label, spacing=(first, 1, 1))
 
 
+@pytest.mark.parametrize("mm", [0.000625, 625.0])
+def test_evaluate_refuses_a_spacing_in_another_unit_than_millimetres(mm: float) -> None:
+    """A file with such a spacing is refused in the same way."""
+    array = np.ones((8, 8, 8), np.uint8)
+    labelmap = dcamt.Labelmap(array, dcamt.Grid(array.shape, np.diag([mm, mm, mm, 1.0])))
+    for label in (array, labelmap):
+        with pytest.raises(dcamt.InputError, match=r"^prediction 1: has an implausible size"):
+            dcamt.evaluate(label, label, spacing=(mm, mm, mm))
+
+
 def test_evaluate_refuses_a_file_that_is_prediction_and_label(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
     values = np.eye(4, dtype=np.uint8) + 2 * np.eye(4, dtype=np.uint8)[::-1]

@@ -72,6 +72,16 @@ def test_json_and_csv_hold_the_scores(
     assert float(rows["b"]["dice"]) == pytest.approx(2 / 3, rel=1e-5)
 
 
+def test_volume_of_a_few_voxels_is_not_printed_as_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voxels = np.zeros(GRID.shape, np.uint8)
+    voxels[5, 5, 5:7] = 1  # 2 voxels of 8 mm3 are 0.016 mL.
+    for folder in (tmp_path / "predictions", tmp_path / "labels"):
+        write_labelmap(Labelmap(voxels, GRID), folder / "a.nrrd")
+    assert call_evaluate((tmp_path / "predictions", tmp_path / "labels")) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("a "))
+    assert line.split()[-2:] == ["0.02", "0.02"]
+
+
 def test_prediction_without_a_label_fails_and_does_not_stop_the_others(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -105,6 +105,28 @@ def test_unknown_doubtful_places_are_not_counted(request_: ReportRequest) -> Non
     assert not re.search(r"\d+ doubtful place", unknown)
 
 
+@pytest.mark.parametrize("quality", ["fast", "accurate"])
+@pytest.mark.parametrize("expected", [ExpectedOverlap(0.9, 0.8, 0.95), None])
+def test_values_of_a_corrected_outline_are_said_to_describe_the_outline_before(
+    expected: ExpectedOverlap | None, quality: str, request_: ReportRequest
+) -> None:
+    trust = 0.87 if quality == "accurate" else None
+    method = replace(OWN_MODEL, quality=quality)
+    request_ = replace(request_, method=method, trust=trust, expected_overlap=expected, is_corrected=True)
+    has_values = expected is not None or trust is not None
+    warning = "This section describes the outline before its correction."
+    assert (warning in text_of(request_)) == has_values
+    assert warning not in text_of(replace(request_, is_corrected=False))
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, ">1 doubtful"), (19, ">19 doubtful"), (20, ">20 or more doubtful")])
+def test_report_does_not_call_the_largest_number_of_listed_places_the_whole_number(
+    count: int, text: str, request_: ReportRequest
+) -> None:
+    place = DoubtfulPlace((-5.0, -5.0, 6.0), (0, 0, 0), 0.25, 0.0)
+    assert text in text_of(replace(request_, method=OWN_MODEL, trust=0.87, doubts=(place,) * count))
+
+
 def test_report_of_an_outline_of_unknown_origin_is_self_contained_and_names_no_model(request_: ReportRequest) -> None:
     outline_report.write_requested_report(request_)
     text = request_.report.read_text(encoding="utf-8")

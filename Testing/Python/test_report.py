@@ -347,14 +347,16 @@ def test_best_median_and_worst_case_are_picked(dice: list[float], picked: dict[s
     assert pick_best_median_worst(dice) == picked
 
 
-def test_dice_of_a_case_is_the_mean_over_the_classes() -> None:
+def test_dice_of_a_case_is_the_mean_over_the_classes_that_occur() -> None:
     mask = ellipsoid_scan()[1]
     grid = Grid(mask.shape, np.eye(4))
     labels = [Labelmap(voxels, grid) for voxels in (mask, np.where(mask, 2, 0).astype(np.uint8))]
     first, second = (score_case("case", labels[0], label, (1, 2, 3)) for label in labels)
     assert [row.score.dice for row in first] == [1, 1, 1]
     assert ScoredCase(tuple(first), b"").dice == 1
-    assert ScoredCase(tuple(second), b"").dice == pytest.approx(1 / 3)  # Dice 0, 0 and 1: both labelmaps lack class 3.
+    assert ScoredCase(tuple(second), b"").dice == 0  # Both labelmaps lack class 3, whose Dice of 1 does not count.
+    nothing = Labelmap(np.zeros_like(mask), grid)
+    assert ScoredCase(tuple(score_case("case", nothing, nothing, (1, 2))), b"").dice == 1
 
 
 def test_case_pictures_have_radiological_orientation(tmp_path: Path) -> None:

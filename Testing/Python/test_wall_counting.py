@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from dcamt.errors import InputError
-from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, area_text, count_burden, decaaf_stage, regions_of
+from dcamt.wall.burden import BORDER, OPENING, REGIONS, WALL, Burden, count_burden, decaaf_stage, regions_of
 from dcamt.wall.colors import BORDER_COLOR, COLOR_STOPS, OPENING_COLOR, ratio_colors, wall_colors
 from dcamt.wall.sampling import offsets
 from dcamt.wall.settings import WallSettings, parse_threshold
@@ -69,10 +69,6 @@ def test_burden_is_not_rounded_into_another_stage(percent: float, text: str) -> 
 
 def test_burden_of_a_region_without_wall_has_no_text() -> None:
     assert Burden("roof", 0.0, 0.0).percent_text == ""
-
-
-def test_area_of_a_few_triangles_is_not_rounded_to_zero() -> None:
-    assert [area_text(cm2) for cm2 in (0.0, 0.004, 0.049, 0.05, 3.21)] == ["0.0", "0.004", "0.05", "0.1", "3.2"]
 
 
 def test_wall_is_sampled_from_1_mm_inside_to_3_mm_outside_in_steps_of_half_the_finest_spacing() -> None:

@@ -235,6 +235,13 @@ class DoubtTextTest(PanelCase):
         self.segment(add_scan())
         self.assertEqual(self.ui.trustLabel.text, "Agreement of the branches: 97%; no doubtful place.")
 
+    def test_largest_number_of_places_that_are_listed_is_not_called_the_whole_number(self) -> None:
+        for places, text in ((19, "97%; 19 doubtful places."), (20, "97%; 20 or more doubtful places.")):
+            with self.subTest(places=places):
+                self.open(FakeWorker(trust=0.97, places=places))
+                self.segment(add_scan())
+                self.assertIn(text, self.ui.trustLabel.text)
+
     def test_expected_overlap_is_shown_instead_of_the_agreement(self) -> None:
         self.open(FakeWorker(places=1, expected=ExpectedOverlap(0.921, 0.881, 0.949)))
         self.segment(add_scan())

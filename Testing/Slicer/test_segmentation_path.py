@@ -28,7 +28,7 @@ class WholeWorkflowTest(SegmentationCase):
         self.assertEqual(table.mrmlTableNode().GetName(), "LGE measurements")
         # One measurement per row, because columns for all measurements would be too wide for the panel.
         self.assertTrue(table.transposed)
-        self.assertIn(f"LGE: Left atrium {mask.sum() * voxel_ml:.1f} mL", self.ui.resultLabel.text)
+        self.assertIn(f"LGE: Left atrium {row['volume_ml']} mL", self.ui.resultLabel.text)
         self.assertEqual(self.ui.statusLabel.text, "LGE was segmented with the model Tiny.")
 
         self.assertIn("Agreement of the branches", self.ui.trustLabel.text)

@@ -14,7 +14,7 @@ from ..metrics.evaluation import Evaluation
 from ..metrics.folder_scoring import evaluate_folders
 from ..metrics.pair_reading import EvaluationPair, LabelMappings, refuse_same_file
 from ..metrics.pair_scoring import evaluate_pairs
-from ..volume import Labelmap, as_labels, check_array, check_grid, check_size
+from ..volume import Labelmap, as_labels, check_array, check_label_grid, check_size
 
 LabelmapLike = str | os.PathLike[str] | Labelmap | np.ndarray
 """A file, a `Labelmap`, or an array (I, J, K)."""
@@ -95,12 +95,12 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
 
     Raises:
         InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1), an array is empty, or
-            `volume.check_grid` refuses a labelmap's grid.
+            `volume.check_label_grid` refuses a labelmap's grid.
         TypeError: the content is not a file, a labelmap or an array.
         ValueError: an array is not (I, J, K) or has masked voxels, or `spacing` is not three positive, finite numbers.
     """
     if isinstance(content, Labelmap):
-        check_grid(content.grid, content.path or name)
+        check_label_grid(content.grid, content.path or name, content.partial)
         return content
     if isinstance(content, str | os.PathLike):
         return given_path(content)
@@ -112,7 +112,9 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
     check_array(content)
     check_size(content.shape, name)
     i, j, k = content.shape
-    return Labelmap(as_labels(content, name), Grid((i, j, k), np.diag([*steps, 1.0])))
+    grid = Grid((i, j, k), np.diag([*steps, 1.0]))
+    check_label_grid(grid, name, partial=True)  # An array may show a small part of a body.
+    return Labelmap(as_labels(content, name), grid)
 
 
 def _parse_spacing(spacing: Sequence[float] | None) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from ..geometry import Grid, Region
 from ..inference.predictor import Predictor, Progress
 from ..io.formats import scan_name
 from ..io.readers import read_scan
-from ..metrics.doubtful_places import DoubtfulPlace, doubtful_places
+from ..metrics.doubtful_places import MOST_PLACES, DoubtfulPlace, doubtful_places
 from ..metrics.measurements import Measurements, measure
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage
@@ -72,7 +72,7 @@ class SegmentedScan:
     expected_overlap: ExpectedOverlap | None = None
     is_doubt_calibrated: bool = False
 
-    def doubtful_places(self, max_places: int = 20) -> list[DoubtfulPlace]:
+    def doubtful_places(self, max_places: int = MOST_PLACES) -> list[DoubtfulPlace]:
         """Return at most `max_places` doubtful places, the worst first; an empty list in quality `fast`."""
         if self.doubt_map is None:
             return []

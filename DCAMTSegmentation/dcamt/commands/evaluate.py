@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from ..errors import DCAMTError
+from ..errors import DCAMTError, fixed_number
 from ..metrics.evaluation import Evaluation, EvaluationRow
 from ..metrics.folder_scoring import evaluate_folders
 from ..metrics.pair_reading import LabelMappings
@@ -105,7 +105,8 @@ def _first_names(names: Sequence[str]) -> str:
 
 def _table_line(row: EvaluationRow, width: int) -> str:
     score = row.score
+    volumes = [fixed_number(volume, 1) for volume in (row.prediction_volume_ml, row.label_volume_ml)]
     return (
         f"{row.title:<{width}} {row.label:>5} {100 * score.dice:>7.2f} {100 * score.jaccard:>7.2f}"
-        f" {score.hd95_mm:>8.2f} {score.asd_mm:>7.2f} {row.prediction_volume_ml:>8.1f} {row.label_volume_ml:>8.1f}"
+        f" {score.hd95_mm:>8.2f} {score.asd_mm:>7.2f} {volumes[0]:>8} {volumes[1]:>8}"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.checks import scan_notes
-from ..errors import DCAMTError, names_path, user_error
+from ..errors import DCAMTError, fixed_number, names_path, user_error
 from ..io.atomic import atomic_paths
 from ..io.dicom_output import find_source_images
 from ..io.dicom_stacks import ScanChoice
@@ -191,7 +191,7 @@ class SegmentSession:
             if note not in printed_before:
                 self.console.print_error(f"{job.scan}: {note}")
         lines = [
-            f"{job.name}: {row.segment} {row.volume_ml:.1f} mL, {row.surface_cm2:.1f} cm²"
+            f"{job.name}: {row.segment} {fixed_number(row.volume_ml, 1)} mL, {fixed_number(row.surface_cm2, 1)} cm²"
             for row in result.measurements
         ]
         trust = f", agreement of the branches {result.trust:.0%}" if result.trust is not None else ""

@@ -12,6 +12,8 @@ THRESHOLD = 0.5
 """A voxel of at least this doubt is doubtful: its label is estimated to be wrong with a probability of 50% or more."""
 SMALLEST_ML = 0.04
 """Smallest volume of a doubtful place; smaller components (connected sets) of doubtful voxels are omitted."""
+MOST_PLACES = 20
+"""Largest number of doubtful places that are listed for a result."""
 GLANCE_MM = 4.0
 """Standard deviation of the Gaussian that weights the doubt around a point."""
 
@@ -38,7 +40,7 @@ def doubt_levels(doubt: np.ndarray) -> np.ndarray:
     return levels
 
 
-def doubtful_places(doubt: np.ndarray, grid: Grid, max_places: int = 20) -> list[DoubtfulPlace]:
+def doubtful_places(doubt: np.ndarray, grid: Grid, max_places: int = MOST_PLACES) -> list[DoubtfulPlace]:
     """Return the components of voxels whose `doubt` (I, J, K), 0 to 1, is at least `THRESHOLD`; most severe first.
 
     Voxels are connected through faces, edges and corners. Components below `SMALLEST_ML`, single voxels, and all after

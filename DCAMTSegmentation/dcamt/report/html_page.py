@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from html import escape
 
+from ..errors import fixed_number
+
 # The policy allows the browser to load only the embedded pictures and styles.
 _HEAD = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -24,9 +26,9 @@ def page_head(title: str, style: str) -> str:
 
 
 def format_number(value: float, digits: int) -> str:
-    """Return a number with `digits` decimals; a dash if it is not finite.
+    """Return a number as `fixed_number` does; a dash if it is not finite.
 
     >>> format_number(61.234, 1), format_number(float("nan"), 1)
     ('61.2', '–')
     """
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+    return fixed_number(value, digits) if math.isfinite(value) else "–"

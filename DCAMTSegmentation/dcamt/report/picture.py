@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, fixed_number
 from ..io.atomic import atomic_path
 from ..io.formats import scan_name
 from ..io.readers import read_segments
@@ -242,8 +242,8 @@ def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measureme
     lines = [_Line(header)]
     for segment, name, row in zip(segments, _distinct_names(segments), measured, strict=True):
         texts = [_Text(0.08, _shorten(name, 19), points=10)]
-        texts += [_Text(0.76, f"{row.volume_ml:.1f} mL", points=10, align="right")]
-        texts += [_Text(1, f"{row.surface_cm2:.1f} cm²", points=10, align="right")]
+        texts += [_Text(0.76, f"{fixed_number(row.volume_ml, 1)} mL", points=10, align="right")]
+        texts += [_Text(1, f"{fixed_number(row.surface_cm2, 1)} cm²", points=10, align="right")]
         lines.append(_Line(texts, segment.color))
     if len(lines) <= most:
         return lines
@@ -294,8 +294,8 @@ def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
 def _list_measurements(row: Measurements) -> list[_Line]:
     """Return a line for each measurement of a segment."""
     values = {
-        "Volume": f"{row.volume_ml:.1f} mL",
-        "Surface area": f"{row.surface_cm2:.1f} cm²",
+        "Volume": f"{fixed_number(row.volume_ml, 1)} mL",
+        "Surface area": f"{fixed_number(row.surface_cm2, 1)} cm²",
         "Long diameter": f"{row.long_diameter_mm:.0f} mm",
         "Antero-posterior": f"{row.anteroposterior_diameter_mm:.0f} mm",
         "Transverse": f"{row.transverse_diameter_mm:.0f} mm",

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import plain_number
-from ..metrics.doubtful_places import DoubtfulPlace
+from ..metrics.doubtful_places import MOST_PLACES, DoubtfulPlace
 from ..metrics.measurements import Measurements
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card
@@ -220,17 +220,17 @@ def _trust(report: ScanReport, scene: Scene) -> str:
         text = "Agreement is unknown."
     else:
         text = f"{'Not' if expected is None else 'Agreement is not'} measured: quality fast runs one branch."
+    if report.is_corrected and rows:
+        text += " This section describes the outline before its correction."
     table = f"<table>{''.join(rows)}</table>" if rows else ""
     return f"<h2>{title}</h2>{table}<p>{text}</p>"
 
 
 def _doubt(report: ScanReport, scene: Scene) -> str:
     if report.doubtful_places is None:
-        text = "An older version of DCAMT made this result, so doubtful places are not shown."
-    else:
-        text = _name_places(report.doubtful_places, scene)
-        text += f" Doubt is {'calibrated' if report.is_doubt_calibrated else 'not calibrated'} for this model."
-    return f"{text} This section describes the outline before its correction." if report.is_corrected else text
+        return "An older version of DCAMT made this result, so doubtful places are not shown."
+    calibrated = "calibrated" if report.is_doubt_calibrated else "not calibrated"
+    return f"{_name_places(report.doubtful_places, scene)} Doubt is {calibrated} for this model."
 
 
 def _name_places(places: Sequence[DoubtfulPlace], scene: Scene) -> str:
@@ -238,7 +238,8 @@ def _name_places(places: Sequence[DoubtfulPlace], scene: Scene) -> str:
         return "No doubtful place."
     named = [f"axial slice {_axial_slice(scene, place)} ({place.volume_ml:.2f} mL)" for place in places[:MAX_PLACES]]
     which = "" if len(places) <= MAX_PLACES else "worst first, "
-    return f"{len(places)} doubtful {'place' if len(places) == 1 else 'places'}: {which}{', '.join(named)}."
+    number = f"{len(places)} or more" if len(places) >= MOST_PLACES else str(len(places))
+    return f"{number} doubtful {'place' if len(places) == 1 else 'places'}: {which}{', '.join(named)}."
 
 
 def _axial_slice(scene: Scene, place: DoubtfulPlace) -> int:

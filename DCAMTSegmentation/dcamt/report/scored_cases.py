@@ -34,8 +34,9 @@ class ScoredCase:
 
     @property
     def dice(self) -> float:
-        """The mean Dice over the classes."""
-        return sum(row.score.dice for row in self.rows) / len(self.rows)
+        """The mean Dice over the classes that occur in label or segmentation; 1 if no class occurs in either."""
+        overlaps = [row.score.dice for row in self.rows if row.label_volume_ml or row.prediction_volume_ml]
+        return sum(overlaps) / len(overlaps) if overlaps else 1.0
 
 
 def score_cases(

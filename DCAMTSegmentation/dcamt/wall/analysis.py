@@ -12,11 +12,11 @@ from threading import Thread
 
 import numpy as np
 
-from ..errors import InputError, plain_number
+from ..errors import InputError, fixed_number, plain_number
 from ..geometry import Grid
 from ..io.formats import scan_name
 from ..volume import Labelmap, Volume, fit_labelmap
-from .burden import BORDER, OPENING, WALL, Burden, area_text, count_burden, decaaf_stage, regions_of
+from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
 from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
 from .sampling import EROSION_MM, BloodPool, blood_pool, inside_scan, offsets, profiles, reaches_border
 from .settings import MAXIMUM, Threshold, WallSettings
@@ -286,7 +286,7 @@ def _opening_notes(result: WallResult) -> list[str]:
     notes = []
     if result.proposed and openings > 0:
         notes.append(
-            f"{area_text(openings)} cm² were proposed as openings (mitral valve, veins) and do not count as wall:"
+            f"{fixed_number(openings, 1)} cm² were proposed as openings (mitral valve, veins) and do not count as wall:"
             " check them."
         )
     elif result.proposed:
@@ -304,7 +304,7 @@ def _notes(result: WallResult, extraction: Extraction, scan_grid: Grid, segment_
     notes = _opening_notes(result)
     border = result.area_cm2(BORDER)
     if border > 0:
-        notes.append(f"{area_text(border)} cm² of the surface lie at the scan's border and do not count as wall.")
+        notes.append(f"{fixed_number(border, 1)} cm² of the surface lie at the scan's border and do not count as wall.")
     if extraction.separate_ml > REPORTED_VOLUME_ML:
         notes.append(f"Separate parts of the segment ({extraction.separate_ml:.1f} mL) were ignored.")
     if extraction.hollow_ml > REPORTED_VOLUME_ML:

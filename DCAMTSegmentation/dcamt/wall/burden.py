@@ -11,8 +11,6 @@ from math import isnan, nan
 
 import numpy as np
 
-from ..errors import plain_number
-
 WALL, OPENING, BORDER = 0, 1, 2
 """Kinds of points of the surface: wall, opening, or too near the scan's border."""
 
@@ -54,15 +52,6 @@ class Burden:
         percent = self.percent
         texts = (f"{percent:.{digits}f}" for digits in count(1))
         return "" if isnan(percent) else next(t for t in texts if decaaf_stage(float(t)) == decaaf_stage(percent))
-
-
-def area_text(cm2: float) -> str:
-    """Return an area in cm² as text for the user.
-
-    >>> area_text(12.34), area_text(0.0), area_text(0.0213)
-    ('12.3', '0.0', '0.02')
-    """
-    return plain_number(cm2, 1) if 0 < cm2 < 0.05 else f"{cm2:.1f}"
 
 
 def regions_of(normals: np.ndarray) -> np.ndarray:
