@@ -77,8 +77,8 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
     drawn_on = scan_of(segmentation_node)
     if drawn_on is None:
         return segmentation_node.GetAttribute(_REMOVED_SCAN) is None or _is_removed_scan(segmentation_node, volume)
-    # Segments that were imported from a labelmap refer to the labelmap, which is no listed scan, instead of their scan.
-    # Their scan is unknown, so the node may hold the result.
+    # If segments were imported from a labelmap, `drawn_on` is this labelmap, not the scan, and `is_listed_scan` returns
+    # False. The scan is unknown in this case, so the node may hold the result.
     return not is_listed_scan(drawn_on) or are_same_scan(drawn_on, volume)
 
 
@@ -92,7 +92,16 @@ def replace_unfit_output(settings: Any) -> None:
 
 
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether a result of `volume` may replace a node's DCAMT segments, or be added to its other segments."""
+    """Return whether Apply may write a result of `volume` into a node; ask the user if Apply could do harm.
+
+    The user is asked if:
+
+    - the node's DCAMT segments, which the result replaces, were edited or may have been edited;
+    - the node holds the result of another scan or was drawn on another scan;
+    - the node is a training case.
+
+    Otherwise, return True.
+    """
     is_case = training_cases.is_case(segmentation_node)
     has_result = bool(find_dcamt_segments(segmentation_node))
     if has_result and correction_marks.update_correction_marks(segmentation_node):

@@ -31,7 +31,7 @@ _REGION = "DCAMT.region"
 
 def trust(segmentation_node: SegmentationNode | None) -> float | None:
     """Return a result's agreement (docs/glossary.md), 0 to 1; None for quality `fast` or without a result."""
-    with suppress(ValueError):  # The attribute is damaged.
+    with suppress(ValueError):  # The attribute is missing or damaged.
         return float(get_attribute(segmentation_node, _TRUST) or "")
     return None
 

@@ -87,8 +87,8 @@ def show_without_scan(segmentation: SegmentationNode) -> None:
 def hide_wall_over_other_scan(segmentation: SegmentationNode) -> None:
     """Hide a result's wall if `show_scan` or `hide_over_other_scan` hid the result.
 
-    For a segmentation that is not a result, hide the wall if a slice view shows another scan than the one in which
-    the wall was measured.
+    For a segmentation that is not a result, and for a result whose scan was removed, hide the wall if a slice view
+    shows another scan than the one in which the wall was measured.
     """
     scan_of_result = get_referenced_node(segmentation, VOLUME)
     scan_of_wall = measured_volume(segmentation)
@@ -117,7 +117,10 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide a result's wall with its colour legend, or show again what this module hid."""
+    """Hide the wall of a segmentation with the wall's colour legend, or show again what this module hid.
+
+    The segmentation need not be a result.
+    """
     wall = get_referenced_node(segmentation, WALL_MODEL)
     if wall is None:
         return

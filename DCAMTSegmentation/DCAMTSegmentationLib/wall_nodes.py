@@ -177,7 +177,7 @@ def store_measured_outline(
     placed: np.ndarray | None = None,
     checksum: int | None = None,
 ) -> None:
-    """Store the measured segment and the state of segment and volume in a new wall; mark the wall as up to date.
+    """Store in a new wall which segment was measured, and the state of segment and volume; mark the wall as up to date.
 
     `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
     state.

@@ -94,7 +94,7 @@ class WallPanel:
             self._show_wall()
 
     def show_edit(self, segmentation: SegmentationNode) -> None:
-        """Mark the wall of an edited segmentation as outdated, and show a warning."""
+        """Mark the wall of an edited segmentation as outdated; show a warning if the segmentation is shown here."""
         wall_nodes.mark_outdated(segmentation)
         if segmentation is self._segmentation:
             self._show_wall()
@@ -119,7 +119,8 @@ class WallPanel:
         """List the segmentation's segments, and select one of them; change nothing if they are listed already.
 
         Select the first DCAMT segment if the list contained none of the DCAMT segments before (a new result), or if the
-        selected segment is gone. Otherwise, keep the selection.
+        selected segment is gone. If the selected segment is gone and there are no DCAMT segments, select the first
+        segment. Otherwise, keep the selection.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
@@ -128,7 +129,8 @@ class WallPanel:
         if [*names.items()] == [*self._segments.items()]:
             return
         combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
-        # Identifiers such as Segment_1 recur in other segmentations, so the names must also be equal.
+        # If another segmentation is shown now, keep the selection only if the segment with the same identifier also has
+        # the same name: identifiers such as Segment_1 recur in other segmentations.
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []

@@ -176,8 +176,8 @@ class SegmentJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume has several channels or no image, or a non-linear transform lies between volume and
-                segmentation.
+            InputError: the volume has several channels or no image, `check_scan_grid` refuses the volume's grid, or a
+                non-linear transform lies between volume and segmentation.
             OutputError: the folder for the request's files cannot be created.
         """
         self._snapshot = VolumeSnapshot(self._volume)

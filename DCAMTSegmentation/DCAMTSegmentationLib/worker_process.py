@@ -25,7 +25,7 @@ LOG_LINES = 200
 KILLED = 9
 """The signal by which the system ends a process, for example when memory runs out."""
 ENDED = "ended"
-"""Reason of the failure if the worker ended unexpectedly or sent an event that cannot be parsed."""
+"""Reason of the failure if the worker did not start, ended unexpectedly or sent an event that cannot be parsed."""
 CANCEL_GRACE_MS = 20000
 """Milliseconds for stopping a cancelled request; a process that takes longer is killed.
 

@@ -41,7 +41,10 @@ class SceneChanges:
         return self.record_added(slicer.mrmlScene.AddNewNodeByClass(class_name, name))
 
     def record_added(self, node: Node | None) -> Node:
-        """Return a node that was added to the scene; undoing removes the node with its display nodes."""
+        """Record a node that was added to the scene, and return the node; do nothing for None.
+
+        Undoing removes the node with its display nodes.
+        """
         if node is not None:
             # `ExitStack` calls the last callback first: undoing removes the node, and then the node's stale items.
             self._undo.callback(remove_stale_items, slicer.mrmlScene, [node])

@@ -1,4 +1,7 @@
-"""Open a result or a proposal in Slicer's Segment Editor, and add a button there that leads back to a module."""
+"""Open a segmentation in Slicer's Segment Editor, and add a button there that leads back to a module.
+
+The segmentation is a result, or a proposal: a model's segmentation of a case, which a person corrects.
+"""
 
 from __future__ import annotations
 

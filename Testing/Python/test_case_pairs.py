@@ -165,7 +165,8 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("LGE_001",), "label_002"),
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
-        # `volume/p1` is a label, not a scan, since `volume` lies below a folder of labels.
+        # `volume` is a word for scans. But here the folder `volume` lies below a folder of labels, so `volume/p1` is a
+        # label. It is not paired with `scan/p1/vol`, because `vol` is no word for scans, so the two keys differ.
         *(
             (("scan/p1/vol",), f"{folder}/volume/p1")
             for folder in ("labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks")

@@ -110,7 +110,10 @@ def test_located_organ_of_one_class_does_not_affect_another_class() -> None:
 
 
 def test_central_component_is_preferred_to_a_larger_component_at_the_border() -> None:
-    """The weight at the border is 1/5. A component there is preferred only if it is more than five times as large."""
+    """A component's size is multiplied by its weight in `CentrePrior`: 1 in the centre, about 1/5 at the border.
+
+    Thus a component at the border is preferred only if it is more than five times as large as the central component.
+    """
     assert CENTRAL == 4
     for across, central_stays in ((4, True), (5, True), (6, False)):
         mask = np.zeros((21, 9, 9), bool)

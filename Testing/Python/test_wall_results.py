@@ -59,7 +59,7 @@ def test_table_of_interrupted_work_is_completed_later(
 ) -> None:
     """The table of all scans is lost. The rows of a finished scan are then read from the scan's own table.
 
-    The encoding utf-8-sig is that of an own table that the user saved in Excel.
+    If the user opened the scan's own table in Excel and saved it, the table has the encoding utf-8-sig.
     """
     add_case(folder, wall_phantom, "b")
     table = folder / "out" / "wall.csv"

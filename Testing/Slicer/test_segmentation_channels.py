@@ -190,7 +190,8 @@ class ChannelsTest(unittest.TestCase):
         self.assertTrue(is_changed(2, 1, 0))
         self.assertTrue(is_changed(1, 1, 2))
         self.assertFalse(is_changed(0, 1, 2))
-        # The seeds 0 to 2 give the voxels of the channels a, b and c, as if the channel had been loaded again.
+        # With the seeds 0 to 2, `add_scan` adds new volumes with the voxels of the channels a, b and c. Each new volume
+        # stands for a channel that was loaded again.
         for seed in range(3):
             self.assertFalse(result_scan.is_of_other_scan(segmentation, add_scan(seed=seed)))
 

@@ -82,7 +82,8 @@ class OutlineTest(InsertedWallCase):
             volume.SetAndObserveTransformNodeID(of_volume)
             self.module.panel.enter()
             self.assertEqual("The outline was changed after" in self.ui.wallLabel.text, is_moved)
-        # Hardening moves nothing.
+        # The volume still has the transform `large`. Hardening a node's transform keeps the node's position in the
+        # world, so the outline does not move relative to its scan.
         segmentation.SetAndObserveTransformNodeID(large)
         for node in (segmentation, volume):
             node.HardenTransform()

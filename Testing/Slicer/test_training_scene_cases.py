@@ -284,7 +284,8 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(training_cases.unlisted_cases(), [])
         draw_segment(third, volume, edited)
         third.GetSegmentation().GetNthSegment(0).SetName("aorta")
-        third.GetSegmentation().AddEmptySegment("", "liver")  # changed last, but has no segment for the class
+        third.GetSegmentation().AddEmptySegment("", "liver")
+        # `third` was changed last, but now has no segment for the class.
         for list_rows in (scene_rows, training_case_rows):
             self.assertEqual([row.source.segmentation for row in list_rows(self.recipe)], [second.GetID()])
 

@@ -7,7 +7,9 @@
 `segment` reads the last 20 cases of LA_FOLDER/cases.csv. MODEL must be trained without the labels of these cases.
 Each case is segmented undisturbed and with `--rounds` disturbances, in quality `fast` and in quality `accurate`. Each
 result is a line of WORK/robustness.jsonl: case, disturbance, quality, Dice on the disturbed scan's grid, trust (the
-branches' agreement), features of doubt. Existing lines are not computed again.
+branches' agreement), features of doubt. The line of an undisturbed scan in quality `accurate` also has the numbers of
+voxels and of wrong voxels in intervals of doubt (`count_doubt`). `table` and `calibrate` use these numbers. Existing
+lines are not computed again.
 
 `table` prints
 - for each quality, the mean Dice for each disturbance beside the Dice of the same cases undisturbed,

@@ -11,9 +11,9 @@ conventional loop does, without the augmentation of recipe `la`.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
 the machine affect all equally; the speed is that of the median turn. The column `waiting` is the time in which
-a loop's process makes batches or waits for them, divided by the loop's total time. With `--device cuda`, the GPU
-works on DCAMT's batches, too. The process only starts this work and does not wait for its end, so the GPU's work counts
-only in the total time, not in `waiting`.
+a loop's process makes batches or waits for them, divided by the loop's total time. With `--device cuda`, DCAMT's loop
+makes a part of each batch on the GPU. The process only starts this part and does not wait for its end. So the time that
+the GPU needs to make batches counts only in the total time, not in `waiting`.
 """
 
 from __future__ import annotations
@@ -200,8 +200,9 @@ def dcamt_step(
 def serve(variant: str, options: argparse.Namespace, names: list[str], files: Path, pipe: Connection) -> None:
     """Serve the requests from `pipe` until None is received; meant for a separate process.
 
-    A number N asks for N iterations. The answer is the seconds that the N iterations took, the seconds that they waited
-    for batches, and the peak memory in bytes. "validate" requests a validation; the answer is the seconds for one case.
+    A number N asks for N iterations. The answer has three numbers: the seconds that the N iterations took, the seconds
+    in which the process made batches or waited for them, and the peak memory in bytes. "validate" requests a
+    validation; the answer is the seconds for one case.
     """
     torch.set_num_threads(options.threads)
     if variant not in ("baseline", "memory"):

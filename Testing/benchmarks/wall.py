@@ -3,8 +3,8 @@
     python Testing/benchmarks/wall.py LA_FOLDER WORK MODEL [--json FILE] [--figure FILE.svg]
 
 Segments the last 20 cases of LA_FOLDER/cases.csv into WORK (existing files are reused). MODEL must be trained without
-the labels of these cases. Measures the wall on these segmentations and on the experts' labels. No parameter was chosen
-on these cases. Prints
+the labels of these cases. Measures the wall on these segmentations and on the experts' labels. No parameter of the wall
+measurement was chosen on these cases. Prints
 - for each threshold in `PRESETS`, and for the default threshold with openings counted as wall: the burden on the
   experts' labels and on the segmentations (mean ± SD), the intraclass correlation for absolute agreement of single
   measurements (ICC(A,1): McGraw and Wong, Psychol Methods 1:30, 1996), bias and 95% limits of agreement (Bland and

@@ -70,7 +70,7 @@ def assert_refused(folders: tuple[Path, Path], *message_parts: str) -> None:
 
 
 def assert_one_failure(folders: tuple[Path, Path], *message_parts: str) -> None:
-    """Fail unless the evaluation's only failure is one line that contains all `message_parts`."""
+    """Fail unless a case was scored and the only failure is one line that contains all `message_parts`."""
     evaluation = evaluate_folders(*folders)
     assert evaluation.rows
     (message,) = evaluation.failures

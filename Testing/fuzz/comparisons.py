@@ -54,7 +54,9 @@ def close(affine: np.ndarray, other: np.ndarray) -> bool:
 
 
 def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
-    """Return "failed" if pydicom has no frame with a slice's pixels, position and pixel spacing, else "other".
+    """Return "failed" if at least one slice has no equal frame in pydicom, else "other".
+
+    A frame is equal to a slice if it has the slice's pixels, position and pixel spacing.
 
     The positions may differ by less than 0.05 mm, and the pixel spacings by 0.1%.
     """
@@ -92,8 +94,9 @@ def compare_with_pydicom(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
 def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tuple[str, str]:
     """Return "failed" if nibabel reads different voxels, else "other".
 
-    If the sform's code is 1, the directions are compared, too. The spacing is not compared, because nibabel and DCAMT
-    may take the spacing from different fields. If nibabel cannot read the file, the outcome is "other".
+    If the sform's code is 1, the directions are compared, too. Different directions are no failure if the sform is
+    sheared and there is a qform, because DCAMT then uses the qform. The spacing is not compared, because nibabel and
+    DCAMT may take the spacing from different fields. If nibabel cannot read the file, the outcome is "other".
     """
     import nibabel as nib
     from nibabel.openers import ImageOpener

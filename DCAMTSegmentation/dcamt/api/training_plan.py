@@ -104,7 +104,8 @@ def choose_recipe(
     from ..networks.packaging import build_network, verify_model
 
     package = verify_model(start_from)
-    # `read_recipe`, unlike `verify_model`, refuses a recipe that uses a setting removed from DCAMT.
+    # `package.recipe` is not used here, since `verify_model` ignores settings that were removed from DCAMT.
+    # `read_recipe` refuses a recipe that uses such a setting, so no run trains without it unnoticed.
     chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)
     _check_same_network(package.recipe, chosen, start_from)
     return chosen, Origin.from_card(package.card), dict(build_network(package).state_dict())

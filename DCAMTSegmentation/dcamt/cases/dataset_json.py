@@ -78,7 +78,9 @@ def dataset_classes(folder: Path) -> tuple[tuple[int, str], ...]:
 
 
 def ignored_value(folder: Path) -> int | None:
-    """Return the label value of voxels that nobody outlined, which nnU-Net v2 names `ignore` in `dataset.json`.
+    """Return the label value that nnU-Net v2 names `ignore` in `dataset.json`; None if there is no such value.
+
+    Voxels with this value are not background: nobody decided whether they belong to a class.
 
     Raises:
         InputError: as `read_description`.

@@ -54,9 +54,10 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
 
     For the scans found by their loose keys:
     - The `key` of the yielded scan is its loose key.
-    - At least one further word must not be in `MODALITY_WORDS`: `p1_T2` beside `p1_lge` is another scan.
-    - The rest of the file's key must have no word for the modality. For the file `p1_T2_LA`, the rest `p1` is compared,
-      but the rest `p1_T2` is not.
+    - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
+      so it is another scan.
+    - The key that remains after the further words are removed must have no word for the modality. For the file
+      `p1_T2_LA`, the remaining key `p1` is compared, but the remaining key `p1_T2` is not.
     """
     return _fitting_scans(named, _shorter_keys)
 

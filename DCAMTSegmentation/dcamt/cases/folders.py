@@ -44,7 +44,7 @@ _DEPTH = 3
 def find_cases(folder: Path) -> FoundCases:
     """Pair the scans below `folder` with their labels.
 
-    Voxels are read only to tell masks from scans (`masks.recognise_masks`).
+    Voxels are read only to tell masks from scans (`few_values.has_few_values`).
 
     Raises:
         InputError: `folder` is not a folder, cannot be read or contains no usable scan, or a `dataset.json` cannot be
@@ -193,7 +193,7 @@ def _unlisted_reader(folder: Path, ignored: Sequence[Path]) -> Callable[[Path], 
 
 def _has_subjects(folder: Path) -> bool:
     """Return whether a folder contains BIDS folders, such as `sub-01`."""
-    # Unlike `iterdir`, `glob` yields nothing from a folder without permission.
+    # From a folder without permission, `glob` yields nothing, but `iterdir` raises PermissionError.
     entries = folder.glob("sub-*") if os.path.isdir(folder) else ()
     return any(os.path.isdir(entry) and re.match(r"sub-[0-9A-Za-z]+$", entry.name) for entry in entries)
 

@@ -20,7 +20,7 @@ RESULT = "named like an automatic result; to train on the file, rename the file 
 
 @dataclass(frozen=True)
 class SkippedFile:
-    """A file that is not listed as a scan or label of a case, and the reason."""
+    """A file that is not a scan or label in `FoundCases.cases`, or a folder that was not searched, with the reason."""
 
     path: Path
     reason: str

@@ -64,7 +64,7 @@ def plan_network(
 def plan_strides(spacing: Sequence[float], patch: Sequence[float]) -> tuple[Stride, ...]:
     """Return the strides from each level to the next; there are 2 to 5 levels.
 
-    From each level to the next, axes are halved in two steps:
+    These two steps determine which axes are halved from each level to the next:
 
     1. Select the axes along which at least `SMALLEST_MAP` voxels remain after halving.
     2. Of the selected axes, halve those whose spacing at the level is below twice the finest spacing of the selected

@@ -26,7 +26,8 @@ _LABEL_AMONG_SCANS = "a label in a folder of scans; to use it, move it to the fo
 def find_nnunet_cases(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`.
 
-    - The scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans are skipped.
+    - If `labelsTs` has no labels, the scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans
+      and labels are listed as skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
     - If files differ only in the ending and one has the ending that `dataset.json` states, the other files are skipped.
     - If a scan still has several labels, the scan and these labels are skipped.
     - Labels and automatic results in `imagesTr` and `imagesTs` are skipped (`labels_among`).

@@ -1,4 +1,4 @@
-"""`dcamt rank`: rank unlabelled scans for outlining, by the disagreement of the branches."""
+"""`dcamt rank`: rank unlabelled scans for outlining, by the disagreement of the network's two branches."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     Raises:
         InputError: the subfolders hold image files, but no usable scan; or a `dataset.json` cannot be read.
     """
-    if not os.path.isdir(path):  # pathlib raises an error for names that the system does not allow.
+    if not os.path.isdir(path):  # `path.is_dir()` may raise for invalid names.
         return _named([path])
     result_folders = [folder for folder in results if _is_below(folder, path) and _holds_only_results(folder)]
     left_out = {os.path.realpath(folder) for folder in result_folders}

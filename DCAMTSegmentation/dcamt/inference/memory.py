@@ -12,7 +12,7 @@ from ..networks.cross_attention import queries_at_once
 from ..recipe import Recipe, Stride
 
 SMALLEST_TILE_STRIDES = 4
-"""Smallest length of a tile with its margin along each axis, in units of the network's stride (`Recipe.stride`).
+"""Smallest length of a tile along each axis, margin included, in units of the network's stride (`Recipe.stride`).
 
 A smaller tile would consist almost entirely of its margin (see `tiling.Tile`).
 """

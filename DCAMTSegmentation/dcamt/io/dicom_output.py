@@ -42,7 +42,7 @@ class Algorithm:
 
 @dataclass(frozen=True)
 class SourceImages:
-    """The DICOM images of the slices of a labelmap.
+    """The DICOM images of a scan, to which the DICOM segmentation of the scan's labelmap refers.
 
     Attributes:
         datasets: one image for each slice, in the order of k, or one multi-frame image.

@@ -1,8 +1,8 @@
 """Define the calibration of a model.
 
-The Dice coefficient with an expert's outline is modelled as a logistic function of a few features. A larger
-feature means a less certain segmentation, so no weight is positive. `calibration_fit` fits the function. This module
-does not import torch.
+The overlap of a segmentation is its Dice coefficient with an expert's outline. The expected overlap is modelled as a
+logistic function of a few features of the segmentation. A larger feature means a less certain segmentation, so no
+weight is positive. `calibration_fit` fits the function. This module does not import torch.
 """
 
 from __future__ import annotations

@@ -119,8 +119,8 @@ def find_runs(folder: Path) -> Iterator[RunFolder]:
 def _first_file(run: RunFolder) -> Path | None:
     """Return the file that was written when the run began; None if the folder is not a run's folder.
 
-    A recipe or a log alone is not enough: another program's folder may hold a file with the same name, and
-    *Discard…* would delete this folder.
+    A recipe or a log alone is not enough: another program's folder may hold a file with the same name. Such a folder
+    would be listed as a run, and the training module's button *Discard…* would then offer to delete it.
     """
     if run.recipe.is_file():
         has_begun = any(path.exists() for path in (run.checkpoint.parent, run.events, run.model))

@@ -208,8 +208,8 @@ def make_optimiser(network: nn.Module, training: Training) -> torch.optim.Optimi
     if training.optimiser == "sgd":
         sgd = torch.optim.SGD(parameters, rate, momentum=0.9, weight_decay=decay, fused=fused, foreach=not fused)
         for parameter in parameters:
-            # The fused optimiser would create the buffer with random values. If the first step in float16 overflows,
-            # the step is skipped and the random values stay.
+            # The fused optimiser would create the momentum buffer with random values, which its first step overwrites.
+            # If this step overflows in float16, it is skipped, and the next step would use the random values.
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return sgd
     return torch.optim.AdamW(parameters, rate, weight_decay=decay, fused=fused, foreach=not fused)

@@ -36,7 +36,7 @@ SURFACE_SMOOTHING = 4
 MITRAL_BELOW_SD = 2.0
 """Used instead of `BLOOD_BELOW_SD` at the valve.
 
-The valve's profiles are smoother, because they are averaged again (`MITRAL_SMOOTHING`).
+The limit is narrower, because the valve's profiles are averaged again (`MITRAL_SMOOTHING`) and therefore vary less.
 """
 MITRAL_SMOOTHING = 20
 """Number of times that profiles and normals are averaged again for the valve."""
