@@ -92,6 +92,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Choose different files for the predictions and the labels."),
         _("Choose labels that contain an outline."),
         _("Choose one of the files."),
+        _(
+            "Choose one of them by its UID, with dcamt segment --series UID, or put its files into a folder"
+            " of their own."
+        ),
         _("Choose one of: {0}."),
         _("Choose one role."),
         _("Choose the case's label, or map its values."),
@@ -249,6 +253,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."),
         _("No organ was found."),
         _("Not enough GPU memory; the CPU was used."),
+        _("Number {0} in the list of series was read: {1}."),
         _("Only {0} of {1} parts of the label were written; the others count as background."),
         _("Open the file in 3D Slicer and save it again."),
         _("Open the file in 3D Slicer and save it as NRRD."),
@@ -348,6 +353,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The scan is also the scan of the {0} '{1}'. Leave one of these cases out."),
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
         _("The series lacks {0}: slices may be missing."),
+        _("The series with SeriesNumber {0} was read: {1}."),
         _("The slices are {0} mm apart, but {1} mm according to the headers: slices may be missing."),
         _(
             "The time points have slices at different positions: check that the first time point is a"
@@ -514,6 +520,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has the value {0} for the segment '{1}', which has the value {2} in {3}"),
         _("has the value {0}, which dataset.json names 'ignore', but training needs complete outlines"),
         _("has too small a blood pool: {0} voxels remain after erosion by {1} mm, but {2} are needed"),
+        _(
+            "has two series for the number {0}: number {1} in the list of series is {2}, and the series with"
+            " SeriesNumber {3} is {4}"
+        ),
         _("has unevenly spaced frames"),
         _("has unevenly spaced slices"),
         _("has {0} axes, but only {1} of them are spatial"),

@@ -132,7 +132,11 @@ def write_study(folder: Path, ending: str = ".dcm") -> Path:
 def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending: str) -> None:
     folder = write_study(tmp_path / "patient", ending)
     refused(
-        lambda: read_scan(folder), folder, '(2) "LGE 3D" (10 slices of 16 x 16)', '(3) "Cine" (12 slices', "--series"
+        lambda: read_scan(folder),
+        folder,
+        '(2) "LGE 3D" with SeriesNumber 2 (10 slices of 16 x 16)',
+        '(3) "Cine" with SeriesNumber 3 (12 slices',
+        "--series",
     )
     for wanted in ("2", "lge 3d", "LGE", "1.2.2"):
         assert_slices_in_place(read_scan(folder, choice=ScanChoice(series=wanted)), 10, 2000)
@@ -157,17 +161,63 @@ def test_series_in_the_folder_of_a_patient_can_be_chosen(tmp_path: Path, ending:
     ],
 )
 def test_series_can_be_chosen_by_number_uid_or_description(tmp_path: Path, series: str, add: int) -> None:
+    write_three_series(tmp_path)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
+    listed = (
+        '(1) "LGE" with SeriesNumber 3 (8 slices of 16 x 16), (2) "LGE late" with SeriesNumber 7 (8 slices of 16 x 16)'
+    )
+    what = f'has 2 images that fit "lg" among these: {listed}, (3) "cine"'
+    refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
+
+
+def write_three_series(folder: Path) -> None:
     for number, uid, title, first in (
         (12, "1.2.840.77", "cine", 100),
         (7, "1.2.1", "LGE late", 200),
         (3, "1.3", "LGE", 300),
     ):
         attributes = {"SeriesNumber": number, "SeriesDescription": title}
-        write_slices(tmp_path / str(number), 8, series=uid, add=first, **attributes)
-    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
-    listed = '(1) "LGE" (8 slices of 16 x 16), (2) "LGE late" (8 slices of 16 x 16), (3) "cine"'
-    what = f'has 2 images that fit "lg" among these: {listed}'
-    refused(lambda: read_scan(tmp_path, choice=ScanChoice(series="lg")), tmp_path, what)
+        write_slices(folder / str(number), 8, series=uid, add=first, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("series", "add", "note"),
+    [
+        ("2", 200, 'Number 2 in the list of series was read: "LGE late" with SeriesNumber 7 (8 slices of 16 x 16).'),
+        ("7", 200, 'The series with SeriesNumber 7 was read: "LGE late" with SeriesNumber 7 (8 slices of 16 x 16).'),
+        ("12", 100, 'The series with SeriesNumber 12 was read: "cine" with SeriesNumber 12 (8 slices of 16 x 16).'),
+    ],
+)
+def test_note_names_the_series_that_was_chosen_by_a_number(tmp_path: Path, series: str, add: int, note: str) -> None:
+    write_three_series(tmp_path)
+    volume = read_scan(tmp_path, choice=ScanChoice(series=series))
+    assert_slices_in_place(volume, 8, add)
+    assert volume.notes == (note,)
+    assert isinstance(volume.notes[0], IdentifyingNote)
+
+
+def test_number_in_the_list_that_is_the_series_number_of_another_series_is_refused(tmp_path: Path) -> None:
+    write_three_series(tmp_path)
+    refused(
+        lambda: read_scan(tmp_path, choice=ScanChoice(series="3")),
+        tmp_path,
+        'number 3 in the list of series is "cine" with SeriesNumber 12 (8 slices of 16 x 16), UID 1.2.840.77, '
+        'and the series with SeriesNumber 3 is "LGE" with SeriesNumber 3 (8 slices of 16 x 16), UID 1.3. '
+        "Choose one of them by its UID",
+    )
+    for uid, add in (("1.2.840.77", 100), ("1.3", 300)):
+        assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=uid)), 8, add)
+
+
+@pytest.mark.parametrize("series", ["9", "09", "1009", "09.5", ".9", "0", "3", "LGE 1", "0 cm"])
+def test_series_is_not_chosen_by_a_part_of_a_number(tmp_path: Path, series: str) -> None:
+    for number, uid, title in ((2, "1.2.840.1009", "LGE 10 cm"), (5, "1.2.840.1009.5", "T1 3 cm")):
+        write_slices(tmp_path / uid, 8, series=uid, SeriesNumber=number, SeriesDescription=title)
+    refused(
+        lambda: read_scan(tmp_path, choice=ScanChoice(series=series)), tmp_path, f'no image that fits "{series}" among'
+    )
+    for unique in ("840.1009", "1009.5", "840.1009.5", ".1009.5", "LGE 10", "3 cm", "2.840.1009"):
+        assert read_scan(tmp_path, choice=ScanChoice(series=unique)).grid.shape[2] == 8
 
 
 def test_error_lists_the_series_number_of_each_unnamed_series(tmp_path: Path) -> None:
@@ -185,7 +235,7 @@ def test_message_names_each_series_even_if_there_are_many(tmp_path: Path) -> Non
     for number in range(1, 13):
         attributes = {"SeriesNumber": number, "SeriesDescription": f"part {number}"}
         write_slices(tmp_path / str(number), 3, series=f"1.2.{number}", **attributes)
-    listed = [f'({number}) "part {number}" (3 slices of 16 x 16)' for number in range(1, 13)]
+    listed = [f'({n}) "part {n}" with SeriesNumber {n} (3 slices of 16 x 16)' for n in range(1, 13)]
     refused(lambda: read_scan(tmp_path), tmp_path, f"holds 12 DICOM series: {', '.join(listed)}. Put")
 
 

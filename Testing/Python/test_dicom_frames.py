@@ -112,7 +112,7 @@ def test_message_describes_at_most_8_stacks_of_each_series(tmp_path: Path) -> No
     write_slices(tmp_path, 4, series="1.2.9", SeriesNumber=2, SeriesDescription="LGE")
     message = refused(lambda: read_scan(tmp_path), tmp_path, "201 stacks", 'with the ID "s0"', "(8) unnamed series")
     assert "(9) unnamed series" not in message
-    assert 'and 192 more, (201) "LGE" (4 slices of 16 x 16)' in message
+    assert 'and 192 more, (201) "LGE" with SeriesNumber 2 (4 slices of 16 x 16)' in message
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series="201")), 4)
 
 
@@ -288,6 +288,17 @@ def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: st
         image_type = ["DERIVED", "PRIMARY", kind]
         write_slices(tmp_path / kind, 8, first=8 * number + 1, add=100 + 1000 * number, ImageType=image_type)
     assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
+
+
+def test_echo_is_not_chosen_by_a_part_of_its_number(tmp_path: Path) -> None:
+    for number, time in enumerate((2.3, 12.3, 15)):
+        write_slices(tmp_path / f"{time}", 8, first=8 * number + 1, add=100 + 1000 * number, EchoTime=time)
+    for name, add in (("2.3", 100), ("echo 2.3 ms", 100), ("12", 1100), ("15 ms", 2100)):
+        assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
+    for name in ("5 ms", "3 ms", "echo 1", "1"):
+        refused(
+            lambda name=name: read_scan(tmp_path, choice=ScanChoice(frame_type=name)), tmp_path, "3 kinds of images"
+        )
 
 
 @pytest.mark.parametrize("interleaved", [True, False])

@@ -178,6 +178,16 @@ def words_of(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 
+def is_part(text: str, whole: str) -> bool:
+    """Return whether `text` is a part of `whole` that cuts no whole number in two.
+
+    Thus "echo 1" is no part of "echo 15 ms", nor is "5 ms"; "echo 12" is a part of "echo 12.3 ms".
+    """
+    start = r"(?<!\d)(?<!\d\.)" if text[:1].isdigit() else ""
+    end = r"(?!\d)" if text[-1:].isdigit() else ""
+    return re.search(start + re.escape(text) + end, whole) is not None
+
+
 def functional_groups(data: Any) -> list[tuple[Any, ...]]:
     """Return each frame's own functional groups and, if there are any, the shared ones."""
     shared = list(data.get("SharedFunctionalGroupsSequence") or ())[:1]

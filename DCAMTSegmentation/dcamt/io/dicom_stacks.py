@@ -13,7 +13,7 @@ import numpy as np
 from ..errors import InputError
 from ..volume import IdentifyingNote
 from .dicom_files import RejectedFile, list_names
-from .dicom_frames import Frame
+from .dicom_frames import Frame, is_part
 
 FEW = 3
 """A stack or SOP class with fewer frames than this number may be skipped: it may contain scouts or screenshots."""
@@ -22,6 +22,10 @@ _CHOOSE_SERIES = (
     "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series by its number in "
     "this list: --series NUMBER."
 )
+_CHOOSE_UID = (
+    "Choose one of them by its UID, with dcamt segment --series UID, or put its files into a folder of their own."
+)
+_LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
@@ -31,8 +35,8 @@ class ScanChoice:
     """The image to read from DICOM files; fields are needed only if the files contain several possible images.
 
     Attributes:
-        series: the series' UID, the end of the UID, the series' description, a part of the description, or the number
-            of a stack in the list of `choose_stack`'s error message.
+        series: the number of a stack in the list of `choose_stack`'s error message, the SeriesNumber, the series' UID,
+            the end of the UID, the series' description, or a part of the description (see `_matching`).
         frame_type: "magnitude", "phase", "real", "imaginary", or another kind of image that an error message lists.
         time: number of the time point, from 1. With None, the first time point is read, or InputError is raised if
             the time points have different numbers of slices.
@@ -59,16 +63,14 @@ class Stack:
         return self.frames[0]
 
     def describe(self) -> str:
-        """Return the stack's description, such as `"LGE 3D" (60 slices of 320 x 320)`."""
+        """Return the stack's description, such as `"LGE 3D" with SeriesNumber 7 (60 slices of 320 x 320)`."""
         columns, rows = self.first.size
         number = len(self.frames)
         title = "".join(letter for letter in self.first.title[:60] if letter.isprintable())
-        name = "unnamed series"
-        if title:
-            name = f'"{title.encode("utf-8", "replace").decode()}"'
-        elif self.first.series_number:
+        name = f'"{title.encode("utf-8", "replace").decode()}"' if title else "unnamed series"
+        if self.first.series_number:
             # The text says "SeriesNumber 5", not "series 5": a user could take the 5 in "series 5" for the stack's
-            # number in the list of stacks, which `--series` expects.
+            # number in the list of stacks.
             name += f" with SeriesNumber {self.first.series_number}"
         return f"{name}{self.part} ({number} slice{'s' if number > 1 else ''} of {columns} x {rows})"
 
@@ -146,7 +148,7 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 
 
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
-    """Return the chosen or the only possible stack, and notes on skipped stacks.
+    """Return the chosen or the only possible stack, and notes on skipped stacks and on a choice by number.
 
     If `choice.series` is None, the only stack is returned. If there are several stacks, but only one of them has `FEW`
     slices or more, this large stack is returned and the smaller stacks are skipped. A smaller stack is not skipped if
@@ -158,9 +160,9 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[S
     """
     wanted = choice.series
     if wanted is not None:
-        chosen = _matching(stacks, wanted)
+        chosen = _matching(path, stacks, wanted)
         if len(chosen) == 1:
-            return chosen[0], []
+            return chosen[0], _number_notes(stacks, chosen[0], wanted)
         what = f'has no image that fits "{wanted}" among these'
         if chosen:
             what = f'has {len(chosen)} images that fit "{wanted}" among these'
@@ -192,22 +194,58 @@ def _difference(stacks: Sequence[Stack]) -> str:
     return f" of different {' and '.join(names)}" if names and one_series else ""
 
 
-def _matching(stacks: list[Stack], wanted: str) -> list[Stack]:
+def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     """Return the stacks that `wanted` names.
 
-    `wanted` is compared with the stacks' numbers, then with their UIDs, whole descriptions, ends of UIDs and parts of
-    descriptions, until at least one stack fits.
+    A number names the stack with this number in the list, or else the stacks with this SeriesNumber. Otherwise,
+    `wanted` is compared with the stacks' UIDs, whole descriptions, ends of UIDs and parts of descriptions, until at
+    least one stack fits. A number of few digits is no end of a UID, and no number is a part of a description: such a
+    number could name a wrong series.
+
+    Raises:
+        InputError: a number is that of a stack in the list, and the SeriesNumber of other stacks only.
     """
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(stacks):
-        return [stacks[int(wanted) - 1]]
-    text = wanted.casefold().strip()
+    wanted = wanted.strip()
+    number = _number(wanted)
+    listed = stacks[number - 1 : number] if number else []
+    of_series = [stack for stack in stacks if number and stack.first.series_number == number]
+    if listed and of_series and listed[0] not in of_series:
+        first, second = (f"{stack.describe()}, UID {stack.first.series}" for stack in (listed[0], of_series[0]))
+        what = (
+            f"has two series for the number {number}: number {number} in the list of series is {first}, and the series "
+            f"with SeriesNumber {number} is {second}"
+        )
+        raise InputError(what, path=path, remedy=_CHOOSE_UID)
+    if listed or of_series:
+        return listed or of_series
+    text = wanted.casefold()
     tests: list[Callable[[Stack], bool]] = [
         lambda stack: stack.first.series == wanted,
         lambda stack: stack.first.title.casefold() == text,
-        lambda stack: stack.first.series.endswith(wanted),
-        lambda stack: text in stack.first.title.casefold(),
+        lambda stack: _is_end_of_uid(wanted, stack.first.series),
+        lambda stack: number is None and is_part(text, stack.first.title.casefold()),
     ]
     return next((fitting for test in tests if (fitting := [stack for stack in stacks if test(stack)])), [])
+
+
+def _number(wanted: str) -> int | None:
+    """Return the number by which the user chose a series; None if the user gave a UID or a description."""
+    return int(wanted) if wanted.strip().isdecimal() else None
+
+
+def _is_end_of_uid(text: str, uid: str) -> bool:
+    """Return whether a UID ends with `text`, and `text` is long or consists of several whole numbers of the UID."""
+    return uid.endswith(text) if len(text) >= _LONG_UID_END else "." in text and uid.endswith("." + text.lstrip("."))
+
+
+def _number_notes(stacks: Sequence[Stack], chosen: Stack, wanted: str) -> list[str]:
+    """Return a note that names the chosen stack if the user chose the stack by a number; otherwise []."""
+    number = _number(wanted)
+    if number and stacks[number - 1 : number] == [chosen]:
+        return [IdentifyingNote(f"Number {number} in the list of series was read: {chosen.describe()}.")]
+    if number and number == chosen.first.series_number:
+        return [IdentifyingNote(f"The series with SeriesNumber {number} was read: {chosen.describe()}.")]
+    return []
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:

@@ -14,7 +14,7 @@ from ..geometry import SAME_PLACE_MM
 from ..volume import IdentifyingNote
 from .dicom_contradictions import refuse_contradictions
 from .dicom_files import list_names
-from .dicom_frames import COMPUTED_TIMES, NUMBERED_TIMES, TIME_ATTRIBUTES, Frame
+from .dicom_frames import COMPUTED_TIMES, NUMBERED_TIMES, TIME_ATTRIBUTES, Frame, is_part
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, Stack, group_places, same_place_error
 
@@ -54,7 +54,7 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
         kinds = _separate_kinds(frames, number)
         matching = [kind for kind in kinds if kind in words]
         if not matching and number > 0:
-            matching = [kind for kind in kinds if any(word in kind for word in words)]
+            matching = [kind for kind in kinds if any(is_part(word, kind) for word in words)]
         if len(matching) == 1:
             frames = [frame for frame in frames if _properties(frame)[number] == matching[0]]
             chosen += matching
@@ -68,7 +68,9 @@ def _choose_kind(path: Path, frames: list[Frame], frame_type: str) -> list[Frame
             raise InputError(what, path=path, remedy=_CHOOSE_KIND)
     components = {frame.component for frame in frames}
     known_kinds = {*chosen, *frames[0].properties}
-    unknown = [word for word in words if word not in components and not any(word in kind for kind in known_kinds)]
+    unknown = [
+        word for word in words if word not in components and not any(is_part(word, kind) for kind in known_kinds)
+    ]
     if unknown:
         known = ", ".join(sorted(filter(None, components)))
         what = f'holds no images of the kind "{unknown[0]}"'
