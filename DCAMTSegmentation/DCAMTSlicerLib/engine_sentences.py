@@ -331,6 +331,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The case '{0}' has the same scan. Check that each case has its own scan."),
         _("The case has the role {0}, but no label. Choose a label, or change the role."),
         _("The copy is incomplete; copy it again."),
+        _(
+            "The directions of sform and qform are opposite along {0}: the sform was used, as in nibabel. 3D"
+            " Slicer may use the qform: before you draw labels there, check that the scan is not mirrored."
+        ),
         _("The environment variable DCAMT_HOME can name another folder."),
         _("The file may be damaged: copy it again. Otherwise, export the series uncompressed."),
         _("The file may be damaged; copy it again."),

@@ -9,6 +9,7 @@ import itertools
 import struct
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
@@ -98,6 +99,79 @@ def test_quaternions_and_qfacs_are_read_as_by_itk(tmp_path: Path, quaternion: tu
     for codes in ((0, 1), (0, 5), (2, 1), (5, 1)):
         path = write_header(tmp_path / "x.nii", SFORMS["oblique"], codes, SPACINGS["positive"], quaternion, qfac)
         assert_itk_agrees(path)
+
+
+def write_forms(path: Path, sform: np.ndarray, qform: np.ndarray, code: int = 2, qfac: float | None = None) -> Path:
+    """Write a NIfTI file, or a pair if the path ends with .hdr.
+
+    Args:
+        sform: (3, 3), with the code `code`.
+        qform: (3, 3), with the code 1.
+        qfac: the stored `pixdim[0]`; by default the right one, which is -1 if the qform is left-handed.
+    """
+    affines = [np.vstack([np.column_stack([axes, ORIGIN]), [0, 0, 0, 1]]) for axes in (sform, qform)]
+    image = (nib.Nifti1Pair if path.suffix == ".hdr" else nib.Nifti1Image)(scan("int16"), affines[1])
+    image.set_qform(affines[1], 1)
+    image.set_sform(affines[0], code)
+    nib.save(image, path)
+    if qfac is not None:
+        raw = bytearray(path.read_bytes())
+        struct.pack_into("<f", raw, 76, qfac)
+        path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("order", itertools.permutations(range(3)), ids=str)
+def test_sform_with_axes_opposite_to_the_qform_is_read_as_by_itk(tmp_path: Path, order: tuple[int, ...]) -> None:
+    """ITK uses the sform for some of these headers, and the qform for the others."""
+    qform = np.eye(3)[:, order] * (1.5, 1.2, -3)
+    for signs in itertools.product((1, -1), repeat=3):
+        for code in (2, 3, 4):
+            path = write_forms(tmp_path / "x.nii", qform * signs, qform, code)
+            assert_itk_agrees(path)
+            assert read_scan(path).notes == ()
+
+
+@pytest.mark.parametrize("qfac", [0, 1])
+@pytest.mark.parametrize("code", [1, 2, 4])
+@pytest.mark.parametrize("ending", [".nii", ".hdr"])
+def test_left_handed_scan_that_lost_its_qfac_is_read_as_by_itk(
+    tmp_path: Path, ending: str, code: int, qfac: float
+) -> None:
+    for axes in (np.diag([1.5, 1.2, -3]), np.eye(3)[:, [1, 0, 2]] * (1.5, 1.2, 3)):
+        assert np.linalg.det(axes) < 0
+        path = write_forms(tmp_path / f"x{ending}", axes, axes, code, qfac)
+        assert_itk_agrees(path)
+        assert read_scan(path).notes == ()
+
+
+@pytest.mark.parametrize("ending", [".nii", ".hdr"])
+def test_oblique_scan_that_lost_its_qfac_is_read_as_by_nibabel_with_a_note(tmp_path: Path, ending: str) -> None:
+    """In these files, rounding errors decide whether ITK uses the sform or the mirrored qform."""
+    for seed in range(8):
+        axes = orthogonal_matrix(seed) * (1.5, 1.2, 3)
+        axes[:, 2] *= -np.sign(np.linalg.det(axes))
+        path = write_forms(tmp_path / f"x{ending}", axes, axes, qfac=0)
+        read = read_scan(path)
+        assert read.grid.matches(Grid(SHAPE, nib.load(path).affine))
+        (note,) = read.notes
+        assert "directions of sform and qform are opposite along k: the sform was used" in note
+        assert read_scan(write_forms(path, axes, axes)).notes == ()
+
+
+@pytest.mark.parametrize("change", ["moved", "turned", "scaled"])
+def test_qform_is_used_if_the_sform_differs_in_more_than_the_sign_of_an_axis(tmp_path: Path, change: str) -> None:
+    qform = np.diag([1.5, 1.2, 3.0])
+    turn = np.array([[0.8, 0.6, 0], [-0.6, 0.8, 0], [0, 0, 1]])
+    sform = {"moved": qform, "turned": turn @ qform, "scaled": qform * (1, 1.001, 1)}[change] * (1, 1, -1)
+    path = write_forms(tmp_path / "x.nii", sform, qform)
+    if change == "moved":
+        raw = bytearray(path.read_bytes())
+        struct.pack_into("<f", raw, 280 + 12, ORIGIN[0] + 0.01)
+        path.write_bytes(raw)
+    assert_itk_agrees(path)
+    affine = np.vstack([np.column_stack([qform, ORIGIN]), [0, 0, 0, 1]])
+    assert read_scan(path).grid.matches(Grid(SHAPE, affine))
 
 
 @pytest.mark.parametrize("code", [1, 2])

@@ -17,7 +17,7 @@ from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
 from .itk_completeness import CHECKS, PAIR_ENDINGS, pair_files, vtk_fields
 from .metaimage import meta_header
-from .nifti import SPACING_TOLERANCE, pair_notes
+from .nifti import SPACING_TOLERANCE, pair_placement
 from .stored_image import StoredImage, library_errors
 
 _TIFF_NOTE = (
@@ -91,7 +91,7 @@ def open_itk(path: Path) -> StoredImage:
         )
         raise InputError(what, path=path, remedy="Open the file in 3D Slicer and save it as NRRD.")
     size = reader.GetSize()
-    affine = _affine(reader, len(size))
+    affine, notes = _placement(path, reader, len(size))
 
     def load() -> np.ndarray:
         with library_errors(path, "an image"), quiet_terminal():
@@ -109,7 +109,7 @@ def open_itk(path: Path) -> StoredImage:
         channels=reader.GetNumberOfComponents() * math.prod(size[3:]),
         grid=Grid(size[:3], affine),
         load=load,
-        notes=_notes(path, affine),
+        notes=notes,
     )
 
 
@@ -135,6 +135,17 @@ def _read_header(path: Path) -> Any:
     return reader
 
 
+def _placement(path: Path, reader: Any, axes: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the affine (4, 4), voxel index -> RAS mm, and notes of a reader's image with `axes` dimensions.
+
+    A NIfTI pair is placed like a NIfTI file with the same header.
+    """
+    if ending(path) in PAIR_ENDINGS and (of_pair := pair_placement(pair_files(path)[0])):
+        return of_pair
+    affine = _affine(reader, axes)
+    return affine, _notes(path, affine)
+
+
 def _affine(reader: Any, axes: int) -> np.ndarray:
     """Return the affine (4, 4), voxel index -> RAS mm, of a reader's image with `axes` dimensions."""
     direction = np.array(reader.GetDirection()).reshape(axes, axes)[:3, :3]
@@ -145,7 +156,7 @@ def _affine(reader: Any, axes: int) -> np.ndarray:
 
 
 def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
-    """Return notes if ITK assumed the geometry (TIFF) or the spacing, or if the header states two spacings.
+    """Return notes if ITK assumed the geometry (TIFF) or the spacing, or if a MetaImage states two spacings.
 
     Args:
         affine: the image's affine (4, 4).
@@ -155,8 +166,6 @@ def _notes(path: Path, affine: np.ndarray) -> tuple[str, ...]:
         return (_TIFF_NOTE,)
     if kind == ".vtk" and not {"SPACING", "ASPECT_RATIO"} & vtk_fields(path):
         return (_VTK_NOTE,)
-    if kind in PAIR_ENDINGS:
-        return pair_notes(pair_files(path)[0])
     return _meta_notes(path, affine) if kind in (".mha", ".mhd") else ()
 
 

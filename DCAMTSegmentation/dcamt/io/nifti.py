@@ -27,6 +27,7 @@ from .stored_image import (
 _MM_PER_UNIT = {"meter": 1e3, "micron": 1e-3}  # "mm" and "unknown" count as millimetres.
 _SCANNER = 1  # code of a transform to the scanner's space
 _SKEW = 1.5e-4  # ITK treats an sform as sheared if the cosine between two of its axes exceeds this.
+_SIMILAR = 1e-4  # In ITK, an sform and a qform are similar if directions, steps and origin differ by at most this.
 SPACING_TOLERANCE = 0.01  # Two spacings that differ by more than this fraction contradict each other.
 _VERSIONS = {348: b"1", 540: b"2"}  # by the size of the header in bytes
 
@@ -56,9 +57,7 @@ def open_nifti(path: Path) -> StoredImage:
         dtype = _voxel_type(path, header)
         stated = float(header["vox_offset"])
         offset = max(int(stated) if math.isfinite(stated) else 0, int(header["sizeof_hdr"]))
-        affine = itk_affine(path, header)
-        affine[:3] *= _mm_per_unit(header)
-        notes = _spacing_notes(header)
+        affine, notes = _placement(path, header)
     size = math.prod(shape) * dtype.itemsize
     grid = Grid((shape[0], shape[1], shape[2]), affine)
 
@@ -137,12 +136,20 @@ def _scaling(header: Any) -> tuple[float | None, float | None]:
     return (slope or 1.0, intercept) if slope or intercept else (None, None)
 
 
+def _placement(path: Path, header: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Return the affine (4, 4), voxel index -> RAS mm, and notes on contradictions in the header."""
+    affine = itk_affine(path, header)
+    affine[:3] *= _mm_per_unit(header)
+    return affine, (*_spacing_notes(header), *_direction_notes(header))
+
+
 def itk_affine(path: Path, header: Any) -> np.ndarray:
     """Return the affine (4, 4) that ITK 5.4 computes from a NIfTI header: voxel index -> RAS in the file's unit.
 
     - Directions and origin come from the first of these that applies:
 
-      1. the sform, if its code is 1 (scanner) and its axes are orthogonal;
+      1. the sform, if its axes are orthogonal, and either its code is 1 (scanner), or its code is above 1 and it is
+         similar to the qform (`_reversed_axes`);
       2. the qform, if its code is above 0;
       3. the sform, if its code is above 0;
       4. axes to the patient's left, posterior and superior, and the origin 0.
@@ -152,8 +159,12 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
     (If the sform's code is not 0, nibabel ignores the qform and `pixdim`, and takes directions, origin and spacing from
     the sform.)
 
-    Exception: if there is no qform and the sform is sheared, ITK refuses the file. This function then returns the
-    sform and ignores `pixdim`.
+    Exceptions:
+
+    - If there is no qform and the sform is sheared, ITK refuses the file. This function then returns the sform and
+      ignores `pixdim`.
+    - If an oblique sform with a code above 1 has axes opposite to those of the qform, rounding errors decide which of
+      the two ITK uses. This function uses the sform.
 
     Raises:
         InputError: a spacing is zero, infinite or not a number; ITK would assume 1 mm.
@@ -168,7 +179,7 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
         affine[:3, :3], affine[:3, 3] = sform[:3, :3] / _lengths(sform) * spacing, sform[:3, 3]
     elif header["qform_code"] > 0:
         affine[:3, :3] = _qform_axes(header) * spacing
-        affine[:3, 3] = [float(header[f"qoffset_{axis}"]) for axis in "xyz"]
+        affine[:3, 3] = _qform_origin(header)
     else:
         affine[:3, :3] = np.diag([-spacing[0], -spacing[1], spacing[2]])
     return affine
@@ -177,9 +188,31 @@ def itk_affine(path: Path, header: Any) -> np.ndarray:
 def _used_sform(header: Any) -> np.ndarray | None:
     """Return the sform if `itk_affine` takes the directions from it."""
     sform = np.array(header.get_sform(), dtype=np.float64)
+    if header["sform_code"] <= 0:
+        return None
     if header["qform_code"] <= 0:
-        return sform if header["sform_code"] > 0 else None
-    return sform if header["sform_code"] == _SCANNER and _is_orthogonal(sform) else None
+        return sform
+    is_used = header["sform_code"] == _SCANNER or _reversed_axes(header, sform) is not None
+    return sform if is_used and _is_orthogonal(sform) else None
+
+
+def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
+    """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
+
+    As in ITK, similar forms have equal origins, steps and directions, except that the axis k may be opposite, and often
+    also i or j. The negative sign of `pixdim[0]` may have been lost, which reverses k in the qform.
+    """
+    spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
+    steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.
+    if not np.abs([sform[:3, 3] - _qform_origin(header), _lengths(sform) - steps]).max() <= _SIMILAR:
+        return None
+    directions = sform[:3, :3] / _lengths(sform)
+    # ITK compares the left factors of singular value decompositions, which are equal for certain opposite axes. The
+    # left factors of QR decompositions are equal for the same axes. Adding 0.0 replaces -0.0, whose sign would count.
+    of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
+    if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
+        return None
+    return np.asarray((directions * axes).sum(axis=0) < 0)
 
 
 def _is_orthogonal(sform: np.ndarray) -> bool:
@@ -208,20 +241,45 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
     return (f"The header states two spacings of the voxels: {use}.",)
 
 
-def pair_notes(header_file: Path) -> tuple[str, ...]:
-    """Return the `_spacing_notes` of a NIfTI pair's header; () for the header of an Analyze 7.5 pair."""
+def _direction_notes(header: Any) -> tuple[str, ...]:
+    """Return a note if ITK may use the qform, whose axes are opposite to those of the sform in use; otherwise ()."""
+    sform = _used_sform(header)
+    if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:
+        return ()
+    reversed_axes, is_oblique = _reversed_axes(header, sform), np.count_nonzero(sform[:3, :3]) > 3
+    if reversed_axes is None or not reversed_axes.any() or not is_oblique:
+        return ()
+    names = " and ".join(name for name, is_reversed in zip("ijk", reversed_axes, strict=True) if is_reversed)
+    return (
+        f"The directions of sform and qform are opposite along {names}: the sform was used, as in nibabel. 3D Slicer"
+        " may use the qform: before you draw labels there, check that the scan is not mirrored.",
+    )
+
+
+def pair_placement(header_file: Path) -> tuple[np.ndarray, tuple[str, ...]] | None:
+    """Return affine and notes of a NIfTI pair as `open_nifti` does; None for the header of an Analyze 7.5 pair.
+
+    Raises:
+        InputError: a spacing is impossible.
+    """
     import nibabel as nib
 
     with open_plain_or_gzip(header_file, 544) as file:
         head = file.read(348)
     if _header_size(head) != 348:
-        return ()
+        return None
     kind: Any = nib.Nifti1Header
-    return _spacing_notes(kind(head, check=False))
+    with np.errstate(all="ignore"):
+        return _placement(header_file, kind(head, check=False))
 
 
 def _by(numbers: np.ndarray) -> str:
     return " x ".join(plain_number(number, 4) for number in numbers)
+
+
+def _qform_origin(header: Any) -> np.ndarray:
+    """Return the first voxel's position (3,) according to the qform."""
+    return np.array([float(header[f"qoffset_{axis}"]) for axis in "xyz"])
 
 
 def _qform_axes(header: Any) -> np.ndarray:
