@@ -14,7 +14,7 @@ from ..volume import check_size
 from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes
 from .dicom_frames import contradictory_frames, functional_groups, group_value, number
 from .dicom_pixels import check_fragments
-from .dicom_stacks import slice_normal
+from .dicom_stacks import slice_axes, slice_step
 from .stored_image import COPY_AGAIN, StoredImage, StoredSegment, cut_file_error, library_errors
 
 _REMEDY = "Export the segmentation again."
@@ -154,8 +154,8 @@ def _geometry(
         raise InputError("has frames of several orientations", path=path, remedy=_REMEDY)
     if not np.allclose(spacings, spacings[0], rtol=1e-3):
         raise InputError("has frames of several pixel spacings", path=path, remedy=_REMEDY)
-    row, column, spacing = orientations[0][:3], orientations[0][3:], spacings[0]
-    normal = slice_normal(orientations[0], spacing, path, _REMEDY)
+    spacing = spacings[0]
+    row, column, normal = slice_axes(orientations[0], spacing, path, _REMEDY)
     depths = positions @ normal
     step = _slice_step(depths, groups_of_frames[0])
     if not step:
@@ -165,14 +165,15 @@ def _geometry(
         raise InputError("has unevenly spaced frames", path=path, remedy=_REMEDY)
     index = index.round()
     first, last = int(index.argmin()), int(index.argmax())
-    # As in a scan, the direction from slice to slice may be oblique to the slices' normal.
-    along = (positions[last] - positions[first]) / index[last] if index[last] else normal * step
-    shifts = positions - positions[first] - np.outer(index, along)
+    steps = int(index[last])
+    straight = (positions[last] - positions[first]) / max(steps, 1)
+    shifts = positions - positions[first] - np.outer(index, straight)
     if np.linalg.norm(shifts, axis=1).max() > 0.05 * max(spacing):
         raise InputError("has frames shifted in plane", path=path, remedy=_REMEDY)
+    along = slice_step(positions[first], positions[last], steps, normal) if steps else normal * step
     affine = np.eye(4)
     affine[:3] = np.stack([row * spacing[1], column * spacing[0], along, positions[first]], axis=1)
-    return affine, (int(data.Columns), int(data.Rows), int(index[last]) + 1), [int(k) for k in index]
+    return affine, (int(data.Columns), int(data.Rows), steps + 1), [int(k) for k in index]
 
 
 def _slice_step(depths: np.ndarray, groups: Sequence[Any]) -> float:

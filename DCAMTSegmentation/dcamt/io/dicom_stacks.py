@@ -27,6 +27,7 @@ _CHOOSE_UID = (
 )
 _LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
+_ROUNDING_SLOPE = 0.002  # Direction cosines of 3 decimals move slices by less, in mm for each mm along the normal.
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 
@@ -329,8 +330,11 @@ def refuse_metres(path: Path, frames: Sequence[Frame]) -> None:
         raise InputError(what, path=path, remedy=remedy)
 
 
-def slice_normal(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy: str) -> np.ndarray:
-    """Return the normal (3,) of a slice's plane.
+def slice_axes(orientation: np.ndarray, spacing: np.ndarray, path: Path, remedy: str) -> np.ndarray:
+    """Return the unit vectors (3, 3) along a slice's rows, along its columns and along its normal.
+
+    Headers state directions with few decimals. Like ITK, this function makes the directions perpendicular and of length
+    1; the direction of the columns changes only in length.
 
     Args:
         orientation: directions of rows and columns, (6,).
@@ -342,8 +346,29 @@ def slice_normal(orientation: np.ndarray, spacing: np.ndarray, path: Path, remed
     directions = orientation.reshape(2, 3)
     if not np.allclose(directions @ directions.T, np.eye(2), rtol=0, atol=0.02) or (spacing <= 0).any():
         raise InputError("has an impossible orientation or pixel spacing", path=path, remedy=remedy)
-    normal: np.ndarray = np.cross(*directions)
-    return normal
+    column = directions[1] / np.linalg.norm(directions[1])
+    normal = np.cross(directions[0], column)
+    normal /= np.linalg.norm(normal)
+    return np.stack([np.cross(column, normal), column, normal])
+
+
+def slice_step(first: np.ndarray, last: np.ndarray, count: int, normal: np.ndarray) -> np.ndarray:
+    """Return the step (3,) mm from slice to slice.
+
+    If the slices are shifted in plane (tilted gantry), the step is oblique to their normal. If rounded direction
+    cosines may be the reason for the shift, the step is along the normal, as in ITK.
+
+    Args:
+        first: position of the first slice, (3,) mm.
+        last: position of the last slice, (3,) mm.
+        count: number of steps from the first to the last slice.
+        normal: unit normal of the slices, (3,), pointing from the first to the last slice.
+    """
+    way = last - first
+    along = way @ normal
+    if np.linalg.norm(way - along * normal) <= _ROUNDING_SLOPE * along:
+        way = np.linalg.norm(way) * normal
+    return np.asarray(way / count)
 
 
 def order_slices(
@@ -359,8 +384,7 @@ def order_slices(
             or are shifted in plane.
     """
     first = frames[0]
-    row, column = first.orientation[:3], first.orientation[3:]
-    normal = slice_normal(first.orientation, first.spacing, path, EXPORT_AGAIN)
+    row, column, normal = slice_axes(first.orientation, first.spacing, path, EXPORT_AGAIN)
     frames = sort_frames(frames)
     positions = np.stack([frame.position for frame in frames])
     gaps = np.diff(positions @ normal)
@@ -378,9 +402,9 @@ def order_slices(
             what += f"; files that are not slices: {names}"
         raise InputError(what, path=path, remedy=EXPORT_AGAIN)
     affine = np.eye(4)
-    step = (positions[-1] - positions[0]) / (len(frames) - 1)
+    step = slice_step(positions[0], positions[-1], len(frames) - 1, normal)
     affine[:3] = np.stack([row * first.spacing[1], column * first.spacing[0], step, positions[0]], axis=1)
-    deviations = positions - (positions[0] + np.outer(np.arange(len(frames)), step))
+    deviations = positions - np.linspace(positions[0], positions[-1], len(frames))
     if np.linalg.norm(deviations, axis=1).max() > max(0.05, 0.05 * usual):
         raise InputError("has slices that are shifted in plane", path=path, remedy=EXPORT_AGAIN)
     return affine, frames
