@@ -239,10 +239,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "Methods disagree. Compare two results only if both have the same method and threshold. For"
             " research use only."
         ),
-        _(
-            "Mostly or only zeros: {0}. The scan has {1} slices. If these zeros are not padding, the file is"
-            " incomplete, as after an interrupted download: copy it again."
-        ),
         _("Move the file, or replace it with --overwrite."),
         _("Move the files that belong together to a folder of their own."),
         _("Move the region onto the scan; the region's coordinates are RAS millimetres."),
@@ -262,6 +258,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("PHASE MAP"),
         _("Pack the scan again."),
         _("Pancreas in contrast-enhanced CT"),
+        _(
+            "Partly or only zeros: {0}. The scan has {1} slices. If these zeros are not padding, the file is"
+            " incomplete, as after an interrupted download: copy it again."
+        ),
         _("Please report this error."),
         _("Put the file back, and segment the scan again."),
         _(

@@ -24,12 +24,14 @@ from dcamt_testing.scan_files import (
     VOXELS,
     affine_from_sitk,
     labels,
+    orthogonal_matrix,
     refused,
     save_nifti,
     scan,
     truncate,
     write_scan,
 )
+from scipy import ndimage
 
 
 @pytest.mark.parametrize(
@@ -303,6 +305,60 @@ def test_slices_that_were_never_written_cause_a_note(
     file.write_bytes(whole[:first] + bytes(last - first) + whole[last:])
     (note,) = set(read_scan(path).notes) - set(notes)
     assert "the file is incomplete" in note
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {7: (0.7, 1)},
+        {7: (0, 0.2)},
+        {7: (0.4, 0.55)},
+        {7: (0.5, 1), 9: (0, 1)},
+        {4: (0.7, 1), 9: (0, 1)},
+        {4: (0.7, 1), 5: (0.4, 1), 6: (0, 1), 7: (0.1, 1)},
+        {4: (0.7, 1), 10: (0, 1), 11: (0, 1)},
+        {0: (0.7, 1), 9: (0, 1)},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("noise", [0.0, 0.1], ids=["no other zeros", "zeros in the noise"])
+def test_slices_that_were_written_only_in_part_cause_a_note(lost: dict[int, tuple[float, float]], noise: float) -> None:
+    """Each slice k in `lost` has zeros between two places, given as fractions of its data in the file."""
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(1, 300, (40, 30, 12))
+    voxels[rng.random(voxels.shape) < noise] = 0
+    assert blank_slices_note(voxels[np.newaxis]) == ()
+    for k, (start, stop) in lost.items():
+        data = voxels[:, :, k].ravel(order="F")
+        data[round(start * data.size) : round(stop * data.size)] = 0
+        voxels[:, :, k] = data.reshape(40, 30, order="F")
+    (note,) = blank_slices_note(voxels[np.newaxis])
+    named = sorted(set(lost) - {0})  # The zeros of the first slice may be padding.
+    which = f"{len(named)} slices, the first is slice {named[0] + 1}" if len(named) > 1 else f"slice {named[0] + 1}"
+    assert note.startswith(f"Partly or only zeros: {which}. The scan has 12 slices.")
+
+
+@pytest.mark.parametrize("thickness", [1, 4])
+@pytest.mark.parametrize("kind", ["oblique", "cylinder", "tilted cylinder", "ball", "body"])
+def test_padding_of_resampled_and_masked_scans_causes_no_note(kind: str, thickness: int) -> None:
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(1, 300, (48, 40, 60))
+    x, y, z = (2 * (index + 0.5) / size - 1 for index, size in zip(np.indices(voxels.shape), voxels.shape, strict=True))
+    inside = {
+        "cylinder": x**2 + y**2 < 1,
+        "tilted cylinder": (x + 0.4 * z) ** 2 + (y - 0.3 * z) ** 2 < 1,
+        "ball": x**2 + y**2 + z**2 < 1,
+        "body": y < 0.8 + 0.3 * np.cos(5 * z) * np.cos(2 * x),
+    }
+    for seed in range(10):
+        turn = orthogonal_matrix(seed)
+        if kind == "oblique":
+            centre = np.array(voxels.shape) / 2
+            padded = ndimage.affine_transform(voxels, turn, centre - turn @ centre, order=1)
+        else:
+            padded = voxels * inside[kind]
+        assert (padded == 0).any()
+        assert blank_slices_note(padded[np.newaxis, :, :, seed % thickness :: thickness]) == ()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Find slices that were probably never written, although the file has its full size."""
+"""Find slices that were probably never written, or only in part, although the file has its full size."""
 
 from __future__ import annotations
 
@@ -7,31 +7,82 @@ import numpy as np
 _FEW_ZEROS = 0.2
 """Largest fraction of zeros in a slice without padding or mask."""
 _MANY_ZEROS = 0.5
+_LONG_RUN = 0.1
+"""Smallest length, as a fraction of the slice, of a run of zeros that may replace a lost part of a file."""
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
-    """Return a note if blank slices of a scan (C, I, J, K) were probably never written.
+    """Return a note if slices of a scan (C, I, J, K) were probably never written, or only in part.
 
-    A slice is blank if at least `_MANY_ZEROS` of its voxels are zeros.
+    Two rules find these slices: `_interrupted_slices`, and `_blank_slices` in a scan without padding.
     """
     slices = voxels.shape[3]
-    numbers = sorted({k + 1 for channel in voxels for k in _blank_slices(channel)})
+    numbers = sorted({k + 1 for channel in voxels for k in _unwritten_slices(channel)})
     if not numbers:
         return ()
     first, number = numbers[0], len(numbers)
     which = f"slice {first}" if number == 1 else f"{number} slices, the first is slice {first}"
     return (
-        f"Mostly or only zeros: {which}. The scan has {slices} slices. If these zeros are not padding, the file is"
+        f"Partly or only zeros: {which}. The scan has {slices} slices. If these zeros are not padding, the file is"
         " incomplete, as after an interrupted download: copy it again.",
     )
 
 
-def _blank_slices(voxels: np.ndarray) -> list[int]:
-    """Return the indices of blank slices along the last axis, or [] if they may be padding or a masked background."""
+def _unwritten_slices(voxels: np.ndarray) -> list[int]:
+    """Return the indices of slices along the last axis that were probably never written, or only in part."""
     rows, columns, slices = voxels.shape
     zeros = 1 - np.array([np.count_nonzero(voxels[:, :, k]) for k in range(slices)]) / (rows * columns)
+    interrupted = _interrupted_slices(voxels, zeros)
+    return np.flatnonzero(interrupted | _blank_slices(zeros, interrupted)).tolist()
+
+
+def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
+    """Return which slices are blank: at least `_MANY_ZEROS` of the voxels are zeros; none if these may be padding.
+
+    Args:
+        zeros: fraction of zeros in each slice, (K,).
+        interrupted: the slices whose zeros are no padding, (K,).
+    """
     blank, noisy = zeros >= _MANY_ZEROS, zeros <= _FEW_ZEROS
     perhaps_half_written = np.convolve(blank, np.ones(3), "same") > 0
     begins_with_padding = not noisy[0]
-    has_padding = begins_with_padding or not (noisy | perhaps_half_written).all()
-    return [] if has_padding else np.flatnonzero(blank).tolist()
+    has_padding = begins_with_padding or not (noisy | perhaps_half_written | interrupted).all()
+    return np.zeros_like(blank) if has_padding else blank
+
+
+def _interrupted_slices(voxels: np.ndarray, zeros: np.ndarray) -> np.ndarray:
+    """Return which slices (K,) have a long run of zeros that is no padding.
+
+    Neighbouring slices with long runs form a group. Their runs are no padding if the slice before the group has few
+    zeros in place of the first run, and the slice after the group has few zeros in place of the last run. (Padding
+    around a tilted or masked field of view reaches an end of the stack, or changes gradually from slice to slice.)
+
+    Args:
+        voxels: one channel, (I, J, K).
+        zeros: fraction of zeros in each slice, (K,).
+    """
+    runs = {k: run for k in np.flatnonzero(zeros >= _LONG_RUN).tolist() if (run := _long_run(voxels, k))}
+    interrupted = np.zeros(len(zeros), bool)
+    for first in runs:
+        last = first
+        while last + 1 in runs:
+            last += 1
+        if first - 1 in runs or first == 0 or last + 1 == len(zeros):
+            continue
+        neighbours = (_in_file_order(voxels, first - 1)[runs[first]], _in_file_order(voxels, last + 1)[runs[last]])
+        if all(np.mean(neighbour == 0) <= _FEW_ZEROS for neighbour in neighbours):
+            interrupted[first : last + 1] = True
+    return interrupted
+
+
+def _long_run(voxels: np.ndarray, k: int) -> slice | None:
+    """Return the longest run of consecutive zeros in slice k, in the order of the file; None if it is short."""
+    values = _in_file_order(voxels, k)
+    others = np.concatenate([[-1], np.flatnonzero(values), [values.size]])
+    longest = int(np.diff(others).argmax())
+    run = slice(int(others[longest]) + 1, int(others[longest + 1]))
+    return run if run.stop - run.start >= _LONG_RUN * values.size else None
+
+
+def _in_file_order(voxels: np.ndarray, k: int) -> np.ndarray:
+    return voxels[:, :, k].ravel(order="F")
