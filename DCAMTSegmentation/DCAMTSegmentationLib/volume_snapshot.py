@@ -76,10 +76,7 @@ class VolumeSnapshot:
         if not np.allclose(ijk_to_ras(volume), self.affine, rtol=0, atol=1e-6):
             what = _("was moved during the computation (its origin, spacing or axes), so the result was discarded")
             raise InputError(what, path=volume.GetName(), remedy=remedy)
-        voxels, checksum = voxels_of(volume), 0
-        for slab in slabs(voxels):
-            checksum = _add_checksum(voxels[slab], checksum)
-            yield
+        checksum = yield from checksum_in_steps(voxels_of(volume))
         notes = []
         if checksum != self.checksum:
             notes.append(
@@ -108,6 +105,15 @@ def write_snapshots(snapshots: Sequence[VolumeSnapshot], path: Path) -> Iterator
         for snapshot in snapshots:
             snapshot.add(slab)
         yield slab.stop / len(channels[0])
+
+
+def checksum_in_steps(voxels: np.ndarray) -> Generator[None, None, int]:
+    """Return, in short steps, the checksum of voxels (K, J, I); it equals the `voxel_checksum` of their volume node."""
+    checksum = 0
+    for slab in slabs(voxels):
+        checksum = _add_checksum(voxels[slab], checksum)
+        yield
+    return checksum
 
 
 def _add_checksum(voxels: np.ndarray, checksum: int) -> int:

@@ -104,10 +104,10 @@ def draw_segment(segmentation: SegmentationNode, volume: VolumeNode, mask: np.nd
     slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
 
 
-def copy_node(segmentation: SegmentationNode) -> Any:
-    """Add a copy of a segmentation node, as the command Clone of the module Data does."""
-    copy = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-    copy.Copy(segmentation)
+def copy_node(node: SegmentationNode | VolumeNode) -> Any:
+    """Add a copy of a node, as the command Clone of the module Data does."""
+    copy = slicer.mrmlScene.AddNewNodeByClass(node.GetClassName())
+    copy.Copy(node)
     return copy
 
 

@@ -15,14 +15,15 @@ import slicer
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import Preview, choose_preview, write_preview
 from dcamt_testing.tiny_recipes import tiny_recipe
+from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.segment_voxels import scan_of
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.panels import watch as watch_panel
 from DCAMTTrainingLib.runs import preview as preview_module
 from DCAMTTrainingLib.runs.array_nodes import box_of
-from DCAMTTrainingLib.runs.preview import remove_preview, show_preview
-from scene_nodes import ellipsoid, run_to_end, segment_mask
+from DCAMTTrainingLib.runs.preview import remove_preview, save_used_nodes, show_preview
+from scene_nodes import add_outline, add_volume, copy_node, draw_segment, ellipsoid, run_to_end, segment_mask
 from slicer_harness import (
     LoopMonitor,
     Person,
@@ -32,16 +33,30 @@ from slicer_harness import (
     close_scene,
     longest_step,
     process_events,
+    reload_scene,
     start_afresh,
 )
 from training_case import FINISHED, PAUSED, STARTED, TrainingCase
 from unchanged_scene import changed_content, fail_after, scene_content
 
 
-class PreviewTest(unittest.TestCase):
+class PreviewCase(unittest.TestCase):
+    """A test case with an empty scene, to which previews are added without the panel."""
+
     def setUp(self) -> None:
         start_afresh()
 
+    def make_preview(self, seed: int, step: int) -> Preview:
+        """Write the files of a preview whose scan and segmentation depend on the seed."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        files = [str(Path(folder.name, name)) for name in ("scan.npy", "labels.npy")]
+        for file, voxels in zip(files, ellipsoid(seed), strict=True):
+            np.save(file, voxels)
+        return Preview("case", step, np.diag([2.0, 2.0, 3.0, 1.0]).tolist(), *files)
+
+
+class PreviewTest(PreviewCase):
     def test_preview_with_its_scan_is_updated_in_place_and_can_be_removed(self) -> None:
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -68,15 +83,6 @@ class PreviewTest(unittest.TestCase):
         for kind in ("Segmentation", "ScalarVolume"):
             for part in ("Node", "DisplayNode"):
                 self.assertEqual(slicer.util.getNodesByClass(f"vtkMRML{kind}{part}"), [])
-
-    def make_preview(self, seed: int, step: int) -> Preview:
-        """Write the files of a preview whose scan and segmentation depend on the seed."""
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        files = [str(Path(folder.name, name)) for name in ("scan.npy", "labels.npy")]
-        for file, voxels in zip(files, ellipsoid(seed), strict=True):
-            np.save(file, voxels)
-        return Preview("case", step, np.diag([2.0, 2.0, 3.0, 1.0]).tolist(), *files)
 
     def test_scan_that_replaces_another_scan_in_the_same_file_is_shown(self) -> None:
         preview = self.make_preview(1, 10)
@@ -137,6 +143,8 @@ class PreviewTest(unittest.TestCase):
                     self.assertEqual([fingerprint(node) for node in nodes], segments)
             run_to_end(show_preview(preview, tiny_recipe(), "run"))
             self.assertNotEqual(changed_content(before), [])
+            for kind in ("Segmentation", "ScalarVolume"):
+                self.assertEqual(len(nodes_of(kind)), 1)
 
     def test_preview_removed_during_its_update_is_not_shown_again(self) -> None:
         preview = self.make_preview(1, 10)
@@ -174,6 +182,159 @@ class PreviewTest(unittest.TestCase):
         assert_stays_responsive(longest_step(show))
 
 
+def nodes_of(kind: str) -> list[Any]:
+    """Return the scene's nodes of the class vtkMRML<kind>Node."""
+    return slicer.util.getNodesByClass(f"vtkMRML{kind}Node")
+
+
+def backgrounds() -> set[str]:
+    """Return the IDs of the volumes that the slice views show."""
+    return {node.GetBackgroundVolumeID() for node in nodes_of("SliceComposite")}
+
+
+class UsedPreviewTest(PreviewCase):
+    """Preview nodes that a person uses: the next preview adds other nodes, and the scene saves the used nodes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.mask = np.zeros_like(ellipsoid()[1])
+        self.mask[5:15, 5:15, 5:15] = 1
+        self.preview = self.make_preview(1, 10)
+        self.show_first_preview()
+
+    def show_first_preview(self) -> None:
+        self.show(self.preview)
+        (self.segmentation,), (self.volume,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")
+
+    def show(self, preview: Preview) -> None:
+        run_to_end(show_preview(preview, tiny_recipe(), "run"))
+
+    def show_other_case(self) -> None:
+        self.show(replace(self.make_preview(2, 20), case="other"))
+
+    def save_and_reload(self) -> None:
+        """Save the scene and load it again; update the attributes `segmentation` and `volume`."""
+        names = self.segmentation.GetName(), self.volume.GetName()
+        reload_scene()
+        self.segmentation, self.volume = map(slicer.util.getFirstNodeByName, names)
+
+    def edit(self, kind: str) -> None:
+        """Draw, add or remove a segment of the preview."""
+        segmentation = self.segmentation.GetSegmentation()
+        if kind == "drawn":
+            draw_segment(self.segmentation, self.volume, self.mask)
+        elif kind == "added":
+            identifier = segmentation.AddEmptySegment("", "vein")
+            slicer.util.updateSegmentBinaryLabelmapFromArray(self.mask, self.segmentation, identifier, self.volume)
+        else:
+            segmentation.RemoveSegment(segmentation.GetNthSegmentID(0))
+
+    def test_edited_preview_is_neither_changed_nor_removed(self) -> None:
+        for kind in ("drawn", "added", "removed"):
+            with self.subTest(kind):
+                start_afresh()
+                self.show_first_preview()
+                self.edit(kind)
+                edited = self.segmentation
+                self.assertTrue(edited.GetSaveWithScene() and self.volume.GetSaveWithScene())
+                before = fingerprint(edited, edited.GetSegmentation().GetSegmentIDs())
+                self.show(replace(self.preview, step=20))
+                names = [node.GetName() for node in nodes_of("Segmentation")]
+                self.assertEqual(names, ["run: preview, iteration 10", "run: preview, iteration 20"])
+                shown = nodes_of("Segmentation")[1]
+                np.testing.assert_array_equal(segment_mask(shown, self.volume), ellipsoid(1)[1])
+                self.show_other_case()
+                self.assertEqual(nodes_of("Segmentation"), [edited, shown])
+                remove_preview("run")
+                self.assertEqual((nodes_of("Segmentation"), nodes_of("ScalarVolume")), ([edited], [self.volume]))
+                self.assertIs(scan_of(edited), self.volume)
+                self.assertEqual(fingerprint(edited, edited.GetSegmentation().GetSegmentIDs()), before)
+                np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.volume), ellipsoid(1)[0])
+
+    def test_edited_preview_is_saved_with_its_scan(self) -> None:
+        self.edit("drawn")
+        self.save_and_reload()
+        np.testing.assert_array_equal(segment_mask(self.segmentation, self.volume), self.mask)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.volume), ellipsoid(1)[0])
+        self.show(replace(self.preview, step=20))
+        self.assertIs(scan_of(nodes_of("Segmentation")[-1]), self.volume)
+        remove_preview("run")
+        np.testing.assert_array_equal(segment_mask(self.segmentation, self.volume), self.mask)
+
+    def test_preview_whose_edits_were_undone_is_updated(self) -> None:
+        self.edit("drawn")
+        draw_segment(self.segmentation, self.volume, ellipsoid(1)[1])
+        self.show_other_case()
+        self.assertEqual(nodes_of("Segmentation"), [self.segmentation])
+        np.testing.assert_array_equal(segment_mask(self.segmentation, self.volume), ellipsoid(2)[1])
+
+    def test_preview_that_is_a_training_case_stays_and_is_saved(self) -> None:
+        training_cases.add_case(self.volume, self.segmentation)
+        save_used_nodes()
+        self.assertTrue(self.segmentation.GetSaveWithScene() and self.volume.GetSaveWithScene())
+        self.show_other_case()
+        remove_preview("run")
+        self.save_and_reload()
+        self.assertTrue(training_cases.is_case(self.segmentation))
+        np.testing.assert_array_equal(segment_mask(self.segmentation, self.volume), ellipsoid(1)[1])
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.volume), ellipsoid(1)[0])
+
+    def test_clone_of_a_segmentation_is_neither_changed_nor_removed(self) -> None:
+        copy_node(self.segmentation).SetName("clone")
+        save_used_nodes()
+        for _ in range(2):
+            self.show_other_case()
+            remove_preview("run")
+        self.assertEqual([node.GetName() for node in nodes_of("Segmentation")], ["clone"])
+        self.assertEqual(nodes_of("ScalarVolume"), [self.volume])  # The clone outlines this volume.
+        reload_scene()
+        clone = slicer.util.getNode("clone")
+        np.testing.assert_array_equal(segment_mask(clone, scan_of(clone)), ellipsoid(1)[1])
+
+    def test_clone_of_a_scan_is_neither_changed_nor_removed(self) -> None:
+        copy_node(self.volume).SetName("clone")
+        for _ in range(2):
+            self.show_other_case()
+            remove_preview("run")
+        self.assertEqual([node.GetName() for node in nodes_of("ScalarVolume")], ["clone"])
+        self.assertEqual(nodes_of("Segmentation"), [])
+        reload_scene()
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(slicer.util.getNode("clone")), ellipsoid(1)[0])
+
+    def test_scan_of_a_preview_stays_with_an_outline_that_was_drawn_on_it(self) -> None:
+        outline = add_outline(self.volume, self.mask)
+        save_used_nodes()
+        self.show_other_case()
+        self.assertEqual([node.GetName() for node in nodes_of("ScalarVolume")], ["run: case", "run: other"])
+        self.assertEqual(backgrounds(), {nodes_of("ScalarVolume")[-1].GetID()})
+        remove_preview("run")
+        self.assertEqual((nodes_of("Segmentation"), nodes_of("ScalarVolume")), ([outline], [self.volume]))
+        self.segmentation = outline
+        self.save_and_reload()
+        self.assertIs(scan_of(self.segmentation), self.volume)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.volume), ellipsoid(1)[0])
+
+    def test_edited_scan_of_a_preview_stays_and_is_saved(self) -> None:
+        edited = ellipsoid(3)[0]
+        slicer.util.updateVolumeFromArray(self.volume, edited)
+        save_used_nodes()
+        self.assertTrue(self.volume.GetSaveWithScene())
+        self.show(replace(self.preview, step=20))
+        shown = scan_of(self.segmentation)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(shown), ellipsoid(1)[0])
+        remove_preview("run")
+        self.assertEqual(nodes_of("ScalarVolume"), [self.volume])
+        self.save_and_reload()
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.volume), edited)
+
+    def test_views_stay_while_a_preview_is_corrected(self) -> None:
+        other = add_volume("other", ellipsoid(4)[0])
+        slicer.util.setSliceViewerLayers(background=other)
+        self.edit("drawn")
+        self.show(replace(self.preview, step=20))
+        self.assertEqual(backgrounds(), {other.GetID()})
+
+
 class ShownPreviewTest(TrainingCase):
     """The preview of the selected run's validation cases."""
 
@@ -205,6 +366,31 @@ class ShownPreviewTest(TrainingCase):
             self.wait_for(lambda: self.ui.previewSelector.enabled, "the cases")
         assert_stays_responsive(monitor.pause)
         self.assertEqual([self.ui.previewSelector.itemText(index) for index in range(2)], ["none", "last case"])
+
+    def test_corrected_preview_survives_the_choice_of_no_preview_and_the_end_of_its_run(self) -> None:
+        self.show_run("paused", "one", seed=1)
+        self.choose_case("one", "after iteration 4")
+        (corrected,), (volume,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")
+        mask = np.roll(ellipsoid(1)[1], 3, axis=2)
+        draw_segment(corrected, volume, mask)
+        for _ in range(2):
+            choose(self.ui.previewSelector, "none")
+            self.assertEqual((nodes_of("Segmentation"), nodes_of("ScalarVolume")), ([corrected], [volume]))
+            self.choose_case("one", "after iteration 4")
+            self.assertEqual(len({node.GetName() for node in nodes_of("Segmentation")}), 2)
+        with Person() as person:
+            person.expects("Delete the run", "Ok")
+            click(self.ui.discardButton)
+        self.assertEqual((nodes_of("Segmentation"), nodes_of("ScalarVolume")), ([corrected], [volume]))
+        np.testing.assert_array_equal(segment_mask(corrected, volume), mask)
+
+    def test_scan_of_a_preview_is_saved_as_soon_as_another_segmentation_outlines_it(self) -> None:
+        self.show_run("paused", "one", seed=1)
+        self.choose_case("one", "after iteration 4")
+        (volume,) = nodes_of("ScalarVolume")
+        self.assertFalse(volume.GetSaveWithScene())
+        add_outline(volume, ellipsoid(1)[1])
+        self.wait_for(volume.GetSaveWithScene, "the next poll")
 
     def test_missing_preview_of_a_run_without_a_process_is_explained(self) -> None:
         for name, last, text in (

@@ -21,7 +21,7 @@ from slicer.i18n import tr as _
 from ..cases.rows import SceneScan
 from ..cases.store import ROWS_PER_STEP
 from ..runs.charts import LOSSES, SCORES
-from ..runs.preview import remove_preview, show_preview
+from ..runs.preview import remove_preview, save_used_nodes, show_preview
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
 
@@ -95,6 +95,7 @@ class WatchPanel:
         self._was_running = running
         if self._recipe is None:
             self._list_cases()
+        save_used_nodes()
         self._update_preview(watch)
 
     def _update_preview(self, watch: RunWatch) -> None:

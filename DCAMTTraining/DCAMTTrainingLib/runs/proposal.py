@@ -32,8 +32,8 @@ FORMER_SEGMENTATION = "former_segmentation"
 """Key of a ranked case: the path of the segmentation before the run's folder was moved."""
 _FILE_TIME = "DCAMT.proposalFileTime"
 """Attribute that holds the `file_time` of a proposal."""
-_VOXELS = "DCAMT.proposalVoxels"
-"""Attribute that holds the fingerprint of a proposal's segments, taken when the proposal was read."""
+VOXELS = "DCAMT.proposalVoxels"
+"""Attribute that holds the fingerprint of the segments of a proposal or preview; `store_voxels` sets it."""
 
 
 def proposal_of(case: Mapping[str, Any]) -> Any | None:
@@ -56,10 +56,15 @@ def proposals_of(case: Mapping[str, Any]) -> list[Any]:
     return [node for node in nodes if node.GetAttribute(PROPOSAL_FILE) in files]
 
 
+def store_voxels(segmentation: SegmentationNode) -> None:
+    """Store the fingerprint of a new proposal or preview, with which `is_unchanged` recognises later edits."""
+    segmentation.SetAttribute(VOXELS, _fingerprint(segmentation))
+
+
 def is_unchanged(segmentation: SegmentationNode) -> bool:
-    """Return whether a proposal's voxels are unchanged since the proposal was read."""
+    """Return whether the voxels of a proposal or preview are unchanged since DCAMT Training wrote them."""
     # Scenes of older versions store the positions of the segments after the fingerprint.
-    stored, has_positions, _positions = (segmentation.GetAttribute(_VOXELS) or "").partition("} {")
+    stored, has_positions, _positions = (segmentation.GetAttribute(VOXELS) or "").partition("} {")
     return is_same_fingerprint(stored + "}" if has_positions else stored, _fingerprint(segmentation))
 
 
@@ -150,5 +155,5 @@ def add_proposal(
     write_segments(segmentation, built)
     segmentation.SetAttribute(PROPOSAL_FILE, case["segmentation"])
     segmentation.SetAttribute(_FILE_TIME, time)
-    segmentation.SetAttribute(_VOXELS, _fingerprint(segmentation))
+    store_voxels(segmentation)
     return segmentation
