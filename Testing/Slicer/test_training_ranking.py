@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -143,6 +144,19 @@ class RankingTest(TrainingCase):
         command.running = False
         command.on_end("")
         self.assertEqual(self.saved_scores(), {"b": 0.9})
+
+    def test_ranking_in_a_folder_that_is_not_writable_is_refused_with_a_remedy(self) -> None:
+        self.select_run_with_a_model()
+        folder = self.runs / "earlier"
+        with (
+            mock.patch.object(os, "access", lambda path, mode: Path(path) != folder),
+            mock.patch.object(outline_panel, "EngineCommand", self.make_command),
+        ):
+            click(self.ui.rankButton)
+        self.assertEqual(self.commands, [])
+        self.assertIn(f"{folder / 'ranking'} is not writable", self.ui.rankStatusLabel.text)
+        self.assertIn("choose that folder as the folder of runs", self.ui.rankStatusLabel.text)
+        self.assertEqual(self.ui.rankButton.text, "Rank the unlabelled cases")
 
     def test_if_saving_fails_the_ranking_is_cancelled_and_the_reason_is_shown(self) -> None:
         command = self.rank_again()

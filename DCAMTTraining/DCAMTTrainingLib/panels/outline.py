@@ -23,6 +23,7 @@ from slicer.i18n import tr as _
 from ..cases.rows import CaseRow, SceneScan
 from ..cases.scene_source import match_segments, row_of
 from ..engine_command import EngineCommand
+from ..runs.folders import is_writable
 from ..runs.proposal import is_unchanged, proposal_of
 from ..runs.proposal_opening import ProposalOpening
 from ..runs.ranking import ranked_case, read_ranking, save_ranking, saved_cases
@@ -129,6 +130,13 @@ class OutlinePanel:
                 " and rank again."
             )
             self._show_text(text.format(file=foreign[0]))
+            return
+        if not is_writable(run.ranking):
+            text = _(
+                "{folder} is not writable, so the ranking cannot be saved. Change the folder's permissions. Or copy the"
+                " run {run} into a writable folder, and choose that folder as the folder of runs."
+            )
+            self._show_text(text.format(folder=run.ranking, run=run.path))
             return
         self._show_text(_("Segmenting the unlabelled cases…"))
 
