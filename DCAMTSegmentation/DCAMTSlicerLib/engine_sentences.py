@@ -263,6 +263,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             " incomplete, as after an interrupted download: copy it again."
         ),
         _("Please report this error."),
+        _("Put each cell that holds the separator {0} in quotation marks."),
         _("Put the file back, and segment the scan again."),
         _(
             "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series"
@@ -330,6 +331,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The calibration beside the model is not used: {0}"),
         _("The case '{0}' has the same scan. Check that each case has its own scan."),
         _("The case has the role {0}, but no label. Choose a label, or change the role."),
+        _("The case is used although its name begins with '#'. To leave the case out, remove it from the list."),
         _("The copy is incomplete; copy it again."),
         _(
             "The directions of sform and qform are opposite along {0}: the sform was used, as in nibabel. 3D"
@@ -720,6 +722,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("lies too far from the origin of its coordinate system: {0} m"),
         _("line skip"),
         _("line {0} ('{1}') has the role {2}, but no label"),
+        _("line {0} has more cells than there are columns"),
         _("line {0} has no name or no image"),
         _("line {0} names {1}, which does not exist"),
         _("meaning of bright and dark"),

@@ -442,6 +442,13 @@ def test_unusual_label_causes_a_warning(tmp_path: Path, change: Callable[[Path],
     assert facts[1].warnings == ()
 
 
+def test_case_that_seems_to_be_commented_out_causes_a_warning(tmp_path: Path) -> None:
+    cases = read_cases(write_cases_folder(tmp_path, labelled=2))
+    facts = facts_of([replace(cases[0], name="#old"), replace(cases[1], name="#left", role=LEFT_OUT)])
+    assert facts[0].warnings[0].startswith("The case is used although its name begins with '#'.")
+    assert facts[1].warnings == ()
+
+
 def test_mapped_labels_are_checked_after_mapping(tmp_path: Path) -> None:
     cases = read_cases(write_cases_folder(tmp_path, labelled=1))
     assert cases[0].label is not None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dcamt.cases.case_list import (
+    CASE_COLUMNS,
     LABELLED,
     LEFT_OUT,
     UNLABELLED,
@@ -232,6 +234,28 @@ def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:
     (folder / "sub" / "d.nii").touch()
     rows = [["one", "sub\\d.nii", "l.nii", "labelled"]]
     assert read_cases(write_table(folder / "cases.csv", rows))[0].image == folder / "sub" / "d.nii"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("line", ["# labels: 420,421=left-atrium", '# exported by me, 1 May; a "copy"'])
+def test_line_above_the_column_names_may_be_in_quotation_marks(folder: Path, line: str, delimiter: str) -> None:
+    """A spreadsheet program puts a cell that holds the delimiter in quotation marks and fills the line with cells."""
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerows([[line, "", "", ""], CASE_COLUMNS, ["one", "a.nii", "l.nii", "labelled"]])
+    (case,) = read_cases(folder / "cases.csv")
+    assert case.labels == ("420,421=left-atrium" if "labels" in line else "")
+
+
+def test_mapping_with_the_delimiter_must_be_in_quotation_marks(folder: Path) -> None:
+    path, mapping = folder / "cases.csv", "420=left atrium, 421=left atrium"
+    head = "name,image,label,role,labels\none,a.nii,l.nii,labelled,"
+    path.write_text(f"{head}{mapping}\n", encoding="utf-8")
+    assert error_of(path) == (
+        "line 2 has more cells than there are columns. Put each cell that holds the separator ',' in quotation marks."
+    )
+    path.write_text(f'{head}"{mapping}",,\n', encoding="utf-8")
+    assert read_cases(path)[0].labels == mapping
 
 
 def test_label_mapping_of_a_line_overrides_the_mapping_of_the_list(folder: Path) -> None:

@@ -302,15 +302,17 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
     except OSError as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
     first, delimiter, mapping = 0, "", ""
-    while first < len(lines) and (not (text := lines[first].strip()) or text.lower().startswith(("sep=", "#"))):
-        if text.lower().startswith("sep="):
-            delimiter = text[4:5]
-        elif text.lstrip("# ").lower().startswith("labels:"):
-            mapping = text.partition(":")[2].strip(f" {_DELIMITERS}")
-        first += 1
-    head = lines[first] if first < len(lines) else ""
-    delimiter = delimiter or max(_DELIMITERS, key=head.count)
     try:
+        while first < len(lines) and (
+            not (text := _first_cell(lines[first])) or text.lower().startswith(("sep=", "#"))
+        ):
+            if text.lower().startswith("sep="):
+                delimiter = text[4:5]
+            elif text.lstrip("# ").lower().startswith("labels:"):
+                mapping = text.partition(":")[2].strip(f" {_DELIMITERS}")
+            first += 1
+        head = lines[first] if first < len(lines) else ""
+        delimiter = delimiter or max(_DELIMITERS, key=head.count)
         reader = csv.reader(io.StringIO("".join(lines[first:]), newline=""), delimiter=delimiter)
         columns = [cell.strip().strip('"').lower() for cell in next(reader, [])]
         missing = [column for column in CASE_COLUMNS if column not in columns]
@@ -324,11 +326,28 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
                 )
         for cells in reader:
             if any(cell.strip() for cell in cells):
+                if any(cell.strip() for cell in cells[len(columns) :]):
+                    what = f"line {first + reader.line_num} has more cells than there are columns"
+                    remedy = f"Put each cell that holds the separator {delimiter!r} in quotation marks."
+                    raise InputError(what, path=path, remedy=remedy)
                 values = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
                 case = _case(values, path, first + reader.line_num)
                 yield first + reader.line_num, case if case.labels else replace(case, labels=labels or mapping)
     except csv.Error as error:
         raise InputError(f"cannot be read as a case list ({error})", path=path) from error
+
+
+def _first_cell(line: str) -> str:
+    """Return the first cell of a line that begins with a quotation mark, without its quotation marks.
+
+    A spreadsheet program puts a cell that holds the delimiter in quotation marks. Another line is returned whole,
+    without outer blanks.
+
+    >>> _first_cell('"# labels: 420,421=left atrium",,')
+    '# labels: 420,421=left atrium'
+    """
+    line = line.strip()
+    return next(csv.reader([line]))[0].strip() if line.startswith('"') else line
 
 
 def _decode(data: bytes) -> str:

@@ -124,6 +124,9 @@ def scan_notes(volume: Volume) -> tuple[str, ...]:
 def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
     """Return the facts of a case from the headers of its scan and, if its role needs one, of its label."""
     facts = CaseFacts(index, case.name)
+    if case.name.startswith("#") and case.role != LEFT_OUT:
+        what = "The case is used although its name begins with '#'. To leave the case out, remove it from the list."
+        facts = replace(facts, warnings=(what,))
     scan: Header | None = None
     try:
         scan = read_header(case.image, channels=recipe.input_channels)
