@@ -883,7 +883,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("{0}. Choose another file or recipe."),
         _("{0}: cannot be used ({1}). Check its name and permissions."),
         _("{0}: could not be written ({1}). Choose another folder."),
-        _("{0}: could not be written; the disk may be full. Free some space and try again."),
         _("{0}: is a device or a pipe, not a file. Give a file name."),
         _("{0}: the model's own calibration takes precedence. Remove the file."),
         _("{0}: {1}. Wait for that process, then repeat with --skip-existing."),

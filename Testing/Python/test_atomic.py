@@ -99,6 +99,30 @@ def test_full_disk_is_reported(tmp_path: Path) -> None:
     assert all_paths(tmp_path) == []
 
 
+def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> None:
+    """Some libraries, such as nibabel, keep the file open as long as the exception exists."""
+    handles = []
+    with pytest.raises(OutputError), atomic_path(tmp_path / "x.bin") as temporary:  # noqa: PT012 - raises at its end
+        handles.append(os.open(temporary, os.O_WRONLY | os.O_CREAT))
+        assert os.write(handles[0], bytes(100_000)) == 100_000
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.fstat(handles[0]).st_size == 0
+    os.close(handles[0])
+
+
+def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a new file appears, the temporary file is a second name of the same content."""
+    target = tmp_path / "x.txt"
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), atomic_path(target, replace=False) as temporary:  # noqa: PT012
+        temporary.write_text("new", encoding="utf-8")
+        monkeypatch.setattr(Path, "unlink", interrupt)
+    assert target.read_text(encoding="utf-8") == "new"
+
+
 def test_missing_write_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The error is simulated, because `chmod` would have no effect if root runs the tests.
     def refuse(self: Path, *_: object, **__: object) -> None:

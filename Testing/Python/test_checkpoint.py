@@ -7,7 +7,7 @@ import io
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -79,12 +79,17 @@ def test_failure_during_writing_keeps_the_previous_checkpoint(
 
 
 SAVE_A_LARGE_CHECKPOINT = """
+import contextlib, os
 from pathlib import Path
 from dcamt.training.checkpoint import save_checkpoint
 try:
     save_checkpoint(Path(sys.argv[1]), {"step": 2, "network": {"weight": torch.zeros(100_000)}})
 except dcamt.errors.OutputError as error:
     print(error)
+    for handle in range(3, 256):
+        with contextlib.suppress(OSError):
+            if os.fstat(handle).st_nlink == 0 and os.fstat(handle).st_size:
+                print("a removed file is still open")
 """
 
 
@@ -93,9 +98,21 @@ def test_write_refused_by_the_system_keeps_the_previous_checkpoint(tmp_path: Pat
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1))
     done = run_with_file_size_limit(20_000, [path], SAVE_A_LARGE_CHECKPOINT)
-    assert done.stdout.startswith(f"{path}: could not be written; the disk may be full. "), done.stderr
+    assert done.stdout.startswith(f"{path}: would exceed the largest file size that the disk "), done.stderr
     assert done.stdout.count("\n") == 1
     assert_only_checkpoint(path, 1)
+
+
+def test_error_that_is_not_about_the_disk_is_raised_unchanged(tmp_path: Path) -> None:
+    """A GPU that lacks memory raises such an error while its tensors are copied."""
+
+    class Uncopied:
+        def __reduce__(self) -> str:
+            raise RuntimeError("CUDA error: out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        save_checkpoint(tmp_path / "last.pt", {"network": Uncopied()})
+    assert os.listdir(tmp_path) == []
 
 
 def test_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
@@ -110,8 +127,8 @@ def test_interrupt_during_writing_keeps_the_previous_checkpoint(
     path = tmp_path / "last.pt"
     save_checkpoint(path, make_state(1))
 
-    def interrupted(_: object, partial: Path) -> None:
-        partial.write_bytes(b"half a checkpoint")
+    def interrupted(_: object, partial: BinaryIO) -> None:
+        partial.write(b"half a checkpoint")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint.torch, "save", interrupted)

@@ -30,7 +30,8 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
     format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
     replaced. Missing parent folders are created. If the block raises, the temporary file and any created folder that is
-    empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
+    empty are removed, and `path` stays unchanged. The space of the temporary file is then free, even if a library
+    still has the file open. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
 
     Args:
         replace: whether to replace a file that exists at `path` when the block ends.
@@ -54,8 +55,15 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
                 refuse_device(target, wanted)
                 make_folder(target.parent, created)
-                yield temporary
-                _flush(temporary)
+                try:
+                    yield temporary
+                    _flush(temporary)
+                except BaseException:
+                    # A library may keep the file open as long as its exception exists. The removed file would then
+                    # still take its space on the disk.
+                    with suppress(OSError):
+                        os.truncate(temporary, 0)
+                    raise
                 (os.replace if replace else _rename_to_new)(temporary, target)
             except BaseException:
                 with suppress(OSError):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError, OutputError, is_out_of_memory
+from ..errors import InputError, is_out_of_memory
 from ..io.atomic import atomic_path
 
 NEW_RUN = "Start a new run."
@@ -27,13 +27,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Raises:
         OutputError: the file cannot be written; an earlier checkpoint stays unchanged.
     """
-    with atomic_path(path) as partial:
+    # Given a path, `torch.save` would leave the file open after a failure, and would not raise an OSError.
+    with atomic_path(path) as partial, open(partial, "wb") as file:
         try:
-            torch.save(state, partial)
-        except RuntimeError as error:  # torch raises this if the disk is full.
-            raise OutputError(
-                f"{path}: could not be written; the disk may be full. Free some space and try again."
-            ) from error
+            torch.save(state, file)
+        except RuntimeError as error:
+            # If writing failed, torch raises a second error when it completes the archive.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, device: torch.device, remedy: str = NEW_RUN) -> dict[str, Any]:
