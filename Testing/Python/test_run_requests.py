@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from dcamt.cases.case_list import VALIDATION, read_cases
-from dcamt.errors import InputError
+from dcamt.errors import InputError, OutputError
 from dcamt.networks.packaging import build_network, verify_model
 from dcamt.runs.events import CasesLoading, EventLog, RunFinished, RunPaused, RunStarted
-from dcamt.runs.failure_note import FailureNote, read_note, write_note
+from dcamt.runs.failure_note import FailureNote, read_note, remove_blank_note, reserve_note, write_note
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, STOP, read_request, remove_request, write_request
@@ -31,6 +32,7 @@ from dcamt_testing.processes import (
     wait_until,
 )
 from dcamt_testing.synthetic import CPU, new_trainer, train_arguments, write_cases_folder
+from dcamt_testing.tiny_recipes import TINY
 from dcamt_testing.warm_python import interpreter
 
 LONG = ("iterations=100000", "validate_every=1", "checkpoint_every_s=0.02")
@@ -312,6 +314,67 @@ def test_failure_note_is_read_back_and_replaced(tmp_path: Path) -> None:
         write_note(path, note)
         assert read_note(path) == note
     assert [one.name for one in path.parent.iterdir()] == ["fault.txt"]
+
+
+def test_note_needs_no_more_room_than_was_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk of this test has 10 000 bytes, and another program fills it after the room was reserved."""
+    path, filling = tmp_path / "fault.txt", tmp_path / "filling"
+
+    def free_bytes() -> int:
+        return 10_000 - sum(file.stat().st_size for file in tmp_path.iterdir())
+
+    def write_if_room(file: Path, text: str) -> None:
+        if len(text) > free_bytes():
+            raise OutputError("the disk is full")
+        file.write_text(text, encoding="utf-8")
+
+    monkeypatch.setattr("dcamt.runs.failure_note.write_text", write_if_room)
+    write_note(path, FailureNote("of an earlier process"))
+    reserve_note(path)
+    assert read_note(path) is None
+    filling.write_bytes(bytes(free_bytes()))
+    write_note(path, FailureNote("the disk is full", unwritten=True))
+    remove_blank_note(path)
+    assert read_note(path) == FailureNote("the disk is full", unwritten=True)
+    reserve_note(path)
+    remove_blank_note(path)
+    assert not path.exists()
+
+
+TRAIN_UNTIL_THE_DISK_IS_FULL = """
+import contextlib, sys
+from pathlib import Path
+import dcamt
+from dcamt.runs.folder import RunFolder
+from dcamt.runs.state import run_state
+
+def fill(event):
+    if event.kind == "started":
+        with open(folder / "filling", "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+
+folder = Path(sys.argv[1])
+try:
+    dcamt.train(sys.argv[2], run=folder / "run", settings=sys.argv[3:], device="cpu", on_event=fill)
+except dcamt.OutputError as error:
+    state = run_state(RunFolder(folder / "run"))
+    print(state.state, state.resumable, state.reason == str(error), error)
+"""
+
+
+def test_run_on_a_full_disk_is_paused(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    own_disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec"]
+    own_disk += ['mount -t tmpfs -o size=3m tmpfs "$0"; exec "$@"', str(tmp_path / "disk")]
+    if shutil.which("unshare") is None or subprocess.run([*own_disk, "true"], check=False).returncode:
+        pytest.skip("needs the right to mount a disk in a Linux namespace")
+    cases = write_cases_folder(tmp_path / "cases", labelled=1)
+    # Not `interpreter()`, whose processes do not see the mounted disk.
+    program = [sys.executable, "-c", TRAIN_UNTIL_THE_DISK_IS_FULL, tmp_path / "disk", cases, *TINY, "iterations=2"]
+    done = subprocess.run([*own_disk, *program], capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.stdout.startswith("paused True True "), done.stdout + done.stderr
+    assert "last.pt: the disk is full. " in done.stdout
 
 
 def test_failure_notes_of_earlier_versions_are_read(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ..models.calibration import MIN_CASES
 from ..models.package import Card, open_model, read_card, write_package
 from ..recipe import Recipe
 from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
-from ..runs.failure_note import FailureNote, write_note
+from ..runs.failure_note import FailureNote, remove_blank_note, reserve_note, write_note
 from ..runs.folder import RunFolder
 from ..runs.lock import run_lock
 from ..runs.requests import STOP, read_request, remove_request
@@ -167,7 +167,7 @@ class TrainingSession:
             else:
                 run.check_new()
             remove_request(run)
-            run.failure.unlink(missing_ok=True)
+            reserve_note(run.failure)
             try:
                 # Imported after the checks above, since torch loads slowly.
                 from ..devices import default_torch_settings
@@ -184,6 +184,7 @@ class TrainingSession:
                     write_note(run.failure, FailureNote(str(failure), unwritten))
                 raise
             finally:
+                remove_blank_note(run.failure)
                 remove_request(run)
 
     def _train(self) -> TrainedRun:

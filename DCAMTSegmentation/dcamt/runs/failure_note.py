@@ -11,6 +11,9 @@ from ..errors import OutputError
 from ..io.atomic import write_text
 from ..io.typed_json import parse_json
 
+ROOM = 4096
+"""Bytes that are reserved for a note. A block of most file systems has as many bytes."""
+
 
 @dataclass(frozen=True)
 class FailureNote:
@@ -26,14 +29,33 @@ class FailureNote:
     unwritten: bool = False
 
 
+def reserve_note(path: Path) -> None:
+    """Replace an earlier note with a blank file, so that the disk has room for a note even when it is full.
+
+    If the blank file cannot be written, no room is reserved.
+    """
+    path.unlink(missing_ok=True)
+    with suppress(OutputError):
+        write_text(path, " " * ROOM)
+
+
 def write_note(path: Path, note: FailureNote) -> None:
     """Write the note. If that is impossible, do nothing, since the process also prints the failure."""
+    with suppress(OSError):
+        path.unlink()  # The note takes the room of the blank file.
     with suppress(OutputError):
         write_text(path, json.dumps(asdict(note)))
 
 
+def remove_blank_note(path: Path) -> None:
+    """Remove the file of `reserve_note`, unless `write_note` has written a note since."""
+    with suppress(OSError):
+        if read_note(path) is None:
+            path.unlink()
+
+
 def read_note(path: Path) -> FailureNote | None:
-    """Return the note; None if the file cannot be read or holds no note (earlier versions wrote blank files)."""
+    """Return the note; None if the file cannot be read or holds no note, for example because the file is blank."""
     with suppress(OSError, ValueError, TypeError):
         return FailureNote(**parse_json(path.read_text(encoding="utf-8")))
     return None

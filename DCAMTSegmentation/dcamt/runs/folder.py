@@ -96,7 +96,7 @@ class RunFolder:
 
     @property
     def failure(self) -> Path:
-        """The reason why the run's last process failed; see `failure_note`."""
+        """The reason why the run's last process failed; blank while a process trains. See `failure_note`."""
         return self.path / "fault.txt"
 
     @property
