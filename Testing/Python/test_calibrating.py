@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from dcamt.inference.calibrating import calibrate, mean_dice
 from dcamt.inference.predictor import Prediction, Predictor
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap
+from dcamt.models.calibration import Calibration
 from dcamt.models.doubt_scaling import BINS
 from dcamt.models.package import ModelPackage, open_model, write_package
 from dcamt.runs.folder import RunFolder
@@ -83,11 +85,45 @@ def test_ignored_calibration_is_reported(
     capsys.readouterr()
     for rule in ([], ["--overwrite"]):
         assert call_dcamt([*command, "-o", beside, *rule]) == 1
-        assert f"{beside}: would not be used, since the model contains a calibration" in capsys.readouterr().err
+        reason = f"{beside}: would not be used, since the model {model} contains a calibration"
+        assert reason in capsys.readouterr().err
         assert not beside.exists()
     beside.write_text(text, encoding="utf-8")
     reason = f"{beside}: the model's own calibration takes precedence. Remove the file."
     assert open_model(model).notes == (f"The calibration beside the model is not used: {reason}",)
+
+
+def test_file_for_a_model_with_its_own_calibration_is_reported_before_the_calibration_starts(
+    tiny_package: ModelPackage,
+    cases: list[Case],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, other = tmp_path / "m.dcamt", tmp_path / "other.json"
+    write_package(model, tiny_package)
+    command = ["models", "calibrate", model, tmp_path / "cases.csv", "--device", "cpu"]
+    assert call_dcamt(command) == 0
+    capsys.readouterr()
+    shown_before: list[str] = []
+
+    def calibrate_and_note(*arguments: Any, **options: Any) -> Calibration:
+        shown_before.append(capsys.readouterr().err)
+        return calibrate(*arguments, **options)
+
+    monkeypatch.setattr("dcamt.inference.calibrating.calibrate", calibrate_and_note)
+    assert call_dcamt([*command, "-o", other]) == 0
+    remedy = "Replace the model's own calibration: leave out --output, and add --overwrite."
+    (shown,) = shown_before
+    assert f"{other}: would not be used, since the model {model} contains a calibration" in shown
+    assert remedy in shown
+    assert "is used only if moved" not in capsys.readouterr().err
+    # The file is not used beside this model, but beside a copy of the model without a calibration.
+    assert open_model(model).calibration is not None
+    write_package(tmp_path / "copy.dcamt", tiny_package)
+    other.rename(tmp_path / "copy.calibration.json")
+    assert open_model(tmp_path / "copy.dcamt").notes == ()
+    assert open_model(tmp_path / "copy.dcamt").calibration is not None
 
 
 def test_calibration_on_fewer_than_eight_cases_is_refused(tiny_package: ModelPackage) -> None:

@@ -103,8 +103,10 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
             path=options.cases,
             remedy="Add labelled cases of the role validation.",
         )
+    has_own_calibration = holds_calibration(path)
     if options.output is not None:
-        _refuse_unused_calibration(options.output, path)
+        if has_own_calibration:
+            _report_unused_calibration(options.output, path, console)
         check_file(options.output, [path, options.cases, *case_files(listed)], existing_rule(options))
     elif existing_rule(options) == REFUSE and _would_remove_calibration(path):
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
@@ -143,7 +145,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         console.print_text(f"{figure}: {value:.3f}")
     console.print_text(_doubt_text(calibration))
     console.print_text(f"calibration: {options.output or path}")
-    if options.output is not None and not _is_beside(options.output, path):
+    if options.output is not None and not has_own_calibration and not _is_beside(options.output, path):
         console.print_error(f"{options.output}: is used only if moved to {calibration_path(path)}")
 
 
@@ -160,14 +162,19 @@ def _trained_cases(model: Path) -> list[Case]:
     return [case for case in used_cases(list_cases(run.cases)) if case.role != VALIDATION]
 
 
-def _refuse_unused_calibration(output: Path, model: Path) -> None:
-    """Raise InputError if `output` is the calibration file beside a model that contains a calibration itself."""
-    if _is_beside(output, model) and holds_calibration(model):
-        raise InputError(
-            "would not be used, since the model contains a calibration, which takes precedence",
-            path=output,
-            remedy="Replace the model's own calibration: leave out --output, and add --overwrite.",
-        )
+def _report_unused_calibration(output: Path, model: Path, console: Console) -> None:
+    """Report that the calibration in a model takes precedence over the calibration that `output` will contain.
+
+    Raises InputError if `output` is the calibration file beside the model.
+    """
+    error = InputError(
+        f"would not be used, since the model {model} contains a calibration, which takes precedence",
+        path=output,
+        remedy="Replace the model's own calibration: leave out --output, and add --overwrite.",
+    )
+    if _is_beside(output, model):
+        raise error
+    console.print_error(str(error))
 
 
 def _is_beside(output: Path, model: Path) -> bool:
