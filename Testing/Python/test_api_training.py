@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dcamt
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import torch
 from dcamt.api.training import Observer, TrainingSession
 from dcamt.api.training_plan import plan_new_run, plan_resumed_run
-from dcamt.cases.case_list import read_cases
+from dcamt.cases.case_list import Case, read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.models.package import open_model, write_package
 from dcamt.runs.events import RunEvent, RunFinished
@@ -23,7 +24,7 @@ from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, STOPPED, RunState, run_state
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import write_cases_folder
+from dcamt_testing.synthetic import write_cases_folder, write_table
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 
@@ -236,6 +237,62 @@ def test_run_uses_neither_left_out_cases_nor_labels_of_unlabelled_cases(tmp_path
     ]
     with pytest.raises(dcamt.InputError, match="has the role validation, but no label"):
         plan_new_run([first, replace(first, name="y", label=None, role="validation")], tmp_path / "run", tiny_recipe())
+
+
+SCAN, LABEL = "labelled1.nii.gz", "labelled1_label.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (("b", SCAN, LABEL, "Labeled", " 1=left-atrium "), "labelled"),
+        ((" b ", SCAN, LABEL, "VALIDATION", ""), "validation"),
+        (("b\0", SCAN, LABEL, " unlabeled\n", ""), "unlabelled"),
+        ((7, SCAN, "", "unlabelled", ""), "unlabelled"),
+        (("b", SCAN, "", "left_out", ""), "labelled"),  # the role of the only case that is left
+        (
+            ("b", SCAN, LABEL, "test", ""),
+            "has the unknown role 'test'. Use labelled, unlabelled, validation or left out.",
+        ),
+        (("b", SCAN, LABEL, "", ""), "has no role. Use"),
+        (("b", SCAN, "", "Validation", ""), "has the role validation, but no label. Add the label"),
+        (("", SCAN, "", "unlabelled", ""), "has no name or no image. Fill in both"),
+        ((" \t", SCAN, "", "unlabelled", ""), "has no name or no image. Fill in both"),
+        (("b", "", "", "unlabelled", ""), "has no name or no image. Fill in both"),
+        (("a ", SCAN, "", "unlabelled", ""), "the name 'a' occurs twice. Give each case its own name."),
+        (("b", "missing.nii.gz", "", "unlabelled", ""), "missing.nii.gz, which does not exist. Correct the path"),
+        (("b", SCAN, "missing.nii.gz", "validation", ""), "missing.nii.gz, which does not exist. Correct the path"),
+    ],
+    ids=repr,
+)
+def test_given_cases_are_read_as_the_lines_of_a_case_list(
+    cells: tuple[Any, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [("a", "labelled0.nii.gz", "labelled0_label.nii.gz", "labelled", ""), cells]
+    table = write_cases_folder(tmp_path, labelled=2)
+    write_table(table, [[str(cell) for cell in row] for row in rows], header="name,image,label,role,labels")
+    run = RunFolder(tmp_path / "run")
+    read: list[list[tuple[object, ...]]] = []
+    for cases in (table, [Case(*row) for row in rows]):
+        try:
+            plan = plan_new_run(cases, run.path, tiny_recipe())
+        except InputError as error:
+            assert expected in str(error)  # noqa: PT017 - a list and given cases must raise the same error
+            continue
+        assert plan.cases[-1].role == expected
+        read.append([describe(case) for case in plan.cases])
+    if read:
+        from_list, from_given = read
+        assert from_given == from_list
+        # A resumed run reads its cases from the list that the run wrote.
+        run.create(plan.recipe, plan.cases, lambda: None)
+        assert [describe(case) for case in plan_resumed_run(run.path).cases] == from_list
+
+
+def describe(case: Case) -> tuple[object, ...]:
+    """Return the values of a case, with absolute paths."""
+    return case.name, case.image.absolute(), case.label and case.label.absolute(), case.role, case.labels
 
 
 def test_wrong_use_of_train_is_refused(tmp_path: Path) -> None:

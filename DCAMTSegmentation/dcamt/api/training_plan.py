@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,16 +59,27 @@ def plan_new_run(
     """Return the plan of a new run.
 
     Raises:
-        InputError: the cases cannot be read, a case lacks the label that its role needs, or the cases cannot be used
-            with the recipe (`check_cases_and_batch`).
+        InputError: the cases cannot be read, a case has no name or an unknown role (`used_cases`), a case lacks the
+            label that its role needs, a scan or label does not exist, or the cases cannot be used with the recipe
+            (`check_cases_and_batch`).
     """
-    listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else used_cases(cases)
-    for case in listed:
+    listed = read_cases(Path(cases)) if isinstance(cases, str | os.PathLike) else _read_given_cases(cases)
+    check_cases_and_batch(recipe, listed)
+    return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
+
+
+def _read_given_cases(cases: Iterable[Case]) -> list[Case]:
+    """Return `used_cases`, checked as `read_cases` checks the cases of a list."""
+    used = used_cases(cases)
+    for case in used:
         if case.needs_label and case.label is None:
             text = f"case '{case.name}' has the role {case.role}, but no label"
             raise InputError(text, remedy=f"Add the label, or choose the role {UNLABELLED}.")
-    check_cases_and_batch(recipe, listed)
-    return TrainingPlan(RunFolder(Path(run)), recipe, listed, origin, start_weights, device)
+        for file in case.files:
+            if not file.exists():
+                text = f"case '{case.name}' names {file}, which does not exist"
+                raise InputError(text, remedy="Correct the path, or remove the case.")
+    return used
 
 
 def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = False) -> TrainingPlan:

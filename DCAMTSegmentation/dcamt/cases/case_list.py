@@ -102,8 +102,40 @@ def read_cases(
 
 
 def used_cases(cases: Iterable[Case]) -> list[Case]:
-    """Return the cases that are not left out; the labels of unlabelled cases are dropped."""
-    return [replace(case, label=None) if case.role == UNLABELLED else case for case in cases if case.role != LEFT_OUT]
+    """Return the cases that are not left out; the labels of unlabelled cases are dropped.
+
+    Names, roles and label mappings are read as the cells of a case list: outer blanks are removed, and `Labeled` is the
+    role `labelled`. Paths may be texts.
+
+    Raises:
+        InputError: a case has no name, no scan or an unknown role.
+    """
+    used = []
+    for number, case in enumerate(cases, start=1):
+        name = _cell(case.name)
+        if not name or not case.image:
+            remedy = "Fill in both, or remove the case."
+            raise InputError(f"case {number} has no name or no image", remedy=remedy)
+        role = _known_role(_cell(case.role), f"case '{name}'")
+        label = Path(case.label) if case.label and role != UNLABELLED else None
+        if role != LEFT_OUT:
+            used.append(Case(name, Path(case.image), label, role, _cell(case.labels)))
+    return used
+
+
+def _cell(value: object) -> str:
+    """Return the text that is read from a cell of a case list after `value` was written into the cell."""
+    return "" if value is None else str(value).replace("\0", "").strip()
+
+
+def _known_role(text: str, case: str, path: Path | None = None) -> str:
+    """Return the role that a text names. Raises InputError, which names the case and its list, if there is none."""
+    role = _OTHER_SPELLINGS.get(text.lower(), text.lower())
+    if role not in (*ROLES, LEFT_OUT):
+        remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
+        problem = f"has the unknown role '{text}'" if text else "has no role"
+        raise InputError(f"{case} {problem}", path=path, remedy=remedy)
+    return role
 
 
 def count_roles(cases: Sequence[Case]) -> dict[str, int]:
@@ -373,13 +405,9 @@ def _case(values: dict[str, str], path: Path, line: int) -> Case:
     name, image, label, role = (values.get(column, "") for column in CASE_COLUMNS)
     if not name or not image:
         raise InputError(f"line {line} has no name or no image", path=path, remedy="Fill in both, or remove the line.")
-    role = _OTHER_SPELLINGS.get(role.lower(), role)
-    if role.lower() not in (*ROLES, LEFT_OUT):
-        remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
-        problem = f"has the unknown role '{role}'" if role else "has no role"
-        raise InputError(f"line {line} ('{name}') {problem}", path=path, remedy=remedy)
+    role = _known_role(role, f"line {line} ('{name}')", path)
     label_file = _file(path, label) if label else None
-    return Case(name, _file(path, image), label_file, role.lower(), values.get(LABELS_COLUMN, ""))
+    return Case(name, _file(path, image), label_file, role, values.get(LABELS_COLUMN, ""))
 
 
 def _file(path: Path, text: str) -> Path:
