@@ -357,6 +357,38 @@ def test_finished_run_is_resumable_after_its_iterations_were_raised_or_its_model
         assert run_state(run) == RunState(FINISHED, iteration=4, iterations=4)
 
 
+def test_change_of_a_finished_run_is_reported_and_applies_after_its_iterations_were_raised(tmp_path: Path) -> None:
+    short_session(tmp_path, Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    model = run.model.read_bytes()
+
+    def resume() -> list[str]:
+        warnings: list[str] = []
+        TrainingSession(plan_resumed_run(run.path, "cpu"), Observer(on_warning=warnings.append)).run()
+        return warnings
+
+    assert resume() == []
+    title = open_model(run.model).recipe.title
+    edit(run.recipe, (f'"title": "{title}"', '"title": "Changed"'))
+    (warning,) = resume()
+    assert warning.startswith(
+        f"{run.recipe}: was changed after the last iteration, so the finished model stays as it is."
+    )
+    assert f"set more than 2 iterations in {run.recipe} and resume" in warning
+    edit(run.cases, (",unlabelled", ",left out"))
+    assert [text.partition(": was changed")[0] for text in resume()] == [str(run.recipe), str(run.cases)]
+    assert run.model.read_bytes() == model
+    edit(run.recipe, ('"iterations": 2', '"iterations": 4'))
+    assert resume() == []
+    trained = open_model(run.model)
+    assert (trained.recipe.title, trained.card.title, trained.card.trained_on["unlabelled"]) == (
+        "Changed",
+        "Changed",
+        0,
+    )
+    assert resume() == []
+
+
 @pytest.mark.parametrize("role", ["left out", "labelled"])
 def test_scores_of_an_earlier_model_are_kept_under_another_name(role: str, tmp_path: Path) -> None:
     session = short_session(tmp_path, Observer())

@@ -23,7 +23,7 @@ from ..errors import Cancelled, DCAMTError, InputError, OutputError, user_error
 from ..io.formats import given_path
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
-from ..models.package import Card, open_model, read_card, write_package
+from ..models.package import Card, open_model, read_card, read_recipe, write_package
 from ..recipe import Recipe
 from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, remove_blank_note, reserve_note, write_note
@@ -68,7 +68,8 @@ class Observer:
     Attributes:
         on_event: called with each event of the run.
         on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
-        on_warning: called with a message if the calibration or the report is missing or incomplete.
+        on_warning: called with a message if the calibration or the report is missing or incomplete, or if a change of
+            the recipe or the cases has no effect because the run is finished.
     """
 
     on_event: Callable[[RunEvent], None] = _ignore
@@ -269,19 +270,37 @@ class TrainingSession:
             return False
 
     def _repeat_end(self, finished: RunFinished, log: EventLog) -> None:
-        """Report the end of a finished run, and warn if its calibration or report is missing."""
+        """Report the end of a finished run; warn of changes without effect and of a missing calibration or report."""
         run = self._run
         if any(isinstance(event, RunFinished) for event in run.read_events()[-1:]):
             self._observer.on_event(finished)
         else:  # an earlier process was killed after it had written the model
             log(finished)
         try:
+            for file in self._changed_files():
+                self._observer.on_warning(
+                    f"{file}: was changed after the last iteration, so the finished model stays as it is. To train on"
+                    f" with the changes, set more than {finished.iteration} iterations in {run.recipe} and resume the"
+                    " run again; or start a new run."
+                )
             if self._can_calibrate() and open_model(run.model).calibration is None:
                 self._observer.on_warning(f"the model is not calibrated. {self._how_to_calibrate()}")
         except InputError as error:
             self._observer.on_warning(str(error))
         if not run.report.exists():
             self._observer.on_warning(f"{run.path}: there is no report. {self._how_to_report()}")
+
+    def _changed_files(self) -> list[Path]:
+        """Return the recipe file and the case list of a finished run if they no longer match the run's model.
+
+        The case list counts as changed if the number of cases with a role differs.
+        """
+        run, plan = self._run, self._plan
+        trained_on = read_card(run.model).trained_on
+        counts = count_roles(plan.cases)
+        same_cases = all(trained_on.get(role, count) == count for role, count in counts.items())
+        same_recipe = read_recipe(run.model, for_training=False) == plan.recipe
+        return [file for file, same in ((run.recipe, same_recipe), (run.cases, same_cases)) if not same]
 
     def _validation_cases(self) -> list[Case]:
         return [case for case in self._plan.cases if case.role == VALIDATION]
