@@ -381,7 +381,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Write lists with commas, such as [2,2,1],[2,2,2]."),
         _("Write numbers with commas, such as 0.5,0.5,2.5."),
         _("Write or copy the file again."),
-        _('Write texts in quotation marks, such as "T1","T2".'),
+        _("Write texts with commas, such as T1,T2."),
         _('Write the correct space into its header, such as "space: left-posterior-superior", or export it again.'),
         _("Write the label value in place of the name."),
         _("Write the spacing into its header, or export it again."),

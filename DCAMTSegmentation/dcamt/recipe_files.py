@@ -24,7 +24,7 @@ _LISTS = {
     bool: "Write true or false for each axis, such as true,false,false.",
     int: "Write whole numbers with commas, such as 64,64,32.",
     float: "Write numbers with commas, such as 0.5,0.5,2.5.",
-    str: 'Write texts in quotation marks, such as "T1","T2".',
+    str: "Write texts with commas, such as T1,T2.",
 }
 SHIPPED = Path(__file__).with_name("recipes")
 
@@ -209,12 +209,34 @@ def _without_quotes(text: str) -> str:
 def _read_list(text: str, hint: Any) -> list[Any]:
     """Return the items of a list of the type `hint`, written with or without its brackets.
 
+    Texts may be written without quotation marks, since a shell removes these marks.
+
     >>> _read_list("64,64,32", tuple[int, int, int]) == _read_list("[64,64,32]", tuple[int, int, int])
     True
+    >>> _read_list("T1, T2", tuple[str, ...]) == _read_list('"T1","T2"', tuple[str, ...])
+    True
     """
+    if typing.get_args(hint)[0] is str:
+        return _read_texts(text)
     items: list[Any] = parse_json(f"[{text}]")
     whole = items[0] if len(items) == 1 else None
     if not isinstance(whole, list):
         return items
     holds_lists = typing.get_origin(typing.get_args(hint)[0]) is tuple
     return whole if not holds_lists or all(isinstance(item, list) for item in whole) else items
+
+
+def _read_texts(text: str) -> list[str]:
+    """Return the texts of a list; a comma within a text is kept if all texts are in quotation marks.
+
+    >>> _read_texts('"a, b","c"'), _read_texts("[a, b]"), _read_texts("1,2"), _read_texts("")
+    (['a, b', 'c'], ['a', 'b'], ['1', '2'], [])
+    """
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    try:
+        items: list[Any] = parse_json(f"[{inner}]")
+    except ValueError:
+        items = []
+    if inner.strip() and not (items and all(isinstance(item, str) for item in items)):
+        items = [_without_quotes(item.strip()) for item in inner.split(",")]
+    return items

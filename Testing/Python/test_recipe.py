@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -296,7 +297,6 @@ def test_load_recipe_does_not_append_json_to_a_path(tmp_path: Path) -> None:
     [
         ("mixed_precision=False", "Write true or false."),
         ("patch=64x64x32", "Write whole numbers with commas, such as 64,64,32."),
-        ("channel_names=T1", 'Write texts in quotation marks, such as "T1","T2".'),
         ("strides=2-2-1", "Write lists with commas, such as [2,2,1],[2,2,2]."),
         ("learning_rate=0,01", "Write a number, such as 0.5."),
     ],
@@ -314,12 +314,23 @@ def test_error_says_how_to_write_a_setting(setting: str, remedy: str) -> None:
         ("strides=[[2,2,1],[2,2,2],[2,2,2],[2,2,2]]", "strides=[2,2,1],[2,2,2],[2,2,2],[2,2,2]"),
         ("strides=[]", "strides="),
         ('channel_names=["T1"]', 'channel_names="T1"'),
+        ('channel_names=["T1"]', "channel_names=T1"),
+        ('channel_names=["T1"]', "channel_names=[T1]"),
+        ('channel_names=["T1, map"]', 'channel_names="T1, map"'),
+        ('channel_names=["2"]', "channel_names=2"),
+        ("channel_names=[]", "channel_names="),
         ('optimiser="adamw"', "optimiser=adamw"),
         ("flip=[true, false, false]", "flip=true,false,false"),
     ],
 )
 def test_setting_may_be_written_as_in_a_recipe_file(as_in_file: str, setting: str) -> None:
     assert with_settings(load_recipe("la"), [as_in_file]) == with_settings(load_recipe("la"), [setting])
+
+
+@pytest.mark.parametrize("names", ['"T1 map","T2"', '["T1 map","T2"]', "T1\\ map,T2", '"T1 map, T2"', '"T1 map",T2'])
+def test_names_of_channels_are_read_after_a_shell_removed_their_quotation_marks(names: str) -> None:
+    settings = shlex.split(f"input_channels=2 channel_names={names}")
+    assert with_settings(load_recipe("la"), settings).channel_names == ("T1 map", "T2")
 
 
 @pytest.mark.parametrize(
