@@ -154,6 +154,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Download the folder in Finder, and try again."),
         _("Download the scan again."),
         _("Enlarge the region."),
+        _("Enter the mapping with the button Segments…, with --labels or in the case list's column 'labels'."),
         _("Every axis needs at least {0} voxels."),
         _("Every time point needs one slice at every place: export the whole series again."),
         _("Export a binary segmentation."),
@@ -198,6 +199,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("If the {0} beside the header is the data file, replace the path in the header by {1}."),
         _("If {0} is the data file, rename it to {1}."),
         _("Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."),
+        _("In Python, use the argument mapping."),
         _("In the label mapping, give each class a name instead of a number, for instance: 420=left-atrium."),
         _("Install h5py (pip install h5py), or convert the file."),
         _("Install the packages, then try again."),
@@ -308,6 +310,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."),
         _("Scan and segmentation have different grids; they were aligned by their patient coordinates."),
         _("Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."),
+        _("Segments overlap: {0} of the {1} voxels of {2} count only as another segment: {3}. {4}"),
         _("Separate parts of the segment ({0} mL) were ignored."),
         _("Set BinaryData to False, or export it again."),
         _("Set BinaryData to True, or export it again."),
@@ -366,9 +369,16 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "The time points have slices at different positions: check that the first time point is a"
             " complete scan. If it is not complete, export the image again."
         ),
+        _(
+            "To use all voxels of this segment, give a label mapping that names the segment alone or last, as"
+            ' in "{0}={1}". {2}'
+        ),
+        _("To use all voxels of this segment, save the segment in a file of its own."),
         _("Train with a recipe file in which this key is {0}, or use DCAMT 0.1."),
         _("Try again."),
         _("Update DCAMT."),
+        _("Use the option --label-mapping (in Python: label_mapping)."),
+        _("Use the option --prediction-mapping (in Python: prediction_mapping)."),
         _("Use the scanner's original magnitude image, not a normalised one."),
         _("Use {0}, or a number of your own such as iir-1.25 or sd-2.5 (up to {1})."),
         _("VELOCITY MAP"),

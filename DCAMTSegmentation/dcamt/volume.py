@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,9 +30,26 @@ _LABEL_ROUNDING = 1e-4  # Tolerance for whole numbers: 255 times a slope of 1/25
 
 
 class IdentifyingNote(str):
-    """A note that names files or series and may therefore name the patient; anonymous reports omit it."""
+    """A note that names files, series or segments and may therefore name the patient; anonymous reports omit it."""
 
     __slots__ = ()
+
+
+class OverlapNote(IdentifyingNote):
+    """A note that a segment lacks the voxels in which other segments of its file overlap it.
+
+    Attributes:
+        label: the segment's label value.
+    """
+
+    __slots__ = ("label",)
+    label: int
+
+    def __new__(cls, text: str, label: int = 0) -> OverlapNote:
+        """Return the note with this text. The default of `label` serves to unpickle a note."""
+        note = super().__new__(cls, text)
+        note.label = label
+        return note
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +97,10 @@ class Labelmap:
             raise ValueError(f"labels {self.voxels.shape} do not fit a grid of {self.grid.shape}")
         if self.voxels.dtype.kind != "u":
             raise ValueError(f"labels are unsigned integers, not {self.voxels.dtype}")
+
+    def notes_about(self, labels: Collection[int]) -> tuple[str, ...]:
+        """Return the notes without each `OverlapNote` whose label value is not in `labels`."""
+        return tuple(note for note in self.notes if not isinstance(note, OverlapNote) or note.label in labels)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dcamt.cases.case_arrays import CaseArrays, write_case_arrays
 from dcamt.errors import InputError
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt_testing.ellipsoids import ellipsoid_scan
+from dcamt_testing.overlapping_segments import write_layers
 from dcamt_testing.processes import HANGING_S
 from dcamt_testing.warm_python import interpreter
 
@@ -49,6 +50,17 @@ def test_array_of_the_scan_is_not_written_when_only_labels_are_wanted(case: tupl
     scan, label, folder = case
     assert write_case_arrays(scan, label, folder, labels_only=True).scan is None
     assert [file.name for file in folder.iterdir()] == ["labels.npy"]
+
+
+def test_event_names_overlapping_segments(case: tuple[Path, Path, Path]) -> None:
+    scan, _label, folder = case
+    mask = ellipsoid_scan(SHAPE, 0)[1] > 0
+    half = mask & (np.arange(SHAPE[2]) > 4)
+    segmentation = write_layers(scan.with_name("s.seg.nrrd"), [("atrium", mask), ("scar", half)], AFFINE)
+    arrays = write_case_arrays(scan, segmentation, folder)
+    (note,) = arrays.notes
+    assert note.startswith(f"{segmentation}: Segments overlap: {half.sum()} of the {mask.sum()} voxels of")
+    assert CaseArrays.from_event(json.loads(arrays.to_line())) == arrays
 
 
 def test_label_on_a_different_grid_is_refused(case: tuple[Path, Path, Path]) -> None:

@@ -93,6 +93,26 @@ def test_segments_can_be_mapped_by_name_but_not_read_as_a_scan(series: Path, tmp
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, '"atrium"', '"wall"')
 
 
+def test_voxels_of_a_segment_that_another_overlaps_are_counted(series: Path, tmp_path: Path) -> None:
+    masks = np.zeros((*OBLIQUE_SHAPE[::-1], 2), np.uint8)
+    masks[2:7, 3:11, 4:14, 0] = 1
+    masks[4:9, 5:9, 2:9, 1] = 1
+    path = write_segmentation(tmp_path / "overlapping.dcm", series, masks, "BINARY")
+    stored = hd.seg.segread(path)
+    assert stored.SegmentsOverlap == "YES"
+    images = [image[2] for image in stored.get_source_image_uids()]
+    atrium, wall = np.moveaxis(stored.get_pixels_by_source_instance(images, assert_missing_frames_are_empty=True), 3, 0)
+    (note,) = read_labelmap(path).notes
+    expected = (
+        f"Segments overlap: {np.count_nonzero(atrium & wall)} of the {atrium.sum()} voxels of"
+        f' "atrium" (value 1) count only as another segment: {np.count_nonzero(atrium & wall)} as "wall" (value 2). '
+    )
+    assert note.startswith(expected)
+    labels = masks[..., 0].T
+    assert_segments(path, series, labels, {"atrium": 1})
+    assert read_labelmap(path, {"atrium": 1}).notes == ()
+
+
 def test_fractional_segmentation_with_values_between_0_and_1_is_refused(series: Path, tmp_path: Path) -> None:
     fractions = np.zeros((*OBLIQUE_SHAPE[::-1], 2), np.float32)
     fractions[4, 4:8, 4:8, 0] = 0.5

@@ -48,9 +48,9 @@ from dcamt.runs.requests import STOP, write_request
 from dcamt.training import trainer
 trainer.REQUEST_EVERY_S = 0.0
 load = trainer.load_case
-def load_and_stop(case, recipe, device):
+def load_and_stop(*arguments):
     write_request(running[0].run, STOP)
-    return load(case, recipe, device)
+    return load(*arguments)
 running = []
 prepare = trainer.Trainer.__init__
 def keep(self, *arguments):

@@ -138,7 +138,7 @@ def test_each_label_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     read: list[Path] = []
     monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 2)
     monkeypatch.setattr(
-        "dcamt.cases.suggestion.read_labelmap", lambda path, mapping: read.append(path) or read_labelmap(path, mapping)
+        "dcamt.cases.suggestion.read_labelmap", lambda path, *more: read.append(path) or read_labelmap(path, *more)
     )
     suggest_recipe(cases, None)
     assert sorted(read) == sorted(case.label for case in cases if case.role == "labelled" and case.label)

@@ -16,6 +16,7 @@ import slicer
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
 from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.recipe import Recipe
+from dcamt_testing.overlapping_segments import write_layers
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.node_types import VolumeNode
@@ -76,6 +77,21 @@ class CaseFilesTest(TrainingCase):
         self.assertEqual((row.name, row.role, row.source.volume), ("plain", LABELLED, loaded.GetID()))
         labels = slicer.util.arrayFromSegmentBinaryLabelmap(proposal, row.source.segments[0][0], loaded)
         np.testing.assert_array_equal(labels, saved.correct_label)
+
+    def test_overlapping_segments_of_a_saved_proposal_are_named(self) -> None:
+        saved = self.save_proposal_of_earlier_run()
+        volume = slicer.util.loadVolume(str(saved.scan_path))
+        affine, proposed = ijk_to_ras(volume), saved.proposed.transpose(2, 1, 0) > 0
+        slicer.mrmlScene.RemoveNode(volume)
+        scar = proposed & (np.arange(proposed.shape[0]) > proposed.shape[0] // 2)[:, None, None]
+        path = self.folder / "plain.seg.nrrd"
+        write_layers(path, [("Left atrium", proposed), ("Scar", scar)], affine)
+        self.module.widget.runs.refresh()
+        self.open_case()
+        text = self.ui.rankStatusLabel.text
+        note = f"{path}: Segments overlap: {scar.sum()} of the {proposed.sum()} voxels of"
+        self.assertTrue(text.startswith(f'{note} "Left atrium" (value 1) count only as another segment'), text)
+        self.assertIn("Correct “plain” in the Segment Editor", text)
 
     def test_proposal_of_a_moved_run_is_opened(self) -> None:
         saved = self.save_proposal_in_run()

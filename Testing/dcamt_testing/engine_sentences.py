@@ -23,6 +23,8 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("InputError", "MemoryShortage", "MissingPackage", "InternalError"), ("what", "remedy")),
     "OutputError": ("what",),
     "IdentifyingNote": ("text",),
+    "OverlapNote": ("text",),
+    "MappingOption": ("hint",),
     "UnplacedError": ("what",),
     "Preset": ("threshold", "source"),
 }

@@ -68,8 +68,8 @@ class Observer:
     Attributes:
         on_event: called with each event of the run.
         on_report_progress: called as on_report_progress(done, total) after each validation case of the report.
-        on_warning: called with a message if the calibration or the report is missing or incomplete, or if a change of
-            the recipe or the cases has no effect because the run is finished.
+        on_warning: called once with each note on a label, and with a message if the calibration or the report is
+            missing or incomplete, or if a change of the recipe or the cases has no effect because the run is finished.
     """
 
     on_event: Callable[[RunEvent], None] = _ignore
@@ -143,6 +143,7 @@ class TrainingSession:
         self._observer = observer
         self._trainer: Trainer | None = None
         self._has_started = False
+        self._warnings: set[str] = set()
 
     def pause(self) -> None:
         """Pause the run after the current iteration; before training has been prepared, do nothing."""
@@ -202,7 +203,7 @@ class TrainingSession:
             team.broadcast(replace(plan, run=RunFolder(Path())))
             with team.fail_together():
                 log = EventLog(run.events, [self._on_event])
-                trainer = self._trainer = Trainer(plan.recipe, run, device, log, plan.start_weights, team)
+                trainer = self._trainer = Trainer(plan.recipe, run, device, log, plan.start_weights, team, self._warn)
             if plan.resume:
                 trainer.resume()
                 if team.broadcast(trainer.step >= plan.recipe.training.iterations and self._has_model_of(trainer.step)):
@@ -278,17 +279,17 @@ class TrainingSession:
             log(finished)
         try:
             for file in self._changed_files():
-                self._observer.on_warning(
+                self._warn(
                     f"{file}: was changed after the last iteration, so the finished model stays as it is. To train on"
                     f" with the changes, set more than {finished.iteration} iterations in {run.recipe} and resume the"
                     " run again; or start a new run."
                 )
             if self._can_calibrate() and open_model(run.model).calibration is None:
-                self._observer.on_warning(f"the model is not calibrated. {self._how_to_calibrate()}")
+                self._warn(f"the model is not calibrated. {self._how_to_calibrate()}")
         except InputError as error:
-            self._observer.on_warning(str(error))
+            self._warn(str(error))
         if not run.report.exists():
-            self._observer.on_warning(f"{run.path}: there is no report. {self._how_to_report()}")
+            self._warn(f"{run.path}: there is no report. {self._how_to_report()}")
 
     def _changed_files(self) -> list[Path]:
         """Return the recipe file and the case list of a finished run if they no longer match the run's model.
@@ -343,7 +344,7 @@ class TrainingSession:
             reason = "cancelled."
         except Exception as error:
             reason = str(user_error(error, run.path))
-        self._observer.on_warning(f"the model was not calibrated: {reason} {self._how_to_calibrate()}")
+        self._warn(f"the model was not calibrated: {reason} {self._how_to_calibrate()}")
 
     def _write_report(self, device: torch.device) -> None:
         """Write the run's report. A failure only causes a warning, since the model is already saved."""
@@ -351,11 +352,17 @@ class TrainingSession:
 
         run = self._run
         try:
-            write_run_report(run, device, self._observer.on_report_progress, self._observer.on_warning)
+            write_run_report(run, device, self._observer.on_report_progress, self._warn)
         except KeyboardInterrupt:
-            self._observer.on_warning(f"{run.path}: the report was cancelled. {self._how_to_report()}")
+            self._warn(f"{run.path}: the report was cancelled. {self._how_to_report()}")
         except Exception as error:
-            self._observer.on_warning(f"no report was written: {user_error(error, run.path)} {self._how_to_report()}")
+            self._warn(f"no report was written: {user_error(error, run.path)} {self._how_to_report()}")
+
+    def _warn(self, message: str) -> None:
+        # Training and report read the same validation labels, and give the same notes on them.
+        if message not in self._warnings:
+            self._warnings.add(message)
+            self._observer.on_warning(message)
 
     def _on_event(self, event: RunEvent) -> None:
         self._has_started = self._has_started or isinstance(event, RunStarted)

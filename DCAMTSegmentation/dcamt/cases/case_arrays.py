@@ -22,11 +22,13 @@ class CaseArrays:
         affine: voxel (i, j, k) -> RAS mm, four rows.
         labels: `.npy` file of the labels.
         scan: `.npy` file of the scan's first channel; None if only the labels were requested.
+        notes: the notes on the segmentation, each after the path of the segmentation.
     """
 
     affine: list[list[float]]
     labels: str
     scan: str | None = None
+    notes: tuple[str, ...] = ()
 
     def to_line(self) -> str:
         """Return the JSON event on one line."""
@@ -35,7 +37,7 @@ class CaseArrays:
     @classmethod
     def from_event(cls, event: dict[str, Any]) -> CaseArrays:
         """Return the arrays of a parsed JSON event."""
-        return cls(event["affine"], event["labels"], event["scan"])
+        return cls(event["affine"], event["labels"], event["scan"], tuple(event["notes"]))
 
 
 def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only: bool = False) -> CaseArrays:
@@ -54,6 +56,7 @@ def write_case_arrays(image: Path, segmentation: Path, folder: Path, labels_only
         volume = read_scan(image, header.channels)
         grid, scan = volume.grid, str(folder / "scan.npy")
         write_voxels(volume.voxels[0], Path(scan))
-    labelmap = fit_labelmap(read_labelmap(segmentation), grid, image.name)
+    labelmap = fit_labelmap(read_labelmap(segmentation, option=None), grid, image.name)
     write_voxels(labelmap.voxels, folder / "labels.npy")
-    return CaseArrays(grid.affine.tolist(), str(folder / "labels.npy"), scan)
+    notes = tuple(f"{segmentation}: {note}" for note in labelmap.notes)
+    return CaseArrays(grid.affine.tolist(), str(folder / "labels.npy"), scan, notes)

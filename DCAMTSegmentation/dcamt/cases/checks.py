@@ -23,7 +23,7 @@ from ..recipe import Recipe
 from ..volume import Volume
 from .case_list import LEFT_OUT, VALIDATION, Case, Rule, violations
 from .few_values import count_few_values
-from .labels import check_label, classes_on_grid, read_case_label, refuse_thin_classes
+from .labels import check_label, classes_on_grid, label_notes, read_case_label, refuse_thin_classes
 
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
@@ -165,7 +165,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     try:
         labelmap = read_case_label(case, recipe, grid)
         values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
-        facts = replace(facts, labels=values)
+        facts = replace(facts, labels=values, warnings=(*facts.warnings, *label_notes(case, labelmap, recipe)))
         if (covered := np.count_nonzero(labelmap.voxels) / labelmap.voxels.size) > _MOST_OF_THE_SCAN:
             what = f"The label covers {covered:.0%} of the scan. Check that its background is 0."
             facts = replace(facts, warnings=(*facts.warnings, what))

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..geometry import Grid, NetworkGrid, axis_weights, bounding_box, connected_components, network_grid
 from ..io.formats import BENCHMARK_ENDING, ending, plain_name
 from ..io.readers import read_labelmap
+from ..io.segment_overlaps import MappingOption
 from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
@@ -29,6 +30,10 @@ MANY_VALUES = 128
 """A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
+MAPPING_OF_LABELS = MappingOption(
+    "Enter the mapping with the button Segments…, with --labels or in the case list's column 'labels'."
+)
+"""The option by which a user maps the labels of cases."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
 """Endings of files that may hold a scan and its label. A DICOMDIR may hold both, too."""
 
@@ -176,11 +181,19 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     if are_files and not may_hold_both and case.label.samefile(case.image):
         raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")
     mapping = parse_case_mapping(case, recipe.classes)
-    labelmap = fit_labelmap(read_labelmap(case.label, mapping), grid, case.image)
+    labelmap = fit_labelmap(read_labelmap(case.label, mapping, MAPPING_OF_LABELS), grid, case.image)
     first, *others = recipe.classes
     if mapping is not None or others or not is_mask_of_255(labelmap):
         return labelmap
     return relabel_255(labelmap, first.label)
+
+
+def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
+    """Return the notes on a case's label, each after the path of the label.
+
+    A note about overlapping segments is left out if the segment that lacks voxels is no class of the recipe.
+    """
+    return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 
 
 def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import colorsys
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,14 @@ from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
 from .dataset_json import dataset_classes, ignored_value
-from .labels import MAXIMUM_CLASS, empty_label_error, mapping_targets, naming_label, parse_case_mapping
+from .labels import (
+    MAPPING_OF_LABELS,
+    MAXIMUM_CLASS,
+    empty_label_error,
+    mapping_targets,
+    naming_label,
+    parse_case_mapping,
+)
 from .network_plan import plan_network
 
 MAX_CASES = 20
@@ -65,7 +72,11 @@ class CaseStatistics:
 
 
 def suggest_recipe(
-    cases: Sequence[Case], memory_bytes: int | None, name: str = "own", folder: Path | None = None
+    cases: Sequence[Case],
+    memory_bytes: int | None,
+    name: str = "own",
+    folder: Path | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Recipe:
     """Return a complete recipe for the cases.
 
@@ -73,6 +84,7 @@ def suggest_recipe(
         memory_bytes: free memory of the device that will train; None means unknown, and 4 GiB are assumed.
         name: the recipe's name.
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
+        on_note: called with each note on a label, after the path of the label.
 
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
@@ -85,9 +97,9 @@ def suggest_recipe(
     step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
     sample = labelled[::step]
-    examined = [examine_case(case, mapped) for case in sample]
+    examined = [examine_case(case, mapped, on_note) for case in sample]
     values_of = {case: set(statistics.fractions) for case, statistics in zip(sample, examined, strict=True)}
-    values_of |= {case: _label_values(case, mapped) for case in labelled if case not in values_of}
+    values_of |= {case: _label_values(case, mapped, on_note) for case in labelled if case not in values_of}
     _refuse_ignored_value(values_of, folder)
     _refuse_high_values(values_of)
     values = sorted(set().union(*values_of.values(), mapped.values()))
@@ -208,18 +220,21 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
     return classes | {name: next(free) for name in names.values() if not name.isdecimal()}
 
 
-def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseStatistics:
+def examine_case(
+    case: Case, classes: Mapping[str, int] | None = None, on_note: Callable[[str], None] = lambda note: None
+) -> CaseStatistics:
     """Read a labelled case as training does, and return the statistics that a suggestion needs.
 
     Args:
         classes: class name -> label value, for the classes of label mappings.
+        on_note: called with each note on the label, after the path of the label.
 
     Raises:
         InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit the
             label.
     """
     scan = _read_any(case.image)
-    labelmap = fit_labelmap(_read_label(case, classes or {}), scan.grid, case.image)
+    labelmap = fit_labelmap(_read_label(case, classes or {}, on_note), scan.grid, case.image)
     grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
     labels = labelmap.voxels
     fractions, single = {}, set()
@@ -244,21 +259,23 @@ def examine_case(case: Case, classes: Mapping[str, int] | None = None) -> CaseSt
     )
 
 
-def _label_values(case: Case, classes: Mapping[str, int]) -> set[int]:
+def _label_values(case: Case, classes: Mapping[str, int], on_note: Callable[[str], None]) -> set[int]:
     """Return the values above 0 of a case's label."""
-    voxels = _read_label(case, classes).voxels
+    voxels = _read_label(case, classes, on_note).voxels
     return set(np.unique(voxels[voxels > 0]).tolist())
 
 
-def _read_label(case: Case, classes: Mapping[str, int]) -> Labelmap:
-    """Return a case's label after applying its label mapping.
+def _read_label(case: Case, classes: Mapping[str, int], on_note: Callable[[str], None]) -> Labelmap:
+    """Return a case's label after applying its label mapping, and pass the notes on the label to `on_note`.
 
     If the case has no label mapping and the label's only value above 0 is 255, each 255 becomes 1.
     """
     assert case.label is not None
     infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]
     mapping = parse_case_mapping(case, infos)
-    labelmap = read_labelmap(case.label, mapping)
+    labelmap = read_labelmap(case.label, mapping, MAPPING_OF_LABELS)
+    for note in labelmap.notes:
+        on_note(f"{case.label}: {note}")
     if mapping is None and is_mask_of_255(labelmap):
         labelmap = replace(labelmap, voxels=(labelmap.voxels > 0).astype(np.uint8))
     return labelmap

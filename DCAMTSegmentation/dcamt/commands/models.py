@@ -127,7 +127,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     package = replace(verify_model(path), calibration=None, notes=())
     predictor = Predictor(package, choose_device(options.device))
     notes = f"{len(cases)} validation cases of {options.cases.name}, each also with simulated disturbances"
-    calibration = calibrate(package, cases, predictor, notes, progress)
+    calibration = calibrate(package, cases, predictor, notes, progress, on_note=console.print_error)
     if options.output is None:
         if file_stamp(path) != stamp:
             remedy = "Calibrate the model again, or write the calibration to a file with --output."

@@ -18,7 +18,7 @@ def run_picture(options: argparse.Namespace) -> int:
     existing = existing_rule(options)
     check_file(options.output, [options.scan, options.segmentation], existing)
     volume = read_scan(options.scan)
-    labelmap = read_labelmap(options.segmentation)
+    labelmap = read_labelmap(options.segmentation, option=None)
     refuse_scan_as_labels(labelmap, options.segmentation)
     labelmap = fit_labelmap(labelmap, volume.grid, options.scan)
     segments = describe_segments(options.segmentation, labelmap)
@@ -27,6 +27,8 @@ def run_picture(options: argparse.Namespace) -> int:
     console = Console(options.json)
     for note in scan_notes(volume):
         console.print_error(f"{options.scan}: {note}")
+    for note in labelmap.notes:
+        console.print_error(f"{options.segmentation}: {note}")
     if not labelmap.voxels.any():
         console.print_error(f"{options.segmentation}: is empty, so the picture shows only the scan")
     console.print_event("picture", picture=str(options.output))

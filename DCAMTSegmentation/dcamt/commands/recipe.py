@@ -30,7 +30,7 @@ def run_recipe(options: argparse.Namespace) -> int:
     memory = available_memory(choose_device(options.device, training=True))
     name = options.output.name.removesuffix(".json")
     folder = task.parent if task.exists() else None
-    recipe = suggest_recipe(cases, memory, name, folder)
+    recipe = suggest_recipe(cases, memory, name, folder, console.print_error)
     refuse_appeared_file(options.output, existing)
     write_text(options.output, recipe.to_json() + "\n")
     console.print_event("recipe", path=str(options.output), recipe=recipe.to_dict())

@@ -23,6 +23,7 @@ from ..io.formats import ending, scan_name
 from ..io.interruption import ignore_sigterm, interrupt_on_sigterm
 from ..io.locks import table_lock
 from ..io.readers import read_labelmap, read_scan, read_segments
+from ..io.segment_overlaps import MappingOption
 from ..io.surfaces import SURFACE_OUTPUTS, surface_ending, write_mesh
 from ..io.writers import is_dcamt_result
 from ..recipe_files import load_recipe
@@ -67,6 +68,7 @@ SEGMENT_NAME, SEGMENT_COLOR = "Outlined segment", (0.85, 0.33, 0.31)
 """Default name and colour of the segment in the report."""
 TABLE = "wall.csv"
 """Name of the table of all scans in a folder."""
+_MAPPING = MappingOption("Use the option --labels, without --label.", label=1)
 
 
 def run_wall(options: argparse.Namespace) -> int:
@@ -145,15 +147,19 @@ class WallSession:
             refuse_appeared(job.results, self.stamps)
             if job.refusal is not None:
                 raise job.refusal
-            volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping)
+            volume, labelmap = read_scan(job.scan), read_labelmap(job.segmentation, self.mapping, _MAPPING)
+            # The notes are printed before the measurement, since they may explain its failure.
+            notes = self._print_notes(job.segmentation, _notes_on_segment(labelmap, self.label))
             refuse_scan_as_labels(labelmap, job.segmentation)
             if self.mapping is not None and not labelmap.voxels.any():
                 what, remedy = "has no voxel with a value of the label mapping", "Correct the mapping of --labels."
                 raise InputError(what, path=job.segmentation, remedy=remedy)
             openings = read_labelmap(job.openings) if job.openings is not None else None
+            if openings is not None:  # Every segment counts as an opening, so overlaps do not matter.
+                notes += self._print_notes(job.openings, openings.notes_about(()))
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
-            print_wall(result, job, self.console, time.monotonic() - start, scan_notes(volume))
+            print_wall(result, job, self.console, time.monotonic() - start, scan_notes(volume), notes)
         except StdoutLost:
             raise
         except Exception as error:
@@ -164,6 +170,13 @@ class WallSession:
             is_named = isinstance(error, DCAMTError) and any(names_path(error, path) for path in files if path)
             self.failures.append(str(user_error(error, None if is_named else job.scan)))
             self.console.print_event("failed", scan=str(job.scan), message=self.failures[-1])
+
+    def _print_notes(self, path: Path | None, notes: Sequence[str]) -> list[str]:
+        """Print the notes on a labelmap on stderr, each after the path, and return the printed lines."""
+        lines = [f"{path}: {note}" for note in notes]
+        for line in lines:
+            self.console.print_error(line)
+        return lines
 
     def write_table(self, table: Path, planned: Sequence[WallJob], keep: bool) -> bool:
         """Write the table of all scans and return True; if that is impossible, print the error and return False.
@@ -391,14 +404,33 @@ def _write_report(
     color = stored.color if stored is not None else None
     segment = ReportedSegment(name or SEGMENT_NAME, color or SEGMENT_COLOR, labelmap.voxels == value, labelmap.grid)
     identity = describe_identity(volume) if job.with_identity else {}
-    notes = notes_for_report(scan_notes(volume), volume, job.with_identity)
+    notes = notes_for_report((*scan_notes(volume), *_notes_on_segment(labelmap, label)), volume, job.with_identity)
     write_outline_report(volume, segment, path, result, identity, is_dcamt_result(job.segmentation), notes)
 
 
+def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
+    """Return the notes that concern the segment to measure, which has the value `label`.
+
+    If `label` is None, all notes are returned: the labelmap has one value, but a segment that the value's segment
+    covers completely may be the one that the user wants.
+    """
+    return labelmap.notes if label is None else labelmap.notes_about([label])
+
+
 def print_wall(
-    result: WallResult, job: WallJob, console: Console, seconds: float, notes_on_scan: Sequence[str] = ()
+    result: WallResult,
+    job: WallJob,
+    console: Console,
+    seconds: float,
+    notes_on_scan: Sequence[str] = (),
+    notes_on_labels: Sequence[str] = (),
 ) -> None:
-    """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files."""
+    """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files.
+
+    Args:
+        notes_on_labels: the notes on segmentation and openings, which were printed before; they become a part of the
+            event.
+    """
     burdens = result.burdens()
     console.print_event(
         "wall",
@@ -420,7 +452,7 @@ def print_wall(
         openings_cm2=result.area_cm2(OPENING),
         openings="proposed" if result.proposed else "given",
         border_cm2=result.area_cm2(BORDER),
-        notes=[*notes_on_scan, *result.notes],
+        notes=[*notes_on_labels, *notes_on_scan, *result.notes],
         surface=str(job.wall_surface),
         mesh=str(job.surface_without_scalars) if job.surface_without_scalars is not None else None,
         table=str(job.table),

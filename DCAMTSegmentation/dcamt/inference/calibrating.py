@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ..cases.case_list import Case
-from ..cases.labels import check_label, read_case_label
+from ..cases.labels import check_label, label_notes, read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
 from ..models.calibration import FEATURES, MIN_CASES, NOTHING, Calibration, OverlapFunction
@@ -32,6 +32,7 @@ def calibrate(
     notes: str = "",
     progress: Callable[[int, int], None] | None = None,
     check: Callable[[], None] | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> Calibration:
     """Return the calibration of a package, from labelled cases that its training did not use.
 
@@ -43,6 +44,7 @@ def calibrate(
         notes: a description of the cases, stored in the calibration.
         progress: called as progress(done, total) after each case.
         check: called before each segmentation; an exception that it raises ends the calibration.
+        on_note: called with each note on the labels (`label_notes`).
 
     Raises:
         InputError: there are fewer than `MIN_CASES` cases; a case cannot be read; `check_label` refuses a label; or, in
@@ -58,7 +60,7 @@ def calibrate(
     values = range(1, package.recipe.output_channels)
     doubt_counts = np.zeros((3, BINS))
     for number, case in enumerate(cases):
-        for disturbance, scan in _disturbed_scans(case, number, package.recipe):
+        for disturbance, scan in _disturbed_scans(case, number, package.recipe, on_note):
             for quality, observations in observed.items():
                 if check:
                     check()
@@ -80,15 +82,20 @@ def calibrate(
     return Calibration(package.card.checksum, models, len(cases), scans, notes, measured, doubt)
 
 
-def _disturbed_scans(case: Case, number: int, recipe: Recipe) -> Iterator[tuple[str, LabelledScan]]:
+def _disturbed_scans(
+    case: Case, number: int, recipe: Recipe, on_note: Callable[[str], None]
+) -> Iterator[tuple[str, LabelledScan]]:
     """Yield (`CLEAN`, the case's scan), then `DISTURBED` pairs (disturbance's name, disturbed scan).
 
     Args:
         number: the case's index. Case 0 gets the first `DISTURBED` disturbances of `CALIBRATING`, case 1 the next
             `DISTURBED`, and so on; the last disturbance is followed by the first.
+        on_note: called with each note on the label.
     """
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)
+    for note in label_notes(case, label, recipe):
+        on_note(note)
     check_label(case, label, recipe)
     scan = LabelledScan(volume.voxels.astype(np.float64), label.voxels, volume.grid)
     yield CLEAN, scan

@@ -17,6 +17,7 @@ from ..errors import InputError, plain_number
 from ..geometry import Grid
 from ..volume import (
     Labelmap,
+    OverlapNote,
     Volume,
     as_labels,
     check_channels,
@@ -59,6 +60,7 @@ from .itk import open_itk
 from .nifti import open_nifti
 from .nrrd import open_nrrd
 from .nrrd_header import MAGIC as NRRD_MAGIC
+from .segment_overlaps import MappingOption, overlap_notes
 from .stored_image import StoredImage, StoredSegment, is_gzip, library_errors, read_head
 from .temporary import refuse_full_folder, temporary_folder
 from .volume_content import may_hold_volume
@@ -77,6 +79,7 @@ _OTHER_KINDS = {
 }
 """First bytes of files that are no scans, and the kinds of these files."""
 _MAXIMUM_UNZIPPED = 16 << 30
+_MAPPING_IN_PYTHON = MappingOption("In Python, use the argument mapping.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,12 +136,17 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     return replace(volume, notes=(*volume.notes, *blank_slices_note(volume.voxels)))
 
 
-def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = None) -> Labelmap:
+def read_labelmap(
+    path: str | Path,
+    mapping: Mapping[int | str, int] | None = None,
+    option: MappingOption | None = _MAPPING_IN_PYTHON,
+) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
 
     A segmentation becomes one labelmap. Its segments keep their label values if these are unique and above 0; otherwise
     the segments are numbered 1, 2, ... in the file's order. Where segments overlap, a voxel gets the label of the
-    segment that is last in the file or, with `mapping`, last in `mapping`.
+    segment that is last in the file or, with `mapping`, last in `mapping`. Without `mapping`, the labelmap's `notes`
+    name each segment that lacks voxels for this reason (`OverlapNote`).
 
     A segmentation that was saved cropped to its segments stays cropped; `volume.fit_labelmap` extends it to its scan's
     grid.
@@ -147,6 +155,7 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
         mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from
             1 to 255. Values and segments that are not in `mapping` become background. The name "left atrium" also fits
             the segments "Left-Atrium" and "LeftAtrium".
+        option: the option for a mapping that the notes advise; None if the user cannot give a mapping.
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
@@ -160,8 +169,15 @@ def read_labelmap(path: str | Path, mapping: Mapping[int | str, int] | None = No
             remedy = "Save each labelmap as a file of its own."
             raise InputError(f"holds {image.channels} volumes, not one labelmap", path=path, remedy=remedy)
         layers, segments = image.load(), image.segments
-    labels = _labels(layers, segments, path) if mapping is None else _map_labels(layers, segments, mapping, path)
-    return Labelmap(labels, image.grid, path, partial=bool(segments), notes=image.notes)
+    notes = image.notes
+    if mapping is not None:
+        labels = _map_labels(layers, segments, mapping, path)
+    elif segments:
+        labels, do_overlap = _flatten_segments(layers, segments)
+        notes = (*notes, *(overlap_notes(layers, segments, labels, option) if do_overlap else ()))
+    else:
+        labels = as_labels(layers[0], path)
+    return Labelmap(labels, image.grid, path, partial=bool(segments), notes=notes)
 
 
 def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelmap:
@@ -171,7 +187,11 @@ def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelm
         InputError: `mapping` contains a name, but a `Labelmap` has no named segments.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
-    return replace(labelmap, voxels=voxels)
+    notes = (
+        OverlapNote(note, mapping[note.label]) if isinstance(note, OverlapNote) else note
+        for note in labelmap.notes_about([source for source in mapping if isinstance(source, int)])
+    )
+    return replace(labelmap, voxels=voxels, notes=tuple(notes))
 
 
 def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
@@ -399,16 +419,18 @@ def _is_stated_dicom(file: Path) -> bool:
     return kind in DICOM_SLICE_ENDINGS or stated_class(file) is not None or _is_bare_dicom(kind, read_head(file, 4))
 
 
-def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> np.ndarray:
-    """Return the labels (I, J, K) of the segments in `layers` (L, I, J, K); where they overlap, the last is kept."""
+def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> tuple[np.ndarray, bool]:
+    """Return the labels (I, J, K) of the segments in `layers` (L, I, J, K), and whether segments overlap.
+
+    Where segments overlap, the last is kept.
+    """
     labels = np.zeros(layers.shape[1:], dtype=np.min_scalar_type(max(segment.label for segment in segments)))
+    do_overlap = False
     for segment in segments:
-        labels[layers[segment.layer] == segment.value] = segment.label
-    return labels
-
-
-def _labels(layers: np.ndarray, segments: tuple[StoredSegment, ...], path: Path | None) -> np.ndarray:
-    return _flatten_segments(layers, segments) if segments else as_labels(layers[0], path)
+        mask = layers[segment.layer] == segment.value
+        do_overlap = do_overlap or bool(labels[mask].any())
+        labels[mask] = segment.label
+    return labels, do_overlap
 
 
 def _map_labels(

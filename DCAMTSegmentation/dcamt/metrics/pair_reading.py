@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
+from ..io.segment_overlaps import MappingOption
 from ..io.stored_image import StoredSegment
 from ..volume import Labelmap, enclosing_grid, fit_labelmap
 
@@ -40,6 +41,8 @@ class LabelMappings:
 
 
 NO_MAPPINGS = LabelMappings()
+_MAPPING_OF_PREDICTIONS = MappingOption("Use the option --prediction-mapping (in Python: prediction_mapping).")
+_MAPPING_OF_LABELS = MappingOption("Use the option --label-mapping (in Python: label_mapping).")
 
 
 def refuse_same_file(prediction: Path, label: Path) -> None:
@@ -65,8 +68,8 @@ def read_pair(pair: EvaluationPair, mappings: LabelMappings) -> tuple[Labelmap, 
     if isinstance(prediction, Path) and isinstance(label, Path) and not (mappings.prediction or mappings.label):
         _refuse_other_values_of_segments(prediction, label)
     return (
-        _read_mapped(prediction, mappings.prediction, None if mappings.label else label),
-        _read_mapped(label, mappings.label, None if mappings.prediction else prediction),
+        _read_mapped(prediction, mappings.prediction, None if mappings.label else label, _MAPPING_OF_PREDICTIONS),
+        _read_mapped(label, mappings.label, None if mappings.prediction else prediction, _MAPPING_OF_LABELS),
     )
 
 
@@ -110,16 +113,19 @@ def _segments_by_unique_name(segments: Sequence[StoredSegment]) -> dict[str, Sto
     return {name: segment for name, segment in zip(names, segments, strict=True) if name and names.count(name) == 1}
 
 
-def _read_mapped(source: Path | Labelmap, mapping: str, other: Path | Labelmap | None) -> Labelmap:
+def _read_mapped(
+    source: Path | Labelmap, mapping: str, other: Path | Labelmap | None, option: MappingOption
+) -> Labelmap:
     """Return the labelmap of `source` with its values mapped; an empty mapping keeps them.
 
     Args:
         other: the counterpart of `source`; None if the counterpart has a mapping. A prediction's counterpart is its
             label; a label's counterpart is its prediction. If `other` is a file, `mapping` may use the names of its
             segments as classes.
+        option: the option for `mapping`.
     """
     if not mapping:
-        return source if isinstance(source, Labelmap) else read_labelmap(source)
+        return source if isinstance(source, Labelmap) else read_labelmap(source, option=option)
     segments = read_segments(other) if isinstance(other, Path) else ()
     targets = parse_value_mapping(mapping, [(segment.name, segment.label) for segment in segments if segment.name])
     return map_labelmap(source, targets) if isinstance(source, Labelmap) else read_labelmap(source, targets)

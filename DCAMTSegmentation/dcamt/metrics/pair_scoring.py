@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from ..cases.labels import MANY_VALUES
 from ..errors import InputError
 from ..io.dicom_files import list_names
-from ..volume import Labelmap, is_mask_of_255, relabel_255
+from ..volume import Labelmap, OverlapNote, is_mask_of_255, relabel_255
 from .evaluation import Evaluation, EvaluationRow, summarize_rows
 from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, mapping_remedy, read_pair, unmapped_text
 from .scores import BOTH_EMPTY, score
@@ -22,13 +22,19 @@ _CORRECT_MAPPING = "Write VALUE=CLASS, where VALUE is a label value or a segment
 
 @dataclass(frozen=True)
 class _ScoredPair:
-    """The scores of a case by label value; `notes` holds pairs (note, path of the labelmap or name of the case)."""
+    """The scores of a case by label value.
+
+    Attributes:
+        notes: pairs (note, path of the labelmap or name of the case).
+        overlaps: pairs, as in `notes`, of the notes about overlapping segments of the prediction.
+    """
 
     case: str
     rows: dict[int, EvaluationRow]
     label_values: set[int]
     predicted_values: set[int]
     notes: list[tuple[str, str]]
+    overlaps: list[tuple[OverlapNote, str]]
 
 
 def evaluate_pairs(
@@ -90,11 +96,13 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
+        # A segment that other segments cover completely does not occur in its labelmap.
+        covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
             f" ({_list_values(in_labels)})",
             path=predictions_folder,
-            remedy=mapping_remedy([(min(in_predictions), min(in_labels))]),
+            remedy=covered[0] if covered else mapping_remedy([(min(in_predictions), min(in_labels))]),
         )
     rows = [
         pair.rows.get(value, EvaluationRow(pair.case, value, BOTH_EMPTY, 0.0, 0.0, 0, empty=1))
@@ -102,14 +110,34 @@ def evaluate_pairs(
         for value in sorted(in_labels)
     ]
     evaluation = summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
-    return replace(evaluation, failures=tuple(map(str, failures)), notes=_list_notes(scored))
+    return replace(evaluation, failures=tuple(map(str, failures)), notes=_list_notes(scored, in_labels))
 
 
-def _list_notes(scored: Sequence[_ScoredPair]) -> tuple[str, ...]:
-    """Return each note once, preceded by the list of files or cases that have the note."""
+def _notes_on_covered_segments(
+    scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]
+) -> Iterator[tuple[str, str]]:
+    """Yield (note, file) for each segment that its labelmap lacks, although the counterparts hold the segment's value.
+
+    Args:
+        in_predictions, in_labels: the values of all predictions and of all labels, with no value in common.
+    """
+    for pair in scored:
+        yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)
+        for note, file in pair.notes:
+            if isinstance(note, OverlapNote) and note.label in in_predictions:
+                yield note, file
+
+
+def _list_notes(scored: Sequence[_ScoredPair], in_labels: set[int]) -> tuple[str, ...]:
+    """Return each note once, preceded by the list of files or cases that have the note.
+
+    If a prediction's segment has a value that is not in `in_labels`, the segment is not scored, so the notes about its
+    overlaps are left out.
+    """
     files_of_note: defaultdict[str, list[str]] = defaultdict(list)
     for pair in scored:
-        for note, file in pair.notes:
+        of_scored_segments = [(note, file) for note, file in pair.overlaps if note.label in in_labels]
+        for note, file in (*of_scored_segments, *pair.notes):
             files_of_note[note].append(file)
     return tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
 
@@ -137,12 +165,15 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
         only_masks: whether 255 counts as 1.
     """
     prediction, label = read_pair(pair, mappings)
-    notes = [(note, str(labelmap.path or pair.case)) for labelmap in (prediction, label) for note in labelmap.notes]
+    file = str(prediction.path or pair.case)
+    overlaps = [(note, file) for note in prediction.notes if isinstance(note, OverlapNote)]
+    notes = [(note, file) for note in prediction.notes_about(())]
+    notes += [(note, str(label.path or pair.case)) for note in label.notes]
     if unmapped := unmapped_text(pair.label, label, mappings.label):
         remedy = "Add these values to the mapping, or correct the label."
         raise InputError(unmapped, path=label.path or pair.case, remedy=remedy)
     if unmapped := unmapped_text(pair.prediction, prediction, mappings.prediction):
-        notes.append((f"{unmapped}; the prediction counts as empty", str(prediction.path or pair.case)))
+        notes.append((f"{unmapped}; the prediction counts as empty", file))
     prediction, label = fit_pair(prediction, label, pair.case)
     if only_masks:
         label, prediction = relabel_255(label, 1), relabel_255(prediction, 1)
@@ -153,7 +184,7 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", "--prediction-mapping")
     values = sorted(label_values | predicted_values)
     rows = {value: _row(pair.case, value, prediction, label) for value in values}
-    return _ScoredPair(pair.case, rows, label_values, predicted_values, notes)
+    return _ScoredPair(pair.case, rows, label_values, predicted_values, notes, overlaps)
 
 
 def _refuse_scan(

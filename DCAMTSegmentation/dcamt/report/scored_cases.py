@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
-from ..cases.labels import check_label, read_case_label
+from ..cases.labels import check_label, label_notes, read_case_label
 from ..errors import InputError
 from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow
@@ -51,7 +51,8 @@ def score_cases(
 
     Args:
         progress: called as progress(done, total) after each case.
-        on_warning: called with a message about each case that is left out.
+        on_warning: called with a message about each case that is left out, and with each note on a label
+            (`label_notes`).
 
     Raises:
         MemoryShortage: the memory is too small to segment a scan.
@@ -59,7 +60,7 @@ def score_cases(
     recipe, scored = predictor.recipe, []
     for done, case in enumerate(cases, start=1):
         try:
-            volume, label = _read_case(case, recipe)
+            volume, label = _read_case(case, recipe, on_warning)
         except InputError as error:
             on_warning(f"the report leaves out the case '{case.name}': {error}")
         else:
@@ -68,9 +69,11 @@ def score_cases(
     return scored
 
 
-def _read_case(case: Case, recipe: Recipe) -> tuple[Volume, Labelmap]:
+def _read_case(case: Case, recipe: Recipe, on_note: Callable[[str], None]) -> tuple[Volume, Labelmap]:
     volume = read_scan(case.image, channels=recipe.input_channels)
     label = read_case_label(case, recipe, volume.grid)
+    for note in label_notes(case, label, recipe):
+        on_note(note)
     check_label(case, label, recipe)
     return volume, label
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..cases.case_list import Case
-from ..cases.labels import check_label, read_case_label, refuse_thin_classes
+from ..cases.labels import check_label, label_notes, read_case_label, refuse_thin_classes
 from ..geometry import NetworkGrid
 from ..io.readers import read_scan
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
@@ -53,8 +54,13 @@ def uint8_scale_offset(rule: Intensity) -> tuple[float, float]:
     return 2 * reach / 255, -reach
 
 
-def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
+def load_case(
+    case: Case, recipe: Recipe, device: torch.device, on_note: Callable[[str], None] = lambda note: None
+) -> ResidentCase:
     """Read a case and return it on the network grid, in 8 bits, on the device.
+
+    Args:
+        on_note: called with each note on the label (`label_notes`).
 
     Raises:
         InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has
@@ -69,6 +75,8 @@ def load_case(case: Case, recipe: Recipe, device: torch.device) -> ResidentCase:
     values: tuple[int, ...] = ()
     if case.label is not None:
         labelmap = read_case_label(case, recipe, volume.grid)
+        for note in label_notes(case, labelmap, recipe):
+            on_note(note)
         values = check_label(case, labelmap, recipe)
         label = labels_to_network(labelmap, grid, recipe.output_channels)
         refuse_thin_classes(labelmap, set(np.unique(label.numpy()).tolist()), recipe, case.label)

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -120,6 +120,9 @@ class Trainer:
     """Trains a run; the run's checkpoint, recipe and cases contain everything needed to resume the run.
 
     In a team, only the leader reports, validates and saves. The others wait for the leader at the next exchange.
+
+    Args:
+        on_note: called with each note on the labels of cases (`cases.labels.label_notes`).
     """
 
     def __init__(
@@ -130,8 +133,10 @@ class Trainer:
         log: EventLog,
         start_from: dict[str, Tensor] | None = None,
         team: Team = ALONE,
+        on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
         self.team = team
+        self._on_note = on_note
         self.recipe = recipe
         self.run = run
         self.device = device
@@ -262,7 +267,7 @@ class Trainer:
         resident = []
         for index, case in enumerate(validation_cases):
             self.log(CasesLoading(index, len(validation_cases)))
-            resident.append(load_case(case, self.recipe, self.device))
+            resident.append(load_case(case, self.recipe, self.device, self._on_note))
         if resident:
             self.log(CasesLoading(len(resident), len(resident)))
         dice = self._validate(resident) if resident else None
@@ -304,7 +309,7 @@ class Trainer:
             if self._check_request() and self.team.size == 1:
                 break
             self.log(CasesLoading(index, len(cases)))
-            by_role[case.role].append(load_case(case, self.recipe, self.device))
+            by_role[case.role].append(load_case(case, self.recipe, self.device, self._on_note))
         return by_role
 
     def iterate(self, batch: Batch) -> dict[str, Tensor]:

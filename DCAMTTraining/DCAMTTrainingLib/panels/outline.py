@@ -12,7 +12,7 @@ import slicer
 from dcamt.errors import DCAMTError
 from dcamt.recipe_files import load_recipe
 from DCAMTSegmentationLib import training_cases
-from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.installation import ensure_packages, show_error
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
@@ -199,7 +199,7 @@ class OutlinePanel:
                 case,
                 self._session.table.rows,
                 recipe,
-                lambda message, volume, segmentation: self._on_opened(case, message, volume, segmentation),
+                lambda message, volume, segmentation: self._on_opened(opening, case, message, volume, segmentation),
             )
             if opening.reads_files:
                 ensure_packages()
@@ -211,7 +211,12 @@ class OutlinePanel:
         self._opening = opening
 
     def _on_opened(
-        self, case: dict[str, Any], message: str, volume: VolumeNode, segmentation: SegmentationNode
+        self,
+        opening: ProposalOpening,
+        case: dict[str, Any],
+        message: str,
+        volume: VolumeNode,
+        segmentation: SegmentationNode,
     ) -> None:
         if message:
             self._show_text("")
@@ -223,9 +228,8 @@ class OutlinePanel:
         volume.TransformPointToWorld(case["place"], place)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             view.JumpSliceByCentering(*place)
-        self._show_text(
-            _("Correct “{name}” in the Segment Editor, then come back and add it.").format(name=case["name"])
-        )
+        text = _("Correct “{name}” in the Segment Editor, then come back and add it.").format(name=case["name"])
+        self._show_text(" ".join([*map(translated, opening.notes), text]))
 
     def _on_add(self, checked: bool = False) -> None:
         case = self._selected_case()

@@ -57,6 +57,9 @@ class ProposalOpening:
         recipe: the run's recipe.
         on_end: called as on_end(message, volume, segmentation) once, unless the opening is cancelled. After a failure
             the nodes are None; otherwise the message is empty.
+
+    Attributes:
+        notes: the notes on the proposal's file, in English; empty before the file is read.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class ProposalOpening:
         on_end: Callable[[str, Any | None, Any | None], None],
     ) -> None:
         self.running = False
+        self.notes: tuple[str, ...] = ()
         self._case, self._recipe, self._on_end = case, recipe, on_end
         self._segmentation = proposal_of(case)
         self._volume = scan_of(self._segmentation) if self._segmentation is not None else None
@@ -111,7 +115,9 @@ class ProposalOpening:
 
     def _on_event(self, event: dict[str, Any]) -> None:
         if event["event"] == EVENT:
-            self._insertion = SteppedTask(self.insert(CaseArrays.from_event(event)), self._on_inserted).start()
+            arrays = CaseArrays.from_event(event)
+            self.notes = arrays.notes
+            self._insertion = SteppedTask(self.insert(arrays), self._on_inserted).start()
 
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
         """Read the missing image and build the missing segments in steps; the last step adds the missing nodes.

@@ -1,0 +1,84 @@
+"""Describe which voxels the segments of a file lack in its labelmap, because other segments overlap them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..volume import OverlapNote
+from .formats import plain_name
+from .stored_image import StoredSegment
+
+_SIGNS_OF_MAPPINGS = '=,;|"$`\\'
+"""Signs that separate the parts of a label mapping, or that a shell may change between quotation marks."""
+
+_HIGHEST_CLASS = 255
+"""The highest class of a label mapping."""
+
+
+@dataclass(frozen=True)
+class MappingOption:
+    """The option by which a user gives a label mapping, for the advice in a note.
+
+    Attributes:
+        hint: a sentence that names the option.
+        label: the class of the mapping in the note's example; None: the label value of the segment.
+    """
+
+    hint: str
+    label: int | None = None
+
+
+def overlap_notes(
+    layers: np.ndarray, segments: Sequence[StoredSegment], labels: np.ndarray, option: MappingOption | None
+) -> list[OverlapNote]:
+    """Return a note for each segment that lacks voxels in a labelmap.
+
+    Args:
+        layers: the file's layers (L, I, J, K).
+        labels: the labelmap (I, J, K) of all segments.
+        option: the option that the notes advise; None if the user cannot give a mapping.
+    """
+    notes = []
+    for segment in segments:
+        held = labels[layers[segment.layer] == segment.value]
+        values, counts = np.unique(held[held != segment.label], return_counts=True)
+        if not len(values):
+            continue
+        voxels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        others = [
+            f"{voxels[other.label]} as {_describe(other)}" for other in segments if voxels.get(other.label) is not None
+        ]
+        text = (
+            f"Segments overlap: {counts.sum()} of the {len(held)} voxels of {_describe(segment)} count only as another"
+            f" segment: {', '.join(others)}. {_advice(segment, segments, option)}"
+        )
+        notes.append(OverlapNote(text, segment.label))
+    return notes
+
+
+def _describe(segment: StoredSegment) -> str:
+    return f'"{segment.name}" (value {segment.label})' if segment.name else f"value {segment.label}"
+
+
+def _advice(segment: StoredSegment, segments: Sequence[StoredSegment], option: MappingOption | None) -> str:
+    """Return what to do to read all voxels of a segment."""
+    if option is None:
+        return "To use all voxels of this segment, save the segment in a file of its own."
+    label = segment.label if option.label is None else option.label
+    label = label if label <= _HIGHEST_CLASS else 1
+    source = _source(segment, segments)
+    return (
+        "To use all voxels of this segment, give a label mapping that names the segment alone or last, as in"
+        f' "{source}={label}". {option.hint}'
+    )
+
+
+def _source(segment: StoredSegment, segments: Sequence[StoredSegment]) -> str:
+    """Return the text that stands for only this segment in a label mapping: its name or, if that fails, its value."""
+    name, plain = segment.name or "", plain_name(segment.name or "")
+    is_unique = [plain_name(other.name or "") for other in segments].count(plain) == 1
+    can_be_written = bool(plain) and not name.isdecimal() and not set(_SIGNS_OF_MAPPINGS) & set(name)
+    return name if is_unique and can_be_written else str(segment.label)
