@@ -195,6 +195,33 @@ def test_255_is_not_read_as_1_if_any_label_holds_another_value(folders: tuple[Pa
     assert_same_score(scores["la002", 255], score(random_mask(12), random_mask(2), (1.25, 0.75, 2.5)))
 
 
+@pytest.mark.parametrize("masked", ["prediction", "label"])
+def test_mask_of_255_that_does_not_count_as_1_is_named_with_a_mapping(folders: tuple[Path, Path], masked: str) -> None:
+    masks = random_mask(0), random_mask(10)
+    files = folders[0] / "la000_image.nrrd", folders[1] / "la000_label.nii.gz"
+    for file, mask, kind in zip(files, masks, ("prediction", "label"), strict=True):
+        save_labels(file, mask * (255 if kind == masked else 1))
+    evaluation = evaluate_folders(*folders)
+    unmapped = {(row.case, row.label): row.score for row in evaluation.rows}
+    assert unmapped["la000", 1].dice == 0
+    (note,) = evaluation.notes
+    assert note.startswith(f"{files[masked == 'label']}: holds only the value 255, which does not count as 1")
+    advice = re.search(rf"map the values: --{masked}-mapping (\S+) \(in Python: {masked}_mapping\)", note)
+    assert advice is not None
+    mapped = evaluate_folders(*folders, mappings=replace(LabelMappings(), **{masked: advice[1]}))
+    assert mapped.notes == ()
+    scores = {(row.case, row.label): row.score for row in mapped.rows}
+    assert_same_score(scores["la000", 1], score(*masks, (1.25, 0.75, 2.5)))
+    for key in ((case, label) for case in ("la001", "la002") for label in (1, 2)):
+        assert_same_score(scores[key], unmapped[key])
+
+
+def test_masks_of_255_of_prediction_and_label_have_no_note(folders: tuple[Path, Path]) -> None:
+    save_labels(folders[0] / "la000_image.nrrd", random_mask(0) * 255)
+    save_labels(folders[1] / "la000_label.nii.gz", random_mask(10) * 255)
+    assert evaluate_folders(*folders).notes == ()
+
+
 def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Path, Path]) -> None:
     _predictions, labels = folders
     for number in range(3):

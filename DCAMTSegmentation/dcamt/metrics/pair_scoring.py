@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases.labels import MANY_VALUES
+from ..cases.labels import MANY_VALUES, MAXIMUM_CLASS
 from ..errors import InputError
 from ..io.dicom_files import list_names
-from ..volume import Labelmap, OverlapNote, is_mask_of_255, relabel_255
+from ..volume import MASK_VALUE, Labelmap, OverlapNote, is_mask_of_255, relabel_255
 from .evaluation import Evaluation, EvaluationRow, summarize_rows
 from .pair_reading import NO_MAPPINGS, EvaluationPair, LabelMappings, fit_pair, mapping_remedy, read_pair, unmapped_text
 from .scores import BOTH_EMPTY, score
 
+_PREDICTION_MAPPING, _LABEL_MAPPING = "--prediction-mapping", "--label-mapping"
 _CORRECT_MAPPING = "Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."
 
 
@@ -27,6 +28,8 @@ class _ScoredPair:
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
         overlaps: pairs, as in `notes`, of the notes about overlapping segments of the prediction.
+        lone_255: pairs (option, path or case) of each labelmap whose only value is 255, although its counterpart lacks
+            255 and 255 does not count as 1. The option maps the labelmap's values.
     """
 
     case: str
@@ -35,6 +38,7 @@ class _ScoredPair:
     predicted_values: set[int]
     notes: list[tuple[str, str]]
     overlaps: list[tuple[OverlapNote, str]]
+    lone_255: list[tuple[str, str]]
 
 
 def evaluate_pairs(
@@ -50,7 +54,8 @@ def evaluate_pairs(
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
     background. If every prediction and every label is empty or has a single value above 0, which is 1 or 255, then
-    255 counts as 1.
+    255 counts as 1. Otherwise, a note names each labelmap whose only value is 255, unless its counterpart also holds
+    255.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
     cannot be scored in these cases:
@@ -110,7 +115,7 @@ def evaluate_pairs(
         for value in sorted(in_labels)
     ]
     evaluation = summarize_rows(rows, tuple(sorted(in_predictions - in_labels)))
-    return replace(evaluation, failures=tuple(map(str, failures)), notes=_list_notes(scored, in_labels))
+    return replace(evaluation, failures=tuple(map(str, failures)), notes=_list_notes(scored, in_predictions, in_labels))
 
 
 def _notes_on_covered_segments(
@@ -128,7 +133,7 @@ def _notes_on_covered_segments(
                 yield note, file
 
 
-def _list_notes(scored: Sequence[_ScoredPair], in_labels: set[int]) -> tuple[str, ...]:
+def _list_notes(scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]) -> tuple[str, ...]:
     """Return each note once, preceded by the list of files or cases that have the note.
 
     If a prediction's segment has a value that is not in `in_labels`, the segment is not scored, so the notes about its
@@ -139,7 +144,30 @@ def _list_notes(scored: Sequence[_ScoredPair], in_labels: set[int]) -> tuple[str
         of_scored_segments = [(note, file) for note, file in pair.overlaps if note.label in in_labels]
         for note, file in (*of_scored_segments, *pair.notes):
             files_of_note[note].append(file)
+        for option, file in pair.lone_255:
+            values = in_predictions if option == _PREDICTION_MAPPING else in_labels
+            files_of_note[_note_on_255(option, values)].append(file)
     return tuple(f"{list_names(files)}: {note}" for note, files in files_of_note.items())
+
+
+def _note_on_255(option: str, values: set[int]) -> str:
+    """Return the note that the value 255, the only one of a labelmap, does not count as 1.
+
+    The values that a mapping does not name become background, so the advised mapping names all values.
+
+    Args:
+        option: the option that maps the values of all predictions or of all labels.
+        values: the values of all predictions or of all labels.
+    """
+    advice = "save the file with 1 in place of 255"
+    if max(values) <= MAXIMUM_CLASS:
+        others = "".join(f",{value}={value}" for value in sorted(values - {1, MASK_VALUE}))
+        mapping = f"{'1,' if 1 in values else ''}{MASK_VALUE}=1{others}"
+        advice = f"map the values: {option} {mapping} (in Python: {option.removeprefix('--').replace('-', '_')})"
+    return (
+        f"holds only the value {MASK_VALUE}, which does not count as 1, since not all predictions and labels are masks"
+        f" of 1 or {MASK_VALUE}. If {MASK_VALUE} means 1, {advice}"
+    )
 
 
 def _list_values(values: set[int]) -> str:
@@ -180,11 +208,19 @@ def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool)
     label_values, predicted_values = (
         {int(value) for value in np.unique(labelmap.voxels)} - {0} for labelmap in (label, prediction)
     )
-    _refuse_scan(pair.case, label, label_values, predicted_values, "prediction", "--label-mapping")
-    _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", "--prediction-mapping")
+    _refuse_scan(pair.case, label, label_values, predicted_values, "prediction", _LABEL_MAPPING)
+    _refuse_scan(pair.case, prediction, predicted_values, label_values, "label", _PREDICTION_MAPPING)
+    lone_255 = [
+        (option, str(labelmap.path or pair.case))
+        for option, labelmap, mapping, values, others in (
+            (_PREDICTION_MAPPING, prediction, mappings.prediction, predicted_values, label_values),
+            (_LABEL_MAPPING, label, mappings.label, label_values, predicted_values),
+        )
+        if not mapping and values == {MASK_VALUE} and MASK_VALUE not in others
+    ]
     values = sorted(label_values | predicted_values)
     rows = {value: _row(pair.case, value, prediction, label) for value in values}
-    return _ScoredPair(pair.case, rows, label_values, predicted_values, notes, overlaps)
+    return _ScoredPair(pair.case, rows, label_values, predicted_values, notes, overlaps, lone_255)
 
 
 def _refuse_scan(
