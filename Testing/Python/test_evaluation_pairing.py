@@ -44,6 +44,22 @@ def test_predictions_in_the_label_folder_are_not_taken_for_labels(tmp_path: Path
         labelmaps_by_case(tmp_path)
 
 
+def remove_dcamt_mark(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"DCAMT:=", b"Other:="))
+
+
+def test_results_of_dcamt_beside_scans_and_labels_are_scored_against_the_labels(tmp_path: Path) -> None:
+    expected = {}
+    for seed, patient in enumerate(("p1", "p2")):
+        result, label = random_mask(seed), random_mask(seed + 5)
+        save_noise_scan(tmp_path / f"{patient}.nrrd")
+        save_labels(tmp_path / f"{patient}.seg.nrrd", result, segments=[LEFT_ATRIUM])
+        save_labels(tmp_path / f"{patient}_label.nrrd", label, segments=[LEFT_ATRIUM])
+        remove_dcamt_mark(tmp_path / f"{patient}_label.nrrd")
+        expected[patient] = pytest.approx(2 * (result & label).sum() / (result.sum() + label.sum()))
+    assert {row.case: row.score.dice for row in evaluate_folders(tmp_path, tmp_path).rows} == expected
+
+
 def test_predictions_beside_their_labels_are_scored_without_the_scans(tmp_path: Path) -> None:
     masks = {name: random_mask(seed) for name, seed in {"p1_seg": 1, "p1_pred": 2, "p2_seg": 3, "p2_pred": 4}.items()}
     for name, mask in masks.items():
@@ -52,10 +68,6 @@ def test_predictions_beside_their_labels_are_scored_without_the_scans(tmp_path: 
     for case in ("p1", "p2"):
         label, prediction = masks[f"{case}_seg"] > 0, masks[f"{case}_pred"] > 0
         assert dice[case] == pytest.approx(2 * (label & prediction).sum() / (label.sum() + prediction.sum()))
-
-
-def remove_dcamt_mark(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"DCAMT:=", b"Other:="))
 
 
 def test_prediction_p1_is_compared_with_the_only_label_below_the_folder_p1(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     """
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
-    results = {file.path for file in named if file.kind is FileKind.RESULT}
+    results = _automatic_results(named)
     labelled = {case_name(path) for path in files if path not in results and (path in labels or has_few_values(path))}
     if prefer_results:
         with_result = {case_name(path) for path in results if has_few_values(path)}
@@ -260,6 +260,25 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
         scans |= unlabelled_scans
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
+
+
+def _automatic_results(named: Iterable[NamedFile]) -> set[Path]:
+    """Return the files named as results, such as `p1_pred`, and DCAMT's uncorrected results beside a label of the case.
+
+    A file has DCAMT's mark if it is an uncorrected result (`is_dcamt_result`). If all labels of a case have the mark,
+    they stay labels: a person may have checked them.
+    """
+    results: set[Path] = set()
+    labels: defaultdict[str, list[Path]] = defaultdict(list)
+    for file in named:
+        if file.kind is FileKind.RESULT:
+            results.add(file.path)
+        elif file.kind is FileKind.LABEL:
+            labels[case_name(file.path)].append(file.path)
+    for files in labels.values():
+        marked = {path for path in files if len(files) > 1 and is_dcamt_result(path)}
+        results |= marked if len(marked) < len(files) else set()
+    return results
 
 
 def _has_many_values(path: Path) -> bool:
