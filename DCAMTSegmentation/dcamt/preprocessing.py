@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .devices import to_device
 from .geometry import Box, NetworkGrid, axis_weights, network_grid, reverse_slice
+from .label_resampling import resample_labels
 from .recipe import Intensity, Recipe
 from .volume import Labelmap, Volume, check_channels
 
@@ -51,23 +52,15 @@ def resample(volume: Volume, grid: NetworkGrid) -> Tensor:
 
 
 def labels_to_network(labelmap: Labelmap, grid: NetworkGrid, outputs: int) -> Tensor:
-    """Return labels on the network grid, uint8 (X, Y, Z): the class that fills the largest part of each voxel.
-
-    Of classes that fill equal parts, the first is chosen.
+    """Return labels on the network grid, uint8 (X, Y, Z), as `resample_labels` computes them.
 
     Args:
         outputs: number of classes, including background.
     """
-    stored = grid.orientation.apply(labelmap.voxels)
-    labels = torch.zeros(grid.shape, dtype=torch.uint8)
-    highest = torch.zeros(grid.shape)
-    for label in sorted({0} | set(np.unique(stored[stored != 0]).tolist()) & set(range(outputs))):
-        fraction = torch.from_numpy(np.ascontiguousarray(stored == label, dtype=np.float32))
-        for axis in range(3):
-            fraction = apply_along_axis(fraction, _axis_weights(grid, axis, backward=False), axis - 3)
-        labels[fraction > highest] = label
-        highest = torch.maximum(highest, fraction)
-    return labels
+    labels = np.zeros(grid.shape, np.uint8)
+    box, inside = resample_labels(labelmap.voxels, grid, outputs)
+    labels[box] = inside
+    return torch.from_numpy(labels)
 
 
 def nearest_labels(labels: np.ndarray, grid: NetworkGrid) -> np.ndarray:

@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, NetworkGrid, axis_weights, bounding_box, connected_components, network_grid
+from ..geometry import Grid, connected_components, network_grid
 from ..io.formats import BENCHMARK_ENDING, ending, plain_name
 from ..io.readers import read_labelmap
 from ..io.segment_overlaps import MappingOption
+from ..label_resampling import resample_labels
 from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
@@ -262,43 +263,6 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     """Return the label values of the classes that have a voxel on the network grid."""
-    grid: NetworkGrid = network_grid(labelmap.grid, recipe.spacing)
-    stored = grid.orientation.apply(labelmap.voxels)
-    box = bounding_box(stored != 0)
-    if box is None:
-        return set()
-    labels = stored[box]
-    matrices = [_interpolation_matrix(grid, axis, side) for axis, side in enumerate(box)]
-    shape = tuple(map(len, matrices))
-    foreground, highest = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    winner = np.zeros(shape, np.uint8)
-    # All classes at once may need too much memory.
-    for label in range(1, recipe.output_channels):
-        own = bounding_box(labels == label)
-        if own is None:
-            continue
-        fraction = (labels[own] == label).astype(np.float32)
-        reached = []
-        for axis, (matrix, side) in enumerate(zip(matrices, own, strict=True)):
-            rows = np.flatnonzero(matrix[:, side].any(axis=1))
-            reached.append(slice(rows[0], rows[-1] + 1) if len(rows) else slice(0))
-            fraction = np.moveaxis(np.tensordot(matrix[reached[axis], side], fraction, (1, axis)), 0, axis)
-        part = tuple(reached)
-        foreground[part] += fraction
-        higher = fraction > highest[part]
-        winner[part][higher] = label
-        highest[part][higher] = fraction[higher]
-    return {int(value) for value in np.unique(winner[highest > 1.0 - foreground])}
-
-
-def _interpolation_matrix(grid: NetworkGrid, axis: int, scan_range: slice) -> np.ndarray:
-    """Return the weights of the interpolation from the scan to the network grid along a canonical axis, as float32.
-
-    The matrix has a column for each scan voxel in `scan_range`, and a row for each network voxel to whose value at
-    least one of these scan voxels contributes.
-    """
-    matrix = axis_weights(grid, axis)
-    matrix = np.eye(grid.canonical_shape[axis]) if matrix is None else matrix
-    inside = matrix[:, scan_range].astype(np.float32)
-    is_in_range = inside.any(axis=1)
-    return np.asarray(inside[is_in_range])
+    grid = network_grid(labelmap.grid, recipe.spacing)
+    _, labels = resample_labels(labelmap.voxels, grid, recipe.output_channels)
+    return set(np.unique(labels).tolist()) - {0}

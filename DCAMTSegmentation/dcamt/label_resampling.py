@@ -1,0 +1,73 @@
+"""Resample labels to the network grid."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .geometry import Box, NetworkGrid, axis_weights, bounding_box
+
+EQUAL_FRACTIONS = 1e-5
+"""Two fractions of a voxel count as equal if they differ by at most this.
+
+Rounding errors of float32 are smaller, so they do not decide which class a voxel gets."""
+
+
+def resample_labels(labels: np.ndarray, grid: NetworkGrid, outputs: int) -> tuple[Box, np.ndarray]:
+    """Return the class that fills the largest part of each voxel of the network grid, in a box around the labels.
+
+    Of classes that fill equal parts, the first is chosen; the background comes before all classes. The classes are
+    interpolated one after another, so that many classes need no more memory than one.
+
+    Args:
+        labels: (I, J, K) on the scan's grid, unsigned integers.
+        outputs: number of classes, including background. Values from `outputs` on count as background.
+
+    Returns:
+        A box of the network grid, outside which all voxels are background, and the labels in this box, uint8 (X, Y, Z).
+    """
+    stored = grid.orientation.apply(labels)
+    held = bounding_box(stored != 0)
+    if held is None:
+        return (slice(0), slice(0), slice(0)), np.zeros((0, 0, 0), np.uint8)
+    stored = stored[held]
+    matrices, sides = zip(*(_interpolation(grid, axis, side) for axis, side in enumerate(held)), strict=True)
+    shape = tuple(map(len, matrices))
+    foreground, highest = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    winner = np.zeros(shape, np.uint8)
+    for label in range(1, outputs):
+        own = bounding_box(stored == label)
+        if own is None:
+            continue
+        fraction = (stored[own] == label).astype(np.float32)
+        reached = []
+        for axis, (matrix, side) in enumerate(zip(matrices, own, strict=True)):
+            rows = _range_of(matrix[:, side].any(axis=1))
+            fraction = np.moveaxis(np.tensordot(matrix[rows, side], fraction, (1, axis)), 0, axis)
+            reached.append(rows)
+        part = tuple(reached)
+        foreground[part] += fraction
+        higher = fraction > highest[part] + EQUAL_FRACTIONS
+        winner[part][higher] = label
+        highest[part][higher] = fraction[higher]
+    winner[highest <= 1 - foreground + EQUAL_FRACTIONS] = 0
+    x, y, z = sides
+    return (x, y, z), winner
+
+
+def _interpolation(grid: NetworkGrid, axis: int, side: slice) -> tuple[np.ndarray, slice]:
+    """Return the interpolation along a canonical axis from the scan's voxels in `side` to the network grid.
+
+    Returns:
+        The matrix (outputs, inputs), float32, and the range of its outputs: the voxels of the network grid to which at
+        least one voxel in `side` contributes.
+    """
+    weights = axis_weights(grid, axis)
+    weights = np.eye(grid.canonical_shape[axis]) if weights is None else weights
+    outputs = _range_of(np.asarray(weights[:, side].any(axis=1)))
+    return weights[outputs, side].astype(np.float32), outputs
+
+
+def _range_of(mask: np.ndarray) -> slice:
+    """Return the range from the first to the last True element of a mask (N,); an empty range if there is none."""
+    indices = np.flatnonzero(mask)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0)
