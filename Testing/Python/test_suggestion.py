@@ -156,6 +156,42 @@ def test_classes_of_all_labels_are_found(tmp_path: Path, monkeypatch: pytest.Mon
     assert [info.label for info in suggest_recipe(cases, None).classes] == [1, 2, 3]
 
 
+def split_class(path: Path, value: int) -> None:
+    """Give a class two components of the same size, at two corners of the label, in place of its own voxels."""
+    image = nibabel.load(path)
+    labels = np.asarray(image.dataobj).astype(np.uint8)  # type: ignore[attr-defined]
+    labels[labels == value] = 0
+    labels[:2, :2, :2] = labels[-2:, -2:, -2:] = value
+    nibabel.save(nibabel.Nifti1Image(labels, image.affine), path)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("value", [1, 2])
+@pytest.mark.parametrize("number", range(3))
+def test_component_is_removed_only_if_no_label_has_several_components_of_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: int, number: int
+) -> None:
+    """With `MAX_CASES` 1, only the scan of the first case is read, unless another label has a further class."""
+    monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 1)
+    cases = read_cases(write_task(tmp_path, (24, 24, 24), (1.0, 1.0, 1.0), (5.0, 4.0)))
+    assert suggest_recipe(cases, None).inference.largest_component
+    split_class(tmp_path / f"c{number}_label.nii.gz", value)
+    assert not suggest_recipe(cases, None).inference.largest_component
+
+
+def test_small_class_raises_the_foreground_whichever_label_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The class 2 fills 8 of 4096 voxels, less than 0.5 %; every other class fills more."""
+    monkeypatch.setattr("dcamt.cases.suggestion.MAX_CASES", 1)
+    cases = read_cases(write_task(tmp_path, (16, 16, 16), (1.0, 1.0, 1.0), (4.0,)))
+    assert suggest_recipe(cases, None).training.foreground == 0.5
+    image = nibabel.load(tmp_path / "c2_label.nii.gz")
+    labels = np.asarray(image.dataobj).astype(np.uint8)  # type: ignore[attr-defined]
+    labels[:2, :2, :2] = 2
+    nibabel.save(nibabel.Nifti1Image(labels, image.affine), tmp_path / "c2_label.nii.gz")  # type: ignore[attr-defined]
+    assert suggest_recipe(cases, None).training.foreground == 0.8
+
+
 def test_ct_intensities_are_clipped_to_the_range_inside_the_labels(tmp_path: Path) -> None:
     table = write_task(tmp_path, (32, 32, 32), (2.0, 2.0, 2.0), (12.0,))
     for number in range(6):
@@ -276,6 +312,8 @@ def test_components_of_a_class_are_counted_in_the_box_of_the_class(
     sizes: list[int] = []
     components = suggestion.connected_components
     monkeypatch.setattr(suggestion, "connected_components", lambda mask: sizes.append(mask.size) or components(mask))
-    assert suggestion.examine_case(case).single == {1, 2}
+    assert case.label is not None
+    labels = read_labelmap(case.label).voxels
+    assert suggestion.single_classes(labels, {1: int((labels == 1).sum()), 2: int((labels == 2).sum())}) == {1, 2}
     assert len(sizes) == 2
     assert max(sizes) <= 9**3

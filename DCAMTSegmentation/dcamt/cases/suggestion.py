@@ -39,7 +39,8 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """Of the labelled cases, the scan of every n-th case is read; n is chosen so that at most this many scans are read.
 
-The labels of all labelled cases are read."""
+The labels of all labelled cases are read. If a label contains a class that the labels of the cases read before lack,
+the scan of this case is read, too."""
 SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value.
 
@@ -56,7 +57,6 @@ class CaseStatistics:
         shape: the scan's size in its own voxels.
         spacing: mm.
         fractions: the fraction of the scan's voxels that each label value fills.
-        single: label values with at least 95 % of their voxels in one component.
         foreground: 0.5th and 99.5th percentile of the first channel's intensities in the labelled voxels.
         lowest: the lowest intensity of all channels.
         channels: number of channels.
@@ -65,7 +65,6 @@ class CaseStatistics:
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
     fractions: dict[int, float]
-    single: frozenset[int]
     foreground: tuple[float, float]
     lowest: float
     channels: int
@@ -94,12 +93,8 @@ def suggest_recipe(
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
         raise InputError("the list holds no labelled case", remedy="Label at least one scan.")
-    step = math.ceil(len(labelled) / MAX_CASES)
     mapped = list_mapped_classes(labelled)
-    sample = labelled[::step]
-    examined = [examine_case(case, mapped, on_note) for case in sample]
-    values_of = {case: set(statistics.fractions) for case, statistics in zip(sample, examined, strict=True)}
-    values_of |= {case: _label_values(case, mapped, on_note) for case in labelled if case not in values_of}
+    values_of, examined, is_single = _examine_cases(labelled, mapped, on_note)
     _refuse_ignored_value(values_of, folder)
     _refuse_high_values(values_of)
     values = sorted(set().union(*values_of.values(), mapped.values()))
@@ -115,7 +110,6 @@ def suggest_recipe(
     channels = examined[0].channels
     names = channel_names(labelled[0].image)
     hounsfield = all(case.lowest < HOUNSFIELD_AIR for case in examined)
-    single = all(set(case.fractions) <= case.single for case in examined)
     recipe = Recipe(
         name=name,
         title=", ".join(info.name for info in classes),
@@ -137,7 +131,7 @@ def suggest_recipe(
             foreground=0.8 if smallest < SMALL_FRACTION else 0.5,
             weight_average=0.99,
         ),
-        inference=Inference(largest_component=single),
+        inference=Inference(largest_component=is_single),
     )
     return recipe_from_dict(recipe.to_dict(), "the suggested recipe")
 
@@ -220,49 +214,80 @@ def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
     return classes | {name: next(free) for name in names.values() if not name.isdecimal()}
 
 
-def examine_case(
-    case: Case, classes: Mapping[str, int] | None = None, on_note: Callable[[str], None] = lambda note: None
-) -> CaseStatistics:
-    """Read a labelled case as training does, and return the statistics that a suggestion needs.
+def _examine_cases(
+    labelled: Sequence[Case], mapped: Mapping[str, int], on_note: Callable[[str], None]
+) -> tuple[dict[Case, set[int]], list[CaseStatistics], bool]:
+    """Read the labels of all cases, and the scans of some cases (`MAX_CASES`).
 
     Args:
-        classes: class name -> label value, for the classes of label mappings.
-        on_note: called with each note on the label, after the path of the label.
+        mapped: the result of `list_mapped_classes`.
+        on_note: called with each note on a label, after the path of the label.
+
+    Returns:
+        The label values of each case, the statistics of the cases whose scans are read, and whether in every label
+        each class has one component (`single_classes`).
+    """
+    values_of: dict[Case, set[int]] = {}
+    examined: list[CaseStatistics] = []
+    shown: set[int] = set()
+    is_single = True
+    sample = labelled[:: math.ceil(len(labelled) / MAX_CASES)]
+    for case in dict.fromkeys((*sample, *labelled)):
+        labelmap = _read_label(case, mapped, on_note)
+        sizes = _class_sizes(labelmap.voxels)
+        values_of[case] = set(sizes)
+        if case in sample or not shown.issuperset(sizes):
+            examined.append(examine_case(case, labelmap))
+            shown.update(sizes)
+        is_single = is_single and single_classes(labelmap.voxels, sizes).issuperset(sizes)
+    return values_of, examined, is_single
+
+
+def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
+    """Read the scan of a labelled case, and return the statistics that a suggestion needs.
+
+    Args:
+        labelmap: the case's label, after applying its label mapping.
 
     Raises:
-        InputError: a file cannot be read, the label is empty or does not fit its scan, or the mapping does not fit the
-            label.
+        InputError: the scan cannot be read, or the label is empty or does not fit the scan.
     """
     scan = _read_any(case.image)
-    labelmap = fit_labelmap(_read_label(case, classes or {}, on_note), scan.grid, case.image)
+    labels = fit_labelmap(labelmap, scan.grid, case.image).voxels
     grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
-    labels = labelmap.voxels
-    fractions, single = {}, set()
-    for value in np.unique(labels)[1:] if labels.min() == 0 else np.unique(labels):
-        mask = labels == value
-        size = int(np.count_nonzero(mask))
-        fractions[int(value)] = size / labels.size
-        sizes = np.bincount(connected_components(mask[bounding_box(mask)])[0].ravel())[1:]
-        if sizes.max() >= 0.95 * size:
-            single.add(int(value))
-    if not fractions:
+    sizes = _class_sizes(labels)
+    if not sizes:
         raise empty_label_error(case)
     low, high = np.percentile(scan.voxels[0][labels > 0], (0.5, 99.5))
     return CaseStatistics(
         grid.canonical_shape,
         grid.canonical_spacing,
-        fractions,
-        frozenset(single),
+        {value: size / labels.size for value, size in sizes.items()},
         (float(low), float(high)),
         float(scan.voxels.min()),
         len(scan.voxels),
     )
 
 
-def _label_values(case: Case, classes: Mapping[str, int], on_note: Callable[[str], None]) -> set[int]:
-    """Return the values above 0 of a case's label."""
-    voxels = _read_label(case, classes, on_note).voxels
-    return set(np.unique(voxels[voxels > 0]).tolist())
+def _class_sizes(labels: np.ndarray) -> dict[int, int]:
+    """Return the number of voxels of each value above 0."""
+    values, counts = np.unique(labels[labels > 0], return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def single_classes(labels: np.ndarray, sizes: Mapping[int, int]) -> set[int]:
+    """Return the label values with at least 95 % of their voxels in one component.
+
+    Args:
+        sizes: the number of voxels of each value.
+    """
+    single = set()
+    for value, size in sizes.items():
+        mask = labels == value
+        components, _ = connected_components(mask[bounding_box(mask)])
+        if np.bincount(components.ravel())[1:].max() >= 0.95 * size:
+            single.add(value)
+    return single
 
 
 def _read_label(case: Case, classes: Mapping[str, int], on_note: Callable[[str], None]) -> Labelmap:
