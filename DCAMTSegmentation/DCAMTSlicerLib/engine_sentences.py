@@ -223,6 +223,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Map each value to one class."),
         _("Map the labels' values, for example: --label-mapping {0} (in Python: label_mapping)."),
         _("Map the predictions' values, for example: --prediction-mapping {0} (in Python: prediction_mapping)."),
+        _(
+            "Map the segments to the classes, for instance: {0}. Use the case list's column 'labels',"
+            " --labels or the button Segments…."
+        ),
         _("Map the values (420=left-atrium) by the button Segments…, --labels or the case list's column 'labels'."),
         _(
             "Map the values (such as 420=1) or take another recipe. Enter a mapping with the button"
@@ -234,6 +238,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         ),
         _(
             "Map the values to class names, for instance: {0}. Use the case list's column 'labels', --labels"
+            " or the button Segments…."
+        ),
+        _(
+            "Map the values to the classes, for instance: {0}. Use the case list's column 'labels', --labels"
             " or the button Segments…."
         ),
         _("Mark only the openings, and choose a scan of the whole atrium."),
@@ -530,6 +538,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _('has the coordinate system (space) "{0}" in its header: 3D Slicer would mirror the image'),
         _("has the key '{0}' twice in one object"),
         _("has the label value {0}, but classes have label values up to {1}"),
+        _("has the label value {0}, which dataset.json names '{1}', but the class '{2}' has the label value {3}"),
+        _("has the segment '{0}' with the label value {1}, but the class '{2}' has the label value {3}"),
         _('has the unit "{0}" in its header, not millimetres'),
         _('has the unknown encoding "{0}"'),
         _("has the unknown role '{0}'"),

@@ -10,6 +10,9 @@ import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, list_cases
 from dcamt.cases.folders import find_cases
 from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap
+from dcamt.volume import TISSUE, Labelmap, SegmentInfo
 from DCAMTSegmentationLib import training_cases
 from DCAMTSlicerLib.result_segments import CLASS_TAG
 from DCAMTTrainingLib.cases import check
@@ -361,6 +364,31 @@ class LabelValuesTest(TrainingCase):
             person.expects("Save the list", str(self.folder / "out.csv"))
             click(self.ui.exportListButton)
         self.assertEqual(list_cases(self.folder / "out.csv")[0].labels, "420=Left atrium")
+
+    def test_segment_with_the_name_of_another_class_is_a_problem_until_it_is_mapped(self) -> None:
+        choose(self.ui.taskSelector, "My own classes, in MRI")
+        click(self.ui.addClassButton)
+        for row, name in enumerate(("Left atrium", "Aorta")):
+            self.ui.classesTable.item(row, 0).setText(name)
+        labels = ellipsoid(1)[1].T.astype(np.uint8)
+        labels[:, :, :2] = 2 * (labels.max(axis=2, keepdims=True) > 0)
+        infos = [
+            SegmentInfo(value, name, (1.0, 0.0, 0.0), TISSUE) for value, name in ((1, "Aorta"), (2, "Left atrium"))
+        ]
+        grid = Grid(labels.shape, np.diag((2.0, 2.0, 2.0, 1.0)))
+        write_labelmap(Labelmap(labels, grid), self.folder / "a.seg.nrrd", infos)
+        self.add_list_of("name,image,label,role\nA,a.nrrd,a.seg.nrrd,labelled\n")
+        problem = (
+            "The label has the segment 'Aorta' with the label value 1, but the class 'Aorta' has the label value 2."
+        )
+        self.assertIn(problem, self.session.table.rows[0].remark)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.ui.casesTable.selectRow(0)
+        with Person() as person:
+            person.expects("Values of the label files", self.enter_mapping("Aorta=Aorta; Left atrium=Left atrium"))
+            click(self.ui.segmentsButton)
+        self.wait_for(lambda: self.session.checked, "the second check")
+        self.assertEqual(self.session.table.rows[0].remark, "")
 
     def test_user_is_told_if_no_selected_case_has_a_label_file(self) -> None:
         self.add_list_of("name,image,label,role\nA,a.nrrd,,unlabelled\n")

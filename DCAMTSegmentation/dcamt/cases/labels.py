@@ -24,6 +24,7 @@ from ..label_resampling import resample_labels
 from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
+from .label_names import refuse_names_of_other_classes
 
 MINIMUM_VOXELS = 4
 """A smaller component may be a drawing error. The unit is one voxel of the network grid."""
@@ -174,7 +175,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 
     Raises:
         InputError: as in `read_labelmap` and `fit_labelmap`; also if the mapping does not fit the recipe or the label
-            file, or if label and scan are the same file in a format that cannot hold both.
+            file, if a label value has the name of another class (`refuse_names_of_other_classes`), or if label and
+            scan are the same file in a format that cannot hold both.
     """
     assert case.label is not None
     are_files = os.path.isfile(case.label) and os.path.isfile(case.image)
@@ -184,9 +186,10 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     mapping = parse_case_mapping(case, recipe.classes)
     labelmap = fit_labelmap(read_labelmap(case.label, mapping, MAPPING_OF_LABELS), grid, case.image)
     first, *others = recipe.classes
-    if mapping is not None or others or not is_mask_of_255(labelmap):
-        return labelmap
-    return relabel_255(labelmap, first.label)
+    if mapping is None and not others and is_mask_of_255(labelmap):
+        labelmap = relabel_255(labelmap, first.label)
+    refuse_names_of_other_classes(case, recipe.classes, lambda value: bool((labelmap.voxels == value).any()))
+    return labelmap
 
 
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:

@@ -25,7 +25,8 @@ from ..recipe import Augmentation, Inference, Intensity, Recipe, Training
 from ..recipe_files import recipe_from_dict
 from ..volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
 from .case_list import LABELLED, UNLABELLED, Case
-from .dataset_json import dataset_classes, ignored_value
+from .dataset_json import ignored_value
+from .label_names import folders_of_classes, names_in_dataset, refuse_names_of_other_classes
 from .labels import (
     MAPPING_OF_LABELS,
     MAXIMUM_CLASS,
@@ -88,7 +89,8 @@ def suggest_recipe(
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
             does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, the label values from
-            1 on have a gap, or a label without a mapping contains the value that `dataset.json` names 'ignore'.
+            1 on have a gap, a label without a mapping contains the value that `dataset.json` names 'ignore', or a value
+            in such a label has the name of another class.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:
@@ -99,6 +101,8 @@ def suggest_recipe(
     _refuse_high_values(values_of)
     values = sorted(set().union(*values_of.values(), mapped.values()))
     classes = name_classes(labelled, values, folder, mapped)
+    for case, held in values_of.items():
+        refuse_names_of_other_classes(case, classes, held.__contains__)
     _refuse_gaps(classes, values, mapped)
     spacing = median_spacing(examined)
     shape = median_shape(examined, spacing)
@@ -147,7 +151,7 @@ def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | Non
         assert case.label is not None
         if case.labels:
             continue
-        ignored = values & {ignored_in(place) for place in _folders_of_classes(case.label, folder)}
+        ignored = values & {ignored_in(place) for place in folders_of_classes(case.label, folder)}
         if ignored:
             what = (
                 f"has the value {min(ignored)}, which dataset.json names 'ignore', but training needs complete outlines"
@@ -185,11 +189,6 @@ def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: 
                 " or the button Segments…."
             )
         raise InputError(what, remedy=remedy)
-
-
-def _folders_of_classes(label: Path, folder: Path | None) -> list[Path]:
-    """Return the folders whose `dataset.json` may name the classes of a label."""
-    return [folder] if folder else [label.parent, label.parent.parent]
 
 
 def list_mapped_classes(cases: Sequence[Case]) -> dict[str, int]:
@@ -319,25 +318,28 @@ def name_classes(
 
     - With label mappings, the names are those of `mapped`; a number does not count as a name. The files' colours are
       not used.
-    - Without label mappings, the names are those of `dataset.json`, else those of the first label's segments. The
-      colours are those of the segments.
+    - Without label mappings, the names are those of the first label's `dataset.json`, else those of the segments; the
+      colours are those of the segments. If labels differ in the name
+      or colour of a value, the first of these labels counts.
     - A class without a name is called "Structure 1", "Structure 2", ...
 
     Raises:
-        InputError: the first label or a `dataset.json` cannot be read.
+        InputError: a label or the `dataset.json` cannot be read.
     """
     first = labelled[0].label
     assert first is not None
-    places = _folders_of_classes(first, folder)
-    names = next((named for place in places if (named := dict(dataset_classes(place)))), {})
     if mapped:  # `dataset.json` names the values in the files, not the mapped values.
         names = {label: name for name, label in mapped.items() if not name.isdecimal()}
+    else:
+        names = dict(names_in_dataset(first, folder))
     colors: dict[int, tuple[float, float, float]] = {}
-    for segment in read_segments(first) if not mapped else ():
-        if segment.name:
-            names.setdefault(segment.label, segment.name)
-        if segment.color:
-            colors[segment.label] = segment.color
+    for case in labelled if not mapped else ():
+        assert case.label is not None
+        for segment in read_segments(case.label):
+            if segment.name:
+                names.setdefault(segment.label, segment.name)
+            if segment.color:
+                colors.setdefault(segment.label, segment.color)
     classes, used = [], set()
     for value in range(1, max(values) + 1):
         name = names.get(value, f"Structure {value}")

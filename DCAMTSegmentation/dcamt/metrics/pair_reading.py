@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases.label_names import unique_names
 from ..cases.labels import MAXIMUM_CLASS, mapping_sources, parse_value_mapping
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
 from ..io.readers import map_labelmap, read_labelmap, read_segments
 from ..io.segment_overlaps import MappingOption
-from ..io.stored_image import StoredSegment
 from ..volume import Labelmap, enclosing_grid, fit_labelmap
 
 
@@ -78,15 +78,16 @@ def _refuse_other_values_of_segments(prediction: Path, label: Path) -> None:
 
     Names that occur several times in a file are not compared.
     """
-    predicted, labelled = (_segments_by_unique_name(read_segments(path)) for path in (prediction, label))
-    common = [(predicted[name], labelled[name]) for name in predicted if name in labelled]
-    for segment, other in common:
-        if segment.label != other.label:
+    predicted, labelled = (
+        unique_names((segment.label, segment.name) for segment in read_segments(path)) for path in (prediction, label)
+    )
+    common = [(*predicted[key], labelled[key][0]) for key in predicted if key in labelled]
+    for value, name, other in common:
+        if value != other:
             raise InputError(
-                f"has the value {segment.label} for the segment '{segment.name}', which has the value {other.label} in"
-                f" {label}",
+                f"has the value {value} for the segment '{name}', which has the value {other} in {label}",
                 path=prediction,
-                remedy=mapping_remedy([(mine.label, its.label) for mine, its in common]),
+                remedy=mapping_remedy([(mine, its) for mine, _, its in common]),
             )
 
 
@@ -106,11 +107,6 @@ def mapping_remedy(pairs: Sequence[tuple[int, int]]) -> str:
         f"Map the values of both, for example: --prediction-mapping {first} --label-mapping {second}"
         " (in Python: prediction_mapping and label_mapping)."
     )
-
-
-def _segments_by_unique_name(segments: Sequence[StoredSegment]) -> dict[str, StoredSegment]:
-    names = [plain_name(segment.name or "") for segment in segments]
-    return {name: segment for name, segment in zip(names, segments, strict=True) if name and names.count(name) == 1}
 
 
 def _read_mapped(

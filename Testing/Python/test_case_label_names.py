@@ -1,0 +1,155 @@
+"""Labels whose segments or `dataset.json` give a label value the name of another class are refused everywhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dcamt.cases.case_list import LABELLED, Case
+from dcamt.cases.checks import CaseFacts, check_cases
+from dcamt.cases.suggestion import suggest_recipe
+from dcamt.errors import InputError
+from dcamt.geometry import Grid
+from dcamt.io.writers import write_labelmap, write_volume
+from dcamt.recipe import Recipe
+from dcamt.training.resident import load_case
+from dcamt.volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume
+from dcamt_testing.tiny_recipes import tiny_recipe
+
+GRID = Grid((16, 16, 16), np.diag([2.0, 2.0, 2.0, 1.0]))
+INTENSITIES = {"LA": 300, "RA": 500}
+ADVICE = "Use the case list's column 'labels', --labels or the button Segments…."
+
+
+def recipe_of(*names: str) -> Recipe:
+    """Return a recipe with the classes `names`, whose label values are 1, 2, ..."""
+    recipe = tiny_recipe()
+    infos = [replace(recipe.classes[0], label=label, name=name) for label, name in enumerate(names, start=1)]
+    return replace(recipe, classes=tuple(infos))
+
+
+def write_case(folder: Path, name: str, values: dict[str, int], named: dict[int, str]) -> Case:
+    """Write a scan in which each structure has its intensity (`INTENSITIES`), and its label.
+
+    Args:
+        values: structure -> its label value.
+        named: label value -> name of its segment in a `.seg.nrrd`; if empty, the label is a NIfTI file without names.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scan, voxels = np.random.default_rng(0).normal(100, 10, (1, *GRID.shape)), np.zeros(GRID.shape, np.uint8)
+    for structure, value in values.items():
+        start = 3 if structure == "LA" else 9
+        voxels[start : start + 4, 3:13, 3:13] = value
+        scan[0][start : start + 4, 3:13, 3:13] = INTENSITIES[structure]
+    write_volume(Volume(scan.astype(np.float32), GRID), folder / f"{name}.nrrd")
+    segments = [SegmentInfo(value, text, (1.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for value, text in named.items()]
+    label = folder / f"{name}{'.seg.nrrd' if named else '_label.nii.gz'}"
+    write_labelmap(Labelmap(voxels, GRID), label, segments)
+    return Case(name, folder / f"{name}.nrrd", label, LABELLED)
+
+
+def facts_of(cases: list[Case], recipe: Recipe) -> list[CaseFacts]:
+    last = {facts.index: facts for facts in check_cases(cases, recipe)}
+    return [last[index] for index in range(len(cases))]
+
+
+def messages_about(cases: list[Case], recipe: Recipe) -> set[str]:
+    """Return the messages of the check, the training and the suggestion about the last case; other cases have none."""
+    facts = facts_of(cases, recipe)
+    assert not any(fact.problems for fact in facts[:-1])
+    messages = {problem.removeprefix("The label ") for problem in facts[-1].problems}
+    for step in (
+        lambda: load_case(cases[-1], recipe, torch.device("cpu")),
+        lambda: suggest_recipe(cases, None),
+    ):
+        with pytest.raises(InputError) as caught:
+            step()
+        messages.add(str(caught.value).removeprefix(f"{cases[-1].label}: "))
+    return messages
+
+
+def intensities_of(case: Case, recipe: Recipe) -> dict[str, float]:
+    """Return the mean intensity of the voxels that a training takes for each class."""
+    resident = load_case(case, replace(recipe, spacing=(2.0, 2.0, 2.0)), torch.device("cpu"))
+    assert resident.label is not None
+    image = resident.image[0].float()
+    return {info.name: float(image[resident.label == info.label].mean()) for info in recipe.classes}
+
+
+def test_segments_in_another_order_of_values_are_refused_with_the_mapping_that_helps(tmp_path: Path) -> None:
+    cases = [
+        write_case(tmp_path, "a", {"LA": 1, "RA": 2}, {1: "LA", 2: "RA"}),
+        write_case(tmp_path, "b", {"RA": 1, "LA": 2}, {1: "RA", 2: "LA"}),
+    ]
+    recipe = suggest_recipe(cases[:1], None)
+    assert [info.name for info in recipe.classes] == ["LA", "RA"]
+    (message,) = messages_about(cases, recipe)
+    assert message.startswith("has the segment 'RA' with the label value 1, but the class 'RA' has the label value 2. ")
+    mapping = message.partition("for instance: ")[2].removesuffix(f". {ADVICE}")
+    mapped = [replace(case, labels=mapping) for case in cases]
+    assert not any(fact.problems for fact in facts_of(mapped, recipe))
+    assert {info.name for info in suggest_recipe(mapped, None).classes} == {"LA", "RA"}
+    assert intensities_of(mapped[0], recipe) == intensities_of(mapped[1], recipe)
+    assert intensities_of(mapped[0], recipe)["LA"] < intensities_of(mapped[0], recipe)["RA"]
+
+
+def test_values_in_another_order_of_dataset_json_are_refused_with_the_mapping_that_helps(tmp_path: Path) -> None:
+    cases = []
+    for name, values in (("a", {"LA": 1, "RA": 2}), ("b", {"RA": 1, "LA": 2})):
+        cases.append(write_case(tmp_path / name / "labelsTr", name, values, {}))
+        description = json.dumps({"labels": {"background": 0, **values}})
+        (tmp_path / name / "dataset.json").write_text(description, encoding="utf-8")
+    recipe = suggest_recipe(cases[:1], None)
+    (message,) = messages_about(cases, recipe)
+    assert message.startswith("has the label value 1, which dataset.json names 'RA', but the class 'RA' has the label")
+    mapping = message.partition("for instance: ")[2].removesuffix(f". {ADVICE}")
+    mapped = replace(cases[1], labels=mapping)
+    assert not any(fact.problems for fact in facts_of([cases[0], mapped], recipe))
+    assert intensities_of(cases[0], recipe) == intensities_of(mapped, recipe)
+    (tmp_path / "b" / "dataset.json").write_text("{", encoding="utf-8")
+    assert not facts_of(cases, recipe)[1].problems  # A damaged `dataset.json` names nothing.
+
+
+def test_suggestion_compares_the_names_of_all_labels(tmp_path: Path) -> None:
+    """The first label names only the value 1; the name of the value 2 comes from a later label."""
+    cases = [
+        write_case(tmp_path, "a", {"LA": 1}, {1: "LA"}),
+        write_case(tmp_path, "b", {"LA": 1, "RA": 2}, {1: "LA", 2: "RA"}),
+    ]
+    assert [info.name for info in suggest_recipe(cases, None).classes] == ["LA", "RA"]
+    swapped = write_case(tmp_path, "c", {"RA": 1}, {1: "RA"})
+    with pytest.raises(
+        InputError, match=r"c\.seg\.nrrd: has the segment 'RA' with the label value 1, but the class 'RA' has the"
+    ):
+        suggest_recipe([*cases, swapped], None)
+    with pytest.raises(
+        InputError, match=r"b\.seg\.nrrd: has the segment 'RA' with the label value 2, but the class 'RA' has the"
+    ):
+        suggest_recipe([swapped, cases[1]], None)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"LA": 1, "RA": 2}, {1: "la", 2: "R.A."}),
+        ({"LA": 1, "RA": 2}, {1: "Segment_1", 2: "Segment_2"}),
+        ({"LA": 1, "RA": 2}, {1: "LA", 2: "LA"}),
+        ({"LA": 1}, {1: "left atrium", 2: "LA"}),
+    ],
+    ids=["equal in other letters", "other names", "a name twice", "a segment without voxels"],
+)
+def test_label_is_not_refused_for_other_names(tmp_path: Path, values: dict[str, int], named: dict[int, str]) -> None:
+    case = write_case(tmp_path, "a", values, named)
+    recipe = recipe_of("LA", "RA")
+    assert facts_of([case], recipe)[0].problems == ()
+    assert suggest_recipe([case], None).classes[0].label == 1
+
+
+def test_mask_of_255_is_not_refused_for_its_name(tmp_path: Path) -> None:
+    case = write_case(tmp_path, "a", {"LA": 255}, {255: "LA"})
+    assert facts_of([case], recipe_of("LA"))[0].problems == ()
+    assert len(suggest_recipe([case], None).classes) == 1
