@@ -214,7 +214,8 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 def _segment_text(row: dict[str, str]) -> str:
     """Return a segment's name and volume (mL); only the name if the user removed the volume from the table.
 
-    The volume is the table's text. Rounded once more, 54.347 mL, which is "54.35" in the table, would become "54.4".
+    The volume is the table's text, which has two decimals. It is not rounded to one decimal, since a number that is
+    rounded twice may be wrong: 54.347 mL is "54.35" in the table and would become "54.4", but 54.3 is correct.
     """
     volume = row["volume_ml"]
     return f"{row['segment']} {volume} mL" if volume else row["segment"]

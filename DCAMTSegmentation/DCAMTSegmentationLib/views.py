@@ -117,7 +117,7 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide the wall of a segmentation with the wall's colour legend, or show again what this module hid.
+    """Hide a segmentation's wall and the wall's colour legend, or show again those that this module hid.
 
     The segmentation need not be a result.
     """

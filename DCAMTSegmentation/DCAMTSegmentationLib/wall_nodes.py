@@ -177,7 +177,9 @@ def store_measured_outline(
     placed: np.ndarray | None = None,
     checksum: int | None = None,
 ) -> None:
-    """Store in a new wall which segment was measured, and the state of segment and volume; mark the wall as up to date.
+    """Store which segment was measured for a new wall, and mark the wall as up to date.
+
+    Also store the present state of the segment, of the volume and of the place of the wall's surface in the volume.
 
     `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
     state.

@@ -292,9 +292,9 @@ class TrainingSession:
             self._warn(f"{run.path}: there is no report. {self._how_to_report()}")
 
     def _changed_files(self) -> list[Path]:
-        """Return the recipe file and the case list of a finished run if they no longer match the run's model.
+        """Return those of a finished run's two files, recipe and case list, that no longer match the run's model.
 
-        The case list counts as changed if the number of cases with a role differs.
+        The case list counts as changed if, for at least one role, the number of cases with this role differs.
         """
         run, plan = self._run, self._plan
         trained_on = read_card(run.model).trained_on

@@ -69,7 +69,11 @@ def plan_new_run(
 
 
 def _read_given_cases(cases: Iterable[Case]) -> list[Case]:
-    """Return `used_cases`, checked as `read_cases` checks the cases of a list."""
+    """Return the result of `used_cases` after checking that each case has the files that it needs.
+
+    As in `read_cases`, InputError is raised if a case lacks the label that its role needs, or if a scan or label does
+    not exist.
+    """
     used = used_cases(cases)
     for case in used:
         if case.needs_label and case.label is None:
@@ -116,7 +120,7 @@ def choose_recipe(
 
     package = verify_model(start_from)
     # `package.recipe` is not used here, since `verify_model` ignores settings that were removed from DCAMT.
-    # `read_recipe` refuses a recipe that uses such a setting, so no run trains without it unnoticed.
+    # `read_recipe` refuses a recipe that uses such a setting, so the user learns that DCAMT no longer has the setting.
     chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)
     _check_same_network(package.recipe, chosen, start_from)
     return chosen, Origin.from_card(package.card), dict(build_network(package).state_dict())

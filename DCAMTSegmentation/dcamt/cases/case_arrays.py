@@ -22,7 +22,7 @@ class CaseArrays:
         affine: voxel (i, j, k) -> RAS mm, four rows.
         labels: `.npy` file of the labels.
         scan: `.npy` file of the scan's first channel; None if only the labels were requested.
-        notes: the notes on the segmentation, each after the path of the segmentation.
+        notes: the notes on the segmentation; each begins with the segmentation's path.
     """
 
     affine: list[list[float]]

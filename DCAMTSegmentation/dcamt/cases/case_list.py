@@ -124,12 +124,17 @@ def used_cases(cases: Iterable[Case]) -> list[Case]:
 
 
 def _cell(value: object) -> str:
-    """Return the text that is read from a cell of a case list after `value` was written into the cell."""
+    """Return a value as the text of a cell of a case list, without NUL characters and outer blanks; "" for None."""
     return "" if value is None else str(value).replace("\0", "").strip()
 
 
 def _known_role(text: str, case: str, path: Path | None = None) -> str:
-    """Return the role that a text names. Raises InputError, which names the case and its list, if there is none."""
+    """Return the role that a text names; raise InputError if it names no role.
+
+    Args:
+        case: the case's name in the error message.
+        path: the case list's path in the error message; None if the cases are not from a file.
+    """
     role = _OTHER_SPELLINGS.get(text.lower(), text.lower())
     if role not in (*ROLES, LEFT_OUT):
         remedy = f"Use {', '.join(ROLES)} or {LEFT_OUT}."
@@ -370,10 +375,9 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
 
 def _first_cell(line: str) -> str:
-    """Return the first cell of a line that begins with a quotation mark, without its quotation marks.
+    """Return a line's first cell without quotation marks if the line begins with one; otherwise, return the line.
 
-    A spreadsheet program puts a cell that holds the delimiter in quotation marks. Another line is returned whole,
-    without outer blanks.
+    A spreadsheet program puts a cell that holds the delimiter in quotation marks. The result has no outer blanks.
 
     >>> _first_cell('"# labels: 420,421=left atrium",,')
     '# labels: 420,421=left atrium'

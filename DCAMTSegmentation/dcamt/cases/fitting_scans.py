@@ -56,8 +56,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - The `key` of the yielded scan is its loose key.
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
-    - The key that remains after the further words are removed must have no word for the modality. For the file
-      `p1_T2_LA`, the remaining key `p1` is compared, but the remaining key `p1_T2` is not.
+    - If a word for the modality remains after the further words are removed from the file's key, the remaining key is
+      not compared. For the file `p1_T2_LA`, the remaining key `p1` is compared. The remaining key `p1_T2` is not
+      compared: its loose key is that of `p1_lge`, too, which is a scan of another modality.
     """
     return _fitting_scans(named, _shorter_keys)
 

@@ -27,12 +27,12 @@ def unique_names(named: Iterable[tuple[int, str | None]]) -> dict[str, tuple[int
 
 
 def folders_of_classes(label: Path, folder: Path | None = None) -> list[Path]:
-    """Return the folders whose `dataset.json` may name the values of a label: `folder`, or those above the label."""
+    """Return the folders whose `dataset.json` may name a label's values: `folder`, or the two above the label."""
     return [folder] if folder else [label.parent, label.parent.parent]
 
 
 def names_in_dataset(label: Path, folder: Path | None = None) -> tuple[tuple[int, str], ...]:
-    """Return the values of a label and their names from the first `dataset.json` that names any; () if none does.
+    """Return the label values and their names from the first `dataset.json` that names label values; () if none does.
 
     Args:
         folder: the only folder that is searched; None: the two folders above the label.
@@ -53,7 +53,13 @@ def names_in_dataset(label: Path, folder: Path | None = None) -> tuple[tuple[int
 
 @lru_cache(maxsize=16)
 def _dataset_classes(folder: Path, cache_key: tuple[int, int]) -> tuple[tuple[int, str], ...]:
-    """Return the classes of a folder's `dataset.json`, which may list thousands of cases and is therefore read once."""
+    """Return the classes of a folder's `dataset.json`; read the file again only if it has changed.
+
+    The file may list thousands of cases, so reading it takes time.
+
+    Args:
+        cache_key: the file's time of change in ns and its size in bytes.
+    """
     return dataset_classes(folder)
 
 
@@ -65,7 +71,7 @@ def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], oc
     file or among the classes are not compared. A `dataset.json` that cannot be read names nothing.
 
     Args:
-        occurs: returns whether a voxel of the label has a value.
+        occurs: called with a label value; returns whether at least one voxel of the label has this value.
     """
     if case.label is None or case.labels:
         return

@@ -193,7 +193,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 
 
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
-    """Return the notes on a case's label, each after the path of the label.
+    """Return the notes on a case's label; each begins with the label's path.
 
     A note about overlapping segments is left out if the segment that lacks voxels is no class of the recipe.
     """

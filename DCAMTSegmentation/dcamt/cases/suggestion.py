@@ -40,8 +40,9 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """Of the labelled cases, the scan of every n-th case is read; n is chosen so that at most this many scans are read.
 
-The labels of all labelled cases are read. If a label contains a class that the labels of the cases read before lack,
-the scan of this case is read, too."""
+The labels of all labelled cases are read. The cases whose scans are read come first. If the label of a later case
+contains a class that no label before it contains, the scan of the later case is read, too.
+"""
 SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value.
 
@@ -84,7 +85,7 @@ def suggest_recipe(
         memory_bytes: free memory of the device that will train; None means unknown, and 4 GiB are assumed.
         name: the recipe's name.
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
-        on_note: called with each note on a label, after the path of the label.
+        on_note: called with each note on a label; the note begins with the label's path.
 
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
@@ -220,7 +221,7 @@ def _examine_cases(
 
     Args:
         mapped: the result of `list_mapped_classes`.
-        on_note: called with each note on a label, after the path of the label.
+        on_note: called with each note on a label; the note begins with the label's path.
 
     Returns:
         The label values of each case, the statistics of the cases whose scans are read, and whether in every label
