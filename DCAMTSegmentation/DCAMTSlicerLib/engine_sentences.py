@@ -390,7 +390,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Use the scanner's original magnitude image, not a normalised one."),
         _("Use {0}, or a number of your own such as iir-1.25 or sd-2.5 (up to {1})."),
         _("VELOCITY MAP"),
-        _("Voxels of the scan are {0} mm thick, thicker than the wall: the burden is inexact."),
+        _(
+            "With voxels of {0} mm, the burden of a thin wall (2.4 mm) may be {1} or more percentage points"
+            " too low. Compare only scans with equal voxels."
+        ),
         _("Write VALUE=CLASS, such as 420=1."),
         _("Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."),
         _("Write a number, such as 0.5."),

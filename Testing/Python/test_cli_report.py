@@ -125,17 +125,21 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
 
     One file contains both reports, so that the browser starts only once.
     """
-    grid = Grid((90, 80, 70), np.diag([1.0, 1.0, 1.2, 1.0]))
+    grid = Grid((90, 80, 38), np.diag([1.0, 1.0, 2.25, 1.0]))
     i, j, k = np.indices(grid.shape)
-    distance = np.sqrt((i - 45.0) ** 2 + (j - 40) ** 2 + ((k - 35) * 1.2) ** 2)
+    distance = np.sqrt((i - 45.0) ** 2 + (j - 40) ** 2 + ((k - 19) * 2.25) ** 2)
     voxels = np.where(distance < 22, 200.0, np.where(distance < 25, 260.0, 60.0))
     volume = Volume((voxels + np.random.default_rng(0).normal(0, 5, grid.shape))[None].astype(np.float32), grid)
     labels = (distance < 22).astype(np.uint8)
     labels[5:9, 5:9, 5:9], labels[80:84, 5:9, 5:9], labels[5:9, 70:74, 5:9] = 2, 3, 4
+    labels[80:84, 70:74, 5:9] = 1  # a separate part, which causes a note
     labelmap = Labelmap(labels, grid)
     code = Code("SCT", "85756007", "Tissue")
     segments = [SegmentInfo(n, f"Segment {n} of a rather long name", (0.9, 0.3, 0.2 * n), code) for n in range(1, 5)]
-    place = DoubtfulPlace((45.0, 40.0, 35.0), (45, 40, 29), 1.25, 0.9)
+    place = DoubtfulPlace((45.0, 40.0, 42.75), (45, 40, 19), 1.25, 0.9)
+    wall = analyse_wall(volume, labelmap, WallSettings(), label=1)
+    # The report prints the first three notes: the page's own, and the first two of the wall.
+    assert [len(wall.notes), "With voxels of 2.25 mm" in wall.notes[1]] == [3, True]
     page = ScanReport(
         volume=volume,
         labelmap=labelmap,
@@ -147,8 +151,8 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
         trust=0.87,
         expected_overlap=ExpectedOverlap(0.89, 0.81, 0.94),
         doubtful_places=[place] * 20,
-        wall=analyse_wall(volume, labelmap, WallSettings(), label=1),
-        notes=["A note of some length that tells the reader what happened to this scan on its way to here."] * 9,
+        wall=wall,
+        notes=["A note of some length that tells the reader what happened to this scan on its way to here."],
     )
     identity = dict.fromkeys(("Patient", "ID", "Born", "Study date", "Accession", "File"), "A rather long text")
     first = render_scan_report(page)

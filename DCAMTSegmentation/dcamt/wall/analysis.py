@@ -37,8 +37,12 @@ LEAST_INSIDE = 0.5
 
 REPORTED_VOLUME_ML = 0.05
 """Separate parts of the segment get no note if their total volume is at most this; the same holds for its cavities."""
-THICKEST_VOXEL_MM = 4.0
-"""With thicker voxels, a note says that the burden is inexact."""
+THIN_WALL_ERRORS = ((1.75, 2), (2.0, 2), (2.5, 4), (3.0, 8), (4.0, 17), (5.0, 25), (8.0, 40))
+"""Pairs of the scan's largest spacing in mm and the percentage points by which the burden may be too low.
+
+`Testing/benchmarks/wall_resolution.py` measured the percentage points on phantoms with a wall of 2.4 mm and a scar 1.5
+times as bright as blood. If a scan has a larger spacing than the first pair, a note states the percentage points.
+"""
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
 """Importing these modules loads all parts of vtk for measuring a wall and writing its surface."""
@@ -300,8 +304,21 @@ def _opening_notes(result: WallResult) -> list[str]:
     return notes
 
 
+def _resolution_notes(grid: Grid) -> list[str]:
+    # Files round the directions of a grid's axes. Without rounding here, equal scans could get different notes.
+    thickest = round(float(grid.spacing.max()), 3)
+    spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
+    if thickest <= spacings[0]:
+        return []
+    too_low = round(float(np.interp(thickest, spacings, points)))
+    return [
+        f"With voxels of {plain_number(thickest, 3)} mm, the burden of a thin wall (2.4 mm) may be {too_low} or more"
+        " percentage points too low. Compare only scans with equal voxels."
+    ]
+
+
 def _notes(result: WallResult, extraction: Extraction, scan_grid: Grid, segment_grid: Grid) -> tuple[str, ...]:
-    notes = _opening_notes(result)
+    notes = _opening_notes(result) + _resolution_notes(scan_grid)
     border = result.area_cm2(BORDER)
     if border > 0:
         notes.append(f"{fixed_number(border, 1)} cm² of the surface lie at the scan's border and do not count as wall.")
@@ -311,7 +328,4 @@ def _notes(result: WallResult, extraction: Extraction, scan_grid: Grid, segment_
         notes.append(f"Cavities in the segment ({extraction.hollow_ml:.1f} mL) were filled.")
     if not scan_grid.matches(segment_grid):
         notes.append("Scan and segmentation have different grids; they were aligned by their patient coordinates.")
-    thickest = float(scan_grid.spacing.max())
-    if thickest > THICKEST_VOXEL_MM:
-        notes.append(f"Voxels of the scan are {thickest:.1f} mm thick, thicker than the wall: the burden is inexact.")
     return tuple(notes)
