@@ -102,6 +102,7 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         # The label's number has one digit, so it is not taken for a patient number.
         ("4 LGE", "Segmentation_1"),
         ("p12", "Segmentation_3"),
+        ("12", "LA_label_final_v2"),
     ],
 )
 @pytest.mark.parametrize(
@@ -165,6 +166,7 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("LGE_001",), "label_002"),
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
+        *(((scan,), label) for scan, label in (("3", "7_seg"), ("3", "seg7"), ("9", "10_seg"), ("10", "LA_seg_9"))),
         # `volume` is a word for scans. But here the folder `volume` lies below a folder of labels, so `volume/p1` is a
         # label. It is not paired with `scan/p1/vol`, because `vol` is no word for scans, so the two keys differ.
         *(

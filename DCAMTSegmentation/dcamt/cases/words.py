@@ -207,7 +207,8 @@ def describes_label(name: str, scan: str = "") -> bool:
     JS may be two patients.
 
     If the scan's name has a number of two or more digits, each number in `name` with as many digits must also occur in
-    the scan's name: `label_002` is no label of `LGE_001`, since 001 and 002 may be two patients.
+    the scan's name: `label_002` is no label of `LGE_001`, since 001 and 002 may be two patients. If the scan's name is
+    only a number, each number in `name` must be equal to this number: `7_seg` is no label of `3`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
@@ -216,6 +217,8 @@ def describes_label(name: str, scan: str = "") -> bool:
     [True, False]
     >>> [describes_label(label, "LGE_001") for label in ("label_001", "label_002", "Segmentation_2")]
     [True, False, True]
+    >>> [describes_label(label, "3") for label in ("LA_seg_v2", "seg_3", "7_seg", "10_seg", "Segmentation_1")]
+    [True, True, False, False, False]
 
     Args:
         scan: the name of the scan to which the label may belong.
@@ -228,6 +231,8 @@ def describes_label(name: str, scan: str = "") -> bool:
     numbers, of_scan = (re.findall(r"\d{2,}", text) for text in (name, scan))
     is_ambiguous = any(_VERSION.fullmatch(word) or _may_be_initials(word) for word in split_words(scan)[::2])
     has_number_of_other_patient = any(number not in of_scan and len(number) in map(len, of_scan) for number in numbers)
+    if scan.isdecimal():
+        has_number_of_other_patient |= any(word.isdecimal() and int(word) != int(scan) for word in words)
     return not has_number_of_other_patient and (not others or (fits and words[0] not in others and not is_ambiguous))
 
 
