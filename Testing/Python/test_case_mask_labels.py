@@ -84,6 +84,29 @@ def test_file_with_a_word_for_labels_takes_precedence_over_a_mask_with_the_word_
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
 
 
+@pytest.mark.parametrize(
+    ("scan", "other_scan", "mask", "lone_file"),
+    [
+        # In the mask's folder lies one other file that counts as a scan or might count as one.
+        ("images/3", "images/2", "LA/3", "LA/1"),
+        ("mri/3", "mri/2", "LA/3", "LA/4"),
+        ("LGE/LGE_3", "LGE/LGE_2", "LA/LA_3", "LA/LA_4"),
+    ],
+)
+@pytest.mark.parametrize("values", [2, 200])
+def test_mask_of_a_scan_is_not_taken_for_the_label_of_a_file_beside_the_mask(
+    tmp_path: Path, scan: str, other_scan: str, mask: str, lone_file: str, values: int
+) -> None:
+    write_images(tmp_path, (scan, other_scan), (mask,))
+    write_image(tmp_path / f"{lone_file}.nii.gz", values)
+    labels = {case.image: case.label for case in find_cases(tmp_path).cases}
+    assert labels.pop(tmp_path / f"{lone_file}.nii.gz", None) is None
+    assert labels == {
+        tmp_path / f"{scan}.nii.gz": tmp_path / f"{mask}.nii.gz",
+        tmp_path / f"{other_scan}.nii.gz": None,
+    }
+
+
 def test_cine_label_and_lge_mask_of_a_patient_are_paired_with_their_own_scans(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1_lge", "p1_cine"), ("p1_lge_LA", "p1_cine_seg"))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {

@@ -104,28 +104,40 @@ def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile
 
 
 def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for each folder of `_folders_of_one_scan` with only left-over labels."""
-    keys = {scan.key for scan in scans}
+    """Yield (label, key) for each label in a folder of `_folders_of_one_scan`."""
     for scan, folder_labels in _folders_of_one_scan(labels, scans):
-        if keys.isdisjoint(label.key for label in folder_labels):
-            yield from ((label.path, scan.key) for label in folder_labels)
+        yield from ((label.path, scan.key) for label in folder_labels)
 
 
 def _folders_of_one_scan(
     labels: Sequence[NamedFile], scans: Sequence[NamedFile]
 ) -> Iterator[tuple[NamedFile, list[NamedFile]]]:
-    """Yield (scan, labels) for each folder that has one scan and only labels whose names satisfy `describes_label`.
+    """Yield (scan, labels) for each folder that has one scan and only labels that may belong to this scan.
 
-    A folder is skipped if any label has the scan's key. If a label's name begins with the scan's name, only the rest
-    must satisfy `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
-    `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
+    A folder is skipped if any label has the scan's key. Each label in the folder must fulfil three conditions:
+
+    - It is left over.
+    - Its loose key is not only that of other scans: `LA/LA_3` is no label of `LA/4` if `LGE/LGE_3` exists.
+    - Its name satisfies `describes_label`. If the name begins with the scan's name, only the rest must satisfy
+      `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
+      `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
     """
     label_keys = {label.key for label in labels}
+    left_over = {label.path for label in _left_over(labels, scans)}
+    similar: defaultdict[Key, set[Key]] = defaultdict(set)
+    for scan in scans:
+        if loose := loose_key(scan.key):
+            similar[loose].add(scan.key)
     scans_in = _by_folder(scans)
     for place, folder_labels in _by_folder(labels).items():
         if len(scans_in[place]) != 1 or scans_in[place][0].key in label_keys:
             continue
         (scan,) = scans_in[place]
+        if any(
+            label.path not in left_over or scan.key not in similar.get(loose_key(label.key), {scan.key})
+            for label in folder_labels
+        ):
+            continue
         start = scan_name(scan.path)
         names = [scan_name(label.path) for label in folder_labels]
         if all(describes_label(rest_of(name, start) or name, start) for name in names):
