@@ -255,6 +255,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Move the region onto the scan; the region's coordinates are RAS millimetres."),
         _("Name a new folder for the run."),
         _("Name a segment of the file, or give a label value."),
+        _("Name the channels in the recipe (channel_names), in the order in which all scans shall be read."),
         _("Name the folder that holds the files."),
         _("Name the folder that holds the scans."),
         _("No opening was found, so the mitral valve and the ends of the veins count as wall. Mark them by hand."),
@@ -344,6 +345,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The case '{0}' has the same scan. Check that each case has its own scan."),
         _("The case has the role {0}, but no label. Choose a label, or change the role."),
         _("The case is used although its name begins with '#'. To leave the case out, remove it from the list."),
+        _("The channels are named {0} in the scan, but {1} in the recipe. Check that the scan suits the recipe."),
         _("The copy is incomplete; copy it again."),
         _(
             "The directions of sform and qform are opposite along {0}: the sform was used, as in nibabel. 3D"
@@ -366,6 +368,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The label is also that of '{0}'. Check that each case has its own label."),
         _("The line above the cases must name these columns: {0}."),
         _("The number of channels is {0} in the scan, but {1} in the recipe"),
+        _("The order of the channels is {0} in the scan, but {1} in the recipe: they were reordered."),
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
         _("The scan has the same content as that of the {0} '{1}'. Leave one of these cases out."),
         _("The scan is also the scan of the {0} '{1}'. Leave one of these cases out."),
@@ -536,6 +539,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has several segments with the number {0}"),
         _("has slices only {0} mm apart, so their positions are probably in metres"),
         _("has slices that are shifted in plane"),
+        _("has the channels in the order {0}, but the case '{1}' in the order {2}"),
         _("has the column '{0}' twice"),
         _('has the coordinate system (space) "{0}" in its header, so left and right are unknown'),
         _('has the coordinate system (space) "{0}" in its header: 3D Slicer would mirror the image'),

@@ -179,7 +179,9 @@ class Recipe:
     classes: tuple[SegmentInfo, ...]
     input_channels: int = 1
     channel_names: tuple[str, ...] = ()
-    """Name of each input channel, such as T1 or T2; empty if the channels have no names."""
+    """Name of each input channel, such as T1 or T2; empty if the channels have no names.
+
+    The channels of a scan whose `dataset.json` has these names in another order are brought into this order."""
     intensity: Intensity = field(default_factory=Intensity)
     network: Network = field(default_factory=Network)
     objective: Objective = field(default_factory=Objective)

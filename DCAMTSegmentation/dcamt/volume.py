@@ -52,6 +52,12 @@ class OverlapNote(IdentifyingNote):
         return note
 
 
+class ChannelNote(str):
+    """A note that a scan's channels have another order or other names than those of the recipe."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A scan: `voxels` (C, I, J, K) on `grid`. `check_scan` refuses voxels that are not real numbers.
@@ -60,6 +66,7 @@ class Volume:
         path: the file or folder that the scan was read from, if any.
         notes: messages for the user on how the file was interpreted; those that name files are `IdentifyingNote`.
         frames: for each slice of a DICOM scan, its file and the index of its frame in that file; otherwise empty.
+        channel_names: the names of the channels, in the order of `voxels`; empty if unknown.
     """
 
     voxels: np.ndarray
@@ -67,6 +74,7 @@ class Volume:
     path: Path | None = None
     notes: tuple[str, ...] = ()
     frames: tuple[tuple[Path, int], ...] = ()
+    channel_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_array(self.voxels)
@@ -187,6 +195,57 @@ def check_channels(channels: int, needed: int, path: Path | None) -> None:
         what = f"holds {channels} volumes (4D), but {needed} are needed"
         remedy = f"Give a scan of {needed} volumes, one for each channel."
     raise InputError(what, path=path, remedy=remedy)
+
+
+def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
+    """Return a scan with its channels in the order of `names`.
+
+    If the scan's channels are unnamed or have other names than `names`, their order stays. A `ChannelNote` is added if
+    the channels were reordered or have other names. Capitals and blanks at the ends of names do not matter.
+
+    Args:
+        names: the names of the recipe's channels; empty if the recipe does not name them.
+    """
+    own = volume.channel_names
+    if not own or not names or have_same_names(own, names):
+        return volume
+    order = channel_order(own, names)
+    listed, wanted = ", ".join(own), ", ".join(names)
+    if order is None:
+        note = ChannelNote(
+            f"The channels are named {listed} in the scan, but {wanted} in the recipe. Check that the scan suits the"
+            " recipe."
+        )
+        return volume if note in volume.notes else replace(volume, notes=(*volume.notes, note))
+    note = ChannelNote(
+        f"The order of the channels is {listed} in the scan, but {wanted} in the recipe: they were reordered."
+    )
+    return replace(volume, voxels=volume.voxels[order], channel_names=tuple(names), notes=(*volume.notes, note))
+
+
+def differ_in_order(own: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether two lists of channels have the same names in different orders."""
+    return channel_order(own, names) is not None and not have_same_names(own, names)
+
+
+def have_same_names(own: Sequence[str], names: Sequence[str]) -> bool:
+    """Return whether two lists of channels have the same names in the same order.
+
+    Capitals and blanks at the ends do not matter.
+    """
+    return _comparable(own) == _comparable(names)
+
+
+def channel_order(own: Sequence[str], names: Sequence[str]) -> list[int] | None:
+    """Return the index in `own` of each of `names`; None if the names are not the same, or if a name occurs twice."""
+    held, wanted = _comparable(own), _comparable(names)
+    if len(set(held)) < len(held) or sorted(held) != sorted(wanted):
+        return None
+    return [held.index(name) for name in wanted]
+
+
+def _comparable(names: Sequence[str]) -> list[str]:
+    return [name.strip().casefold() for name in names]
 
 
 def check_scan_grid(grid: Grid, path: Path | None) -> None:

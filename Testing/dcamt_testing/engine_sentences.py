@@ -24,6 +24,7 @@ CONSTRUCTORS: Mapping[str, tuple[str, ...]] = {
     "OutputError": ("what",),
     "IdentifyingNote": ("text",),
     "OverlapNote": ("text",),
+    "ChannelNote": ("text",),
     "MappingOption": ("hint",),
     "UnplacedError": ("what",),
     "Preset": ("threshold", "source"),

@@ -24,7 +24,7 @@ from ..models.package import Card, ModelPackage
 from ..models.store import DEFAULT_MODEL
 from ..networks.packaging import verify_model
 from ..recipe import ACCURATE
-from ..volume import Labelmap, SegmentInfo, Volume, check_scan
+from ..volume import Labelmap, SegmentInfo, Volume, check_scan, order_channels
 
 Scan = str | Path | Volume | np.ndarray
 """A file, a DICOM folder, a `Volume`, or an array (I, J, K) or (C, I, J, K)."""
@@ -126,7 +126,7 @@ class Segmenter:
         progress: Progress | None = None,
     ) -> SegmentedScan:
         """Return the segmented scan; the arguments and errors are those of `dcamt.segment`."""
-        volume = to_volume(scan, affine, self.channels)
+        volume = order_channels(to_volume(scan, affine, self.channels), self.predictor.recipe.channel_names)
         start = time.monotonic()
         box = to_region(region)
         result = self.predictor.segment(volume, quality, box, keep_probabilities, progress)
@@ -174,7 +174,8 @@ def segment(
     """Segment a scan with a model. For several scans, load the model once with `dcamt.Segmenter.load`.
 
     Args:
-        scan: a file, a DICOM folder, a `dcamt.Volume`, or an array (I, J, K) or (C, I, J, K).
+        scan: a file, a DICOM folder, a `dcamt.Volume`, or an array (I, J, K) or (C, I, J, K). If the names of a file's
+            or volume's channels are those of the model in another order, the channels are reordered, with a note.
         model: name or file of the model.
         affine: (4, 4), voxel index (i, j, k) -> RAS mm; required with an array, otherwise not allowed.
         quality: `fast` (one branch) or `accurate` (both).

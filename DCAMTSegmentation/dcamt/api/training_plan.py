@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cases.case_list import ROLES, UNLABELLED, VALIDATION, Case, read_cases, refuse_violations, used_cases, violations
+from ..cases.case_scans import refuse_mixed_orders
 from ..cases.checks import refuse_copied_scans
 from ..distributed import Team, team_size
 from ..errors import InputError
@@ -19,6 +20,7 @@ from ..recipe import Recipe
 from ..recipe_files import load_recipe, with_settings
 from ..runs.efforts import effort_settings
 from ..runs.folder import Origin, RunFolder
+from ..volume import differ_in_order, have_same_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,10 +107,15 @@ def choose_recipe(
     start_from: str | Path | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     effort: str | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
     """Return the recipe changed by `effort` and `settings`, and the origin and weights of the model to start from.
 
-    Without `start_from`, origin and weights are None.
+    Without `start_from`, origin and weights are None. With `start_from`, the recipe gets the order of the model's
+    channels, since each of the weights belongs to one channel.
+
+    Args:
+        on_note: called with a note if the recipe's channels have another order or other names than the model's.
 
     Raises:
         InputError: recipe, setting, effort or model cannot be used, or the model's network differs from the recipe's.
@@ -123,6 +130,7 @@ def choose_recipe(
     # `read_recipe` refuses a recipe that uses such a setting, so the user learns that DCAMT no longer has the setting.
     chosen = _changed(base or read_recipe(model_path(start_from)), settings, effort)
     _check_same_network(package.recipe, chosen, start_from)
+    chosen = _with_channels_of(package.recipe, chosen, start_from, on_note)
     return chosen, Origin.from_card(package.card), dict(build_network(package).state_dict())
 
 
@@ -153,17 +161,33 @@ def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None
             )
 
 
+def _with_channels_of(model: Recipe, recipe: Recipe, path: str | Path, on_note: Callable[[str], None]) -> Recipe:
+    """Return a recipe with the channels of the model `path`, unless the recipe gives its channels other names."""
+    own, names = recipe.channel_names, model.channel_names
+    if not names or have_same_names(own, names):
+        return recipe
+    if own and not differ_in_order(own, names):
+        listed = f"are named {', '.join(names)} in the model, but {', '.join(own)} in the recipe '{recipe.name}'"
+        on_note(f"{path}: The channels {listed}. Check that the model suits the recipe.")
+        return recipe
+    if own:
+        listed = f"is {', '.join(names)} in the model, but {', '.join(own)} in the recipe '{recipe.name}'"
+        on_note(f"{path}: The order of the channels {listed}: the run uses the model's order.")
+    return replace(recipe, channel_names=names)
+
+
 def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
     """Check that a training can use the cases and split its batches among its processes.
 
     Raises:
         InputError: the cases break a rule (`cases.case_list.violations`), a copy of a training scan is used for
-            validation, or the labelled or the unlabelled patches of a batch cannot be split evenly among the processes
-            started by `torchrun`.
+            validation, scans have their channels in different orders (`refuse_mixed_orders`), or the labelled or the
+            unlabelled patches of a batch cannot be split evenly among the processes started by `torchrun`.
     """
     training = recipe.training
     refuse_violations(violations(cases, recipe))
     refuse_copied_scans(cases)
+    refuse_mixed_orders(cases, recipe)
     mixed = any(case.role == UNLABELLED for case in cases)
     # Raises InputError if the batch cannot be split.
     Team(0, team_size()).sample_indices(training.labelled_per_batch if mixed else training.batch, training.batch)

@@ -17,11 +17,12 @@ import numpy as np
 from ..errors import InputError
 from ..io.formats import data_files_beside, ending
 from ..io.itk_completeness import PAIR_ENDINGS, pair_files
-from ..io.readers import Header, read_header, read_scan
+from ..io.readers import Header, read_header
 from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
 from ..volume import Volume
 from .case_list import LEFT_OUT, VALIDATION, Case, Rule, violations
+from .case_scans import mixed_orders, read_case_scan
 from .few_values import count_few_values
 from .labels import check_label, classes_on_grid, label_notes, read_case_label, refuse_thin_classes
 
@@ -80,6 +81,9 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
         if checked != facts[index]:
             facts[index] = checked
             yield checked
+    for index, error in mixed_orders(cases, recipe):
+        facts[index] = _with_problem(facts[index], _without_path("scan", cases[index].image, error))
+        yield facts[index]
     equal_scans = list(_equal_scans(cases))
     for index, text in _trained_and_validated(cases, equal_scans):
         facts[index] = _with_problem(facts[index], text)
@@ -154,7 +158,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
     """Check the voxels of a case's scan and, if its role needs one, of its label; return the extended facts."""
     try:
-        volume = read_scan(case.image, channels=recipe.input_channels)
+        volume = read_case_scan(case.image, recipe)
     except InputError as error:
         return _with_problem(facts, _without_path("scan", case.image, error))
     grid = volume.grid

@@ -23,7 +23,15 @@ from ..io.formats import plain_name
 from ..io.readers import read_header, read_labelmap, read_scan, read_segments
 from ..recipe import Augmentation, Inference, Intensity, Recipe, Training
 from ..recipe_files import recipe_from_dict
-from ..volume import ANATOMICAL_STRUCTURE, Labelmap, SegmentInfo, Volume, fit_labelmap, is_mask_of_255
+from ..volume import (
+    ANATOMICAL_STRUCTURE,
+    Labelmap,
+    SegmentInfo,
+    Volume,
+    fit_labelmap,
+    is_mask_of_255,
+    order_channels,
+)
 from .case_list import LABELLED, UNLABELLED, Case
 from .dataset_json import ignored_value
 from .label_names import folders_of_classes, names_in_dataset, refuse_names_of_other_classes
@@ -232,27 +240,29 @@ def _examine_cases(
     shown: set[int] = set()
     is_single = True
     sample = labelled[:: math.ceil(len(labelled) / MAX_CASES)]
+    names = channel_names(labelled[0].image)
     for case in dict.fromkeys((*sample, *labelled)):
         labelmap = _read_label(case, mapped, on_note)
         sizes = _class_sizes(labelmap.voxels)
         values_of[case] = set(sizes)
         if case in sample or not shown.issuperset(sizes):
-            examined.append(examine_case(case, labelmap))
+            examined.append(examine_case(case, labelmap, names))
             shown.update(sizes)
         is_single = is_single and single_classes(labelmap.voxels, sizes).issuperset(sizes)
     return values_of, examined, is_single
 
 
-def examine_case(case: Case, labelmap: Labelmap) -> CaseStatistics:
+def examine_case(case: Case, labelmap: Labelmap, names: Sequence[str] = ()) -> CaseStatistics:
     """Read the scan of a labelled case, and return the statistics that a suggestion needs.
 
     Args:
         labelmap: the case's label, after applying its label mapping.
+        names: the names of the suggested recipe's channels, if known.
 
     Raises:
         InputError: the scan cannot be read, or the label is empty or does not fit the scan.
     """
-    scan = _read_any(case.image)
+    scan = order_channels(_read_any(case.image), names)
     labels = fit_labelmap(labelmap, scan.grid, case.image).voxels
     grid = network_grid(scan.grid, (1.0, 1.0, 1.0))
     sizes = _class_sizes(labels)

@@ -18,7 +18,7 @@ from ..io.interruption import interrupt_on_sigterm
 from ..io.readers import read_scan
 from ..io.writers import write_volume
 from ..metrics.measurements import Measurements
-from ..volume import Volume
+from ..volume import Volume, order_channels
 from .console import Console, StdoutLost
 from .result_files import FileStamp, ResultAppeared, refuse_appeared
 from .scan_jobs import ScanJob, WallJob
@@ -124,6 +124,7 @@ class SegmentSession:
 
         progress("reading", 0.0)
         volume = read_scan(job.scan, self.segmenter.channels, self.choice)
+        volume = order_channels(volume, self.segmenter.predictor.recipe.channel_names)
         volume = replace(volume, notes=scan_notes(volume))
         for note in volume.notes:  # before the segmentation, which takes long and may fail
             self.console.print_error(f"{job.scan}: {note}")

@@ -64,7 +64,9 @@ def _train(options: argparse.Namespace) -> int:
         plan = plan_resumed_run(options.run, options.device, conclude=options.stop)
     else:
         cases = read_cases(options.cases, options.labels)
-        recipe, origin, weights = choose_recipe(options.recipe, options.start_from, options.set, options.effort)
+        recipe, origin, weights = choose_recipe(
+            options.recipe, options.start_from, options.set, options.effort, console.print_error
+        )
         plan = plan_new_run(cases, options.run, recipe, origin, weights, options.device)
 
     def show(event: RunEvent) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ..cases.case_list import Case
+from ..cases.case_scans import read_case_scan
 from ..cases.labels import check_label, label_notes, read_case_label
 from ..errors import InputError
-from ..io.readers import read_scan
 from ..models.calibration import FEATURES, MIN_CASES, NOTHING, Calibration, OverlapFunction
 from ..models.calibration_fit import CLEAN, Observation, assess_overlap, fit_overlap
 from ..models.doubt_scaling import BINS, count_doubt, fit_doubt_scaling
@@ -92,7 +92,7 @@ def _disturbed_scans(
             `DISTURBED`, and so on; the last disturbance is followed by the first.
         on_note: called with each note on the label.
     """
-    volume = read_scan(case.image, channels=recipe.input_channels)
+    volume = read_case_scan(case.image, recipe)
     label = read_case_label(case, recipe, volume.grid)
     for note in label_notes(case, label, recipe):
         on_note(note)

@@ -79,6 +79,21 @@ def channel_names(path: Path) -> tuple[str, ...]:
     return ()
 
 
+def names_of_channels(path: Path, channels: int) -> tuple[str, ...]:
+    """Return the names of the channels that were read from a scan's file, or from the files of which it is the first.
+
+    Return () if `channel_names` are unknown or do not fit the number of channels.
+
+    Args:
+        channels: the number of channels that were read. If it is 1, `x_0001` holds the channel with the second name.
+    """
+    names = channel_names(path)
+    number = channel_of(path)
+    if channels == 1 and number is not None and number < len(names):
+        return names[number : number + 1]
+    return names if len(names) == channels else ()
+
+
 @lru_cache(maxsize=16)
 def _listed_names(path: Path, cache_key: tuple[int, int]) -> tuple[str, ...]:
     """Return the channel names in a `dataset.json`."""

@@ -26,7 +26,7 @@ from ..volume import (
     check_scan_grid,
 )
 from .blank_slices import blank_slices_note
-from .channels import channel_files, one_channel_note, read_channels
+from .channels import channel_files, names_of_channels, one_channel_note, read_channels
 from .dicom import open_dicom_file, open_dicom_folder, open_dicomdir
 from .dicom_completeness import dicomdir_files
 from .dicom_files import (
@@ -103,7 +103,7 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
 
     Returns:
         The scan. Intensities keep the file's type unless the file scales them. The scan's `notes` state what was
-        skipped or assumed.
+        skipped or assumed. Its `channel_names` are those of a `dataset.json` beside the file or one folder above.
 
     Raises:
         InputError: the file is missing, empty, damaged, two-dimensional or in no known format, is a DICOM segmentation,
@@ -112,9 +112,11 @@ def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = N
     """
     path = given_path(path)
     if channels > 1 and (files := channel_files(path)) and _has_one_channel(path, choice):
-        return read_channels(path, files, channels, lambda file: _read_scan(file, 1, choice))
-    volume = _read_scan(path, channels, choice)
-    return replace(volume, notes=(*one_channel_note(path), *volume.notes)) if channels == 1 else volume
+        volume = read_channels(path, files, channels, lambda file: _read_scan(file, 1, choice))
+    else:
+        volume = _read_scan(path, channels, choice)
+    notes = (*one_channel_note(path), *volume.notes) if channels == 1 else volume.notes
+    return replace(volume, notes=notes, channel_names=names_of_channels(path, channels))
 
 
 def _has_one_channel(path: Path, choice: ScanChoice | None) -> bool:

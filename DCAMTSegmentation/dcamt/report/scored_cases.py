@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
+from ..cases.case_scans import read_case_scan
 from ..cases.labels import check_label, label_notes, read_case_label
 from ..errors import InputError
-from ..io.readers import read_scan
 from ..metrics.evaluation import EvaluationRow
 from ..metrics.pair_scoring import score_case
 from ..recipe import Recipe
@@ -70,7 +70,7 @@ def score_cases(
 
 
 def _read_case(case: Case, recipe: Recipe, on_note: Callable[[str], None]) -> tuple[Volume, Labelmap]:
-    volume = read_scan(case.image, channels=recipe.input_channels)
+    volume = read_case_scan(case.image, recipe)
     label = read_case_label(case, recipe, volume.grid)
     for note in label_notes(case, label, recipe):
         on_note(note)

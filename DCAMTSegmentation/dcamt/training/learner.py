@@ -16,6 +16,7 @@ from ..devices import fast_bfloat16
 from ..losses.objective import Losses, objective_losses, ramp_up
 from ..networks.dual_vnet import BranchOutput, DualVNet
 from ..recipe import Recipe, Training
+from ..volume import differ_in_order
 from .sampling import Batch, step_seed
 
 FUSED = ("cpu", "cuda")
@@ -105,6 +106,7 @@ class Learner:
             "scaler": self.scaler.state_dict(),
             "shape": self._shape(),
             "scan_settings": self._scan_settings(),
+            "channel_names": tuple(self.recipe.channel_names),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -112,12 +114,14 @@ class Learner:
 
         Raises:
             LookupError, TypeError, ValueError, RuntimeError: the state belongs to another network or optimiser, or to
-                another spacing or intensity rule.
+                another spacing, intensity rule or order of channels.
         """
         # torch raises no error for another spacing or intensity rule, but the validation scores before and after
         # resuming the run would not be comparable.
         if state.get("scan_settings", self._scan_settings()) != self._scan_settings():
             raise ValueError("the state belongs to another spacing or intensity rule")
+        if differ_in_order(state.get("channel_names", ()), self.recipe.channel_names):
+            raise ValueError("the state belongs to another order of the channels")
         if state.get("shape", self._shape()) != self._shape():  # torch does not notice another number of heads
             raise ValueError("the state belongs to another network")
         self.network.load_state_dict(state["network"])

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cases.case_list import Case
+from ..cases.case_scans import read_case_scan
 from ..cases.checks import scan_notes
 from ..io.formats import in_resolved_folder
-from ..io.readers import read_scan
 from ..io.tables import write_table
 from ..metrics.doubtful_places import densest_voxel
 
@@ -50,7 +50,7 @@ def rank_case(case: Case, predictor: Predictor) -> tuple[RankedCase, Prediction]
         InputError: the scan cannot be used.
         MemoryShortage: the memory is too small.
     """
-    volume = read_scan(case.image, channels=predictor.recipe.input_channels)
+    volume = read_case_scan(case.image, predictor.recipe)
     result = predictor.segment(volume)
     assert result.agreement is not None
     assert result.trust is not None

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..cases.case_list import Case
+from ..cases.case_scans import read_case_scan
 from ..cases.labels import check_label, label_notes, read_case_label, refuse_thin_classes
 from ..geometry import NetworkGrid
-from ..io.readers import read_scan
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
+from ..volume import ChannelNote
 
 VOXELS_PER_CLASS = 4096
 """At least this many voxels of a class (or all, if there are fewer) are kept as possible centres of patches."""
@@ -60,13 +61,17 @@ def load_case(
     """Read a case and return it on the network grid, in 8 bits, on the device.
 
     Args:
-        on_note: called with each note on the label (`label_notes`).
+        on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`); the
+            latter follows the path of the scan's folder.
 
     Raises:
         InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has
             a class that is too thin for the network grid.
     """
-    volume = read_scan(case.image, channels=recipe.input_channels)
+    volume = read_case_scan(case.image, recipe)
+    for note in volume.notes:
+        if isinstance(note, ChannelNote):
+            on_note(f"{case.image.parent}: {note}")
     image, grid = scan_to_network(volume, recipe)
     scale, offset = uint8_scale_offset(recipe.intensity)
     image_8bit = ((image - offset) / scale).round().clamp(0, 255).to(torch.uint8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from ..cases.case_scans import read_case_scan
 from ..errors import DCAMTError
 from ..inference.labelling import labels_on_scan
 from ..inference.tiling import predict_bounded
-from ..io.readers import read_scan
 from ..networks.dual_vnet import DualVNet
 from ..recipe import Recipe
 from ..runs.folder import RunFolder
@@ -79,5 +79,5 @@ def _write_preview(run: RunFolder, step: int, network: DualVNet, case: ResidentC
     labels = labels_on_scan(branches.mean(dim=0).cpu(), case.grid)
     scan = None
     if not shows_case(run, case.name):
-        scan = read_scan(case.scan, channels=recipe.input_channels).voxels[0]
+        scan = read_case_scan(case.scan, recipe).voxels[0]
     write_preview(run, case.name, step, labels, case.grid.source.affine, scan)

@@ -1,0 +1,51 @@
+"""Read the scans of cases with the channels of a recipe, and compare the order of channels among cases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..errors import InputError
+from ..io.channels import names_of_channels
+from ..io.readers import read_scan
+from ..recipe import Recipe
+from ..volume import Volume, differ_in_order, order_channels
+from .case_list import LEFT_OUT, Case
+
+
+def read_case_scan(image: Path, recipe: Recipe) -> Volume:
+    """Read the scan of a case; return it with the recipe's channels, in the recipe's order (`order_channels`).
+
+    Raises:
+        InputError: as in `read_scan`; also if the scan has another number of channels than the recipe.
+    """
+    return order_channels(read_scan(image, channels=recipe.input_channels), recipe.channel_names)
+
+
+def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
+    """Raise InputError if the scans of two cases have the same channels in different orders, and no order is chosen.
+
+    If the recipe names its channels, `read_case_scan` reads every scan in the recipe's order.
+    """
+    for _, error in mixed_orders(cases, recipe):
+        raise error
+
+
+def mixed_orders(cases: Sequence[Case], recipe: Recipe) -> Iterator[tuple[int, InputError]]:
+    """Yield index and error of each case that `refuse_mixed_orders` refuses: those that differ from an earlier case."""
+    if recipe.channel_names or recipe.input_channels == 1:
+        return
+    first: tuple[Case, tuple[str, ...]] | None = None
+    for index, case in enumerate(cases):
+        names = names_of_channels(case.image, recipe.input_channels) if case.role != LEFT_OUT else ()
+        if not names:
+            continue
+        if first is None:
+            first = case, names
+        elif differ_in_order(names, first[1]):
+            what = (
+                f"has the channels in the order {', '.join(names)}, but the case '{first[0].name}' in the order"
+                f" {', '.join(first[1])}"
+            )
+            remedy = "Name the channels in the recipe (channel_names), in the order in which all scans shall be read."
+            yield index, InputError(what, path=case.image, remedy=remedy)
