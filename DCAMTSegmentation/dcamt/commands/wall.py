@@ -155,7 +155,8 @@ class WallSession:
                 what, remedy = "has no voxel with a value of the label mapping", "Correct the mapping of --labels."
                 raise InputError(what, path=job.segmentation, remedy=remedy)
             openings = read_labelmap(job.openings) if job.openings is not None else None
-            if openings is not None:  # Every segment counts as an opening, so overlaps do not matter.
+            if openings is not None:
+                # Every segment counts as an opening, so overlaps do not matter: `notes_about(())` omits their notes.
                 notes += self._print_notes(job.openings, openings.notes_about(()))
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
@@ -411,8 +412,9 @@ def _write_report(
 def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
     """Return the notes that concern the segment to measure, which has the value `label`.
 
-    If `label` is None, all notes are returned: the labelmap has one value, but a segment that the value's segment
-    covers completely may be the one that the user wants.
+    If `label` is None, return all notes. Only a labelmap with a single value is then measured. But the file may hold
+    another segment that the segment with this value covers completely. That other segment has no voxel in the labelmap,
+    and it may be the one that the user wants; only its note tells of it.
     """
     return labelmap.notes if label is None else labelmap.notes_about([label])
 

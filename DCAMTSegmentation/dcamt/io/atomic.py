@@ -59,8 +59,9 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                     yield temporary
                     _flush(temporary)
                 except BaseException:
-                    # A library may keep the file open as long as its exception exists. The removed file would then
-                    # still take its space on the disk.
+                    # If a library's exception is the reason, the library may keep the file open as long as the
+                    # exception exists. The file would then take space on the disk even after its removal. So the file
+                    # is emptied before it is removed.
                     with suppress(OSError):
                         os.truncate(temporary, 0)
                     raise

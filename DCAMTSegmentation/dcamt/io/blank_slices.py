@@ -8,7 +8,7 @@ _FEW_ZEROS = 0.2
 """Largest fraction of zeros in a slice without padding or mask."""
 _MANY_ZEROS = 0.5
 _LONG_RUN = 0.1
-"""Smallest length, as a fraction of the slice, of a run of zeros that may replace a lost part of a file."""
+"""A run of zeros may stand where a part of the file was lost if it has at least this fraction of the slice's voxels."""
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
@@ -37,11 +37,16 @@ def _unwritten_slices(voxels: np.ndarray) -> list[int]:
 
 
 def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
-    """Return which slices are blank: at least `_MANY_ZEROS` of the voxels are zeros; none if these may be padding.
+    """Return which slices (K,) are blank: at least `_MANY_ZEROS` of their voxels are zeros.
+
+    If the scan may have padding, no slice is returned as blank. The scan may have padding in two cases:
+    - The first slice has more than `_FEW_ZEROS` zeros.
+    - Another slice has more than `_FEW_ZEROS` zeros, but is neither blank, nor next to a blank slice, nor interrupted.
+      (A slice next to a blank one may be half written.)
 
     Args:
         zeros: fraction of zeros in each slice, (K,).
-        interrupted: the slices whose zeros are no padding, (K,).
+        interrupted: mask of the slices that `_interrupted_slices` found, (K,): their zeros are no padding.
     """
     blank, noisy = zeros >= _MANY_ZEROS, zeros <= _FEW_ZEROS
     perhaps_half_written = np.convolve(blank, np.ones(3), "same") > 0
@@ -53,9 +58,10 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, zeros: np.ndarray) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. Their runs are no padding if the slice before the group has few
-    zeros in place of the first run, and the slice after the group has few zeros in place of the last run. (Padding
-    around a tilted or masked field of view reaches an end of the stack, or changes gradually from slice to slice.)
+    Neighbouring slices with long runs form a group. Their runs are no padding if two conditions hold. At the positions
+    of the run in the group's first slice, the slice before the group has few zeros. At the positions of the run in the
+    group's last slice, the slice after the group has few zeros. (Padding around a tilted or masked field of view
+    reaches an end of the stack, or changes gradually from slice to slice.)
 
     Args:
         voxels: one channel, (I, J, K).
@@ -76,7 +82,7 @@ def _interrupted_slices(voxels: np.ndarray, zeros: np.ndarray) -> np.ndarray:
 
 
 def _long_run(voxels: np.ndarray, k: int) -> slice | None:
-    """Return the longest run of consecutive zeros in slice k, in the order of the file; None if it is short."""
+    """Return the range of the longest run of zeros in slice k, in the file's order; None if shorter than `_LONG_RUN`."""
     values = _in_file_order(voxels, k)
     others = np.concatenate([[-1], np.flatnonzero(values), [values.size]])
     longest = int(np.diff(others).argmax())

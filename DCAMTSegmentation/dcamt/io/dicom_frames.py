@@ -179,9 +179,9 @@ def words_of(value: Any) -> list[str]:
 
 
 def is_part(text: str, whole: str) -> bool:
-    """Return whether `text` is a part of `whole` that cuts no whole number in two.
+    """Return whether `whole` contains `text` without digits cut off; only decimals after `text` may be cut off.
 
-    Thus "echo 1" is no part of "echo 15 ms", nor is "5 ms"; "echo 12" is a part of "echo 12.3 ms".
+    Thus "echo 1" is no part of "echo 15 ms", nor is "5 ms". "echo 12" is a part of "echo 12.3 ms", but "3 ms" is not.
     """
     start = r"(?<!\d)(?<!\d\.)" if text[:1].isdigit() else ""
     end = r"(?!\d)" if text[-1:].isdigit() else ""

@@ -27,7 +27,10 @@ _CHOOSE_UID = (
 )
 _LONG_UID_END = 8  # A text of this length at the end of a UID practically never fits another series by chance.
 _SAME_SLICE_MM = 0.01  # Frames at most this far apart show the same slice.
-_ROUNDING_SLOPE = 0.002  # Direction cosines of 3 decimals move slices by less, in mm for each mm along the normal.
+_ROUNDING_SLOPE = 0.002
+"""If direction cosines are rounded to 3 decimals, each slice seems to be shifted in plane.
+
+The shift is less than this number of mm for each mm along the slices' normal."""
 _SPACING_TOLERANCE = 0.02  # Fraction of the slice spacing. At least 0.01 mm is tolerated, as positions are rounded.
 
 
@@ -204,7 +207,8 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     number could name a wrong series.
 
     Raises:
-        InputError: a number is that of a stack in the list, and the SeriesNumber of other stacks only.
+        InputError: `wanted` is a number that names different stacks: one by its number in the list, and others by their
+            SeriesNumber. The listed stack has another SeriesNumber.
     """
     wanted = wanted.strip()
     number = _number(wanted)
@@ -235,7 +239,11 @@ def _number(wanted: str) -> int | None:
 
 
 def _is_end_of_uid(text: str, uid: str) -> bool:
-    """Return whether a UID ends with `text`, and `text` is long or consists of several whole numbers of the UID."""
+    """Return whether a UID ends with `text`, and the end is clear enough.
+
+    `text` is clear enough if it has `_LONG_UID_END` or more characters. A shorter text must contain a point and begin
+    with a complete number of the UID: "12.5" or ".5" fits "1.2.12.5", but "5" and "2.5" do not.
+    """
     return uid.endswith(text) if len(text) >= _LONG_UID_END else "." in text and uid.endswith("." + text.lstrip("."))
 
 

@@ -199,16 +199,19 @@ def _used_sform(header: Any) -> np.ndarray | None:
 def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
 
-    As in ITK, similar forms have equal origins, steps and directions, except that the axis k may be opposite, and often
-    also i or j. The negative sign of `pixdim[0]` may have been lost, which reverses k in the qform.
+    As in ITK, forms are similar if their origins, steps and directions are equal. But the comparison of directions
+    always accepts an opposite axis k, and in many cases also an opposite axis i or j. This tolerance helps if a program
+    has lost the negative sign of `pixdim[0]`: the loss reverses the axis k of the qform.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.
     if not np.abs([sform[:3, 3] - _qform_origin(header), _lengths(sform) - steps]).max() <= _SIMILAR:
         return None
     directions = sform[:3, :3] / _lengths(sform)
-    # ITK compares the left factors of singular value decompositions, which are equal for certain opposite axes. The
-    # left factors of QR decompositions are equal for the same axes. Adding 0.0 replaces -0.0, whose sign would count.
+    # ITK computes a singular value decomposition of each form's directions and compares the two left factors. These are
+    # equal even if certain axes of the forms are opposite. The left factors of QR decompositions are equal in the same
+    # cases, so they are compared here. Adding 0.0 turns -0.0 into 0.0, since the sign of -0.0 would change the
+    # decomposition.
     of_sform, of_qform = (np.linalg.qr(columns.round(6) + 0.0)[0] for columns in (directions, axes))
     if not np.abs(of_sform - of_qform).max() <= _SIMILAR:
         return None

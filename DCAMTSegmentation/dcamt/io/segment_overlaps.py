@@ -1,4 +1,4 @@
-"""Describe which voxels the segments of a file lack in its labelmap, because other segments overlap them."""
+"""Describe how many voxels of a file's segments belong to other, overlapping segments in the file's labelmap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class MappingOption:
 
     Attributes:
         hint: a sentence that names the option.
-        label: the class of the mapping in the note's example; None: the label value of the segment.
+        label: the class after the equals sign in the note's example, such as 1 in "Left atrium=1". If it is None, the
+            example has the segment's label value.
     """
 
     hint: str

@@ -27,9 +27,11 @@ class _ScoredPair:
 
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
-        overlaps: pairs, as in `notes`, of the notes about overlapping segments of the prediction.
-        lone_255: pairs (option, path or case) of each labelmap whose only value is 255, although its counterpart lacks
-            255 and 255 does not count as 1. The option maps the labelmap's values.
+        overlaps: such pairs for the notes about overlapping segments of the prediction, which `notes` does not hold.
+            The label's notes about overlapping segments are in `notes`.
+        lone_255: a pair (option, path or case) for each labelmap that holds only the value 255 and was read without a
+            mapping, if its counterpart does not hold 255. Empty if 255 counts as 1. The option maps the labelmap's
+            values.
     """
 
     case: str
@@ -53,9 +55,9 @@ def evaluate_pairs(
 
     The classes are the label values that occur in any label. A prediction whose axes differ from the label's only in
     order or direction is reoriented, without interpolation; a partial labelmap (`Labelmap.partial`) is extended with
-    background. If every prediction and every label is empty or has a single value above 0, which is 1 or 255, then
-    255 counts as 1. Otherwise, a note names each labelmap whose only value is 255, unless its counterpart also holds
-    255.
+    background. If every prediction and every label is empty or has a single value above 0, which is 1 or 255, then 255
+    counts as 1. Otherwise, a note names each labelmap whose only value is 255. There is no note if the labelmap was
+    read with a mapping, or if its counterpart also holds 255.
 
     A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
     cannot be scored in these cases:
@@ -101,7 +103,8 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
-        # A segment that other segments cover completely does not occur in its labelmap.
+        # Other segments may cover a segment completely, so that its value does not occur in its labelmap. This may be
+        # why the predictions and labels have no value in common. The note on such a segment then says what to do.
         covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
@@ -121,7 +124,10 @@ def evaluate_pairs(
 def _notes_on_covered_segments(
     scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (note, file) for each segment that its labelmap lacks, although the counterparts hold the segment's value.
+    """Yield (note, file) for each completely covered segment whose value occurs in the counterparts.
+
+    Predictions and labels have no value in common. So if a note concerns a segment whose value occurs in the
+    counterparts, the value does not occur in the segment's own labelmap: other segments cover the segment completely.
 
     Args:
         in_predictions, in_labels: the values of all predictions and of all labels, with no value in common.
@@ -151,7 +157,7 @@ def _list_notes(scored: Sequence[_ScoredPair], in_predictions: set[int], in_labe
 
 
 def _note_on_255(option: str, values: set[int]) -> str:
-    """Return the note that the value 255, the only one of a labelmap, does not count as 1.
+    """Return the note on a labelmap with the single value 255: this value does not count as 1.
 
     The values that a mapping does not name become background, so the advised mapping names all values.
 
