@@ -82,7 +82,7 @@ def _interrupted_slices(voxels: np.ndarray, zeros: np.ndarray) -> np.ndarray:
 
 
 def _long_run(voxels: np.ndarray, k: int) -> slice | None:
-    """Return the range of the longest run of zeros in slice k, in the file's order; None if shorter than `_LONG_RUN`."""
+    """Return the range of the longest run of zeros in slice k, in file order; None if shorter than `_LONG_RUN`."""
     values = _in_file_order(voxels, k)
     others = np.concatenate([[-1], np.flatnonzero(values), [values.size]])
     longest = int(np.diff(others).argmax())
