@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 _FEW_ZEROS = 0.2
@@ -30,9 +32,13 @@ def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
 
 def _unwritten_slices(voxels: np.ndarray) -> list[int]:
     """Return the indices of slices along the last axis that were probably never written, or only in part."""
-    rows, columns, slices = voxels.shape
-    zeros = 1 - np.array([np.count_nonzero(voxels[:, :, k]) for k in range(slices)]) / (rows * columns)
-    interrupted = _interrupted_slices(voxels, zeros)
+    zeros, runs = np.empty(voxels.shape[2]), {}
+    for k in range(len(zeros)):
+        is_zero = _in_file_order(voxels, k) == 0
+        zeros[k] = is_zero.mean()
+        if run := _long_run(is_zero):
+            runs[k] = run
+    interrupted = _interrupted_slices(voxels, runs)
     return np.flatnonzero(interrupted | _blank_slices(zeros, interrupted)).tolist()
 
 
@@ -55,40 +61,44 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
     return np.zeros_like(blank) if has_padding else blank
 
 
-def _interrupted_slices(voxels: np.ndarray, zeros: np.ndarray) -> np.ndarray:
+def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. Their runs are no padding if two conditions hold. At the positions
-    of the run in the group's first slice, the slice before the group has few zeros. At the positions of the run in the
-    group's last slice, the slice after the group has few zeros. (Padding around a tilted or masked field of view
-    reaches an end of the stack, or changes gradually from slice to slice.)
+    Neighbouring slices with long runs form a group. Their runs are no padding if the slice before the group is noisy in
+    place of the first run, and the slice after the group is noisy in place of the last run. (Padding around a tilted or
+    masked field of view reaches an end of the stack, or changes gradually from slice to slice.)
 
     Args:
         voxels: one channel, (I, J, K).
-        zeros: fraction of zeros in each slice, (K,).
+        runs: the long run of zeros in each slice that has one, in the order of the file.
     """
-    runs = {k: run for k in np.flatnonzero(zeros >= _LONG_RUN).tolist() if (run := _long_run(voxels, k))}
-    interrupted = np.zeros(len(zeros), bool)
+    interrupted = np.zeros(voxels.shape[2], bool)
     for first in runs:
         last = first
         while last + 1 in runs:
             last += 1
-        if first - 1 in runs or first == 0 or last + 1 == len(zeros):
+        if first - 1 in runs or first == 0 or last + 1 == len(interrupted):
             continue
         neighbours = (_in_file_order(voxels, first - 1)[runs[first]], _in_file_order(voxels, last + 1)[runs[last]])
-        if all(np.mean(neighbour == 0) <= _FEW_ZEROS for neighbour in neighbours):
+        if all(map(_is_noisy, neighbours)):
             interrupted[first : last + 1] = True
     return interrupted
 
 
-def _long_run(voxels: np.ndarray, k: int) -> slice | None:
-    """Return the range of the longest run of zeros in slice k, in file order; None if shorter than `_LONG_RUN`."""
-    values = _in_file_order(voxels, k)
-    others = np.concatenate([[-1], np.flatnonzero(values), [values.size]])
-    longest = int(np.diff(others).argmax())
-    run = slice(int(others[longest]) + 1, int(others[longest + 1]))
-    return run if run.stop - run.start >= _LONG_RUN * values.size else None
+def _is_noisy(values: np.ndarray) -> bool:
+    """Return whether voxels have few zeros and not all the same value, as in a layer of a synthetic scan."""
+    return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
+
+
+def _long_run(is_zero: np.ndarray) -> slice | None:
+    """Return the longest run of True in `is_zero`; None if the run is short."""
+    bounds = np.flatnonzero(np.diff(is_zero, prepend=False, append=False)).reshape(-1, 2)
+    if not len(bounds):
+        return None
+    start, stop = bounds[np.diff(bounds).argmax()].tolist()
+    return slice(start, stop) if stop - start >= _LONG_RUN * is_zero.size else None
 
 
 def _in_file_order(voxels: np.ndarray, k: int) -> np.ndarray:
+    """Return the voxels of slice k in the order of the file: i varies fastest."""
     return voxels[:, :, k].ravel(order="F")
