@@ -54,6 +54,26 @@ def test_mask_without_a_scan_counts_as_a_scan(tmp_path: Path, scan: str, mask: s
     assert {case.image for case in found.cases} == {tmp_path / f"{path}.nii.gz" for path in (*scans, mask_without_scan)}
 
 
+@pytest.mark.parametrize(
+    ("scans", "mask"),
+    [
+        (["1/2/lge"], "1/1/LA"),
+        (["2/1/lge"], "2/2/la_LA_final"),
+        (["A/B/lge"], "A/A/LA"),
+        (["pre/post/lge"], "pre/pre/LA"),
+        (["1/images/2"], "1/LA/1"),
+        (["4/2/lge"], "LA/2/2"),
+    ],
+)
+def test_mask_of_patient_1_of_centre_1_is_no_label_of_another_patient_of_centre_1(
+    tmp_path: Path, scans: list[str], mask: str
+) -> None:
+    write_images(tmp_path, scans, [mask])
+    found = find_cases(tmp_path)
+    assert set(scans_and_labels(found, tmp_path).values()) == {(f"{scan}.nii.gz", None) for scan in scans}
+    assert [file.path for file in found.skipped] == [tmp_path / f"{mask}.nii.gz"]
+
+
 @pytest.mark.parametrize("count", [9, 12])
 def test_masks_in_folders_of_patients_are_skipped(tmp_path: Path, count: int) -> None:
     patients = [f"p{number}" for number in range(count)]

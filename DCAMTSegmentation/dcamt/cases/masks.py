@@ -31,7 +31,7 @@ from .similar_paths import (
     replace_part,
     replace_structure_words,
 )
-from .words import LABEL_WORDS, OUTLINE_WORDS, further_words, modalities
+from .words import LABEL_WORDS, OUTLINE_WORDS, count_words, further_words, modalities
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -177,7 +177,11 @@ class _SimilarPaths:
             return {}
         kind = FileKind.OTHER_LABEL
         if is_certain and len(scans) == 1:
-            words = further_words([str(part)]) | further_words(plain_key(file.key)) - further_words(pattern)
+            key, scan_key = plain_key(file.key), plain_key(scans[0].key)
+            words = further_words([str(part)]) | further_words(key) - further_words(pattern)
+            # `1/1/LA` adds the second 1 to `1/2`, which may be another patient of centre 1. To `1`, it adds only `LA`.
+            if not further_words(scan_key) <= further_words(key):
+                words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.
             kind = _kind(words | further_modalities)
         return {file.path: replace(file, kind=kind, key=without_first_channel(scans[0].key))}

@@ -57,7 +57,9 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
     """
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
-    yield from ((_with_star(key, n), part) for n, part in enumerate(key))
+    has_name_of_folder = key[-1:] == key[-2:-1]  # `cohort/p1/p1` also has the pattern `*/p1`.
+    for shorter in (key, key[:-1]) if has_name_of_folder else (key,):
+        yield from ((_with_star(shorter, n), part) for n, part in enumerate(shorter))
     for search in (replace_format, replace_all_but_name):
         yield from ((pattern, part) for _, part, (pattern,) in search([file]))
     yield from (((folder, *words, "*"), file.path) for words in {(), *name_starts(name), *name_ends(name)})
@@ -135,8 +137,7 @@ def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
 
 def _with_star(key: Key, n: int) -> Pattern:
     """Return a plain key with `*` in place of part n."""
-    rest = plain_key((*key[:n], *key[n + 1 :]))
-    return (*rest[:n], "*", *rest[n:])
+    return (*key[:n], "*", *key[n + 1 :])
 
 
 @lru_cache(maxsize=1 << 16)
@@ -148,10 +149,9 @@ def names_structure(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def plain_key(key: Key) -> Key:
-    """Return the plain key of a file with this key.
+    """Return the plain key of a file with this key: the loose key without channel numbers.
 
-    >>> plain_key(("P1_0000", "p1_lge_0000"))
-    ('p1',)
+    >>> plain_key(("P1_0000", "LA_0000"))
+    ('p1', 'la')
     """
-    parts = loose_key(without_channel(part) for part in key)
-    return tuple(part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1])
+    return loose_key(without_channel(part) for part in key)

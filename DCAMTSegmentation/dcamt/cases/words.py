@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable
 
 
@@ -166,7 +167,12 @@ def further_words(pieces: Iterable[str]) -> frozenset[str]:
     >>> sorted(further_words(("LA+wall", "_", "RV(1)", " ", "(1)", "2")))
     ['2', 'LA', 'RV', 'wall']
     """
-    return frozenset(word for piece in pieces for word in re.findall(r"[^\W_]+", re.sub(r"\(\d+\)", "", piece)))
+    return frozenset(count_words(pieces))
+
+
+def count_words(pieces: Iterable[str]) -> Counter[str]:
+    """Return how often each of `further_words(pieces)` occurs."""
+    return Counter(word for piece in pieces for word in re.findall(r"[^\W_]+", re.sub(r"\(\d+\)", "", piece)))
 
 
 def means_examination(words: Iterable[str]) -> bool:

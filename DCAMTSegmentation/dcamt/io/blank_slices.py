@@ -64,9 +64,10 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. Their runs are no padding if the slice before the group is noisy in
-    place of the first run, and the slice after the group is noisy in place of the last run. (Padding around a tilted or
-    masked field of view reaches an end of the stack, or changes gradually from slice to slice.)
+    Neighbouring slices with long runs form a group. Their runs are no padding if two conditions hold. At the positions
+    of the run in the group's first slice, the slice before the group is noisy (`_is_noisy`). At the positions of the
+    run in the group's last slice, the slice after the group is noisy. (Padding around a tilted or masked field of view
+    reaches an end of the stack, or changes gradually from slice to slice.)
 
     Args:
         voxels: one channel, (I, J, K).
