@@ -46,7 +46,10 @@ class OverlapNote(IdentifyingNote):
     label: int
 
     def __new__(cls, text: str, label: int = 0) -> OverlapNote:
-        """Return the note with this text. The default of `label` serves to unpickle a note."""
+        """Return the note with this text.
+
+        `label` needs a default, because unpickling calls this method with the text alone and sets `label` afterwards.
+        """
         note = super().__new__(cls, text)
         note.label = label
         return note
@@ -107,7 +110,7 @@ class Labelmap:
             raise ValueError(f"labels are unsigned integers, not {self.voxels.dtype}")
 
     def notes_about(self, labels: Collection[int]) -> tuple[str, ...]:
-        """Return the notes without each `OverlapNote` whose label value is not in `labels`."""
+        """Return all notes of other kinds, and each `OverlapNote` whose label value is in `labels`."""
         return tuple(note for note in self.notes if not isinstance(note, OverlapNote) or note.label in labels)
 
 

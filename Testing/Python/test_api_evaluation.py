@@ -84,7 +84,7 @@ def test_evaluate_refuses_a_spacing_that_is_not_positive_and_finite(first: float
 
 @pytest.mark.parametrize("mm", [0.000625, 625.0])
 def test_evaluate_refuses_a_spacing_in_another_unit_than_millimetres(mm: float) -> None:
-    """A file with such a spacing is refused in the same way."""
+    """An array with such a `spacing` and a labelmap with such a grid are refused with the same message."""
     array = np.ones((8, 8, 8), np.uint8)
     labelmap = dcamt.Labelmap(array, dcamt.Grid(array.shape, np.diag([mm, mm, mm, 1.0])))
     for label in (array, labelmap):

@@ -102,7 +102,7 @@ def test_full_disk_is_reported(tmp_path: Path) -> None:
 def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> None:
     """Some libraries, such as nibabel, keep the file open as long as the exception exists."""
     handles = []
-    with pytest.raises(OutputError), atomic_path(tmp_path / "x.bin") as temporary:  # noqa: PT012 - raises at its end
+    with pytest.raises(OutputError), atomic_path(tmp_path / "x.bin") as temporary:  # noqa: PT012 - the last line raises
         handles.append(os.open(temporary, os.O_WRONLY | os.O_CREAT))
         assert os.write(handles[0], bytes(100_000)) == 100_000
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -111,7 +111,11 @@ def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> No
 
 
 def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While a new file appears, the temporary file is a second name of the same content."""
+    """A new file appears as a hard link to the temporary file.
+
+    Until the temporary file is removed, both are names of the same content. So a failure at this moment must not empty
+    the temporary file, as an earlier failure does.
+    """
     target = tmp_path / "x.txt"
 
     def interrupt(*_: object, **__: object) -> None:

@@ -1,4 +1,7 @@
-"""Labels whose segments or `dataset.json` give a label value the name of another class are refused everywhere."""
+"""The check, the training and the suggestion refuse a label that gives a value the name of another class.
+
+The names come from the label's segments or from `dataset.json`.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ def recipe_of(*names: str) -> Recipe:
 
 
 def write_case(folder: Path, name: str, values: dict[str, int], named: dict[int, str]) -> Case:
-    """Write a scan in which each structure has its intensity (`INTENSITIES`), and its label.
+    """Write a scan and its label, and return them as a case.
+
+    In the scan, the voxels of each structure have its value in `INTENSITIES`.
 
     Args:
         values: structure -> its label value.
@@ -140,7 +145,7 @@ def test_suggestion_compares_the_names_of_all_labels(tmp_path: Path) -> None:
         ({"LA": 1, "RA": 2}, {1: "LA", 2: "LA"}),
         ({"LA": 1}, {1: "left atrium", 2: "LA"}),
     ],
-    ids=["equal in other letters", "other names", "a name twice", "a segment without voxels"],
+    ids=["equal except for case and dots", "other names", "a name twice", "a segment without voxels"],
 )
 def test_label_is_not_refused_for_other_names(tmp_path: Path, values: dict[str, int], named: dict[int, str]) -> None:
     case = write_case(tmp_path, "a", values, named)

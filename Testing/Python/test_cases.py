@@ -239,7 +239,10 @@ def test_windows_paths_are_read_on_other_systems(folder: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("line", ["# labels: 420,421=left-atrium", '# exported by me, 1 May; a "copy"'])
 def test_line_above_the_column_names_may_be_in_quotation_marks(folder: Path, line: str, delimiter: str) -> None:
-    """A spreadsheet program puts a cell that holds the delimiter in quotation marks and fills the line with cells."""
+    """A spreadsheet program writes quotation marks around a cell that contains the delimiter.
+
+    It also adds empty cells, until the line has as many cells as the table has columns.
+    """
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=delimiter)
         writer.writerows([[line, "", "", ""], CASE_COLUMNS, ["one", "a.nii", "l.nii", "labelled"]])

@@ -1,4 +1,4 @@
-"""Compare the grids of DICOM series whose headers state directions with few decimals with the grids that ITK reads."""
+"""Compare the grids that DCAMT and ITK read from DICOM series whose headers give the directions with few decimals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Test labels on the network grid against exact fractions; the check of a case list and the training agree on them."""
+"""Test labels on the network grid.
+
+They equal labels that are computed with exact fractions instead of floats. The check of a case list and the training
+find the same classes in them.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,10 @@ def exact_weights(inputs: int, step_in: str, step_out: str, outputs: int) -> np.
 
 
 def exact_labels(boxes: Sequence[Box], matrices: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-    """Return the first class that fills the largest part of each voxel, and the number of voxels with several such.
+    """Return the class that fills the largest part of each voxel, and the number of voxels with a tie.
+
+    The background is class 0. In a tie, several classes fill equally large parts, and the class with the lowest number
+    is returned.
 
     Args:
         boxes: for each class, the box of the scan's voxels with its label; the boxes do not overlap.
@@ -96,7 +103,11 @@ def test_labels_on_the_network_grid_equal_exact_fractions(size: int, step_in: st
 
 @pytest.mark.parametrize("thickness", [1, 2])
 def test_check_and_training_agree_on_a_label_that_fills_half_of_its_voxels(tmp_path: Path, thickness: int) -> None:
-    """A plate of one voxel fills exactly half of the voxels of the network grid; a plate of two voxels fills more."""
+    """A plate one voxel thick fills at most half of each voxel of the network grid, and exactly half in one layer.
+
+    A half-filled voxel counts as background, so the plate is lost. A plate two voxels thick fills more than half of
+    each voxel in another layer, so it stays.
+    """
     affine = np.diag([0.75, 0.75, 1.5, 1])
     labels = np.zeros((60, 60, 30), np.uint8)
     labels[10:50, 10:50, 9 : 9 + thickness] = 1

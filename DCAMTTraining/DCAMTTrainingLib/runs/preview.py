@@ -56,10 +56,12 @@ def show_preview(
     """Show the preview of a run, in short steps.
 
     The preview takes over the nodes of the run's last preview, except nodes that a person uses. Only the last step
-    changes the scene. If the last step fails, its changes are undone. If the volume node that shows the scan was
-    removed during the earlier steps, the last step changes nothing.
+    changes the scene. If the last step fails, its changes are undone, except one: a segmentation that a person uses
+    stays left to the person (`_leave_to_person`). If the volume node that shows the scan was removed during the earlier
+    steps, the last step changes nothing.
 
-    The slice views show the scan if the run had no preview, or if the run's preview was drawn on another volume node.
+    At the end, the slice views are switched to the scan if the run had no preview before, or if its last preview was
+    drawn on another volume node. Otherwise the slice views stay as they are.
 
     Args:
         scene_volume: a node that may show the case's scan. If `scene_volume` is None, has no image, or differs from
@@ -109,7 +111,8 @@ def _shows_scan(volume: Any | None, grid: Grid, file: str) -> Generator[None, No
 
 def remove_preview(run: str) -> None:
     """Remove a run's preview from the scene; leave nodes that a person uses."""
-    # Segmentations first: afterwards, only segmentations that stay in the scene refer to the volumes.
+    # Remove the segmentations first. `_is_outlined` then finds only segmentations that stay in the scene. Otherwise,
+    # the preview's own segmentation would count as one that outlines the volume, and the volume would stay.
     for segmentation in _originals("vtkMRMLSegmentationNode", run):
         if _is_used(segmentation):
             _leave_to_person(segmentation)
@@ -125,7 +128,8 @@ def remove_preview(run: str) -> None:
 def save_used_nodes() -> None:
     """Let the scene save those nodes of all previews that a person uses.
 
-    Segments are not searched for edits, which would take too long: `_on_edited` is called at each edit.
+    This function does not search the segments for edits, because that would take too long. The search is not needed:
+    `_on_edited` lets the scene save a segmentation at its first edit.
     """
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()
@@ -154,7 +158,10 @@ def _scan_identity(preview: Preview) -> str:
 
 
 def _find_scan(run: str, identity: str) -> Any | None:
-    """Return a volume node from a preview of the run that shows the scan with this identity; None if there is none."""
+    """Return the run's volume node with this scan identity (`_SCAN`) and unedited voxels; None if there is none.
+
+    The node may also be a clone, or a node that was left to a person.
+    """
     nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
     known = [node for node in nodes if node.GetAttribute(PREVIEW_OF) == run and node.GetAttribute(_SCAN) == identity]
     return next((node for node in known if not _is_edited(node)), None)
@@ -205,7 +212,7 @@ def _outlined_volumes(segmentation: SegmentationNode) -> list[VolumeNode]:
 
 
 def _originals(node_class: str, run: str) -> list[Any]:
-    """Return the nodes of a class that previews of the run added, without nodes that were left to a person."""
+    """Return the nodes of `node_class` that the run's previews added, except clones and nodes left to a person."""
     nodes = slicer.util.getNodesByClass(node_class)
     return [node for node in nodes if node.GetAttribute(PREVIEW_OF) == run and node.GetNodeReference(_ORIGINAL) is node]
 
@@ -233,7 +240,8 @@ def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any 
     """Return a volume of the run that no person uses; None if there is none.
 
     Args:
-        segmentation: the segmentation that the next preview will change.
+        segmentation: the segmentation that the next preview will change; None if it will add one. This segmentation may
+            outline the volume: that does not count as use by a person.
     """
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)
