@@ -179,7 +179,8 @@ def store_measured_outline(
 ) -> None:
     """Store which segment was measured for a new wall, and mark the wall as up to date.
 
-    Also store the present state of the segment, of the volume and of the place of the wall's surface in the volume.
+    Also store the present state: the segment's voxels and its place in the volume, the volume's voxels, and where the
+    wall's surface lies in the volume.
 
     `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
     state.

@@ -199,7 +199,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("If the {0} beside the header is the data file, replace the path in the header by {1}."),
         _("If {0} is the data file, rename it to {1}."),
         _("Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."),
-        _("In Python, give it as mapping=... to the function that reads the file."),
+        _("In Python, give the mapping as mapping=... to the function that reads the file."),
         _("In the label mapping, give each class a name instead of a number, for instance: 420=left-atrium."),
         _("Install h5py (pip install h5py), or convert the file."),
         _("Install the packages, then try again."),

@@ -181,7 +181,9 @@ class Recipe:
     channel_names: tuple[str, ...] = ()
     """Name of each input channel, such as T1 or T2; empty if the channels have no names.
 
-    The channels of a scan whose `dataset.json` has these names in another order are brought into this order."""
+    If a scan's `dataset.json` has these names in another order, the scan's channels are reordered to the order given
+    here.
+    """
     intensity: Intensity = field(default_factory=Intensity)
     network: Network = field(default_factory=Network)
     objective: Objective = field(default_factory=Objective)

@@ -1,4 +1,4 @@
-"""The channels of every scan are read in the order of the recipe's names, whatever the order in its `dataset.json`."""
+"""A scan's channels are read in the order of the recipe's names, whatever the order in the scan's `dataset.json`."""
 
 from __future__ import annotations
 

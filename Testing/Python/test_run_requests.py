@@ -370,7 +370,8 @@ def test_run_on_a_full_disk_is_paused(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*own_disk, "true"], check=False).returncode:
         pytest.skip("needs the right to mount a disk in a Linux namespace")
     cases = write_cases_folder(tmp_path / "cases", labelled=1)
-    # Not `interpreter()`, whose processes do not see the mounted disk.
+    # This test starts `sys.executable`, not `interpreter()`. The server of `interpreter()` runs outside the new
+    # namespace and forks its processes there. Such processes do not see the mounted disk.
     program = [sys.executable, "-c", TRAIN_UNTIL_THE_DISK_IS_FULL, tmp_path / "disk", cases, *TINY, "iterations=2"]
     done = subprocess.run([*own_disk, *program], capture_output=True, text=True, encoding="utf-8", check=False)
     assert done.stdout.startswith("paused True True "), done.stdout + done.stderr

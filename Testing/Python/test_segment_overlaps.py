@@ -30,7 +30,7 @@ ADVICE = re.compile(r'as in "([^"]+)"')
 
 
 def box(*planes: int) -> np.ndarray:
-    """Return a mask with a rectangle in each of the given planes along axis 0."""
+    """Return a mask with the same rectangle in each given plane; `planes` are indices along axis 0."""
     mask = np.zeros(SHAPE, bool)
     mask[list(planes), 1:6, 2:5] = True
     return mask
@@ -165,7 +165,11 @@ def test_evaluation_of_a_labelmap_in_memory_keeps_its_notes(tmp_path: Path) -> N
 
 @pytest.fixture
 def wall_case(wall_phantom: tuple[Volume, Labelmap], tmp_path: Path) -> tuple[Path, Path]:
-    """Write a scan and its segmentation "Smith's atrium" with a scar on it and a vein beside it; return the files."""
+    """Write a scan and a segmentation; return both files.
+
+    The segmentation has three segments: "Smith's atrium", a scar that fills about half of the atrium, and a vein in a
+    corner of the scan.
+    """
     volume, labelmap = wall_phantom
     atrium = labelmap.voxels > 0
     half = np.arange(atrium.shape[2]) > atrium.shape[2] // 2
@@ -262,7 +266,8 @@ def test_commands_for_cases_name_the_overlapping_segments(tmp_path: Path, capsys
     assert all(line.endswith("with --labels or in the case list's column 'labels'.") for line in checking)
     assert suggesting == checking[:1]  # A recipe is suggested from labelled cases only.
     assert call_dcamt(["train", table, "--run", run, "--recipe", recipe, "--device", "cpu"]) == 0
-    assert overlap_lines(capsys.readouterr().err) == checking  # The report reads the second label again.
+    # The report after the training reads the second label again, but the note on this label is printed only once.
+    assert overlap_lines(capsys.readouterr().err) == checking
     assert call_dcamt(["report", run, "--device", "cpu"]) == 0
     assert overlap_lines(capsys.readouterr().err) == checking[1:]
     advice = ADVICE.search(checking[0])
@@ -281,7 +286,7 @@ def test_check_of_cases_is_silent_about_segments_that_are_no_class(
         other = np.zeros(heart.voxels.shape, bool)
         other[0, 0, :2] = True
         write_layers(label, [("heart", heart.voxels), ("b", other), ("c", other)], heart.grid.affine)
-    assert call_dcamt(["cases", "check", table]) == 1  # The recipe has one class.
+    assert call_dcamt(["cases", "check", table]) == 1  # The labels hold the value 3, but the recipe has one class.
     assert not overlap_lines(capsys.readouterr().out)
 
 

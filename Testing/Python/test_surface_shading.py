@@ -20,9 +20,9 @@ BALL = ball_mask((60, 60, 60), np.ones(3), np.array([29, 31, 30]), 20.0)
 def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
     shaded = trace_surface(BALL.astype(np.uint8), np.ones(3), [LEFT_ATRIUM], [View(screen, 300)])[0].shade()
-    # `half` is slightly more than half the view's width in mm. Half the width is 1.12 * 19 + 1 (`_trace_view`), because
-    # the voxels' centres reach 19 mm on each side of the ball's centre. This test adds half a voxel (0.5 mm) to the 19
-    # mm, so `area` is 5% larger than the drawn area.
+    # `_trace_view` draws a view whose half width is 1.12 * 19 + 1 mm: the voxels' centres reach 19 mm on each side of
+    # the ball's centre. `half` is a little larger than this half width, because the test adds half a voxel (0.5 mm) to
+    # the 19 mm. So `area` is 5% larger than the area that is really drawn.
     half = 1.12 * 19.5 + 1
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)

@@ -50,11 +50,16 @@ DIRECTIONS = (
 """Pairs of the directions of the grid's axes and the direction of the scar. In the second pair, the scar's rim is
 parallel to the slices."""
 EXTENT_MM = 60.0
-"""Width of the scans. It exceeds the 52 mm in which DCAMT samples intensities."""
+"""Width of the scans. It exceeds the 52 mm in which DCAMT samples intensities: the ball's diameter of 40 mm, and 6 mm
+on each side (`PROFILE_TO_MM`).
+"""
 
 
 def positions(slice_mm: float) -> tuple[tuple[float, float, float], ...]:
-    """Return two shifts (mm) of the scan, which differ by half a slice."""
+    """Return two shifts of the scan in mm along R, A and S.
+
+    They differ by half a slice along S, and by 0.6 mm along R and A.
+    """
     return ((0.3, 0.1, -0.2), (-0.3, 0.7, -0.2 + slice_mm / 2))
 
 

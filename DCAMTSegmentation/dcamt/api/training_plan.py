@@ -111,8 +111,9 @@ def choose_recipe(
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
     """Return the recipe changed by `effort` and `settings`, and the origin and weights of the model to start from.
 
-    Without `start_from`, origin and weights are None. With `start_from`, the recipe gets the order of the model's
-    channels, since each of the weights belongs to one channel.
+    Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels get the names and the
+    order of the model's channels, since each weight of the network's input belongs to one channel. If the recipe gives
+    its channels other names, it keeps them.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.

@@ -375,7 +375,7 @@ def _lines(path: Path, labels: str = "") -> Iterator[tuple[int, Case]]:
 
 
 def _first_cell(line: str) -> str:
-    """Return a line's first cell without quotation marks if the line begins with one; otherwise, return the line.
+    """Return a line's first cell, unquoted, if the line begins with a quotation mark; otherwise, return the line.
 
     A spreadsheet program puts a cell that holds the delimiter in quotation marks. The result has no outer blanks.
 

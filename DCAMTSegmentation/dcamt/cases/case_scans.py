@@ -17,13 +17,13 @@ def read_case_scan(image: Path, recipe: Recipe) -> Volume:
     """Read the scan of a case; return it with the recipe's channels, in the recipe's order (`order_channels`).
 
     Raises:
-        InputError: as in `read_scan`; also if the scan has another number of channels than the recipe.
+        InputError: as in `read_scan`, for example if the scan has another number of channels than the recipe.
     """
     return order_channels(read_scan(image, channels=recipe.input_channels), recipe.channel_names)
 
 
 def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
-    """Raise InputError if the scans of two cases have the same channels in different orders, and no order is chosen.
+    """Raise InputError if two scans have the same channels in different orders, and the recipe names no channels.
 
     If the recipe names its channels, `read_case_scan` reads every scan in the recipe's order.
     """
@@ -32,7 +32,11 @@ def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
 
 
 def mixed_orders(cases: Sequence[Case], recipe: Recipe) -> Iterator[tuple[int, InputError]]:
-    """Yield index and error of each case that `refuse_mixed_orders` refuses: those that differ from an earlier case."""
+    """Yield the index and the error of each case whose channels have another order than the first case's channels.
+
+    The first case is the first one that is not left out and whose channels have known names. Cases with other names are
+    not yielded. Nothing is yielded if the recipe names its channels or has only one channel.
+    """
     if recipe.channel_names or recipe.input_channels == 1:
         return
     first: tuple[Case, tuple[str, ...]] | None = None

@@ -117,7 +117,8 @@ def _folders_of_one_scan(
     A folder is skipped if any label has the scan's key. Each label in the folder must fulfil three conditions:
 
     - It is left over.
-    - Its loose key is not only that of other scans: `LA/LA_3` is no label of `LA/4` if `LGE/LGE_3` exists.
+    - If any scans have the label's loose key, this scan is one of them: `LA/LA_3` is no label of `LA/4` if `LGE/LGE_3`
+      exists.
     - Its name satisfies `describes_label`. If the name begins with the scan's name, only the rest must satisfy
       `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
       `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.

@@ -179,7 +179,9 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # `1/1/LA` adds the second 1 to `1/2`, which may be another patient of centre 1. To `1`, it adds only `LA`.
+            # A repeated word of the mask counts as added only if the mask lacks a word of the scan. `1/1/LA` lacks the
+            # 2 of `1/2`, which may be another patient of centre 1, so the second 1 is added. `1/1/LA` has all words of
+            # the scan `1`, so only `LA` is added.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

@@ -48,8 +48,9 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """Of the labelled cases, the scan of every n-th case is read; n is chosen so that at most this many scans are read.
 
-The labels of all labelled cases are read. The cases whose scans are read come first. If the label of a later case
-contains a class that no label before it contains, the scan of the later case is read, too.
+The labels of all labelled cases are read. DCAMT first reads the labels of the cases whose scans it reads, then the
+other labels. If the label of a later case contains a class that no label before it contains, the scan of the later case
+is read, too.
 """
 SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value.

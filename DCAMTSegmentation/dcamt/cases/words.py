@@ -214,7 +214,8 @@ def describes_label(name: str, scan: str = "") -> bool:
 
     If the scan's name has a number of two or more digits, each number in `name` with as many digits must also occur in
     the scan's name: `label_002` is no label of `LGE_001`, since 001 and 002 may be two patients. If the scan's name is
-    only a number, each number in `name` must be equal to this number: `7_seg` is no label of `3`.
+    only a number, each word of `name` that is a number must be equal to this number: `7_seg` is no label of `3`. The
+    2 of a version `v2` is not compared.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]

@@ -10,7 +10,7 @@ _FEW_ZEROS = 0.2
 """Largest fraction of zeros in a slice without padding or mask."""
 _MANY_ZEROS = 0.5
 _LONG_RUN = 0.1
-"""A run of zeros may stand where a part of the file was lost if it has at least this fraction of the slice's voxels."""
+"""Smallest fraction of a slice's voxels in a run of zeros that may stand in place of a lost part of the file."""
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
@@ -71,7 +71,8 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 
     Args:
         voxels: one channel, (I, J, K).
-        runs: the long run of zeros in each slice that has one, in the order of the file.
+        runs: {index of a slice: its long run of zeros}, for each slice that has one. A run is a range of positions
+            among the slice's voxels in the order of the file (`_in_file_order`).
     """
     interrupted = np.zeros(voxels.shape[2], bool)
     for first in runs:
@@ -87,7 +88,7 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 
 
 def _is_noisy(values: np.ndarray) -> bool:
-    """Return whether voxels have few zeros and not all the same value, as in a layer of a synthetic scan."""
+    """Return whether voxels have few zeros and more than one value. A layer of a synthetic scan may have only one."""
     return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
 
 

@@ -207,8 +207,8 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     number could name a wrong series.
 
     Raises:
-        InputError: `wanted` is a number that names different stacks: one by its number in the list, and others by their
-            SeriesNumber. The listed stack has another SeriesNumber.
+        InputError: `wanted` is a number that names different stacks: one stack has this number in the list, but another
+            SeriesNumber; other stacks have this SeriesNumber.
     """
     wanted = wanted.strip()
     number = _number(wanted)

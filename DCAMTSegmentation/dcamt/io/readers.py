@@ -79,7 +79,7 @@ _OTHER_KINDS = {
 }
 """First bytes of files that are no scans, and the kinds of these files."""
 _MAXIMUM_UNZIPPED = 16 << 30
-_MAPPING_IN_PYTHON = MappingOption("In Python, give it as mapping=... to the function that reads the file.")
+_MAPPING_IN_PYTHON = MappingOption("In Python, give the mapping as mapping=... to the function that reads the file.")
 
 
 @dataclass(frozen=True, eq=False)

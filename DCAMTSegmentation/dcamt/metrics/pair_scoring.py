@@ -124,10 +124,11 @@ def evaluate_pairs(
 def _notes_on_covered_segments(
     scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (note, file) for each completely covered segment whose value occurs in the counterparts.
+    """Yield (note, file) for each segment that other segments cover completely and whose value the other side has.
 
-    Predictions and labels have no value in common. So if a note concerns a segment whose value occurs in the
-    counterparts, the value does not occur in the segment's own labelmap: other segments cover the segment completely.
+    The other side of a prediction's segment is all labels; that of a label's segment is all predictions. Predictions
+    and labels have no value in common. So if a note concerns a segment whose value the other side has, the value does
+    not occur in the segment's own labelmap: other segments cover the segment completely.
 
     Args:
         in_predictions, in_labels: the values of all predictions and of all labels, with no value in common.

@@ -61,8 +61,8 @@ def load_case(
     """Read a case and return it on the network grid, in 8 bits, on the device.
 
     Args:
-        on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`); the
-            latter follows the path of the scan's folder.
+        on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`). A note on
+            the channels begins with the path of the scan's folder.
 
     Raises:
         InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has

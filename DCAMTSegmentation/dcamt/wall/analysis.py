@@ -305,7 +305,8 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # Files round the directions of a grid's axes. Without rounding here, equal scans could get different notes.
+    # The spacing is computed from the directions of the grid's axes, which files round. So it may differ slightly
+    # between scans with equal voxels. Without rounding here, such scans could get different notes.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:
