@@ -18,11 +18,11 @@ import SimpleITK
 import torch
 from dcamt.api.training_plan import check_cases_and_batch
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case, list_cases, read_cases
-from dcamt.cases.checks import CaseFacts, check_cases, list_problems
+from dcamt.cases.checks import CaseFacts, check_cases, list_problems, scan_checksum
 from dcamt.cases.labels import classes_on_grid
 from dcamt.errors import InputError
 from dcamt.geometry import network_grid
-from dcamt.io.readers import read_labelmap
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap
 from dcamt.preprocessing import labels_to_network
 from dcamt.recipe import Recipe
@@ -261,6 +261,40 @@ def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
         on_grid = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
         assert found == set(np.unique(on_grid.numpy()).tolist()) - {0}
         assert peak < 8e6
+
+
+def test_checksum_is_equal_for_equal_voxels_in_any_format_type_and_direction_of_axes(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 500, (20, 14, 16)).astype(np.int16)
+    image = SimpleITK.GetImageFromArray(voxels)
+    image.SetSpacing((2.0, 2.0, 2.0))
+    other = SimpleITK.GetImageFromArray(voxels + (np.arange(20) == 7)[:, None, None].astype(np.int16))
+    moved = SimpleITK.Image(image)
+    moved.SetOrigin((30.0, -20.0, 10.0))
+    images = {
+        "same.nrrd": image,
+        "same.nii.gz": SimpleITK.Cast(image, SimpleITK.sitkFloat32),
+        "turned.nrrd": SimpleITK.PermuteAxes(SimpleITK.Flip(image, (True, False, True)), (2, 0, 1)),
+        "moved.mha": moved,
+        "other.nrrd": other,
+        "flipped.nrrd": SimpleITK.GetImageFromArray(voxels[::-1]),
+    }
+    for name, written in images.items():
+        SimpleITK.WriteImage(written, str(tmp_path / name))
+    checksums = {name: scan_checksum(read_scan(tmp_path / name)) for name in images}
+    same = {name for name, checksum in checksums.items() if checksum == checksums["same.nrrd"]}
+    assert same == {"same.nrrd", "same.nii.gz", "turned.nrrd", "moved.mha"}
+
+
+def test_command_prints_checksums_of_scans_only_on_request(
+    cases: list[Case], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write_table(tmp_path / "list.csv", [[case.name, case.image, "", UNLABELLED] for case in cases[:2]])
+    for options in ([], ["--checksums"]):
+        call_dcamt(["cases", "check", table, "--json", *options])
+        events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        last = {event["index"]: event["checksum"] for event in events if event["event"] == "case"}
+        expected = [scan_checksum(read_scan(case.image)) if options else None for case in cases[:2]]
+        assert [last[0], last[1]] == expected
 
 
 def test_duplicate_names_are_reported(cases: list[Case]) -> None:

@@ -8,23 +8,25 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from ..geometry import canonical_orientation
 from ..io.formats import data_files_beside, ending
 from ..io.itk_completeness import PAIR_ENDINGS, pair_files
 from ..io.readers import Header, read_header
+from ..io.slabs import slabs
 from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
-from ..volume import Volume
-from .case_list import LEFT_OUT, VALIDATION, Case, Rule, violations
+from ..volume import Labelmap, Volume
+from .case_list import LEFT_OUT, VALIDATION, Case, ListedCase, Rule, violations
 from .case_scans import mixed_orders, read_case_scan
 from .few_values import count_few_values
-from .labels import check_label, classes_on_grid, label_notes, read_case_label, refuse_thin_classes
+from .labels import check_label, classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
 
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
@@ -34,13 +36,14 @@ _MOST_OF_THE_SCAN = 0.5
 class CaseFacts:
     """Facts about the case at `index` of the list.
 
-    `size`, `spacing`, `channels` and `labels` are None while they are unknown.
+    `size`, `spacing`, `channels`, `labels` and `checksum` are None while they are unknown.
 
     Attributes:
         size: voxels along the stored axes (I, J, K).
         spacing: mm along the stored axes.
         channels: number of the scan's channels, which may be stored in one file or in a file each.
         labels: values of the label after label mapping, without background.
+        checksum: the `scan_checksum`; None unless it was requested.
         problems: why training would refuse the case, each with its remedy.
         warnings: what a person should check.
     """
@@ -51,14 +54,18 @@ class CaseFacts:
     spacing: tuple[float, ...] | None = None
     channels: int | None = None
     labels: tuple[int, ...] | None = None
+    checksum: str | None = None
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
+def check_cases(cases: Sequence[Case], recipe: Recipe, with_checksums: bool = False) -> Iterator[CaseFacts]:
     """Yield the facts of each case as soon as its headers are checked.
 
     If a later check adds facts about a case, all facts about the case are yielded again.
+
+    Args:
+        with_checksums: whether to compute `CaseFacts.checksum`.
     """
     facts: list[CaseFacts] = []
     repeated = {
@@ -77,7 +84,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
         facts.append(case_facts)
         yield case_facts
     for index in readable:
-        checked = _check_voxels(facts[index], cases[index], recipe)
+        checked = _check_voxels(facts[index], cases[index], recipe, with_checksums)
         if checked != facts[index]:
             facts[index] = checked
             yield checked
@@ -88,7 +95,7 @@ def check_cases(cases: Sequence[Case], recipe: Recipe) -> Iterator[CaseFacts]:
     for index, text in _trained_and_validated(cases, equal_scans):
         facts[index] = _with_problem(facts[index], text)
         yield facts[index]
-    for index, text in (*_repeated_scans(cases, equal_scans), *_shared_labels(cases)):
+    for index, text in (*repeated_scans(cases, equal_scans), *_shared_labels(cases)):
         facts[index] = replace(facts[index], warnings=(*facts[index].warnings, text))
         yield facts[index]
 
@@ -155,7 +162,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
     return facts
 
 
-def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
+def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe, with_checksum: bool) -> CaseFacts:
     """Check the voxels of a case's scan and, if its role needs one, of its label; return the extended facts."""
     try:
         volume = read_case_scan(case.image, recipe)
@@ -163,24 +170,66 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
         return _with_problem(facts, _without_path("scan", case.image, error))
     grid = volume.grid
     facts = replace(facts, warnings=(*facts.warnings, *scan_notes(volume)))
+    if with_checksum:
+        facts = replace(facts, checksum=scan_checksum(volume))
     del volume
     if not case.needs_label or case.label is None:
         return facts
     try:
         labelmap = read_case_label(case, recipe, grid)
-        values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
-        facts = replace(facts, labels=values, warnings=(*facts.warnings, *label_notes(case, labelmap, recipe)))
-        if (covered := np.count_nonzero(labelmap.voxels) / labelmap.voxels.size) > _MOST_OF_THE_SCAN:
-            what = f"The label covers {covered:.0%} of the scan. Check that its background is 0."
-            facts = replace(facts, warnings=(*facts.warnings, what))
-        if is_dcamt_result(case.label):
-            what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
-            facts = replace(facts, warnings=(*facts.warnings, what))
+    except InputError as error:
+        return _with_problem(facts, _without_path("label", case.label, error))
+    facts = replace(facts, warnings=(*facts.warnings, *label_notes(case, labelmap, recipe)))
+    facts = with_label(facts, case, labelmap, recipe)
+    if is_dcamt_result(case.label):
+        what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
+        facts = replace(facts, warnings=(*facts.warnings, what))
+    return facts
+
+
+def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe) -> CaseFacts:
+    """Check a case's label as training does; return `facts` with the label's values, problems and warnings.
+
+    Args:
+        case: its label is None if the label is not in a file.
+        labelmap: the case's label, on the grid of its scan.
+    """
+    facts = replace(facts, labels=label_values(labelmap))
+    if (covered := np.count_nonzero(labelmap.voxels) / labelmap.voxels.size) > _MOST_OF_THE_SCAN:
+        what = f"The label covers {covered:.0%} of the scan. Check that its background is 0."
+        facts = replace(facts, warnings=(*facts.warnings, what))
+    try:
         check_label(case, labelmap, recipe)
         refuse_thin_classes(labelmap, classes_on_grid(labelmap, recipe), recipe, case.label)
     except InputError as error:
         return _with_problem(facts, _without_path("label", case.label, error))
     return facts
+
+
+def scan_checksum(volume: Volume) -> str:
+    """Return a checksum that is equal for scans of the same voxels, whatever the format of their files.
+
+    Type of the voxels, order and direction of the stored axes, position and spacing do not matter. Only the first
+    channel is compared.
+    """
+    steps = scan_checksum_in_steps(volume)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return str(end.value)
+
+
+def scan_checksum_in_steps(volume: Volume) -> Generator[None, None, str]:
+    """Return the `scan_checksum`; yield between short steps, so that an event loop can run."""
+    # In the order (Z, Y, X), in which most files store axial scans, the voxels are read fastest.
+    voxels = canonical_orientation(volume.grid).apply(volume.voxels[0]).transpose(2, 1, 0)
+    digest = hashlib.sha256(repr(voxels.shape).encode())
+    for slab in slabs(voxels):
+        # Programs may read the same file as integers or as floating-point numbers.
+        digest.update(np.ascontiguousarray(voxels[slab], "<f4"))
+        yield
+    return digest.hexdigest()
 
 
 def _equal_scans(cases: Sequence[Case]) -> Iterator[tuple[str, list[int]]]:
@@ -197,36 +246,55 @@ def _equal_scans(cases: Sequence[Case]) -> Iterator[tuple[str, list[int]]]:
         yield from ((what, members) for members in members_by_key.values() if len(members) > 1)
 
 
-def _trained_and_validated(
-    cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]
-) -> Iterator[tuple[int, str]]:
-    """Yield index and message once for each case whose scan is used both for training and for validation."""
+def conflicting_scans(
+    cases: Sequence[ListedCase], equal_scans: Iterable[tuple[str, list[int]]]
+) -> Iterator[tuple[int, int, str]]:
+    """Yield each case whose scan is used both for training and for validation, once.
+
+    Args:
+        equal_scans: groups of cases with equal scans: in what they are equal, and the indices of the cases.
+
+    Yields:
+        The case's index, the index of the first case of the other use, and in what the two scans are equal.
+    """
     reported: set[int] = set()
     for what, members in equal_scans:
         validated = [index for index in members if cases[index].role == VALIDATION]
         trained = [index for index in members if cases[index].role != VALIDATION]
         if not validated or not trained:
             continue
-        for group, role, other in (
-            (validated, "training case", cases[trained[0]].name),
-            (trained, "validation case", cases[validated[0]].name),
-        ):
+        for group, other in ((validated, trained[0]), (trained, validated[0])):
             for index in (index for index in group if index not in reported):
                 reported.add(index)
-                if what == "file":
-                    text = f"The scan is also the scan of the {role} '{other}'. Leave one of these cases out."
-                else:
-                    text = (
-                        f"The scan has the same content as that of the {role} '{other}'. Leave one of these cases out."
-                    )
-                yield index, text
+                yield index, other, what
 
 
-def _repeated_scans(cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]) -> Iterator[tuple[int, str]]:
-    """Yield index and warning once for each case whose scan is equal to another case's scan (`_equal_scans`).
+def _trained_and_validated(
+    cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]
+) -> Iterator[tuple[int, str]]:
+    """Yield index and message of each case that `conflicting_scans` yields."""
+    for index, other, what in conflicting_scans(cases, equal_scans):
+        role = "validation case" if cases[other].role == VALIDATION else "training case"
+        if what == "file":
+            text = f"The scan is also the scan of the {role} '{cases[other].name}'. Leave one of these cases out."
+        else:
+            text = (
+                f"The scan has the same content as that of the {role} '{cases[other].name}'. Leave one of these cases"
+                " out."
+            )
+        yield index, text
+
+
+def repeated_scans(
+    cases: Sequence[ListedCase], equal_scans: Iterable[tuple[str, list[int]]]
+) -> Iterator[tuple[int, str]]:
+    """Yield index and warning once for each case whose scan is equal to another case's scan.
 
     If a group of cases with equal scans contains a training case and a validation case, the group is skipped (see
-    `_trained_and_validated`).
+    `conflicting_scans`).
+
+    Args:
+        equal_scans: as for `conflicting_scans`.
     """
     reported: set[int] = set()
     for _, members in equal_scans:
@@ -240,16 +308,31 @@ def _repeated_scans(cases: Sequence[Case], equal_scans: Iterable[tuple[str, list
 
 def _shared_labels(cases: Sequence[Case]) -> Iterator[tuple[int, str]]:
     """Yield index and warning of each case whose label file is also the label of a case with another scan."""
-    members_by_file: defaultdict[Hashable, list[int]] = defaultdict(list)
+    labels: dict[int, Hashable] = {}
     for index, case in enumerate(cases):
         if case.needs_label and case.label is not None and (key := _file_identity(case.label)) is not None:
-            members_by_file[key].append(index)
-    for members in members_by_file.values():
-        scans = [_file_identity(cases[index].image) for index in members]
-        if len(set(scans)) == 1:
+            labels[index] = key
+    yield from shared_labels(cases, labels, {index: _file_identity(cases[index].image) for index in labels})
+
+
+def shared_labels(
+    cases: Sequence[ListedCase], labels: Mapping[int, Hashable], scans: Mapping[int, Hashable]
+) -> Iterator[tuple[int, str]]:
+    """Yield index and warning of each case whose label is also the label of a case with another scan.
+
+    Args:
+        labels: a value for the label of each case that is compared, by the index of the case. Equal labels have equal
+            values.
+        scans: a value for the scan of each of these cases.
+    """
+    members_by_label: defaultdict[Hashable, list[int]] = defaultdict(list)
+    for index, label in labels.items():
+        members_by_label[label].append(index)
+    for members in members_by_label.values():
+        if len({scans[index] for index in members}) == 1:
             continue
-        for index, scan in zip(members, scans, strict=True):
-            other = next(cases[n].name for n, other_scan in zip(members, scans, strict=True) if other_scan != scan)
+        for index in members:
+            other = next(cases[member].name for member in members if scans[member] != scans[index])
             yield index, f"The label is also that of '{other}'. Check that each case has its own label."
 
 
@@ -291,7 +374,7 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
     return replace(facts, problems=(*facts.problems, problem))
 
 
-def _without_path(what: str, path: Path, error: InputError) -> str:
+def _without_path(what: str, path: Path | None, error: InputError) -> str:
     """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist".
 
     If the rest of the message begins with `'` or "the ", the rest has its own subject, such as "the label mapping names

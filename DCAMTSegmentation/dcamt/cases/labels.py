@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..geometry import Grid, connected_components, network_grid
+from ..geometry import Grid, bounding_box, connected_components, network_grid
 from ..io.formats import BENCHMARK_ENDING, ending, plain_name
 from ..io.readers import read_labelmap
 from ..io.segment_overlaps import MappingOption
@@ -200,13 +200,20 @@ def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ..
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 
 
+def label_values(labelmap: Labelmap) -> tuple[int, ...]:
+    """Return the values that occur in a labelmap, in ascending order and without background."""
+    box = bounding_box(labelmap.voxels != 0)
+    # `np.unique` sorts the voxels, and most labels cover only a small part of their scan.
+    return () if box is None else tuple(int(value) for value in np.unique(labelmap.voxels[box]) if value)
+
+
 def check_label(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[int, ...]:
     """Check a case's label as training does; return its values without background.
 
     Raises:
         InputError: the label is empty, or contains a value that is no class of the recipe.
     """
-    values = tuple(int(value) for value in np.unique(labelmap.voxels) if value)
+    values = label_values(labelmap)
     if not values:
         raise empty_label_error(case)
     unknown = [value for value in values if value >= recipe.output_channels]
@@ -237,7 +244,7 @@ def empty_label_error(case: Case) -> InputError:
     return InputError(what, path=case.label, remedy=remedy)
 
 
-def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path) -> None:
+def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Recipe, path: Path | None) -> None:
     """Raise InputError if a class has voxels in the label but none on the network grid.
 
     A class without a voxel on the network grid is accepted all the same if all its components are smaller than
@@ -246,10 +253,11 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 
     Args:
         present: the label values that occur on the network grid (see `classes_on_grid`).
+        path: the label's file, for the message; None if the label is not in a file.
     """
     voxel_mm3 = labelmap.grid.voxel_volume_mm3
     is_empty = not any(info.label in present for info in recipe.classes)
-    held = set(np.unique(labelmap.voxels).tolist())
+    held = set(label_values(labelmap))
     for info in recipe.classes:
         if info.label in present or info.label not in held:
             continue

@@ -83,7 +83,7 @@ def _check(options: argparse.Namespace) -> int:
     console = Console(options.json)
     cases, recipe = list_cases(options.cases, options.labels), load_recipe(options.recipe)
     last: dict[int, CaseFacts] = {}
-    for facts in check_cases(cases, recipe):
+    for facts in check_cases(cases, recipe, options.checksums):
         last[facts.index] = facts
         console.print_event("case", **asdict(facts))
         console.show_progress("checking the cases", len(last) / len(cases))

@@ -51,6 +51,11 @@ def add_cases(commands: Commands[Parser]) -> None:
         metavar="NAME_OR_FILE",
         help="recipe of the planned training (default: %(default)s)",
     )
+    check.add_argument(
+        "--checksums",
+        action="store_true",
+        help="with --json: also print a checksum of each scan, which is equal for equal voxels in files of any format",
+    )
     add_label_mapping(check)
     add_json(find)
     add_json(check)
