@@ -7,7 +7,13 @@ from itertools import product
 
 import numpy as np
 from dcamt.errors import InputError
-from DCAMTSlicerLib.fingerprints import boxes_of, fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.fingerprints import (
+    boxes_of,
+    differ_only_by_copies,
+    fingerprint,
+    is_same_fingerprint,
+    unchanged_segments,
+)
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments
 from DCAMTSlicerLib.segment_voxels import labelmap_affine
@@ -158,6 +164,27 @@ def is_outdated(segmentation_node: SegmentationNode | None) -> bool:
 def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
     """Return whether a result is marked as edited since it was written; `update_correction_marks` updates the mark."""
     return get_attribute(segmentation_node, _CORRECTED) is not None
+
+
+def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
+    """Return the DCAMT segments that nobody is known to have edited: results, and copies of them.
+
+    All DCAMT segments are returned if their voxels cannot be compared with those that were written (see
+    `can_recognise_edits`).
+    """
+    written = segmentation_node.GetAttribute(_WRITTEN)
+    now = fingerprint(segmentation_node) if written else ""
+    return unchanged_segments(written, now) if now else set(find_dcamt_segments(segmentation_node))
+
+
+def was_only_copied(segmentation_node: SegmentationNode) -> bool:
+    """Return whether a result is as DCAMT wrote it, except for added copies of its segments.
+
+    `is_corrected` returns True for such a result.
+    """
+    written = segmentation_node.GetAttribute(_WRITTEN)
+    now = fingerprint(segmentation_node) if written else ""
+    return bool(now) and differ_only_by_copies(written, now)
 
 
 def is_written(segmentation_node: SegmentationNode) -> bool:

@@ -86,3 +86,24 @@ def is_same_fingerprint(stored: str, now: str) -> bool:
     return all(len(numbers) == 4 for numbers in earlier) and sorted(earlier) == sorted(
         numbers[:4] for numbers in present
     )
+
+
+def unchanged_segments(stored: str, now: str) -> set[str]:
+    """Return the identifiers of the segments in the `fingerprint` `now` that have the same voxels as in `stored`.
+
+    A segment that `stored` lacks is a copy if any segment in `stored` has its voxels. Copies count as unchanged.
+    """
+    earlier, present = _parse(stored), _parse(now)
+
+    def is_unchanged(identifier: str, numbers: list[int]) -> bool:
+        known = [earlier[identifier]] if identifier in earlier else earlier.values()
+        # Older versions stored only the first four numbers, by the code of the segment's class.
+        return any(numbers[: len(checksum)] == checksum for checksum in known)
+
+    return {identifier for identifier, numbers in present.items() if is_unchanged(identifier, numbers)}
+
+
+def differ_only_by_copies(stored: str, now: str) -> bool:
+    """Return whether the `fingerprint` `now` has all segments of `stored`, unchanged, and otherwise only copies."""
+    earlier, present = _parse(stored), _parse(now)
+    return earlier.keys() <= present.keys() == unchanged_segments(stored, now)

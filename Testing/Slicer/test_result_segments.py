@@ -21,7 +21,13 @@ from DCAMTSegmentationLib.measuring_job import MeasuringJob
 from DCAMTSegmentationLib.report_job import ReportJob
 from DCAMTSegmentationLib.wall_job import WallJob
 from DCAMTSegmentationLib.worker_job import JobOutcome, WorkerJob
-from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.fingerprints import (
+    differ_only_by_copies,
+    fingerprint,
+    fingerprint_of,
+    is_same_fingerprint,
+    unchanged_segments,
+)
 from DCAMTSlicerLib.result_segments import build_segment, find_dcamt_segments, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
@@ -166,6 +172,31 @@ class FingerprintTest(SceneCase):
         self.assertTrue(is_same_fingerprint(older, self.before))
         self.draw(block(2, 3))
         self.assertFalse(is_same_fingerprint(older, fingerprint(self.node)))
+
+
+class UnchangedSegmentsTest(unittest.TestCase):
+    def test_copy_of_an_unchanged_segment_is_unchanged_and_an_erased_segment_is_not(self) -> None:
+        first, second, empty = [2, 2, 2, 7, 1, 0, 0], [3, 3, 3, 8, 0, 0, 0], [1, 1, 1, 5, 0, 0, 0]
+        edited = [2, 2, 2, 9, 1, 0, 0]
+        written = fingerprint_of({"first": first, "second": second, "third": empty})
+        now = {"first": empty, "second": second, "third": empty, "copy": first, "edited copy": edited}
+        self.assertEqual(unchanged_segments(written, fingerprint_of(now)), {"second", "third", "copy"})
+        # Older versions stored only four numbers, by the code of the class.
+        older = fingerprint_of({"SCT 1": first[:4], "SCT 2": second[:4]})
+        self.assertEqual(unchanged_segments(older, fingerprint_of({"first": first, "second": edited})), {"first"})
+
+    def test_fingerprints_that_differ_only_by_copies_are_recognised(self) -> None:
+        first, second = [2, 2, 2, 7, 1, 0, 0], [3, 3, 3, 8, 0, 0, 0]
+        written = {"first": first, "second": second}
+        for changes, expected in (
+            ({}, True),
+            ({"copy": first}, True),
+            ({"first": second}, False),
+            ({"copy": [2, 2, 2, 9, 1, 0, 0]}, False),
+        ):
+            now = fingerprint_of({**written, **changes})
+            self.assertEqual(differ_only_by_copies(fingerprint_of(written), now), expected, changes)
+        self.assertFalse(differ_only_by_copies(fingerprint_of(written), fingerprint_of({"first": first})))
 
 
 class RemovedSegmentTest(SceneCase):

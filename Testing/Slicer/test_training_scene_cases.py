@@ -30,6 +30,7 @@ from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import (
     accept_results,
     choice_note,
+    competing_segments,
     rematch_segments,
     row_of,
     scene_rows,
@@ -40,6 +41,13 @@ from DCAMTTrainingLib.cases.table_model import REMARK, CaseTableModel
 from DCAMTTrainingLib.runs.preview import show_preview
 from scene_nodes import add_case, add_outline, add_volume, copy_node, draw_segment, ellipsoid, run_to_end
 from slicer_harness import close_scene, scene_saved_and_closed, start_afresh
+
+
+def give_code_of_left_atrium(segment):
+    entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
+        "any", "123037004", "SCT", "Anatomical Structure", "82471001", "SCT", "Left atrium", *[""] * 10
+    )
+    segment.SetTag(segment.GetTerminologyEntryTagName(), entry)
 
 
 class SceneSourceTest(unittest.TestCase):
@@ -94,6 +102,116 @@ class SceneSourceTest(unittest.TestCase):
         self.assertEqual(outlines(), [before[0], result.GetID()])
         training_cases.add_case(plain, proposal)
         self.assertEqual(outlines(), [before[0], proposal.GetID()])
+
+    def add_result(self, volume, label, names=("Left atrium",)):
+        """Add a DCAMT result that nobody corrected; the n-th name becomes a segment of the voxels with label n."""
+        result = add_outline(volume, label, names)
+        segments = result.GetSegmentation()
+        for index in range(len(names)):
+            segments.GetNthSegment(index).SetTag(CLASS_TAG, f"SCT 8247100{index}")
+        result.SetNodeReferenceID(VOLUME, volume.GetID())
+        review.store_review_data(result, None, [], np.eye(4))
+        return result
+
+    def add_segment(self, segmentation, volume, mask, name="Left atrium"):
+        identifier = segmentation.GetSegmentation().AddEmptySegment("", name)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, volume)
+        return identifier
+
+    def copy_segment(self, segmentation, name):
+        """Add a copy of the first segment, as the module Segmentations does; return the copy's identifier."""
+        copy, segments = slicer.vtkSegment(), segmentation.GetSegmentation()
+        copy.DeepCopy(segments.GetNthSegment(0))
+        copy.SetName(name)
+        identifier = segments.GenerateUniqueSegmentID(name)
+        self.assertTrue(segments.AddSegment(copy, identifier))
+        return identifier
+
+    def test_own_segment_beside_a_result_stays_the_label_when_the_result_becomes_a_training_case(self):
+        image, label = ellipsoid(1)
+        for name in ("left atrium", "Left_Atrium"):  # The class has this name without capitals or punctuation.
+            close_scene()
+            volume = add_volume("scan", image)
+            result = self.add_result(volume, label)
+            own = self.add_segment(result, volume, np.roll(label, 2, axis=0), name)
+            for register in (lambda: None, lambda result=result: training_cases.add_result(result)):
+                register()
+                (row,) = scene_rows(self.recipe)
+                self.assertEqual(row.source.segments, ((own, 1),))
+                self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))
+                exported = run_to_end(label_array(result, row.source.segments, volume))
+                np.testing.assert_array_equal(exported, np.roll(label, 2, axis=0))
+
+    def test_corrected_copy_of_a_result_is_preferred_to_the_original(self):
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        result = self.add_result(volume, label)
+        give_code_of_left_atrium(result.GetSegmentation().GetNthSegment(0))
+        original = result.GetSegmentation().GetNthSegmentID(0)
+        copied = self.copy_segment(result, "corrected")
+        (row,) = scene_rows(self.recipe)
+        self.assertEqual((row.role, row.source.segments), (UNLABELLED, ()))  # The copy was not edited.
+        edited = [label.copy() for _segment in range(2)]
+        for number, mask in enumerate(edited):
+            mask[tuple(np.argwhere(mask)[number])] = 0
+        for mask, identifier, expected in (
+            (edited[0], copied, copied),
+            (label, copied, ()),
+            (edited[1], original, original),
+        ):
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, result, identifier, volume)
+            (row,) = scene_rows(self.recipe)
+            self.assertEqual(row.source.segments, ((expected, 1),) if expected else ())
+            self.assertEqual(competing_segments(row.source, self.recipe), {})
+        slicer.util.updateSegmentBinaryLabelmapFromArray(edited[0], result, copied, volume)
+        (row,) = scene_rows(self.recipe)
+        self.assertIn(
+            "Several segments may be “Left atrium”: “Left atrium”, “corrected”. Choose one of them with Segments….",
+            scene_remark(row.source, LABELLED, self.recipe)[0],
+        )
+
+    def test_accepted_result_with_an_unedited_copy_needs_no_choice(self):
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        result = self.add_result(volume, label)
+        give_code_of_left_atrium(result.GetSegmentation().GetNthSegment(0))
+        self.copy_segment(result, "backup")
+        training_cases.add_result(result)
+        (row,) = training_case_rows(self.recipe)
+        self.assertEqual(scene_remark(row.source, LABELLED, self.recipe), ("", (1,)))
+
+    def test_classes_of_a_result_of_which_one_was_corrected_are_all_in_the_label(self):
+        classes = [replace(self.recipe.classes[0], label=n, name=name) for n, name in ((1, "LA"), (2, "LV"))]
+        recipe = replace(self.recipe, classes=tuple(replace(one, type=TISSUE) for one in classes))
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        halves = label * (1 + np.arange(label.shape[2]) // (label.shape[2] // 2))
+        result = self.add_result(volume, halves.astype(np.uint8), ("LA", "LV"))
+        first, second = result.GetSegmentation().GetSegmentIDs()
+        corrected = (halves == 2).astype(np.uint8)
+        corrected[tuple(np.argwhere(corrected)[0])] = 0
+        slicer.util.updateSegmentBinaryLabelmapFromArray(corrected, result, second, volume)
+        (row,) = scene_rows(recipe)
+        self.assertEqual(row.source.segments, ((first, 1), (second, 2)))
+        # An own segment replaces the segment that nobody corrected.
+        own = self.add_segment(result, volume, (halves == 1).astype(np.uint8), "LA")
+        (row,) = scene_rows(recipe)
+        self.assertEqual(row.source.segments, ((own, 1), (second, 2)))
+
+    def test_remark_names_the_segments_among_which_the_user_must_choose(self):
+        image, label = ellipsoid(1)
+        volume = add_volume("scan", image)
+        outline = add_outline(volume, label)
+        self.add_segment(outline, volume, np.zeros_like(label))  # An empty segment is no choice.
+        self.add_segment(outline, volume, label, "left-atrium")  # The same outline is no choice either.
+        (row,) = scene_rows(self.recipe)
+        self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
+        self.add_segment(outline, volume, np.roll(label, 2, axis=0), "left atrium")
+        self.add_segment(outline, volume, label, "aorta")
+        text = "Several segments may be “Left atrium”: “Left atrium”, “left atrium”. Choose one of them with Segments…."
+        self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], text)
+        self.assertEqual(scene_remark(row.source, UNLABELLED, self.recipe)[0], "")
+        self.assertEqual(scene_remark(replace(row.source, chosen=True), LABELLED, self.recipe)[0], "")
 
     def add_corrected_result_of_second_scan(self, segmentation):
         """Write DCAMT's result of a second scan into a segmentation, and correct it; return scan and segment ID."""
@@ -204,11 +322,7 @@ class SceneSourceTest(unittest.TestCase):
         outline = add_outline(volume, label, ("something", "aorta", "left_atrium"))
         ids = outline.GetSegmentation().GetSegmentIDs()
         self.assertEqual(segments_of(outline, pair), ((ids[2], 1), (ids[1], 2)))
-        coded = outline.GetSegmentation().GetSegment(ids[0])
-        entry = slicer.vtkSlicerTerminologiesModuleLogic.SerializeTerminologyEntry(
-            "any", "123037004", "SCT", "Anatomical Structure", "82471001", "SCT", "Left atrium", *[""] * 10
-        )
-        coded.SetTag(coded.GetTerminologyEntryTagName(), entry)
+        give_code_of_left_atrium(outline.GetSegmentation().GetSegment(ids[0]))
         self.assertEqual(segments_of(outline, pair), ((ids[0], 1), (ids[1], 2)))
         # If there is one segment and one class, the names do not matter.
         only = add_outline(volume, label, ("Segment_1",))

@@ -27,7 +27,7 @@ from ..temporary_folder import TemporaryFolder
 from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, file_state, has_file_changed, size_and_spacing
 from .lists import write_lines
 from .rows import CaseRow, CaseTable, FileScan, SceneScan
-from .scene_source import choice_note, is_models_own
+from .scene_source import choice_note, competing_segments, is_models_own
 
 PATHS_PER_STEP = 200
 """At most this many paths are resolved between two turns of the event loop, to keep Slicer responsive."""
@@ -233,7 +233,17 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
             " role “unlabelled”."
         )
         return text, values
-    return "", values
+    return _choice_remark(source, recipe), values
+
+
+def _choice_remark(source: SceneScan, recipe: Recipe) -> str:
+    """Return a remark that names the segments among which the user must choose; empty if the choice is clear."""
+    names = {info.label: info.name for info in recipe.classes}
+    text = _("Several segments may be “{name}”: {segments}. Choose one of them with Segments….")
+    return " ".join(
+        text.format(name=names[label], segments=", ".join(f"“{segment}”" for segment in segments))
+        for label, segments in competing_segments(source, recipe).items()
+    )
 
 
 def _label_note(source: SceneScan, recipe: Recipe) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED
 from dcamt.cases.names import labels_beside_scans
+from dcamt.errors import InputError
 from dcamt.geometry import AXIS_TOLERANCE, Grid
 from dcamt.io.formats import plain_name
 from dcamt.recipe import Recipe
@@ -20,13 +21,14 @@ from dcamt.volume import GRID_TOLERANCE, TISSUE
 from DCAMTSegmentationLib import correction_marks, result_scan, training_cases
 from DCAMTSegmentationLib.doubt_map import is_map
 from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
-from DCAMTSlicerLib.fingerprints import fingerprint
+from DCAMTSlicerLib.fingerprints import checksum_of, fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import find_dcamt_segments, terminology_type
-from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_affine, labelmap_name, scan_of
+from DCAMTSlicerLib.segment_voxels import affine_of, labelmap_affine, labelmap_name, read_segment, scan_of
 from DCAMTSlicerLib.volume_bridge import grid_of
 from slicer.i18n import tr as _
 
+from ..runs import proposal
 from .derived_nodes import is_preview, is_proposal, size_and_spacing
 from .rows import CaseRow, SceneScan, default_role
 
@@ -270,21 +272,74 @@ def segments_of(
     """Return pairs of segment identifier and label value, ordered by label value.
 
     A model's segments are included only if the segmentation is a corrected result or a training case. Otherwise a new
-    model would learn the mistakes of the old model.
+    model would learn the mistakes of the old model. Segments that a person drew or edited are preferred to those that a
+    model made and nobody edited.
 
     Args:
         volume: the scan whose label is wanted; None for the segments of all scans.
     """
-    identifiers = _segments_on(volume, segmentation, _segments_of_a_person(segmentation))
-    return match_segments(segmentation, identifiers, recipe)
+    return match_segments(segmentation, _groups_of_segments(segmentation, volume), recipe)
 
 
-def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[str]:
-    """Return those of the segments `identifiers` that may serve as a volume's label, in order of preference.
+def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
+    """Return {label value: names of the segments} for each class that several segments of a case fit equally well.
 
-    Usually, all segments are returned. The exception is a segmentation that belongs to two scans: it was drawn on one
-    scan, and DCAMT wrote its result for another scan into it. If `volume` is one of these two scans, these segments are
-    returned:
+    The first name is that of the case's segment. Segments that are empty or have the same voxels as the case's segment
+    are left out. If the user chose the segments, the result is empty.
+    """
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
+    if segmentation is None or source.chosen:
+        return {}
+    groups = _groups_of_segments(segmentation, slicer.mrmlScene.GetNodeByID(source.volume))
+    segments, competing = segmentation.GetSegmentation(), {}
+    for label, (taken, *others) in _match(segmentation, groups, recipe).items():
+        if others and (taken, label) in source.segments:
+            others = [other for other in others if _is_another_outline(segmentation, other, taken)]
+            if others:
+                competing[label] = tuple(segments.GetSegment(name).GetName() for name in (taken, *others))
+    return competing
+
+
+def _is_another_outline(segmentation: SegmentationNode, identifier: str, taken: str) -> bool:
+    """Return whether a segment is not empty and has other voxels than the segment `taken`; True without labelmaps."""
+    try:
+        voxels = read_segment(segmentation, identifier)
+        return bool(voxels.mask.any()) and checksum_of(voxels) != checksum_of(read_segment(segmentation, taken))
+    except InputError:
+        return True
+
+
+def _groups_of_segments(segmentation: SegmentationNode, volume: VolumeNode | None) -> list[list[str]]:
+    """Return the segments that may serve as the label of `volume`, or of any scan if it is None, in groups.
+
+    The groups are in order of preference.
+    """
+    identifiers = _segments_of_a_person(segmentation)
+    # A single segment needs no preference, and comparing voxels takes time.
+    unedited = _unedited_segments(segmentation) if len(identifiers) > 1 else set()
+    groups = []
+    for group in _segments_on(volume, segmentation, identifiers):
+        groups.append([identifier for identifier in group if identifier not in unedited])
+        groups.append([identifier for identifier in group if identifier in unedited])
+    return groups
+
+
+def _unedited_segments(segmentation: SegmentationNode) -> set[str]:
+    """Return the segments that a model made and that nobody is known to have edited."""
+    by_model = find_dcamt_segments(segmentation).keys()
+    if not by_model:
+        return set()
+    if is_proposal(segmentation) or is_preview(segmentation):
+        return proposal.unedited_segments(segmentation) & by_model
+    return correction_marks.unedited_segments(segmentation)
+
+
+def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, identifiers: list[str]) -> list[list[str]]:
+    """Return those of the segments `identifiers` that may serve as a volume's label, in groups, in order of preference.
+
+    Usually, all segments are returned, in one group. The exception is a segmentation that belongs to two scans: it was
+    drawn on one scan, and DCAMT wrote its result for another scan into it. If `volume` is one of these two scans, these
+    segments are returned:
 
     - for the scan on which the segmentation was drawn: the segments that DCAMT did not write, then the DCAMT segments
       if the segmentation is a training case of this scan;
@@ -294,22 +349,23 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
     segmented = get_referenced_node(segmentation, VOLUME)
     has_result = segmented is not None or result_scan.has_lost_scan(segmentation)
     if volume is None or not has_result:
-        return identifiers
+        return [identifiers]
     drawn_on = scan_of(segmentation)
     belongs_to_two_scans = drawn_on is not None and drawn_on is not segmented
     if not belongs_to_two_scans or volume not in (drawn_on, segmented):
-        return identifiers
+        return [identifiers]
     by_dcamt = find_dcamt_segments(segmentation)
     dcamt_segments = [identifier for identifier in identifiers if identifier in by_dcamt]
     other_segments = [identifier for identifier in identifiers if identifier not in by_dcamt]
     if volume is drawn_on:
         # DCAMT made its segments for the other scan. They serve for this scan only if the user made the segmentation a
         # training case of this scan.
-        return [*other_segments, *dcamt_segments] if _is_training_case_of(volume, segmentation) else other_segments
+        accepted = dcamt_segments if _is_training_case_of(volume, segmentation) else []
+        return [other_segments, accepted]
     # Here, `volume` is the scan of DCAMT's result. `identifiers` contains DCAMT segments only if a person corrected or
     # accepted them. This person may have added the other segments on this scan, so the other segments are returned,
     # too. If `identifiers` contains no DCAMT segment, the other segments belong to `drawn_on`.
-    return [*dcamt_segments, *other_segments] if dcamt_segments else []
+    return [dcamt_segments, other_segments] if dcamt_segments else []
 
 
 def _is_training_case_of(volume: VolumeNode, segmentation: SegmentationNode) -> bool:
@@ -337,33 +393,60 @@ def accept_results(source: SceneScan) -> None:
 
 
 def match_segments(
-    segmentation: SegmentationNode, identifiers: Sequence[str], recipe: Recipe
+    segmentation: SegmentationNode, groups: Sequence[Sequence[str]], recipe: Recipe
 ) -> tuple[tuple[str, int], ...]:
     """Return pairs of segment identifier and label value, ordered by label value.
 
     If there is one segment and one class, the segment is matched to the class. Otherwise a segment is matched to a
     class by its terminology code, else by its name in lower case, else by its `plain_name`.
+
+    Args:
+        groups: identifiers of segments. A class gets a segment of the first group in which a segment fits the class.
     """
-    if len(recipe.classes) == len(identifiers) == 1:
-        return ((identifiers[0], recipe.classes[0].label),)
-    segments, free = segmentation.GetSegmentation(), list(identifiers)
-    segment_of_label: dict[int, str] = {}
-    types = {identifier: terminology_type(segments.GetSegment(identifier)) for identifier in free}
+    matches = _match(segmentation, groups, recipe)
+    return tuple((fitting[0], label) for label, fitting in sorted(matches.items()))
+
+
+def _match(
+    segmentation: SegmentationNode, groups: Sequence[Sequence[str]], recipe: Recipe
+) -> dict[int, tuple[str, ...]]:
+    """Match segments to classes as `match_segments` does.
+
+    Returns:
+        {label value: identifiers}, without classes that no segment fits. The first identifier is that of the class's
+        segment. The others are those of the segments in the same group that also fit the class, and that no class has.
+    """
+    every = [identifier for group in groups for identifier in group]
+    if len(recipe.classes) == len(every) == 1:
+        return {recipe.classes[0].label: (every[0],)}
+    segments = segmentation.GetSegmentation()
+    types = {identifier: terminology_type(segments.GetSegment(identifier)) for identifier in every}
     codes = {identifier: (code.scheme, code.value) for identifier, code in types.items()}
-    names = {identifier: segments.GetSegment(identifier).GetName().lower() for identifier in free}
+    names = {identifier: segments.GetSegment(identifier).GetName().lower() for identifier in every}
     plain_names = {identifier: plain_name(name) for identifier, name in names.items()}
-    for known, wanted in (
+    rules = (
         # "Tissue", the code of an unknown type, does not identify a class.
         (codes, {c.label: (c.type.scheme, c.type.value) for c in recipe.classes if c.type.value != TISSUE.value}),
         (names, {c.label: c.name.lower() for c in recipe.classes}),
         (plain_names, {c.label: plain_name(c.name) for c in recipe.classes}),
-    ):
-        for label, key in wanted.items():
-            same = next((identifier for identifier in free if known[identifier] == key), None)
-            if label not in segment_of_label and same is not None:
-                segment_of_label[label] = same
-                free.remove(same)
-    return tuple((identifier, label) for label, identifier in sorted(segment_of_label.items()))
+    )
+    matches: dict[int, tuple[str, ...]] = {}
+    for group in groups:
+        free, matched = list(group), dict[int, str]()
+        for known, wanted in rules:
+            for label, key in wanted.items():
+                same = next((identifier for identifier in free if known[identifier] == key), None)
+                if label not in matches and label not in matched and same is not None:
+                    matched[label] = same
+                    free.remove(same)
+        for label, identifier in matched.items():
+            others = [
+                other
+                for other in free
+                if any(label in wanted and known[other] == wanted[label] for known, wanted in rules)
+            ]
+            matches[label] = (identifier, *others)
+    return matches
 
 
 def rematch_segments(rows: Sequence[CaseRow], recipe: Recipe, keeps_unmatched: bool) -> list[CaseRow]:
@@ -435,7 +518,10 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that a person drew, corrected or made a training case."""
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
-    if training_cases.is_case(segmentation) or correction_marks.update_correction_marks(segmentation):
+    if training_cases.is_case(segmentation):
+        return identifiers
+    # A copy of a result's segment, as long as nobody edits it, is the model's work, too.
+    if correction_marks.update_correction_marks(segmentation) and not correction_marks.was_only_copied(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):
         return []

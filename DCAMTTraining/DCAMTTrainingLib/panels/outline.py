@@ -257,7 +257,7 @@ class OutlinePanel:
             self._show_text(_("“{name}” was not added. Correct the proposal first.").format(name=name))
             return
         identifiers = segmentation.GetSegmentation().GetSegmentIDs()
-        if not match_segments(segmentation, identifiers, recipe):
+        if not match_segments(segmentation, [identifiers], recipe):
             self._show_text(_("No segment of “{name}” belongs to a class of the recipe.").format(name=name))
             return
         # Make the proposal a training case first: otherwise, `row_of` would omit the proposal's segments.

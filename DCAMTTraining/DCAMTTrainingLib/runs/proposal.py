@@ -16,7 +16,7 @@ from dcamt.errors import DCAMTError
 from dcamt.io.readers import read_header
 from dcamt.volume import same_grid
 from DCAMTSegmentationLib import training_cases
-from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint
+from DCAMTSlicerLib.fingerprints import fingerprint, is_same_fingerprint, unchanged_segments
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.result_segments import BuiltSegment, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges
@@ -63,9 +63,18 @@ def store_voxels(segmentation: SegmentationNode) -> None:
 
 def is_unchanged(segmentation: SegmentationNode) -> bool:
     """Return whether the voxels of a proposal or preview are unchanged since DCAMT Training wrote them."""
+    return is_same_fingerprint(_stored_fingerprint(segmentation), _fingerprint(segmentation))
+
+
+def unedited_segments(segmentation: SegmentationNode) -> set[str]:
+    """Return the segments of a proposal or preview that are as DCAMT Training wrote them, and unedited copies."""
+    return unchanged_segments(_stored_fingerprint(segmentation), _fingerprint(segmentation))
+
+
+def _stored_fingerprint(segmentation: SegmentationNode) -> str:
     # Scenes of older versions store the positions of the segments after the fingerprint.
     stored, has_positions, _positions = (segmentation.GetAttribute(VOXELS) or "").partition("} {")
-    return is_same_fingerprint(stored + "}" if has_positions else stored, _fingerprint(segmentation))
+    return stored + "}" if has_positions else stored
 
 
 def is_outdated(segmentation: SegmentationNode, case: Mapping[str, Any]) -> bool:
