@@ -65,13 +65,18 @@ def read_segment(segmentation_node: SegmentationNode, identifier: str) -> Segmen
         raise InputError(what, path=name, remedy=remedy)
     image = slicer.vtkOrientedImageData()
     segmentation_node.GetBinaryLabelmapRepresentation(identifier, image)
-    affine = affine_of(image)
+    return cropped_voxels(image)
+
+
+def cropped_voxels(labelmap: Any) -> SegmentVoxels:
+    """Return a copy of the voxels of a segment's labelmap, a vtkOrientedImageData."""
+    affine = affine_of(labelmap)
     # The image of an edited segment may be larger than the segment's bounding box.
     extent = [0] * 6
-    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(image, extent):
+    if not slicer.vtkOrientedImageDataResample.CalculateEffectiveExtent(labelmap, extent):
         return SegmentVoxels(np.zeros((1, 1, 1), np.uint8), affine, (0, 0, 0))
-    whole = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
-    start, first, last = (np.array(ends) for ends in (image.GetExtent()[::2], extent[::2], extent[1::2]))
+    whole = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+    start, first, last = (np.array(ends) for ends in (labelmap.GetExtent()[::2], extent[::2], extent[1::2]))
     i, j, k = (slice(low, high) for low, high in zip(first - start, last - start + 1, strict=True))
     affine[:3, 3] += affine[:3, :3] @ first
     return SegmentVoxels(np.array(whole[k, j, i] != 0, np.uint8), affine, (extent[0], extent[2], extent[4]))

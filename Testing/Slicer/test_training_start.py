@@ -70,6 +70,21 @@ class StartTest(CasesCase):
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False, True, False])
 
+    def test_case_whose_scan_was_damaged_after_the_check_is_marked_before_any_scan_is_copied(self) -> None:
+        self.choose_tiny_model_and_settings()
+        self.measure()
+        self.wait_for(lambda: self.session.checked, "the check")
+        volume = slicer.util.getFirstNodeByName("scan2")
+        slicer.util.arrayFromVolume(volume)[:] = 5
+        slicer.util.arrayFromVolumeModified(volume)
+        with mock.patch.object(run_start, "export_case", side_effect=AssertionError("a scan was copied")):
+            click(self.ui.startButton)
+            self.wait_for(lambda: not self.module.widget.starting.starting, "the failure")
+        self.assertIn("scan2: The scan is blank: every voxel is 5. Choose another scan.", self.ui.problemsLabel.text)
+        self.assertEqual(list(self.runs.iterdir()), [])
+        self.wait_for(lambda: self.session.checked, "the check")
+        self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False, False, True])
+
     def test_script_can_close_the_logic_when_a_start_fails(self) -> None:
         logic = type(self.module.logic)()
         logic.attach()

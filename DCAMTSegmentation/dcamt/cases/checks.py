@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from .case_scans import mixed_orders, read_case_scan
 from .few_values import count_few_values
 from .labels import check_label, classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
 
+_Result = TypeVar("_Result")
 _MOST_OF_THE_SCAN = 0.5
 """A label that covers a larger fraction of its scan is probably inverted."""
 
@@ -180,27 +182,33 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe, with_checksum: b
     except InputError as error:
         return _with_problem(facts, _without_path("label", case.label, error))
     facts = replace(facts, warnings=(*facts.warnings, *label_notes(case, labelmap, recipe)))
-    facts = with_label(facts, case, labelmap, recipe)
+    facts = _result_of(with_label(facts, case, labelmap, recipe))
     if is_dcamt_result(case.label):
         what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
         facts = replace(facts, warnings=(*facts.warnings, what))
     return facts
 
 
-def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe) -> CaseFacts:
+def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe) -> Generator[None, None, CaseFacts]:
     """Check a case's label as training does; return `facts` with the label's values, problems and warnings.
+
+    The generator yields between short steps, so that an event loop can run.
 
     Args:
         case: its label is None if the label is not in a file.
         labelmap: the case's label, on the grid of its scan.
     """
     facts = replace(facts, labels=label_values(labelmap))
+    yield
     if (covered := np.count_nonzero(labelmap.voxels) / labelmap.voxels.size) > _MOST_OF_THE_SCAN:
         what = f"The label covers {covered:.0%} of the scan. Check that its background is 0."
         facts = replace(facts, warnings=(*facts.warnings, what))
     try:
         check_label(case, labelmap, recipe)
-        refuse_thin_classes(labelmap, classes_on_grid(labelmap, recipe), recipe, case.label)
+        yield
+        present = classes_on_grid(labelmap, recipe)
+        yield
+        refuse_thin_classes(labelmap, present, recipe, case.label)
     except InputError as error:
         return _with_problem(facts, _without_path("label", case.label, error))
     return facts
@@ -212,12 +220,7 @@ def scan_checksum(volume: Volume) -> str:
     Type of the voxels, order and direction of the stored axes, position and spacing do not matter. Only the first
     channel is compared.
     """
-    steps = scan_checksum_in_steps(volume)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return str(end.value)
+    return _result_of(scan_checksum_in_steps(volume))
 
 
 def scan_checksum_in_steps(volume: Volume) -> Generator[None, None, str]:
@@ -230,6 +233,16 @@ def scan_checksum_in_steps(volume: Volume) -> Generator[None, None, str]:
         digest.update(np.ascontiguousarray(voxels[slab], "<f4"))
         yield
     return digest.hexdigest()
+
+
+def _result_of(steps: Generator[None, None, _Result]) -> _Result:
+    """Run a generator to its end, and return its result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: _Result = end.value
+            return result
 
 
 def _equal_scans(cases: Sequence[Case]) -> Iterator[tuple[str, list[int]]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import LEFT_OUT, ROLES_WITH_LABEL, VALIDATION, check_encoding
+from dcamt.cases.case_list import LEFT_OUT, ROLES_WITH_LABEL, check_encoding
+from dcamt.cases.checks import CaseFacts, conflicting_scans, repeated_scans, shared_labels
 from dcamt.errors import InputError
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
@@ -26,8 +28,9 @@ from ..engine_command import EngineCommand
 from ..temporary_folder import TemporaryFolder
 from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, file_state, has_file_changed, size_and_spacing
 from .lists import write_lines
-from .rows import CaseRow, CaseTable, FileScan, SceneScan
-from .scene_source import choice_note, competing_segments, is_models_own
+from .rows import CaseTable, FileScan, SceneScan
+from .scene_source import choice_note, competing_segments, is_models_own, place_problem
+from .voxel_check import check_voxels
 
 PATHS_PER_STEP = 200
 """At most this many paths are resolved between two turns of the event loop, to keep Slicer responsive."""
@@ -41,16 +44,21 @@ class CaseCheck:
             failed; it is empty if all cases were checked, whether or not they have problems.
 
     Attributes:
+        recipe: the recipe for which the cases are checked.
         label_values: row index -> the values in the row's label; empty or missing if the label was not read.
     """
 
     def __init__(self, table: CaseTable, recipe: Recipe, on_end: Callable[[str], None]) -> None:
-        self._table, self._recipe, self._on_end = table, recipe, on_end
+        self.recipe = recipe
+        self._table, self._on_end = table, on_end
         self.label_values: dict[int, tuple[int, ...]] = {}
         self.running = False
         self._folder = TemporaryFolder("dcamt-cases-")
         self._command: EngineCommand | None = None
         self._index: list[int] = []
+        self._checksums: dict[int, str] = {}  # row index -> the scan's checksum, if the scan could be read
+        self._same_files: list[tuple[str, list[int]]] = []
+        """For each case of the scene that has the file of other cases: "file", and the row indices of these cases."""
         self._is_complete = False
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
@@ -87,9 +95,11 @@ class CaseCheck:
             folder = self._folder.create()
             cases, recipe = folder / "cases.csv", folder / "recipe.json"
             write_lines(lines, cases)
-            recipe.write_text(self._recipe.to_json(), encoding="utf-8")
+            recipe.write_text(self.recipe.to_json(), encoding="utf-8")
             yield
             arguments = ["cases", "check", str(cases), "--recipe", str(recipe)]
+            if any(isinstance(row.source, SceneScan) for row in self._table.rows):
+                arguments.append("--checksums")
             self._command = EngineCommand(arguments, self._on_event, self._on_command_end)
             self._command.start()
 
@@ -104,6 +114,8 @@ class CaseCheck:
             self._table.set_facts(index, event["size"], event["spacing"], remark, note)
             if event["labels"] is not None:
                 self.label_values[index] = tuple(event["labels"])
+            if event.get("checksum"):
+                self._checksums[index] = event["checksum"]
         elif event["event"] == "checked":
             self._is_complete = True
 
@@ -115,6 +127,7 @@ class CaseCheck:
     def _end(self, message: str) -> None:
         self._folder.remove()
         if self.running:
+            self._compare_scene_with_other_cases()
             self.running = False
             self._on_end(message)
 
@@ -123,7 +136,7 @@ class CaseCheck:
             return
         rows_of_file: defaultdict[str, list[int]] = defaultdict(list)
         for index, row in enumerate(self._table.rows):
-            if isinstance(row.source, FileScan):
+            if isinstance(row.source, FileScan) and row.role != LEFT_OUT:
                 rows_of_file[str(Path(row.source.image).resolve())].append(index)
             if index % PATHS_PER_STEP == 0:  # Resolving paths reads the disk.
                 yield
@@ -131,38 +144,89 @@ class CaseCheck:
             if not isinstance(row.source, SceneScan):
                 continue
             yield
-            remark, values = scene_remark(row.source, row.role, self._recipe)
+            facts = yield from scene_facts(row.source, row.role, self.recipe)
+            if facts.checksum is not None:
+                self._checksums[index] = facts.checksum
             volume = slicer.mrmlScene.GetNodeByID(row.source.volume)
-            same_file = rows_of_file.get(_file_of(volume), []) if volume is not None else []
-            conflicting = _find_conflicting_row(row, [self._table.rows[other] for other in same_file])
-            if conflicting is not None:
-                text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
-                remark = f"{remark} {text.format(name=conflicting.name)}".strip()
-            self.label_values[index] = values
-            note = "" if remark else _label_note(row.source, self._recipe)
+            same_file = [other for path in _paths_of(volume) for other in rows_of_file.get(path, [])]
+            if same_file and row.role != LEFT_OUT:
+                self._same_files.append(("file", [index, *same_file]))
+            if facts.labels is not None:
+                self.label_values[index] = facts.labels
+            remark = _remark_of(facts)
+            notes = (_label_note(row.source, self.recipe), *map(translated, facts.warnings))
+            note = "" if remark else " ".join(filter(None, notes))
             has_image = volume is not None and volume.GetImageData() is not None
             size, spacing = size_and_spacing(volume) if has_image else (row.size, row.spacing)
             old_note_explains_missing_label = not row.has_label and not note
             self._table.set_facts(index, size, spacing, remark, None if old_note_explains_missing_label else note)
 
+    def _compare_scene_with_other_cases(self) -> None:
+        """Add remarks and notes about scans and labels of the scene that other cases have, too.
 
-def _find_conflicting_row(row: CaseRow, rows_of_scan: Sequence[CaseRow]) -> CaseRow | None:
-    """Return the first row that conflicts with `row`; None if there is none."""
-    conflicting = (
-        other
-        for other in rows_of_scan
-        if LEFT_OUT not in (row.role, other.role) and (other.role == VALIDATION) != (row.role == VALIDATION)
-    )
-    return next(conflicting, None)
+        The command compares the cases in files with each other.
+        """
+        rows = self._table.rows
+        equal_scans = [*self._same_files, *self._equal_voxels()]
+        for index, other, what in conflicting_scans(rows, equal_scans):
+            text = _("The scan is used for training and for validation: “{name}” has the same voxels. Remove a case.")
+            if what == "file":
+                text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
+            remark = " ".join(filter(None, (rows[index].remark, text.format(name=rows[other].name))))
+            self._table.set_facts(index, rows[index].size, rows[index].spacing, remark)
+        sources = {index: row.source for index, row in enumerate(rows) if row.role in ROLES_WITH_LABEL}
+        scene = {index: source for index, source in sources.items() if isinstance(source, SceneScan)}
+        labels = {index: (source.segmentation, source.segments) for index, source in scene.items()}
+        scans = {index: source.volume for index, source in scene.items()}
+        for index, warning in (*repeated_scans(rows, equal_scans), *shared_labels(rows, labels, scans)):
+            row = rows[index]
+            if not row.remark:
+                note = " ".join(filter(None, (row.note, translated(warning))))
+                self._table.set_facts(index, row.size, row.spacing, "", note)
+
+    def _equal_voxels(self) -> Iterator[tuple[str, list[int]]]:
+        """Yield "voxels" and the row indices for each group of scans with equal voxels, one or more in the scene."""
+        members_by_checksum: defaultdict[str, list[int]] = defaultdict(list)
+        for index, checksum in sorted(self._checksums.items()):
+            members_by_checksum[checksum].append(index)
+        for members in members_by_checksum.values():
+            if len(members) > 1 and any(isinstance(self._table.rows[index].source, SceneScan) for index in members):
+                yield "voxels", members
 
 
 def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tuple[int, ...]]:
-    """Return the problem of a case of the scene (empty if there is none) and the label values of its drawn segments.
+    """Return the problems of a case of the scene (empty if there are none) and its label values (see `scene_facts`)."""
+    steps = scene_facts(source, role, recipe)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            facts: CaseFacts = end.value
+            return _remark_of(facts), facts.labels or ()
 
-    The values are empty if the case needs no label, or if a problem was found before the segments were read.
+
+def scene_facts(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
+    """Check the nodes of a case and then, unless the case is left out, the voxels; return the facts.
+
+    The facts have no size, spacing or channels. `labels` contains the values that training would read. If the label's
+    nodes have a problem, `labels` contains the values of the drawn segments. `labels` is None if the case needs no
+    label, if the scan has a problem, or if the label lies outside the scan.
     """
+    needs_label = role in ROLES_WITH_LABEL
     remark = _scan_remark(source, recipe)
-    return _label_remark(source, recipe) if not remark and role in ROLES_WITH_LABEL else (remark, ())
+    values: tuple[int, ...] | None = None
+    if not remark and needs_label:
+        remark, values = _label_remark(source, recipe)
+    if remark or role == LEFT_OUT:
+        return CaseFacts(0, "", labels=values, problems=(remark,) if remark else ())
+    facts = yield from check_voxels(source, role, recipe)
+    if needs_label and not facts.labels and not facts.problems:
+        return replace(facts, problems=(_empty_label_text(),))
+    return facts
+
+
+def _remark_of(facts: CaseFacts) -> str:
+    return " ".join(map(translated, facts.problems))
 
 
 def _scan_remark(source: SceneScan, recipe: Recipe) -> str:
@@ -220,7 +284,7 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
     removed = [label for identifier, label in source.segments if segments.GetSegment(identifier) is None]
     values = tuple(label for identifier, label in source.segments if _is_drawn(segmentation, identifier))
     if not values and not removed:
-        return _("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."), ()
+        return _empty_label_text(), ()
     if any(label >= recipe.output_channels for _identifier, label in source.segments):
         return _("A segment belongs to a class that the recipe does not have. Choose the segments again."), values
     if removed:
@@ -233,7 +297,7 @@ def _label_remark(source: SceneScan, recipe: Recipe) -> tuple[str, tuple[int, ..
             " role “unlabelled”."
         )
         return text, values
-    return _choice_remark(source, recipe), values
+    return _choice_remark(source, recipe) or place_problem(source), values
 
 
 def _choice_remark(source: SceneScan, recipe: Recipe) -> str:
@@ -244,6 +308,10 @@ def _choice_remark(source: SceneScan, recipe: Recipe) -> str:
         text.format(name=names[label], segments=", ".join(f"“{segment}”" for segment in segments))
         for label, segments in competing_segments(source, recipe).items()
     )
+
+
+def _empty_label_text() -> str:
+    return str(_("The label is empty. Outline the scan, choose its segments, or set the role “unlabelled”."))
 
 
 def _label_note(source: SceneScan, recipe: Recipe) -> str:
@@ -282,8 +350,17 @@ def _is_drawn(segmentation: SegmentationNode, identifier: str) -> bool:
     return scalars is not None and bool((vtk_to_numpy(scalars) == segment.GetLabelValue()).any())
 
 
-def _file_of(volume: VolumeNode) -> str:
-    """Return the resolved path of the file that a volume node was loaded from; empty if there is none."""
+def _paths_of(volume: VolumeNode | None) -> list[str]:
+    """Return the resolved path of the file that a volume node was loaded from; empty if there is none.
+
+    If the volume was loaded from several files, such as the slices of a DICOM series, the list also contains the
+    folders in which the file lies, since a case may name the series by one of these folders.
+    """
+    if volume is None:
+        return []
     storage = volume.GetStorageNode()
-    loaded = storage.GetFullNameFromFileName() if storage and storage.GetFileName() else volume.GetAttribute(SCAN_FILE)
-    return str(Path(loaded).resolve()) if loaded else ""
+    if storage is None or not storage.GetFileName():
+        file = volume.GetAttribute(SCAN_FILE)
+        return [str(Path(file).resolve())] if file else []
+    path = Path(storage.GetFullNameFromFileName()).resolve()
+    return [str(path), *(map(str, path.parents) if storage.GetNumberOfFileNames() > 1 else ())]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,45 @@ import vtk
 from dcamt.cases.case_list import ROLES_WITH_LABEL, Case
 from dcamt.errors import InputError
 from dcamt.io.slabs import slabs, write_nrrd_in_slabs
+from dcamt.volume import GRID_TOLERANCE
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
-from DCAMTSlicerLib.segment_voxels import labelmap_name
+from DCAMTSlicerLib.segment_voxels import SegmentVoxels, affine_of, cropped_voxels, labelmap_name
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes, ijk_to_ras, voxels_of
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from .derived_nodes import channels_of, file_of_all_channels
 from .rows import CaseRow, FileScan
-from .scene_source import is_models_own
+from .scene_source import is_models_own, place_problem
+
+
+@dataclass(frozen=True, eq=False)
+class SceneLabel:
+    """A case's label on the grid of its scan.
+
+    Attributes:
+        voxels: label values, uint8 (K, J, I).
+        is_cut_off: whether the segments also have voxels outside the scan; `voxels` lacks these voxels.
+    """
+
+    voxels: np.ndarray
+    is_cut_off: bool
+
+    @property
+    def problem(self) -> str:
+        """A message that the label lies outside the scan, entirely or in part; empty if the label is not cut off."""
+        if not self.is_cut_off:
+            return ""
+        text = _(
+            "The label lies outside the scan. If scan or segmentation was moved, move it back, or give both the same"
+            " transform. Otherwise, choose other segments with Segments…."
+        )
+        if self.voxels.any():
+            text = _(
+                "Part of the label lies outside the scan. If scan or segmentation was moved, move it back, or give both"
+                " the same transform. Otherwise, erase this part."
+            )
+        return str(text)
 
 
 def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = False) -> Generator[None, None, Case]:
@@ -68,24 +99,35 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     if is_models_own(source):  # The scan may have been segmented again since the case was checked.
         what, remedy = _("has a model's result as its label"), _("Correct it, or set the role “unlabelled”.")
         raise InputError(what, path=row.name, remedy=remedy)
-    labels = yield from label_array(segmentation, source.segments, volume)
-    if not labels.any():  # The segments may have been erased since the case was checked.
+    label = yield from read_label(segmentation, source.segments, volume)
+    # The nodes may have been moved since the case was checked.
+    if problem := place_problem(source) or label.problem:
+        raise InputError(problem, path=row.name)
+    if not label.voxels.any():  # The segments may have been erased since the case was checked.
         remedy = _("Outline the scan, choose its segments, or set the role “unlabelled”.")
         raise InputError(_("has an empty label"), path=row.name, remedy=remedy)
-    label = folder / f"{number:05d}-label.nrrd"
-    yield from write_nrrd_in_slabs(labels, ijk_to_ras(volume), label)
-    return Case(row.name, image, label, row.role)
+    label_file = folder / f"{number:05d}-label.nrrd"
+    yield from write_nrrd_in_slabs(label.voxels, ijk_to_ras(volume), label_file)
+    return Case(row.name, image, label_file, row.role)
 
 
 def label_array(
     segmentation: SegmentationNode, segments: tuple[tuple[str, int], ...], volume: VolumeNode
 ) -> Generator[None, None, np.ndarray]:
-    """Return the segments as label values on the volume's grid, uint8 (K, J, I), in short steps.
+    """Return `SceneLabel.voxels` of the label that `read_label` reads."""
+    label = yield from read_label(segmentation, segments, volume)
+    return label.voxels
+
+
+def read_label(
+    segmentation: SegmentationNode, segments: tuple[tuple[str, int], ...], volume: VolumeNode
+) -> Generator[None, None, SceneLabel]:
+    """Return the segments as label values on the volume's grid, in short steps.
 
     Where segments overlap, the last is kept. Segments that do not exist or have no voxels are omitted.
     """
     columns, rows, slices = volume.GetImageData().GetDimensions()
-    labels = np.zeros((slices, rows, columns), np.uint8)
+    labels, is_cut_off = np.zeros((slices, rows, columns), np.uint8), False
     reference = _reference_grid(volume)
     to_volume = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
@@ -95,6 +137,8 @@ def label_array(
         image = _labelmap_of(segmentation, identifier)
         if image is None:
             continue
+        yield
+        is_cut_off = is_cut_off or _has_voxels_outside(cropped_voxels(image), to_volume, reference)
         yield
         resampled = slicer.vtkOrientedImageData()
         done = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage(
@@ -109,7 +153,36 @@ def label_array(
             for slab in slabs(values):
                 part[slab][values[slab] > 0] = label
                 yield
-    return labels
+    return SceneLabel(labels, is_cut_off)
+
+
+def _has_voxels_outside(segment: SegmentVoxels, to_scan: Any, scan: Any) -> bool:
+    """Return whether the centre of a voxel of a segment lies outside a scan.
+
+    Args:
+        to_scan: a vtkAbstractTransform, mm in the segment's space -> mm in the space of `scan`.
+        scan: a vtkOrientedImageData with the scan's grid.
+    """
+    # A scan is convex: it contains a line of voxels if it contains the two ends of the line.
+    k, j = np.nonzero(segment.mask.any(axis=2))
+    lines = segment.mask[k, j]
+    ends = (lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1))
+    indices = np.concatenate([np.column_stack([i, j, k]) for i in ends])
+    places = _transform_points(indices @ segment.affine[:3, :3].T + segment.affine[:3, 3], to_scan)
+    to_index = np.linalg.inv(affine_of(scan))
+    scan_indices = places @ to_index[:3, :3].T + to_index[:3, 3]
+    # A voxel has an integer index at its centre, and reaches half a voxel beyond it.
+    margin = 0.5 + GRID_TOLERANCE
+    return bool(((scan_indices < -margin) | (scan_indices > np.array(scan.GetDimensions()) - 1 + margin)).any())
+
+
+def _transform_points(points: np.ndarray, transform: Any) -> np.ndarray:
+    """Apply a vtkAbstractTransform to points (N, 3) in mm."""
+    before, after = vtk.vtkPoints(), vtk.vtkPoints()
+    before.SetData(numpy_to_vtk(points, deep=True))
+    after.SetDataTypeToDouble()
+    transform.TransformPoints(before, after)
+    return np.array(vtk_to_numpy(after.GetData()))
 
 
 def _labelmap_of(segmentation: SegmentationNode, identifier: str) -> Any | None:

@@ -385,6 +385,28 @@ def is_models_own(source: SceneScan) -> bool:
     return bool(used) and not set(used) <= set(_segments_of_a_person(segmentation))
 
 
+def place_problem(source: SceneScan) -> str:
+    """Return a message that the DCAMT segments of a case's label were moved in the scan; empty if they were not.
+
+    The text is also empty if the user chose the segments, and thereby confirmed that they fit the scan.
+    """
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
+    if source.chosen or segmentation is None:
+        return ""
+    scan = get_referenced_node(segmentation, VOLUME)
+    has_result = find_dcamt_segments(segmentation).keys() & {identifier for identifier, _label in source.segments}
+    if not has_result or scan is None or scan is not slicer.mrmlScene.GetNodeByID(source.volume):
+        return ""
+    correction_marks.update_correction_marks(segmentation)
+    if not correction_marks.is_moved(segmentation):
+        return ""
+    text = _(
+        "The outline no longer lies where DCAMT drew it in the scan. Move scan or segmentation back, or give both the"
+        " same transform. If the outline fits the scan, choose its segments with Segments…."
+    )
+    return str(text)
+
+
 def accept_results(source: SceneScan) -> None:
     """Accept the segments that the user chose: if `is_models_own`, make the case's segmentation a training case."""
     volume = slicer.mrmlScene.GetNodeByID(source.volume)

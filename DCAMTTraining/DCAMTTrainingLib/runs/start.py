@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import DCAMTError, InputError, OutputError, write_error
@@ -23,6 +24,9 @@ from slicer.i18n import tr as _
 from ..cases.lists import write_list
 from ..cases.rows import CaseRow, SceneScan
 from ..cases.scene_export import export_case
+from ..cases.voxel_check import check_voxels
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -77,6 +81,8 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
     run = plan.run
     refuse_if_existing(run)
     used = [row for row in plan.rows if row.role != LEFT_OUT]
+    for row in used:
+        yield from _with_progress(_refuse_unusable_voxels(row, plan.recipe), (0, len(used)))
     one_channel = plan.recipe.input_channels == 1
     try:
         _make_folder(run.scans)
@@ -85,15 +91,8 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
             # For a scan in a file, nothing is written, so a yield every 500 cases is enough.
             if isinstance(row.source, SceneScan) or number % 500 == 0:
                 yield len(cases), len(used)
-            # `closing` closes open files before the folder is removed, as Windows requires.
-            with closing(export_case(row, run.scans, number, one_channel)) as writing:
-                while True:
-                    try:
-                        next(writing)
-                    except StopIteration as end:
-                        cases.append(end.value)
-                        break
-                    yield len(cases), len(used)
+            writing = export_case(row, run.scans, number, one_channel)
+            cases.append((yield from _with_progress(writing, (len(cases), len(used)))))
         write_list(cases, run.scans / "cases.csv")
         (run.scans / "recipe.json").write_text(plan.recipe.to_json(), encoding="utf-8")
         yield len(used), len(used)
@@ -104,6 +103,33 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         if isinstance(error, OSError):
             raise write_error(error, run.path) from error
         raise
+
+
+def _refuse_unusable_voxels(row: CaseRow, recipe: Recipe) -> Generator[None, None, None]:
+    """Raise InputError if training would refuse the voxels of a case of the scene.
+
+    The voxels may have changed since the case was checked. Unchanged voxels are not checked again. `export_case`
+    refuses an empty label.
+    """
+    if isinstance(row.source, SceneScan):
+        facts = yield from check_voxels(row.source, row.role, recipe)
+        if facts.problems:
+            raise InputError(" ".join(facts.problems), path=row.name)
+
+
+def _with_progress(
+    steps: Generator[None, None, Result], progress: tuple[int, int]
+) -> Generator[tuple[int, int], None, Result]:
+    """Run the steps of a generator, yield `progress` after each of them, and return the generator's result."""
+    # `closing` closes open files before their folder is removed, as Windows requires.
+    with closing(steps):
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            yield progress
 
 
 def refuse_if_existing(run: RunFolder) -> None:

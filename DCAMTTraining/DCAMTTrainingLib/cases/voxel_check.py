@@ -1,0 +1,154 @@
+"""Check the voxels of the scene's cases by the engine's rules, and keep the results until a node is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import slicer
+from dcamt.cases.case_list import LABELLED, ROLES_WITH_LABEL, Case
+from dcamt.cases.checks import CaseFacts, few_values_warning, scan_checksum_in_steps, with_label
+from dcamt.errors import InputError
+from dcamt.recipe import Recipe
+from dcamt.volume import Labelmap, Volume, check_scan
+from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
+from DCAMTSlicerLib.segment_voxels import labelmap_name
+from DCAMTSlicerLib.volume_bridge import grid_of, voxels_of
+
+from .derived_nodes import channels_of, file_of_all_channels
+from .rows import SceneScan
+from .scene_export import read_label
+
+
+@dataclass(frozen=True)
+class _ChannelFacts:
+    """Facts about the voxels of a volume node.
+
+    Attributes:
+        problem: why training would refuse the scan, with the remedy: a predicate such as "is blank"; empty if training
+            would accept the scan.
+        warning: the `few_values_warning`.
+        checksum: the `scan_checksum`; None if there is a problem.
+    """
+
+    problem: str = ""
+    warning: str = ""
+    checksum: str | None = None
+
+
+# VTK never repeats a modification time, so the entry of a removed node does not match a new node with the same ID.
+_known_channels: dict[str, tuple[Any, _ChannelFacts]] = {}
+"""Node ID of a volume -> the volume's state (`_state_of_volume`) and facts."""
+_known_labels: dict[SceneScan, tuple[Any, CaseFacts]] = {}
+"""A case's source -> the recipe and the label's state (`_state_of_label`), and the facts about the label."""
+
+
+def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
+    """Return the problems and warnings of a case's voxels, its label values and its checksum, in short steps.
+
+    The label is checked only if the role needs one and the scan has no problem. `labels` is empty if the label has no
+    voxel on the scan's grid. A node that is no longer in the scene is not checked.
+    """
+    volume = slicer.mrmlScene.GetNodeByID(source.volume)
+    if volume is None or volume.GetImageData() is None:
+        return CaseFacts(0, "")
+    facts = yield from _check_scan(volume, source, recipe)
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
+    if facts.problems or role not in ROLES_WITH_LABEL or segmentation is None:
+        return facts
+    state = recipe, _state_of_label(source, segmentation, volume)
+    known, label_facts = _known_labels.get(source, (None, None))
+    if label_facts is None or known != state:
+        label_facts = yield from _check_label(source, segmentation, volume, recipe)
+        _known_labels[source] = state, label_facts
+    return replace(
+        facts,
+        labels=label_facts.labels,
+        problems=label_facts.problems,
+        warnings=(*facts.warnings, *label_facts.warnings),
+    )
+
+
+def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Generator[None, None, CaseFacts]:
+    """Return the facts about the channels of a scan that are in the scene and that training would read."""
+    facts = CaseFacts(0, volume.GetName())
+    one_channel = recipe.input_channels == 1 or file_of_all_channels(volume) is not None
+    try:
+        nodes = (volume,) if one_channel else channels_of(source)
+    except InputError as error:
+        return replace(facts, problems=(str(error),))
+    channels, problems = [], []
+    for node in nodes:
+        state = _state_of_volume(node)
+        known, channel = _known_channels.get(node.GetID(), (None, None))
+        if channel is None or known != state:
+            channel = yield from _check_channel(node)
+            _known_channels[node.GetID()] = state, channel
+        channels.append(channel)
+        if channel.problem:
+            subject = "The scan" if len(nodes) == 1 else f"{node.GetName()}:"
+            problems.append(f"{subject} {channel.problem}")
+    # As in the engine, a scan is like a label only if all its channels are.
+    warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
+    return replace(facts, checksum=channels[0].checksum, problems=tuple(problems), warnings=tuple(warnings))
+
+
+def _check_channel(volume: VolumeNode) -> Generator[None, None, _ChannelFacts]:
+    yield
+    try:
+        scan = Volume(voxels_of(volume).transpose(2, 1, 0)[None], grid_of(volume))
+        check_scan(scan)
+    except InputError as error:
+        return _ChannelFacts(str(error).removeprefix(f"{volume.GetName()}: "))
+    yield
+    warning = few_values_warning(scan)
+    yield
+    checksum = yield from scan_checksum_in_steps(scan)
+    return _ChannelFacts("", warning, checksum)
+
+
+def _check_label(
+    source: SceneScan, segmentation: SegmentationNode, volume: VolumeNode, recipe: Recipe
+) -> Generator[None, None, CaseFacts]:
+    facts, grid = CaseFacts(0, volume.GetName()), grid_of(volume)
+    label = yield from read_label(segmentation, source.segments, volume)
+    yield
+    if label.problem:
+        return replace(facts, problems=(label.problem,))
+    if not label.voxels.any():
+        return replace(facts, labels=())
+    yield
+    case = Case(volume.GetName(), Path(), None, LABELLED)
+    return (yield from with_label(facts, case, Labelmap(label.voxels.transpose(2, 1, 0), grid), recipe))
+
+
+def _state_of_volume(volume: VolumeNode) -> Any:
+    """Return a value that changes with the voxels or the grid of a volume node."""
+    grid = grid_of(volume)
+    return volume.GetImageData().GetMTime(), grid.shape, grid.affine.tobytes()
+
+
+def _state_of_label(source: SceneScan, segmentation: SegmentationNode, volume: VolumeNode) -> Any:
+    """Return a value that changes with the segments of a case, with their place in the scan, or with the scan."""
+    segments = segmentation.GetSegmentation()
+    name = labelmap_name()
+    if not segments.ContainsRepresentation(name):
+        name = segments.GetSourceRepresentationName()
+    drawn = []
+    for identifier, _label in source.segments:
+        segment = segments.GetSegment(identifier)
+        image = segment.GetRepresentation(name) if segment is not None else None
+        drawn.append(None if image is None else (image.GetMTime(), segment.GetLabelValue()))
+    places = [_state_of_transforms(node) for node in (segmentation, volume)]
+    return tuple(drawn), tuple(places), _state_of_volume(volume)
+
+
+def _state_of_transforms(node: Any) -> tuple[tuple[str, int], ...]:
+    """Return the ID and the modification time of each transform that applies to a node."""
+    transforms, parent = [], node.GetParentTransformNode()
+    while parent is not None:
+        transforms.append((parent.GetID(), parent.GetTransformToParent().GetMTime()))
+        parent = parent.GetParentTransformNode()
+    return tuple(transforms)
