@@ -26,7 +26,7 @@ from .estimation import Estimation
 from .runs.model_store import current_model
 from .runs.preflight import Problem, case_problems, folder_problems, machine_problems
 from .settings import TrainingSettings, chosen_settings
-from .task import classes_from_json, recipe_from_model, recipe_of
+from .task import classes_from_json, recipe_from_model, recipe_of, with_chosen_spacing
 
 SETTLE_MS = 400
 """Milliseconds from the last edit until the cases are saved and checked."""
@@ -93,7 +93,12 @@ class TrainingSession:
         self._settling.close()
 
     def notify_settings_changed(self) -> None:
-        """Tell the listeners that a setting was changed, in the panel or by a script."""
+        """Tell the listeners that a setting was changed, in the panel or by a script.
+
+        If the cases were checked for another recipe, they are checked again.
+        """
+        if self._check is not None and not self._is_check_for_present_recipe():
+            self._settling.start(SETTLE_MS)
         self._notify()
 
     def save(self) -> None:
@@ -139,6 +144,26 @@ class TrainingSession:
         recipe = self.recipe()
         changes = [*effort_settings(recipe, self.settings.effort.value), *chosen_settings(self.settings)]
         return with_settings(recipe, changes, _("Setting"))
+
+    def _recipe_of_check(self) -> Recipe:
+        """Return the recipe for which the cases are checked: `recipe` with the chosen spacing, if it is usable.
+
+        Raises:
+            InputError: the task or the model is not usable.
+        """
+        recipe = self.recipe()
+        assert self.settings is not None
+        try:
+            return with_chosen_spacing(recipe, chosen_settings(self.settings))
+        except InputError:  # `problems` reports the spacing.
+            return recipe
+
+    def _is_check_for_present_recipe(self) -> bool:
+        """Return whether the last check used the present recipe; False if the present task or model is not usable."""
+        try:
+            return self._check is not None and self._check.recipe == self._recipe_of_check()
+        except InputError:
+            return False
 
     def device(self) -> str:
         """Return the chosen device as `dcamt` names it; `AUTO` without a scene."""
@@ -205,8 +230,10 @@ class TrainingSession:
 
     @property
     def checked(self) -> bool:
-        """Whether all cases were checked since the last edit or change of the task."""
-        return self._check is not None and not self._check.running and not self.check_failure
+        """Whether all cases were checked since the last edit, for the present task and spacing."""
+        if self._check is None or self._check.running or self.check_failure:
+            return False
+        return self._is_check_for_present_recipe()
 
     def check_cases(self) -> None:
         """Cancel a check in progress; if there is a scene, check all cases in the background.
@@ -217,7 +244,7 @@ class TrainingSession:
         if self.settings is None:
             return
         try:
-            recipe = self.recipe()
+            recipe = self._recipe_of_check()
         except InputError as error:
             self.check_failure = error_text(error)
             self._notify()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ from dcamt.io.typed_json import parse_json
 from dcamt.models.package import read_recipe
 from dcamt.models.store import model_path
 from dcamt.recipe import Recipe
-from dcamt.recipe_files import load_recipe, recipe_from_dict
+from dcamt.recipe_files import load_recipe, recipe_from_dict, with_settings
 from dcamt.report.colors import SEGMENT_COLORS
 from dcamt.volume import TISSUE, Code, SegmentInfo
 from slicer.i18n import tr as _
@@ -110,6 +110,20 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         modality=recipe.modality,
         classes=recipe.classes,
     )
+
+
+def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
+    """Return a recipe with the spacing among the user's settings, if there is one.
+
+    Of the settings, only the spacing decides which cases a training refuses.
+
+    Args:
+        lines: the settings, as `key=value`.
+
+    Raises:
+        InputError: the spacing is not usable.
+    """
+    return with_settings(recipe, [line for line in lines if line.startswith("spacing=")], _("Setting"))
 
 
 @lru_cache(maxsize=16)

@@ -12,12 +12,14 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.cases.case_list import LABELLED
 from dcamt.errors import InputError, OutputError
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import run_lock
 from DCAMTSlicerLib import engine_process, stepped_task
 from DCAMTSlicerLib.terms_of_use import SETTINGS_GROUP
 from DCAMTTrainingLib import estimation as estimation_module
+from DCAMTTrainingLib.cases.rows import CaseRow, FileScan
 from DCAMTTrainingLib.panels import start as start_panel
 from DCAMTTrainingLib.runs import start as run_start
 from DCAMTTrainingLib.runs.start import (
@@ -31,7 +33,7 @@ from DCAMTTrainingLib.runs.start import (
 )
 from DCAMTTrainingLib.start_job import StartJob
 from engine_case import SHIPPED_DOUBLE_CLICK_S
-from scene_nodes import add_case, draw_segment, run_to_end, write_endless_program
+from scene_nodes import add_case, draw_segment, ellipsoid, run_to_end, write_endless_program, write_scan
 from slicer_harness import Person, choose, click, close_scene, process_events
 from training_case import PAUSED, STARTED, CasesCase
 
@@ -84,6 +86,47 @@ class StartTest(CasesCase):
         self.assertEqual(list(self.runs.iterdir()), [])
         self.wait_for(lambda: self.session.checked, "the check")
         self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False, False, True])
+
+    def test_cases_are_checked_again_for_a_changed_spacing_but_not_for_other_settings(self) -> None:
+        thin = np.zeros((20, 22, 24), np.uint8)
+        thin[10, 5:15, 5:15] = 1
+        draw_segment(slicer.util.getFirstNodeByName("scan0 outline"), slicer.util.getFirstNodeByName("scan0"), thin)
+        self.choose_tiny_model_and_settings()
+        self.wait_for(lambda: self.session.checked, "the check")
+        for spacing, has_remark in (("8,8,8", True), ("2,2,2", False)):
+            self.session.settings.spacing = spacing
+            self.assertFalse(self.session.checked)
+            self.wait_for(lambda: self.session.checked, "the check for the changed spacing")
+            self.assertEqual([bool(row.remark) for row in self.session.table.rows], [has_remark, False, False])
+            self.assertEqual("which has no voxel on the recipe's grid" in self.ui.problemsLabel.text, has_remark)
+        self.session.settings.iterations = "30"
+        self.assertTrue(self.session.checked)
+
+    def test_start_checks_changed_labels_for_the_chosen_spacing(self) -> None:
+        """The sheet has a voxel on a grid of 2 mm, the chosen spacing, but none on the recipe's grid of 8 mm."""
+        thin = np.zeros((20, 22, 24), np.uint8)
+        thin[10, 5:15, 5:15] = 1
+        draw_segment(slicer.util.getFirstNodeByName("scan0 outline"), slicer.util.getFirstNodeByName("scan0"), thin)
+        recipe = replace(self.session.recipe(), spacing=(8.0, 8.0, 8.0))
+        for settings, is_refused in ((("spacing=2,2,2",), False), ((), True)):
+            plan = RunPlan(RunFolder(self.runs / "x"), recipe, self.session.table.rows, "quick", settings)
+            with (
+                mock.patch.object(run_start, "export_case", side_effect=InputError("a scan is copied")),
+                self.assertRaisesRegex(InputError, "scan0: The label holds" if is_refused else "a scan is copied"),
+            ):
+                list(prepare_and_start(plan))
+
+    def test_file_check_also_uses_the_chosen_spacing(self) -> None:
+        thin = np.zeros((20, 22, 24), np.uint8)
+        thin[10, 5:15, 5:15] = 1
+        scan, label = (self.folder / f"{name}.nrrd" for name in ("file", "label"))
+        write_scan(scan, ellipsoid(7)[0])
+        write_scan(label, thin)
+        self.session.table.add([CaseRow("file", FileScan(str(scan), str(label)), LABELLED)])
+        for spacing, has_remark in (("8,8,8", True), ("2,2,2", False)):
+            self.session.settings.spacing = spacing
+            self.wait_for(lambda: self.session.checked, "the check")
+            self.assertEqual([bool(row.remark) for row in self.session.table.rows], [False] * 3 + [has_remark])
 
     def test_script_can_close_the_logic_when_a_start_fails(self) -> None:
         logic = type(self.module.logic)()

@@ -25,6 +25,7 @@ from ..cases.lists import write_list
 from ..cases.rows import CaseRow, SceneScan
 from ..cases.scene_export import export_case
 from ..cases.voxel_check import check_voxels
+from ..task import with_chosen_spacing
 
 Result = TypeVar("Result")
 
@@ -81,8 +82,9 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
     run = plan.run
     refuse_if_existing(run)
     used = [row for row in plan.rows if row.role != LEFT_OUT]
+    recipe = with_chosen_spacing(plan.recipe, plan.settings)
     for row in used:
-        yield from _with_progress(_refuse_unusable_voxels(row, plan.recipe), (0, len(used)))
+        yield from _with_progress(_refuse_unusable_voxels(row, recipe), (0, len(used)))
     one_channel = plan.recipe.input_channels == 1
     try:
         _make_folder(run.scans)
