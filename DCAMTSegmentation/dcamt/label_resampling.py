@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
 
 from .geometry import Box, NetworkGrid, axis_weights, bounding_box
@@ -25,12 +28,43 @@ def resample_labels(labels: np.ndarray, grid: NetworkGrid, outputs: int) -> tupl
     Returns:
         A box of the network grid, outside which all voxels are background, and the labels in this box, uint8 (X, Y, Z).
     """
+    for box, resampled in resample_labels_in_slabs(labels, grid, outputs, slab_voxels=None):
+        return box, resampled
+    return (slice(0), slice(0), slice(0)), np.zeros((0, 0, 0), np.uint8)
+
+
+def resample_labels_in_slabs(
+    labels: np.ndarray, grid: NetworkGrid, outputs: int, slab_voxels: int | None
+) -> Iterator[tuple[Box, np.ndarray]]:
+    """Yield the result of `resample_labels` in slabs along X; yield nothing if all labels are background.
+
+    Args:
+        slab_voxels: about how many voxels of the network grid a slab has; None for one slab.
+    """
     stored = grid.orientation.apply(labels)
     held = bounding_box(stored != 0)
     if held is None:
-        return (slice(0), slice(0), slice(0)), np.zeros((0, 0, 0), np.uint8)
+        return
     stored = stored[held]
     matrices, sides = zip(*(_interpolation(grid, axis, side) for axis, side in enumerate(held)), strict=True)
+    (first, *others), (x, y, z) = matrices, sides
+    thickness = len(first)
+    if slab_voxels is not None:
+        thickness = max(1, slab_voxels // max(1, math.prod(map(len, others))))
+    for start in range(0, len(first), thickness):
+        rows = first[start : start + thickness]
+        columns = _range_of(np.asarray(rows.any(axis=0)))
+        place = slice(x.start + start, x.start + start + len(rows))
+        yield (place, y, z), _resample(stored[columns], (rows[:, columns], *others), outputs)
+
+
+def _resample(stored: np.ndarray, matrices: tuple[np.ndarray, ...], outputs: int) -> np.ndarray:
+    """Return the class that fills the largest part of each interpolated voxel, uint8 (X, Y, Z).
+
+    Args:
+        stored: labels on the scan's canonical grid.
+        matrices: for each axis, the weights of the voxels of `stored` (outputs, inputs), float32.
+    """
     shape = tuple(map(len, matrices))
     foreground, highest = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     winner = np.zeros(shape, np.uint8)
@@ -41,7 +75,7 @@ def resample_labels(labels: np.ndarray, grid: NetworkGrid, outputs: int) -> tupl
         fraction = (stored[own] == label).astype(np.float32)
         reached = []
         for axis, (matrix, side) in enumerate(zip(matrices, own, strict=True)):
-            rows = _range_of(matrix[:, side].any(axis=1))
+            rows = _range_of(np.asarray(matrix[:, side].any(axis=1)))
             fraction = np.moveaxis(np.tensordot(matrix[rows, side], fraction, (1, axis)), 0, axis)
             reached.append(rows)
         part = tuple(reached)
@@ -50,8 +84,7 @@ def resample_labels(labels: np.ndarray, grid: NetworkGrid, outputs: int) -> tupl
         winner[part][higher] = label
         highest[part][higher] = fraction[higher]
     winner[highest <= 1 - foreground + EQUAL_FRACTIONS] = 0
-    x, y, z = sides
-    return (x, y, z), winner
+    return winner
 
 
 def _interpolation(grid: NetworkGrid, axis: int, side: slice) -> tuple[np.ndarray, slice]:

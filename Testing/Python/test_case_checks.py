@@ -21,13 +21,15 @@ from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Ca
 from dcamt.cases.checks import CaseFacts, check_cases, list_problems, scan_checksum
 from dcamt.cases.labels import classes_on_grid
 from dcamt.errors import InputError
-from dcamt.geometry import network_grid
+from dcamt.geometry import Grid, network_grid
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap
+from dcamt.label_resampling import resample_labels_in_slabs
 from dcamt.preprocessing import labels_to_network
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import load_recipe
 from dcamt.training.resident import load_case
+from dcamt.volume import Labelmap
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.scan_files import deny_folder, refused
@@ -261,6 +263,30 @@ def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
         on_grid = labels_to_network(labelmap, network_grid(labelmap.grid, recipe.spacing), recipe.output_channels)
         assert found == set(np.unique(on_grid.numpy()).tolist()) - {0}
         assert peak < 8e6
+
+
+@pytest.mark.parametrize("slab_voxels", [1, 400, 1 << 17])
+def test_classes_on_the_network_grid_are_those_of_the_training_however_the_label_is_divided(
+    slab_voxels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Class 2 lies only at one end of the label, class 3 only at the other; class 4 is a sheet, too thin for 4 mm."""
+    monkeypatch.setattr("dcamt.cases.labels._SLAB_VOXELS", slab_voxels)
+    voxels = np.zeros((30, 12, 14), np.uint8)
+    voxels[4:26, 3:9, 3:9] = 1
+    voxels[:4, 3:9, 3:9], voxels[26:, 3:9, 3:9], voxels[:, 11, :] = 2, 3, 4
+    recipe = replace(
+        RECIPE, spacing=(4.0, 4.0, 4.0), classes=tuple(replace(RECIPE.classes[0], label=n) for n in range(1, 5))
+    )
+    for axes in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        turned = voxels.transpose(axes)
+        labelmap = Labelmap(turned, Grid(turned.shape, np.diag((-1.5, 1.5, 1.5, 1.0))))
+        grid = network_grid(labelmap.grid, recipe.spacing)
+        on_grid = labels_to_network(labelmap, grid, recipe.output_channels).numpy()
+        assert classes_on_grid(labelmap, recipe) == set(np.unique(on_grid).tolist()) - {0} == {1, 2, 3}
+        divided = np.zeros_like(on_grid)
+        for box, labels in resample_labels_in_slabs(turned, grid, recipe.output_channels, slab_voxels):
+            divided[box] = labels
+        assert np.array_equal(divided, on_grid)
 
 
 def test_checksum_is_equal_for_equal_voxels_in_any_format_type_and_direction_of_axes(tmp_path: Path) -> None:

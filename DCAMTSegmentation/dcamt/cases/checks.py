@@ -27,7 +27,7 @@ from ..volume import Labelmap, Volume
 from .case_list import LEFT_OUT, VALIDATION, Case, ListedCase, Rule, violations
 from .case_scans import mixed_orders, read_case_scan
 from .few_values import count_few_values
-from .labels import check_label, classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
+from .labels import check_label, find_classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
 
 _Result = TypeVar("_Result")
 _MOST_OF_THE_SCAN = 0.5
@@ -206,8 +206,10 @@ def with_label(facts: CaseFacts, case: Case, labelmap: Labelmap, recipe: Recipe)
     try:
         check_label(case, labelmap, recipe)
         yield
-        present = classes_on_grid(labelmap, recipe)
-        yield
+        present = set[int]()
+        for classes in find_classes_on_grid(labelmap, recipe):
+            present |= classes
+            yield
         refuse_thin_classes(labelmap, present, recipe, case.label)
     except InputError as error:
         return _with_problem(facts, _without_path("label", case.label, error))

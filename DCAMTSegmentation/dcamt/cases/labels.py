@@ -20,7 +20,7 @@ from ..geometry import Grid, bounding_box, connected_components, network_grid
 from ..io.formats import BENCHMARK_ENDING, ending, plain_name
 from ..io.readers import read_labelmap
 from ..io.segment_overlaps import MappingOption
-from ..label_resampling import resample_labels
+from ..label_resampling import resample_labels_in_slabs
 from ..recipe import Recipe
 from ..volume import Labelmap, SegmentInfo, fit_labelmap, is_mask_of_255, relabel_255
 from .case_list import Case
@@ -36,6 +36,8 @@ MAPPING_OF_LABELS = MappingOption(
     "Enter the mapping with the button Segments…, with --labels or in the case list's column 'labels'."
 )
 """The option by which a user maps the labels of cases."""
+_SLAB_VOXELS = 1 << 17
+"""About how many voxels of the network grid are computed in one step of `find_classes_on_grid`."""
 _SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
 """Endings of files that may hold a scan and its label. A DICOMDIR may hold both, too."""
 
@@ -274,6 +276,22 @@ def refuse_thin_classes(labelmap: Labelmap, present: Collection[int], recipe: Re
 
 def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
     """Return the label values of the classes that have a voxel on the network grid."""
+    found = set[int]()
+    for classes in find_classes_on_grid(labelmap, recipe):
+        found |= classes
+    return found
+
+
+def find_classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> Iterator[set[int]]:
+    """Yield the `classes_on_grid` in sets, which together contain all of them, after short steps.
+
+    The search ends as soon as all classes of the label are found, which is usually after a small part of the label.
+    """
     grid = network_grid(labelmap.grid, recipe.spacing)
-    _, labels = resample_labels(labelmap.voxels, grid, recipe.output_channels)
-    return set(np.unique(labels).tolist()) - {0}
+    missing = {value for value in label_values(labelmap) if value < recipe.output_channels}
+    for _, labels in resample_labels_in_slabs(labelmap.voxels, grid, recipe.output_channels, _SLAB_VOXELS):
+        classes = set(np.unique(labels).tolist()) - {0}
+        yield classes
+        missing -= classes
+        if not missing:
+            return
