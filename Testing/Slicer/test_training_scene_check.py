@@ -85,7 +85,7 @@ class VoxelsTest(SceneCheckCase):
                 self.assertEqual((facts.labels, facts.checksum), (expected.labels, expected.checksum))
                 self.assertEqual(bool(facts.problems or facts.warnings), name not in ("as usual", "integers"))
 
-    def test_class_that_later_segments_cover_is_not_in_the_label(self):
+    def test_voxels_that_a_later_segment_covers_are_counted_and_a_covered_class_is_not_in_the_label(self):
         names = ("Left atrium", "Appendage")
         classes = [replace(self.recipe.classes[0], label=n, name=name, type=TISSUE) for n, name in enumerate(names, 1)]
         self.recipe = replace(self.recipe, classes=tuple(classes))
@@ -93,9 +93,14 @@ class VoxelsTest(SceneCheckCase):
         volume = add_volume("scan", image)
         outline = add_outline(volume, label, names)
         segment = outline.GetSegmentation().GetNthSegmentID(1)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(label, outline, segment, volume)
-        table, check = self.check(scene_rows(self.recipe))
-        self.assertEqual(check.label_values, {0: (2,)})
+        for mask in (np.roll(label, 5, axis=0), label):
+            slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, segment, volume)
+            table, check = self.check(scene_rows(self.recipe))
+            covered, drawn = np.count_nonzero(mask & label), np.count_nonzero(label)
+            text = f"Segments overlap: {covered} of the {drawn} voxels of “Left atrium” count only as another class."
+            self.assertIn(text, table.rows[0].note)
+            self.assertNotIn("voxels of “Appendage”", table.rows[0].note)
+            self.assertEqual(check.label_values, {0: (1, 2) if covered < drawn else (2,)})
         texts = [problem.text for problem in case_problems(table.rows, self.recipe, check.label_values)]
         self.assertTrue(any("No labelled case contains “Left atrium”" in text for text in texts), texts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,13 @@ class SceneLabel:
     Attributes:
         voxels: label values, uint8 (K, J, I).
         is_cut_off: whether the segments also have voxels outside the scan; `voxels` lacks these voxels.
+        drawn: label value -> the number of voxels of the scan in the segment of this value. Where segments overlap, a
+            voxel has only the value of the last segment in `voxels`, but counts for each segment here.
     """
 
     voxels: np.ndarray
     is_cut_off: bool
+    drawn: Mapping[int, int]
 
     @property
     def problem(self) -> str:
@@ -127,7 +130,7 @@ def read_label(
     Where segments overlap, the last is kept. Segments that do not exist or have no voxels are omitted.
     """
     columns, rows, slices = volume.GetImageData().GetDimensions()
-    labels, is_cut_off = np.zeros((slices, rows, columns), np.uint8), False
+    labels, is_cut_off, drawn = np.zeros((slices, rows, columns), np.uint8), False, dict[int, int]()
     reference = _reference_grid(volume)
     to_volume = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(
@@ -151,9 +154,11 @@ def read_label(
             values = vtk_to_numpy(resampled.GetPointData().GetScalars()).reshape(shape)
             part = labels[k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1]
             for slab in slabs(values):
-                part[slab][values[slab] > 0] = label
+                mask = values[slab] > 0
+                part[slab][mask] = label
+                drawn[label] = drawn.get(label, 0) + int(np.count_nonzero(mask))
                 yield
-    return SceneLabel(labels, is_cut_off)
+    return SceneLabel(labels, is_cut_off, drawn)
 
 
 def _has_voxels_outside(segment: SegmentVoxels, to_scan: Any, scan: Any) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
 from dcamt.cases.case_list import LABELLED, ROLES_WITH_LABEL, Case
 from dcamt.cases.checks import CaseFacts, few_values_warning, scan_checksum_in_steps, with_label
@@ -16,10 +17,11 @@ from dcamt.volume import Labelmap, Volume, check_scan
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of, voxels_of
+from slicer.i18n import tr as _
 
 from .derived_nodes import channels_of, file_of_all_channels
 from .rows import SceneScan
-from .scene_export import read_label
+from .scene_export import SceneLabel, read_label
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,27 @@ def _check_label(
         return replace(facts, problems=(label.problem,))
     if not label.voxels.any():
         return replace(facts, labels=())
+    if len(source.segments) > 1:
+        facts = yield from _with_overlap_warnings(facts, label, recipe)
     yield
     case = Case(volume.GetName(), Path(), None, LABELLED)
     return (yield from with_label(facts, case, Labelmap(label.voxels.transpose(2, 1, 0), grid), recipe))
+
+
+def _with_overlap_warnings(facts: CaseFacts, label: SceneLabel, recipe: Recipe) -> Generator[None, None, CaseFacts]:
+    """Add a warning for each class of which other classes cover voxels."""
+    warnings = []
+    for info in recipe.classes:
+        yield
+        drawn = label.drawn.get(info.label, 0)
+        covered = drawn - int(np.count_nonzero(label.voxels == info.label)) if drawn else 0
+        if covered:
+            text = _(
+                "Segments overlap: {covered} of the {drawn} voxels of “{name}” count only as another class. If this is"
+                " wrong, erase the overlap from the other segment."
+            )
+            warnings.append(text.format(covered=covered, drawn=drawn, name=info.name))
+    return replace(facts, warnings=tuple(warnings))
 
 
 def _state_of_volume(volume: VolumeNode) -> Any:
