@@ -160,7 +160,7 @@ def test_evaluation_explains_a_class_that_another_segment_covers(tmp_path: Path)
 def test_evaluation_of_a_labelmap_in_memory_keeps_its_notes(tmp_path: Path) -> None:
     label = read_labelmap(write_layers(tmp_path / "l.seg.nrrd", [("LA", box(2, 3)), ("Scar", box(3))]))
     (note,) = dcamt.evaluate(box(2, 3).astype(np.uint8), label, spacing=(1, 1, 1)).notes
-    assert note.endswith("In Python, use the argument mapping.")
+    assert note.endswith("In Python, give the mapping as mapping=... to the function that reads the file.")
 
 
 @pytest.fixture
