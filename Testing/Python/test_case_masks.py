@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from dcamt.cases import masks
 from dcamt.cases.folders import find_cases
-from dcamt.cases.found_cases import OTHER_LABEL
+from dcamt.cases.found_cases import NO_SCAN, OTHER_LABEL
 from dcamt.cases.names import classify_all
-from dcamt_testing.case_folders import scans_and_labels, skip_reasons, write_image, write_images
+from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image, write_images
 
 
 def test_masks_with_the_word_ra_or_v2_are_skipped(tmp_path: Path) -> None:
@@ -44,20 +44,91 @@ def test_masks_in_a_folder_are_skipped_only_if_more_than_half_have_the_name_of_a
     }
 
 
-@pytest.mark.parametrize(("scan", "mask"), [("scans/{}", "reader1/{}"), ("{}/lge", "{}/observerA")])
-def test_mask_without_a_scan_counts_as_a_scan(tmp_path: Path, scan: str, mask: str) -> None:
-    scans, masks_of_scans = ([path.format(patient) for patient in ("p1", "p2", "p4")] for path in (scan, mask))
-    mask_without_scan = mask.format("p3")
+@pytest.mark.parametrize(
+    ("scan", "mask", "is_label"),
+    [
+        ("scans/{}", "reader1/{}", False),
+        ("{}/lge", "{}/observerA", False),
+        ("{}_lge", "{}_RA", False),
+        ("{}_lge", "{}_LA", True),
+        ("{}/lge", "{}/LA", True),
+        ("{}/lge", "{}/lge_LA", True),
+        ("{}/{}_lge", "{}/{}_LA", True),
+        ("{}/5 LGE 3D", "{}/LA", True),
+        ("scans/{}", "LA/{}", True),
+    ],
+)
+def test_mask_without_a_scan_is_skipped(tmp_path: Path, scan: str, mask: str, is_label: bool) -> None:
+    scans, masks_of_scans = ([path.replace("{}", patient) for patient in ("p1", "p2", "p4")] for path in (scan, mask))
+    mask_without_scan = mask.replace("{}", "p3")
     write_images(tmp_path, scans, [*masks_of_scans, mask_without_scan])
     found = find_cases(tmp_path)
-    assert {file.path for file in found.skipped} == {tmp_path / f"{path}.nii.gz" for path in masks_of_scans}
-    assert {case.image for case in found.cases} == {tmp_path / f"{path}.nii.gz" for path in (*scans, mask_without_scan)}
+    assert set(scans_and_labels(found, tmp_path).values()) == {
+        (f"{one}.nii.gz", f"{its_mask}.nii.gz" if is_label else None)
+        for one, its_mask in zip(scans, masks_of_scans, strict=True)
+    }
+    reasons = {file.path: file.reason for file in found.skipped}
+    assert reasons.pop(tmp_path / f"{mask_without_scan}.nii.gz") == NO_SCAN
+    assert reasons == ({} if is_label else {tmp_path / f"{path}.nii.gz": OTHER_LABEL for path in masks_of_scans})
+
+
+@pytest.mark.parametrize("mask", ["{}/LA", "LA/{}", "{}/{}_LA", "{}/RA_wall", "{}/LA/{}"])
+def test_mask_named_after_a_structure_is_no_scan_even_if_no_mask_has_a_scan(tmp_path: Path, mask: str) -> None:
+    write_images(tmp_path, ("p1/LGE", "p2/LGE"), (mask.replace("{}", "p3"), mask.replace("{}", "p4")))
+    found = find_cases(tmp_path)
+    assert {case.image for case in found.cases} == {tmp_path / "p1/LGE.nii.gz", tmp_path / "p2/LGE.nii.gz"}
+    assert [file.reason for file in found.skipped] == [NO_SCAN, NO_SCAN]
+
+
+LAYOUTS = (
+    *(("{0}/{1}/lge", mask) for mask in ("{0}/{1}/LA", "{0}/{1}/la_LA_final", "LA/{0}/{1}")),
+    *(("{0}/{1}/5 LGE 3D", mask) for mask in ("{0}/{1}/LA", "{0}/{1}/LA_roi")),
+    *(("{0}/images/{1}", mask) for mask in ("{0}/LA/{1}", "{0}/LA/LA_{1}")),
+    *(("{0}/{1}/{1}_lge", mask) for mask in ("{0}/{1}/{1}_LA", "{0}/{1}/LA")),
+    *((f"{folder}/{{0}}_{{1}}", "LA/{0}_{1}") for folder in ("images", "mri", "cohort")),
+    ("{0}/{1}", "{0}/{1}_LA"),
+    ("{0}_{1}/lge", "{0}_{1}/LA"),
+    ("{0}_{1}_lge", "{0}_{1}_LA"),
+    ("{0}_{1}", "LA_{0}_{1}"),
+    ("LGE/LGE_{0}_{1}", "LA/LA_{0}_{1}"),
+    ("scans/{0}/{1}", "LA/{0}/{1}"),
+)
+"""Paths of a scan and of its mask: {0} is the centre or the patient, {1} the patient or the visit."""
+
+
+@pytest.mark.parametrize(("scan", "mask"), LAYOUTS)
+@pytest.mark.parametrize("names", [("1", "2", "3"), ("A", "B"), ("P1", "P2", "P12"), ("01", "02")], ids=str)
+def test_no_scan_gets_the_mask_of_another_scan_if_files_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scan: str, mask: str, names: tuple[str, ...]
+) -> None:
+    """A patient may have the name of a centre: patient 1 of centre 1."""
+    draw = random.Random(scan + mask)
+    few: set[Path] = set()
+    monkeypatch.setattr(masks, "has_few_values", few.__contains__)
+    for number in range(6):
+        home = tmp_path / str(number)
+        cases = [(first, second) for first in names for second in names if draw.random() < 0.7] or [names[:2]]
+        missing = draw.random() if number else 0.0
+        scans, labels = (
+            {case: f"{path.format(*case)}.nii.gz" for case in cases if draw.random() >= 0.5 * missing}
+            for path in (scan, mask)
+        )
+        if not scans:
+            continue
+        few |= {home / label for label in labels.values()}
+        found = scans_and_labels(find_cases(make_files(home, *scans.values(), *labels.values())), home)
+        expected = {path: labels.get(case) for case, path in scans.items()}
+        assert dict(found.values()).keys() == expected.keys(), "each scan, and no mask, is a scan"
+        assert not {(path, label) for path, label in found.values() if label not in (None, expected[path])}
+        if not missing:
+            assert dict(found.values()) == expected
 
 
 @pytest.mark.parametrize(
     ("scans", "mask"),
     [
         (["1/2/lge"], "1/1/LA"),
+        (["1/2/lge", "3/1/lge"], "1/1/LA"),
         (["2/1/lge"], "2/2/la_LA_final"),
         (["A/B/lge"], "A/A/LA"),
         (["pre/post/lge"], "pre/pre/LA"),

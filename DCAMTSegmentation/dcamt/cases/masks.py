@@ -7,7 +7,7 @@ be similar, too (`p1_T1`, `visit2/p1`), but a scan has many different values. Th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import islice
@@ -31,17 +31,18 @@ from .similar_paths import (
     replace_part,
     replace_structure_words,
 )
-from .words import LABEL_WORDS, OUTLINE_WORDS, count_words, further_words, modalities
+from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, count_words, further_words, modalities
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files of `named`; each mask becomes a label with the key of its scan.
 
+    A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`).
     A file is a mask of another file if three conditions hold:
 
     - Their paths are similar: `masks_named_after_scans` or a later search finds them.
     - The mask has few values.
-    - The other file has many values. Thus, if `q_LA` and `q` have two values each, both remain scans.
+    - The other file has many values. Thus, if `q_LA` and `q` have two values each, `q_LA` is no mask of `q`.
 
     A mask becomes a label of the atrium or of another structure (`_kind`). If the results of two searches differ, the
     label of the atrium takes precedence. If a scan has a label by name (`p1_label`), its masks (`p1_LA`) become labels
@@ -70,11 +71,51 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
         others = found | others  # The right operand takes precedence, since earlier searches are more certain.
         labels = _labels_among(found) | labels
     masks = _without_labelled_scans(others | labels | named_after, {scan.key for scan in scans}, named)
+    masks |= {file.path: file for file in _masks_without_scans(ordered, masks)}
     return [masks.get(file.path, file) for file in named]
 
 
 def _labels_among(masks: Mapping[Path, NamedFile]) -> dict[Path, NamedFile]:
     return {path: mask for path, mask in masks.items() if mask.kind is FileKind.LABEL}
+
+
+def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedFile]) -> Iterator[NamedFile]:
+    """Yield each file that is probably a mask whose scan is missing, with the kind `FileKind.MASK_WITHOUT_SCAN`.
+
+    Such a file has few values, and its path contains words of a mask. There are two kinds of these words:
+
+    - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
+    - words for structures or outlines, if one part of the path adds only these words to its folders: `p2/p2_LA`.
+
+    Files with the same words of a mask are a group. A group is skipped if its first file has many values. If no file
+    other than `masks` has many values, nothing is yielded.
+
+    Args:
+        named: all files, ordered by path.
+        masks: the masks that have a scan, by path.
+    """
+    scans = [file for file in named if file.kind is FileKind.SCAN and file.path not in masks]
+    words_of_masks = {_words_of(file.key) - _words_of(masks[file.path].key) for file in named if file.path in masks}
+    for file in scans:
+        key = plain_key(file.key)
+        added = (_words_of((part,)) - _words_of(key[:n]) for n, part in enumerate(key))
+        words_of_masks.update(words for words in added if words <= OUTLINE_WORDS | OTHER_STRUCTURES)
+    by_word: defaultdict[str, list[frozenset[str]]] = defaultdict(list)
+    for words in words_of_masks - {frozenset()}:
+        by_word[min(words)].append(words)
+    groups: defaultdict[frozenset[str], list[NamedFile]] = defaultdict(list)
+    for file in scans:
+        words = _words_of(file.key)
+        for words_of_mask in (one for word in words for one in by_word[word] if one <= words):
+            groups[words_of_mask].append(file)
+    found = [file for group in groups.values() if has_few_values(group[0].path) for file in group]
+    if found and not all(has_few_values(file.path) for file in scans):
+        yield from (replace(file, kind=FileKind.MASK_WITHOUT_SCAN) for file in found if has_few_values(file.path))
+
+
+def _words_of(key: Key) -> frozenset[str]:
+    """Return the words of a file's plain key, without numbers."""
+    return frozenset(word for word in further_words(plain_key(key)) if not word.isdecimal())
 
 
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
@@ -130,7 +171,8 @@ class _SimilarPaths:
         `p2/LA` have the part `la`. Probably all files of a group are masks, or all are scans. Therefore, a whole group
         is skipped in two cases:
 
-        - At most half of its files have a fitting pattern (`_first_fitting_pattern`).
+        - At most half of its files have a fitting pattern (`_first_fitting_pattern`), and the part is no name of a
+          structure, such as `LA`.
         - The first file with a fitting pattern has many values.
 
         Args:
@@ -143,8 +185,8 @@ class _SimilarPaths:
         # A scan in the same folder is preferred: `p1/*` before `*/LA`.
         for (_, part), group in sorted(groups.items(), key=lambda item: -item[0][0]):
             fits = [(file, pattern) for file, pattern in group if pattern is not None]
-            most_files_fit = 2 * len(fits) > len(group)
-            if most_files_fit and has_few_values(fits[0][0].path):
+            may_be_masks = 2 * len(fits) > len(group) or names_structure(str(part))
+            if fits and may_be_masks and has_few_values(fits[0][0].path):
                 for file, pattern in fits:
                     if file.path not in masks and has_few_values(file.path):
                         masks |= self._mask(file, part, pattern, is_certain=is_certain)

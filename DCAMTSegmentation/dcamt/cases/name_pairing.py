@@ -37,6 +37,7 @@ from .names import FileKind, NamedFile, classify_all
 
 _REASONS = {
     FileKind.OTHER_LABEL: OTHER_LABEL,
+    FileKind.MASK_WITHOUT_SCAN: NO_SCAN,
     FileKind.RESULT: RESULT,
     FileKind.DCAMT_RESULT: DCAMT_RESULT,
     FileKind.OTHER_CHANNEL: OTHER_CHANNEL,

@@ -52,6 +52,7 @@ class FileKind(Enum):
     LABEL = "label"
     OTHER_LABEL = "label of another structure"
     RESULT = "automatic result"
+    MASK_WITHOUT_SCAN = "mask whose scan is missing"
     DCAMT_RESULT = "label with DCAMT's mark"
     OTHER_CHANNEL = "channel file of a scan, other than the first"
     CONTOURS = "contours (RT Structure Set)"
