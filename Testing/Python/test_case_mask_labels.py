@@ -107,6 +107,29 @@ def test_mask_of_a_scan_is_not_taken_for_the_label_of_a_file_beside_the_mask(
     }
 
 
+@pytest.mark.parametrize(
+    ("scan", "mask"),
+    [
+        ("{}_psir_seg", "{}_psir_seg_LA"),
+        ("{}_psir_seg", "{}_psir_seg_label"),
+        ("{}_psir_seg", "{}_LA"),
+        ("{}_LGE_segmented", "{}_LA"),
+        ("{}/LGE_segmented", "{}/LA"),
+    ],
+)
+def test_scan_of_a_segmented_sequence_is_recognised_by_its_voxels(tmp_path: Path, scan: str, mask: str) -> None:
+    pairs = {(scan.replace("{}", patient), mask.replace("{}", patient)) for patient in ("p1", "p2")}
+    write_images(tmp_path, *zip(*pairs, strict=True))
+    expected = {(f"{image}.nii.gz", f"{label}.nii.gz") for image, label in pairs}
+    assert set(scans_and_labels(find_cases(tmp_path), tmp_path).values()) == expected
+
+
+@pytest.mark.parametrize("other", ["p1_lge", "p1_post", "p1_T1_mapping"])
+def test_label_of_many_values_stays_a_label_if_another_file_may_be_the_scan(tmp_path: Path, other: str) -> None:
+    write_images(tmp_path, (other, "p1_lge_seg"), ("p1_LA",))
+    assert tmp_path / "p1_lge_seg.nii.gz" not in {case.image for case in find_cases(tmp_path).cases}
+
+
 def test_cine_label_and_lge_mask_of_a_patient_are_paired_with_their_own_scans(tmp_path: Path) -> None:
     write_images(tmp_path, ("p1_lge", "p1_cine"), ("p1_lge_LA", "p1_cine_seg"))
     assert scans_and_labels(find_cases(tmp_path), tmp_path) == {

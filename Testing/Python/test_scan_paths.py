@@ -46,6 +46,17 @@ def test_p9_seg_without_a_scan_p9_is_skipped_if_p9_seg_has_few_values(tmp_path: 
     assert [path.name for path in find_scans(tmp_path).scans] == ["p1.nii.gz", "p2_seg.nii.gz"]
 
 
+@pytest.mark.parametrize(("scan", "mask"), [("p{}_psir_seg", "p{}_psir_seg_LA"), ("p{}_LGE_segmented", "p{}_LA")])
+def test_scan_of_a_segmented_sequence_is_segmented_and_its_mask_is_skipped(
+    tmp_path: Path, scan: str, mask: str
+) -> None:
+    for number in (1, 2):
+        write_image(tmp_path / f"{scan.format(number)}.nii.gz", 200)
+        write_image(tmp_path / f"{mask.format(number)}.nii.gz", 2)
+    write_image(tmp_path / f"{mask.format(3)}.nii.gz", 2)
+    assert [path.name for path in find_scans(tmp_path).scans] == [f"{scan.format(number)}.nii.gz" for number in (1, 2)]
+
+
 def test_p9_seg_and_p9_pred_are_scans_in_a_folder_without_other_files(tmp_path: Path) -> None:
     names = ["p9_pred.nii.gz", "p9_seg.nii.gz"]
     for name in names:

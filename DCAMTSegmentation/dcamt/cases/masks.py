@@ -13,9 +13,10 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
+from ..io.formats import SCAN_ENDINGS, ending
 from .few_values import has_few_values
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
-from .keys import Key, loose_key, without_first_channel
+from .keys import Key, loose_key, name_starts, without_first_channel
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .similar_paths import (
     MIN_NAMES_OF_CASES,
@@ -37,8 +38,8 @@ from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, count_words, fu
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files of `named`; each mask becomes a label with the key of its scan.
 
-    A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`).
-    A file is a mask of another file if three conditions hold:
+    A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A label by name
+    may become a scan (`_with_segmented_sequences`). A file is a mask of another file if three conditions hold:
 
     - Their paths are similar: `masks_named_after_scans` or a later search finds them.
     - The mask has few values.
@@ -50,6 +51,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
     The result does not depend on the order of `named`.
     """
+    named = _with_segmented_sequences(named)
     ordered = sorted(named, key=lambda file: file.path)
     named_after = masks_named_after_scans(ordered)
     scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in named_after]
@@ -73,6 +75,35 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     masks = _without_labelled_scans(others | labels | named_after, {scan.key for scan in scans}, named)
     masks |= {file.path: file for file in _masks_without_scans(ordered, masks)}
     return [masks.get(file.path, file) for file in named]
+
+
+def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
+    """Return the files; a label that is probably a scan of a segmented sequence, such as `p1_psir_seg`, becomes a scan.
+
+    The name of such a file has a word for labels and a word for the modality, and the file has many values. Its masks,
+    `p1_psir_seg_LA` or `p1_LA`, have few values. The plain keys of the masks begin with the file's plain key, `p1`. If
+    any other file begins with this key, such as `p1_lge` or `p1_post`, the label stays a label.
+    """
+    files_by_start: defaultdict[Key, list[NamedFile]] = defaultdict(list)
+    for file in named:
+        if file.kind in (FileKind.SCAN, FileKind.LABEL):
+            key = plain_key(file.key)
+            for start in {*name_starts(key), key[:-1]} - {()}:
+                files_by_start[start].append(file)
+
+    def is_mask(file: NamedFile, key: Key) -> bool:
+        words = _words_of(file.key) - _words_of(key)
+        is_named_like_mask = file.kind is FileKind.LABEL or bool(words and words <= OUTLINE_WORDS | OTHER_STRUCTURES)
+        return is_named_like_mask and has_few_values(file.path)
+
+    def is_sequence(file: NamedFile) -> bool:
+        if file.kind is not FileKind.LABEL or ending(file.path) not in SCAN_ENDINGS or not modalities(file.key):
+            return False
+        key = plain_key(file.key)
+        masks = [other for other in files_by_start[key] if other.path != file.path]
+        return bool(masks) and all(is_mask(mask, key) for mask in masks) and not has_few_values(file.path)
+
+    return [replace(file, kind=FileKind.SCAN) if is_sequence(file) else file for file in named]
 
 
 def _labels_among(masks: Mapping[Path, NamedFile]) -> dict[Path, NamedFile]:
@@ -267,8 +298,11 @@ def labels_and_results(files: Sequence[Path], folder: Path) -> list[NamedFile]:
     """
     beside = dict.fromkeys(labels_beside_scans(files, folder))
     found = [file for file in classify_all(files, folder) if file.path in beside]
-    named = classify_all([file for file in files if file not in beside], folder)
-    found += [mask for file, mask in zip(named, recognise_masks(named), strict=True) if mask is not file]
+    by_name = classify_all([file for file in files if file not in beside], folder)
+    named = recognise_masks(by_name)
+    found += [
+        mask for file, mask in zip(by_name, named, strict=True) if mask is not file and mask.kind is not FileKind.SCAN
+    ]
     paths = {file.path for file in found}
     if any(file.kind is FileKind.SCAN and file.path not in paths for file in named):
         lone = [file for file in named if file.kind is not FileKind.SCAN and file.path not in paths]
