@@ -178,9 +178,9 @@ def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
 
 
 def was_only_copied(segmentation_node: SegmentationNode) -> bool:
-    """Return whether a result is as DCAMT wrote it, except for added copies of its segments.
+    """Return whether a result is as DCAMT wrote it; copies of its segments may have been added.
 
-    `is_corrected` returns True for such a result.
+    An added copy changes the result's fingerprint, so `is_corrected` returns True for a result with copies.
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""

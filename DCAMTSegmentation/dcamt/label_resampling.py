@@ -63,7 +63,8 @@ def _resample(stored: np.ndarray, matrices: tuple[np.ndarray, ...], outputs: int
 
     Args:
         stored: labels on the scan's canonical grid.
-        matrices: for each axis, the weights of the voxels of `stored` (outputs, inputs), float32.
+        matrices: for each axis, a matrix (n, m), float32: the weight of each of the m voxels of `stored` in each of the
+            n interpolated voxels.
     """
     shape = tuple(map(len, matrices))
     foreground, highest = np.zeros(shape, np.float32), np.zeros(shape, np.float32)

@@ -110,7 +110,7 @@ class Labelmap:
             raise ValueError(f"labels are unsigned integers, not {self.voxels.dtype}")
 
     def notes_about(self, labels: Collection[int]) -> tuple[str, ...]:
-        """Return all notes of other kinds, and each `OverlapNote` whose label value is in `labels`."""
+        """Return each `OverlapNote` whose label value is in `labels`, and all notes that are no `OverlapNote`."""
         return tuple(note for note in self.notes if not isinstance(note, OverlapNote) or note.label in labels)
 
 

@@ -181,7 +181,8 @@ class UnchangedSegmentsTest(unittest.TestCase):
         written = fingerprint_of({"first": first, "second": second, "third": empty})
         now = {"first": empty, "second": second, "third": empty, "copy": first, "edited copy": edited}
         self.assertEqual(unchanged_segments(written, fingerprint_of(now)), {"second", "third", "copy"})
-        # Older versions stored only four numbers, by the code of the class.
+        # Older versions stored only four numbers for each segment; the keys were the codes of the classes, not
+        # identifiers.
         older = fingerprint_of({"SCT 1": first[:4], "SCT 2": second[:4]})
         self.assertEqual(unchanged_segments(older, fingerprint_of({"first": first, "second": edited})), {"first"})
 

@@ -129,7 +129,7 @@ class SceneSourceTest(unittest.TestCase):
 
     def test_own_segment_beside_a_result_stays_the_label_when_the_result_becomes_a_training_case(self):
         image, label = ellipsoid(1)
-        for name in ("left atrium", "Left_Atrium"):  # The class has this name without capitals or punctuation.
+        for name in ("left atrium", "Left_Atrium"):  # Both fit the class: capitals and punctuation are ignored.
             close_scene()
             volume = add_volume("scan", image)
             result = self.add_result(volume, label)

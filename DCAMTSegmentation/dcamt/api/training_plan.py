@@ -111,9 +111,10 @@ def choose_recipe(
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
     """Return the recipe changed by `effort` and `settings`, and the origin and weights of the model to start from.
 
-    Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels get the names and the
-    order of the model's channels, since each weight of the network's input belongs to one channel. If the recipe gives
-    its channels other names, it keeps them.
+    Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels get the order of the
+    model's channels, since each weight of the network's input belongs to one channel. If the recipe does not name its
+    channels, they get the model's names. If the recipe's names are not those of the model, the recipe keeps its names
+    and their order.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.

@@ -23,7 +23,7 @@ def read_case_scan(image: Path, recipe: Recipe) -> Volume:
 
 
 def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
-    """Raise InputError if two scans have the same channels in different orders, and the recipe names no channels.
+    """Raise InputError if a scan has the first scan's channels in another order, and the recipe names no channels.
 
     If the recipe names its channels, `read_case_scan` reads every scan in the recipe's order.
     """
@@ -34,8 +34,9 @@ def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
 def mixed_orders(cases: Sequence[Case], recipe: Recipe) -> Iterator[tuple[int, InputError]]:
     """Yield the index and the error of each case whose channels have another order than the first case's channels.
 
-    The first case is the first one that is not left out and whose channels have known names. Cases with other names are
-    not yielded. Nothing is yielded if the recipe names its channels or has only one channel.
+    The first case is the first one that is not left out and whose channels have known names. A case is not yielded if
+    its channels have other names than the first case's channels. Nothing is yielded if the recipe names its channels or
+    has only one channel.
     """
     if recipe.channel_names or recipe.input_channels == 1:
         return

@@ -336,9 +336,9 @@ def shared_labels(
     """Yield index and warning of each case whose label is also the label of a case with another scan.
 
     Args:
-        labels: a value for the label of each case that is compared, by the index of the case. Equal labels have equal
-            values.
-        scans: a value for the scan of each of these cases.
+        labels: index of a case -> a value that identifies the case's label, such as its file. Equal labels have equal
+            values. Cases whose index is missing are not compared.
+        scans: index of a case -> a value that identifies the case's scan, for each case in `labels`.
     """
     members_by_label: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index, label in labels.items():

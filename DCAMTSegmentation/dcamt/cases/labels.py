@@ -283,7 +283,7 @@ def classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> set[int]:
 
 
 def find_classes_on_grid(labelmap: Labelmap, recipe: Recipe) -> Iterator[set[int]]:
-    """Yield the `classes_on_grid` in sets, which together contain all of them, after short steps.
+    """Yield sets of label values, each after a short step; the union of the sets is the result of `classes_on_grid`.
 
     The search ends as soon as all classes of the label are found, which is usually after a small part of the label.
     """

@@ -117,8 +117,9 @@ def _folders_of_one_scan(
     A folder is skipped if any label has the scan's key. Each label in the folder must fulfil three conditions:
 
     - It is left over.
-    - If any scans have the label's loose key, this scan is one of them: `LA/LA_3` is no label of `LA/4` if `LGE/LGE_3`
-      exists.
+    - If any scans have the label's loose key, the folder's scan is one of them. For example, the folder `LA` holds the
+      scan `LA/4` and the label `LA/LA_3`. If the scan `LGE/LGE_3` has this label's loose key, the label is no label of
+      `LA/4`.
     - Its name satisfies `describes_label`. If the name begins with the scan's name, only the rest must satisfy
       `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
       `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.

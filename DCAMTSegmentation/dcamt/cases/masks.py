@@ -252,9 +252,11 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # A repeated word of the mask counts as added only if the mask lacks a word of the scan. `1/1/LA` lacks the
-            # 2 of `1/2`, which may be another patient of centre 1, so the second 1 is added. `1/1/LA` has all words of
-            # the scan `1`, so only `LA` is added.
+            # `words` are the words that the mask adds to the scan's path. A word that occurs more often in the mask's
+            # path than in the scan's path is added only if the mask's path lacks a word of the scan's path. Example:
+            # the mask `1/1/LA` and the scan `1/2` may be two patients of centre 1, since the mask's path lacks the 2.
+            # So the second 1 is added, too, and the mask is no label of the atrium. But if the scan is `1`, the mask's
+            # path has all of the scan's words, so only `LA` is added.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

@@ -412,9 +412,10 @@ def _write_report(
 def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
     """Return the notes that concern the segment to measure, which has the value `label`.
 
-    If `label` is None, return all notes. Only a labelmap with a single value is then measured. But the file may hold
-    another segment that the segment with this value covers completely. That other segment has no voxel in the labelmap,
-    and it may be the one that the user wants; only its note tells of it.
+    If `label` is None, return all notes. In this case, the labelmap has a single value, and the segment with this value
+    is measured. The file may hold a second segment, which the measured segment covers completely. The second segment
+    has no voxel in the labelmap, but it may be the one that the user wants. Only the note on the second segment tells
+    of it.
     """
     return labelmap.notes if label is None else labelmap.notes_about([label])
 

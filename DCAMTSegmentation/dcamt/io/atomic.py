@@ -59,9 +59,9 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                     yield temporary
                     _flush(temporary)
                 except BaseException:
-                    # If a library's exception is the reason, the library may keep the file open as long as the
-                    # exception exists. The file would then take space on the disk even after its removal. So the file
-                    # is emptied before it is removed.
+                    # If the block failed because a library raised an exception, the library may keep the file open as
+                    # long as the exception exists. The file would then take space on the disk even after its removal.
+                    # So the file is emptied before it is removed.
                     with suppress(OSError):
                         os.truncate(temporary, 0)
                     raise

@@ -10,7 +10,7 @@ _FEW_ZEROS = 0.2
 """Largest fraction of zeros in a slice without padding or mask."""
 _MANY_ZEROS = 0.5
 _LONG_RUN = 0.1
-"""Smallest fraction of a slice's voxels in a run of zeros that may stand in place of a lost part of the file."""
+"""Smallest fraction of a slice's voxels that a run of zeros must have to count as a lost part of the file."""
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:

@@ -1,4 +1,7 @@
-"""Describe how many voxels of a file's segments belong to other, overlapping segments in the file's labelmap."""
+"""Describe how many voxels of each segment of a file have another segment's value in the labelmap.
+
+The labelmap has one value at each voxel. Where segments overlap, only one of them gets the voxel.
+"""
 
 from __future__ import annotations
 

@@ -27,11 +27,12 @@ class _ScoredPair:
 
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
-        overlaps: such pairs for the notes about overlapping segments of the prediction, which `notes` does not hold.
-            The label's notes about overlapping segments are in `notes`.
-        lone_255: a pair (option, path or case) for each labelmap that holds only the value 255 and was read without a
-            mapping, if its counterpart does not hold 255. Empty if 255 counts as 1. The option maps the labelmap's
-            values.
+        overlaps: pairs (note, path or case) for the notes about overlapping segments of the prediction. `notes` does
+            not hold these notes, but holds the label's notes about overlapping segments.
+        lone_255: pairs (option, path or case), for the prediction and for the label if these conditions hold: its only
+            value above 0 is 255, it was read without a mapping, and the other labelmap of the case does not hold 255.
+            The option is the one by which the user maps values of predictions or of labels. The list is empty if 255
+            counts as 1.
     """
 
     case: str

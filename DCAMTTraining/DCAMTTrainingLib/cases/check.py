@@ -58,7 +58,10 @@ class CaseCheck:
         self._index: list[int] = []
         self._checksums: dict[int, str] = {}  # row index -> the scan's checksum, if the scan could be read
         self._same_files: list[tuple[str, list[int]]] = []
-        """For each case of the scene that has the file of other cases: "file", and the row indices of these cases."""
+        """("file", row indices) for each case of the scene whose scan lies in a file that other cases have, too.
+
+        The first index is that of the case of the scene, and the others are those of the other cases.
+        """
         self._is_complete = False
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
@@ -164,7 +167,7 @@ class CaseCheck:
     def _compare_scene_with_other_cases(self) -> None:
         """Add remarks and notes about scans and labels of the scene that other cases have, too.
 
-        The command compares the cases in files with each other.
+        This function does not compare cases in files with each other, since the command in the child process does so.
         """
         rows = self._table.rows
         equal_scans = [*self._same_files, *self._equal_voxels()]
@@ -185,7 +188,11 @@ class CaseCheck:
                 self._table.set_facts(index, row.size, row.spacing, "", note)
 
     def _equal_voxels(self) -> Iterator[tuple[str, list[int]]]:
-        """Yield "voxels" and the row indices for each group of scans with equal voxels, one or more in the scene."""
+        """Yield "voxels" and the row indices of each group of equal scans.
+
+        Scans are equal if their voxels are equal. A group has at least two scans, and at least one of them is in the
+        scene.
+        """
         members_by_checksum: defaultdict[str, list[int]] = defaultdict(list)
         for index, checksum in sorted(self._checksums.items()):
             members_by_checksum[checksum].append(index)
@@ -210,7 +217,7 @@ def scene_facts(source: SceneScan, role: str, recipe: Recipe) -> Generator[None,
 
     The facts have no size, spacing or channels. `labels` contains the values that training would read. If the label's
     nodes have a problem, `labels` contains the values of the drawn segments. `labels` is None if the case needs no
-    label, if the scan has a problem, or if the label lies outside the scan.
+    label, if the scan has a problem, or if the label lies outside the scan, entirely or in part.
     """
     needs_label = role in ROLES_WITH_LABEL
     remark = _scan_remark(source, recipe)

@@ -32,8 +32,8 @@ class SceneLabel:
     Attributes:
         voxels: label values, uint8 (K, J, I).
         is_cut_off: whether the segments also have voxels outside the scan; `voxels` lacks these voxels.
-        drawn: label value -> the number of voxels of the scan in the segment of this value. Where segments overlap, a
-            voxel has only the value of the last segment in `voxels`, but counts for each segment here.
+        drawn: label value -> the number of voxels of the scan in the segment of this value. Where segments overlap,
+            `voxels` has only the value of the last segment, but `drawn` counts the voxel for each of these segments.
     """
 
     voxels: np.ndarray

@@ -436,7 +436,8 @@ def _match(
 
     Returns:
         {label value: identifiers}, without classes that no segment fits. The first identifier is that of the class's
-        segment. The others are those of the segments in the same group that also fit the class, and that no class has.
+        segment. The others belong to segments in the same group that also fit the class and are not matched to any
+        class.
     """
     every = [identifier for group in groups for identifier in group]
     if len(recipe.classes) == len(every) == 1:
