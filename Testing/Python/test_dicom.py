@@ -79,7 +79,10 @@ def move_to_another_series(paths: list[Path]) -> None:
     [
         (lambda paths: [path.unlink() for path in paths[4:6]], ["lacks about 2", "2.50 to 7.50 mm"]),
         (lambda paths: [path.unlink() for path in paths[1:]], ["one DICOM slice"]),
-        (lambda paths: move_to_another_series(paths[5:]), ["2 DICOM series", '(2) "Cine 4ch" (6 slices of 9 x 10)']),
+        (
+            lambda paths: move_to_another_series(paths[5:]),
+            ["2 DICOM series", '(2) "Cine 4ch" with SeriesNumber 5 (6 slices of 9 x 10)'],
+        ),
         (cut, ["holds a damaged file: ", "(cut)"]),
     ],
     ids=["gap", "single", "two series", "cut"],
