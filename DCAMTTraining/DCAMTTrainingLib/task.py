@@ -113,9 +113,9 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
 
 
 def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
-    """Return a recipe with the spacing among the user's settings, if there is one.
+    """Return the recipe with the spacing that the user's settings state; the recipe itself if they state no spacing.
 
-    Of the settings, only the spacing decides which cases a training refuses.
+    The other settings are ignored, since only the spacing decides which cases a training refuses.
 
     Args:
         lines: the settings, as `key=value`.

@@ -29,7 +29,8 @@ def test_masks_in_a_folder_are_skipped_only_if_more_than_half_have_the_name_of_a
         write_image(tmp_path / "visit2" / f"{name}.nii.gz", 150)
     for name in ("P1", "p3"):
         write_image(tmp_path / "reader1" / f"{name}.nii.gz", 2)
-    # No other folder has a file p4, so only half of the files in `atlas` have the name of a scan. Both count as scans.
+    # No other folder has a file p4, so only half of the files in `atlas` have the name of a scan. Therefore `atlas/p1`
+    # and `atlas/p4` count as scans.
     for name in ("p1", "p4"):
         write_image(tmp_path / "atlas" / f"{name}.nii.gz", 2)
     found = find_cases(tmp_path)
@@ -118,7 +119,7 @@ def test_no_scan_gets_the_mask_of_another_scan_if_files_are_missing(
         few |= {home / label for label in labels.values()}
         found = scans_and_labels(find_cases(make_files(home, *scans.values(), *labels.values())), home)
         expected = {path: labels.get(case) for case, path in scans.items()}
-        assert dict(found.values()).keys() == expected.keys(), "each scan, and no mask, is a scan"
+        assert dict(found.values()).keys() == expected.keys(), "all scans are recognised as scans, and no mask is"
         assert not {(path, label) for path, label in found.values() if label not in (None, expected[path])}
         if not missing:
             assert dict(found.values()) == expected

@@ -196,7 +196,9 @@ def test_255_is_not_read_as_1_if_any_label_holds_another_value(folders: tuple[Pa
 
 
 @pytest.mark.parametrize("masked", ["prediction", "label"])
-def test_mask_of_255_that_does_not_count_as_1_is_named_with_a_mapping(folders: tuple[Path, Path], masked: str) -> None:
+def test_note_names_a_mask_of_255_that_does_not_count_as_1_and_a_mapping_for_it(
+    folders: tuple[Path, Path], masked: str
+) -> None:
     masks = random_mask(0), random_mask(10)
     files = folders[0] / "la000_image.nrrd", folders[1] / "la000_label.nii.gz"
     for file, mask, kind in zip(files, masks, ("prediction", "label"), strict=True):

@@ -47,7 +47,7 @@ def test_memory_of_attention_is_at_most_three_arrays_of_a_block_of_queries() -> 
 
 
 @pytest.mark.parametrize("normalisation", ["batch", "instance"])
-def test_tile_fits_into_the_memory_that_results_and_attention_leave(normalisation: str) -> None:
+def test_tile_fits_into_the_memory_left_beside_results_and_attention(normalisation: str) -> None:
     recipe = dataclasses.replace(RECIPE, network=Network(normalisation=normalisation))
     branches, float32_bytes = 2, 4
     for memory in (2.5e9, 3e9, 5e9, 9e9, 17e9):

@@ -32,7 +32,7 @@ class SceneLabel:
     Attributes:
         voxels: label values, uint8 (K, J, I).
         is_cut_off: whether the segments also have voxels outside the scan; `voxels` lacks these voxels.
-        drawn: label value -> the number of voxels of the scan in the segment of this value. Where segments overlap,
+        drawn: label value -> how many voxels of the scan the segment with this value covers. Where segments overlap,
             `voxels` has only the value of the last segment, but `drawn` counts the voxel for each of these segments.
     """
 
