@@ -92,7 +92,7 @@ def replace_unfit_output(settings: Any) -> None:
 
 
 def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -> bool:
-    """Return whether Apply may write a result of `volume` into a node; ask the user if Apply could do harm.
+    """Return whether Apply may write a result of `volume` into a node; if Apply could do harm, ask the user.
 
     The user is asked if:
 

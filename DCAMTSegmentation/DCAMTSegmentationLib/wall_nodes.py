@@ -179,8 +179,9 @@ def store_measured_outline(
 ) -> None:
     """Store which segment was measured for a new wall, and mark the wall as up to date.
 
-    Also store the present state: the segment's voxels and its place in the volume, the volume's voxels, and where the
-    wall's surface lies in the volume.
+    Also store the state that was measured, which the arguments give: the segment's voxels and its place in the volume,
+    and the volume's voxels. The segment may have been edited or moved since then. Also store where the wall's surface
+    lies in the volume now.
 
     `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
     state.

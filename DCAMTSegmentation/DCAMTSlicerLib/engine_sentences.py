@@ -321,8 +321,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."),
         _("Segments overlap: {0} of the {1} voxels of {2} count only as another segment: {3}. {4}"),
         _("Separate parts of the segment ({0} mL) were ignored."),
-        _("Set BinaryData to False, or export it again."),
-        _("Set BinaryData to True, or export it again."),
+        _("Set BinaryData to False, or export the image again."),
+        _("Set BinaryData to True, or export the image again."),
         _("Set a finer spacing in the recipe."),
         _("Set batch and labelled_per_batch to multiples of the number of processes."),
         _("Set labelled_per_batch below batch, or leave the unlabelled cases out."),
@@ -380,11 +380,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "The time points have slices at different positions: check that the first time point is a"
             " complete scan. If it is not complete, export the image again."
         ),
-        _(
-            "To use all voxels of this segment, give a label mapping that names the segment alone or last, as"
-            ' in "{0}={1}". {2}'
-        ),
-        _("To use all voxels of this segment, save the segment in a file of its own."),
+        _('To use all voxels of {0}, give a label mapping that names this segment alone or last, as in "{1}={2}". {3}'),
+        _("To use all voxels of {0}, save this segment in a file of its own."),
         _("Train with a recipe file in which this key is {0}, or use DCAMT 0.1."),
         _("Try again."),
         _("Update DCAMT."),

@@ -79,7 +79,10 @@ class Objective:
     """Largest number of voxels of each class in the contrastive losses. MMD compares two sets of tokens (voxels of the
     bottleneck); each set has at most `samples` tokens."""
     ramp_up: float = 0.4
-    """Fraction of the iterations after which all losses except `supervised` have their full weight."""
+    """Fraction of the iterations during which the weights of all losses except `supervised` rise to their full values.
+
+    `supervised` has its full weight from the start.
+    """
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,11 @@ class Augmentation:
     """Random changes of training patches; 0 switches a change off."""
 
     rotation_degrees: float = 15.0
-    """Largest rotation about each axis; the standard deviation is a third of this."""
+    """Largest rotation about each axis.
+
+    Each angle is drawn from a normal distribution and clipped at plus or minus this limit. The standard deviation is a
+    third of the limit.
+    """
     scale: float = 0.15
     """Largest relative change of size, the same along all axes."""
     flip: tuple[bool, bool, bool] = (False, False, False)

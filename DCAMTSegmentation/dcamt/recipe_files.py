@@ -96,7 +96,7 @@ def _read_recipe(path: Path, for_training: bool) -> Recipe:
     except json.JSONDecodeError as error:
         what = f"is not JSON (line {error.lineno}: {error.msg})"
         raise InputError(what, path=path, remedy="Correct the file.") from error
-    except ValueError as error:  # too many digits, or nested too deeply
+    except ValueError as error:  # An integer has too many digits, or lists and objects are nested too deeply.
         raise InputError(f"cannot be read ({error})", path=path, remedy="Correct the file.") from error
     return recipe_from_dict(data, path, for_training)
 

@@ -204,7 +204,8 @@ def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
     """Return a scan with its channels in the order of `names`.
 
     If the scan's channels are unnamed or have other names than `names`, their order stays. A `ChannelNote` is added if
-    the channels were reordered or have other names. Capitals and blanks at the ends of names do not matter.
+    the channels were reordered or have other names. Names that differ only in capitals, or in blanks at their start or
+    end, count as equal.
 
     Args:
         names: the names of the recipe's channels; empty if the recipe does not name them.
@@ -234,7 +235,7 @@ def differ_in_order(own: Sequence[str], names: Sequence[str]) -> bool:
 def have_same_names(own: Sequence[str], names: Sequence[str]) -> bool:
     """Return whether two lists of channels have the same names in the same order.
 
-    Capitals and blanks at the ends do not matter.
+    Names that differ only in capitals, or in blanks at their start or end, count as equal.
     """
     return _comparable(own) == _comparable(names)
 

@@ -113,8 +113,8 @@ def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> No
 def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new file appears as a hard link to the temporary file.
 
-    Until the temporary file is removed, both are names of the same content. So a failure at this moment must not empty
-    the temporary file, as an earlier failure does.
+    Until the temporary file is removed, both are names of the same content. A failure before the new file appears
+    empties the temporary file. A failure at this moment must not empty it, because that would empty the new file, too.
     """
     target = tmp_path / "x.txt"
 

@@ -190,7 +190,7 @@ def test_check_callback_can_cancel_the_calibration_between_segmentations(
 def test_scaling_of_the_doubt_is_fitted_only_to_undisturbed_scans(
     tiny_package: ModelPackage, cases: list[Case], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The expected overlap is fitted to the scans and, in addition, to copies of them with simulated disturbances."""
+    """The expected overlap, in contrast, is fitted to the scans and to copies of them with simulated disturbances."""
     counted: list[float] = []
 
     class Doubtful(FakePredictor):

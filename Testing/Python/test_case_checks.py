@@ -269,7 +269,10 @@ def test_many_classes_are_checked_in_little_memory(tmp_path: Path) -> None:
 def test_classes_on_the_network_grid_are_those_of_the_training_however_the_label_is_divided(
     slab_voxels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Class 2 lies only at one end of the label, class 3 only at the other; class 4 is a sheet, too thin for 4 mm."""
+    """Class 2 lies only at one end of the label, class 3 only at the other end.
+
+    Class 4 is a sheet, one voxel (1.5 mm) thick. It is too thin for the network grid of 4 mm, where it is lost.
+    """
     monkeypatch.setattr("dcamt.cases.labels._SLAB_VOXELS", slab_voxels)
     voxels = np.zeros((30, 12, 14), np.uint8)
     voxels[4:26, 3:9, 3:9] = 1

@@ -1,4 +1,4 @@
-"""The check, the training and the suggestion refuse a label that gives a value the name of another class.
+"""The check, the training and the suggestion refuse a label that names a value like a class with another value.
 
 The names come from the label's segments or from `dataset.json`.
 """
@@ -63,7 +63,10 @@ def facts_of(cases: list[Case], recipe: Recipe) -> list[CaseFacts]:
 
 
 def messages_about(cases: list[Case], recipe: Recipe) -> set[str]:
-    """Return the messages of the check, the training and the suggestion about the last case; other cases have none."""
+    """Return the messages of the check, the training and the suggestion about the last case.
+
+    The function asserts that the check finds no problem in the other cases.
+    """
     facts = facts_of(cases, recipe)
     assert not any(fact.problems for fact in facts[:-1])
     messages = {problem.removeprefix("The label ") for problem in facts[-1].problems}
@@ -78,7 +81,7 @@ def messages_about(cases: list[Case], recipe: Recipe) -> set[str]:
 
 
 def intensities_of(case: Case, recipe: Recipe) -> dict[str, float]:
-    """Return the mean intensity of the voxels that a training takes for each class."""
+    """Return {name of a class: mean intensity of the voxels that training counts as this class}."""
     resident = load_case(case, replace(recipe, spacing=(2.0, 2.0, 2.0)), torch.device("cpu"))
     assert resident.label is not None
     image = resident.image[0].float()

@@ -207,7 +207,7 @@ def test_note_names_a_mask_of_255_that_does_not_count_as_1_and_a_mapping_for_it(
     unmapped = {(row.case, row.label): row.score for row in evaluation.rows}
     assert unmapped["la000", 1].dice == 0
     (note,) = evaluation.notes
-    assert note.startswith(f"{files[masked == 'label']}: holds only the value 255, which does not count as 1")
+    assert note.startswith(f"{files[masked == 'label']}: holds only the value 255. This value counts as 1 only if")
     advice = re.search(rf"map the values: --{masked}-mapping (\S+) \(in Python: {masked}_mapping\)", note)
     assert advice is not None
     mapped = evaluate_folders(*folders, mappings=replace(LabelMappings(), **{masked: advice[1]}))

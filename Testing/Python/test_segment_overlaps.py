@@ -26,7 +26,7 @@ from dcamt_testing.tiny_recipes import tiny_recipe
 
 SHAPE = (9, 8, 7)
 ADVICE = re.compile(r'as in "([^"]+)"')
-"""The label mapping that a note advises."""
+"""Pattern of the advice in a note; group 1 is the label mapping that the note advises."""
 
 
 def box(*planes: int) -> np.ndarray:
@@ -264,7 +264,8 @@ def test_commands_for_cases_name_the_overlapping_segments(tmp_path: Path, capsys
     checking = overlap_lines(capsys.readouterr().out)
     assert [line.partition(": ")[0] for line in checking] == [str(label) for label in labels]
     assert all(line.endswith("with --labels or in the case list's column 'labels'.") for line in checking)
-    assert suggesting == checking[:1]  # A recipe is suggested from labelled cases only.
+    # A recipe is suggested only from cases with the role "labelled"; the second case has the role "validation".
+    assert suggesting == checking[:1]
     assert call_dcamt(["train", table, "--run", run, "--recipe", recipe, "--device", "cpu"]) == 0
     # The report after the training reads the second label again, but the note on this label is printed only once.
     assert overlap_lines(capsys.readouterr().err) == checking
@@ -326,4 +327,4 @@ def test_picture_command_names_the_overlapping_segments(
     assert call_dcamt(["picture", *wall_case, "-o", wall_case[0].with_name("a.png")]) == 0
     (line,) = overlap_lines(capsys.readouterr().err)
     assert line.startswith(f"{wall_case[1]}: Segments overlap: ")
-    assert line.endswith("To use all voxels of this segment, save the segment in a file of its own.")
+    assert re.search(r"To use all voxels of .*value \d+\)?, save this segment in a file of its own\.$", line)

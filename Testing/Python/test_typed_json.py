@@ -1,4 +1,7 @@
-"""Test the JSON parser; the classes built from its values are tested with the files that hold them."""
+"""Test the JSON parser.
+
+The tests of each kind of JSON file also test the classes that DCAMT builds from the parsed values.
+"""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class StartTest(CasesCase):
         self.assertTrue(self.session.checked)
 
     def test_start_checks_changed_labels_for_the_chosen_spacing(self) -> None:
-        """The sheet has a voxel on a grid of 2 mm, the chosen spacing, but none on the recipe's grid of 8 mm."""
+        """The thin label has voxels on a grid of 2 mm, the chosen spacing, but none on the recipe's grid of 8 mm."""
         thin = np.zeros((20, 22, 24), np.uint8)
         thin[10, 5:15, 5:15] = 1
         draw_segment(slicer.util.getFirstNodeByName("scan0 outline"), slicer.util.getFirstNodeByName("scan0"), thin)

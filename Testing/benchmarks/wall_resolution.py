@@ -5,11 +5,11 @@
 A phantom is a ball of blood with a radius of 20 mm, surrounded by a wall. The scar is a cap of the wall. The wall is
 measured with the default settings (threshold IIR > 1.2).
 
-Prints a table with a row for each size of the voxels, and a column for each wall and scar. A cell contains the largest
-error of the burden in 24 scans, with its sign, in percentage points. In these scans, the scar covers 9, 25 or 54% of
-the wall, the slices have four directions relative to the scar, and the phantom has two positions. A row such as
-"1.25 x 1.25 x 2.5 to 1.25" is of scans whose slices of 2.5 mm were interpolated to slices of 1.25 mm by zero-filling in
-the Fourier domain, as many scanners do.
+Prints a table with a row for each size of the voxels. Each column is of one thickness of the wall and one ratio of the
+scar's intensity to the blood's. A cell contains the largest error of the burden in 24 scans, with its sign, in
+percentage points. In these scans, the scar covers 9, 25 or 54% of the wall, the slices have four directions relative to
+the scar, and the phantom has two positions. A row such as "1.25 x 1.25 x 2.5 to 1.25" is of scans whose slices of 2.5
+mm were interpolated to slices of 1.25 mm by zero-filling in the Fourier domain, as many scanners do.
 """
 
 from __future__ import annotations
@@ -47,8 +47,9 @@ DIRECTIONS = (
     (rotation(20, -35, 50), POSTERIOR),
     (rotation(-50, 25, 10), POSTERIOR),
 )
-"""Pairs of the directions of the grid's axes and the direction of the scar. In the second pair, the scar's rim is
-parallel to the slices."""
+"""Each pair consists of a matrix, whose columns are the directions of the grid's axes, and the direction of the scar.
+In the second pair, the scar's rim is parallel to the slices.
+"""
 EXTENT_MM = 60.0
 """Width of the scans. It exceeds the 52 mm in which DCAMT samples intensities: the ball's diameter of 40 mm, and 6 mm
 on each side (`PROFILE_TO_MM`).
@@ -74,7 +75,7 @@ def interpolate_slices(volume: Volume) -> Volume:
 
 
 def burden_errors(wall_mm: float, ratio: float, voxel_mm: tuple[float, float], interpolated: bool) -> Iterator[float]:
-    """Yield the error of the burden, in percentage points, for each scar, direction and position.
+    """Yield the error of the burden, in percentage points, for each size of the scar, direction and position.
 
     Args:
         ratio: the scar's intensity divided by the blood's.
@@ -93,7 +94,7 @@ def burden_errors(wall_mm: float, ratio: float, voxel_mm: tuple[float, float], i
 
 
 def table() -> list[dict[str, str]]:
-    """Return a row for each size of the voxels, with the largest error for each wall and scar."""
+    """Return a row for each size of the voxels, with the largest error for each wall thickness and each ratio."""
     scans = {f"{plane:g} x {plane:g} x {mm:g}": ((plane, mm), False) for plane, mm in VOXELS_MM}
     scans |= {f"{plane:g} x {plane:g} x {mm:g} to {mm / 2:g}": ((plane, mm), True) for plane, mm in INTERPOLATED_MM}
     return [

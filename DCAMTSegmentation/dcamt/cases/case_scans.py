@@ -14,7 +14,10 @@ from .case_list import LEFT_OUT, Case
 
 
 def read_case_scan(image: Path, recipe: Recipe) -> Volume:
-    """Read the scan of a case; return it with the recipe's channels, in the recipe's order (`order_channels`).
+    """Read the scan of a case, and put its channels into the recipe's order (`order_channels`).
+
+    The order stays if the scan's channels are unnamed, if they have other names than the recipe's channels, or if the
+    recipe names no channels.
 
     Raises:
         InputError: as in `read_scan`, for example if the scan has another number of channels than the recipe.
@@ -25,7 +28,8 @@ def read_case_scan(image: Path, recipe: Recipe) -> Volume:
 def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
     """Raise InputError if a scan has the first scan's channels in another order, and the recipe names no channels.
 
-    If the recipe names its channels, `read_case_scan` reads every scan in the recipe's order.
+    If the recipe names its channels, nothing is refused: `read_case_scan` puts channels with these names into the
+    recipe's order.
     """
     for _, error in mixed_orders(cases, recipe):
         raise error

@@ -2,8 +2,8 @@
 
 The module `names` explains the terms. Two terms are added here:
 
-- Plain key: the loose key without `_0000`, and without each part that equals the part before it. In lower case and
-  without `lge` and `_0000`, both parts of `P1/p1_lge_0000` are `p1`, so the plain key is `("p1",)`.
+- Plain key: the loose key without channel numbers such as `_0000`. The plain key of `P1/p1_lge_0000` is
+  `("p1", "p1")`.
 - Pattern: what similar paths have in common, with `*` for the rest. `reader1/p1`, `cohort/p1` and `p1` have the pattern
   `*/p1`: the `*` stands for `reader1`, for `cohort`, or for nothing.
 
@@ -57,7 +57,9 @@ def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
     """
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
-    has_name_of_folder = key[-1:] == key[-2:-1]  # `cohort/p1/p1` also has the pattern `*/p1`.
+    # A file with the name of its folder also has the patterns of the folder's path: `cohort/p1/p1` has the pattern
+    # `*/p1`, like `cohort/p1`.
+    has_name_of_folder = key[-1:] == key[-2:-1]
     for shorter in (key, key[:-1]) if has_name_of_folder else (key,):
         yield from ((_with_star(shorter, n), part) for n, part in enumerate(shorter))
     for search in (replace_format, replace_all_but_name):

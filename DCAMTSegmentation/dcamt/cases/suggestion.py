@@ -330,9 +330,9 @@ def name_classes(
 
     - With label mappings, the names are those of `mapped`; a number does not count as a name. The files' colours are
       not used.
-    - Without label mappings, the names are those of the first label's `dataset.json`, else those of the segments; the
-      colours are those of the segments. If labels differ in the name
-      or colour of a value, the first of these labels counts.
+    - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
+      the value, the name is taken from the segments. The colours are those of the segments. If labels differ in the
+      name or colour of a value, the first of these labels counts.
     - A class without a name is called "Structure 1", "Structure 2", ...
 
     Raises:

@@ -72,8 +72,8 @@ def _add_scan_choice(parser: Parser) -> None:
         "--series",
         type=parse_name,
         metavar="NUMBER|UID|NAME",
-        help="the DICOM series to read, if the folder holds several; NUMBER: the series' number in the list"
-        " that is printed if the folder holds several series and --series is left out, or the SeriesNumber",
+        help="the DICOM series to read, if the folder holds several; NUMBER: the SeriesNumber, or the series' number in"
+        " a list; to see this list, leave out --series",
     )
     parser.add_argument(
         "--frame-type",

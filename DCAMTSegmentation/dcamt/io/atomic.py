@@ -15,8 +15,11 @@ from .interruption import interrupt_on_sigterm
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}-")
 NAME_KEPT = 60
-"""Largest number of characters that a temporary name takes from the end of the file's name. A character has at most
-4 bytes, and most file systems limit a name to 255 bytes."""
+"""Largest number of characters that a temporary name takes from the end of the file's name.
+
+Most file systems limit a name to 255 bytes. A character has at most 4 bytes, so 60 characters have at most 240 bytes.
+The random text at the start of a temporary name has 10 bytes.
+"""
 
 
 class FileAppeared(Exception):

@@ -64,10 +64,13 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. Their runs are no padding if two conditions hold. At the positions
-    of the run in the group's first slice, the slice before the group is noisy (`_is_noisy`). At the positions of the
-    run in the group's last slice, the slice after the group is noisy. (Padding around a tilted or masked field of view
-    reaches an end of the stack, or changes gradually from slice to slice.)
+    Neighbouring slices with long runs form a group. Two slices are compared with the group: the slice before it, at the
+    positions of the first slice's run, and the slice after it, at the positions of the last slice's run. If both slices
+    are noisy there (`_is_noisy`), the group's runs are no padding.
+
+    Padding around a tilted or masked field of view does not pass this test. If the padding reaches an end of the stack,
+    the slice before or after the group is missing. If the padding changes gradually from slice to slice, the slice
+    beside the group has many zeros at the same positions, too.
 
     Args:
         voxels: one channel, (I, J, K).
@@ -88,7 +91,11 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 
 
 def _is_noisy(values: np.ndarray) -> bool:
-    """Return whether voxels have few zeros and more than one value. A layer of a synthetic scan may have only one."""
+    """Return whether voxels have few zeros and more than one value.
+
+    A layer of a synthetic scan may have a single value. Such a layer is not noisy, so zeros beside the layer do not
+    count as a lost part of the file.
+    """
     return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
 
 

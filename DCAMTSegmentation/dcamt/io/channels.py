@@ -85,7 +85,8 @@ def names_of_channels(path: Path, channels: int) -> tuple[str, ...]:
     Return () if `channel_names` are unknown or do not fit the number of channels.
 
     Args:
-        channels: the number of channels that were read. If it is 1, `x_0001` holds the channel with the second name.
+        channels: the number of channels that were read. If it is 1, the number at the end of the name of `path` chooses
+            the channel's name: `x_0001` gets the second name.
     """
     names = channel_names(path)
     number = channel_of(path)

@@ -367,7 +367,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
 
 
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
-    """Return the numbers that no image of a series has, from 1 to the highest number in the series.
+    """Return the numbers, from 1 to the highest number of an image in `series`, that no file of the series has.
 
     The list is empty in three cases, in which the numbers do not suggest that an image is missing:
     - an image of `series` has no number;
@@ -375,7 +375,7 @@ def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> lis
     - more numbers would be returned than `series` has images.
 
     Args:
-        of_others: the numbers of the series' other files, such as screenshots.
+        of_others: the numbers of the series' other files, such as screenshots. These numbers are not returned.
     """
     numbers = {frame.instance for frame in series}
     used = numbers.union(of_others)

@@ -36,7 +36,10 @@ def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[F
 
 
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
-    """Raise InputError if frames of a rare SOP class lie in gaps between the scan's slices or beyond the scan's ends.
+    """Raise InputError if a frame of a rare SOP class lies where a slice of the scan may be missing.
+
+    Such a place lies in a gap between the scan's slices or beyond the scan's ends. Its distance from the nearest slice
+    is a whole number of slice steps, with a tolerance of 5% of a step.
 
     Frames of a rare class that lie elsewhere, such as screenshots at the place of a slice, are ignored. Frames that
     differ from the scan in series, size, pixel spacing or orientation are ignored, too.

@@ -113,7 +113,10 @@ def scan_name(path: str | Path) -> str:
 
 
 def data_files_beside(path: Path) -> list[Path]:
-    """Return the files in which the voxels of an image may lie beside its header, such as `.img` for a `.hdr`."""
+    """Return the paths beside a header at which the image's data file may lie, such as `la.img` for `la.hdr`.
+
+    The files need not exist. The list is empty if `path` has none of `_HEADER_ENDINGS`.
+    """
     if ending(path) not in _HEADER_ENDINGS:
         return []
     name = scan_name(path)

@@ -109,11 +109,14 @@ def _refuse_text(path: Path, start: bytes) -> None:
         return
     if numbers:
         what = "seems to store its voxels as text, but its header lacks BinaryData = False"
-        raise InputError(what, path=path, remedy="Set BinaryData to False, or export it again.")
+        raise InputError(what, path=path, remedy="Set BinaryData to False, or export the image again.")
 
 
 def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int) -> int:
-    """Return how many numbers the `text` of a MetaImage holds; raise InputError if it holds anything else.
+    """Return how many numbers the `text` of a MetaImage holds.
+
+    InputError is raised if `text` holds anything else, or if `text` has exactly one number for each voxel and no
+    whitespace after the last number.
 
     Args:
         element: the numbers' type, such as `USHORT`. If the type is an integer type, fractions and numbers out of the
@@ -128,7 +131,7 @@ def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int)
     except ValueError as error:
         if len(text) == binary_size and _NO_TEXT.search(text):
             what = "seems to have binary voxels, but its header states BinaryData = False"
-            raise InputError(what, path=path, remedy="Set BinaryData to True, or export it again.") from error
+            raise InputError(what, path=path, remedy="Set BinaryData to True, or export the image again.") from error
         raise no_numbers_error(path) from error
     lowest = 0 if element.startswith("U") else -(1 << 8 * each - 1)
     voxels = numbers[: binary_size // each]  # ITK ignores a surplus.

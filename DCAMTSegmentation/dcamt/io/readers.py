@@ -157,7 +157,8 @@ def read_labelmap(
         mapping: maps segment names, or the label values that this function returns without `mapping`, to labels from
             1 to 255. Values and segments that are not in `mapping` become background. The name "left atrium" also fits
             the segments "Left-Atrium" and "LeftAtrium".
-        option: the option for a mapping that the notes advise; None if the user cannot give a mapping.
+        option: the option by which the user can give a mapping. The notes about overlaps advise this option. None if
+            the user cannot give a mapping.
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
@@ -314,7 +315,11 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
 
 
 def _is_bare_dicom(kind: str, head: bytes) -> bool:
-    """Return whether a file may be an old DICOM file without a preamble, named for instance by a UID."""
+    """Return whether a file may be an old DICOM file without a preamble.
+
+    The first bytes must fit, and the ending must be one of `_DICOM_ENDINGS` or consist of digits. If the file's name is
+    a UID, the digits after its last dot are the ending.
+    """
     return (kind in _DICOM_ENDINGS or kind[1:].isdecimal()) and is_bare_head(head)
 
 

@@ -28,7 +28,7 @@ class MappingOption:
     Attributes:
         hint: a sentence that names the option.
         label: the class after the equals sign in the note's example, such as 1 in "Left atrium=1". If it is None, the
-            example has the segment's label value.
+            example has the segment's label value, or 1 if this value is above `_HIGHEST_CLASS`.
     """
 
     hint: str
@@ -70,12 +70,12 @@ def _describe(segment: StoredSegment) -> str:
 def _advice(segment: StoredSegment, segments: Sequence[StoredSegment], option: MappingOption | None) -> str:
     """Return what to do to read all voxels of a segment."""
     if option is None:
-        return "To use all voxels of this segment, save the segment in a file of its own."
+        return f"To use all voxels of {_describe(segment)}, save this segment in a file of its own."
     label = segment.label if option.label is None else option.label
     label = label if label <= _HIGHEST_CLASS else 1
     source = _source(segment, segments)
     return (
-        "To use all voxels of this segment, give a label mapping that names the segment alone or last, as in"
+        f"To use all voxels of {_describe(segment)}, give a label mapping that names this segment alone or last, as in"
         f' "{source}={label}". {option.hint}'
     )
 

@@ -118,7 +118,8 @@ def _read_mapped(
         other: the counterpart of `source`; None if the counterpart has a mapping. A prediction's counterpart is its
             label; a label's counterpart is its prediction. If `other` is a file, `mapping` may use the names of its
             segments as classes.
-        option: the option for `mapping`.
+        option: the option by which the user can give `mapping`. If `mapping` is empty, the notes about overlapping
+            segments advise this option.
     """
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source, option=option)

@@ -29,10 +29,10 @@ class _ScoredPair:
         notes: pairs (note, path of the labelmap or name of the case).
         overlaps: pairs (note, path or case) for the notes about overlapping segments of the prediction. `notes` does
             not hold these notes, but holds the label's notes about overlapping segments.
-        lone_255: pairs (option, path or case), for the prediction and for the label if these conditions hold: its only
-            value above 0 is 255, it was read without a mapping, and the other labelmap of the case does not hold 255.
-            The option is the one by which the user maps values of predictions or of labels. The list is empty if 255
-            counts as 1.
+        lone_255: up to two pairs (option, path or case): one for the prediction and one for the label. A labelmap has a
+            pair if its only value above 0 is 255, if it was read without a mapping, and if the other labelmap of the
+            case does not hold 255. The option is the one by which the user maps values of predictions or of labels. The
+            list is empty if 255 counts as 1.
     """
 
     case: str
@@ -125,11 +125,12 @@ def evaluate_pairs(
 def _notes_on_covered_segments(
     scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (note, file) for each segment that other segments cover completely and whose value the other side has.
+    """Yield (note, file) for each completely covered segment whose value the counterparts have.
 
-    The other side of a prediction's segment is all labels; that of a label's segment is all predictions. Predictions
-    and labels have no value in common. So if a note concerns a segment whose value the other side has, the value does
-    not occur in the segment's own labelmap: other segments cover the segment completely.
+    Other segments cover such a segment completely. The counterparts of a prediction's segment are all labels; those of
+    a label's segment are all predictions. Predictions and labels have no value in common. So if a note concerns a
+    segment whose value the counterparts have, the value does not occur in the segment's own labelmap: other segments
+    cover the segment completely.
 
     Args:
         in_predictions, in_labels: the values of all predictions and of all labels, with no value in common.
@@ -173,8 +174,8 @@ def _note_on_255(option: str, values: set[int]) -> str:
         mapping = f"{'1,' if 1 in values else ''}{MASK_VALUE}=1{others}"
         advice = f"map the values: {option} {mapping} (in Python: {option.removeprefix('--').replace('-', '_')})"
     return (
-        f"holds only the value {MASK_VALUE}, which does not count as 1, since not all predictions and labels are masks"
-        f" of 1 or {MASK_VALUE}. If {MASK_VALUE} means 1, {advice}"
+        f"holds only the value {MASK_VALUE}. This value counts as 1 only if each prediction and label is a mask of a"
+        f" single value, 1 or {MASK_VALUE}. If {MASK_VALUE} means 1, {advice}"
     )
 
 

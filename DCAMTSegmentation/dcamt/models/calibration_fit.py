@@ -26,7 +26,14 @@ LOWEST = 8
 
 @dataclass(frozen=True)
 class Observation:
-    """A segmented scan: its `doubt_features`, Dice (0 to 1) with its label, and names of its case and disturbance."""
+    """A segmented scan.
+
+    Attributes:
+        features: the segmentation's features, as `inference.doubt.doubt_features` returns them.
+        overlap: Dice (0 to 1) of the segmentation with the scan's label.
+        case: name of the scan's case.
+        disturbance: name of the scan's disturbance.
+    """
 
     features: Mapping[str, float]
     overlap: float

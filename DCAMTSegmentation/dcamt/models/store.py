@@ -107,7 +107,9 @@ def model_path(name_or_file: str | Path) -> Path:
         return by_name[str(name_or_file)]
     path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
-        if path.name == str(name_or_file):  # The name of a model, not a path.
+        if path.name == str(name_or_file):
+            # Without a folder, this may be the name of an imported model. `stored_models` leaves out imported models if
+            # their folder cannot be read; then say so, instead of saying that there is no such model.
             check_store()
         what, remedy = "there is no such model file, nor a model of that name", ""
         if path.is_dir():
@@ -192,7 +194,7 @@ def copy_into_store(path: Path, name: str) -> StoredModel:
 
 
 def _calibration_beside(path: Path, data: bytes, card: Card) -> Calibration | None:
-    """Return the calibration beside a model; None if there is none, or if the model itself contains a calibration."""
+    """Return the calibration beside a model; None if none fits `card`, or if the model itself has a calibration."""
     return None if holds_calibration(path, data) else find_calibration(path, card)[0]
 
 

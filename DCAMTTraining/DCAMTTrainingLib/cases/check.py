@@ -213,7 +213,9 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 
 
 def scene_facts(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
-    """Check the nodes of a case and then, unless the case is left out, the voxels; return the facts.
+    """Check the nodes of a case, then its voxels, and return the facts.
+
+    The voxels are not checked if the nodes have a problem, or if the case is left out.
 
     The facts have no size, spacing or channels. `labels` contains the values that training would read. If the label's
     nodes have a problem, `labels` contains the values of the drawn segments. `labels` is None if the case needs no

@@ -282,10 +282,13 @@ def segments_of(
 
 
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
-    """Return {label value: names of the segments} for each class that several segments of a case fit equally well.
+    """Return {label value: names of the segments} for each class that several segments of a case fit.
 
-    The first name is that of the case's segment. Segments that are empty or have the same voxels as the case's segment
-    are left out. If the user chose the segments, the result is empty.
+    Only segments in the same group of preference are compared; each may fit by another rule (see `_match`).
+
+    The first name is that of the segment that the case uses for the class. The other names belong to segments that fit,
+    but are not used. Segments that are empty or have the same voxels as the used segment are left out. If the user
+    chose the segments, the result is empty.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if segmentation is None or source.chosen:
@@ -301,7 +304,10 @@ def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str
 
 
 def _is_another_outline(segmentation: SegmentationNode, identifier: str, taken: str) -> bool:
-    """Return whether a segment is not empty and has other voxels than the segment `taken`; True without labelmaps."""
+    """Return whether a segment is not empty and has other voxels than the segment `taken`.
+
+    The result is also True if the voxels cannot be compared, because one of the two segments has no binary labelmap.
+    """
     try:
         voxels = read_segment(segmentation, identifier)
         return bool(voxels.mask.any()) and checksum_of(voxels) != checksum_of(read_segment(segmentation, taken))

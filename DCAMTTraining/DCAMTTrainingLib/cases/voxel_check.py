@@ -75,7 +75,10 @@ def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None
 
 
 def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Generator[None, None, CaseFacts]:
-    """Return the facts about the channels of a scan that are in the scene and that training would read."""
+    """Return the facts about those channels of a scan that training would read and that are nodes of the scene.
+
+    The scan of a proposal may have more channels in its file (`file_of_all_channels`). They are not checked here.
+    """
     facts = CaseFacts(0, volume.GetName())
     one_channel = recipe.input_channels == 1 or file_of_all_channels(volume) is not None
     try:
@@ -93,7 +96,8 @@ def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Genera
         if channel.problem:
             subject = "The scan" if len(nodes) == 1 else f"{node.GetName()}:"
             problems.append(f"{subject} {channel.problem}")
-    # As in the engine, a scan is like a label only if all its channels are.
+    # `few_values_warning` warns of a scan with so few intensities that it is probably a label. As in the engine, the
+    # warning is kept only if every channel of the scan causes it.
     warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
     return replace(facts, checksum=channels[0].checksum, problems=tuple(problems), warnings=tuple(warnings))
 
@@ -130,7 +134,7 @@ def _check_label(
 
 
 def _with_overlap_warnings(facts: CaseFacts, label: SceneLabel, recipe: Recipe) -> Generator[None, None, CaseFacts]:
-    """Add a warning for each class of which other classes cover voxels."""
+    """Add a warning for each class that loses voxels to other classes, because the segments overlap."""
     warnings = []
     for info in recipe.classes:
         yield

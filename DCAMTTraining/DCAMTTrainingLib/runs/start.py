@@ -110,8 +110,8 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
 def _refuse_unusable_voxels(row: CaseRow, recipe: Recipe) -> Generator[None, None, None]:
     """Raise InputError if training would refuse the voxels of a case of the scene.
 
-    The voxels may have changed since the case was checked. Unchanged voxels are not checked again. `export_case`
-    refuses an empty label.
+    The voxels may have changed since the case was checked. Unchanged voxels are not checked again. `check_voxels` does
+    not report an empty label as a problem, so this function accepts it; `export_case` refuses it.
     """
     if isinstance(row.source, SceneScan):
         facts = yield from check_voxels(row.source, row.role, recipe)
