@@ -17,7 +17,8 @@ segment: .venv/ready
 test: .venv/ready
 	$(MAKE) -j 2 lint tests
 
-# The tests start hundreds of processes. Where Python may not write bytecode, each of them would compile the modules.
+# The tests start hundreds of processes. If PYTHONDONTWRITEBYTECODE is set, each process would compile the modules again.
+# `compileall` writes the bytecode in spite of this variable.
 tests: .venv/ready
 	$(BIN)/python -m compileall -q DCAMTSegmentation DCAMTTraining Testing
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder

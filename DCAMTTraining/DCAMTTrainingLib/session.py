@@ -80,7 +80,9 @@ class TrainingSession:
         """Save the cases and forget the scene."""
         self.save()
         self._stop_check()
-        self.estimation.cancel()  # Cases of another scene may have the same node IDs.
+        # The result of a running estimation would be kept under the node IDs of its cases. Cases of another scene may
+        # have the same node IDs, and would then get this result.
+        self.estimation.cancel()
         self._node = self.settings = None
         self.unread = []
         self.table.replace_all([])
@@ -186,7 +188,7 @@ class TrainingSession:
     # Cases
 
     def add_unlisted_cases(self) -> None:
-        """Add the scene's training cases that were not listed yet."""
+        """Add the scene's training cases that were never listed; a case that the user removed is not added again."""
         try:
             rows = training_case_rows(self.recipe(), unlisted_only=True)
         except InputError:  # The task is not usable yet; the next call tries again.

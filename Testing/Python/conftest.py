@@ -42,7 +42,10 @@ pytest.register_assert_rewrite(*(f"dcamt_testing.{name}" for name in HELPERS_THA
 
 
 SMALL_TRIAL = "from dcamt.commands import serving\nserving.TRIAL = (16, 16, 16)\n"
-"""A script that lets a worker measure a model's speed on a small volume, since no test needs an exact estimate."""
+"""A script that lets a worker measure a model's speed on a small volume, which takes less time.
+
+From this speed, the worker estimates the remaining time of a segmentation. No test needs an exact estimate.
+"""
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +99,11 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def wall_phantom() -> tuple[Volume, Labelmap]:
-    """Return the scan and the label of a ball with a radius of 20 mm and a bright patch, in thick slices."""
+    """Return the scan and the label of an atrium in thick slices (2.5 mm).
+
+    The atrium is a ball with a radius of 20 mm. A wall with a bright patch surrounds it. The label contains the ball,
+    but not the wall.
+    """
     return Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5)))
 
 

@@ -247,7 +247,7 @@ def test_model_in_a_folder_without_permission_is_refused_before_the_calibration(
     path = tmp_path / "m.dcamt"
     write_package(path, tiny_package)
     table = write_cases_folder(tmp_path / "cases", labelled=0, validation=8, shape=(12, 12, 12))
-    # `chmod` would have no effect if root runs the tests.
+    # The missing permission is simulated, because `chmod` would have no effect if root runs the tests.
     monkeypatch.setattr("dcamt.commands.result_files.os.access", lambda *_: False)
     assert call_dcamt(["models", "calibrate", path, table, "--device", "cpu"]) == 1
     assert f"{path}: cannot be written (no permission for {tmp_path})" in capsys.readouterr().err

@@ -217,7 +217,7 @@ def test_check_and_training_refuse_a_training_scan_for_validation(cases: list[Ca
 def test_training_without_validation_does_not_compare_scans(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison reads all scans of equal size, which takes long for many scans."""
+    """The comparison reads all scans whose files have the same size in bytes, which takes long for many scans."""
     copy = tmp_path / "copy.nii.gz"
     shutil.copy(cases[0].image, copy)
     cases[3] = replace(cases[3], image=copy, role=LABELLED)
@@ -490,7 +490,8 @@ def test_label_file_of_two_scans_causes_a_warning_for_both_cases(tmp_path: Path)
             "% of the scan. Check that its background is 0.",
         ),
         (
-            lambda label: write_labelmap(read_labelmap(label), label),  # as `dcamt segment` does
+            # Like `dcamt segment`, `write_labelmap` marks the file as a result of DCAMT.
+            lambda label: write_labelmap(read_labelmap(label), label),
             "is a result of DCAMT that was not corrected",
         ),
     ],

@@ -71,7 +71,7 @@ def save_with_header(path: Path, changes: dict[int, bytes]) -> None:
 UNKNOWN_TYPE = {70: (12345).to_bytes(2, "little")}  # datatype
 FLAT_AXES = {
     312: bytes(16),  # srow_z is 0, so all voxels lie in one plane
-    252: bytes(2),  # qform_code is 0; otherwise the qform would be used
+    252: bytes(2),  # qform_code is 0; if there were a qform, it would replace an sform without orthogonal axes
 }
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda path: None, "does not exist"),
@@ -117,7 +117,11 @@ def test_unusable_scan_is_refused_in_one_line(
 
 @pytest.fixture
 def inputs(saved_model: Path, tmp_path: Path) -> Path:
-    """Write two scans of the same name, links to one scan, a text file, an empty folder and unusable models."""
+    """Write scans, links and unusable files; return their folder.
+
+    The names of the two scans differ only in their endings. Two links lead to one of these scans. The other files are a
+    text file, an empty folder and unusable models.
+    """
     scan, other = tmp_path / "scan.nii.gz", tmp_path / "scan.nrrd"
     save_scan(scan)
     other.write_bytes(scan.read_bytes())

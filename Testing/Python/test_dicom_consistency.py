@@ -127,7 +127,7 @@ def test_slices_may_spell_the_patient_name_differently_or_lack_name_or_id(tmp_pa
 def test_error_names_the_difference_between_stacks(tmp_path: Path, differing: dict[str, object], word: str) -> None:
     for k in range(10):
         write_slice(tmp_path / f"{k}.dcm", k, **(differing if k > 5 else {}))
-    refused(lambda: read_scan(tmp_path), tmp_path, f"2 stacks of slices of different {word}: (1) ")
+    refused(lambda: read_scan(tmp_path), tmp_path, f"2 stacks of slices (the stacks differ in {word}): (1) ")
 
 
 COLOR = {

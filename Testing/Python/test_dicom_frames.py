@@ -142,7 +142,7 @@ def test_stacks_that_form_one_regular_stack_are_one_scan(
     groups = [{"FrameContentSequence": {"StackID": name}} for name in names]
     path = write_frames(tmp_path / "x.dcm", list(places), groups)
     if count is None:
-        refused(lambda: read_scan(path), path, "holds 2 stacks of slices of different stack ID")
+        refused(lambda: read_scan(path), path, "holds 2 stacks of slices (the stacks differ in stack ID)")
     else:
         assert_slices_in_place(read_scan(path), count)
 
@@ -153,7 +153,7 @@ def test_each_pair_of_radial_slices_is_compared_once(tmp_path: Path, monkeypatch
     path = write_frames(tmp_path / "x.dcm", [0] * 10, groups)
     compare, compared = dicom_stacks.have_one_geometry, []
     monkeypatch.setattr(dicom_stacks, "have_one_geometry", lambda *both: compared.append(both) or compare(*both))
-    refused(lambda: read_scan(path), path, "holds 10 stacks of slices of different orientation")
+    refused(lambda: read_scan(path), path, "holds 10 stacks of slices (the stacks differ in orientation)")
     assert len(compared) == 10 * 9 / 2
 
 

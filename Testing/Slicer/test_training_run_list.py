@@ -135,7 +135,7 @@ class ListOfRunsTest(TrainingCase):
         self.module.widget.runs.refresh()
         self.assertTrue(self.ui.resumeButton.enabled)
         run.path.rename(self.folder / "moved")
-        self.wait_for(lambda: "does not exist any more" in self.ui.runStatusLabel.text, "the message")
+        self.wait_for(lambda: "cannot be found" in self.ui.runStatusLabel.text, "the message")
         buttons = (self.ui.pauseButton, self.ui.stopButton, self.ui.resumeButton, self.ui.discardButton)
         self.assertFalse(any(button.enabled for button in buttons))
 
@@ -154,7 +154,7 @@ class ListOfRunsTest(TrainingCase):
             return call
 
         with mock.patch.object(os, "stat", refusing(os.stat)), mock.patch.object(io, "open", refusing(io.open)):
-            self.wait_for(lambda: "does not exist any more" in self.ui.runStatusLabel.text, "the message")
+            self.wait_for(lambda: "cannot be found" in self.ui.runStatusLabel.text, "the message")
             self.assertFalse(self.ui.resumeButton.enabled)
             self.module.widget.results.update()
             self.module.widget.outlining.update()

@@ -185,7 +185,7 @@ def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[S
 
 
 def _difference(stacks: Sequence[Stack]) -> str:
-    """Return how the stacks of one series differ, such as " of different pixel spacing"; empty for several series."""
+    """Return how the stacks of one series differ, such as " (the stacks differ in size)"; empty for several series."""
     first, *others = (stack.first for stack in stacks)
     differing = {
         "stack ID": any(other.stack != first.stack for other in others),
@@ -195,7 +195,7 @@ def _difference(stacks: Sequence[Stack]) -> str:
     }
     names = [name for name, differs in differing.items() if differs]
     one_series = all(other.series == first.series for other in others)
-    return f" of different {' and '.join(names)}" if names and one_series else ""
+    return f" (the stacks differ in {' and '.join(names)})" if names and one_series else ""
 
 
 def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:

@@ -142,7 +142,8 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
     Args:
         places: centres of the voxels on the screen, (N, 2) mm.
         steps: (pixels,) mm, the positions of pixels along an axis.
-        cell_mm: size of the silhouette's cells, at least the largest spacing.
+        cell_mm: approximate edge of a cell. The screen is divided into a coarse grid of such cells. The caller must
+            give at least the largest spacing of the voxels.
     """
     from scipy import ndimage
 

@@ -132,8 +132,9 @@ class RunFolder:
     def keep_scores(self, iteration: int) -> None:
         """Rename the earlier model's validation table and report, so that the new model's files do not overwrite them.
 
-        The new names state the iteration of the earlier model: `validation-6000.csv`. If both models have the same
-        iteration, nothing is renamed.
+        The new names state the iteration of the earlier model: `validation-6000.csv`. If no event of the run states
+        this iteration, the name is `validation-earlier.csv`. If both models have the same iteration, nothing is
+        renamed.
 
         Args:
             iteration: the new model's iteration.

@@ -158,7 +158,8 @@ class Trainer:
         """Restore the state of the run's last checkpoint.
 
         Raises:
-            InputError: the checkpoint is missing, unreadable or damaged, or belongs to another recipe's network.
+            InputError: the checkpoint is missing, unreadable or damaged, or does not belong to the run's recipe (see
+                `Learner.load_state`).
             MemoryError, RuntimeError: memory ran out.
             TeamLost: another process of the team has ended.
         """
@@ -186,7 +187,9 @@ class Trainer:
         self.log(CheckpointSaved(self.step))
 
     def fit(self, cases: Sequence[Case], resumed: bool = False) -> TrainingResult:
-        """Train to the recipe's last iteration, or until SIGINT, SIGTERM or a request pauses or stops the run.
+        """Train to the recipe's last iteration, or until a signal pauses the run or a request pauses or stops the run.
+
+        `_stopping_on_signals` lists the signals.
 
         Raises:
             InputError: a case cannot be used, a class occurs in no labelled case of a new run, losses or weights are no
@@ -204,7 +207,9 @@ class Trainer:
                 refuse_violations(violations(labelled, self.recipe, values))
         if self.stop_requested and self.team.size == 1:
             if self._request == STOP and self.step:
-                return self.conclude(cases)  # `by_role` may lack validation cases; `conclude` loads them all.
+                # The request ended `_load_cases` early, so `by_role` may lack validation cases.
+                # `conclude` loads all of them.
+                return self.conclude(cases)
             self.log(RunPaused(self.step))
             return TrainingResult(self._final_weights(), self.step, self.seconds, False, None)
         validation_cases = by_role[VALIDATION]
@@ -335,7 +340,10 @@ class Trainer:
         return self.stop_requested if self.team.size == 1 else self._team_stops
 
     def _exchange(self, losses: dict[str, Tensor]) -> None:
-        """Average gradients, running statistics and losses over the team, and share requests to stop."""
+        """Average gradients, running statistics and losses over the team, and share `stop_requested`.
+
+        A signal in any process, or a request to pause or stop, thus ends the training in all processes.
+        """
         if self.team.size == 1:
             return
         gradients = [p.grad for p in self.learner.network.parameters() if p.grad is not None]

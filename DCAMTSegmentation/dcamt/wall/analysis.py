@@ -141,7 +141,8 @@ def analyse_wall(
 
     Args:
         volume: the scan, with one channel.
-        labelmap: the segmentation, on any grid in the same patient.
+        labelmap: the segmentation of the same patient, in the scan's coordinates (RAS mm). Its grid may differ from the
+            scan's grid.
         settings: threshold and sampling of the wall.
         label: the segment's value; not needed if the labelmap has only one.
         openings: a labelmap on any grid, 0 outside the openings; by default, `propose_openings` finds the openings.

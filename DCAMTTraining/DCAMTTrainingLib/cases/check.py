@@ -272,7 +272,8 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
     if file is None:
         return int(components) + len(channels_of(source)) - 1
     if os.path.isdir(file):
-        # Reading a DICOM series would block the event loop; the run checks the series when it starts.
+        # Reading a DICOM series would block the event loop. Therefore assume here that the series has the recipe's
+        # channels; the run checks the series when it starts.
         return recipe.input_channels
     header = read_header(file, channels=recipe.input_channels)
     if not same_grid(header.grid, grid_of(volume)):

@@ -32,7 +32,7 @@ def write_rows(rows: Iterable[CaseRow], path: Path) -> int:
     """Write a case list of the rows whose source is a `FileScan`; return the number of omitted rows.
 
     Raises:
-        InputError: a path is not UTF-8.
+        InputError: a path, a name or a label mapping is not UTF-8.
         OutputError: the file cannot be written.
     """
     cases, omitted = [], 0

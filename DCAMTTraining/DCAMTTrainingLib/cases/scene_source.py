@@ -39,7 +39,8 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     The label is the first of these that exists:
 
     - the segmentation that was made a training case;
-    - a segmentation that was drawn on the scan and has a segment for a class;
+    - a segmentation that was drawn on the scan, or that holds DCAMT's segments of the scan, and that has a segment for
+      a class;
     - a segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
       A result whose own scan was removed is not taken, since another patient's scan may have the same grid.
 
@@ -161,7 +162,7 @@ def _have_same_voxels(segmentation: SegmentationNode, other: SegmentationNode) -
 
 
 def _time_of_change(segmentation: SegmentationNode) -> int:
-    """Return VTK's time at which voxels of a segmentation were changed last; 0 if it has none."""
+    """Return VTK's time of the last change to the voxels of a segmentation; 0 if no segment has a labelmap."""
     segments = segmentation.GetSegmentation()
     images = [
         segments.GetNthSegment(index).GetRepresentation(labelmap_name())
@@ -545,7 +546,12 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 
 
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
-    """Return the identifiers of the segments that a person drew, corrected or made a training case."""
+    """Return the identifiers of the segments that count as a person's work.
+
+    If the segmentation is a training case, or a result that a person corrected, these are all segments, even if only
+    one was edited. Of a preview or proposal that is neither, these are none. Of any other segmentation, these are the
+    segments that DCAMT did not write.
+    """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation):
         return identifiers

@@ -272,7 +272,8 @@ class OutlinePanel:
         else:
             table.add([row])
             name = table.rows[-1].name
-        # Without this mark, the case would be listed a second time when the module is opened.
+        # Without this mark, the module would add the case again when it is opened: the case's row would get the
+        # volume's name, and a row that the user had removed would come back.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 

@@ -153,7 +153,7 @@ class RunsPanel:
             return
         run = watch.run
         if not os.path.isdir(run.path):  # It was deleted or moved, or its drive is not connected.
-            text = _("The folder {folder} does not exist any more. Choose another run.")
+            text = _("The folder {folder} cannot be found. Connect its drive, or choose another run.")
             self._show_status(text.format(folder=run.path))
             return
         running = state.state == RUNNING

@@ -71,7 +71,9 @@ def show_preview(
     grid = Grid(labels.shape[::-1], np.array(preview.affine))
     volume, image, identity, checksum = scene_volume, None, "", 0
     if not (yield from _shows_scan(volume, grid, preview.scan)):
-        # Determine the identity before `read_image`: the run may replace the scan's file during the reading.
+        # The identity contains the modification time of the scan's file, and the run may replace this file while
+        # `read_image` reads it. An identity from after the reading could belong to the new file instead of the voxels
+        # that were read. So determine the identity first.
         identity = _scan_identity(preview)
         volume = _find_scan(run, identity)
         if volume is None:

@@ -102,9 +102,15 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
     """Return the volume nodes that may show the case's scan and lie on the scan's grid.
 
-    These are volumes that were read from the scan's file for an earlier proposal, the volumes of the case's proposals
-    (`proposals_of`), and volumes that `rows` lists under the case's name. Name and grid are not enough, since the scans
-    of several patients may have one name and one grid: compare the voxels, too (`has_voxels_of`).
+    These are:
+
+    - volumes that were read from the scan's file for an earlier proposal, if the run of that proposal and this run both
+      read one channel or both read several (`SEVERAL_CHANNELS`);
+    - the volumes of the case's proposals (`proposals_of`);
+    - volumes that `rows` lists under the case's name.
+
+    The scans of several patients may have the same name and the same grid. So the caller must compare the voxels, too
+    (`has_voxels_of`).
 
     Args:
         channels: number of the scan's channels that training reads.
