@@ -426,6 +426,59 @@ def test_label_that_may_belong_to_another_case_is_not_paired(cases: tuple[str, .
 
 
 @pytest.mark.parametrize(
+    ("cases", "labels", "expected"),
+    [
+        ("p1 p2 p3", "p1_LA p1_mitral p2_mitral p3_mitral", {"p1": "p1_LA"}),
+        ("p1_lge p2_lge p3_lge", "p1_LA_seg p1_mitral_seg p2_mitral_seg p3_mitral_seg", {"p1_lge": "p1_LA_seg"}),
+        ("p1 p2 p3", "p1 p1_old p2_old p3_old", {"p1": "p1"}),
+        ("p1 p2 p3", "p1_body p1_mitral p2_mitral p3_mitral", {}),
+        ("p1_LA p1_septum p2_septum p3_septum", "p1 p2 p3", {"p1_LA": "p1"}),
+        ("p1 p1_b p2 p3", "p1_b p2_b p3_b", {"p1_b": "p1_b"}),
+    ],
+)
+def test_word_that_distinguishes_two_files_of_a_case_pairs_no_names(
+    cases: str, labels: str, expected: dict[str, str]
+) -> None:
+    paired = pair_with_labels(cases.split(), {name: Path(name) for name in labels.split()})
+    assert {case: path.name for case, path in paired.items() if case in cases.split()} == expected
+
+
+@pytest.mark.parametrize(
+    ("cases", "labels"),
+    [
+        ("p1 p2 p3", "p1_LA p2_trans p3_trans"),
+        ("p1 p2 p3 p4", "p1_AB p2_AB p3_CD p4_CD"),
+        ("p1 p1_b p2", "p1_trans p1_b_trans p2_trans"),
+    ],
+)
+def test_word_is_ignored_if_each_case_has_one_label(cases: str, labels: str) -> None:
+    paired = pair_with_labels(cases.split(), {name: Path(name) for name in labels.split()})
+    assert [paired[case].name for case in cases.split()] == labels.split()
+
+
+def test_word_is_ignored_though_one_label_may_belong_to_two_scans() -> None:
+    labels = {f"p{number}_trans": Path(f"p{number}_trans") for number in (1, 2, 3)}
+    paired = pair_with_labels(("p1_lge", "p1_cine", "p2_lge", "p3_lge"), labels)
+    assert {case: path.name for case, path in paired.items()} == {
+        "p1_trans": "p1_trans",
+        "p2_lge": "p2_trans",
+        "p3_lge": "p3_trans",
+    }
+
+
+def test_label_of_an_unknown_structure_is_named_but_not_scored(tmp_path: Path) -> None:
+    for file in ("pred/p1", "pred/p2", "pred/p3", "lab/p1_LA"):
+        save_labels(tmp_path / f"{file}.nii.gz", random_mask(1))
+    for number in (1, 2, 3):
+        save_labels(tmp_path / f"lab/p{number}_mitral.nii.gz", random_mask(2))
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert [(row.case, row.score.dice) for row in evaluation.rows] == [("p1", 1)]
+    for case, failure in zip(("p2", "p3"), evaluation.failures, strict=True):
+        assert f"{case}.nii.gz: has no label in" in failure
+        assert f"files of similar names lie there: {case}_mitral.nii.gz" in failure
+
+
+@pytest.mark.parametrize(
     "name",
     ["{}_trans", "{}/{}_trans", "{}_seg", "{}_pred", "{}-segmentation", "Segmentation_{}", "{}_LA"],
 )

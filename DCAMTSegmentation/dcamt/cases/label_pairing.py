@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Set
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from ..io.channels import without_channel
@@ -139,6 +139,8 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
     beginning or end, and if these conditions hold:
 
     - All further words are in `_KNOWN_WORDS`, or at least two pairs of a label and a case differ by the same words.
+    - The further words distinguish no files of one case, or all are in `_KNOWN_WORDS`. If `p1` has the labels `p1_LA`
+      and `p1_mitral`, `p2_mitral` is no label of `p2`.
     - No further word is a number or means a modality, an examination or another structure.
     - The case has all the label's words for the modality.
     - The label fits no other case, and the case fits no other label.
@@ -147,16 +149,22 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
     pairs += list(_with_further_words(cases, labels.keys()))
     for case, label, words in pairs:
-        is_new = case not in labels and label not in cases and modalities([label]) <= modalities([case])
         is_other = any(map(str.isdecimal, words)) or means_examination(words) or means_other_structure(words)
-        if is_new and not is_other and words.isdisjoint(MODALITY_WORDS):
+        if not is_other and words.isdisjoint(MODALITY_WORDS) and modalities([label]) <= modalities([case]):
             of_words[words].add((case, label))
+    unpaired = {
+        words: {(case, label) for case, label in found if case not in labels and label not in cases}
+        for words, found in of_words.items()
+    }
+    ways_to_pair = Counter(name for found in unpaired.values() for name in set(chain.from_iterable(found)))
     fitting: set[tuple[str, str]] = set()
     for words, found in of_words.items():
         are_known = words <= _KNOWN_WORDS  # `p1_LA` for `p1`
         are_frequent = len(found) > 1  # `p1_trans` for `p1`, `p2_trans` for `p2`
-        if are_known or are_frequent:
-            fitting |= found
+        has_second_file = any(ways_to_pair[name] > 1 for pair in found for name in pair)
+        distinguish_files = has_second_file or found != unpaired[words]  # `p1_mitral` beside `p1_LA`
+        if are_known or (are_frequent and not distinguish_files):
+            fitting |= unpaired[words]
     counts = Counter(name for pair in fitting for name in pair)
     paired = dict(labels)
     for case, label in fitting:
