@@ -261,7 +261,7 @@ def test_inverted_intensities_equal_the_result_of_gdcm(tmp_path: Path, stored: i
     ("slope", "intercept", "kind"),
     [
         (1, -7, np.int16),
-        (1, -(2**15) - 100, np.int16),  # The lowest stored value is 100.
+        (1, -(2**15) - 100, np.int16),  # The lowest stored value, 100, becomes -(2**15), the lowest int16.
         (1, -(2**15) - 101, np.int32),
         (1000, 0, np.int32),
         (10**8, 0, np.float32),

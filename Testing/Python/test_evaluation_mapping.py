@@ -59,7 +59,7 @@ def test_values_of_labels_or_predictions_can_be_mapped(
     folders = mapped[::order]
     assert call_evaluate(folders) == 1
     assert f"{option} 420=1" in capsys.readouterr().err
-    assert call_evaluate(folders, option, "420=1") == 0, "the proposed mapping is accepted"
+    assert call_evaluate(folders, option, "420=1") == 0, "the proposed mapping was not accepted"
     capsys.readouterr()
     assert call_evaluate(folders, option, "420,421=1", "--json") == 0
     assert scores_of(capsys) == {("a", 1): pytest.approx(2 * 4 / 12), ("mean", 1): pytest.approx(2 * 4 / 12)}
@@ -121,7 +121,7 @@ def test_segment_with_different_values_in_prediction_and_label_is_refused(
     assert call_evaluate(folders, "--prediction-mapping", "1=2,2=1", "--json") == 0
     assert scores_of(capsys)["a", 2] == 1
     save_segments(folders[1] / "a.seg.nrrd", (2, "LA"), (1, "other"))
-    assert call_evaluate(folders) == 0, "segments without a common name are compared by value"
+    assert call_evaluate(folders) == 0, "segments without a common name were not compared by value"
 
 
 @pytest.mark.parametrize(

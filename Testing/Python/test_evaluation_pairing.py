@@ -1,4 +1,4 @@
-"""The names of predictions and labels determine which are compared; ambiguous names are refused."""
+"""File names determine which prediction is compared with which label; ambiguous names are refused."""
 
 from __future__ import annotations
 

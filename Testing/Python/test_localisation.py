@@ -52,7 +52,8 @@ def locate_in_scan(volume: Volume, recipe: Recipe, predict: PredictCoarse) -> Or
 def is_close_to_bounding_box(box: tuple[slice, ...], mask: np.ndarray) -> bool:
     """Return whether each face of a box is within 4 scan voxels of the same face of the mask's bounding box.
 
-    A voxel of the coarse grid is at most 3 scan voxels wide.
+    The organ is located to within one voxel of the coarse grid, which is at most 3 scan voxels wide. The limit of 4
+    leaves one more scan voxel for rounding to whole scan voxels.
     """
     exact = bounding_box(mask)
     assert exact is not None

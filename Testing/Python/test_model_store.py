@@ -69,7 +69,7 @@ def test_environment_variable_sets_the_home_folder(tmp_path: Path, monkeypatch: 
 
 
 def deny_access(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulate a folder that may not be listed; `chmod` would have no effect if root runs the tests."""
+    """Simulate a folder that the user is not allowed to list; `chmod` would have no effect if root runs the tests."""
     scandir = os.scandir
 
     def refuse(path: Path) -> Any:
@@ -87,7 +87,7 @@ def test_shipped_model_is_found_without_access_to_imported_models(
     def fail() -> NoReturn:
         raise RuntimeError("Could not determine home directory.")
 
-    if is_unknown:  # As in a container whose user has no entry in the system's list of users.
+    if is_unknown:  # The home folder is unknown, as for a user of a container who is not in the system's list of users.
         monkeypatch.delenv("DCAMT_HOME")
         monkeypatch.setattr(Path, "home", fail)
         message = "the folder of imported models is unknown.*DCAMT_HOME"

@@ -107,7 +107,8 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
         b.logits[:2], random_batch.labels
     )
     assert torch.allclose(losses["supervised"], expected)
-    # The given teacher logits replace the branches' own logits of the unlabelled sample.
+    # By default, each branch's own logits are also its teacher logits in the distillation. Here, the teacher logits of
+    # the unlabelled sample are `given`. The students' logits stay the same.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(

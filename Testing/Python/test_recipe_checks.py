@@ -249,7 +249,8 @@ def test_run_starts_from_a_model_only_if_the_networks_are_equal(tiny_package: Mo
     path = tmp_path / "model.dcamt"
     write_package(path, tiny_package)
     recipe = tiny_package.recipe
-    # The strides may be written out, as in a suggested recipe, or left out.
+    # A recipe may write out the strides, as a suggested recipe does, or leave them out. Both forms describe the same
+    # network, although the settings are not equal.
     explicit = replace(recipe, network=replace(recipe.network, strides=recipe.level_strides))
     assert explicit.network != recipe.network
     assert choose_recipe(explicit, start_from=path)[0] == explicit

@@ -21,7 +21,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def create(run: RunFolder, table: Path, save_checkpoint: Callable[[], None] = lambda: None, **more: Origin) -> None:
-    """Create a run with the cases of `table`; most tests here need no checkpoint."""
+    """Create a run with the cases of `table`. By default, no checkpoint is saved, because most tests here need none."""
     run.create(tiny_recipe(), read_cases(table), save_checkpoint, **more)
 
 

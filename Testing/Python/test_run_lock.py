@@ -139,7 +139,7 @@ def test_run_lock_waits_while_another_process_tests_the_lock(tmp_path: Path, mon
         assert not is_held(path)
 
         def ask(path: Path) -> bool:
-            """Call `is_held`; at the third call, release the other process's shared lock."""
+            """Call `is_held`. After the third call, release the shared lock that stands for another process."""
             answers.append(is_held(path))
             if len(answers) == 3:
                 fcntl.flock(tested_by_other, fcntl.LOCK_UN)

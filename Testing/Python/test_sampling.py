@@ -20,7 +20,7 @@ SCALE, OFFSET = uint8_scale_offset(tiny_recipe().intensity)
 
 
 def no_augmentation_except(*names: str) -> tuple[str, ...]:
-    """Return `NO_AUGMENTATION` without the settings of the given names."""
+    """Return the settings of `NO_AUGMENTATION` that turn off all augmentations except the named ones."""
     return tuple(setting for setting in NO_AUGMENTATION if setting.partition("=")[0] not in names)
 
 
@@ -41,7 +41,7 @@ def cut_patch(case: ResidentCase, centre: np.ndarray, matrix: np.ndarray) -> tup
 
 
 def eight_bit_values(batch: Batch) -> np.ndarray:
-    """Return the images of a batch in 8-bit values, not rounded to integers."""
+    """Return the images of a batch on the scale of 8-bit values, 0 to 255, but not rounded to integers."""
     return (batch.images.numpy() - OFFSET) / SCALE
 
 

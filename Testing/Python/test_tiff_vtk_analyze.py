@@ -104,7 +104,7 @@ def test_vtk_image_with_an_invalid_number_as_text_is_refused(tmp_path: Path, kin
     ],
 )
 def test_vtk_image_with_a_damaged_field_is_refused(tmp_path: Path, line: str) -> None:
-    """ITK would replace missing numbers by arbitrary ones."""
+    """ITK would return arbitrary numbers in place of missing or invalid ones."""
     path = tmp_path / "x.vtk"
     fields = {"DIMENSIONS": "DIMENSIONS 3 4 5", "SPACING": "SPACING 1 1 1", "ORIGIN": "ORIGIN 7 8 9"}
     for changed in (fields, fields | {line.split()[0]: line}):

@@ -300,7 +300,8 @@ def test_surface_at_the_scan_border_is_left_out_and_reported(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, labels = wall_phantom
-    # The scan ends 10 mm below the centre.
+    # The scan extends 27.5 mm below its centre, which lies 17.5 mm above the atrium's centre. So the scan ends 10 mm
+    # below the atrium's centre.
     volume, _ = Atrium(patch_degrees=60.0).on(grid_about(55, (1.25, 1.25, 2.5), shift=(0, 0, 17.5)))
     scan, label = folder / SCAN, folder / LABEL
     write_volume(volume, scan)
@@ -361,7 +362,7 @@ def test_error_for_a_missing_segmentation_contains_similar_file_names(
     assert measure_folder(folder) == 1
     assert message in capsys.readouterr().err
     assert (folder / "out" / "a_image.wall.csv").exists()
-    (folder / SCAN).unlink()  # No scan has a segmentation.
+    (folder / SCAN).unlink()  # This was the only scan with a segmentation.
     assert measure_folder(folder, "--overwrite") == 1
     assert message in capsys.readouterr().err
 
