@@ -194,7 +194,8 @@ def test_samples_are_interpolated_linearly_along_the_normals() -> None:
     halved = ramp.astype(np.float16)
     np.testing.assert_allclose(profiles(halved, grid, surface, distances), expected, rtol=1e-3)
     np.testing.assert_allclose(interpolate(halved, grid, surface.points), surface.points @ slope + 300, rtol=1e-3)
-    # Samples are at most half a voxel apart, so that they do not miss a structure of one voxel.
+    # Samples are at most half the smallest voxel spacing apart, so that they do not miss a structure of one voxel. The
+    # smallest spacing is 1 mm, so the 7 samples from 0 to 3 mm are 0.5 mm apart.
     assert len(offsets(0.0, 3.0, grid)) == 7
 
 
@@ -215,7 +216,11 @@ def test_reaches_border_finds_normals_that_leave_the_scan() -> None:
 
 
 def test_fraction_of_volume_lost_by_smoothing_is_inversely_proportional_to_the_squared_radius() -> None:
-    """Smoothing moves points by a distance proportional to 1 / radius, so the lost fraction falls as 1 / radius²."""
+    """Smoothing moves points inwards by a distance proportional to 1 / radius.
+
+    The lost volume is about the area times this distance. The ball's area is 3 / radius times its volume, so the lost
+    fraction of the volume is proportional to 1 / radius².
+    """
     losses = []
     for radius in (12, 24):
         shape = (2 * radius + 5,) * 3

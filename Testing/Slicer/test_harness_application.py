@@ -173,7 +173,7 @@ class ApplicationTest(unittest.TestCase):
 
 class SampleDataTest(unittest.TestCase):
     def register(self, name: str, address: str) -> None:
-        """Register a sample with the arguments that the segmentation module gives."""
+        """Register a sample with the keyword arguments that the segmentation module uses, but with other values."""
         import SampleData
 
         SampleData.SampleDataLogic.registerCustomSampleDataSource(

@@ -137,7 +137,8 @@ class UndoTest(unittest.TestCase):
         node.GetSegmentation().AddObserver(event, lambda *_: received.append("source"))
 
         def count_voxels() -> int:
-            # The internal labelmap is read, because an export of the segment discards the states for redo.
+            # This function reads the internal labelmap. `arrayFromSegmentBinaryLabelmap` would export the segment, and
+            # an export discards the states for redo.
             return int(slicer.util.arrayFromSegmentInternalBinaryLabelmap(node, segment).sum())
 
         editor.undo()

@@ -36,7 +36,11 @@ class ClickTest(PanelCase):
 
     @mock.patch.object(stepped_task, "DOUBLE_CLICK_S", SHIPPED_DOUBLE_CLICK_S)
     def test_apply_ignores_clicks_just_after_the_start_and_end_of_a_job(self) -> None:
-        """The start takes 20 s, far longer than a double click."""
+        """On the test's simulated clock, the start takes 20 s, far longer than a double click.
+
+        So the click after the start is ignored only if the double-click time begins at the end of the start, not at the
+        first click.
+        """
         now = [100.0]
 
         def ensure_packages() -> None:

@@ -263,7 +263,7 @@ class ChannelsTest(unittest.TestCase):
         slice_composites()[0].SetBackgroundVolumeID(other.GetID())  # one view with another scan is enough
         views.hide_over_other_scan(segmentation)
         self.assertFalse(display.GetVisibility())
-        # A result whose scan was removed stays visible.
+        # A scan counts as removed if the volume of its first channel was removed. The scan's result then stays visible.
         slicer.mrmlScene.RemoveNode(self.volumes[0])
         display.SetVisibility(True)
         views.hide_over_other_scan(segmentation)

@@ -158,7 +158,8 @@ class ReportRequestTest(InsertedWallCase):
         return request
 
     def test_panel_asks_to_replace_a_file_only_if_the_chosen_name_has_no_html_ending(self) -> None:
-        # The file dialog itself asks before it accepts the name of an existing file.
+        # The file dialog itself asks before it accepts the name of an existing file. If the chosen name has no ending,
+        # the panel adds `.html` afterwards. The dialog has not checked this longer name, so the panel asks.
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder, "page.html")
             page.touch()

@@ -213,7 +213,8 @@ class WallSceneTest(InsertedWallCase):
         reader = vtk.vtkSTLReader()
         reader.SetFileName(str(self.export("wall.stl")))
         reader.Update()
-        minus_right, plus_right, *_others = reader.GetOutput().GetBounds()  # LPS, but the scene is RAS
+        # The STL file has LPS coordinates, and the scene has RAS coordinates. So the signs of x differ.
+        minus_right, plus_right, *_others = reader.GetOutput().GetBounds()
         np.testing.assert_allclose([-plus_right, -minus_right], model.GetPolyData().GetBounds()[:2], atol=1e-3)
 
     def test_table_and_text_show_the_area_of_a_surface_that_another_module_smoothed(self) -> None:

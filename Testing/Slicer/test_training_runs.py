@@ -41,7 +41,10 @@ from training_case import ROOT, CasesCase, TrainingCase
 
 class RunsTest(CasesCase):
     def start(self) -> RunFolder:
-        """Click Start with settings for a slow and long run, and wait for the first iterations."""
+        """Click Start for a long run, and wait for the first iterations.
+
+        The settings make the run long. Except on Windows, the script `SLOW_TRAINING` makes each iteration slow.
+        """
         if os.name != "nt":  # `write_python` writes a shell script, which Windows cannot start.
             python = write_python(self.folder, SLOW_TRAINING, "dcamt")
             patch = mock.patch.object(run_start, "python_program", return_value=python)
@@ -194,7 +197,8 @@ class LauncherTest(TrainingCase):
                 pid = self.folder / "child"
                 self.wait_for(lambda: pid.exists() and pid.read_text(encoding="utf-8"), "the launcher's child")
                 child = int(pid.read_text(encoding="utf-8"))
-                # Cancel after the child started its second thread, which waits until stdin closes.
+                # Cancelling kills only the launcher, and closes stdin. The child's second thread waits until stdin
+                # closes, and then ends the child. So cancel only after the child started this thread.
                 process_events_until(lambda: len(os.listdir(f"/proc/{child}/task")) > 1 or not command.running)
                 self.assertTrue(command.running)
                 command.cancel()
