@@ -169,7 +169,7 @@ def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
 
 
 def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
-    """Return the DCAMT segments that nobody is known to have edited: results, and copies of them.
+    """Return the identifiers of the DCAMT segments without a known edit: results, and copies of them.
 
     All DCAMT segments are returned if their voxels cannot be compared with those that were written (see
     `can_recognise_edits`).

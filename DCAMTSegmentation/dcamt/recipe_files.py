@@ -22,9 +22,9 @@ REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
 _SINGLE_VALUES = {bool: "Write true or false.", int: "Write a whole number.", float: "Write a number, such as 0.5."}
 _LISTS = {
     bool: "Write true or false for each axis, such as true,false,false.",
-    int: "Write whole numbers with commas, such as 64,64,32.",
-    float: "Write numbers with commas, such as 0.5,0.5,2.5.",
-    str: "Write texts with commas, such as T1,T2.",
+    int: "Write whole numbers, separated by commas, such as 64,64,32.",
+    float: "Write numbers, separated by commas, such as 0.5,0.5,2.5.",
+    str: "Write texts, separated by commas, such as T1,T2.",
 }
 SHIPPED = Path(__file__).with_name("recipes")
 

@@ -238,7 +238,7 @@ class SceneSourceTest(unittest.TestCase):
             # A second matching of segments to classes changes nothing.
             matched = rematch_segments(rows, self.recipe, keeps_unmatched=False)
             self.assertEqual([row.source for row in matched], [row.source for row in rows])
-        # The segment that was drawn on the first scan is no label of the second.
+        # Without `written`, the second scan has no label: the segment that remains was drawn on the first scan.
         segmentation.GetSegmentation().RemoveSegment(written)
         self.assertEqual([row.source.segments for row in scene_rows(self.recipe)], [((drawn, 1),), ()])
 

@@ -226,7 +226,7 @@ def predict_windows(
 
 
 def measure_protocol(options: Options, cases: list[str]) -> list[dict[str, Any]]:
-    """Measure the published protocol and DCAMT's complete segmentation of each case, with the same weights."""
+    """Measure sliding windows at each stride and DCAMT's complete segmentation of each case, with the same weights."""
     predictor = options.predictor()
     network = build_network(verify_model(options.model), torch.device("cpu"))
     recipe = predictor.recipe

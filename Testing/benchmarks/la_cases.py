@@ -111,7 +111,7 @@ def doubt_histograms(doubt: np.ndarray, *weights: np.ndarray) -> np.ndarray:
 
 
 def reliability_rows(sums: np.ndarray) -> list[dict[str, Any]]:
-    """Return the fraction of wrong voxels for each interval of doubt.
+    """Return a row for each interval of doubt: mean doubt, fraction of wrong voxels, percentage of the counted voxels.
 
     Args:
         sums: (3, intervals), the number of voxels, their total doubt, and the number of wrong voxels.

@@ -151,7 +151,11 @@ def _item_of(groups: Groups) -> Dataset:
 
 
 def assert_slices_in_place(volume: Volume, slices: int, add: int = 100) -> None:
-    """Fail unless the volume has `slices` slices, each with the voxels of its place (see `pixels`)."""
+    """Fail unless the volume has `slices` slices, each with the intensity of its place (see `pixels`).
+
+    The place of a slice is its z in the volume's grid, divided by `STEP`. Only the voxel (3, 3) of each slice is
+    compared. The volume must have `SIZE` rows and columns, and a spacing of 2 x 2 x `STEP` mm.
+    """
     assert volume.voxels.shape == (1, SIZE, SIZE, slices)
     grid = volume.grid
     z = grid.affine[2, 3] + grid.affine[2, 2] * np.arange(slices)

@@ -327,7 +327,10 @@ def _name_of_child(launcher: int) -> str:
 
 
 def _die_with_parent() -> None:
-    """Let the system kill this process when its parent ends: otherwise a run from a test could go on for days."""
+    """Let the system kill this process when its parent ends.
+
+    Otherwise, a training run that a test started could go on for days.
+    """
     _call_prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -116,8 +116,10 @@ def read(path: Path, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
 def segment(path: Path, model: Path, seconds: float, answers: multiprocessing.Queue[tuple[str, str]]) -> None:
     """Run the command `segment` on a scan and put the outcome into the queue: "segmented", "refused" or "failed".
 
-    "segmented": the exit status is 0, and the result lies on the scan's grid. "refused": the exit status is 1, there is
-    no result, and all lines on stderr begin with "dcamt: ". A command that takes longer than `seconds` prints its stack
+    "segmented": the exit status is 0, the only result is `x.seg.nrrd`, and the result lies on the scan's grid.
+    "refused": the exit status is 1, there is no result, and all lines on stderr begin with "dcamt: ". In every other
+    case, the outcome is "failed". It is also "failed" if the command leaves a file in its folder for temporary files.
+    A command that takes longer than `seconds` prints its stack
     and ends; the outcome is then "failed", with the stack as the reason.
     """
     faulthandler.enable()

@@ -33,7 +33,10 @@ def dicom_voxels() -> np.ndarray:
 
 
 def write_seeds(folder: Path) -> list[Path]:
-    """Write the scan in many formats, each in its own folder; return the paths to read."""
+    """Write scans in many formats, each in its own folder; return the paths to read.
+
+    The DICOM files hold `dicom_voxels`, and all other files hold `voxels`.
+    """
     import SimpleITK as sitk  # noqa: N813
     from dcamt_testing.dicom_positions import write_frames, write_slice
     from dcamt_testing.dicom_series import write_dicomdir

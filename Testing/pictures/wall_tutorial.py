@@ -25,7 +25,7 @@ PIXELS = 620
 
 
 def scarred_sample() -> tuple[Volume, Labelmap]:
-    """Return the sample scan with bright patches in the wall of the posterior half, and the label of its atrium."""
+    """Return the sample scan, with bright patches added in the posterior wall of the atrium, and the atrium's label."""
     from scipy import ndimage
 
     sys.path.insert(0, str(SAMPLE_DATA))

@@ -1,4 +1,7 @@
-"""Simulate the Slicer application in tests. In a real Slicer, nothing is simulated. See README.md.
+"""Simulate the Slicer application in tests.
+
+In a real Slicer, `install()` changes nothing; only `Person` and `pip.replace_pip_of_slicer()` replace parts of Slicer.
+See README.md.
 
 Call `install()` before anything that imports `qt`, `ctk` or a module of the extension.
 """

@@ -101,7 +101,10 @@ _watchers: dict[int, _Watcher] = {}
 
 
 def watch(wrapper: Any, release: Callable[[QtCore.QObject], None]) -> None:
-    """Check a Python-owned object when Qt deletes the object after deleteLater(); ignore any other object.
+    """Install a `_Watcher` on a Python-owned object; ignore any other object.
+
+    Just before Qt deletes the object after deleteLater(), the watcher checks who holds the last reference to the
+    object.
 
     Args:
         wrapper: the object's wrapper.

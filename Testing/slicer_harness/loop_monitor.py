@@ -62,7 +62,7 @@ def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
 
 
 def shortest_pause(attempt: Callable[[], Pause], tries: int = 3) -> Pause:
-    """Return the pause of the best of at most `tries` attempts; other programs may disturb some attempts.
+    """Return the pause with the smallest ratio of at most `tries` attempts, as other programs may lengthen a pause.
 
     If nobody would notice the pause of an attempt, no further attempt is made.
     """

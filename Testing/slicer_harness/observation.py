@@ -19,7 +19,7 @@ class Observation:
         self._observer = _observer(weakref.ref(widget), changed, self._tags)
 
     def follow(self, subject: Any, events: Iterable[Any] = ("ModifiedEvent",)) -> None:
-        """Observe `subject` instead of the previous object; if it is None, observe nothing."""
+        """Observe `subject` instead of the previous object; if `subject` is None, observe nothing."""
         _remove_observers(self._subject, self._tags)
         self._subject = subject
         if subject is not None:

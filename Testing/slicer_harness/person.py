@@ -177,7 +177,7 @@ class DialogWatcher:
 
 
 def work_on(dialog: Any, work: Callable[[Any], None]) -> None:
-    """Call `work` with an open dialog; if the dialog stays open, close it and fail."""
+    """Call `work` with an open dialog; if the dialog stays open, close it and keep an AssertionError for the test."""
     with slot_errors.keep_errors():
         try:
             work(dialog)

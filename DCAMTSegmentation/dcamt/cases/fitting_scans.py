@@ -57,8 +57,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
     - If a word for the modality remains after the further words are removed from the file's key, the remaining key is
-      not compared. For the file `p1_T2_LA`, the remaining key `p1` is compared. The remaining key `p1_T2` is not
-      compared: its loose key is that of `p1_lge`, too, which is a scan of another modality.
+      not compared. For the file `p1_T2_LA`, the remaining key `p1` is compared, so the file adds `t2` and `la` to
+      `p1_lge`. The remaining key `p1_T2` is not compared. Its loose key is `("p1",)`, like that of `p1_lge`, so the
+      file would add only `la`, although `p1_lge` is a scan of another modality.
     """
     return _fitting_scans(named, _shorter_keys)
 

@@ -197,7 +197,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
     """Return the notes on a case's label; each begins with the label's path.
 
-    A note about overlapping segments is left out if the segment that lacks voxels is no class of the recipe.
+    Where segments overlap, only one of them gets the voxel, and a note says how many voxels another segment lacks. This
+    note is left out if the segment that lacks voxels is no class of the recipe.
     """
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 

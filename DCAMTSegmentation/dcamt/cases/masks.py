@@ -38,8 +38,9 @@ from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, count_words, fu
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files of `named`; each mask becomes a label with the key of its scan.
 
-    A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A label by name
-    may become a scan (`_with_segmented_sequences`). A file is a mask of another file if three conditions hold:
+    A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A file whose name
+    makes it a label may become a scan (`_with_segmented_sequences`). A file is a mask of another file if three
+    conditions hold:
 
     - Their paths are similar: `masks_named_after_scans` or a later search finds them.
     - The mask has few values.

@@ -185,7 +185,8 @@ class WallSession:
         Args:
             planned: all jobs, including skipped jobs.
             keep: whether to keep the rows that `table` already contains for scans that this command did not measure.
-                This method reads the rows, so it also keeps rows that another process added after the command began.
+                This method reads the rows only when it writes the table. So it also keeps rows that another process
+                added after the command began.
         """
         measured = {result.scan for result in self.results}
         others = [job for job in planned if job.name not in measured]
@@ -431,8 +432,8 @@ def print_wall(
     """Print a scan's burden, the method, the notes on scan and wall, and the paths of the scan's files.
 
     Args:
-        notes_on_labels: the notes on segmentation and openings, which were printed before; they become a part of the
-            event.
+        notes_on_labels: the notes on segmentation and openings. The caller has printed them already, so this function
+            does not print them as text again, but puts them into the JSON event `wall`.
     """
     burdens = result.burdens()
     console.print_event(

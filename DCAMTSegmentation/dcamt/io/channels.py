@@ -80,7 +80,9 @@ def channel_names(path: Path) -> tuple[str, ...]:
 
 
 def names_of_channels(path: Path, channels: int) -> tuple[str, ...]:
-    """Return the names of the channels that were read from a scan's file, or from the files of which it is the first.
+    """Return the names of the channels that were read from `path`, or from the files `x_0000`, `x_0001`, ...
+
+    If each channel was read from a file of its own, `path` is the first of these files.
 
     Return () if `channel_names` are unknown or do not fit the number of channels.
 

@@ -201,10 +201,11 @@ def _difference(stacks: Sequence[Stack]) -> str:
 def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     """Return the stacks that `wanted` names.
 
-    A number names the stack with this number in the list, or else the stacks with this SeriesNumber. Otherwise,
-    `wanted` is compared with the stacks' UIDs, whole descriptions, ends of UIDs and parts of descriptions, until at
-    least one stack fits. A number of few digits is no end of a UID, and no number is a part of a description: such a
-    number could name a wrong series.
+    A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber. If
+    `wanted` is no number or names no stack in this way, `wanted` is compared, one after another, with the stacks' UIDs,
+    their whole descriptions, the ends of their UIDs and parts of their descriptions, until at least one stack fits. A
+    number is not compared with parts of descriptions, and a number of few digits is not compared with the ends of UIDs,
+    because it could fit a wrong series by chance.
 
     Raises:
         InputError: `wanted` is a number that names different stacks: one stack has this number in the list, but another

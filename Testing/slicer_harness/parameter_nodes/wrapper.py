@@ -130,7 +130,8 @@ def _update_gui(held: weakref.ref[_Methods]) -> None:
 def parameterNodeWrapper(cls: type) -> type:
     """Store a class's members as parameters of a node.
 
-    Raises TypeError for a member that cannot be stored, and ValueError for a reserved name or an unsuitable default.
+    Raises TypeError for a member that cannot be stored or whose default has the wrong type. Raises ValueError for a
+    reserved name, and for the default None if the member does not accept None.
     """
     parameters = {}
     for name, kind in typing.get_type_hints(cls).items():
