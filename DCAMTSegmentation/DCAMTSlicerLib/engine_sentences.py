@@ -369,7 +369,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("The label is also that of '{0}'. Check that each case has its own label."),
         _("The line above the cases must name these columns: {0}."),
         _("The number of channels is {0} in the scan, but {1} in the recipe"),
-        _("The order of the channels is {0} in the scan, but {1} in the recipe: they were reordered."),
+        _(
+            "The order of the channels is {0} in the scan, but {1} in the recipe. The channels were put into"
+            " the recipe's order."
+        ),
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
         _("The scan has the same content as that of the {0} '{1}'. Leave one of these cases out."),
         _("The scan is also the scan of the {0} '{1}'. Leave one of these cases out."),

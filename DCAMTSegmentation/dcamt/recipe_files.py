@@ -171,7 +171,7 @@ def _how_to_write(hint: Any) -> str:
     """Return how to write the value of a setting of the type `hint`.
 
     >>> _how_to_write(tuple[int, int, int])
-    'Write whole numbers with commas, such as 64,64,32.'
+    'Write whole numbers, separated by commas, such as 64,64,32.'
     """
     if typing.get_origin(hint) is tuple:
         return _LISTS.get(typing.get_args(hint)[0], "Write lists with commas, such as [2,2,1],[2,2,2].")

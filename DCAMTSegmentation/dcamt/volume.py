@@ -222,7 +222,8 @@ def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
         )
         return volume if note in volume.notes else replace(volume, notes=(*volume.notes, note))
     note = ChannelNote(
-        f"The order of the channels is {listed} in the scan, but {wanted} in the recipe: they were reordered."
+        f"The order of the channels is {listed} in the scan, but {wanted} in the recipe. The channels were put into the"
+        " recipe's order."
     )
     return replace(volume, voxels=volume.voxels[order], channel_names=tuple(names), notes=(*volume.notes, note))
 

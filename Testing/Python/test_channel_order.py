@@ -34,7 +34,9 @@ from dcamt_testing.tiny_recipes import tiny_recipe_keeping_all_components
 GRID = Grid((20, 18, 16), np.diag([1.5, 1.5, 1.5, 1.0]))
 BALL = np.linalg.norm(np.indices(GRID.shape) - 8.0, axis=0) < 5
 NAMES = ("T1", "T2", "FLAIR")
-REORDERED = "The order of the channels is {} in the scan, but {} in the recipe: they were reordered."
+REORDERED = (
+    "The order of the channels is {} in the scan, but {} in the recipe. The channels were put into the recipe's order."
+)
 
 
 def image_of(name: str) -> np.ndarray:

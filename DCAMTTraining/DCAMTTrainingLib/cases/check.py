@@ -58,9 +58,10 @@ class CaseCheck:
         self._index: list[int] = []
         self._checksums: dict[int, str] = {}  # row index -> the scan's checksum, if the scan could be read
         self._same_files: list[tuple[str, list[int]]] = []
-        """("file", row indices) for each case of the scene whose scan lies in a file that other cases have, too.
+        """("file", row indices) for each case of the scene whose scan was loaded from the file of other cases.
 
-        The first index is that of the case of the scene, and the others are those of the other cases.
+        The first index belongs to the case of the scene. The other indices belong to the cases whose scan is given as
+        this file.
         """
         self._is_complete = False
         self._beginning = SteppedTask(self._begin(), self._on_begun)
@@ -361,10 +362,10 @@ def _is_drawn(segmentation: SegmentationNode, identifier: str) -> bool:
 
 
 def _paths_of(volume: VolumeNode | None) -> list[str]:
-    """Return the resolved path of the file that a volume node was loaded from; empty if there is none.
+    """Return the resolved path of the file that a volume node was loaded from, as a list; empty if there is none.
 
-    If the volume was loaded from several files, such as the slices of a DICOM series, the list also contains the
-    folders in which the file lies, since a case may name the series by one of these folders.
+    If the volume was loaded from several files, such as the slices of a DICOM series, the list contains the path of the
+    first file and all folders above this file. A case may name the series by one of these folders.
     """
     if volume is None:
         return []

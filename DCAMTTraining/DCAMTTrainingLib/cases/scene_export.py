@@ -32,8 +32,9 @@ class SceneLabel:
     Attributes:
         voxels: label values, uint8 (K, J, I).
         is_cut_off: whether the segments also have voxels outside the scan; `voxels` lacks these voxels.
-        drawn: label value -> how many voxels of the scan the segment with this value covers. Where segments overlap,
-            `voxels` has only the value of the last segment, but `drawn` counts the voxel for each of these segments.
+        drawn: label value -> number of voxels that the segment with this value covers in the scan. Where segments
+            overlap, `voxels` has only the value of the last segment, but `drawn` counts the voxel for each of these
+            segments.
     """
 
     voxels: np.ndarray
@@ -168,7 +169,9 @@ def _has_voxels_outside(segment: SegmentVoxels, to_scan: Any, scan: Any) -> bool
         to_scan: a vtkAbstractTransform, mm in the segment's space -> mm in the space of `scan`.
         scan: a vtkOrientedImageData with the scan's grid.
     """
-    # A scan is convex: it contains a line of voxels if it contains the two ends of the line.
+    # A scan is convex, so it contains a straight line of voxels if it contains both ends of the line. Therefore, test
+    # only the first and the last voxel of each line of the segment along I. A non-linear transform bends the lines;
+    # then the test is only approximate.
     k, j = np.nonzero(segment.mask.any(axis=2))
     lines = segment.mask[k, j]
     ends = (lines.argmax(axis=1), lines.shape[1] - 1 - lines[:, ::-1].argmax(axis=1))
@@ -176,7 +179,8 @@ def _has_voxels_outside(segment: SegmentVoxels, to_scan: Any, scan: Any) -> bool
     places = _transform_points(indices @ segment.affine[:3, :3].T + segment.affine[:3, 3], to_scan)
     to_index = np.linalg.inv(affine_of(scan))
     scan_indices = places @ to_index[:3, :3].T + to_index[:3, 3]
-    # A voxel has an integer index at its centre, and reaches half a voxel beyond it.
+    # The integer index of a scan voxel denotes its centre. So the scan reaches half a voxel beyond the centres of its
+    # outermost voxels.
     margin = 0.5 + GRID_TOLERANCE
     return bool(((scan_indices < -margin) | (scan_indices > np.array(scan.GetDimensions()) - 1 + margin)).any())
 

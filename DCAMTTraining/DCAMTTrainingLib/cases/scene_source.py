@@ -322,7 +322,8 @@ def _groups_of_segments(segmentation: SegmentationNode, volume: VolumeNode | Non
     The groups are in order of preference.
     """
     identifiers = _segments_of_a_person(segmentation)
-    # A single segment needs no preference, and comparing voxels takes time.
+    # `_unedited_segments` compares voxels, which takes time. It is not called for a single segment, which needs no
+    # preference.
     unedited = _unedited_segments(segmentation) if len(identifiers) > 1 else set()
     groups = []
     for group in _segments_on(volume, segmentation, identifiers):
@@ -555,7 +556,8 @@ def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation):
         return identifiers
-    # A copy of a result's segment, as long as nobody edits it, is the model's work, too.
+    # `update_correction_marks` also returns True if somebody only added copies of the result's segments. As long as
+    # nobody edits such a copy, it is the model's work, too.
     if correction_marks.update_correction_marks(segmentation) and not correction_marks.was_only_copied(segmentation):
         return identifiers
     if is_preview(segmentation) or is_proposal(segmentation):

@@ -29,8 +29,8 @@ class _ChannelFacts:
     """Facts about the voxels of a volume node.
 
     Attributes:
-        problem: why training would refuse the scan, with the remedy: a predicate such as "is blank"; empty if training
-            would accept the scan.
+        problem: why training would refuse the scan, and the remedy; empty if training would accept the scan. The text
+            is a predicate without a subject, such as "is blank".
         warning: the `few_values_warning`.
         checksum: the `scan_checksum`; None if there is a problem.
     """

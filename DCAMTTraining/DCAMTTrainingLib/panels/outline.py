@@ -228,8 +228,8 @@ class OutlinePanel:
         volume.TransformPointToWorld(case["place"], place)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
             view.JumpSliceByCentering(*place)
-        text = _("Correct “{name}” in the Segment Editor, then come back and add it.").format(name=case["name"])
-        self._show_text(" ".join([*map(translated, opening.notes), text]))
+        text = _("Correct “{name}” in the Segment Editor, then press “Corrected: add as labelled” here.")
+        self._show_text(" ".join([*map(translated, opening.notes), text.format(name=case["name"])]))
 
     def _on_add(self, checked: bool = False) -> None:
         case = self._selected_case()

@@ -40,9 +40,10 @@ from .array_nodes import build_segments, has_voxels_of, read_image, set_image
 from .proposal import VOXELS, is_unchanged, store_voxels
 
 _ORIGINAL = f"{PREVIEW_OF}.original"
-"""Node reference from a run's preview node to itself.
+"""Node reference from a run's preview node to itself, by which `_originals` recognises the node.
 
-A clone has a copy of this reference, which leads to the original. `_leave_to_person` removes the reference.
+In a clone, the copy of this reference leads to the original node, so the clone is not recognised. `_leave_to_person`
+removes the reference.
 """
 _SCAN = f"{PREVIEW_OF}.scan"
 """Attribute that holds the `_scan_identity` of a preview's volume node."""
