@@ -384,6 +384,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "The time points have slices at different positions: check that the first time point is a"
             " complete scan. If it is not complete, export the image again."
         ),
+        _(
+            "The voxels are up to {0} mm long, so the burden of a thin wall (2.4 mm) may be {1} or more"
+            " percentage points too low. Compare only scans whose voxels have the same size."
+        ),
         _('To use all voxels of {0}, give a label mapping that names this segment alone or last, as in "{1}={2}". {3}'),
         _("To use all voxels of {0}, save this segment in a file of its own."),
         _("Train with a recipe file in which this key is {0}, or use DCAMT 0.1."),
@@ -394,10 +398,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Use the scanner's original magnitude image, not a normalised one."),
         _("Use {0}, or a number of your own such as iir-1.25 or sd-2.5 (up to {1})."),
         _("VELOCITY MAP"),
-        _(
-            "With voxels of {0} mm, the burden of a thin wall (2.4 mm) may be {1} or more percentage points"
-            " too low. Compare only scans with equal voxels."
-        ),
         _("Write VALUE=CLASS, such as 420=1."),
         _("Write VALUE=CLASS, where VALUE is a label value or a segment name in the files."),
         _("Write a number, such as 0.5."),

@@ -139,7 +139,7 @@ def test_report_prints_on_one_a4_sheet(tmp_path: Path) -> None:
     place = DoubtfulPlace((45.0, 40.0, 42.75), (45, 40, 19), 1.25, 0.9)
     wall = analyse_wall(volume, labelmap, WallSettings(), label=1)
     # The report prints the first three notes: the page's own, and the first two of the wall.
-    assert [len(wall.notes), "With voxels of 2.25 mm" in wall.notes[1]] == [3, True]
+    assert [len(wall.notes), "The voxels are up to 2.25 mm long" in wall.notes[1]] == [3, True]
     page = ScanReport(
         volume=volume,
         labelmap=labelmap,

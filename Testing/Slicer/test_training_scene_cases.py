@@ -203,7 +203,8 @@ class SceneSourceTest(unittest.TestCase):
         volume = add_volume("scan", image)
         outline = add_outline(volume, label)
         self.add_segment(outline, volume, np.zeros_like(label))  # An empty segment is no choice.
-        self.add_segment(outline, volume, label, "left-atrium")  # The same outline is no choice either.
+        # A segment with the same voxels as the first segment needs no choice either.
+        self.add_segment(outline, volume, label, "left-atrium")
         (row,) = scene_rows(self.recipe)
         self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
         self.add_segment(outline, volume, np.roll(label, 2, axis=0), "left atrium")

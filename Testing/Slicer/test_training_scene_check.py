@@ -1,4 +1,4 @@
-"""The check of the scene's cases: the same problems and warnings as for files, moved labels, and equal scans."""
+"""The check of the scene's cases: it finds the problems and warnings that files have, moved labels, and equal scans."""
 
 from __future__ import annotations
 

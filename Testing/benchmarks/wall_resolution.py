@@ -1,4 +1,4 @@
-"""Measure the error of the burden on phantoms, for several walls, scars and voxels.
+"""Measure the error of the burden on phantoms; vary the wall's thickness, the scar and the voxels' size.
 
     python Testing/benchmarks/wall_resolution.py [--json FILE]
 

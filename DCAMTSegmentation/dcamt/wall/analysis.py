@@ -307,15 +307,15 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 def _resolution_notes(grid: Grid) -> list[str]:
     # The spacing is computed from the directions of the grid's axes, which files round. So it may differ slightly
-    # between scans with equal voxels. Without rounding here, such scans could get different notes.
+    # between scans whose voxels have the same size. Without rounding here, such scans could get different notes.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:
         return []
     too_low = round(float(np.interp(thickest, spacings, points)))
     return [
-        f"With voxels of {plain_number(thickest, 3)} mm, the burden of a thin wall (2.4 mm) may be {too_low} or more"
-        " percentage points too low. Compare only scans with equal voxels."
+        f"The voxels are up to {plain_number(thickest, 3)} mm long, so the burden of a thin wall (2.4 mm) may be"
+        f" {too_low} or more percentage points too low. Compare only scans whose voxels have the same size."
     ]
 
 
