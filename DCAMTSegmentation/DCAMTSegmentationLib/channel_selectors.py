@@ -9,6 +9,9 @@ from typing import Any
 import qt
 import slicer
 from dcamt.errors import InputError
+from dcamt.volume import differ_in_order
+from DCAMTSlicerLib import channel_names
+from DCAMTSlicerLib.model_choices import recipe_channel_names
 from DCAMTSlicerLib.node_types import Node, VolumeNode
 from slicer.i18n import tr as _
 
@@ -89,11 +92,33 @@ class ChannelSelectors:
             self._on_chosen(self._chosen())
 
 
+def choose_model(settings: Any, name: str) -> None:
+    """Select a model, and select for each of its channels the selected volume that has the channel's name.
+
+    The volumes have the names of the channels for which they were selected before. The volumes keep their order if the
+    model has one channel or unnamed channels, or if a channel's name belongs to none or several of the volumes.
+    """
+    volumes = (settings.inputVolume, *settings.channelVolumes)
+    names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)
+    used = volumes[: len(names_before)]
+    if len(used) == len(names_before) > 1 and None not in used:
+        channel_names.store_names(used, names_before)
+    present = [volume for volume in volumes if volume is not None]
+    ordered = channel_names.find_by_names(present, names) if len(names) > 1 else None
+    with slicer.util.NodeModify(settings.parameterNode):  # Otherwise the panel would handle each change by itself.
+        settings.model = name
+        if ordered is not None:
+            first, *others = ordered
+            settings.inputVolume = first
+            settings.channelVolumes = [*others, *(volume for volume in present if volume not in ordered)]
+
+
 def replace_channels(settings: Any) -> None:
     """Select the further channels that are stored with the result of the input volume.
 
-    Select no further channels if the volume has no result, or if one of the stored channels is no longer in the scene.
-    Do nothing if there is no input volume, or if the input volume is one of the selected further channels.
+    Select no further channels if the volume has no result, if one of the stored channels is no longer in the scene, or
+    if the selected model has the result's channels in another order. Do nothing if there is no input volume, or if the
+    input volume is one of the selected further channels.
     """
     volume, selected_channels = settings.inputVolume, tuple(settings.channelVolumes)
     if volume is None or volume in selected_channels:
@@ -105,4 +130,9 @@ def replace_channels(settings: Any) -> None:
     if result is not None:
         with suppress(InputError):  # One of the channels is no longer in the scene.
             channels = result_scan.channels_of(result)
+            names = result_scan.channel_names_of(result)
+            if differ_in_order(names, recipe_channel_names(settings.model)):
+                channels = ()
+            elif len(names) == len(channels) + 1:
+                channel_names.store_names((volume, *channels), names)
     settings.channelVolumes = list(channels)

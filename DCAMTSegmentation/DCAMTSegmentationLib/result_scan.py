@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from dcamt.errors import InputError
+from dcamt.io.typed_json import parse_json
 from dcamt.volume import same_grid
 from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -18,6 +21,11 @@ from .result_nodes import CHANNELS, VOLUME, find_results, get_referenced_node
 from .volume_snapshot import voxel_checksum
 
 _CHANNEL_COUNT = "DCAMT.channelCount"
+_CHANNEL_NAMES = "DCAMT.channelNames"
+"""Attribute: a JSON list with the names of all channels from which a result was made.
+
+The attribute is missing if the names are unknown or the scan has one channel.
+"""
 _SCAN_VOXELS = "DCAMT.scanVoxels"
 """Attribute: the checksums of the voxels of all channels from which a result was made, in the channels' order."""
 
@@ -50,6 +58,24 @@ def channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:
             remedy = _("Load what is missing, and press Apply again.")
         raise InputError(what, path=segmentation_node.GetName(), remedy=remedy)
     return channels
+
+
+def store_channel_names(segmentation_node: SegmentationNode, names: Sequence[str]) -> None:
+    """Replace the stored names of the channels from which a result was made.
+
+    Args:
+        names: empty if the names are unknown. The name of a single channel is not stored.
+    """
+    segmentation_node.SetAttribute(_CHANNEL_NAMES, json.dumps(names) if len(names) > 1 else None)
+
+
+def channel_names_of(segmentation_node: SegmentationNode) -> tuple[str, ...]:
+    """Return the names stored by `store_channel_names`, in the order of the channels; () if there are none."""
+    with suppress(ValueError):
+        names = parse_json(segmentation_node.GetAttribute(_CHANNEL_NAMES) or "[]")
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return tuple(names)
+    return ()
 
 
 def present_channels_of(segmentation_node: SegmentationNode) -> tuple[VolumeNode, ...]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from dcamt.geometry import Region
 from dcamt.worker.events import ScanSegmented, WorkerProgress
 from dcamt.worker.requests import SegmentRequest
-from DCAMTSlicerLib.model_choices import title_of
+from DCAMTSlicerLib import channel_names
+from DCAMTSlicerLib.model_choices import recipe_channel_names, title_of
 from DCAMTSlicerLib.volume_bridge import check_channel_nodes
 from slicer.i18n import tr as _
 
@@ -49,6 +50,8 @@ class SegmentationJob(WorkerJob):
     _target_state: str
     _model: str
     """The model's title; read at the start, since the model may be removed or replaced during the computation."""
+    _channel_names: tuple[str, ...]
+    """The names of the channels, read at the start; empty if they are unknown."""
 
     def __init__(
         self,
@@ -65,13 +68,16 @@ class SegmentationJob(WorkerJob):
         """Start the job in the next turn of the event loop.
 
         Raises:
-            InputError: the volume, a channel, the region or the target cannot be used; `transform_to_target` and
-                `check_source` check the target.
+            InputError: the volume, a channel, the region or the target cannot be used; `check_data_set_names` checks
+                the channels' names, `transform_to_target` and `check_source` check the target.
             OutputError: the folder for the request's files cannot be created.
         """
         options = self._options
         volumes = (options.volume, *options.channels)
         check_channel_nodes(volumes)
+        model_names = recipe_channel_names(options.model)
+        self._notes += channel_names.check_data_set_names(volumes, model_names)
+        self._channel_names = model_names or channel_names.names_of(volumes)
         self._snapshots = [VolumeSnapshot(volume) for volume in volumes]
         transform_to_target(options.volume, options.target)  # refuses a non-linear transform
         check_source(options.target)
@@ -120,6 +126,7 @@ class SegmentationJob(WorkerJob):
             review.store_region(segmentation, self._region, self._region_name)
             self._notes.append(_("Only the region {region} was segmented.").format(region=self._region_name))
         result_scan.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
+        result_scan.store_channel_names(segmentation, self._channel_names)
         yield JobOutcome(segmentation, result.summary(options.volume.GetName()))
 
     def _report_progress(self, stage: str, fraction: float, remaining_s: float | None = None) -> None:

@@ -23,7 +23,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from . import correction_marks, result_scan, views
-from .channel_selectors import ChannelSelectors, replace_channels
+from .channel_selectors import ChannelSelectors, choose_model, replace_channels
 from .doubt_map import doubt_map_of, is_map
 from .edit_observer import EditObserver
 from .export_dialogs import choose_report_file
@@ -306,7 +306,7 @@ class SegmentationPanel(VTKObservationMixin):
 
     def _on_model_chosen(self, name: str) -> None:
         if self._is_connected:
-            self._settings.model = name
+            choose_model(self._settings, name)
         if not self._logic.isRunning():
             self._progress.clear()
 

@@ -12,7 +12,15 @@ from typing import Any
 
 from dcamt.errors import InputError
 from dcamt.models.package import Card, read_card, read_recipe
-from dcamt.models.store import StoredModel, check_store, find_stored_model, import_model, remove_model, stored_models
+from dcamt.models.store import (
+    StoredModel,
+    check_store,
+    find_stored_model,
+    import_model,
+    model_path,
+    remove_model,
+    stored_models,
+)
 from dcamt.recipe import Recipe
 from slicer.i18n import tr as _
 
@@ -62,6 +70,13 @@ def channel_names_of(name_or_file: str) -> tuple[str, ...]:
         if choice.name == name_or_file:
             return choice.channels
     return _choice(StoredModel(name_or_file, Path(os.path.expanduser(name_or_file)), shipped=False)).channels
+
+
+def recipe_channel_names(name_or_file: str | Path) -> tuple[str, ...]:
+    """Return the channels' names in a model's recipe; () if the recipe has none, or if the model cannot be used."""
+    with suppress(InputError, OSError):  # OSError: the name is too long for a path.
+        return read_recipe(model_path(name_or_file), for_training=False).channel_names
+    return ()
 
 
 def import_choice(path: Path) -> str:

@@ -210,22 +210,35 @@ def order_channels(volume: Volume, names: Sequence[str]) -> Volume:
     Args:
         names: the names of the recipe's channels; empty if the recipe does not name them.
     """
-    own = volume.channel_names
-    if not own or not names or have_same_names(own, names):
+    note = channel_note(volume.channel_names, names)
+    if note is None:
         return volume
-    order = channel_order(own, names)
-    listed, wanted = ", ".join(own), ", ".join(names)
+    notes = volume.notes if note in volume.notes else (*volume.notes, note)
+    order = channel_order(volume.channel_names, names)
     if order is None:
-        note = ChannelNote(
+        return replace(volume, notes=notes)
+    return replace(volume, voxels=volume.voxels[order], channel_names=tuple(names), notes=notes)
+
+
+def channel_note(own: Sequence[str], names: Sequence[str]) -> ChannelNote | None:
+    """Return the note of `order_channels` on a scan's channels; None if the names are unknown or have the same order.
+
+    Args:
+        own: the names of the scan's channels; empty if unknown.
+        names: the names of the recipe's channels; empty if the recipe does not name them.
+    """
+    if not own or not names or have_same_names(own, names):
+        return None
+    listed, wanted = ", ".join(own), ", ".join(names)
+    if channel_order(own, names) is None:
+        return ChannelNote(
             f"The channels are named {listed} in the scan, but {wanted} in the recipe. Check that the scan suits the"
             " recipe."
         )
-        return volume if note in volume.notes else replace(volume, notes=(*volume.notes, note))
-    note = ChannelNote(
+    return ChannelNote(
         f"The order of the channels is {listed} in the scan, but {wanted} in the recipe. The channels were put into the"
         " recipe's order."
     )
-    return replace(volume, voxels=volume.voxels[order], channel_names=tuple(names), notes=(*volume.notes, note))
 
 
 def differ_in_order(own: Sequence[str], names: Sequence[str]) -> bool:

@@ -82,7 +82,8 @@ def parse_suggested_recipe(text: str) -> Recipe:
 def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
     """Return the recipe for training a model further: the model's own recipe, with some fields of the task's recipe.
 
-    These fields are name, title, modality, classes, number of iterations and interval between validations.
+    These fields are name, title, modality, classes, number of iterations, interval between validations and, if the
+    task's recipe has any, the names of the channels.
 
     Raises:
         InputError: the model does not exist or is damaged, its recipe uses a setting removed from DCAMT, or the
@@ -109,6 +110,8 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         title=recipe.title,
         modality=recipe.modality,
         classes=recipe.classes,
+        # `dcamt train` brings the task's channels into the model's order.
+        channel_names=recipe.channel_names or model_recipe.channel_names,
     )
 
 

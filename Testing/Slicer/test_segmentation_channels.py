@@ -12,20 +12,28 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.cases.case_list import LABELLED, LEFT_OUT, VALIDATION
+from dcamt.cases.case_scans import read_case_scan, refuse_mixed_orders
 from dcamt.errors import InputError
+from dcamt.io.channels import write_channel_names
 from dcamt.io.readers import read_scan
+from dcamt.io.slabs import write_nrrd_in_slabs
 from dcamt.models.package import Card, ModelPackage, write_package
+from dcamt.recipe import Recipe
 from dcamt_testing.tiny_recipes import tiny_recipe
 from DCAMTSegmentationLib import correction_marks, result_scan, training_cases, views
 from DCAMTSegmentationLib.segmentation_options import SegmentationOptions
 from DCAMTSlicerLib.model_choices import channel_names_of
-from DCAMTTrainingLib.cases.check import channels_note, scene_remark
+from DCAMTTrainingLib.cases.check import CaseCheck, channels_note, scene_remark
+from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SEVERAL_CHANNELS
+from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan
 from DCAMTTrainingLib.cases.scene_export import export_case
 from DCAMTTrainingLib.cases.scene_source import row_of, training_case_rows
 from DCAMTTrainingLib.estimation import _used_channels
+from DCAMTTrainingLib.suggestion import RecipeSuggestion
 from fake_worker import FakePanel, FakeWorker, slice_composites
-from scene_nodes import add_scan, run_to_end
-from slicer_harness import Person, choose, click, process_events_until
+from scene_nodes import add_scan, run_to_end, write_scan
+from slicer_harness import Person, choose, click, process_events_until, reload_scene
 
 LGE, T2, T1 = "LGE MRI", "T2 map", "T1 map"
 
@@ -51,6 +59,9 @@ class ChannelsTest(unittest.TestCase):
         write_model(models, "One", (), 1)
         write_model(models, "Three", (LGE, T2, T1), 3)
         write_model(models, "Unnamed", (), 2)
+        write_model(models, "Reordered", (T1, LGE, T2), 3)
+        write_model(models, "Two", (LGE, T2), 2)
+        write_model(models, "Cine", (T1, LGE, "cine"), 3)
         patch = mock.patch.dict(os.environ, {"DCAMT_HOME": home.name})
         patch.start()
         self.addCleanup(patch.stop)
@@ -136,12 +147,16 @@ class ChannelsTest(unittest.TestCase):
         np.testing.assert_array_equal(sent[0], expected)
         self.assertEqual(self.module.settings.outputSegmentation.GetName(), "a segmentation")
 
+    def choose_volumes(self, model: str, first: Any, *others: Any) -> None:
+        """Choose a model, and a volume for each of its channels."""
+        self.choose_model(model)
+        choose(self.ui.inputSelector, first)
+        for channel, volume in enumerate(others, start=2):
+            choose(self.channel_selector(channel), volume)
+
     def segment_all(self) -> Any:
         """Segment all three volumes as the channels of one scan; return the segmentation node."""
-        choose(self.ui.inputSelector, self.volumes[0])
-        self.choose_model("Three")
-        for channel, volume in ((2, self.volumes[1]), (3, self.volumes[2])):
-            choose(self.channel_selector(channel), volume)
+        self.choose_volumes("Three", *self.volumes)
         self.apply()
         return self.module.settings.outputSegmentation
 
@@ -286,6 +301,207 @@ class ChannelsTest(unittest.TestCase):
         """Return the names of the volumes chosen for the second and third channel."""
         nodes = [self.channel_selector(channel).currentNode() for channel in (2, 3)]
         return [node.GetName() if node is not None else None for node in nodes]
+
+    def chosen_volumes(self) -> dict[str, str | None]:
+        """Return {caption of a selector: name of its volume} for the visible selectors."""
+        captions = [caption.removesuffix(":") for caption in self.selector_captions()]
+        first = self.module.settings.inputVolume
+        return dict(zip(captions, (first.GetName(), *self.chosen_channels()), strict=False))
+
+    def test_volumes_stay_with_their_names_if_a_model_has_another_order_of_channels(self) -> None:
+        self.choose_volumes("Three", *self.volumes)
+        for models in (
+            ("Reordered",),
+            ("One", "Three"),
+            ("One", "Reordered"),
+            ("Two",),
+            ("Reordered", "Two", "Three"),
+            ("Unnamed", "Reordered"),
+        ):
+            for model in models:
+                self.choose_model(model)
+                reload_scene()
+            names = {LGE: "a", T2: "b"} if models[-1] == "Two" else {LGE: "a", T2: "b", T1: "c"}
+            self.assertEqual(self.chosen_volumes(), names)
+
+    def test_volumes_keep_their_order_if_a_name_belongs_to_no_volume_or_to_several(self) -> None:
+        first, second, third = self.volumes
+        for chosen, model in (
+            ((first, second, None), "Reordered"),
+            ((first, first, third), "Reordered"),
+            (self.volumes, "Cine"),
+            (self.volumes, "Unnamed"),
+            (self.volumes, "One"),
+        ):
+            self.choose_volumes("Three", *chosen)
+            before = self.module.settings.inputVolume, self.module.settings.channelVolumes
+            self.choose_model(model)
+            self.assertEqual((self.module.settings.inputVolume, self.module.settings.channelVolumes), before)
+
+    def test_script_that_chooses_a_model_keeps_the_order_of_the_volumes(self) -> None:
+        self.choose_volumes("Three", *self.volumes)
+        self.module.settings.model = "Reordered"
+        self.assertEqual(self.chosen_volumes(), {T1: "a", LGE: "b", T2: "c"})
+
+    def test_channels_of_a_result_are_selected_only_for_their_names(self) -> None:
+        self.segment_all()
+        other = add_scan("other", seed=3)
+        for model, channels in (("Three", ["b", "c"]), ("Reordered", [None, None])):
+            choose(self.ui.inputSelector, other)
+            self.choose_model(model)
+            choose(self.ui.inputSelector, self.volumes[0])
+            self.assertEqual(self.chosen_channels(), channels)
+
+    def test_channels_of_a_result_that_was_chosen_with_a_model_of_one_channel_keep_their_names(self) -> None:
+        self.segment_all()
+        choose(self.ui.inputSelector, add_scan("other", seed=3))
+        self.choose_model("One")
+        choose(self.ui.inputSelector, self.volumes[0])
+        self.choose_model("Reordered")
+        self.assertEqual(self.chosen_volumes(), {LGE: "a", T2: "b", T1: "c"})
+
+    def three_channels(self, *names: str) -> Recipe:
+        return replace(tiny_recipe(), input_channels=3, channel_names=names)
+
+    def test_training_reads_the_channels_of_a_case_in_the_order_of_the_recipe(self) -> None:
+        self.segment_all()
+        reload_scene()
+        segmentation = self.module.settings.outputSegmentation
+        volumes = [slicer.mrmlScene.GetFirstNodeByName(name) for name in ("a", "b", "c")]
+        first, second, third = map(slicer.util.arrayFromVolume, volumes)
+        for names, expected, note in (
+            ((T1, LGE, T2), [third, first, second], f"is {LGE}, {T2}, {T1} in the scan, but {T1}, {LGE}, {T2}"),
+            ((LGE, T2, T1), [first, second, third], ""),
+            ((), [first, second, third], ""),
+            ((T1, LGE, "cine"), [first, second, third], f"named {LGE}, {T2}, {T1} in the scan, but {T1}, {LGE}, cine"),
+        ):
+            recipe = self.three_channels(*names)
+            row = row_of(volumes[0], segmentation, recipe)
+            self.assertEqual(bool(channels_note(row.source, recipe)), bool(note))
+            self.assertIn(note, channels_note(row.source, recipe))
+            with tempfile.TemporaryDirectory() as folder:
+                case = run_to_end(export_case(row, Path(folder), 1))
+                scan = read_case_scan(case.image, recipe)
+                np.testing.assert_array_equal(scan.voxels.transpose(0, 3, 2, 1), expected)
+                one = run_to_end(export_case(row, Path(folder), 2, one_channel=True))
+                np.testing.assert_array_equal(read_scan(one.image).voxels[0].T, first)
+                self.assertEqual(read_scan(one.image).channel_names, ())
+
+    def test_channels_of_a_proposal_have_the_names_beside_its_scan_file(self) -> None:
+        row = self.corrected_row(self.segment_all())
+        recipe = self.three_channels(T1, LGE, T2)
+        with tempfile.TemporaryDirectory() as folder:
+            image = run_to_end(export_case(row, Path(folder), 1)).image
+            proposed = add_scan("proposed")
+            proposed.SetAttribute(SCAN_FILE, str(image))
+            proposed.SetAttribute(SEVERAL_CHANNELS, "1")
+            note = channels_note(row_of(proposed, None, recipe).source, recipe)
+        self.assertIn(f"The order of the channels is {LGE}, {T2}, {T1} in the scan", note)
+
+    def corrected_row(self, segmentation: Any, role: str = LABELLED) -> CaseRow:
+        """Make a result a training case; return its row."""
+        case = training_cases.add_result(segmentation)
+        return replace(row_of(case.volume, segmentation, self.three_channels()), role=role)
+
+    def check(self, rows: list[CaseRow], recipe: Recipe) -> list[CaseRow]:
+        """Check rows as DCAMT Training does; return the checked rows."""
+        table = CaseTable()
+        table.add(rows)
+        ends: list[str] = []
+        CaseCheck(table, recipe, ends.append).start()
+        process_events_until(lambda: bool(ends), "the check")
+        self.assertEqual(ends, [""])
+        return table.rows
+
+    def test_cases_with_the_channels_in_different_orders_need_a_recipe_that_names_the_channels(self) -> None:
+        """The order of the channels is LGE, T2, T1 in the first case, and T1, LGE, T2 in the second."""
+        first = self.corrected_row(self.segment_all())
+        volumes = [add_scan(name, seed=seed) for seed, name in enumerate(("x", "y", "z"), start=5)]
+        self.choose_volumes("Reordered", *volumes)
+        self.apply()
+        second = self.corrected_row(self.module.settings.outputSegmentation)
+        unnamed, named = self.three_channels(), self.three_channels(LGE, T2, T1)
+        with tempfile.TemporaryDirectory() as folder:
+            cases = [run_to_end(export_case(row, Path(folder), n)) for n, row in enumerate((first, second), start=1)]
+            with self.assertRaises(InputError) as caught:
+                refuse_mixed_orders(cases, unnamed)
+            refusal = str(caught.exception).replace(f"{cases[1].image}:", "The scan")
+            file = CaseRow("file", FileScan(str(cases[1].image), str(cases[1].label)), LABELLED)
+            other_file = replace(file, source=FileScan(str(cases[0].image), str(cases[0].label)))
+            for rows, refused in (
+                ([first, second], [False, True]),
+                ([first, file], [False, True]),
+                ([file, first], [False, True]),
+                ([first, other_file], [False, False]),
+                ([first, replace(second, role=LEFT_OUT)], [False, False]),
+            ):
+                checked = self.check(rows, unnamed)
+                self.assertEqual([row.remark.count("Name the channels in the recipe") for row in checked], refused)
+                self.assertFalse(any("Name the channels" in row.remark for row in self.check(rows, named)))
+            self.assertEqual(self.check([first, second], unnamed)[1].remark, refusal)
+
+    def test_copy_of_a_scan_is_found_although_its_channels_have_another_order(self) -> None:
+        row, recipe = self.corrected_row(self.segment_all()), self.three_channels(T1, LGE, T2)
+        with tempfile.TemporaryDirectory() as folder:
+            case = run_to_end(export_case(row, Path(folder), 1))
+            scan, copy = read_case_scan(case.image, recipe), Path(folder) / "copy"
+            write_channel_names(copy, scan.channel_names)
+            voxels, *others = scan.voxels.transpose(0, 3, 2, 1)
+            for _step in write_nrrd_in_slabs(voxels, scan.grid.affine, copy / "scan.nrrd", others):
+                pass
+            file = CaseRow("copy", FileScan(str(copy / "scan.nrrd"), str(case.label)), VALIDATION)
+            self.assertIn("“copy” has the same voxels", self.check([row, file], recipe)[0].remark)
+
+    def test_suggested_recipe_has_the_names_of_the_channels(self) -> None:
+        ends: list[tuple[Recipe | None, str]] = []
+        row = self.corrected_row(self.segment_all())
+        suggestion = RecipeSuggestion([row], tiny_recipe(), "cpu", lambda *end: ends.append(end)).start()
+        self.addCleanup(suggestion.cancel)
+        process_events_until(lambda: bool(ends), "the suggestion")
+        recipe, message = ends[0]
+        assert recipe is not None, message
+        self.assertEqual((recipe.input_channels, recipe.channel_names), (3, (LGE, T2, T1)))
+
+    def load_channel_files(self, *names: str) -> list[Any]:
+        """Write a scan with a file for each channel, and a `dataset.json` with the channels' names; load the files."""
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        write_channel_names(Path(folder.name), names)
+        voxels = slicer.util.arrayFromVolume(self.volumes[0])
+        files = [write_scan(Path(folder.name, f"p_{n:04d}.nrrd"), voxels + n) for n in range(len(names))]
+        return [slicer.util.loadVolume(str(file)) for file in files]
+
+    def test_volume_is_refused_for_the_name_of_another_channel(self) -> None:
+        first, second = self.load_channel_files(T2, LGE)
+        self.choose_volumes("Two", first, second)
+        with Person() as person:
+            person.expects(f"is the channel “{T2}” according to its dataset.json, but was chosen for “{LGE}”", "Ok")
+            click(self.ui.applyButton)
+        self.assertEqual(self.worker.requests, [])
+        self.choose_volumes("Two", second, first)
+        self.apply()
+        self.assertEqual(len(self.worker.requests), 1)
+        self.assertNotIn("dataset.json", self.ui.statusLabel.text)
+
+    def test_note_names_a_volume_of_a_channel_that_the_model_does_not_have(self) -> None:
+        first, second = self.load_channel_files("cine", T2)
+        for model, has_note in (("Two", True), ("Unnamed", False)):
+            self.choose_volumes(model, first, second)
+            self.apply()
+            note = f"{first.GetName()} is the channel “cine” according to its dataset.json, and was used for “{LGE}”."
+            self.assertEqual(note in self.ui.statusLabel.text, has_note)
+
+    def test_result_of_a_model_without_names_has_the_names_beside_the_files(self) -> None:
+        first, second = self.load_channel_files(T2, T1)
+        self.choose_volumes("Unnamed", first, second)
+        self.apply()
+        segmentation = self.module.settings.outputSegmentation
+        self.assertEqual(result_scan.channel_names_of(segmentation), (T2, T1))
+        self.volumes[1].CopyOrientation(first)
+        choose(self.channel_selector(2), self.volumes[1])
+        self.apply()
+        self.assertEqual(self.module.settings.outputSegmentation, segmentation)
+        self.assertEqual(result_scan.channel_names_of(segmentation), ())
 
     def test_channels_of_a_scan_are_not_used_for_another_scan(self) -> None:
         segmentation, other = self.segment_all(), add_scan("other patient", seed=3)

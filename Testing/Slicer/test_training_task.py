@@ -284,6 +284,11 @@ class TaskTest(TrainingCase):
         with self.assertRaisesRegex(InputError, "tiny: the number of channels is 1 in the model, but 2 in the recipe"):
             recipe_from_model("tiny", recipe)
 
+    def test_training_that_starts_from_a_model_keeps_the_names_of_the_tasks_channels(self) -> None:
+        self.choose_tiny_model_and_settings()
+        recipe = replace(self.session.recipe(), channel_names=("LGE MRI",))
+        self.assertEqual(recipe_from_model("tiny", recipe).channel_names, ("LGE MRI",))
+
 
 class EstimateTest(TrainingCase):
     def setUp(self) -> None:

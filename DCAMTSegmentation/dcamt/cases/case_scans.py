@@ -35,25 +35,31 @@ def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:
         raise error
 
 
-def mixed_orders(cases: Sequence[Case], recipe: Recipe) -> Iterator[tuple[int, InputError]]:
+def mixed_orders(
+    cases: Sequence[Case], recipe: Recipe, names: Sequence[tuple[str, ...]] | None = None
+) -> Iterator[tuple[int, InputError]]:
     """Yield the index and the error of each case whose channels have another order than the first case's channels.
 
     The first case is the first one that is not left out and whose channels have known names. A case is not yielded if
     its channels have other names than the first case's channels. Nothing is yielded if the recipe names its channels or
     has only one channel.
+
+    Args:
+        names: the names of each case's channels, empty if unknown; None to read the names beside the scans' files.
     """
     if recipe.channel_names or recipe.input_channels == 1:
         return
+    if names is None:
+        names = [names_of_channels(case.image, recipe.input_channels) for case in cases]
     first: tuple[Case, tuple[str, ...]] | None = None
-    for index, case in enumerate(cases):
-        names = names_of_channels(case.image, recipe.input_channels) if case.role != LEFT_OUT else ()
-        if not names:
+    for index, (case, own) in enumerate(zip(cases, names, strict=True)):
+        if case.role == LEFT_OUT or not own:
             continue
         if first is None:
-            first = case, names
-        elif differ_in_order(names, first[1]):
+            first = case, own
+        elif differ_in_order(own, first[1]):
             what = (
-                f"has the channels in the order {', '.join(names)}, but the case '{first[0].name}' in the order"
+                f"has the channels in the order {', '.join(own)}, but the case '{first[0].name}' in the order"
                 f" {', '.join(first[1])}"
             )
             remedy = "Name the channels in the recipe (channel_names), in the order in which all scans shall be read."

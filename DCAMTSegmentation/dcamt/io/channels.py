@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote, Volume, check_channel_grid
+from .atomic import write_text
 from .formats import scan_name
 from .typed_json import parse_json
 
@@ -77,6 +79,15 @@ def channel_names(path: Path) -> tuple[str, ...]:
         if names := _listed_names(described, cache_key):
             return names
     return ()
+
+
+def write_channel_names(folder: Path, names: Sequence[str]) -> None:
+    """Write a `dataset.json` in which `channel_names` finds the names of the channels of the scans in a folder.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_text(folder / "dataset.json", json.dumps({"channel_names": dict(enumerate(names))}))
 
 
 def names_of_channels(path: Path, channels: int) -> tuple[str, ...]:

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from dcamt.cases.case_list import LEFT_OUT, ROLES_WITH_LABEL, check_encoding
+from dcamt.cases.case_list import LEFT_OUT, ROLES_WITH_LABEL, Case, check_encoding
+from dcamt.cases.case_scans import mixed_orders
 from dcamt.cases.checks import CaseFacts, conflicting_scans, repeated_scans, shared_labels
 from dcamt.errors import InputError
+from dcamt.io.channels import names_of_channels
 from dcamt.io.readers import read_header
 from dcamt.recipe import Recipe
-from dcamt.volume import check_scan_grid, same_grid
+from dcamt.volume import channel_note, check_scan_grid, same_grid
 from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
@@ -26,7 +28,15 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from ..engine_command import EngineCommand
 from ..temporary_folder import TemporaryFolder
-from .derived_nodes import SCAN_FILE, channels_of, file_of_all_channels, file_state, has_file_changed, size_and_spacing
+from .derived_nodes import (
+    SCAN_FILE,
+    channel_names_of,
+    channels_of,
+    file_of_all_channels,
+    file_state,
+    has_file_changed,
+    size_and_spacing,
+)
 from .lists import write_lines
 from .rows import CaseTable, FileScan, SceneScan
 from .scene_source import choice_note, competing_segments, is_models_own, place_problem
@@ -57,6 +67,8 @@ class CaseCheck:
         self._command: EngineCommand | None = None
         self._index: list[int] = []
         self._checksums: dict[int, str] = {}  # row index -> the scan's checksum, if the scan could be read
+        self._channel_names: dict[int, tuple[str, ...]] = {}
+        """Row index -> the names of the scan's channels; of the scans in files, only the first named one is listed."""
         self._same_files: list[tuple[str, list[int]]] = []
         """("file", row indices) for each case of the scene whose scan was loaded from the file of other cases.
 
@@ -138,16 +150,21 @@ class CaseCheck:
     def _check_scene(self) -> Generator[None, None, None]:
         if not any(isinstance(row.source, SceneScan) for row in self._table.rows):
             return
+        channels = self.recipe.input_channels
         rows_of_file: defaultdict[str, list[int]] = defaultdict(list)
         for index, row in enumerate(self._table.rows):
             if isinstance(row.source, FileScan) and row.role != LEFT_OUT:
-                rows_of_file[str(Path(row.source.image).resolve())].append(index)
+                file = Path(row.source.image)
+                rows_of_file[str(file.resolve())].append(index)
+                if channels > 1 and not any(self._channel_names.values()):
+                    self._channel_names[index] = names_of_channels(file, channels)
             if index % PATHS_PER_STEP == 0:  # Resolving paths reads the disk.
                 yield
         for index, row in enumerate(self._table.rows):
             if not isinstance(row.source, SceneScan):
                 continue
             yield
+            self._channel_names[index] = channel_names_of(row.source, channels)
             facts = yield from scene_facts(row.source, row.role, self.recipe)
             if facts.checksum is not None:
                 self._checksums[index] = facts.checksum
@@ -166,7 +183,7 @@ class CaseCheck:
             self._table.set_facts(index, size, spacing, remark, None if old_note_explains_missing_label else note)
 
     def _compare_scene_with_other_cases(self) -> None:
-        """Add remarks and notes about scans and labels of the scene that other cases have, too.
+        """Add remarks and notes about scans and labels that other cases have, too, and about the order of channels.
 
         This function does not compare cases in files with each other, since the command in the child process does so.
         """
@@ -176,8 +193,11 @@ class CaseCheck:
             text = _("The scan is used for training and for validation: “{name}” has the same voxels. Remove a case.")
             if what == "file":
                 text = _("The scan is used for training and for validation: “{name}” has the same file. Remove a case.")
-            remark = " ".join(filter(None, (rows[index].remark, text.format(name=rows[other].name))))
-            self._table.set_facts(index, rows[index].size, rows[index].spacing, remark)
+            self._add_remark(index, text.format(name=rows[other].name))
+        cases = [Case(row.name, Path(row.scan), None, row.role) for row in rows]
+        names = [self._channel_names.get(index, ()) for index in range(len(rows))]
+        for index, error in mixed_orders(cases, self.recipe, names):
+            self._add_remark(index, translated(f"The scan {str(error).removeprefix(f'{cases[index].image}: ')}"))
         sources = {index: row.source for index, row in enumerate(rows) if row.role in ROLES_WITH_LABEL}
         scene = {index: source for index, source in sources.items() if isinstance(source, SceneScan)}
         labels = {index: (source.segmentation, source.segments) for index, source in scene.items()}
@@ -187,6 +207,10 @@ class CaseCheck:
             if not row.remark:
                 note = " ".join(filter(None, (row.note, translated(warning))))
                 self._table.set_facts(index, row.size, row.spacing, "", note)
+
+    def _add_remark(self, index: int, text: str) -> None:
+        row = self._table.rows[index]
+        self._table.set_facts(index, row.size, row.spacing, " ".join(filter(None, (row.remark, text))))
 
     def _equal_voxels(self) -> Iterator[tuple[str, list[int]]]:
         """Yield "voxels" and the row indices of each group of equal scans.
@@ -330,9 +354,13 @@ def _label_note(source: SceneScan, recipe: Recipe) -> str:
 
 
 def channels_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return a note with the names of the channels that a one-channel recipe ignores; empty if there are none."""
+    """Return the scan's `channel_note` or, for a recipe of one channel, a note that names the unused channels.
+
+    The text is empty if there is no such note.
+    """
     if recipe.input_channels > 1:
-        return ""
+        note = channel_note(channel_names_of(source, recipe.input_channels), recipe.channel_names)
+        return "" if note is None else translated(note)
     try:
         channels = channels_of(source)
     except InputError:  # One of the channels is no longer in the scene.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+from dcamt.io.channels import names_of_channels
 from dcamt.io.formats import data_files_beside
 from DCAMTSegmentationLib import result_scan
 from DCAMTSegmentationLib.result_nodes import VOLUME, get_referenced_node
@@ -81,9 +82,25 @@ def channels_of(source: SceneScan) -> tuple[Any, ...]:
         InputError: a further channel is no longer in the scene.
     """
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
-    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation)
     if volume is None:
         return ()
-    if segmentation is None or get_referenced_node(segmentation, VOLUME) is not volume:
-        return (volume,)
-    return (volume, *result_scan.channels_of(segmentation))
+    result = _result_of_scan(source)
+    return (volume,) if result is None else (volume, *result_scan.channels_of(result))
+
+
+def channel_names_of(source: SceneScan, count: int) -> tuple[str, ...]:
+    """Return the names of the `count` channels that training reads from a case's scan; () if the names are unknown."""
+    volume = slicer.mrmlScene.GetNodeByID(source.volume)
+    file = file_of_all_channels(volume) if volume is not None else None
+    if file is not None:
+        return names_of_channels(file, count)
+    result = _result_of_scan(source)
+    names = result_scan.channel_names_of(result) if result is not None else ()
+    return names if len(names) == count else ()
+
+
+def _result_of_scan(source: SceneScan) -> SegmentationNode | None:
+    """Return a case's segmentation if it is a result that was made from the case's volume; otherwise None."""
+    volume = slicer.mrmlScene.GetNodeByID(source.volume)
+    segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
+    return segmentation if volume is not None and get_referenced_node(segmentation, VOLUME) is volume else None

@@ -12,6 +12,7 @@ import slicer
 import vtk
 from dcamt.cases.case_list import ROLES_WITH_LABEL, Case
 from dcamt.errors import InputError
+from dcamt.io.channels import write_channel_names
 from dcamt.io.slabs import slabs, write_nrrd_in_slabs
 from dcamt.volume import GRID_TOLERANCE
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
@@ -20,7 +21,7 @@ from DCAMTSlicerLib.volume_bridge import check_channel_nodes, ijk_to_ras, voxels
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from .derived_nodes import channels_of, file_of_all_channels
+from .derived_nodes import channel_names_of, channels_of, file_of_all_channels
 from .rows import CaseRow, FileScan
 from .scene_source import is_models_own, place_problem
 
@@ -67,6 +68,9 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     - If the scan belongs to a proposal and has several channels, and `one_channel` is False, the case refers to the
       scan's own file (`file_of_all_channels`), since the node contains only the first channel.
 
+    If the scan's channels have names, the scan gets a folder of its own with a `dataset.json`, so that training reads
+    the channels in the recipe's order.
+
     Args:
         one_channel: write only the scan's first channel, for a recipe of one channel.
 
@@ -86,9 +90,13 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     if file is not None and not one_channel:
         image = file
     else:
-        image = folder / f"{number:05d}.nrrd"
         channels = (volume,) if one_channel else channels_of(source)
         check_channel_nodes(channels)
+        names = channel_names_of(source, len(channels)) if len(channels) > 1 else ()
+        image = folder / f"{number:05d}.nrrd"
+        if names:
+            image = folder / image.stem / image.name
+            write_channel_names(image.parent, names)
         voxels, *others = map(voxels_of, channels)
         yield from write_nrrd_in_slabs(voxels, ijk_to_ras(volume), image, others)
     if not needs_label:

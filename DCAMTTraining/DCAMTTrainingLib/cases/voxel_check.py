@@ -13,13 +13,13 @@ from dcamt.cases.case_list import LABELLED, ROLES_WITH_LABEL, Case
 from dcamt.cases.checks import CaseFacts, few_values_warning, scan_checksum_in_steps, with_label
 from dcamt.errors import InputError
 from dcamt.recipe import Recipe
-from dcamt.volume import Labelmap, Volume, check_scan
+from dcamt.volume import Labelmap, Volume, channel_order, check_scan
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of, voxels_of
 from slicer.i18n import tr as _
 
-from .derived_nodes import channels_of, file_of_all_channels
+from .derived_nodes import channel_names_of, channels_of, file_of_all_channels
 from .rows import SceneScan
 from .scene_export import SceneLabel, read_label
 
@@ -99,7 +99,10 @@ def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Genera
     # `few_values_warning` warns of a scan with so few intensities that it is probably a label. As in the engine, the
     # warning is kept only if every channel of the scan causes it.
     warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
-    return replace(facts, checksum=channels[0].checksum, problems=tuple(problems), warnings=tuple(warnings))
+    # As in the engine, the checksum is that of the recipe's first channel.
+    order = channel_order(channel_names_of(source, len(nodes)), recipe.channel_names)
+    first = channels[order[0] if order else 0]
+    return replace(facts, checksum=first.checksum, problems=tuple(problems), warnings=tuple(warnings))
 
 
 def _check_channel(volume: VolumeNode) -> Generator[None, None, _ChannelFacts]:
