@@ -30,7 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Move the tests of the files in `LONG` to the front, and keep the order otherwise.
+    """Move the tests of the files in `LONG` to the front, in the order of `LONG`.
+
+    The tests within a file of `LONG`, and all other tests, keep their order.
 
     If the command line names tests or classes, move nothing. `slicer_harness.isolation` names classes in the order in
     which they must run.

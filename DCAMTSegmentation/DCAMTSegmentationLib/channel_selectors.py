@@ -93,10 +93,10 @@ class ChannelSelectors:
 
 
 def choose_model(settings: Any, name: str) -> None:
-    """Select a model, and select for each of its channels the selected volume that has the channel's name.
+    """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    The volumes have the names of the channels for which they were selected before. The volumes keep their order if the
-    model has one channel or unnamed channels, or if a channel's name belongs to none or several of the volumes.
+    Each volume is assigned to the channel whose name it has (`channel_names.name_of`). The order of the volumes stays
+    if the model has one channel or unnamed channels, or if a channel's name belongs to none or several of the volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)
@@ -105,7 +105,8 @@ def choose_model(settings: Any, name: str) -> None:
         channel_names.store_names(used, names_before)
     present = [volume for volume in volumes if volume is not None]
     ordered = channel_names.find_by_names(present, names) if len(names) > 1 else None
-    with slicer.util.NodeModify(settings.parameterNode):  # Otherwise the panel would handle each change by itself.
+    # Otherwise the panel would handle each of these changes separately, before the next one is made.
+    with slicer.util.NodeModify(settings.parameterNode):
         settings.model = name
         if ordered is not None:
             first, *others = ordered

@@ -169,7 +169,9 @@ def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
 
 
 def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
-    """Return the identifiers of the DCAMT segments without a known edit: results, and copies of them.
+    """Return the identifiers of the DCAMT segments that nobody is known to have edited.
+
+    Copies of DCAMT segments are DCAMT segments, too. An unedited copy is therefore returned.
 
     All DCAMT segments are returned if their voxels cannot be compared with those that were written (see
     `can_recognise_edits`).

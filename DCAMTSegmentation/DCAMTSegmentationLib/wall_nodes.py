@@ -179,9 +179,10 @@ def store_measured_outline(
 ) -> None:
     """Store which segment was measured for a new wall, and mark the wall as up to date.
 
-    Also store the state that was measured, which the arguments give: the segment's voxels and its place in the volume,
-    and the volume's voxels. The segment may have been edited or moved since then. Also store where the wall's surface
-    lies in the volume now.
+    Also store the state of segment and volume at the measurement: the fingerprint of the segment's voxels, the
+    segment's place in the volume, and the checksum of the volume's voxels. The caller gives this state in the
+    arguments, since the segment may have been edited or moved after the measurement. Also store where the wall's
+    surface lies in the volume now.
 
     `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
     state.

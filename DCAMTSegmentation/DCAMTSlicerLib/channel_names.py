@@ -37,7 +37,7 @@ def names_of(volumes: Sequence[VolumeNode]) -> tuple[str, ...]:
 
 
 def find_by_names(volumes: Sequence[VolumeNode], names: Sequence[str]) -> list[VolumeNode] | None:
-    """Return the volume of each name, in the order of `names`; None unless exactly one volume has each name."""
+    """Return the volume of each name, in the order of `names`; None if a name belongs to no volume or to several."""
     fitting = [volume for volume in volumes if _is_among(name_of(volume), names)]
     order = channel_order([name_of(volume) for volume in fitting], names)
     return [fitting[index] for index in order] if order is not None else None
@@ -63,7 +63,7 @@ def check_data_set_names(volumes: Sequence[VolumeNode], names: Sequence[str]) ->
             continue
         if _is_among(own, names):
             what = _("is the channel “{own}” according to its dataset.json, but was chosen for “{name}”")
-            remedy = _("Choose each volume for the channel of its name, or correct dataset.json.")
+            remedy = _("Choose each volume for the channel that its dataset.json states, or correct dataset.json.")
             raise InputError(what.format(own=own, name=name), path=volume.GetName(), remedy=remedy)
         text = _("{volume} is the channel “{own}” according to its dataset.json, and was used for “{name}”.")
         notes.append(str(text.format(volume=volume.GetName(), own=own, name=name)))

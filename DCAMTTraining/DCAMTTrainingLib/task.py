@@ -110,7 +110,8 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         title=recipe.title,
         modality=recipe.modality,
         classes=recipe.classes,
-        # `dcamt train` brings the task's channels into the model's order.
+        # The task's order may differ from the model's. When the run starts, `dcamt train` puts the channels into the
+        # model's order if task and model have the same names.
         channel_names=recipe.channel_names or model_recipe.channel_names,
     )
 

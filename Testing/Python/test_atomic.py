@@ -114,7 +114,8 @@ def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monke
     """A new file appears as a hard link to the temporary file.
 
     Until the temporary file is removed, both are names of the same content. A failure before the new file appears
-    empties the temporary file. A failure at this moment must not empty it, because that would empty the new file, too.
+    empties the temporary file. Later, while both names exist, a failure must not empty the temporary file, because that
+    would empty the new file, too.
     """
     target = tmp_path / "x.txt"
 

@@ -1,4 +1,6 @@
-"""The check, the training and the suggestion refuse a label that names a value like a class with another value.
+"""Test that a label is refused if it gives the name of a class to another value than the class has.
+
+The check, the training and the suggestion refuse such a label.
 
 The names come from the label's segments or from `dataset.json`.
 """

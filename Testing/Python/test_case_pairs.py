@@ -75,8 +75,9 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("p1", "p1-seg-final"),
         ("p1_0000", "p1_LA_gt"),
         ("p1/image", "p1/LA_gt"),
-        # The file names are equal, or differ only in capitals and in words for scans, modalities and labels.
-        # If a file name has only such words, the folder of the patient is the same.
+        # The file names are equal, or they differ only in capitals and in words for scans, modalities, labels and the
+        # atrium. If a file name has only such words, scan and label lie in the folder of one patient (capitals do not
+        # count).
         ("P1_image", "p1_label"),
         ("P1/Scan", "p1/Label"),
         ("MRI/p1", "GT/p1"),

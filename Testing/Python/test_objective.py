@@ -107,8 +107,9 @@ def test_supervision_distillation_and_mmd_use_the_expected_samples() -> None:
         b.logits[:2], random_batch.labels
     )
     assert torch.allclose(losses["supervised"], expected)
-    # By default, each branch's own logits are also its teacher logits in the distillation. Here, the teacher logits of
-    # the unlabelled sample are `given`. The students' logits stay the same.
+    # In the distillation, branch A's teacher logits teach branch B, and branch B's teacher logits teach branch A. By
+    # default, the teacher logits of a branch are the branch's own logits. Here, the teacher logits of the unlabelled
+    # sample are `given`. The students' logits stay the same.
     given = (torch.randn_like(a.logits[2:]), torch.randn_like(b.logits[2:]))
     teachers = (torch.cat([a.logits[:2], given[0]]), torch.cat([b.logits[:2], given[1]]))
     taught = objective_losses(

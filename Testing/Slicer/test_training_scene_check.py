@@ -1,4 +1,8 @@
-"""The check of the scene's cases: it finds the problems and warnings that files have, moved labels, and equal scans."""
+"""Test the check of the scene's cases.
+
+The check finds the same problems and warnings as the check of the same cases in files. It also finds labels that were
+moved in relation to their scans, and equal scans.
+"""
 
 from __future__ import annotations
 

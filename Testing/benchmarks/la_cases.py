@@ -111,7 +111,10 @@ def doubt_histograms(doubt: np.ndarray, *weights: np.ndarray) -> np.ndarray:
 
 
 def reliability_rows(sums: np.ndarray) -> list[dict[str, Any]]:
-    """Return a row for each interval of doubt: mean doubt, fraction of wrong voxels, percentage of the counted voxels.
+    """Return a row for each interval of doubt.
+
+    A row has the mean doubt in the interval, the fraction of the interval's voxels that are wrong, and the percentage
+    of all counted voxels that lie in the interval.
 
     Args:
         sums: (3, intervals), the number of voxels, their total doubt, and the number of wrong voxels.

@@ -62,7 +62,9 @@ def assert_stays_responsive(pause: Pause, what: str = "the window") -> None:
 
 
 def shortest_pause(attempt: Callable[[], Pause], tries: int = 3) -> Pause:
-    """Return the pause with the smallest ratio of at most `tries` attempts, as other programs may lengthen a pause.
+    """Call `attempt` at most `tries` times; return the pause with the smallest ratio.
+
+    Other programs may lengthen a pause, so a single attempt may give too long a pause.
 
     If nobody would notice the pause of an attempt, no further attempt is made.
     """

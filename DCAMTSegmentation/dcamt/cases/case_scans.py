@@ -45,7 +45,8 @@ def mixed_orders(
     has only one channel.
 
     Args:
-        names: the names of each case's channels, empty if unknown; None to read the names beside the scans' files.
+        names: the names of each case's channels, empty if unknown. If `names` is None, the names are read from the
+            `dataset.json` beside each scan's file.
     """
     if recipe.channel_names or recipe.input_channels == 1:
         return

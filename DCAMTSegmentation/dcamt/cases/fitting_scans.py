@@ -56,10 +56,11 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - The `key` of the yielded scan is its loose key.
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
-    - If a word for the modality remains after the further words are removed from the file's key, the remaining key is
-      not compared. For the file `p1_T2_LA`, the remaining key `p1` is compared, so the file adds `t2` and `la` to
-      `p1_lge`. The remaining key `p1_T2` is not compared. Its loose key is `("p1",)`, like that of `p1_lge`, so the
-      file would add only `la`, although `p1_lge` is a scan of another modality.
+    - Words can be removed from a file's key in several ways, so a file has several remaining keys. A remaining key that
+      still has a word for the modality is not compared. For example, the file `p1_T2_LA` has the remaining keys `p1_T2`
+      and `p1`. The key `p1` is compared, so the file adds `t2` and `la` to `p1_lge`. The key `p1_T2` is not compared:
+      its loose key is `("p1",)`, like that of `p1_lge`. If it were compared, the file would add only `la` to `p1_lge`,
+      although `p1_lge` is a scan of another modality.
     """
     return _fitting_scans(named, _shorter_keys)
 

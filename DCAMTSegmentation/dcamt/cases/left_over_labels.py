@@ -173,10 +173,11 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - No other scan begins with the rest of the label's loose key. The rest is the loose key without words of
-      `OUTLINE_WORDS` (in comparison 4, also without numbers); if there are none, it is the whole loose key. With
-      `p1_lge` and `p1_post`, `p1_LA_gt` gets no scan, since both begin with the rest `p1`.
-      Other scans do not matter if the last parts of the label's key and of the scan's key differ at most in capitals.
+    - The loose key of no other scan begins with the rest of the label's loose key. This rest is what remains after the
+      words of `OUTLINE_WORDS` (in comparison 4, also numbers) are removed from the label's loose key. If the label's
+      loose key has no words of `OUTLINE_WORDS`, the rest is the whole loose key. With `p1_lge` and `p1_post`,
+      `p1_LA_gt` gets no scan, since both begin with the rest `p1`. Other scans do not matter if the last parts of the
+      label's key and of the scan's key differ at most in capitals.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),

@@ -100,7 +100,7 @@ def suggest_recipe(
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
             does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, the label values from
             1 on have a gap, a label without a mapping contains the value that `dataset.json` names 'ignore', or a value
-            in a label without a mapping has the name of another class.
+            in a label without a mapping has the name of a class with another label value.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:

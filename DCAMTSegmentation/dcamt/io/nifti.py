@@ -245,10 +245,9 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
 
 
 def _direction_notes(header: Any) -> tuple[str, ...]:
-    """Return a note if ITK may use the qform, and the qform's axes are opposite to the sform's; otherwise ().
+    """Return a note if ITK may use the qform, and an axis of the qform is opposite to the sform's; otherwise ().
 
-    The sform is in use (`_used_sform`). The note is returned if at least one axis is opposite and the sform is oblique:
-    then rounding errors decide which of the two ITK uses (see `itk_affine`).
+    If the sform is oblique, rounding errors decide whether ITK uses the sform or the qform (see `itk_affine`).
     """
     sform = _used_sform(header)
     if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:

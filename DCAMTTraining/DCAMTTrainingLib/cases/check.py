@@ -68,7 +68,11 @@ class CaseCheck:
         self._index: list[int] = []
         self._checksums: dict[int, str] = {}  # row index -> the scan's checksum, if the scan could be read
         self._channel_names: dict[int, tuple[str, ...]] = {}
-        """Row index -> the names of the scan's channels; of the scans in files, only the first named one is listed."""
+        """Row index -> the names of the scan's channels; () if they are unknown.
+
+        All scans of the scene are listed. The scans in files are listed only up to the first one whose channel names
+        are known, since the child process compares the scans in files with each other.
+        """
         self._same_files: list[tuple[str, list[int]]] = []
         """("file", row indices) for each case of the scene whose scan was loaded from the file of other cases.
 

@@ -285,7 +285,8 @@ def segments_of(
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
     """Return {label value: names of the segments} for each class that several segments of a case fit.
 
-    Only segments in the same group of preference are compared; each may fit by another rule (see `_match`).
+    Only segments in the same group of `_groups_of_segments` are compared. Two segments of a group compete even if they
+    fit the class by different rules, for example one by its code and the other by its name (see `_match`).
 
     The first name is that of the segment that the case uses for the class. The other names belong to segments that fit,
     but are not used. Segments that are empty or have the same voxels as the used segment are left out. If the user
@@ -549,9 +550,10 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that count as a person's work.
 
-    If the segmentation is a training case, or a result that a person corrected, these are all segments, even if only
-    one was edited. Of a preview or proposal that is neither, these are none. Of any other segmentation, these are the
-    segments that DCAMT did not write.
+    - If the segmentation is a training case, or a result that a person corrected, all segments count, even if only one
+      was edited.
+    - Otherwise, if the segmentation is a preview or a proposal, no segment counts.
+    - In any other segmentation, the segments that DCAMT did not write count.
     """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation):
