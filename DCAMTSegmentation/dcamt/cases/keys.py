@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from ..io.channels import without_channel
 from .words import MODALITY_WORDS, SEPARATORS, without_words
@@ -21,8 +22,12 @@ def loose_key(key: Iterable[str]) -> Key:
     >>> loose_key(("MRI", "P1_lge"))
     ('p1',)
     """
-    parts = (without_words(part, MODALITY_WORDS).casefold() for part in key)
-    return tuple(part for part in parts if part)
+    return tuple(filter(None, map(_loose_part, key)))
+
+
+@lru_cache(maxsize=1 << 16)
+def _loose_part(part: str) -> str:
+    return without_words(part, MODALITY_WORDS).casefold()
 
 
 def name_starts(key: Key) -> Iterator[Key]:

@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 
 def _set(words: str) -> frozenset[str]:
@@ -129,14 +130,15 @@ CAPITALISED = re.compile(
 """The start of a capitalised word, as in `p1Mask`."""
 
 
-def split_words(text: str) -> list[str]:
+@lru_cache(maxsize=1 << 16)  # One search splits the names of all files many times.
+def split_words(text: str) -> tuple[str, ...]:
     """Return the words of a name at even indices, and the separators between them at odd indices.
 
     Accented letters are composed (NFC): archives made on macOS may contain decomposed names.
     """
     text = unicodedata.normalize("NFC", text)
     text = CAPITALISED.sub("_", _MBAS_SCAN.sub("image", text))
-    return SEPARATORS.split(_JOINED_PART.sub(r"\g<0>_", _NUMBERED.sub(r"\1_\2", text)))
+    return tuple(SEPARATORS.split(_JOINED_PART.sub(r"\g<0>_", _NUMBERED.sub(r"\1_\2", text))))
 
 
 def words_of(text: str) -> set[str]:
@@ -172,7 +174,12 @@ def further_words(pieces: Iterable[str]) -> frozenset[str]:
 
 def count_words(pieces: Iterable[str]) -> Counter[str]:
     """Return how often each of `further_words(pieces)` occurs."""
-    return Counter(word for piece in pieces for word in re.findall(r"[^\W_]+", re.sub(r"\(\d+\)", "", piece)))
+    return Counter(word for piece in pieces for word in _words_without_copy_numbers(piece))
+
+
+@lru_cache(maxsize=1 << 16)
+def _words_without_copy_numbers(piece: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"[^\W_]+", re.sub(r"\(\d+\)", "", piece)))
 
 
 def means_examination(words: Iterable[str]) -> bool:
