@@ -109,7 +109,8 @@ def wall_phantom() -> tuple[Volume, Labelmap]:
 
 @pytest.fixture
 def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw the pictures of scan reports with few pixels, for tests that do not need their details."""
+    """Draw pictures and scan reports with few pixels, for tests that do not need their details."""
+    monkeypatch.setattr("dcamt.report.picture.SURFACE_PIXELS", 60)
     monkeypatch.setattr("dcamt.report.scan_figures.SURFACE_PIXELS", 60)
     monkeypatch.setattr("dcamt.report.scan_figures.PIXELS_PER_MM", 2.0)
 

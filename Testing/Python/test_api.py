@@ -39,6 +39,7 @@ def scan(oblique_scan: Volume, tmp_path_factory: pytest.TempPathFactory) -> Path
     return path
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 @pytest.mark.parametrize("module", MODULES_WITH_EXAMPLES)
 def test_examples_in_docstrings_run(module: str, tmp_path: Path) -> None:
     cases = write_cases_folder(tmp_path / "cases", labelled=2, validation=1)

@@ -99,6 +99,7 @@ def test_probabilities_sum_to_1_and_the_most_probable_classes_equal_the_labels(
     np.testing.assert_array_equal(probabilities.argmax(axis=-1)[sure], np.asarray(labels.dataobj)[sure])
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 def test_optional_results_of_several_scans_lie_beside_the_segmentations(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,6 +114,7 @@ def test_optional_results_of_several_scans_lie_beside_the_segmentations(
     assert [Path(event["report"]).name for event in segmented] == ["s0.html", "s1.html"]
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 def test_warning_about_few_intensities_is_printed_once_and_is_in_json_and_report(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ class Page(HTMLParser):
             self.words.append(data.strip())
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 def test_report_identifies_the_patient_only_with_the_option_identity(noise_model: Path, tmp_path: Path) -> None:
     write_mr_series(tmp_path / "series", noise_scan().voxels[0], np.diag([-1.5, -1.5, 2.5, 1.0]))
     arguments = [tmp_path / "series", "-o", tmp_path / "out.dcm", "--model", noise_model, "--overwrite", "--report"]
@@ -77,6 +78,7 @@ def test_report_identifies_the_patient_only_with_the_option_identity(noise_model
     assert "no name, identifier" not in named
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 def test_report_names_channel_files_only_with_the_option_identity(noise_model: Path, tmp_path: Path) -> None:
     scan = save_noise_scan(tmp_path / "imagesTs" / "Mueller_0000.nii.gz")
     save_noise_scan(scan.with_name("Mueller_0001.nii.gz"))
@@ -87,6 +89,7 @@ def test_report_names_channel_files_only_with_the_option_identity(noise_model: P
     assert "not used: Mueller_0001.nii.gz" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 def test_report_shows_the_measurements_without_loading_other_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def call_after(monkeypatch: pytest.MonkeyPatch, function: str, action: Callable[
     monkeypatch.setattr(function, work_then_act)
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 @pytest.mark.parametrize("is_replaced", [False, True])
 @pytest.mark.parametrize("function", RESULTS)
 def test_result_saved_meanwhile_is_replaced_only_with_overwrite(

@@ -291,6 +291,7 @@ def test_check_of_cases_is_silent_about_segments_that_are_no_class(
     assert not overlap_lines(capsys.readouterr().out)
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 def test_notes_on_labels_of_any_kind_are_printed(
     tiny_package: ModelPackage,
     tmp_path: Path,
@@ -320,10 +321,10 @@ def test_notes_on_labels_of_any_kind_are_printed(
         assert (printed.out + printed.err).count(f"{label}: {note}") == 1, command
 
 
+@pytest.mark.usefixtures("coarse_pictures")
 def test_picture_command_names_the_overlapping_segments(
-    wall_case: tuple[Path, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    wall_case: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dcamt.report.picture.SURFACE_PIXELS", 60)
     assert call_dcamt(["picture", *wall_case, "-o", wall_case[0].with_name("a.png")]) == 0
     (line,) = overlap_lines(capsys.readouterr().err)
     assert line.startswith(f"{wall_case[1]}: Segments overlap: ")
