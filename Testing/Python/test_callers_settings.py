@@ -61,15 +61,21 @@ def test_settings_of_torch_do_not_change_a_segmentation(setting: str, saved_mode
         np.testing.assert_array_equal(result.probabilities, expected.probabilities)
 
 
+@pytest.fixture(scope="module")
+def expected_model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the model of a training without special settings of torch."""
+    return dcamt.train(table, run=tmp_path_factory.mktemp("runs") / "run", settings=SHORT, device="cpu").model
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_settings_of_torch_do_not_change_a_training(setting: str, tmp_path: Path) -> None:
-    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
-    expected = dcamt.train(cases, run=tmp_path / "expected", settings=SHORT, device="cpu")
+def test_settings_of_torch_do_not_change_a_training(
+    setting: str, table: Path, expected_model: Path, tmp_path: Path
+) -> None:
     with SETTINGS[setting]():
         type_before = torch.get_default_dtype()
-        done = dcamt.train(cases, run=tmp_path / "run", settings=SHORT, device="cpu")
+        done = dcamt.train(table, run=tmp_path / "run", settings=SHORT, device="cpu")
         assert torch.get_default_dtype() == type_before
-    assert_same_weights(done.model, expected.model)
+    assert_same_weights(done.model, expected_model)
 
 
 @pytest.mark.skipif(not torch.amp.is_autocast_available("mps"), reason="PyTorch is too old")
@@ -93,12 +99,10 @@ def test_segmentation_and_training_leave_the_random_state_unchanged(
     np.testing.assert_array_equal(np.random.get_state()[1], before[2])
 
 
-def test_training_runs_in_a_thread(tmp_path: Path) -> None:
-    cases = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1, validation=1)
-    expected = dcamt.train(cases, run=tmp_path / "expected", settings=SHORT, device="cpu")
+def test_training_runs_in_a_thread(table: Path, expected_model: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(dcamt.train, cases, tmp_path / "run", settings=SHORT, device="cpu").result()
-    assert_same_weights(done.model, expected.model)
+        done = pool.submit(dcamt.train, table, tmp_path / "run", settings=SHORT, device="cpu").result()
+    assert_same_weights(done.model, expected_model)
 
 
 def assert_same_weights(model: Path, expected: Path) -> None:

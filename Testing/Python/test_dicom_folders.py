@@ -209,13 +209,21 @@ def test_number_in_the_list_that_is_the_series_number_of_another_series_is_refus
         assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=uid)), 8, add)
 
 
+def write_series_with_similar_numbers(folder: Path) -> None:
+    for number, uid, title in ((2, "1.2.840.1009", "LGE 10 cm"), (5, "1.2.840.1009.5", "T1 3 cm")):
+        write_slices(folder / uid, 8, series=uid, SeriesNumber=number, SeriesDescription=title)
+
+
 @pytest.mark.parametrize("series", ["9", "09", "1009", "09.5", ".9", "0", "3", "LGE 1", "0 cm"])
 def test_series_is_not_chosen_by_a_part_of_a_number(tmp_path: Path, series: str) -> None:
-    for number, uid, title in ((2, "1.2.840.1009", "LGE 10 cm"), (5, "1.2.840.1009.5", "T1 3 cm")):
-        write_slices(tmp_path / uid, 8, series=uid, SeriesNumber=number, SeriesDescription=title)
+    write_series_with_similar_numbers(tmp_path)
     refused(
         lambda: read_scan(tmp_path, choice=ScanChoice(series=series)), tmp_path, f'no image that fits "{series}" among'
     )
+
+
+def test_series_is_chosen_by_a_unique_part_with_whole_numbers(tmp_path: Path) -> None:
+    write_series_with_similar_numbers(tmp_path)
     for unique in ("840.1009", "1009.5", "840.1009.5", ".1009.5", "LGE 10", "3 cm", "2.840.1009"):
         assert read_scan(tmp_path, choice=ScanChoice(series=unique)).grid.shape[2] == 8
 
