@@ -86,14 +86,14 @@ def test_trial_patches_grow_to_the_patch_of_the_recipe() -> None:
 
 def test_estimated_time_of_a_step_equals_the_time_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock counts arithmetic operations, because seconds depend on the machine and on other programs."""
-    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(40, 40, 40))
+    table = write_cases_folder(tmp_path, labelled=1, unlabelled=1, shape=(20, 20, 20))
     with FlopCounterMode(display=False) as counter:
 
         def clock() -> float:
-            return counter.get_total_flops() / 5e8
+            return counter.get_total_flops() / 6e7
 
         monkeypatch.setattr(estimate_module, "time", SimpleNamespace(monotonic=clock))
-        trainer = new_trainer(tmp_path / "run", table, "patch=32,32,32", "iterations=3")
+        trainer = new_trainer(tmp_path / "run", table, "patch=16,16,16", "iterations=3")
         cost = try_steps(trainer.recipe, CPU)
         assert cost.measured == 1
         began = clock()

@@ -137,13 +137,15 @@ def test_mixed_precision_changes_the_weights_nearly_like_float32(
 class Clock:
     """Simulates the trainer's clock, iterations and validations.
 
-    An iteration takes 1 s, a validation `validation_s`. Nothing is computed; an iteration's loss is its end time.
+    An iteration takes 1 s, a validation `validation_s`. No batch is drawn and nothing is computed; an iteration's loss
+    is its end time.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, validation_s: float = 0.0) -> None:
         self.now = 1000.0
         self.validation_s = validation_s
         monkeypatch.setattr(trainer_module, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(trainer_module.BatchSampler, "draw", lambda *_: None)
         monkeypatch.setattr(Trainer, "iterate", self.iterate)
         monkeypatch.setattr(trainer_module, "validation_dice", self._validate)
 
