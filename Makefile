@@ -19,6 +19,8 @@ test: .venv/ready
 
 # The tests start hundreds of processes. If PYTHONDONTWRITEBYTECODE is set, each process would compile the modules again.
 # `compileall` writes the bytecode in spite of this variable.
+# pytest keeps the bytecode of the tests only if the variable is empty.
+tests: export PYTHONDONTWRITEBYTECODE =
 tests: .venv/ready
 	$(BIN)/python -m compileall -q DCAMTSegmentation DCAMTTraining Testing
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
