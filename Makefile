@@ -17,12 +17,9 @@ segment: .venv/ready
 test: .venv/ready
 	$(MAKE) -j 2 lint tests
 
-# The tests start hundreds of processes. If PYTHONDONTWRITEBYTECODE is set, each process would compile the modules again.
-# `compileall` writes the bytecode in spite of this variable.
-# pytest keeps the bytecode of the tests only if the variable is empty.
+# If this variable were set, each of the hundreds of processes that the tests start would compile the modules again.
 tests: export PYTHONDONTWRITEBYTECODE =
 tests: .venv/ready
-	$(BIN)/python -m compileall -q DCAMTSegmentation DCAMTTraining Testing
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder
 
 pictures: .venv/ready
