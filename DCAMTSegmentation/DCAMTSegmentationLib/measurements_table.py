@@ -17,7 +17,7 @@ from DCAMTSlicerLib.node_types import TableNode, VolumeNode
 from slicer.i18n import tr as _
 
 _SCAN = "DCAMT.scan"
-"""Attribute of a table node: the scan's name that `fill_table` wrote into the column `scan`."""
+"""Attribute of a table node: the scan's name that `fill_table` or `store_scan_name` wrote into the column `scan`."""
 TEXT_COLUMNS = ("scan", "segment")
 DECIMALS = {"sphericity": 3}
 """Number of decimals by column; all other columns have two.

@@ -81,7 +81,7 @@ def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode |
     volume's centre, near which the heart usually lies.
 
     Raises:
-        InputError: the volume holds no image.
+        InputError: the volume holds no image, or an image with several channels.
     """
     voxels_of(volume)
     corners = _corners_of(result) if result is not None else np.empty((0, 3))
@@ -107,7 +107,11 @@ def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
 
 
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
-    """Store the volume for which a region is chosen, unless a volume is stored already."""
+    """Store the volume for which a region is chosen, unless a volume was ever stored for the region.
+
+    If the stored volume was removed from the scene, no other volume is stored: `note_about_scan` must still return its
+    note.
+    """
     if roi is not None and volume is not None and roi.GetAttribute(_SCAN_WAS_STORED) is None:
         store_scan(roi, volume)
 

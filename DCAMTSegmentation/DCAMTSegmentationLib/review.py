@@ -37,7 +37,7 @@ def trust(segmentation_node: SegmentationNode | None) -> float | None:
 
 
 def expected_overlap(segmentation_node: SegmentationNode | None) -> ExpectedOverlap | None:
-    """Return the expected overlap with an expert's outline; None without a result, or if none was stored with it."""
+    """Return the expected overlap with an expert's outline; None without a result or without a stored value."""
     text = get_attribute(segmentation_node, _EXPECTED)
     # Another version of DCAMT may have stored other fields.
     with suppress(TypeError, ValueError, OverflowError):

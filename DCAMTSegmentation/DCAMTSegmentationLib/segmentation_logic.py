@@ -262,7 +262,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         """Place `region`, or a new Markups ROI, around the result; without a result, around the volume's centre.
 
         Raises:
-            InputError: the volume holds no image, or a segment of the result cannot be read.
+            InputError: the volume holds no image, or an image with several channels.
         """
         with SceneChanges() as changes:
             if region is None:

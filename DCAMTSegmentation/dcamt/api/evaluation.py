@@ -39,19 +39,23 @@ def evaluate(
         spacing: (3,) mm between voxels along i, j and k of all arrays; files and labelmaps contain their spacing.
         label_mapping: maps values or segments of the labels to classes of the predictions, such as "420,421=1"; all
             other voxels become background. Without a mapping the values are kept.
-        prediction_mapping: maps values or segments of the predictions to classes of the labels.
+        prediction_mapping: maps values or segments of the predictions to classes of the labels, by the same rules. If
+            both mappings are given, they map predictions and labels to the same class numbers, which you choose.
 
     Returns:
         An `Evaluation` with one row for each case and class, and each class's mean. If there are several cases, it also
         contains each class's standard deviation. Without folders, a case has the name of its label's file, or
         "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`. `notes`
-        state how files were interpreted, such as an assumed voxel spacing. Some cases are not scored, and the means do
-        not cover them: predictions in a folder that have no label, files that cannot be read, and predictions that do
-        not fit on their label's grid. `failures` contains a message about each.
+        state how files were interpreted, such as an assumed voxel spacing. Some cases are not scored, and the means do not cover them. `failures` contains a message about each of these
+        cases: a prediction in a folder has no label, a file cannot be read, a prediction does not fit on its label's
+        grid, a label holds none of the mapped values, or a prediction or label is probably a scan. Labels in a folder
+        that have no prediction are not scored, either; `labels_without_prediction` lists them.
 
     Raises:
         InputError: a folder, array or mapping cannot be used; there is no prediction; no case can be scored; all labels
-            are empty; or the predictions have label values, but none in common with the labels.
+            are empty; all predictions are empty after a mapping; or the predictions have label values, but none in
+            common with the labels. InputError is also raised if a prediction and its label are the same file. Outside
+            of folders, the same file is accepted if the two mappings differ.
         TypeError: a prediction or label is not a path, a labelmap or an array. Convert a tensor with `numpy.asarray`.
         ValueError: the numbers of predictions and labels differ; an array is not (I, J, K) or has masked voxels; or
             arrays are given without a `spacing` of three positive numbers.
@@ -94,8 +98,8 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
         spacing: (3,) mm; needed for an array.
 
     Raises:
-        InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1), an array is empty, or
-            `volume.check_label_grid` refuses a labelmap's grid.
+        InputError: an array's values are not label values (whole numbers from 0 to 2^32 - 1), an array is empty or has
+            too many voxels (`volume.check_size`), or `volume.check_label_grid` refuses the grid of a labelmap or array.
         TypeError: the content is not a file, a labelmap or an array.
         ValueError: an array is not (I, J, K) or has masked voxels, or `spacing` is not three positive, finite numbers.
     """
