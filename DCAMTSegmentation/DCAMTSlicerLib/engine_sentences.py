@@ -47,7 +47,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("A grey-scale scan is needed."),
         _("A three-dimensional scan is needed."),
         _("According to the headers, {0} of the stack may be missing."),
-        _("Add a case that holds the class, or leave the class out."),
+        _("Add a labelled case that holds the class, or remove the class from the recipe."),
         _("Add a line break at the file's end."),
         _("Add cases that show the organ."),
         _("Add labelled cases of the role validation."),

@@ -317,7 +317,7 @@ def test_rules_for_case_lists_are_checked_without_reading_files() -> None:
     name = recipe.classes[0].name
     assert (
         str(missing) == f"No labelled case holds the class '{name}' (label value 1)."
-        " Add a case that holds the class, or leave the class out."
+        " Add a labelled case that holds the class, or remove the class from the recipe."
     )
 
 

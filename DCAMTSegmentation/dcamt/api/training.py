@@ -105,7 +105,8 @@ def train(
         on_event: called with each event (`dcamt.runs.events`), such as the losses.
 
     Raises:
-        ValueError: `run` or `cases` is missing, or `resume` is given with an argument of a new run.
+        ValueError: `run` is missing, or `cases` is missing for a new run, or `resume` is given together with `cases`,
+            `recipe`, `start_from`, `settings` or `effort`.
         InputError: cases, recipe, model, settings, effort, device or folder cannot be used, or the losses are no longer
             finite; the message states what to do.
         OutputError: a file of the run cannot be written.
@@ -158,7 +159,7 @@ class TrainingSession:
                 losses are no longer finite.
             OutputError: a file cannot be written.
             Cancelled: the run was paused, or stopped before its first iteration.
-            TeamLost: another process of the team has ended.
+            TeamLost: another process of the team, which `torchrun` started, has ended, has failed or cannot be reached.
         """
         run, resume = self._run, self._plan.resume
         if not (resume or run.lock.exists()):

@@ -302,7 +302,7 @@ def violations(
         for info in recipe.classes:
             if info.label not in present:
                 text = f"no labelled case holds the class '{info.name}' (label value {info.label})"
-                remedy = "Add a case that holds the class, or leave the class out."
+                remedy = "Add a labelled case that holds the class, or remove the class from the recipe."
                 broken.append(Violation(Rule.EVERY_CLASS, text, remedy, info=info))
     return broken
 

@@ -103,8 +103,8 @@ def _case_name_among(names: Collection[str], path: Path) -> str:
 def _possible_labelmaps(folder: Path) -> list[Path]:
     """Return the image files and DICOM segmentations of a folder, without subfolders.
 
-    Beside a DICOM segmentation, a blank file may be a damaged segmentation. It is returned, too, so that reading it
-    raises an InputError.
+    Beside a DICOM segmentation, a blank file (`_is_blank`) may be a damaged segmentation. It is returned, too, so that
+    reading it raises an InputError.
     """
     entries = [path for path in sorted(folder.iterdir()) if is_file_or_missing_link(path)]
     dicom_files = dicom_files_among(filter(os.path.isfile, entries))

@@ -181,9 +181,11 @@ def _refuse_high_values(values_of: Mapping[Case, set[int]]) -> None:
 
 
 def _refuse_gaps(classes: Sequence[SegmentInfo], values: Sequence[int], mapped: Mapping[str, int]) -> None:
-    """Raise InputError if the label value of a class is not in `values`.
+    """Raise InputError if `values` has a gap, that is, lacks the label value of a class.
 
     Args:
+        classes: the classes 1 to the highest of `values`.
+        values: the label values that occur in a label (above 0) or that a label mapping gives.
         mapped: the result of `list_mapped_classes`.
     """
     missing = {info.label for info in classes} - set(values)
@@ -333,7 +335,7 @@ def name_classes(
     - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
       the value, the name is taken from the segments. The colours are those of the segments. If labels differ in the
       name or colour of a value, the first of these labels counts.
-    - A class without a name is called "Structure 1", "Structure 2", ...
+    - A class without a name is called "Structure" and its label value: "Structure 3" for the label value 3.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.

@@ -126,8 +126,8 @@ def _run_files(run: RunFolder) -> list[Path]:
 def segmentation_names(cases: Sequence[Case], listed: Sequence[str]) -> list[str]:
     """Return the names of the cases' segmentations, without the ending.
 
-    A case whose name cannot be a file name, such as "a/b", is named after its number: "case1" for the first case. If
-    `listed` contains this name, "_" is added.
+    If a case's name cannot be a file name, such as "a/b", its segmentation is named after the case's number in `cases`:
+    "case1" for the first case. If `listed` contains this name, "_" is added.
 
     Args:
         listed: names of all cases of the case list.

@@ -27,7 +27,8 @@ class FoundScans:
 
     Attributes:
         names: one name for each scan; the scan's results are named after it.
-        skipped_files: labels, automatic results and the files of further channels.
+        skipped_files: labels, automatic results, the files of further channels, and other files that
+            `cases.folders.find_all_scans` skips, such as missing files that a `dataset.json` names.
         skipped_folders: folders beside the scans.
         skipped_dicom: DICOM images beside scan files of other formats.
     """

@@ -147,7 +147,10 @@ def _first_names(names: Sequence[str]) -> str:
 
 
 def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
-    """Print how many scans --skip-existing skips, and which result files of these scans another program wrote."""
+    """Print how many scans --skip-existing skips, and what is special about these scans.
+
+    Print in how many of these scans the wall is not measured, and which of their result files DCAMT did not write.
+    """
     if skipped:
         print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
     without_wall = [job for job in skipped if not all(os.path.exists(path) for path in job.wall_files)]
@@ -297,8 +300,8 @@ def jobs_without_result(
 ) -> list[ScanJob]:
     """Return the jobs that have no record and whose segmentation is missing or still has its earlier `file_stamp`.
 
-    A file's stamp is compared with its earlier stamp, not with the time at which the command began, since some file
-    systems round times down.
+    A file's stamp is compared with its earlier stamp, not with the time at which the command began. Some file systems
+    round times down, so a file that this command wrote may have a time before the command began.
 
     Args:
         stamps: the stamps of the segmentations before the work.

@@ -200,7 +200,7 @@ def add_wall(commands: Commands[Parser]) -> None:
         required=True,
         type=parse_path,
         metavar="FOLDER",
-        help="folder that gets NAME.wall.vtp and .csv",
+        help="folder that gets NAME.wall.vtp and NAME.wall.csv",
     )
     _add_wall_method(parser)
     group = parser.add_mutually_exclusive_group()
