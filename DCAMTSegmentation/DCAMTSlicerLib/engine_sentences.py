@@ -42,7 +42,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _(
             "A TIFF file does not store the distance between slices, the position or the orientation: a"
             " distance of 1 mm, a position at the origin, and axes along left, posterior and superior were"
-            " assumed. Volumes may be wrong: use the original DICOM or NIfTI file."
+            " assumed. Measured volumes may be wrong: use the original DICOM or NIfTI file."
         ),
         _("A grey-scale scan is needed."),
         _("A three-dimensional scan is needed."),
@@ -197,6 +197,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             " example .nii.gz."
         ),
         _("If recipe.json was edited, undo the edit; otherwise start a new run."),
+        _("If the file is a report or a screenshot, remove it. Otherwise, export the series again."),
         _("If the {0} beside the header is the data file, replace the path in the header by {1}."),
         _("If {0} is the data file, rename it to {1}."),
         _("Import the model under another name (in a terminal: dcamt models import FILE --name NAME)."),
@@ -279,8 +280,8 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Put each cell that holds the separator {0} in quotation marks."),
         _("Put the file back, and segment the scan again."),
         _(
-            "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series"
-            " by its number in this list: --series NUMBER."
+            "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose"
+            " one by its number in this list: --series NUMBER."
         ),
         _("Python packages are missing: {0}"),
         _("Read as channels: {0}."),
@@ -289,7 +290,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Remove one of them, or export the series again."),
         _("Remove or rename one of the columns."),
         _("Remove or rename one of the keys."),
-        _("Remove the file, if it is a report or a screenshot, or export the series again."),
         _("Remove the file, or calibrate the model again (in a terminal: dcamt models calibrate --overwrite)."),
         _("Remove this file and resume the run; only the best model so far is lost."),
         _("Rename it to end in .hdr, and keep it in the same folder as its .img file."),

@@ -26,7 +26,7 @@ def choose_device(name: str, training: bool = False) -> torch.device:
     """
     import torch
 
-    name = str(name)  # also for a `torch.device`
+    name = str(name)  # A caller may pass a `torch.device` instead of a name.
     if name not in DEVICES:
         raise InputError(f"the device '{name}' is unknown", remedy=f"Choose one of: {', '.join(DEVICES)}.")
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

@@ -34,8 +34,8 @@ def test_study_with_a_subfolder_for_each_series_is_found_as_one_scan(tmp_path: P
         write_slices(tmp_path / "study" / series, 8, series=series)
     assert find_scans(tmp_path / "study").scans == [tmp_path / "study"]
     remedy = (
-        "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series by its number "
-        "in this list: --series NUMBER."
+        "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose one by its"
+        " number in this list: --series NUMBER."
     )
     refused(lambda: read_scan(tmp_path / "study"), tmp_path / "study", "holds 2 DICOM series", remedy)
     assert_slices_in_place(read_scan(tmp_path / "study", choice=ScanChoice(series="2")), 8)

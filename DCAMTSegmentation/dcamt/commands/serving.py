@@ -223,7 +223,10 @@ class Worker:
 
     @contextmanager
     def _reporting(self, request: Request, expected_s: float | None) -> Iterator[ProgressEstimate]:
-        """Send the progress every `TICK_S` from a thread while the `with` block runs, since one pass may take long."""
+        """Send the progress every `TICK_S` while the `with` block runs.
+
+        A thread sends it, since one pass of the network may take long, and the predictor reports nothing during a pass.
+        """
         estimate = ProgressEstimate(time.monotonic(), expected_s)
         ended = threading.Event()
 

@@ -215,9 +215,10 @@ def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]
 
     The rows of a job's own table replace the rows of the same scan in `table`.
 
-    The table of all scans may lack a scan, for example if the command that measured the scan was killed.
+    The jobs' own tables are read too, because the table of all scans may lack a scan. This happens, for example, if the
+    command that measured the scan was killed.
 
-    Raises InputError if `table` is a different kind of file.
+    Raises InputError if `table` exists but is not a table of wall measurements, or cannot be read.
     """
     rows: dict[str, list[list[str]]] = {}
     for row in filter(None, read_wall_rows(table) if table is not None else []):
@@ -282,7 +283,11 @@ def _check_usage(options: argparse.Namespace) -> None:
 
 
 def _pair_scans(found: FoundScans, options: argparse.Namespace) -> list[WallJob]:
-    """Return a job for each scan of a folder, with the segmentation of the same name from `options.segmentation`."""
+    """Return a job for each scan of a folder, with the scan's segmentation from the folder `options.segmentation`.
+
+    A scan and its segmentation are paired by their names (`pair_with_labels`). The names may differ, for example
+    `p1_lge` and `P1_label`.
+    """
     for option, value in (
         ("--openings", options.openings),
         ("--surface", options.surface),
@@ -372,7 +377,8 @@ def measure_wall(
 
     Args:
         stamps: see `refuse_appeared`.
-        later_files: the scan's results that the caller writes after this call.
+        later_files: the scan's result files that the caller writes after this call. They are checked together with the
+            job's files: if another program has written one of them, this function writes nothing.
 
     Raises:
         InputError: the wall cannot be analysed, or another program has written one of the scan's result files.

@@ -34,7 +34,7 @@ STRUCTURE = 0.1
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""A plane is noise if the mean squared difference of its voxels, divided by the variance, is at least this.
+"""Smallest mean squared difference between two voxels of a plane of noise, divided by the plane's variance.
 
 `DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels farther apart. The ratio is 2 for independent
 voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in

@@ -79,7 +79,7 @@ def doubt_map(
     on_grid[box] = (score + DOUBT_BACKGROUND * (labels == 0)).sigmoid()
     part = source_box_of(box, grid)
     unscaled = to_source(on_grid, grid, part)
-    # The scaling was fitted on the scan's grid.
+    # The scaling is applied after the interpolation, because it was fitted to values on the scan's grid.
     doubt[part] = unscaled if scaling is None else scaling.apply(unscaled)
     return doubt
 

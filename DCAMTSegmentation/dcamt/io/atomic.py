@@ -23,7 +23,7 @@ The random text at the start of a temporary name has 10 bytes.
 
 
 class FileAppeared(Exception):
-    """Raised instead of replacing a file."""
+    """Raised by `atomic_path` with `replace=False` if the final file already exists; the file is not replaced."""
 
 
 @contextmanager

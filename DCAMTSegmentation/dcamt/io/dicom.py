@@ -224,7 +224,7 @@ def _damaged_error(path: Path, damaged: Sequence[RejectedFile]) -> InputError:
 
 def _unplaced_error(rejected: RejectedFile, path: Path) -> InputError:
     """Return the error for a file without a position; `path` is the file or folder that the user chose."""
-    remedy = "Remove the file, if it is a report or a screenshot, or export the series again."
+    remedy = "If the file is a report or a screenshot, remove it. Otherwise, export the series again."
     if rejected.file == path:
         remedy = "Export the series again; if the file is a report or a screenshot, choose the scan instead."
     return InputError(rejected.what, path=rejected.file, remedy=remedy)

@@ -174,7 +174,10 @@ class _FrameHeader:
 
 
 def words_of(value: Any) -> list[str]:
-    """Return the values of a text attribute, such as the image type; pydicom returns a single value as text."""
+    """Return the values of a text attribute, such as the image type, as a list.
+
+    pydicom returns a list only for several values. A single value is a `str`, and is put into a list here.
+    """
     return [value] if isinstance(value, str) else [str(word) for word in value or ()]
 
 

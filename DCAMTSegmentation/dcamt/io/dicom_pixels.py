@@ -159,7 +159,7 @@ def _undecodable_error(file: Path, syntax: str) -> InputError:
 
 
 def _refuse_damaged_runs(file: Path, data: Any) -> None:
-    """Raise InputError if an RLE segment holds anything but zeros after the image's last pixel."""
+    """Raise InputError if an RLE segment has too few pixels, or anything but zeros after the image's last pixel."""
     from pydicom.encaps import generate_frames
 
     for frame in generate_frames(data.PixelData, number_of_frames=int(data.get("NumberOfFrames") or 1)):
@@ -219,7 +219,10 @@ def _has_zero_tail(data: bytes) -> bool:
 
 
 def _bright_is_high(pixels: np.ndarray, data: Any) -> np.ndarray:
-    """Invert MONOCHROME1 pixels, so that higher values are brighter. GDCM, with which ITK reads, does the same."""
+    """Invert MONOCHROME1 pixels, so that higher values are brighter.
+
+    Pixels from `_decompress_with_itk` need no inversion: GDCM, with which ITK reads, has inverted them.
+    """
     if data.get("PhotometricInterpretation") != "MONOCHROME1" or pixels.dtype.kind not in "iu":
         return pixels
     highest = -1 if pixels.dtype.kind == "i" else 2 ** int(data.get("BitsStored", data.BitsAllocated)) - 1

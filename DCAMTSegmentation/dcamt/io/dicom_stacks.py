@@ -19,8 +19,8 @@ FEW = 3
 """A stack or SOP class with fewer frames than this number may be skipped: it may contain scouts or screenshots."""
 EXPORT_AGAIN = "Export the whole series again."
 _CHOOSE_SERIES = (
-    "Put the files of one series into a folder of their own, or, with dcamt segment, choose a series by its number in "
-    "this list: --series NUMBER."
+    "Put the files of one of these images into a folder of their own, or, with dcamt segment, choose one by its number"
+    " in this list: --series NUMBER."
 )
 _CHOOSE_UID = (
     "Choose one of them by its UID, with dcamt segment --series UID, or put its files into a folder of their own."
@@ -259,7 +259,7 @@ def _number_notes(stacks: Sequence[Stack], chosen: Stack, wanted: str) -> list[s
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:
-    """Return the stacks with their numbers; of each series, only the first few."""
+    """Return text that lists the stacks with their numbers; `list_names` shortens the list of each series."""
     of_series: defaultdict[str, list[str]] = defaultdict(list)
     for number, stack in enumerate(stacks, start=1):
         of_series[stack.first.series].append(f"({number}) {stack.describe()}")

@@ -165,8 +165,9 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     if:
 
     - the ranges of the groups' positions along the slices' normal overlap by more than half of the longest range (parts
-      that follow each other along the normal overlap less), and
-    - one stack ID occurs in every group (parts that are interleaved stacks have different IDs).
+      that follow each other along the normal overlap less),
+    - one stack ID occurs in every group (parts that are interleaved stacks have different IDs), and
+    - every frame has a number, each group has two frames or more, and no group has two frames at one place.
     """
     for number in range(NUMBERED_TIMES):
         of_time: defaultdict[float, list[Frame]] = defaultdict(list)

@@ -62,7 +62,7 @@ LABELMAP_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_label
 VOLUME_OUTPUTS = tuple(known.ending for known in FORMATS if known.writes_volume)
 IMAGE_ENDINGS = tuple(known.ending for known in FORMATS)
 REPORT_ENDINGS = (".html", ".htm")
-"""Endings with which reports of scans are written."""
+"""Endings with which the HTML report of a scan is written; a DICOM report of measurements has `DICOM_ENDING`."""
 MAP_SUFFIXES = ("_agreement", "_probabilities")
 """Suffixes of the maps beside a segmentation, appended to the segmentation's name."""
 _HEADER_ENDINGS = (".hdr", ".hdr.gz", ".mhd", ".nhdr", ".seg.nhdr")

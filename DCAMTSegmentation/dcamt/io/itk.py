@@ -22,8 +22,8 @@ from .stored_image import StoredImage, library_errors
 
 _TIFF_NOTE = (
     "A TIFF file does not store the distance between slices, the position or the orientation: a distance of 1 mm, a "
-    "position at the origin, and axes along left, posterior and superior were assumed. Volumes may be wrong: use the "
-    "original DICOM or NIfTI file."
+    "position at the origin, and axes along left, posterior and superior were assumed. Measured volumes may be wrong: "
+    "use the original DICOM or NIfTI file."
 )
 _META_NOTE = "The header lacks the spacing of the voxels (ElementSpacing): 1 mm was assumed."
 _VTK_NOTE = "The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."

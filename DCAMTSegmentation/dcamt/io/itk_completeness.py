@@ -68,7 +68,8 @@ def _check_gipl(path: Path) -> None:
 def _check_vtk(path: Path) -> None:
     """Raise EOFError if a legacy VTK file of structured points is shorter than its header says.
 
-    Raises InputError if the header is damaged, or if a voxel of an ASCII file is not a valid number.
+    Raises InputError if the file does not hold structured points with voxels in POINT_DATA, if the header is damaged,
+    or if a voxel of an ASCII file is not a valid number.
     """
     with open(path, "rb") as file:
         head, words = _read_vtk_header(file)
@@ -231,4 +232,4 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
     **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),
 }
-"""The check of each format by the file's ending. The ITK reader refuses a file with any other ending."""
+"""The check of each format by the file's ending. `itk.open_itk` refuses a file with any other ending."""
