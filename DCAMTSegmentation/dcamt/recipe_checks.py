@@ -33,7 +33,7 @@ def check_recipe(recipe: Recipe, source: str | Path) -> None:
 
 
 def _check_task(recipe: Recipe, require: Require) -> None:
-    """Check classes, channels, spacing and intensity rule."""
+    """Check the format, the classes, the spacing, the input channels and the intensity rule."""
     require(recipe.format == FORMAT, f"the recipe's format is {recipe.format}; this DCAMT reads {FORMAT}")
     require(len(recipe.classes) > 0, "the recipe names no class")
     require(

@@ -46,7 +46,10 @@ def recipe_from_dict(data: Mapping[str, Any], source: str | Path, for_training: 
 
 
 def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_training: bool) -> Mapping[str, Any]:
-    """Return a recipe's dictionary without the `REMOVED` keys."""
+    """Return a recipe's dictionary without the `REMOVED` keys.
+
+    Raises InputError if the recipe is for training and a removed setting is not switched off.
+    """
     for (section, key), off in REMOVED.items():
         values = data.get(section) if isinstance(data, Mapping) else None
         if isinstance(values, Mapping) and key in values:

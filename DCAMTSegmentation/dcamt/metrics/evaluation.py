@@ -72,8 +72,9 @@ class Evaluation:
         mean, std: one for each class, sorted by label value.
         unscored_labels: label values that occur in predictions but in no label; they are not scored.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
-        failures: messages about cases that are not scored and that the means do not cover: predictions without a label,
-            files that cannot be read, predictions that do not fit their labels.
+        failures: messages about cases that are not scored and that the means do not cover. These are predictions
+            without a label, and pairs that `evaluate_pairs` cannot score, for example since a file cannot be read or a
+            prediction does not fit its label.
         notes: messages on how files were interpreted, such as an assumed voxel spacing.
     """
 

@@ -107,9 +107,9 @@ def _cross_validate(observations: Sequence[Observation], folds: Iterable[_Fold])
 def _left_out(observations: Sequence[Observation]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield two masks (N,) for each disturbance of each case.
 
-    The first mask selects the case's scans with this disturbance, the second the scans of other cases with other
-    disturbances. If the disturbance is `CLEAN` or no scans would remain, the second mask selects all scans of other
-    cases.
+    The first mask selects the scans to leave out: the scans of this case with this disturbance. The second mask selects
+    the scans for the fit: the scans of other cases with other disturbances. If this disturbance is `CLEAN`, or if the
+    other cases have no scans with other disturbances, the second mask selects all scans of other cases.
     """
     cases = np.array([scan.case for scan in observations])
     kinds = np.array([scan.disturbance for scan in observations])

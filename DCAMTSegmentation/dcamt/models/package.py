@@ -295,8 +295,8 @@ def read_recipe(path: Path, for_training: bool = True) -> Recipe:
     """Return a package's recipe without reading or checking the weights; `for_training` as in `recipe_from_dict`.
 
     Raises:
-        InputError: the file does not exist or is not a package, or its recipe cannot be read or uses a
-            setting removed from DCAMT.
+        InputError: the file does not exist, is not a package, or its recipe cannot be read. With `for_training`, also
+            if the recipe uses a setting that was removed from DCAMT, unless the setting is switched off.
     """
     with _opened(path) as archive:
         return recipe_from_dict(parse_json(_read(archive, archive.getinfo(RECIPE), path)), path, for_training)

@@ -115,7 +115,8 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
     )
 
     name = scan_name(volume.path) if volume.path is not None else "Scan"
-    name = name.encode("utf-8", "backslashreplace").decode()  # matplotlib refuses bytes that are not UTF-8.
+    # Python stores bytes of a file name that are not UTF-8 as surrogates in `name`. matplotlib refuses surrogates.
+    name = name.encode("utf-8", "backslashreplace").decode()
     figure.text(
         x1 / total[0], 1 - 0.42 / total[1], _shorten(name, 60), color=_TEXT_COLOR, size=17, weight="bold", va="center"
     )

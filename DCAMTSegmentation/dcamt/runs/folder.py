@@ -116,7 +116,10 @@ class RunFolder:
 
     @property
     def ranking(self) -> Path:
-        """The folder with the ranking and the proposed segmentations that an application wrote."""
+        """The folder with a ranking of the run's unlabelled cases, and with a proposed segmentation of each case.
+
+        An application writes the ranking. `dcamt rank`, which the application starts, writes the proposals.
+        """
         return self.path / "ranking"
 
     @property
