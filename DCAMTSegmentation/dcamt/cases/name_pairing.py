@@ -70,7 +70,7 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
 
 
 def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
-    """Return the files; each label with DCAMT's mark gets the kind `FileKind.DCAMT_RESULT`."""
+    """Return the files; each label that is a DCAMT result (`is_dcamt_result`) gets the kind `FileKind.DCAMT_RESULT`."""
     return [
         replace(file, kind=FileKind.DCAMT_RESULT)
         if file.kind is FileKind.LABEL and is_dcamt_result(file.path)

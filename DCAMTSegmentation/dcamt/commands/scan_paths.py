@@ -18,7 +18,7 @@ from ..io.dicom import are_separate_scans, has_dicom_file, is_one_study
 from ..io.dicom_files import files_below
 from ..io.formats import SCAN_ENDINGS, ending, scan_name
 from ..io.readers import read_header
-from ..io.writers import is_dcamt_result
+from ..io.writers import has_mark
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _holds_only_results(path: Path) -> bool:
     files = files_below(path)
     images = [file for file in image_files(files) if ending(file) in SCAN_ENDINGS]
     # DCAMT's mark is looked for first, since reading voxels takes longer.
-    return all(is_dcamt_result(file) or has_few_values(file) for file in images) and not dicom_files_among(files).slices
+    return all(has_mark(file) or has_few_values(file) for file in images) and not dicom_files_among(files).slices
 
 
 def _holds_labels(folder: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
+from .dicom_files import quiet_pydicom
 from .dicom_frames import integer
+from .stored_image import library_errors
 
 _OTHER_FORMAT = "Choose another file format, such as .seg.nrrd."
 _CONTENT_DESCRIPTION = "Automatic segmentation. Research use only."
@@ -25,6 +28,9 @@ _MAY_BE_EMPTY = (
 )
 """Attributes of type 2 in PS3.3 C.7.1.1 and C.7.2.1: they must be present, but may be empty."""
 _REQUIRED_OF_SOURCE_IMAGES = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID")
+
+_PRIVATE_BLOCK, _CHECKSUM = (0x99, "DCAMT"), 0x01
+"""DCAMT's private block, and its element that holds the CRC-32 of the pixels."""
 
 Dataset = Any
 """A `pydicom.Dataset`."""
@@ -139,7 +145,29 @@ def build_dicom_segmentation(
     if source.frames is not None:
         _remove_other_references(dataset, source.frames)
     dataset.SeriesDescription = f"Segmentation: {', '.join(info.name for info in segments)}"[:64]
+    dataset.private_block(*_PRIVATE_BLOCK, create=True).add_new(_CHECKSUM, "LO", _crc32(dataset.PixelData))
     return dataset
+
+
+def pixel_checksums(path: Path) -> tuple[str, str]:
+    """Return the checksum that `build_dicom_segmentation` stored, and that of the pixels now; "" for a missing one.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    from pydicom import dcmread
+
+    with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
+        dataset = dcmread(path)
+        now = _crc32(dataset.PixelData) if "PixelData" in dataset else ""
+        try:
+            return str(dataset.private_block(*_PRIVATE_BLOCK)[_CHECKSUM].value), now
+        except KeyError:
+            return "", now
+
+
+def _crc32(pixels: bytes) -> str:
+    return f"{zlib.crc32(pixels):08x}"
 
 
 def _complete_header(image: Dataset, as_utf8: bool) -> None:

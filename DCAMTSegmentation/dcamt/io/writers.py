@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import DCAMTError, InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo, Volume, as_labels, check_grid
 from .atomic import atomic_path
-from .formats import LABELMAP_OUTPUTS, VOLUME_OUTPUTS, ending
+from .dicom_files import is_dicom_head
+from .dicom_output import pixel_checksums
+from .formats import LABELMAP_OUTPUTS, REPORT_ENDINGS, VOLUME_OUTPUTS, ending
+from .surfaces import SURFACE_OUTPUTS
 
 _COMPRESSION = 4  # of 9; higher levels hardly make files smaller, and take seconds longer for large labelmaps
-_HEAD_BYTES = 1 << 16
+_HEAD_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
+_UNREADABLE = (OSError, EOFError, zlib.error, DCAMTError)
 _MARKER = "\x1a"  # starts the code of a character that is not ASCII: `_to_ascii` writes "ä" as "\x1a228;"
-_DESCRIP = 148  # offset of `descrip` in the NIfTI-1 header
+_DESCRIP = slice(148, 228)  # bytes of `descrip` in the NIfTI-1 header
+_NIFTI_HEADER_BYTES = 352  # before the voxels, as nibabel writes them
+_NIFTI_ENDINGS, _NRRD_ENDINGS = (".nii", ".nii.gz"), (".nrrd", ".seg.nrrd")
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
 
 
 MARK = "DCAMT"
 """Mark of the files that this module writes: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
+_CHECKSUM = "DCAMT_CRC32"
+"""NRRD key of the voxels' checksum, which NIfTI's `descrip` contains, too.
+
+A program that edits the voxels may keep the mark. Older versions of DCAMT wrote no checksum.
+"""
 
 
 def write_labelmap(labelmap: Labelmap, path: str | Path, segments: Sequence[SegmentInfo] = ()) -> None:
@@ -78,6 +90,7 @@ def write_volume(volume: Volume, path: str | Path) -> None:
     widened = {"bool": np.uint8, "float16": np.float32}.get(voxels.dtype.name)
     if widened is not None:
         voxels = voxels.astype(widened)
+    voxels = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False)
     if kind == ".nrrd":
         _write_nrrd(voxels[0] if len(voxels) == 1 else voxels, volume.grid, path)
     elif kind in (".nii", ".nii.gz"):
@@ -91,22 +104,80 @@ def write_volume(volume: Volume, path: str | Path) -> None:
 
 
 def is_dcamt_result(path: Path) -> bool:
-    """Return whether a file has the mark of DCAMT; False if the file cannot be read.
+    """Return whether a file has the mark of DCAMT and unchanged voxels; False if the file cannot be read.
 
-    Slicer drops the mark when it saves the file. In formats other than NRRD and NIfTI, such as DICOM and HTML, the mark
-    is the word "DCAMT" anywhere in the first 64 KiB.
+    Slicer drops the mark when it saves a segmentation. Without a checksum in the file, the mark alone decides.
     """
-    kind = ending(path)
     try:
-        with gzip.open(path) if kind == ".nii.gz" else open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except (OSError, EOFError, zlib.error):
+        stated = _stated_checksum(path)
+        return stated is not None and (not stated or stated == _checksum_in(path))
+    except _UNREADABLE:
         return False
-    if kind in (".nii", ".nii.gz"):
-        return head[_DESCRIP : _DESCRIP + len(MARK)] == MARK.encode()
-    if kind in (".nrrd", ".seg.nrrd"):
-        return f"\n{MARK}:=".encode() in head.partition(b"\n\n")[0]
-    return MARK.encode() in head
+
+
+def has_mark(path: Path) -> bool:
+    """Return whether a file has the mark of DCAMT, even if its voxels have changed; False if it cannot be read."""
+    try:
+        return _stated_checksum(path) is not None
+    except _UNREADABLE:
+        return False
+
+
+def _stated_checksum(path: Path) -> str | None:
+    """Return the checksum that a file's mark states; "" for a mark without checksum, None for a file without mark."""
+    kind = ending(path)
+    with _open(path) as file:
+        head = file.read(_HEAD_BYTES)
+    if kind in _NIFTI_ENDINGS:
+        header, mark, checksum = head[_DESCRIP], rf"^{MARK}", rf"^{MARK} result (\w+)"
+    elif kind in _NRRD_ENDINGS:
+        header, mark, checksum = head.partition(b"\n\n")[0], rf"\n{MARK}:=", rf"\n{_CHECKSUM}:=(\w+)"
+    else:
+        return _stated_elsewhere(path, head)
+    if not re.search(mark.encode(), header):
+        return None
+    found = re.search(checksum.encode(), header)
+    return found[1].decode() if found else ""
+
+
+def _stated_elsewhere(path: Path, head: bytes) -> str | None:
+    """Return the result of `_stated_checksum` for a file that is neither NRRD nor NIfTI.
+
+    In DICOM files, surfaces and reports, the mark is the word "DCAMT" anywhere in the first 64 KiB. In a format that
+    DCAMT does not write, the word is no mark: a program may have copied it from the header of a result.
+    """
+    if MARK.encode() not in head:
+        return None
+    if is_dicom_head(head):
+        return pixel_checksums(path)[0]
+    return "" if ending(path) in (*SURFACE_OUTPUTS, *REPORT_ENDINGS) else None
+
+
+def _checksum_in(path: Path) -> str:
+    """Return the checksum of the voxels in a file with a mark."""
+    kind = ending(path)
+    if kind in _NRRD_ENDINGS:
+        with open(path, "rb") as file:
+            file.seek(-8, os.SEEK_END)  # A gzip stream ends with its CRC-32 and its size (RFC 1952), 4 bytes each.
+            return f"{int.from_bytes(file.read(4), 'little'):08x}"
+    if kind in _NIFTI_ENDINGS:
+        checksum = 0
+        with _open(path) as file:
+            file.seek(_NIFTI_HEADER_BYTES)
+            while block := file.read(_BLOCK_BYTES):
+                checksum = zlib.crc32(block, checksum)
+        return f"{checksum:08x}"
+    return pixel_checksums(path)[1]
+
+
+def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """Open a file for reading; `.nii.gz` is decompressed."""
+    return gzip.open(path) if ending(path) == ".nii.gz" else open(path, "rb")
+
+
+def _checksum_of(voxels: np.ndarray) -> str:
+    """Return the CRC-32 of the voxels' bytes; the first axis varies fastest, as in the files."""
+    return f"{zlib.crc32(voxels.tobytes('F')):08x}"
 
 
 def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
@@ -120,7 +191,7 @@ def _write_nifti(voxels: np.ndarray, grid: Grid, path: Path) -> None:
     orthogonal = np.allclose(axes.T @ axes, np.eye(3), atol=1e-4)
     image.set_qform(grid.affine, code=1 if orthogonal else 0)
     image.header.set_xyzt_units("mm")
-    image.header["descrip"] = f"{MARK} result".encode()
+    image.header["descrip"] = f"{MARK} result {_checksum_of(voxels)}".encode()
     with atomic_path(path) as temporary:
         nib.save(image, temporary)
 
@@ -140,6 +211,7 @@ def _write_nrrd(voxels: np.ndarray, grid: Grid, path: Path) -> None:
         "kinds": kinds,
         "encoding": "gzip",
         MARK: "result",
+        _CHECKSUM: _checksum_of(voxels),
     }
     with atomic_path(path) as temporary:
         nrrd.write(str(temporary), voxels, header, compression_level=_COMPRESSION)
@@ -157,6 +229,7 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
         "ijkToLPS": RAS_TO_LPS @ grid.affine,
         "containedRepresentationNames": ["Binary labelmap"],
         MARK: "result",
+        _CHECKSUM: _checksum_of(voxels),
         "segments": [
             {
                 "id": f"Segment_{segment.label}",

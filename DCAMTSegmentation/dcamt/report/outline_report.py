@@ -87,7 +87,7 @@ def write_outline_report(
 
     Args:
         identity: texts that identify the patient and the scan, with their titles as keys.
-        from_dcamt_file: whether the segment's file has DCAMT's mark (`io.writers.is_dcamt_result`).
+        from_dcamt_file: whether the segment's file is a DCAMT result (`io.writers.is_dcamt_result`).
         notes: messages for the reader.
 
     Raises:

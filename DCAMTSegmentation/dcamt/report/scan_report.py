@@ -90,7 +90,7 @@ class ScanReport:
             `from_dcamt_file` tells their origin. A card with an empty `name` stands for an unknown model of DCAMT.
         quality: `fast` or `accurate`.
         is_corrected: whether a person has edited the outlines that the model made.
-        from_dcamt_file: whether the outlines' file has DCAMT's mark (`io.writers.is_dcamt_result`) and names no model.
+        from_dcamt_file: whether the outlines' file is a DCAMT result (`io.writers.is_dcamt_result`) and names no model.
         doubt_map: (I, J, K), as in `dcamt.SegmentedScan`; None if unknown, as in quality `fast`.
         trust: Dice (0 to 1) between the outlines of the two branches; None if unknown, as in quality `fast` and
             without a model.

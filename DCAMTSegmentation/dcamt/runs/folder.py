@@ -266,10 +266,9 @@ class RunFolder:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def foreign_proposals(self) -> list[Path]:
-        """Return the proposals in `ranking` that lack DCAMT's mark, probably because a person has corrected them.
+        """Return the proposals in `ranking` that are no DCAMT results (`is_dcamt_result`), probably since corrected.
 
-        DCAMT writes the mark (see `is_dcamt_result`) into each proposal, and Slicer drops the mark when it saves a
-        corrected proposal. The temporary files of a cancelled ranking, which may lack the mark, are ignored.
+        The temporary files of a cancelled ranking, which may lack DCAMT's mark, are ignored.
         """
         files = sorted(set(self.ranking.glob("*.seg.nrrd")) - set(stray_temporaries(self.ranking)))
         return [file for file in files if not is_dcamt_result(file)]

@@ -1,0 +1,141 @@
+"""DCAMT recognises its results until their voxels change, whichever program changes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import nrrd
+import numpy as np
+import pytest
+import SimpleITK
+from dcamt.geometry import Grid
+from dcamt.io.dicom_output import Algorithm, build_dicom_segmentation, find_source_images, write_dicom
+from dcamt.io.readers import read_scan
+from dcamt.io.writers import has_mark, is_dcamt_result, write_labelmap, write_volume
+from dcamt.volume import Labelmap, Volume
+from dcamt_testing.dicom_series import OBLIQUE_SHAPE, oblique_affine, write_oblique_series
+from dcamt_testing.scan_files import LEFT_ATRIUM
+
+Rewrite = Callable[[Path, bool], object]
+
+
+def rewrite_with_nibabel(path: Path, change: bool) -> None:
+    image: Any = nib.load(path)
+    voxels = np.asarray(image.dataobj).copy()
+    voxels[3, 3, 3] ^= change
+    nib.save(nib.Nifti1Image(voxels, image.affine, image.header), path)
+
+
+def rewrite_with_simpleitk(path: Path, change: bool) -> None:
+    image = SimpleITK.ReadImage(str(path))
+    image[3, 3, 3] = image[3, 3, 3] ^ change
+    SimpleITK.WriteImage(image, str(path), useCompression=True)
+
+
+def rewrite_with_pynrrd(path: Path, change: bool) -> None:
+    voxels, header = nrrd.read(str(path))
+    voxels[3, 3, 3] ^= change
+    nrrd.write(str(path), voxels, header)
+
+
+def rewrite_with_pydicom(path: Path, change: bool) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    data = pydicom.dcmread(path)
+    pixels = bytearray(data.PixelData)
+    pixels[len(pixels) // 2] ^= change
+    data.PixelData = bytes(pixels)
+    data.save_as(path)
+
+
+def write_result(path: Path) -> None:
+    """Write a labelmap whose voxel [3, 3, 3] is 1."""
+    voxels = np.zeros(OBLIQUE_SHAPE, np.uint8)
+    voxels[2:9, 3:8, 2:7] = 1
+    if path.suffix == ".dcm":
+        folder = write_oblique_series(path.parent / "series")
+        source = find_source_images(folder, read_scan(folder).frames)
+        labelmap = Labelmap(voxels, Grid(OBLIQUE_SHAPE, oblique_affine()))
+        write_dicom(build_dicom_segmentation(labelmap, [LEFT_ATRIUM], source, Algorithm("m", "1", "1", "1")), path)
+    else:
+        write_labelmap(Labelmap(voxels, Grid(voxels.shape, np.diag([0.7, 0.7, 2.5, 1.0]))), path, [LEFT_ATRIUM])
+
+
+@pytest.mark.parametrize(
+    ("name", "rewrite"),
+    [
+        ("x.nii", rewrite_with_nibabel),
+        ("x.nii.gz", rewrite_with_nibabel),
+        ("x.nrrd", rewrite_with_simpleitk),
+        ("x.nrrd", rewrite_with_pynrrd),
+        ("x.seg.nrrd", rewrite_with_simpleitk),
+        ("x.seg.nrrd", rewrite_with_pynrrd),
+        ("x.dcm", rewrite_with_pydicom),
+    ],
+)
+def test_result_whose_voxels_another_program_changed_is_no_longer_dcamts(
+    tmp_path: Path, name: str, rewrite: Rewrite
+) -> None:
+    if name == "x.dcm":
+        pytest.importorskip("highdicom")
+    path = tmp_path / name
+    write_result(path)
+    assert is_dcamt_result(path)
+    rewrite(path, False)
+    assert is_dcamt_result(path)
+    rewrite(path, True)
+    assert has_mark(path)  # The header was kept.
+    assert not is_dcamt_result(path)
+
+
+@pytest.mark.parametrize("name", ["x.nrrd", "x.seg.nrrd"])
+def test_changed_result_without_compression_is_no_longer_dcamts(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_result(path)
+    voxels, header = nrrd.read(str(path))
+    voxels[3, 3, 3] = 0
+    nrrd.write(str(path), voxels, {**header, "encoding": "raw"})
+    assert has_mark(path)
+    assert not is_dcamt_result(path)
+
+
+@pytest.mark.parametrize("name", ["x.mha", "x.nhdr"])
+def test_result_that_itk_converts_to_another_format_is_not_dcamts(tmp_path: Path, name: str) -> None:
+    """ITK copies the mark into formats that DCAMT does not write."""
+    write_result(tmp_path / "x.nrrd")
+    image = SimpleITK.ReadImage(str(tmp_path / "x.nrrd"))
+    image[3, 3, 3] = 0
+    SimpleITK.WriteImage(image, str(tmp_path / name))
+    assert b"DCAMT" in (tmp_path / name).read_bytes()
+    assert not is_dcamt_result(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nrrd"])
+def test_results_of_older_versions_whose_mark_has_no_checksum_are_dcamts(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_result(path)
+    written = path.read_bytes()
+    with_checksum = rb"DCAMT result \w{8}|DCAMT_CRC32:=\w{8}\n"
+    path.write_bytes(re.sub(with_checksum, lambda found: b"DCAMT result".ljust(21, b"\0") * (name == "x.nii"), written))
+    assert path.read_bytes() != written
+    assert is_dcamt_result(path)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.nrrd"])
+@pytest.mark.parametrize("kind", ["?", "<f2", "<f4", ">i2", "<f8"])
+def test_map_of_any_type_is_recognised(tmp_path: Path, name: str, kind: str) -> None:
+    voxels = np.random.default_rng(0).integers(0, 2, (2, 5, 6, 7)).astype(kind)
+    write_volume(Volume(voxels, Grid((5, 6, 7), np.eye(4))), tmp_path / name)
+    assert is_dcamt_result(tmp_path / name)
+    assert np.array_equal(read_scan(tmp_path / name, channels=2).voxels, voxels)
+
+
+@pytest.mark.parametrize("name", ["x.nii", "x.nii.gz", "x.nrrd", "x.seg.nrrd"])
+def test_cut_result_is_not_dcamts(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write_result(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert not is_dcamt_result(path)
