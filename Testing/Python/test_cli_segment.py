@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import nrrd
 import numpy as np
 import pytest
 from dcamt.commands.result_files import file_stamp
@@ -331,3 +332,44 @@ def test_new_or_changed_file_is_a_result_even_if_its_time_stamp_is_before_the_co
         os.utime(job.segmentation, (hour, hour))
     missing = jobs_without_result(jobs, [ScanRecord(4)], stamps)
     assert [job.scan.name for job in missing] == ["earlier.nii.gz", "missing.nii.gz"]
+
+
+@pytest.mark.parametrize("form", ["seg.nrrd", "nii.gz", "nrrd"])
+@pytest.mark.parametrize("is_larger", [False, True])
+def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, is_larger: bool
+) -> None:
+    """The result of P1/lge.nii.gz is not kept for P2/lge.nii.gz, which is larger or lies elsewhere."""
+    sitk = pytest.importorskip("SimpleITK")
+    first, second = save_noise_scan(tmp_path / "P1" / "lge.nii.gz"), tmp_path / "P2" / "lge.nii.gz"
+    image = sitk.ReadImage(str(first))
+    if is_larger:
+        image = sitk.ConstantPad(image, [0, 0, 0], [1, 0, 0], 1.0)
+    else:
+        image.SetOrigin([mm + 5 for mm in image.GetOrigin()])
+    second.parent.mkdir()
+    sitk.WriteImage(image, str(second))
+    result = tmp_path / "out" / f"lge.{form}"
+    arguments = ["-o", result.parent, "--format", form, "--model", noise_model, "--skip-existing"]
+    assert call_dcamt(["segment", first, *arguments]) == 0
+    before = result.read_bytes()
+    for option in ([], ["--agreement"]):  # With --agreement, a result is missing, so the scan is not skipped.
+        capsys.readouterr()
+        assert call_dcamt(["segment", second, *arguments, *option]) == 1
+        message = f"{result}: exists already, but lies on a different grid from {second}"
+        assert message in capsys.readouterr().err
+        assert result.read_bytes() == before
+    assert call_dcamt(["segment", first, *arguments]) == 0
+
+
+def test_skip_existing_keeps_a_correction_that_slicer_cropped(noise_model: Path, tmp_path: Path) -> None:
+    scan, result = save_noise_scan(tmp_path / "s.nii.gz"), tmp_path / "out" / "s.seg.nrrd"
+    arguments = ["segment", scan, "-o", result.parent, "--model", noise_model, "--skip-existing"]
+    assert call_dcamt(arguments) == 0
+    voxels, header = nrrd.read(str(result))
+    del header["DCAMT"]
+    header["space origin"] += header["space directions"][2] * 4
+    nrrd.write(str(result), voxels[:, :, 4:], header)
+    before = result.read_bytes()
+    assert call_dcamt(arguments) == 0
+    assert result.read_bytes() == before

@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,9 +15,12 @@ from ..cases.dicom_labels import dicom_files_among
 from ..errors import InputError, OutputError
 from ..io.atomic import refuse_device
 from ..io.channels import channel_files
+from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
+from ..io.readers import read_header, read_labelmap
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
+from ..volume import fit_labelmap, same_grid
 from ..wall.files import is_wall_table
 
 REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
@@ -215,6 +219,28 @@ def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
     A scan is skipped if all `results` exist, or if a result would replace another program's file.
     """
     return all(os.path.exists(path) for path in results) or bool(foreign_files([*results, *optional]))
+
+
+def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoice) -> None:
+    """Raise InputError if an existing segmentation does not lie on the scan's grid.
+
+    A segmentation that another program saved may also be cropped (`fit_labelmap`). If the segmentation or the scan
+    cannot be read, nothing is refused.
+    """
+    try:
+        grid = read_header(scan, choice=choice).grid
+        if same_grid(read_header(segmentation, as_labelmap=True).grid, grid):
+            return
+        saved = None if is_dcamt_result(segmentation) else read_labelmap(segmentation)
+    except InputError:
+        return
+    with suppress(InputError):
+        if saved is not None:
+            fit_labelmap(saved, grid, scan)
+            return
+    what = f"exists already, but lies on a different grid from {scan}: it may be the result of another scan"
+    remedy = "Give another folder or name, or replace the file with --overwrite."
+    raise InputError(what, path=segmentation, remedy=remedy)
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:

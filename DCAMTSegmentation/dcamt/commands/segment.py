@@ -24,7 +24,15 @@ from ..recipe import FAST
 from .console import Console, print_error
 from .measurement_table import measure_unlisted_segmentations, write_measurement_table
 from .options import UsageError
-from .result_files import SKIP, FileStamp, check_result_paths, existing_rule, file_stamp, foreign_files
+from .result_files import (
+    SKIP,
+    FileStamp,
+    check_result_paths,
+    existing_rule,
+    file_stamp,
+    foreign_files,
+    refuse_result_of_other_scan,
+)
 from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
 from .scan_paths import FoundScans, find_scans
 from .segment_session import ScanRecord, SegmentSession
@@ -77,12 +85,15 @@ def _plan_jobs(
     """Return the jobs to do, the stamps of their files, and the jobs that --skip-existing skips; print what is skipped.
 
     Raises the errors of `find_scans` and `plan_scan_jobs`. Raises InputError if the model or the table cannot be used,
-    or if there is only one job and its scan does not exist.
+    if there is only one job and its scan does not exist, or if --skip-existing would keep the result of another scan.
     """
     existing = existing_rule(options)
     channels = _model_channels(options)
     found = [find_scans(path, channels, [options.output]) for path in options.scans]
     planned = plan_scan_jobs(found, options.output, options.format, requested, existing)
+    if existing == SKIP:
+        for job in planned:
+            refuse_result_of_other_scan(job.segmentation, job.scan, _scan_choice(options))
     skipped = [job for job in planned if existing == SKIP and job.is_finished]
     finished = set(skipped)
     jobs = [job for job in planned if job not in finished]
@@ -244,11 +255,15 @@ def _start_session(
         region=region,
         jobs=jobs,
         console=console,
-        choice=ScanChoice(options.series, options.frame_type, options.time),
+        choice=_scan_choice(options),
         with_identity=options.identity,
         stamps=stamps,
         skips_existing=options.skip_existing,
     )
+
+
+def _scan_choice(options: argparse.Namespace) -> ScanChoice:
+    return ScanChoice(options.series, options.frame_type, options.time)
 
 
 def _print_summary(

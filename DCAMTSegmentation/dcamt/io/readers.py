@@ -212,18 +212,20 @@ def read_segments(path: str | Path) -> tuple[StoredSegment, ...]:
         return image.segments
 
 
-def read_header(path: str | Path, as_labelmap: bool = False, channels: int = 1) -> Header:
+def read_header(
+    path: str | Path, as_labelmap: bool = False, channels: int = 1, choice: ScanChoice | None = None
+) -> Header:
     """Check and return the header of a scan or, with `as_labelmap`, of a labelmap.
 
     The segments of a labelmap count as one channel. With `channels` above 1, channels in separate files are counted as
-    in `read_scan`.
+    in `read_scan`; `choice` chooses the image as there.
 
     Raises:
         InputError: the file is refused as in `read_scan` or, with `as_labelmap`, as in `read_labelmap`. A wrong
             number of channels and wrong voxels, such as fractional values of a labelmap, are not refused.
     """
     path = given_path(path)
-    with _open_image(path, ScanChoice(), label=as_labelmap) as image:
+    with _open_image(path, choice or ScanChoice(), label=as_labelmap) as image:
         if as_labelmap:
             check_label_grid(image.grid, path, partial=bool(image.segments))
         else:
