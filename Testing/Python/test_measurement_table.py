@@ -6,6 +6,7 @@ import errno
 import sys
 from pathlib import Path
 
+import nrrd
 import pytest
 from dcamt.errors import write_error
 from dcamt_testing.processes import call_dcamt
@@ -56,6 +57,25 @@ def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(
     assert measured_scans(table) == ["s0"]
     assert "scans added from existing segmentations: 1." in capsys.readouterr().err
     assert corrected.read_bytes() == before
+
+
+def test_rows_of_an_outline_are_removed_once_the_outline_was_corrected(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    table, corrected = tmp_path / "m.csv", tmp_path / "out" / "s1.seg.nrrd"
+    segment = ["segment", *scans, "-o", corrected.parent, "--model", noise_model, "--measurements", table]
+    assert call_dcamt(segment) == 0
+    first_row = read_table(table)[0]
+    voxels, header = nrrd.read(str(corrected))
+    voxels[:, :, :9] = 0
+    nrrd.write(str(corrected), voxels, header)
+    for _ in range(2):
+        capsys.readouterr()
+        assert call_dcamt([*segment, "--skip-existing"]) == 0
+        assert read_table(table) == [first_row]
+        note = f"{table}: has no rows of scans whose segmentation another program saved (s1). "
+        assert note in capsys.readouterr().err
 
 
 def test_table_keeps_rows_of_different_scans_with_the_same_name(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from ..errors import DCAMTError, InputError
+from ..io.dicom_files import list_names
 from ..io.locks import table_lock
 from ..io.readers import read_labelmap
 from ..io.tables import csv_cell
@@ -21,6 +22,28 @@ from ..volume import SegmentInfo
 from .console import Console
 from .result_files import foreign_files
 from .scan_jobs import ScanJob
+
+
+def remove_rows_of_foreign_segmentations(table: Path, jobs: Iterable[ScanJob], console: Console) -> None:
+    """Remove the rows of scans whose segmentation another program saved, for example after a correction.
+
+    Raises:
+        InputError: the table is another kind of table or cannot be read.
+        OutputError: the table cannot be written.
+    """
+    foreign = {csv_cell(job.name) for job in jobs if foreign_files([job.segmentation])}
+    if not foreign:
+        return
+    with table_lock(table):
+        earlier = read_measurements_csv(table)
+        kept = [row for row in earlier if row.scan not in foreign]
+        if len(kept) < len(earlier):
+            write_measurements_csv(kept, table)
+    what = f"has no rows of scans whose segmentation another program saved ({list_names(sorted(foreign))})"
+    remedy = (
+        "The picture of 'dcamt picture SCAN SEGMENTATION -o FILE.png' shows the measurements of such a segmentation."
+    )
+    console.print_error(f"{table}: {what}. {remedy}")
 
 
 def measure_unlisted_segmentations(

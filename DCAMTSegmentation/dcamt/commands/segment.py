@@ -22,7 +22,11 @@ from ..models.package import open_model
 from ..models.store import model_path
 from ..recipe import FAST
 from .console import Console, print_error
-from .measurement_table import measure_unlisted_segmentations, write_measurement_table
+from .measurement_table import (
+    measure_unlisted_segmentations,
+    remove_rows_of_foreign_segmentations,
+    write_measurement_table,
+)
 from .options import UsageError
 from .result_files import (
     SKIP,
@@ -198,6 +202,7 @@ def _segment_with_team(
     with interrupt_on_sigterm():
         try:
             if skipped and table:
+                remove_rows_of_foreign_segmentations(table, skipped, console)
                 again = measure_unlisted_segmentations(table, skipped, session.segmenter.segments, console)
             for number in range(team.rank, len(jobs), team.size):
                 session.run_job(number, records)

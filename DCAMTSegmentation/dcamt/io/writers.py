@@ -7,6 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -109,8 +110,8 @@ def is_dcamt_result(path: Path) -> bool:
     Slicer drops the mark when it saves a segmentation. Without a checksum in the file, the mark alone decides.
     """
     try:
-        stated = _stated_checksum(path)
-        return stated is not None and (not stated or stated == _checksum_in(path))
+        stated, status = _stated_checksum(path), path.stat()
+        return stated is not None and (not stated or stated == _checksum_in(path, (status.st_mtime_ns, status.st_size)))
     except _UNREADABLE:
         return False
 
@@ -153,8 +154,9 @@ def _stated_elsewhere(path: Path, head: bytes) -> str | None:
     return "" if ending(path) in (*SURFACE_OUTPUTS, *REPORT_ENDINGS) else None
 
 
-def _checksum_in(path: Path) -> str:
-    """Return the checksum of the voxels in a file with a mark."""
+@lru_cache(maxsize=1 << 16)  # A command may examine a folder of thousands of results several times.
+def _checksum_in(path: Path, state: tuple[int, int]) -> str:
+    """Return the checksum of the voxels in a file with a mark, cached until `state` (time and size) changes."""
     kind = ending(path)
     if kind in _NRRD_ENDINGS:
         with open(path, "rb") as file:
