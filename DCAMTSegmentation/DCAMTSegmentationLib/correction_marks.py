@@ -32,24 +32,40 @@ SAME_AXES_MM = 1e-5
 """Tolerance for comparing axes (`axes_of`), component by component."""
 
 
-def mark_written(segmentation_node: SegmentationNode) -> None:
-    """Store the fingerprint and the axes of a new result's segments, and remove the marks of an earlier result."""
+def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> None:
+    """Store the fingerprint and the measured axes of a new result's segments, and replace an earlier result's marks.
+
+    The worker measured the result in the volume's space. The measurements are marked as outdated if the segments have
+    other axes in the segmentation's space, in which *Measure again* measures.
+
+    Args:
+        to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.
+    """
     written = fingerprint(segmentation_node)
     segmentation_node.SetAttribute(_WRITTEN, written)
     segmentation_node.SetAttribute(_MEASURED, written)
-    segmentation_node.SetAttribute(_MEASURED_AXES, axes_of(segmentation_node))
-    for mark in (_CORRECTED, _OUTDATED, _MOVED):
+    segmentation_node.SetAttribute(_MEASURED_AXES, axes_of(segmentation_node, np.linalg.inv(to_local)))
+    for mark in (_CORRECTED, _MOVED):
         segmentation_node.SetAttribute(mark, None)
+    segmentation_node.SetAttribute(_OUTDATED, None if _are_as_measured(segmentation_node, written) else "1")
 
 
-def axes_of(segmentation_node: SegmentationNode) -> str:
+def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
     Changed axes show that measurements are outdated even if the fingerprint is unchanged: hardening a transform that
     doubles all lengths changes the axes and the measured volumes, but not the fingerprint.
+
+    Args:
+        from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes
+            are returned in the segmentation's space.
     """
     affine = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
-    return "" if affine is None else json.dumps(affine[:3, :3].tolist())
+    if affine is None:
+        return ""
+    if from_local is not None:
+        affine = from_local @ affine
+    return json.dumps(affine[:3, :3].tolist())
 
 
 def _are_as_measured(segmentation_node: SegmentationNode, now: str) -> bool:

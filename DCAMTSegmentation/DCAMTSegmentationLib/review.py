@@ -110,8 +110,8 @@ def store_review_data(
 ) -> None:
     """Store the trust, the expected overlap and the doubtful places of a new result.
 
-    The node must already have the result's segments. An earlier result's region, scan checksums and marks
-    (corrected, outdated, moved) are removed.
+    The node must already have the result's segments. An earlier result's region and scan checksums are removed, and
+    its marks (corrected, outdated, moved) are replaced (`mark_written`).
 
     Args:
         doubts: the worst first, in the space of the result's volume.
@@ -125,4 +125,4 @@ def store_review_data(
     segmentation_node.SetAttribute(_REGION_NAME, None)
     store_places(segmentation_node, doubts, to_local)
     store_scan_voxels(segmentation_node, ())
-    mark_written(segmentation_node)
+    mark_written(segmentation_node, to_local)

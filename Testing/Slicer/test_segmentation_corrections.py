@@ -14,7 +14,7 @@ from DCAMTSlicerLib.fingerprints import fingerprint
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from fake_worker import FakeWorker, PanelCase
 from made_results import block
-from scene_nodes import add_scan, draw_segment, segment_mask
+from scene_nodes import add_outline, add_scan, draw_segment, segment_mask
 from slicer_harness import Person, choose, click
 from unchanged_scene import fail_after
 
@@ -79,6 +79,27 @@ class HardenedTransformTest(PanelCase):
         correction_marks.mark_measured(segmentation, fingerprint(segmentation), correction_marks.axes_of(segmentation))
         self.module.panel.enter()
         self.assertNotIn("measure again", self.ui.trustLabel.text)
+
+    def test_result_in_a_segmentation_with_other_axes_than_the_scan_is_marked_until_it_is_measured_again(self) -> None:
+        shift, scaling = np.eye(4), np.diag([1.1, 1.05, 1.08, 1.0])
+        shift[:3, 3] = (5, -3, 40)
+        for matrix, is_marked in ((shift, False), (scaling, True)):
+            volume = add_scan()
+            segmentation = add_outline(volume, block(8))
+            transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "registration")
+            transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
+            volume.SetAndObserveTransformNodeID(transform.GetID())
+            self.prepare(volume)
+            choose(self.ui.outputSelector, segmentation)
+            self.assertIs(self.segment(volume), segmentation)
+            before = float(self.logic.measurements(segmentation)[0]["volume_ml"])
+            self.assertEqual("measure again" in self.ui.trustLabel.text, is_marked)
+            click(self.ui.measureButton)
+            self.wait()
+            after = float(self.logic.measurements(segmentation)[0]["volume_ml"])
+            self.assertAlmostEqual(after, before * np.linalg.det(matrix), delta=0.01)
+            self.assertNotIn("measure again", self.ui.trustLabel.text)
+            self.assertFalse(correction_marks.is_corrected(segmentation))
 
 
 class ReplacementCase(PanelCase):
