@@ -100,7 +100,7 @@ class ReviewPanel:
         """Return sentences that tell how far to trust the result."""
         if get_referenced_node(self._node, VOLUME) is None:
             if self.has_measurements:
-                return str(_("The scan of this result is not in the scene."))
+                return " ".join([_("The scan of this result is not in the scene."), self._outdated_text()]).rstrip()
             return str(_("No result yet: choose a volume and press Apply."))
         trust, expected = review.trust(self._node), review.expected_overlap(self._node)
         sentences = []

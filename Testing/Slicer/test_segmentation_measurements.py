@@ -18,6 +18,7 @@ from made_results import oblique
 from scene_nodes import add_scan, draw_segment, segment_mask
 from slicer_harness import (
     Person,
+    choose,
     click,
     expect_no_hidden_errors,
     process_events,
@@ -118,6 +119,26 @@ class MeasurementsTest(PanelCase):
         self.settings.outputSegmentation = segmentation
         click(self.ui.copyButton)
         self.assertNotIn("Mueller", slicer.app.clipboard().text())
+
+    def test_outdated_measurements_of_a_removed_scan_are_marked_until_they_are_measured_again(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        smaller = segment_mask(segmentation, volume).copy()
+        smaller[:8] = 0
+        scan_on_the_same_grid = add_scan("other")
+        slicer.mrmlScene.RemoveNode(volume)
+        choose(self.ui.outputSelector, segmentation)
+        lost, outdated = "The scan of this result is not in the scene.", "changed since the measurement: measure again"
+        self.assertEqual(self.ui.trustLabel.text, lost)
+        draw_segment(segmentation, scan_on_the_same_grid, smaller)
+        self.module.enter()
+        self.assertIn(lost, self.ui.trustLabel.text)
+        self.assertIn(outdated, self.ui.trustLabel.text)
+        click(self.ui.measureButton)
+        self.wait()
+        self.assertEqual(self.ui.trustLabel.text, lost)
+        volume_ml = np.count_nonzero(smaller) * 1.5**3 / 1000
+        self.assertEqual(self.logic.measurements(segmentation)[0]["volume_ml"], f"{volume_ml:.2f}")
 
     def test_measurements_are_outdated_if_the_only_measured_segment_is_removed(self) -> None:
         segmentation = self.segment(add_scan())
