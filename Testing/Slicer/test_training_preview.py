@@ -390,7 +390,22 @@ class ShownPreviewTest(TrainingCase):
         (volume,) = nodes_of("ScalarVolume")
         self.assertFalse(volume.GetSaveWithScene())
         add_outline(volume, ellipsoid(1)[1])
-        self.wait_for(volume.GetSaveWithScene, "the next poll")
+        self.wait_for(volume.GetSaveWithScene, "the next search for used nodes")
+
+    def test_clone_of_a_preview_is_saved_with_its_scan_after_an_empty_folder_of_runs_was_chosen(self) -> None:
+        self.show_run("paused", "one", seed=1)
+        self.choose_case("one", "after iteration 4")
+        (segmentation,), (volume,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")
+        (self.folder / "empty").mkdir()
+        self.ui.runsFolderEdit.currentPath = str(self.folder / "empty")
+        self.assertIsNone(self.module.widget.runs.watch)
+        copy_node(segmentation).SetName("clone")
+        self.wait_for(volume.GetSaveWithScene, "the next search for used nodes")
+        reload_scene()
+        (clone,), (scan,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")
+        self.assertEqual((clone.GetName(), scan_of(clone)), ("clone", scan))
+        np.testing.assert_array_equal(segment_mask(clone, scan), ellipsoid(1)[1])
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(scan), ellipsoid(1)[0])
 
     def test_missing_preview_of_a_run_without_a_process_is_explained(self) -> None:
         for name, last, text in (

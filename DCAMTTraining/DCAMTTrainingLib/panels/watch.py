@@ -15,7 +15,7 @@ from dcamt.runs.folder import RunFolder
 from dcamt.runs.preview import choose_preview, chosen_preview, read_preview
 from dcamt.runs.state import RUNNING, RunState
 from DCAMTSlicerLib.engine_messages import error_text
-from DCAMTSlicerLib.stepped_task import SteppedTask
+from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
 
 from ..cases.rows import SceneScan
@@ -24,6 +24,9 @@ from ..runs.charts import LOSSES, SCORES
 from ..runs.preview import remove_preview, save_used_nodes, show_preview
 from ..runs.watch import RunWatch
 from ..session import TrainingSession
+
+USE_MS = 500
+"""Milliseconds between two searches for nodes of previews that a person uses."""
 
 
 class WatchPanel:
@@ -37,6 +40,7 @@ class WatchPanel:
         self._shown: tuple[str, str, int] | None = None
         self._loading: SteppedTask | None = None
         self._listing: SteppedTask | None = None
+        self._searching = DelayedCall(self._save_used_nodes)
         self._filling = False
         self._selected = 0
         self._restores_choice = True
@@ -53,9 +57,11 @@ class WatchPanel:
         self._was_running, self._restores_choice = False, True
         self._list_cases()
         self.update()
+        self._searching.start(USE_MS)
 
     def close(self) -> None:
         """Stop background work and remove the charts."""
+        self._searching.close()
         self._stop_loading()
         if self._listing is not None:
             self._listing.cancel()
@@ -95,8 +101,12 @@ class WatchPanel:
         self._was_running = running
         if self._recipe is None:
             self._list_cases()
-        save_used_nodes()
         self._update_preview(watch)
+
+    def _save_used_nodes(self) -> None:
+        """Call `save_used_nodes` every `USE_MS`, also without a run: the scene may hold previews of an earlier run."""
+        self._searching.start(USE_MS)
+        save_used_nodes()
 
     def _update_preview(self, watch: RunWatch) -> None:
         preview = read_preview(watch.run)
