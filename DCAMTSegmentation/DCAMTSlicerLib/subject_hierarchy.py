@@ -34,10 +34,11 @@ def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -
 
 
 def place_below(node: Node, result: Node) -> None:
-    """Put a helper node below its result."""
+    """Put a helper node below its result, and remove the DCAMT folders that are empty then."""
     hierarchy = _hierarchy(node)
     parent = hierarchy.GetItemByDataNode(result)
     hierarchy.CreateItem(parent or hierarchy.GetSceneItemID(), node)
+    _remove_empty_folders(hierarchy)
 
 
 def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
@@ -51,6 +52,10 @@ def remove_stale_items(scene: Any, nodes: Iterable[Node]) -> None:
         if item:
             # False: keep the data node and the item's children.
             hierarchy.RemoveItem(item, False, False)
+    _remove_empty_folders(hierarchy)
+
+
+def _remove_empty_folders(hierarchy: Node) -> None:
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
     for index in range(items.GetNumberOfIds()):

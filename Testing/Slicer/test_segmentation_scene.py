@@ -129,6 +129,16 @@ class SceneTest(PanelCase):
         self.assertEqual(len(node_names("vtkMRMLSegmentationNode")), 2)
         self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])
 
+    def test_folder_of_a_removed_result_is_removed_once_its_copy_takes_the_helper_nodes(self) -> None:
+        volume = add_scan()
+        segmentation = self.segment(volume)
+        copy = copy_node(segmentation)
+        slicer.mrmlScene.RemoveNode(segmentation)
+        choose(self.ui.outputSelector, copy)
+        self.assertEqual(dcamt_folders(), ["LGE – DCAMT"])  # contains the helper nodes
+        self.assertIs(self.segment(volume), copy)
+        self.assertEqual(dcamt_folders(), [])
+
     def test_panel_states_that_the_scan_of_a_result_is_missing(self) -> None:
         volume = add_scan()
         segmentation = self.segment(volume)
