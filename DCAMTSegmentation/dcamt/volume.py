@@ -26,7 +26,9 @@ GRID_TOLERANCE = 0.05
 """Two grids count as equal if they differ by at most this many voxels along each axis; files hold rounded geometry."""
 MASK_VALUE = 255
 """Value that many programs write into a mask of one structure."""
-_LABEL_ROUNDING = 1e-4  # Tolerance for whole numbers: 255 times a slope of 1/255 in float32 gives 1.00000006, not 1.
+# Tolerance for whole numbers. A file may store the voxel 255 and, as float32, the slope 1/255. Their product in float64
+# is 1.00000006, not 1.
+_LABEL_ROUNDING = 1e-4
 
 
 class IdentifyingNote(str):

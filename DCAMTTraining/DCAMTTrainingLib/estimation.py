@@ -85,7 +85,8 @@ class Estimation:
         """
         self.failure = ""
         recipe = self._planned_recipe()
-        # The cases may change before the estimate arrives.
+        # The cases may change before the estimate arrives. The estimate is valid for the present cases, so `key` and
+        # `scene_bytes` are determined now.
         key, scene_bytes = self._key(recipe, device), self._scene_bytes(recipe)
         try:
             files = self._folder.create()

@@ -157,7 +157,8 @@ def _progress_of(tail: EventTail) -> _Progress:
     progress = _Progress()
     while (event := tail.next()) is not None:
         if isinstance(event, CasesLoading):
-            progress.eta_s = None  # The last estimate is that of an earlier process.
+            # A process loads its cases before it trains, so the last estimate is that of an earlier process.
+            progress.eta_s = None
             continue
         progress.iteration = event.iteration
         if isinstance(event, RunStarted | TrainingProgress):

@@ -122,7 +122,8 @@ class Learner:
             raise ValueError("the state belongs to another spacing or intensity rule")
         if differ_in_order(state.get("channel_names", ()), self.recipe.channel_names):
             raise ValueError("the state belongs to another order of the channels")
-        if state.get("shape", self._shape()) != self._shape():  # torch does not notice another number of heads
+        # With another number of attention heads, the weights have the same shapes, so torch raises no error.
+        if state.get("shape", self._shape()) != self._shape():
             raise ValueError("the state belongs to another network")
         self.network.load_state_dict(state["network"])
         if self.average is not None:

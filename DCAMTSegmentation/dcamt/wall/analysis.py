@@ -45,9 +45,9 @@ times as bright as blood. If a scan has a larger spacing than the first pair, a 
 """
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
-"""Importing these modules loads all parts of vtk for measuring a wall and writing its surface."""
+"""Importing these modules loads every part of vtk that measuring a wall and writing its surface needs."""
 SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
-"""Importing these modules loads all parts of SciPy for measuring a wall."""
+"""Importing these modules loads every part of SciPy that measuring a wall needs."""
 
 
 def import_in_background(names: Iterable[str]) -> None:

@@ -128,7 +128,8 @@ class RequestFailed:
     """A request or the worker failed. `id` is None if the worker failed, or if the JSON of the request had no `id`.
 
     Attributes:
-        reason: as in `errors.DCAMTError`, or "ended" if the worker's process ended or sent an unknown event.
+        reason: as in `errors.DCAMTError`, or "ended" if the worker's process did not start, ended unexpectedly, or sent
+            an event that cannot be parsed.
         message: one line for the user.
         detail: the traceback, or the ended process's output; may be empty.
         packages: names of the Python packages that are missing or cannot be loaded.

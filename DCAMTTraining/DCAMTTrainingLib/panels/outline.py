@@ -281,7 +281,10 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    The name alone is not enough, since another run may have a case with this name.
+    A row whose scan is `volume` belongs to the case. Any other row must have the name of the case. The name alone is
+    not enough, since another run may have a case with this name. So a row of a file must also have the case's file. A
+    row of the scene belongs to the case only if the row's volume was removed: a volume that is still there is another
+    scan.
     """
     if row.scan == volume.GetID():
         return True

@@ -147,7 +147,10 @@ class WatchPanel:
         return None
 
     def _list_cases(self) -> None:
-        """List the run's validation cases, or none if the run has no recipe file yet."""
+        """List the run's validation cases in the preview selector, after the item "none".
+
+        No case is listed if no run is shown, or if the run has no recipe file yet or one that cannot be loaded.
+        """
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))

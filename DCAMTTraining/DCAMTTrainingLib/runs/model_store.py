@@ -46,7 +46,8 @@ def store_model(path: Path, run_name: str, best: bool) -> str:
     The caller verifies the model before the call.
 
     Raises:
-        InputError: the file or its card cannot be read.
+        InputError: the file or its card cannot be read, another process imported a model of this name meanwhile, or the
+            folder of the store is unknown (`user_folder`).
         OutputError: the file cannot be copied.
     """
     stem = "_".join([run_name, *(["best"] if best else []), date.today().isoformat()])

@@ -1,7 +1,8 @@
 """Add a model's proposal for a case to the scene, so that a person can correct it.
 
 `case` is an entry of a run's ranking, with the keys name, image, segmentation, score and place. The place is the point
-around which the branches disagree most, in RAS mm. If the run was moved, the key `FORMER_SEGMENTATION` may be added.
+around which the model's two branches disagree most (`dcamt.training.ranking`), in RAS mm. If the run was moved, the key
+`FORMER_SEGMENTATION` may be added.
 """
 
 from __future__ import annotations
