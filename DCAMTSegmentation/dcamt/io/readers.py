@@ -467,5 +467,7 @@ def _segments_of_name(name: str, segments: tuple[StoredSegment, ...], path: Path
     if not named:
         known = ", ".join(f'"{segment.name}"' for segment in segments if segment.name)
         what = f'has no segment "{name}"{f", but {known}" if known else ""}'
-        raise InputError(what, path=path, remedy="Name a segment of the file, or give a label value.")
+        raise InputError(
+            what, path=path, remedy="In the mapping, write the name of a segment of the file, or a label value."
+        )
     return named

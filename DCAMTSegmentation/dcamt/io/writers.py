@@ -224,8 +224,10 @@ def _write_segmentation(voxels: np.ndarray, grid: Grid, path: Path, segments: Se
 
     known = [segment.label for segment in segments]
     nameless = sorted({int(label) for label in np.unique(voxels)} - {0, *known})
-    if nameless or len(set(known)) != len(known):
-        raise ValueError(f"label values {nameless} have no segment, or a value occurs twice in {known}")
+    if nameless:
+        raise ValueError(f"label values {nameless} have no segment")
+    if len(set(known)) != len(known):
+        raise ValueError(f"two segments have the same label value: {known}")
     segmentation: dict[str, Any] = {
         "voxels": voxels,
         "ijkToLPS": RAS_TO_LPS @ grid.affine,
