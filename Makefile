@@ -27,7 +27,7 @@ pictures: .venv/ready
 
 lint: .venv/ready
 	$(BIN)/ruff check .
-	# Each file opened as text must name its encoding, since a system's default may be ASCII.
+# Each call that opens a file as text must name the encoding, since a system's default may be ASCII.
 	$(BIN)/ruff check --preview --select PLW1514 .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy

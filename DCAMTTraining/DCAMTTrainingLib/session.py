@@ -112,7 +112,9 @@ class TrainingSession:
     # Task
 
     def recipe(self) -> Recipe:
-        """Return the recipe before effort and settings are applied.
+        """Return the recipe of the task, or of the model to start from (`recipe_from_model`) if one is chosen.
+
+        The effort and the settings that replace values of the recipe (`chosen_settings`) are not applied yet.
 
         Raises:
             InputError: the task or the model is not usable.

@@ -65,7 +65,8 @@ def test_calibration_is_read_from_the_package_and_from_the_file_beside_it(
     assert open_model(path).calibration == beside
     inside = replace(beside, notes="inside")
     assert write_package(path, replace(tiny_package, calibration=inside)).checksum == card.checksum
-    assert not calibration_path(path).exists()  # the calibration belonged to the replaced file
+    # `write_package` removes a calibration file beside the package: the file belonged to the package that was replaced.
+    assert not calibration_path(path).exists()
     assert open_model(path).calibration == inside
     with zipfile.ZipFile(path) as archive:
         assert json.loads(archive.read("calibration.json")) == json.loads(json.dumps(asdict(inside)))

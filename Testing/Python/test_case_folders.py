@@ -31,7 +31,7 @@ def test_words_such_as_mask_and_image_are_recognised_only_as_whole_words(tmp_pat
 
 
 def test_unreadable_folder_is_skipped_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder `lost+found` on a disk of Linux belongs to root."""
+    """On a disk of Linux, the folder `lost+found` belongs to root, so other users cannot read it."""
     make_files(tmp_path, "p1.nii", "p1_label.nii", "lost+found/p2.nii", "site/private/p3.nii")
     denied = {str(tmp_path / "lost+found"), str(tmp_path / "site" / "private")}
     scandir, stat = os.scandir, os.stat

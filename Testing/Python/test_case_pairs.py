@@ -48,7 +48,7 @@ from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reason
         ("MBAS_001/MBAS_001_gt.nii.gz", "MBAS_001/MBAS_001_label.nii.gz", "MBAS_001"),
         ("output/x.nii", "output/x_seg.nii", "x"),
         ("out/images/x.nii", "out/labels/x.nii", "x"),
-        # The folder's name has a word for labels.
+        # The label's folder, or the folder above it, has a word for labels in its name.
         *(
             ("1_images/p1.nii.gz", f"{folder}/p1.nii.gz", "p1")
             for folder in ("_labels", "label maps", "2_labels", "masks (final)", "lbls", "All segmentations")

@@ -289,7 +289,7 @@ def test_folder_of_slices_whose_name_ends_with_a_blank_is_found_again(folder: Pa
 
 
 def test_path_that_is_not_utf_8_is_refused_in_a_case_list_and_escaped_in_other_tables(folder: Path) -> None:
-    """Python represents the byte 0xff of such a name by the character U+DCFF."""
+    """A file's name may have bytes that are not UTF-8. Python represents the byte 0xff of such a name by U+DCFF."""
     image, path = folder / "p\udcff.nii", folder / "cases.csv"
     with pytest.raises(InputError, match="path is not UTF-8"):
         write_cases([Case("p", folder / "a.nii", None, UNLABELLED), Case("q", image, None, UNLABELLED)], path)
