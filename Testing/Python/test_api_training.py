@@ -18,6 +18,7 @@ from dcamt.api.training_plan import plan_new_run, plan_resumed_run
 from dcamt.cases.case_list import Case, read_cases
 from dcamt.errors import InputError, OutputError
 from dcamt.models.package import open_model, write_package
+from dcamt.recipe_files import with_settings
 from dcamt.runs.events import RunEvent, RunFinished
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
@@ -83,17 +84,20 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         ("unlabelled", "there are unlabelled cases, but a batch has room for labelled ones only"),
     ],
 )
-def test_cases_added_to_a_run_are_checked_before_it_resumes(role: str, message: str, tmp_path: Path) -> None:
+def test_cases_added_to_a_run_are_checked_when_it_resumes(role: str, message: str, tmp_path: Path) -> None:
     cases = write_cases_folder(tmp_path / "cases", labelled=1, validation=1)
-    recipe = tiny_recipe("labelled_per_batch=2")
+    recipe = tiny_recipe("labelled_per_batch=2", "iterations=2")
     TrainingSession(plan_new_run(cases, tmp_path / "run", recipe), Observer()).run()
+    run = RunFolder(tmp_path / "run")
+    run.recipe.write_text(with_settings(recipe, ["iterations=4"]).to_json(), encoding="utf-8")
     for part in ("", "_label"):
         shutil.copy(tmp_path / "cases" / f"labelled0{part}.nii.gz", tmp_path / "cases" / f"new{part}.nii.gz")
-    with (tmp_path / "run" / "cases.csv").open("a", encoding="utf-8") as file:
+    with run.cases.open("a", encoding="utf-8") as file:
         file.write(f"new,../cases/new.nii.gz,../cases/new_label.nii.gz,{role}\n")
     with pytest.raises(InputError, match=message):
-        plan_resumed_run(tmp_path / "run")
-    assert plan_resumed_run(tmp_path / "run", conclude=True).conclude
+        dcamt.train(run=run.path, resume=True, device="cpu")
+    assert load_checkpoint(run.checkpoint, torch.device("cpu"))["step"] == 2
+    assert plan_resumed_run(run.path, conclude=True).conclude
 
 
 @pytest.mark.parametrize("earlier", ["damaged", "stopped"])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 from dcamt.cases.case_list import VALIDATION, Case, read_cases
 from dcamt.errors import Cancelled, InputError
 from dcamt.geometry import Grid
@@ -271,9 +272,10 @@ def test_calibration_needs_only_the_files_of_validation_cases(
     assert open_model(path).calibration is not None
 
 
+@pytest.mark.parametrize("is_converted", [False, True])
 @pytest.mark.parametrize("role", ["labelled", "unlabelled"])
 def test_model_of_a_run_is_not_calibrated_on_its_training_cases(
-    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str], role: str
+    tiny_package: ModelPackage, tmp_path: Path, capsys: pytest.CaptureFixture[str], role: str, is_converted: bool
 ) -> None:
     table = write_cases_folder(tmp_path / "cases", labelled=2, validation=8, shape=(12, 12, 12))
     run = RunFolder(tmp_path / "run")
@@ -281,10 +283,18 @@ def test_model_of_a_run_is_not_calibrated_on_its_training_cases(
     run.create(tiny_package.recipe, trained, lambda: None)
     write_package(run.model, tiny_package)
     other = table.with_name("other.csv")
-    other.write_text(table.read_text(encoding="utf-8").replace(",labelled\n", ",validation\n"), encoding="utf-8")
+    text = table.read_text(encoding="utf-8").replace(",labelled\n", ",validation\n")
+    if is_converted:
+        for name in ("labelled0", "labelled1"):
+            image = SimpleITK.ReadImage(str(table.with_name(f"{name}.nii.gz")))
+            SimpleITK.WriteImage(image, str(table.with_name(f"{name}.nrrd")))
+            text = text.replace(f"{name}.nii.gz", f"{name}.nrrd")
+    other.write_text(text, encoding="utf-8")
     before = run.model.read_bytes()
     assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1
-    assert "is also the scan of the training case 'labelled0'. Leave one of these cases out." in capsys.readouterr().err
+    relation = "has the same content as that of" if is_converted else "is also the scan of"
+    message = f"{relation} the training case 'labelled0'. Leave one of these cases out."
+    assert message in capsys.readouterr().err
     assert run.model.read_bytes() == before
     assert call_dcamt(["models", "calibrate", run.model, run.cases, "--device", "cpu"]) == 0
     assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1

@@ -29,7 +29,8 @@ from dcamt.preprocessing import labels_to_network
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import load_recipe
 from dcamt.training.resident import load_case
-from dcamt.volume import Labelmap
+from dcamt.volume import Labelmap, Volume
+from dcamt_testing.dicom_series import write_mr_series
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.scan_files import deny_folder, refused
@@ -203,28 +204,81 @@ def test_data_files_beside_headers_are_compared(cases: list[Case], tmp_path: Pat
     assert facts_of(cases)[3].problems
 
 
-def test_check_and_training_refuse_a_training_scan_for_validation(cases: list[Case], tmp_path: Path) -> None:
+def write_scan(image: SimpleITK.Image, path: Path) -> Path:
+    """Write a scan with other libraries than DCAMT: as DICOM slices if `path` has no ending."""
+    if path.suffix:
+        SimpleITK.WriteImage(image, str(path))
+    else:
+        write_mr_series(path, SimpleITK.GetArrayFromImage(image).transpose(2, 1, 0), np.diag((2.0, 2.0, 2.0, 1.0)))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("trained", "validated"),
+    [("p1.nii.gz", "copy.nii.gz"), ("p1.nii.gz", "p1.nii"), ("p1.nii.gz", "saved.nrrd"), ("dicom", "nifti.nii.gz")],
+)
+def test_check_and_training_refuse_a_training_scan_for_validation(
+    cases: list[Case], tmp_path: Path, trained: str, validated: str
+) -> None:
     check_cases_and_batch(RECIPE, cases)
-    copy = tmp_path / "copy.nii.gz"
-    shutil.copy(cases[0].image, copy)
-    cases[3] = replace(cases[3], image=copy)
-    problem = facts_of(cases)[3].problems[0].removeprefix("The scan ")
+    image = SimpleITK.Cast(SimpleITK.ReadImage(str(cases[0].image)), SimpleITK.sitkInt16)
+    cases[0] = replace(cases[0], image=write_scan(image, tmp_path / trained))
+    cases[3] = replace(cases[3], image=write_scan(image, tmp_path / validated))
+    problem = only_problem_of_pair(cases)
     with pytest.raises(InputError) as caught:
-        check_cases_and_batch(RECIPE, cases)
-    assert str(caught.value) == f"{copy}: {problem}"
+        dcamt.train(cases, tmp_path / "run", recipe=tiny_recipe("iterations=1"), device="cpu")
+    assert str(caught.value) == f"{cases[3].image}: {problem.removeprefix('The scan ')}"
+    assert not (tmp_path / "run" / "cases.csv").exists()
+
+
+def test_check_and_training_refuse_a_copied_dicom_folder_for_validation(cases: list[Case], tmp_path: Path) -> None:
+    image = SimpleITK.Cast(SimpleITK.ReadImage(str(cases[0].image)), SimpleITK.sitkInt16)
+    cases[0] = replace(cases[0], image=write_scan(image, tmp_path / "dicom"))
+    cases[3] = replace(cases[3], image=shutil.copytree(tmp_path / "dicom", tmp_path / "copy"))
+    only_problem_of_pair(cases)
+    with pytest.raises(InputError, match="has the same content as that of the training case 'labelled0'"):
+        dcamt.train(cases, tmp_path / "run", recipe=tiny_recipe("iterations=1"), device="cpu")
+
+
+def only_problem_of_pair(cases: list[Case]) -> str:
+    """Return the only problem of the last case; fail unless its scan has the content of the first case's scan."""
+    facts = facts_of(cases)
+    assert [len(fact.problems) for fact in facts] == [1, 0, 0, 1]
+    (problem,) = facts[3].problems
+    assert problem == (
+        "The scan has the same content as that of the training case 'labelled0'. Leave one of these cases out."
+    )
+    return problem
+
+
+def test_check_and_training_read_each_scan_once(
+    cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def record(path: Path, channels: int = 1) -> Volume:
+        read.append(path)
+        return read_scan(path, channels)
+
+    monkeypatch.setattr("dcamt.cases.case_scans.read_scan", record)
+    facts_of(cases)
+    assert read == [case.image for case in cases]
+    read.clear()
+    dcamt.train(cases, tmp_path / "run", recipe=tiny_recipe("iterations=1"), device="cpu")
+    assert [path for path in read if path != cases[3].image] == [case.image for case in cases[:3]]
 
 
 def test_training_without_validation_does_not_compare_scans(
     cases: list[Case], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The comparison reads all scans whose files have the same size in bytes, which takes long for many scans."""
+    """The comparison computes a checksum of all voxels, which takes long for many scans."""
     copy = tmp_path / "copy.nii.gz"
     shutil.copy(cases[0].image, copy)
     cases[3] = replace(cases[3], image=copy, role=LABELLED)
-    read: list[Path] = []
-    monkeypatch.setattr("dcamt.cases.checks._checksum", read.append)
-    check_cases_and_batch(RECIPE, cases)
-    assert read == []
+    compared: list[Volume] = []
+    monkeypatch.setattr("dcamt.cases.checks.scan_checksum", compared.append)
+    dcamt.train(cases, tmp_path / "run", recipe=tiny_recipe("iterations=1"), device="cpu")
+    assert compared == []
 
 
 def test_check_and_training_report_a_class_that_occurs_in_no_label(tmp_path: Path) -> None:

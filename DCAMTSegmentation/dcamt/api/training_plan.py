@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..cases.case_list import ROLES, UNLABELLED, VALIDATION, Case, read_cases, refuse_violations, used_cases, violations
 from ..cases.case_scans import refuse_mixed_orders
-from ..cases.checks import refuse_copied_scans
 from ..distributed import Team, team_size
 from ..errors import InputError
 from ..models.package import read_recipe
@@ -182,13 +181,12 @@ def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
     """Check that a training can use the cases and split its batches among its processes.
 
     Raises:
-        InputError: the cases break a rule (`cases.case_list.violations`), a copy of a training scan is used for
-            validation, scans have their channels in different orders (`refuse_mixed_orders`), or the labelled or the
-            unlabelled patches of a batch cannot be split evenly among the processes started by `torchrun`.
+        InputError: the cases break a rule (`cases.case_list.violations`), scans have their channels in different orders
+            (`refuse_mixed_orders`), or the labelled or the unlabelled patches of a batch cannot be split evenly among
+            the processes started by `torchrun`.
     """
     training = recipe.training
     refuse_violations(violations(cases, recipe))
-    refuse_copied_scans(cases)
     refuse_mixed_orders(cases, recipe)
     mixed = any(case.role == UNLABELLED for case in cases)
     # Raises InputError if the batch cannot be split.

@@ -17,8 +17,6 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import canonical_orientation
-from ..io.formats import data_files_beside, ending
-from ..io.itk_completeness import PAIR_ENDINGS, pair_files
 from ..io.readers import Header, read_header
 from ..io.slabs import slabs
 from ..io.writers import is_dcamt_result
@@ -85,17 +83,23 @@ def check_cases(cases: Sequence[Case], recipe: Recipe, with_checksums: bool = Fa
             case_facts = _with_problem(case_facts, repeated[index])
         facts.append(case_facts)
         yield case_facts
+    checksums: dict[int, str] = {}
     for index in readable:
-        checked = _check_voxels(facts[index], cases[index], recipe, with_checksums)
+        checked = _check_voxels(facts[index], cases[index], recipe)
+        if checked.checksum is not None:
+            checksums[index] = checked.checksum
+        if not with_checksums:
+            checked = replace(checked, checksum=None)
         if checked != facts[index]:
             facts[index] = checked
             yield checked
     for index, error in mixed_orders(cases, recipe):
         facts[index] = _with_problem(facts[index], _without_path("scan", cases[index].image, error))
         yield facts[index]
-    equal_scans = list(_equal_scans(cases))
-    for index, text in _trained_and_validated(cases, equal_scans):
-        facts[index] = _with_problem(facts[index], text)
+    equal_scans = list(_equal_scans(cases, checksums))
+    for index, other, what in conflicting_scans(cases, equal_scans):
+        error = _conflict(cases[index], cases[other], what)
+        facts[index] = _with_problem(facts[index], _without_path("scan", cases[index].image, error))
         yield facts[index]
     for index, text in (*repeated_scans(cases, equal_scans), *_shared_labels(cases)):
         facts[index] = replace(facts[index], warnings=(*facts[index].warnings, text))
@@ -112,13 +116,27 @@ def list_problems(cases: Sequence[Case], facts: Iterable[CaseFacts], recipe: Rec
     return [str(violation) for violation in violations(cases, recipe, values) if not violation.cases]
 
 
-def refuse_copied_scans(cases: Sequence[Case]) -> None:
-    """Raise InputError if a scan used for training is also used for validation, as the same file or as a copy."""
-    if all(case.role != VALIDATION for case in cases):
-        return  # The scans need not be read.
-    for index, problem in _trained_and_validated(cases, _equal_scans(cases)):
-        what, _, remedy = problem.removeprefix("The scan ").partition(". ")
-        raise InputError(what, path=cases[index].image, remedy=remedy)
+class ScanUses:
+    """Finds a scan that is used both for training and for validation, while the scans of a run are read one by one."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        self._has_validation = any(case.role == VALIDATION for case in cases)
+        self._first_case: dict[str, Case] = {}
+
+    def add(self, case: Case, volume: Volume) -> None:
+        """Raise InputError if the scan of a case equals that of an earlier added case of the other use.
+
+        The two uses are training and validation. If no case is for validation, scans are not compared.
+
+        Args:
+            volume: the scan of `case`.
+        """
+        if not self._has_validation:
+            return
+        first = self._first_case.setdefault(scan_checksum(volume), case)
+        if (first.role == VALIDATION) != (case.role == VALIDATION):
+            is_same_file = _file_identity(first.image) == _file_identity(case.image)
+            raise _conflict(case, first, "file" if is_same_file else "content")
 
 
 def few_values_warning(volume: Volume) -> str:
@@ -164,16 +182,15 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
     return facts
 
 
-def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe, with_checksum: bool) -> CaseFacts:
-    """Check the voxels of a case's scan and, if its role needs one, of its label; return the extended facts."""
+def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
+    """Check the voxels of a case's scan and, if its role needs one, of its label; return facts with a checksum."""
     try:
         volume = read_case_scan(case.image, recipe)
     except InputError as error:
         return _with_problem(facts, _without_path("scan", case.image, error))
     grid = volume.grid
-    facts = replace(facts, warnings=(*facts.warnings, *scan_notes(volume)))
-    if with_checksum:
-        facts = replace(facts, checksum=scan_checksum(volume))
+    warnings = (*facts.warnings, *scan_notes(volume))
+    facts = replace(facts, warnings=warnings, checksum=scan_checksum(volume))
     del volume
     if not case.needs_label or case.label is None:
         return facts
@@ -247,16 +264,20 @@ def _result_of(steps: Generator[None, None, _Result]) -> _Result:
             return result
 
 
-def _equal_scans(cases: Sequence[Case]) -> Iterator[tuple[str, list[int]]]:
+def _equal_scans(cases: Sequence[Case], checksums: Mapping[int, str]) -> Iterator[tuple[str, list[int]]]:
     """Yield ("file" or "content", indices of the cases) for each group of cases with equal scans.
 
-    "file" means that the scans are the same file or folder, "content" that they are files of the same content.
+    "file" means that the scans are the same file or folder, "content" that their voxels are equal.
+
+    Args:
+        checksums: index of a case -> its `scan_checksum`, for each scan that could be read.
     """
-    used = [index for index, case in enumerate(cases) if case.role != LEFT_OUT]
-    for what, key_of in (("file", _file_identity), ("content", _checksum)):
+    files = {index: _file_identity(case.image) for index, case in enumerate(cases) if case.role != LEFT_OUT}
+    keys: tuple[tuple[str, Mapping[int, Hashable]], ...] = (("file", files), ("content", checksums))
+    for what, key_of in keys:
         members_by_key: defaultdict[Hashable, list[int]] = defaultdict(list)
-        for index in used if what == "file" else _select_equal_sizes(cases, used):
-            if (key := key_of(cases[index].image)) is not None:
+        for index, key in key_of.items():
+            if key is not None:
                 members_by_key[key].append(index)
         yield from ((what, members) for members in members_by_key.values() if len(members) > 1)
 
@@ -284,20 +305,13 @@ def conflicting_scans(
                 yield index, other, what
 
 
-def _trained_and_validated(
-    cases: Sequence[Case], equal_scans: Iterable[tuple[str, list[int]]]
-) -> Iterator[tuple[int, str]]:
-    """Yield index and message of each case that `conflicting_scans` yields."""
-    for index, other, what in conflicting_scans(cases, equal_scans):
-        role = "validation case" if cases[other].role == VALIDATION else "training case"
-        if what == "file":
-            text = f"The scan is also the scan of the {role} '{cases[other].name}'. Leave one of these cases out."
-        else:
-            text = (
-                f"The scan has the same content as that of the {role} '{cases[other].name}'. Leave one of these cases"
-                " out."
-            )
-        yield index, text
+def _conflict(case: Case, other: Case, what: str) -> InputError:
+    """Return the error for a scan that `conflicting_scans` yields with the case `other`, equal in `what`."""
+    role = "validation case" if other.role == VALIDATION else "training case"
+    remedy = "Leave one of these cases out."
+    if what == "file":
+        return InputError(f"is also the scan of the {role} '{other.name}'", path=case.image, remedy=remedy)
+    return InputError(f"has the same content as that of the {role} '{other.name}'", path=case.image, remedy=remedy)
 
 
 def repeated_scans(
@@ -358,31 +372,6 @@ def _file_identity(path: Path) -> Hashable:
     except OSError:
         return None
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
-
-
-def _select_equal_sizes(cases: Sequence[Case], used: Iterable[int]) -> list[int]:
-    """Return the indices of the cases whose scan file has the same size as the file of another case."""
-    sizes: defaultdict[int, list[int]] = defaultdict(list)
-    for index in used:
-        path = cases[index].image
-        if os.path.isfile(path):  # Before Python 3.14, `Path.is_file` may raise PermissionError.
-            sizes[os.path.getsize(path)].append(index)
-    return [index for group in sizes.values() if len(group) > 1 for index in group]
-
-
-def _checksum(path: Path) -> Hashable:
-    """Return a checksum of an image file and of its data files (`data_files_beside`); None if a file cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        # The headers of two scans may be equal, although their voxels differ.
-        data_files = filter(Path.is_file, data_files_beside(path))
-        for part in pair_files(path) if ending(path) in PAIR_ENDINGS else (path, *data_files):
-            with part.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    digest.update(chunk)
-    except (OSError, InputError):
-        return None
-    return digest.digest()
 
 
 def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:

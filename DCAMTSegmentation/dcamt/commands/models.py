@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..cases.case_list import VALIDATION, Case, list_cases, read_cases, used_cases
-from ..cases.checks import refuse_copied_scans
+from ..cases.case_scans import read_case_scan
+from ..cases.checks import ScanUses
 from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
@@ -21,6 +22,7 @@ from ..models.package import (
     holds_calibration,
     open_model,
     read_card,
+    read_recipe,
     write_package,
 )
 from ..models.store import check_store, import_model, model_path, remove_model, stored_models
@@ -112,7 +114,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         raise InputError("has a calibration already", path=path, remedy="Replace the calibration with --overwrite.")
     else:
         check_result_paths([path], [options.cases, *case_files(listed)])
-    refuse_copied_scans([*cases, *_trained_cases(path)])  # Last, since it may read all scans.
+    _refuse_trained_scans(cases, path, console)  # Last, since it may read all scans.
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
     from ..inference.calibrating import calibrate
@@ -160,6 +162,23 @@ def _trained_cases(model: Path) -> list[Case]:
     if model not in (run.model, run.best) or not (run.recipe.exists() and run.cases.exists()):
         return []
     return [case for case in used_cases(list_cases(run.cases)) if case.role != VALIDATION]
+
+
+def _refuse_trained_scans(cases: Sequence[Case], model: Path, console: Console) -> None:
+    """Raise InputError if the scan of a validation case was used to train a model; skip scans that cannot be read."""
+    if not (trained := _trained_cases(model)):
+        return
+    recipe = read_recipe(model, for_training=False)
+    compared = [*trained, *cases]
+    uses = ScanUses(compared)
+    for index, case in enumerate(compared):
+        console.show_progress("comparing the scans with those of the training", index / len(compared))
+        try:
+            volume = read_case_scan(case.image, recipe)
+        except InputError:
+            continue
+        uses.add(case, volume)
+    console.clear_progress()
 
 
 def _report_unused_calibration(output: Path, model: Path, console: Console) -> None:

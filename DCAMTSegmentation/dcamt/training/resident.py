@@ -16,7 +16,7 @@ from ..cases.labels import check_label, label_notes, read_case_label, refuse_thi
 from ..geometry import NetworkGrid
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
-from ..volume import ChannelNote
+from ..volume import ChannelNote, Volume
 
 VOXELS_PER_CLASS = 4096
 """At least this many voxels of a class (or all, if there are fewer) are kept as possible centres of patches."""
@@ -56,19 +56,25 @@ def uint8_scale_offset(rule: Intensity) -> tuple[float, float]:
 
 
 def load_case(
-    case: Case, recipe: Recipe, device: torch.device, on_note: Callable[[str], None] = lambda note: None
+    case: Case,
+    recipe: Recipe,
+    device: torch.device,
+    on_note: Callable[[str], None] = lambda note: None,
+    on_scan: Callable[[Volume], None] = lambda volume: None,
 ) -> ResidentCase:
     """Read a case and return it on the network grid, in 8 bits, on the device.
 
     Args:
         on_note: called with each note on the label (`label_notes`) or on the scan's channels (`ChannelNote`). A note on
             the channels begins with the path of the scan's folder.
+        on_scan: called with the scan as soon as it is read. An exception that it raises is not caught.
 
     Raises:
         InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has
             a class that is too thin for the network grid.
     """
     volume = read_case_scan(case.image, recipe)
+    on_scan(volume)
     for note in volume.notes:
         if isinstance(note, ChannelNote):
             on_note(f"{case.image.parent}: {note}")

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..cases.case_list import LABELLED, UNLABELLED, VALIDATION, Case, count_roles, refuse_violations, violations
+from ..cases.checks import ScanUses
 from ..distributed import ALONE, Team, TeamLost, running_statistics
 from ..errors import InputError, is_out_of_memory
 from ..machine import peak_memory_bytes
@@ -192,8 +194,9 @@ class Trainer:
         `_stopping_on_signals` lists the signals.
 
         Raises:
-            InputError: a case cannot be used, a class occurs in no labelled case of a new run, losses or weights are no
-                longer finite, the team cannot split the batch, or only some of the team's GPUs compute in bfloat16.
+            InputError: a case cannot be used, a scan is used both for training and for validation (`ScanUses`), a class
+                occurs in no labelled case of a new run, losses or weights are no longer finite, the team cannot split
+                the batch, or only some of the team's GPUs compute in bfloat16.
             OutputError: a file of the run cannot be written.
             TeamLost: another process of the team has ended or failed; the leader has saved the weights if training had
                 begun.
@@ -308,13 +311,15 @@ class Trainer:
 
     def _load_cases(self, cases: Sequence[Case]) -> dict[str, list[ResidentCase]]:
         by_role: dict[str, list[ResidentCase]] = {LABELLED: [], UNLABELLED: [], VALIDATION: []}
+        uses = ScanUses(cases)
         for index, case in enumerate(cases):
             if case.role == VALIDATION and not self.team.leads:
                 continue
             if self._check_request() and self.team.size == 1:
                 break
             self.log(CasesLoading(index, len(cases)))
-            by_role[case.role].append(load_case(case, self.recipe, self.device, self._on_note))
+            compare = partial(uses.add, case)
+            by_role[case.role].append(load_case(case, self.recipe, self.device, self._on_note, compare))
         return by_role
 
     def iterate(self, batch: Batch) -> dict[str, Tensor]:
