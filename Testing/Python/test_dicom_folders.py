@@ -6,14 +6,17 @@ import os
 import shutil
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 import pytest
+import SimpleITK
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
+from dcamt.io.dicom_files import SEGMENTATION_CLASSES
 from dcamt.io.dicom_stacks import ScanChoice
-from dcamt.io.readers import read_scan
+from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import IdentifyingNote
 from dcamt_testing.dicom_positions import assert_slices_in_place, write_slice, write_slices
 from dcamt_testing.dicom_series import write_dicomdir
@@ -258,6 +261,34 @@ def test_chosen_series_of_a_zip_is_read_and_an_ambiguous_or_truncated_zip_is_ref
     assert tempfile.gettempdir() not in message.removeprefix(str(path)), "the message names the temporary folder"
     path.write_bytes(path.read_bytes()[:-4000])
     refused(lambda: read_scan(path), path, "zip")
+
+
+@pytest.mark.parametrize("name", ["resources/atrium_label.nii.gz", "Segmentation.seg.nrrd", "image.mha"])
+def test_series_in_a_zip_is_the_scan_and_the_image_file_beside_it_is_the_label(tmp_path: Path, name: str) -> None:
+    slices = write_slices(tmp_path / "files", 8)
+    labels = np.zeros((8, 16, 16), np.uint8)
+    labels[2:5, 3:9, 4:8] = 1
+    image = SimpleITK.GetImageFromArray(labels)
+    label = tmp_path / PurePath(name).name
+    SimpleITK.WriteImage(image, str(label))
+    path = tmp_path / "Case7.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(label, name)
+        for file in slices:
+            archive.write(file, f"scans/4-LGE/resources/DICOM/files/{file.name}")
+    assert_slices_in_place(read_scan(path), 8)
+    np.testing.assert_array_equal(read_labelmap(path).voxels, labels.transpose(2, 1, 0))
+
+
+def test_image_beside_a_dicom_segmentation_in_a_zip_is_the_scan(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 500, (8, 16, 16)).astype(np.int16)
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels), str(tmp_path / "scan.nii.gz"))
+    segmentation = write_slice(tmp_path / "seg.dcm", 0, sop_class=SEGMENTATION_CLASSES[0])
+    path = tmp_path / "scan.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(tmp_path / "scan.nii.gz", "scan.nii.gz")
+        archive.write(segmentation, "seg.dcm")
+    np.testing.assert_array_equal(read_scan(path).voxels[0], voxels.transpose(2, 1, 0))
 
 
 def test_zip_of_several_images_is_refused_with_their_names(tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ from .dicom_files import (
     files_below,
     is_bare_head,
     is_dicom_head,
+    is_image_class,
+    is_unplaced_capture,
     list_names,
     quiet_pydicom,
     stated_class,
@@ -255,7 +257,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
     if start == _EMPTY_ZIP_MAGIC:
         raise InputError("is an empty zip file", path=path, remedy="Pack the scan again.")
     if start == _ZIP_MAGIC:
-        with _unzipped(path) as inner, _open_image(inner, choice, label) as image:
+        with _unzipped(path, label) as inner, _open_image(inner, choice, label) as image:
             yield image
     else:
         yield _open_file(path, choice, label)
@@ -356,12 +358,13 @@ def _segmentation_among(path: Path, files: Sequence[Path]) -> Path | None:
 
 
 @contextmanager
-def _unzipped(path: Path) -> Iterator[Path]:
+def _unzipped(path: Path, label: bool) -> Iterator[Path]:
     """Extract a zip file for the duration of the block.
 
     Yields:
         The first of these that exists:
 
+        - for a scan: the folder with all extracted files, if it holds a DICOM image;
         - the only file with one of `_ENDINGS_PREFERRED_IN_ARCHIVES`;
         - the folder with all extracted files, if it holds a DICOM file;
         - the only file with one of `ENDINGS_READ_BY_ITK`, such as `.tif`; if there are several such files, the only
@@ -376,7 +379,7 @@ def _unzipped(path: Path) -> Iterator[Path]:
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
         _extract(path, folder)
-        inner = _image_in_archive(path, Path(folder))
+        inner = _image_in_archive(path, Path(folder), label)
         try:
             yield inner
         except InputError as error:
@@ -397,13 +400,14 @@ def _extract(path: Path, folder: str) -> None:
             raise
 
 
-def _image_in_archive(path: Path, folder: Path) -> Path:
+def _image_in_archive(path: Path, folder: Path, label: bool) -> Path:
     """Return the image to read among the extracted files, or `folder`, as described for `_unzipped`."""
     files = [file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".")]
     images = [file for file in files if ending(file) in _ENDINGS_PREFERRED_IN_ARCHIVES]
-    if len(images) == 1:
+    dicom = [file for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES and _is_stated_dicom(file)]
+    if len(images) == 1 and (label or not any(map(_is_image_of_scan, dicom))):
         return images[0]
-    if any(_is_stated_dicom(file) for file in files if ending(file) not in _ENDINGS_PREFERRED_IN_ARCHIVES):
+    if dicom:
         return folder
     others = [file for file in files if ending(file) in ENDINGS_READ_BY_ITK]
     images = images or (list(filter(may_hold_volume, others)) if len(others) > 1 else others)
@@ -426,6 +430,12 @@ def _is_stated_dicom(file: Path) -> bool:
     """Return whether a file is DICOM by its first bytes or by its ending."""
     kind = ending(file)
     return kind in DICOM_SLICE_ENDINGS or stated_class(file) is not None or _is_bare_dicom(kind, read_head(file, 4))
+
+
+def _is_image_of_scan(file: Path) -> bool:
+    """Return whether a DICOM file may be a slice or another part of a scan, by its SOP class."""
+    sop_class = stated_class(file) or ""
+    return is_image_class(sop_class) and not is_unplaced_capture(file, sop_class)
 
 
 def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -> tuple[np.ndarray, bool]:
