@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
+from dcamt.cases.folders import find_cases
 from dcamt.cases.names import labels_beside_scans
 from dcamt.commands.scan_paths import find_scans
 from dcamt.errors import InputError
 from dcamt.io.dicom_files import walk_folders
+from dcamt.io.readers import read_scan
 from dcamt_testing.case_folders import make_files, write_dcamt_result, write_image
 from dcamt_testing.dicom_positions import write_slices
 
@@ -238,3 +241,40 @@ def test_folder_of_five_scans_is_searched_for_labels_once(tmp_path: Path, monkey
     monkeypatch.setattr("dcamt.cases.masks.labels_beside_scans", count)
     assert len(find_scans(tmp_path).scans) == 5
     assert searched == [tmp_path]
+
+
+def zip_slices(path: Path) -> Path:
+    """Write a zip file of five DICOM slices; return its path."""
+    slices = write_slices(path.with_suffix(""), 5, StudyInstanceUID="1.2.3")
+    shutil.make_archive(str(path.with_suffix("")), "zip", slices[0].parent)
+    shutil.rmtree(slices[0].parent)
+    return path
+
+
+@pytest.mark.parametrize("folder", [".", "P{}/scans"])
+@pytest.mark.parametrize("label", ["P{}_label.nii.gz", "labels/P{}.nii.gz", "P{}_LA.nii.gz"])
+def test_zip_files_are_scans_and_the_labels_beside_them_are_not(tmp_path: Path, folder: str, label: str) -> None:
+    scans = [zip_slices(tmp_path / folder.format(number) / f"P{number}.zip") for number in (1, 2)]
+    labels = [tmp_path / folder.format(number) / label.format(number) for number in (1, 2)]
+    for path in labels:
+        write_image(path, 2)
+    found = find_scans(tmp_path)
+    assert sorted(found.scans) == scans
+    assert sorted(found.skipped_files) == labels
+    assert all(read_scan(scan).grid.shape == (16, 16, 5) for scan in found.scans)
+    cases = find_cases(tmp_path).cases
+    assert sorted((case.image, case.label) for case in cases) == list(zip(scans, labels, strict=True))
+
+
+def test_zip_files_beside_other_scans_are_ignored(tmp_path: Path) -> None:
+    """The zip file may hold the scans beside it."""
+    zip_slices(tmp_path / "dicom" / "studies.zip")
+    scans = write_studies(tmp_path / "dicom", "p1", "p2")
+    assert find_scans(tmp_path / "dicom").scans == scans
+    zip_slices(tmp_path / "files" / "p1.zip")
+    write_noise(tmp_path / "files" / "p1.nrrd")
+    assert find_scans(tmp_path / "files").scans == [tmp_path / "files" / "p1.nrrd"]
+    for folder, number in (("dicom", 2), ("files", 1), (".", 3)):
+        cases = find_cases(tmp_path / folder).cases
+        assert len(cases) == number
+        assert all(case.image.suffix != ".zip" for case in cases)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..io.formats import BENCHMARK_ENDING, data_files_beside, ending
+from ..io.formats import data_files_beside, ending
 from ..io.readers import read_labelmap
 from ..volume import Labelmap
-from .labels import MANY_VALUES
+from .labels import MANY_VALUES, SCAN_WITH_LABEL
 
 FEW_VALUES = 16
 """An image with at most this many different intensities is probably a label."""
@@ -67,9 +67,9 @@ def refuse_scan_as_labels(labelmap: Labelmap, path: Path) -> None:
 def has_few_values(path: Path) -> bool:
     """Return whether a file holds only whole numbers from 0 up, and is like a label (`count_few_values`).
 
-    False for folders, for files that cannot be read, and for benchmark files, which hold a scan and its label.
+    False for folders, for files that cannot be read, and for files that may hold a scan and its label (`.h5`, `.zip`).
     """
-    if ending(path) == BENCHMARK_ENDING:
+    if ending(path) in SCAN_WITH_LABEL:
         return False
     try:
         return path.is_file() and _has_few_values(path, tuple(map(_state, (path, *data_files_beside(path)))))

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from ..io.dicom import are_separate_scans
 from ..io.dicom_files import is_no_file, walk_folders
-from ..io.formats import ENDINGS_READ_BY_ITK, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name, without_maps
+from ..io.formats import ENDINGS_READ_BY_ITK, LABEL_ENDINGS, SCAN_ENDINGS, ZIP_ENDING, ending, scan_name, without_maps
 from ..io.volume_content import may_hold_volume
 from .dicom_labels import dicom_files_among
 from .few_values import has_few_values
+
+_SEARCHED_ENDINGS = {*SCAN_ENDINGS, *LABEL_ENDINGS} - {ZIP_ENDING}
 
 
 def is_file_or_missing_link(path: Path) -> bool:
@@ -26,13 +28,13 @@ def is_file_or_missing_link(path: Path) -> bool:
 
 
 def image_files(files: Iterable[Path]) -> list[Path]:
-    """Return visible files with a scan's or label's ending.
+    """Return visible files with a scan's or label's ending, but no zip files (see `zip_files_below`).
 
     Maps (`without_maps`), files that hold no volume (`may_hold_volume`) and copies in other formats
     (`_without_copies`) are left out.
     """
     shown = [path for path in files if not path.name.startswith(".")]
-    images = [path for path in without_maps(shown) if ending(path) in (*SCAN_ENDINGS, *LABEL_ENDINGS)]
+    images = [path for path in without_maps(shown) if ending(path) in _SEARCHED_ENDINGS]
     return _without_copies([path for path in images if may_hold_volume(path)])
 
 
@@ -91,3 +93,8 @@ def images_below(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[Path]:
         if not is_only_segmentation:
             yield from found.segmentations
         yield from found.contours
+
+
+def zip_files_below(folder: Path, ignored: Iterable[Path] = ()) -> list[Path]:
+    """Return the zip files at any depth; skip hidden entries and the folders `ignored` (`walk_folders`)."""
+    return [path for _, _, paths in walk_folders(folder, ignored) for path in paths if ending(path) == ZIP_ENDING]

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry import Grid, bounding_box, connected_components, network_grid
-from ..io.formats import BENCHMARK_ENDING, ending, plain_name
+from ..io.formats import BENCHMARK_ENDING, ZIP_ENDING, ending, plain_name
 from ..io.readers import read_labelmap
 from ..io.segment_overlaps import MappingOption
 from ..label_resampling import resample_labels_in_slabs
@@ -38,7 +38,7 @@ MAPPING_OF_LABELS = MappingOption(
 """The option by which a user maps the labels of cases."""
 _SLAB_VOXELS = 1 << 17
 """About how many voxels of the network grid are computed in one step of `find_classes_on_grid`."""
-_SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ".zip")
+SCAN_WITH_LABEL = (BENCHMARK_ENDING, ".hdf5", ZIP_ENDING)
 """Endings of files that may hold a scan and its label. A DICOMDIR may hold both, too."""
 
 
@@ -182,7 +182,7 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
     """
     assert case.label is not None
     are_files = os.path.isfile(case.label) and os.path.isfile(case.image)
-    may_hold_both = ending(case.label) in _SCAN_WITH_LABEL or case.label.name.upper() == "DICOMDIR"
+    may_hold_both = ending(case.label) in SCAN_WITH_LABEL or case.label.name.upper() == "DICOMDIR"
     if are_files and not may_hold_both and case.label.samefile(case.image):
         raise InputError("is the scan itself", path=case.label, remedy="Choose the case's label.")
     mapping = parse_case_mapping(case, recipe.classes)

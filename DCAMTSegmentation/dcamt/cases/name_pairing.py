@@ -17,7 +17,8 @@ from ..io.writers import is_dcamt_result
 from .case_list import LABELLED, UNLABELLED, Case
 from .case_names import name_of_key, with_folders, with_numbers
 from .dicom_labels import pair_dicom_segmentations
-from .folder_files import images_below
+from .few_values import has_few_values
+from .folder_files import images_below, zip_files_below
 from .found_cases import (
     CONTOURS,
     DCAMT_RESULT,
@@ -56,11 +57,17 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
       (`FoundCases.unused`).
     - A label without a scan is skipped.
     - DCAMT results (`is_dcamt_result`) are skipped if their scan also has a label from another source.
+    - A zip file is a scan if there are no other scans. Beside other scans, zip files are ignored, since they may hold
+      the same scans.
 
     Args:
         ignored: folders that are not searched.
     """
-    files = classify_all(images_below(folder, ignored), folder)
+    images = list(images_below(folder, ignored))
+    files = classify_all(images, folder)
+    zip_files = zip_files_below(folder, ignored)
+    if zip_files and all(file.kind is not FileKind.SCAN or has_few_values(file.path) for file in files):
+        files = classify_all([*images, *zip_files], folder)
     files = pair_dicom_segmentations(files, folder)
     files = _mark_results(files)
     files = recognise_masks(files)

@@ -33,7 +33,7 @@ from .scan_paths import FoundScans
 
 # Endings of files that cannot hold a segmentation. A path with one of these endings is refused as the output, unless
 # the path is an existing folder.
-_OTHER_FILE_ENDINGS = (".gz", ".zip", ".csv", ".stl", ".obj", ".ply", ".vtp")
+_OTHER_FILE_ENDINGS = (".gz", ".csv", ".stl", ".obj", ".ply", ".vtp")
 DEFAULT_FORMAT = "seg.nrrd"
 
 SEGMENTATION_OUTPUTS = (*LABELMAP_OUTPUTS, DICOM_ENDING)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..cases.dicom_labels import dicom_files_among
 from ..cases.few_values import has_few_values
-from ..cases.folder_files import image_files, images_below, is_file_or_missing_link
+from ..cases.folder_files import image_files, images_below, is_file_or_missing_link, zip_files_below
 from ..cases.folders import find_all_scans
 from ..cases.masks import labels_and_results
 from ..errors import InputError
@@ -46,8 +46,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - a file: this file
     - a folder with scan files of other formats than DICOM, such as NIfTI: these files
     - a folder with multi-frame DICOM images of different studies: these images
-    - a folder with scan files only in subfolders: the cases of `dcamt cases find`, and scans that cannot be used for
-      training, such as test cases
+    - a folder with scan files only in subfolders, or with zip files as its only scans: the cases of `dcamt cases find`,
+      and scans that cannot be used for training, such as test cases
     - a folder with folders of DICOM files: each inner folder, unless all belong to one study (`_separate_scans`)
     - any other folder: this folder, as one scan of DICOM files
 
@@ -143,11 +143,12 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scans in subfolders; None if the subfolders contain no scan files, or contain DICOM scans.
+    """Return the scans in subfolders and in zip files; None if there are no such files, or if scans are DICOM.
 
     The folders `ignored` are not searched.
     """
-    if not any(ending(file) in SCAN_ENDINGS for file in images_below(folder, ignored) if file.parent != folder):
+    below = (file for file in images_below(folder, ignored) if file.parent != folder)
+    if not any(ending(file) in SCAN_ENDINGS for file in below) and not zip_files_below(folder, ignored):
         return None
     found = find_all_scans(folder, ignored)
     cases = [*found.cases, *found.unused]

@@ -31,6 +31,7 @@ class Format:
 
 BENCHMARK_ENDING = ".h5"
 """Ending of the left atrium benchmark's files, which contain scan and label."""
+ZIP_ENDING = ".zip"
 DICOM_ENDING = ".dcm"
 """Ending with which DICOM segmentations and reports are written."""
 DICOM_SLICE_ENDINGS = (DICOM_ENDING, ".ima")
@@ -49,6 +50,8 @@ FORMATS = (
     Format(BENCHMARK_ENDING, scan=True, labels=True),
     # A file with one of these endings counts only if it may hold a volume (`volume_content.may_hold_volume`).
     *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
+    # A zip file counts only if the folder holds no other scan (`cases.name_pairing`).
+    Format(ZIP_ENDING, scan=True),
     # The remaining endings are listed so that an output path with one of them counts as a file, not as a folder. Input
     # folders are not searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and
     # `labelmaps_by_case` finds DICOM segmentations. An `.img` need not be found: it is read with the `.hdr` beside it.
