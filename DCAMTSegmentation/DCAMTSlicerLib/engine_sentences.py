@@ -619,7 +619,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("holds the label value {0}, which is too large"),
         _("holds the label values {0}"),
         _("holds the negative label {0}"),
-        _("holds two slices at the same place: {0}"),
+        _("holds two slices in the same plane: {0}"),
         _("holds voxels of an unknown type (number {0})"),
         _("holds voxels of the type {0}, not intensities"),
         _("holds voxels of the type {0}, not labels"),

@@ -1,4 +1,8 @@
-"""Damaged and truncated files, archives and documents are refused; the message names the file and the fault."""
+"""Damaged and truncated files are refused; the message names the file and the fault.
+
+Zip files that are empty, too large or hold another zip file are also refused, and so are other archives and PDF
+documents, even if they are intact. A scan with slices of zeros, which were probably never written, is read with a note.
+"""
 
 from __future__ import annotations
 
@@ -365,7 +369,7 @@ def test_padding_of_resampled_and_masked_scans_causes_no_note(kind: str, thickne
     "background",
     [
         np.s_[:, :, [0, 1, -1]],  # padding at both ends
-        np.s_[:, :, :3],  # padding before the first slice
+        np.s_[:, :, :3],  # padding in the first three slices
         np.s_[6:, :, :],  # a masked background
     ],
 )

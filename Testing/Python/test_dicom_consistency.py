@@ -217,7 +217,7 @@ def test_compressed_copies_of_slices_are_skipped(tmp_path: Path) -> None:
 def test_error_names_different_slices_at_the_same_place(tmp_path: Path) -> None:
     write_slices(tmp_path, 10)
     write_slice(tmp_path / "again.dcm", 4, number=30)
-    refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices in the same plane: 4.dcm and again.dcm")
 
 
 @pytest.mark.parametrize("shift", [[0, 0, 0.03], [0, 3.0, 0]], ids=str)
@@ -226,7 +226,7 @@ def test_two_slices_nearly_in_one_plane_are_refused(tmp_path: Path, shift: list[
     path = write_slice(tmp_path / "again.dcm", 4, number=30)
     with edit_dicom(path) as data:
         data.ImagePositionPatient = (np.array(data.ImagePositionPatient, float) + shift).tolist()
-    refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices at the same place: 4.dcm and again.dcm")
+    refused(lambda: read_scan(tmp_path), tmp_path, "holds two slices in the same plane: 4.dcm and again.dcm")
 
 
 @pytest.mark.parametrize(

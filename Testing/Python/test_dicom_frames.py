@@ -93,7 +93,7 @@ def test_cardiac_phases_that_alternate_at_each_place_are_time_points(
 
 def test_message_about_two_frames_at_one_place_states_their_numbers(tmp_path: Path) -> None:
     path = write_frames(tmp_path / "x.dcm", [0, 1, 2, 3, 3, 4, 5, 6])
-    refused(lambda: read_scan(path), path, "holds two slices at the same place: frames 4 and 5")
+    refused(lambda: read_scan(path), path, "holds two slices in the same plane: frames 4 and 5")
 
 
 def test_stacks_in_one_file_can_be_chosen(tmp_path: Path) -> None:

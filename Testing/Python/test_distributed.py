@@ -1,4 +1,4 @@
-"""Test training by a team: its losses, failures, signals and resuming."""
+"""Test training by a team, which is several processes that train one network: losses, failures, signals, resuming."""
 
 from __future__ import annotations
 

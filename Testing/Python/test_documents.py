@@ -1,4 +1,8 @@
-"""Test the links in documents and module help, the README's length, and the workflow's checks."""
+"""Test the links in documents and module help, the README, and the GitHub workflow.
+
+The README must be short, and its first code block must hold two commands. The workflow must run each check of `make
+lint`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels are placed on the scan's grid or refused; segments are chosen by name, and values are mapped."""
+"""Labels are placed on the scan's grid or refused; segments are chosen by name, and label values get new values."""
 
 from __future__ import annotations
 

@@ -36,7 +36,11 @@ def ellipsoid(centre: tuple[int, int, int], radii: tuple[float, float, float]) -
 
 
 def predict_by_brightness(image: Tensor) -> Tensor:
-    """Return probabilities of background (intensities below 0), class 1 (near 0.4) and class 2 (near 0.9)."""
+    """Return probabilities (1, 3, X, Y, Z) of background, class 1 and class 2.
+
+    Voxels with an intensity below 0 are most likely background. Voxels with an intensity near 0.4 are most likely class
+    1, and voxels with an intensity near 0.9 are most likely class 2.
+    """
     return (40 * torch.cat([-image, image.clamp(max=0.2), 4 * image - 2.4])).softmax(dim=0)[None]
 
 

@@ -126,7 +126,11 @@ def test_voxels_without_a_class_are_ignored() -> None:
 
 
 def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() -> None:
-    """Descent moves against the gradient."""
+    """Descent moves against the gradient.
+
+    So a negative component of the gradient moves the embedding towards that class's prototype, and a positive component
+    moves it away.
+    """
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()
     label, present = torch.tensor([1]), torch.ones(3, dtype=torch.bool)

@@ -36,7 +36,8 @@ class Heart(NamedTuple):
     """A synthetic scan, its label, and three arguments that the script passed to `_paint_heart`.
 
     Attributes:
-        points: the voxels' coordinates relative to the left atrium in mm, as three arrays that broadcast to (I, J, K).
+        points: the voxels' coordinates in mm, centred on the left atrium, as three arrays that broadcast to (I, J, K).
+            The script has added smooth random shifts to these coordinates (`bent` in `make_phantom`).
         scale: the heart's size, relative to the standard heart.
         distance: distance (I, J, K) to the surface of the left atrium and its veins in mm, negative inside.
     """
@@ -92,7 +93,9 @@ def test_atrium_is_one_component_of_realistic_size(hearts: dict[int, Heart], see
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_myocardium_is_darker_than_blood_and_brighter_than_lung(hearts: dict[int, Heart], seed: int) -> None:
-    """Myocardium is measured in the left ventricle's posterior wall; lung is the scan's 10th percentile.
+    """The test measures myocardium in the left ventricle's posterior wall.
+
+    For the intensity of lung, it takes the 10th percentile of the smoothed scan (means of 3 x 3 x 3 voxels).
 
     The atrium has a dark wall, except at the mitral valve, where its blood continues into the ventricle.
     """

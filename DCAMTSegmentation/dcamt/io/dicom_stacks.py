@@ -311,7 +311,7 @@ def same_place_error(path: Path, places: Sequence[Sequence[Frame]]) -> InputErro
         else:
             which = f"{first.file.name} and {second.file.name}"
             remedy = "Remove one of them, or export the series again."
-        return InputError(f"holds two slices at the same place: {which}", path=path, remedy=remedy)
+        return InputError(f"holds two slices in the same plane: {which}", path=path, remedy=remedy)
     if 1 < fewest < most:
         usual = max(set(sizes), key=sizes.count)
         odd = [size for size in sizes if size != usual]
