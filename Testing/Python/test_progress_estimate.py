@@ -1,4 +1,7 @@
-"""The fraction and the remaining time are estimated from given reports and clock times."""
+"""Test `ProgressEstimate`: the fraction of the work that is done, and the remaining time.
+
+The tests pass the progress reports and the clock times (seconds), so they do not wait.
+"""
 
 from __future__ import annotations
 

@@ -105,7 +105,11 @@ def test_partial_files_of_a_killed_process_are_removed(tmp_path: Path, table: Pa
 
 
 def test_case_list_written_by_a_person_is_not_replaced(tmp_path: Path, table: Path) -> None:
-    """A case list without a checkpoint is a person's file, since `create` writes the checkpoint first."""
+    """A case list in a folder without a checkpoint was written by a person, so a new run must not replace it.
+
+    `RunFolder.create` writes the checkpoint before the case list. So if an interrupted `RunFolder.create` has left a
+    case list, the folder also has a checkpoint.
+    """
     run = RunFolder(tmp_path / "run")
     run.path.mkdir()
     run.cases.write_bytes(table.read_bytes())

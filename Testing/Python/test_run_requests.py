@@ -156,7 +156,8 @@ def test_stopping_a_paused_run_writes_the_model_of_its_checkpoint(
     state = run_state(run)
     assert (state.state, state.iteration, state.resumable) == (STOPPED, paused.iteration, True)
     last = [event for event in run.read_events() if isinstance(event, CasesLoading)][-1]
-    assert last.loaded == last.cases  # all validation cases were read before they were segmented
+    # The last loading event, which is logged before the validation, reports that all validation cases are loaded.
+    assert last.loaded == last.cases
     assert verify_model(run.model).card.trained_on["iterations"] == paused.iteration
     assert run.validation.exists()
     assert run.report.exists()
