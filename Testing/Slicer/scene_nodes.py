@@ -61,6 +61,21 @@ def add_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] =
     return segmentation
 
 
+def add_shared_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
+    """Add an outline whose segments share one labelmap, as in Segment Editor, with a segment of all other voxels."""
+    rest = np.where(labels == 0, len(names) + 1, labels)
+    segmentation = add_outline(volume, rest, (*names, "rest"))
+    share_labelmap(segmentation)
+    return segmentation
+
+
+def share_labelmap(segmentation: SegmentationNode) -> None:
+    """Move the segments of a node, which must not overlap, into one labelmap with the values 1, 2, …."""
+    segments = segmentation.GetSegmentation()
+    segments.CollapseBinaryLabelmaps(False)
+    assert segments.GetNumberOfLayers("Binary labelmap") == 1
+
+
 def add_case(name: str, seed: int = 0) -> tuple[Any, Any]:
     """Add a volume node with an ellipsoid and its segmentation node; return both."""
     image, label = ellipsoid(seed)

@@ -18,6 +18,7 @@ from dcamt.volume import Code, SegmentInfo
 from dcamt.wall.settings import DEFAULT_THRESHOLD
 from DCAMTSegmentationLib import measuring_job, report_job, wall_job
 from DCAMTSegmentationLib.measuring_job import MeasuringJob
+from DCAMTSegmentationLib.region_of_interest import place_region
 from DCAMTSegmentationLib.report_job import ReportJob
 from DCAMTSegmentationLib.wall_job import WallJob
 from DCAMTSegmentationLib.worker_job import JobOutcome, WorkerJob
@@ -30,9 +31,10 @@ from DCAMTSlicerLib.fingerprints import (
 )
 from DCAMTSlicerLib.result_segments import build_segment, find_dcamt_segments, write_segments
 from DCAMTSlicerLib.scene_changes import SceneChanges
+from DCAMTSlicerLib.segment_voxels import labelmap_affine, read_segment
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from made_results import block, segment_result, voxel_counts
-from scene_nodes import add_scan
+from scene_nodes import add_scan, share_labelmap
 from slicer_harness import process_events_until, start_afresh
 
 TISSUE = Code("SCT", "85756007", "Tissue")
@@ -172,6 +174,79 @@ class FingerprintTest(SceneCase):
         self.assertTrue(is_same_fingerprint(older, self.before))
         self.draw(block(2, 3))
         self.assertFalse(is_same_fingerprint(older, fingerprint(self.node)))
+
+
+class SharedLabelmapTest(SceneCase):
+    """DCAMT's segment "aorta" and the user's segment "mine", whose voxels lie in one labelmap."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.volume, self.node = add_scan(), add_segmentation()
+        self.node.SetReferenceImageGeometryParameterFromVolumeNode(self.volume)
+        self.labels = {"aorta": block(2), "mine": block(9, 6)}
+        write_segments(self.node, [make_segment("aorta", self.labels["aorta"], ijk_to_ras(self.volume))])
+        self.node.GetSegmentation().AddEmptySegment("mine", "mine")
+        slicer.util.updateSegmentBinaryLabelmapFromArray(self.labels["mine"], self.node, "mine", self.volume)
+
+    def voxels_in_scan(self, identifier: str) -> np.ndarray:
+        """Return the voxels (K, J, I) that `read_segment` reads, on the scan's grid."""
+        voxels = read_segment(self.node, identifier)
+        first = np.rint(np.linalg.inv(ijk_to_ras(self.volume)) @ voxels.affine[:, 3]).astype(int)[2::-1]
+        labels = np.zeros_like(self.labels["aorta"])
+        labels[tuple(map(slice, first, first + voxels.mask.shape))] = voxels.mask
+        return labels
+
+    def region_around_result(self) -> list[float]:
+        roi = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode")
+        place_region(roi, self.volume, self.node)
+        return [*roi.GetCenterWorld(), *roi.GetSize()]
+
+    def test_segments_are_read_as_from_labelmaps_of_their_own(self) -> None:
+        identifiers = list(self.labels)
+        fingerprints = [fingerprint(self.node, [identifier]) for identifier in identifiers]
+        affine, region = labelmap_affine(self.node, identifiers), self.region_around_result()
+        share_labelmap(self.node)
+        self.assertEqual([fingerprint(self.node, [identifier]) for identifier in identifiers], fingerprints)
+        np.testing.assert_array_equal(labelmap_affine(self.node, identifiers), affine)
+        self.assertEqual(self.region_around_result(), region)
+        for identifier, labels in self.labels.items():
+            np.testing.assert_array_equal(self.voxels_in_scan(identifier), labels)
+
+    def test_jobs_send_only_the_voxels_of_their_segment(self) -> None:
+        share_labelmap(self.node)
+        counts: list[int] = []
+
+        def count(voxels: np.ndarray, file: Path) -> Iterator[slice]:
+            counts.append(np.count_nonzero(voxels))
+            yield slice(0, len(voxels))
+
+        with TemporaryDirectory() as folder:
+            worker = mock.Mock(**{"make_folder.return_value": folder})
+            scan, outcomes = (worker, self.volume, self.node, "aorta"), list[JobOutcome]()
+            for module, job in (
+                (measuring_job, MeasuringJob(worker, self.node, outcomes.append)),
+                (wall_job, WallJob(*scan, DEFAULT_THRESHOLD, outcomes.append)),
+                (report_job, ReportJob(*scan, Path("report.html"), outcomes.append)),
+            ):
+                with self.subTest(type(job).__name__), mock.patch.object(module, "write_npy_in_slabs", count):
+                    worker.request.reset_mock()
+                    job.start()
+                    process_events_until(lambda: outcomes or worker.request.called, "the request")
+                    self.assertEqual((outcomes, counts), ([], [np.count_nonzero(self.labels["aorta"])]))
+                    job.cancel()
+                    counts.clear()
+                    outcomes.clear()
+
+    def test_replaced_result_and_undone_replacement_keep_the_segment_of_the_user(self) -> None:
+        for undone in (True, False):
+            share_labelmap(self.node)
+            with suppress(InterruptedError), SceneChanges() as changes:
+                changes.save(self.node)
+                write_segments(self.node, [make_segment("aorta", block(4), ijk_to_ras(self.volume))])
+                if undone:
+                    raise InterruptedError
+            np.testing.assert_array_equal(self.voxels_in_scan("aorta"), self.labels["aorta"] if undone else block(4))
+            np.testing.assert_array_equal(self.voxels_in_scan("mine"), self.labels["mine"])
 
 
 class UnchangedSegmentsTest(unittest.TestCase):

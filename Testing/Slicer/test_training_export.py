@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import slicer
 import vtk
 from dcamt.errors import InputError
@@ -23,11 +24,13 @@ from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SCAN_STATE, SEVERAL_CHANNELS, file_state
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
-from scene_nodes import add_outline, add_volume, draw_segment, ellipsoid, run_to_end
+from scene_nodes import add_outline, add_shared_outline, add_volume, draw_segment, ellipsoid, run_to_end
 from slicer_harness import assert_stays_responsive, close_scene, longest_step, start_afresh
 
 
 class ExportTest(unittest.TestCase):
+    add_outline = staticmethod(add_outline)
+
     def setUp(self):
         start_afresh()
         self.recipe = load_recipe("la")
@@ -40,7 +43,7 @@ class ExportTest(unittest.TestCase):
         for kind in (np.float32, np.int16, np.uint8, np.float64):
             close_scene()
             volume = add_volume("Jane Doe", image.astype(kind), turned=True)
-            outline = add_outline(volume, label)
+            outline = self.add_outline(volume, label)
             before = slicer.util.arrayFromVolume(volume).copy()
             nodes = slicer.mrmlScene.GetNumberOfNodes()
             case = run_to_end(export_case(row_of(volume, outline, self.recipe), self.folder, 7))
@@ -61,7 +64,7 @@ class ExportTest(unittest.TestCase):
     def test_case_whose_segment_was_removed_after_the_check_is_refused(self):
         image, label = ellipsoid(4)
         volume = add_volume("scan", image)
-        outline = add_outline(volume, label)
+        outline = self.add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
         self.assertEqual(scene_remark(row.source, row.role, self.recipe)[0], "")
         outline.GetSegmentation().RemoveSegment(row.source.segments[0][0])
@@ -71,7 +74,7 @@ class ExportTest(unittest.TestCase):
     def test_case_whose_segment_was_erased_after_the_check_is_refused(self):
         image, label = ellipsoid(4)
         volume = add_volume("scan", image)
-        outline = add_outline(volume, label)
+        outline = self.add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
         self.assertEqual(scene_remark(row.source, row.role, self.recipe)[0], "")
         draw_segment(outline, volume, np.zeros_like(label))
@@ -87,7 +90,7 @@ class ExportTest(unittest.TestCase):
         two = replace(self.recipe, input_channels=2)
         volume.SetAttribute(SCAN_FILE, str(path))
         volume.SetAttribute(SEVERAL_CHANNELS, "1")
-        row = row_of(volume, add_outline(volume, label), two)
+        row = row_of(volume, self.add_outline(volume, label), two)
         self.assertEqual(scene_remark(row.source, row.role, two)[0], "")
         case = run_to_end(export_case(row, self.folder, 1))
         self.assertEqual(case.image, path)
@@ -123,7 +126,7 @@ class ExportTest(unittest.TestCase):
     def test_label_of_a_volume_whose_image_does_not_begin_at_voxel_0_is_exported(self):
         image, label = ellipsoid(4)
         volume = add_volume("scan", image, turned=True)
-        outline = add_outline(volume, label)
+        outline = self.add_outline(volume, label)
         crop = vtk.vtkExtractVOI()
         crop.SetInputData(volume.GetImageData())
         columns, rows, slices = volume.GetImageData().GetDimensions()
@@ -136,7 +139,7 @@ class ExportTest(unittest.TestCase):
     def test_common_transform_keeps_scan_and_label_aligned(self):
         image, label = ellipsoid(5)
         volume = add_volume("scan", image)
-        outline = add_outline(volume, label)
+        outline = self.add_outline(volume, label)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
         turn = vtk.vtkTransform()
         turn.RotateZ(30)
@@ -159,11 +162,11 @@ class ExportTest(unittest.TestCase):
         volume.GetIJKToRASMatrix(matrix)
         shift = [matrix.GetElement(row, 3) - 0.5 for row in range(3)]
         fine.SetOrigin(*shift)
-        outline = add_outline(fine, np.kron(label, np.ones((2, 2, 2), np.uint8)))
+        outline = self.add_outline(fine, np.kron(label, np.ones((2, 2, 2), np.uint8)))
         segments = segments_of(outline, self.recipe)
         exported = run_to_end(label_array(outline, segments, volume))
         self.assertGreater(2 * (exported & label).sum() / (exported.sum() + label.sum()), 0.9)
-        surface = add_outline(volume, label)
+        surface = self.add_outline(volume, label)
         self.assertTrue(surface.CreateClosedSurfaceRepresentation())
         name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
         surface.GetSegmentation().SetSourceRepresentationName(name)
@@ -175,7 +178,7 @@ class ExportTest(unittest.TestCase):
     def test_overlap_belongs_to_the_later_segment(self):
         image, label = ellipsoid(7)
         volume = add_volume("scan", image)
-        outline = add_outline(volume, label, ("Left atrium",))
+        outline = self.add_outline(volume, label, ("Left atrium",))
         inner = outline.GetSegmentation().AddEmptySegment("", "inner")
         mask = np.zeros_like(label)
         mask[8:12, 8:12, 8:12] = label[8:12, 8:12, 8:12]
@@ -192,10 +195,37 @@ class ExportTest(unittest.TestCase):
         volume = add_volume("large", voxels)
         label = np.zeros(voxels.shape, np.uint8)
         label[60:100, 100:200, 100:200] = 1
-        outline = add_outline(volume, label)
+        outline = self.add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
         # `longest_step` may export several times: number the exports, so that each writes its own files.
         numbers = itertools.count(1)
         assert_stays_responsive(longest_step(lambda: export_case(row, self.folder, next(numbers))))
         np.testing.assert_array_equal(read_scan(self.folder / "00001.nrrd").voxels[0].transpose(2, 1, 0), voxels)
         np.testing.assert_array_equal(read_labelmap(self.folder / "00001-label.nrrd").voxels.transpose(2, 1, 0), label)
+
+    def test_label_is_the_chosen_segment_of_a_seg_nrrd_file_with_two_segments(self):
+        image, label = ellipsoid(4)
+        path = self.folder / "outline.seg.nrrd"
+        volume = add_volume("scan", image, turned=True)
+        shell = np.roll(label, 5, axis=0) * (1 - label)
+        self.assertTrue(
+            slicer.util.saveNode(add_outline(volume, label + 2 * shell, ("Left atrium", "Wall")), str(path))
+        )
+        stored = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+        np.testing.assert_array_equal(np.unique(stored), (0, 1, 2))
+        outline = slicer.util.loadSegmentation(str(path))
+        left_atrium, wall = outline.GetSegmentation().GetSegmentIDs()
+        case = run_to_end(export_case(row_of(volume, outline, self.recipe), self.folder, 7))
+        written = sitk.GetArrayFromImage(sitk.ReadImage(str(case.label)))
+        np.testing.assert_array_equal(written, stored == 1)
+        exported = run_to_end(label_array(outline, ((left_atrium, 2), (wall, 1)), volume))
+        np.testing.assert_array_equal(exported, np.choose(stored, (0, 2, 1)))
+        for identifier, value in ((left_atrium, 2), (wall, 1)):
+            mask = slicer.util.arrayFromSegmentBinaryLabelmap(outline, identifier, volume)
+            np.testing.assert_array_equal(exported == value, mask)
+
+
+class SharedLabelmapExportTest(ExportTest):
+    """The same tests with segments that share a labelmap with another segment."""
+
+    add_outline = staticmethod(add_shared_outline)

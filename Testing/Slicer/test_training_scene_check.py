@@ -32,12 +32,14 @@ from DCAMTTrainingLib.cases.rows import CaseRow, CaseTable, FileScan, SceneScan
 from DCAMTTrainingLib.cases.scene_export import export_case, read_label
 from DCAMTTrainingLib.cases.scene_source import accept_results, row_of, scene_rows
 from DCAMTTrainingLib.runs.preflight import case_problems
-from scene_nodes import add_case, add_outline, add_volume, draw_segment, ellipsoid, run_to_end
+from scene_nodes import add_case, add_outline, add_shared_outline, add_volume, draw_segment, ellipsoid, run_to_end
 from slicer_harness import assert_stays_responsive, longest_step, process_events_until, start_afresh
 
 
 class SceneCheckCase(unittest.TestCase):
     """A test case with an empty scene, the recipe `la` and a temporary folder."""
+
+    add_outline = staticmethod(add_outline)
 
     def setUp(self):
         start_afresh()
@@ -45,6 +47,12 @@ class SceneCheckCase(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
+
+    def add_case(self):
+        """Add a volume node with an ellipsoid and its segmentation node; return both."""
+        image, label = ellipsoid()
+        volume = add_volume("scan", image)
+        return volume, self.add_outline(volume, label)
 
     def check(self, rows):
         """Check rows as the panel does; return the table and the check."""
@@ -76,7 +84,7 @@ class VoxelsTest(SceneCheckCase):
         ):
             with self.subTest(name):
                 volume = add_volume("scan", voxels)
-                row = row_of(volume, add_outline(volume, outline), recipe)
+                row = row_of(volume, self.add_outline(volume, outline), recipe)
                 facts = run_to_end(scene_facts(row.source, LABELLED, recipe))
                 labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")
                 slicer.util.updateVolumeFromArray(labelmap, outline)
@@ -95,7 +103,7 @@ class VoxelsTest(SceneCheckCase):
         self.recipe = replace(self.recipe, classes=tuple(classes))
         image, label = ellipsoid()
         volume = add_volume("scan", image)
-        outline = add_outline(volume, label, names)
+        outline = self.add_outline(volume, label, names)
         segment = outline.GetSegmentation().GetNthSegmentID(1)
         for mask in (np.roll(label, 5, axis=0), label):
             slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, segment, volume)
@@ -115,11 +123,17 @@ class VoxelsTest(SceneCheckCase):
         fine.SetSpacing(2.0, 2.0, 2.0 / 3)
         sheet = np.zeros((60, 22, 24), np.uint8)
         sheet[31, 5:15, 5:15] = 1
-        row = row_of(volume, add_outline(fine, sheet), self.recipe)
+        row = row_of(volume, self.add_outline(fine, sheet), self.recipe)
         self.assertIn("The label is empty", scene_remark(row.source, LABELLED, self.recipe)[0])
 
+    def test_empty_segment_is_an_empty_label_even_if_another_segment_is_drawn(self):
+        volume, outline = self.add_case()
+        empty = outline.GetSegmentation().AddEmptySegment("", "empty")
+        source = SceneScan(volume.GetID(), outline.GetID(), ((empty, 1),))
+        self.assertIn("The label is empty", scene_remark(source, LABELLED, self.recipe)[0])
+
     def test_voxels_are_checked_again_only_after_a_change(self):
-        volume, outline = add_case("scan")
+        volume, outline = self.add_case()
         row = row_of(volume, outline, self.recipe)
         coarse = replace(self.recipe, spacing=(8.0, 8.0, 8.0))
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
@@ -159,7 +173,7 @@ class VoxelsTest(SceneCheckCase):
         volume = add_volume("large", draw.integers(0, 1000, (160, 320, 320), dtype=np.int16))
         label = np.zeros((160, 320, 320), np.uint8)
         label[60:100, 100:200, 100:200] = 1
-        row = row_of(volume, add_outline(volume, label), self.recipe)
+        row = row_of(volume, self.add_outline(volume, label), self.recipe)
 
         def start():
             volume.GetImageData().Modified()  # Otherwise, only the first start would check the voxels.
@@ -168,12 +182,18 @@ class VoxelsTest(SceneCheckCase):
         assert_stays_responsive(longest_step(start))
 
 
+class SharedLabelmapVoxelsTest(VoxelsTest):
+    """The same tests with segments that share a labelmap with another segment."""
+
+    add_outline = staticmethod(add_shared_outline)
+
+
 class PlaceTest(SceneCheckCase):
     def test_label_that_lies_partly_or_wholly_outside_its_scan_is_refused(self):
         """The expected answer is computed from the indices of the moved voxels."""
         image, label = ellipsoid()
         volume = add_volume("scan", image, turned=True)
-        outline = add_outline(volume, label)
+        outline = self.add_outline(volume, label)
         row = row_of(volume, outline, self.recipe)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
         outline.SetAndObserveTransformNodeID(transform.GetID())
@@ -203,7 +223,7 @@ class PlaceTest(SceneCheckCase):
         return matrix
 
     def test_label_that_a_non_linear_transform_moves_out_of_its_scan_is_refused(self):
-        volume, outline = add_case("scan")
+        volume, outline = self.add_case()
         row = row_of(volume, outline, self.recipe)
         transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
         for millimetres, is_cut_off in ((0.5, False), (30.0, True)):
@@ -229,16 +249,19 @@ class PlaceTest(SceneCheckCase):
         whole[0, 0, 0] = 0
         fine = add_volume("fine", np.kron(image, np.ones((2, 2, 2), np.float32)), spacing=1.0)
         fine.SetOrigin(*(place - 0.5 for place in origin))
-        for outline in (add_outline(volume, whole), add_outline(fine, np.kron(whole, np.ones((2, 2, 2), np.uint8)))):
+        for outline in (
+            self.add_outline(volume, whole),
+            self.add_outline(fine, np.kron(whole, np.ones((2, 2, 2), np.uint8))),
+        ):
             row = row_of(volume, outline, self.recipe)
             self.assertEqual(scene_remark(row.source, LABELLED, self.recipe)[0], "")
         fine.SetOrigin(*(place - 1.5 for place in origin))  # half a voxel of the scan too far
-        outline = add_outline(fine, np.kron(whole, np.ones((2, 2, 2), np.uint8)))
+        outline = self.add_outline(fine, np.kron(whole, np.ones((2, 2, 2), np.uint8)))
         row = row_of(volume, outline, self.recipe)
         self.assertIn("Part of the label", scene_remark(row.source, LABELLED, self.recipe)[0])
 
     def test_result_that_was_moved_in_its_scan_is_refused_until_the_user_chooses_its_segments(self):
-        volume, result = add_case("scan")
+        volume, result = self.add_case()
         result.GetSegmentation().GetNthSegment(0).SetTag(CLASS_TAG, "SCT 82471001")
         result.SetNodeReferenceID(VOLUME, volume.GetID())
         review.store_review_data(result, None, [], np.eye(4))
@@ -258,6 +281,12 @@ class PlaceTest(SceneCheckCase):
         accept_results(chosen)
         self.assertEqual(scene_remark(chosen, LABELLED, self.recipe)[0], "")
         run_to_end(export_case(replace(row, source=chosen), self.folder, 1))
+
+
+class SharedLabelmapPlaceTest(PlaceTest):
+    """The same tests with segments that share a labelmap with another segment."""
+
+    add_outline = staticmethod(add_shared_outline)
 
 
 class EqualScansTest(SceneCheckCase):

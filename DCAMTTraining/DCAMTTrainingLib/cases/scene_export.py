@@ -203,22 +203,20 @@ def _transform_points(points: np.ndarray, transform: Any) -> np.ndarray:
 
 
 def _labelmap_of(segmentation: SegmentationNode, identifier: str) -> Any | None:
-    """Return a copy of a segment's labelmap, in the segmentation's space; None if there is none.
+    """Return a labelmap that holds one segment alone, in the segmentation's space; None if the segment has none.
 
     If the segmentation has only surfaces, a copy of the segmentation is converted.
     """
-    image, name, segments = slicer.vtkOrientedImageData(), labelmap_name(), segmentation.GetSegmentation()
+    segments = segmentation.GetSegmentation()
     if segments.GetSegment(identifier) is None:
         return None
-    if segments.ContainsRepresentation(name):
-        logic = slicer.vtkSlicerSegmentationsModuleLogic
-        return image if logic.GetSegmentBinaryLabelmapRepresentation(segmentation, identifier, image, False) else None
-    copy = slicer.vtkSegmentation()
-    copy.DeepCopy(segments)
-    if not copy.CreateRepresentation(name):
-        return None
-    image.DeepCopy(copy.GetSegment(identifier).GetRepresentation(name))
-    return image
+    source = segmentation
+    if not segments.ContainsRepresentation(labelmap_name()):
+        source = slicer.vtkMRMLSegmentationNode()
+        source.GetSegmentation().DeepCopy(segments)
+        source.GetSegmentation().CreateRepresentation(labelmap_name())
+    image = slicer.vtkOrientedImageData()
+    return image if source.GetBinaryLabelmapRepresentation(identifier, image) else None
 
 
 def _reference_grid(volume: VolumeNode) -> Any:
