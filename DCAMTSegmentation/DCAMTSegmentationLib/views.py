@@ -216,7 +216,7 @@ class MapOverlay:
     """
 
     def __init__(self) -> None:
-        self._before: dict[str, tuple[str | None, float]] = {}
+        self._before: dict[str, tuple[VolumeNode | None, float]] = {}
         self._segmentation: SegmentationNode | None = None
 
     def show(self, map_node: VolumeNode | None, segmentation: SegmentationNode | None = None) -> None:
@@ -227,21 +227,21 @@ class MapOverlay:
         if segmentation is not None:
             _show_fill(segmentation, map_node is None)
         for view in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            view_id, foreground = view.GetID(), view.GetForegroundVolumeID()
-            shown = slicer.mrmlScene.GetNodeByID(foreground or "")
+            view_id, shown = view.GetID(), slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID() or "")
             shows_map = shown is not None and is_map(shown)
             if view_id in self._before and shown is not None and not shows_map:
                 continue  # The user replaced the map.
             if map_node is not None:
                 # A view of a loaded scene may already show a map: that map is not restored later.
-                before = (None, 0.0) if shows_map else (foreground, view.GetForegroundOpacity())
+                before = (None, 0.0) if shows_map else (shown, view.GetForegroundOpacity())
                 self._before.setdefault(view_id, before)
                 view.SetForegroundVolumeID(map_node.GetID())
                 view.SetForegroundOpacity(MAP_OPACITY)
             elif view_id in self._before:
                 earlier, opacity = self._before[view_id]
-                exists = slicer.mrmlScene.GetNodeByID(earlier or "") is not None
-                view.SetForegroundVolumeID(earlier if exists else None)
+                if earlier is not None and not slicer.mrmlScene.IsNodePresent(earlier):
+                    earlier = None
+                view.SetForegroundVolumeID(earlier.GetID() if earlier is not None else None)
                 view.SetForegroundOpacity(opacity)
         if map_node is None:
             self._before.clear()

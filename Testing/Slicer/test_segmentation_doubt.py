@@ -15,7 +15,7 @@ from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from fake_worker import FakeWorker, PanelCase, slice_composites
 from scene_nodes import add_scan
 from segmentation_case import SegmentationCase
-from slicer_harness import choose, click
+from slicer_harness import choose, click, reload_scene
 
 
 class MapTest(PanelCase):
@@ -149,6 +149,22 @@ class MapTest(PanelCase):
         for composite in composites:
             self.assertEqual(composite.GetForegroundVolumeID(), before.GetID())
             self.assertEqual(composite.GetForegroundOpacity(), 0.25)
+
+    def test_new_volume_with_the_id_of_the_removed_foreground_is_not_shown_when_the_map_of_doubt_is_hidden(
+        self,
+    ) -> None:
+        add_scan("CT", seed=5)
+        self.segment(add_scan())
+        reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+        before = slicer.util.getFirstNodeByName("CT")
+        identifier = before.GetID()
+        for composite in slice_composites():
+            composite.SetForegroundVolumeID(identifier)
+        self.ui.doubtCheckBox.click()
+        slicer.mrmlScene.RemoveNode(before)
+        self.assertEqual(add_scan("other").GetID(), identifier)
+        self.ui.doubtCheckBox.click()
+        self.assertEqual([composite.GetForegroundVolumeID() for composite in slice_composites()], [None] * 3)
 
     def test_foreground_chosen_instead_of_the_map_of_doubt_is_kept_until_the_map_is_shown_again(self) -> None:
         other = add_scan("CT")
