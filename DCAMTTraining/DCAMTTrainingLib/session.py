@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
+import vtk
 from dcamt.errors import InputError
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
@@ -16,12 +17,13 @@ from DCAMTSlicerLib.engine_messages import error_text
 from DCAMTSlicerLib.installation import NotInstalledError, missing_packages
 from DCAMTSlicerLib.stepped_task import DelayedCall, SteppedTask
 from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
 
 from .cases.check import CaseCheck
 from .cases.lists import read_rows_in_steps
 from .cases.rows import CaseTable
 from .cases.scene_source import rematch_segments, training_case_rows
-from .cases.store import NO_CASES, SavedCases, load_cases, save_rows, save_rows_in_steps
+from .cases.store import NO_CASES, SavedCases, load_cases, mark_removed, save_rows, save_rows_in_steps
 from .estimation import Estimation
 from .runs.model_store import current_model
 from .runs.preflight import Problem, case_problems, folder_problems, machine_problems
@@ -35,7 +37,7 @@ SAVED_AT_ONCE = 1000
 """A table of up to this many cases is also saved immediately after each edit; this takes no noticeable time."""
 
 
-class TrainingSession:
+class TrainingSession(VTKObservationMixin):
     """Case table and settings of the open scene.
 
     Attributes:
@@ -46,6 +48,7 @@ class TrainingSession:
     """
 
     def __init__(self) -> None:
+        VTKObservationMixin.__init__(self)
         self.table = CaseTable()
         self.settings: TrainingSettings | None = None
         self.unread: list[Any] = []
@@ -74,14 +77,17 @@ class TrainingSession:
         self.table.replace_all(before.rows)
         self.table.add([row for row in saved.rows if row.scan not in scans_before])
         self._node = node
+        self.removeObservers()
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.NodeRemovedEvent, self._on_node_removed)
         self._settling.start(SETTLE_MS)
 
     def detach(self) -> None:
         """Save the cases and forget the scene."""
         self.save()
+        self.removeObservers()
         self._stop_check()
-        # The result of a running estimation would be kept under the node IDs of its cases. Cases of another scene may
-        # have the same node IDs, and would then get this result.
+        # The result of a running estimation would be kept under the node IDs of its cases. Other nodes may get these
+        # IDs later, and their cases would then get this result.
         self.estimation.cancel()
         self._node = self.settings = None
         self.unread = []
@@ -294,6 +300,17 @@ class TrainingSession:
                 self.save()  # A scene that is saved before `SETTLE_MS` have passed must contain the edit.
             self._settling.start(SETTLE_MS)
         self._notify()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
+        mark_removed(self.unread, node.GetID())
+        if self.table.mark_removed(node.GetID()):
+            # The saved cases need not change at once: the scene has removed their reference to the node.
+            self._stop_check()
+            self._stop_saving()
+            if self.estimation.running:  # Its result would be kept under an ID that another node may get.
+                self.estimation.cancel()
+            self._settling.start(SETTLE_MS)
 
     def _on_settled(self) -> None:
         self._stop_saving()

@@ -34,6 +34,7 @@ from slicer_harness import (
     open_module,
     pip,
     process_events,
+    reload_scene,
     scene_saved_and_closed,
     shortest_pause,
 )
@@ -206,6 +207,62 @@ class SavedStateTest(TrainingCase):
         process_events()
         volumes = [slicer.mrmlScene.GetNodeByID(row.source.volume) for row in self.session.table.rows]
         self.assertEqual([one and one.GetName() for one in volumes], [None, "imported"])
+
+    def test_new_node_with_the_id_of_a_removed_node_does_not_become_part_of_the_removed_nodes_case(self) -> None:
+        for kind in ("volume", "segmentation"):
+            with self.subTest(kind):
+                close_scene()
+                add_case("mine", 1)
+                click(self.ui.addSceneButton)
+                reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+                self.wait_for(lambda: self.session.checked, "the check")
+                identifier = getattr(self.session.table.rows[0].source, kind)
+                slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(identifier))
+                other = dict(zip(("volume", "segmentation"), add_case("other", 2), strict=True))
+                self.assertEqual(other[kind].GetID(), identifier)
+                for reloads in (False, True):
+                    if reloads:
+                        reload_scene()
+                    self.wait_for(lambda: self.session.checked, "the check")
+                    (row,) = self.session.table.rows
+                    self.assertIsNone(slicer.mrmlScene.GetNodeByID(getattr(row.source, kind)))
+                    self.assertIn(f"The {kind} is no longer in the scene", row.remark)
+                    self.assertIn(f"The {kind} is no longer in the scene", self.ui.problemsLabel.text)
+
+    def test_removed_volumes_that_had_the_same_id_stay_two_cases(self) -> None:
+        add_case("first", 1)
+        reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+        identifiers = set()
+        for name in ("first", "second"):
+            click(self.ui.addSceneButton)
+            volume = slicer.util.getFirstNodeByName(name)
+            identifiers.add(volume.GetID())
+            slicer.mrmlScene.RemoveNode(volume)
+            if name == "first":
+                add_case("second", 2)
+        self.assertEqual(len(identifiers), 1)
+        for _reload in range(2):
+            rows = self.session.table.rows
+            self.assertEqual([row.name for row in rows], ["first", "second"])
+            self.assertEqual(len({row.scan for row in rows}), 2)
+            reload_scene()
+
+    def test_unread_case_of_a_removed_volume_does_not_get_a_new_volume_with_the_same_id(self) -> None:
+        add_case("mine", 1)
+        click(self.ui.addSceneButton)
+        reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+        node = self.session._node
+        self.module.widget._detach()
+        node.SetParameter("cases", node.GetParameter("cases").replace(LABELLED, "dancer"))
+        self.module.widget._attach()
+        volume = slicer.util.getFirstNodeByName("mine")
+        identifier = volume.GetID()
+        slicer.mrmlScene.RemoveNode(volume)
+        self.assertEqual(add_case("other", 2)[0].GetID(), identifier)
+        self.session.save()
+        (unread,) = load_cases(self.session._node).unread
+        self.assertEqual(unread["name"], "mine")
+        self.assertIsNone(slicer.mrmlScene.GetNodeByID(unread["source"]["volume"]))
 
     def test_cases_are_kept_when_the_module_is_closed(self) -> None:
         add_case("scan", 1)

@@ -33,8 +33,8 @@ from DCAMTTrainingLib.runs.start import (
 )
 from DCAMTTrainingLib.start_job import StartJob
 from engine_case import SHIPPED_DOUBLE_CLICK_S
-from scene_nodes import add_case, draw_segment, ellipsoid, run_to_end, write_endless_program, write_scan
-from slicer_harness import Person, choose, click, close_scene, process_events
+from scene_nodes import add_case, add_volume, draw_segment, ellipsoid, run_to_end, write_endless_program, write_scan
+from slicer_harness import Person, choose, click, close_scene, process_events, reload_scene
 from training_case import PAUSED, STARTED, CasesCase
 
 
@@ -56,6 +56,27 @@ class StartTest(CasesCase):
             next(steps)
         steps.close()
         self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_start_fails_if_a_new_volume_gets_the_id_of_a_case_whose_volume_was_removed_during_the_start(self) -> None:
+        reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+        plan = RunPlan(RunFolder(self.runs / "x"), self.session.recipe(), tuple(self.session.table.rows), "quick")
+        steps = prepare_and_start(plan)
+        while not plan.run.scans.exists():
+            next(steps)
+        volume = slicer.util.getFirstNodeByName("scan2")
+        identifier = volume.GetID()
+        slicer.mrmlScene.RemoveNode(volume)
+        self.assertEqual(add_volume("other", ellipsoid(7)[0]).GetID(), identifier)
+        with self.assertRaisesRegex(InputError, "scan2: the volume or segmentation was removed from the scene"):
+            run_to_end(steps)
+        self.assertEqual(list(self.runs.iterdir()), [])
+
+    def test_removal_of_a_volume_cancels_the_estimation(self) -> None:
+        with mock.patch.object(estimation_module, "EngineCommand") as command:
+            command.return_value.running = True
+            click(self.ui.measureButton)
+            slicer.mrmlScene.RemoveNode(slicer.util.getFirstNodeByName("scan2"))
+        command.return_value.cancel.assert_called_once()
 
     def test_case_whose_label_was_erased_is_marked_when_the_start_fails(self) -> None:
         self.choose_tiny_model_and_settings()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, ROLES, ROLES_WITH_LABEL, UNLABELLED, VALIDATION
 
 ALL_ROLES = (*ROLES, LEFT_OUT)
+_REMOVED = "removed."
+"""Prefix of the ID of a removed node in a row; no node of the scene has an ID with this prefix."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class FileScan:
 
 @dataclass(frozen=True)
 class SceneScan:
-    """A volume node of the scene and its segmentation node, by their node IDs.
+    """A volume node of the scene and its segmentation node, by their node IDs; a removed node has a `removed_id`.
 
     Attributes:
         segmentation: empty if there is none.
@@ -84,7 +86,8 @@ class CaseTable:
     Attributes:
         on_reset: functions called as on_reset() after `add`, `replace_all` and `remove`.
         on_changed: functions called as on_changed(first, last) after some of the rows from `first` to `last` changed.
-        on_edited: functions called as on_edited() after each change of the rows, except by `set_facts`.
+        on_edited: functions called as on_edited() after each change of the rows, except by `set_facts` and
+            `mark_removed`.
     """
 
     def __init__(self) -> None:
@@ -204,6 +207,22 @@ class CaseTable:
         )
         self._notify_changed(index, index)
 
+    def mark_removed(self, identifier: str) -> bool:
+        """Replace the ID of a removed node by its `removed_id`; return whether a row had the ID."""
+        affected = False
+        for index, row in enumerate(self.rows):
+            source = row.source
+            if not isinstance(source, SceneScan) or identifier not in (source.volume, source.segmentation):
+                continue
+            if source.volume == identifier:
+                source = replace(source, volume=removed_id(identifier, [known.scan for known in self.rows]))
+            else:
+                source = replace(source, segmentation=removed_id(identifier))
+            self.rows[index] = replace(row, source=source)
+            self._notify_changed(index, index)
+            affected = True
+        return affected
+
     def count(self, role: str) -> int:
         """Return how many cases have a role."""
         return sum(row.role == role for row in self.rows)
@@ -232,6 +251,21 @@ class CaseTable:
 def default_role(has_label: bool) -> str:
     """Return the role of a case for which the user has chosen none."""
     return LABELLED if has_label else UNLABELLED
+
+
+def removed_id(identifier: str, taken: Container[str] = ()) -> str:
+    """Return the ID by which a row names a removed node; the scene may give the node's own ID to another node.
+
+    Args:
+        identifier: the node's ID, or a `removed_id`, which is returned unchanged.
+        taken: IDs from which a new `removed_id` shall differ.
+    """
+    if identifier.startswith(_REMOVED):
+        return identifier
+    identifier = _REMOVED + identifier
+    while identifier in taken:
+        identifier = _REMOVED + identifier
+    return identifier
 
 
 def rows_to_json(rows: Sequence[CaseRow]) -> str:

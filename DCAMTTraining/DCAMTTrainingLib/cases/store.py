@@ -9,15 +9,13 @@ from typing import Any, NamedTuple
 import slicer
 from dcamt.io.typed_json import parse_json
 
-from .rows import CaseRow, SceneScan, parse_row, rows_to_json
+from .rows import CaseRow, SceneScan, parse_row, removed_id, rows_to_json
 
 _CASES = "cases"
 _ROLE_PREFIX = "DCAMT.caseNode."
 """Prefix of a reference's role; the saved ID of the volume or segmentation follows."""
 _ORDERED_REFERENCES = ("DCAMT.caseVolume", "DCAMT.caseSegmentation")
 """Roles in scenes of older versions. The references of each role are in the order of the rows."""
-_REMOVED = "removed."
-"""Prefix of the ID in a row whose volume was removed; no node's ID has this prefix."""
 MAX_TITLE = 80
 """Maximum length of the text that `title_of_unread` returns, in characters."""
 ROWS_PER_STEP = 1000
@@ -94,6 +92,14 @@ def load_cases(node: Any) -> SavedCases:
     return SavedCases(rows, unread)
 
 
+def mark_removed(unread: Sequence[Any], identifier: str) -> None:
+    """Replace the ID of a removed node by its `removed_id` in cases that this version cannot read."""
+    for source in _scene_sources(unread):
+        for key in ("volume", "segmentation"):
+            if source[key] == identifier:
+                source[key] = removed_id(identifier)
+
+
 def title_of_unread(data: Any) -> str:
     """Return name and scan of a case that this version cannot read, or the first characters of the saved text."""
     source = data.get("source") if isinstance(data, dict) else None
@@ -141,14 +147,15 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    The reference to a removed node is gone, and another node may have got the removed node's ID. Therefore a
-    removed volume gets an ID that no node has, and a removed segmentation an empty ID.
+    The reference to a removed node is gone, and another node may have got the removed node's ID. Therefore the removed
+    node gets a `removed_id`.
     """
+    scans = {source["volume"] for source in sources}
     for source in sources:
         volume, segmentation = source["volume"], source["segmentation"]
-        source["volume"] = node.GetNodeReferenceID(_ROLE_PREFIX + volume) or _REMOVED + volume.removeprefix(_REMOVED)
+        source["volume"] = node.GetNodeReferenceID(_ROLE_PREFIX + volume) or removed_id(volume, scans)
         if segmentation:
-            source["segmentation"] = node.GetNodeReferenceID(_ROLE_PREFIX + segmentation) or ""
+            source["segmentation"] = node.GetNodeReferenceID(_ROLE_PREFIX + segmentation) or removed_id(segmentation)
 
 
 def _update_ids_by_order(node: Any, sources: Sequence[dict[str, Any]]) -> None:

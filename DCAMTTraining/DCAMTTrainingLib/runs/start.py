@@ -9,8 +9,9 @@ from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import slicer
 from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import DCAMTError, InputError, OutputError, write_error
 from dcamt.machine import AUTO
@@ -82,6 +83,7 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
     run = plan.run
     refuse_if_existing(run)
     used = [row for row in plan.rows if row.role != LEFT_OUT]
+    nodes = [_nodes_of(row) for row in used]
     recipe = with_chosen_spacing(plan.recipe, plan.settings)
     for row in used:
         yield from _with_progress(_refuse_unusable_voxels(row, recipe), (0, len(used)))
@@ -95,6 +97,9 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
                 yield len(cases), len(used)
             writing = export_case(row, run.scans, number, one_channel)
             cases.append((yield from _with_progress(writing, (len(cases), len(used)))))
+            if _nodes_of(row) != nodes[number - 1]:  # A new node may have got the ID of a removed node.
+                what = _("the volume or segmentation was removed from the scene while the cases were written")
+                raise InputError(what, path=row.name, remedy=_("Check the cases, and press Start again."))
         write_list(cases, run.scans / "cases.csv")
         (run.scans / "recipe.json").write_text(plan.recipe.to_json(), encoding="utf-8")
         yield len(used), len(used)
@@ -105,6 +110,13 @@ def prepare_and_start(plan: RunPlan) -> Generator[tuple[int, int], None, None]:
         if isinstance(error, OSError):
             raise write_error(error, run.path) from error
         raise
+
+
+def _nodes_of(row: CaseRow) -> list[Any]:
+    """Return the volume and segmentation nodes of a case of the scene, None for a missing node; [] for a file."""
+    source = row.source
+    identifiers = (source.volume, source.segmentation) if isinstance(source, SceneScan) else ()
+    return [slicer.mrmlScene.GetNodeByID(identifier) for identifier in identifiers]
 
 
 def _refuse_unusable_voxels(row: CaseRow, recipe: Recipe) -> Generator[None, None, None]:
