@@ -410,7 +410,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Write the label value in place of the name."),
         _("Write the spacing into its header, or export it again."),
         _("Write true or false for each axis, such as true,false,false."),
-        _("Write true or false."),
+        _("Write true or false, in small letters."),
         _("Write whole numbers, separated by commas, such as 64,64,32."),
         _("a DICOM file"),
         _("a DICOM image"),

@@ -19,7 +19,11 @@ from .recipe_checks import check_recipe
 
 REMOVED = {("objective", "copy_paste"): 0.0, ("augmentation", "blur_mm"): 0.0}
 """Section and key of each removed setting, and the value that switches it off: training accepts no other value."""
-_SINGLE_VALUES = {bool: "Write true or false.", int: "Write a whole number.", float: "Write a number, such as 0.5."}
+_SINGLE_VALUES = {
+    bool: "Write true or false, in small letters.",
+    int: "Write a whole number.",
+    float: "Write a number, such as 0.5.",
+}
 _LISTS = {
     bool: "Write true or false for each axis, such as true,false,false.",
     int: "Write whole numbers, separated by commas, such as 64,64,32.",

@@ -295,7 +295,7 @@ def test_load_recipe_does_not_append_json_to_a_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "remedy"),
     [
-        ("mixed_precision=False", "Write true or false."),
+        ("mixed_precision=False", "Write true or false, in small letters."),
         ("patch=64x64x32", "Write whole numbers, separated by commas, such as 64,64,32."),
         ("strides=2-2-1", "Write lists with commas, such as [2,2,1],[2,2,2]."),
         ("learning_rate=0,01", "Write a number, such as 0.5."),

@@ -65,7 +65,9 @@ def test_results_of_scans_with_the_same_name_in_two_folders_are_named_after_the_
 )
 def test_one_output_file_for_several_scans_is_refused(tmp_path: Path, option: str, file: str, advised: str) -> None:
     make_files(tmp_path, "p1.nrrd", "p2.nrrd")
-    with pytest.raises(UsageError, match=f"{file} is one file, but there are 2 scans: give {advised}$"):
+    with pytest.raises(
+        UsageError, match=f"{file} is one file, but there are 2 scans: give only the ending .{advised}. to"
+    ):
         plan_jobs([tmp_path], tmp_path / "out", **{option: file})
 
 

@@ -68,7 +68,7 @@ class SideResult:
         if scan_count > 1:
             raise UsageError(
                 f"{self.option} {text} is one file, but there are {scan_count} scans:"
-                f" give {self.option} {ending(path)[1:]}"
+                f" give only the ending ({self.option} {ending(path)[1:]}) to write one file beside each segmentation"
             )
         return path
 
