@@ -154,6 +154,60 @@ def test_automatic_result_beside_a_label_is_not_taken_for_the_label(folders: tup
     assert evaluate_folders(predictions, labels) == expected
 
 
+@pytest.mark.parametrize(
+    "label",
+    ["{}_LA", "{}_LA_seg", "{}_LA_manual", "{}_LA_final", "{}_corrected", "{}_LA_seg_JS", "{}_mask_LA", "LA_{}_seg"],
+)
+@pytest.mark.parametrize("result", ["{}_pred", "{}_totalseg", "{}_LA_auto", "{}_prob", "{}.seg"])
+@pytest.mark.parametrize("scan", [None, "{}", "{}_lge"])
+def test_results_beside_labels_of_other_names_leave_the_scores_unchanged(
+    tmp_path: Path, scan: str | None, result: str, label: str
+) -> None:
+    for number, patient in enumerate(("p1", "p2")):
+        case = (scan or "{}").format(patient)
+        is_marked = result == "{}.seg"  # DCAMT's mark is in the header; the name has no word for results.
+        voxels = scan_voxels() if result == "{}_prob" else random_mask(number + 5)
+        save_labels(tmp_path / "pred" / f"{case}.nii.gz", random_mask(number))
+        save_labels(tmp_path / "lab" / f"{label.format(patient)}.nrrd", random_mask(number), segments=[LEFT_ATRIUM])
+        if is_marked:
+            remove_dcamt_mark(tmp_path / "lab" / f"{label.format(patient)}.nrrd")
+        name = result.format(case if is_marked else patient)
+        save_labels(tmp_path / "lab" / f"{name}.nrrd", voxels, segments=[LEFT_ATRIUM] if is_marked else [])
+        if scan is not None:
+            save_labels(tmp_path / "lab" / f"{case}.nii.gz", scan_voxels())
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert [row.score.dice for row in evaluation.rows] == [1, 1]
+    assert not evaluation.labels_without_prediction
+
+
+def test_result_beside_two_labels_of_its_case_is_not_taken_for_a_label(tmp_path: Path) -> None:
+    for file in ("pred/p1", "lab/p1_pred", "lab/p1_LA_manual", "lab/p1_LA_final"):
+        save_labels(tmp_path / f"{file}.nii.gz", random_mask(1))
+    message = "has several labels in", "p1_LA_manual.nii.gz, p1_LA_final.nii.gz"
+    assert_refused((tmp_path / "pred", tmp_path / "lab"), *message)
+
+
+@pytest.mark.parametrize("label", ["p1_RV_seg", "p1_followup_seg", "p1_2_seg", "p1_cine_LA"])
+def test_result_is_kept_beside_the_label_of_another_structure_examination_or_modality(
+    tmp_path: Path, label: str
+) -> None:
+    for file in ("p1_auto", label):
+        save_labels(tmp_path / f"{file}.nii.gz", random_mask(1))
+    assert tmp_path / "p1_auto.nii.gz" in labelmaps_by_case(tmp_path, skip_images=True).values()
+
+
+@pytest.mark.parametrize("scan", [None, "p1"])
+@pytest.mark.parametrize("label", ["p1_LA_manual", "p1_mask_LA", "p1_final_seg"])
+def test_labels_beside_the_predictions_are_skipped(tmp_path: Path, label: str, scan: str | None) -> None:
+    for file, seed in (("lab/p1", 1), ("pred/p1_pred", 1), (f"pred/{label}", 2)):
+        save_labels(tmp_path / f"{file}.nii.gz", random_mask(seed))
+    if scan is not None:
+        save_labels(tmp_path / "pred" / f"{scan}.nii.gz", scan_voxels())
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert [row.score.dice for row in evaluation.rows] == [1]
+    assert not evaluation.failures
+
+
 def test_two_outlines_of_a_case_in_the_folder_of_labels_are_refused(tmp_path: Path) -> None:
     for file in ("pred/p1.nii.gz", "lab/p1.nrrd", "lab/p1_seg.nii.gz"):
         save_labels(tmp_path / file, random_mask(1))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..io.channels import without_channel
 from ..io.formats import scan_name
+from .case_names import case_of
 from .keys import name_starts
 from .words import (
     ATRIUM_WORDS,
@@ -17,6 +18,7 @@ from .words import (
     QUALIFIERS,
     SEPARATORS,
     begins_or_ends_with,
+    describes_label,
     further_words,
     means_examination,
     means_other_structure,
@@ -54,10 +56,7 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
     }
 
     def simplified_label(name: str) -> str:
-        numbered, unnumbered = (
-            without_words(_without_modality(text), ATRIUM_WORDS | QUALIFIERS)
-            for text in (name, without_numbers_after_labels(name))
-        )
+        numbered, unnumbered = map(_without_known_words, (name, without_numbers_after_labels(name)))
         may_be_patient_number = unnumbered in starts_of_case_names
         return numbered if may_be_patient_number else unnumbered
 
@@ -68,6 +67,37 @@ def pair_with_labels(cases: Collection[str], labels: Mapping[str, Path]) -> dict
 def _without_modality(name: str) -> str:
     """Return a name in lower case, without `PAIRING_WORDS` and `MODALITY_WORDS`."""
     return without_words(name, PAIRING_WORDS | MODALITY_WORDS).casefold()
+
+
+def _without_known_words(name: str) -> str:
+    """Return `_without_modality` of a name, without `_KNOWN_WORDS`."""
+    return without_words(_without_modality(name), _KNOWN_WORDS)
+
+
+def plain_case_name(case: str) -> str:
+    """Return a case's name in lower case, without words for the modality, the atrium, a label or a result.
+
+    If no other word remains, return the whole name.
+
+    >>> [plain_case_name(case) for case in ("P1_lge", "p1_LA_0000", "LA")]
+    ['p1', 'p1', 'la']
+    """
+    return _without_known_words(without_channel(case)) or case.casefold()
+
+
+def possible_cases(label: str) -> set[str]:
+    """Return each `plain_case_name` of a case to which the label of this name may belong.
+
+    >>> [sorted(possible_cases(label)) for label in ("p1_LA_manual", "p1_seg_2", "p1_2_seg", "p1_LA_JS", "p1_RV_seg")]
+    [['p1'], ['p1', 'p1_2'], ['p1_2'], ['p1', 'p1_js'], ['p1_rv']]
+    """
+    cases = {plain_case_name(case_of(label))}
+    for (start,) in name_starts((label,)):
+        rest = label[len(start) :].lstrip("_-. ")
+        is_number_of_case = SEPARATORS.split(rest)[0].isdecimal()
+        if rest and not is_number_of_case and describes_label(rest):
+            cases.add(plain_case_name(start))
+    return cases
 
 
 def _renamed_after_files(cases: Collection[str], labels: Mapping[str, Path]) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -21,6 +21,7 @@ from .folder_files import image_files, images_below, is_file_or_missing_link
 from .folders import MAX_REASONS, find_all_scans
 from .found_cases import SEVERAL_LABELS
 from .keys import loose_key, name_starts, without_first_channel
+from .label_pairing import plain_case_name, possible_cases
 from .masks import masks_named_after_scans
 from .names import FileKind, NamedFile, classify_all, labels_beside_scans
 from .words import (
@@ -32,6 +33,7 @@ from .words import (
     describes_label,
     has_word,
     means_examination,
+    modalities,
     rest_of,
     without_words,
     words_of,
@@ -225,18 +227,17 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     named = classify_all(files, folder)
     labels = set(labels_beside_scans(files, folder))
     results = _automatic_results(named)
-    labelled = {case_name(path) for path in files if path not in results and (path in labels or has_few_values(path))}
-    if prefer_results:
-        with_result = {case_name(path) for path in results if has_few_values(path)}
-        named_as_labels = {file.path for file in named if file.kind is FileKind.LABEL}
-        outdone = {path for path in labels | named_as_labels if path not in results and case_name(path) in with_result}
-        maps = {path for path in results if not has_few_values(path)}
-        outdone |= {path for path in maps if case_name(path) in labelled | with_result}
-    else:
-        outdone = {path for path in results if case_name(path) in labelled}
-    labels -= outdone
-    outlined = {case_name(path) for path in labels}
     masks = masks_named_after_scans(named).values()
+    outlines = [path for path in files if path not in results and (path in labels or has_few_values(path))]
+    if prefer_results:
+        segmentations = set(filter(has_few_values, results))
+        named_as_labels = {file.path for file in (*named, *masks) if file.kind is FileKind.LABEL}
+        outdone = {label for label, _ in _pairs_of_one_case((labels | named_as_labels) - results, segmentations)}
+        outdone |= {result for _, result in _pairs_of_one_case([*outlines, *segmentations], results - segmentations)}
+    else:
+        outdone = {result for _, result in _pairs_of_one_case(outlines, results)}
+    labels -= outdone
+    outlined = {case for path in {*outlines, *labels} - outdone for case in possible_cases(scan_name(path))}
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
     starts = {start for file in named if file.path in labels for start in name_starts(loose_key(file.key))}
@@ -244,7 +245,7 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     def is_scan(file: NamedFile) -> bool:
         if not keys.isdisjoint((file.key, without_first_channel(file.key))):
             return True
-        has_name_of_label = case_name(file.path) in outlined
+        has_name_of_label = plain_case_name(case_name(file.path)) in outlined
         has_key_of_mask = loose_key(file.key) in keys
         label_begins_with_key = loose_key(without_first_channel(file.key)) in starts
         is_similar = has_name_of_label or has_key_of_mask or label_begins_with_key
@@ -255,30 +256,44 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     others = [file.path for file in named if file.kind is FileKind.SCAN and file.path not in labels]
     if not scans:
         others = [path for path in others if names and _case_name_among(names, path) not in names]
-    if scans or labelled:
+    if scans or outlines:
         unlabelled_scans = set(filter(_has_many_values, others))
         scans |= unlabelled_scans
     left_out = scans - labels | outdone
     return [path for path in files if path not in left_out]
 
 
-def _automatic_results(named: Iterable[NamedFile]) -> set[Path]:
-    """Return the files named as results, such as `p1_pred`, and DCAMT's uncorrected results beside a label of the case.
+def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
+    """Return the automatic results among the files.
 
-    A file has DCAMT's mark if it is an uncorrected result (`is_dcamt_result`). If all labels of a case have the mark,
-    they stay labels: a person may have checked them.
+    - Files of the kind `FileKind.RESULT`, such as `p1_pred`.
+    - Files with a word of `RESULT_WORDS` in their names, such as `p1_auto`, beside a label of the case.
+    - Files with DCAMT's mark for uncorrected results (`is_dcamt_result`), beside a label of the case without the mark.
+      If all labels of a case have the mark, they stay labels: a person may have checked them.
     """
-    results: set[Path] = set()
-    labels: defaultdict[str, list[Path]] = defaultdict(list)
-    for file in named:
-        if file.kind is FileKind.RESULT:
-            results.add(file.path)
-        elif file.kind is FileKind.LABEL:
-            labels[case_name(file.path)].append(file.path)
-    for files in labels.values():
-        marked = {path for path in files if len(files) > 1 and is_dcamt_result(path)}
-        results |= marked if len(marked) < len(files) else set()
-    return results
+    results = {file.path for file in named if file.kind is FileKind.RESULT}
+    possible_results = {file.path for file in named if has_word(scan_name(file.path), RESULT_WORDS)}
+    others = [file for file in named if file.path not in results | possible_results]
+    labels = {file.path for file in others if file.kind is FileKind.LABEL or has_few_values(file.path)}
+    marked = set(filter(is_dcamt_result, labels))
+    results |= {result for _, result in _pairs_of_one_case(labels, possible_results)}
+    return results | {result for _, result in _pairs_of_one_case(labels - marked, marked)}
+
+
+def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
+    """Yield (label, result) for each label whose name allows that it belongs to the result's case.
+
+    For example, `p1_LA_manual` may be a label of the case of `p1_pred`. Each word for the modality in the label's name
+    must also be in the result's name.
+    """
+    results_of_case: defaultdict[str, list[Path]] = defaultdict(list)
+    for result in results:
+        results_of_case[plain_case_name(case_name(result))].append(result)
+    for label in labels:
+        for case in possible_cases(scan_name(label)):
+            for result in results_of_case[case]:
+                if modalities([scan_name(label)]) <= modalities([scan_name(result)]):
+                    yield label, result
 
 
 def _has_many_values(path: Path) -> bool:
