@@ -73,6 +73,14 @@ def test_mask_is_a_label_unless_its_path_contains_another_structure_or_modality(
         ("a/p1_0000", "LA/p1", "labels/p1"),
         ("images/p1_0000", "images/p1_LA", "labels/p1_0000"),
         ("lge", "lge_LA", "lge_seg"),
+        # The mask's name is the beginning of the label's name.
+        ("p1", "p1_LA", "p1_LA_gt"),
+        ("p1", "p1-LA", "p1-LA-label"),
+        ("p1", "p1_LA", "p1_LA_corrected_seg"),
+        ("p1/image", "p1/LA", "p1/LA_seg"),
+        ("p1_0000", "p1_LA", "p1_LA_seg"),
+        ("p1_lge", "p1_LA", "p1_LA_seg"),
+        ("P1_LGE", "P1_LA", "P1_LA_seg"),
     ],
 )
 def test_file_with_a_word_for_labels_takes_precedence_over_a_mask_with_the_word_la(
@@ -82,6 +90,18 @@ def test_file_with_a_word_for_labels_takes_precedence_over_a_mask_with_the_word_
     found = find_cases(tmp_path)
     assert [case.label for case in found.cases] == [tmp_path / f"{label}.nii.gz"]
     assert skip_reasons(found) == {Path(f"{mask}.nii.gz").name: OTHER_LABEL}
+
+
+def test_label_p1_rv_seg_is_of_another_structure_beside_the_mask_p1_rv(tmp_path: Path) -> None:
+    write_images(tmp_path, ("p1",), ("p1_RV", "p1_RV_seg", "p1_LA"))
+    found = find_cases(tmp_path)
+    assert [case.label for case in found.cases] == [tmp_path / "p1_LA.nii.gz"]
+    assert skip_reasons(found) == {"p1_RV.nii.gz": OTHER_LABEL, "p1_RV_seg.nii.gz": OTHER_LABEL}
+
+
+def test_mask_of_the_lge_scan_is_used_beside_the_label_of_a_missing_cine_scan(tmp_path: Path) -> None:
+    write_images(tmp_path, ("p1_lge",), ("p1_LA", "p1_cine_LA_seg"))
+    assert [case.label for case in find_cases(tmp_path).cases] == [tmp_path / "p1_LA.nii.gz"]
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ..io.formats import SCAN_ENDINGS, ending
 from .few_values import has_few_values
 from .fitting_scans import in_folders_named_after_scans, named_after_scans
 from .keys import Key, loose_key, name_starts, without_first_channel
-from .names import FileKind, NamedFile, classify_all, labels_beside_scans
+from .names import FileKind, NamedFile, classify_all, labels_beside_scans, with_keys_of_scans_by_words
 from .similar_paths import (
     MIN_NAMES_OF_CASES,
     Part,
@@ -32,7 +32,15 @@ from .similar_paths import (
     replace_part,
     replace_structure_words,
 )
-from .words import LABEL_WORDS, OTHER_STRUCTURES, OUTLINE_WORDS, count_words, further_words, modalities
+from .words import (
+    LABEL_WORDS,
+    OTHER_STRUCTURES,
+    OUTLINE_WORDS,
+    count_words,
+    further_words,
+    modalities,
+    without_outline_words,
+)
 
 
 def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -55,6 +63,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     named = _with_segmented_sequences(named)
     ordered = sorted(named, key=lambda file: file.path)
     named_after = masks_named_after_scans(ordered)
+    # With the mask `p1_LA` of the scan `p1`, the label `p1_LA_gt` belongs to `p1`.
+    named = with_keys_of_scans_by_words(named, named_after)
     scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in named_after]
     fitting = list(in_folders_named_after_scans(scans))
     first_file: dict[frozenset[str], Path] = {}
@@ -274,10 +284,14 @@ def _without_labelled_scans(
 
     - The keys are equal: `p1_label` and `p1`.
     - No scan has the label's key, and the scan's loose key ends with the label's loose key. For example, the label
-      `labels/p1` has the key `("p1",)`, and the scan `cohort/p1` has the key `("cohort", "p1")`.
+      `labels/p1` has the key `("p1",)`, and the scan `cohort/p1` has the key `("cohort", "p1")`. If the label's key
+      has no word for the modality, words of `OUTLINE_WORDS` are removed from it: `p1_LA_seg` belongs to `p1_lge`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
-    without_scan = {loose_key(key) for key in labelled - {_case_key(key, scans) for key in scans}}
+    left_over = labelled - {_case_key(key, scans) for key in scans}
+    without_scan = {loose_key(key) for key in left_over}
+    without_modality = (loose_key(key) for key in left_over if not modalities(key))
+    without_scan |= {tuple(filter(None, map(without_outline_words, key))) for key in without_modality}
 
     def has_label(mask: NamedFile) -> bool:
         key = _case_key(mask.key, scans)

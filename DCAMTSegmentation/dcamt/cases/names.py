@@ -162,7 +162,7 @@ def classify_all(files: Iterable[Path], folder: Path) -> list[NamedFile]:
     named = [classify(path, folder, folders_of_cases) for path in files]
     named = _with_monai_results(named)
     named = _with_results(named, folder)
-    return _with_keys_of_scans(named)
+    return with_keys_of_scans_by_words(named)
 
 
 def _with_monai_results(named: Sequence[NamedFile]) -> list[NamedFile]:
@@ -217,14 +217,17 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
     return not keys.isdisjoint(loose_scans)
 
 
-def _with_keys_of_scans(named: Sequence[NamedFile]) -> list[NamedFile]:
+def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Path] = ()) -> list[NamedFile]:
     """Return the files; if no scan has a label's key, the label gets the key of a scan: `p1_LA_gt` gets that of `p1`.
 
     The label's key must be the scan's key with further words at the beginning or end of its last part. Each further
     word must be in `ATRIUM_WORDS`, `OTHER_STRUCTURES` or `QUALIFIERS`. If a further word is in `OTHER_STRUCTURES`, the
     label becomes a label of another structure: `p1_RV_gt`.
+
+    Args:
+        masks: files of the kind `FileKind.SCAN` that do not count as scans.
     """
-    scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN}
+    scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN and file.path not in masks}
 
     def with_key_of_scan(label: NamedFile) -> NamedFile:
         for key, dropped in _shorter_keys(label.key, ATRIUM_WORDS | OTHER_STRUCTURES | QUALIFIERS):
