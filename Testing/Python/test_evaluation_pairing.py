@@ -196,6 +196,14 @@ def test_result_is_kept_beside_the_label_of_another_structure_examination_or_mod
     assert tmp_path / "p1_auto.nii.gz" in labelmaps_by_case(tmp_path, skip_images=True).values()
 
 
+def test_label_p1_la_seg_is_preferred_to_the_mask_p1_la(tmp_path: Path) -> None:
+    for file, voxels in (("p1", scan_voxels()), ("p1_LA_seg", random_mask(1)), ("p1_LA", random_mask(2))):
+        save_labels(tmp_path / "lab" / f"{file}.nii.gz", voxels)
+    save_labels(tmp_path / "pred/p1.nii.gz", random_mask(1))
+    evaluation = evaluate_folders(tmp_path / "pred", tmp_path / "lab")
+    assert [row.score.dice for row in evaluation.rows] == [1]
+
+
 @pytest.mark.parametrize("scan", [None, "p1"])
 @pytest.mark.parametrize("label", ["p1_LA_manual", "p1_mask_LA", "p1_final_seg"])
 def test_labels_beside_the_predictions_are_skipped(tmp_path: Path, label: str, scan: str | None) -> None:

@@ -219,7 +219,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
 
     By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
     voxel values (`has_few_values`) replaces the case's label. Any other result, such as a probability map, is then
-    replaced by the case's label or by a result with few different values.
+    replaced by the case's label or by a result with few different values. The label `p1_LA_seg` replaces the mask
+    `p1_LA` beside the scan `p1`.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.
@@ -238,6 +239,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
         outdone = {result for _, result in _pairs_of_one_case(outlines, results)}
     labels -= outdone
     outlined = {case for path in {*outlines, *labels} - outdone for case in possible_cases(scan_name(path))}
+    labelled = {case_name(path) for path in labels}
+    outdone |= {mask.path for mask in masks if mask.path not in labels and case_name(mask.path) in labelled}
     labels |= {mask.path for mask in masks}
     keys = {mask.key for mask in masks}
     starts = {start for file in named if file.path in labels for start in name_starts(loose_key(file.key))}
