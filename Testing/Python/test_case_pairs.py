@@ -329,9 +329,55 @@ def test_second_label_in_folder_p1_is_skipped(tmp_path: Path) -> None:
     assert skip_reasons(found) == {"Segmentation-Segment_2-label.nrrd": NO_SCAN}
 
 
-def test_segmentation_without_a_number_is_preferred_to_a_numbered_segmentation(tmp_path: Path) -> None:
-    home = make_files(tmp_path, "p1/LGE.nrrd", "p1/Segmentation.seg.nrrd", "p1/Segmentation_1.seg.nrrd")
-    assert list(scans_and_labels(find_cases(home), home).values()) == [("p1/LGE.nrrd", "p1/Segmentation.seg.nrrd")]
+@pytest.mark.parametrize("scan", ["LGE", "MR", "scan", "image", "lgemri", "lge_3d", "4 LGE 3D"])
+@pytest.mark.parametrize(
+    "labels", [("Segmentation", "Segmentation_1"), ("LA", "LA_1"), ("seg", "seg_v2", "seg_final"), ("seg", "LA_seg_JS")]
+)
+def test_names_of_scans_do_not_matter_if_a_folder_has_several_labels(
+    tmp_path: Path, scan: str, labels: tuple[str, ...]
+) -> None:
+    files = [f"p1/{scan}.nrrd", *(f"p1/{label}.seg.nrrd" for label in labels)]
+    found = find_cases(make_files(tmp_path, "p2/other.nrrd", *files, "p1/valve_seg.nrrd"))
+    assert [case.image for case in found.cases] == [tmp_path / "p2/other.nrrd"]
+    several = {Path(file).name: SEVERAL_LABELS for file in files}
+    assert skip_reasons(found) == several | {"valve_seg.nrrd": NO_SCAN}
+
+
+@pytest.mark.parametrize(
+    ("scan", "labels"),
+    [
+        ("p1", ("p1_seg", "p1_seg_v2")),
+        ("p1", ("p1-label", "p1-label_1")),
+        ("p1", ("p1_LA_gt", "p1_seg_2")),
+        ("P1", ("P1_seg", "p1_label")),
+        ("p1_lge", ("p1_lge_seg", "p1_lge_LA_seg_2")),
+    ],
+)
+def test_labels_that_differ_in_numbers_or_capitals_are_several_labels(
+    tmp_path: Path, scan: str, labels: tuple[str, ...]
+) -> None:
+    files = [f"{name}.nrrd" for name in (scan, *labels)]
+    found = find_cases(make_files(tmp_path, "q.nrrd", *files))
+    assert [case.image for case in found.cases] == [tmp_path / "q.nrrd"]
+    assert skip_reasons(found) == dict.fromkeys(files, SEVERAL_LABELS)
+
+
+@pytest.mark.parametrize(
+    ("scan", "label", "other"),
+    [
+        ("p1/LGE", "p1/LGE_seg", "p1/Segmentation"),
+        ("p1_lge", "p1_lge_seg", "p1_seg"),
+        ("p1_lge", "p1_lge_seg", "p1_seg_2"),
+        ("p1", "p1_seg", "p1_2_seg"),
+    ],
+)
+def test_label_with_the_name_of_its_scan_is_used_beside_a_label_of_a_similar_name(
+    tmp_path: Path, scan: str, label: str, other: str
+) -> None:
+    home = make_files(tmp_path, *(f"{file}.nrrd" for file in (scan, label, other)))
+    found = find_cases(home)
+    assert list(scans_and_labels(found, home).values()) == [(f"{scan}.nrrd", f"{label}.nrrd")]
+    assert skip_reasons(found) == {Path(f"{other}.nrrd").name: NO_SCAN}
 
 
 @pytest.mark.parametrize("scan", ["p{}.nrrd", "p{} LGE.nrrd"])

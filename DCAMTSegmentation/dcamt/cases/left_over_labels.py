@@ -44,7 +44,8 @@ def with_keys_of_scans(
     1. The label is named after the scan's case (`_named_after_cases`): scan `p1/LGE`, label `p1_LGE_seg`.
     2. A folder holds only this scan and this label (`_only_label_of_folder`): `lge`, `Segmentation`.
     3. The names of scan and label are similar (`_named_like_scans`): `p1_lge`, `p1_LA_gt`.
-    4. A folder holds only this scan, and several labels (`_several_labels_of_folder`).
+    4. A folder holds only this scan, and several labels (`_several_labels_of_folder`): `lge`, `Segmentation`,
+       `Segmentation_1`.
 
     Args:
         names: a mapping from the names of the cases to the keys of their scans.
@@ -97,53 +98,59 @@ def _named_after_cases(
 
 
 def _only_label_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for each folder of `_folders_of_one_scan` with a single label."""
-    for scan, (label, *others) in _folders_of_one_scan(labels, scans):
-        if not others:
-            yield label.path, scan.key
+    """Yield (label, key) for each folder that has one scan and one label, if the label may belong to the scan."""
+    for scan, folder_labels, fitting in _labels_of_only_scans(labels, scans):
+        if len(folder_labels) == len(fitting) == 1:
+            yield fitting[0].path, scan.key
 
 
 def _several_labels_of_folder(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
-    """Yield (label, key) for each label in a folder of `_folders_of_one_scan`."""
-    for scan, folder_labels in _folders_of_one_scan(labels, scans):
-        yield from ((label.path, scan.key) for label in folder_labels)
+    """Yield (label, key) for each folder that has one scan, and several labels that may belong to the scan."""
+    for scan, _, fitting in _labels_of_only_scans(labels, scans):
+        if len(fitting) > 1:
+            yield from ((label.path, scan.key) for label in fitting)
 
 
-def _folders_of_one_scan(
+def _labels_of_only_scans(
     labels: Sequence[NamedFile], scans: Sequence[NamedFile]
-) -> Iterator[tuple[NamedFile, list[NamedFile]]]:
-    """Yield (scan, labels) for each folder that has one scan and only labels that may belong to this scan.
+) -> Iterator[tuple[NamedFile, list[NamedFile], list[NamedFile]]]:
+    """Yield (scan, labels of the folder, labels that may belong to the scan) for each folder that has only one scan.
 
-    A folder is skipped if any label has the scan's key. Each label in the folder must fulfil three conditions:
+    A label may belong to the scan if its name satisfies `describes_label`, and the label has the scan's key or is left
+    over. For a left-over label, two further rules apply:
 
-    - It is left over.
-    - If any scans have the label's loose key, the folder's scan is one of them. For example, the folder `LA` holds the
-      scan `LA/4` and the label `LA/LA_3`. If the scan `LGE/LGE_3` has this label's loose key, the label is no label of
-      `LA/4`.
-    - Its name satisfies `describes_label`. If the name begins with the scan's name, only the rest must satisfy
-      `describes_label`. Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name, and
-      `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
+    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`. Slicer saves
+      `Segmentation_1.seg.nrrd` beside a scan of any name, and `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
+    - If any scans have the label's loose key, the folder's scan must be one of them. For example, the folder `LA` holds
+      the scan `LA/4` and the label `LA/LA_3`. If the scan `LGE/LGE_3` has this label's loose key, the label is no label
+      of `LA/4`.
+
+    A folder is skipped if the scan's key belongs to a label that is not among the yielded labels. For example, if
+    `LGE_seg` is the label of `LGE`, then `Segmentation` in the same folder is not.
     """
-    label_keys = {label.key for label in labels}
+    with_key: defaultdict[Key, set[Path]] = defaultdict(set)
+    for label in labels:
+        with_key[label.key].add(label.path)
     left_over = {label.path for label in _left_over(labels, scans)}
     similar: defaultdict[Key, set[Key]] = defaultdict(set)
     for scan in scans:
         if loose := loose_key(scan.key):
             similar[loose].add(scan.key)
+
+    def may_belong(label: NamedFile, scan: NamedFile) -> bool:
+        name, start = scan_name(label.path), scan_name(scan.path)
+        if label.path in left_over:
+            belongs_to_other = scan.key not in similar.get(loose_key(label.key), {scan.key})
+            return not belongs_to_other and describes_label(rest_of(name, start) or name, start)
+        return label.key == scan.key and describes_label(name, start)
+
     scans_in = _by_folder(scans)
     for place, folder_labels in _by_folder(labels).items():
-        if len(scans_in[place]) != 1 or scans_in[place][0].key in label_keys:
-            continue
-        (scan,) = scans_in[place]
-        if any(
-            label.path not in left_over or scan.key not in similar.get(loose_key(label.key), {scan.key})
-            for label in folder_labels
-        ):
-            continue
-        start = scan_name(scan.path)
-        names = [scan_name(label.path) for label in folder_labels]
-        if all(describes_label(rest_of(name, start) or name, start) for name in names):
-            yield scan, folder_labels
+        if len(scans_in[place]) == 1:
+            (scan,) = scans_in[place]
+            fitting = [label for label in folder_labels if may_belong(label, scan)]
+            if with_key[scan.key] <= {label.path for label in fitting}:
+                yield scan, folder_labels, fitting
 
 
 def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]:
@@ -171,7 +178,8 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     The four conditions:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
-    - The scan's key is in `_unlabelled(scans, labels)`.
+    - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
+      left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
     - The loose key of no other scan begins with the rest of the label's loose key. This rest is what remains after the
       words of `OUTLINE_WORDS` (in comparison 4, also numbers) are removed from the label's loose key. If the label's
@@ -187,7 +195,10 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
         (_folder_and_name, _folder_and_name_of_label, _without_outline_words),
         (_folder_and_name_among_all, _folder_and_name_in_part, _without_outline_words),
     )
-    unlabelled = _unlabelled(scans, labels)
+    unlabelled, of_one_scan = _unlabelled(scans, labels), _unlabelled(scans, ())
+    names_of_cases: defaultdict[Key, set[str]] = defaultdict(set)
+    for label in labels:
+        names_of_cases[label.key].add(_name_of_case(label))
     starts: defaultdict[Hashable, set[Key]] = defaultdict(set)
     for key in {scan.key for scan in scans}:
         loose = loose_key(key)
@@ -201,9 +212,11 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
         found = {}
         for label in remaining:
             keys = fitting.get(simplify_label(label), set())
-            if len(keys) != 1 or not keys <= unlabelled or not modalities(label.key) <= modalities(*keys):
+            if len(keys) != 1 or not keys <= of_one_scan or not modalities(label.key) <= modalities(*keys):
                 continue
             (key,) = keys
+            if key not in unlabelled and _name_of_case(label) not in names_of_cases[key]:
+                continue
             has_same_name = lower_key(label.key)[-1:] == lower_key(key)[-1:]
             # Both `p1_lge` and `p1_post` begin with `p1`, so `p1_LA_gt` may belong to either scan, and gets none.
             other_scan_begins_with_name = not starts[start_of(label)] <= keys
@@ -228,6 +241,15 @@ def _without_outline_words(file: NamedFile) -> Hashable:
     if may_be_whole_heart:
         return file.path  # A path is never equal to a loose key.
     return tuple(filter(None, map(without_outline_words, loose_key(file.key))))
+
+
+def _name_of_case(label: NamedFile) -> str:
+    """Return a label's name in lower case, without words for the label and the atrium, and numbers after these words.
+
+    Words for the modality are kept: `p1_lge` for `p1_lge_LA_seg_v2`.
+    """
+    name = without_words(without_numbers_after_labels(scan_name(label.path)), KIND_WORDS)
+    return without_outline_words(name).casefold()
 
 
 def _without_numbers(label: NamedFile) -> Hashable:
