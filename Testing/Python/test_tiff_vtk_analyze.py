@@ -1,4 +1,8 @@
-"""TIFF, VTK, GIPL and Analyze images are read as SimpleITK reads them; truncated and ambiguous files are refused."""
+"""Test reading TIFF, VTK, GIPL, MRC and Analyze images, NIfTI pairs, and zip files that hold images.
+
+Intact images are read as SimpleITK reads them. Truncated and damaged images are refused, even if ITK would return
+voxels for them. A zip file that holds several images is refused, because any of them could be the scan.
+"""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def test_training_needs_no_optional_package(tmp_path: Path, table: Path) -> None
 def test_mixed_precision_changes_the_weights_nearly_like_float32(
     tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)  # many CPUs would use float32
+    # On many CPUs bfloat16 is not fast. There, mixed precision would use float32 without the next line.
+    monkeypatch.setattr(learner, "fast_bfloat16", lambda device: True)
     steps = []
     for mixed in ("true", "false"):
         trainer = new_trainer(tmp_path / mixed, table, f"mixed_precision={mixed}", "iterations=3")
@@ -257,7 +258,7 @@ def test_speed_and_time_left_do_not_count_validations_and_checkpoints(
     def receive(event: RunEvent) -> None:
         received.append(event)
         if isinstance(event, CheckpointSaved):
-            clock.now += 5.0  # as long as on a slow disk
+            clock.now += 5.0  # saving a checkpoint takes 5 s, as on a slow disk
 
     settings = ("iterations=300", "validate_every=50", "checkpoint_every_s=40", "patch=16,16,16")
     trainer = new_trainer(tmp_path / "run", table, *settings, on_event=receive)

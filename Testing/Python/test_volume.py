@@ -215,7 +215,8 @@ def test_segmentation_layers_are_flattened(tmp_path: Path) -> None:
         a, b, c = expected
         assert labelmap.voxels[:, 0, 0].tolist() == [0, a, a, c, c, 0, b, b, b]
         for mapping, mapped in (
-            ({a: 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),  # the whole segment, with the overlapped plane
+            # The whole first segment, with plane 3, which the third segment overlaps
+            ({a: 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({"S0": 1}, [0, 1, 1, 1, 0, 0, 0, 0, 0]),
             ({c: 2, a: 1}, [0, 1, 1, 1, 2, 0, 0, 0, 0]),
             ({"S2": 2, "S0": 1}, [0, 1, 1, 1, 2, 0, 0, 0, 0]),

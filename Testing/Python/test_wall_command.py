@@ -396,7 +396,11 @@ def test_segmentation_renamed_as_the_error_suggests_is_found(
 def test_similar_names_are_searched_once_if_all_segmentations_are_missing(
     folder: Path, wall_phantom: tuple[Volume, Labelmap], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search compares a name with the names of all segmentations, which is slow for thousands of scans."""
+    """The command ends with the error for the first scan, so it searches only for names similar to this scan's name.
+
+    A search compares one scan's name with the names of all segmentations. A search for each scan would be slow for
+    thousands of scans.
+    """
     searched: list[str] = []
 
     def search(case: str, *_: object) -> list[str]:

@@ -276,7 +276,7 @@ class UnchangedSegmentsTest(unittest.TestCase):
 
 
 class RemovedSegmentTest(SceneCase):
-    """Jobs whose segments are removed before or after the job reads them."""
+    """Jobs whose segments are removed before or after the job reads them, or whose image is removed after the start."""
 
     def setUp(self) -> None:
         super().setUp()
