@@ -117,7 +117,7 @@ class ReviewPanel:
             sentences.append(_("These values describe the outline before its correction."))
         region = review.region_name(self._node)
         if region is not None:
-            sentences.append(_("Only the region {region} was segmented.").format(region=region))
+            sentences.append(_("Only the region “{region}” was segmented.").format(region=region))
         if result_scan.is_scan_changed(self._node):
             sentences.append(_("The voxels of the scan were changed after the segmentation: press Apply again."))
         elif correction_marks.is_moved(self._node):

@@ -124,7 +124,7 @@ class SegmentationJob(WorkerJob):
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:
             review.store_region(segmentation, self._region, self._region_name)
-            self._notes.append(_("Only the region {region} was segmented.").format(region=self._region_name))
+            self._notes.append(_("Only the region “{region}” was segmented.").format(region=self._region_name))
         result_scan.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
         result_scan.store_channel_names(segmentation, self._channel_names)
         yield JobOutcome(segmentation, result.summary(options.volume.GetName()))

@@ -1,4 +1,7 @@
-"""Installation of missing packages before a job: confirmation, Slicer's own packages, and failures."""
+"""Installation of missing packages before a job: the question to the person, and failures.
+
+The installation never replaces Slicer's own packages.
+"""
 
 from __future__ import annotations
 
@@ -161,7 +164,8 @@ class InstallationTest(PanelCase):
                 person.expects(QUESTION, "Ok")
                 person.expects("restart", answer)
                 click(self.ui.applyButton)
-                self.wait()  # the job continues, whatever `answer` is
+                # The harness only counts a restart and does not perform it, so the job continues after both answers.
+                self.wait()
             self.assertEqual(pip.restarts - before, restarts)
             self.assertIsNotNone(self.settings.outputSegmentation)
 

@@ -77,7 +77,7 @@ class RegionTest(PanelCase):
         self.assertNotIn("region", self.ui.statusLabel.text)
         click(self.ui.placeRegionButton)
         self.segment(add_scan("another patient"))
-        self.assertIn("Only the region Heart region was segmented.", self.ui.statusLabel.text)
+        self.assertIn("Only the region “Heart region” was segmented.", self.ui.statusLabel.text)
 
     def test_note_is_shown_if_the_region_was_placed_on_another_scan(self) -> None:
         def is_noted() -> bool:
@@ -150,7 +150,7 @@ class RegionTest(PanelCase):
 
     def test_panel_names_the_region_of_a_result_until_the_whole_scan_is_segmented(self) -> None:
         def is_named() -> bool:
-            return "Only the region Anna's box was segmented." in self.ui.trustLabel.text
+            return "Only the region “Anna's box” was segmented." in self.ui.trustLabel.text
 
         volume = add_scan()
         segmentation = self.segment(volume)
@@ -178,7 +178,7 @@ class RegionTest(PanelCase):
             segmentation.SetAttribute("DCAMT.region", text)
             self.assertIsNone(review.region_of(segmentation))
             self.module.enter()
-            self.assertIn("Only the region box was segmented.", self.ui.trustLabel.text)
+            self.assertIn("Only the region “box” was segmented.", self.ui.trustLabel.text)
 
     def test_rotated_region_is_sent_with_its_rotation(self) -> None:
         volume = add_scan()

@@ -66,7 +66,7 @@ class TwoScansTest(PanelCase):
         self.assertEqual(visible(), [False, False])
         choose(self.ui.inputSelector, self.one)
         self.assertEqual(visible(), [True, True])
-        wall.GetNthDisplayNode(1).SetVisibility(False)  # by a person
+        wall.GetNthDisplayNode(1).SetVisibility(False)  # As if a person hid the legend.
         for volume in (self.two, self.one):
             choose(self.ui.inputSelector, volume)
         self.assertEqual(visible(), [True, False])

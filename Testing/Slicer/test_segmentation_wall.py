@@ -273,7 +273,8 @@ class OpeningTest(InsertedWallCase):
         self.assertTrue((scalars(self.segmentation, "opening")[inside] == OPENING).all())
 
     def test_no_burden_is_stated_if_no_wall_is_left(self) -> None:
-        # Each cap lies in the direction of a cube's face or corner; together, the caps cover the ball.
+        # Each curve encloses a cap of the ball. The axes of the caps point from the ball's centre to the 6 faces and
+        # the 8 corners of a cube. Together, the caps cover the ball.
         faces = [axis for axis in itertools.product((-1, 0, 1), repeat=3) if np.abs(axis).sum() == 1]
         for axis in (*faces, *itertools.product((-1, 1), repeat=3)):
             choose(self.ui.wallCurveSelector, add_closed_curve(np.array(axis, float), degrees=50))
@@ -368,7 +369,7 @@ class ExportTest(InsertedWallCase):
                 path = Path(folder, f"wall{ending}")
                 with Person() as person:
                     person.expects("Export the wall", str(path))
-                    person.expects("has neither the ending of a table nor that of a surface", "Ok")
+                    person.expects("does not end with the ending of a table or of a surface", "Ok")
                     click(self.ui.wallExportButton)
                 self.assertFalse(path.exists())
 

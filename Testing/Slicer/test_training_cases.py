@@ -291,7 +291,9 @@ class SavedWithTheSceneTest(unittest.TestCase):
                 if reloads:
                     save_rows(node, rows)
                     with scene_saved_and_closed():
-                        add_case("already here", 3)  # these nodes take the IDs of the saved nodes
+                        # These nodes get the IDs that the saved nodes had. So the saved nodes get new IDs when they are
+                        # loaded.
+                        add_case("already here", 3)
                     node = slicer.util.getFirstNodeByName("node with cases")
                 loaded = load_cases(node).rows
                 with self.subTest(reloads=reloads, removed=removed):
@@ -352,7 +354,9 @@ class SavedWithTheSceneTest(unittest.TestCase):
             save_rows(node, *saved)
             if not reloads:
                 with scene_saved_and_closed():
-                    add_case("already here", 3)  # these nodes take the IDs of the saved nodes
+                    # These nodes get the IDs that the saved nodes had. So the saved nodes get new IDs when they are
+                    # loaded.
+                    add_case("already here", 3)
                 node = slicer.util.getFirstNodeByName("node with cases")
 
 

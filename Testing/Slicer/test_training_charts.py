@@ -40,7 +40,7 @@ from training_case import STARTED, TrainingCase
 from vtk.util.numpy_support import vtk_to_numpy
 
 PROGRESS = {"event": "progress", "step": 5, "of": 10, "losses": {"total": 1.0}}
-"""An event as a run writes it."""
+"""An event in the form in which a run writes it to its file of events."""
 
 
 def progress_event(step: int, of: int, **losses: float) -> TrainingProgress:
