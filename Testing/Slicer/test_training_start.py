@@ -168,7 +168,10 @@ class StartTest(CasesCase):
         now = [100.0]
 
         class FakeJob(mock.Mock):
-            """Replaces the job that starts a run; `start` blocks the event loop for 20 s of the simulated clock."""
+            """Replaces the job that starts a run.
+
+            `start` moves the simulated clock on by 20 s, as if it had blocked the event loop for so long.
+            """
 
             def start(self) -> None:
                 now[0] += 20.0

@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="key=value", help="settings of the recipe, the same in all rows"
+        "--set", nargs="+", default=[], metavar="key=value", help="settings of the recipe, the same for all models"
     )
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
