@@ -4,10 +4,11 @@
 
 The conventional loop follows published code for semi-supervised segmentation. It uses float32, PyTorch's default
 memory format and an unfused optimiser, and reads back the loss in each iteration. The workers of its DataLoader read a
-whole case from a file (already normalised, on the network grid), rotate it by multiples of 90 degrees, mirror it and
-crop a patch, all in NumPy. DCAMT's loop is that of the trainer, with the augmentation of recipe `la`. Each further
-loop is DCAMT's loop without one of its optimisations. The loop "DCAMT with a DataLoader" makes its patches as the
-conventional loop does, without the augmentation of recipe `la`.
+whole case from two files, the image and the label. The image is already normalised, and both are on the network grid.
+The workers rotate the case by multiples of 90 degrees, mirror it and crop a patch, all in NumPy. DCAMT's loop is that
+of the trainer, with the augmentation of recipe `la`. Each further loop is DCAMT's loop without one of its
+optimisations. The loop "DCAMT with a DataLoader" makes its patches as the conventional loop does, without the
+augmentation of recipe `la`.
 
 Each loop runs in a separate process and so has its own peak memory. The processes take turns, so that other programs on
 the machine affect all equally; the speed is that of the median turn. The column `waiting` is the time in which

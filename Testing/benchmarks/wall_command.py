@@ -2,9 +2,10 @@
 
     python Testing/benchmarks/wall_command.py SCAN [--pairs 8] [--quality fast]
 
-Runs pairs of commands on one scan, with and without `--wall`. Prints the median time with `--wall`, the median
-without, and the median and quartiles of the difference within a pair. All times are in seconds. Processor time (user
-and system) depends little on other programs. Elapsed time depends on the number of idle cores.
+Runs pairs of commands on one scan, with and without `--wall`. Measures each command's processor time (user and system)
+and its elapsed time, in seconds. For each of these two times, prints the median with `--wall`, the median without, and
+the median and quartiles of the difference within a pair. Processor time depends little on other programs. Elapsed time
+depends on the number of idle cores.
 """
 
 from __future__ import annotations

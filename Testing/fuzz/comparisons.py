@@ -109,7 +109,7 @@ def compare_with_nibabel(path: Path, voxels: np.ndarray, affine: np.ndarray) -> 
     except Exception:  # nibabel raises errors of many types.
         return "other", "nibabel does not read it"
     if array.size != voxels.size or not np.allclose(array.reshape(voxels[0].shape), voxels[0], rtol=1e-4):
-        return "failed", f"nibabel reads other voxels {array.shape}, dcamt {voxels.shape}"
+        return "failed", f"nibabel reads other voxels than DCAMT: shape {array.shape}, DCAMT's {voxels.shape}"
     axes = [one[:3, :3] / np.linalg.norm(one[:3, :3], axis=0) for one in (RAS_TO_LPS @ image.affine, affine)]
     sheared = not np.abs(axes[0].T @ axes[0] - np.eye(3)).max() < 1e-4
     has_qform = int(header["qform_code"]) > 0
@@ -146,7 +146,7 @@ def compare_with_itk(path: Path, voxels: np.ndarray, affine: np.ndarray) -> tupl
         return "other", "SimpleITK does not read it"
     array = sitk.GetArrayFromImage(image)
     if array.ndim != 3 or array.size != voxels[0].size or not np.array_equal(array.transpose(2, 1, 0), voxels[0]):
-        return "failed", f"SimpleITK reads other voxels {array.shape[::-1]}, dcamt {voxels.shape}"
+        return "failed", f"SimpleITK reads other voxels than DCAMT: shape {array.shape[::-1]}, DCAMT's {voxels.shape}"
     theirs = np.eye(4)
     theirs[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
     theirs[:3, 3] = image.GetOrigin()

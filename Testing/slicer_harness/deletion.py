@@ -82,7 +82,8 @@ class _Watcher(QtCore.QObject):
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            # PySide must not delete the object while Qt delivers this event.
+            # `_release` may remove the last reference to the object's wrapper. PySide would then delete the object
+            # while Qt still delivers this event. So the watcher keeps a reference to the object.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):
