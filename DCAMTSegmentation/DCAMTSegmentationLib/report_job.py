@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dcamt.geometry import CUT_BY_REGION
 from dcamt.io.slabs import write_npy_in_slabs
 from dcamt.metrics.doubtful_places import DoubtfulPlace
 from dcamt.wall.files import write_wall
@@ -83,7 +84,8 @@ class ReportJob(SegmentJob):
         wall, notes = self._write_wall()
         if is_dcamt_segment and review.region_name(self._segmentation) is not None:
             region = review.region_of(self._segmentation)
-            notes = (region.note if region is not None else UNKNOWN_REGION, *notes)
+            cut = (CUT_BY_REGION,) if review.is_cut_by_region(self._segmentation) else ()
+            notes = (region.note if region is not None else UNKNOWN_REGION, *cut, *notes)
         review_data: dict[str, Any] = {}
         if is_dcamt_segment and result_scan.is_of_other_scan(self._segmentation, self._volume, self._checksum_of):
             review_data = {"method": review.outline_method(self._segmentation)}

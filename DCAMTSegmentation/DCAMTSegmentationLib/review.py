@@ -16,7 +16,7 @@ from dcamt.recipe import ACCURATE, FAST
 from dcamt.worker.requests import OutlineMethod
 from DCAMTSlicerLib.node_types import SegmentationNode
 
-from .correction_marks import mark_written
+from .correction_marks import is_corrected, mark_written
 from .result_nodes import get_attribute
 from .result_scan import store_scan_voxels
 from .stored_places import store_places
@@ -25,6 +25,7 @@ _TRUST, _EXPECTED = "DCAMT.trust", "DCAMT.expectedOverlap"
 _DOUBT_CALIBRATED = "DCAMT.doubtCalibrated"
 _MODEL, _METHOD = "DCAMT.model", "DCAMT.outlineMethod"
 _REGION_NAME = "DCAMT.regionName"
+_CUT_BY_REGION = "DCAMT.cutByRegion"
 _REGION = "DCAMT.region"
 """The segmented region as JSON, in RAS mm of the scan's space."""
 
@@ -61,8 +62,9 @@ def store_model(segmentation_node: SegmentationNode, title: str, method: Outline
     segmentation_node.SetAttribute(_METHOD, json.dumps(asdict(method)) if method is not None else None)
 
 
-def store_region(segmentation_node: SegmentationNode, region: Region, name: str) -> None:
-    """Store the region to which a new result is limited, and the name of the region's node."""
+def store_region(segmentation_node: SegmentationNode, region: Region, name: str, is_cut: bool) -> None:
+    """Store a new result's region, the name of the region's node, and whether the region cuts the result."""
+    segmentation_node.SetAttribute(_CUT_BY_REGION, "1" if is_cut else None)
     segmentation_node.SetAttribute(_REGION, json.dumps(asdict(region)))
     segmentation_node.SetAttribute(_REGION_NAME, name)
 
@@ -70,6 +72,12 @@ def store_region(segmentation_node: SegmentationNode, region: Region, name: str)
 def region_name(segmentation_node: SegmentationNode | None) -> str | None:
     """Return the name of the region to which a result is limited; None if the whole scan was segmented."""
     return get_attribute(segmentation_node, _REGION_NAME)
+
+
+def is_cut_by_region(segmentation_node: SegmentationNode) -> bool:
+    """Return whether the region cuts the result's outline, which nobody has corrected."""
+    is_cut = segmentation_node.GetAttribute(_CUT_BY_REGION) is not None
+    return is_cut and not is_corrected(segmentation_node)
 
 
 def region_of(segmentation_node: SegmentationNode | None) -> Region | None:
@@ -123,6 +131,7 @@ def store_review_data(
     segmentation_node.SetAttribute(_DOUBT_CALIBRATED, "1" if is_doubt_calibrated else None)
     segmentation_node.SetAttribute(_REGION, None)
     segmentation_node.SetAttribute(_REGION_NAME, None)
+    segmentation_node.SetAttribute(_CUT_BY_REGION, None)
     store_places(segmentation_node, doubts, to_local)
     store_scan_voxels(segmentation_node, ())
     mark_written(segmentation_node, to_local)

@@ -8,9 +8,10 @@ from typing import Any
 
 import slicer
 from dcamt.errors import DCAMTError
+from dcamt.geometry import CUT_BY_REGION
 from dcamt.metrics.doubtful_places import MOST_PLACES
 from dcamt.models.calibration import ExpectedOverlap
-from DCAMTSlicerLib.engine_messages import error_text
+from DCAMTSlicerLib.engine_messages import error_text, translated
 from DCAMTSlicerLib.file_dialogs import TABLE_ENDINGS, choose_file
 from DCAMTSlicerLib.node_types import SegmentationNode, TableNode
 from DCAMTSlicerLib.segment_editor import open_in_segment_editor
@@ -118,6 +119,8 @@ class ReviewPanel:
         region = review.region_name(self._node)
         if region is not None:
             sentences.append(_("Only the region “{region}” was segmented.").format(region=region))
+        if review.is_cut_by_region(self._node):
+            sentences.append(translated(CUT_BY_REGION))
         if result_scan.is_scan_changed(self._node):
             sentences.append(_("The voxels of the scan were changed after the segmentation: press Apply again."))
         elif correction_marks.is_moved(self._node):

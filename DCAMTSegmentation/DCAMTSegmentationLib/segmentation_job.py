@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from dcamt.geometry import Region
+from dcamt.geometry import CUT_BY_REGION, Region
 from dcamt.worker.events import ScanSegmented, WorkerProgress
 from dcamt.worker.requests import SegmentRequest
 from DCAMTSlicerLib import channel_names
@@ -123,7 +123,8 @@ class SegmentationJob(WorkerJob):
             )
             self._notes.append(what.format(edited=options.target.GetName(), new=segmentation.GetName()))
         if self._region is not None:
-            review.store_region(segmentation, self._region, self._region_name)
+            is_cut = CUT_BY_REGION in event.notes
+            review.store_region(segmentation, self._region, self._region_name, is_cut)
             self._notes.append(_("Only the region “{region}” was segmented.").format(region=self._region_name))
         result_scan.store_scan_voxels(segmentation, [snapshot.checksum for snapshot in self._snapshots])
         result_scan.store_channel_names(segmentation, self._channel_names)

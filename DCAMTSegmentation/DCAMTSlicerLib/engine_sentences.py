@@ -376,6 +376,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         ),
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
+        _(
+            "The segmentation touches a face of the region of interest, so part of the organ is probably"
+            " missing. Enlarge the region."
+        ),
         _("The series lacks {0}: slices may be missing."),
         _("The series with SeriesNumber {0} was read: {1}."),
         _("The slices are {0} mm apart, but {1} mm according to the headers: slices may be missing."),

@@ -352,6 +352,13 @@ def reverse_slice(side: slice, length: int, flipped: bool) -> slice:
     return slice(length - side.stop, length - side.start) if flipped else side
 
 
+CUT_BY_REGION = (
+    "The segmentation touches a face of the region of interest, so part of the organ is probably missing. Enlarge the"
+    " region."
+)
+"""The note if a segmented voxel shares a face with a voxel of the scan that lies outside the region."""
+
+
 @dataclass(frozen=True)
 class Region:
     """A cuboid in the patient: from `low` to `high` (mm) along R, A, S, or a rotated cuboid within these limits.

@@ -15,6 +15,7 @@ import dcamt
 import numpy as np
 import pytest
 from dcamt.api.outputs import write_probabilities
+from dcamt.geometry import CUT_BY_REGION
 from dcamt.io.writers import write_volume
 from dcamt.metrics.doubtful_places import doubtful_places
 from dcamt.volume import Volume
@@ -123,7 +124,7 @@ def test_result_lies_inside_the_region(saved_model: Path, scan: Path) -> None:
     low, high = centre - np.array([6, 5, 7]), centre + np.array([8, 9, 7])
     result = segmenter.segment(volume, region=(high[0], low[0], low[1], high[1], low[2], high[2]))
     part = result.labelmap.voxels
-    assert result.notes == ("Only a region of the scan was segmented: a box of 14 × 14 × 14 mm.",)
+    assert result.notes == ("Only a region of the scan was segmented: a box of 14 × 14 × 14 mm.", CUT_BY_REGION)
     index = np.stack(np.indices(volume.grid.shape), axis=-1)
     ras = index @ volume.grid.affine[:3, :3].T + volume.grid.affine[:3, 3]
     inside = ((ras >= low) & (ras <= high)).all(axis=-1)

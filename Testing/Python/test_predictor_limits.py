@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from dcamt.errors import InputError, MemoryShortage
-from dcamt.geometry import Region, Shape
+from dcamt.geometry import CUT_BY_REGION, Region, Shape
 from dcamt.inference import tiling
 from dcamt.inference.folded import fold
 from dcamt.inference.memory import pass_bytes
 from dcamt.inference.predictor import Predictor
 from dcamt.inference.tiling import predict_whole
+from dcamt.models.calibration import Calibration, OverlapFunction
 from dcamt.models.package import ModelPackage
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import build_network
@@ -155,6 +156,26 @@ def test_region_restricts_labels_doubt_trust_and_computation(tiny_package: Model
     assert part.probabilities is not None
     assert np.abs(part.probabilities.sum(axis=0) - 1).max() < 1e-5
     assert part.probabilities[0, 0, 0, 0] == 1
+
+
+def test_segmentation_that_a_region_cuts_has_a_note_and_no_expected_overlap(tiny_package: ModelPackage) -> None:
+    function = OverlapFunction(("entropy",), (0.0,), (1.0,), (-1.0,), 4.0, (0.9,), (-0.1,), (0.1,))
+    calibration = Calibration(tiny_package.card.checksum, {"accurate": function}, cases=8, scans=40)
+    predictor, scan = predictor_and_scan(replace(tiny_package, calibration=calibration), NetworkOfScan())
+    low, high = CENTRE + np.array([0.0, -12, -12]), CENTRE + np.array([24.0, 12, 12])
+    for axis in range(3):
+        for end in (low, high):
+            whole, end[axis] = end[axis], CENTRE[axis] + (12 if axis == 0 else 0)
+            cut = predictor.segment(scan, region=Region(tuple(low), tuple(high)))
+            assert cut.notes == (CUT_BY_REGION,)
+            assert cut.expected_overlap is None
+            end[axis] = whole
+    # The region has a face outside the scan, and encloses the right ball.
+    high[0] = CENTRE[0] + 100
+    enclosed = predictor.segment(scan, region=Region(tuple(low), tuple(high)))
+    assert np.array_equal(enclosed.labelmap.voxels == 1, BALLS[1])
+    assert enclosed.notes == ()
+    assert enclosed.expected_overlap is not None
 
 
 def test_region_without_a_voxel_centre_is_refused(tiny_package: ModelPackage) -> None:

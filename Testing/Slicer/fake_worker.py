@@ -36,6 +36,7 @@ class FakeWorker:
     Attributes:
         requests: all requests so far.
         labels_of: computes the labels (K, J, I) from a request's voxels, (K, J, I) or (K, J, I, C).
+        notes: the notes of each segmentation.
         before_answer: called before each answer.
 
     Args:
@@ -50,6 +51,7 @@ class FakeWorker:
         self.trust, self.places, self.expected = trust, places, expected
         self.is_doubt_calibrated = False
         self.requests: list[Any] = []
+        self.notes: tuple[str, ...] = ()
         self._running: Any = None
         self.labels_of: Callable[[np.ndarray], np.ndarray] = lambda voxels: (voxels > 175).astype(np.uint8)
         self.before_answer: Callable[[], None] = lambda: None
@@ -108,6 +110,7 @@ class FakeWorker:
                 (segment_result(labels),),
                 0.1,
                 "cpu",
+                notes=self.notes,
                 expected_overlap=self.expected,
                 is_doubt_calibrated=self.is_doubt_calibrated,
                 method=OutlineMethod("left-atrium", "Left atrium in LGE-MRI", "1", "LGE-MRI", request.quality),

@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import slicer
+from dcamt.geometry import CUT_BY_REGION
 from DCAMTSegmentationLib import review
 from DCAMTSlicerLib.segment_surfaces import surface_name
 from fake_worker import PanelCase
@@ -168,6 +169,25 @@ class RegionTest(PanelCase):
         self.assertEqual(review.region_of(self.settings.outputSegmentation), sent)
         self.segment(slicer.util.getNode("LGE"))
         self.assertFalse(is_named())
+
+    def test_panel_says_that_the_region_cuts_the_outline_until_the_outline_is_corrected(self) -> None:
+        def is_said() -> bool:
+            return CUT_BY_REGION in self.ui.trustLabel.text
+
+        volume = add_scan()
+        choose(self.ui.inputSelector, volume)
+        click(self.ui.placeRegionButton)
+        self.module.worker.notes = (CUT_BY_REGION,)
+        segmentation = self.segment(volume)
+        self.assertTrue(is_said())
+        mask = segment_mask(segmentation, volume)
+        draw_segment(segmentation, volume, np.roll(mask, 1))
+        self.module.enter()
+        self.assertFalse(is_said())
+        self.module.worker.notes = ()
+        choose(self.ui.outputSelector, None)
+        self.segment(volume)
+        self.assertFalse(is_said())
 
     def test_panel_names_the_region_even_if_the_coordinates_cannot_be_read(self) -> None:
         segmentation = self.segment(add_scan())

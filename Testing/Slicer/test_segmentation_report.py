@@ -13,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from dcamt.geometry import CUT_BY_REGION
 from dcamt.models.calibration import ExpectedOverlap
 from dcamt.worker.events import ReportWritten
 from dcamt.worker.requests import OutlineMethod, ReportRequest
@@ -361,6 +362,11 @@ class ResultReportRequestTest(PanelCase):
             segmentation = self.segment(volume)
             note = "Only a region of the scan was segmented: a box of 20 × 16 × 12 mm."
             self.assertEqual(request_report(self.module).notes, (note,))
+        self.module.worker.notes = (CUT_BY_REGION,)
+        segmentation = self.segment(volume)
+        self.assertEqual(request_report(self.module).notes, (note, CUT_BY_REGION))
+        self.module.worker.notes = ()
+        segmentation = self.segment(volume)
         segmentation.SetAttribute("DCAMT.region", "damaged")
         self.assertEqual(request_report(self.module).notes, ("Only a region of the scan was segmented.",))
         choose(self.ui.regionSelector, None)

@@ -52,7 +52,7 @@ class SegmentedScan:
         model: the card of the model.
         quality: `fast` or `accurate`.
         expected_overlap: expected Dice with an expert's outline, and its 80% interval; None if the model is not
-            calibrated for this `quality`.
+            calibrated for this `quality`, or if the region cuts the segmentation (then `notes` says so).
         is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         seconds: time to segment and measure the scan, without reading and checking it.
     """

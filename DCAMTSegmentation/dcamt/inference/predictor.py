@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..devices import default_torch_settings, fast_bfloat16
 from ..errors import InputError, MemoryShortage
-from ..geometry import Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
+from ..geometry import CUT_BY_REGION, Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage
 from ..networks.dual_vnet import DualVNet
@@ -23,7 +23,7 @@ from ..recipe import ACCURATE, FAST, QUALITIES, Recipe
 from ..volume import Labelmap, Volume
 from .agreement import agreement_map, branch_dice
 from .components import CentrePrior, ExpectedOrgans, keep_largest_components
-from .doubt import doubt_features, doubt_map
+from .doubt import doubt_features, doubt_map, outline_voxels
 from .folded import fold, move
 from .labelling import labels_on_scan
 from .localisation import OrganLocation, crop_scan, grow_box, is_large, locate_organs, organ_margin, paste
@@ -56,7 +56,7 @@ class Prediction:
             quality.
         notes: messages for the user, for example that the GPU had too little memory.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the requested
-            quality (fast or accurate).
+            quality (fast or accurate), or if the region cuts the segmentation (`CUT_BY_REGION`).
         is_doubt_calibrated: whether the model's calibration scaled `doubt_map`.
         doubt: the features of doubt from which the expected overlap is computed (`doubt.doubt_features`).
     """
@@ -184,8 +184,12 @@ class Predictor:
             labels = keep_largest_components(found, range(1, self.recipe.output_channels), expected)
         doubt = doubt_features(branches, nearest_labels(labels, grid), grid.spacing)
         calibration = self._package.calibration
-        expected_overlap = calibration.expect(quality, doubt) if calibration else None
         notes = (*self._package.notes, *notes)
+        expected_overlap = None
+        if inside is not None and labels[outline_voxels(inside)].any():
+            notes = (*notes, CUT_BY_REGION)
+        elif calibration is not None:
+            expected_overlap = calibration.expect(quality, doubt)
         if expected_overlap is not None and expected_overlap.is_low:
             notes = (*notes, self._low_overlap_note(expected_overlap))
         probabilities = to_source(mean, grid) if keep_probabilities else None

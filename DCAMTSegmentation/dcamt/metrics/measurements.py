@@ -40,8 +40,8 @@ class Measurements:
         sphericity: area of a ball of equal volume divided by the segment's area, pi^(1/3) (6 V)^(2/3) / A (H. Wadell,
             J. Geol. 43, 250, 1935): 1 for a ball, less for all other shapes.
         expected_overlap, expected_overlap_low, expected_overlap_high: expected Dice (0 to 1) of the scan's segmentation
-            with an expert's outline, and its 80% interval; NaN without a calibration, and for segments not made by a
-            model.
+            with an expert's outline, and its 80% interval; NaN without a calibration, for a segmentation that a region
+            cuts (`geometry.CUT_BY_REGION`), and for segments not made by a model.
     """
 
     scan: str
