@@ -71,7 +71,7 @@ def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -
         "p1_cine": ("p1/cine", None),
         "p1_lge": ("p1/lge", "p1/1.dcm"),
         "p2_cine": ("p2/cine", None),
-        "p2_lge": ("p2/lge", "p2/S3"),
+        "p2_lge": ("p2/lge", "p2/S3/1.dcm"),
         "p3_cine": ("p3/cine", None),
         "p3_lge": ("p3/lge", None),
     }
@@ -82,7 +82,7 @@ def test_reference_to_a_series_in_folder_predictions_is_ignored(tmp_path: Path) 
     write_series(tmp_path / "images" / "p1", "1.2.3.1")
     write_series(tmp_path / "predictions" / "first", "1.2.3.2")
     write_object(tmp_path / "labels" / "p1" / "1-1.dcm", "1.2.3.2")
-    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("images/p1", "labels/p1")}
+    assert scans_and_labels(find_cases(tmp_path), tmp_path) == {"p1": ("images/p1", "labels/p1/1-1.dcm")}
 
 
 def test_segmentation_named_p1_is_the_label_of_the_slices_in_folder_p1(tmp_path: Path) -> None:
@@ -100,9 +100,34 @@ def test_segmentation_with_p1_in_its_path_is_the_label_of_scan_p1(tmp_path: Path
     scan = "p1/scan.nii.gz" if label.startswith("p1") else "images/p1.nii.gz"
     make_files(tmp_path, scan)
     write_object(tmp_path / label, "1.2.3")  # The scan was converted from this series, which is missing.
-    found, paths = find_cases(tmp_path), [label, str(Path(label).parent)]
-    assert scans_and_labels(found, tmp_path)["p1"] in [(scan, path) for path in paths]
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path)["p1"] == (scan, label)
     assert not found.skipped
+
+
+@pytest.mark.parametrize("beside", ["", "labels/p3.nii.gz"])
+def test_label_in_a_list_is_a_file_so_a_further_segmentation_in_its_folder_changes_nothing(
+    tmp_path: Path, beside: str
+) -> None:
+    for number in (1, 2):
+        write_series(tmp_path / "images" / f"p{number}", f"1.2.{number}")
+    make_files(tmp_path, *filter(None, [beside]))
+    write_object(tmp_path / "labels" / "first.dcm", "1.2.1")
+    before = scans_and_labels(find_cases(tmp_path), tmp_path)
+    assert (before["p1"], before["p2"]) == (("images/p1", "labels/first.dcm"), ("images/p2", None))
+    write_object(tmp_path / "labels" / "second.dcm", "1.2.2")
+    after = scans_and_labels(find_cases(tmp_path), tmp_path)
+    assert (after["p1"], after["p2"]) == (before["p1"], ("images/p2", "labels/second.dcm"))
+
+
+def test_dcamt_result_in_a_folder_is_not_used_beside_another_label(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1" / "lge", "1.2.1")
+    result = write_object(tmp_path / "p1" / "S3" / "1.dcm", "1.2.1")
+    assert scans_and_labels(find_cases(tmp_path), tmp_path)["p1_lge"] == ("p1/lge", "p1/S3/1.dcm")
+    with edit_dicom(result) as data:
+        data.SeriesDescription = "DCAMT"
+    write_object(tmp_path / "p1" / "seg.dcm", "1.2.1")
+    assert scans_and_labels(find_cases(tmp_path), tmp_path)["p1_lge"] == ("p1/lge", "p1/seg.dcm")
 
 
 def test_results_and_several_segmentations_of_one_series_are_not_used_as_labels(tmp_path: Path) -> None:

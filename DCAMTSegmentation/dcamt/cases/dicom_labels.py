@@ -105,6 +105,12 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     return [labels.get(file.path, file) for file in named]
 
 
+def segmentation_file(path: Path) -> Path:
+    """Return the DICOM segmentation that lies in a folder without slices; return any other path unchanged."""
+    first_slice, segmentation = _first_slice_and_segmentation(path) if os.path.isdir(path) else (None, None)
+    return path if first_slice is not None or segmentation is None else segmentation
+
+
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
     """Return the first DICOM slice and the first segmentation of a file or folder; None for what is not found.
 

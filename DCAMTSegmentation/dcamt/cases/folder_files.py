@@ -81,10 +81,10 @@ def images_below(folder: Path, ignored: Iterable[Path] = ()) -> Iterator[Path]:
     - other segmentations, and contours: each file.
     """
     for place, folders, paths in walk_folders(folder, ignored):
-        yield from image_files(paths)
-        found = dicom_files_among(paths)
+        images, found = image_files(paths), dicom_files_among(paths)
+        yield from images
         is_only_segmentation = len(found.segmentations) == 1 and not (
-            found.slices or found.contours or folders or place == folder
+            images or found.slices or found.contours or folders or place == folder
         )
         if are_separate_scans(found.slices):
             yield from found.slices

@@ -16,7 +16,7 @@ from ..io.formats import BENCHMARK_ENDING, ending, scan_name
 from ..io.writers import is_dcamt_result
 from .case_list import LABELLED, UNLABELLED, Case
 from .case_names import name_of_key, with_folders, with_numbers
-from .dicom_labels import pair_dicom_segmentations
+from .dicom_labels import pair_dicom_segmentations, segmentation_file
 from .few_values import has_few_values
 from .folder_files import images_below, zip_files_below
 from .found_cases import (
@@ -80,7 +80,7 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
     """Return the files; each label that is a DCAMT result (`is_dcamt_result`) gets the kind `FileKind.DCAMT_RESULT`."""
     return [
         replace(file, kind=FileKind.DCAMT_RESULT)
-        if file.kind is FileKind.LABEL and is_dcamt_result(file.path)
+        if file.kind is FileKind.LABEL and is_dcamt_result(segmentation_file(file.path))
         else file
         for file in files
     ]
@@ -179,7 +179,8 @@ def _cases_of_equal_keys(files: Sequence[NamedFile], folder: Path) -> FoundCases
         if not own_labels or len(images) == len(own_labels) == 1:
             for image in images:
                 # A benchmark file (.h5) contains its own label.
-                label = own_labels[0] if own_labels else image if ending(image) == BENCHMARK_ENDING else None
+                own_image = image if ending(image) == BENCHMARK_ENDING else None
+                label = segmentation_file(own_labels[0]) if own_labels else own_image
                 cases.append(Case(name, image, label, LABELLED if label else UNLABELLED))
         else:
             reason = SEVERAL_LABELS if len(images) == 1 else "several scans and labels have the same name"
