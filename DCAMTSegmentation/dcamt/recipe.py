@@ -84,6 +84,11 @@ class Objective:
     `supervised` has its full weight from the start.
     """
 
+    @property
+    def uses_unlabelled(self) -> bool:
+        """Whether a loss with a weight above 0 uses the unlabelled cases."""
+        return max(self.distillation, self.mmd, self.intra_class, self.inter_class) > 0
+
 
 @dataclass(frozen=True)
 class Augmentation:

@@ -81,7 +81,10 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
     ("role", "message"),
     [
         ("validation", "has the same content as"),
-        ("unlabelled", "there are unlabelled cases, but a batch has room for labelled ones only"),
+        (
+            "unlabelled",
+            "there are unlabelled cases, but all patches of a batch are labelled .batch and labelled_per_batch are 2.",
+        ),
     ],
 )
 def test_cases_added_to_a_run_are_checked_when_it_resumes(role: str, message: str, tmp_path: Path) -> None:

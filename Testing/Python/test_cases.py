@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,7 +310,7 @@ def test_rules_for_case_lists_are_checked_without_reading_files() -> None:
         (Rule.DISTINCT_NAMES, (0, 1)),
         (Rule.ONE_LABELLED, ()),
         (Rule.SEPARATE_VALIDATION, (1,)),
-        (Rule.ROOM_FOR_UNLABELLED, ()),
+        (Rule.UNLABELLED_USED, ()),
     ]
     good = [Case("a", Path("a.nii"), Path("l.nii"), LABELLED)]
     assert violations(good, recipe, {0: (1,)}) == []
@@ -319,6 +320,29 @@ def test_rules_for_case_lists_are_checked_without_reading_files() -> None:
         str(missing) == f"No labelled case holds the class '{name}' (label value 1)."
         " Add a labelled case that holds the class, or remove the class from the recipe."
     )
+
+
+NO_UNLABELLED_LOSS = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (("batch=3", "labelled_per_batch=3"), "Set batch to 6,"),
+        (NO_UNLABELLED_LOSS, "Set distillation to 2,"),
+        ((*NO_UNLABELLED_LOSS, "batch=2", "labelled_per_batch=2"), "Set batch to 4 and distillation to 2,"),
+    ],
+)
+def test_recipe_that_does_not_use_the_unlabelled_cases_is_refused_until_the_remedy_is_followed(
+    settings: tuple[str, ...], remedy: str, tmp_path: Path
+) -> None:
+    labelled = Case("a", Path("a.nii"), Path("l.nii"), LABELLED)
+    cases = [labelled, Case("b", Path("b.nii"), None, UNLABELLED)]
+    (violation,) = violations(cases, tiny_recipe(*settings))
+    assert violation.remedy == f"{remedy} or leave the unlabelled cases out."
+    assert violations([labelled], tiny_recipe(*settings)) == []
+    named = [f"{name}={value}" for name, value in re.findall(r"(\w+) to (\d+)", violation.remedy)]
+    assert violations(cases, tiny_recipe(*settings, *named)) == []
 
 
 def test_repeated_names_are_found_in_linear_time() -> None:

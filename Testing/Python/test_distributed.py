@@ -53,6 +53,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cases_folder(tmp_path_factory.mktemp("data"), labelled=3, unlabelled=2, validation=1)
 
 
+@pytest.fixture(scope="module")
+def labelled_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a case list without unlabelled cases, for `SUPERVISED`."""
+    return write_cases_folder(tmp_path_factory.mktemp("labelled"), labelled=3, validation=1)
+
+
 def start_torchrun(processes: int, run: Path, *arguments: str | Path) -> subprocess.Popen[str]:
     """Start `dcamt train` on the CPU under torchrun."""
     launcher = [interpreter(), "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -85,8 +91,17 @@ def test_team_splits_the_batch() -> None:
         teams[0].sample_indices(3, 5)
 
 
-@pytest.mark.parametrize("objective", [SUPERVISED, ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")])
-def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, objective: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("cases", "objective"),
+    [
+        ("labelled_table", SUPERVISED),
+        ("table", ("mmd=0", "intra_class=0", "inter_class=0", "weight_average=0.9")),
+    ],
+)
+def test_two_processes_have_the_same_losses_as_one(
+    cases: str, objective: tuple[str, ...], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    table: Path = request.getfixturevalue(cases)
     runs = train_with_one_and_two_processes(table, tmp_path, *COMPARABLE, *objective)
     one, two = map(losses_of, runs)
     assert len(one) == 5
@@ -100,9 +115,9 @@ def test_two_processes_have_the_same_losses_as_one(table: Path, tmp_path: Path, 
             assert torch.allclose(states[1][part][name], tensor, atol=1e-4), name
 
 
-def test_losses_of_two_processes_differ_with_batch_normalisation(table: Path, tmp_path: Path) -> None:
+def test_losses_of_two_processes_differ_with_batch_normalisation(labelled_table: Path, tmp_path: Path) -> None:
     """Batch normalisation over half a batch gives other values than over the whole batch, so the losses differ."""
-    runs = train_with_one_and_two_processes(table, tmp_path, *COMPARABLE, *SUPERVISED, "normalisation=batch")
+    runs = train_with_one_and_two_processes(labelled_table, tmp_path, *COMPARABLE, *SUPERVISED, "normalisation=batch")
     one, two = ([losses["total"] for losses in losses_of(run)] for run in runs)
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) > 1e-3
 

@@ -23,7 +23,7 @@ from dcamt.training import estimate as estimate_module
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import CPU, new_trainer, set_options, write_cases_folder
+from dcamt_testing.synthetic import CPU, new_trainer, save_tiny_model, set_options, write_cases_folder
 from dcamt_testing.tiny_recipes import tiny_recipe
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -267,3 +267,22 @@ def test_validation_adds_the_old_and_the_new_best_checkpoint_to_the_disk_space()
     recipe = tiny_recipe()
     weights = 4 * sum(tensor.numel() for tensor in DualVNet(recipe).state_dict().values())
     assert disk_bytes(recipe, validated=True) - disk_bytes(recipe, validated=False) == 2 * weights
+
+
+def test_cases_and_recipes_that_training_refuses_are_refused_before_a_step_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a step was measured")
+
+    monkeypatch.setattr(estimate_module, "try_steps", fail)
+    model = save_tiny_model(tmp_path / "tiny.dcamt", tiny_recipe("labelled_per_batch=2"))
+    used = write_cases_folder(tmp_path / "used", labelled=1, unlabelled=1)
+    unlabelled = write_cases_folder(tmp_path / "unlabelled", labelled=0, unlabelled=1)
+    for table, part in ((used, "Set batch to 4, or leave"), (unlabelled, "o case is labelled")):
+        chosen = [table, "--start-from", model]
+        for command in (["estimate"], ["cases", "check"], ["train", "--run", tmp_path / "run"]):
+            assert call_dcamt([*command, *chosen]) == 1
+            assert part in capsys.readouterr().err, command
+        assert not (tmp_path / "run").exists()
+    assert call_dcamt(["cases", "check", used, "--start-from", model, "--set", "batch=4"]) == 0

@@ -246,6 +246,9 @@ def test_each_loss_gives_gradients_only_to_the_expected_tensors(part: str, expec
     random_batch = RandomBatch()
     losses = random_batch.losses(replace(ALL, confidence=0.5))
     assert random_batch.samples_with_gradient(losses[part]) == expected
+    only: dict[str, Any] = {part: 1.0}
+    with_unlabelled = any(2 in samples for samples in expected.values())
+    assert replace(NO_LOSSES, **only).uses_unlabelled == with_unlabelled
     if part.endswith("class"):  # with confidence 1, no voxel of the unlabelled sample is used
         none_confident = random_batch.losses(replace(ALL, confidence=1.0))
         assert random_batch.samples_with_gradient(none_confident[part])["decoded 0"] == [0, 1]

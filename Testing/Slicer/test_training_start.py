@@ -409,6 +409,22 @@ class StartTest(CasesCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("patch must be a multiple", self.ui.problemsLabel.text)
 
+    def test_panel_names_the_fields_with_which_a_recipe_uses_the_unlabelled_cases(self) -> None:
+        choose(self.ui.startFromSelector, "Left atrium in LGE-MRI (left-atrium)")
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
+        self.session.table.set_role([0], "unlabelled")
+        self.assertIn(
+            "The unlabelled cases would not be used. Enter 4 in the field “Patches per iteration”. Enter 2 in the field"
+            " “Weight of distillation”. Or leave these cases out.",
+            self.ui.problemsLabel.text,
+        )
+        self.assertFalse(self.ui.startButton.enabled)
+        self.session.settings.batch = "4"
+        self.assertNotIn("Patches per iteration", self.ui.problemsLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.session.settings.distillation = "2"
+        self.assertTrue(self.ui.startButton.enabled, self.ui.problemsLabel.text)
+
     def test_no_second_process_starts_in_the_folder_of_a_running_run(self) -> None:
         run = self.write_run("earlier")
         with run_lock(run.lock):

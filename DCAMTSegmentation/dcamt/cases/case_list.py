@@ -9,7 +9,7 @@ import shlex
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,7 @@ from typing import Protocol
 from ..errors import InputError
 from ..io.formats import in_resolved_folder
 from ..io.tables import write_table
-from ..recipe import Recipe
+from ..recipe import Objective, Recipe
 from ..volume import SegmentInfo
 
 LABELLED, UNLABELLED, VALIDATION = "labelled", "unlabelled", "validation"
@@ -223,7 +223,7 @@ class Rule(Enum):
     DISTINCT_NAMES = "each name occurs once"
     SEPARATE_VALIDATION = "no validation scan is trained on"
     EVERY_CLASS = "each class occurs in a labelled case"
-    ROOM_FOR_UNLABELLED = "a batch has room for unlabelled cases"
+    UNLABELLED_USED = "a batch has room for unlabelled cases, and a loss uses them"
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,7 @@ class Violation:
     Attributes:
         cases: the indices of the cases that break the rule; empty if the list as a whole breaks it.
         info: the class that no labelled case contains, for `Rule.EVERY_CLASS`.
+        settings: the settings of the recipe that the remedy names, with their new values, for `Rule.UNLABELLED_USED`.
     """
 
     rule: Rule
@@ -240,6 +241,7 @@ class Violation:
     remedy: str
     cases: tuple[int, ...] = ()
     info: SegmentInfo | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.text[:1].upper()}{self.text[1:]}. {self.remedy}"
@@ -265,10 +267,10 @@ def violations(
 ) -> list[Violation]:
     """Return the rules that the cases break; cases left out are ignored. A run cannot train if a rule is broken.
 
-    `dcamt train`, `dcamt cases check` and the training panel all use this function.
+    `dcamt train`, `dcamt estimate`, `dcamt cases check` and the training panel all use this function.
 
     Args:
-        recipe: if it is None, the rules `ROOM_FOR_UNLABELLED` and `EVERY_CLASS` are not checked.
+        recipe: if it is None, the rules `UNLABELLED_USED` and `EVERY_CLASS` are not checked.
         label_values: the values in the label of each labelled case, by the index of the case. If the values
             of a labelled case are missing, the rule `EVERY_CLASS` is not checked.
     """
@@ -292,11 +294,8 @@ def violations(
             broken.append(Violation(Rule.SEPARATE_VALIDATION, text, "Choose one role.", (index,)))
     if recipe is None:
         return broken
-    training = recipe.training
-    if any(cases[index].role == UNLABELLED for index in used) and training.labelled_per_batch == training.batch:
-        text = "there are unlabelled cases, but a batch has room for labelled ones only"
-        remedy = "Set labelled_per_batch below batch, or leave the unlabelled cases out."
-        broken.append(Violation(Rule.ROOM_FOR_UNLABELLED, text, remedy))
+    if any(cases[index].role == UNLABELLED for index in used):
+        broken += _unlabelled_not_used(recipe)
     if labelled and label_values is not None and all(index in label_values for index in labelled):
         present = {value for index in labelled for value in label_values[index]}
         for info in recipe.classes:
@@ -305,6 +304,22 @@ def violations(
                 remedy = "Add a labelled case that holds the class, or remove the class from the recipe."
                 broken.append(Violation(Rule.EVERY_CLASS, text, remedy, info=info))
     return broken
+
+
+def _unlabelled_not_used(recipe: Recipe) -> Iterator[Violation]:
+    """Yield the violation of `Rule.UNLABELLED_USED`, if the recipe does not use the unlabelled cases."""
+    training, reasons, settings = recipe.training, list[str](), dict[str, float]()
+    if training.labelled_per_batch == training.batch:
+        reasons.append(f"all patches of a batch are labelled (batch and labelled_per_batch are {training.batch})")
+        settings["batch"] = 2 * training.batch
+    if not recipe.objective.uses_unlabelled:
+        reasons.append("no loss uses them (distillation, mmd, intra_class and inter_class are 0)")
+        settings["distillation"] = Objective().distillation
+    if reasons:
+        changes = " and ".join(f"{name} to {value:g}" for name, value in settings.items())
+        text = f"there are unlabelled cases, but {' and '.join(reasons)}"
+        remedy = f"Set {changes}, or leave the unlabelled cases out."
+        yield Violation(Rule.UNLABELLED_USED, text, remedy, settings=settings)
 
 
 def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> None:

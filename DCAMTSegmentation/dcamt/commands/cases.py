@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
+from ..api.training_plan import choose_recipe
 from ..cases.case_list import LABELLED, LEFT_OUT, VALIDATION, Case, list_cases, write_cases
 from ..cases.checks import CaseFacts, check_cases, list_problems
 from ..cases.folders import find_cases
 from ..cases.found_cases import FoundCases
 from ..cases.labels import mapping_targets
 from ..errors import InputError
-from ..recipe_files import load_recipe
 from .console import Console
 from .result_files import check_table_path, existing_rule, refuse_appeared_file
 
@@ -81,7 +81,8 @@ def _show_found(found_cases: FoundCases, console: Console) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     console = Console(options.json)
-    cases, recipe = list_cases(options.cases, options.labels), load_recipe(options.recipe)
+    cases = list_cases(options.cases, options.labels)
+    recipe, _, _ = choose_recipe(options.recipe, options.start_from, options.set, on_note=console.print_error)
     last: dict[int, CaseFacts] = {}
     for facts in check_cases(cases, recipe, options.checksums):
         last[facts.index] = facts

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..api.training_plan import choose_recipe
-from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases
+from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases, refuse_violations, violations
 from ..errors import InputError
 from ..geometry import Grid, Shape
 from ..io.readers import read_header
@@ -31,6 +31,8 @@ def run_estimate(options: argparse.Namespace) -> int:
         effort: choose_recipe(options.recipe, options.start_from, options.set, effort)[0]
         for effort in options.effort or EFFORTS
     }
+    for planned in plans.values():
+        refuse_violations(violations(cases, planned))
     grids = _read_grids([case.image for case in cases], console)
     validated = any(case.role == VALIDATION for case in cases)
     # Imported after the checks above, since torch loads slowly.

@@ -44,13 +44,7 @@ def add_cases(commands: Commands[Parser]) -> None:
     summary = "Print size, spacing and problems of each case; exit status 1 if there is a problem."
     check = add_command(actions, "check", summary, "dcamt cases check cases.csv --recipe la")
     check.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
-    check.add_argument(
-        "--recipe",
-        type=parse_name,
-        default="la",
-        metavar="NAME_OR_FILE",
-        help="recipe of the planned training (default: %(default)s)",
-    )
+    _add_planned_recipe(check)
     check.add_argument(
         "--checksums",
         action="store_true",
@@ -100,9 +94,7 @@ def add_estimate(commands: Commands[Parser]) -> None:
         "dcamt estimate cases.csv --recipe la",
     )
     parser.add_argument("cases", type=parse_path, metavar="CASES.csv", help=CASE_LIST)
-    parser.add_argument("--recipe", type=parse_name, metavar="NAME_OR_FILE", help="as for dcamt train")
-    parser.add_argument("--start-from", type=parse_name, metavar="MODEL", help="as for dcamt train")
-    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
+    _add_planned_recipe(parser)
     parser.add_argument(
         "--effort",
         action="append",
@@ -115,6 +107,13 @@ def add_estimate(commands: Commands[Parser]) -> None:
     )
     add_device(parser)
     add_json(parser)
+
+
+def _add_planned_recipe(parser: Parser) -> None:
+    """Add the options of `dcamt train` that determine a run's recipe, except `--effort`."""
+    parser.add_argument("--recipe", type=parse_name, metavar="NAME_OR_FILE", help="as for dcamt train")
+    parser.add_argument("--start-from", type=parse_name, metavar="MODEL", help="as for dcamt train")
+    parser.add_argument("--set", action="extend", nargs="+", default=[], metavar="key=value", help="as for dcamt train")
 
 
 def add_train(commands: Commands[Parser]) -> None:

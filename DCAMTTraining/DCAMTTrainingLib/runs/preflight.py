@@ -66,11 +66,12 @@ def _message(violation: Violation) -> str:
     elif violation.rule is Rule.EVERY_CLASS and info is not None:
         text = _("No labelled case contains “{name}” (label value {label}). Add one, or remove the class.")
         text = text.format(name=info.name, label=info.label)
-    elif violation.rule is Rule.ROOM_FOR_UNLABELLED:
-        text = _(
-            "All patches of an iteration are labelled, so the unlabelled cases would not be used. Enter a lower number"
-            " in the field “Of them labelled”, or leave the unlabelled cases out."
-        )
+    elif violation.rule is Rule.UNLABELLED_USED:
+        fields = {"batch": _("Patches per iteration"), "distillation": _("Weight of distillation")}
+        change = _("Enter {value} in the field “{field}”.")
+        changes = [change.format(value=f"{value:g}", field=fields[name]) for name, value in violation.settings.items()]
+        text = _("The unlabelled cases would not be used. {changes} Or leave these cases out.")
+        text = text.format(changes=" ".join(changes))
     else:
         text = str(violation)
     return str(text)
