@@ -69,7 +69,6 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Check the file's permissions and its disk."),
         _("Check the name and the folder."),
         _("Choose 1 to {0}."),
-        _("Choose a class with a label value of at most {0}."),
         _("Choose a file or a folder."),
         _("Choose a folder of files that end in {0}."),
         _("Choose a folder on another disk."),

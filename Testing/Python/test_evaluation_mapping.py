@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import dcamt
@@ -145,6 +147,47 @@ def test_error_about_values_above_255_proposes_a_working_mapping(
     assert call_evaluate(folders) == 1
     assert f", for example: {' '.join(options)} (in Python" in capsys.readouterr().err
     assert call_evaluate(folders, *options, "--json") == 0
+    assert {dice for (case, _), dice in scores_of(capsys).items() if case == "a"} == {1}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labelled", "given"),
+    [
+        ({1: (2, 6)}, {420: (2, 6)}, ["--prediction-mapping", "1=420"]),
+        ({420: (2, 6)}, {1: (2, 6)}, ["--label-mapping", "1=420"]),
+        ({420: (2, 4), 2: (4, 6)}, {300: (2, 4), 1: (4, 6)}, ["--prediction-mapping", "420=300;2=1"]),
+        ({1: (2, 4), 2: (4, 6)}, {420: (2, 6)}, ["--prediction-mapping", "1,2=420"]),
+    ],
+)
+def test_error_about_a_class_above_255_proposes_a_working_mapping(
+    predicted: dict[int, tuple[int, int]],
+    labelled: dict[int, tuple[int, int]],
+    given: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    for folder, values in zip(folders, (predicted, labelled), strict=True):
+        save_values(folder / "a.nrrd", values)
+    follow_advice_about_a_class_above_255(folders, given, capsys)
+
+
+def test_error_about_the_name_of_a_segment_above_255_proposes_a_working_mapping(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = tmp_path / "predictions", tmp_path / "labels"
+    save_segments(folders[0] / "a.seg.nrrd", (1, "organ"))
+    save_segments(folders[1] / "a.seg.nrrd", (420, "Left atrium"))
+    follow_advice_about_a_class_above_255(folders, ["--prediction-mapping", "1=left atrium"], capsys)
+
+
+def follow_advice_about_a_class_above_255(
+    folders: tuple[Path, Path], given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Assert that the mapping `given` is refused, and that the mappings in the message give a Dice of 1."""
+    assert call_evaluate(folders, *given) == 1
+    (advice,) = re.findall(r"which is above 255.* for example: (.*) \(in Python", capsys.readouterr().err)
+    assert call_evaluate(folders, *shlex.split(advice), "--json") == 0
     assert {dice for (case, _), dice in scores_of(capsys).items() if case == "a"} == {1}
 
 

@@ -32,6 +32,7 @@ MANY_VALUES = 128
 """A labelmap with more label values than this number may be a scan."""
 MAXIMUM_CLASS = 255
 """The highest label value of a class in a label mapping."""
+_REMEDY_ABOVE = f"Choose a class with a label value of at most {MAXIMUM_CLASS}."
 MAPPING_OF_LABELS = MappingOption(
     "Enter the mapping with the button Segments…, with --labels or in the case list's column 'labels'."
 )
@@ -61,11 +62,14 @@ def parse_mapping(text: str, classes: Sequence[SegmentInfo]) -> dict[int | str, 
     return _parse(text, [info.label for info in classes], named, f"Choose one of: {known}.")
 
 
-def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int | str, int]:
+def parse_value_mapping(
+    text: str, named: Sequence[tuple[str, int]], remedy_above: str = _REMEDY_ABOVE
+) -> dict[int | str, int]:
     """Parse a label mapping as `parse_mapping` does; a class is any label value from 1 to 255, or a name.
 
     Args:
         named: the known names and their label values. A number from 1 to 255 is always a value, never a name.
+        remedy_above: the remedy in the error about a class above 255.
 
     Raises:
         InputError: as in `parse_mapping`.
@@ -77,17 +81,24 @@ def parse_value_mapping(text: str, named: Sequence[tuple[str, int]]) -> dict[int
     if named:
         names = ", ".join(name for name, _ in named)
         remedy = f"After the sign =, write a label value from 1 to {MAXIMUM_CLASS}, or one of these names: {names}."
-    return _parse(text, range(1, MAXIMUM_CLASS + 1), named, remedy)
+    above = [int(target) for target in mapping_targets(text) if target.isdecimal() and int(target) > MAXIMUM_CLASS]
+    return _parse(text, [*range(1, MAXIMUM_CLASS + 1), *above], named, remedy, remedy_above)
 
 
-def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], remedy: str) -> dict[int | str, int]:
+def _parse(
+    text: str,
+    values: Iterable[int],
+    named: Iterable[tuple[str, int]],
+    remedy: str,
+    remedy_above: str = _REMEDY_ABOVE,
+) -> dict[int | str, int]:
     """Parse a label mapping whose classes are label values in `values` or names in `named`."""
     labels_by_name: defaultdict[str, set[int]] = defaultdict(set)
     for name, label in named:
         labels_by_name[plain_name(name)].add(label)
     known = dict(labels_by_name) | {str(value): {value} for value in values}
     mapping: dict[int | str, int] = {}
-    for left, right in _entries(text):
+    for left, right in mapping_entries(text):
         sources = _words(left)
         labels = known.get(plain_name(right), set())
         if not sources:
@@ -101,7 +112,7 @@ def _parse(text: str, values: Iterable[int], named: Iterable[tuple[str, int]], r
             raise InputError(what, remedy="Write the label value in place of the name.")
         if max(labels) > MAXIMUM_CLASS:
             what = f"the class '{right.strip()}' has the label value {max(labels)}, which is above {MAXIMUM_CLASS}"
-            raise InputError(what, remedy=f"Choose a class with a label value of at most {MAXIMUM_CLASS}.")
+            raise InputError(what, remedy=remedy_above)
         for word in sources:
             source = int(word) if word.isdecimal() else word
             if source in mapping:
@@ -118,7 +129,7 @@ def mapping_targets(text: str) -> list[str]:
     >>> mapping_targets("420,421=left-atrium; 500=wall")
     ['left-atrium', 'wall']
     """
-    return [right.strip() for _, right in _entries(text)]
+    return [right.strip() for _, right in mapping_entries(text)]
 
 
 def mapping_sources(text: str) -> list[str]:
@@ -129,14 +140,14 @@ def mapping_sources(text: str) -> list[str]:
     >>> mapping_sources("420,421=left-atrium; LA endo=wall")
     ['420', '421', 'LA endo']
     """
-    return [source for left, _ in _entries(text) for source in _words(left)]
+    return [source for left, _ in mapping_entries(text) for source in _words(left)]
 
 
 def _words(sources: str) -> list[str]:
     return [word.strip() for word in re.split(r"[,;|]", sources) if word.strip()]
 
 
-def _entries(text: str) -> list[tuple[str, str]]:
+def mapping_entries(text: str) -> list[tuple[str, str]]:
     """Return the texts left and right of each "=" of a label mapping; raise InputError if `text` is not a mapping."""
     entries = re.findall(r"([^=]+)=([^=,;|]*)", text)
     rest = re.sub(r"[^=]+=[^=,;|]*", "", text).strip(" ,;|")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..cases.label_names import unique_names
-from ..cases.labels import MAXIMUM_CLASS, mapping_sources, parse_value_mapping
+from ..cases.labels import MAXIMUM_CLASS, mapping_entries, mapping_sources, parse_value_mapping
 from ..errors import InputError
 from ..io.dicom_files import list_names
 from ..io.formats import plain_name
@@ -103,10 +104,7 @@ def mapping_remedy(pairs: Sequence[tuple[int, int]]) -> str:
         return f"Map the labels' values, for example: --label-mapping {mapping} (in Python: label_mapping)."
     first = ",".join(f"{predicted}={number}" for number, (predicted, _) in enumerate(pairs, 1))
     second = ",".join(f"{labelled}={number}" for number, (_, labelled) in enumerate(pairs, 1))
-    return (
-        f"Map the values of both, for example: --prediction-mapping {first} --label-mapping {second}"
-        " (in Python: prediction_mapping and label_mapping)."
-    )
+    return _map_both(first, second)
 
 
 def _read_mapped(
@@ -124,8 +122,34 @@ def _read_mapped(
     if not mapping:
         return source if isinstance(source, Labelmap) else read_labelmap(source, option=option)
     segments = read_segments(other) if isinstance(other, Path) else ()
-    targets = parse_value_mapping(mapping, [(segment.name, segment.label) for segment in segments if segment.name])
+    named = [(segment.name, segment.label) for segment in segments if segment.name]
+    if other is None:
+        targets = parse_value_mapping(mapping, named)
+    else:
+        targets = parse_value_mapping(mapping, named, _remedy_above(mapping, option))
     return map_labelmap(source, targets) if isinstance(source, Labelmap) else read_labelmap(source, targets)
+
+
+def _remedy_above(mapping: str, option: MappingOption) -> str:
+    """Return the advice to map the values of predictions and labels to the classes 1, 2, ...
+
+    Args:
+        mapping: the only mapping, some of whose classes are above 255.
+        option: the option of this mapping.
+    """
+    entries = [(left.strip(" ,;|"), right.strip()) for left, right in mapping_entries(mapping)]
+    numbers = {right: number for number, right in enumerate(dict.fromkeys(right for _, right in entries), 1)}
+    own = shlex.quote(",".join(f"{left}={numbers[right]}" for left, right in entries))
+    other = shlex.quote(",".join(f"{right}={number}" for right, number in numbers.items()))
+    prediction, label = (own, other) if option is _MAPPING_OF_PREDICTIONS else (other, own)
+    return _map_both(prediction, label)
+
+
+def _map_both(prediction: str, label: str) -> str:
+    return (
+        f"Map the values of both, for example: --prediction-mapping {prediction} --label-mapping {label}"
+        " (in Python: prediction_mapping and label_mapping)."
+    )
 
 
 def unmapped_text(source: Path | Labelmap, mapped: Labelmap, mapping: str) -> str:
