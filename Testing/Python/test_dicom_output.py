@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dcamt.cases.case_list import LABELLED, Case
+from dcamt.cases.checks import check_cases
 from dcamt.cases.labels import read_case_label
 from dcamt.errors import InputError
 from dcamt.geometry import Grid
@@ -136,6 +137,15 @@ def test_segments_are_named_and_coded(written: Path) -> None:
         assert described.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
         color = hd.color.CIELabColor.from_dicom_value(described.RecommendedDisplayCIELabValue).to_rgb()
         np.testing.assert_allclose(np.array(color) / 255, info.color, atol=0.02)
+
+
+def test_uncorrected_result_is_reported_as_a_label_by_its_file_and_by_its_folder(
+    written: Path, case: tuple[Path, Labelmap]
+) -> None:
+    for label in (written, written.parent):
+        listed = Case("p1", case[0], label, LABELLED, "1=left atrium, 2=left atrium")
+        *_, facts = check_cases([listed], load_recipe("la"))
+        assert any("is a result of DCAMT that was not corrected" in warning for warning in facts.warnings), label
 
 
 def test_highdicom_reads_the_same_voxels_at_the_same_positions(written: Path, case: tuple[Path, Labelmap]) -> None:

@@ -24,6 +24,7 @@ from ..recipe import Recipe
 from ..volume import Labelmap, Volume
 from .case_list import LEFT_OUT, VALIDATION, Case, ListedCase, Rule, violations
 from .case_scans import mixed_orders, read_case_scan
+from .dicom_labels import segmentation_file
 from .few_values import count_few_values
 from .labels import check_label, find_classes_on_grid, label_notes, label_values, read_case_label, refuse_thin_classes
 
@@ -200,7 +201,7 @@ def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
         return _with_problem(facts, _without_path("label", case.label, error))
     facts = replace(facts, warnings=(*facts.warnings, *label_notes(case, labelmap, recipe)))
     facts = _result_of(with_label(facts, case, labelmap, recipe))
-    if is_dcamt_result(case.label):
+    if is_dcamt_result(segmentation_file(case.label)):
         what = "The label is a result of DCAMT that was not corrected. Check it before training on it."
         facts = replace(facts, warnings=(*facts.warnings, what))
     return facts
