@@ -82,7 +82,7 @@ class ScriptedLoadableModuleLogic:
         node = slicer.mrmlScene.GetSingletonNode(self.moduleName, "vtkMRMLScriptedModuleNode")
         if node is None:
             return slicer.mrmlScene.AddNode(self.createParameterNode())
-        # Closing the scene removes the attribute.
+        # Closing the scene keeps this singleton node, but removes the attribute `ModuleName` from it.
         if node.GetAttribute("ModuleName") != self.moduleName:
             node.SetAttribute("ModuleName", self.moduleName)
         return node
