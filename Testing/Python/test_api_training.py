@@ -25,7 +25,7 @@ from dcamt.runs.requests import PAUSE, STOP, read_request, write_request
 from dcamt.runs.state import FAILED, FINISHED, PAUSED, STOPPED, RunState, run_state
 from dcamt.training.checkpoint import load_checkpoint, save_checkpoint
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import write_cases_folder, write_table
+from dcamt_testing.synthetic import new_trainer, write_cases_folder, write_table
 from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 
@@ -75,6 +75,17 @@ def test_run_that_ends_during_calibration_counts_as_finished(tmp_path: Path, mon
         f"{run.path}: there is no report",
     ]
     assert f"dcamt models calibrate {run.model} {run.cases}" in warnings[0]
+
+
+def test_run_of_an_older_version_is_resumed_although_no_loss_uses_its_unlabelled_cases(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path / "cases", labelled=1, unlabelled=1)
+    settings = ("distillation=0", "mmd=0", "intra_class=0", "inter_class=0")
+    new_trainer(tmp_path / "run", table, *settings, "iterations=1").fit(read_cases(table))
+    recipe = tiny_recipe(*settings, "iterations=2")
+    RunFolder(tmp_path / "run").recipe.write_text(recipe.to_json(), encoding="utf-8")
+    assert dcamt.train(run=tmp_path / "run", resume=True, device="cpu").iterations == 2
+    with pytest.raises(InputError, match="there are unlabelled cases, but no loss uses them"):
+        plan_new_run(table, tmp_path / "new", recipe)
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,7 @@ def test_rules_for_case_lists_are_checked_without_reading_files() -> None:
         (Rule.DISTINCT_NAMES, (0, 1)),
         (Rule.ONE_LABELLED, ()),
         (Rule.SEPARATE_VALIDATION, (1,)),
-        (Rule.UNLABELLED_USED, ()),
+        (Rule.ROOM_FOR_UNLABELLED, ()),
     ]
     good = [Case("a", Path("a.nii"), Path("l.nii"), LABELLED)]
     assert violations(good, recipe, {0: (1,)}) == []

@@ -9,7 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cases.case_list import ROLES, UNLABELLED, VALIDATION, Case, read_cases, refuse_violations, used_cases, violations
+from ..cases.case_list import (
+    ROLES,
+    UNLABELLED,
+    VALIDATION,
+    Case,
+    Rule,
+    read_cases,
+    refuse_violations,
+    used_cases,
+    violations,
+)
 from ..cases.case_scans import refuse_mixed_orders
 from ..distributed import Team, team_size
 from ..errors import InputError
@@ -97,7 +107,7 @@ def plan_resumed_run(run: str | Path, device: str = "auto", conclude: bool = Fal
     folder = RunFolder(Path(run))
     recipe, cases = folder.open(not conclude, roles_with_files=(VALIDATION,) if conclude else ROLES)
     if not conclude:
-        check_cases_and_batch(recipe, cases)
+        check_cases_and_batch(recipe, cases, is_resumed=True)
     return TrainingPlan(folder, recipe, cases, folder.read_origin(), None, device, resume=True, conclude=conclude)
 
 
@@ -177,8 +187,12 @@ def _with_channels_of(model: Recipe, recipe: Recipe, path: str | Path, on_note: 
     return replace(recipe, channel_names=names)
 
 
-def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
+def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case], is_resumed: bool = False) -> None:
     """Check that a training can use the cases and split its batches among its processes.
+
+    Args:
+        is_resumed: whether the run is resumed. A resumed run may ignore its unlabelled cases
+            (`Rule.LOSS_FOR_UNLABELLED`), since older versions of DCAMT started such runs.
 
     Raises:
         InputError: the cases break a rule (`cases.case_list.violations`), scans have their channels in different orders
@@ -186,7 +200,10 @@ def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case]) -> None:
             the processes started by `torchrun`.
     """
     training = recipe.training
-    refuse_violations(violations(cases, recipe))
+    broken = violations(cases, recipe)
+    if is_resumed:
+        broken = [violation for violation in broken if violation.rule is not Rule.LOSS_FOR_UNLABELLED]
+    refuse_violations(broken)
     refuse_mixed_orders(cases, recipe)
     mixed = any(case.role == UNLABELLED for case in cases)
     # Raises InputError if the batch cannot be split.

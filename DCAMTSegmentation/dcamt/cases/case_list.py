@@ -223,7 +223,8 @@ class Rule(Enum):
     DISTINCT_NAMES = "each name occurs once"
     SEPARATE_VALIDATION = "no validation scan is trained on"
     EVERY_CLASS = "each class occurs in a labelled case"
-    UNLABELLED_USED = "a batch has room for unlabelled cases, and a loss uses them"
+    ROOM_FOR_UNLABELLED = "a batch has room for unlabelled cases"
+    LOSS_FOR_UNLABELLED = "a loss uses the unlabelled cases"
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,8 @@ class Violation:
     Attributes:
         cases: the indices of the cases that break the rule; empty if the list as a whole breaks it.
         info: the class that no labelled case contains, for `Rule.EVERY_CLASS`.
-        settings: the settings of the recipe that the remedy names, with their new values, for `Rule.UNLABELLED_USED`.
+        settings: the settings of the recipe that the remedy names, with their new values, for
+            `Rule.ROOM_FOR_UNLABELLED` and `Rule.LOSS_FOR_UNLABELLED`.
     """
 
     rule: Rule
@@ -270,7 +272,7 @@ def violations(
     `dcamt train`, `dcamt estimate`, `dcamt cases check` and the training panel all use this function.
 
     Args:
-        recipe: if it is None, the rules `UNLABELLED_USED` and `EVERY_CLASS` are not checked.
+        recipe: if it is None, the rules about unlabelled cases and `EVERY_CLASS` are not checked.
         label_values: the values in the label of each labelled case, by the index of the case. If the values
             of a labelled case are missing, the rule `EVERY_CLASS` is not checked.
     """
@@ -307,7 +309,7 @@ def violations(
 
 
 def _unlabelled_not_used(recipe: Recipe) -> Iterator[Violation]:
-    """Yield the violation of `Rule.UNLABELLED_USED`, if the recipe does not use the unlabelled cases."""
+    """Yield a violation if the recipe does not use the unlabelled cases; its text gives all reasons."""
     training, reasons, settings = recipe.training, list[str](), dict[str, float]()
     if training.labelled_per_batch == training.batch:
         reasons.append(f"all patches of a batch are labelled (batch and labelled_per_batch are {training.batch})")
@@ -319,7 +321,8 @@ def _unlabelled_not_used(recipe: Recipe) -> Iterator[Violation]:
         changes = " and ".join(f"{name} to {value:g}" for name, value in settings.items())
         text = f"there are unlabelled cases, but {' and '.join(reasons)}"
         remedy = f"Set {changes}, or leave the unlabelled cases out."
-        yield Violation(Rule.UNLABELLED_USED, text, remedy, settings=settings)
+        rule = Rule.ROOM_FOR_UNLABELLED if "batch" in settings else Rule.LOSS_FOR_UNLABELLED
+        yield Violation(rule, text, remedy, settings=settings)
 
 
 def refuse_violations(broken: Sequence[Violation], path: Path | None = None) -> None:

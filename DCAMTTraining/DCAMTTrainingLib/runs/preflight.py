@@ -66,7 +66,7 @@ def _message(violation: Violation) -> str:
     elif violation.rule is Rule.EVERY_CLASS and info is not None:
         text = _("No labelled case contains “{name}” (label value {label}). Add one, or remove the class.")
         text = text.format(name=info.name, label=info.label)
-    elif violation.rule is Rule.UNLABELLED_USED:
+    elif violation.rule in (Rule.ROOM_FOR_UNLABELLED, Rule.LOSS_FOR_UNLABELLED):
         fields = {"batch": _("Patches per iteration"), "distillation": _("Weight of distillation")}
         change = _("Enter {value} in the field “{field}”.")
         changes = [change.format(value=f"{value:g}", field=fields[name]) for name, value in violation.settings.items()]
