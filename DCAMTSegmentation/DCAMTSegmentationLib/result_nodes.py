@@ -44,12 +44,6 @@ def own_helper(segmentation_node: SegmentationNode | None, role: str) -> Node | 
     return None if any(get_referenced_node(node, role) is helper for node in others) else helper
 
 
-def is_helper(node: Node) -> bool:
-    """Return whether a segmentation node references `node` in one of the roles `HELPERS`."""
-    segmentations = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
-    return any(get_referenced_node(segmentation, role) is node for segmentation in segmentations for role in HELPERS)
-
-
 def get_attribute(segmentation_node: SegmentationNode | None, name: str) -> str | None:
     """Return the value of an attribute; None if the node has no such attribute, or if the node is None."""
     return segmentation_node.GetAttribute(name) if segmentation_node is not None else None

@@ -35,7 +35,7 @@ from . import (
 )
 from .measuring_job import MeasuringJob
 from .report_job import ReportJob
-from .result_nodes import HELPERS, MEASUREMENTS, VOLUME, get_referenced_node, is_helper, own_helper, results_of
+from .result_nodes import HELPERS, MEASUREMENTS, VOLUME, get_referenced_node, own_helper, results_of
 from .segmentation_job import SegmentationJob, SegmentationProgress
 from .segmentation_log import SegmentationLog
 from .segmentation_options import SegmentationOptions
@@ -80,8 +80,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._worker: SegmentationWorker = worker or WorkerProcess(_temporary_folder)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
-        # Each removed segmentation node with its helper nodes, and each removed map or wall with its colour legend.
-        self._removed: list[tuple[Node, list[Node]]] = []
+        # Each removed segmentation node with its helper nodes.
+        self._removed: list[tuple[SegmentationNode, list[Node]]] = []
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)
         self.addObserver(scene, scene.NodeRemovedEvent, self._on_node_removed)
@@ -333,10 +333,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         if node.IsA("vtkMRMLSegmentationNode"):
             helpers = [own_helper(node, role) for role in HELPERS]
             self._removed.append((node, [helper for helper in helpers if helper is not None]))
-        elif node.IsA("vtkMRMLDisplayableNode") and is_helper(node):
-            legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(node)
-            if legend is not None:
-                self._removed.append((node, [legend]))
         elif node.IsA("vtkMRMLScalarVolumeNode"):
             for result in results_of(node):
                 table = get_referenced_node(result, MEASUREMENTS)
@@ -347,8 +343,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller: Any, event: Any, node: Any) -> None:
-        is_owner = any(owner is node for owner, _helpers in self._removed)
-        if is_owner and not slicer.mrmlScene.IsBatchProcessing():
+        if node.IsA("vtkMRMLSegmentationNode") and not slicer.mrmlScene.IsBatchProcessing():
             self._remove_orphans()
 
     def _on_batch_ended(self, caller: Any, event: Any) -> None:
@@ -356,9 +351,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._remove_orphans()
 
     def _remove_orphans(self) -> None:
-        """Remove the helper nodes of removed results, and the colour legends of removed maps and walls.
+        """Remove the helper nodes of removed results.
 
-        If the scene's batch processing removed a node and added it again, the node's helper nodes or legend are kept.
+        If the scene's batch processing removed a segmentation and added it again, the helper nodes are kept.
         """
         is_present = slicer.mrmlScene.IsNodePresent
         results = [(node, helpers) for node, helpers in self._removed if not is_present(node)]

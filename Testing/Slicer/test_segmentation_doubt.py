@@ -35,12 +35,6 @@ class MapTest(PanelCase):
         self.assertTrue(display.GetVisibility2DFill())
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
 
-    def test_legend_is_removed_with_a_map_that_the_user_removes(self) -> None:
-        self.segment(add_scan())
-        self.ui.doubtCheckBox.click()
-        slicer.mrmlScene.RemoveNode(slicer.util.getNode("LGE doubt"))
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"), [])
-
     def test_legend_omits_percentages_that_are_transparent_in_the_map(self) -> None:
         self.segment(add_scan())
         self.ui.doubtCheckBox.click()
