@@ -17,7 +17,8 @@ segment: .venv/ready
 test: .venv/ready
 	$(MAKE) -j 2 lint tests
 
-# If this variable were set, each of the hundreds of processes that the tests start would compile the modules again.
+# The variable is made empty, which Python treats as not set. If it were set, each of the hundreds of processes that the
+# tests start would compile the modules again.
 tests: export PYTHONDONTWRITEBYTECODE =
 tests: .venv/ready
 	$(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder

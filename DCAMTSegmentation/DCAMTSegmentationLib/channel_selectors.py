@@ -95,8 +95,9 @@ class ChannelSelectors:
 def choose_model(settings: Any, name: str) -> None:
     """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    Each volume is assigned to the channel whose name it has (`channel_names.name_of`). The order of the volumes stays
-    if the model has one channel or unnamed channels, or if a channel's name belongs to none or several of the volumes.
+    Each volume has the name of a channel (`channel_names.name_of`), and is assigned to the channel of the new model
+    with this name. The order of the volumes stays if the model has one channel or unnamed channels, or if a channel's
+    name belongs to none or several of the volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)
@@ -105,7 +106,8 @@ def choose_model(settings: Any, name: str) -> None:
         channel_names.store_names(used, names_before)
     present = [volume for volume in volumes if volume is not None]
     ordered = channel_names.find_by_names(present, names) if len(names) > 1 else None
-    # Otherwise the panel would handle each of these changes separately, before the next one is made.
+    # `NodeModify` reports the following changes together. Without it, the panel would handle each change before the
+    # next one is made.
     with slicer.util.NodeModify(settings.parameterNode):
         settings.model = name
         if ordered is not None:

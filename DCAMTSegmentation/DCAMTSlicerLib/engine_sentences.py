@@ -550,7 +550,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("has the key '{0}' twice in one object"),
         _("has the label value {0}, but classes have label values up to {1}"),
         _("has the label value {0}, which dataset.json names '{1}', but the class '{2}' has the label value {3}"),
-        _("has the same content as that of the {0} '{1}'"),
+        _("has the same content as the scan of the {0} '{1}'"),
         _("has the segment '{0}' with the label value {1}, but the class '{2}' has the label value {3}"),
         _('has the unit "{0}" in its header, not millimetres'),
         _('has the unknown encoding "{0}"'),

@@ -292,7 +292,7 @@ def test_model_of_a_run_is_not_calibrated_on_its_training_cases(
     other.write_text(text, encoding="utf-8")
     before = run.model.read_bytes()
     assert call_dcamt(["models", "calibrate", run.model, other, "--device", "cpu"]) == 1
-    relation = "has the same content as that of" if is_converted else "is also the scan of"
+    relation = "has the same content as the scan of" if is_converted else "is also the scan of"
     message = f"{relation} the training case 'labelled0'. Leave one of these cases out."
     assert message in capsys.readouterr().err
     assert run.model.read_bytes() == before

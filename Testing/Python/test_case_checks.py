@@ -181,7 +181,7 @@ def test_validation_scan_that_is_also_a_training_scan_is_reported(cases: list[Ca
         shutil.copyfile(cases[2].image, other)
     cases[3] = replace(cases[3], image=cases[2].image if how == "file" else other)
     facts = facts_of(cases)
-    relation = "has the same content as that of" if how == "content" else "is also the scan of"
+    relation = "has the same content as the scan of" if how == "content" else "is also the scan of"
     assert facts[3].problems == (f"The scan {relation} the training case 'unlabelled0'. Leave one of these cases out.",)
     assert facts[2].problems == (
         f"The scan {relation} the validation case 'validation0'. Leave one of these cases out.",
@@ -236,17 +236,21 @@ def test_check_and_training_refuse_a_copied_dicom_folder_for_validation(cases: l
     cases[0] = replace(cases[0], image=write_scan(image, tmp_path / "dicom"))
     cases[3] = replace(cases[3], image=shutil.copytree(tmp_path / "dicom", tmp_path / "copy"))
     only_problem_of_pair(cases)
-    with pytest.raises(InputError, match="has the same content as that of the training case 'labelled0'"):
+    with pytest.raises(InputError, match="has the same content as the scan of the training case 'labelled0'"):
         dcamt.train(cases, tmp_path / "run", recipe=tiny_recipe("iterations=1"), device="cpu")
 
 
 def only_problem_of_pair(cases: list[Case]) -> str:
-    """Return the only problem of the last case; fail unless its scan has the content of the first case's scan."""
+    """Return the only problem of the last case.
+
+    The function asserts that this problem states that the scans of the last and the first case have the same content.
+    It also asserts that the first case has one problem, and that the cases between them have none.
+    """
     facts = facts_of(cases)
     assert [len(fact.problems) for fact in facts] == [1, 0, 0, 1]
     (problem,) = facts[3].problems
     assert problem == (
-        "The scan has the same content as that of the training case 'labelled0'. Leave one of these cases out."
+        "The scan has the same content as the scan of the training case 'labelled0'. Leave one of these cases out."
     )
     return problem
 

@@ -1,8 +1,7 @@
-"""Test that a label is refused if it gives the name of a class to another value than the class has.
+"""Test that a label is refused if it has the name of a class at another value than the class.
 
-The check, the training and the suggestion refuse such a label.
-
-The names come from the label's segments or from `dataset.json`.
+For example, the label names the value 1 "RA", but the class "RA" has the value 2. The check of the cases, the training
+and the suggestion of a recipe refuse such a label. The names come from the label's segments or from `dataset.json`.
 """
 
 from __future__ import annotations

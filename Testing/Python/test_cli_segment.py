@@ -339,7 +339,11 @@ def test_new_or_changed_file_is_a_result_even_if_its_time_stamp_is_before_the_co
 def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str, is_larger: bool
 ) -> None:
-    """The result of P1/lge.nii.gz is not kept for P2/lge.nii.gz, which is larger or lies elsewhere."""
+    """The result of P1/lge.nii.gz is not accepted as the result of P2/lge.nii.gz.
+
+    The second scan is larger than the first scan, or its origin is moved by 5 mm along each axis. The command fails and
+    leaves the existing result unchanged.
+    """
     sitk = pytest.importorskip("SimpleITK")
     first, second = save_noise_scan(tmp_path / "P1" / "lge.nii.gz"), tmp_path / "P2" / "lge.nii.gz"
     image = sitk.ReadImage(str(first))
@@ -353,7 +357,9 @@ def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     arguments = ["-o", result.parent, "--format", form, "--model", noise_model, "--skip-existing"]
     assert call_dcamt(["segment", first, *arguments]) == 0
     before = result.read_bytes()
-    for option in ([], ["--agreement"]):  # With --agreement, a result is missing, so the scan is not skipped.
+    # Without --agreement, all results exist, so the scan would be skipped. With --agreement, the map of the agreement
+    # is missing, so the scan would be segmented. Both commands must refuse the existing segmentation before.
+    for option in ([], ["--agreement"]):
         capsys.readouterr()
         assert call_dcamt(["segment", second, *arguments, *option]) == 1
         message = f"{result}: exists already, but lies on a different grid from {second}"

@@ -455,7 +455,9 @@ def test_word_in_every_file_name_of_a_folder_is_ignored(tmp_path: Path, name: st
 @pytest.mark.parametrize(
     ("cases", "labels"),
     [
-        (("p1_2", "p2_2"), ("p1", "p2")),  # The 2 may be the number of a visit, so `p1` may not be the label of `p1_2`.
+        # The 2 may be the number of a visit. Then `p1` could be the label of another visit than `p1_2`, so the two are
+        # not paired.
+        (("p1_2", "p2_2"), ("p1", "p2")),
         *(
             ((f"p1_{word}", f"p2_{word}"), ("p1", "p2"))
             for word in ("followup", "visit2", "baseline", "post", "pre", "month6", "m12", "scan2", "repeat", "6months")

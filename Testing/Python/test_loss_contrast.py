@@ -126,10 +126,10 @@ def test_voxels_without_a_class_are_ignored() -> None:
 
 
 def test_descent_moves_an_embedding_to_its_prototype_and_away_from_the_others() -> None:
-    """Descent moves against the gradient.
+    """The prototype of class n is the n-th unit vector (`centres`), and descent moves against the gradient.
 
-    So a negative component of the gradient moves the embedding towards that class's prototype, and a positive component
-    moves it away.
+    So a negative n-th component of the gradient moves the embedding towards the prototype of class n, and a positive
+    component moves the embedding away from it.
     """
     centres = torch.eye(3, dtype=torch.float64)
     e = torch.ones(1, 3, dtype=torch.float64).div(math.sqrt(3)).requires_grad_()

@@ -37,10 +37,10 @@ print(faults() - before)
 def test_peak_memory_rises_with_an_allocation() -> None:
     """Measure the peak in a child process.
 
-    In this process, the allocation may reuse freed memory, and then the peak would not rise.
+    In the process of the tests, the allocation may reuse freed memory, and then the peak would not rise.
 
-    The child's peak must not include the memory that this process holds (`held`). On Linux, the value `ru_maxrss` of a
-    new process can start at its parent's peak, so `peak_memory_bytes` reads another value there.
+    The child's peak must not include the memory that the process of the tests holds. On Linux, the value `ru_maxrss` of
+    a new process can start at its parent's peak, so `peak_memory_bytes` reads another value there.
     """
     program = (
         "from dcamt.machine import peak_memory_bytes; before = peak_memory_bytes();"

@@ -36,7 +36,7 @@ class FakeWorker:
     Attributes:
         requests: all requests so far.
         labels_of: computes the labels (K, J, I) from a request's voxels, (K, J, I) or (K, J, I, C).
-        notes: the notes of each segmentation.
+        notes: the notes that every result of a segmentation gets.
         before_answer: called before each answer.
 
     Args:

@@ -62,7 +62,10 @@ def add_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] =
 
 
 def add_shared_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str, ...] = ("Left atrium",)) -> Any:
-    """Add an outline whose segments share one labelmap, as in Segment Editor, with a segment of all other voxels."""
+    """Add an outline whose segments share one labelmap, as in Segment Editor.
+
+    The outline also has the segment "rest". It holds the voxels with the label 0.
+    """
     rest = np.where(labels == 0, len(names) + 1, labels)
     segmentation = add_outline(volume, rest, (*names, "rest"))
     share_labelmap(segmentation)

@@ -149,7 +149,7 @@ class MapTest(PanelCase):
     ) -> None:
         add_scan("CT", seed=5)
         self.segment(add_scan())
-        reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+        reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
         before = slicer.util.getFirstNodeByName("CT")
         identifier = before.GetID()
         for composite in slice_composites():

@@ -214,7 +214,7 @@ class SavedStateTest(TrainingCase):
                 close_scene()
                 add_case("mine", 1)
                 click(self.ui.addSceneButton)
-                reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+                reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
                 self.wait_for(lambda: self.session.checked, "the check")
                 identifier = getattr(self.session.table.rows[0].source, kind)
                 slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetNodeByID(identifier))
@@ -231,7 +231,7 @@ class SavedStateTest(TrainingCase):
 
     def test_removed_volumes_that_had_the_same_id_stay_two_cases(self) -> None:
         add_case("first", 1)
-        reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+        reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
         identifiers = set()
         for name in ("first", "second"):
             click(self.ui.addSceneButton)
@@ -250,7 +250,7 @@ class SavedStateTest(TrainingCase):
     def test_unread_case_of_a_removed_volume_does_not_get_a_new_volume_with_the_same_id(self) -> None:
         add_case("mine", 1)
         click(self.ui.addSceneButton)
-        reload_scene()  # Then Slicer gives the IDs of removed nodes to new nodes.
+        reload_scene()  # From now on, Slicer gives the ID of a removed node to a new node.
         node = self.session._node
         self.module.widget._detach()
         node.SetParameter("cases", node.GetParameter("cases").replace(LABELLED, "dancer"))

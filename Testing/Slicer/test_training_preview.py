@@ -390,7 +390,7 @@ class ShownPreviewTest(TrainingCase):
         (volume,) = nodes_of("ScalarVolume")
         self.assertFalse(volume.GetSaveWithScene())
         add_outline(volume, ellipsoid(1)[1])
-        self.wait_for(volume.GetSaveWithScene, "the next search for used nodes")
+        self.wait_for(volume.GetSaveWithScene, "the scene saves the scan")
 
     def test_clone_of_a_preview_is_saved_with_its_scan_after_an_empty_folder_of_runs_was_chosen(self) -> None:
         self.show_run("paused", "one", seed=1)
@@ -400,7 +400,7 @@ class ShownPreviewTest(TrainingCase):
         self.ui.runsFolderEdit.currentPath = str(self.folder / "empty")
         self.assertIsNone(self.module.widget.runs.watch)
         copy_node(segmentation).SetName("clone")
-        self.wait_for(volume.GetSaveWithScene, "the next search for used nodes")
+        self.wait_for(volume.GetSaveWithScene, "the scene saves the scan")
         reload_scene()
         (clone,), (scan,) = nodes_of("Segmentation"), nodes_of("ScalarVolume")
         self.assertEqual((clone.GetName(), scan_of(clone)), ("clone", scan))

@@ -49,7 +49,7 @@ class SceneCheckCase(unittest.TestCase):
         self.folder = Path(folder.name)
 
     def add_case(self):
-        """Add a volume node with an ellipsoid and its segmentation node; return both."""
+        """Add a volume node that shows an ellipsoid, and a segmentation node that outlines it; return the two nodes."""
         image, label = ellipsoid()
         volume = add_volume("scan", image)
         return volume, self.add_outline(volume, label)

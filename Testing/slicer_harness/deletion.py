@@ -82,8 +82,9 @@ class _Watcher(QtCore.QObject):
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            # `_release` may remove the last reference to the object's wrapper. PySide would then delete the object
-            # while Qt still delivers this event. So the watcher keeps a reference to the object.
+            # `_release` may remove the last reference to the object's wrapper. Then the wrapper is deleted, and with it
+            # the wrapper's reference to the object. PySide would then delete the object while Qt still delivers this
+            # event. So the watcher keeps a reference to the object, but not to the wrapper.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):

@@ -125,7 +125,9 @@ class ScanUses:
         self._first_case: dict[str, Case] = {}
 
     def add(self, case: Case, volume: Volume) -> None:
-        """Raise InputError if the scan of a case equals that of an earlier added case of the other use.
+        """Raise InputError if an earlier added case has an equal scan, and only one of the two cases is for validation.
+
+        The other case is for training. If no case is for validation, scans are not compared.
 
         The two uses are training and validation. If no case is for validation, scans are not compared.
 
@@ -307,12 +309,19 @@ def conflicting_scans(
 
 
 def _conflict(case: Case, other: Case, what: str) -> InputError:
-    """Return the error for a scan that `conflicting_scans` yields with the case `other`, equal in `what`."""
+    """Return the error for two cases with equal scans, one for training and one for validation.
+
+    Args:
+        case: the case whose scan the error names.
+        other: the case with the equal scan.
+        what: "file" if the scans are the same file or folder, "content" if their voxels are equal.
+    """
     role = "validation case" if other.role == VALIDATION else "training case"
     remedy = "Leave one of these cases out."
+    text = f"has the same content as the scan of the {role} '{other.name}'"
     if what == "file":
-        return InputError(f"is also the scan of the {role} '{other.name}'", path=case.image, remedy=remedy)
-    return InputError(f"has the same content as that of the {role} '{other.name}'", path=case.image, remedy=remedy)
+        text = f"is also the scan of the {role} '{other.name}'"
+    return InputError(text, path=case.image, remedy=remedy)
 
 
 def repeated_scans(

@@ -59,8 +59,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - Words can be removed from a file's key in several ways, so a file has several remaining keys. A remaining key that
       still has a word for the modality is not compared. For example, the file `p1_T2_LA` has the remaining keys `p1_T2`
       and `p1`. The key `p1` is compared, so the file adds `t2` and `la` to `p1_lge`. The key `p1_T2` is not compared:
-      its loose key is `("p1",)`, like that of `p1_lge`. If it were compared, the file would add only `la` to `p1_lge`,
-      although `p1_lge` is a scan of another modality.
+      its loose key is `("p1",)`, like that of `p1_lge`. If it were compared, the file would add only `la` to `p1_lge`.
+      The file would then count as a label of the atrium for `p1_lge`, although it belongs to a scan of another
+      modality. With the further word `t2`, it does not.
     """
     return _fitting_scans(named, _shorter_keys)
 

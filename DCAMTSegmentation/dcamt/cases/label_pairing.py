@@ -75,7 +75,9 @@ def _without_known_words(name: str) -> str:
 
 
 def plain_case_name(case: str) -> str:
-    """Return a case's name in lower case, without words for the modality, the atrium, a label or a result.
+    """Return a case's name in lower case, without `_0000` and without words that only describe the file.
+
+    These are the words for the modality, an image, the atrium, a label or a result, and `QUALIFIERS` such as `final`.
 
     If no other word remains, return the whole name.
 
@@ -86,7 +88,7 @@ def plain_case_name(case: str) -> str:
 
 
 def possible_cases(label: str) -> set[str]:
-    """Return each `plain_case_name` of a case to which the label of this name may belong.
+    """Return the `plain_case_name` of each case to which a label with the name `label` may belong.
 
     >>> [sorted(possible_cases(label)) for label in ("p1_LA_manual", "p1_seg_2", "p1_2_seg", "p1_LA_JS", "p1_RV_seg")]
     [['p1'], ['p1', 'p1_2'], ['p1_2'], ['p1', 'p1_js'], ['p1_rv']]

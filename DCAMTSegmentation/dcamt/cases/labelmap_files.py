@@ -219,8 +219,9 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
 
     By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
     voxel values (`has_few_values`) replaces the case's label. Any other result, such as a probability map, is then
-    replaced by the case's label or by a result with few different values. The label `p1_LA_seg` replaces the mask
-    `p1_LA` beside the scan `p1`.
+    replaced by the case's label or by a result with few different values. With and without `prefer_results`, a case's
+    label replaces a mask that is named after the case's scan (`masks_named_after_scans`). For example, beside the scan
+    `p1`, the label `p1_LA_seg` replaces the mask `p1_LA`.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.

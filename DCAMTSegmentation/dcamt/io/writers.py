@@ -27,7 +27,7 @@ _HEAD_BYTES, _BLOCK_BYTES = 1 << 16, 1 << 20
 _UNREADABLE = (OSError, EOFError, zlib.error, DCAMTError)
 _MARKER = "\x1a"  # starts the code of a character that is not ASCII: `_to_ascii` writes "ä" as "\x1a228;"
 _DESCRIP = slice(148, 228)  # bytes of `descrip` in the NIfTI-1 header
-_NIFTI_HEADER_BYTES = 352  # before the voxels, as nibabel writes them
+_NIFTI_HEADER_BYTES = 352  # bytes before the voxels in a file that nibabel wrote
 _NIFTI_ENDINGS, _NRRD_ENDINGS = (".nii", ".nii.gz"), (".nrrd", ".seg.nrrd")
 TERMINOLOGY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
 _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
@@ -36,9 +36,10 @@ _ANATOMY_CONTEXT = "Anatomic codes - DICOM master list"
 MARK = "DCAMT"
 """Mark of the files that this module writes: a key in the NRRD header, and the first word of NIfTI's `descrip`."""
 _CHECKSUM = "DCAMT_CRC32"
-"""NRRD key of the voxels' checksum, which NIfTI's `descrip` contains, too.
+"""NRRD key of the voxels' checksum. In NIfTI, `descrip` contains the checksum after the mark, without this key.
 
-A program that edits the voxels may keep the mark. Older versions of DCAMT wrote no checksum.
+A program that edits the voxels may keep the mark. The checksum shows that the voxels have changed. Older versions of
+DCAMT wrote no checksum.
 """
 
 

@@ -134,7 +134,8 @@ def _remedy_above(mapping: str, option: MappingOption) -> str:
     """Return the advice to map the values of predictions and labels to the classes 1, 2, ...
 
     Args:
-        mapping: the only mapping, some of whose classes are above 255.
+        mapping: the mapping of the predictions or of the labels; the other ones have no mapping, so its classes are
+            their values. The advice is used only if a class is above 255: then the values of both need a mapping.
         option: the option of this mapping.
     """
     entries = [(left.strip(" ,;|"), right.strip()) for left, right in mapping_entries(mapping)]

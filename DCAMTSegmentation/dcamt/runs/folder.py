@@ -266,7 +266,9 @@ class RunFolder:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def foreign_proposals(self) -> list[Path]:
-        """Return the proposals in `ranking` that are no DCAMT results (`is_dcamt_result`), probably since corrected.
+        """Return the proposals in `ranking` that are no DCAMT results (`is_dcamt_result`).
+
+        A person has probably corrected these proposals.
 
         The temporary files of a cancelled ranking, which may lack DCAMT's mark, are ignored.
         """

@@ -73,7 +73,8 @@ class ScanSegmented:
             and trust are None.
         doubts: doubtful places, the worst first; empty in fast quality.
         expected_overlap: expected Dice with an expert's outline; None if the model is not calibrated for the request's
-            quality (fast or accurate), or if the region cuts the segmentation.
+            quality (fast or accurate), or if the segmentation touches a face of the request's region
+            (`geometry.CUT_BY_REGION`).
         is_doubt_calibrated: whether the model's calibration scaled doubt_map.
         seconds: time of the whole request, including the loading of the model.
     """
