@@ -175,7 +175,8 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
 
 def names_path(error: Exception, path: Path) -> bool:
     """Return whether an error's message names a path; a message about "scan12" does not name "scan1"."""
-    # In a message, each run of whitespace has become one space, so the same is done to the path.
+    # `InputError` replaces each run of whitespace in its message by one space. Therefore the same is done here to the
+    # path. It is also done to the message, since other errors keep their whitespace.
     text = " ".join(str(path).split())
     message = " ".join(str(error).split())
     return re.search(rf"""(?<![^\s/\\"'“(]){re.escape(text)}(?![.-]?\w)""", message) is not None

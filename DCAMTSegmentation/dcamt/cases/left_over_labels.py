@@ -119,14 +119,17 @@ def _labels_of_only_scans(
     A label may belong to the scan if its name satisfies `describes_label`, and the label has the scan's key or is left
     over. For a left-over label, two further rules apply:
 
-    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`. Slicer saves
-      `Segmentation_1.seg.nrrd` beside a scan of any name, and `LGE Segmentation.seg.nrrd` beside `LGE.nrrd`.
-    - If any scans have the label's loose key, the folder's scan must be one of them. For example, the folder `LA` holds
-      the scan `LA/4` and the label `LA/LA_3`. If the scan `LGE/LGE_3` has this label's loose key, the label is no label
-      of `LA/4`.
+    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`: Slicer saves `LGE
+      Segmentation.seg.nrrd` beside `LGE.nrrd`. Otherwise, the whole name must satisfy it: Slicer also saves
+      `Segmentation_1.seg.nrrd`, beside a scan of any name.
+    - If any scans have the label's loose key, the folder's scan must be one of them. For example, the folder `MRI`
+      holds the scan `MRI/p4` and the label `MRI/3_seg`. The label has the loose key `("3",)`. If there is a scan
+      `LGE/3`, it has the same loose key, and `MRI/p4` has another. So the label is no label of `MRI/p4`.
 
-    A folder is skipped if the scan's key belongs to a label that is not among the yielded labels. For example, if
-    `LGE_seg` is the label of `LGE`, then `Segmentation` in the same folder is not.
+    A folder is skipped if any label with the scan's key is not among the labels that may belong to the scan. For
+    example, a folder holds the scan `LGE` and the labels `LGE_seg` and `Segmentation`. `LGE_seg` has the scan's key,
+    but its name does not satisfy `describes_label`, since `LGE` is not a word for a label. So `LGE_seg` is already the
+    label of `LGE`, and the folder is skipped: `Segmentation` is no label of `LGE`.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
@@ -181,11 +184,11 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - The loose key of no other scan begins with the rest of the label's loose key. This rest is what remains after the
-      words of `OUTLINE_WORDS` (in comparison 4, also numbers) are removed from the label's loose key. If the label's
-      loose key has no words of `OUTLINE_WORDS`, the rest is the whole loose key. With `p1_lge` and `p1_post`,
-      `p1_LA_gt` gets no scan, since both begin with the rest `p1`. Other scans do not matter if the last parts of the
-      label's key and of the scan's key differ at most in capitals.
+    - No other scan may have the label, too. To test this, the words of `OUTLINE_WORDS` (in comparison 4, also numbers)
+      are removed from the label's loose key. If there are no such words, the whole loose key remains. The label gets no
+      scan if the loose key of another scan begins with what remains. With `p1_lge` and `p1_post`, `p1` remains of
+      `p1_LA_gt`, and the loose keys of both scans begin with `p1`. So `p1_LA_gt` gets no scan. Exception: if the last
+      parts of the label's key and of the fitting scan's key differ at most in capitals, other scans do not matter.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),
@@ -244,9 +247,10 @@ def _without_outline_words(file: NamedFile) -> Hashable:
 
 
 def _name_of_case(label: NamedFile) -> str:
-    """Return a label's name in lower case, without words for the label and the atrium, and numbers after these words.
+    """Return a label's name in lower case, without the words that describe the label.
 
-    Words for the modality are kept: `p1_lge` for `p1_lge_LA_seg_v2`.
+    The words of `KIND_WORDS` and `OUTLINE_WORDS` are removed. Numbers after a word for labels are removed, too
+    (`without_numbers_after_labels`). Words for the modality are kept: `p1_lge` for `p1_lge_LA_seg_v2`.
     """
     name = without_words(without_numbers_after_labels(scan_name(label.path)), KIND_WORDS)
     return without_outline_words(name).casefold()

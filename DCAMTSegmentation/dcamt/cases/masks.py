@@ -63,7 +63,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     named = _with_segmented_sequences(named)
     ordered = sorted(named, key=lambda file: file.path)
     named_after = masks_named_after_scans(ordered)
-    # With the mask `p1_LA` of the scan `p1`, the label `p1_LA_gt` belongs to `p1`.
+    # The mask `p1_LA` of the scan `p1` counted as a scan until now, and the label `p1_LA_gt` has this mask's key. Masks
+    # no longer count as scans, so the label gets the key of `p1`.
     named = with_keys_of_scans_by_words(named, named_after)
     scans = [file for file in ordered if file.kind is FileKind.SCAN and file.path not in named_after]
     fitting = list(in_folders_named_after_scans(scans))

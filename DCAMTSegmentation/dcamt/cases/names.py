@@ -225,7 +225,8 @@ def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Pa
     label becomes a label of another structure: `p1_RV_gt`.
 
     Args:
-        masks: files of the kind `FileKind.SCAN` that do not count as scans.
+        masks: masks that still have the kind `FileKind.SCAN`, since they are named like scans. They do not count as
+            scans.
     """
     scans = {without_first_channel(file.key) for file in named if file.kind is FileKind.SCAN and file.path not in masks}
 

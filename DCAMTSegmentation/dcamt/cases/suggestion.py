@@ -99,8 +99,9 @@ def suggest_recipe(
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
             does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, the label values from
-            1 on have a gap, a label without a mapping contains the value that `dataset.json` names 'ignore', or a value
-            in a label without a mapping has the name of a class with another label value.
+            1 on have a gap, a label without a mapping contains the value that `dataset.json` names 'ignore', or, in a
+            label without a mapping, a value has the name of a class, but not the class's label value. Example: the
+            value 2 has the name 'atrium', but the class 'atrium' has the label value 1.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:

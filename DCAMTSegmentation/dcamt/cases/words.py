@@ -130,7 +130,7 @@ CAPITALISED = re.compile(
 """The start of a capitalised word, as in `p1Mask`."""
 
 
-@lru_cache(maxsize=1 << 16)  # One search splits the names of all files many times.
+@lru_cache(maxsize=1 << 16)  # While cases are searched in a folder, each name is split many times.
 def split_words(text: str) -> tuple[str, ...]:
     """Return the words of a name at even indices, and the separators between them at odd indices.
 

@@ -224,8 +224,9 @@ def is_finished(results: Sequence[Path], optional: Sequence[Path] = ()) -> bool:
 def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoice) -> None:
     """Raise InputError if an existing segmentation does not lie on the scan's grid.
 
-    A segmentation that another program saved may also be cropped (`fit_labelmap`). If the segmentation or the scan
-    cannot be read, nothing is refused.
+    A segmentation that another program saved is also accepted if `fit_labelmap` can bring it onto the scan's grid, for
+    example because the program cropped it to its segments. If the segmentation or the scan cannot be read, nothing is
+    refused.
     """
     try:
         grid = read_header(scan, choice=choice).grid

@@ -34,7 +34,9 @@ STRUCTURE = 0.1
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""Smallest mean squared difference between two voxels of a plane of noise, divided by the plane's variance.
+"""A plane counts as noise only if its ratio is at least this.
+
+The ratio is the mean squared difference between two voxels of the plane, divided by the plane's variance.
 
 `DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels farther apart. The ratio is 2 for independent
 voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in

@@ -232,4 +232,4 @@ CHECKS: dict[str, Callable[[Path], None]] = {
     **dict.fromkeys((".mrc", ".rec"), _check_mrc),
     **dict.fromkeys((".mnc", ".hdf5"), lambda path: None),
 }
-"""The check of each format by the file's ending. `itk.open_itk` refuses a file with any other ending."""
+"""The function that checks a file, for each file ending. `itk.open_itk` refuses a file with any other ending."""

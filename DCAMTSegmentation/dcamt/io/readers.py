@@ -220,8 +220,9 @@ def read_header(
 ) -> Header:
     """Check and return the header of a scan or, with `as_labelmap`, of a labelmap.
 
-    The segments of a labelmap count as one channel. With `channels` above 1, channels in separate files are counted as
-    in `read_scan`; `choice` chooses the image as there.
+    The segments of a labelmap count as one channel. If `channels` is above 1 and the file has one channel, the separate
+    files `x_0000`, `x_0001`, ... are counted as channels (see `read_scan`). `choice` chooses the image, as in
+    `read_scan`.
 
     Raises:
         InputError: the file is refused as in `read_scan` or, with `as_labelmap`, as in `read_labelmap`. A wrong
@@ -434,7 +435,10 @@ def _is_stated_dicom(file: Path) -> bool:
 
 
 def _is_image_of_scan(file: Path) -> bool:
-    """Return whether a DICOM file may be a slice or another part of a scan, by its SOP class."""
+    """Return whether a DICOM file may be a slice or another part of a scan.
+
+    Its SOP class must be that of an image or not be stated, and the file must be no screenshot (`is_unplaced_capture`).
+    """
     sop_class = stated_class(file) or ""
     return is_image_class(sop_class) and not is_unplaced_capture(file, sop_class)
 
