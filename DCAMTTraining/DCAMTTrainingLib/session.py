@@ -118,7 +118,9 @@ class TrainingSession(VTKObservationMixin):
     # Task
 
     def recipe(self) -> Recipe:
-        """Return the recipe of the task, or of the model to start from (`recipe_from_model`) if one is chosen.
+        """Return the recipe of the task or, if a model to start from is chosen, the result of `recipe_from_model`.
+
+        That result is the model's recipe with some fields of the task's recipe.
 
         The effort and the settings that replace values of the recipe (`chosen_settings`) are not applied yet.
 

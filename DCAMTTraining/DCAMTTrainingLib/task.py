@@ -110,8 +110,8 @@ def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
         title=recipe.title,
         modality=recipe.modality,
         classes=recipe.classes,
-        # The task's order may differ from the model's. When the run starts, `dcamt train` puts the channels into the
-        # model's order if task and model have the same names.
+        # The task's channels may be in another order than the model's. When the run starts, `dcamt train` puts the
+        # channels into the model's order if the channels of the task and of the model have the same names.
         channel_names=recipe.channel_names or model_recipe.channel_names,
     )
 

@@ -38,8 +38,8 @@ MARK = "DCAMT"
 _CHECKSUM = "DCAMT_CRC32"
 """NRRD key of the voxels' checksum. In NIfTI, `descrip` contains the checksum after the mark, without this key.
 
-A program that edits the voxels may keep the mark. The checksum shows that the voxels have changed. Older versions of
-DCAMT wrote no checksum.
+A program that edits the voxels may keep the mark. The checksum then no longer fits the voxels and shows the edit. Older
+versions of DCAMT wrote no checksum.
 """
 
 
@@ -161,7 +161,9 @@ def _checksum_in(path: Path, state: tuple[int, int]) -> str:
     kind = ending(path)
     if kind in _NRRD_ENDINGS:
         with open(path, "rb") as file:
-            file.seek(-8, os.SEEK_END)  # A gzip stream ends with its CRC-32 and its size (RFC 1952), 4 bytes each.
+            # The voxels are a gzip stream. It ends with the CRC-32 and the size of the uncompressed data (RFC 1952), 4
+            # bytes each.
+            file.seek(-8, os.SEEK_END)
             return f"{int.from_bytes(file.read(4), 'little'):08x}"
     if kind in _NIFTI_ENDINGS:
         checksum = 0

@@ -33,7 +33,9 @@ class FileScan:
 
 @dataclass(frozen=True)
 class SceneScan:
-    """A volume node of the scene and its segmentation node, by their node IDs; a removed node has a `removed_id`.
+    """A volume node of the scene and its segmentation node, by their node IDs.
+
+    For a node that was removed from the scene, the result of the function `removed_id` replaces the node ID.
 
     Attributes:
         segmentation: empty if there is none.

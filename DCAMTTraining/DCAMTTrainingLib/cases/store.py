@@ -147,8 +147,8 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    The reference to a removed node is gone, and another node may have got the removed node's ID. Therefore the removed
-    node gets a `removed_id`.
+    The present IDs come from the references of the parameter node `node`. It has no reference to a removed node, and
+    another node may have got the removed node's ID. Therefore a `removed_id` replaces the ID of a removed node.
     """
     scans = {source["volume"] for source in sources}
     for source in sources:
