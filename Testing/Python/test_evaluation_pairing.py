@@ -165,7 +165,9 @@ def test_results_beside_labels_of_other_names_leave_the_scores_unchanged(
 ) -> None:
     for number, patient in enumerate(("p1", "p2")):
         case = (scan or "{}").format(patient)
-        is_marked = result == "{}.seg"  # DCAMT's mark is in the header; the name has no word for results.
+        # The name `{}.seg` has no word for results. Only DCAMT's mark in the file's header shows that the file is a
+        # result.
+        is_marked = result == "{}.seg"
         voxels = scan_voxels() if result == "{}_prob" else random_mask(number + 5)
         save_labels(tmp_path / "pred" / f"{case}.nii.gz", random_mask(number))
         save_labels(tmp_path / "lab" / f"{label.format(patient)}.nrrd", random_mask(number), segments=[LEFT_ATRIUM])

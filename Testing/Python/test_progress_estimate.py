@@ -1,6 +1,6 @@
 """Test `ProgressEstimate`: the fraction of the work that is done, and the remaining time.
 
-The tests pass the progress reports and the clock times (seconds), so they do not wait.
+The tests give the progress reports and the clock times (seconds) to `ProgressEstimate`, so the tests do not wait.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ def add_shared_outline(volume: VolumeNode, labels: np.ndarray, names: tuple[str,
 
 
 def share_labelmap(segmentation: SegmentationNode) -> None:
-    """Move the segments of a node, which must not overlap, into one labelmap with the values 1, 2, …."""
+    """Move the segments of a node into one labelmap with the values 1, 2, …; the segments must not overlap."""
     segments = segmentation.GetSegmentation()
     segments.CollapseBinaryLabelmaps(False)
     assert segments.GetNumberOfLayers("Binary labelmap") == 1
