@@ -185,7 +185,7 @@ def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
 
 
 def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
-    """Return the identifiers of the DCAMT segments that nobody is known to have edited.
+    """Return the identifiers of the DCAMT segments for which no edit is known.
 
     Copies of DCAMT segments are DCAMT segments, too. An unedited copy is therefore returned.
 

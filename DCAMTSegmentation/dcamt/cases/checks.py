@@ -186,7 +186,11 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Check the voxels of a case's scan and, if its role needs one, of its label; return facts with a checksum."""
+    """Check the voxels of a case's scan and, if its role needs one, of its label; return `facts` with the results.
+
+    The results are the scan's checksum, the label's values, problems and warnings. If the scan cannot be read, only a
+    problem is added.
+    """
     try:
         volume = read_case_scan(case.image, recipe)
     except InputError as error:

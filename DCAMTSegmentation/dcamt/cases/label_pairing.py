@@ -70,7 +70,7 @@ def _without_modality(name: str) -> str:
 
 
 def _without_known_words(name: str) -> str:
-    """Return `_without_modality` of a name, without `_KNOWN_WORDS`."""
+    """Return a name in lower case, without `PAIRING_WORDS`, `MODALITY_WORDS` and `_KNOWN_WORDS`."""
     return without_words(_without_modality(name), _KNOWN_WORDS)
 
 

@@ -285,7 +285,7 @@ def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
 
 
 def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
-    """Yield (label, result) for each label whose name allows that it belongs to the result's case.
+    """Yield (label, result) for each label and each result that may belong to the same case, judged by their names.
 
     For example, `p1_LA_manual` may be a label of the case of `p1_pred`. Each word for the modality in the label's name
     must also be in the result's name.
