@@ -75,7 +75,7 @@ def region_name(segmentation_node: SegmentationNode | None) -> str | None:
 
 
 def is_cut_by_region(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the region cut the result's outline and nobody has corrected the outline since."""
+    """Return whether the region cuts the result's outline; False if the outline was corrected."""
     is_cut = segmentation_node.GetAttribute(_CUT_BY_REGION) is not None
     return is_cut and not is_corrected(segmentation_node)
 

@@ -125,9 +125,10 @@ class ScanUses:
         self._first_case: dict[str, Case] = {}
 
     def add(self, case: Case, volume: Volume) -> None:
-        """Raise InputError if an earlier added case has an equal scan, and only one of the two cases is for validation.
+        """Raise InputError if a training case and a validation case have equal scans.
 
-        The other case is for training. If no case is for validation, scans are not compared.
+        The scan of `case` is compared with the scans of the cases that were added before. If no case is for validation,
+        scans are not compared.
 
         The two uses are training and validation. If no case is for validation, scans are not compared.
 
