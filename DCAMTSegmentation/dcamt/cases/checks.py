@@ -130,8 +130,6 @@ class ScanUses:
         The scan of `case` is compared with the scans of the cases that were added before. If no case is for validation,
         scans are not compared.
 
-        The two uses are training and validation. If no case is for validation, scans are not compared.
-
         Args:
             volume: the scan of `case`.
         """
