@@ -285,8 +285,9 @@ def _without_labelled_scans(
 
     - The keys are equal: `p1_label` and `p1`.
     - No scan has the label's key, and the scan's loose key ends with the label's loose key. For example, the label
-      `labels/p1` has the key `("p1",)`, and the scan `cohort/p1` has the key `("cohort", "p1")`. If the label's key
-      has no word for the modality, words of `OUTLINE_WORDS` are removed from it: `p1_LA_seg` belongs to `p1_lge`.
+      `labels/p1` has the key `("p1",)`, and the scan `cohort/p1` has the key `("cohort", "p1")`, so the label belongs
+      to the scan. If the label's key has no word for the modality, its loose key is also compared without the words of
+      `OUTLINE_WORDS`: `p1_LA_seg` belongs to `p1_lge`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}
     left_over = labelled - {_case_key(key, scans) for key in scans}

@@ -39,7 +39,7 @@ def remove_rows_of_foreign_segmentations(table: Path, jobs: Iterable[ScanJob], c
         kept = [row for row in earlier if row.scan not in foreign]
         if len(kept) < len(earlier):
             write_measurements_csv(kept, table)
-    what = f"has no rows of scans whose segmentation another program saved ({list_names(sorted(foreign))})"
+    what = f"has no rows of {list_names(sorted(foreign))}, since another program saved the segmentations of these scans"
     remedy = (
         "The picture of 'dcamt picture SCAN SEGMENTATION -o FILE.png' shows the measurements of such a segmentation."
     )

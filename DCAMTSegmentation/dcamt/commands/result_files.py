@@ -209,7 +209,7 @@ def check_table_path(path: Path, inputs: Iterable[Path], existing: str) -> None:
 
 
 def is_dcamt_file(path: Path) -> bool:
-    """Return whether a file is a DCAMT result (`is_dcamt_result`) or a table of the wall."""
+    """Return whether a file is a DCAMT result (`is_dcamt_result`) or a table of wall measurements (`is_wall_table`)."""
     return is_dcamt_result(path) or is_wall_table(path)
 
 

@@ -143,7 +143,7 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scans in subfolders and in zip files; None if there are no such files, or if any scan is DICOM.
+    """Return the scan files in subfolders and the zip files; None if there are none, or if any scan is DICOM.
 
     The folders `ignored` are not searched.
     """

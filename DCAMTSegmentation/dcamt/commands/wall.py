@@ -378,7 +378,8 @@ def measure_wall(
     Args:
         stamps: see `refuse_appeared`.
         later_files: the scan's result files that the caller writes after this call. They are checked together with the
-            job's files: if another program has written one of them, this function writes nothing.
+            job's files: if another program has written any of all these files since `stamps` were taken, this function
+            writes nothing.
 
     Raises:
         InputError: the wall cannot be analysed, or another program has written one of the scan's result files.

@@ -259,7 +259,10 @@ def _number_notes(stacks: Sequence[Stack], chosen: Stack, wanted: str) -> list[s
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:
-    """Return text that lists the stacks with their numbers; `list_names` shortens the list of each series."""
+    """Return text that lists the stacks with their numbers.
+
+    The stacks of each series form a list of their own, and `list_names` shortens a long list.
+    """
     of_series: defaultdict[str, list[str]] = defaultdict(list)
     for number, stack in enumerate(stacks, start=1):
         of_series[stack.first.series].append(f"({number}) {stack.describe()}")

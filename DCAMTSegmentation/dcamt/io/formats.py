@@ -50,7 +50,8 @@ FORMATS = (
     Format(BENCHMARK_ENDING, scan=True, labels=True),
     # A file with one of these endings counts only if it may hold a volume (`volume_content.may_hold_volume`).
     *(Format(kind, scan=True, labels=True) for kind in ENDINGS_READ_BY_ITK),
-    # A zip file counts only if the folder holds no other scan (`cases.name_pairing`).
+    # In a folder that is searched for scans, a zip file counts as a scan only if the folder holds no other scan
+    # (`cases.name_pairing`).
     Format(ZIP_ENDING, scan=True),
     # The remaining endings are listed so that an output path with one of them counts as a file, not as a folder. Input
     # folders are not searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and

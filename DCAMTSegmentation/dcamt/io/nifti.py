@@ -245,9 +245,10 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
 
 
 def _direction_notes(header: Any) -> tuple[str, ...]:
-    """Return a note if ITK may use the qform, and an axis of the qform is opposite to the sform's; otherwise ().
+    """Return a note if an axis of the qform is opposite to the same axis of the sform, and ITK may use the qform.
 
-    If the sform is oblique, rounding errors decide whether ITK uses the sform or the qform (see `itk_affine`).
+    ITK may use the qform if the sform is oblique and has a code above 1: rounding errors then decide which of the two
+    ITK uses (see `itk_affine`). Otherwise, return ().
     """
     sform = _used_sform(header)
     if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:
