@@ -1,7 +1,8 @@
-"""Test that a label is refused if it has the name of a class at another value than the class.
+"""Test that a label file is refused if it gives the name of a class to a value that is not the class's value.
 
-For example, the label names the value 1 "RA", but the class "RA" has the value 2. The check of the cases, the training
-and the suggestion of a recipe refuse such a label. The names come from the label's segments or from `dataset.json`.
+For example, the label file gives the name "RA" to the value 1, but the class "RA" has the value 2. The check of the
+cases, the training and the suggestion of a recipe refuse such a label file. The names come from the segments of the
+label file or from `dataset.json`.
 """
 
 from __future__ import annotations

@@ -358,7 +358,8 @@ def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     assert call_dcamt(["segment", first, *arguments]) == 0
     before = result.read_bytes()
     # Without --agreement, all results exist, so the scan would be skipped. With --agreement, the map of the agreement
-    # is missing, so the scan would be segmented. Both commands must refuse the existing segmentation before.
+    # is missing, so the scan would be segmented. Both commands must refuse the existing segmentation before they skip
+    # or segment the scan.
     for option in ([], ["--agreement"]):
         capsys.readouterr()
         assert call_dcamt(["segment", second, *arguments, *option]) == 1

@@ -82,9 +82,11 @@ class _Watcher(QtCore.QObject):
 
     def eventFilter(self, watched: QtCore.QObject, event: QtCore.QEvent) -> bool:
         if event.type() == QtCore.QEvent.Type.DeferredDelete and shiboken6.isValid(watched):
-            # `_release` may remove the last reference to the object's wrapper. Then the wrapper is deleted, and with it
-            # the wrapper's reference to the object. PySide would then delete the object while Qt still delivers this
-            # event. So the watcher keeps a reference to the object, but not to the wrapper.
+            # `_release` may remove the last reference to the harness's wrapper of the object (`_wrapper`). Then Python
+            # deletes the wrapper, and with it the wrapper's reference to PySide's object (`watched`). If that was the
+            # last reference, PySide would delete the object while Qt still delivers this event. So the watcher keeps a
+            # reference to PySide's object. It keeps no reference to the wrapper, because the code below tests whether
+            # `_release` has removed the wrapper's last reference.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):
