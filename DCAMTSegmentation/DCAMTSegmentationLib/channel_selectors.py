@@ -95,9 +95,9 @@ class ChannelSelectors:
 def choose_model(settings: Any, name: str) -> None:
     """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    Each volume has the name of a channel (`channel_names.name_of`), and is assigned to the channel of the new model
-    with this name. The order of the volumes stays if the model has one channel or unnamed channels, or if a channel's
-    name belongs to none or several of the volumes.
+    A volume may have the name of a channel (`channel_names.name_of`). Each channel of the new model gets the volume
+    that has the channel's name. The order of the volumes stays in three cases: the new model has one channel, its
+    channels have no names, or the name of one of its channels belongs to no volume or to several volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)

@@ -80,7 +80,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._worker: SegmentationWorker = worker or WorkerProcess(_temporary_folder)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
-        # Each removed segmentation node with its helper nodes.
+        # The segmentation nodes that the scene is removing, each with its helper nodes. `_remove_orphans` empties the
+        # list.
         self._removed: list[tuple[SegmentationNode, list[Node]]] = []
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)

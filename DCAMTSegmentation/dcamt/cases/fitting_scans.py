@@ -61,7 +61,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
       and `p1`. The key `p1` is compared, so the file adds `t2` and `la` to `p1_lge`. The key `p1_T2` is not compared:
       its loose key is `("p1",)`, like that of `p1_lge`. If it were compared, the file would add only `la` to `p1_lge`.
       The file would then count as a label of the atrium for `p1_lge`, although it belongs to a scan of another
-      modality. With the further word `t2`, it does not.
+      modality. With the further words `t2` and `la`, the file does not count as a label of the atrium for `p1_lge`.
     """
     return _fitting_scans(named, _shorter_keys)
 

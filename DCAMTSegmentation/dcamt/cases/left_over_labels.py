@@ -119,9 +119,10 @@ def _labels_of_only_scans(
     A label may belong to the scan if its name satisfies `describes_label`, and the label has the scan's key or is left
     over. For a left-over label, two further rules apply:
 
-    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`: Slicer saves `LGE
-      Segmentation.seg.nrrd` beside `LGE.nrrd`. Otherwise, the whole name must satisfy it: Slicer also saves
-      `Segmentation_1.seg.nrrd`, beside a scan of any name.
+    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`. For example, beside
+      the scan `LGE`, the label `LGE Segmentation_1` has the key `("LGE_1",)`. So the label is left over, and only its
+      rest `Segmentation_1` must satisfy `describes_label`. If the label's name does not begin with the scan's name, the
+      whole name must satisfy `describes_label`: Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name.
     - If any scans have the label's loose key, the folder's scan must be one of them. For example, the folder `MRI`
       holds the scan `MRI/p4` and the label `MRI/3_seg`. The label has the loose key `("3",)`. If there is a scan
       `LGE/3`, it has the same loose key, and `MRI/p4` has another. So the label is no label of `MRI/p4`.

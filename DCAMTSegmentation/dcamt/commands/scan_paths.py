@@ -143,7 +143,10 @@ def _holds_labels(folder: Path) -> bool:
 
 
 def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -> FoundScans | None:
-    """Return the scan files in subfolders and the zip files; None if there are none, or if any scan is DICOM.
+    """Return the scan files in subfolders or, if there are none, the zip files; None if any scan is DICOM.
+
+    None is also returned if no subfolder holds a file with an ending of `SCAN_ENDINGS`, and there is no zip file. If
+    there are such files but no usable scan among them, `find_all_scans` raises InputError.
 
     The folders `ignored` are not searched.
     """

@@ -34,9 +34,10 @@ STRUCTURE = 0.1
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""A plane counts as noise only if its ratio is at least this.
+"""The least ratio that a plane of noise may have; each number belongs to a test of its own.
 
-The ratio is the mean squared difference between two voxels of the plane, divided by the plane's variance.
+A test compares all pairs of voxels that have a certain distance along an axis of the plane. The ratio is the mean
+squared difference between the two voxels of a pair, divided by the plane's variance.
 
 `DISORDER` is for neighbouring voxels, `DISORDER_APART` for voxels farther apart. The ratio is 2 for independent
 voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in

@@ -134,8 +134,10 @@ def _remedy_above(mapping: str, option: MappingOption) -> str:
     """Return the advice to map the values of predictions and labels to the classes 1, 2, ...
 
     Args:
-        mapping: the mapping of the predictions or of the labels; the other ones have no mapping, so its classes are
-            their values. The advice is used only if a class is above 255: then the values of both need a mapping.
+        mapping: the only mapping that was given: that of the predictions or that of the labels. The files of the other
+            kind have no mapping, so the classes in `mapping` are the values in these files. The advice is used only if
+            one of these classes is above 255. A mapping cannot give a class above 255, so the files of the other kind
+            need a mapping to lower classes, too.
         option: the option of this mapping.
     """
     entries = [(left.strip(" ,;|"), right.strip()) for left, right in mapping_entries(mapping)]
