@@ -320,7 +320,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."),
         _("Scan and segmentation have different grids; they were aligned by their patient coordinates."),
         _("Segment a folder of DICOM images, or choose another file format, such as .seg.nrrd."),
-        _("Segments overlap: {0} of the {1} voxels of {2} count only as another segment: {3}. {4}"),
+        _("Segments overlap: {0} of the {1} voxels of {2} are read as another segment instead: {3}. {4}"),
         _("Separate parts of the segment ({0} mL) were ignored."),
         _("Set BinaryData to False, or export the image again."),
         _("Set BinaryData to True, or export the image again."),

@@ -105,7 +105,8 @@ def test_voxels_of_a_segment_that_another_overlaps_are_counted(series: Path, tmp
     (note,) = read_labelmap(path).notes
     expected = (
         f"Segments overlap: {np.count_nonzero(atrium & wall)} of the {atrium.sum()} voxels of"
-        f' "atrium" (value 1) count only as another segment: {np.count_nonzero(atrium & wall)} as "wall" (value 2). '
+        f' "atrium" (value 1) are read as another segment instead:'
+        f' {np.count_nonzero(atrium & wall)} as "wall" (value 2). '
     )
     assert note.startswith(expected)
     labels = masks[..., 0].T

@@ -56,7 +56,7 @@ def test_notes_count_the_voxels_that_each_segment_lacks(tmp_path: Path, seed: in
         listed = ", ".join(f'{count} as "{names[value - 1]}" (value {value})' for value, count in counts if count)
         expected = (
             f"Segments overlap: {np.count_nonzero(later)} of the {mask.sum()} voxels of"
-            f' "{name}" (value {number + 1}) count only as another segment: {listed}. '
+            f' "{name}" (value {number + 1}) are read as another segment instead: {listed}. '
         )
         assert notes[number + 1].startswith(expected)
     assert set(notes) == {1, 2, 3}
@@ -97,7 +97,9 @@ def test_segments_that_do_not_overlap_and_mapped_segments_have_no_note(tmp_path:
 def test_segment_that_another_covers_completely_has_a_note(tmp_path: Path) -> None:
     path = write_layers(tmp_path / "x.seg.nrrd", [("atrium", box(3)), ("heart", box(2, 3, 4))])
     (note,) = overlaps_of(read_labelmap(path))
-    assert note.startswith('Segments overlap: 15 of the 15 voxels of "atrium" (value 1) count only as another segment')
+    assert note.startswith(
+        'Segments overlap: 15 of the 15 voxels of "atrium" (value 1) are read as another segment instead'
+    )
 
 
 def test_note_survives_copies_and_a_mapping_in_memory(tmp_path: Path) -> None:
@@ -226,7 +228,7 @@ def test_wall_command_explains_a_segment_that_another_covers(
     assert measure(wall_case, "--label", "1") == 1
     errors = capsys.readouterr().err
     assert "has no label 1" in errors
-    assert 'voxels of "atrium" (value 1) count only as another segment' in errors
+    assert 'voxels of "atrium" (value 1) are read as another segment instead' in errors
 
 
 def write_overlapping_labels(home: Path, validation: int = 1) -> tuple[Path, list[Path]]:

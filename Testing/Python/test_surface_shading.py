@@ -21,9 +21,8 @@ def test_surface_of_a_ball_is_drawn_as_a_disc_of_its_radius() -> None:
     screen = np.array([[1.0, 0, 0], [0, 0, 1], [0, 1, 0]])
     shaded = trace_surface(BALL.astype(np.uint8), np.ones(3), [LEFT_ATRIUM], [View(screen, 300)])[0].shade()
     # `_trace_view` draws a view whose half width is 1.12 * 19 + 1 mm: the voxels' centres reach 19 mm on each side of
-    # the ball's centre. `half` is a little larger than this half width, because the test adds half a voxel (0.5 mm) to
-    # the 19 mm. So `area` is 5% larger than the area that is really drawn.
-    half = 1.12 * 19.5 + 1
+    # the ball's centre.
+    half = 1.12 * 19 + 1
     area = (shaded[..., 3] > 0).mean() * (2 * half) ** 2
     assert area == pytest.approx(np.pi * 20**2, rel=0.05)
     top, bottom = shaded[200:, 150, 1].max(), shaded[:100, 150, 1].max()

@@ -90,7 +90,7 @@ class CaseFilesTest(TrainingCase):
         self.open_case()
         text = self.ui.rankStatusLabel.text
         note = f"{path}: Segments overlap: {scar.sum()} of the {proposed.sum()} voxels of"
-        self.assertTrue(text.startswith(f'{note} "Left atrium" (value 1) count only as another segment'), text)
+        self.assertTrue(text.startswith(f'{note} "Left atrium" (value 1) are read as another segment instead'), text)
         self.assertIn("Correct “plain” in the Segment Editor", text)
 
     def test_proposal_of_a_moved_run_is_opened(self) -> None:

@@ -109,7 +109,7 @@ class VoxelsTest(SceneCheckCase):
             slicer.util.updateSegmentBinaryLabelmapFromArray(mask, outline, segment, volume)
             table, check = self.check(scene_rows(self.recipe))
             covered, drawn = np.count_nonzero(mask & label), np.count_nonzero(label)
-            text = f"Segments overlap: {covered} of the {drawn} voxels of “Left atrium” count only as another class."
+            text = f"Segments overlap: {covered} of the {drawn} voxels of “Left atrium” count as another class instead."
             self.assertIn(text, table.rows[0].note)
             self.assertNotIn("voxels of “Appendage”", table.rows[0].note)
             self.assertEqual(check.label_values, {0: (1, 2) if covered < drawn else (2,)})

@@ -46,8 +46,8 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - a file: this file
     - a folder with scan files of other formats than DICOM, such as NIfTI: these files
     - a folder with multi-frame DICOM images of different studies: these images
-    - a folder with scan files only in subfolders, or with zip files as its only scans: the cases of `dcamt cases find`,
-      and scans that cannot be used for training, such as test cases
+    - a folder with scan files only in subfolders, or with zip files as its only scans: all scans that `dcamt cases
+      find` recognises, including those that it leaves out of the case list, such as test cases
     - a folder with folders of DICOM files: each inner folder, unless all belong to one study (`_separate_scans`)
     - any other folder: this folder, as one scan of DICOM files
 

@@ -56,8 +56,8 @@ def overlap_notes(
             f"{voxels[other.label]} as {_describe(other)}" for other in segments if voxels.get(other.label) is not None
         ]
         text = (
-            f"Segments overlap: {counts.sum()} of the {len(held)} voxels of {_describe(segment)} count only as another"
-            f" segment: {', '.join(others)}. {_advice(segment, segments, option)}"
+            f"Segments overlap: {counts.sum()} of the {len(held)} voxels of {_describe(segment)} are read as"
+            f" another segment instead: {', '.join(others)}. {_advice(segment, segments, option)}"
         )
         notes.append(OverlapNote(text, segment.label))
     return notes

@@ -145,8 +145,8 @@ def _with_overlap_warnings(facts: CaseFacts, label: SceneLabel, recipe: Recipe) 
         covered = drawn - int(np.count_nonzero(label.voxels == info.label)) if drawn else 0
         if covered:
             text = _(
-                "Segments overlap: {covered} of the {drawn} voxels of “{name}” count only as another class. If this is"
-                " wrong, erase the overlap from the other segment."
+                "Segments overlap: {covered} of the {drawn} voxels of “{name}” count as another class instead. If this"
+                " is wrong, erase the overlap from the other segment."
             )
             warnings.append(text.format(covered=covered, drawn=drawn, name=info.name))
     return replace(facts, warnings=tuple(warnings))
