@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from dcamt.cases.folders import find_all_scans, find_cases
@@ -34,6 +35,14 @@ def test_scans_p_0000_to_p_0002_with_labels_of_the_same_names_are_three_cases(tm
     assert scans_and_labels(found_cases, tmp_path) == dict(
         zip(names, zip(files[:3], files[3:], strict=True), strict=True)
     )
+    assert found_cases.skipped == ()
+
+
+def test_nnunet_names_whose_accents_are_stored_differently_are_paired(tmp_path: Path) -> None:
+    composed, decomposed = (normalize(form, "Müller") for form in ("NFC", "NFD"))
+    files = (f"imagesTr/{composed}_0000.nii.gz", f"labelsTr/{decomposed}.nii.gz")
+    found_cases = find_cases(make_files(tmp_path, *files))
+    assert scans_and_labels(found_cases, tmp_path) == {composed: files}
     assert found_cases.skipped == ()
 
 

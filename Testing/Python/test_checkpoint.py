@@ -103,6 +103,31 @@ def test_write_refused_by_the_system_keeps_the_previous_checkpoint(tmp_path: Pat
     assert_only_checkpoint(path, 1)
 
 
+def test_interruption_while_a_checkpoint_is_written_keeps_the_previous_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, make_state(1))
+
+    class InterruptedFile(io.FileIO):
+        """Interrupts one write after a part of the data was written."""
+
+        is_interrupted = False
+
+        def write(self, data: Any) -> int:
+            if len(data) < 1000 or self.is_interrupted:
+                return super().write(data)
+            self.is_interrupted = True
+            super().write(bytes(data)[:100])
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dcamt.training.checkpoint.open", InterruptedFile, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(path, make_state(2))
+    monkeypatch.undo()
+    assert_only_checkpoint(path, 1)
+
+
 def test_error_that_is_not_about_the_disk_is_raised_unchanged(tmp_path: Path) -> None:
     """A GPU that lacks memory raises such an error while its tensors are copied."""
 

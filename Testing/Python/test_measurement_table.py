@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
+import time
 from pathlib import Path
 
 import nrrd
+import numpy as np
 import pytest
 from dcamt.errors import write_error
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import read_table, save_noise_scan
+from dcamt_testing.synthetic import NOISE_GRID, read_table, save_noise_scan
 
 
 def measured_scans(table: Path) -> list[str]:
@@ -40,6 +43,29 @@ def test_skip_existing_adds_segmented_scans_to_the_table(
     (out / "s2.seg.nrrd").unlink()
     assert call_dcamt([*segment, "--skip-existing"]) == 0
     assert sorted(measured_scans(table)) == ["s0", "s1", "s2", "s3"]
+
+
+def test_segmentation_that_was_replaced_without_the_table_is_measured_again(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = [save_noise_scan(tmp_path / f"s{number}.nrrd", number) for number in range(2)]
+    out, table = tmp_path / "out", tmp_path / "m.csv"
+    folder = ["segment", *scans, "-o", out, "--model", noise_model, "--measurements", table]
+    assert call_dcamt(folder) == 0
+    earlier = read_table(table)
+    region = [f"--roi=-1000,1000,-1000,1000,-1000,{NOISE_GRID.affine[2, 3] + 10}"]
+    assert call_dcamt(["segment", scans[1], "-o", out, "--model", noise_model, *region, "--overwrite"]) == 0
+    os.utime(out / "s1.seg.nrrd", (time.time() + 10,) * 2)  # A file system may round times to seconds.
+    os.utime(out / "s0.seg.nrrd", (time.time() + 10,) * 2)
+    capsys.readouterr()
+    assert call_dcamt([*folder, "--skip-existing"]) == 0
+    assert f"{table}: lost its rows of s1, since" in capsys.readouterr().err
+    rows = {row["scan"]: row for row in read_table(table)}
+    assert rows["s0"] == earlier[0]
+    voxels, header = nrrd.read(str(out / "s1.seg.nrrd"))
+    volume_ml = (voxels == 1).sum() * abs(np.linalg.det(header["space directions"][-3:])) / 1000
+    assert float(rows["s1"]["volume_ml"]) == pytest.approx(volume_ml, rel=1e-4)
+    assert float(earlier[1]["volume_ml"]) > 1.2 * volume_ml
 
 
 def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(

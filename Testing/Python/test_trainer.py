@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from dcamt.cases.case_list import read_cases
 from dcamt.errors import InputError
 from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import verify_model
-from dcamt.runs.events import CheckpointSaved, RunEvent, TrainingProgress, ValidationScored
+from dcamt.runs.events import CheckpointSaved, RunEvent, RunPaused, TrainingProgress, ValidationScored
 from dcamt.runs.folder import RunFolder
 from dcamt.training import learner
 from dcamt.training import trainer as trainer_module
@@ -230,6 +231,29 @@ def test_resumed_run_keeps_the_time_spent_validating(
     outcome = trainer.fit(read_cases(table), resumed=True)
     assert steps == [2, 30]
     assert outcome.seconds == pytest.approx(30 + 2 * 50)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_second_signal_does_not_interrupt_the_saving_of_a_paused_run(
+    tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[RunEvent] = []
+    save = Trainer.save
+
+    def save_during_a_signal(trainer: Trainer) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save(trainer)
+
+    def receive(event: RunEvent) -> None:
+        received.append(event)
+        if isinstance(event, TrainingProgress):
+            signal.raise_signal(signal.SIGINT)
+
+    trainer = new_trainer(tmp_path / "run", table, "iterations=1000", on_event=receive)
+    monkeypatch.setattr(Trainer, "save", save_during_a_signal)
+    outcome = trainer.fit(read_cases(table))
+    assert received[-2:] == [CheckpointSaved(outcome.step), RunPaused(outcome.step)]
+    assert load_checkpoint(trainer.run.checkpoint, CPU)["step"] == outcome.step > 0
 
 
 def test_checkpoints_and_progress_events_follow_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ..io.channels import channel_of, without_channel
 from ..io.formats import LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
@@ -76,10 +77,10 @@ def _pair_scans(scans: Sequence[Path], labels: Mapping[str, Sequence[Path]]) -> 
     used: set[str] = set()
     further = further_channels(scans)
     for file in scans:
-        name = without_channel(scan_name(file))
+        name = without_channel(_name(file))
         # If a label has the scan's full name, such as `p_0001`, the number stands for a patient, not a channel.
         if _has_own_label(file, labels):
-            name = scan_name(file)
+            name = _name(file)
         elif file in further:
             skipped.append(SkippedFile(file, OTHER_CHANNEL))
             continue
@@ -120,10 +121,15 @@ def _other_endings(files: Iterable[Path], used: Iterable[Path]) -> list[SkippedF
     return [SkippedFile(file, _OTHER_ENDING) for file in files if file not in known]
 
 
+def _name(path: Path) -> str:
+    """Return `scan_name` with composed accents (NFC): a Mac may store decomposed names."""
+    return normalize("NFC", scan_name(path))
+
+
 def labels_by_name(files: Iterable[Path]) -> dict[str, list[Path]]:
     labels: defaultdict[str, list[Path]] = defaultdict(list)
     for file in files:
-        labels[scan_name(file)].append(file)
+        labels[_name(file)].append(file)
     return dict(labels)
 
 
@@ -141,7 +147,7 @@ def labels_among(files: Sequence[Path], folder: Path, labels: Mapping[str, objec
         labels: the files in the folder of labels, by name.
     """
     with_label_ending = {file for file in files if ending(file) not in SCAN_ENDINGS}
-    unsure = {file for file in files if channel_of(file) is None and scan_name(file) not in labels} | with_label_ending
+    unsure = {file for file in files if channel_of(file) is None and _name(file) not in labels} | with_label_ending
     if not unsure:
         return []
     kinds = {file.path: file.kind for file in labels_and_results(files, folder)}
@@ -157,7 +163,7 @@ def _has_own_label(file: Path, labels: Mapping[str, object]) -> bool:
 
     If there are the labels `p` and `p_0000`, return False for the scan `p_0000`: its label is `p`.
     """
-    name = scan_name(file)
+    name = _name(file)
     return name in labels and (without_channel(name) == name or without_channel(name) not in labels)
 
 
@@ -166,7 +172,7 @@ def unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
 
     Its label, if any, is looked up in `labels` by the scan's name, first without `_0000`, then in full.
     """
-    label = labels.get(without_channel(scan_name(image))) or labels.get(scan_name(image))
+    label = labels.get(without_channel(_name(image))) or labels.get(_name(image))
     return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ..metrics.measurements import (
     measure,
     read_measurements_csv,
     without_equal_rows,
+    without_expected_overlap,
     write_measurements_csv,
 )
 from ..volume import SegmentInfo
@@ -24,26 +26,52 @@ from .result_files import foreign_files
 from .scan_jobs import ScanJob
 
 
-def remove_rows_of_foreign_segmentations(table: Path, jobs: Iterable[ScanJob], console: Console) -> None:
-    """Remove the rows of scans whose segmentation another program saved, for example after a correction.
+def remove_outdated_rows(
+    table: Path, jobs: Iterable[ScanJob], segments: Sequence[SegmentInfo], console: Console
+) -> None:
+    """Remove the rows of segmentations that another program saved, or that were replaced after the table was written.
+
+    A command that was killed, or that had no option `--measurements`, replaces a segmentation without the table's rows.
 
     Raises:
         InputError: the table is another kind of table or cannot be read.
         OutputError: the table cannot be written.
     """
-    foreign = {csv_cell(job.name) for job in jobs if foreign_files([job.segmentation])}
-    if not foreign:
-        return
-    with table_lock(table):
-        earlier = read_measurements_csv(table)
-        kept = [row for row in earlier if row.scan not in foreign]
-        if len(kept) < len(earlier):
+    existing = [job for job in jobs if os.path.exists(job.segmentation)]
+    foreign = {csv_cell(job.name) for job in existing if foreign_files([job.segmentation])}
+    rows_of_scan: defaultdict[str, list[Measurements]] = defaultdict(list)
+    for row in read_measurements_csv(table):
+        rows_of_scan[row.scan].append(row)
+    own = [job for job in existing if csv_cell(job.name) in rows_of_scan.keys() - foreign]
+    replaced = {
+        csv_cell(job.name) for job in own if _was_replaced(job, table, rows_of_scan[csv_cell(job.name)], segments)
+    }
+    if rows_of_scan.keys() & (foreign | replaced):
+        with table_lock(table):
+            kept = [row for row in read_measurements_csv(table) if row.scan not in foreign | replaced]
             write_measurements_csv(kept, table)
-    what = f"has no rows of {list_names(sorted(foreign))}, since another program saved the segmentations of these scans"
-    remedy = (
-        "The picture of 'dcamt picture SCAN SEGMENTATION -o FILE.png' shows the measurements of such a segmentation."
-    )
-    console.print_error(f"{table}: {what}. {remedy}")
+    if replaced:
+        what = f"lost its rows of {list_names(sorted(replaced))}, since the segmentations were replaced meanwhile"
+        console.print_error(f"{table}: {what}.")
+    if foreign:
+        names = list_names(sorted(foreign))
+        what = f"has no rows of {names}, since another program saved the segmentations of these scans"
+        remedy = "'dcamt picture SCAN SEGMENTATION -o FILE.png' shows the measurements of such a segmentation."
+        console.print_error(f"{table}: {what}. {remedy}")
+
+
+def _was_replaced(job: ScanJob, table: Path, rows: Iterable[Measurements], segments: Sequence[SegmentInfo]) -> bool:
+    """Return whether a segmentation is newer than the table and has other measurements than the scan's `rows`.
+
+    If the segmentation cannot be read, the result is False.
+    """
+    if os.path.getmtime(job.segmentation) <= os.path.getmtime(table):
+        return False
+    try:
+        measured = measure(read_labelmap(job.segmentation), segments, job.name)
+    except DCAMTError:
+        return False
+    return bool(without_equal_rows(measured, map(without_expected_overlap, rows)))
 
 
 def measure_unlisted_segmentations(

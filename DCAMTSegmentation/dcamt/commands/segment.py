@@ -24,7 +24,7 @@ from ..recipe import FAST
 from .console import Console, print_error
 from .measurement_table import (
     measure_unlisted_segmentations,
-    remove_rows_of_foreign_segmentations,
+    remove_outdated_rows,
     write_measurement_table,
 )
 from .options import UsageError
@@ -202,7 +202,7 @@ def _segment_with_team(
     with interrupt_on_sigterm():
         try:
             if skipped and table:
-                remove_rows_of_foreign_segmentations(table, skipped, console)
+                remove_outdated_rows(table, skipped, session.segmenter.segments, console)
                 again = measure_unlisted_segmentations(table, skipped, session.segmenter.segments, console)
             for number in range(team.rank, len(jobs), team.size):
                 session.run_job(number, records)

@@ -32,8 +32,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            # If writing failed, torch raises a second error when it completes the archive.
-            if isinstance(error.__context__, OSError):
+            # If writing failed or was interrupted, torch raises a second error when it completes the archive.
+            if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from None
             raise
 

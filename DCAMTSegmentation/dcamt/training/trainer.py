@@ -257,9 +257,10 @@ class Trainer:
         if (finished or stopped) and self._validated_at != self.step and validation_cases:
             dice = self._validate(validation_cases)
         self.seconds = time.monotonic() - began
-        self.save()
-        if not (finished or stopped):
-            self.log(RunPaused(self.step))
+        with self._stopping_on_signals():  # A second Ctrl-C must not interrupt the saving.
+            self.save()
+            if not (finished or stopped):
+                self.log(RunPaused(self.step))
         return TrainingResult(self._final_weights(), self.step, self.seconds, finished, dice, stopped)
 
     def conclude(self, cases: Sequence[Case]) -> TrainingResult:
