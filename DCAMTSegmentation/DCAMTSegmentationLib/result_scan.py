@@ -142,8 +142,8 @@ def is_of_other_scan(
         if lies_elsewhere(segmentation_node, volume, fingerprint(segmentation_node)):
             return True
         first, allowed = volume, stored
-    # The checksums of the present channels must occur among the stored ones in the same order. `in` consumes this
-    # iterator up to the match, so it skips the stored checksums of channels that are no longer in the scene.
+    # The checksums of the further channels that are still in the scene must occur in `stored[1:]` in the same order.
+    # `in` consumes this iterator up to the match, so it skips the checksums of channels that were removed.
     further = iter(stored[1:])
     try:
         has_same_first = first is None or str(checksum_of(first)) in allowed

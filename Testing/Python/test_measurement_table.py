@@ -55,11 +55,13 @@ def test_segmentation_that_was_replaced_without_the_table_is_measured_again(
     earlier = read_table(table)
     region = [f"--roi=-1000,1000,-1000,1000,-1000,{NOISE_GRID.affine[2, 3] + 10}"]
     assert call_dcamt(["segment", scans[1], "-o", out, "--model", noise_model, *region, "--overwrite"]) == 0
-    os.utime(out / "s1.seg.nrrd", (time.time() + 10,) * 2)  # A file system may round times to seconds.
+    # Both files must be newer than the table, even if the file system rounds times to seconds. `s0` was not replaced,
+    # so its row must stay.
+    os.utime(out / "s1.seg.nrrd", (time.time() + 10,) * 2)
     os.utime(out / "s0.seg.nrrd", (time.time() + 10,) * 2)
     capsys.readouterr()
     assert call_dcamt([*folder, "--skip-existing"]) == 0
-    assert f"{table}: lost its rows of s1, since" in capsys.readouterr().err
+    assert f"{table}: has out-of-date rows of s1, since" in capsys.readouterr().err
     rows = {row["scan"]: row for row in read_table(table)}
     assert rows["s0"] == earlier[0]
     voxels, header = nrrd.read(str(out / "s1.seg.nrrd"))

@@ -86,7 +86,7 @@ class _Watcher(QtCore.QObject):
             # deletes the wrapper, and with it the wrapper's reference to PySide's object (`watched`). If that was the
             # last reference, PySide would delete the object while Qt still delivers this event. So the watcher keeps a
             # reference to PySide's object. It keeps no reference to the wrapper, because the code below tests whether
-            # `_release` has removed the wrapper's last reference.
+            # `_release` has removed the last reference to the wrapper.
             self._kept = watched
             had_reference = self._wrapper() is not None
             for sender in (watched, *watched.findChildren(QtCore.QObject)):

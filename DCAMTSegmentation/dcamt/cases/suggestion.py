@@ -99,10 +99,11 @@ def suggest_recipe(
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
             does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, the label values from
-            1 on have a gap, a label without a mapping contains the value that `dataset.json` names 'ignore', or a label
-            without a mapping gives a value the name of a class that has another label value. The names of values come
-            from the segments of the label's file or, if no segment has a name, from `dataset.json`. Example: the value
-            2 has the name 'atrium', but the class 'atrium' has the label value 1.
+            1 on have a gap, a label without a mapping contains the value that `dataset.json` names 'ignore', or, in a
+            label without a mapping, a value has the name of a class, but this class has another label value. Example:
+            in the label, the value 2 has the name 'atrium', but the class 'atrium' has the label value 1. The names of
+            a label's values come from the segments of the label's file or, if no segment has a name, from
+            `dataset.json`.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:

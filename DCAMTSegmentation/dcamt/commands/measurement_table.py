@@ -31,7 +31,8 @@ def remove_outdated_rows(
 ) -> None:
     """Remove the rows of segmentations that another program saved, or that were replaced after the table was written.
 
-    A command that was killed, or that had no option `--measurements`, replaces a segmentation without the table's rows.
+    If a command was killed, or had no option `--measurements`, it may have replaced a segmentation without replacing
+    the segmentation's rows in the table.
 
     Raises:
         InputError: the table is another kind of table or cannot be read.
@@ -51,8 +52,9 @@ def remove_outdated_rows(
             kept = [row for row in read_measurements_csv(table) if row.scan not in foreign | replaced]
             write_measurements_csv(kept, table)
     if replaced:
-        what = f"lost its rows of {list_names(sorted(replaced))}, since the segmentations were replaced meanwhile"
-        console.print_error(f"{table}: {what}.")
+        names = list_names(sorted(replaced))
+        what = f"has out-of-date rows of {names}, since the segmentations were replaced after the table was written"
+        console.print_error(f"{table}: {what}. They are measured again.")
     if foreign:
         names = list_names(sorted(foreign))
         what = f"has no rows of {names}, since another program saved the segmentations of these scans"

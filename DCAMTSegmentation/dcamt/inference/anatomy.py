@@ -34,13 +34,13 @@ STRUCTURE = 0.1
 
 Measured: 0.11 to 1.6 in LGE-MRI, 0.05 in noise."""
 DISORDER, DISORDER_APART = 1.8, 1.65
-"""Two tests find planes of noise. Each test computes a ratio, and compares it with one of these two numbers.
+"""Two tests find planes of noise: `_is_empty` finds white noise, `_is_disordered` slightly blurred noise.
 
-The ratio is the mean squared difference of all pairs of voxels that have a certain distance along an axis of the plane,
-divided by the plane's variance. A plane of noise has a ratio of at least `DISORDER` for neighbouring voxels, and of at
-least `DISORDER_APART` for voxels farther apart. The ratio is 2 for independent voxels. Measured in LGE-MRI: at most
-0.55 for neighbouring voxels, at most 1.5 for voxels farther apart. Measured in noise blurred by one voxel: 1.96 at a
-distance of `APART` voxels."""
+Each test computes a ratio: the mean squared difference of all pairs of voxels that have a certain distance along an
+axis of the plane, divided by the plane's variance. In white noise, the ratio of neighbouring voxels is at least
+`DISORDER`. In slightly blurred noise, the ratio of voxels farther apart is at least `DISORDER_APART`. The ratio is 2
+for independent voxels. Measured in LGE-MRI: at most 0.55 for neighbouring voxels, at most 1.5 for voxels farther apart.
+Measured in noise blurred by one voxel: 1.96 at a distance of `APART` voxels."""
 APART, ALIKE_MM = 4, 4.0
 """Slightly blurred noise is uncorrelated at a distance of `APART` voxels; tissue still correlates at `ALIKE_MM` mm."""
 NOISE_KURTOSIS = (2.4, 4.5)

@@ -32,7 +32,8 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            # If writing failed or was interrupted, torch raises a second error when it completes the archive.
+            # If writing failed or was interrupted, torch still tries to complete the archive, and raises a second
+            # error. The first error, its `__context__`, states the cause.
             if isinstance(error.__context__, OSError | KeyboardInterrupt):
                 raise error.__context__ from None
             raise
