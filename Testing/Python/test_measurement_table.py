@@ -70,6 +70,24 @@ def test_segmentation_that_was_replaced_without_the_table_is_measured_again(
     assert float(earlier[1]["volume_ml"]) > 1.2 * volume_ml
 
 
+def test_rows_of_a_corrected_scan_stay_if_another_folder_has_a_scan_of_the_same_name(
+    noise_model: Path, tmp_path: Path
+) -> None:
+    table, commands = tmp_path / "m.csv", []
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        scan = save_noise_scan(tmp_path / folder / "p1.nrrd", number)
+        out = tmp_path / f"out {folder}"
+        commands.append(["segment", scan, "-o", out, "--model", noise_model, "--measurements", table])
+        assert call_dcamt([*commands[-1], "--skip-existing"]) == 0
+    before = read_table(table)
+    assert measured_scans(table) == ["p1", "p1"]
+    corrected = tmp_path / "out a" / "p1.seg.nrrd"
+    corrected.write_bytes(corrected.read_bytes().replace(b"DCAMT:=", b"Other:="))
+    assert call_dcamt([*commands[0], "--skip-existing"]) == 0
+    assert read_table(table) == before
+
+
 def test_corrected_segmentation_of_a_skipped_scan_is_not_measured(
     noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,17 +7,19 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import DCAMTError, InputError
 from ..io.dicom_files import list_names
 from ..io.locks import table_lock
 from ..io.readers import read_labelmap
 from ..io.tables import csv_cell
 from ..metrics.measurements import (
+    MEASUREMENT_COLUMNS,
     Measurements,
     measure,
     read_measurements_csv,
     without_equal_rows,
-    without_expected_overlap,
     write_measurements_csv,
 )
 from ..volume import SegmentInfo
@@ -39,10 +41,12 @@ def remove_outdated_rows(
         OutputError: the table cannot be written.
     """
     existing = [job for job in jobs if os.path.exists(job.segmentation)]
-    foreign = {csv_cell(job.name) for job in existing if foreign_files([job.segmentation])}
     rows_of_scan: defaultdict[str, list[Measurements]] = defaultdict(list)
     for row in read_measurements_csv(table):
         rows_of_scan[row.scan].append(row)
+    # The rows of a name may belong to scans of this name in different folders.
+    existing = [job for job in existing if not _has_several_scans(rows_of_scan.get(csv_cell(job.name), []))]
+    foreign = {csv_cell(job.name) for job in existing if foreign_files([job.segmentation])}
     own = [job for job in existing if csv_cell(job.name) in rows_of_scan.keys() - foreign]
     replaced = {
         csv_cell(job.name) for job in own if _was_replaced(job, table, rows_of_scan[csv_cell(job.name)], segments)
@@ -73,7 +77,18 @@ def _was_replaced(job: ScanJob, table: Path, rows: Iterable[Measurements], segme
         measured = measure(read_labelmap(job.segmentation), segments, job.name)
     except DCAMTError:
         return False
-    return bool(without_equal_rows(measured, map(without_expected_overlap, rows)))
+    known = {row.segment: row for row in rows}
+    return any(row.segment not in known or not _are_close(row, known[row.segment]) for row in measured)
+
+
+def _are_close(row: Measurements, other: Measurements) -> bool:
+    """Return whether two rows differ at most by rounding; the expected overlaps are not compared."""
+    own, others = ([getattr(one, column) for column in MEASUREMENT_COLUMNS[2:]] for one in (row, other))
+    return bool(np.allclose(own, others, rtol=1e-4, atol=0, equal_nan=True))
+
+
+def _has_several_scans(rows: Sequence[Measurements]) -> bool:
+    return len({row.segment for row in rows}) < len(rows)
 
 
 def measure_unlisted_segmentations(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..cases.case_list import Case
 from ..cases.dicom_labels import dicom_files_among
-from ..errors import InputError, OutputError
+from ..errors import DCAMTError, InputError, OutputError
 from ..io.atomic import refuse_device
 from ..io.channels import channel_files
 from ..io.dicom_stacks import ScanChoice
@@ -228,12 +228,14 @@ def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoi
     example because the program cropped it to its segments. If the segmentation or the scan cannot be read, nothing is
     refused.
     """
+    if not os.path.exists(segmentation):
+        return
     try:
         grid = read_header(scan, choice=choice).grid
         if same_grid(read_header(segmentation, as_labelmap=True).grid, grid):
             return
         saved = None if is_dcamt_result(segmentation) else read_labelmap(segmentation)
-    except InputError:
+    except DCAMTError:
         return
     with suppress(InputError):
         if saved is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import floor, nan, pi
 from pathlib import Path
 from typing import Any
@@ -104,11 +104,6 @@ def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measuremen
     """Return the rows that are not among `others`; two rows are equal if all their table cells are equal."""
     known = {_cells(row) for row in others}
     return [row for row in rows if _cells(row) not in known]
-
-
-def without_expected_overlap(row: Measurements) -> Measurements:
-    """Return a row without its expected overlap."""
-    return replace(row, expected_overlap=nan, expected_overlap_low=nan, expected_overlap_high=nan)
 
 
 def _cells(row: Measurements) -> tuple[str, ...]:
