@@ -28,7 +28,7 @@ SPACING = (1.5, 1.5, 2.0)
 
 @pytest.fixture(autouse=True)
 def small_trial(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink the volume on which the worker measures a model's speed; no test here checks the remaining time."""
+    """Shrink the volume on which the worker measures a model's speed, as no test here checks the estimated time."""
     monkeypatch.setattr(serving, "TRIAL", (16, 16, 16))
 
 

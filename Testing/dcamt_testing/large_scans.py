@@ -49,7 +49,7 @@ def scan_in(kind: str) -> tuple[Volume, np.ndarray]:
     """
     around = [(at, n - m - at) for at, n, m in zip(AT, FIELD, SMALL_SHAPE, strict=True)]
     if kind == "mirrored tissue":
-        # In this kind, the small scan is centred: the mirror images on opposite sides of its slices are equally wide.
+        # In this kind, the small scan lies in the middle of each slice of the large scan.
         around = [((n - m) // 2, n - m - (n - m) // 2) for n, m in zip(FIELD, SMALL_SHAPE, strict=True)]
         voxels = np.pad(small_scan(), around, mode="symmetric")
     else:

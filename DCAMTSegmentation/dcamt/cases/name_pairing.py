@@ -93,8 +93,8 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     patient. The numbers mean channels if one of two conditions holds; otherwise the files stay separate scans:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
-    - A label `x` exists, which may belong to all files together: there is no scan `x`, no file has a label of its
-      own (the label `x_0001` for the scan `x_0001`), and there are at most ten files.
+    - All files together may have one label: there is a label `x`, but no scan `x` and no label for a single file
+      (`x_0001` for the scan `x_0001`), and there are at most ten files.
     """
     first = {file.path for file in files if file.kind is FileKind.SCAN and has_channel_files(file.path)}
     further = {path for first_path in first for path in channel_files(first_path)[1:]}
@@ -155,7 +155,7 @@ def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
 
 
 def _names_of_cases(scans: Sequence[NamedFile], folder: Path) -> dict[str, Key]:
-    """Return the keys of the scans, by the names that the cases of these scans get in `folders.find_all_scans`."""
+    """Return {name of a case: key of its scan}, with the names that `folders.find_all_scans` gives to cases."""
     names = [name_of_key(scan.key) or scan_name(folder) for scan in scans]
     names = with_numbers(with_folders(names, [scan.path for scan in scans]))
     return {name: scan.key for name, scan in zip(names, scans, strict=True)}

@@ -115,8 +115,8 @@ def _refuse_text(path: Path, start: bytes) -> None:
 def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int) -> int:
     """Return how many numbers the `text` of a MetaImage holds.
 
-    InputError is raised if `text` holds anything else, or if `text` has exactly one number for each voxel and no
-    whitespace after the last number.
+    InputError is raised if `text` holds anything else. It is also raised if no whitespace follows the number of the
+    last voxel, since ITK would refuse such a file.
 
     Args:
         element: the numbers' type, such as `USHORT`. If the type is an integer type, fractions and numbers out of the
