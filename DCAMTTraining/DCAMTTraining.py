@@ -184,7 +184,7 @@ class DCAMTTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.starting.suggest_name()
 
     def _refresh_from_outside(self) -> None:
-        """Show changes made outside the panel: models, runs, and cases added in DCAMT Segmentation."""
+        """Show what changed outside the panel: models, runs, and the cases that DCAMT Segmentation added."""
         self.task.refresh()
         self.runs.refresh()
         self.logic.session.add_unlisted_cases()

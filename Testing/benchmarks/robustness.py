@@ -18,7 +18,8 @@ lines are not computed again.
 - for each interval of doubt, the fraction of wrong voxels, without and with the scaling of the doubt.
 
 `calibrate` fits the calibration of the shipped model to the results in WORK/robustness.jsonl, and writes the
-calibration beside the shipped model. The results must be those of the shipped model's twin (`shipped_model.py`).
+calibration beside the shipped model. The results must be those of the twin: a model trained like the shipped model, but
+without the labels of the held-out cases (`shipped_model.py`).
 """
 
 from __future__ import annotations
@@ -279,8 +280,8 @@ def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row
     """
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
-        # `expect_left_out` fits without the scans of the same case and, for a disturbed scan, also without the scans
-        # with the same disturbance. So declare all scans undisturbed, to leave out only the scans of the same case.
+        # `expect_left_out` leaves out the scans of the same case. For a disturbed scan, it also leaves out the scans
+        # with the same disturbance; it does not do so if all scans are declared undisturbed.
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
     expected = iter(expect_left_out(scans, quality_features(quality)))
     return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]

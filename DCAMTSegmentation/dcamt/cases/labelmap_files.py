@@ -215,7 +215,7 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 
 
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
-    """Return the files without the scans, and without files that a label or automatic result of the same case replaces.
+    """Return the files without scans and without replaced files: a case's label or result may replace its other files.
 
     By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
     voxel values (`has_few_values`) replaces the case's label. Any other result, such as a probability map, is then
@@ -273,8 +273,8 @@ def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
 
     - Files of the kind `FileKind.RESULT`, such as `p1_pred`.
     - Files with a word of `RESULT_WORDS` in their names, such as `p1_auto`, beside a label of the case.
-    - Files with DCAMT's mark for uncorrected results (`is_dcamt_result`), beside a label of the case without the mark.
-      If all labels of a case have the mark, they stay labels: a person may have checked them.
+    - Files with DCAMT's mark for uncorrected results (`is_dcamt_result`), if the case also has a label that lacks the
+      mark. If all labels of a case have the mark, they stay labels: a person may have checked them.
     """
     results = {file.path for file in named if file.kind is FileKind.RESULT}
     possible_results = {file.path for file in named if has_word(scan_name(file.path), RESULT_WORDS)}
