@@ -5,10 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import tempfile
-import unittest
 from dataclasses import replace
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -18,26 +15,17 @@ import vtk
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.io.slabs import write_nrrd_in_slabs
-from dcamt.recipe_files import load_recipe
 from DCAMTSlicerLib.volume_bridge import ijk_to_ras
 from DCAMTTrainingLib.cases.check import scene_remark
 from DCAMTTrainingLib.cases.derived_nodes import SCAN_FILE, SCAN_STATE, SEVERAL_CHANNELS, file_state
 from DCAMTTrainingLib.cases.scene_export import export_case, label_array
 from DCAMTTrainingLib.cases.scene_source import row_of, segments_of
 from scene_nodes import add_outline, add_shared_outline, add_volume, draw_segment, ellipsoid, run_to_end
-from slicer_harness import assert_stays_responsive, close_scene, longest_step, start_afresh
+from slicer_harness import assert_stays_responsive, close_scene, longest_step
+from training_case import SceneCase
 
 
-class ExportTest(unittest.TestCase):
-    add_outline = staticmethod(add_outline)
-
-    def setUp(self):
-        start_afresh()
-        self.recipe = load_recipe("la")
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
+class ExportTest(SceneCase):
     def test_written_scan_and_label_equal_their_nodes(self):
         image, label = ellipsoid(4)
         for kind in (np.float32, np.int16, np.uint8, np.float64):

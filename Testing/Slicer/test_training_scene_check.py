@@ -7,11 +7,8 @@ moved in relation to their scans, and equal scans.
 from __future__ import annotations
 
 import shutil
-import tempfile
-import unittest
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -20,7 +17,6 @@ import vtk
 from dcamt.cases.case_list import LABELLED, LEFT_OUT, UNLABELLED, VALIDATION, Case
 from dcamt.cases.checks import check_cases
 from dcamt.errors import InputError
-from dcamt.recipe_files import load_recipe
 from dcamt.volume import TISSUE
 from dcamt_testing.dicom_series import write_mr_series
 from DCAMTSegmentationLib import review
@@ -33,21 +29,11 @@ from DCAMTTrainingLib.cases.scene_export import export_case, read_label
 from DCAMTTrainingLib.cases.scene_source import accept_results, row_of, scene_rows
 from DCAMTTrainingLib.runs.preflight import case_problems
 from scene_nodes import add_case, add_outline, add_shared_outline, add_volume, draw_segment, ellipsoid, run_to_end
-from slicer_harness import assert_stays_responsive, longest_step, process_events_until, start_afresh
+from slicer_harness import assert_stays_responsive, longest_step, process_events_until
+from training_case import SceneCase
 
 
-class SceneCheckCase(unittest.TestCase):
-    """A test case with an empty scene, the recipe `la` and a temporary folder."""
-
-    add_outline = staticmethod(add_outline)
-
-    def setUp(self):
-        start_afresh()
-        self.recipe = load_recipe("la")
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
-
+class SceneCheckCase(SceneCase):
     def add_case(self):
         """Add a volume node that shows an ellipsoid, and a segmentation node that outlines it; return the two nodes."""
         image, label = ellipsoid()

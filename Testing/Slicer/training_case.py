@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import unittest
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from unittest import mock
 import numpy as np
 import slicer
 from dcamt.models.store import user_folder
+from dcamt.recipe_files import load_recipe
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.requests import PAUSE, write_request
@@ -36,6 +38,19 @@ FINISHED = {"event": "finished", "step": 10, "model": ""}
 def tiny_model() -> Path:
     """Return the path of a tiny model with random weights."""
     return tiny_models(ROOT / "Testing") / "training" / "tiny.dcamt"
+
+
+class SceneCase(unittest.TestCase):
+    """A test case with an empty scene, the recipe `la` and a temporary folder."""
+
+    add_outline = staticmethod(add_outline)
+
+    def setUp(self) -> None:
+        start_afresh()
+        self.recipe = load_recipe("la")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
 from ..io.readers import read_header
 from ..io.stored_image import read_head
-from ..io.writers import is_dcamt_result
+from ..io.writers import has_mark, is_dcamt_result
 from .case_list import Case
 from .case_names import case_name, case_of
 from .dicom_labels import dicom_files_among
@@ -280,9 +280,10 @@ def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
     possible_results = {file.path for file in named if has_word(scan_name(file.path), RESULT_WORDS)}
     others = [file for file in named if file.path not in results | possible_results]
     labels = {file.path for file in others if file.kind is FileKind.LABEL or has_few_values(file.path)}
-    marked = set(filter(is_dcamt_result, labels))
     results |= {result for _, result in _pairs_of_one_case(labels, possible_results)}
-    return results | {result for _, result in _pairs_of_one_case(labels - marked, marked)}
+    # `is_dcamt_result` reads the voxels of files with the mark, so only files that have a rival are examined.
+    rivals = [(label, file) for label, file in _pairs_of_one_case(labels, filter(has_mark, labels)) if label != file]
+    return results | {file for label, file in rivals if is_dcamt_result(file) and not is_dcamt_result(label)}
 
 
 def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Iterator[tuple[Path, Path]]:

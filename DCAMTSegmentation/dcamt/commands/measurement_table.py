@@ -40,17 +40,15 @@ def remove_outdated_rows(
         InputError: the table is another kind of table or cannot be read.
         OutputError: the table cannot be written.
     """
-    existing = [job for job in jobs if os.path.exists(job.segmentation)]
     rows_of_scan: defaultdict[str, list[Measurements]] = defaultdict(list)
     for row in read_measurements_csv(table):
         rows_of_scan[row.scan].append(row)
     # The rows of a name may belong to scans of this name in different folders.
-    existing = [job for job in existing if not _has_several_scans(rows_of_scan.get(csv_cell(job.name), []))]
-    foreign = {csv_cell(job.name) for job in existing if foreign_files([job.segmentation])}
-    own = [job for job in existing if csv_cell(job.name) in rows_of_scan.keys() - foreign]
-    replaced = {
-        csv_cell(job.name) for job in own if _was_replaced(job, table, rows_of_scan[csv_cell(job.name)], segments)
-    }
+    ambiguous = {name for name, rows in rows_of_scan.items() if len({row.segment for row in rows}) < len(rows)}
+    existing = {csv_cell(job.name): job for job in jobs if os.path.exists(job.segmentation)}
+    foreign = {name for name in existing.keys() - ambiguous if foreign_files([existing[name].segmentation])}
+    listed = (existing.keys() & rows_of_scan.keys()) - ambiguous - foreign
+    replaced = {name for name in listed if _was_replaced(existing[name], table, rows_of_scan[name], segments)}
     if rows_of_scan.keys() & (foreign | replaced):
         with table_lock(table):
             kept = [row for row in read_measurements_csv(table) if row.scan not in foreign | replaced]
@@ -85,10 +83,6 @@ def _are_close(row: Measurements, other: Measurements) -> bool:
     """Return whether two rows differ at most by rounding; the expected overlaps are not compared."""
     own, others = ([getattr(one, column) for column in MEASUREMENT_COLUMNS[2:]] for one in (row, other))
     return bool(np.allclose(own, others, rtol=1e-4, atol=0, equal_nan=True))
-
-
-def _has_several_scans(rows: Sequence[Measurements]) -> bool:
-    return len({row.segment for row in rows}) < len(rows)
 
 
 def measure_unlisted_segmentations(
