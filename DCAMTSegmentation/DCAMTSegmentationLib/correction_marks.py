@@ -35,8 +35,8 @@ SAME_AXES_MM = 1e-5
 def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> None:
     """Store the fingerprint and the measured axes of a new result's segments, and replace an earlier result's marks.
 
-    The worker measured the result in the volume's space. The measurements are marked as outdated if the segments have
-    other axes in the segmentation's space, in which *Measure again* measures.
+    The worker measured the result in the volume's space, but *Measure again* measures in the segmentation's space. If
+    the segments' axes differ between the two spaces, the measurements are marked as outdated.
 
     Args:
         to_local: (4, 4), mm in the volume's space -> mm in the segmentation's.

@@ -1,4 +1,4 @@
-"""Test the notes about voxels that a segment of a file lacks because other segments overlap it."""
+"""Test the notes about a file's overlapping segments: how many voxels of a segment are read as another segment."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ class ClickTest(PanelCase):
     def test_apply_ignores_clicks_just_after_the_start_and_end_of_a_job(self) -> None:
         """On the test's simulated clock, the start takes 20 s, far longer than a double click.
 
-        So the click after the start is ignored only if the double-click time begins at the end of the start, not at the
-        first click.
+        The second click comes 0.2 s after the job has started. It is ignored only if the double-click time is counted
+        from that moment, and not from the first click, which came 20.2 s before.
         """
         now = [100.0]
 

@@ -44,12 +44,12 @@ def evaluate(
 
     Returns:
         An `Evaluation` with one row for each case and class, and each class's mean. If there are several cases, it also
-        contains each class's standard deviation. Without folders, a case has the name of its label's file, or
-        "case 1", "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`. `notes`
-        state how files were interpreted, such as an assumed voxel spacing. Some cases are not scored, and the means do
-        not cover them. `failures` contains a message about each of these cases: a prediction in a folder has no label,
-        a file cannot be read, a prediction does not fit on its label's grid, a label holds none of the mapped values,
-        or a prediction or label is probably a scan. Labels in a folder that have no prediction are not scored, either;
+        contains each class's standard deviation. Without folders, a case has the name of its label's file, or "case 1",
+        "case 2" and so on. Values that occur only in predictions are listed in `unscored_labels`. `notes` state how
+        files were interpreted, such as an assumed voxel spacing. A case is not scored if a prediction in a folder has
+        no label, a file cannot be read, a prediction does not fit on its label's grid, a label holds none of the mapped
+        values, or a prediction or label is probably a scan. `failures` contains a message about each of these cases,
+        and the means do not cover them. Labels in a folder that have no prediction are not scored, either;
         `labels_without_prediction` lists them.
 
     Raises:

@@ -58,10 +58,10 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
       so it is another scan.
     - Words can be removed from a file's key in several ways, so a file has several remaining keys. A remaining key that
       still has a word for the modality is not compared. For example, the file `p1_T2_LA` has the remaining keys `p1_T2`
-      and `p1`. The key `p1` is compared, so the file adds `t2` and `la` to `p1_lge`. The key `p1_T2` is not compared:
-      its loose key is `("p1",)`, like that of `p1_lge`. If it were compared, the file would add only `la` to `p1_lge`.
-      The file would then count as a label of the atrium for `p1_lge`, although it belongs to a scan of another
-      modality. With the further words `t2` and `la`, the file does not count as a label of the atrium for `p1_lge`.
+      and `p1`. Only the key `p1` is compared, so the file adds `t2` and `la` to `p1_lge`. With these further words, it
+      does not count as a label of the atrium for `p1_lge`. This is right, because it belongs to a scan of another
+      modality. The loose key of `p1_T2` is `("p1",)`, too. So if `p1_T2` were compared, the file would add only `la` to
+      `p1_lge`, and would wrongly count as a label of the atrium for `p1_lge`.
     """
     return _fitting_scans(named, _shorter_keys)
 

@@ -46,11 +46,10 @@ from .labels import (
 from .network_plan import plan_network
 
 MAX_CASES = 20
-"""Of the labelled cases, the scan of every n-th case is read; n is chosen so that at most this many scans are read.
+"""Highest number of labelled cases that are selected, evenly over the list, to read their scans.
 
-The labels of all labelled cases are read. DCAMT first reads the labels of the cases whose scans it reads, then the
-other labels. If the label of a later case contains a class that no label before it contains, the scan of the later case
-is read, too.
+DCAMT reads the labels of all labelled cases: first those of the selected cases, then the others. If another case's
+label contains a class that no label read before contains, the scan of this case is read in addition.
 """
 SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value.
@@ -97,13 +96,13 @@ def suggest_recipe(
         on_note: called with each note on a label; the note begins with the label's path.
 
     Raises:
-        InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or
-            does not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, the label values from
-            1 on have a gap, a label without a mapping contains the value that `dataset.json` names 'ignore', or, in a
-            label without a mapping, a value has the name of a class, but this class has another label value. Example:
-            in the label, the value 2 has the name 'atrium', but the class 'atrium' has the label value 1. The names of
-            a label's values come from the segments of the label's file or, if no segment has a name, from
-            `dataset.json`.
+        InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or does
+            not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, or the label values from 1 on
+            have a gap. A label without a mapping is also refused for two other reasons. First, it contains the value
+            that `dataset.json` names 'ignore'. Second, one of its values has the name of a class that has another label
+            value. Example: in the label, the value 2 has the name 'atrium', but the class 'atrium' has the label value
+            1. The names of a label's values come from the segments of the label's file or, if no segment has a name,
+            from `dataset.json`.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:

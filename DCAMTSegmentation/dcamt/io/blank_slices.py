@@ -64,13 +64,13 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. Two slices are compared with the group: the slice before it, at the
-    positions of the first slice's run, and the slice after it, at the positions of the last slice's run. If both slices
-    are noisy there (`_is_noisy`), the group's runs are no padding.
+    Neighbouring slices with long runs form a group. The two slices beside the group are examined: the slice before it
+    at the positions of the run in the group's first slice, and the slice after it at the positions of the run in the
+    group's last slice. If both are noisy there (`_is_noisy`), the group's runs are no padding.
 
-    Padding around a tilted or masked field of view does not pass this test. If the padding reaches an end of the stack,
-    the slice before or after the group is missing. If the padding changes gradually from slice to slice, the slice
-    beside the group has many zeros at the same positions, too.
+    Slices with padding around a tilted or masked field of view are not returned, for one of two reasons. If the padding
+    reaches an end of the stack, the slice before or after the group is missing. If the padding changes gradually from
+    slice to slice, the slice beside the group has many zeros at the same positions, too.
 
     Args:
         voxels: one channel, (I, J, K).

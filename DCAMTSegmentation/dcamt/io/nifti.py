@@ -248,7 +248,7 @@ def _direction_notes(header: Any) -> tuple[str, ...]:
     """Return a note if an axis of the qform is opposite to the same axis of the sform, and ITK may use the qform.
 
     ITK may use the qform if the sform is oblique and has a code above 1: rounding errors then decide which of the two
-    ITK uses (see `itk_affine`). Otherwise, return ().
+    ITK uses (see `itk_affine`). Without a note, return ().
     """
     sform = _used_sform(header)
     if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:

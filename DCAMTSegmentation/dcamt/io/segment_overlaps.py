@@ -15,7 +15,7 @@ from .formats import plain_name
 from .stored_image import StoredSegment
 
 _SIGNS_OF_MAPPINGS = '=,;|"$`\\'
-"""Signs that separate the parts of a label mapping, or that a shell may change between quotation marks."""
+"""Signs that separate the parts of a label mapping, or that a shell may interpret even inside quotation marks."""
 
 _HIGHEST_CLASS = 255
 """The highest class of a label mapping."""

@@ -12,7 +12,7 @@ from ..io.atomic import write_text
 from ..io.typed_json import parse_json
 
 ROOM = 4096
-"""Bytes that are reserved for a note. A block of most file systems has as many bytes."""
+"""Bytes that are reserved for a note: the size of a block in most file systems."""
 
 
 @dataclass(frozen=True)

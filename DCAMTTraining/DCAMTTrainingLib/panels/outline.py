@@ -272,8 +272,8 @@ class OutlinePanel:
         else:
             table.add([row])
             name = table.rows[-1].name
-        # Without this mark, the module would add the case again when it is opened: the case's row would get the
-        # volume's name, and a row that the user had removed would come back.
+        # Without this mark, the module would add the case again whenever the user opens the module: the case's row
+        # would get the volume's name, and a row that the user had removed would come back.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 
@@ -282,9 +282,9 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
     A row whose scan is `volume` belongs to the case. Any other row must have the name of the case. The name alone is
-    not enough, since another run may have a case with this name. So a row of a file must also have the case's file. A
-    row of the scene belongs to the case only if the row's volume was removed: a volume that is still there is another
-    scan.
+    not enough, since another run may have a case with this name. So if the row's scan is a file, it must be the case's
+    file. If the row's scan is a volume of the scene, this volume must have been removed: a volume that is still there
+    is another scan.
     """
     if row.scan == volume.GetID():
         return True

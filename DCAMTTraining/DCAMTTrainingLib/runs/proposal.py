@@ -69,7 +69,7 @@ def is_unchanged(segmentation: SegmentationNode) -> bool:
 
 
 def unedited_segments(segmentation: SegmentationNode) -> set[str]:
-    """Return the segments of a proposal or preview that are as DCAMT Training wrote them, and unedited copies."""
+    """Return the unedited segments of a proposal or preview: those that DCAMT Training wrote, and copies of them."""
     return unchanged_segments(_stored_fingerprint(segmentation), _fingerprint(segmentation))
 
 
