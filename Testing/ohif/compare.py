@@ -20,7 +20,7 @@ from dcamt.io.readers import read_labelmap
 
 
 def count_differences(series: Path, segmentation: Path, packages: Path) -> tuple[int, int]:
-    """Return how many voxels OHIF's package labels, and how many voxels have different labels in DCAMT.
+    """Return the number of voxels that OHIF's package labels, and the number of voxels whose label in DCAMT differs.
 
     The second number includes voxels that only DCAMT labels.
     """

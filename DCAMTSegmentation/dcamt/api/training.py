@@ -281,9 +281,9 @@ class TrainingSession:
         try:
             for file in self._changed_files():
                 self._warn(
-                    f"{file}: was changed after the last iteration, so the finished model stays as it is. To train on"
-                    f" with the changes, set more than {finished.iteration} iterations in {run.recipe} and resume the"
-                    " run again; or start a new run."
+                    f"{file}: was changed after the last iteration, so the finished model stays as it is. To continue"
+                    f" training with the changes, set more than {finished.iteration} iterations in {run.recipe} and"
+                    " resume the run again; or start a new run."
                 )
             if self._can_calibrate() and open_model(run.model).calibration is None:
                 self._warn(f"the model is not calibrated. {self._how_to_calibrate()}")
@@ -293,7 +293,7 @@ class TrainingSession:
             self._warn(f"{run.path}: there is no report. {self._how_to_report()}")
 
     def _changed_files(self) -> list[Path]:
-        """Return those of a finished run's two files, recipe and case list, that no longer match the run's model.
+        """Return the recipe file and the case list of a finished run, each only if it no longer matches the model.
 
         The case list counts as changed if, for at least one role, the number of cases with this role differs.
         """

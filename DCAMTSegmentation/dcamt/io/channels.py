@@ -91,9 +91,9 @@ def write_channel_names(folder: Path, names: Sequence[str]) -> None:
 
 
 def names_of_channels(path: Path, channels: int) -> tuple[str, ...]:
-    """Return the names of the channels that were read from `path`, or from the files `x_0000`, `x_0001`, ...
+    """Return the names of the channels that were read from one file, or from several files with one channel each.
 
-    If each channel was read from a file of its own, `path` is the first of these files.
+    `path` is the one file, or the first of the several files (`x_0000`).
 
     Return () if `channel_names` are unknown or do not fit the number of channels.
 

@@ -127,10 +127,9 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each completely covered segment whose value the counterparts have.
 
-    Other segments cover such a segment completely. The counterparts of a prediction's segment are all labels; those of
-    a label's segment are all predictions. Predictions and labels have no value in common. So if a note concerns a
-    segment whose value the counterparts have, the value does not occur in the segment's own labelmap: other segments
-    cover the segment completely.
+    The counterparts of a prediction's segment are all labels; those of a label's segment are all predictions. If the
+    counterparts have the value of a segment, the segment's own labelmap does not hold this value, because predictions
+    and labels have no value in common. A note on such a segment thus means that other segments cover it completely.
 
     Args:
         in_predictions, in_labels: the values of all predictions and of all labels, with no value in common.

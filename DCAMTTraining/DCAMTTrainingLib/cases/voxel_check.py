@@ -44,7 +44,7 @@ class _ChannelFacts:
 _known_channels: dict[str, tuple[Any, _ChannelFacts]] = {}
 """Node ID of a volume -> the volume's state (`_state_of_volume`) and facts."""
 _known_labels: dict[SceneScan, tuple[Any, CaseFacts]] = {}
-"""A case's source -> the recipe and the label's state (`_state_of_label`), and the facts about the label."""
+"""A case's source -> a pair: (recipe, the label's `_state_of_label`), and the facts about the label."""
 
 
 def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
@@ -77,7 +77,8 @@ def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None
 def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Generator[None, None, CaseFacts]:
     """Return the facts about those channels of a scan that training would read and that are nodes of the scene.
 
-    The scan of a proposal may have more channels in its file (`file_of_all_channels`). They are not checked here.
+    For a proposal, the scene may hold one channel of a scan whose file holds all channels (`file_of_all_channels`).
+    Then only the channel in the scene is checked here.
     """
     facts = CaseFacts(0, volume.GetName())
     one_channel = recipe.input_channels == 1 or file_of_all_channels(volume) is not None

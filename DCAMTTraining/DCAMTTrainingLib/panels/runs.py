@@ -297,6 +297,6 @@ def status_text(watch: RunWatch, state: RunState) -> str:
         if curves.memory_bytes:
             parts.append(_("{memory} of memory").format(memory=format_gigabytes(curves.memory_bytes)))
     text = ", ".join([state_title(state.state), *parts])
-    # `state.reason` may be why an earlier process failed, so `latest_failure` is preferred.
+    # `state.reason` may describe the failure of an earlier process, so `latest_failure` is preferred.
     latest_failure = start_failure(watch.run) if state.state != RUNNING else ""
     return f"{text[:1].upper()}{text[1:]}. {translated(latest_failure or state.reason)}".strip()

@@ -57,8 +57,8 @@ def show_preview(
     """Show the preview of a run, in short steps.
 
     The preview takes over the nodes of the run's last preview, except nodes that a person uses. Only the last step
-    changes the scene. If the last step fails, its changes are undone, except one: a segmentation that a person uses
-    stays left to the person (`_leave_to_person`). If the volume node that shows the scan was removed during the earlier
+    changes the scene. If the last step fails, its changes are undone, except one: if it called `_leave_to_person` for a
+    segmentation, the effect of this call remains. If the volume node that shows the scan was removed during the earlier
     steps, the last step changes nothing.
 
     At the end, the slice views are switched to the scan if the run had no preview before, or if its last preview was
