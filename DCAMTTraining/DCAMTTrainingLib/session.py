@@ -67,8 +67,9 @@ class TrainingSession(VTKObservationMixin):
 
         Args:
             node: the parameter node; `settings` is its wrapper.
-            cases_before_import: if another scene was just imported into the open scene, the cases of the open scene
-                before the import. They precede the cases that `node` holds, and replace those of the same scans.
+            cases_before_import: the cases that the open scene had before another scene was imported into it; empty if
+                none was imported. They come first in the table. A case that `node` holds is not added if one of them
+                has the same scan.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
         before, saved = cases_before_import, load_cases(node)

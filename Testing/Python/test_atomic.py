@@ -113,9 +113,9 @@ def test_failure_frees_the_space_of_a_file_that_stays_open(tmp_path: Path) -> No
 def test_failure_after_the_file_appeared_keeps_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new file appears as a hard link to the temporary file.
 
-    Until the temporary file is removed, both are names of the same content. A failure before the new file appears
-    empties the temporary file. Later, while both names exist, a failure must not empty the temporary file, because that
-    would empty the new file, too.
+    Until the temporary file is removed, both are names of the same content. If the write fails while the new file does
+    not exist yet, the temporary file is emptied. If it fails later, while both names exist, the temporary file must not
+    be emptied, because that would empty the new file, too.
     """
     target = tmp_path / "x.txt"
 

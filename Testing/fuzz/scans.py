@@ -6,8 +6,8 @@ A mutation changes one file of a scan. It empties, truncates, removes or renames
 duplicates, inserts or appends bytes; or it zeroes the second half, or changes a digit among the first bytes.
 
 If the mutation changed the voxels or positions that the engine reads, another reader reads the mutated scan, too. A
-contradiction between the two readers is a failure (see `comparisons.py`). Zip archives have checksums, so a scan that
-is read from a mutated archive must equal the original.
+contradiction between the two readers is a failure (see `comparisons.py`). Checksums reveal damage to the files in a zip
+archive. If the engine reads a mutated archive without an InputError, the scan must therefore equal the original.
 
 Every read runs in a separate process with a time limit. Further failures are:
 

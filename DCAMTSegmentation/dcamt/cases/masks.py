@@ -90,11 +90,11 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label that is probably a scan of a segmented sequence, such as `p1_psir_seg`, becomes a scan.
+    """Return the files; a label that is probably a scan by a segmented MR sequence (`p1_psir_seg`) becomes a scan.
 
     The name of such a file has a word for labels and a word for the modality, and the file has many values. Its masks,
     `p1_psir_seg_LA` or `p1_LA`, have few values. The plain keys of the masks begin with the file's plain key, `p1`. If
-    any other file begins with this key, such as `p1_lge` or `p1_post`, the label stays a label.
+    the plain key of a file that is no mask also begins with `p1` (`p1_lge`, `p1_post`), the label stays a label.
     """
     files_by_start: defaultdict[Key, list[NamedFile]] = defaultdict(list)
     for file in named:
@@ -128,7 +128,8 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
     Such a file has few values, and its path contains words of a mask. There are two kinds of these words:
 
     - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
-    - words for structures or outlines, if one part of the path adds only these words to its folders: `p2/p2_LA`.
+    - words for structures or outlines, if a folder or the name in the path has only these words besides the words of
+      the folders above it: `p2/p2_LA`.
 
     Files with the same words of a mask are a group. A group is skipped if its first file has many values. If no file
     other than `masks` has many values, nothing is yielded.
@@ -210,9 +211,9 @@ class _SimilarPaths:
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
         """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
-        Files with the same part, and with `*` at the same index of their first patterns, are a group: `p1/LA` and
-        `p2/LA` have the part `la`. Probably all files of a group are masks, or all are scans. Therefore, a whole group
-        is skipped in two cases:
+        The files are grouped by their part, and by the index of `*` in their first pattern: `p1/LA` and `p2/LA` have
+        the part `la` and are in one group. Probably all files of a group are masks, or all are scans. Therefore, a
+        whole group is skipped in two cases:
 
         - At most half of its files have a fitting pattern (`_first_fitting_pattern`), and the part is no name of a
           structure, such as `LA`.
@@ -264,11 +265,11 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # `words` are the words that the mask adds to the scan's path. A word that occurs more often in the mask's
-            # path than in the scan's path is added only if the mask's path lacks a word of the scan's path. Example:
-            # the mask `1/1/LA` and the scan `1/2` may be two patients of centre 1, since the mask's path lacks the 2.
-            # So the second 1 is added, too, and the mask is no label of the atrium. But if the scan is `1`, the mask's
-            # path has all of the scan's words, so only `LA` is added.
+            # `words` are the words that the mask adds to the scan's path. If a word is in both paths, but more often in
+            # the mask's path, it is in `words` only if the mask's path lacks another word of the scan's path. Example:
+            # the mask `1/1/LA` has the word 1 twice, and the scan `1/2` has it once. The mask's path lacks the 2, so
+            # the two files may belong to two patients of centre 1. Thus 1 is in `words`, and the mask is no label of
+            # the atrium. But if the scan is `1`, the mask's path has all of the scan's words, so only `LA` is added.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

@@ -219,9 +219,9 @@ def describes_label(name: str, scan: str = "") -> bool:
     Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
     JS may be two patients.
 
-    If the scan's name has a number of two or more digits, each number in `name` with as many digits must also occur in
-    the scan's name: `label_002` is no label of `LGE_001`, since 001 and 002 may be two patients. If the scan's name is
-    only a number, each word of `name` that is a number must be equal to this number: `7_seg` is no label of `3`. The
+    Numbers that differ may mean two patients. `label_002` is no label of `LGE_001`: if the scan's name has a number of
+    n digits (n is 2 or more), each number of n digits in `name` must also occur in the scan's name. `7_seg` is no label
+    of `3`: if the scan's name is only a number, each word of `name` that is a number must be equal to this number. The
     2 of a version `v2` is not compared.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")

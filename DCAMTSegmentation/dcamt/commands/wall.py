@@ -156,7 +156,7 @@ class WallSession:
                 raise InputError(what, path=job.segmentation, remedy=remedy)
             openings = read_labelmap(job.openings) if job.openings is not None else None
             if openings is not None:
-                # Every segment counts as an opening, so overlaps do not matter: `notes_about(())` omits their notes.
+                # Segments may overlap, since each counts as an opening; `notes_about(())` omits the notes on overlaps.
                 notes += self._print_notes(job.openings, openings.notes_about(()))
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
@@ -334,8 +334,9 @@ def _refuse_shared_segmentations(names_by_case: Mapping[str, Sequence[str]], lab
 
     Args:
         names_by_case: the scans' names for each case that has several scans: `a` and `a_image` for the case `a`.
-        labelmaps: the result of `labelmaps_by_case`. The segmentation `a_image` has the key `a_image`, because a scan
-            has the same name; the segmentation `a_label` has the key `a`, the name of the segmentation's case.
+        labelmaps: the result of `labelmaps_by_case`. In the example, the key of the segmentation `a_image` is
+            `a_image`, because a scan has this name. No scan is named `a_label`, so the key of the segmentation
+            `a_label` is its case, `a`.
     """
     for case, names in sorted(names_by_case.items()):
         segmentation = labelmaps.get(case)
@@ -421,9 +422,8 @@ def _notes_on_segment(labelmap: Labelmap, label: int | None) -> tuple[str, ...]:
     """Return the notes that concern the segment to measure, which has the value `label`.
 
     If `label` is None, return all notes. In this case, the labelmap has a single value, and the segment with this value
-    is measured. The file may hold a second segment, which the measured segment covers completely. The second segment
-    has no voxel in the labelmap, but it may be the one that the user wants. Only the note on the second segment tells
-    of it.
+    is measured. That segment may completely cover a second segment of the file, which then has no voxel in the
+    labelmap. The user may want the second segment, and only the note on it tells that it exists.
     """
     return labelmap.notes if label is None else labelmap.notes_about([label])
 

@@ -367,7 +367,10 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
 
 
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
-    """Return the numbers, from 1 to the highest number of an image in `series`, that no file of the series has.
+    """Return the image numbers that a series lacks.
+
+    The series lacks a number from 1 to the highest number in `series` if no image in `series` has this number and
+    `of_others` does not contain it.
 
     The list is empty in three cases, in which the numbers do not suggest that an image is missing:
     - an image of `series` has no number;

@@ -135,9 +135,9 @@ def _remedy_above(mapping: str, option: MappingOption) -> str:
 
     Args:
         mapping: the only mapping that was given: that of the predictions or that of the labels. The files of the other
-            kind have no mapping, so the classes in `mapping` are the values in these files. The advice is used only if
-            one of these classes is above 255. A mapping cannot give a class above 255, so the files of the other kind
-            need a mapping to lower classes, too.
+            kind keep their values, so `mapping` maps to these values: they are its classes. A mapping cannot give a
+            class above 255. If one of these values is above 255, the files of the other kind therefore need a mapping
+            to lower classes, too. The advice is used only in this case.
         option: the option of this mapping.
     """
     entries = [(left.strip(" ,;|"), right.strip()) for left, right in mapping_entries(mapping)]
