@@ -1,6 +1,6 @@
 """Test the JSON parser.
 
-The tests of each kind of JSON file also test the classes that DCAMT builds from the parsed values.
+The classes that DCAMT builds from the parsed values are not tested here, but in the tests of each kind of JSON file.
 """
 
 from __future__ import annotations

@@ -194,7 +194,7 @@ def test_worker_ends_when_stdout_closes() -> None:
 
 
 def test_folder_is_removed_although_a_result_is_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result is written during the first removal; the second removal succeeds."""
+    """A result is written during the first attempt of `_remove_folder`; its second attempt succeeds."""
     folder, remove = tmp_path / "scans", shutil.rmtree
     folder.mkdir()
     (folder / "volume.npy").touch()

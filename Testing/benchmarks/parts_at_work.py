@@ -8,15 +8,15 @@ command prints three tables, and writes them to WORK/parts_at_work.json:
 
 attention: `added` is the root mean square of what attention adds to a bottleneck, divided by the root mean square of
     the bottleneck. The other columns are the Dice if each branch attends to its partner, to itself, or not at all.
-mmd: MMD^2 between the bottleneck features of
+mmd: MMD^2 between two sets of bottleneck features. Each column compares two sets:
     `branches`: branch A and branch B,
     `labelled, unlabelled`: labelled and unlabelled cases, in branch A,
     `bias of the estimator`: two halves of the bottleneck voxels of the unlabelled cases, in branch A. Both halves have
         nearly the same distribution, so their true MMD^2 is about 0, and the value shows the estimator's bias.
-contrast: the fraction of a class's voxels whose features are nearest (by cosine) to the prototype of this class; mean
-    of background and atrium. The features are those of the decoder at half the resolution. A prototype is the mean
-    direction of a class's features. Prototypes are computed on labelled cases; the voxels come from unlabelled cases.
-    `between` is the cosine between the two prototypes.
+contrast: for each class, the fraction of its voxels whose features are nearest (by cosine) to the prototype of this
+    class. The table shows the mean of the two fractions, background and atrium. The features are those of the decoder
+    at half the resolution. A prototype is the mean direction of a class's features. Prototypes are computed on labelled
+    cases; the voxels come from unlabelled cases. `between` is the cosine between the two prototypes.
 """
 
 from __future__ import annotations

@@ -120,10 +120,10 @@ def choose_recipe(
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
     """Return the recipe changed by `effort` and `settings`, and the origin and weights of the model to start from.
 
-    Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels get the order of the
-    model's channels, since each weight of the network's input belongs to one channel. If the recipe does not name its
-    channels, they get the model's names. If the recipe's names are not those of the model, the recipe keeps its names
-    and their order.
+    Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels are compared with the
+    model's. If the recipe does not name its channels, they get the model's names. If both have the same names in
+    different orders, the recipe gets the model's order, since each weight of the network's input belongs to one
+    channel. If the recipe has other names than the model, it keeps its names and their order.
 
     Args:
         on_note: called with a note if the recipe's channels have another order or other names than the model's.
@@ -191,8 +191,8 @@ def check_cases_and_batch(recipe: Recipe, cases: Sequence[Case], is_resumed: boo
     """Check that a training can use the cases and split its batches among its processes.
 
     Args:
-        is_resumed: whether the run is resumed. A resumed run may ignore its unlabelled cases
-            (`Rule.LOSS_FOR_UNLABELLED`), since older versions of DCAMT started such runs.
+        is_resumed: whether the run is resumed. A resumed run is not checked for `Rule.LOSS_FOR_UNLABELLED`: older
+            versions of DCAMT started runs that ignore their unlabelled cases, and these runs can still be resumed.
 
     Raises:
         InputError: the cases break a rule (`cases.case_list.violations`), scans have their channels in different orders

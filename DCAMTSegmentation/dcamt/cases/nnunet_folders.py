@@ -108,7 +108,7 @@ def further_channels(scans: Iterable[Path]) -> set[Path]:
 def without_other_endings(files: Sequence[Path], described: Mapping[str, Any]) -> list[Path]:
     """Return the files; leave out a file if another of the same name has the ending that `dataset.json` states.
 
-    If `dataset.json` states the ending `.nrrd`, `a.nii.gz` beside `a.nrrd` is left out.
+    For example, `a.nii.gz` is left out if there is also `a.nrrd` and `dataset.json` states the ending `.nrrd`.
     """
     stated = described.get("file_ending")
     names = {scan_name(file) for file in files if ending(file) == stated}

@@ -208,8 +208,8 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     because it could fit a wrong series by chance.
 
     Raises:
-        InputError: `wanted` is a number that names different stacks: one stack has this number in the list, but another
-            SeriesNumber; other stacks have this SeriesNumber.
+        InputError: `wanted` is a number that names different stacks: it is the number of one stack in the list and the
+            SeriesNumber of at least one other stack, but not the SeriesNumber of the stack in the list.
     """
     wanted = wanted.strip()
     number = _number(wanted)
@@ -242,8 +242,8 @@ def _number(wanted: str) -> int | None:
 def _is_end_of_uid(text: str, uid: str) -> bool:
     """Return whether a UID ends with `text`, and the end is clear enough.
 
-    `text` is clear enough if it has `_LONG_UID_END` or more characters. A shorter text must contain a point and begin
-    with a complete number of the UID: "12.5" or ".5" fits "1.2.12.5", but "5" and "2.5" do not.
+    `text` is clear enough if it has `_LONG_UID_END` or more characters. A shorter text must contain a point, and its
+    first number must be a complete number of the UID: "12.5" or ".5" fits "1.2.12.5", but "5" and "2.5" do not.
     """
     return uid.endswith(text) if len(text) >= _LONG_UID_END else "." in text and uid.endswith("." + text.lstrip("."))
 
