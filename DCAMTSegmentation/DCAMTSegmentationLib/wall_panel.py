@@ -118,9 +118,9 @@ class WallPanel:
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
         """List the segmentation's segments, and select one of them; change nothing if they are listed already.
 
-        Select the first DCAMT segment if the list contained none of the DCAMT segments before (a new result), or if the
-        selected segment is gone. If the selected segment is gone and there are no DCAMT segments, select the first
-        segment. Otherwise, keep the selection.
+        If the segmentation has DCAMT segments and none of them was in the list before (a new result), select the first
+        of them. Otherwise, keep the selection; if the selected segment is gone, select the first DCAMT segment, or the
+        first segment if there is no DCAMT segment.
         """
         names: dict[str, str] = {}
         if segmentation is not None:

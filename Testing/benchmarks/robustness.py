@@ -1,4 +1,4 @@
-"""Measure a model on disturbed scans; calibrate the shipped model's map of doubt and expected overlap.
+"""Measure a model on disturbed scans; calibrate the expected overlap and the map of doubt of the shipped model.
 
     python Testing/benchmarks/robustness.py segment LA_FOLDER WORK MODEL [--rounds 2]
     python Testing/benchmarks/robustness.py table WORK

@@ -40,8 +40,8 @@ class SegmentedScan:
         segments: name, colour and codes of each class.
         measurements: one row for each class: volume (mL), surface area (cm²), diameters (mm), sphericity, and
             `expected_overlap`.
-        disagreement: float32 (I, J, K), from 0 (the network's two branches give a voxel equal probabilities) to 1 (the
-            branches are certain of different classes); None in quality `fast`.
+        disagreement: float32 (I, J, K), from 0 (the network's two branches agree on the probabilities of a voxel's
+            classes) to 1 (the branches are certain of different classes); None in quality `fast`.
         doubt_map: float32 (I, J, K), from 0 to 1: the higher, the more probable it is that a voxel's label is wrong.
             If `is_doubt_calibrated`, the value estimates this probability; otherwise it serves only to rank voxels. The
             value is 0 outside the region, if one was given. `doubt_map` is None in quality `fast`.

@@ -52,11 +52,11 @@ def labelmaps_by_case(
 
     The first rule that applies determines the labelmaps:
 
-    1. No file in `folder` itself looks like a label (`has_few_values`), and the subfolders hold cases with labels: the
-       labels in the subfolders.
-    2. `folder` itself holds only scans, or no image files at all, and each subfolder holds exactly one labelmap: the
-       labelmaps in the subfolders (`_only_files_of_subfolders`).
-    3. Otherwise: the files in `folder` itself.
+    1. The labels in the subfolders, if no file in `folder` itself looks like a label (`has_few_values`), and the
+       subfolders hold cases with labels.
+    2. The labelmaps in the subfolders (`_only_files_of_subfolders`), if each subfolder holds exactly one labelmap, and
+       `folder` itself holds only scans or no image files at all.
+    3. Otherwise, the files in `folder` itself.
 
     Args:
         skip_images: leave out scans, and automatic results whose case has a label. Of `p1`, `p1_seg` and `p1_pred`,
@@ -215,7 +215,7 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 
 
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
-    """Return the files without scans and without replaced files: a case's label or result may replace its other files.
+    """Return the files, but no scans, and no files that a label or result of the same case replaces.
 
     By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
     voxel values (`has_few_values`) replaces the case's label. Any other result, such as a probability map, is then

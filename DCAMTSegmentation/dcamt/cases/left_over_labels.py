@@ -127,10 +127,11 @@ def _labels_of_only_scans(
       holds the scan `MRI/p4` and the label `MRI/3_seg`. The label has the loose key `("3",)`. If there is a scan
       `LGE/3`, it has the same loose key, and `MRI/p4` has another. So the label is no label of `MRI/p4`.
 
-    A folder is skipped if any label with the scan's key is not among the labels that may belong to the scan. For
-    example, a folder holds the scan `LGE` and the labels `LGE_seg` and `Segmentation`. `LGE_seg` has the scan's key,
-    but its name does not satisfy `describes_label`, since `LGE` is not a word for a label. So `LGE_seg` is already the
-    label of `LGE`, and the folder is skipped: `Segmentation` is no label of `LGE`.
+    A folder is skipped if its scan already has a label that the rules above do not accept: a label with the scan's key
+    that is not among the labels that may belong to the scan. For example, a folder holds the scan `LGE` and the labels
+    `LGE_seg` and `Segmentation`. `LGE_seg` has the scan's key, so it is already the label of `LGE`. But its name does
+    not satisfy `describes_label`, since `LGE` is not a word for a label. So the folder is skipped, and `Segmentation`
+    is no label of `LGE`.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
@@ -185,11 +186,12 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - No other scan may have the label, too. To test this, the words of `OUTLINE_WORDS` (in comparison 4, also numbers)
-      are removed from the label's loose key. If there are no such words, the whole loose key remains. The label gets no
-      scan if the loose key of another scan begins with what remains. With `p1_lge` and `p1_post`, `p1` remains of
-      `p1_LA_gt`, and the loose keys of both scans begin with `p1`. So `p1_LA_gt` gets no scan. Exception: if the last
-      parts of the label's key and of the fitting scan's key differ at most in capitals, other scans do not matter.
+    - The label cannot also belong to another scan by its name: no other scan's loose key begins with the rest of the
+      label's loose key. The rest is what remains without the words of `OUTLINE_WORDS` (in comparison 4, also without
+      numbers); if there are no such words, it is the whole loose key. With `p1_lge` and `p1_post`, the rest of
+      `p1_LA_gt` is `p1`, and the loose keys of both scans begin with `p1`. So `p1_LA_gt` gets no scan. Exception: if
+      the last parts of the label's key and of the fitting scan's key differ at most in capitals, other scans do not
+      matter.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),

@@ -93,8 +93,8 @@ def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     patient. The numbers mean channels if one of two conditions holds; otherwise the files stay separate scans:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
-    - All files together may have one label: there is a label `x`, but no scan `x` and no label for a single file
-      (`x_0001` for the scan `x_0001`), and there are at most ten files.
+    - There is a label `x` that can belong to all files together: there is no scan `x`, no single file has its own label
+      (such as a label `x_0001` for the scan `x_0001`), and there are at most ten files.
     """
     first = {file.path for file in files if file.kind is FileKind.SCAN and has_channel_files(file.path)}
     further = {path for first_path in first for path in channel_files(first_path)[1:]}
