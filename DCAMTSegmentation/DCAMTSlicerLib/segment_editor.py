@@ -1,6 +1,6 @@
 """Open a segmentation in Slicer's Segment Editor, and add a button there that leads back to a module.
 
-The segmentation is a result, or a proposal: a model's segmentation of a case, which a person corrects.
+The segmentation is a result or a proposal. A proposal is a model's segmentation of a case, which a person corrects.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Test that a label file is refused if it gives the name of a class to a value that is not the class's value.
 
-For example, the label file gives the name "RA" to the value 1, but the class "RA" has the value 2. The check of the
-cases, the training and the suggestion of a recipe refuse such a label file. The names come from the segments of the
+For example, the label file gives the name "RA" to the value 1, but the class "RA" has the value 2. Such a label file is
+refused when the cases are checked, when a recipe is suggested, and in training. The names come from the segments of the
 label file or from `dataset.json`.
 """
 

@@ -1,4 +1,4 @@
-"""Labels are placed on the scan's grid or refused; segments are chosen by name, and label values get new values."""
+"""Labels are placed on the scan's grid or refused; segments are chosen by name; label values are mapped to others."""
 
 from __future__ import annotations
 

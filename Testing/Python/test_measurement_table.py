@@ -55,8 +55,8 @@ def test_segmentation_that_was_replaced_without_the_table_is_measured_again(
     earlier = read_table(table)
     region = [f"--roi=-1000,1000,-1000,1000,-1000,{NOISE_GRID.affine[2, 3] + 10}"]
     assert call_dcamt(["segment", scans[1], "-o", out, "--model", noise_model, *region, "--overwrite"]) == 0
-    # Both files must be newer than the table, even if the file system rounds times to seconds. `s0` was not replaced,
-    # so its row must stay.
+    # Make the files of `s0` and `s1` clearly newer than the table, even if the file system rounds times to seconds.
+    # Only `s1` was replaced, so the row of `s0` must stay although its file is newer too.
     os.utime(out / "s1.seg.nrrd", (time.time() + 10,) * 2)
     os.utime(out / "s0.seg.nrrd", (time.time() + 10,) * 2)
     capsys.readouterr()

@@ -1,7 +1,7 @@
 """Test the check of the scene's cases.
 
-The check finds the same problems and warnings as the check of the same cases in files. It also finds labels that were
-moved in relation to their scans, and equal scans.
+The check finds the same problems and warnings as the check of the same cases in files. It also finds equal scans, and
+labels that were moved in relation to their scans.
 """
 
 from __future__ import annotations

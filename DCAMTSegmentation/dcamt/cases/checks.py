@@ -294,7 +294,8 @@ def conflicting_scans(
     """Yield each case whose scan is used both for training and for validation, once.
 
     Args:
-        equal_scans: groups of cases with equal scans: in what they are equal, and the indices of the cases.
+        equal_scans: groups of cases with equal scans. The first item of a group states what is equal in the scans, such
+            as "file" or "content" (see `_equal_scans`); the second item lists the indices of the cases.
 
     Yields:
         The case's index, the index of the first case of the other use, and in what the two scans are equal.

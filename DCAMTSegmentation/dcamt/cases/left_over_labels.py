@@ -124,8 +124,8 @@ def _labels_of_only_scans(
       rest `Segmentation_1` must satisfy `describes_label`. If the label's name does not begin with the scan's name, the
       whole name must satisfy `describes_label`: Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name.
     - If any scans have the label's loose key, the folder's scan must be one of them. For example, the folder `MRI`
-      holds the scan `MRI/p4` and the label `MRI/3_seg`. The label has the loose key `("3",)`. If there is a scan
-      `LGE/3`, it has the same loose key, and `MRI/p4` has another. So the label is no label of `MRI/p4`.
+      holds the scan `MRI/p4` and the label `MRI/3_seg`, whose loose key is `("3",)`. If there is a scan `LGE/3`, its
+      loose key is `("3",)` too, but that of `MRI/p4` is different. So the label is no label of `MRI/p4`.
 
     A folder is skipped if its scan already has a label that the rules above do not accept: a label with the scan's key
     that is not among the labels that may belong to the scan. For example, a folder holds the scan `LGE` and the labels
@@ -186,12 +186,11 @@ def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - The label cannot also belong to another scan by its name: no other scan's loose key begins with the rest of the
-      label's loose key. The rest is what remains without the words of `OUTLINE_WORDS` (in comparison 4, also without
-      numbers); if there are no such words, it is the whole loose key. With `p1_lge` and `p1_post`, the rest of
-      `p1_LA_gt` is `p1`, and the loose keys of both scans begin with `p1`. So `p1_LA_gt` gets no scan. Exception: if
-      the last parts of the label's key and of the fitting scan's key differ at most in capitals, other scans do not
-      matter.
+    - The label's name fits no other scan. To test this, the words of `OUTLINE_WORDS`, if any, are removed from the
+      label's loose key (in comparison 4, also the numbers after a word for labels). No other scan's loose key may begin
+      with what remains. For example, `p1` remains of `p1_LA_gt`. With the scans `p1_lge` and `p1_post`, both loose keys
+      begin with `p1`, so `p1_LA_gt` gets no scan. Exception: if the last parts of the label's key and of the fitting
+      scan's key differ at most in capitals, other scans do not matter.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
         (_without_capitals, _without_capitals, _without_outline_words),

@@ -90,7 +90,7 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 
 
 def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
-    """Return the files; a label that is probably a scan by a segmented MR sequence (`p1_psir_seg`) becomes a scan.
+    """Return the files; a label that is probably a scan (`p1_psir_seg`: MR data acquired in segments) becomes a scan.
 
     The name of such a file has a word for labels and a word for the modality, and the file has many values. Its masks,
     `p1_psir_seg_LA` or `p1_LA`, have few values. The plain keys of the masks begin with the file's plain key, `p1`. If
@@ -128,8 +128,8 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
     Such a file has few values, and its path contains words of a mask. There are two kinds of these words:
 
     - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
-    - words for structures or outlines, if a folder or the name in the path has only these words besides the words of
-      the folders above it: `p2/p2_LA`.
+    - words for structures or outlines, if they are all that a folder's or the file's name adds to the words of the
+      folders above: in `p2/p2_LA`, the file's name adds only `la`.
 
     Files with the same words of a mask are a group. A group is skipped if its first file has many values. If no file
     other than `masks` has many values, nothing is yielded.
@@ -211,9 +211,9 @@ class _SimilarPaths:
     def masks(self, replacements: Replacements, *, is_certain: bool) -> dict[Path, NamedFile]:
         """Return {path: label with the scan's key} for each mask among the files of `replacements`.
 
-        The files are grouped by their part, and by the index of `*` in their first pattern: `p1/LA` and `p2/LA` have
-        the part `la` and are in one group. Probably all files of a group are masks, or all are scans. Therefore, a
-        whole group is skipped in two cases:
+        `replacements` gives one part of each file's path. The files are grouped by this part, and by the index of `*`
+        in their first pattern: `p1/LA` and `p2/LA` have the part `la` and are in one group. Probably all files of a
+        group are masks, or all are scans. Therefore, a whole group is skipped in two cases:
 
         - At most half of its files have a fitting pattern (`_first_fitting_pattern`), and the part is no name of a
           structure, such as `LA`.
@@ -265,8 +265,8 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # `words` are the words that the mask adds to the scan's path. If a word is in both paths, but more often in
-            # the mask's path, it is in `words` only if the mask's path lacks another word of the scan's path. Example:
+            # `words` are the words that the mask adds to the scan's path. A word that both paths have, but the mask's
+            # path more often, counts as added only if the scan's path has a word that the mask's path lacks. Example:
             # the mask `1/1/LA` has the word 1 twice, and the scan `1/2` has it once. The mask's path lacks the 2, so
             # the two files may belong to two patients of centre 1. Thus 1 is in `words`, and the mask is no label of
             # the atrium. But if the scan is `1`, the mask's path has all of the scan's words, so only `LA` is added.

@@ -218,7 +218,7 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
 
 
 def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Path] = ()) -> list[NamedFile]:
-    """Return the files. Each label whose key no scan has gets the key of a fitting scan: `p1_LA_gt` gets that of `p1`.
+    """Return the files. If no scan has a label's key, the label gets a fitting scan's key: `p1_LA_gt` that of `p1`.
 
     The label's key must be the scan's key with further words at the beginning or end of its last part. Each further
     word must be in `ATRIUM_WORDS`, `OTHER_STRUCTURES` or `QUALIFIERS`. If a further word is in `OTHER_STRUCTURES`, the

@@ -43,7 +43,8 @@ Pattern = tuple[str, ...]
 Part = str | Path
 """The value by which the module `masks` groups files: usually the part of a file's path that `*` replaces.
 
-The functions that do not group files yield the file's own path. `replace_folder_beside` states its values in a table.
+Some functions yield the file's own path, so that `masks` does not group their files. `replace_folder_beside` states its
+values in a table.
 """
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
@@ -98,7 +99,7 @@ def replace_format(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_all_but_name(files: Iterable[NamedFile]) -> Replacements:
-    """Replace everything except the name: `fold_0/validation/p1` for `scans/p1`."""
+    """Replace everything except the name: `fold_0/validation/p1` may be a mask of `scans/p1`."""
     for file in files:
         name = plain_key(file.key)[-1:]
         words = (sorted(further_words([part.lower()]) - further_words(name)) for part in file.path.parts)

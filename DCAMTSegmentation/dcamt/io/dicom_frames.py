@@ -184,7 +184,7 @@ def words_of(value: Any) -> list[str]:
 def is_part(text: str, whole: str) -> bool:
     """Return whether `whole` contains `text`, and no number of `whole` is split at the start or the end of `text`.
 
-    Only one split is allowed: `text` may end before the decimals of a number.
+    Exception: `text` may end before the decimal point of a number in `whole`.
 
     Thus "echo 1" is no part of "echo 15 ms", nor is "5 ms". "echo 12" is a part of "echo 12.3 ms", but "3 ms" is not.
     """

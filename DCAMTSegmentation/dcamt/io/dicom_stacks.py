@@ -208,8 +208,8 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     because it could fit a wrong series by chance.
 
     Raises:
-        InputError: `wanted` is a number that names different stacks: it is the number of one stack in the list and the
-            SeriesNumber of at least one other stack, but not the SeriesNumber of the stack in the list.
+        InputError: `wanted` is a number that names different stacks: the stack with this number in the list does not
+            have this SeriesNumber, but at least one other stack does.
     """
     wanted = wanted.strip()
     number = _number(wanted)
@@ -393,7 +393,7 @@ def order_slices(
 
     Raises:
         InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, are unevenly spaced
-            or are shifted in plane.
+            or are shifted in plane by uneven steps. (Even steps, as with a tilted gantry, are accepted.)
     """
     first = frames[0]
     row, column, normal = slice_axes(first.orientation, first.spacing, path, EXPORT_AGAIN)

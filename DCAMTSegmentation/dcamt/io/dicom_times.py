@@ -96,7 +96,7 @@ def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
 
 
 def _other_name(frame: Frame) -> str:
-    """Return a name for a frame, if the frame does not state the property by which `_choose_kind` tells kinds apart.
+    """Return a name for a frame without the property by which `_choose_kind` tells kinds apart.
 
     The name is the first stated item of the frame's `properties`, or "without a name" if none is stated.
     """
@@ -164,8 +164,8 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     The numbers in the headers may stand for parts of one image, not for time points. Groups count as time points only
     if:
 
-    - the ranges of the groups' positions along the slices' normal overlap by more than half of the longest range (parts
-      that follow each other along the normal overlap less),
+    - the ranges of the groups' positions along the slices' normal overlap by more than half of the longest range (if
+      parts follow each other along the normal, their ranges overlap less),
     - one stack ID occurs in every group (parts that are interleaved stacks have different IDs), and
     - every frame has a number, each group has two frames or more, and no group has two frames at one place.
     """

@@ -29,10 +29,10 @@ class _ScoredPair:
         notes: pairs (note, path of the labelmap or name of the case).
         overlaps: pairs (note, path or case) for the notes about overlapping segments of the prediction. `notes` does
             not hold these notes, but holds the label's notes about overlapping segments.
-        lone_255: up to two pairs (option, path or case): one for the prediction and one for the label. A labelmap has a
-            pair if its only value above 0 is 255, if it was read without a mapping, and if the other labelmap of the
-            case does not hold 255. The option is the one by which the user maps values of predictions or of labels. The
-            list is empty if 255 counts as 1.
+        lone_255: at most one tuple (option, path or case). It names the prediction or the label if the only value above
+            0 of this labelmap is 255, the labelmap was read without a mapping, and the other labelmap of the case does
+            not hold 255. The option is the one by which the user maps values of predictions or of labels. The list is
+            empty if 255 counts as 1.
     """
 
     case: str
@@ -125,11 +125,11 @@ def evaluate_pairs(
 def _notes_on_covered_segments(
     scored: Sequence[_ScoredPair], in_predictions: set[int], in_labels: set[int]
 ) -> Iterator[tuple[str, str]]:
-    """Yield (note, file) for each completely covered segment whose value the counterparts have.
+    """Yield (note, file) for each segment that other segments cover completely, if the other side has its value.
 
-    The counterparts of a prediction's segment are all labels; those of a label's segment are all predictions. If the
-    counterparts have the value of a segment, the segment's own labelmap does not hold this value, because predictions
-    and labels have no value in common. A note on such a segment thus means that other segments cover it completely.
+    For a segment of a prediction, the other side is all labels; for a segment of a label, it is all predictions. The
+    two sides have no value in common. So if the other side holds the value of a segment, the segment's own labelmap
+    lacks this value. An overlap note on such a segment thus means that other segments cover it completely.
 
     Args:
         in_predictions, in_labels: the values of all predictions and of all labels, with no value in common.
