@@ -76,8 +76,8 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("p1_0000", "p1_LA_gt"),
         ("p1/image", "p1/LA_gt"),
         # The file names are equal, or they differ only in capitals and in words for scans, modalities, labels and the
-        # atrium. In the pairs with a file name of such words alone, scan and label lie in the folder of one patient;
-        # "P1" and "p1" count as the same folder.
+        # atrium. Some file names hold nothing but such words, as in "P1/Scan" and "p1/Label". Then scan and label lie
+        # in the folder of one patient; "P1" and "p1" count as the same folder.
         ("P1_image", "p1_label"),
         ("P1/Scan", "p1/Label"),
         ("MRI/p1", "GT/p1"),

@@ -48,8 +48,9 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """Highest number of labelled cases that are selected, evenly over the list, to read their scans.
 
-DCAMT reads the labels of all labelled cases: first those of the selected cases, then the others. If another case's
-label contains a class that no label read before contains, the scan of this case is read in addition.
+DCAMT reads the labels of all labelled cases: first those of the selected cases, then the others. It also reads the scan
+of another case if this case's label contains a new class, that is, a class absent from all labels that were read
+earlier.
 """
 SMALL_FRACTION = 0.005
 """A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value.
@@ -98,11 +99,8 @@ def suggest_recipe(
     Raises:
         InputError: no case is labelled, a file cannot be read, a label mapping is malformed, a label is empty or does
             not fit its scan or mapping, a label contains a value above `MAXIMUM_CLASS`, or the label values from 1 on
-            have a gap. A label without a mapping is also refused for two other reasons. First, it contains the value
-            that `dataset.json` names 'ignore'. Second, one of its values has the name of a class that has another label
-            value. Example: in the label, the value 2 has the name 'atrium', but the class 'atrium' has the label value
-            1. The names of a label's values come from the segments of the label's file or, if no segment has a name,
-            from `dataset.json`.
+            have a gap. A label without a mapping is also refused if it contains the value that `dataset.json` names
+            'ignore', or if `refuse_names_of_other_classes` refuses it.
     """
     labelled = [case for case in cases if case.role == LABELLED and case.label is not None]
     if not labelled:

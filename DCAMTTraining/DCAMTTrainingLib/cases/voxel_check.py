@@ -44,7 +44,7 @@ class _ChannelFacts:
 _known_channels: dict[str, tuple[Any, _ChannelFacts]] = {}
 """Node ID of a volume -> the volume's state (`_state_of_volume`) and facts."""
 _known_labels: dict[SceneScan, tuple[Any, CaseFacts]] = {}
-"""A case's source -> a pair: (recipe, the label's `_state_of_label`), and the facts about the label."""
+"""A case's source -> the state (recipe and `_state_of_label`) in which the label was checked, and the label's facts."""
 
 
 def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
