@@ -1,7 +1,7 @@
 """Test how labels are resampled to the network grid.
 
-The resampled labels equal labels that are computed with exact fractions instead of floats. The check of a case list and
-the training find the same classes in them.
+The resampled labels equal labels that are computed with exact fractions instead of floats. The check of a case list
+finds the same classes as the training.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def test_labels_on_the_network_grid_equal_exact_fractions(size: int, step_in: st
 def test_check_and_training_agree_on_a_label_that_fills_half_of_its_voxels(tmp_path: Path, thickness: int) -> None:
     """A plate one voxel thick fills at most half of each voxel of the network grid, and exactly half in one layer.
 
-    A half-filled voxel counts as background, so the plate is lost. A plate two voxels thick stays, because in the layer
-    of the network grid next to the half-filled one, it fills voxels by more than half.
+    A half-filled voxel counts as background, so the plate is lost. A plate two voxels thick stays: it fills more than
+    half of some voxels in the layer beside the half-filled layer.
     """
     affine = np.diag([0.75, 0.75, 1.5, 1])
     labels = np.zeros((60, 60, 30), np.uint8)

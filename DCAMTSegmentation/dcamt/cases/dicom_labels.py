@@ -67,7 +67,7 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
     `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, those whose names have a word for
     another structure than the left atrium get the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`. The word `lge`
-    does not count (see `OTHER_STRUCTURES_WITHOUT_LGE`).
+    is not taken as a word for another structure here (see `OTHER_STRUCTURES_WITHOUT_LGE`).
     """
     dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}

@@ -57,11 +57,9 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
     - Words can be removed from a file's key in several ways, so a file has several remaining keys. A remaining key that
-      still has a word for the modality is not compared. For example, the file `p1_T2_LA` has the remaining keys `p1_T2`
-      and `p1`. Only the key `p1` is compared, so the file adds `t2` and `la` to `p1_lge`. With these further words, it
-      does not count as a label of the atrium for `p1_lge`. This is right, because it belongs to a scan of another
-      modality. The loose key of `p1_T2` is `("p1",)`, too. So if `p1_T2` were compared, the file would add only `la` to
-      `p1_lge`, and would wrongly count as a label of the atrium for `p1_lge`.
+      still has a word for the modality is not compared. For example, `p1_T2` and `p1` remain of the file `p1_T2_LA`,
+      and only `p1` is compared. The further words of the file are then `t2` and `la`, so it is no label of the atrium
+      for `p1_lge`, a scan of another modality.
     """
     return _fitting_scans(named, _shorter_keys)
 

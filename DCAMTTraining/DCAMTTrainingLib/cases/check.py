@@ -70,9 +70,9 @@ class CaseCheck:
         self._channel_names: dict[int, tuple[str, ...]] = {}
         """Row index -> the names of the scan's channels; () if they are unknown.
 
-        All scans of the scene are listed, because this process compares the order of their channels with the order in
-        all other scans. Scans in files are listed only up to the first one whose channel names are known. This one is
-        enough for the comparison with the scene, since the child process compares the scans in files with each other.
+        This process compares the order of channels in each scan of the scene with the order in all other scans.
+        Therefore all scans of the scene are listed. Scans in files are listed only up to the first one whose channel
+        names are known. This scan stands for all scans in files: the child process checks that their orders agree.
         """
         self._same_files: list[tuple[str, list[int]]] = []
         """("file", row indices) for each case of the scene whose scan was loaded from the file of other cases.

@@ -283,8 +283,8 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
 
     A row whose scan is `volume` belongs to the case. Any other row must have the name of the case. The name alone is
     not enough, since another run may have a case with this name. So if the row's scan is a file, it must be the case's
-    file. If the row's scan is a volume of the scene, this volume must have been removed: a volume that is still there
-    is another scan.
+    file. If the row's scan is a volume node other than `volume`, the row belongs to the case only if that node is no
+    longer in the scene: a node that is still in the scene is another scan.
     """
     if row.scan == volume.GetID():
         return True
