@@ -156,7 +156,7 @@ class WallSession:
                 raise InputError(what, path=job.segmentation, remedy=remedy)
             openings = read_labelmap(job.openings) if job.openings is not None else None
             if openings is not None:
-                # Segments may overlap, since each counts as an opening; `notes_about(())` omits the notes on overlaps.
+                # Each segment is an opening, so overlaps do no harm: `notes_about(())` omits the notes on overlaps.
                 notes += self._print_notes(job.openings, openings.notes_about(()))
             result = measure_wall(volume, labelmap, job, self.settings, self.label, openings, stamps=self.stamps)
             self.results.append(result)
