@@ -162,9 +162,8 @@ def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
     """Return the difference of two boxes: the sum of the square roots of their faces' distances, in voxels.
 
     Because of the square roots, one face that differs by 16 voxels counts less (4) than six faces that differ by 1 (6).
-    `are_resampled` compares the boxes under two assumptions: the segments were transformed, or they were resampled. The
-    wrong assumption displaces all faces. An edit of a segment may move one face far, but must not decide which
-    assumption is taken.
+    This suits `are_resampled`: an edit of a segment may move one face of its box far, but a transformation moves all
+    six faces.
     """
     return float(np.sqrt(np.abs(box - other)).sum())
 

@@ -131,13 +131,12 @@ def _read_mapped(
 
 
 def _remedy_above(mapping: str, option: MappingOption) -> str:
-    """Return the advice to map the values of predictions and labels to the classes 1, 2, ...
+    """Return the advice to map both predictions and labels to the classes 1, 2, ...
+
+    The advice is used if a mapping has a class above 255, which no mapping can give.
 
     Args:
-        mapping: the only mapping that was given: that of the predictions or that of the labels. The files of the other
-            kind keep their values, so `mapping` maps to these values: they are its classes. A mapping cannot give a
-            class above 255. If one of these values is above 255, the files of the other kind therefore need a mapping
-            to lower classes, too. The advice is used only in this case.
+        mapping: the only mapping that was given: that of the predictions or that of the labels.
         option: the option of this mapping.
     """
     entries = [(left.strip(" ,;|"), right.strip()) for left, right in mapping_entries(mapping)]
