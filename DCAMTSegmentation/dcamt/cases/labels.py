@@ -208,8 +208,8 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
 def label_notes(case: Case, labelmap: Labelmap, recipe: Recipe) -> tuple[str, ...]:
     """Return the notes on a case's label; each begins with the label's path.
 
-    Where segments overlap, only one of them gets the voxel, and a note says how many voxels another segment lacks. This
-    note is left out if the segment that lacks voxels is no class of the recipe.
+    Where segments overlap, each voxel goes to only one of them. For every segment that loses voxels in this way, a note
+    says how many. The note is left out if that segment is no class of the recipe.
     """
     return tuple(f"{case.label}: {note}" for note in labelmap.notes_about(range(1, recipe.output_channels)))
 

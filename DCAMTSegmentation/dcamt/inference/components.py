@@ -23,8 +23,8 @@ SPECK = 64
 SURE = 0.95
 """Smallest probability of the voxels in a component's core.
 
-The core is the heaviest connected part of the component's voxels with at least this probability (weight: see
-`select_components`).
+To find the core, voxels below this probability are removed from the component. The core is the heaviest connected part
+of what remains (weight: see `select_components`).
 """
 CORE = 0.1
 """A selected component is reduced to its core if the core has at least this fraction of the component's weight."""
