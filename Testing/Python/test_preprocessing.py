@@ -184,7 +184,7 @@ def test_values_resampled_from_the_network_grid_keep_their_positions() -> None:
 
 
 SPACINGS = [(1.1, 1.0, 0.9), (2.6, 1.2, 4.0), (1.5, 1.2, 2.0)]
-"""Spacings of the network grid in mm. The scan of the tests that use them has a spacing of 1.5 x 1.2 x 2.0 mm.
+"""Spacings of the network grid in mm, for tests whose scan has a spacing of 1.5 x 1.2 x 2.0 mm.
 
 The first spacing is finer than the scan's. The second is coarser along two axes. The third equals the scan's.
 """

@@ -170,9 +170,9 @@ def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dic
     An unpaired label and an unpaired case are paired if one of the two names is the other with further words at its
     beginning or end, and if these conditions hold:
 
-    - All further words are in `_KNOWN_WORDS`, or both of these hold: at least two pairs of a label and a case differ by
-      the same words, and these words do not tell files of one case apart. For example, `p1` has the labels `p1_LA` and
-      `p1_mitral`. The word `mitral` tells these two files apart, so `p2_mitral` is no label of `p2`.
+    - All further words are known (`_KNOWN_WORDS`), or they are frequent: at least two pairs differ by the same words.
+      Frequent words do not count if they tell apart two files of a case. For example, `mitral` tells apart the labels
+      `p1_LA` and `p1_mitral` of the case `p1`, so `p2_mitral` is no label of `p2`.
     - No further word is a number or means a modality, an examination or another structure.
     - The case has all the label's words for the modality.
     - The label fits no other case, and the case fits no other label.

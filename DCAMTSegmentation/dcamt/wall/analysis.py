@@ -306,8 +306,9 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # The spacing is computed from the directions of the grid's axes, which files round. So it may differ slightly
-    # between scans whose voxels have the same size. Without rounding here, such scans could get different notes.
+    # The spacing is computed from the directions of the grid's axes. Files store these directions rounded, so the
+    # spacing may differ slightly between scans whose voxels have the same size. Without rounding here, such scans could
+    # get different notes.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:
