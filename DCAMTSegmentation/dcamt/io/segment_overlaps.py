@@ -1,4 +1,4 @@
-"""Describe how many voxels of each segment of a file have another segment's value in the labelmap.
+"""Describe, for each segment of a file, how many of its voxels have another segment's value in the labelmap.
 
 The labelmap has one value at each voxel. Where segments overlap, only one of them gets the voxel.
 """

@@ -272,8 +272,8 @@ class OutlinePanel:
         else:
             table.add([row])
             name = table.rows[-1].name
-        # Without this mark, the module would add the case again whenever the user opens the module: the case's row
-        # would get the volume's name, and a row that the user had removed would come back.
+        # Without this mark, the module would list the case anew whenever the user opens the module: if the case still
+        # has a row, this row would get the volume's name; if the user has removed the row, it would come back.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 

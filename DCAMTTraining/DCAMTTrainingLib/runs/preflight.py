@@ -99,8 +99,8 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     free, needed = estimate.get("disk_free"), estimate["disk_bytes"]
     if free is not None and needed > free * (1 - RESERVE):
         text = _(
-            "The run needs {needed} of disk space, but may only use {usable}: of the {free} that are free where the"
-            " runs are stored, a tenth is kept in reserve. Free some space, or choose another folder."
+            "The run needs {needed} of disk space, but may only use {usable}: {free} are free where the runs are"
+            " stored, and a tenth of that is kept in reserve. Free some space, or choose another folder."
         )
         problems.append(Problem(text.format(**_texts_of_shortage(needed, free))))
     free, needed = estimate.get("memory_free"), estimate.get("memory_bytes")
