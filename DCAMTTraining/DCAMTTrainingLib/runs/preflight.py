@@ -107,7 +107,7 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
     if free is not None and needed is not None and needed > free * (1 - RESERVE):
         kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
-            "The run needs {needed} of {kind}, but may only use {usable}: of the {free} that were free, a tenth is"
+            "The run needs {needed} of {kind}, but may only use {usable}: {free} were free, and a tenth of that is"
             " kept in reserve. Choose a smaller patch, fewer patches per iteration or the effort “Quick try”. Or close"
             " other programs, and press Measure again."
         )
