@@ -164,7 +164,7 @@ def _first_names(names: Sequence[str]) -> str:
 def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
     """Print how many scans --skip-existing skips, and what is special about these scans.
 
-    Print in how many of these scans the wall is not measured, and which of their result files DCAMT did not write.
+    Print the number of scans whose wall is not measured, and the result files that DCAMT did not write.
     """
     if skipped:
         print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")

@@ -65,7 +65,7 @@ class CentrePrior:
         return CentrePrior(self.centre - [side.start for side in box], self.half_edges)
 
     def weights(self, components: np.ndarray, length: int) -> np.ndarray:
-        """Return an array (length,): at index n the weight of component n's centroid, at index 0 (background) 0."""
+        """Return the weights of the components' centroids (length,), by component; the background's weight is 0."""
         voxels_at = np.nonzero(components)
         label = components[voxels_at]
         voxels = np.maximum(np.bincount(label, minlength=length), 1)

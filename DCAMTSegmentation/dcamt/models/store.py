@@ -108,8 +108,8 @@ def model_path(name_or_file: str | Path) -> Path:
     path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
         if path.name == str(name_or_file):
-            # Without a folder, this may be the name of an imported model. `stored_models` leaves out imported models if
-            # their folder cannot be read; then say so, instead of saying that there is no such model.
+            # The argument has no folder part, so it may be the name of an imported model. `stored_models` leaves out
+            # imported models if their folder cannot be read. In this case, `check_store` raises that error.
             check_store()
         what, remedy = "there is no such model file, nor a model of that name", ""
         if path.is_dir():

@@ -47,7 +47,8 @@ class Burden:
     def percent_text(self) -> str:
         """The burden for the user: "14.2"; "" for NaN.
 
-        19.97 (stage II) becomes "19.97", since "20.0" would be stage III.
+        The text has one decimal, or more if rounding would change the stage: 19.97 (stage II) becomes "19.97", since
+        "20.0" would be stage III.
         """
         percent = self.percent
         texts = (f"{percent:.{digits}f}" for digits in count(1))
