@@ -129,8 +129,8 @@ class WallPanel:
         if [*names.items()] == [*self._segments.items()]:
             return
         combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
-        # If another segmentation is shown now, keep the selection only if the segment with the same identifier also has
-        # the same name: identifiers such as Segment_1 recur in other segmentations.
+        # Identifiers such as Segment_1 recur in other segmentations. If another segmentation is shown now, keep the
+        # selection only if this segmentation has a segment with both the identifier and the name of the selected one.
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []

@@ -220,9 +220,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
     By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
     voxel values (`has_few_values`) replaces the case's label. Any other result, such as a probability map, is then
     replaced by the case's label or by a result with few different values. With and without `prefer_results`, a label
-    may also replace a mask that is named after a scan (`masks_named_after_scans`), but only if `case_name` is the same
-    for label and mask. It is `p1_LA` for the mask `p1_LA` of the scan `p1` and for the label `p1_LA_seg`, so this label
-    replaces the mask. It is `p1` for the label `p1_seg`, so this label does not replace the mask.
+    also replaces a mask that is named after a scan (`masks_named_after_scans`), if both have the same `case_name`:
+    beside the scan `p1`, the label `p1_LA_seg` replaces the mask `p1_LA`.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.

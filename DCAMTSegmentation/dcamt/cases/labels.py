@@ -187,9 +187,9 @@ def read_case_label(case: Case, recipe: Recipe, grid: Grid) -> Labelmap:
         grid: the scan's grid.
 
     Raises:
-        InputError: as in `read_labelmap` and `fit_labelmap`; also if the mapping does not fit the recipe or the label
-            file, if a label value is named after a class that has a different label value
-            (`refuse_names_of_other_classes`), or if label and scan are the same file in a format that cannot hold both.
+        InputError: as in `read_labelmap`, `fit_labelmap` and `refuse_names_of_other_classes`; also if the mapping does
+            not fit the recipe or the label file, or if label and scan are the same file in a format that cannot hold
+            both.
     """
     assert case.label is not None
     are_files = os.path.isfile(case.label) and os.path.isfile(case.image)

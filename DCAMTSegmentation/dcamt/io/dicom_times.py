@@ -96,7 +96,7 @@ def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
 
 
 def _other_name(frame: Frame) -> str:
-    """Return a name for a frame without the property by which `_choose_kind` tells kinds apart.
+    """Return a name for a frame whose header lacks the property by which `_choose_kind` tells kinds apart.
 
     The name is the first stated item of the frame's `properties`, or "without a name" if none is stated.
     """

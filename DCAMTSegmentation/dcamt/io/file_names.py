@@ -8,7 +8,7 @@ _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 _LONGEST = 255
 """Largest length of a name in most file systems, in bytes."""
 _KEPT = 20
-"""Number of last characters that a shortened name keeps; they include the file ending."""
+"""A name that is too long loses characters before its last `_KEPT` characters, so that it keeps the file ending."""
 
 
 def is_file_name(name: str) -> bool:

@@ -39,8 +39,8 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
     The label is the first of these that exists:
 
     - the segmentation that was made a training case;
-    - a segmentation that was drawn on the scan, or that holds DCAMT's segments of the scan, and that has a segment for
-      a class;
+    - a segmentation that has a segment for a class, and that either was drawn on the scan or holds DCAMT's segments of
+      the scan;
     - a segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
       A result whose own scan was removed is not taken, since another patient's scan may have the same grid.
 
@@ -318,7 +318,7 @@ def _is_another_outline(segmentation: SegmentationNode, identifier: str, taken: 
 
 
 def _groups_of_segments(segmentation: SegmentationNode, volume: VolumeNode | None) -> list[list[str]]:
-    """Return the segments that may serve as the label of `volume`, or of any scan if it is None, in groups.
+    """Return, in groups, the segments that may serve as the label of `volume`, or of any scan if `volume` is None.
 
     The groups are in order of preference.
     """
