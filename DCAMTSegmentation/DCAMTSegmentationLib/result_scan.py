@@ -103,7 +103,7 @@ def are_same_scan(volume: VolumeNode, other: VolumeNode) -> bool:
 
 
 def has_lost_scan(segmentation_node: SegmentationNode) -> bool:
-    """Return whether DCAMT segmented a scan into a node, and that scan is no longer in the scene.
+    """Return whether a node holds DCAMT's segmentation of a scan that is no longer in the scene.
 
     The scan of segments that were loaded from a `.seg.nrrd` file is unknown, so the function returns False for them.
     """
@@ -121,7 +121,7 @@ def is_of_other_scan(
     volume: VolumeNode,
     checksum_of: Callable[[VolumeNode], int] = voxel_checksum,
 ) -> bool:
-    """Return whether `volume` is another scan than the segmented one, or its present voxels are not those segmented.
+    """Return whether `volume` is not the scan that was segmented, or whether the scan's voxels changed since then.
 
     The voxels of the scan's other channels are compared, too, in the order of the channels. A volume that is no channel
     of the scan, such as a scan that was loaded again, counts as the segmented scan if it has the voxels of any channel
@@ -143,7 +143,8 @@ def is_of_other_scan(
             return True
         first, allowed = volume, stored
     # The checksums of the further channels that are still in the scene must occur in `stored[1:]` in the same order.
-    # `in` consumes this iterator up to the match, so it skips the checksums of channels that were removed.
+    # `further` is an iterator: the operator `in` consumes it up to the match, and so skips the checksums of removed
+    # channels.
     further = iter(stored[1:])
     try:
         has_same_first = first is None or str(checksum_of(first)) in allowed

@@ -184,9 +184,10 @@ class EngineProcess:
         qt.QTimer.singleShot(0, self._delete_process)
 
     def _delete_process(self) -> None:
-        # Each connected slot keeps this object alive, and this object refers to the QProcess. If the slots were still
-        # connected, Qt's deletion of the QProcess would release the slots and thus this object, and PythonQt would
-        # delete the QProcess a second time (see `_release`).
+        # Disconnect the slots before the deletion. Each connected slot keeps this object alive, and this object refers
+        # to the QProcess. With connected slots, Qt's deletion of the QProcess would release the slots and then this
+        # object. Python would then hold no reference to the QProcess, so PythonQt would delete it again (see
+        # `_release`).
         for signal, slot in (
             (self._process.readyReadStandardOutput, self._on_output),
             (self._process.readyReadStandardError, self._on_stderr),

@@ -1,4 +1,4 @@
-"""Find cases in files with the names of each table in docs/formats.md, and compare them with the table."""
+"""Test that files named as in docs/formats.md ("Names of scans and labels") give the cases documented there."""
 
 from __future__ import annotations
 

@@ -477,7 +477,7 @@ def test_command_segment_with_option_wall_gives_the_numbers_of_the_command_wall(
 def test_scans_whose_wall_cannot_be_measured_count_as_segmented(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # An untrained network segments fragments that are too small for a blood pool.
+    # The result of an untrained network consists of fragments that are too small for a blood pool.
     model = save_tiny_model(folder / "tiny.dcamt", tiny_recipe())
     scan, out = folder / SCAN, folder / "out"
     copy = folder / "copy.nrrd"

@@ -82,7 +82,7 @@ def channel_names(path: Path) -> tuple[str, ...]:
 
 
 def write_channel_names(folder: Path, names: Sequence[str]) -> None:
-    """Write a `dataset.json` in which `channel_names` finds the names of the channels of the scans in a folder.
+    """Write the channel names of a folder's scans to `dataset.json` in the folder, for the function `channel_names`.
 
     Raises:
         OutputError: the file cannot be written.

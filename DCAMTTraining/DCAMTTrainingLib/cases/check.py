@@ -75,7 +75,7 @@ class CaseCheck:
         names are known. This scan stands for all scans in files: the child process checks that their orders agree.
         """
         self._same_files: list[tuple[str, list[int]]] = []
-        """("file", row indices) for each case of the scene whose scan was loaded from the file of other cases.
+        """("file", row indices) for each case of the scene whose scan was loaded from a file that other cases use, too.
 
         The first index belongs to the case of the scene. The other indices belong to the cases whose scan is given as
         this file.

@@ -106,8 +106,8 @@ def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: i
 
     These are:
 
-    - volumes that were read from the scan's file for an earlier proposal, if the run of that proposal and this run both
-      read one channel or both read several (`SEVERAL_CHANNELS`);
+    - volumes that were read from the scan's file for an earlier proposal. That proposal's run must have read several
+      channels (`SEVERAL_CHANNELS`) if this run does, and one channel if this run reads one;
     - the volumes of the case's proposals (`proposals_of`);
     - volumes that `rows` lists under the case's name.
 
