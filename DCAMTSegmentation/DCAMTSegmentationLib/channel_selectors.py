@@ -96,10 +96,10 @@ def choose_model(settings: Any, name: str) -> None:
     """Select a model, and put the volumes that are selected now into the order of its channels.
 
     First, if the present model has several named channels and each has a volume, each volume stores the name of its
-    channel. A volume without a stored name has the channel name that the `dataset.json` beside its file states
-    (`channel_names.name_of`). Then each channel of the new model gets the volume that has the channel's name. The order
-    of the volumes stays in three cases: the new model has one channel, its channels have no names, or the name of one
-    of its channels belongs to no volume or to several volumes.
+    channel. Then each channel of the new model gets the volume of this name: the stored name or, for a volume without
+    one, the name in the `dataset.json` beside its file (`channel_names.name_of`). The order of the volumes stays in
+    three cases: the new model has one channel, its channels have no names, or the name of one of its channels belongs
+    to no volume or to several volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)
