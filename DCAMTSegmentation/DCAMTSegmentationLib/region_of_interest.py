@@ -109,8 +109,8 @@ def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
     """Store the volume for which a region is chosen, unless a volume was ever stored for the region.
 
-    If the stored volume was removed from the scene, no other volume is stored: `note_about_scan` must still return its
-    note.
+    If the stored volume was removed from the scene, no other volume is stored in its place. So `note_about_scan` still
+    returns the note that the region belongs to another scan.
     """
     if roi is not None and volume is not None and roi.GetAttribute(_SCAN_WAS_STORED) is None:
         store_scan(roi, volume)

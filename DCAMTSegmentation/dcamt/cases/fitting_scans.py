@@ -56,10 +56,10 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - The `key` of the yielded scan is its loose key.
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
-    - Words can be removed from a file's key in several ways, so a file has several remaining keys. A remaining key that
-      still has a word for the modality is not compared. For example, `p1_T2` and `p1` remain of the file `p1_T2_LA`,
-      and only `p1` is compared. The further words of the file are then `t2` and `la`, so it is no label of the atrium
-      for `p1_lge`, a scan of another modality.
+    - A key that remains after words are removed from a file's key is not compared if it still has a word for the
+      modality. For example, the file `p1_T2_LA` leaves `p1_T2` if `la` is removed, and `p1` if `t2` and `la` are
+      removed. Only `p1` is compared, so the file adds both `t2` and `la` to `p1_lge`. Because of `t2`, the file is no
+      label of the atrium for `p1_lge`, whose modality is not T2.
     """
     return _fitting_scans(named, _shorter_keys)
 

@@ -68,9 +68,10 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
     at the positions of the run in the group's first slice, and the slice after it at the positions of the run in the
     group's last slice. If both are noisy there (`_is_noisy`), the group's runs are no padding.
 
-    Slices with padding around a tilted or masked field of view are not returned, for one of two reasons. If the padding
-    reaches an end of the stack, the slice before or after the group is missing. If the padding changes gradually from
-    slice to slice, the slice beside the group has many zeros at the same positions, too.
+    Slices with padding around a tilted or masked field of view are not returned. If the padding reaches the first or
+    last slice of the stack, the group has no slice on that side to examine, so the group is not returned. If the
+    padding changes gradually from slice to slice, the slice beside the group has many zeros at the same positions, too,
+    so it is not noisy there.
 
     Args:
         voxels: one channel, (I, J, K).

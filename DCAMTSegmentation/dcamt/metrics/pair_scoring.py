@@ -29,10 +29,10 @@ class _ScoredPair:
         notes: pairs (note, path of the labelmap or name of the case).
         overlaps: pairs (note, path or case) for the notes about overlapping segments of the prediction. `notes` does
             not hold these notes, but holds the label's notes about overlapping segments.
-        lone_255: at most one tuple (option, path or case). It names the prediction or the label if the only value above
-            0 of this labelmap is 255, the labelmap was read without a mapping, and the other labelmap of the case does
-            not hold 255. The option is the one by which the user maps values of predictions or of labels. The list is
-            empty if 255 counts as 1.
+        lone_255: a tuple (option, path or case) for the prediction or label that meets three conditions: its only value
+            above 0 is 255, it was read without a mapping, and the other labelmap of the case does not hold 255. At most
+            one of the two can meet them. The option is `--prediction-mapping` for a prediction, and `--label-mapping`
+            for a label. The list is empty if neither meets the conditions, or if 255 counts as 1.
     """
 
     case: str
