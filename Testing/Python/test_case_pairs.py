@@ -169,9 +169,8 @@ def test_label_is_paired_with_the_only_scan_that_fits(
         (("12",), "LA_seg_13"),
         (("001",), "Segmentation_002"),
         *(((scan,), label) for scan, label in (("3", "7_seg"), ("3", "seg7"), ("9", "10_seg"), ("10", "LA_seg_9"))),
-        # `volume` is a word for scans. But here the folder `volume` lies below a folder of labels, so `volume/p1` is a
-        # label. Its key (the path without words for scans and labels, see `dcamt.cases.names`) ends with `p1`. `vol` is
-        # no word for scans, so the key of `scan/p1/vol` ends with `vol`. The keys differ, so the two are not paired.
+        # `volume/p1` is a label, since it lies below a folder of labels. Its key (see `dcamt.cases.names`) differs from
+        # that of `scan/p1/vol`.
         *(
             (("scan/p1/vol",), f"{folder}/volume/p1")
             for folder in ("labels", "LA masks", "LA_GT", "masks_final", "labels_2", "RA masks")

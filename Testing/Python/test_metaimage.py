@@ -69,8 +69,8 @@ def test_metaimage_is_refused_unless_it_names_a_data_file_for_each_slice(
 ) -> None:
     """ITK returns random memory for a slice for which no file is named.
 
-    Each file has 100 additional bytes, so 10 of 11 files hold more bytes than the scan, and a check of the total size
-    would not detect that a file is missing.
+    Each file has 100 additional bytes, so ten files together are larger than the scan: a check of the total size would
+    not detect that the eleventh is missing.
     """
     per_file = len(RAW) // files
     for k in range(files):
