@@ -22,7 +22,7 @@ def random_patch(deviation: float = DEVIATION) -> Tensor:
 
 
 def artefact_of(seed: int) -> np.ndarray:
-    """Return the artefact, divided by the channel's standard deviation; fail if the channels differ."""
+    """Return the artefact, divided by a channel's standard deviation; fail if it differs between the two channels."""
     patch = random_patch()
     disturbed = add_artefact(patch, 1.0, CLIP, SPACING, torch.Generator().manual_seed(seed))
     first, second = ((disturbed - patch) / DEVIATION).numpy()

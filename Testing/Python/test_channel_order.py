@@ -192,7 +192,7 @@ def test_mixed_orders_are_refused_if_the_recipe_does_not_name_its_channels(tmp_p
 def test_suggestion_takes_the_intensities_of_one_channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For CT, the suggested limits of the intensities follow from the first channel of the suggested recipe.
 
-    The test sets `HOUNSFIELD_AIR` to infinity, so that the suggestion takes the scans for CT.
+    The test sets `HOUNSFIELD_AIR` to infinity, so that `suggest_recipe` treats the scans as CT scans.
     """
     monkeypatch.setattr("dcamt.cases.suggestion.HOUNSFIELD_AIR", np.inf)
     first = write_data_set(tmp_path / "a", ("T1", "T2"))

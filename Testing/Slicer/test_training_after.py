@@ -224,8 +224,8 @@ class ModelInUseTest(TrainingCase):
                 person.expects(f"“{target}” exists. Replace the file?", answer)
                 click(self.ui.exportModelButton)
             self.assertEqual(target.read_bytes(), content)
-        # A further export to the same path replaces the model. A calibration file already lies beside this path. The
-        # export is accepted all the same, since the file already has the content that the export would write.
+        # A further export to the same path replaces the model. The model's calibration file also exists already. The
+        # export accepts the calibration file, since it already has the content that the export would write.
         with Person() as person:
             person.expects("Export the model", str(target))
             click(self.ui.exportModelButton)

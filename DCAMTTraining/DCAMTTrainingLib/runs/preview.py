@@ -73,8 +73,8 @@ def show_preview(
     volume, image, identity, checksum = scene_volume, None, "", 0
     if not (yield from _shows_scan(volume, grid, preview.scan)):
         # The identity contains the modification time of the scan's file, and the run may replace this file while
-        # `read_image` reads it. An identity from after the reading could belong to the new file instead of the voxels
-        # that were read. So determine the identity first.
+        # `read_image` reads it. So determine the identity before the file is read. If it were determined afterwards, it
+        # could be the identity of a newer file than the one whose voxels were read.
         identity = _scan_identity(preview)
         volume = _find_scan(run, identity)
         if volume is None:
