@@ -50,12 +50,6 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
     >>> files = [Path(f"{name}.nii.gz") for name in ("p_0000", "p_0001", "q_0000")]
     >>> names_with_numbers({case_name(path): path for path in files})
     {'p': 'p_0000', 'p_0001': 'p_0001', 'q': 'q'}
-
-    Args:
-        files: a file for each case, by the names of the cases.
-
-    Returns:
-        the new name of each case, by the old name.
     """
     counted = {name[:-5] for name in files if re.fullmatch(r"_\d{4}", name[-5:])}
     numbered = {case for case in counted & files.keys() if rest_of(scan_name(files[case]), f"{case}_0000") is not None}
@@ -65,9 +59,8 @@ def names_with_numbers(files: Mapping[str, Path]) -> dict[str, str]:
 def name_of_key(key: tuple[str, ...]) -> str:
     """Return the name of the case with a key: `p1` for the key `("site1", "p1")`.
 
-    The parts of a key are the names of a file's folders and of the file, without words such as `label` (see the module
-    `names`). The case's name is the last part. If parts at the end have only words for the modality, such as `lge`,
-    they are joined to the part before them: `p1_lge` for the key `("site1", "p1", "lge")`.
+    If parts at the end have only words for the modality, such as `lge`, they are joined to the part before them:
+    `p1_lge` for the key `("site1", "p1", "lge")`.
     """
     identifying = [n for n, part in enumerate(key) if loose_key([part])]
     start = identifying[-1] if identifying else len(key) - 1
@@ -87,10 +80,6 @@ def with_folders(names: Sequence[str], scans: Sequence[Path]) -> list[str]:
     ['site1_p1_lge', 'site2_p1_lge']
     >>> with_folders(["P1", "p1"], [Path("site1/P1.nrrd"), Path("site2/p1.nrrd")])
     ['site1_P1', 'site2_p1']
-
-    Args:
-        names: a name for each scan.
-        scans: the scans' paths.
     """
     folders = [Path(os.path.abspath(scan)).parent.parts[:0:-1] for scan in scans]  # the innermost folder first
     distinct = _with_folders(names, folders, str)

@@ -127,8 +127,7 @@ class ScanUses:
     def add(self, case: Case, volume: Volume) -> None:
         """Raise InputError if a training case and a validation case have equal scans.
 
-        The scan of `case` is compared with the scans of the cases that were added before. If no case is for validation,
-        scans are not compared.
+        The scan of `case` is compared with the scans of the cases that were added before.
 
         Args:
             volume: the scan of `case`.
@@ -185,11 +184,7 @@ def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:
 
 
 def _check_voxels(facts: CaseFacts, case: Case, recipe: Recipe) -> CaseFacts:
-    """Check the voxels of a case's scan and, if its role needs one, of its label; return `facts` with the results.
-
-    The results are the scan's checksum, the label's values, problems and warnings. If the scan cannot be read, only a
-    problem is added.
-    """
+    """Check the voxels of a case's scan and, if its role needs one, of its label; return `facts` with the results."""
     try:
         volume = read_case_scan(case.image, recipe)
     except InputError as error:
@@ -317,8 +312,7 @@ def _conflict(case: Case, other: Case, what: str) -> InputError:
 
     Args:
         case: the case whose scan the error names.
-        other: the case with the equal scan.
-        what: "file" if the scans are the same file or folder, "content" if their voxels are equal.
+        what: "file" or "content" (see `_equal_scans`).
     """
     role = "validation case" if other.role == VALIDATION else "training case"
     remedy = "Leave one of these cases out."
@@ -396,7 +390,7 @@ def _without_path(what: str, path: Path | None, error: InputError) -> str:
     """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist".
 
     If the rest of the message begins with `'` or "the ", the rest has its own subject, such as "the label mapping names
-    420 twice". Then `path` is only removed, and the rest begins with a capital letter.
+    420 twice".
     """
     text = str(error).removeprefix(f"{path}: ")
     if text.startswith(("'", "the ")):

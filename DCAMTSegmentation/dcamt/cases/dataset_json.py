@@ -120,7 +120,7 @@ def entries_of(listed: object) -> list[tuple[list[object], object, str]]:
 
     `listed` has one of these forms:
     - an array of cases;
-    - an object with the names of the cases as keys: `{"p1": case, "p2": case}`. Values that are only text are ignored;
+    - an object with the names of the cases as keys: `{"p1": case, "p2": case}`;
     - an object with two arrays of equal length, for images and labels: `{"image": [...], "label": [...]}`;
     - an object with arrays of cases (`_is_array_of_cases`), such as the folds of a cross-validation:
       `{"fold_0": [case, case]}`.
@@ -194,9 +194,8 @@ def _files_of_case(entry: object) -> tuple[list[object], object]:
 def _value_of(entry: Mapping[str, object], keys: Sequence[str], words: frozenset[str]) -> object:
     """Return the value of the first of `keys` in `entry`; capitals do not matter.
 
-    If `entry` has none of `keys`, look for a similar key, such as `gt` or `image_path`. A key is similar if it contains
-    one of `words` but none of `_WORDS_OF_OTHER_KEYS`, and if its value names image files. Return the value of the
-    similar key if there is exactly one, else None.
+    If `entry` has none of `keys`, look for a similar key, such as `gt` or `image_path`. Return the value of the similar
+    key if there is exactly one, else None.
     """
     values = {key.lower(): value for key, value in entry.items()}
     for key in keys:

@@ -37,7 +37,7 @@ class DicomFiles:
 def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
     """Return the DICOM slices, segmentations and contours among `files`; reports and screenshots are left out.
 
-    A file without DICOM's preamble counts as a slice if it has one of `DICOM_SLICE_ENDINGS`. Otherwise it is left out.
+    A file without DICOM's preamble counts as a slice if it has one of `DICOM_SLICE_ENDINGS`.
     """
     slices, segmentations, contours = [], [], []
     for path in files:
@@ -64,10 +64,9 @@ def pair_dicom_segmentations(named: Sequence[NamedFile], folder: Path) -> list[N
     2. the series in the folder of the segmentation: `p1/1.dcm`, `p1/seg.dcm`;
     3. the scan with the key of the segmentation: `images/p1`, `labels/p1.dcm`.
 
-    Without a scan, a segmentation keeps its key. A segmentation that `named` lists as `FileKind.RESULT` or
-    `FileKind.OTHER_LABEL` stays unchanged. If several segmentations get the same key, those whose names have a word for
-    another structure than the left atrium get the kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`. The word `lge`
-    is not taken as a word for another structure here (see `OTHER_STRUCTURES_WITHOUT_LGE`).
+    A segmentation that `named` lists as `FileKind.RESULT` or `FileKind.OTHER_LABEL` stays unchanged. If several
+    segmentations get the same key, those whose names have a word for another structure than the left atrium get the
+    kind `FileKind.OTHER_LABEL`: `RA.dcm` beside `LA.dcm`.
     """
     dicom = [file.path for file in named if os.path.isdir(file.path) or ending(file.path) not in _ENDINGS]
     slices: dict[Path, Path] = {}
@@ -114,8 +113,7 @@ def segmentation_file(path: Path) -> Path:
 def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]:
     """Return the first DICOM slice and the first segmentation of a file or folder; None for what is not found.
 
-    The files of a folder are opened in the order of their names. Files after the first slice are not opened, so a
-    segmentation after the slice is not found.
+    Files after the first slice are not opened, so a segmentation after the slice is not found.
     """
     segmentation = None
     for file in sorted(path.iterdir()) if os.path.isdir(path) else [path]:

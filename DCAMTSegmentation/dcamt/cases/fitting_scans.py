@@ -57,9 +57,7 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
     - A key that remains after words are removed from a file's key is not compared if it still has a word for the
-      modality. For example, the file `p1_T2_LA` leaves `p1_T2` if `la` is removed, and `p1` if `t2` and `la` are
-      removed. Only `p1` is compared, so the file adds both `t2` and `la` to `p1_lge`. Because of `t2`, the file is no
-      label of the atrium for `p1_lge`, whose modality is not T2.
+      modality: `p1_T2_LA` adds both `t2` and `la` to `p1_lge`.
     """
     return _fitting_scans(named, _shorter_keys)
 
@@ -148,8 +146,7 @@ def _words_without_folder(name: str, folder: str) -> list[str]:
 def _keys_of_folders(folders: Sequence[str], name: str) -> _Candidates:
     """Return the candidates of a file for `in_folders_named_after_scans`.
 
-    The further words include no word of the key: `p1/LA/p1` adds only `LA` to `p1`. A key whose words are all in
-    `FORMAT_WORDS` is no candidate: `nifti/p1` does not belong to a scan `nifti`.
+    A key whose words are all in `FORMAT_WORDS` is no candidate: `nifti/p1` does not belong to a scan `nifti`.
 
     >>> _keys_of_folders(["p1_chambers"], "p1_aorta")
     [(('p1_chambers',), ['aorta']), (('p1',), ['chambers', 'aorta'])]

@@ -41,8 +41,7 @@ def image_files(files: Iterable[Path]) -> list[Path]:
 def _without_copies(files: Sequence[Path]) -> list[Path]:
     """Return the files without copies: `p1.hdr` beside `p1.nii.gz` is left out.
 
-    A file with an ending of `ENDINGS_READ_BY_ITK` is a copy if its folder holds a file of the same name with an ending
-    that is not in `ENDINGS_READ_BY_ITK`. But both files are kept if only one of them is a mask (`has_few_values`).
+    Both files are kept if only one of them is a mask (`has_few_values`).
     """
     by_itk = {path for path in files if ending(path) in ENDINGS_READ_BY_ITK}
     others: defaultdict[tuple[Path, str], list[Path]] = defaultdict(list)

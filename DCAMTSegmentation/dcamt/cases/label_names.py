@@ -55,8 +55,6 @@ def names_in_dataset(label: Path, folder: Path | None = None) -> tuple[tuple[int
 def _dataset_classes(folder: Path, cache_key: tuple[int, int]) -> tuple[tuple[int, str], ...]:
     """Return the classes of a folder's `dataset.json`; read the file again only if it has changed.
 
-    The file may list thousands of cases, so reading it takes time.
-
     Args:
         cache_key: the file's time of change in ns and its size in bytes.
     """
@@ -67,8 +65,7 @@ def refuse_names_of_other_classes(case: Case, classes: Sequence[SegmentInfo], oc
     """Raise InputError if a value in the case's label is named like a class, but that class has another label value.
 
     The names are those of the label file's segments or, if no segment has a name, those of a `dataset.json`. A label
-    mapping states the classes itself, so a case with a mapping is not refused. Names that occur several times in the
-    file or among the classes are not compared. A `dataset.json` that cannot be read names nothing.
+    mapping states the classes itself, so a case with a mapping is not refused.
 
     Args:
         occurs: called with a label value; returns whether at least one voxel of the label has this value.

@@ -77,8 +77,6 @@ def _without_known_words(name: str) -> str:
 def plain_case_name(case: str) -> str:
     """Return a case's name in lower case, without `_0000` and without words that only describe the file.
 
-    These are the words for the modality, an image, the atrium, a label or a result, and `QUALIFIERS` such as `final`.
-
     If no other word remains, return the whole name.
 
     >>> [plain_case_name(case) for case in ("P1_lge", "p1_LA_0000", "LA")]
@@ -120,9 +118,8 @@ def _paired_by_simplified_names(
 ) -> dict[str, Path]:
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
-    A label and a case are paired if `simplified` returns the same name for both and for no other label or case. An
-    empty name pairs nothing. Each word for the modality in the label's name must also be in the case's name: `p1_mr`
-    is no label of the case `p1_ct`.
+    A label and a case are paired if `simplified` returns the same name for both and for no other label or case. Each
+    word for the modality in the label's name must also be in the case's name: `p1_mr` is no label of the case `p1_ct`.
 
     Args:
         simplified_label: used for labels in place of `simplified`, if given.
@@ -167,15 +164,10 @@ def _paired_by_short_names(cases: Collection[str], labels: Mapping[str, Path]) -
 def _paired_by_further_words(cases: Set[str], labels: Mapping[str, Path]) -> dict[str, Path]:
     """Return the labels by the names of their cases; labels without a case keep their own names.
 
-    An unpaired label and an unpaired case are paired if one of the two names is the other with further words at its
-    beginning or end, and if these conditions hold:
-
-    - All further words are known (`_KNOWN_WORDS`), or they are frequent: at least two pairs differ by the same words.
-      Frequent words do not count if they tell apart two files of a case. For example, `mitral` tells apart the labels
-      `p1_LA` and `p1_mitral` of the case `p1`, so `p2_mitral` is no label of `p2`.
-    - No further word is a number or means a modality, an examination or another structure.
-    - The case has all the label's words for the modality.
-    - The label fits no other case, and the case fits no other label.
+    An unpaired label and an unpaired case may be paired if one of the two names is the other with further words at its
+    beginning or end. All further words must be known (`_KNOWN_WORDS`) or frequent: at least two pairs differ by the
+    same words. Frequent words do not count if they tell apart two files of a case: `mitral` tells apart the labels
+    `p1_LA` and `p1_mitral` of the case `p1`, so `p2_mitral` is no label of `p2`.
     """
     of_words: defaultdict[frozenset[str], set[tuple[str, str]]] = defaultdict(set)
     pairs = [(case, label, words) for label, case, words in _with_further_words(labels.keys(), cases)]
@@ -241,9 +233,6 @@ def similar_labels(case: str, cases: Set[str], labels: Mapping[str, Path]) -> li
 
 def short_names(name: str) -> list[str]:
     """Return the shorter forms of a label's name, the longest first.
-
-    Words for the atrium and qualifiers are removed one by one, first at the end of the name, then at its beginning.
-    At least one word remains.
 
     >>> short_names("p1_LA_final")
     ['p1_LA', 'p1']

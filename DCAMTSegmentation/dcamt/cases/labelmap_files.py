@@ -133,8 +133,7 @@ def _no_labelmap(folder: Path) -> InputError:
 def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collection[str]) -> dict[str, Path]:
     """Return the labels of the cases that `find_all_scans` finds, by the names of the cases (`_by_name_of_folder`).
 
-    The cases include a data set's test cases. Return {} if no case has a label, or if two labelled cases have the same
-    name.
+    Return {} if no case has a label, or if two labelled cases have the same name.
 
     Raises:
         InputError: at least one scan has several labels, and no scan has exactly one.
@@ -158,10 +157,7 @@ def _labels_in_subfolders(folder: Path, ignored: Iterable[Path], names: Collecti
 def _only_files_of_subfolders(folder: Path, ignored: Iterable[Path]) -> list[tuple[str, Path]]:
     """Return (case, labelmap) for each subfolder with images. An example from MONAI: (`p1`, `p1/p1_trans`).
 
-    Return [] in these cases:
-
-    - A subfolder with images holds no possible labelmap, or several (`_may_be_label_of_case`).
-    - `images_below` yields a folder of DICOM files, or a file that lies deeper than directly in a subfolder.
+    Return [] if a subfolder with images holds no possible labelmap, or several (`_may_be_label_of_case`).
     """
     found: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in images_below(folder, ignored):
@@ -180,8 +176,7 @@ def _may_be_label_of_case(path: Path) -> bool:
     """Return whether a file in the folder of a case may be the case's labelmap.
 
     If the file's name begins with the folder's name (`p1/p1_trans`), no word for another structure (`p1/p1_wall`) or
-    for an examination (`p1/p1_followup`) may follow. Otherwise the name must be that of a label or a result
-    (`describes_label`): `p1/LA_pred`.
+    for an examination (`p1/p1_followup`) may follow.
     """
     name = scan_name(path)
     if (rest := rest_of(name, scan_name(path.parent))) is not None:
@@ -198,8 +193,7 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
     """Return (name, label) for each labelled case; the name is that of the case or of a folder above its scan.
 
     `dcamt segment` names the result of the DICOM scan `Pat1/LGE` after the folder `Pat1`. Therefore, if `names`
-    contains `Pat1` but not `LGE`, the label of this scan gets the name `Pat1`. If several cases lie below `Pat1`, or a
-    case is named `Pat1`, the label keeps the name of its case.
+    contains `Pat1` but not `LGE`, the label of this scan gets the name `Pat1`.
     """
     names_without_case = set(names) - {case_of(case.name) for case in cases}
     cases_below: defaultdict[str, list[str]] = defaultdict(list)
@@ -217,11 +211,8 @@ def _by_name_of_folder(cases: Sequence[Case], folder: Path, names: Collection[st
 def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], prefer_results: bool) -> list[Path]:
     """Return the files, but no scans, and no files that a label or result of the same case replaces.
 
-    By default, a case's label replaces the case's automatic results. With `prefer_results`, a result with few different
-    voxel values (`has_few_values`) replaces the case's label. Any other result, such as a probability map, is then
-    replaced by the case's label or by a result with few different values. With and without `prefer_results`, a label
-    also replaces a mask that is named after a scan (`masks_named_after_scans`), if both have the same `case_name`:
-    beside the scan `p1`, the label `p1_LA_seg` replaces the mask `p1_LA`.
+    A label also replaces a mask that is named after a scan (`masks_named_after_scans`), if both have the same
+    `case_name`: beside the scan `p1`, the label `p1_LA_seg` replaces the mask `p1_LA`.
 
     Args:
         names, prefer_results: as for `labelmaps_by_case`.
@@ -270,10 +261,8 @@ def _without_scans(files: Sequence[Path], folder: Path, names: Collection[str], 
 def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
     """Return the automatic results among the files.
 
-    - Files of the kind `FileKind.RESULT`, such as `p1_pred`.
-    - Files with a word of `RESULT_WORDS` in their names, such as `p1_auto`, beside a label of the case.
-    - Files with DCAMT's mark for uncorrected results (`is_dcamt_result`), if the case also has a label that lacks the
-      mark. If all labels of a case have the mark, they stay labels: a person may have checked them.
+    If all labels of a case have DCAMT's mark for uncorrected results (`is_dcamt_result`), they stay labels: a person
+    may have checked them.
     """
     results = {file.path for file in named if file.kind is FileKind.RESULT}
     possible_results = {file.path for file in named if has_word(scan_name(file.path), RESULT_WORDS)}
@@ -288,8 +277,7 @@ def _automatic_results(named: Sequence[NamedFile]) -> set[Path]:
 def _pairs_of_one_case(labels: Iterable[Path], results: Iterable[Path]) -> Iterator[tuple[Path, Path]]:
     """Yield (label, result) for each label and each result that may belong to the same case, judged by their names.
 
-    For example, `p1_LA_manual` may be a label of the case of `p1_pred`. Each word for the modality in the label's name
-    must also be in the result's name.
+    For example, `p1_LA_manual` may be a label of the case of `p1_pred`.
     """
     results_of_case: defaultdict[str, list[Path]] = defaultdict(list)
     for result in results:

@@ -39,22 +39,16 @@ _Simplify = Callable[[NamedFile], Hashable]
 def with_keys_of_scans(
     labels: Sequence[NamedFile], scans: Sequence[NamedFile], names: Mapping[str, Key]
 ) -> list[NamedFile]:
-    """Return the labels; each label that fits a scan by one of these rules gets the scan's key:
-
-    1. The label is named after the scan's case (`_named_after_cases`): scan `p1/LGE`, label `p1_LGE_seg`.
-    2. A folder holds only this scan and this label (`_only_label_of_folder`): `lge`, `Segmentation`.
-    3. The names of scan and label are similar (`_named_like_scans`): `p1_lge`, `p1_LA_gt`.
-    4. A folder holds only this scan, and several labels (`_several_labels_of_folder`): `lge`, `Segmentation`,
-       `Segmentation_1`.
+    """Return the labels; each label that fits a scan by a rule gets the scan's key.
 
     Args:
         names: a mapping from the names of the cases to the keys of their scans.
     """
     for rule in (
-        partial(_named_after_cases, names=names),
-        _only_label_of_folder,
-        _named_like_scans,
-        _several_labels_of_folder,
+        partial(_named_after_cases, names=names),  # scan `p1/LGE`, label `p1_LGE_seg`
+        _only_label_of_folder,  # `lge`, `Segmentation`
+        _named_like_scans,  # `p1_lge`, `p1_LA_gt`
+        _several_labels_of_folder,  # `lge`, `Segmentation`, `Segmentation_1`
     ):
         found = dict(rule(labels, scans))
         labels = [replace(label, key=found.get(label.path, label.key)) for label in labels]
@@ -77,13 +71,10 @@ def _named_after_cases(
 ) -> Iterator[tuple[Path, Key]]:
     """Yield (label, key) for each left-over label that is named after a case: `p1_LGE_seg` for `p1/LGE`.
 
-    `dcamt rank` and DCAMT Training name the segmentation of a case after the case. Three conditions must hold:
+    `dcamt rank` and DCAMT Training name the segmentation of a case after the case.
 
-    - The last part of the label's key is the case's name. Capitals may differ if no other case has the same name in
-      other capitals.
-    - The case's key belongs to one scan and to no label.
-    - The names of the label's folders occur in the scan's path: `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`.
-      Names such as `LA` need not occur.
+    The names of the label's folders must occur in the scan's path: `siteB/p1_LGE_seg` is no label of `siteA/p1/LGE`.
+    Names such as `LA` need not occur.
     """
     counts = Counter(map(str.casefold, names))
     without_capitals = {name.casefold(): key for name, key in names.items() if counts[name.casefold()] == 1}
@@ -119,19 +110,14 @@ def _labels_of_only_scans(
     A label may belong to the scan if its name satisfies `describes_label`, and the label has the scan's key or is left
     over. For a left-over label, two further rules apply:
 
-    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`. For example, beside
-      the scan `LGE`, the label `LGE Segmentation_1` has the key `("LGE_1",)`. So the label is left over, and only its
-      rest `Segmentation_1` must satisfy `describes_label`. If the label's name does not begin with the scan's name, the
-      whole name must satisfy `describes_label`: Slicer saves `Segmentation_1.seg.nrrd` beside a scan of any name.
-    - If any scans have the label's loose key, the folder's scan must be one of them. For example, the folder `MRI`
-      holds the scan `MRI/p4` and the label `MRI/3_seg`, whose loose key is `("3",)`. If there is a scan `LGE/3`, its
-      loose key is `("3",)` too, but that of `MRI/p4` is different. So the label is no label of `MRI/p4`.
+    - If the label's name begins with the scan's name, only the rest must satisfy `describes_label`:
+      `LGE Segmentation_1` beside `LGE`. Other names count as a whole: Slicer saves `Segmentation_1.seg.nrrd` beside a
+      scan of any name.
+    - If any scans have the label's loose key, the folder's scan must be one of them: if there is a scan `LGE/3`,
+      `MRI/3_seg` is no label of `MRI/p4`.
 
-    A folder is skipped if its scan already has a label that the rules above do not accept: a label with the scan's key
-    that is not among the labels that may belong to the scan. For example, a folder holds the scan `LGE` and the labels
-    `LGE_seg` and `Segmentation`. `LGE_seg` has the scan's key, so it is already the label of `LGE`. But its name does
-    not satisfy `describes_label`, since `LGE` is not a word for a label. So the folder is skipped, and `Segmentation`
-    is no label of `LGE`.
+    A folder is skipped if its scan already has a label that the rules above do not accept: beside `LGE` and `LGE_seg`,
+    `Segmentation` is no label of `LGE`.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:
@@ -170,35 +156,21 @@ def _by_folder(files: Iterable[NamedFile]) -> defaultdict[Path, list[NamedFile]]
 def _named_like_scans(labels: Sequence[NamedFile], scans: Sequence[NamedFile]) -> Iterator[tuple[Path, Key]]:
     """Yield (label, key of the scan) for each left-over label that is named like one scan.
 
-    These comparisons are tried in order until the four conditions below hold:
-
-    1. The keys differ only in capitals: `P1_image`, `p1_label`.
-    2. The loose keys are equal: `p1_lge`, `p1_seg`.
-    3. As 2, but words of `OUTLINE_WORDS` are removed from the label's loose key: `p1_lge`, `p1_LA_gt`.
-    4. As 3, but numbers after a word for labels are left out, too: `p1_lge`, `p1 Segmentation 1`.
-    5. The names are equal, the folders lie side by side, and the label's folder is a folder of labels: `Patients/p1`,
-       `Outlines/p1`.
-    6. As 5, but the folders have names such as `images` and `labelsVal`: `images/p1`, `labelsVal/p1`.
-
-    The four conditions:
+    The comparisons are tried in order until four conditions hold:
 
     - Exactly one scan fits: with `p1_lge` and `p1_cine`, `p1_seg` gets no scan.
     - The scan's key is in `_unlabelled(scans, labels)`, or a label with this key has the same `_name_of_case` as the
       left-over label: `p1_seg`, `p1_seg_v2`.
     - The modalities fit: `labels/p1` may be a label of `CT/p1`, but `MR_labels/p1` is not.
-    - The label's name fits no other scan. To test this, the words of `OUTLINE_WORDS`, if any, are removed from the
-      label's loose key (in comparison 4, also the numbers after a word for labels). No other scan's loose key may begin
-      with what remains. For example, `p1` remains of `p1_LA_gt`. With the scans `p1_lge` and `p1_post`, both loose keys
-      begin with `p1`, so `p1_LA_gt` gets no scan. Exception: if the last parts of the label's key and of the fitting
-      scan's key differ at most in capitals, other scans do not matter.
+    - The label's name fits no other scan, or is the fitting scan's name.
     """
     comparisons: tuple[tuple[_Simplify, _Simplify, _Simplify], ...] = (
-        (_without_capitals, _without_capitals, _without_outline_words),
-        (_loose, _loose, _without_outline_words),
-        (_loose, _without_outline_words, _without_outline_words),
-        (_loose, _without_numbers, _without_numbers),
-        (_folder_and_name, _folder_and_name_of_label, _without_outline_words),
-        (_folder_and_name_among_all, _folder_and_name_in_part, _without_outline_words),
+        (_without_capitals, _without_capitals, _without_outline_words),  # `P1_image`, `p1_label`
+        (_loose, _loose, _without_outline_words),  # `p1_lge`, `p1_seg`
+        (_loose, _without_outline_words, _without_outline_words),  # `p1_lge`, `p1_LA_gt`
+        (_loose, _without_numbers, _without_numbers),  # `p1_lge`, `p1 Segmentation 1`
+        (_folder_and_name, _folder_and_name_of_label, _without_outline_words),  # `Patients/p1`, `Outlines/p1`
+        (_folder_and_name_among_all, _folder_and_name_in_part, _without_outline_words),  # `images/p1`, `labelsVal/p1`
     )
     unlabelled, of_one_scan = _unlabelled(scans, labels), _unlabelled(scans, ())
     names_of_cases: defaultdict[Key, set[str]] = defaultdict(set)
@@ -251,8 +223,7 @@ def _without_outline_words(file: NamedFile) -> Hashable:
 def _name_of_case(label: NamedFile) -> str:
     """Return a label's name in lower case, without the words that describe the label.
 
-    The words of `KIND_WORDS` and `OUTLINE_WORDS` are removed. Numbers after a word for labels are removed, too
-    (`without_numbers_after_labels`). Words for the modality are kept: `p1_lge` for `p1_lge_LA_seg_v2`.
+    Words for the modality are kept: `p1_lge` for `p1_lge_LA_seg_v2`.
     """
     name = without_words(without_numbers_after_labels(scan_name(label.path)), KIND_WORDS)
     return without_outline_words(name).casefold()

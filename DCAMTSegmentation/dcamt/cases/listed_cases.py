@@ -65,10 +65,7 @@ class _ListedCases:
             self._skip_incomplete(case, (*files, *channels))
 
     def _skip_incomplete(self, case: Case, images: Iterable[Path]) -> None:
-        """Add the files of a case to `skipped`, because the case's scan or label does not exist.
-
-        If the scan exists, also add the case, without its label, to `unused`.
-        """
+        """Add the files of a case to `skipped`, because the case's scan or label does not exist."""
         self.skipped += [SkippedFile(file, _MISSING) for file in case.files if not os.path.exists(file)]
         existing = [file for file in dict.fromkeys((*images, *case.files)) if os.path.exists(file)]
         self.skipped += [SkippedFile(file, _INCOMPLETE_CASE) for file in existing]
@@ -182,10 +179,7 @@ class _ListedCases:
 
 
 def find_listed_cases(folder: Path) -> FoundCases:
-    """Read the cases that `dataset.json` lists under `training`, `validation`, `test` and similar keys.
-
-    A test case is skipped if a label is listed with it, or if the folder `labelsTs` has labels.
-    """
+    """Read the cases that `dataset.json` lists under `training`, `validation`, `test` and similar keys."""
     described, listed = read_description(folder), _ListedCases(folder)
     test_files = files_in(folder / "labelsTs", LABEL_ENDINGS)
     test_labels = only_labels(labels_by_name(without_other_endings(test_files, described)))

@@ -47,12 +47,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files of `named`; each mask becomes a label with the key of its scan.
 
     A mask whose scan is missing gets the kind `FileKind.MASK_WITHOUT_SCAN` (`_masks_without_scans`). A file whose name
-    makes it a label may become a scan (`_with_segmented_sequences`). A file is a mask of another file if three
-    conditions hold:
-
-    - Their paths are similar: `masks_named_after_scans` or a later search finds them.
-    - The mask has few values.
-    - The other file has many values. Thus, if `q_LA` and `q` have two values each, `q_LA` is no mask of `q`.
+    makes it a label may become a scan (`_with_segmented_sequences`). A file is a mask of another file if their paths
+    are similar, the mask has few values, and the other file has many values.
 
     A mask becomes a label of the atrium or of another structure (`_kind`). If the results of two searches differ, the
     label of the atrium takes precedence. If a scan has a label by name (`p1_label`), its masks (`p1_LA`) become labels
@@ -92,9 +88,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a label that is probably a scan (`p1_psir_seg`: MR data acquired in segments) becomes a scan.
 
-    The name of such a file has a word for labels and a word for the modality, and the file has many values. Its masks,
-    `p1_psir_seg_LA` or `p1_LA`, have few values. The plain keys of the masks begin with the file's plain key, `p1`. If
-    the plain key of a file that is no mask also begins with `p1` (`p1_lge`, `p1_post`), the label stays a label.
+    Such a file has masks, `p1_psir_seg_LA` or `p1_LA`. If the plain key of a file that is no mask also begins with `p1`
+    (`p1_lge`, `p1_post`), the label stays a label.
     """
     files_by_start: defaultdict[Key, list[NamedFile]] = defaultdict(list)
     for file in named:
@@ -131,9 +126,6 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
     - words for structures or outlines, if they are all that a folder's or the file's name adds to the words of the
       folders above: in `p2/p2_LA`, the file's name adds only `la`.
 
-    Files with the same words of a mask are a group. A group is skipped if its first file has many values. If no file
-    other than `masks` has many values, nothing is yielded.
-
     Args:
         named: all files, ordered by path.
         masks: the masks that have a scan, by path.
@@ -163,10 +155,7 @@ def _words_of(key: Key) -> frozenset[str]:
 
 
 def masks_named_after_scans(named: Sequence[NamedFile]) -> dict[Path, NamedFile]:
-    """Return {path: label with the scan's key} for each mask whose name adds words to a scan's name: `p1_LA`, `p1_RV`.
-
-    If a further word is in neither `OUTLINE_WORDS` nor `LABEL_WORDS`, the label is one of another structure: `p1_RV`.
-    """
+    """Return {path: label with the scan's key} for each mask whose name adds words to a scan's name: `p1_LA`."""
     return _masks_of(named_after_scans(named))
 
 
@@ -213,11 +202,7 @@ class _SimilarPaths:
 
         `replacements` gives one part of each file's path. The files are grouped by this part, and by the index of `*`
         in their first pattern: `p1/LA` and `p2/LA` have the part `la` and are in one group. Probably all files of a
-        group are masks, or all are scans. Therefore, a whole group is skipped in two cases:
-
-        - At most half of its files have a fitting pattern (`_first_fitting_pattern`), and the part is no name of a
-          structure, such as `LA`.
-        - The first file with a fitting pattern has many values.
+        group are masks, or all are scans. Therefore, a whole group may be skipped.
 
         Args:
             is_certain: if False, all masks become labels of another structure.
@@ -252,10 +237,7 @@ class _SimilarPaths:
         return None
 
     def _mask(self, file: NamedFile, part: Part, pattern: Pattern, *, is_certain: bool) -> dict[Path, NamedFile]:
-        """Return {path: label with the scan's key} for a file with few values that fits a pattern.
-
-        Return {} if no scan fits the pattern, or if the file itself may be a scan.
-        """
+        """Return {path: label with the scan's key} for a file with few values that fits a pattern."""
         scans = self._scans(pattern)
         # Beside the scans `a` and `b`, a file `phantom` with few values may be a scan, but a file `LA` is a mask.
         may_be_scan = len(scans) > 1 and pattern == ("*",) and not names_structure(str(part))
@@ -266,10 +248,8 @@ class _SimilarPaths:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
             # `words` are the words that the mask adds to the scan's path. A word that both paths have, but the mask's
-            # path more often, counts as added only if the scan's path has a word that the mask's path lacks. Example:
-            # the mask `1/1/LA` has the word 1 twice, and the scan `1/2` has it once. The mask's path lacks the 2, so
-            # the two files may belong to two patients of centre 1. Thus 1 is in `words`, and the mask is no label of
-            # the atrium. But if the scan is `1`, the mask's path has all of the scan's words, so only `LA` is added.
+            # path more often, counts as added only if the scan's path has a word that the mask's path lacks: the mask
+            # `1/1/LA` and the scan `1/2` may belong to two patients of centre 1.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.
@@ -285,9 +265,8 @@ def _without_labelled_scans(
     Only files that `named` lists as `FileKind.LABEL` count as labels. A label belongs to a scan in two cases:
 
     - The keys are equal: `p1_label` and `p1`.
-    - No scan has the label's key, and the scan's loose key ends with the label's loose key. For example, the label
-      `labels/p1` has the key `("p1",)`, and the scan `cohort/p1` has the key `("cohort", "p1")`, so the label belongs
-      to the scan. If the label's key has no word for the modality, its loose key is also compared without the words of
+    - No scan has the label's key, and the scan's loose key ends with the label's loose key: `labels/p1` and
+      `cohort/p1`. If the label's key has no word for the modality, its loose key is also compared without the words of
       `OUTLINE_WORDS`: `p1_LA_seg` belongs to `p1_lge`.
     """
     labelled = {_case_key(file.key, scans) for file in named if file.kind is FileKind.LABEL}

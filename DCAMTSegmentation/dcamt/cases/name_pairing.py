@@ -52,9 +52,8 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
 
     - A scan with one label becomes a labelled case: `p1_image`, `p1_label`.
     - A scan without a label becomes an unlabelled case.
-    - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans (`p1`, `p1_image`, `p1_seg`),
-      all these files are listed as skipped, and each scan becomes a case that is not for training
-      (`FoundCases.unused`).
+    - If a scan has several labels (`p1`, `p1_seg`, `p1_gt`) or a label has several scans, all these files are listed as
+      skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
     - A label without a scan is skipped.
     - DCAMT results (`is_dcamt_result`) are skipped if their scan also has a label from another source.
     - A zip file is a scan if there are no other scans. Beside other scans, zip files are ignored, since they may hold
@@ -89,12 +88,11 @@ def _mark_results(files: Iterable[NamedFile]) -> list[NamedFile]:
 def _join_channels(files: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; the first of the channel files `x_0000`, `x_0001`, ... becomes the scan `x`.
 
-    The other channel files get the kind `FileKind.OTHER_CHANNEL`. A number such as `_0001` may mean a channel or a
-    patient. The numbers mean channels if one of two conditions holds; otherwise the files stay separate scans:
+    A number such as `_0001` may mean a channel or a patient. The numbers mean channels if one of two conditions holds;
+    otherwise the files stay separate scans:
 
     - The folder's name or a `dataset.json` shows that the numbers mean channels (`has_channel_files`).
-    - There is a label `x` that can belong to all files together: there is no scan `x`, no single file has its own label
-      (such as a label `x_0001` for the scan `x_0001`), and there are at most ten files.
+    - There is a label `x` that can belong to all files together (`_join_channels_of_labels`).
     """
     first = {file.path for file in files if file.kind is FileKind.SCAN and has_channel_files(file.path)}
     further = {path for first_path in first for path in channel_files(first_path)[1:]}
@@ -136,8 +134,7 @@ def _join_channels_of_labels(files: Sequence[NamedFile]) -> list[NamedFile]:
 def _pair_labels(files: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     """Return the files; labels and DCAMT results get the keys of their scans.
 
-    A DCAMT result becomes a label if its scan has no label from another source. Otherwise the result keeps its kind, so
-    `_cases_of_equal_keys` skips the result.
+    A DCAMT result becomes a label if its scan has no label from another source.
     """
     scans, labels, results = (
         [file for file in files if file.kind is kind] for kind in (FileKind.SCAN, FileKind.LABEL, FileKind.DCAMT_RESULT)

@@ -190,9 +190,6 @@ def _with_results(named: Sequence[NamedFile], folder: Path) -> list[NamedFile]:
     - `p1_output` or `output/p1`, beside the scan `p1`;
     - `p1_output`, beside the label `p1_label`;
     - `p1_LA_prob`, beside the scan `p1`.
-
-    In the last two cases, the word must be in the file's name, not in a folder's name. The scan or label must have no
-    word of `RESULT_WORDS` in its own path.
     """
     unsure = {file.path for file in named if any(has_word(part, RESULT_WORDS) for part in _parts(file.path, folder))}
     scans, labels = (
@@ -220,9 +217,7 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
 def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Path] = ()) -> list[NamedFile]:
     """Return the files. If no scan has a label's key, the label gets a fitting scan's key: `p1_LA_gt` that of `p1`.
 
-    The label's key must be the scan's key with further words at the beginning or end of its last part. Each further
-    word must be in `ATRIUM_WORDS`, `OTHER_STRUCTURES` or `QUALIFIERS`. If a further word is in `OTHER_STRUCTURES`, the
-    label becomes a label of another structure: `p1_RV_gt`.
+    If a further word is in `OTHER_STRUCTURES`, the label becomes a label of another structure: `p1_RV_gt`.
 
     Args:
         masks: masks that still have the kind `FileKind.SCAN`, since they are named like scans. They do not count as

@@ -27,11 +27,10 @@ _LABEL_AMONG_SCANS = "a label in a folder of scans; to use it, move it to the fo
 def find_nnunet_cases(folder: Path) -> FoundCases:
     """Pair `imagesTr/x_0000` with `labelsTr/x`.
 
-    - If `labelsTs` has no labels, the scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans
-      and labels are listed as skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
-    - If files differ only in the ending and one has the ending that `dataset.json` states, the other files are skipped.
-    - If a scan still has several labels, the scan and these labels are skipped.
-    - Labels and automatic results in `imagesTr` and `imagesTs` are skipped (`labels_among`).
+    If `labelsTs` has no labels, the scans in `imagesTs` are unlabelled cases. If `labelsTs` has labels, these scans and
+    labels are listed as skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
+
+    If a scan has several labels, the scan and these labels are skipped.
     """
     described = read_description(folder)
     training, test = (_cases_of_part(folder, part, described) for part in ("Tr", "Ts"))
@@ -106,10 +105,7 @@ def further_channels(scans: Iterable[Path]) -> set[Path]:
 
 
 def without_other_endings(files: Sequence[Path], described: Mapping[str, Any]) -> list[Path]:
-    """Return the files; leave out a file if another of the same name has the ending that `dataset.json` states.
-
-    For example, `a.nii.gz` is left out if there is also `a.nrrd` and `dataset.json` states the ending `.nrrd`.
-    """
+    """Return the files; leave out a file if another of the same name has the ending that `dataset.json` states."""
     stated = described.get("file_ending")
     names = {scan_name(file) for file in files if ending(file) == stated}
     return [file for file in files if ending(file) == stated or scan_name(file) not in names]
@@ -168,10 +164,7 @@ def _has_own_label(file: Path, labels: Mapping[str, object]) -> bool:
 
 
 def unused_case(image: Path, labels: Mapping[str, Path]) -> Case:
-    """Return a case that is not used for training.
-
-    Its label, if any, is looked up in `labels` by the scan's name, first without `_0000`, then in full.
-    """
+    """Return a case that is not used for training."""
     label = labels.get(without_channel(_name(image))) or labels.get(_name(image))
     return Case(case_name(image), image, label, LABELLED if label else UNLABELLED)
 
@@ -180,7 +173,6 @@ def distinct_from(cases: Iterable[Case], unused: Iterable[Case]) -> tuple[Case, 
     """Return the unused cases whose scan is not in `cases`, one for each scan.
 
     If a case of `cases` is named `a`, the unused case `a` of the folder `imagesTs` is renamed `imagesTs_a`.
-    If `cases` has both `a` and `imagesTs_a`, the new name is `imagesTs_imagesTs_a`.
     """
     names, scans = {case.name for case in cases}, {case.scan for case in cases}
     by_scan = {case.scan: case for case in unused if case.scan not in scans}

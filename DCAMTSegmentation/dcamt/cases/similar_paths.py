@@ -43,8 +43,7 @@ Pattern = tuple[str, ...]
 Part = str | Path
 """The value by which the module `masks` groups files: usually the part of a file's path that `*` replaces.
 
-Some functions yield the file's own path, so that `masks` does not group their files. `replace_folder_beside` states its
-values in a table.
+Some functions yield the file's own path, so that `masks` does not group their files.
 """
 Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 """(file, part, patterns). The module `masks` tries the patterns in their order."""
@@ -53,8 +52,7 @@ Replacements = Iterator[tuple[NamedFile, Part, Sequence[Pattern]]]
 def patterns_of(file: NamedFile) -> Iterator[tuple[Pattern, Part]]:
     """Yield (pattern, part) for each pattern that a file's path has.
 
-    If a function `replace_...` yields one of these patterns for another file, the other file may be a mask of this
-    file. The part is what `*` stands for in this file's path ("" for nothing), or the file's own path.
+    The part is what `*` stands for in this file's path ("" for nothing), or the file's own path.
     """
     key, folder, name = plain_key(file.key), str(file.path.parent), loose_key(file.key)[-1:]
     yield from (((*key[:n], "*", *key[n:]), "") for n in range(len(key) + 1))
@@ -74,7 +72,6 @@ def replace_part(files: Iterable[NamedFile]) -> Replacements:
     | file | patterns | may be a mask of |
     | --- | --- | --- |
     | `p1/observerA` | `p1/*` | `p1/series_1`, `p1` |
-    | `reader1/p1` | `*/p1` | `cohort/p1`, `p1` |
     | `reader1/p1_AB` | `*/p1_ab`, `*/p1`, `*/ab` | `cohort/p1`, `p1` |
     | `reader1/p1/LA` | `*/p1/la`, `*/p1` | `cohort/p1`, `p1` |
     """
@@ -89,10 +86,7 @@ def replace_part(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_format(files: Iterable[NamedFile]) -> Replacements:
-    """Replace the words for the file format: `p1.nrrd` may be a mask of `p1.nii`, and `nifti/p1` of `p1`.
-
-    Files are not grouped.
-    """
+    """Replace the words for the file format: `p1.nrrd` may be a mask of `p1.nii`, and `nifti/p1` of `p1`."""
     for file in files:
         modality, without_format = sorted(modalities(file.key)), plain_key(file.key)
         yield file, file.path, [("*", "", *modality, "", *without_format)]
@@ -129,7 +123,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
 def replace_structure_words(files: Iterable[NamedFile]) -> Replacements:
     """Replace words for structures or outlines in the name: `p1_LA` for `p1_post` in the same folder.
 
-    The rest of the name, `p1`, must begin or end the scan's name. Files are not grouped.
+    The rest of the name, `p1`, must begin or end the scan's name.
     """
     for file in files:
         for name in loose_key(file.key)[-1:]:

@@ -48,14 +48,10 @@ from .network_plan import plan_network
 MAX_CASES = 20
 """Highest number of labelled cases that are selected, evenly over the list, to read their scans.
 
-DCAMT reads the labels of all labelled cases: first those of the selected cases, then the others. It also reads the scan
-of another case if this case's label contains a new class, that is, a class absent from all labels that were read
-earlier.
+The scan of another case is also read if this case's label contains a new class.
 """
 SMALL_FRACTION = 0.005
-"""A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value.
-
-A class's fraction is the median over the examined scans that contain the class."""
+"""A higher `Training.foreground` is suggested if a class's fraction of the scan's voxels is below this value."""
 HOUNSFIELD_AIR = -500
 """If the lowest intensity of every scan is below this, the scans are taken to be in Hounsfield units."""
 
@@ -92,7 +88,6 @@ def suggest_recipe(
 
     Args:
         memory_bytes: free memory of the device that will train; None means unknown, and 4 GiB are assumed.
-        name: the recipe's name.
         folder: the folder whose `dataset.json` names the classes; None: the folder of the first label, or its parent.
         on_note: called with each note on a label; the note begins with the label's path.
 
@@ -151,11 +146,7 @@ def suggest_recipe(
 
 
 def _refuse_ignored_value(values_of: Mapping[Case, set[int]], folder: Path | None) -> None:
-    """Raise InputError if an unmapped label contains the value that `dataset.json` names 'ignore'.
-
-    Args:
-        values_of: the label values of each case.
-    """
+    """Raise InputError if an unmapped label contains the value that `dataset.json` names 'ignore'."""
     ignored_in = cache(ignored_value)  # A `dataset.json` may list thousands of cases, so it is read once.
     for case, values in values_of.items():
         assert case.label is not None
@@ -232,7 +223,6 @@ def _examine_cases(
 
     Args:
         mapped: the result of `list_mapped_classes`.
-        on_note: called with each note on a label; the note begins with the label's path.
 
     Returns:
         The label values of each case, the statistics of the cases whose scans are read, and whether in every label
@@ -304,10 +294,7 @@ def single_classes(labels: np.ndarray, sizes: Mapping[int, int]) -> set[int]:
 
 
 def _read_label(case: Case, classes: Mapping[str, int], on_note: Callable[[str], None]) -> Labelmap:
-    """Return a case's label after applying its label mapping, and pass the notes on the label to `on_note`.
-
-    If the case has no label mapping and the label's only value above 0 is 255, each 255 becomes 1.
-    """
+    """Return a case's label after applying its label mapping, and pass the notes on the label to `on_note`."""
     assert case.label is not None
     infos = [SegmentInfo(label, name, (0.0, 0.0, 0.0), ANATOMICAL_STRUCTURE) for name, label in classes.items()]
     mapping = parse_case_mapping(case, infos)
@@ -330,12 +317,9 @@ def name_classes(
 ) -> tuple[SegmentInfo, ...]:
     """Return the classes 1 to the highest label value, with names and colours.
 
-    - With label mappings, the names are those of `mapped`; a number does not count as a name. The files' colours are
-      not used.
+    - With label mappings, the names are those of `mapped`; a number does not count as a name.
     - Without label mappings, a value's name is taken from the first label's `dataset.json`. If this file does not name
-      the value, the name is taken from the segments. The colours are those of the segments. If labels differ in the
-      name or colour of a value, the first of these labels counts.
-    - A class without a name is called "Structure" and its label value: "Structure 3" for the label value 3.
+      the value, the name is taken from the segments.
 
     Raises:
         InputError: a label or the `dataset.json` cannot be read.
@@ -383,10 +367,7 @@ def median_shape(examined: Sequence[CaseStatistics], spacing: tuple[float, float
 
 
 def suggest_intensity(examined: Sequence[CaseStatistics], spacing: Sequence[float], hounsfield: bool) -> Intensity:
-    """Return the intensity rule: for CT, `clip` with limits from the labelled voxels; otherwise, `local`.
-
-    The limits are the medians of the cases' percentiles (`CaseStatistics.foreground`), minus and plus a margin.
-    """
+    """Return the intensity rule: for CT, `clip` with limits from the labelled voxels; otherwise, `local`."""
     if not hounsfield:
         return Intensity("local", radius_mm=max(15.0, 2 * max(spacing)))
     low, high = (median([case.foreground[end] for case in examined]) for end in (0, 1))

@@ -49,7 +49,7 @@ _FIELD_STRENGTH = re.compile(r"\d+t")
 QUALIFIERS = _set(
     "corrected edited final reviewed checked consensus expert manual binary ground std nopv segment desc itksnap slicer"
 )
-"""Words that state how a label was made: `p1_final_seg` and `p1_Segment_1-label` are labels of `p1`.
+"""Words that state how a label was made: `p1_final_seg` is a label of `p1`.
 
 3D Slicer names exported labels `Segmentation-Segment_1-label`; a BIDS name may contain `desc-manual`.
 """
@@ -97,7 +97,6 @@ _PART_WORDS = _set("train training test testing val validation")
 _FILE_WORDS = _set("file files map maps folder all")
 """Additional words in the name of a folder of labels: `maps` in `label maps`."""
 KIND_WORDS = IMAGE_WORDS | LABEL_WORDS | OTHER_LABEL_WORDS | PREDICTION_WORDS
-"""Words for the kind of a file."""
 PAIRING_WORDS = IMAGE_WORDS | LABEL_WORDS | PREDICTION_WORDS | RESULT_WORDS
 """Words that are ignored when scans and labels are paired: `p1_seg` is a label of `p1_image`.
 
@@ -219,10 +218,7 @@ def describes_label(name: str, scan: str = "") -> bool:
     Neither is allowed if the scan's name has a version or initials: `mask_LA_JS` is no label of `AB_LGE`, since AB and
     JS may be two patients.
 
-    Numbers that differ may mean two patients. `label_002` is no label of `LGE_001`: if the scan's name has a number of
-    n digits (n is 2 or more), each number of n digits in `name` must also occur in the scan's name. `7_seg` is no label
-    of `3`: if the scan's name is only a number, each word of `name` that is a number must be equal to this number. The
-    2 of a version `v2` is not compared.
+    Numbers that differ may mean two patients: `label_002` is no label of `LGE_001`.
 
     >>> names = ("Segmentation-Segment_1-label", "LA_label_final_v2", "mask_LA_JS", "mask_JS", "LA_RA_seg", "p2_LA_seg")
     >>> [describes_label(name) for name in names]
@@ -304,8 +300,6 @@ def modalities(parts: Iterable[str]) -> set[str]:
 
 def is_folder_of_labels(name: str) -> bool:
     """Return whether a folder's name has only words for labels, outlines or the modality, and words such as `maps`.
-
-    At least one word must mean labels. The name may begin with a number.
 
     >>> names = ("Labels_LA", "2_label maps", "Ground Truth", "p2", "siteB_labels", "labels_2")
     >>> [is_folder_of_labels(name) for name in names]
