@@ -293,7 +293,7 @@ def conflicting_scans(
             as "file" or "content" (see `_equal_scans`); the second item lists the indices of the cases.
 
     Yields:
-        The case's index, the index of the first case of the other use, and in what the two scans are equal.
+        The case's index, the index of a case that uses the same scan otherwise, and what is equal in the two scans.
     """
     reported: set[int] = set()
     for what, members in equal_scans:
@@ -389,8 +389,7 @@ def _with_problem(facts: CaseFacts, problem: str) -> CaseFacts:
 def _without_path(what: str, path: Path | None, error: InputError) -> str:
     """Return the error's message with "The" and `what` in place of `path`, such as "The scan does not exist".
 
-    If the rest of the message begins with `'` or "the ", the rest has its own subject, such as "the label mapping names
-    420 twice".
+    A message with a subject of its own, such as "the label mapping names 420 twice", only loses the path.
     """
     text = str(error).removeprefix(f"{path}: ")
     if text.startswith(("'", "the ")):

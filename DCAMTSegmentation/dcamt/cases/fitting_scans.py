@@ -56,8 +56,6 @@ def named_after_scans(named: Sequence[NamedFile]) -> Iterator[tuple[NamedFile, N
     - The `key` of the yielded scan is its loose key.
     - A file does not fit such a scan if all further words are in `MODALITY_WORDS`: `p1_T2` adds only `t2` to `p1_lge`,
       so it is another scan.
-    - A key that remains after words are removed from a file's key is not compared if it still has a word for the
-      modality: `p1_T2_LA` adds both `t2` and `la` to `p1_lge`.
     """
     return _fitting_scans(named, _shorter_keys)
 
@@ -88,6 +86,7 @@ def _fitting_scans(
     for file in files:
         *folders, name = lower_key(file.key) or ("",)
         candidates = [(key, further_words(dropped)) for key, dropped in candidates_of(folders, name)]
+        # `p1_T2_LA` is no file of `p1_lge`, so `p1_T2` is not compared with the loose key of `p1_lge`.
         similar = [(key, words) for key, words in candidates if not (words <= MODALITY_WORDS or modalities(key))]
         found = [(scans.get(tuple(filter(None, key)), []), words) for key, words in candidates]
         found += [(loose.get(loose_key(key), []), words) for key, words in similar]

@@ -222,7 +222,7 @@ class _SimilarPaths:
         return masks
 
     def _first_fitting_pattern(self, part: Part, patterns: Sequence[Pattern]) -> Pattern | None:
-        """Return the first pattern that fits a path with another part than `part`.
+        """Return the first pattern that also fits another path, with another part than `part` in the place of `*`.
 
         Return None if no pattern fits such a path, or if `part` is the name of a case (`MIN_NAMES_OF_CASES`).
         """
@@ -247,9 +247,7 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # `words` are the words that the mask adds to the scan's path. A word that both paths have, but the mask's
-            # path more often, counts as added only if the scan's path has a word that the mask's path lacks: the mask
-            # `1/1/LA` and the scan `1/2` may belong to two patients of centre 1.
+            # `1/1/LA` lacks the 2 of `1/2`. So the two may be different patients, and the second 1 counts as added.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

@@ -215,9 +215,10 @@ def _adds_structures(key: Key, loose_scans: Collection[Key]) -> bool:
 
 
 def with_keys_of_scans_by_words(named: Sequence[NamedFile], masks: Collection[Path] = ()) -> list[NamedFile]:
-    """Return the files. If no scan has a label's key, the label gets a fitting scan's key: `p1_LA_gt` that of `p1`.
+    """Return the files; a label without a scan of the same key gets the key of a fitting scan.
 
-    If a further word is in `OTHER_STRUCTURES`, the label becomes a label of another structure: `p1_RV_gt`.
+    For example, `p1_LA_gt` gets the key of `p1`. If a further word is in `OTHER_STRUCTURES`, the label becomes a label
+    of another structure: `p1_RV_gt`.
 
     Args:
         masks: masks that still have the kind `FileKind.SCAN`, since they are named like scans. They do not count as
