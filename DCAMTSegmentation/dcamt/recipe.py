@@ -162,9 +162,10 @@ class Training:
     validate_every: int = 500
     """Iterations between validations.
 
-    A validation is skipped if the validations so far and this one together would take more than 10% of the run's time
-    so far. A validation is also skipped if the validations so far, this one and the final one together would take more
-    than 10% of the expected time of the whole run. The final validation is never skipped."""
+    A validation is skipped if it would exceed either of two limits. The validations up to and including this one may
+    take at most 10% of the run's time so far. These validations and the final one together may take at most 10% of the
+    expected time of the whole run. The final validation is never skipped.
+    """
 
 
 @dataclass(frozen=True)

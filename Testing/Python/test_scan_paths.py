@@ -267,7 +267,7 @@ def test_zip_files_are_scans_and_the_labels_beside_them_are_not(tmp_path: Path, 
 
 
 def test_zip_files_beside_other_scans_are_ignored(tmp_path: Path) -> None:
-    """The zip file may hold the scans beside it."""
+    """The zip file may be an archive of the scans that lie beside it."""
     zip_slices(tmp_path / "dicom" / "studies.zip")
     scans = write_studies(tmp_path / "dicom", "p1", "p2")
     assert find_scans(tmp_path / "dicom").scans == scans

@@ -193,7 +193,10 @@ def backgrounds() -> set[str]:
 
 
 class UsedPreviewTest(PreviewCase):
-    """Preview nodes that a person uses: the next preview adds other nodes, and the scene saves the used nodes."""
+    """The next preview adds nodes instead of changing those that a person uses; the scene saves the used nodes.
+
+    Used nodes are edited segmentations and scans, training cases, clones, and scans that another segmentation outlines.
+    """
 
     def setUp(self) -> None:
         super().setUp()
