@@ -33,7 +33,7 @@ class InputError(DCAMTError):
     """Raised when an input file, folder or setting cannot be used.
 
     Args:
-        what: what happened; either a complete clause or, after `path` as the subject, a predicate such as "is empty".
+        what: what happened: a clause, or a predicate such as "is empty", whose subject is `path`.
         path: the file or folder; for an object without a file, such as a node of Slicer's scene, its name.
         remedy: what the user can do, as one or more sentences.
 

@@ -33,8 +33,7 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
     The temporary file lies in the final file's folder and has the final file's ending, since libraries choose the
     format by the ending. It is flushed to the disk before it replaces `path`. If `path` is a link, the link's target is
     replaced. Missing parent folders are created. If the block raises, the temporary file and any created folder that is
-    empty are removed, and `path` stays unchanged. The space of the temporary file is then free, even if a library
-    still has the file open. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
+    empty are removed, and `path` stays unchanged. SIGTERM and SIGHUP raise KeyboardInterrupt (`interrupt_on_sigterm`).
 
     Args:
         replace: whether to replace a file that exists at `path` when the block ends.
@@ -64,7 +63,6 @@ def atomic_path(path: str | Path, replace: bool = True) -> Iterator[Path]:
                 except BaseException:
                     # If the block failed because a library raised an exception, the library may keep the file open as
                     # long as the exception exists. The file would then take space on the disk even after its removal.
-                    # So the file is emptied before it is removed.
                     with suppress(OSError):
                         os.truncate(temporary, 0)
                     raise

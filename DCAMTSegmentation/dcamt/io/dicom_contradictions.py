@@ -38,11 +38,8 @@ def separate_other_classes(frames: Sequence[Frame]) -> tuple[list[Frame], list[F
 def refuse_separated_slices(path: Path, separated: Sequence[Frame], frames: Sequence[Frame]) -> None:
     """Raise InputError if a frame of a rare SOP class lies where a slice of the scan may be missing.
 
-    Such a place lies in a gap between the scan's slices or beyond the scan's ends. Its distance from the nearest slice
-    is a whole number of slice steps, with a tolerance of 5% of a step.
-
-    Frames of a rare class that lie elsewhere, such as screenshots at the place of a slice, are ignored. Frames that
-    differ from the scan in series, size, pixel spacing or orientation are ignored, too.
+    Such a place lies in a gap between the scan's slices or beyond the scan's ends. Frames that differ from the scan in
+    series, size, pixel spacing or orientation are ignored.
 
     Args:
         separated: the frames of rare classes, as `separate_other_classes` returns them.
@@ -71,9 +68,8 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
     """Raise InputError if frames of one series differ in one of `CONSTANT_ATTRIBUTES`, such as the patient ID.
 
     A missing attribute is not a difference. But if a frame has a rescale slope other than 1, all frames must state a
-    slope; if a frame has an intercept other than 0, all must state an intercept. The message names the files that
-    differ from most others, or that lack the slope or intercept. The message contains no values, since a value may
-    identify a patient.
+    slope; if a frame has an intercept other than 0, all must state an intercept. The message contains no values,
+    since a value may identify a patient.
     """
     for number, name in enumerate(CONSTANT_ATTRIBUTES.values()):
         files_of_value: defaultdict[str, list[str]] = defaultdict(list)
@@ -83,8 +79,7 @@ def refuse_contradictions(path: Path, frames: Sequence[Frame]) -> None:
         if len(files_of_value) > 1:
             *rare, usual = sorted(files_of_value.values(), key=len)
             differing = list_names(sorted({file for files in rare for file in files}))
-            # If `differing` and `usual[0]` are the same multi-frame file, the message names no file, since "compare
-            # a.dcm with a.dcm" would tell the user nothing.
+            # `differing` and `usual[0]` may be the same multi-frame file.
             which = f": compare {differing} with {usual[0]}" if differing != usual[0] else ""
             what = f"holds slices of one series that differ in their {name}{which}"
             raise InputError(what, path=path, remedy="Move the files that belong together to a folder of their own.")

@@ -173,9 +173,7 @@ def _crc32(pixels: bytes) -> str:
 def _complete_header(image: Dataset, as_utf8: bool) -> None:
     """Prepare the header of a source image, from which highdicom copies attributes of patient and study.
 
-    Each attribute of `_MAY_BE_EMPTY` becomes empty if the image lacks the attribute, or if the attribute's value is an
-    invalid date, time or sex. A header in several character sets, or in one that highdicom does not know, is converted
-    to UTF-8.
+    A header in several character sets, or in one that highdicom does not know, is converted to UTF-8.
 
     Args:
         as_utf8: convert the header to UTF-8 in any case. Needed for segments' names and codes that are not ASCII,

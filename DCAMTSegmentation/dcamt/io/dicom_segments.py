@@ -104,8 +104,6 @@ def _refuse_incomplete(path: Path, data: Any) -> None:
 def _segment_numbers(path: Path, data: Any, groups_of_frames: Sequence[tuple[Any, ...]]) -> list[int]:
     """Return the segments' numbers in the order of the file, without the background, which has the number 0.
 
-    In a file that describes no segments, these are the numbers that its frames state.
-
     Raises:
         InputError: there are no segments, a segment lacks its number, or two segments have equal numbers.
     """
@@ -200,7 +198,7 @@ def _has_fractions(path: Path, data: Any) -> bool:
     """Return whether pixels are fractions other than 0 and 1.
 
     In a fractional segmentation, `MaximumFractionalValue` stands for 1. In a binary segmentation, all pixels other
-    than 0 should have the same value, which stands for 1; several values other than 0 are treated as fractions.
+    than 0 should have the same value, which stands for 1.
     """
     if int(data.BitsAllocated) == 1:
         return False

@@ -154,9 +154,8 @@ def have_one_geometry(first: Frame, other: Frame) -> bool:
 def choose_stack(path: Path, stacks: list[Stack], choice: ScanChoice) -> tuple[Stack, list[str]]:
     """Return the chosen or the only possible stack, and notes on skipped stacks and on a choice by number.
 
-    If `choice.series` is None, the only stack is returned. If there are several stacks, but only one of them has `FEW`
-    slices or more, this large stack is returned and the smaller stacks are skipped. A smaller stack is not skipped if
-    it belongs to the large stack's series: InputError is raised instead.
+    If `choice.series` is None, and only one stack has `FEW` slices or more, the smaller stacks are skipped if all of
+    them belong to other series.
 
     Raises:
         InputError: `choice.series` fits no stack or several; or `choice.series` is None, and several stacks are
@@ -201,11 +200,8 @@ def _difference(stacks: Sequence[Stack]) -> str:
 def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
     """Return the stacks that `wanted` names.
 
-    A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber. If
-    `wanted` is no number or names no stack in this way, `wanted` is compared, one after another, with the stacks' UIDs,
-    their whole descriptions, the ends of their UIDs and parts of their descriptions, until at least one stack fits. A
-    number is not compared with parts of descriptions, and a number of few digits is not compared with the ends of UIDs,
-    because it could fit a wrong series by chance.
+    A number names the stack with this number in the list of stacks, or else the stacks with this SeriesNumber.
+    Otherwise, the first of `tests` that fits a stack decides.
 
     Raises:
         InputError: `wanted` is a number that names different stacks: the stack with this number in the list does not
@@ -229,7 +225,7 @@ def _matching(path: Path, stacks: list[Stack], wanted: str) -> list[Stack]:
         lambda stack: stack.first.series == wanted,
         lambda stack: stack.first.title.casefold() == text,
         lambda stack: _is_end_of_uid(wanted, stack.first.series),
-        lambda stack: number is None and is_part(text, stack.first.title.casefold()),
+        lambda stack: number is None and is_part(text, stack.first.title.casefold()),  # A number could fit by chance.
     ]
     return next((fitting for test in tests if (fitting := [stack for stack in stacks if test(stack)])), [])
 
@@ -242,8 +238,8 @@ def _number(wanted: str) -> int | None:
 def _is_end_of_uid(text: str, uid: str) -> bool:
     """Return whether a UID ends with `text`, and the end is clear enough.
 
-    `text` is clear enough if it has `_LONG_UID_END` or more characters. A shorter text must contain a point, and its
-    first number must be a complete number of the UID: "12.5" or ".5" fits "1.2.12.5", but "5" and "2.5" do not.
+    A text shorter than `_LONG_UID_END` must contain a point, and its first number must be a complete number of the UID:
+    "12.5" fits "1.2.12.5", but "5" and "2.5" do not.
     """
     return uid.endswith(text) if len(text) >= _LONG_UID_END else "." in text and uid.endswith("." + text.lstrip("."))
 
@@ -259,10 +255,7 @@ def _number_notes(stacks: Sequence[Stack], chosen: Stack, wanted: str) -> list[s
 
 
 def _list_numbered(stacks: Sequence[Stack]) -> str:
-    """Return text that lists the stacks with their numbers.
-
-    The stacks of each series form a list of their own, and `list_names` shortens a long list.
-    """
+    """Return text that lists the stacks with their numbers."""
     of_series: defaultdict[str, list[str]] = defaultdict(list)
     for number, stack in enumerate(stacks, start=1):
         of_series[stack.first.series].append(f"({number}) {stack.describe()}")
@@ -393,7 +386,7 @@ def order_slices(
 
     Raises:
         InputError: the orientation or pixel spacing is impossible, or slices lie at the same place, are unevenly spaced
-            or are shifted in plane by uneven steps. (Even steps, as with a tilted gantry, are accepted.)
+            or are shifted in plane by uneven steps.
     """
     first = frames[0]
     row, column, normal = slice_axes(first.orientation, first.spacing, path, EXPORT_AGAIN)

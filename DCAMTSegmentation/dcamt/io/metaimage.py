@@ -115,8 +115,7 @@ def _refuse_text(path: Path, start: bytes) -> None:
 def _count_text_numbers(path: Path, text: bytes, element: str, binary_size: int) -> int:
     """Return how many numbers the `text` of a MetaImage holds.
 
-    InputError is raised if `text` holds anything else. It is also raised if no whitespace follows the number of the
-    last voxel, since ITK would refuse such a file.
+    InputError is raised if `text` holds anything else, or if no whitespace follows the number of the last voxel.
 
     Args:
         element: the numbers' type, such as `USHORT`. If the type is an integer type, fractions and numbers out of the
@@ -171,8 +170,8 @@ def _check_numbers(path: Path, fields: dict[str, str]) -> None:
 def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> list[Path]:
     """Return a MetaImage's data files.
 
-    A pattern such as `d%03d.raw`, or a list after the word LIST, must name one file for each index along the last axis,
-    for example for each slice. For `LIST n`, see `_axes_per_file`.
+    A pattern such as `d%03d.raw`, or a list after the word LIST, must name one file for each index along the last axis.
+    For `LIST n`, see `_axes_per_file`.
 
     Args:
         value: the text of the field ElementDataFile.
@@ -182,7 +181,7 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
     Raises:
         InputError: no file is named, a pattern is damaged, the n of `LIST n` is negative or equals the number of axes,
             the number of files is wrong, or a list does not end with a line break. ITK would return random memory for
-            the voxels of missing files. ITK ignores the last name of a list if no line break follows the name.
+            the voxels of missing files.
     """
     words = value.split()
     if not words:
@@ -193,7 +192,7 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
         if not 0 < axes_per_file < len(sizes):
             raise InputError(f'has the unsupported text "{value}" in ElementDataFile', path=path, remedy=_EXPORT_AGAIN)
         wanted = math.prod(sizes[axes_per_file:])
-        if names and not rest.rstrip(b" \t").endswith(b"\n"):
+        if names and not rest.rstrip(b" \t").endswith(b"\n"):  # ITK would ignore the last name.
             what = f"lacks a line break after the last name in its list of data files ({names[-1]})"
             raise InputError(what, path=path, remedy="Add a line break at the file's end.")
     elif "%" in words[0]:
@@ -213,8 +212,6 @@ def _data_files(path: Path, value: str, rest: bytes, sizes: Sequence[int]) -> li
 
 def _axes_per_file(words: Sequence[str], axes: int) -> int:
     """Return the n of `LIST n`, the number of axes of each data file.
-
-    If n is missing, is no number, is 0 or is larger than the number of axes, n becomes the number of axes minus 1.
 
     >>> _axes_per_file(["LIST", "2"], axes=4)
     2

@@ -153,7 +153,7 @@ class NrrdData:
             stream = io.BufferedReader(Gunzip(file), 1 << 18)
         elif self._encoding == "bzip2":
             stream = bz2.BZ2File(file)
-        if self._byte_skip == -1 and stream is not file:  # The data lies at the stream's end.
+        if self._byte_skip == -1 and stream is not file:
             data = stream.read()
             stream = io.BytesIO(data[max(0, len(data) - count * self._dtype.itemsize) :])
         skip_bytes(stream, self._byte_skip)

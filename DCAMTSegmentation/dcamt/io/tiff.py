@@ -27,9 +27,6 @@ _STRIPS, _TILES = (273, 279), (324, 325)
 def check_tiff(path: Path) -> None:
     """Raise EOFError if a page, strip or tile of a TIFF file reaches beyond the file's end, or a page is damaged.
 
-    A page without entries is damaged: TIFF requires at least one. ITK would return only the pages before this page.
-    Pages that form a loop are damaged, too, and so is a page whose strips or tiles have no offset (`_check_storage`).
-
     Raises:
         zlib.error: deflated data is damaged.
         InputError: the content is not TIFF, `_check_storage` refuses a page, or the pages differ in size or type. ITK
@@ -62,15 +59,11 @@ def check_tiff(path: Path) -> None:
 
 
 def _check_storage(values: Mapping[int, tuple[int, ...]], path: Path) -> None:
-    """Raise EOFError or InputError for a page that ITK would misread.
-
-    If a page's strips or tiles have no offset, or the offset 0, ITK would return other bytes of the file as voxels. ITK
-    would convert a grey page to a colour image if the page is stored in tiles, or if its voxels do not have 8, 16 or 32
-    bits.
-    """
+    """Raise EOFError or InputError for a page that ITK would misread."""
     if 0 in (values.get(_STRIPS[0]) or values.get(_TILES[0]) or (0,)):
-        raise EOFError
+        raise EOFError  # ITK would return other bytes of the file as voxels.
     is_grey = values.get(_SAMPLES, (1,)) == (1,)
+    # ITK would convert such a page to a colour image.
     if is_grey and (_TILES[0] in values or values.get(_BITS, (1,))[0] not in (8, 16, 32)):
         what = "stores its voxels in tiles, or its voxels do not have 8, 16 or 32 bits"
         remedy = "Save the slices as a TIFF stack without tiles, with 8, 16 or 32 bits."
@@ -113,11 +106,11 @@ def _pages(file: IO[bytes], path: Path) -> Iterator[dict[int, tuple[int, ...]]]:
     (page,) = struct.unpack(f"{order}{word}", head[8:16] if big else head[4:8])
     seen: set[int] = set()
     while page:
-        if page in seen:
+        if page in seen:  # The pages form a loop.
             raise EOFError
         seen.add(page)
         (number,) = struct.unpack(f"{order}{count_format}", _read_exactly(file, page, struct.calcsize(count_format)))
-        if number == 0:
+        if number == 0:  # ITK would return only the pages before this page.
             raise EOFError
         entries = _read_exactly(file, file.tell(), number * entry)
         (page,) = struct.unpack(f"{order}{word}", _read_exactly(file, file.tell(), struct.calcsize(word)))

@@ -116,7 +116,7 @@ def value_of(value: Any, hint: Any, source: str | Path | None, where: str) -> An
 
 
 def is_finite_number(value: Any) -> bool:
-    """Return whether a JSON value is a number that is finite as a float; False for an integer too large for a float."""
+    """Return whether a JSON value is a number that is finite as a float."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
     try:

@@ -23,11 +23,6 @@ _HEADER_SIZES = (348, 540)
 def may_hold_volume(path: Path) -> bool:
     """Return whether a file with the ending of an image may hold a volume.
 
-    False for these files:
-    - `.vtk`: data sets that are not structured points, such as surfaces;
-    - `.tif`, `.tiff`: fewer than three pages, such as a single slice or a picture;
-    - `.hdr`: headers that begin neither with zeros nor with the size of an Analyze 7.5 or NIfTI header.
-
     True for a file that is missing, empty or damaged: the reader then raises an error that names the fault.
     """
     check = _CHECKS.get(ending(path))
@@ -55,7 +50,7 @@ def _is_pair_header(path: Path, head: bytes) -> bool:
 
 
 _CHECKS: dict[str, Callable[[Path, bytes], bool]] = {
-    ".vtk": _is_structured_points,
-    **dict.fromkeys((".tif", ".tiff"), _is_stack),
+    ".vtk": _is_structured_points,  # Not surfaces.
+    **dict.fromkeys((".tif", ".tiff"), _is_stack),  # Not a single slice or a picture.
     **dict.fromkeys((".hdr", ".hdr.gz"), _is_pair_header),
 }
