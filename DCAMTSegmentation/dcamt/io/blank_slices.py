@@ -14,10 +14,7 @@ _LONG_RUN = 0.1
 
 
 def blank_slices_note(voxels: np.ndarray) -> tuple[str, ...]:
-    """Return a note if slices of a scan (C, I, J, K) were probably never written, or only in part.
-
-    Two rules find these slices: `_interrupted_slices`, and `_blank_slices` in a scan without padding.
-    """
+    """Return a note if slices of a scan (C, I, J, K) were probably never written, or only in part."""
     slices = voxels.shape[3]
     numbers = sorted({k + 1 for channel in voxels for k in _unwritten_slices(channel)})
     if not numbers:
@@ -45,10 +42,7 @@ def _unwritten_slices(voxels: np.ndarray) -> list[int]:
 def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
     """Return which slices (K,) are blank: at least `_MANY_ZEROS` of their voxels are zeros.
 
-    If the scan may have padding, no slice is returned as blank. The scan may have padding in two cases:
-    - The first slice has more than `_FEW_ZEROS` zeros.
-    - Another slice has more than `_FEW_ZEROS` zeros, but is neither blank, nor next to a blank slice, nor interrupted.
-      (A slice next to a blank one may be half written.)
+    If the scan may have padding, no slice is returned as blank.
 
     Args:
         zeros: fraction of zeros in each slice, (K,).
@@ -64,14 +58,11 @@ def _blank_slices(zeros: np.ndarray, interrupted: np.ndarray) -> np.ndarray:
 def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.ndarray:
     """Return which slices (K,) have a long run of zeros that is no padding.
 
-    Neighbouring slices with long runs form a group. The two slices beside the group are examined: the slice before it
-    at the positions of the run in the group's first slice, and the slice after it at the positions of the run in the
-    group's last slice. If both are noisy there (`_is_noisy`), the group's runs are no padding.
+    Neighbouring slices with long runs form a group. If the two slices beside the group are noisy (`_is_noisy`) at the
+    positions of the nearest run, the group's runs are no padding.
 
-    Slices with padding around a tilted or masked field of view are not returned. If the padding reaches the first or
-    last slice of the stack, the group has no slice on that side to examine, so the group is not returned. If the
-    padding changes gradually from slice to slice, the slice beside the group has many zeros at the same positions, too,
-    so it is not noisy there.
+    Slices with padding around a tilted or masked field of view are not returned: the padding reaches the first or last
+    slice of the stack, or it changes gradually, so that the slice beside the group is not noisy at these positions.
 
     Args:
         voxels: one channel, (I, J, K).
@@ -94,8 +85,7 @@ def _interrupted_slices(voxels: np.ndarray, runs: Mapping[int, slice]) -> np.nda
 def _is_noisy(values: np.ndarray) -> bool:
     """Return whether voxels have few zeros and more than one value.
 
-    A layer of a synthetic scan may have a single value. Such a layer is not noisy, so zeros beside the layer do not
-    count as a lost part of the file.
+    A layer of a synthetic scan may have a single value. Zeros beside such a layer do not count as a lost part.
     """
     return bool(np.mean(values == 0) <= _FEW_ZEROS and values.min() < values.max())
 

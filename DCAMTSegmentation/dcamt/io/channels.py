@@ -122,8 +122,7 @@ def _listed_names(path: Path, cache_key: tuple[int, int]) -> tuple[str, ...]:
 def has_channel_files(path: Path) -> bool:
     """Return whether `path` is the first of several files that are channels of one scan.
 
-    Without channel names in a `dataset.json`, `path` must lie in one of nnU-Net's folders; elsewhere the numbers may
-    stand for patients.
+    Without channel names in a `dataset.json`, `path` must lie in one of nnU-Net's folders.
     """
     if not channel_files(path):
         return False

@@ -124,7 +124,6 @@ def refuse_missing_files(path: Path, found: FoundFiles, frames: Sequence[Frame])
             remedy = "Copy the whole series again, or move this file to another folder."
         raise InputError(what, path=path, remedy=remedy)
     if path.is_dir():
-        # Look for a DICOMDIR in the slices' folder and up to two levels above, but not outside `path`.
         folders = {folder for frame in frames for folder in frame.file.parents[:3]}
         for folder in sorted(folders):
             if folder == path or path in folder.parents:
@@ -159,11 +158,7 @@ def icloud_error(path: Path, missing: Sequence[Path]) -> InputError:
 
 
 def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) -> None:
-    """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a missing or damaged DICOMDIR.
-
-    A truncated DICOMDIR is used if pydicom can read its records. If the series of a missing file is unknown, the file
-    counts only if its folder contains a file of `frames`.
-    """
+    """Raise InputError if a DICOMDIR names a missing file of the frames' series; ignore a damaged DICOMDIR."""
     if not directory.is_file():
         return
     try:
@@ -182,7 +177,7 @@ def _refuse_missing_files_of_dicomdir(directory: Path, frames: Sequence[Frame]) 
 
 
 def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> None:
-    """Raise InputError if a concatenation lacks a file, according to the numbers in the frames' headers."""
+    """Raise InputError if a concatenation (one image in several files) lacks a file, according to the headers."""
     numbers: dict[str, set[int]] = {}
     totals: dict[str, int] = {}
     for frame in frames:
@@ -201,24 +196,13 @@ def _refuse_incomplete_concatenation(path: Path, frames: Iterable[Frame]) -> Non
 
 
 def _pattern(file: Path) -> str:
-    """Return a file's name in which "#" replaces each number and hexadecimal identifier, to compare names of slices.
-
-    For a name without numbers and identifiers, return the whole path, so that the file has no pattern in common with
-    another file.
-    """
+    """Return a file's name in which "#" replaces each number and hexadecimal identifier, to compare names of slices."""
     pattern = re.sub(r"#(\.#)*", "#", _NUMBERS.sub("#", file.name.casefold()))
-    return pattern if "#" in pattern else str(file)
+    return pattern if "#" in pattern else str(file)  # The whole path is not the pattern of another file.
 
 
 def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> list[Path]:
-    """Return the files that are named like slices.
-
-    Examples for the slices `IM007` and `IM008`:
-    - named like slices: `IM009`, `IM009.part`, and any name with the ending of a DICOM slice;
-    - not named like slices: `IM008.done`, because `IM008` exists.
-
-    If the slices' names are random, but equal in length and ending, all names of this length and ending count.
-    """
+    """Return the files that are named like slices."""
     slices = {frame.file for frame in frames}
     patterns = {_pattern(file) for file in slices}
     lengths_and_endings = _lengths_and_endings_of_random_names(slices)
@@ -228,7 +212,7 @@ def select_named_like_slices(files: Iterable[Path], frames: Sequence[Frame]) -> 
             return True
         without_ending = file.with_suffix("")
         if _pattern(without_ending) in patterns and not without_ending.is_file():
-            return True
+            return True  # `IM009.part`, but not `IM008.done` beside the slice `IM008`
         return lengths_and_endings.get(file.parent) == {_length_and_ending(file)}
 
     return [file for file in files if is_named_like_slices(file)]
@@ -301,14 +285,13 @@ def missing_slices_notes(
 def _lacking_stack_positions(frames: Sequence[Frame]) -> list[int]:
     """Return the numbers of missing slices at the start of the stack.
 
-    The list is empty if the headers may number the slices of all time points in one sequence. If there are two time
-    points of 10 slices, the slices of the second may have the numbers 11 to 20 (or 2, 4, ..., 20, if the time points
-    alternate), although no slice is missing.
+    The list is empty if the headers may number the slices of all time points in one sequence.
     """
     numbers = {frame.stack_position for frame in frames}
     first = min(numbers)
     missing = list(range(1, first))
     is_consecutive = len(numbers) == len(frames) == max(numbers) - first + 1
+    # The second of two time points of 10 slices may have the numbers 2, 4, ..., 20 or 11 to 20.
     numbers_may_span_time_points = not is_consecutive or len(missing) > len(frames) // 2
     return [] if numbers_may_span_time_points else missing
 
@@ -368,9 +351,6 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
 
 def _lacking_numbers(series: Sequence[Frame], of_others: Collection[int]) -> list[int]:
     """Return the image numbers that a series lacks.
-
-    The series lacks a number from 1 to the highest number in `series` if no image in `series` has this number and
-    `of_others` does not contain it.
 
     The list is empty in three cases, in which the numbers do not suggest that an image is missing:
     - an image of `series` has no number;

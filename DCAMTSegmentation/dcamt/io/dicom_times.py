@@ -96,10 +96,7 @@ def _separate_kinds(frames: Sequence[Frame], number: int) -> set[str]:
 
 
 def _other_name(frame: Frame) -> str:
-    """Return a name for a frame whose header lacks the property by which `_choose_kind` tells kinds apart.
-
-    The name is the first stated item of the frame's `properties`, or "without a name" if none is stated.
-    """
+    """Return a name for a frame whose header lacks the property by which `_choose_kind` tells kinds apart."""
     return next(filter(None, frame.properties), "without a name")
 
 
@@ -161,13 +158,7 @@ def _choose_time(path: Path, frames: list[Frame], wanted: int | None) -> tuple[l
 def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
     """Group frames by the number of their time point; return an empty list if the headers do not number time points.
 
-    The numbers in the headers may stand for parts of one image, not for time points. Groups count as time points only
-    if:
-
-    - the ranges of the groups' positions along the slices' normal overlap by more than half of the longest range (if
-      parts follow each other along the normal, their ranges overlap less),
-    - one stack ID occurs in every group (parts that are interleaved stacks have different IDs), and
-    - every frame has a number, each group has two frames or more, and no group has two frames at one place.
+    The numbers in the headers may stand for parts of one image, not for time points.
     """
     for number in range(NUMBERED_TIMES):
         of_time: defaultdict[float, list[Frame]] = defaultdict(list)
@@ -180,19 +171,17 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
         if any(_share_places(group) for group in groups):
             continue
         if not set.intersection(*({frame.stack for frame in group} for group in groups)):
-            continue
+            continue  # Parts that are interleaved stacks have different IDs.
         normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
         depths = [[float(frame.position @ normal) for frame in group] for group in groups]
         common = min(map(max, depths)) - max(map(min, depths))
         if common > 0.5 * max(max(group_depths) - min(group_depths) for group_depths in depths):
-            return groups
+            return groups  # If parts follow each other along the normal, their depths overlap less.
     return []
 
 
 def _group_by_time_order(path: Path, frames: list[Frame]) -> list[list[Frame]]:
     """Group frames by time: the first group holds the earliest frame of each place, the second the next, and so on.
-
-    If no two frames lie at one place, all frames form one group.
 
     Raises:
         InputError: the places hold different numbers of frames, or nothing distinguishes the times of the frames at

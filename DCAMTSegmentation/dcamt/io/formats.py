@@ -55,7 +55,7 @@ FORMATS = (
     Format(ZIP_ENDING, scan=True),
     # The remaining endings are listed so that an output path with one of them counts as a file, not as a folder. Input
     # folders are not searched for such files, with two exceptions: a folder of DICOM slices counts as a scan, and
-    # `labelmaps_by_case` finds DICOM segmentations. An `.img` need not be found: it is read with the `.hdr` beside it.
+    # `labelmaps_by_case` finds DICOM segmentations.
     *map(Format, (".nrrd.gz", ".nhdr.gz", ".mha.gz", ".mhd.gz", ".img.gz", ".mnc.gz")),
     *map(Format, (".img", *DICOM_SLICE_ENDINGS, ".mgh", ".mgz", ".vti", ".nia")),
     *map(Format, (".png", ".jpg", ".jpeg", ".bmp")),
@@ -89,8 +89,7 @@ def given_path(path: str | os.PathLike[str]) -> Path:
 def in_resolved_folder(path: Path) -> Path:
     """Return the absolute path. Links to folders are resolved; a link to the file is kept.
 
-    The link is kept because a scan's further channels (`x_0001`, ...) and `dataset.json` lie near the link. The link's
-    target may lie elsewhere; for example, git-annex stores files under `.git/annex/objects`.
+    The link is kept because a scan's further channels (`x_0001`, ...) and `dataset.json` lie near the link.
     """
     return path.parent.resolve() / path.name
 

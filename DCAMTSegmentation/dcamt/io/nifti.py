@@ -39,8 +39,6 @@ def open_nifti(path: Path) -> StoredImage:
     beyond the third become channels. Voxels keep the stored type. Voxels that the header scales (`scl_slope`) become
     float32, unless they are float64 or complex.
 
-    Only the header is read here. `load` of the returned image also verifies the checksum at a compressed file's end.
-
     Raises:
         InputError: the header is incomplete, is not NIfTI or belongs to a pair (`.hdr`, `.img`), or the image has
             colours, voxels of an unknown type, fewer than three dimensions, no voxels or too many (`check_size`), or
@@ -128,8 +126,7 @@ def _voxel_type(path: Path, header: Any) -> np.dtype:
 def _scaling(header: Any) -> tuple[float | None, float | None]:
     """Return slope and intercept of the voxels, both None without scaling.
 
-    As in ITK, a number that is not finite counts as 0. If the slope is 0 and the intercept is not 0, the slope counts
-    as 1.
+    As in ITK, a number that is not finite counts as 0.
     """
     slope, intercept = (float(header[name]) for name in ("scl_slope", "scl_inter"))
     slope, intercept = (number if math.isfinite(number) else 0.0 for number in (slope, intercept))
@@ -200,8 +197,7 @@ def _reversed_axes(header: Any, sform: np.ndarray) -> np.ndarray | None:
     """Return which axes (3,) of the sform are opposite to those of the qform; None if the two are not similar.
 
     As in ITK, forms are similar if their origins, steps and directions are equal. But the comparison of directions
-    always accepts an opposite axis k, and in many cases also an opposite axis i or j. This tolerance helps if a program
-    has lost the negative sign of `pixdim[0]`: the loss reverses the axis k of the qform.
+    always accepts an opposite axis k, and in many cases also an opposite axis i or j.
     """
     spacing, axes = np.asarray(header["pixdim"][1:4], dtype=np.float64), _qform_axes(header)
     steps = np.where(spacing > 0, spacing, 1.0)  # In this comparison, ITK counts a negative spacing as 1.
@@ -247,8 +243,7 @@ def _spacing_notes(header: Any) -> tuple[str, ...]:
 def _direction_notes(header: Any) -> tuple[str, ...]:
     """Return a note if an axis of the qform is opposite to the same axis of the sform, and ITK may use the qform.
 
-    ITK may use the qform if the sform is oblique and has a code above 1: rounding errors then decide which of the two
-    ITK uses (see `itk_affine`). Without a note, return ().
+    `itk_affine` says when ITK may use the qform. Without a note, return ().
     """
     sform = _used_sform(header)
     if sform is None or header["qform_code"] <= 0 or header["sform_code"] == _SCANNER:

@@ -1,6 +1,6 @@
 """Describe, for each segment of a file, how many of its voxels have another segment's value in the labelmap.
 
-The labelmap has one value at each voxel. Where segments overlap, only one of them gets the voxel.
+Where segments overlap, only one of them gets the voxel.
 """
 
 from __future__ import annotations
