@@ -45,8 +45,7 @@ class Estimation:
         self._command: EngineCommand | None = None
         self._estimates: dict[tuple[Any, ...], dict[str, Any]] = {}
         self._folder = TemporaryFolder("dcamt-estimate-")
-        # `CaseTable.add` may change the size of a scan, and `_key` does not contain sizes. Therefore all estimates are
-        # cleared when `CaseTable.add` calls `on_reset`.
+        # `CaseTable.add` may change the size of a scan, and `_key` does not contain sizes.
         table.on_reset.append(self._estimates.clear)
 
     @property
@@ -57,8 +56,7 @@ class Estimation:
     def estimate(self, device: str | None = None) -> dict[str, Any] | None:
         """Return the result of `dcamt estimate` that is kept for the current settings and cases.
 
-        Return None if no result is kept for these settings and cases, or if a setting is unusable. The free disk space
-        is read now, since the user may have deleted files or chosen another folder.
+        Return None if no result is kept, or if a setting is unusable. The free disk space is read now.
 
         Args:
             device: None for the device in the settings.
@@ -85,8 +83,7 @@ class Estimation:
         """
         self.failure = ""
         recipe = self._planned_recipe()
-        # The cases may change before the estimate arrives. The estimate is valid for the present cases, so `key` and
-        # `scene_bytes` are determined now.
+        # The cases may change before the estimate arrives.
         key, scene_bytes = self._key(recipe, device), self._scene_bytes(recipe)
         try:
             files = self._folder.create()

@@ -43,8 +43,7 @@ class TrainingSession(VTKObservationMixin):
     Attributes:
         on_news: functions called after a check, an estimation, a change of a setting or an edit of the cases.
         unread: the scene's cases that this version cannot read.
-        check_failure: the reason why the last check failed or could not start; "" if there is none. An edit of the
-            cases removes the reason.
+        check_failure: the reason why the last check failed or could not start; "" if there is none.
     """
 
     def __init__(self) -> None:
@@ -68,8 +67,7 @@ class TrainingSession(VTKObservationMixin):
         Args:
             node: the parameter node; `settings` is its wrapper.
             cases_before_import: the cases that the open scene had before another scene was imported into it; empty if
-                none was imported. They come first in the table. A case that `node` holds is not added if one of them
-                has the same scan.
+                none was imported. They come first in the table.
         """
         self._node, self.settings = None, settings  # No node is set yet, so the changes of the table are not saved.
         before, saved = cases_before_import, load_cases(node)
@@ -87,8 +85,7 @@ class TrainingSession(VTKObservationMixin):
         self.save()
         self.removeObservers()
         self._stop_check()
-        # The result of a running estimation would be kept under the node IDs of its cases. Other nodes may get these
-        # IDs later, and their cases would then get this result.
+        # The result of a running estimation would be kept under node IDs that other nodes may get later.
         self.estimation.cancel()
         self._node = self.settings = None
         self.unread = []
@@ -120,8 +117,6 @@ class TrainingSession(VTKObservationMixin):
 
     def recipe(self) -> Recipe:
         """Return the recipe of the task or, if a model to start from is chosen, the result of `recipe_from_model`.
-
-        That result is the model's recipe with some fields of the task's recipe.
 
         The effort and the settings that replace values of the recipe (`chosen_settings`) are not applied yet.
 

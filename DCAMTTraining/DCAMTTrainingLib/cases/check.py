@@ -70,16 +70,11 @@ class CaseCheck:
         self._channel_names: dict[int, tuple[str, ...]] = {}
         """Row index -> the names of the scan's channels; () if they are unknown.
 
-        This process compares the order of channels in each scan of the scene with the order in all other scans.
-        Therefore all scans of the scene are listed. Scans in files are listed only up to the first one whose channel
-        names are known. This scan stands for all scans in files: the child process checks that their orders agree.
+        The first scan in a file whose channel names are known stands for all scans in files: the child process checks
+        that their orders agree.
         """
         self._same_files: list[tuple[str, list[int]]] = []
-        """("file", row indices) for each case of the scene whose scan was loaded from a file that other cases use, too.
-
-        The first index belongs to the case of the scene. The other indices belong to the cases whose scan is given as
-        this file.
-        """
+        """("file", row indices) for each case of the scene whose scan was loaded from a file that other cases use."""
         self._is_complete = False
         self._beginning = SteppedTask(self._begin(), self._on_begun)
 
@@ -141,8 +136,7 @@ class CaseCheck:
             self._is_complete = True
 
     def _on_command_end(self, message: str) -> None:
-        # The command also fails if a case has a problem. The row's remark already states the problem, so the command's
-        # message is dropped if the check is complete.
+        # The command also fails if a case has a problem, which the row's remark already states.
         self._end("" if self._is_complete else message)
 
     def _end(self, message: str) -> None:
@@ -163,7 +157,7 @@ class CaseCheck:
                 rows_of_file[str(file.resolve())].append(index)
                 if channels > 1 and not any(self._channel_names.values()):
                     self._channel_names[index] = names_of_channels(file, channels)
-            if index % PATHS_PER_STEP == 0:  # Resolving paths reads the disk.
+            if index % PATHS_PER_STEP == 0:
                 yield
         for index, row in enumerate(self._table.rows):
             if not isinstance(row.source, SceneScan):
@@ -218,11 +212,7 @@ class CaseCheck:
         self._table.set_facts(index, row.size, row.spacing, " ".join(filter(None, (row.remark, text))))
 
     def _equal_voxels(self) -> Iterator[tuple[str, list[int]]]:
-        """Yield "voxels" and the row indices of each group of equal scans.
-
-        Scans are equal if their voxels are equal. A group has at least two scans, and at least one of them is in the
-        scene.
-        """
+        """Yield "voxels" and the row indices of each group of equal scans, at least one of them in the scene."""
         members_by_checksum: defaultdict[str, list[int]] = defaultdict(list)
         for index, checksum in sorted(self._checksums.items()):
             members_by_checksum[checksum].append(index)
@@ -244,8 +234,6 @@ def scene_remark(source: SceneScan, role: str, recipe: Recipe) -> tuple[str, tup
 
 def scene_facts(source: SceneScan, role: str, recipe: Recipe) -> Generator[None, None, CaseFacts]:
     """Check the nodes of a case, then its voxels, and return the facts.
-
-    The voxels are not checked if the nodes have a problem, or if the case is left out.
 
     The facts have no size, spacing or channels. `labels` contains the values that training would read. If the label's
     nodes have a problem, `labels` contains the values of the drawn segments. `labels` is None if the case needs no
@@ -302,8 +290,7 @@ def _channel_count(source: SceneScan, volume: VolumeNode, recipe: Recipe) -> int
     if file is None:
         return int(components) + len(channels_of(source)) - 1
     if os.path.isdir(file):
-        # Reading a DICOM series would block the event loop. Therefore assume here that the series has the recipe's
-        # channels; the run checks the series when it starts.
+        # Reading a DICOM series would block the event loop; the run checks the series when it starts.
         return recipe.input_channels
     header = read_header(file, channels=recipe.input_channels)
     if not same_grid(header.grid, grid_of(volume)):

@@ -67,10 +67,7 @@ def is_proposal(segmentation: SegmentationNode) -> bool:
 
 
 def file_of_all_channels(volume: VolumeNode) -> Path | None:
-    """Return the file of a proposal's scan if the proposal's run reads several channels; None otherwise.
-
-    The volume node contains only the first channel.
-    """
+    """Return the file of a proposal's scan if the proposal's run reads several channels; None otherwise."""
     file = volume.GetAttribute(SCAN_FILE)
     return Path(file) if file and volume.GetAttribute(SEVERAL_CHANNELS) else None
 

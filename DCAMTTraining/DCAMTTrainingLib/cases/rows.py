@@ -317,10 +317,6 @@ def _row(data: dict[str, Any]) -> CaseRow:
 def _update_row(row: CaseRow, new_row: CaseRow, role_chosen: bool) -> CaseRow:
     """Return `new_row` with the user's choices from `row`, a row of the same scan.
 
-    The name of `row` is kept. Its role is kept if the role is `LEFT_OUT` or both rows have a label; otherwise the role
-    becomes the `default_role` of `new_row`. Its chosen segments are kept if the segmentation is the same. Its label
-    mapping is kept if the label file is the same and `new_row` has no mapping.
-
     Args:
         role_chosen: whether the user chose the role of `new_row`; if so, `new_row` keeps its role.
     """

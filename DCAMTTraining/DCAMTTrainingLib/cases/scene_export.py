@@ -66,7 +66,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     - If the row's scan is a file, the case refers to the files of the row.
     - If the row's role needs no label, the case has no label.
     - If the scan belongs to a proposal and has several channels, and `one_channel` is False, the case refers to the
-      scan's own file (`file_of_all_channels`), since the node contains only the first channel.
+      scan's own file (`file_of_all_channels`).
 
     If the scan's channels have names, the scan gets a folder of its own with a `dataset.json`, so that training reads
     the channels in the recipe's order.
@@ -87,7 +87,7 @@ def export_case(row: CaseRow, folder: Path, number: int, one_channel: bool = Fal
     if volume is None:
         raise InputError(_("is no longer in the scene"), path=row.name, remedy=_("Remove the case."))
     file = file_of_all_channels(volume)
-    if file is not None and not one_channel:
+    if file is not None and not one_channel:  # The node contains only the first channel.
         image = file
     else:
         channels = (volume,) if one_channel else channels_of(source)
@@ -187,8 +187,7 @@ def _has_voxels_outside(segment: SegmentVoxels, to_scan: Any, scan: Any) -> bool
     places = _transform_points(indices @ segment.affine[:3, :3].T + segment.affine[:3, 3], to_scan)
     to_index = np.linalg.inv(affine_of(scan))
     scan_indices = places @ to_index[:3, :3].T + to_index[:3, 3]
-    # The integer index of a scan voxel denotes its centre. So the scan reaches half a voxel beyond the centres of its
-    # outermost voxels.
+    # The scan reaches half a voxel beyond the centres of its outermost voxels.
     margin = 0.5 + GRID_TOLERANCE
     return bool(((scan_indices < -margin) | (scan_indices > np.array(scan.GetDimensions()) - 1 + margin)).any())
 
@@ -203,10 +202,7 @@ def _transform_points(points: np.ndarray, transform: Any) -> np.ndarray:
 
 
 def _labelmap_of(segmentation: SegmentationNode, identifier: str) -> Any | None:
-    """Return a labelmap that holds one segment alone, in the segmentation's space; None if the segment has none.
-
-    If the segmentation has only surfaces, a copy of the segmentation is converted.
-    """
+    """Return a labelmap that holds one segment alone, in the segmentation's space; None if the segment has none."""
     segments = segmentation.GetSegmentation()
     if segments.GetSegment(identifier) is None:
         return None

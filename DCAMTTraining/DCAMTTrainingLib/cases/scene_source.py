@@ -43,8 +43,6 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
       the scan;
     - a segmentation that references no scan, has a segment for a class, and lies on the grid of this scan only.
       A result whose own scan was removed is not taken, since another patient's scan may have the same grid.
-
-    `_preferred` chooses among several segmentations of one kind, and a note names the chosen one.
     """
     cases = _segmentations_by_volume(training_cases.scene_cases())
     scans = [volume for volume in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if is_scan(volume)]
@@ -76,18 +74,13 @@ def scene_rows(recipe: Recipe) -> list[CaseRow]:
 
 
 def _named_like_labels(volumes: list[Any]) -> set[str]:
-    """Return the IDs of the volumes that, by their names, are labels or results of other volumes.
-
-    The rules are those for file names (`labels_beside_scans`).
-    """
+    """Return the IDs of the volumes that, by their names, are labels or results of other volumes."""
     files = {Path(f"{volume.GetName().replace('/', '_')}.nrrd"): volume.GetID() for volume in volumes}
     return {files[path] for path in labels_beside_scans(list(files), Path())}
 
 
 def training_case_rows(recipe: Recipe, unlisted_only: bool = False) -> list[CaseRow]:
     """Return a row for each volume with a training case, and mark these cases as listed.
-
-    `_preferred` chooses among several training cases of one volume, and a note names the chosen one.
 
     Args:
         unlisted_only: omit the cases that were listed before.
@@ -181,17 +174,13 @@ def _choice_note(taken: SegmentationNode | None, candidates: Sequence[Any]) -> s
 
 
 def choice_note(source: SceneScan, recipe: Recipe) -> str:
-    """Return a note about other outlines of a case's scan; "" if there are none, or if the user chose the segments.
-
-    If the label is a training case of the volume, the note names only the volume's other training cases, since they
-    have priority over all other segmentations.
-    """
+    """Return a note about other outlines of a case's scan; "" if there are none, or if the user chose the segments."""
     volume, taken = (slicer.mrmlScene.GetNodeByID(name or "") for name in (source.volume, source.segmentation))
     if volume is None or taken is None or source.chosen:
         return ""
     nodes = slicer.util.getNodesByClass("vtkMRMLSegmentationNode")
     cases = [case.segmentation for case in training_cases.scene_cases() if case.volume is volume]
-    if taken in cases:
+    if taken in cases:  # Training cases have priority over all other segmentations.
         candidates = cases
     elif volume in _scans_of(taken):
         candidates = [node for node in nodes if volume in _scans_of(node)]
@@ -212,8 +201,7 @@ def _scans_of(segmentation: SegmentationNode) -> list[Any]:
 def _fitting_scans(segmentation: SegmentationNode, scans: Sequence[Any], grids: Sequence[Grid]) -> list[Any]:
     """Return the volumes whose grid contains the grid of a segmentation.
 
-    The grids do not include transforms, so a volume is returned only if it has the same parent transform node as the
-    segmentation, or if neither has one.
+    The grids do not include transforms, so both nodes must have the same parent transform node, or none.
 
     All volumes are compared at once, since a scene may have hundreds of scans and as many segmentations.
 
@@ -285,12 +273,8 @@ def segments_of(
 def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str, ...]]:
     """Return {label value: names of the segments} for each class that several segments of a case fit.
 
-    Only segments in the same group of `_groups_of_segments` are compared. Two segments of a group compete even if they
-    fit the class by different rules, for example one by its code and the other by its name (see `_match`).
-
-    The first name is that of the segment that the case uses for the class. The other names belong to segments that fit,
-    but are not used. Segments that are empty or have the same voxels as the used segment are left out. If the user
-    chose the segments, the result is empty.
+    Only segments in the same group of `_groups_of_segments` are compared. The first name is that of the segment that
+    the case uses for the class. If the user chose the segments, the result is empty.
     """
     segmentation = slicer.mrmlScene.GetNodeByID(source.segmentation) if source.segmentation else None
     if segmentation is None or source.chosen:
@@ -306,14 +290,11 @@ def competing_segments(source: SceneScan, recipe: Recipe) -> dict[int, tuple[str
 
 
 def _is_another_outline(segmentation: SegmentationNode, identifier: str, taken: str) -> bool:
-    """Return whether a segment is not empty and has other voxels than the segment `taken`.
-
-    The result is also True if the voxels cannot be compared, because one of the two segments has no binary labelmap.
-    """
+    """Return whether a segment is not empty and has other voxels than the segment `taken`."""
     try:
         voxels = read_segment(segmentation, identifier)
         return bool(voxels.mask.any()) and checksum_of(voxels) != checksum_of(read_segment(segmentation, taken))
-    except InputError:
+    except InputError:  # One of the two segments has no binary labelmap.
         return True
 
 
@@ -323,8 +304,7 @@ def _groups_of_segments(segmentation: SegmentationNode, volume: VolumeNode | Non
     The groups are in order of preference.
     """
     identifiers = _segments_of_a_person(segmentation)
-    # `_unedited_segments` compares voxels, which takes time. It is not called for a single segment, which needs no
-    # preference.
+    # `_unedited_segments` compares voxels, which takes time. A single segment needs no preference.
     unedited = _unedited_segments(segmentation) if len(identifiers) > 1 else set()
     groups = []
     for group in _segments_on(volume, segmentation, identifiers):
@@ -367,8 +347,7 @@ def _segments_on(volume: VolumeNode | None, segmentation: SegmentationNode, iden
     dcamt_segments = [identifier for identifier in identifiers if identifier in by_dcamt]
     other_segments = [identifier for identifier in identifiers if identifier not in by_dcamt]
     if volume is drawn_on:
-        # DCAMT made its segments for the other scan. They serve for this scan only if the user made the segmentation a
-        # training case of this scan.
+        # DCAMT made its segments for the other scan.
         accepted = dcamt_segments if _is_training_case_of(volume, segmentation) else []
         return [other_segments, accepted]
     # Here, `volume` is the scan of DCAMT's result. `identifiers` contains DCAMT segments only if a person corrected or
@@ -550,10 +529,8 @@ def _why_unlabelled(volume: VolumeNode, loaded: list[Any], fitting: dict[str, li
 def _segments_of_a_person(segmentation: SegmentationNode) -> list[str]:
     """Return the identifiers of the segments that count as a person's work.
 
-    - If the segmentation is a training case, or a result that a person corrected, all segments count, even if only one
-      was edited.
-    - Otherwise, if the segmentation is a preview or a proposal, no segment counts.
-    - In any other segmentation, the segments that DCAMT did not write count.
+    If the segmentation is a training case, or a result that a person corrected, all segments count, even if only one
+    was edited.
     """
     identifiers = list(segmentation.GetSegmentation().GetSegmentIDs())
     if training_cases.is_case(segmentation):

@@ -59,8 +59,7 @@ def save_rows_in_steps(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]
         node.SetParameter(_CASES, f"[{','.join(texts)}]")
     finally:
         node.EndModify(changing)
-    # `EndModify` calls the node's observers, which takes time. This `yield` lets the caller process events
-    # before its next task.
+    # `EndModify` calls the node's observers, which takes time.
     yield
 
 
@@ -147,8 +146,7 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    The present IDs come from the references of the parameter node `node`. It has no reference to a removed node, and
-    another node may have got the removed node's ID. Therefore a `removed_id` replaces the ID of a removed node.
+    `node` has no reference to a removed node. A `removed_id` replaces its ID, which another node may have got.
     """
     scans = {source["volume"] for source in sources}
     for source in sources:

@@ -52,7 +52,7 @@ def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None
 
     The label is checked only if the role needs one and the scan has no problem. `labels` is None if the label lies
     outside the scan, entirely or in part (see `SceneLabel.problem`). `labels` is empty if the label lies inside the
-    scan, but has no voxel on the scan's grid. A node that is no longer in the scene is not checked.
+    scan, but has no voxel on the scan's grid.
     """
     volume = slicer.mrmlScene.GetNodeByID(source.volume)
     if volume is None or volume.GetImageData() is None:
@@ -75,11 +75,7 @@ def check_voxels(source: SceneScan, role: str, recipe: Recipe) -> Generator[None
 
 
 def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Generator[None, None, CaseFacts]:
-    """Return the facts about those channels of a scan that training would read and that are nodes of the scene.
-
-    For a proposal, the scene may hold one channel of a scan whose file holds all channels (`file_of_all_channels`).
-    Then only the channel in the scene is checked here.
-    """
+    """Return the facts about those channels of a scan that training would read and that are nodes of the scene."""
     facts = CaseFacts(0, volume.GetName())
     one_channel = recipe.input_channels == 1 or file_of_all_channels(volume) is not None
     try:
@@ -97,8 +93,7 @@ def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Genera
         if channel.problem:
             subject = "The scan" if len(nodes) == 1 else f"{node.GetName()}:"
             problems.append(f"{subject} {channel.problem}")
-    # `few_values_warning` warns of a scan with so few intensities that it is probably a label. As in the engine, the
-    # warning is kept only if every channel of the scan causes it.
+    # As in the engine, the warning is kept only if every channel of the scan causes it.
     warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
     # As in the engine, the checksum is that of the recipe's first channel.
     order = channel_order(channel_names_of(source, len(nodes)), recipe.channel_names)

@@ -272,8 +272,7 @@ class OutlinePanel:
         else:
             table.add([row])
             name = table.rows[-1].name
-        # Without this mark, the module would list the case anew whenever the user opens the module: if the case still
-        # has a row, this row would get the volume's name; if the user has removed the row, it would come back.
+        # Without this mark, the module would list the case anew whenever the user opens the module.
         training_cases.mark_listed(scene_case)
         self._show_text(_("“{name}” is a labelled case now.").format(name=name))
 
@@ -281,17 +280,14 @@ class OutlinePanel:
 def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     """Return whether a row belongs to a ranked case, whose scan is in the scene as `volume`.
 
-    A row whose scan is `volume` belongs to the case. Any other row must have the name of the case. The name alone is
-    not enough, since another run may have a case with this name. So if the row's scan is a file, it must be the case's
-    file. If the row's scan is a volume node other than `volume`, the row belongs to the case only if that node is no
-    longer in the scene: a node that is still in the scene is another scan.
+    The name alone is not enough, since another run may have a case with this name.
     """
     if row.scan == volume.GetID():
         return True
     if row.name != case["name"]:
         return False
     if isinstance(row.source, SceneScan):
-        return slicer.mrmlScene.GetNodeByID(row.scan) is None
+        return slicer.mrmlScene.GetNodeByID(row.scan) is None  # A node that is still in the scene is another scan.
     return Path(row.scan).resolve() == Path(case["image"]).resolve()
 
 

@@ -59,10 +59,7 @@ class TrainingCharts:
         return _find("vtkMRMLPlotChartNode", self._key(kind))
 
     def hide(self) -> None:
-        """Remove this run's chart nodes. Restore the layout from before `show`, unless the user chose another one.
-
-        The legends in the plot views are restored, too.
-        """
+        """Remove this run's chart nodes. Restore the layout from before `show`, unless the user chose another one."""
         if self._has_moved_legends:
             _place_legends(lambda chart: chart.GetLegend().SetInline(True))
             self._has_moved_legends = False
@@ -165,10 +162,7 @@ def place_legend_outside(chart: Any) -> None:
 
 
 def fill_table(node: Any, curves: Mapping[str, Curve]) -> None:
-    """Write two columns per curve, iterations and values; NaN fills the columns of shorter curves.
-
-    The node sends one modified event for all changes.
-    """
+    """Write two columns per curve, iterations and values; NaN fills the columns of shorter curves."""
     length = max(len(curve.steps) for curve in curves.values())
     was_modifying = node.StartModify()
     try:

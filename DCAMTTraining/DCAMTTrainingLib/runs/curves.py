@@ -17,10 +17,7 @@ POINTS = 600
 
 
 class Curve:
-    """A curve of points (iteration, value), thinned whenever it has `POINTS` points.
-
-    Thinning replaces each pair of neighbouring points by its mean.
-    """
+    """A curve of points (iteration, value), thinned whenever it has `POINTS` points."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []

@@ -42,8 +42,7 @@ from .proposal import VOXELS, is_unchanged, store_voxels
 _ORIGINAL = f"{PREVIEW_OF}.original"
 """Node reference from a run's preview node to itself, by which `_originals` recognises the node.
 
-In a clone, the copy of this reference leads to the original node, so the clone is not recognised. `_leave_to_person`
-removes the reference.
+In a clone, the copy of this reference leads to the original node, so the clone is not recognised.
 """
 _SCAN = f"{PREVIEW_OF}.scan"
 """Attribute that holds the `_scan_identity` of a preview's volume node."""
@@ -57,12 +56,7 @@ def show_preview(
     """Show the preview of a run, in short steps.
 
     The preview takes over the nodes of the run's last preview, except nodes that a person uses. Only the last step
-    changes the scene. If the last step fails, its changes are undone, except one: if it called `_leave_to_person` for a
-    segmentation, the effect of this call remains. If the volume node that shows the scan was removed during the earlier
-    steps, the last step changes nothing.
-
-    At the end, the slice views are switched to the scan if the run had no preview before, or if its last preview was
-    drawn on another volume node. Otherwise the slice views stay as they are.
+    changes the scene. If the last step fails, its changes are undone, except the effect of `_leave_to_person`.
 
     Args:
         scene_volume: a node that may show the case's scan. If `scene_volume` is None, has no image, or differs from
@@ -73,8 +67,7 @@ def show_preview(
     volume, image, identity, checksum = scene_volume, None, "", 0
     if not (yield from _shows_scan(volume, grid, preview.scan)):
         # The identity contains the modification time of the scan's file, and the run may replace this file while
-        # `read_image` reads it. So determine the identity before the file is read. If it were determined afterwards, it
-        # could be the identity of a newer file than the one whose voxels were read.
+        # `read_image` reads it. So determine the identity before the file is read.
         identity = _scan_identity(preview)
         volume = _find_scan(run, identity)
         if volume is None:
@@ -114,8 +107,7 @@ def _shows_scan(volume: Any | None, grid: Grid, file: str) -> Generator[None, No
 
 def remove_preview(run: str) -> None:
     """Remove a run's preview from the scene; leave nodes that a person uses."""
-    # Remove the segmentations first. `_is_outlined` then finds only segmentations that stay in the scene. Otherwise,
-    # the preview's own segmentation would count as one that outlines the volume, and the volume would stay.
+    # Remove the segmentations first. `_is_outlined` then finds only segmentations that stay in the scene.
     for segmentation in _originals("vtkMRMLSegmentationNode", run):
         if _is_used(segmentation):
             _leave_to_person(segmentation)
@@ -131,8 +123,7 @@ def remove_preview(run: str) -> None:
 def save_used_nodes() -> None:
     """Let the scene save those nodes of all previews that a person uses.
 
-    This function does not search the segments for edits, because that would take too long. The search is not needed:
-    `_on_edited` lets the scene save a segmentation at its first edit.
+    It does not search the segments for edits: `_on_edited` lets the scene save a segmentation at its first edit.
     """
     for segmentation in slicer.util.getNodesByClass("vtkMRMLSegmentationNode"):
         is_unsaved_preview = is_preview(segmentation) and not segmentation.GetSaveWithScene()
@@ -155,7 +146,7 @@ def _scan_identity(preview: Preview) -> str:
     """Return a text that identifies a scan: its case, and its file's path and modification time.
 
     The path (`.../scan-<iteration>.npy`) is not enough: a later scan may have the same path if the run repeats the
-    iteration after a crash, or if a new run has the name of a discarded run.
+    iteration after a crash.
     """
     return f"{preview.case}\n{preview.scan}\n{Path(preview.scan).stat().st_mtime_ns}"
 
@@ -243,8 +234,7 @@ def _replaceable_volume(run: str, segmentation: SegmentationNode | None) -> Any 
     """Return a volume of the run that no person uses; None if there is none.
 
     Args:
-        segmentation: the segmentation that the next preview will change; None if it will add one. This segmentation may
-            outline the volume: that does not count as use by a person.
+        segmentation: the segmentation that the next preview will change; None if it will add one.
     """
     volumes = _originals("vtkMRMLScalarVolumeNode", run)
     return next((node for node in volumes if not _is_edited(node) and not _is_outlined(node, segmentation)), None)
@@ -257,10 +247,7 @@ def _leave_to_person(node: Any) -> None:
 
 
 def _rename_or_add(node: Any | None, node_class: str, name: str, run: str, changes: SceneChanges) -> Any:
-    """Rename a node or, if `node` is None, add a node that the scene does not save; return the node.
-
-    Before the renaming, `changes` stores the node's state, so that undoing restores the state.
-    """
+    """Rename a node or, if `node` is None, add a node that the scene does not save; return the node."""
     if node is not None:
         changes.save(node)
         node.SetName(name)

@@ -61,11 +61,7 @@ def _is_ranked_case(case: Any) -> bool:
 
 
 def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
-    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking.
-
-    The segmentation's former path is added as `FORMER_SEGMENTATION`. If a file exists at the former path, it may belong
-    to another run, and the path is not added.
-    """
+    """Return a ranked case with the present paths of its files if the run's folder was moved since the ranking."""
     saved = Path(case["segmentation"])
     present = run.ranking / saved.name
     if not os.path.exists(present) or _is_same_file(saved, present):
@@ -73,6 +69,7 @@ def _with_present_paths(case: dict[str, Any], run: RunFolder) -> dict[str, Any]:
     image, folder_before = Path(case["image"]), saved.parent.parent
     if image.is_relative_to(folder_before):
         image = run.path / image.relative_to(folder_before)
+    # A file that exists at the former path may belong to another run.
     former = {} if os.path.exists(saved) else {FORMER_SEGMENTATION: str(saved)}
     return {**case, "image": str(image), "segmentation": str(present), **former}
 
