@@ -82,9 +82,6 @@ def parse_suggested_recipe(text: str) -> Recipe:
 def recipe_from_model(model: str, recipe: Recipe) -> Recipe:
     """Return the recipe for training a model further: the model's own recipe, with some fields of the task's recipe.
 
-    These fields are name, title, modality, classes, number of iterations, interval between validations and, if the
-    task's recipe has any, the names of the channels.
-
     Raises:
         InputError: the model does not exist or is damaged, its recipe uses a setting removed from DCAMT, or the
             number of classes or channels differs.
@@ -134,8 +131,7 @@ def with_chosen_spacing(recipe: Recipe, lines: Iterable[str]) -> Recipe:
 def _cached_recipe(path: Path, mtime_ns: int) -> Recipe:
     """Return the recipe of a model file.
 
-    The recipe is cached, because the panel needs the recipe after each change of a setting. A file with a new
-    modification time is read again.
+    The panel needs the recipe after each change of a setting. A file with a new modification time is read again.
     """
     return read_recipe(path)
 
@@ -155,8 +151,7 @@ def classes_from_json(text: str) -> list[UserClass]:
     """Parse a text that `classes_to_json` wrote; replace what cannot be read.
 
     A damaged class keeps its place in the list, since the places (1, 2, …) are the label values. A name that cannot
-    be read becomes empty, so that no training can start before the user enters it. A colour or code that cannot be
-    read becomes that of `new_class`.
+    be read becomes empty, so that no training can start before the user enters it.
     """
     return [_read_class(data, place)[0] for place, data in enumerate(_listed_classes(text) or [])]
 

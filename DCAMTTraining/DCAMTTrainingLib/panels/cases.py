@@ -36,7 +36,6 @@ WIDTHS = {ROLE: 80, REMARK: 210, SIZE: 100, SPACING: 96, IMAGE: 160}
 NAME_WIDTH, NAME_WIDTH_WITH_REMARKS = 154, 138
 """Widths in pixels of the name column without and with remarks in the table."""
 ANISOTROPIC_SPACING_WIDTH = 148
-"""Width in pixels of the spacing column if a scan has an anisotropic spacing."""
 ANISOTROPIC_NAME_WIDTH = 102
 """Width in pixels of the name column if a scan has an anisotropic spacing and the table has no remarks."""
 MAX_LISTED = 10

@@ -30,10 +30,7 @@ CASE, CLASS = range(2)
 WIDTHS = (90, 50, 60, 80, 74)
 """Widths in pixels of all columns except the first."""
 CASE_WIDTH = 120
-"""Width in pixels of the first column if there are several classes.
-
-Otherwise, the first column gets the width that the other columns leave.
-"""
+"""Width in pixels of the first column if there are several classes."""
 ROWS = (2, 8)
 """Smallest and largest number of visible rows."""
 MEAN, DEVIATION = "mean", "std"
@@ -204,16 +201,14 @@ def open_in_browser(path: Path) -> None:
 
 
 def read_scores(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a validation table; an empty list if the table cannot be read.
-
-    The standard deviation of one case is meaningless: for one case, the row `std` is omitted.
-    """
+    """Return the rows of a validation table; an empty list if the table cannot be read."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
     cases = {row.get("case") for row in rows} - {MEAN, DEVIATION}
+    # The standard deviation of one case is meaningless.
     return [row for row in rows if row.get("case") != DEVIATION or len(cases) > 1]
 
 

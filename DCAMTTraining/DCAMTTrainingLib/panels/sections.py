@@ -31,10 +31,7 @@ TITLE_LENGTH = 40
 
 
 class Sections:
-    """Opens and closes sections when a run is selected, begins or ends.
-
-    In between, the user can open and close any section.
-    """
+    """Opens and closes sections when a run is selected, begins or ends."""
 
     def __init__(self, ui: Any, session: TrainingSession) -> None:
         self._ui, self._session = ui, session

@@ -147,10 +147,7 @@ class WatchPanel:
         return None
 
     def _list_cases(self) -> None:
-        """List the run's validation cases in the preview selector, after the item "none".
-
-        No case is listed if no run is shown, or if the run has no recipe file yet or one that cannot be loaded.
-        """
+        """List the run's validation cases in the preview selector, after the item "none"."""
         self._filling = True
         self._ui.previewSelector.clear()
         self._ui.previewSelector.addItem(_("none"))

@@ -104,13 +104,6 @@ def _fingerprint(segmentation: SegmentationNode) -> str:
 def possible_scans(case: Mapping[str, Any], rows: Sequence[CaseRow], channels: int) -> list[Any]:
     """Return the volume nodes that may show the case's scan and lie on the scan's grid.
 
-    These are:
-
-    - volumes that were read from the scan's file for an earlier proposal. That proposal's run must have read several
-      channels (`SEVERAL_CHANNELS`) if this run does, and one channel if this run reads one;
-    - the volumes of the case's proposals (`proposals_of`);
-    - volumes that `rows` lists under the case's name.
-
     The scans of several patients may have the same name and the same grid. So the caller must compare the voxels, too
     (`has_voxels_of`).
 

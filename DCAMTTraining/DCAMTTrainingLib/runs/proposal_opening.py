@@ -121,9 +121,6 @@ class ProposalOpening:
     def insert(self, arrays: CaseArrays | None) -> Generator[None, None, None]:
         """Read the missing image and build the missing segments in steps; the last step adds the missing nodes.
 
-        A proposal that is already in the scene keeps its voxels, but gets the reference geometry and the transform of
-        the case's volume. An outdated proposal (`is_outdated`) is replaced.
-
         Raises:
             InputError: the volume or the proposal was removed from the scene meanwhile.
         """
@@ -200,11 +197,7 @@ class ProposalOpening:
             self._on_end(message, *nodes)
 
     def _remove_files(self) -> None:
-        """End the child process and remove the temporary folder.
-
-        If Slicer crashes, this method does not run; the child process (`dcamt.commands.case_arrays`) then removes the
-        folder and ends.
-        """
+        """End the child process and remove the temporary folder."""
         if self._process is not None:
             self._process.kill()
         _remove_folder(self._folder)

@@ -122,8 +122,7 @@ def _nodes_of(row: CaseRow) -> list[Any]:
 def _refuse_unusable_voxels(row: CaseRow, recipe: Recipe) -> Generator[None, None, None]:
     """Raise InputError if training would refuse the voxels of a case of the scene.
 
-    The voxels may have changed since the case was checked. Unchanged voxels are not checked again. `check_voxels` does
-    not report an empty label as a problem, so this function accepts it; `export_case` refuses it.
+    The voxels may have changed since the case was checked. An empty label is accepted; `export_case` refuses it.
     """
     if isinstance(row.source, SceneScan):
         facts = yield from check_voxels(row.source, row.role, recipe)
@@ -225,11 +224,7 @@ def is_starting(run: RunFolder) -> bool:
 def start_failure(run: RunFolder) -> str:
     """Return why the last process that this application started for the run failed: the last line of its output.
 
-    The text is empty if
-    - this application started no process for the run;
-    - the process still runs, or has succeeded;
-    - the run was found locked (`StartedProcess.locked`), or an event was written after the process was started. The run
-      was then under way, so `RunState.reason` explains any failure.
+    The text is empty if there is no such failure, or if the run was under way: `RunState.reason` then explains it.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.process.poll() in (None, 0):
