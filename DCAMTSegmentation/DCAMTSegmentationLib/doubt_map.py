@@ -53,10 +53,7 @@ def build_image(levels: np.ndarray) -> Generator[None, None, Any]:
 
 
 def add_display(node: VolumeNode) -> Node:
-    """Add a display node to the volume node of a map of doubt; return the display node.
-
-    The display range is fixed (`set_display_range`); Slicer does not compute the range from the image.
-    """
+    """Add a display node to the volume node of a map of doubt; return the display node."""
     display = slicer.vtkMRMLScalarVolumeDisplayNode()
     node.GetScene().AddNode(display)
     display.AutoWindowLevelOff()

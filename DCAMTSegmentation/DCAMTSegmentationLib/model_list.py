@@ -20,7 +20,7 @@ class ModelList:
     """Fills a combo box with the titles of models; the box's tooltip shows the card of the selected model.
 
     `on_chosen` is called with the name of the model that the user selects or imports. After a removal it is called with
-    the name of the first model in the list, or "" if none is left. A model whose removal fails stays selected.
+    the name of the first model in the list, or "" if none is left.
     """
 
     def __init__(
@@ -49,8 +49,7 @@ class ModelList:
     def show(self, name: str) -> None:
         """List the models and select `name`; if the model no longer exists, it is shown as missing.
 
-        `name` may also be the path of a model's file that a script chose. If `name` is empty, as after the last model
-        was removed, no model is selected.
+        `name` may also be the path of a model's file that a script chose. If `name` is empty, no model is selected.
         """
         self._choices = model_choices()
         names = [choice.name for choice in self._choices]

@@ -83,9 +83,6 @@ def insert_result(
         target_state: the `state_of_target` that the target must have before the last step. By default, it is not
             checked.
 
-    Returns:
-        The segmentation node.
-
     Raises:
         TargetEditedError: the target has another state than `target_state`.
         InputError: the target is related to the volume by a non-linear transform, or `check_source` refuses the
@@ -183,7 +180,7 @@ class _Insertion:
     def _prepare_map(self, target: SegmentationNode | None, image: Any) -> Generator[None, None, _ResultNode]:
         """Return the earlier result's map of doubt or, if there is none, a new map with `image`.
 
-        The image of the earlier map stays unchanged. If the map has no display node, it gets one.
+        The image of the earlier map stays unchanged.
         """
         volume = self.options.volume
         earlier_map = own_helper(target, DOUBT_MAP)
@@ -272,10 +269,7 @@ def _set_map(node: VolumeNode, image: Any, volume: VolumeNode) -> None:
 
 
 def _write_segments(segmentation: SegmentationNode, volume: VolumeNode, built: Sequence[BuiltSegment]) -> None:
-    """Write segments into a node; a node without segments first takes over the volume's transform and grid.
-
-    A node whose segments were drawn on an unknown or removed volume takes over only the grid.
-    """
+    """Write segments into a node; a node without segments first takes over the volume's transform and grid."""
     was_empty = not has_segments(segmentation)
     if was_empty:
         segmentation.SetAndObserveTransformNodeID(volume.GetTransformNodeID())

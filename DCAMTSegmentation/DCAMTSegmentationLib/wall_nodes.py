@@ -87,7 +87,7 @@ def insert_wall(
         changes.save(node)
     name = _("{volume} wall").format(volume=volume.GetName() if volume is not None else wall.scan)
     if earlier is not None and model is None:
-        # Another segmentation shares the earlier wall. The new wall lies at the same place, so hide the earlier wall.
+        # Another segmentation shares the earlier wall. The new wall lies at the same place.
         earlier.SetDisplayVisibility(False)
     is_new = model is None
     # The user may have removed one of the nodes.
@@ -135,7 +135,7 @@ def separate_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
 def is_in_scene(wall: WallResult, segmentation: SegmentationNode) -> bool:
     """Return whether `wall` is still the segmentation's wall in the scene.
 
-    Another module may have changed the surface or hardened its transform, or a script may have measured a new wall.
+    Another module may have changed the surface, or a script may have measured a new wall.
     """
     model = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData() if model is not None else None
@@ -146,17 +146,13 @@ def is_in_scene(wall: WallResult, segmentation: SegmentationNode) -> bool:
 
 
 def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
-    """Return the measured wall of a segmentation, with its openings and threshold.
-
-    Return None if there is no wall, if its surface or scalars were removed, if another module replaced the surface's
-    triangles by other cells, or if another version of DCAMT stored facts that this version cannot read.
-    """
+    """Return the measured wall of a segmentation, with its openings and threshold; None without a readable wall."""
     model = get_referenced_node(segmentation, WALL_MODEL)
     surface = model.GetPolyData() if model is not None else None
     facts = model.GetAttribute(_FACTS) if model is not None else None
     if surface is None or not facts:
         return None
-    if not surface.GetNumberOfPoints() or surface.GetPolys().IsHomogeneous() != 3:
+    if not surface.GetNumberOfPoints() or surface.GetPolys().IsHomogeneous() != 3:  # other cells than triangles
         return None
     if not all(surface.GetPointData().HasArray(name) for name in (RATIO, KIND, REGION)):
         return None
@@ -165,7 +161,7 @@ def wall_in_scene(segmentation: SegmentationNode | None) -> WallResult | None:
     ratio, kind, region = (
         np.array(vtk_to_numpy(surface.GetPointData().GetArray(name))) for name in (RATIO, KIND, REGION)
     )
-    with suppress(InputError, KeyError, TypeError, ValueError, OverflowError):
+    with suppress(InputError, KeyError, TypeError, ValueError, OverflowError):  # facts of another version of DCAMT
         return wall_of(Surface(points, triangles), ratio, kind.astype(np.uint8), region.astype(np.uint8), facts)
     return None
 
@@ -179,10 +175,8 @@ def store_measured_outline(
 ) -> None:
     """Store which segment was measured for a new wall, and mark the wall as up to date.
 
-    Also store the state of segment and volume at the measurement: the fingerprint of the segment's voxels, the
-    segment's place in the volume, and the checksum of the volume's voxels. The caller gives this state in the
-    arguments, since the segment may have been edited or moved after the measurement. Also store where the wall's
-    surface lies in the volume now.
+    The arguments give the state at the measurement, since the segment may have been edited or moved after the
+    measurement. Also store where the wall's surface lies in the volume now.
 
     `update_outdated_mark`, `is_scan_changed` and `is_surface_elsewhere` compare the present state with the stored
     state.
@@ -207,7 +201,7 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
     """Return the place of a wall's surface in the measured volume: (5, 3).
 
     Row 0 holds the number of the surface's points, three times. Rows 1 to 4 hold the voxel indices of four points.
-    The four points are evenly spaced in the list of points. Return None if the volume or the surface is missing.
+    Return None if the volume or the surface is missing.
 
     Raises:
         InputError: a non-linear transform lies between surface and volume.
@@ -225,18 +219,17 @@ def _surface_place(segmentation: SegmentationNode) -> np.ndarray | None:
 def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
     """Return whether the wall's surface was moved, relative to the scan, after the measurement.
 
-    For example, the user transformed scan and segmentation without the surface. Return True if a non-linear transform
-    lies between surface and scan. Return False if the wall or the scan is missing, if another module changed the number
-    of points, or if an older version of DCAMT measured the wall.
+    For example, the user transformed scan and segmentation without the surface. Return False if nothing can be
+    compared.
     """
     before = read_matrix(_attribute_of_wall(segmentation, _SURFACE_PLACE), 5, 3)
-    if before is None:
+    if before is None:  # no wall, or an older version of DCAMT measured it
         return False
     try:
         now = _surface_place(segmentation)
     except InputError:  # a non-linear transform
         return True
-    if now is None or now[0, 0] != before[0, 0]:
+    if now is None or now[0, 0] != before[0, 0]:  # another number of points
         return False
     return bool((np.abs(now - before) > SAME_SURFACE_PLACE).any())
 
@@ -244,8 +237,7 @@ def is_surface_elsewhere(segmentation: SegmentationNode) -> bool:
 def is_scan_changed(segmentation: SegmentationNode, checksum_of: Callable[[VolumeNode], int] = voxel_checksum) -> bool:
     """Return whether the measured volume's voxels changed since the measurement.
 
-    Return True if the volume now has several channels. Return False if the volume or its image is missing, or if no
-    checksum was stored with the wall.
+    Return False if the volume or its image is missing, or if no checksum was stored with the wall.
     """
     stored, volume = _attribute_of_wall(segmentation, _VOXELS), measured_volume(segmentation)
     if not stored or volume is None or volume.GetImageData() is None:
@@ -286,8 +278,7 @@ def _is_moved(segmentation: SegmentationNode, segment: str) -> bool:
     - Segment and scan were rotated together: the wall's regions differ.
     - A non-linear transform lies between segmentation and scan.
 
-    Return False if nothing can be compared: the scan was removed, the segment has no voxels, or no placement was
-    stored with the wall.
+    Return False if nothing can be compared.
     """
     stored = read_matrix(_attribute_of_wall(segmentation, _PLACEMENT), 4, 4)
     volume = measured_volume(segmentation)
@@ -382,10 +373,7 @@ def show_wall(wall: WallResult, segmentation: SegmentationNode) -> None:
 
 
 def fill_burden(table: TableNode | None, wall: WallResult) -> None:
-    """Put the burden of the whole wall and of each region into a table node, as text.
-
-    Do nothing if the user removed the table (None).
-    """
+    """Put the burden of the whole wall and of each region into a table node, as text; do nothing for None."""
     if table is None:
         return
     rows = [
@@ -433,8 +421,7 @@ def _set_colors(colors: Node | None, threshold: float) -> None:
         return
     modifying = colors.StartModify()
     table = threshold_colors(np.linspace(LOWEST, HIGHEST, COLORS), threshold)
-    # The first colour is for points that are not wall: openings, and points at the scan's border.
-    table[0] = OPENING_COLOR
+    table[0] = OPENING_COLOR  # for points that are not wall: openings, and points at the scan's border
     for index, color in enumerate(table.tolist()):
         colors.SetColor(index, *color, 1.0)
     colors.EndModify(modifying)

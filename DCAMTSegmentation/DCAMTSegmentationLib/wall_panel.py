@@ -100,10 +100,7 @@ class WallPanel:
             self._show_wall()
 
     def compare_outline(self) -> None:
-        """Show a warning if the segment has changed since the wall was measured; otherwise remove the warning.
-
-        A wall that was changed outside of this section is reloaded.
-        """
+        """Show a warning if the segment has changed since the wall was measured; otherwise remove the warning."""
         self._reload_changed_wall()
         wall_nodes.update_outdated_mark(self._segmentation)
         self._show_wall()
@@ -118,9 +115,7 @@ class WallPanel:
     def _show_segments(self, segmentation: SegmentationNode | None) -> None:
         """List the segmentation's segments, and select one of them; change nothing if they are listed already.
 
-        If the segmentation has DCAMT segments and none of them was in the list before (a new result), select the first
-        of them. Otherwise, keep the selection; if the selected segment is gone, select the first DCAMT segment, or the
-        first segment if there is no DCAMT segment.
+        Keep the selection if possible; of a new result, select the first DCAMT segment.
         """
         names: dict[str, str] = {}
         if segmentation is not None:
@@ -129,8 +124,7 @@ class WallPanel:
         if [*names.items()] == [*self._segments.items()]:
             return
         combo_box, chosen = self._ui.wallSegmentComboBox, self.chosen_segment()
-        # Identifiers such as Segment_1 recur in other segmentations. If another segmentation is shown now, keep the
-        # selection only if this segmentation has a segment with both the identifier and the name of the selected one.
+        # Identifiers such as Segment_1 recur in other segmentations, so the name must be the same, too.
         if segmentation is not self._segmentation and names.get(chosen) != self._segments.get(chosen):
             chosen = ""
         dcamt_segments = list(find_dcamt_segments(segmentation)) if segmentation is not None else []

@@ -53,8 +53,7 @@ class EngineProcess:
     for delivery, only the last of them is delivered. After `kill`, neither function is called. Only two calls block:
     `wait_for_end`, and `kill` if it gets a `last_line` to write to the process's stdin.
 
-    The Python program that `arguments` names must end when the program's stdin closes. If PythonSlicer is a launcher,
-    the program runs in a child process of the launcher, and `kill` can end this child process only by closing stdin.
+    The Python program that `arguments` names must end when the program's stdin closes (see `kill`).
     """
 
     def __init__(
@@ -120,7 +119,6 @@ class EngineProcess:
     def _on_output(self) -> None:
         if self._is_running:
             self._stream.feed(self._process.readAllStandardOutput().data())
-            # If a delivery is scheduled, it delivers these lines, too.
             if not self._delivery_scheduled:
                 self._deliver()
 
@@ -129,10 +127,7 @@ class EngineProcess:
             self._stderr = (self._stderr + self._process.readAllStandardError().data())[-LOG_BYTES:]
 
     def _deliver(self) -> None:
-        """Call `on_event` for each waiting event and, after the last event of an ended process, `on_end`.
-
-        If events still wait after `MAX_DELIVERY_S`, schedule their delivery for the next turn of the event loop.
-        """
+        """Call `on_event` for each waiting event and, after the last event of an ended process, `on_end`."""
         until = time.monotonic() + MAX_DELIVERY_S
         try:
             while self.listening and time.monotonic() < until:

@@ -47,10 +47,7 @@ class ModelChoice:
 
 
 def model_choices() -> list[ModelChoice]:
-    """Return all models in the store, shipped ones first; a damaged file is listed with its problem as tooltip.
-
-    If several models have the same title, the name of each of these models is added to its title.
-    """
+    """Return all models in the store, shipped ones first; a damaged file is listed with its problem as tooltip."""
     choices = [_choice(model) for model in stored_models()]
     count = Counter(choice.title for choice in choices)
     return [
@@ -179,10 +176,7 @@ def _dice_by_class(entry: Mapping[str, Any]) -> Mapping[str, float]:
 
 
 def _evaluation_text(entry: Mapping[str, Any]) -> str:
-    """Return a card's evaluation as text, such as "Dice 0.92 (accurate) on 20 scans".
-
-    The Dice is `dice_mean` if that is given, otherwise the Dice of each class.
-    """
+    """Return a card's evaluation as text, such as "Dice 0.92 (accurate) on 20 scans"."""
     dice = entry.get("dice_mean")
     if dice is None:
         dice = ", ".join(f"{name} {value:.2f}" for name, value in _dice_by_class(entry).items())

@@ -96,11 +96,8 @@ def _match_earlier_segments(
 ) -> list[str | None]:
     """Return for each new segment the identifier of the earlier segment of its class; None if there is none.
 
-    Several classes may have the same code. Therefore an earlier and a new segment with the same code count as segments
-    of one class only in two cases:
-
-    - No other earlier or new segment has the code. The names may differ, since the user can rename the earlier segment.
-    - Other segments have the code, but the two segments have the same name.
+    Several classes may have the same code. If several earlier or several new segments have it, the names must match,
+    too. Otherwise the names may differ, since the user can rename the earlier segment.
 
     Args:
         codes, names: the codes and names of the earlier segments, by identifier.

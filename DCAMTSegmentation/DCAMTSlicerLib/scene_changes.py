@@ -46,7 +46,7 @@ class SceneChanges:
         Undoing removes the node with its display nodes.
         """
         if node is not None:
-            # `ExitStack` calls the last callback first: undoing removes the node, and then the node's stale items.
+            # `ExitStack` calls the last callback first.
             self._undo.callback(remove_stale_items, slicer.mrmlScene, [node])
             self._undo.callback(remove_with_display, node)
         return node
@@ -68,9 +68,6 @@ class SceneChanges:
 
 class _SegmentationState:
     """A segmentation node's DCAMT segments with their display, and the node's properties.
-
-    The properties are the name, attributes, transform, references, visibility in 3D, conversion parameters and source
-    representation.
 
     Voxels are not copied: an insertion makes new segments, and this object keeps the old ones.
     """

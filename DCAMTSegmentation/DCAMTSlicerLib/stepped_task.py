@@ -17,10 +17,8 @@ class SteppedTask:
     """Runs a generator step by step; Qt processes other events before each step, so the window keeps responding.
 
     `cancel` closes the generator, so that it can undo its work; neither `on_end` nor `on_step` is called afterwards.
-    If a step cancels the task and then raises an error, the error reaches the event loop.
 
     Args:
-        steps: the generator.
         on_end: on_end(error) is called once: error is the exception that a step raised, or None after the last step.
         on_step: on_step(value) is called after each step with the value that the generator yielded.
     """
@@ -68,7 +66,7 @@ class SteppedTask:
         if self.running:
             self.running = False
             self._on_end(error)
-        elif error is not None:
+        elif error is not None:  # The step cancelled the task before the error.
             raise error
 
     def _close(self) -> None:
@@ -108,8 +106,7 @@ class DelayedCall:
 class DoubleClickGuard:
     """Recognises the second click of a double click on a button that starts a job or cancels the running job.
 
-    The owner ignores the second click. Otherwise, that click would cancel the job that the first click started, or
-    start a new job if the first job has already ended.
+    The owner ignores the second click. Otherwise, that click would cancel the job that the first click started.
     """
 
     def __init__(self) -> None:

@@ -17,11 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest deviation of a mask's axes from a volume's axes.
-
-The matrix (3, 3) from voxel indices of the mask to voxel indices of the volume may differ from the identity by this
-much in each element.
-"""
+"""Largest deviation of a mask's axes from a volume's axes, in each element of the matrix between their indices."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:
@@ -82,8 +78,6 @@ def grid_of(volume: VolumeNode) -> Grid:
 def transform_between(source: Node, target: Node, remedy: str = "") -> np.ndarray:
     """Return the affine (4, 4), mm in the space of `source` -> mm in the space of `target`.
 
-    The affine is the identity if both nodes have the same parent transform.
-
     Args:
         remedy: what the error tells the user to do; by default, to harden the transform.
 
@@ -126,10 +120,7 @@ def pad_to_volume_grid(mask: np.ndarray, affine: np.ndarray, grid: Grid) -> tupl
 
 
 def world_positions(volume: VolumeNode) -> np.ndarray:
-    """Return the positions in world coordinates, (125, 3) RAS mm, of 125 points that are evenly spaced in the volume.
-
-    The positions change if the volume is transformed.
-    """
+    """Return the positions in world coordinates, (125, 3) RAS mm, of 125 points evenly spaced in the volume."""
     affine, steps = ijk_to_ras(volume), np.linspace(0, 1, 5)
     fractions = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     points = fractions * (np.array(volume.GetImageData().GetDimensions()) - 1) @ affine[:3, :3].T + affine[:3, 3]

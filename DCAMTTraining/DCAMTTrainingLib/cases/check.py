@@ -70,8 +70,7 @@ class CaseCheck:
         self._channel_names: dict[int, tuple[str, ...]] = {}
         """Row index -> the names of the scan's channels; () if they are unknown.
 
-        The first scan in a file whose channel names are known stands for all scans in files: the child process checks
-        that their orders agree.
+        One file with known channel names stands for all files: the child process checks that their orders agree.
         """
         self._same_files: list[tuple[str, list[int]]] = []
         """("file", row indices) for each case of the scene whose scan was loaded from a file that other cases use."""

@@ -146,7 +146,8 @@ def _save_references(node: Any, rows: Sequence[CaseRow], unread: Sequence[Any]) 
 def _update_ids(node: Any, sources: Sequence[dict[str, Any]]) -> None:
     """Replace the saved node IDs in `sources` with the present ones.
 
-    `node` has no reference to a removed node. A `removed_id` replaces its ID, which another node may have got.
+    A `removed_id` replaces the ID of a node to which `node` has no reference, because this node was removed from the
+    scene and another node may have got its ID.
     """
     scans = {source["volume"] for source in sources}
     for source in sources:

@@ -2,7 +2,7 @@
 
 A run's preview is a segmentation node and, if no volume of the scene shows the case's scan, a volume node. The run's
 next preview changes these nodes, and `remove_preview` removes them. But a node that a person uses is neither changed
-nor removed, and the next preview adds another node instead. A person uses:
+nor removed, and the next preview adds another node instead. These nodes count as used by a person:
 
 - a segmentation that was edited, or that is a training case;
 - a volume whose voxels were edited, or that another segmentation outlines;

@@ -224,7 +224,7 @@ def is_starting(run: RunFolder) -> bool:
 def start_failure(run: RunFolder) -> str:
     """Return why the last process that this application started for the run failed: the last line of its output.
 
-    The text is empty if there is no such failure, or if the run was under way: `RunState.reason` then explains it.
+    The text is empty if there is no such failure, or if `RunState.reason` explains the failure.
     """
     entry = next((entry for entry in reversed(started) if entry.run.path == run.path), None)
     if entry is None or entry.process.poll() in (None, 0):
