@@ -95,11 +95,9 @@ class ChannelSelectors:
 def choose_model(settings: Any, name: str) -> None:
     """Select a model, and put the volumes that are selected now into the order of its channels.
 
-    First, if the present model has several named channels and each has a volume, each volume stores the name of its
-    channel. Then each channel of the new model gets the volume of this name: the stored name or, for a volume without
-    one, the name in the `dataset.json` beside its file (`channel_names.name_of`). The order of the volumes stays in
-    three cases: the new model has one channel, its channels have no names, or the name of one of its channels belongs
-    to no volume or to several volumes.
+    Each channel of the new model gets the volume of its name (`channel_names.name_of`). The order of the volumes stays
+    if the new model has one channel, its channels have no names, or the name of one of its channels belongs to no
+    volume or to several volumes.
     """
     volumes = (settings.inputVolume, *settings.channelVolumes)
     names_before, names = recipe_channel_names(settings.model), recipe_channel_names(name)
@@ -108,8 +106,7 @@ def choose_model(settings: Any, name: str) -> None:
         channel_names.store_names(used, names_before)
     present = [volume for volume in volumes if volume is not None]
     ordered = channel_names.find_by_names(present, names) if len(names) > 1 else None
-    # `NodeModify` reports the following changes together. Without it, the panel would handle each change before the
-    # next one is made.
+    # Without `NodeModify`, the panel would handle each change before the next one is made.
     with slicer.util.NodeModify(settings.parameterNode):
         settings.model = name
         if ordered is not None:
@@ -122,8 +119,7 @@ def replace_channels(settings: Any) -> None:
     """Select the further channels that are stored with the result of the input volume.
 
     Select no further channels if the volume has no result, if one of the stored channels is no longer in the scene, or
-    if the selected model has the result's channels in another order. Do nothing if there is no input volume, or if the
-    input volume is one of the selected further channels.
+    if the selected model has the result's channels in another order.
     """
     volume, selected_channels = settings.inputVolume, tuple(settings.channelVolumes)
     if volume is None or volume in selected_channels:

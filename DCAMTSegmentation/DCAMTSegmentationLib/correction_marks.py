@@ -53,8 +53,7 @@ def mark_written(segmentation_node: SegmentationNode, to_local: np.ndarray) -> N
 def axes_of(segmentation_node: SegmentationNode, from_local: np.ndarray | None = None) -> str:
     """Return the first 3 rows and columns of the DCAMT segments' `labelmap_affine` (mm) as JSON; "" if there is none.
 
-    Changed axes show that measurements are outdated even if the fingerprint is unchanged: hardening a transform that
-    doubles all lengths changes the axes and the measured volumes, but not the fingerprint.
+    Changed axes show that measurements are outdated even if the fingerprint is unchanged (a hardened scaling).
 
     Args:
         from_local: (4, 4), mm in the segmentation's space -> mm in the space of the returned axes; by default, the axes
@@ -90,13 +89,12 @@ def mark_corrected(segmentation_node: SegmentationNode) -> None:
 def mark_measured(segmentation_node: SegmentationNode, measured: str, axes: str) -> None:
     """Store the fingerprint and the axes that the segments had when they were measured.
 
-    If the segments now have another fingerprint or other axes, the mark of outdated measurements stays. If both are
-    the same, or if the present fingerprint is empty because a segment has no labelmap, the mark is removed.
+    If the segments now have another fingerprint or other axes, the mark of outdated measurements stays.
     """
     segmentation_node.SetAttribute(_MEASURED, measured)
     segmentation_node.SetAttribute(_MEASURED_AXES, axes)
     now = fingerprint(segmentation_node)
-    if not now or _are_as_measured(segmentation_node, now):
+    if not now or _are_as_measured(segmentation_node, now):  # `now` is empty if a segment has no labelmap.
         segmentation_node.SetAttribute(_OUTDATED, None)
 
 
@@ -119,8 +117,8 @@ def lies_elsewhere(segmentation_node: SegmentationNode, volume: VolumeNode | Non
     """Return whether the DCAMT segments lie on other voxels of `volume` than those on which DCAMT wrote them.
 
     Voxels are compared by their indices (tolerance: `SAME_PLACE`), so `volume` may be another volume than the segmented
-    scan. The function returns True if a non-linear transform lies between the segmentation and `volume`. The function
-    returns False if the segments were resampled, if all of them were deleted, or if `volume` is None or has no image.
+    scan. The function returns False if the segments were resampled, if all of them were deleted, or if `volume` is None
+    or has no image.
 
     Args:
         now: the present fingerprint of the segments.
@@ -161,9 +159,8 @@ def are_resampled(segmentation_node: SegmentationNode, before: np.ndarray, now: 
 def _box_difference(box: np.ndarray, other: np.ndarray) -> float:
     """Return the difference of two boxes: the sum of the square roots of their faces' distances, in voxels.
 
-    Because of the square roots, one face that differs by 16 voxels counts less (4) than six faces that differ by 1 (6).
-    This suits `are_resampled`: an edit of a segment may move one face of its box far, but a transformation moves all
-    six faces.
+    The square roots suit `are_resampled`: an edit of a segment may move one face of its box far, but a transformation
+    moves all six faces.
     """
     return float(np.sqrt(np.abs(box - other)).sum())
 
@@ -186,10 +183,8 @@ def is_corrected(segmentation_node: SegmentationNode | None) -> bool:
 def unedited_segments(segmentation_node: SegmentationNode) -> set[str]:
     """Return the identifiers of the DCAMT segments for which no edit is known.
 
-    Copies of DCAMT segments are DCAMT segments, too. An unedited copy is therefore returned.
-
-    All DCAMT segments are returned if their voxels cannot be compared with those that were written (see
-    `can_recognise_edits`).
+    An unedited copy of a DCAMT segment is returned, too. All DCAMT segments are returned if their voxels cannot be
+    compared with those that were written (see `can_recognise_edits`).
     """
     written = segmentation_node.GetAttribute(_WRITTEN)
     now = fingerprint(segmentation_node) if written else ""

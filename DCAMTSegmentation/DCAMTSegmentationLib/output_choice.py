@@ -77,8 +77,7 @@ def can_hold_result_of(segmentation_node: SegmentationNode | None, volume: Volum
     drawn_on = scan_of(segmentation_node)
     if drawn_on is None:
         return segmentation_node.GetAttribute(_REMOVED_SCAN) is None or _is_removed_scan(segmentation_node, volume)
-    # If segments were imported from a labelmap, `drawn_on` is this labelmap, not the scan, and `is_listed_scan` returns
-    # False. The scan is unknown in this case, so the node may hold the result.
+    # If segments were imported from a labelmap, `drawn_on` is this labelmap, and the scan is unknown.
     return not is_listed_scan(drawn_on) or are_same_scan(drawn_on, volume)
 
 
@@ -99,8 +98,6 @@ def confirm_replacing(segmentation_node: SegmentationNode, volume: VolumeNode) -
     - the node's DCAMT segments, which the result replaces, were edited or may have been edited;
     - the node holds the result of another scan or was drawn on another scan;
     - the node is a training case.
-
-    Otherwise, return True.
     """
     is_case = training_cases.is_case(segmentation_node)
     has_result = bool(find_dcamt_segments(segmentation_node))

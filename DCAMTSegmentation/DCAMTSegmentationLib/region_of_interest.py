@@ -77,8 +77,7 @@ def _to_volume_space(volume: VolumeNode, world: np.ndarray) -> list[float]:
 def place_region(roi: RegionNode, volume: VolumeNode, result: SegmentationNode | None) -> None:
     """Place a Markups ROI around a result, with `MARGIN_MM` on each side.
 
-    If the result is None or has no voxels, for example because it has only surfaces, the ROI is placed around the
-    volume's centre, near which the heart usually lies.
+    If the result is None or has no voxels, the ROI is placed around the volume's centre.
 
     Raises:
         InputError: the volume holds no image, or an image with several channels.
@@ -109,8 +108,7 @@ def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
     """Store the volume for which a region is chosen, unless a volume was ever stored for the region.
 
-    If the stored volume was removed from the scene, no other volume is stored in its place. So `note_about_scan` still
-    returns the note that the region belongs to another scan.
+    So `note_about_scan` still returns a note if the stored volume was removed from the scene.
     """
     if roi is not None and volume is not None and roi.GetAttribute(_SCAN_WAS_STORED) is None:
         store_scan(roi, volume)
@@ -173,10 +171,7 @@ def style_region(roi: RegionNode) -> None:
 
 
 def _corners_of(result: SegmentationNode) -> np.ndarray:
-    """Return the corners (N, 3) of the DCAMT segments' bounding boxes, in RAS mm of the world.
-
-    Segments without a binary labelmap are skipped.
-    """
+    """Return the corners (N, 3) of the DCAMT segments' bounding boxes, in RAS mm of the world."""
     corners: list[list[float]] = []
     for identifier in find_dcamt_segments(result):
         if result.GetSegmentation().GetSegment(identifier).GetRepresentation(labelmap_name()) is None:

@@ -143,11 +143,10 @@ class ReportJob(SegmentJob):
     def _write_doubt_map(self) -> Generator[None, None, tuple[Path | None, np.ndarray | None]]:
         """Write the map of doubt, step by step; return its file and affine, or (None, None) if there is no map.
 
-        The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space. A map that an older
-        version of DCAMT made is not written, since such a map shows the branches' disagreement instead of doubt.
+        The affine (4, 4) leads from the map's voxel index (i, j, k) to mm in the volume's space.
         """
         map_node = doubt_map_of(self._segmentation)
-        if map_node is None or not shows_doubt(map_node):
+        if map_node is None or not shows_doubt(map_node):  # Maps of older versions show disagreement.
             return None, None
         file = self.folder / "doubt.npy"
         affine = transform_between(map_node, self._volume) @ ijk_to_ras(map_node)
@@ -184,10 +183,7 @@ class ReportJob(SegmentJob):
         return MOVED_WALL if is_surface_elsewhere(self._segmentation) else ""
 
     def _doubts(self) -> tuple[DoubtfulPlace, ...] | None:
-        """Return the doubtful places in the volume's space.
-
-        Return None if an older version of DCAMT stored the places, since such places show the branches' disagreement.
-        """
+        """Return the doubtful places in the volume's space; None if an older version of DCAMT stored the places."""
         if not stored_places.places_show_doubt(self._segmentation):
             return None
         places = []

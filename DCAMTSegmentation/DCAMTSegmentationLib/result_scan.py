@@ -123,28 +123,23 @@ def is_of_other_scan(
 ) -> bool:
     """Return whether `volume` is not the scan that was segmented, or whether the scan's voxels changed since then.
 
-    The voxels of the scan's other channels are compared, too, in the order of the channels. A volume that is no channel
-    of the scan, such as a scan that was loaded again, counts as the segmented scan if it has the voxels of any channel
-    and the DCAMT segments lie at the same place in it.
-
-    Older versions of DCAMT stored no checksums; for their results, the function returns True if the volume is no
-    channel of the scan. Nothing is known about the scan of segments that were loaded from a `.seg.nrrd` file, so the
-    function returns False.
+    The voxels of the scan's other channels are compared, too. A volume that is no channel of the scan, such as a scan
+    that was loaded again, counts as the segmented scan if it has the voxels of any channel and the DCAMT segments lie
+    at the same place in it.
     """
-    if not is_written(segmentation_node):
+    if not is_written(segmentation_node):  # The scan of segments from a `.seg.nrrd` file is unknown.
         return False
     is_channel = volume in scans_of(segmentation_node)
     stored = (segmentation_node.GetAttribute(_SCAN_VOXELS) or "").split()
-    if not stored:
+    if not stored:  # a result of an older version of DCAMT
         return not is_channel
     first, allowed = get_referenced_node(segmentation_node, VOLUME), stored[:1]
     if not is_channel:
         if lies_elsewhere(segmentation_node, volume, fingerprint(segmentation_node)):
             return True
         first, allowed = volume, stored
-    # The checksums of the further channels that are still in the scene must occur in `stored[1:]` in the same order.
-    # `further` is an iterator: the operator `in` consumes it up to the match, and so skips the checksums of removed
-    # channels.
+    # `further` is an iterator: the operator `in` consumes it up to the match. So the order counts, and the checksums of
+    # removed channels are skipped.
     further = iter(stored[1:])
     try:
         has_same_first = first is None or str(checksum_of(first)) in allowed
@@ -163,9 +158,6 @@ def is_scan_changed(segmentation_node: SegmentationNode | None) -> bool:
 
 
 def is_listed_scan(volume: VolumeNode) -> bool:
-    """Return whether the input selectors list a node: a scalar volume, but no map, labelmap or hidden node.
-
-    Other modules hide their auxiliary volumes from all selectors.
-    """
+    """Return whether the input selectors list a node: a scalar volume, but no map, labelmap or hidden node."""
     is_scan = volume.GetClassName() == "vtkMRMLScalarVolumeNode" and not is_map(volume)
-    return is_scan and not volume.GetHideFromEditors()
+    return is_scan and not volume.GetHideFromEditors()  # Other modules hide their auxiliary volumes.

@@ -79,9 +79,8 @@ class ReviewPanel:
             view.transposed = True
             view.resizeColumnsToContents()
         # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node gets
-        # new measurements, the view shows all rows again. `resultLabel` shows the scan's name, so hide the view's first
-        # row, which repeats the name. If there is only one segment, also hide the view's second row, which contains the
-        # segment's name.
+        # new measurements, the view shows all rows again. `resultLabel` shows the names of the scan and of an only
+        # segment.
         hidden = 2 if table.GetNumberOfRows() == 1 else 1
         for row in range(table.GetNumberOfColumns()):
             view.setRowHidden(row, row < hidden)
@@ -217,8 +216,7 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 def _segment_text(row: dict[str, str]) -> str:
     """Return a segment's name and volume (mL); only the name if the user removed the volume from the table.
 
-    The volume is the table's text, which has two decimals. It is not rounded to one decimal, since a number that is
-    rounded twice may be wrong: 54.347 mL is "54.35" in the table and would become "54.4", but 54.3 is correct.
+    The volume is the table's text. It is not rounded again: 54.347 is "54.35" and would become "54.4", not 54.3.
     """
     volume = row["volume_ml"]
     return f"{row['segment']} {volume} mL" if volume else row["segment"]

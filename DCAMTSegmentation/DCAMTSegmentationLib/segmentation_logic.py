@@ -80,8 +80,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._worker: SegmentationWorker = worker or WorkerProcess(_temporary_folder)
         self._job: WorkerJob | None = None
         self._log = SegmentationLog()
-        # The segmentation nodes that the scene is removing, each with its helper nodes. `_remove_orphans` empties the
-        # list.
+        # The segmentation nodes that the scene is removing, each with its helper nodes.
         self._removed: list[tuple[SegmentationNode, list[Node]]] = []
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_about_to_be_removed)
@@ -124,9 +123,8 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
     ) -> None:
         """Start segmenting a volume node, and return at once.
 
-        `onProgress` is called during the work. `onFinished` is called once, with a `JobOutcome` that contains the
-        segmentation node. After a failure or `cancel`, the outcome contains the reason instead, and the scene is
-        unchanged.
+        `onFinished` is called once, with a `JobOutcome` that contains the segmentation node. After a failure or
+        `cancel`, the outcome contains the reason instead, and the scene is unchanged.
 
         Args:
             choices: the other fields of `SegmentationOptions` (channels, target, region, show_3d, model, quality,
@@ -197,8 +195,6 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
 
     def measure(self, segmentation: SegmentationNode, onFinished: OnFinished | None = None) -> None:
         """Start measuring a result's DCAMT segments as they are now; `onFinished` is called once.
-
-        Call `measure` after a correction, for example.
 
         Raises:
             RuntimeError: a job of this logic is running.
@@ -316,7 +312,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         self._job = job
 
     def _finisher(self, on_finished: OnFinished | None) -> OnFinished:
-        """Return a function for the end of a job: release the job, log its outcome and call `on_finished`."""
+        """Return a function for the end of a job."""
 
         def finish(outcome: JobOutcome) -> None:
             # Release the job, since it refers to the volume's voxels.
@@ -352,11 +348,9 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
             self._remove_orphans()
 
     def _remove_orphans(self) -> None:
-        """Remove the helper nodes of removed results.
-
-        If the scene's batch processing removed a segmentation and added it again, the helper nodes are kept.
-        """
+        """Remove the helper nodes of removed results."""
         is_present = slicer.mrmlScene.IsNodePresent
+        # Batch processing may have removed a segmentation and added it again.
         results = [(node, helpers) for node, helpers in self._removed if not is_present(node)]
         self._removed = []
         removed = [node for node, _helpers in results]
@@ -364,8 +358,7 @@ class DCAMTSegmentationLogic(ScriptedLoadableModuleLogic, VTKObservationMixin):
         for helper in orphans:
             if is_present(helper):
                 remove_with_display(helper)
-        # While the scene sends its event (node removed or batch ended), the subject hierarchy still has the removed
-        # nodes' items. Therefore, `remove_stale_items` is called after the event.
+        # While the scene sends its event, the subject hierarchy still has the removed nodes' items.
         qt.QTimer.singleShot(0, lambda: remove_stale_items(slicer.mrmlScene, [*orphans, *removed]))
 
 

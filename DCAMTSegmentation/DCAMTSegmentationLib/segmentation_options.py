@@ -21,7 +21,7 @@ class SegmentationOptions:
         target: the segmentation node to write to, None for a new one.
         region: a Markups ROI node, None for the whole volume.
         show_3d: whether to show the surfaces in the 3D views.
-        model: the name of a model in the store, or the path of a model file, which need not be in the store.
+        model: the name of a model in the store, or the path of a model file.
         quality: "accurate" or "fast".
         device: "auto", "cuda", "mps" or "cpu".
     """

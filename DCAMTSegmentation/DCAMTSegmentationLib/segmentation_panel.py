@@ -285,7 +285,7 @@ class SegmentationPanel(VTKObservationMixin):
         self._review.show(segmentation_node)
         self._wall.show(segmentation_node, settings.inputVolume is not None and not running)
         self._ui.measureButton.enabled = self._review.has_measurements and not running
-        # A report needs what the measurement of a wall needs: a volume, a segment, and no running job.
+        # A report needs what the measurement of a wall needs.
         self._ui.reportButton.enabled = self._wall.can_measure
         self._ui.placeRegionButton.enabled = settings.inputVolume is not None
         self._moves.observe(settings.region)
@@ -370,7 +370,7 @@ class SegmentationPanel(VTKObservationMixin):
     def _start_job(self, start: Callable[[], None], stage: str, model: str | None = None) -> None:
         """Start a job and show its first stage; if it cannot start, show the reason.
 
-        The user first accepts the terms of use of `model`, if it has any, and the installation of missing packages.
+        The user first accepts the terms of use of `model`, if it has any.
         """
         try:
             if model is not None:
@@ -400,7 +400,6 @@ class SegmentationPanel(VTKObservationMixin):
     def _on_wall_measured(self, outcome: JobOutcome) -> None:
         self._end_job(outcome, self._show_measured_wall)
         if outcome.segmentation is not None and not self._closed:
-            # Meanwhile, the user may have selected another scan.
             views.hide_wall_over_other_scan(outcome.segmentation)
 
     def _end_job(self, outcome: JobOutcome, show_result: Callable[[SegmentationNode], None] | None = None) -> None:

@@ -78,12 +78,7 @@ def doubtful_places(segmentation_node: SegmentationNode | None) -> list[StoredDo
     """Return a result's doubtful places, the worst first.
 
     Hardening a linear transform of the node (applying the transform to the node's data for good) moves the voxels, but
-    not the stored positions. Therefore this function applies the hardened transform to the stored positions. In these
-    cases the stored positions are returned unchanged:
-
-    - The DCAMT segments have no voxels.
-    - The DCAMT segments were resampled on another grid.
-    - An older version of DCAMT stored the places.
+    not the stored positions. Therefore this function applies the hardened transform to the stored positions.
     """
     stored = _stored_places(segmentation_node)
     hardened = _hardened_transform(segmentation_node) if segmentation_node is not None and stored else None
@@ -100,7 +95,7 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
     """Return the linear transform (4, 4) that was hardened since the places were stored, or None."""
     before = read_matrix(segmentation_node.GetAttribute(_PLACES_AFFINE), 4, 4)
     now = labelmap_affine(segmentation_node, find_dcamt_segments(segmentation_node))
-    if before is None or now is None:
+    if before is None or now is None:  # places of an older version of DCAMT, or segments without voxels
         return None
     if np.allclose(now, before, rtol=0, atol=1e-6):
         return None
@@ -108,17 +103,12 @@ def _hardened_transform(segmentation_node: SegmentationNode) -> np.ndarray | Non
 
 
 def places_show_doubt(segmentation_node: SegmentationNode) -> bool:
-    """Return whether the stored places show doubt; the places of older versions of DCAMT show disagreement.
-
-    Return False if no places were ever stored in the node.
-    """
+    """Return whether the stored places show doubt; the places of older versions of DCAMT show disagreement."""
     return segmentation_node.GetAttribute(_PLACES_OF) == _DOUBT
 
 
 def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtfulPlace]:
     """Move every slice view to the next doubtful place; return the place's number, from 1, and the place.
-
-    The first place follows the last one.
 
     Raises:
         ValueError: the result has no doubtful places.
@@ -126,7 +116,7 @@ def next_place(segmentation_node: SegmentationNode) -> tuple[int, StoredDoubtful
     places = doubtful_places(segmentation_node)
     if not places:
         raise ValueError(f"{segmentation_node.GetName()} has no doubtful places")
-    index = int(segmentation_node.GetAttribute(_CURRENT_PLACE) or 0) % len(places)
+    index = int(segmentation_node.GetAttribute(_CURRENT_PLACE) or 0) % len(places)  # The first follows the last.
     segmentation_node.SetAttribute(_CURRENT_PLACE, str(index + 1))
     world = [0.0, 0.0, 0.0]
     segmentation_node.TransformPointToWorld(places[index].position, world)

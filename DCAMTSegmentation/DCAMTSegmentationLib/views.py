@@ -42,11 +42,9 @@ def background_scan() -> VolumeNode | None:
 def show_scan(volume: VolumeNode) -> None:
     """Make a scan the background of all slice views, and show its results and walls instead of those of other scans.
 
-    If all views show the scan already, each keeps its position and zoom; otherwise all views are fitted to the scan.
-    Results that the user hid stay hidden. Points at doubtful places of other scans' results are removed. Nothing
-    changes if the scan has no image. A result made from several channels counts as the scan's result if `volume` is one
-    of these channels. A segmentation that is no result keeps its visibility; its wall is shown only with the scan in
-    which the wall was measured.
+    If all views show the scan already, each keeps its position and zoom. Results that the user hid stay hidden. A
+    segmentation that is no result keeps its visibility; its wall is shown only with the scan in which the wall was
+    measured.
     """
     if volume.GetImageData() is None:
         return
@@ -63,10 +61,7 @@ def show_scan(volume: VolumeNode) -> None:
 
 
 def hide_over_other_scan(segmentation: SegmentationNode) -> None:
-    """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan.
-
-    All channels that the result was made from count as its own scan. A result whose scan was removed stays visible.
-    """
+    """Hide a result if a slice view shows another scan; `show_scan` shows the result again with its own scan."""
     if get_referenced_node(segmentation, VOLUME) is None:
         return
     if _is_another_scan_shown(result_scan.scans_of(segmentation)):
@@ -74,10 +69,7 @@ def hide_over_other_scan(segmentation: SegmentationNode) -> None:
 
 
 def show_without_scan(segmentation: SegmentationNode) -> None:
-    """Show again a segmentation that this module hid, if the segmentation's scan was removed.
-
-    Also show the segmentation's wall again, if the scan in which the wall was measured was removed, too.
-    """
+    """Show again a segmentation that this module hid, if the segmentation's scan was removed."""
     if get_referenced_node(segmentation, VOLUME) is None and segmentation.GetDisplayNode() is not None:
         _set_visible(segmentation.GetDisplayNode(), segmentation, True)
         if measured_volume(segmentation) is None:
@@ -117,10 +109,7 @@ def _show_result(segmentation: SegmentationNode, shown: bool) -> None:
 
 
 def _show_wall(segmentation: SegmentationNode, shown: bool) -> None:
-    """Hide a segmentation's wall and the wall's colour legend, or show again those that this module hid.
-
-    The segmentation need not be a result.
-    """
+    """Hide a segmentation's wall and the wall's colour legend, or show again those that this module hid."""
     wall = get_referenced_node(segmentation, WALL_MODEL)
     if wall is None:
         return
@@ -211,8 +200,7 @@ def show_point(segmentation: SegmentationNode, position: tuple[float, float, flo
 class MapOverlay:
     """Shows a result's map as the foreground of all slice views.
 
-    `show(None)` restores the previous foreground. If the previous foreground was a map, no foreground is shown. If the
-    user has meanwhile replaced the map in a view by a volume that is not a map, the view keeps that volume.
+    `show(None)` restores the previous foreground, unless that was a map or the user has replaced the map.
     """
 
     def __init__(self) -> None:

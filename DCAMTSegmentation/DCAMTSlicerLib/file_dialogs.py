@@ -11,7 +11,6 @@ from dcamt.io.file_names import as_file_name
 from slicer.i18n import tr as _
 
 TABLE_ENDINGS = (".csv", ".txt")
-"""Endings of files with tables."""
 
 
 def choose_file(title: str, name: str, kinds: str, endings: Sequence[str] = ()) -> str:

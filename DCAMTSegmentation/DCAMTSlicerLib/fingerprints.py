@@ -98,8 +98,7 @@ def unchanged_segments(stored: str, now: str) -> set[str]:
     def is_unchanged(identifier: str, numbers: list[int]) -> bool:
         known = [earlier[identifier]] if identifier in earlier else earlier.values()
         # Older versions stored only the first four numbers, and used the codes of the classes as keys, not the
-        # segments' identifiers. For such a fingerprint, each segment is therefore compared with all stored checksums,
-        # by four numbers.
+        # segments' identifiers.
         return any(numbers[: len(checksum)] == checksum for checksum in known)
 
     return {identifier for identifier, numbers in present.items() if is_unchanged(identifier, numbers)}

@@ -40,7 +40,7 @@ class InstallationDeclined(NotInstalledError):
 def missing_packages() -> list[str]:
     """Return the requirements that are not met, without importing the packages.
 
-    A PyTorch that is too old is not listed, since only the user may replace it (`_refuse_old_torch`).
+    A PyTorch that is too old is not listed (`_refuse_old_torch`).
 
     Raises:
         NotInstalledError: Slicer is too old to install packages.
@@ -144,10 +144,7 @@ def _torch_version() -> str | None:
 
 
 def _refuse_old_slicer() -> None:
-    """Raise NotInstalledError if Slicer has no `slicer.packaging`, that is, before Slicer 5.12.
-
-    DCAMT needs `slicer.packaging` to keep pip from replacing Slicer's own packages.
-    """
+    """Raise NotInstalledError if Slicer has no `slicer.packaging`, that is, before Slicer 5.12."""
     try:
         import slicer.packaging  # noqa: F401
     except ImportError:

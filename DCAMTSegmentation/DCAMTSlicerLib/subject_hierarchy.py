@@ -17,8 +17,6 @@ _FOLDER = "DCAMT.folder"
 def place_result(node: Node, volume: VolumeNode, earlier: Iterable[Node] = ()) -> None:
     """Move a result into the DCAMT folder of its scan.
 
-    If no earlier result lies in such a folder, a new folder is created beside the scan.
-
     Args:
         earlier: earlier results of the scan.
     """
