@@ -171,7 +171,7 @@ def _group_by_time_number(frames: Sequence[Frame]) -> list[list[Frame]]:
         if any(_share_places(group) for group in groups):
             continue
         if not set.intersection(*({frame.stack for frame in group} for group in groups)):
-            continue  # Parts that are interleaved stacks have different IDs.
+            continue  # The groups may be interleaved stacks.
         normal = np.cross(frames[0].orientation[:3], frames[0].orientation[3:])
         depths = [[float(frame.position @ normal) for frame in group] for group in groups]
         common = min(map(max, depths)) - max(map(min, depths))

@@ -287,7 +287,7 @@ def _is_row_of(row: CaseRow, volume: VolumeNode, case: dict[str, Any]) -> bool:
     if row.name != case["name"]:
         return False
     if isinstance(row.source, SceneScan):
-        return slicer.mrmlScene.GetNodeByID(row.scan) is None  # A node that is still in the scene is another scan.
+        return slicer.mrmlScene.GetNodeByID(row.scan) is None  # If the row's own node still exists, it is another scan.
     return Path(row.scan).resolve() == Path(case["image"]).resolve()
 
 
