@@ -220,10 +220,10 @@ def _space_signs(path: Path, header: NrrdHeader) -> tuple[int, int, int]:
 def _stored_segments(path: Path, pairs: dict[str, str], layers: int) -> tuple[StoredSegment, ...]:
     """Return the segments in the order of their numbers.
 
-    A segment's value in the file (`LabelValue`) becomes the segment's label in the labelmap. If two segments have the
-    same value, or a value is below 1, the first segment gets the label 1 instead, the second 2, and so on. For example,
-    files from before Slicer 4.11 lack the fields `LabelValue` and `Layer`: all segments have the value 1, and segment n
-    lies in channel n of the file.
+    A segment's value in the file (`LabelValue`) becomes the segment's label in the labelmap. But if two segments have
+    the same value, or a value is below 1, all segments are numbered 1, 2, 3, ... instead. For example, files from
+    before Slicer 4.11 lack the fields `LabelValue` and `Layer`: all segments have the value 1, and segment n lies in
+    channel n of the file.
     """
     numbers = {int(match[1]) for key in pairs if (match := re.match(r"Segment(\d+)_", key))}
     segments = [_stored_segment(path, pairs, layers, number) for number in sorted(numbers)]
