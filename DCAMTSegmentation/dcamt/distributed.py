@@ -14,10 +14,9 @@ Operations that couple samples see only the process's part of the batch:
 - CutMix mixes patches of one part: labelled with labelled, unlabelled with unlabelled patches. All processes use the
   same box.
 
-In a part with a single labelled or a single unlabelled patch, CutMix would mix this patch with itself, and the other
-operations would see only one patch of its kind. A part should therefore contain at least two labelled and two
-unlabelled patches. If a recipe uses none of the listed operations, a team's losses in float32 equal those of a single
-process up to rounding. In bfloat16 each part is rounded separately, and losses differ more.
+A part should contain at least two labelled and two unlabelled patches; otherwise, CutMix would mix a patch with itself.
+If a recipe uses none of the listed operations, a team's losses in float32 equal those of a single process up to
+rounding.
 
 When one process ends early, the run ends. Over Gloo the next exchange fails in all other processes; the leader, if it
 still runs, then saves a checkpoint. Over NCCL the other processes wait until `torchrun` ends them, and the steps since
@@ -43,11 +42,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PATIENCE = timedelta(hours=2)
-"""How long a process waits for the others: the leader may be validating, or reading cases over a slow network.
-
-The wait ends early if another process has ended: Gloo's connection to it closes; with NCCL, `torchrun` ends the
-waiting process.
-"""
+"""How long a process waits for the others: the leader may be validating, or reading cases over a slow network."""
 
 LEADER_GRACE_S = 60.0
 """How long a process with a failure waits for the leader to report it and for `torchrun` to end all processes."""
@@ -167,7 +162,7 @@ class Team:
         return values
 
     def _describe_failure(self, failure: Exception) -> str:
-        """Return the message of this process's failure. If this process is not the leader, its name comes first."""
+        """Return the message of this process's failure."""
         text = str(failure) if isinstance(failure, DCAMTError) else repr(failure)
         return text if self.leads else f"{describe_process()}: {text}"
 
@@ -206,8 +201,7 @@ def team_rank() -> int:
 def wait_for_leader() -> None:
     """Give the leader time to report a failure: wait `LEADER_GRACE_S` seconds, unless this process is the leader.
 
-    If this process ended first, `torchrun` would end the leader before the leader reports anything. If the leader ends
-    first, `torchrun` ends this process during the wait.
+    If this process ended first, `torchrun` would end the leader before the leader reports anything.
     """
     if team_rank() > 0:
         time.sleep(LEADER_GRACE_S)
@@ -247,8 +241,6 @@ def local_device(device: torch.device) -> torch.device:
 @contextmanager
 def process_group(device: torch.device, patience: timedelta = PATIENCE) -> Iterator[Team]:
     """Connect the processes that `torchrun` started, and yield the team, or `ALONE` for a single process.
-
-    The connection uses NCCL on CUDA GPUs, otherwise Gloo, and closes at the end of the block.
 
     Raises:
         TeamLost: the other processes cannot be reached.

@@ -73,8 +73,7 @@ class Evaluation:
         unscored_labels: label values that occur in predictions but in no label; they are not scored.
         labels_without_prediction: cases with a label but no prediction; they are not scored.
         failures: messages about cases that are not scored and that the means do not cover. These are predictions
-            without a label, and pairs that `evaluate_pairs` cannot score, for example since a file cannot be read or a
-            prediction does not fit its label.
+            without a label, and pairs that `evaluate_pairs` cannot score.
         notes: messages on how files were interpreted, such as an assumed voxel spacing.
     """
 
@@ -116,10 +115,7 @@ def summarize_rows(rows: Sequence[EvaluationRow], unscored_labels: tuple[int, ..
 def _summarize_class(
     name: str, statistic: Callable[[np.ndarray], float], rows: Sequence[EvaluationRow]
 ) -> EvaluationRow:
-    """Return a class's row: the `statistic` of each score and of each volume, and the sum of each count.
-
-    Values that are NaN are left out.
-    """
+    """Return a class's row: the `statistic` of each score and of each volume, and the sum of each count."""
 
     def combine(values: Sequence[float]) -> float:
         defined = np.array([value for value in values if not np.isnan(value)])

@@ -25,10 +25,9 @@ def evaluate_folders(
     """Score every prediction in a folder against the same case's label in another folder, as `evaluate_pairs` does.
 
     Files of one case are found by their names (`cases.case_names.case_name`): `la000_image.seg.nrrd` is compared with
-    `la000_label.nii.gz`, `la_001_0000.nii.gz` with `la_001.nii.gz`. Scans in either folder are skipped, and so are
-    agreement and probability maps (`x_agreement`, `x_probabilities`) beside a segmentation `x`. Labels without a
-    prediction are skipped, too, and named in the result, so that a part of a data set can be evaluated. A prediction
-    without a label does not stop the others; the result holds the message (`Evaluation.failures`).
+    `la000_label.nii.gz`. Scans in either folder are skipped, and so are agreement and probability maps (`x_agreement`,
+    `x_probabilities`) beside a segmentation `x`. Labels without a prediction are skipped, too, and named in the result.
+    A prediction without a label does not stop the others; the result holds the message (`Evaluation.failures`).
 
     Args:
         progress: is called after each case with the number of evaluated cases and the number of all cases.

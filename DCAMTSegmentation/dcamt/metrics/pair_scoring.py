@@ -27,12 +27,8 @@ class _ScoredPair:
 
     Attributes:
         notes: pairs (note, path of the labelmap or name of the case).
-        overlaps: pairs (note, path or case) for the notes about overlapping segments of the prediction. `notes` does
-            not hold these notes, but holds the label's notes about overlapping segments.
-        lone_255: a tuple (option, path or case) for the prediction or label that meets three conditions: its only value
-            above 0 is 255, it was read without a mapping, and the other labelmap of the case does not hold 255. At most
-            one of the two can meet them. The option is `--prediction-mapping` for a prediction, and `--label-mapping`
-            for a label. The list is empty if neither meets the conditions, or if 255 counts as 1.
+        overlaps: pairs (note, path or case) about overlapping segments of the prediction; `notes` holds the label's.
+        lone_255: a pair (option, path or case) if prediction or label gets the note on 255; the option maps its values.
     """
 
     case: str
@@ -60,14 +56,8 @@ def evaluate_pairs(
     counts as 1. Otherwise, a note names each labelmap whose only value is 255. There is no note if the labelmap was
     read with a mapping, or if its counterpart also holds 255.
 
-    A pair that cannot be scored does not stop the others; the result holds the message (`Evaluation.failures`). A pair
-    cannot be scored in these cases:
-    - Prediction or label cannot be read (`read_pair`).
-    - The label is not empty, but holds none of the mapped values.
-    - Prediction and label do not fit on one grid.
-    - One of them is probably a scan (`_refuse_scan`).
-
-    A prediction that holds none of the mapped values is scored as empty, with a note.
+    A pair that cannot be scored (`_score_pair`) does not stop the others; the result holds the message
+    (`Evaluation.failures`). A prediction that holds none of the mapped values is scored as empty, with a note.
 
     Args:
         progress: is called after each pair with the number of pairs that are done and the number of all pairs.
@@ -104,8 +94,7 @@ def evaluate_pairs(
         what = f"all predictions are empty after the mapping {mappings.prediction}"
         raise InputError(what, path=predictions_folder, remedy=_CORRECT_MAPPING)
     if in_predictions and not in_predictions & in_labels:
-        # Other segments may cover a segment completely, so that its value does not occur in its labelmap. This may be
-        # why the predictions and labels have no value in common. The note on such a segment then says what to do.
+        # If other segments cover a segment completely, its value does not occur. The note on it says what to do.
         covered = [f"{file}: {note}" for note, file in _notes_on_covered_segments(scored, in_predictions, in_labels)]
         raise InputError(
             f"the label values of the predictions ({_list_values(in_predictions)}) do not occur in the labels"
@@ -127,12 +116,9 @@ def _notes_on_covered_segments(
 ) -> Iterator[tuple[str, str]]:
     """Yield (note, file) for each segment that other segments cover completely, if the other side has its value.
 
-    For a segment of a prediction, the other side is all labels; for a segment of a label, it is all predictions. The
-    two sides have no value in common. So if the other side holds the value of a segment, the segment's own labelmap
-    lacks this value. An overlap note on such a segment thus means that other segments cover it completely.
-
-    Args:
-        in_predictions, in_labels: the values of all predictions and of all labels, with no value in common.
+    The two sides, all predictions and all labels, have no value in common. So if the other side holds the value of a
+    segment, the segment's own labelmap lacks this value. An overlap note on such a segment thus means that other
+    segments cover it completely.
     """
     for pair in scored:
         yield from ((note, file) for note, file in pair.overlaps if note.label in in_labels)
@@ -195,7 +181,10 @@ def _is_mask_or_empty(labelmap: Labelmap) -> bool:
 
 
 def _score_pair(pair: EvaluationPair, mappings: LabelMappings, only_masks: bool) -> _ScoredPair:
-    """Return the scores of a prediction; raise InputError if the pair cannot be scored (`evaluate_pairs`).
+    """Return the scores of a prediction.
+
+    Raises InputError if a file cannot be read, the label is not empty but holds none of the mapped values, the two do
+    not fit on one grid, or one of them is probably a scan.
 
     Args:
         only_masks: whether 255 counts as 1.
@@ -236,13 +225,9 @@ def _refuse_scan(
 ) -> None:
     """Raise InputError if a labelmap is probably a scan.
 
-    A labelmap is probably a scan if it has more than `MANY_VALUES` label values and more than twice as many as its
-    counterpart.
-
     Args:
         case: the case's name; if the labelmap has no file, the message names the case instead.
-        others: the label values of the counterpart. A prediction's counterpart is its label; a label's counterpart is
-            its prediction.
+        others: the label values of the counterpart.
         option: the option that maps the labelmap's values.
     """
     if len(values) > max(MANY_VALUES, 2 * len(others)):

@@ -74,7 +74,7 @@ class ModelPackage:
     Attributes:
         weights: 16- or 32-bit floats.
         calibration: None if the model has none; then the expected overlap of results is not computed.
-        notes: messages for the user, for example that the calibration beside the model belongs to another model.
+        notes: messages for the user.
     """
 
     card: Card
@@ -86,8 +86,6 @@ class ModelPackage:
 
 def write_package(path: Path, package: ModelPackage) -> Card:
     """Write a package; return the package's card, with the checksum filled in.
-
-    The calibration in the package also gets the checksum, which tells to which model the calibration belongs.
 
     A calibration file beside `path` is removed if possible, since it belongs to the model that was there before.
 
@@ -136,8 +134,7 @@ def _check_exists(path: Path) -> None:
 def open_model(path: Path, data: bytes | None = None) -> ModelPackage:
     """Open a package and check everything in it: members, sizes, format, checksum, card, recipe and weights.
 
-    Weights must be complete arrays of finite floats. `networks.packaging.verify_model`, which needs torch, also checks
-    whether they fit the recipe's network.
+    `networks.packaging.verify_model`, which needs torch, also checks whether the weights fit the recipe's network.
 
     If the calibration beside the file belongs to another model or cannot be used, the calibration is ignored, and
     `ModelPackage.notes` says so.

@@ -12,9 +12,7 @@ from .colors import CHART_COLORS
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 30
 NAME_HEIGHT = 14
-"""Height of a row with the name of a line; the rows are stacked above the plot.
-
-A chart with several lines is therefore higher than `HEIGHT`."""
+"""Height of a row with the name of a line; the rows are stacked above the plot."""
 MAX_POINTS = 300
 """Largest number of points of a line; a longer line is averaged to this many points."""
 

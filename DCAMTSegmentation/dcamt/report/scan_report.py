@@ -32,7 +32,7 @@ MAX_NOTES = 3
 HAND_FIELDS = ("Patient", "Date of scan", "Checked by", "Date")
 """Fields that a person fills in by hand in a report without identity."""
 MAX_IDENTITY = 110
-"""Largest number of characters of an identifying value, such as a name; the middle of a longer value is left out."""
+"""Largest number of characters of an identifying value, such as a name."""
 
 _QUANTITIES = (
     ("volume_ml", "Volume", "mL", 1),
@@ -83,8 +83,7 @@ class ScanReport:
     Attributes:
         volume: the scan, (C, I, J, K), of which the first channel is shown.
         labelmap: labels (I, J, K).
-        segments: name and colour of each label value; the report lists all measurements of the first segment, and the
-            volumes of at most `MAX_OTHERS` others.
+        segments: name and colour of each label value; only the first segment is reported with all measurements.
         measurements: one row for each segment.
         model: the card of the model that made the outlines. None if the origin of the outlines is unknown, or if it is
             known only that DCAMT wrote their file (`from_dcamt_file`). A card with an empty `name` stands for an
@@ -260,7 +259,7 @@ def _wall(wall: WallResult) -> str:
 
 
 def _wall_regions(wall: WallResult) -> str:
-    """Return the HTML table of each region's burden in percent, with three regions per row."""
+    """Return the HTML table of each region's burden in percent."""
     cells = [
         f'<th>{escape(burden.region.capitalize())}</th><td class="n">{burden.percent_text or "–"}</td>'
         for burden in wall.burdens()[1:]

@@ -41,7 +41,7 @@ THIN_WALL_ERRORS = ((1.75, 2), (2.0, 2), (2.5, 4), (3.0, 8), (4.0, 17), (5.0, 25
 """Pairs of the scan's largest spacing in mm and the percentage points by which the burden may be too low.
 
 `Testing/benchmarks/wall_resolution.py` measured the percentage points on phantoms with a wall of 2.4 mm and a scar 1.5
-times as bright as blood. If a scan has a larger spacing than the first pair, a note states the percentage points.
+times as bright as blood.
 """
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
@@ -53,9 +53,7 @@ SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
 def import_in_background(names: Iterable[str]) -> None:
     """Import modules in a thread, for example while a scan is read.
 
-    If other code imports a module that the thread is loading, that code waits until the module is loaded. The thread
-    ignores a failed import; other code that imports the module gets the error. The thread does not delay the end of
-    the process.
+    The thread ignores a failed import; other code that imports the module gets the error.
     """
 
     def import_all() -> None:
@@ -306,9 +304,8 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # The spacing is computed from the directions of the grid's axes. Files store these directions rounded, so the
-    # spacing may differ slightly between scans whose voxels have the same size. Without rounding here, such scans could
-    # get different notes.
+    # Files store the directions of a grid's axes rounded. Without rounding here, scans whose voxels have the same size
+    # could get different notes.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:

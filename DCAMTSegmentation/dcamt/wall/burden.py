@@ -83,9 +83,8 @@ def count_burden(
 def decaaf_stage(percent: float) -> str:
     """Return the stage "I" to "IV" (`DECAAF_STAGES`) of a burden in percent; "" for NaN.
 
-    In DECAAF, readers chose the threshold for each scan, so no fixed threshold belongs to the stages. The same wall may
-    get different stages at different thresholds. Stages at different thresholds are therefore not comparable, so show
-    the threshold with the stage.
+    In DECAAF, readers chose the threshold for each scan, so no fixed threshold belongs to the stages. Stages at
+    different thresholds are not comparable, so show the threshold with the stage.
     """
     if isnan(percent):
         return ""

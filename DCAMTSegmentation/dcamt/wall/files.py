@@ -161,8 +161,6 @@ def has_wall_columns(path: Path, encoding: str = "utf-8-sig") -> bool:
 def read_wall_rows(path: Path) -> list[list[str]]:
     """Return the rows of a table of `write_wall_csv` as text; an empty list if the file does not exist.
 
-    The table may begin with a byte order mark, as Excel saves it.
-
     Raises InputError if the file is another kind of table or cannot be read.
     """
     if not path.exists():

@@ -1,8 +1,6 @@
 """Write and parse the lines of JSON that an application and its worker process exchange.
 
-A request is a line of JSON on the worker's stdin; an event is a line of JSON on its stdout. Both processes use the
-classes of `requests` and `events`: `request_line` and `worker_event_line` write lines; `parse_request` and
-`parse_worker_event` read them and check keys and types.
+A request is a line of JSON on the worker's stdin; an event is a line of JSON on its stdout.
 
 The worker does not answer a `CancelRequest` or a `KeepFilesRequest`. It answers any other request with events of the
 same `id`: any number of `WorkerProgress` and `WorkerNote`, then exactly one of `ScanSegmented`, `SegmentsMeasured`,
