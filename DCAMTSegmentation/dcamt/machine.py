@@ -80,10 +80,9 @@ def without_garbage_collection() -> Iterator[None]:
 
     PyTorch, SciPy and vtk create 240,000 objects. Python would search all of them for reference cycles several times
     during the import, and again at the end of the process. At the end of the `with` block, all existing objects,
-    including objects created before the block, are exempted from later searches. If PyTorch is already
-    imported, as when a notebook calls `cli.main` twice, the collector keeps running, since little time could be saved.
+    including objects created before the block, are exempted from later searches.
     """
-    if "torch" in sys.modules:
+    if "torch" in sys.modules:  # Little time could be saved, as when a notebook calls `cli.main` twice.
         yield
         return
     was_enabled = gc.isenabled()

@@ -59,8 +59,7 @@ def anatomy_box(volume: Volume, recipe: Recipe) -> Box | None:
 
     Planes of constant padding are excluded exactly. Planes of white noise are excluded, sometimes together with up to
     one coarse voxel of tissue. Noise that was smoothed together with the scan, for example by interpolation, is mostly
-    excluded if two lengths are at most `ALIKE_MM`: the spacing of the coarse grid, and `APART` times the scan's largest
-    spacing. At larger distances, tissue might be as uncorrelated as noise.
+    excluded, unless voxels are so large that tissue might be as uncorrelated as noise.
     """
     spacing = AVERAGED * min(recipe.spacing)
     grid = network_grid(volume.grid, (spacing, spacing, spacing))
@@ -104,10 +103,7 @@ def _roughness(image: torch.Tensor) -> torch.Tensor:
 
 
 def _without_blurred_rim(mask: np.ndarray) -> np.ndarray:
-    """Return `mask` without the outermost `BLUR` voxels of its bounding box, except at the volume's border.
-
-    An axis along which nothing would remain is not trimmed.
-    """
+    """Return `mask` without the outermost `BLUR` voxels of its bounding box, except at the volume's border."""
     sharp = np.zeros_like(mask)
     box = bounding_box(mask)
     if box is None:
@@ -143,13 +139,13 @@ def _without_smooth_noise(
     sides = list(box)
     for axis, (side, within, rim) in enumerate(zip(box, ordered, reach, strict=True)):
         # Before the test, each plane is cropped to the ordered box along the two other axes, because a whole plane with
-        # little tissue in much noise would count as noise. Along `axis`, planes outside the ordered box are tested too.
+        # little tissue in much noise would count as noise.
         ordered_part = [*ordered[:axis], side, *ordered[axis + 1 :]]
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
-        # At each end, the tested planes are those outside the ordered box and `rim` planes inside it, where tissue is
-        # expected. If all of them count as noise, the test may mistake tissue for noise, so this end keeps its planes.
+        # Tissue is expected inside the ordered box. If all tested planes count as noise, the test may mistake tissue
+        # for noise, so this end keeps its planes.
         all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
         all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
         start = side.start if all_at_start_count_as_noise else trimmed.start
@@ -169,9 +165,7 @@ def _without_empty_faces(voxels: np.ndarray, box: Box, reach: Sequence[int]) -> 
 
 
 def _trim_ends(side: slice, planes: np.ndarray, most: tuple[int, int], is_empty: Callable[[np.ndarray], bool]) -> slice:
-    """Return `side` without the empty planes at both ends.
-
-    At most `most` planes are removed at each end; none if nothing would remain.
+    """Return `side` without the empty planes at both ends, at most `most` at each; unchanged if nothing would remain.
 
     Args:
         side: a box's range of indices along one axis.
@@ -196,10 +190,7 @@ def _is_empty(plane: np.ndarray) -> bool:
 
 
 def _is_smooth_noise(plane: np.ndarray) -> bool:
-    """Return whether each channel of (C, A, B) is constant, or noise in which only the nearest voxels correlate.
-
-    In such noise, voxels at a distance of `APART` and 2 `APART` are uncorrelated along both axes, and outliers are few.
-    """
+    """Return whether each channel of (C, A, B) is constant, or noise in which only the nearest voxels correlate."""
     if min(plane.shape[1:]) <= 2 * APART:
         return False
     return all(np.ptp(channel) == 0 or _is_disordered(channel) for channel in plane)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LEAST_DOUBT = 0.01
-"""The fit uses only voxels of this doubt or more. Voxels of lower doubt are left out, because they are very numerous
-and hardly any of them has a wrong label."""
+"""The fit uses only voxels of this doubt or more, because the others are very numerous and hardly any of them has a
+wrong label."""
 BINS = 99
 """Number of equal intervals of doubt, from `LEAST_DOUBT` to 1, in which voxels are counted."""
 LEAST_SLOPE = 0.25

@@ -16,12 +16,7 @@ _HEAD = """<!DOCTYPE html>
 
 
 def page_head(title: str, style: str) -> str:
-    """Return the HTML of a self-contained page up to the beginning of its body.
-
-    Args:
-        title: plain text.
-        style: CSS.
-    """
+    """Return the HTML of a self-contained page up to the beginning of its body; `title` is plain text."""
     return _HEAD.format(title=escape(title), style=style)
 
 

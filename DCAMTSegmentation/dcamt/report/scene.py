@@ -68,8 +68,7 @@ class Scene:
     def shown_box(self, margin_mm: float) -> tuple[np.ndarray, np.ndarray]:
         """Return opposite corners (3,) of the box to show, in mm from the centre of voxel (0, 0, 0).
 
-        The box extends `margin_mm` beyond the segmentation, but not beyond the scan. Without a segmentation, the box
-        encloses the whole scan.
+        The box extends `margin_mm` beyond the segmentation, but not beyond the scan.
         """
         first, last = -0.5 * self.spacing, (np.array(self.image.shape) - 0.5) * self.spacing
         box = bounding_box(self.labels != 0)
@@ -123,10 +122,7 @@ def build_scene(
 
 
 def _central_slice(labels: np.ndarray, axis: int) -> int:
-    """Return the index of the labelled slice that is nearest to the labels' centroid.
-
-    Without labelled voxels, return the middle slice.
-    """
+    """Return the index of the labelled slice nearest to the labels' centroid; the middle slice without labels."""
     counts = np.count_nonzero(labels, axis=tuple({0, 1, 2} - {axis}))
     used = np.flatnonzero(counts)
     if not len(used):

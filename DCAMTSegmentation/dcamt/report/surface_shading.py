@@ -21,8 +21,7 @@ MAX_STEPS = 200
 STEP_FRACTION = 0.95
 """Length of a ray's step, as a fraction of the interpolated distance to the surface.
 
-The interpolated distance may exceed the true distance; a step of the full interpolated distance could pass through
-the surface.
+The interpolated distance may exceed the true distance.
 """
 SILHOUETTE_CELL_MM = 3.0
 """Smallest `cell_mm` of `_silhouette`."""
@@ -142,8 +141,7 @@ def _silhouette(places: np.ndarray, steps: np.ndarray, cell_mm: float) -> np.nda
     Args:
         places: centres of the voxels on the screen, (N, 2) mm.
         steps: (pixels,) mm, the positions of pixels along an axis.
-        cell_mm: approximate edge of a cell. The screen is divided into a coarse grid of such cells. The caller must
-            give at least the largest spacing of the voxels.
+        cell_mm: approximate edge of a cell of the coarse grid; at least the largest spacing of the voxels.
     """
     from scipy import ndimage
 
@@ -224,7 +222,7 @@ class _DistanceMap:
         without_room[inner > 0] = half_voxel - inner[inner > 0]
         # Smoothing hides the steps between voxels.
         smooth = ndimage.gaussian_filter(exact, np.minimum(1.2 * spacing.max(), 2.0) / spacing)
-        # Smoothing would remove a small segment, such as a single voxel; such a segment is not smoothed.
+        # Smoothing would remove a small segment, such as a single voxel.
         values = smooth if smooth.min() < 0 else exact
         return cls(values, ndimage.gaussian_filter(values, 1.3), low - room, spacing)
 

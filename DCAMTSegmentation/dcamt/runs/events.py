@@ -57,12 +57,7 @@ class RunStarted(_Timed):
 
 @dataclass(frozen=True)
 class CasesLoading(_Timed):
-    """Progress of reading the cases.
-
-    Attributes:
-        loaded: number of cases read so far.
-        cases: total number of cases to read.
-    """
+    """Progress of reading the cases: `loaded` of all `cases`."""
 
     kind: ClassVar[str] = "loading"
     loaded: int
@@ -171,8 +166,7 @@ def parse_run_event(fields: Mapping[str, Any]) -> RunEvent | None:
     event_class = _CLASSES.get(fields.get("event", ""))
     if event_class is None:
         return None
-    # The cast is for mypy: the cached function `_hints` needs a hashable argument, and without the cast mypy takes the
-    # class for unhashable.
+    # The cast is for mypy, which otherwise takes the class for unhashable.
     hints = _hints(typing.cast(type, event_class))
     return event_class(**{name: _value(fields.get(_JSON_KEYS.get(name, name)), hint) for name, hint in hints.items()})
 
@@ -235,8 +229,7 @@ class EventTail:
     """Reads the events of a run's file while the file grows.
 
     Reading begins at the start of the file or, if `from_end` is given, that many bytes before the end. The event of an
-    unfinished last line is returned once the line is complete. If the file becomes shorter, it is read again from its
-    start. `newest_progress`: as in `JsonLines`.
+    unfinished last line is returned once the line is complete. `newest_progress`: as in `JsonLines`.
     """
 
     def __init__(self, path: Path, from_end: int | None = None, newest_progress: bool = False) -> None:
@@ -251,8 +244,7 @@ class EventTail:
     def next(self) -> RunEvent | None:
         """Return the next event; None if the bytes read so far contain no further event.
 
-        If no line is left from an earlier call, at most `CHUNK` further bytes of the file are read first. After None,
-        the file may still contain events that were not read (see `at_end`).
+        After None, the file may still contain events that were not read (see `at_end`).
         """
         if not self._lines.has_lines():
             self._read()

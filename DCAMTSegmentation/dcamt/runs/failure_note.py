@@ -30,10 +30,7 @@ class FailureNote:
 
 
 def reserve_note(path: Path) -> None:
-    """Replace an earlier note with a blank file, so that the disk has room for a note even when it is full.
-
-    If the blank file cannot be written, no room is reserved.
-    """
+    """Replace an earlier note with a blank file, so that the disk has room for a note even when it is full."""
     path.unlink(missing_ok=True)
     with suppress(OutputError):
         write_text(path, " " * ROOM)
