@@ -70,8 +70,6 @@ def _without_removed_keys(data: Mapping[str, Any], source: str | Path, for_train
 def load_recipe(name_or_file: str | Path, for_training: bool = True) -> Recipe:
     """Return a shipped recipe by its name (`la`), or any recipe by its file; `for_training` as in `recipe_from_dict`.
 
-    A file need not have the ending `.json`.
-
     Raises:
         InputError: there is no such recipe, the file cannot be read or is not a recipe, or the recipe is for training
             and a setting in `REMOVED` is not switched off.

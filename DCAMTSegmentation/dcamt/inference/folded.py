@@ -76,10 +76,7 @@ def move(network: DualVNet, device: torch.device, precision: torch.dtype) -> Dua
 
 
 def _fold_layers(layers: nn.Sequential) -> None:
-    """Include batch normalisation and ReLU in the convolution before them.
-
-    A ReLU after a transposed convolution, an interpolation or an instance normalisation stays a layer.
-    """
+    """Include batch normalisation and, where possible, ReLU in the convolution before them."""
     kept: list[nn.Module] = []
     for layer in layers:
         if isinstance(layer, nn.Conv3d):

@@ -108,8 +108,7 @@ def model_path(name_or_file: str | Path) -> Path:
     path = Path(os.path.expanduser(name_or_file))
     if not path.is_file():
         if path.name == str(name_or_file):
-            # The argument has no folder part, so it may be the name of an imported model. `stored_models` leaves out
-            # imported models if their folder cannot be read. In this case, `check_store` raises that error.
+            # It may be the name of an imported model; `stored_models` leaves these out if their folder cannot be read.
             check_store()
         what, remedy = "there is no such model file, nor a model of that name", ""
         if path.is_dir():
@@ -216,10 +215,7 @@ def _store(path: Path, name: str, data: bytes, calibration: Calibration | None, 
 
 
 def _write(target: Path, data: bytes, calibration: Calibration | None, replace: bool) -> None:
-    """Write a model's file and its calibration file.
-
-    If `calibration` is None, delete the calibration file that an earlier model of this name may have left.
-    """
+    """Write a model's file and its calibration file; if `calibration` is None, delete an earlier calibration file."""
     beside = calibration_path(target)
     with atomic_paths([] if calibration is None else [beside]) as partial:
         if calibration is not None:

@@ -83,7 +83,7 @@ def draw_picture(volume: Volume, labelmap: Labelmap, segments: Sequence[SegmentI
 
     scene = build_scene(volume, labelmap, segments)
     low, high = scene.shown_box(MARGIN_MM)
-    # All slices have the same scale. A short side of the shown box is lengthened, so that the panels stay legible.
+    # A short side of the shown box is lengthened, so that the panels stay legible.
     size = np.maximum(high - low, 0.4 * (high - low).max())
     low, high = (low + high - size) / 2, (low + high + size) / 2
     width, depth, height = size
@@ -234,10 +234,7 @@ def _draw_text(axes: Any, tall: float, lines: Sequence[_Line]) -> None:
 
 
 def _list_segments(segments: Sequence[SegmentInfo], measured: Sequence[Measurements], most: int) -> list[_Line]:
-    """Return a header, and a line for each segment with its volume and surface area.
-
-    If these are more than `most` lines, the last line states the number of the segments that are left out.
-    """
+    """Return a header, and a line for each segment with its volume and surface area, at most `most` lines."""
     header = [_Text(0.76, "Volume", _SECONDARY_TEXT_COLOR, 10, "right")]
     header += [_Text(1, "Surface", _SECONDARY_TEXT_COLOR, 10, "right")]
     lines = [_Line(header)]
@@ -265,8 +262,7 @@ def _draw_surface(axes: Any, title: str, scene: Scene, segments: Sequence[Segmen
 def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
     """Return a name and a colour for each label value in `labelmap` except 0.
 
-    Names and colours come from the segmentation file `path`. The default name is "Segment" and the
-    label value. If the file has no colour for a label value, the colour is one of `SEGMENT_COLORS`.
+    Names and colours come from the segmentation file `path`, if it has them.
 
     Raises InputError if the file cannot be opened.
     """
@@ -281,15 +277,12 @@ def describe_segments(path: Path, labelmap: Labelmap) -> list[SegmentInfo]:
 
 
 def _distinct_names(segments: Sequence[SegmentInfo]) -> list[str]:
-    """Return the segments' names; a name that several segments have is followed by the label value, as in "Vein (2)".
-
-    If "Vein (2)" is also another segment's name, all names are followed by their label values.
-    """
+    """Return the segments' names; a name that several segments have is followed by its label value: "Vein (2)"."""
     names = [segment.name for segment in segments]
     labelled = [f"{segment.name} ({segment.label})" for segment in segments]
     count = Counter(names)
     distinct = [full if count[name] > 1 else name for name, full in zip(names, labelled, strict=True)]
-    return distinct if len(set(distinct)) == len(distinct) else labelled
+    return distinct if len(set(distinct)) == len(distinct) else labelled  # "Vein (2)" may also be a name.
 
 
 def _list_measurements(row: Measurements) -> list[_Line]:

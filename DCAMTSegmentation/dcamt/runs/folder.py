@@ -135,9 +135,8 @@ class RunFolder:
     def keep_scores(self, iteration: int) -> None:
         """Rename the earlier model's validation table and report, so that the new model's files do not overwrite them.
 
-        The new names state the iteration of the earlier model: `validation-6000.csv`. If no event of the run states
-        this iteration, the name is `validation-earlier.csv`. If both models have the same iteration, nothing is
-        renamed.
+        The new names state the iteration of the earlier model, if known: `validation-6000.csv`. If both models have
+        the same iteration, nothing is renamed.
 
         Args:
             iteration: the new model's iteration.
@@ -269,8 +268,6 @@ class RunFolder:
         """Return the proposals in `ranking` that are no DCAMT results (`is_dcamt_result`).
 
         A person has probably corrected these proposals.
-
-        The temporary files of a cancelled ranking, which may lack DCAMT's mark, are ignored.
         """
         files = sorted(set(self.ranking.glob("*.seg.nrrd")) - set(stray_temporaries(self.ranking)))
         return [file for file in files if not is_dcamt_result(file)]

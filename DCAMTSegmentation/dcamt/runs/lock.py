@@ -53,8 +53,7 @@ def run_lock(path: Path) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Return whether a run holds the lock file; False on a file system without locks.
 
-    On Windows, `is_held` acquires the lock for an instant, and any program's lock counts as a run's. If the package
-    `filelock` is missing there, every existing lock file counts as held.
+    On Windows, `is_held` acquires the lock for an instant, and any program's lock counts as a run's.
     """
     if not os.path.isfile(path):
         return False
@@ -64,8 +63,7 @@ def is_held(path: Path) -> bool:
 
     try:
         with path.open("rb") as file:
-            # `is_held` asks for a shared lock. If it asked for an exclusive lock, two processes that call `is_held` at
-            # the same time could take each other for a run.
+            # With an exclusive lock, two processes that call `is_held` at the same time could see each other as a run.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -108,7 +106,6 @@ def _acquire(path: Path, created: list[Path]) -> BaseFileLock | None:
                 raise InputError(
                     "is being trained by another process", path=path.parent, remedy="Stop that process first, or wait."
                 ) from error
-            # No run holds the lock: try again for `PATIENCE_S`.
             if time.monotonic() > end:
                 remedy = "Close programs that use this folder, or choose another folder."
                 raise InputError("is kept locked by another program", path=path, remedy=remedy) from error
