@@ -158,7 +158,7 @@ class ChartsTest(unittest.TestCase):
         charts.update(self.curves)
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before)
         self.assertEqual(len(self.columns(charts, LOSSES, "total")[0]), 9)
-        # NaN fills the columns of the shorter curve.
+        # The curve of the MMD has 4 points fewer than the table has rows; NaN fills the rest of its columns.
         self.assertEqual(np.isnan(self.columns(charts, LOSSES, "MMD")[1]).sum(), 4)
 
     def test_resuming_a_run_at_step_2_removes_the_point_at_step_5(self):

@@ -281,7 +281,7 @@ def with_expected_overlap(rows: list[Row], quality: str, split: str) -> list[Row
     scans = [observation(row) for row in rows if not row["doubt"][NOTHING]]
     if split == CASE:
         # `expect_left_out` leaves out the scans of the same case. For a disturbed scan, it also leaves out the scans
-        # with the same disturbance; it does not do so if all scans are declared undisturbed.
+        # with the same disturbance. To prevent this, all scans are declared undisturbed here.
         scans = [replace(scan, disturbance=CLEAN) for scan in scans]
     expected = iter(expect_left_out(scans, quality_features(quality)))
     return [row | {"expected": ExpectedOverlap(0, 0, 0) if row["doubt"][NOTHING] else next(expected)} for row in rows]
