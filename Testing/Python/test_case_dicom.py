@@ -21,7 +21,15 @@ from dcamt.errors import InputError
 from dcamt.io.dicom_files import stated_class
 from dcamt.io.readers import read_labelmap
 from dcamt_testing.case_folders import make_files, scans_and_labels, skip_reasons, write_image
-from dcamt_testing.dicom_positions import REPORT, SECONDARY_CAPTURE, edit_dicom, new_data_set, write_frames, write_slice
+from dcamt_testing.dicom_positions import (
+    REPORT,
+    SECONDARY_CAPTURE,
+    edit_dicom,
+    new_data_set,
+    remove_preambles,
+    write_frames,
+    write_slice,
+)
 from dcamt_testing.processes import HANGING_S
 from pydicom.dataset import Dataset
 
@@ -56,6 +64,23 @@ def test_segmentation_beside_the_slices_is_their_label(tmp_path: Path, ending: s
         "p1": ("p1", "p1/1-1.dcm"),
         "p2": ("p2", "p2/1-1.dcm"),
     }
+
+
+@pytest.mark.parametrize("first_group", [2, 8])
+@pytest.mark.parametrize("ending", [".dcm", "", ".117"])
+def test_cases_are_the_same_without_preambles(tmp_path: Path, first_group: int, ending: str) -> None:
+    for number in (1, 2):
+        write_series(tmp_path / f"p{number}", f"1.2.{number}", ending)
+        write_object(tmp_path / f"label {number}{ending}", f"1.2.{number}")
+    for name, sop_class in (("contours", STRUCTURE_SET), ("reports", REPORT), ("screenshots", SECONDARY_CAPTURE)):
+        write_object(tmp_path / name / f"1{ending}", sop_class=sop_class)
+    found = find_cases(tmp_path)
+    assert scans_and_labels(found, tmp_path) == {
+        "p1": ("p1", f"label 1{ending}"),
+        "p2": ("p2", f"label 2{ending}"),
+    }
+    remove_preambles(tmp_path, first_group)
+    assert find_cases(tmp_path) == found
 
 
 def test_segmentation_belongs_to_the_series_to_which_it_refers(tmp_path: Path) -> None:
@@ -284,12 +309,21 @@ def test_tables_masks_and_labels_beside_folders_of_patients_are_skipped(tmp_path
 
 
 @pytest.mark.parametrize("beside", ["cases.csv", "p1_LA.nii.gz"])
-def test_folders_of_slices_without_preamble_are_scans(tmp_path: Path, beside: str) -> None:
+@pytest.mark.parametrize("keeps_meta_information", [False, True])
+@pytest.mark.parametrize("ending", ["", ".dcm"])
+def test_folders_of_slices_without_preamble_are_scans(
+    tmp_path: Path, beside: str, keeps_meta_information: bool, ending: str
+) -> None:
     home = write_patients(tmp_path / "home", "p1", "p2")
     for path in home.glob("*/*"):
         data = pydicom.dcmread(path)
-        del data.file_meta
-        Dataset(data).save_as(path, implicit_vr=True, little_endian=True)
+        path.unlink()
+        if keeps_meta_information:
+            data.preamble = None
+            data.save_as(path.with_suffix(ending))
+        else:
+            del data.file_meta
+            Dataset(data).save_as(path.with_suffix(ending), implicit_vr=True, little_endian=True)
     if beside.endswith(".csv"):
         make_files(home, beside)
     else:

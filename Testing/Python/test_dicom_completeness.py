@@ -20,6 +20,7 @@ from dcamt_testing.dicom_positions import (
     edit_dicom,
     new_data_set,
     time_point_groups,
+    without_preamble,
     write_frames,
     write_slice,
 )
@@ -285,9 +286,11 @@ def test_message_names_the_fault_of_the_frames(
 
 
 @pytest.mark.parametrize("name", [".IM007.Ab12cD", "IM007.gz"])
-def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("has_preamble", [True, False])
+def test_hidden_or_compressed_slices_cause_a_note(tmp_path: Path, name: str, has_preamble: bool) -> None:
     """rsync copies into hidden files; an interrupted gunzip leaves compressed files."""
     data = (_write_series(tmp_path) / "IM007").read_bytes()
+    data = data if has_preamble else without_preamble(tmp_path / "IM007", 2)
     copied = (tmp_path / "IM006").read_bytes()
     (tmp_path / "a.gz").write_bytes(gzip.compress(copied))
     (tmp_path / ".IM006.Ab12cD").write_bytes(copied[:-100])

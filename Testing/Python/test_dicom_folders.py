@@ -18,7 +18,7 @@ from dcamt.io.dicom_files import SEGMENTATION_CLASSES
 from dcamt.io.dicom_stacks import ScanChoice
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import IdentifyingNote
-from dcamt_testing.dicom_positions import assert_slices_in_place, write_slice, write_slices
+from dcamt_testing.dicom_positions import assert_slices_in_place, remove_preambles, write_slice, write_slices
 from dcamt_testing.dicom_series import write_dicomdir
 from dcamt_testing.scan_files import refused
 
@@ -310,7 +310,10 @@ def test_dicomdir_is_read_if_all_its_files_exist_and_refused_otherwise(tmp_path:
         file.rename(tmp_path / f"IM{number:03}")
     shutil.rmtree(tmp_path / "study")
     write_dicomdir(tmp_path)
-    assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 10, 2000)
-    assert_slices_in_place(read_scan(tmp_path), 10, 2000)
+    for has_preambles in (True, False):
+        if not has_preambles:
+            remove_preambles(tmp_path, 2)
+        assert_slices_in_place(read_scan(tmp_path / "DICOMDIR"), 10, 2000)
+        assert_slices_in_place(read_scan(tmp_path), 10, 2000)
     (tmp_path / "IM004").unlink()
     refused(lambda: read_scan(tmp_path / "DICOMDIR"), tmp_path / "DICOMDIR", "a missing file", "IM004")

@@ -14,7 +14,16 @@ import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentatio
 from dcamt.errors import MemoryShortage
 from dcamt.io import dicom_pixels
 from dcamt.io.readers import read_scan
-from dcamt_testing.dicom_positions import SIZE, STEP, assert_slices_in_place, edit_dicom, write_slice, write_slices
+from dcamt_testing.dicom_positions import (
+    SIZE,
+    STEP,
+    assert_slices_in_place,
+    edit_dicom,
+    without_preamble,
+    write_frames,
+    write_slice,
+    write_slices,
+)
 from dcamt_testing.dicom_series import write_enhanced_mr
 from dcamt_testing.scan_files import refused
 from pydicom.encaps import encapsulate, generate_frames
@@ -286,27 +295,49 @@ def test_bits_above_the_stored_bits_are_ignored(tmp_path: Path) -> None:
     assert_slices_in_place(read_scan(tmp_path), 8)
 
 
-def _without_preamble(path: Path) -> bytes:
-    length = pydicom.dcmread(path).file_meta.FileMetaInformationGroupLength
-    # Leave out the preamble, "DICM", the element that holds the length, and the file meta information.
-    return path.read_bytes()[128 + 4 + 12 + length :]
+@pytest.mark.parametrize(
+    ("first_group", "start"),
+    [
+        (2, b"\x02\x00\x00\x00"),  # length of the file meta information
+        (8, b"\x08\x00\x16\x00"),  # SOP class UID
+    ],
+)
+def test_slices_without_preamble_are_recognised_by_their_first_element(
+    tmp_path: Path, first_group: int, start: bytes
+) -> None:
+    for path in write_slices(tmp_path, 8):
+        path.write_bytes(without_preamble(path, first_group))
+        assert path.read_bytes()[:4] == start
+    assert_slices_in_place(read_scan(tmp_path), 8)
 
 
-def test_slices_without_preamble_are_recognised_by_an_element_of_group_8(tmp_path: Path) -> None:
-    for path in write_slices(tmp_path / "bare", 8):
-        path.write_bytes(_without_preamble(path))
-        assert path.read_bytes()[:4] == b"\x08\x00\x16\x00"  # SOP class UID
-    assert_slices_in_place(read_scan(tmp_path / "bare"), 8)
+def test_slices_that_pydicom_writes_without_preamble_are_read(tmp_path: Path) -> None:
+    for path in write_slices(tmp_path / "written", 8):
+        data = pydicom.dcmread(path)
+        data.preamble = None
+        del data.file_meta.FileMetaInformationGroupLength, data.file_meta.FileMetaInformationVersion
+        data.save_as(tmp_path / path.stem)
+        assert (tmp_path / path.stem).read_bytes()[:4] == b"\x02\x00\x02\x00"  # media storage SOP class UID
+        path.unlink()
+    assert_slices_in_place(read_scan(tmp_path), 8)
 
 
-@pytest.mark.parametrize("name", ["IM{}", "1.2.{}"])
+@pytest.mark.parametrize("name", ["frames", "frames.dcm", "frames.MR"])
+def test_multi_frame_file_without_preamble_is_read(tmp_path: Path, name: str) -> None:
+    path = write_frames(tmp_path / name, range(8))
+    path.write_bytes(without_preamble(path, 2))
+    assert_slices_in_place(read_scan(path), 8)
+
+
+@pytest.mark.parametrize(("first_group", "name"), [(2, "IM{}"), (2, "{}.MR"), (8, "IM{}"), (8, "1.2.{}")])
 @pytest.mark.parametrize("others", [("x.tif",), ("x.vtk", "y.gipl")])
 def test_slices_without_preamble_in_a_zip_are_read_although_other_images_lie_beside_them(
-    tmp_path: Path, name: str, others: tuple[str, ...]
+    tmp_path: Path, first_group: int, name: str, others: tuple[str, ...]
 ) -> None:
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for k in range(8):
-            archive.writestr(name.format(k), _without_preamble(write_slice(tmp_path / f"{k}.dcm", k)))
+            path = write_slice(tmp_path / f"{k}.dcm", k)
+            archive.writestr(name.format(k), without_preamble(path, first_group))
         for other in others:
             sitk.WriteImage(sitk.Image(9, 10, 11, sitk.sitkInt16), str(tmp_path / other))
             archive.write(tmp_path / other, other)
@@ -370,7 +401,7 @@ def test_slices_are_read_although_their_transfer_syntax_names_the_wrong_vr_encod
     for path in write_slices(tmp_path, 8):
         with edit_dicom(path) as data:
             data.file_meta.TransferSyntaxUID = written
-        header, body = pydicom.dcmread(path).file_meta, _without_preamble(path)
+        header, body = pydicom.dcmread(path).file_meta, without_preamble(path, 8)
         header.TransferSyntaxUID = stated
         with path.open("wb") as file:
             file.write(bytes(128) + b"DICM")

@@ -11,7 +11,7 @@ import pytest
 from dcamt.errors import InputError
 from dcamt.io.readers import read_labelmap, read_scan
 from dcamt.volume import fit_labelmap
-from dcamt_testing.dicom_positions import edit_dicom
+from dcamt_testing.dicom_positions import edit_dicom, remove_preambles
 from dcamt_testing.dicom_series import OBLIQUE_SHAPE, write_oblique_series
 from dcamt_testing.scan_files import refused
 
@@ -82,6 +82,15 @@ def test_segments_lie_on_the_voxels_of_the_scan(
     for omit_empty, reverse in ((True, False), (True, True), (False, False)):
         path = tmp_path / f"{omit_empty}-{reverse}.dcm"
         assert_segments(write_segmentation(path, series, stored, kind, omit_empty, reverse), series, labels)
+
+
+@pytest.mark.parametrize("first_group", [2, 8])
+def test_segmentation_without_preamble_is_read(series: Path, tmp_path: Path, first_group: int) -> None:
+    labels = organs((2, 3, 5))
+    path = write_segmentation(tmp_path / "seg", series, labels, "BINARY")
+    remove_preambles(tmp_path, first_group)
+    assert_segments(path, series, labels)
+    assert_segments(tmp_path, series, labels)
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])

@@ -111,6 +111,19 @@ def edit_dicom(path: Path) -> Iterator[Any]:
     data.save_as(path)
 
 
+def without_preamble(path: Path, first_group: int) -> bytes:
+    """Return a DICOM file's bytes from its file meta information on (group 2), or from its data set on (group 8)."""
+    length_element = 12
+    meta_length = length_element + dcmread(path).file_meta.FileMetaInformationGroupLength
+    return path.read_bytes()[128 + len("DICM") + (meta_length if first_group == 8 else 0) :]
+
+
+def remove_preambles(folder: Path, first_group: int) -> None:
+    """Rewrite the DICOM files in a folder and its subfolders as `without_preamble` returns them."""
+    for path in filter(Path.is_file, sorted(folder.rglob("*"))):
+        path.write_bytes(without_preamble(path, first_group))
+
+
 Groups = Mapping[str, Mapping[str, object]]
 """Functional groups of a frame: {sequence: {attribute: value}}."""
 

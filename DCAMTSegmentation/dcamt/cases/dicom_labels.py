@@ -16,6 +16,7 @@ from ..io.dicom_files import (
     is_no_file,
     is_unplaced_capture,
     quiet_pydicom,
+    read_dicom,
     stated_class,
 )
 from ..io.formats import DICOM_SLICE_ENDINGS, LABEL_ENDINGS, SCAN_ENDINGS, ending, scan_name
@@ -37,7 +38,7 @@ class DicomFiles:
 def dicom_files_among(files: Iterable[Path]) -> DicomFiles:
     """Return the DICOM slices, segmentations and contours among `files`; reports and screenshots are left out.
 
-    A file without DICOM's preamble counts as a slice if it has one of `DICOM_SLICE_ENDINGS`.
+    A file that has one of `DICOM_SLICE_ENDINGS`, but does not begin as DICOM, counts as a slice.
     """
     slices, segmentations, contours = [], [], []
     for path in files:
@@ -127,12 +128,10 @@ def _first_slice_and_segmentation(path: Path) -> tuple[Path | None, Path | None]
 
 def _series_uids(path: Path) -> tuple[str, str]:
     """Return the UIDs of a DICOM file's series and of the series to which it refers; "" if unknown."""
-    from pydicom import dcmread
-
     try:
         with quiet_pydicom():
             keywords = ["SeriesInstanceUID", "ReferencedSeriesSequence"]
-            header = dcmread(path, stop_before_pixels=True, specific_tags=keywords)
+            header = read_dicom(path, stop_before_pixels=True, specific_tags=keywords)
             referenced = (header.get("ReferencedSeriesSequence") or [{}])[0]
             return str(header.get("SeriesInstanceUID", "")), str(referenced.get("SeriesInstanceUID", ""))
     except Exception:  # pydicom raises errors of many types for damaged files.

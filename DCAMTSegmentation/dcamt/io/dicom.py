@@ -37,7 +37,7 @@ from .dicom_frames import Frame, integer
 from .dicom_pixels import load_frames
 from .dicom_stacks import ScanChoice, choose_stack, group_stacks, order_slices, refuse_metres, slice_gap
 from .dicom_times import choose_frames
-from .formats import DICOM_SLICE_ENDINGS, SCAN_ENDINGS, ending
+from .formats import SCAN_ENDINGS, ending
 from .stored_image import COPY_AGAIN, StoredImage
 from .volume_content import may_hold_volume
 
@@ -56,13 +56,10 @@ def is_one_study(folders: Sequence[Path]) -> bool:
 
 
 def _first_study(folder: Path) -> str:
-    """Return the first study UID that a DICOM file in a folder states; "" if there is none.
-
-    A file without DICOM's preamble is read only if it has one of `DICOM_SLICE_ENDINGS`.
-    """
+    """Return the first study UID that a DICOM file in a folder states; "" if there is none."""
     for file in files_below(folder):
         if is_dicom_name(file) and not is_no_file(file):
-            attributes = read_attributes(file, "StudyInstanceUID", bare=ending(file) in DICOM_SLICE_ENDINGS) or {}
+            attributes = read_attributes(file, "StudyInstanceUID") or {}
             if study := str(attributes.get("StudyInstanceUID", "")):
                 return study
     return ""

@@ -14,7 +14,16 @@ import numpy as np
 
 from ..errors import InputError
 from ..volume import IdentifyingNote
-from .dicom_files import FoundFiles, is_dicom_head, is_dicom_name, list_names, quiet_pydicom, read_attributes
+from .dicom_files import (
+    FoundFiles,
+    begins_as_dicom,
+    is_dicom_head,
+    is_dicom_name,
+    list_names,
+    quiet_pydicom,
+    read_attributes,
+    read_dicom,
+)
 from .dicom_frames import Frame
 from .dicom_stacks import FEW
 from .formats import DICOM_SLICE_ENDINGS
@@ -53,12 +62,10 @@ def _named_files(path: Path, may_be_cut: bool) -> list[tuple[str, Path]]:
     Raises:
         InputError: the DICOMDIR is damaged.
     """
-    from pydicom import dcmread
-
     named, series = [], ""
     entries = cache(_entries_in_any_case)
     with library_errors(path, "a DICOMDIR"), quiet_pydicom():
-        data = dcmread(path)
+        data = read_dicom(path)
         cut = _cut_records_error(path, data)
         if cut and not may_be_cut:
             raise cut
@@ -341,7 +348,7 @@ def _may_be_missing_slice(file: Path, series: str, read: Collection[str]) -> boo
         read: UIDs of the files that were read.
     """
     head = read_head(file, _HEAD_BYTES) or read_head(file)
-    if not is_dicom_head(head):
+    if not begins_as_dicom(file, head):
         return False
     attributes = read_attributes(BytesIO(head), "SOPInstanceUID", "SeriesInstanceUID") or {}
     uid = str(attributes.get("SOPInstanceUID", ""))

@@ -6,7 +6,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 from ..errors import InputError
 from .dicom_frames import Frame, UnplacedError, frames_of, integer, words_of
-from .formats import DICOM_SLICE_ENDINGS
+from .formats import DICOM_SLICE_ENDINGS, ending
 from .stored_image import library_errors
 
 SEGMENTATION_CLASSES = (
@@ -177,20 +177,26 @@ def is_no_file(path: Path) -> bool:
 
 
 def is_dicom_head(head: bytes) -> bool:
-    """Return whether a file's first bytes are DICOM's preamble."""
-    return head[128:132] == b"DICM"
+    """Return whether a file's first bytes are DICOM's preamble or, without a preamble, file meta information."""
+    is_meta_information = head[:2] == b"\x02\x00" and head[4:6] in (b"UL", b"OB", b"UI")
+    return head[128:132] == b"DICM" or is_meta_information
 
 
-def is_bare_head(head: bytes) -> bool:
-    """Return whether a file's first bytes may be those of DICOM without a preamble: an element of group 8."""
+def _is_bare_head(head: bytes) -> bool:
+    """Return whether a file's first bytes may be those of a data set without file meta information: group 8."""
     return head[:2] == b"\x08\x00" and head[3:4] == b"\x00"
 
 
-def stated_class(path: Path) -> str | None:
-    """Return the SOP class in a file's first bytes; "" if they state none, None if the file does not begin as DICOM.
+def begins_as_dicom(path: Path, head: bytes) -> bool:
+    """Return whether a file is DICOM by its first bytes `head` and, if they do not suffice, also by its ending."""
+    kind = ending(path)
+    ends_with_number_of_uid = kind[1:].isdecimal()
+    is_named_like_slice = kind in (*DICOM_SLICE_ENDINGS, "") or ends_with_number_of_uid
+    return is_dicom_head(head) or (_is_bare_head(head) and is_named_like_slice)
 
-    Only the file meta information is searched, which is much faster than `dcmread`.
-    """
+
+def stated_class(path: Path) -> str | None:
+    """Return the SOP class that a file states; "" if it states none, None if the file does not begin as DICOM."""
     try:
         if is_no_file(path):
             return None
@@ -198,11 +204,11 @@ def stated_class(path: Path) -> str | None:
             head = file.read(1024)
     except OSError:
         return None
-    if not is_dicom_head(head):
+    if not begins_as_dicom(path, head):
         return None
-    at = head.find(_MEDIA_CLASS)
+    at = head.find(_MEDIA_CLASS)  # Much faster than `read_attributes`.
     if at < 0:
-        return ""
+        return str((read_attributes(path, "SOPClassUID") or {}).get("SOPClassUID", ""))
     start = at + len(_MEDIA_CLASS) + 2
     return head[start : start + int.from_bytes(head[start - 2 : start], "little")].decode("latin-1").rstrip("\0 ")
 
@@ -220,17 +226,29 @@ def is_unplaced_capture(path: Path, sop_class: str) -> bool:
     return read_attributes(path, *places) == {}
 
 
-def read_attributes(file: Path | IO[bytes], *keywords: str, bare: bool = False) -> dict[str, Any] | None:
-    """Return the value of each of `keywords` that a file's header has; None if the file cannot be read as DICOM.
+def read_dicom(file: Path | IO[bytes], **options: Any) -> Any:
+    """Return the data set of a DICOM file with or without a preamble; `options` are those of pydicom's `dcmread`.
 
-    Args:
-        bare: whether to read a file without DICOM's preamble, too.
+    If the file states no transfer syntax, the data set gets the one that fits its encoding.
     """
     from pydicom import dcmread
+    from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+    with open(file, "rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        head = stream.read(132)
+        stream.seek(0)
+        data = dcmread(stream, force=is_dicom_head(head) or _is_bare_head(head), **options)
+    if "TransferSyntaxUID" not in getattr(data, "file_meta", ()):
+        data.ensure_file_meta()
+        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if _encoding_of(data)[0] else ExplicitVRLittleEndian
+    return data
+
+
+def read_attributes(file: Path | IO[bytes], *keywords: str) -> dict[str, Any] | None:
+    """Return the value of each of `keywords` that a file's header has; None if the file cannot be read as DICOM."""
     try:
         with quiet_pydicom():
-            header = dcmread(file, stop_before_pixels=True, specific_tags=list(keywords), force=bare)
+            header = read_dicom(file, stop_before_pixels=True, specific_tags=list(keywords))
             return {keyword: header.get(keyword) for keyword in keywords if keyword in header}
     except Exception:  # pydicom raises errors of many types.
         return None
@@ -251,7 +269,6 @@ def read_files(files: Iterable[Path]) -> FoundFiles:
 
 def _read_file(path: Path) -> list[Frame] | RejectedFile:
     """Return the frames of a file; an empty list for a DICOMDIR."""
-    from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
     try:
@@ -261,7 +278,7 @@ def _read_file(path: Path) -> list[Frame] | RejectedFile:
         with open(path, "rb") as file, quiet_pydicom():
             head = file.read(132)
             file.seek(0)
-            data = dcmread(file, stop_before_pixels=True, force=is_bare_head(head))
+            data = read_dicom(file, stop_before_pixels=True)
             held = _pixel_bytes(file, data, size)
     except InvalidDicomError:
         # A file that is named like a slice or begins with zeros may be a damaged slice.
@@ -352,7 +369,7 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         return -1 if "Rows" in data else None
     at = file.tell()
     head = file.read(12)
-    _, little = encoding_of(data)
+    _, little = _encoding_of(data)
     order = "<" if little else ">"
     if len(head) < 8 or struct.unpack(f"{order}2H", head[:4]) != _PIXEL_DATA:
         return None
@@ -379,7 +396,7 @@ def _pixel_bytes(file: Any, data: Any, size: int) -> int | None:
         start += 8 + length
 
 
-def encoding_of(data: Any) -> tuple[bool, bool]:
+def _encoding_of(data: Any) -> tuple[bool, bool]:
     """Return whether a file has implicit VR, and whether it is little-endian."""
     implicit, little = getattr(data, "original_encoding", None) or (data.read_implicit_vr, data.read_little_endian)
     return bool(implicit), little is not False

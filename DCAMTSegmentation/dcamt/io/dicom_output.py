@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import Code, Labelmap, SegmentInfo
 from .atomic import atomic_path
-from .dicom_files import quiet_pydicom
+from .dicom_files import quiet_pydicom, read_dicom
 from .dicom_frames import integer
 from .stored_image import library_errors
 
@@ -155,10 +155,8 @@ def pixel_checksums(path: Path) -> tuple[str, str]:
     Raises:
         InputError: the file cannot be read.
     """
-    from pydicom import dcmread
-
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
-        dataset = dcmread(path)
+        dataset = read_dicom(path)
         now = _crc32(dataset.PixelData) if "PixelData" in dataset else ""
         try:
             return str(dataset.private_block(*_PRIVATE_BLOCK)[_CHECKSUM].value), now

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .dicom_files import encoding_of, quiet_pydicom
+from .dicom_files import quiet_pydicom, read_dicom
 from .dicom_frames import Frame
 from .itk import is_utf8, quiet_sitk, quiet_terminal
 from .stored_image import COPY_AGAIN, library_errors
@@ -73,18 +73,11 @@ def _rescale(plane: np.ndarray, slope: float, intercept: float) -> np.ndarray:
 
 def _pixels(file: Path) -> np.ndarray:
     """Return all pixels of a file, (frames, rows, columns), not rescaled."""
-    from pydicom import dcmread
-
-    data = dcmread(file, force=True)
+    data = read_dicom(file)
     if "ModalityLUTSequence" in data:
         raise InputError(
             "has a modality LUT, which is not supported", path=file, remedy="Export the series without a modality LUT."
         )
-    if not hasattr(getattr(data, "file_meta", None), "TransferSyntaxUID"):
-        from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-        data.ensure_file_meta()
-        data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if encoding_of(data)[0] else ExplicitVRLittleEndian
     syntax = data.file_meta.TransferSyntaxUID
     if not syntax.is_encapsulated:
         return _decode(data)

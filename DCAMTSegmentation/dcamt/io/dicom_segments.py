@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry import RAS_TO_LPS, Grid
 from ..volume import check_size
-from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes
+from .dicom_files import SEGMENTATION_CLASSES, list_names, quiet_pydicom, read_attributes, read_dicom
 from .dicom_frames import contradictory_frames, functional_groups, group_value, number
 from .dicom_pixels import check_fragments
 from .dicom_stacks import slice_axes, slice_step
@@ -34,10 +34,8 @@ def open_dicom_segments(path: Path) -> StoredImage:
             geometry or lie on no common grid; a segment has several frames at one position; or a frame belongs to no
             segment that the header describes. The pixels of a labelmap are checked by `load`.
     """
-    from pydicom import dcmread
-
     with library_errors(path, "a DICOM segmentation"), quiet_pydicom():
-        data = dcmread(path)
+        data = read_dicom(path)
         _refuse_incomplete(path, data)
         groups_of_frames = functional_groups(data)
         numbers = _segment_numbers(path, data, groups_of_frames)

@@ -34,9 +34,8 @@ from .dicom_files import (
     CONTOUR_REMEDY,
     DIRECTORY_CLASS,
     SEGMENTATION_CLASSES,
+    begins_as_dicom,
     files_below,
-    is_bare_head,
-    is_dicom_head,
     is_image_class,
     is_unplaced_capture,
     list_names,
@@ -70,9 +69,8 @@ from .volume_content import may_hold_volume
 
 _NRRD_ENDINGS = (".nrrd", ".nhdr", ".seg.nrrd", ".seg.nhdr")
 _NIFTI_ENDINGS = (".nii", ".nii.gz")
-_DICOM_ENDINGS = (*DICOM_SLICE_ENDINGS, "")
 _ENDINGS_PREFERRED_IN_ARCHIVES = {*SCAN_ENDINGS, *LABEL_ENDINGS} - {*ENDINGS_READ_BY_ITK, ZIP_ENDING}
-_ENDINGS_WITHOUT_SEGMENTS = {*IMAGE_ENDINGS} - {*_NRRD_ENDINGS, *_DICOM_ENDINGS, ZIP_ENDING}
+_ENDINGS_WITHOUT_SEGMENTS = {*IMAGE_ENDINGS} - {*_NRRD_ENDINGS, *DICOM_SLICE_ENDINGS, ZIP_ENDING}
 _ZIP_MAGIC = b"PK\x03\x04"
 _EMPTY_ZIP_MAGIC = b"PK\x05\x06"
 _OTHER_KINDS = {
@@ -291,7 +289,7 @@ def _open_file(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
         return open_nrrd(path)
     if kind in _NIFTI_ENDINGS:
         return open_nifti(path)
-    if is_dicom_head(head) or path.name.upper() == "DICOMDIR" or _is_bare_dicom(kind, head):
+    if path.name.upper() == "DICOMDIR" or begins_as_dicom(path, head):
         return _open_dicom(path, choice, label)
     if head.startswith(NRRD_MAGIC):
         return open_nrrd(path)
@@ -318,15 +316,6 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if kind:
         remedy = "Extract the archive, and choose the scan." if "archive" in kind else "Choose the scan."
         raise InputError(f"is a {kind}, not a scan", path=path, remedy=remedy)
-
-
-def _is_bare_dicom(kind: str, head: bytes) -> bool:
-    """Return whether a file may be an old DICOM file without a preamble.
-
-    The first bytes must fit, and the ending must be one of `_DICOM_ENDINGS` or consist of digits. If the file's name is
-    a UID, the digits after its last dot are the ending.
-    """
-    return (kind in _DICOM_ENDINGS or kind[1:].isdecimal()) and is_bare_head(head)
 
 
 def _open_dicom(path: Path, choice: ScanChoice, label: bool) -> StoredImage:
@@ -430,8 +419,7 @@ def _image_in_archive(path: Path, folder: Path, label: bool) -> Path:
 
 def _is_stated_dicom(file: Path) -> bool:
     """Return whether a file is DICOM by its first bytes or by its ending."""
-    kind = ending(file)
-    return kind in DICOM_SLICE_ENDINGS or stated_class(file) is not None or _is_bare_dicom(kind, read_head(file, 4))
+    return ending(file) in DICOM_SLICE_ENDINGS or stated_class(file) is not None
 
 
 def _is_image_of_scan(file: Path) -> bool:
