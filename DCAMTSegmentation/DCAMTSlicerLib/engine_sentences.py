@@ -680,6 +680,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("is an image that consists of {0} files, of which {1}"),
         _("is being trained by another process"),
         _("is blank: every voxel{0} is {1}"),
+        _("is compressed by a method that cannot be read"),
         _("is damaged"),
         _("is damaged ({0})"),
         _("is damaged or was changed: its checksum does not match"),
@@ -714,6 +715,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             "is probably not a late-enhancement scan: the blood pool (mean {0}) is darker than {1} of the"
             " segment's surroundings"
         ),
+        _("is protected by a password"),
         _("is the first of {0} channel files, but {1} channels are needed"),
         _("is the header of a NIfTI pair"),
         _("is the scan itself"),

@@ -283,6 +283,26 @@ def test_zip_file_in_a_zip_file_is_refused(tmp_path: Path) -> None:
     refused(lambda: read_scan(outer), outer, "another zip file (inner.zip)")
 
 
+@pytest.mark.parametrize(
+    ("offset", "value", "what"),
+    [(6, b"\1\0", "is protected by a password"), (8, b"\x09\0", "is compressed by a method that cannot be read")],
+    ids=["encrypted", "Deflate64"],
+)
+def test_zip_file_that_cannot_be_unpacked_is_refused_with_the_reason(
+    tmp_path: Path, offset: int, value: bytes, what: str
+) -> None:
+    """The offsets of the flags and of the method are those of PKWARE's APPNOTE.TXT, 4.3.7 and 4.3.12."""
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(write_scan(tmp_path / "x.nrrd"), "x.nrrd")
+    data = bytearray(path.read_bytes())
+    for start in (data.index(b"PK\3\4"), data.index(b"PK\1\2") + 2):
+        data[start + offset : start + offset + 2] = value
+    path.write_bytes(data)
+    message = refused(lambda: read_scan(path), path, what)
+    assert message == f"{path}: {what}. Extract the archive, and choose the scan."
+
+
 def test_zip_file_too_large_to_extract_is_refused_with_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,9 @@ _OTHER_KINDS = {
     b"%PDF": "PDF document",
 }
 """First bytes of files that are no scans, and the kinds of these files."""
+_EXTRACT = "Extract the archive, and choose the scan."
+_ENCRYPTED = 1
+"""The flag of an encrypted file in a zip file (APPNOTE.TXT of PKWARE, 4.4.4)."""
 _MAXIMUM_UNZIPPED = 16 << 30
 _MAPPING_IN_PYTHON = MappingOption("In Python, give the mapping as mapping=... to the function that reads the file.")
 
@@ -314,7 +317,7 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if head[257:262] == b"ustar":
         kind = "tar archive"
     if kind:
-        remedy = "Extract the archive, and choose the scan." if "archive" in kind else "Choose the scan."
+        remedy = _EXTRACT if "archive" in kind else "Choose the scan."
         raise InputError(f"is a {kind}, not a scan", path=path, remedy=remedy)
 
 
@@ -364,8 +367,8 @@ def _unzipped(path: Path, label: bool) -> Iterator[Path]:
 
     Raises:
         OutputError: the temporary folder cannot be written.
-        InputError: the zip file is damaged or too large, or holds several images, only zip files, or only images that
-            are not volumes. An InputError from inside the block is raised again with the zip file's path.
+        InputError: the zip file cannot be extracted, or holds several images, only zip files, or only images that are
+            not volumes. An InputError from inside the block is raised again with the zip file's path.
     """
     # A signal would otherwise end the process at once and leave the extracted scan on the disk.
     with interrupt_on_sigterm(), temporary_folder() as folder:
@@ -383,9 +386,13 @@ def _extract(path: Path, folder: str) -> None:
         size = sum(item.file_size for item in archive.infolist())
         if size > min(_MAXIMUM_UNZIPPED, shutil.disk_usage(folder).free):
             what = f"holds {plain_number(size / 2**30, 2)} GiB, too much to extract to the temporary folder"
-            raise InputError(what, path=path, remedy="Extract the archive, and choose the scan.")
+            raise InputError(what, path=path, remedy=_EXTRACT)
+        if any(item.flag_bits & _ENCRYPTED for item in archive.infolist()):
+            raise InputError("is protected by a password", path=path, remedy=_EXTRACT)
         try:
             archive.extractall(folder)
+        except RuntimeError as error:  # The method is one that Python lacks, such as Deflate64.
+            raise InputError("is compressed by a method that cannot be read", path=path, remedy=_EXTRACT) from error
         except OSError as error:
             refuse_full_folder(error, path)
             raise
