@@ -656,6 +656,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("intensity.rule must be 'local' or 'clip'"),
         _("is a DICOM file compressed with gzip"),
         _("is a DICOM file, but not a scan ({0})"),
+        _("is a JSON file, not a scan"),
         _("is a NIfTI-2 pair, which is not supported"),
         _("is a colour (RGB) image"),
         _("is a folder"),

@@ -222,14 +222,27 @@ def test_benchmark_file_that_defines_a_fill_value_is_read_although_parts_are_unw
         (b"../.git/annex/objects/7/9/MD5E-s9--0.nii.gz", "a pointer of git-annex", "git annex get"),
         (b"<!DOCTYPE html>\n<html>404</html>", "a web page", "Download the scan again"),
         (b"\n<HTML><body></body>", "a web page", "Download the scan again"),
+        (b"\xef\xbb\xbf<!DOCTYPE html><html></html>", "a web page", "Download the scan again"),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE html>\n<html></html>', "a web page", "Download the scan again"),
+        (b"<!-- a -> b -->\n<!---->\n<head></head>", "a web page", "Download the scan again"),
+        (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "a web page", "Download the scan again"),
+        (b'<?xml version="1.0"?>\n<d:error xmlns:d="DAV:"></d:error>', "a web page", "Download the scan again"),
+        (b'{"message":"Not Found"}', "a JSON file", "Download the scan again"),
+        (b'\xef\xbb\xbf{\n  "error": {"code": 404}\n}', "a JSON file", "Download the scan again"),
     ],
 )
-@pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha"])
-def test_error_states_that_a_file_is_a_git_pointer_or_web_page_not_a_scan(
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.nrrd", "x.mha", "x.zip", "x.dcm", "x.hdr", "x"])
+def test_error_states_that_a_file_is_a_git_pointer_web_page_or_json_file_not_a_scan(
     tmp_path: Path, name: str, content: bytes, kind: str, remedy: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
     refused(lambda: read_scan(tmp_path / name), tmp_path / name, f"is {kind}, not a scan", remedy)
+
+
+def test_other_xml_file_is_not_called_a_web_page(tmp_path: Path) -> None:
+    path = tmp_path / "x.vti"
+    path.write_bytes(b'<?xml version="1.0"?>\n<!-- error -->\n<VTKFile type="ImageData"></VTKFile>')
+    assert "web page" not in refused(lambda: read_scan(path), path)
 
 
 def test_link_to_a_missing_file_is_reported(tmp_path: Path) -> None:

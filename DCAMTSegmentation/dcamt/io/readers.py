@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,6 +81,13 @@ _OTHER_KINDS = {
     b"%PDF": "PDF document",
 }
 """First bytes of files that are no scans, and the kinds of these files."""
+_WEB_PAGE = re.compile(
+    rb"(<\?[^>]*>\s*|<!--((?!-->).)*-->\s*)*"  # XML declarations and comments
+    rb"<(!doctype html|html|head|body|([a-z]+:)?error)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+"""The start of a page or an error message that a server sent in place of a file."""
+_JSON = re.compile(rb'{\s*"[^"]*"\s*:')
 _EXTRACT = "Extract the archive, and choose the scan."
 _ENCRYPTED = 1
 """The flag of an encrypted file in a zip file (APPNOTE.TXT of PKWARE, 4.4.4)."""
@@ -311,8 +320,11 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
     if head.count(b"\n") < 2 and b"/annex/objects/" in head:
         remedy = "Fetch the scan with 'git annex get' or 'datalad get'."
         raise InputError("is a pointer of git-annex, not a scan", path=path, remedy=remedy)
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip()
+    if _WEB_PAGE.match(text):
         raise InputError("is a web page, not a scan", path=path, remedy="Download the scan again.")
+    if _JSON.match(text):
+        raise InputError("is a JSON file, not a scan", path=path, remedy="Download the scan again.")
     kind = next((name for magic, name in _OTHER_KINDS.items() if head.startswith(magic)), "")
     if head[257:262] == b"ustar":
         kind = "tar archive"
