@@ -369,14 +369,21 @@ def test_skip_existing_refuses_the_result_of_another_scan_of_the_same_name(
     assert call_dcamt(["segment", first, *arguments]) == 0
 
 
-def test_skip_existing_keeps_a_correction_that_slicer_cropped(noise_model: Path, tmp_path: Path) -> None:
+def test_skip_existing_keeps_a_correction_that_slicer_cropped(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message names the agreement map, which does not show the correction."""
     scan, result = save_noise_scan(tmp_path / "s.nii.gz"), tmp_path / "out" / "s.seg.nrrd"
-    arguments = ["segment", scan, "-o", result.parent, "--model", noise_model, "--skip-existing"]
+    arguments = ["segment", scan, "-o", result.parent, "--model", noise_model, "--agreement", "--skip-existing"]
     assert call_dcamt(arguments) == 0
     voxels, header = nrrd.read(str(result))
     del header["DCAMT"]
     header["space origin"] += header["space directions"][2] * 4
     nrrd.write(str(result), voxels[:, :, 4:], header)
+    saved = result.stat().st_mtime + 3600
+    os.utime(result, (saved, saved))
     before = result.read_bytes()
     assert call_dcamt(arguments) == 0
+    message = "kept results that are older than a changed segmentation, and do not show the change: s_agreement.nrrd"
+    assert message in capsys.readouterr().err
     assert result.read_bytes() == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,19 @@ def test_scan_that_lacks_one_of_its_two_result_files_is_measured_again(folder: P
     (folder / "out" / lost).unlink()
     assert measure_folder(folder, "--skip-existing") == 0
     assert (folder / "out" / lost).exists()
+
+
+def test_scan_whose_segmentation_changed_after_the_measurement_is_named(
+    folder: Path, wall_phantom: tuple[Volume, Labelmap], capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_case(folder, wall_phantom, "b")
+    assert measure_folder(folder) == 0
+    written = (folder / "out" / "a_image.wall.csv").stat().st_mtime
+    for name, seconds in (("a", 3600), ("b", 5)):
+        os.utime(folder / "labels" / f"{name}_label.nii.gz", (written + seconds, written + seconds))
+    capsys.readouterr()
+    assert measure_folder(folder, "--skip-existing") == 0
+    assert "outdated results (a_image): " in capsys.readouterr().err
 
 
 def test_file_of_another_program_is_kept_with_skip_existing(folder: Path) -> None:

@@ -34,6 +34,7 @@ _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_EN
 
 Pictures, recipes and tables have no mark; a table of the wall is recognised by its header.
 """
+_MINUTE_NS = 60 * 10**9
 _DATA_ENDINGS = (".raw", ".zraw", ".gz", ".bz2")
 """Endings of the files that hold the voxels of an image whose header is another file, such as `.mhd` or `.nhdr`."""
 
@@ -244,6 +245,18 @@ def refuse_result_of_other_scan(segmentation: Path, scan: Path, choice: ScanChoi
     what = f"exists already, but lies on a different grid from {scan}: it may be the result of another scan"
     remedy = "Give another folder or name, or replace the file with --overwrite."
     raise InputError(what, path=segmentation, remedy=remedy)
+
+
+def outdated_files(segmentation: Path, results: Sequence[Path]) -> list[Path]:
+    """Return the results that are at least a minute older than the segmentation that they were computed from.
+
+    `dcamt segment` writes some results a few seconds before the segmentation; these are not outdated.
+    """
+    if not os.path.exists(segmentation):
+        return []
+    changed = os.stat(segmentation).st_mtime_ns
+    existing = [path for path in results if os.path.exists(path)]
+    return [path for path in existing if changed - os.stat(path).st_mtime_ns >= _MINUTE_NS]
 
 
 def foreign_files(paths: Sequence[Path]) -> list[Path]:

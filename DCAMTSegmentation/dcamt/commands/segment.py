@@ -35,6 +35,7 @@ from .result_files import (
     existing_rule,
     file_stamp,
     foreign_files,
+    outdated_files,
     refuse_result_of_other_scan,
 )
 from .scan_jobs import RequestedResults, ScanJob, plan_scan_jobs
@@ -164,7 +165,8 @@ def _first_names(names: Sequence[str]) -> str:
 def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
     """Print how many scans --skip-existing skips, and what is special about these scans.
 
-    Print the number of scans whose wall is not measured, and the result files that DCAMT did not write.
+    Print the number of scans whose wall is not measured, the result files that DCAMT did not write, and the results
+    that are older than a corrected segmentation.
     """
     if skipped:
         print_error(f"skipped scans that have results already: {len(skipped)} of {scan_count}")
@@ -176,6 +178,10 @@ def _print_kept(skipped: Sequence[ScanJob], scan_count: int) -> None:
         )
     for path in foreign_files([path for job in skipped for path in job.files]):
         print_error(f"{path}: kept, since DCAMT did not write this file; the scan is skipped")
+    outdated = [path for job in skipped for path in outdated_files(job.segmentation, job.files)]
+    if outdated:
+        names = _first_names([path.name for path in outdated])
+        print_error(f"kept results that are older than a changed segmentation, and do not show the change: {names}")
 
 
 def _segment_with_team(

@@ -58,6 +58,7 @@ from .result_files import (
     existing_rule,
     file_stamp,
     is_finished,
+    outdated_files,
     refuse_appeared,
     refuse_existing,
 )
@@ -90,6 +91,7 @@ def run_wall(options: argparse.Namespace) -> int:
     earlier = _earlier_rows(table, skipped) if existing == SKIP and table is not None else []
     if skipped:
         console.print_error(f"skipped scans that have results already: {len(skipped)} of {len(planned)}")
+        _print_outdated(skipped, console)
         for job in skipped:
             if table is not None and not has_wall_columns(job.table):
                 what = "is not a table of wall measurements (a program may have saved it with other separators)"
@@ -208,6 +210,15 @@ class WallSession:
             self.console.print_text(f"{len(self.results)} of {scan_count} scans measured")
         self.console.print_event("done", scans=scan_count, failed=len(self.failures))
         self.console.clear_progress()
+
+
+def _print_outdated(skipped: Sequence[WallJob], console: Console) -> None:
+    """Print which skipped scans have a segmentation that was changed after its wall was measured."""
+    outdated = [job.name for job in skipped if outdated_files(job.segmentation, job.results)]
+    if outdated:
+        what = "their segmentations were changed after the measurement"
+        remedy = "To measure these scans again, remove their results, or use --overwrite for all scans."
+        console.print_error(f"skipped scans with outdated results ({list_names(outdated)}): {what}. {remedy}")
 
 
 def _earlier_rows(table: Path | None, jobs: Sequence[WallJob]) -> list[list[str]]:
