@@ -64,18 +64,34 @@ def write_dicom_results(
         if target is not None:
             _refuse_scan_file(result.scan, target)
     source = source or find_dicom_source(result.scan)
-    checksum = result.model.checksum
-    algorithm = Algorithm(
-        result.model.name, result.model.version, f"dcamt {__version__}", checksum[:16] if checksum else "none"
-    )
-    dataset = build_dicom_segmentation(result.labelmap, result.segments, source, algorithm)
+    dataset = build_dicom_segmentation(result.labelmap, result.segments, source, _algorithm(result))
     write_dicom(dataset, segmentation)
     if measurements is not None:
-        # Imported here, since highdicom loads slowly.
-        from ..report.dicom_report import build_measurement_report
+        write_dicom_measurements(result, segmentation, measurements, source)
 
-        report = build_measurement_report(result.measurements, result.segments, dataset, source, algorithm)
-        write_dicom(report, measurements)
+
+def write_dicom_measurements(
+    result: SegmentedScan, segmentation: str | Path, path: str | Path, source: SourceImages | None = None
+) -> None:
+    """Write a DICOM report (TID 1500) of the measurements, which refers to the DICOM segmentation in an existing file.
+
+    Raises the errors of `write_dicom_results`.
+    """
+    # Imported here, since both packages load slowly.
+    from pydicom import dcmread
+
+    from ..report.dicom_report import build_measurement_report
+
+    _refuse_scan_file(result.scan, path)
+    dataset, source = dcmread(segmentation), source or find_dicom_source(result.scan)
+    report = build_measurement_report(result.measurements, result.segments, dataset, source, _algorithm(result))
+    write_dicom(report, path)
+
+
+def _algorithm(result: SegmentedScan) -> Algorithm:
+    checksum = result.model.checksum
+    name, version = result.model.name, result.model.version
+    return Algorithm(name, version, f"dcamt {__version__}", checksum[:16] if checksum else "none")
 
 
 def find_dicom_source(scan: Volume) -> SourceImages:

@@ -103,7 +103,7 @@ def add_existing(parser: argparse.ArgumentParser, can_skip: bool = False) -> Non
     group.add_argument("--overwrite", action="store_true", help="replace results that exist")
     if can_skip:
         group.add_argument(
-            "--skip-existing", action="store_true", help="keep results that exist, and go on with the other scans"
+            "--skip-existing", action="store_true", help="keep results that exist, and write those that are missing"
         )
 
 

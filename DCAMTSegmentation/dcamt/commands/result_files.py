@@ -10,17 +10,20 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from ..cases.case_list import Case
 from ..cases.dicom_labels import dicom_files_among
 from ..errors import DCAMTError, InputError, OutputError
 from ..io.atomic import refuse_device
 from ..io.channels import channel_files
+from ..io.dicom_files import list_names
 from ..io.dicom_stacks import ScanChoice
 from ..io.formats import DICOM_ENDING, IMAGE_ENDINGS, LABELMAP_OUTPUTS, REPORT_ENDINGS, ending
 from ..io.readers import read_header, read_labelmap
 from ..io.surfaces import SURFACE_OUTPUTS
 from ..io.writers import is_dcamt_result
-from ..volume import fit_labelmap, same_grid
+from ..volume import Labelmap, fit_labelmap, same_grid
 from ..wall.files import is_wall_table
 
 REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
@@ -28,6 +31,9 @@ REFUSE, OVERWRITE, SKIP = "refuse", "overwrite", "skip"
 OVERWRITE_REMEDY = "Give another name, or replace the file with --overwrite."
 SKIP_REMEDY = (
     "Give another folder or name, or replace the file with --overwrite; --skip-existing keeps finished results."
+)
+DIFFERENCE_REMEDY = (
+    "Give another folder, repeat the command with the options of this file, or replace the file with --overwrite."
 )
 _MARKED_ENDINGS = (*LABELMAP_OUTPUTS, DICOM_ENDING, *SURFACE_OUTPUTS, *REPORT_ENDINGS)
 """Endings of files in which DCAMT writes a mark.
@@ -44,6 +50,10 @@ FileStamp = tuple[int, int, int]
 
 class ResultAppeared(InputError):
     """Raised when another program has written a result's file since the command began."""
+
+
+class ResultDiffers(InputError):
+    """Raised when --skip-existing must keep a file whose content differs from the new result."""
 
 
 def existing_rule(options: argparse.Namespace) -> str:
@@ -181,6 +191,31 @@ def refuse_appeared(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | Non
         if path in stamps and file_stamp(path) not in (None, stamps[path]):
             what = "was written by another program after this command had begun, and is kept"
             raise ResultAppeared(what, path=path, remedy=OVERWRITE_REMEDY)
+
+
+def kept_files(paths: Iterable[Path], stamps: Mapping[Path, FileStamp | None]) -> list[Path]:
+    """Return the paths that have a stamp: the files existed when the command began, and must not be replaced."""
+    return [path for path in paths if stamps.get(path) is not None]
+
+
+def refuse_different_segmentation(segmentation: Path, labelmap: Labelmap) -> None:
+    """Raise ResultDiffers if a segmentation has other voxels than a new labelmap, or lies on another grid."""
+    existing = read_labelmap(segmentation)
+    if not same_grid(existing.grid, labelmap.grid) or not np.array_equal(existing.voxels, labelmap.voxels):
+        what = "exists already, but has other voxels than the new segmentation: the model or the options may differ"
+        raise ResultDiffers(what, path=segmentation, remedy=DIFFERENCE_REMEDY)
+
+
+def describe_uncompared(paths: Sequence[Path]) -> str:
+    """Return a message that names the files of `uncompared_files`."""
+    names = list_names([path.name for path in paths])
+    remedy = "If so, delete these files and repeat the command."
+    return f"kept results that may come from another model or other options ({names}). {remedy}"
+
+
+def uncompared_files(compared: Path, results: Sequence[Path]) -> list[Path]:
+    """Return the existing results that --skip-existing keeps without a comparison, since `compared` does not exist."""
+    return [] if os.path.exists(compared) else [path for path in results if os.path.exists(path)]
 
 
 def refuse_appeared_file(path: Path, existing: str) -> None:

@@ -28,6 +28,7 @@ from .result_files import (
     check_table_path,
     is_finished,
     refuse_existing,
+    uncompared_files,
 )
 from .scan_paths import FoundScans
 
@@ -185,6 +186,12 @@ class ScanJob:
     def is_finished(self) -> bool:
         """Whether --skip-existing skips the scan."""
         return is_finished(self.results, optional=self.wall_files)
+
+    @property
+    def uncompared(self) -> list[Path]:
+        """The existing results that --skip-existing keeps without comparing them with the new results."""
+        of_wall = uncompared_files(self.wall.table, self.wall.results) if self.wall is not None else []
+        return [*uncompared_files(self.segmentation, self.results), *of_wall]
 
 
 def plan_scan_jobs(

@@ -32,6 +32,7 @@ from .result_files import (
     SKIP,
     FileStamp,
     check_result_paths,
+    describe_uncompared,
     existing_rule,
     file_stamp,
     foreign_files,
@@ -114,6 +115,8 @@ def _plan_jobs(
     if existing == SKIP and requested.table is not None:
         read_measurements_csv(requested.table)  # Refuses another kind of table before scans are segmented.
     _print_kept(skipped, len(planned))
+    if existing == SKIP and (uncompared := [path for job in jobs for path in job.uncompared]):
+        print_error(describe_uncompared(uncompared))
     return jobs, stamps, skipped
 
 
@@ -207,8 +210,9 @@ def _segment_with_team(
     lost: str | None = None
     with interrupt_on_sigterm():
         try:
-            if skipped and table:
-                remove_outdated_rows(table, skipped, session.segmenter.segments, console)
+            if options.skip_existing and table:
+                half_finished = [job for job in jobs if stamps[job.segmentation] is not None]
+                remove_outdated_rows(table, [*skipped, *half_finished], session.segmenter.segments, console)
                 again = measure_unlisted_segmentations(table, skipped, session.segmenter.segments, console)
             for number in range(team.rank, len(jobs), team.size):
                 session.run_job(number, records)
@@ -218,6 +222,10 @@ def _segment_with_team(
                 if not team.leads:
                     raise
                 lost = "another process ended before its scans were done"
+            if options.skip_existing and table:
+                measured = {record.number for record in records if record.measurements}
+                unsegmented = [jobs[record.number] for record in records if record.number not in measured]
+                again += measure_unlisted_segmentations(table, unsegmented, session.segmenter.segments, console)
         except KeyboardInterrupt:
             # Without torchrun, no message is needed: each finished scan has been printed, in order.
             lost = "interrupted" if team.size > 1 else None

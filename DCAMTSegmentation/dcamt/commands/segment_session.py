@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,14 @@ from ..io.writers import write_volume
 from ..metrics.measurements import Measurements
 from ..volume import Volume, order_channels
 from .console import Console, StdoutLost
-from .result_files import FileStamp, ResultAppeared, refuse_appeared
+from .result_files import (
+    FileStamp,
+    ResultAppeared,
+    ResultDiffers,
+    kept_files,
+    refuse_appeared,
+    refuse_different_segmentation,
+)
 from .scan_jobs import ScanJob, WallJob
 
 if TYPE_CHECKING:
@@ -80,13 +87,16 @@ class SegmentSession:
             refuse_appeared(job.files, self.stamps)
             result, source = self._segment_scan(number)
             refuse_appeared(job.files, self.stamps)
+            kept = kept_files(job.results, self.stamps)
+            if job.segmentation in kept:
+                refuse_different_segmentation(job.segmentation, result.labelmap)
             wall, wall_failure, wall_start = None, None, time.monotonic()
             if job.wall is not None:
                 wall, wall_failure = self._measure_wall(job.wall, result, job.results)
             wall_seconds = time.monotonic() - wall_start
             refuse_appeared(job.results, self.stamps)
             with interrupt_on_sigterm():
-                write_results(job, result, source, wall, self.with_identity)
+                write_results(job, result, source, wall, self.with_identity, kept)
             # Recorded before printing, which fails if stdout is closed.
             records.append(ScanRecord(number, result.measurements))
             self._print_result(job, result, time.monotonic() - start)
@@ -148,7 +158,7 @@ class SegmentSession:
         If no class of the model has the code of the left atrium, the segmentation must have exactly
         one label, which is measured.
 
-        Raises ResultAppeared if another program has written one of the scan's result files.
+        Raises ResultAppeared or ResultDiffers if the scan must get no results.
         """
         # Imported here, since only --wall needs these modules.
         from ..wall.settings import WallSettings
@@ -166,7 +176,7 @@ class SegmentSession:
                 later_files=later_files,
             )
             return wall, None
-        except ResultAppeared:
+        except (ResultAppeared, ResultDiffers):
             raise
         except DCAMTError as error:
             return None, error
@@ -213,6 +223,7 @@ def write_results(
     source: SourceImages | None = None,
     wall: WallResult | None = None,
     with_identity: bool = False,
+    kept: Collection[Path] = (),
 ) -> None:
     """Write the `results` of the job, all or none. After an error, files that existed before are unchanged.
 
@@ -220,6 +231,7 @@ def write_results(
         source: the DICOM images that a DICOM segmentation refers to.
         wall: the analysed wall, for the report.
         with_identity: whether the report names the patient.
+        kept: the results that are not written.
 
     Raises:
         InputError: a requested surface cannot be computed, since the segmentation is empty or a class is too small;
@@ -228,6 +240,7 @@ def write_results(
     """
     from ..api.outputs import (
         describe_identity,
+        write_dicom_measurements,
         write_dicom_results,
         write_probabilities,
         write_report,
@@ -235,23 +248,25 @@ def write_results(
         write_surface,
     )
 
-    with atomic_paths(job.results) as temporary:
-        if job.dicom_measurements is not None:
+    with atomic_paths(path for path in job.results if path not in kept) as temporary:
+        if job.segmentation in temporary and job.dicom_measurements in temporary:
             measurements = temporary[job.dicom_measurements]
             write_dicom_results(result, temporary[job.segmentation], measurements, source)
-        else:
+        elif job.segmentation in temporary:
             write_segmentation(result, temporary[job.segmentation], source)
-        if job.agreement is not None and result.disagreement is not None:
+        elif job.dicom_measurements in temporary:
+            write_dicom_measurements(result, job.segmentation, temporary[job.dicom_measurements], source)
+        if job.agreement in temporary and result.disagreement is not None:
             agreement = Volume(1 - result.disagreement[None], result.labelmap.grid)
             write_volume(agreement, temporary[job.agreement])
-        if job.probabilities is not None:
+        if job.probabilities in temporary:
             write_probabilities(result, temporary[job.probabilities])
-        if job.surface is not None:
+        if job.surface in temporary:
             write_surface(result, temporary[job.surface])
-        if job.report is not None:
+        if job.report in temporary:
             identity = describe_identity(result.scan, source) if with_identity else None
             write_report(result, temporary[job.report], wall=wall, identity=identity)
 
 
 def _names_file_of(error: Exception, job: ScanJob) -> bool:
-    return isinstance(error, DCAMTError) and any(names_path(error, path) for path in (job.scan, *job.results))
+    return isinstance(error, DCAMTError) and any(names_path(error, path) for path in (job.scan, *job.files))

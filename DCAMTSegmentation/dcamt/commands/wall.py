@@ -41,6 +41,7 @@ from ..wall.files import (
     has_wall_columns,
     method_text,
     read_wall_rows,
+    table_rows,
     write_wall_csv,
     write_wall_surface,
 )
@@ -48,19 +49,24 @@ from ..wall.settings import METHODS_DISAGREE, WallSettings, parse_threshold
 from .console import Console, StdoutLost
 from .options import UsageError
 from .result_files import (
+    DIFFERENCE_REMEDY,
     OVERWRITE,
     REFUSE,
     SKIP,
     SKIP_REMEDY,
     FileStamp,
     ResultAppeared,
+    ResultDiffers,
     check_result_paths,
+    describe_uncompared,
     existing_rule,
     file_stamp,
     is_finished,
+    kept_files,
     outdated_files,
     refuse_appeared,
     refuse_existing,
+    uncompared_files,
 )
 from .scan_jobs import REPORT, WallJob
 from .scan_paths import FoundScans, find_scans
@@ -97,6 +103,8 @@ def run_wall(options: argparse.Namespace) -> int:
                 what = "is not a table of wall measurements (a program may have saved it with other separators)"
                 remedy = "To measure the scan again, move the file."
                 console.print_error(f"{job.table}: {what}. Its scan may be missing in {table}. {remedy}")
+    if existing == SKIP and (uncompared := [path for job in jobs for path in uncompared_files(job.table, job.results)]):
+        console.print_error(describe_uncompared(uncompared))
     checked = jobs if existing != OVERWRITE else []
     stamps = {path: file_stamp(path) for job in checked for path in job.results}
     session = WallSession(settings, mapping, options.label, console, stamps, existing == SKIP)
@@ -388,23 +396,30 @@ def measure_wall(
     """Analyse the wall of a scan, write the job's files (all or none) and return the analysis.
 
     Args:
-        stamps: see `refuse_appeared`.
+        stamps: see `refuse_appeared`. The files of `kept_files` are not written.
         later_files: the scan's result files that the caller writes after this call. They are checked together with the
             job's files: if another program has written any of all these files since `stamps` were taken, this function
             writes nothing.
 
     Raises:
-        InputError: the wall cannot be analysed, or another program has written one of the scan's result files.
+        InputError: the wall cannot be analysed, another program has written one of the scan's result files, or an
+            existing table has other rows than the new result.
         OutputError: a file cannot be written.
     """
     result = analyse_wall(volume, labelmap, settings, label=label, openings=openings, scan=job.name)
     refuse_appeared([*job.results, *later_files], stamps)
-    with atomic_paths(job.results) as temporary:
-        write_wall_surface(result, temporary[job.wall_surface])
-        write_wall_csv([result], temporary[job.table])
-        if job.surface_without_scalars is not None:
+    kept = kept_files(job.results, stamps)
+    if job.table in kept and read_wall_rows(job.table) != table_rows(result):
+        what = "exists already, but has other rows than the new result: the segmentation or the options may differ"
+        raise ResultDiffers(what, path=job.table, remedy=DIFFERENCE_REMEDY)
+    with atomic_paths(path for path in job.results if path not in kept) as temporary:
+        if job.wall_surface in temporary:
+            write_wall_surface(result, temporary[job.wall_surface])
+        if job.table in temporary:
+            write_wall_csv([result], temporary[job.table])
+        if job.surface_without_scalars in temporary:
             write_mesh(result.surface.points, result.surface.triangles, temporary[job.surface_without_scalars])
-        if job.report is not None:
+        if job.report in temporary:
             _write_report(result, volume, labelmap, label, job, temporary[job.report])
     return result
 

@@ -101,9 +101,10 @@ def read_measurements_csv(path: str | Path) -> list[Measurements]:
 
 
 def without_equal_rows(rows: Iterable[Measurements], others: Iterable[Measurements]) -> list[Measurements]:
-    """Return the rows that are not among `others`; two rows are equal if all their table cells are equal."""
-    known = {_cells(row) for row in others}
-    return [row for row in rows if _cells(row) not in known]
+    """Return the rows whose measurements are not among those of `others`; the expected overlaps are not compared."""
+    columns = len(MEASUREMENT_COLUMNS)
+    known = {_cells(row)[:columns] for row in others}
+    return [row for row in rows if _cells(row)[:columns] not in known]
 
 
 def _cells(row: Measurements) -> tuple[str, ...]:
