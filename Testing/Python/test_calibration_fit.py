@@ -73,13 +73,11 @@ def test_interval_is_computed_from_scans_with_a_similar_expected_overlap() -> No
 def test_interval_is_wider_if_the_disturbances_of_the_scans_are_stated() -> None:
     """The interval is computed from the scans' residuals.
 
-    A scan's residual is its overlap minus the overlap that a fit to other scans expects for it. This fit leaves out all
-    scans of the same case. If the scan is disturbed, the fit also leaves out all scans with the same stated
-    disturbance. Thus the fit for a scan with ghosts includes no scan with ghosts, and expects too large an overlap for
-    this scan. The large residuals of the scans with ghosts widen the interval of all scans with a similar expected
-    overlap, here of scans with noise.
+    The fit for a scan leaves out the scans of the same case and, if the scan is disturbed, the scans with the same
+    stated disturbance. So the fit for a scan with ghosts includes no ghosts, and expects too large an overlap. The
+    resulting large residuals widen the interval of the scans with noise, whose expected overlap is similar.
 
-    If no disturbance is stated, each fit includes the scans with ghosts of other cases, so the residuals are small.
+    If no disturbance is stated, each fit includes other cases' scans with ghosts, so the residuals are small.
     """
     scans_of_unstated_disturbance, scans_of_stated_disturbance = [], []
     for index, scan in enumerate(synthetic_scans(20, 0)):

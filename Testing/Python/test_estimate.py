@@ -103,8 +103,8 @@ def test_estimated_time_of_a_step_equals_the_time_in_training(tmp_path: Path, mo
 
 
 def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One simulated step takes 2 s + 8 s * f, and 100 MB + 800 MB * f of memory. Here, f = (voxels of the tried patch) /
-    # (voxels of the recipe's patch).
+    # Let f be (voxels of the tried patch) / (voxels of the recipe's patch). One simulated step takes 2 s + 8 s * f of
+    # time and 100 MB + 800 MB * f of memory.
     recipe = tiny_recipe("patch=32,32,32")
     whole = math.prod(recipe.training.patch)
     fractions: list[float] = []

@@ -35,9 +35,9 @@ def reference_direction(teacher: Tensor, student: Tensor, temperature: float) ->
     """Return the loss of one teacher and one student.
 
     The loss is T² × a mean KL divergence, plus a mean Dice loss; T is the temperature. In each voxel, the divergence is
-    multiplied by the teacher's confidence; the mean is over all voxels. The mean Dice loss is over samples and
-    foreground classes. Each Dice loss has a smoothing of 1 and the weight n / (n + 1). Here n is the class's volume in
-    voxels according to the teacher: the sum of the teacher's sharpened probabilities of the class (`soft_dice_loss`).
+    multiplied by the teacher's confidence; then it is averaged over all voxels. The Dice loss is averaged over samples
+    and foreground classes. Each Dice loss has a smoothing of 1 and the weight n / (n + 1). Here n is the class's volume
+    in voxels according to the teacher: the sum of the teacher's sharpened probabilities (`soft_dice_loss`).
     """
     divergence, voxels, dice_losses = 0.0, 0, []
     for sample_t, sample_s in zip(teacher, student, strict=True):

@@ -329,8 +329,8 @@ class RemovedSegmentTest(SceneCase):
         """Start the job and fail if the job does not send its request.
 
         The caller must patch `write_npy_in_slabs` in the job's module with `remove_instead_of_writing`, which removes
-        all segments when the job writes its segment's mask. The job has read the segment before, so the job must send
-        its request although the segment is removed.
+        all segments when the job writes its segment's mask. At that moment, the job has already read the segment, so
+        the job must still send its request.
         """
         job.start()
         process_events_until(lambda: self.outcomes or self.worker.request.called, "the request")
