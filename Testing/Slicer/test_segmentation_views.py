@@ -1,4 +1,4 @@
-"""The views and the panel show the same scan and result after a choice, a new result or the import of a scene."""
+"""The views and the panel agree on the scan and the result after a choice, a new result or the import of a scene."""
 
 from __future__ import annotations
 

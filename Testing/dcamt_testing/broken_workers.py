@@ -39,7 +39,7 @@ from dcamt.commands import serving
 expected_s = serving.Worker._expected_s
 serving.Worker._expected_s = lambda *arguments: 600.0 if expected_s(*arguments) else None
 """
-"""A script after which a worker that has measured the model's speed expects each scan to take ten minutes.
+"""A script after which the worker expects each scan to take ten minutes, once it has measured the model's speed.
 
 A worker that has not measured the speed still gives no estimate. So a test notices if a worker does not measure it.
 """
