@@ -75,9 +75,8 @@ def test_scan_and_label_are_paired_by_name(tmp_path: Path, image: str, label: st
         ("p1", "p1-seg-final"),
         ("p1_0000", "p1_LA_gt"),
         ("p1/image", "p1/LA_gt"),
-        # The file names are equal, or they differ only in capitals and in words for scans, modalities, labels and the
-        # atrium. Some file names hold nothing but such words, as in "P1/Scan" and "p1/Label". Then scan and label lie
-        # in the folder of one patient; "P1" and "p1" count as the same folder.
+        # The names of the files, or of the patients' folders, are equal except for capitals and words for scans,
+        # modalities, labels and the atrium.
         ("P1_image", "p1_label"),
         ("P1/Scan", "p1/Label"),
         ("MRI/p1", "GT/p1"),
