@@ -267,7 +267,7 @@ SCAN, LABEL = "labelled1.nii.gz", "labelled1_label.nii.gz"
         ((" b ", SCAN, LABEL, "VALIDATION", ""), "validation"),
         (("b\0", SCAN, LABEL, " unlabeled\n", ""), "unlabelled"),
         ((7, SCAN, "", "unlabelled", ""), "unlabelled"),
-        (("b", SCAN, "", "left_out", ""), "labelled"),  # Case b is left out, so the last case of the plan is a.
+        (("b", SCAN, "", "left_out", ""), "labelled"),  # Case `b` is left out, so the plan's last case is case `a`.
         (
             ("b", SCAN, LABEL, "test", ""),
             "has the unknown role 'test'. Use labelled, unlabelled, validation or left out.",

@@ -51,8 +51,8 @@ DIRECTIONS = (
 In the second pair, the scar's rim is parallel to the slices.
 """
 EXTENT_MM = 60.0
-"""Width of the scans. It exceeds the 52 mm in which DCAMT samples intensities: the ball's diameter of 40 mm, and 6 mm
-on each side (`PROFILE_TO_MM`).
+"""Width of the scans. DCAMT samples intensities up to 6 mm (`PROFILE_TO_MM`) outside the ball, whose diameter is 40 mm.
+So the scans must be wider than 52 mm.
 """
 
 
