@@ -106,9 +106,9 @@ def store_scan(roi: RegionNode, volume: VolumeNode) -> None:
 
 
 def remember_scan(roi: RegionNode | None, volume: VolumeNode | None) -> None:
-    """Store the volume for which a region is chosen, unless a volume was ever stored for the region.
+    """Store the volume for which a region is chosen, unless a volume was stored for the region before.
 
-    So `note_about_scan` still returns a note if the stored volume was removed from the scene.
+    A stored volume that was removed from the scene is not replaced, so `note_about_scan` still returns a note.
     """
     if roi is not None and volume is not None and roi.GetAttribute(_SCAN_WAS_STORED) is None:
         store_scan(roi, volume)

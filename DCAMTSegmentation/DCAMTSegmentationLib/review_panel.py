@@ -79,8 +79,8 @@ class ReviewPanel:
             view.transposed = True
             view.resizeColumnsToContents()
         # The view is transposed: its rows are the table's columns. Hide rows at each update: when the table node gets
-        # new measurements, the view shows all rows again. `resultLabel` shows the names of the scan and of an only
-        # segment.
+        # new measurements, the view shows all rows again. Hide the scan's name and, if there is only one segment, the
+        # segment's name, since `resultLabel` shows these names.
         hidden = 2 if table.GetNumberOfRows() == 1 else 1
         for row in range(table.GetNumberOfColumns()):
             view.setRowHidden(row, row < hidden)
@@ -216,7 +216,7 @@ def _expected_overlap_sentences(expected: ExpectedOverlap, places: str | None) -
 def _segment_text(row: dict[str, str]) -> str:
     """Return a segment's name and volume (mL); only the name if the user removed the volume from the table.
 
-    The volume is the table's text. It is not rounded again: 54.347 is "54.35" and would become "54.4", not 54.3.
+    The volume is the table's text and is not rounded again, since rounding twice can give a wrong last digit.
     """
     volume = row["volume_ml"]
     return f"{row['segment']} {volume} mL" if volume else row["segment"]

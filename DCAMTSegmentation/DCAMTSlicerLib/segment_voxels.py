@@ -1,4 +1,4 @@
-"""Read a segment's voxels and the affine of its labelmap; find out what a segmentation node was drawn on."""
+"""Read a segment's voxels and the affine of its labelmap; find the volume on which a segmentation was drawn."""
 
 from __future__ import annotations
 

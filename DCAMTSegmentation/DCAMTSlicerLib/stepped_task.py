@@ -115,7 +115,8 @@ class DoubleClickGuard:
     def record(self) -> None:
         """Record that a click was handled or that its job ended.
 
-        A click's handler calls `record` last, because Qt delivers the second click only after the handler has returned.
+        A click's handler calls `record` last. Qt delivers the second click only after the handler has returned; if the
+        time were recorded earlier, `DOUBLE_CLICK_S` could be over by then.
         """
         self._time = time.monotonic()
 

@@ -17,7 +17,7 @@ from .node_types import Node, VolumeNode
 SAME_VOXEL = 1e-3
 """Largest distance, in voxels along an axis, at which two voxel centres count as the same."""
 SAME_AXIS = 1e-4
-"""Largest deviation of a mask's axes from a volume's axes, in each element of the matrix between their indices."""
+"""Largest deviation, in each element, of the matrix from mask to volume indices from the identity."""
 
 
 def voxels_of(volume: VolumeNode) -> np.ndarray:
