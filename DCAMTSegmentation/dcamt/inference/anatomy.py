@@ -144,8 +144,8 @@ def _without_smooth_noise(
         planes = np.moveaxis(volume.voxels[(slice(None), *ordered_part)], axis + 1, 0)
         tested = max(0, within.start - side.start) + rim, max(0, side.stop - within.stop) + rim
         trimmed = _trim_ends(side, planes, tested, _is_smooth_noise)
-        # Tissue is expected inside the ordered box. If all tested planes count as noise, the test may mistake tissue
-        # for noise, so this end keeps its planes.
+        # The tested planes reach `rim` planes into the ordered box, where tissue is expected. If all of them count as
+        # noise, the test may mistake tissue for noise, so this end keeps its planes.
         all_at_start_count_as_noise = trimmed.start - side.start == tested[0]
         all_at_stop_count_as_noise = side.stop - trimmed.stop == tested[1]
         start = side.start if all_at_start_count_as_noise else trimmed.start

@@ -83,7 +83,7 @@ def write_outline_report(
     """Write the report of a segment; the report names no model.
 
     Without `identity`, the report states that it holds no name, identifier, date or file path. The caller must then
-    pass a `segment.name` and `notes` that hold none of these.
+    pass a `segment.name` and `notes` without any name, identifier, date or path of the patient or the scan.
 
     Args:
         identity: texts that identify the patient and the scan, with their titles as keys.

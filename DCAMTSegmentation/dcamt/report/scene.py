@@ -122,7 +122,7 @@ def build_scene(
 
 
 def _central_slice(labels: np.ndarray, axis: int) -> int:
-    """Return the index of the labelled slice nearest to the labels' centroid; the middle slice without labels."""
+    """Return the index of the labelled slice nearest to the labels' centroid; the middle slice if there are none."""
     counts = np.count_nonzero(labels, axis=tuple({0, 1, 2} - {axis}))
     used = np.flatnonzero(counts)
     if not len(used):
