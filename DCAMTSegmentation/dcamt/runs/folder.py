@@ -265,7 +265,7 @@ class RunFolder:
         return [*stray_temporaries(self.path), *stray_temporaries(self.checkpoint.parent)]
 
     def foreign_proposals(self) -> list[Path]:
-        """Return the proposals in `ranking` that are no DCAMT results (`is_dcamt_result`).
+        """Return the files of proposals in `ranking` that `is_dcamt_result` does not recognise as results of DCAMT.
 
         A person has probably corrected these proposals.
         """

@@ -45,7 +45,7 @@ times as bright as blood.
 """
 
 VTK_MODULES = ("vtkmodules.util.numpy_support", "vtkmodules.vtkFiltersCore", "vtkmodules.vtkIOXML")
-"""Importing these modules loads every part of vtk that measuring a wall and writing its surface needs."""
+"""Importing these modules loads every part of vtk that is needed to measure a wall and to write its surface."""
 SCIPY_MODULES = ("scipy.ndimage", "scipy.sparse.csgraph")
 """Importing these modules loads every part of SciPy that measuring a wall needs."""
 
@@ -304,8 +304,8 @@ def _opening_notes(result: WallResult) -> list[str]:
 
 
 def _resolution_notes(grid: Grid) -> list[str]:
-    # Files store the directions of a grid's axes rounded. Without rounding here, scans whose voxels have the same size
-    # could get different notes.
+    # Files store rounded directions of a grid's axes, so the spacings computed for scans whose voxels have the same
+    # size can differ slightly. Without rounding here, such scans could get different notes.
     thickest = round(float(grid.spacing.max()), 3)
     spacings, points = zip(*THIN_WALL_ERRORS, strict=True)
     if thickest <= spacings[0]:

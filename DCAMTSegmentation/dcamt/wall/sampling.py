@@ -39,8 +39,8 @@ def erode(mask: np.ndarray, grid: Grid, distance_mm: float) -> np.ndarray:
     outside = ~np.pad(mask[box], [(n, n) for n in reach])
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1)
     ball = np.linalg.norm(steps @ grid.affine[:3, :3].T, axis=-1) < distance_mm - 1e-9
-    # Dilate `outside` by `ball`: one row of `ball` along the first axis at a time. Many rows are equal, so `grown`
-    # keeps the dilation by each distinct row.
+    # Dilate `outside` by `ball`. `ball` is divided into rows that run along the first axis, and `outside` is dilated by
+    # each row in turn. Many rows are equal, so `grown` stores the dilation by each distinct row for reuse.
     near = np.zeros_like(mask[box], dtype=bool)
     grown: dict[bytes, np.ndarray] = {}
     for j, k in np.argwhere(ball.any(axis=0)):
