@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from .errors import InputError
 from .machine import AUTO, DEVICES
+from .process_settings import shared_by_threads
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +60,20 @@ def default_torch_settings() -> Iterator[None]:
             # PyTorch before 2.5 has no autocast for "mps".
             if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
                 settings.enter_context(torch.autocast(kind, enabled=False))
-        default_type = torch.get_default_dtype()
-        if default_type != torch.float32:
-            torch.set_default_dtype(torch.float32)
-            settings.callback(torch.set_default_dtype, default_type)
+        settings.enter_context(_float32_by_default())
         yield
+
+
+@shared_by_threads
+def _float32_by_default() -> Iterator[None]:
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 @functools.cache

@@ -7,13 +7,13 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 from ..errors import InputError
 from ..io.interruption import detach_stdin
+from ..process_settings import shared_by_threads
 
 
-@contextmanager
+@shared_by_threads
 def silence_libraries() -> Iterator[None]:
     """Suppress Python's warnings and log lines, which libraries would print among DCAMT's messages."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # has an effect only before torch is imported

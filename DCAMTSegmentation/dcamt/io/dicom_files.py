@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import struct
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from ..errors import InputError
+from ..process_settings import shared_by_threads
 from .dicom_frames import Frame, UnplacedError, frames_of, integer, words_of
 from .formats import DICOM_SLICE_ENDINGS, ending
 from .stored_image import library_errors
@@ -418,13 +422,39 @@ def list_names(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_SHOWN])}{more}"
 
 
-@contextmanager
-def quiet_pydicom() -> Iterator[None]:
-    """Suppress pydicom's log messages from now on, and all warnings inside the block."""
-    import logging
-    import warnings
+class _CaughtWarnings(threading.local):
+    texts: list[str] | None = None
 
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+
+_caught = _CaughtWarnings()
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[list[str]]:
+    """Suppress pydicom's log messages and all warnings inside the block; yield the warnings of this thread."""
+    outer = _caught.texts
+    _caught.texts = texts = list[str]()
+    try:
+        with _quiet_process():
+            yield texts
+    finally:
+        _caught.texts = outer
+
+
+@shared_by_threads
+def _quiet_process() -> Iterator[None]:
+    logger = logging.getLogger("pydicom")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = _catch_warning
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _catch_warning(message: Warning | str, *_: object, **__: object) -> None:
+    if _caught.texts is not None:
+        _caught.texts.append(str(message))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import struct
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from io import BytesIO
@@ -17,7 +16,7 @@ import numpy as np
 from ..errors import InputError
 from .dicom_files import quiet_pydicom, read_dicom
 from .dicom_frames import Frame
-from .itk import is_utf8, quiet_sitk, quiet_terminal
+from .itk import is_utf8, quiet_itk, simple_itk
 from .stored_image import COPY_AGAIN, library_errors
 from .temporary import temporary_folder
 
@@ -83,10 +82,9 @@ def _pixels(file: Path) -> np.ndarray:
         return _decode(data)
     check_fragments(file, data)
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with quiet_pydicom() as warnings:
             pixels = _decode(data)
-        if any(_TOO_MANY_PIXELS in str(warning.message) for warning in caught):
+        if any(_TOO_MANY_PIXELS in warning for warning in warnings):
             _refuse_damaged_runs(file, data)
         return pixels
     except InputError:
@@ -138,8 +136,8 @@ def _read_with_itk(path: Path, syntax: str, original: Path) -> np.ndarray:
         with temporary_folder() as folder:
             return _read_with_itk(Path(shutil.copyfile(path, Path(folder, "copy.dcm"))), syntax, original)
     try:
-        with quiet_terminal():
-            pixels: np.ndarray = quiet_sitk().GetArrayFromImage(quiet_sitk().ReadImage(str(path)))
+        with quiet_itk():
+            pixels: np.ndarray = simple_itk().GetArrayFromImage(simple_itk().ReadImage(str(path)))
     except RuntimeError as error:
         raise _undecodable_error(original, syntax) from error
     return pixels[np.newaxis] if pixels.ndim == 2 else pixels

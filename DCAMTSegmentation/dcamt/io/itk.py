@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import InputError, plain_number
 from ..geometry import RAS_TO_LPS, Grid
+from ..process_settings import shared_by_threads
 from ..volume import GREY_SCALE_REMEDY, check_size
 from .formats import ending
 from .itk_completeness import CHECKS, PAIR_ENDINGS, pair_files, vtk_fields
@@ -29,13 +30,11 @@ _META_NOTE = "The header lacks the spacing of the voxels (ElementSpacing): 1 mm 
 _VTK_NOTE = "The header lacks the spacing of the voxels (SPACING): 1 mm was assumed."
 
 
-def quiet_sitk() -> Any:
-    """Return the SimpleITK module with its warnings turned off."""
+def simple_itk() -> Any:
+    """Return the SimpleITK module, untyped because its type hints omit most functions."""
     from importlib import import_module
 
-    sitk: Any = import_module("SimpleITK")  # Its type hints omit most functions.
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    return sitk
+    return import_module("SimpleITK")
 
 
 def is_utf8(path: Path) -> bool:
@@ -47,12 +46,24 @@ def is_utf8(path: Path) -> bool:
     return True
 
 
-@contextmanager
-def quiet_terminal() -> Iterator[None]:
-    """Suppress the output of C++ code on stderr inside the block, such as the messages of MetaImage.
+@shared_by_threads
+def quiet_itk() -> Iterator[None]:
+    """Suppress the warnings of ITK, and the output of all threads on stderr, inside the block.
 
-    C++ code bypasses Python's `sys.stderr`, so the file descriptor is redirected, for all threads.
+    C++ code bypasses Python's `sys.stderr`, so the file descriptor is redirected.
     """
+    process = simple_itk().ProcessObject
+    shown = process.GetGlobalWarningDisplay()
+    process.SetGlobalWarningDisplay(False)
+    try:
+        with _quiet_stderr():
+            yield
+    finally:
+        process.SetGlobalWarningDisplay(shown)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
     try:
         kept = os.dup(2)
     except OSError:  # There is no stderr, as in a Windows program without a console.
@@ -81,7 +92,7 @@ def open_itk(path: Path) -> StoredImage:
     with library_errors(path, "an image"):
         if kind in CHECKS:
             CHECKS[kind](path)
-        with quiet_terminal():
+        with quiet_itk():
             reader = _read_header(path)
     if kind not in CHECKS:
         what = (
@@ -94,9 +105,9 @@ def open_itk(path: Path) -> StoredImage:
     affine, notes = _placement(path, reader, len(size))
 
     def load() -> np.ndarray:
-        with library_errors(path, "an image"), quiet_terminal():
+        with library_errors(path, "an image"), quiet_itk():
             image = reader.Execute()
-            array = quiet_sitk().GetArrayViewFromImage(image)  # (..., K, J, I) or, for vectors, (..., K, J, I, C)
+            array = simple_itk().GetArrayViewFromImage(image)  # (..., K, J, I) or, for vectors, (..., K, J, I, C)
             if image.GetNumberOfComponentsPerPixel() == 1:
                 array = array[..., np.newaxis]
             voxels = np.moveaxis(array, -1, 0)  # (C, [T,] K, J, I)
@@ -118,7 +129,7 @@ def _read_header(path: Path) -> Any:
     if not is_utf8(path):
         what = "has a path that is not UTF-8"
         raise InputError(what, path=path, remedy="Rename the file or its folder.")
-    sitk = quiet_sitk()
+    sitk = simple_itk()
     if not sitk.ImageFileReader.GetImageIOFromFileName(str(path)):
         remedy = "Choose an image, such as a NIfTI or NRRD file, or a folder of DICOM files."
         raise InputError("is not an image in a known format, or its beginning is damaged", path=path, remedy=remedy)

@@ -44,7 +44,6 @@ def open_nifti(path: Path) -> StoredImage:
             colours, voxels of an unknown type, fewer than three dimensions, no voxels or too many (`check_size`), or
             an impossible spacing.
     """
-    _silence_nibabel()
     packed = is_gzip(path)
     with library_errors(path, "a NIfTI image"), np.errstate(all="ignore"):
         header = _read_header(path)
@@ -321,11 +320,3 @@ def _mm_per_unit(header: Any) -> float:
         return _MM_PER_UNIT.get(str(header.get_xyzt_units()[0]), 1.0)
     except KeyError:
         return 1.0
-
-
-def _silence_nibabel() -> None:
-    """Suppress nibabel's warnings about headers."""
-    import logging
-
-    logging.getLogger("nibabel").setLevel(logging.CRITICAL)
-    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)

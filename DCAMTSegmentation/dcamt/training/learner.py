@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..devices import fast_bfloat16
 from ..losses.objective import Losses, objective_losses, ramp_up
 from ..networks.dual_vnet import BranchOutput, DualVNet
+from ..process_settings import shared_by_threads
 from ..recipe import Recipe, Training
 from ..volume import differ_in_order
 from .sampling import Batch, step_seed
@@ -23,7 +24,7 @@ FUSED = ("cpu", "cuda")
 """Device types with fused optimisers in every PyTorch release since 2.4."""
 
 
-@contextmanager
+@shared_by_threads
 def _benchmarking_kernels() -> Iterator[None]:
     """Inside the block, let cuDNN measure its convolution kernels for each new shape and use the fastest.
 
