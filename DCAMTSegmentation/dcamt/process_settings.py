@@ -1,4 +1,4 @@
-"""Change settings that belong to the whole process for the duration of a block, with several threads."""
+"""Replace settings of the calling program inside a block, also if several threads are inside at once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from contextlib import _GeneratorContextManager
+
+
+@contextmanager
+def default_numpy_settings() -> Iterator[None]:
+    """Inside the block, treat floating-point errors of this thread as NumPy does by default."""
+    with np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+        yield
 
 
 def shared_by_threads(settings: Callable[[], Iterator[None]]) -> Callable[[], _GeneratorContextManager[None]]:

@@ -1,4 +1,4 @@
-"""DCAMT's results do not depend on the torch settings and the thread of the program that calls DCAMT.
+"""DCAMT's results do not depend on the settings of torch and NumPy and on the thread of the program that calls DCAMT.
 
 DCAMT leaves the program's settings and random state unchanged.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import dcamt
@@ -19,6 +19,8 @@ from dcamt.devices import default_torch_settings
 from dcamt.models.package import open_model
 from dcamt.networks.packaging import verify_model
 from dcamt.volume import Volume
+from dcamt.wall.analysis import analyse_wall
+from dcamt_testing.dicom_positions import write_slices
 from dcamt_testing.synthetic import write_cases_folder
 from dcamt_testing.tiny_recipes import TINY
 
@@ -42,11 +44,12 @@ SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
+    "numpy": lambda: np.errstate(all="raise"),
 }
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_settings_of_torch_do_not_change_a_segmentation(setting: str, saved_model: Path, oblique_scan: Volume) -> None:
+def test_settings_do_not_change_a_segmentation(setting: str, saved_model: Path, oblique_scan: Volume) -> None:
     expected = dcamt.segment(oblique_scan, saved_model, device="cpu", keep_probabilities=True)
     segmenter = dcamt.Segmenter.load(saved_model, "cpu")
     with SETTINGS[setting]():
@@ -63,19 +66,48 @@ def test_settings_of_torch_do_not_change_a_segmentation(setting: str, saved_mode
 
 @pytest.fixture(scope="module")
 def expected_model(table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the model of a training without special settings of torch."""
+    """Return the model of a training without special settings."""
     return dcamt.train(table, run=tmp_path_factory.mktemp("runs") / "run", settings=SHORT, device="cpu").model
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_settings_of_torch_do_not_change_a_training(
-    setting: str, table: Path, expected_model: Path, tmp_path: Path
-) -> None:
+def test_settings_do_not_change_a_training(setting: str, table: Path, expected_model: Path, tmp_path: Path) -> None:
     with SETTINGS[setting]():
         type_before = torch.get_default_dtype()
         done = dcamt.train(table, run=tmp_path / "run", settings=SHORT, device="cpu")
         assert torch.get_default_dtype() == type_before
     assert_same_weights(done.model, expected_model)
+
+
+def test_underflow_is_no_error_for_a_program_that_raises_floating_point_errors(tmp_path: Path) -> None:
+    write_slices(tmp_path, 8, RescaleSlope="1e-43")
+    with np.errstate(all="raise"):
+        scan = dcamt.read_scan(tmp_path)
+    assert 0 < scan.voxels.max() < np.finfo(np.float32).tiny
+
+
+@pytest.mark.parametrize(
+    ("inner", "call"),
+    [
+        ("dcamt.api.evaluation.evaluate_pairs", lambda label: dcamt.evaluate(label, label)),
+        (
+            "dcamt.wall.analysis.scan_name",
+            lambda label: analyse_wall(Volume(label.voxels[None], label.grid, label.path), label),
+        ),
+    ],
+    ids=["evaluate", "wall"],
+)
+def test_other_functions_compute_with_the_default_settings_of_numpy(
+    inner: str, call: Callable[[dcamt.Labelmap], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = np.zeros((20, 20, 20), np.uint8)
+    label[5:15, 5:15, 5:15] = 1
+    seen: list[object] = []
+    monkeypatch.setattr(inner, lambda *_, **__: seen.append(np.geterr()) or "")
+    default = np.geterr()
+    with np.errstate(all="raise"), suppress(dcamt.InputError):
+        call(dcamt.Labelmap(label, dcamt.Grid(label.shape, np.eye(4)), path=Path("label.nrrd")))
+    assert seen[0] == default
 
 
 @pytest.mark.skipif(not torch.amp.is_autocast_available("mps"), reason="PyTorch is too old")

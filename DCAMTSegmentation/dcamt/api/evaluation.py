@@ -14,12 +14,14 @@ from ..metrics.evaluation import Evaluation
 from ..metrics.folder_scoring import evaluate_folders
 from ..metrics.pair_reading import EvaluationPair, LabelMappings, refuse_same_file
 from ..metrics.pair_scoring import evaluate_pairs
+from ..process_settings import default_numpy_settings
 from ..volume import Labelmap, as_labels, check_array, check_label_grid, check_size
 
 LabelmapLike = str | os.PathLike[str] | Labelmap | np.ndarray
 """A file, a `Labelmap`, or an array (I, J, K)."""
 
 
+@default_numpy_settings()
 def evaluate(
     predictions: LabelmapLike | Sequence[LabelmapLike],
     labels: LabelmapLike | Sequence[LabelmapLike],

@@ -17,6 +17,7 @@ from ..io.dicom_output import Algorithm, SourceImages, build_dicom_segmentation,
 from ..io.formats import DICOM_ENDING, REPORT_ENDINGS, ending, scan_name
 from ..io.surfaces import write_mesh
 from ..io.writers import write_labelmap, write_volume
+from ..process_settings import default_numpy_settings
 from ..report.scan_report import ScanReport, render_scan_report
 from ..volume import IdentifyingNote, Volume
 from ..wall.surface import extract_surface
@@ -123,6 +124,7 @@ def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
     write_volume(Volume(result.probabilities, result.labelmap.grid), path)
 
 
+@default_numpy_settings()
 def write_surface(result: SegmentedScan, path: str | Path) -> None:
     """Write the closed outer surface of each class's largest part, in LPS mm.
 
@@ -159,6 +161,7 @@ def write_surface(result: SegmentedScan, path: str | Path) -> None:
     write_mesh(np.concatenate(points), np.concatenate(triangles), path)
 
 
+@default_numpy_settings()
 def write_report(
     result: SegmentedScan,
     path: str | Path,

@@ -23,6 +23,7 @@ from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage
 from ..models.store import DEFAULT_MODEL
 from ..networks.packaging import verify_model
+from ..process_settings import default_numpy_settings
 from ..recipe import ACCURATE
 from ..volume import Labelmap, SegmentInfo, Volume, check_scan, order_channels
 
@@ -72,6 +73,7 @@ class SegmentedScan:
     expected_overlap: ExpectedOverlap | None = None
     is_doubt_calibrated: bool = False
 
+    @default_numpy_settings()
     def doubtful_places(self, max_places: int = MOST_PLACES) -> list[DoubtfulPlace]:
         """Return at most `max_places` doubtful places, the worst first; an empty list in quality `fast`."""
         if self.doubt_map is None:
@@ -92,6 +94,7 @@ class Segmenter:
         self.predictor = predictor
 
     @classmethod
+    @default_numpy_settings()
     def load(cls, model: str | Path = DEFAULT_MODEL, device: str = "auto") -> Segmenter:
         """Load a model and return its segmenter.
 
@@ -115,6 +118,7 @@ class Segmenter:
         """Number of channels that the model needs in a scan."""
         return self.predictor.recipe.input_channels
 
+    @default_numpy_settings()
     def segment(
         self,
         scan: Scan,

@@ -24,6 +24,7 @@ from ..io.formats import given_path
 from ..io.interruption import interrupt_on_sigterm
 from ..models.calibration import MIN_CASES
 from ..models.package import Card, open_model, read_card, read_recipe, write_package
+from ..process_settings import default_numpy_settings
 from ..recipe import Recipe
 from ..runs.events import EventLog, RunEvent, RunFinished, RunStarted
 from ..runs.failure_note import FailureNote, remove_blank_note, reserve_note, write_note
@@ -77,6 +78,7 @@ class Observer:
     on_warning: Callable[[str], None] = _ignore
 
 
+@default_numpy_settings()
 def train(
     cases: str | Path | Sequence[Case] | None = None,
     run: str | Path | None = None,

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..errors import InputError, plain_number
 from ..geometry import Grid
+from ..process_settings import default_numpy_settings
 from ..volume import (
     Labelmap,
     OverlapNote,
@@ -103,6 +104,7 @@ class Header:
     grid: Grid
 
 
+@default_numpy_settings()
 def read_scan(path: str | Path, channels: int = 1, choice: ScanChoice | None = None) -> Volume:
     """Read and check a scan.
 
@@ -151,6 +153,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
     return replace(volume, notes=(*volume.notes, *blank_slices_note(volume.voxels)))
 
 
+@default_numpy_settings()
 def read_labelmap(
     path: str | Path,
     mapping: Mapping[int | str, int] | None = None,

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import InputError, fixed_number, plain_number
 from ..geometry import Grid
 from ..io.formats import scan_name
+from ..process_settings import default_numpy_settings
 from ..volume import Labelmap, Volume, fit_labelmap
 from .burden import BORDER, OPENING, WALL, Burden, count_burden, decaaf_stage, regions_of
 from .openings import PROFILE_FROM_MM, PROFILE_TO_MM, find_painted_openings, propose_openings
@@ -126,6 +127,7 @@ class WallResult:
         return replace(changed, notes=(*_opening_notes(changed), *other_notes))
 
 
+@default_numpy_settings()
 def analyse_wall(
     volume: Volume,
     labelmap: Labelmap,
