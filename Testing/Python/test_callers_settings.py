@@ -6,6 +6,7 @@ DCAMT leaves the program's settings and random state unchanged.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -17,12 +18,16 @@ import pytest
 import torch
 from dcamt.devices import default_torch_settings
 from dcamt.models.package import open_model
+from dcamt.networks.dual_vnet import DualVNet
 from dcamt.networks.packaging import verify_model
+from dcamt.recipe import Recipe
+from dcamt.training.learner import Learner
 from dcamt.volume import Volume
 from dcamt.wall.analysis import analyse_wall
 from dcamt_testing.dicom_positions import write_slices
-from dcamt_testing.synthetic import write_cases_folder
-from dcamt_testing.tiny_recipes import TINY
+from dcamt_testing.processes import HANGING_S
+from dcamt_testing.synthetic import CPU, write_cases_folder
+from dcamt_testing.tiny_recipes import TINY, tiny_recipe
 
 SHORT = [*TINY, "iterations=2"]
 
@@ -135,6 +140,34 @@ def test_training_runs_in_a_thread(table: Path, expected_model: Path, tmp_path: 
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(dcamt.train, table, tmp_path / "run", settings=SHORT, device="cpu").result()
     assert_same_weights(done.model, expected_model)
+
+
+def test_two_threads_at_once_draw_the_same_initial_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first thread waits a moment for the second to begin its network; the second waits for the first to end."""
+    recipe, build = tiny_recipe(), DualVNet.__init__
+    expected = Learner(recipe, CPU).network.state_dict()
+    first_begins, second_begins, first_ends = (threading.Event() for _ in range(3))
+
+    def build_overlapping(network: DualVNet, of_recipe: Recipe) -> None:
+        if not first_begins.is_set():
+            first_begins.set()
+            second_begins.wait(timeout=1)
+        else:
+            second_begins.set()
+            first_ends.wait(timeout=HANGING_S)
+        build(network, of_recipe)
+
+    before = torch.get_rng_state()
+    monkeypatch.setattr(DualVNet, "__init__", build_overlapping)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(Learner, recipe, CPU)
+        first_begins.wait(timeout=HANGING_S)
+        second = pool.submit(Learner, recipe, CPU)
+        first.add_done_callback(lambda _: first_ends.set())
+    assert torch.equal(torch.get_rng_state(), before)
+    for learner in (first.result(), second.result()):
+        for name, weights in learner.network.state_dict().items():
+            assert torch.equal(weights, expected[name])
 
 
 def assert_same_weights(model: Path, expected: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -38,13 +39,17 @@ def _benchmarking_kernels() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
+_default_generator = threading.Lock()
+"""Held while a thread draws from torch's default generator, which belongs to all threads."""
+
+
 class Learner:
     """The network, its optimiser and, if the recipe has `weight_average`, the moving average of its weights."""
 
     def __init__(self, recipe: Recipe, device: torch.device, start_from: dict[str, Tensor] | None = None) -> None:
         self.recipe = recipe
         self.device = device
-        with torch.random.fork_rng(devices=[]):  # The caller's random numbers do not change.
+        with _default_generator, torch.random.fork_rng(devices=[]):  # The caller's random numbers do not change.
             torch.default_generator.manual_seed(recipe.training.seed)
             network = DualVNet(recipe)
         if start_from is not None:
