@@ -8,6 +8,8 @@ import dcamt
 import numpy as np
 import pytest
 from dcamt.errors import InputError
+from dcamt_testing.dicom_positions import write_slices
+from dcamt_testing.scan_files import refused
 
 
 def test_folders_files_and_arrays_get_the_same_scores(tmp_path: Path) -> None:
@@ -65,6 +67,40 @@ def test_evaluate_has_the_same_rules_for_arrays_and_folders(tmp_path: Path, kind
         evaluate(label, label * 0)
     with pytest.raises(dcamt.InputError, match=r"\(3\) do not occur in the labels \(2\)"):
         evaluate(label * 3, label * 2)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Write the same labelmap to the folders of predictions and of labels, and return the folders."""
+    voxels = np.zeros((8, 9, 10), np.uint8)
+    voxels[2:6, 2:7, 3:8] = 1
+    for name in ("predictions", "labels"):
+        (tmp_path / name).mkdir()
+        dcamt.write_labelmap(dcamt.Labelmap(voxels, dcamt.Grid(voxels.shape, np.eye(4))), tmp_path / name / "c0.nii.gz")
+    return tmp_path / "predictions", tmp_path / "labels"
+
+
+def test_evaluate_names_the_folder_of_labels_that_does_not_exist(folders: tuple[Path, Path]) -> None:
+    missing = folders[1].with_name("missing")
+    refused(lambda: dcamt.evaluate(folders[0], missing), missing, "missing: does not exist")
+
+
+def test_evaluate_refuses_a_folder_of_files_with_labels_that_are_no_folder(folders: tuple[Path, Path]) -> None:
+    predictions, labels = folders
+    file = labels / "c0.nii.gz"
+    labelmap = dcamt.read_labelmap(file)
+    for other in (file, [file], [file, file], labelmap, [labels]):
+        refused(lambda other=other: dcamt.evaluate(predictions, other), predictions, "is a folder of files")
+    for other in ([file], [file, file], labelmap):
+        refused(lambda other=other: dcamt.evaluate(other, labels), labels, "is a folder of files")
+
+
+def test_evaluate_accepts_a_folder_of_dicom_slices_as_one_labelmap(tmp_path: Path) -> None:
+    write_slices(tmp_path / "label", 8)
+    voxels = np.asarray(dcamt.read_scan(tmp_path / "label").voxels[0])
+    (tmp_path / "label" / "notes.txt").touch()
+    dcamt.write_labelmap(dcamt.Labelmap(voxels, dcamt.read_scan(tmp_path / "label").grid), tmp_path / "p.nrrd")
+    assert dcamt.evaluate(tmp_path / "label", tmp_path / "p.nrrd").mean[0].score.dice == 1
 
 
 def test_evaluate_refuses_fractional_labels_and_a_spacing_of_two_numbers() -> None:

@@ -191,7 +191,7 @@ def test_wrong_input_is_refused_in_one_line(
         assert not table.exists()
 
     both = ["--predictions", predictions, "--labels", labels]
-    assert_refused(["--predictions", tmp_path / "gone", "--labels", labels, "--csv", table], "gone", "not a folder")
+    assert_refused(["--predictions", tmp_path / "gone", "--labels", labels, "--csv", table], "gone", "does not exist")
     assert_refused(
         ["--predictions", predictions, "--labels", tmp_path / "empty", "--csv", table], "empty", "no segmentation"
     )

@@ -115,7 +115,7 @@ def test_errors_name_the_unusable_file_or_folder(folders: tuple[Path, Path], tmp
     (predictions / "x7.nii.gz").rename(predictions / "la002.nii.gz")
     assert_refused((predictions, labels), "la002.nii.gz", "la002_image.nrrd", "same case")
     (predictions / "la002.nii.gz").unlink()
-    assert_refused((tmp_path / "nowhere", labels), "nowhere", "not a folder")
+    assert_refused((tmp_path / "nowhere", labels), "nowhere", "does not exist")
     (tmp_path / "empty").mkdir()
     assert_refused((predictions, tmp_path / "empty"), "empty", "no segmentation")
     for path in predictions.iterdir():

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases.folder_files import image_files
+from ..errors import InputError
 from ..geometry import Grid
+from ..io.dicom import has_dicom_file
+from ..io.dicom_files import files_below
 from ..io.formats import given_path, scan_name
 from ..metrics.evaluation import Evaluation
 from ..metrics.folder_scoring import evaluate_folders
@@ -73,9 +77,11 @@ def evaluate(
     mappings = LabelMappings(prediction=prediction_mapping, label=label_mapping)
     if isinstance(predictions, str | os.PathLike) and isinstance(labels, str | os.PathLike):
         folders = given_path(predictions), given_path(labels)
-        if os.path.isdir(folders[1]):
+        if os.path.isdir(folders[1]) or (os.path.isdir(folders[0]) and not os.path.exists(folders[1])):
             return evaluate_folders(*folders, mappings=mappings)
     prediction_list, label_list = _as_list(predictions), _as_list(labels)
+    for source in (*prediction_list, *label_list):
+        _refuse_folder_of_files(source)
     if len(prediction_list) != len(label_list):
         raise ValueError(
             f"the number of predictions ({len(prediction_list)}) differs from the number of labels ({len(label_list)})"
@@ -122,6 +128,18 @@ def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float]
     grid = Grid((i, j, k), np.diag([*steps, 1.0]))
     check_label_grid(grid, name, partial=True)  # An array may show a small part of a body.
     return Labelmap(as_labels(content, name), grid)
+
+
+def _refuse_folder_of_files(source: LabelmapLike) -> None:
+    """Raise InputError if a prediction or label is a folder of image files; a folder of DICOM files is accepted."""
+    if not isinstance(source, str | os.PathLike) or not os.path.isdir(source):
+        return
+    if image_files(files_below(folder := given_path(source))) and not has_dicom_file(folder):
+        raise InputError(
+            "is a folder of files, which can be compared only with another folder",
+            path=folder,
+            remedy="Give one folder of predictions and one folder of labels, or a list of files for both.",
+        )
 
 
 def _parse_spacing(spacing: Sequence[float] | None) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..io.dicom_files import CONTOUR_REMEDY
 from ..io.formats import DICOM_ENDING, LABEL_ENDINGS, scan_name
-from ..io.readers import read_header
+from ..io.readers import missing_file_error, read_header
 from ..io.stored_image import read_head
 from ..io.writers import has_mark, is_dcamt_result
 from .case_list import Case
@@ -70,7 +70,9 @@ def labelmaps_by_case(
     Raises:
         InputError: `folder` is not a folder, cannot be read or holds no labelmap, or two files belong to one case.
     """
-    if not folder.is_dir():
+    if not os.path.exists(folder):
+        raise missing_file_error(folder)
+    if not os.path.isdir(folder):
         raise InputError("is not a folder", path=folder, remedy="Name the folder that holds the files.")
     if not os.access(folder, os.R_OK | os.X_OK):
         raise InputError("cannot be read (no permission)", path=folder, remedy="Change its permissions.")

@@ -257,7 +257,7 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
     """Open an image file, folder or zip file; raise InputError if it is missing, empty or refused by its reader."""
     # For a name that the system does not allow, os.path returns False, but pathlib raises an error.
     if not os.path.exists(path):
-        raise _missing_file_error(path)
+        raise missing_file_error(path)
     if os.path.isdir(path):
         segmentation = _segmentation_among(path, files_below(path)) if label else None
         yield open_dicom_folder(path, choice) if segmentation is None else open_dicom_segments(segmentation)
@@ -278,8 +278,8 @@ def _open_image(path: Path, choice: ScanChoice, label: bool = False) -> Iterator
         yield _open_file(path, choice, label)
 
 
-def _missing_file_error(path: Path) -> InputError:
-    """Return the error for a path for which `os.path.exists` is False."""
+def missing_file_error(path: Path) -> InputError:
+    """Return the error for a file or folder for which `os.path.exists` is False."""
     try:
         os.stat(path)
         cause = None
