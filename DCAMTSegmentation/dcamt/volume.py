@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,14 @@ class ChannelNote(str):
     __slots__ = ()
 
 
+def _working_folder() -> str:
+    """Return the process's working folder; "" if it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A scan: `voxels` (C, I, J, K) on `grid`. `check_scan` refuses voxels that are not real numbers.
@@ -72,6 +81,8 @@ class Volume:
         notes: messages for the user on how the file was interpreted; those that name files are `IdentifyingNote`.
         frames: for each slice of a DICOM scan, its file and the index of its frame in that file; otherwise empty.
         channel_names: the names of the channels, in the order of `voxels`; empty if unknown.
+        working_folder: the process's working folder when the scan was read. Relative paths in `path` and `frames`
+            start there.
     """
 
     voxels: np.ndarray
@@ -80,11 +91,16 @@ class Volume:
     notes: tuple[str, ...] = ()
     frames: tuple[tuple[Path, int], ...] = ()
     channel_names: tuple[str, ...] = ()
+    working_folder: str = field(default_factory=_working_folder)
 
     def __post_init__(self) -> None:
         check_array(self.voxels)
         if self.voxels.ndim != 4 or self.voxels.shape[1:] != self.grid.shape:
             raise ValueError(f"voxels {self.voxels.shape} are not (C, I, J, K) on a grid of {self.grid.shape}")
+
+    def current_path(self, file: Path) -> Path:
+        """Return `path` or a file of `frames`; as an absolute path if the working folder has changed since."""
+        return file if _working_folder() == self.working_folder else Path(self.working_folder, file)
 
 
 @dataclass(frozen=True, eq=False)

@@ -181,6 +181,24 @@ def test_result_does_not_replace_its_scan(tmp_path: Path, segmenter: dcamt.Segme
         dcamt.write_segmentation(result, tmp_path / "result.nrrd")
 
 
+def test_working_folder_may_change_between_segmenting_and_writing(
+    tmp_path: Path, segmenter: dcamt.Segmenter, oblique_scan: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    write_volume(oblique_scan, tmp_path / "scan.nrrd")
+    write_mr_series(tmp_path / "series", intensities(oblique_scan), oblique_scan.grid.affine)
+    slices = {path: path.read_bytes() for path in (tmp_path / "series").iterdir()}
+    monkeypatch.chdir(tmp_path)
+    results = [segmenter.segment(scan) for scan in ("scan.nrrd", "series")]
+    monkeypatch.chdir(tmp_path / "other")
+    for result, target in zip(results, (tmp_path / "scan.nrrd", min(slices)), strict=True):
+        with pytest.raises(dcamt.InputError, match="would be replaced by the result"):
+            dcamt.write_segmentation(result, os.path.relpath(target))
+    dcamt.write_segmentation(results[1], "result.dcm")
+    assert {path: path.read_bytes() for path in slices} == slices
+    np.testing.assert_array_equal(dcamt.read_labelmap("result.dcm").voxels > 0, results[1].labelmap.voxels > 0)
+
+
 def test_result_in_a_folder_without_permission_raises_output_error(
     tmp_path: Path, segmenter: dcamt.Segmenter, oblique_scan: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:

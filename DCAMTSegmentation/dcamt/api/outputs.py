@@ -107,7 +107,8 @@ def find_dicom_source(scan: Volume) -> SourceImages:
             "the scan was not read from DICOM, but a DICOM segmentation must refer to DICOM images",
             remedy="Read the scan with dcamt.read_scan from a DICOM folder, or choose an ending such as .seg.nrrd.",
         )
-    return find_source_images(scan.path, scan.frames)
+    frames = [(scan.current_path(file), index) for file, index in scan.frames]
+    return find_source_images(scan.current_path(scan.path), frames)
 
 
 def write_probabilities(result: SegmentedScan, path: str | Path) -> None:
@@ -206,7 +207,7 @@ def write_report(
 def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[str, str]:
     """Return the lines that identify a scan, each as a title and a text; lines without a text are left out.
 
-    If the scan's DICOM images are found (`find_source_images`), the lines are the patient's name, ID and birth date,
+    If the scan's DICOM images are found (`find_dicom_source`), the lines are the patient's name, ID and birth date,
     the study's date, the accession number and the scan's path; otherwise the scan's name and path. A scan without a
     path has no lines.
 
@@ -217,7 +218,7 @@ def describe_identity(scan: Volume, source: SourceImages | None = None) -> dict[
     if scan.path is None:
         return lines
     try:
-        (image, *_) = (source or find_source_images(scan.path, scan.frames)).datasets
+        (image, *_) = (source or find_dicom_source(scan)).datasets
     except InputError:
         lines["Scan"] = scan_name(scan.path)
     else:
@@ -238,7 +239,8 @@ def _refuse_scan_file(scan: Volume, path: str | Path) -> None:
     # `Path.exists` may raise PermissionError; `os.path.exists` never does.
     if scan.path is None or not os.path.exists(path):
         return
-    for file in (scan.path, *channel_files(scan.path), *(file for file, _ in scan.frames)):
+    first = scan.current_path(scan.path)
+    for file in (first, *channel_files(first), *(scan.current_path(file) for file, _ in scan.frames)):
         if os.path.exists(file) and os.path.samefile(path, file):
             remedy = "Give another file or folder."
             raise InputError("is a file of the scan and would be replaced by the result", path=path, remedy=remedy)
