@@ -30,7 +30,7 @@ def evaluate(
     predictions: LabelmapLike | Sequence[LabelmapLike],
     labels: LabelmapLike | Sequence[LabelmapLike],
     *,
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[float] | np.ndarray | None = None,
     label_mapping: str = "",
     prediction_mapping: str = "",
 ) -> Evaluation:
@@ -99,7 +99,9 @@ def evaluate(
     return evaluate_pairs(pairs, mappings=mappings)
 
 
-def _file_or_labelmap(content: LabelmapLike, name: str, spacing: Sequence[float] | None) -> Path | Labelmap:
+def _file_or_labelmap(
+    content: LabelmapLike, name: str, spacing: Sequence[float] | np.ndarray | None
+) -> Path | Labelmap:
     """Return a file as its path, a labelmap unchanged, or an array as a labelmap.
 
     Args:
@@ -142,7 +144,7 @@ def _refuse_folder_of_files(source: LabelmapLike) -> None:
         )
 
 
-def _parse_spacing(spacing: Sequence[float] | None) -> tuple[float, ...]:
+def _parse_spacing(spacing: Sequence[float] | np.ndarray | None) -> tuple[float, ...]:
     """Return the spacing of arrays in mm; raise ValueError if it is not three positive, finite numbers."""
     try:
         steps = tuple(float(mm) for mm in (() if spacing is None else spacing))

@@ -125,7 +125,7 @@ class Segmenter:
         *,
         affine: np.ndarray | None = None,
         quality: str = ACCURATE,
-        region: Region | Sequence[float] | None = None,
+        region: Region | Sequence[float] | np.ndarray | None = None,
         keep_probabilities: bool = False,
         progress: Progress | None = None,
     ) -> SegmentedScan:
@@ -171,7 +171,7 @@ def segment(
     affine: np.ndarray | None = None,
     quality: str = ACCURATE,
     device: str = "auto",
-    region: Region | Sequence[float] | None = None,
+    region: Region | Sequence[float] | np.ndarray | None = None,
     keep_probabilities: bool = False,
     progress: Progress | None = None,
 ) -> SegmentedScan:
@@ -252,7 +252,7 @@ def to_volume(scan: Scan, affine: np.ndarray | None, channels: int) -> Volume:
     return volume
 
 
-def to_region(region: Region | Sequence[float] | None) -> Region | None:
+def to_region(region: Region | Sequence[float] | np.ndarray | None) -> Region | None:
     """Return a region as it is, or build it from (x0, x1, y0, y1, z0, z1) in RAS mm; None stays None.
 
     Raises InputError if the values are not six finite numbers that enclose a volume.

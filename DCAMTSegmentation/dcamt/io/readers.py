@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -96,6 +97,12 @@ _MAXIMUM_UNZIPPED = 16 << 30
 _MAPPING_IN_PYTHON = MappingOption("In Python, give the mapping as mapping=... to the function that reads the file.")
 
 
+class LabelMapping(Protocol):
+    """A mapping of label values or segment names to labels, such as `dict[str, int]` or `dict[int | str, int]`."""
+
+    def items(self) -> Iterable[tuple[int | str, int]]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Header:
     """The number of channels and the grid of an image file."""
@@ -156,7 +163,7 @@ def _read_scan(path: Path, channels: int, choice: ScanChoice | None) -> Volume:
 @default_numpy_settings()
 def read_labelmap(
     path: str | Path,
-    mapping: Mapping[int | str, int] | None = None,
+    mapping: LabelMapping | None = None,
     option: MappingOption | None = _MAPPING_IN_PYTHON,
 ) -> Labelmap:
     """Read a labelmap from any format that `read_scan` reads, or from a segmentation (`.seg.nrrd`, DICOM SEG).
@@ -199,16 +206,17 @@ def read_labelmap(
     return Labelmap(labels, image.grid, path, partial=bool(segments), notes=notes)
 
 
-def map_labelmap(labelmap: Labelmap, mapping: Mapping[int | str, int]) -> Labelmap:
+def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
     """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
         InputError: `mapping` contains a name, but a `Labelmap` has no named segments.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
+    labels = {source: label for source, label in mapping.items() if isinstance(source, int)}
     notes = (
-        OverlapNote(note, mapping[note.label]) if isinstance(note, OverlapNote) else note
-        for note in labelmap.notes_about([source for source in mapping if isinstance(source, int)])
+        OverlapNote(note, labels[note.label]) if isinstance(note, OverlapNote) else note
+        for note in labelmap.notes_about(list(labels))
     )
     return replace(labelmap, voxels=voxels, notes=tuple(notes))
 
@@ -468,7 +476,7 @@ def _flatten_segments(layers: np.ndarray, segments: tuple[StoredSegment, ...]) -
 
 
 def _map_labels(
-    layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: Mapping[int | str, int], path: Path | None
+    layers: np.ndarray, segments: tuple[StoredSegment, ...], mapping: LabelMapping, path: Path | None
 ) -> np.ndarray:
     """Return the labels (I, J, K), uint8, after applying `mapping` to the file's values and segments."""
     labels = np.zeros(layers.shape[1:], np.uint8)
