@@ -238,8 +238,10 @@ def test_empty_labels_and_labels_of_other_classes_are_refused(folders: tuple[Pat
 def test_scan_in_place_of_a_label_or_prediction_is_refused(folders: tuple[Path, Path], name: str) -> None:
     save_labels(folders[0].parent / name, scan_voxels())
     message = rf"{name}: is probably a scan: it holds \d+ different values, but the \w+ of this case holds 2\. Choose"
+    option = name.split("s/")[0]
+    advice = rf"by --{option}-mapping \(in Python: {option}_mapping\)\."
     (failure,) = evaluate_folders(*folders).failures
-    assert re.search(message, failure)
+    assert re.search(f"{message}.*{advice}", failure)
 
 
 def test_labelmaps_of_many_values_are_scored(folders: tuple[Path, Path]) -> None:

@@ -163,6 +163,9 @@ def test_segments_are_chosen_by_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         read_labelmap(path, {"atrial wall": 2, 1: 3}).voxels, 2 * (two_boxes() == 5) + 3 * (two_boxes() == 1)
     )
+    for label in (-1, 256, 1.5):
+        for mapping in ({5: label}, {"Left atrium": label}):
+            refused(lambda mapping=mapping: read_labelmap(path, mapping), path, f"the label {label}", "1 to 255")
     refused(lambda: read_labelmap(path, {"aorta": 1}), path, 'no segment "aorta"', '"Left atrium", "Atrial wall"')
 
 
@@ -173,6 +176,8 @@ def test_several_values_are_mapped_to_one_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_labelmap(path, {420: 1}).voxels, voxels == 420)
     np.testing.assert_array_equal(read_labelmap(path, {420: 1, 550: 1}).voxels, np.isin(voxels, (420, 550)))
     assert read_labelmap(path).voxels.max() == 550
+    for label in (-1, 256, 300):
+        refused(lambda label=label: read_labelmap(path, {420: label}), path, f"gives 420 the label {label}")
 
 
 def test_one_slice_is_read_as_a_labelmap_but_refused_as_a_scan(tmp_path: Path) -> None:

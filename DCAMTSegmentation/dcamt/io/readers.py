@@ -185,8 +185,8 @@ def read_labelmap(
 
     Raises:
         InputError: the file cannot be read, as in `read_scan`; values are negative, fractional or above 2^32 - 1; or
-            `mapping` has a name that no segment has. Unlike `read_scan`, this function accepts segmentations and blank
-            or small images.
+            `mapping` has a name that no segment has, or a label that is not a whole number from 0 to 255. Unlike
+            `read_scan`, this function accepts segmentations and blank or small images.
     """
     path = given_path(path)
     with _open_image(path, ScanChoice(), label=True) as image:
@@ -210,7 +210,8 @@ def map_labelmap(labelmap: Labelmap, mapping: LabelMapping) -> Labelmap:
     """Return the labelmap with its values mapped as in `read_labelmap`.
 
     Raises:
-        InputError: `mapping` contains a name, but a `Labelmap` has no named segments.
+        InputError: `mapping` contains a name, but a `Labelmap` has no named segments; or a label that is not a whole
+            number from 0 to 255.
     """
     voxels = _map_labels(labelmap.voxels[None], (), mapping, labelmap.path)
     labels = {source: label for source, label in mapping.items() if isinstance(source, int)}
@@ -482,6 +483,9 @@ def _map_labels(
     labels = np.zeros(layers.shape[1:], np.uint8)
     stored = None if segments else as_labels(layers[0], path)
     for source, label in mapping.items():
+        if label not in range(256):
+            what = f"cannot be mapped: the mapping gives {source!r} the label {label}"
+            raise InputError(what, path=path, remedy="In the mapping, write labels from 1 to 255.")
         if isinstance(source, str):
             chosen = _segments_of_name(source, segments, path)
         elif stored is None:

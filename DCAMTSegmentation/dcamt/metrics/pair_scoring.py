@@ -157,11 +157,15 @@ def _note_on_255(option: str, values: set[int]) -> str:
     if max(values) <= MAXIMUM_CLASS:
         others = "".join(f",{value}={value}" for value in sorted(values - {1, MASK_VALUE}))
         mapping = f"{'1,' if 1 in values else ''}{MASK_VALUE}=1{others}"
-        advice = f"map the values: {option} {mapping} (in Python: {option.removeprefix('--').replace('-', '_')})"
+        advice = f"map the values: {option} {mapping} {_in_python(option)}"
     return (
         f"holds only the value {MASK_VALUE}. This value counts as 1 only if each prediction and label is a mask of a"
         f" single value, 1 or {MASK_VALUE}. If {MASK_VALUE} means 1, {advice}"
     )
+
+
+def _in_python(option: str) -> str:
+    return f"(in Python: {option.removeprefix('--').replace('-', '_')})"
 
 
 def _list_values(values: set[int]) -> str:
@@ -235,7 +239,7 @@ def _refuse_scan(
             f"is probably a scan: it holds {len(values)} different values, but the {counterpart} of this case"
             f" holds {len(others)}",
             path=labelmap.path or case,
-            remedy=f"Choose the labelmap of this case, or map the values of interest by {option}.",
+            remedy=f"Choose the labelmap of this case, or map the values of interest by {option} {_in_python(option)}.",
         )
 
 
