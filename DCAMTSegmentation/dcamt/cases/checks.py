@@ -293,7 +293,8 @@ def conflicting_scans(
             as "file" or "content" (see `_equal_scans`); the second item lists the indices of the cases.
 
     Yields:
-        The case's index, the index of a case that uses the same scan otherwise, and what is equal in the two scans.
+        The case's index, the index of a case that uses the same scan for the other purpose, and what is equal in the
+        two scans.
     """
     reported: set[int] = set()
     for what, members in equal_scans:

@@ -116,8 +116,8 @@ def _labels_of_only_scans(
     - If any scans have the label's loose key, the folder's scan must be one of them: if there is a scan `LGE/3`,
       `MRI/3_seg` is no label of `MRI/p4`.
 
-    A folder is skipped if its scan already has a label that the rules above do not accept: beside `LGE` and `LGE_seg`,
-    `Segmentation` is no label of `LGE`.
+    A folder is skipped if any label with the scan's key is not among the labels that these rules accept. For example,
+    `LGE_seg` beside `LGE` is not accepted, so `Segmentation` in the same folder is no label of `LGE`, either.
     """
     with_key: defaultdict[Key, set[Path]] = defaultdict(set)
     for label in labels:

@@ -88,8 +88,8 @@ def recognise_masks(named: Sequence[NamedFile]) -> list[NamedFile]:
 def _with_segmented_sequences(named: Sequence[NamedFile]) -> list[NamedFile]:
     """Return the files; a label that is probably a scan (`p1_psir_seg`: MR data acquired in segments) becomes a scan.
 
-    Such a file has masks, `p1_psir_seg_LA` or `p1_LA`. If the plain key of a file that is no mask also begins with `p1`
-    (`p1_lge`, `p1_post`), the label stays a label.
+    Such a file has masks, `p1_psir_seg_LA` or `p1_LA`. If another file may be the scan (`p1_lge`, `p1_post`), the label
+    stays a label.
     """
     files_by_start: defaultdict[Key, list[NamedFile]] = defaultdict(list)
     for file in named:
@@ -123,8 +123,7 @@ def _masks_without_scans(named: Sequence[NamedFile], masks: Mapping[Path, NamedF
     Such a file has few values, and its path contains words of a mask. There are two kinds of these words:
 
     - the further words of one of `masks`: if `p1_LA` is the mask of `p1_lge`, then `p2_LA` is a mask;
-    - words for structures or outlines, if they are all that a folder's or the file's name adds to the words of the
-      folders above: in `p2/p2_LA`, the file's name adds only `la`.
+    - words for structures or outlines that a name adds to the names of the folders above: `la` in `p2/p2_LA`.
 
     Args:
         named: all files, ordered by path.
@@ -247,7 +246,8 @@ class _SimilarPaths:
         if is_certain and len(scans) == 1:
             key, scan_key = plain_key(file.key), plain_key(scans[0].key)
             words = further_words([str(part)]) | further_words(key) - further_words(pattern)
-            # `1/1/LA` lacks the 2 of `1/2`. So the two may be different patients, and the second 1 counts as added.
+            # The mask `1/1/LA` lacks the 2 of the scan `1/2`, so they may belong to different patients. In this case,
+            # repeated words count: the mask has two 1s and the scan has one, so 1 is a further word of the mask.
             if not further_words(scan_key) <= further_words(key):
                 words |= (count_words(key) - count_words(scan_key)).keys()
             further_modalities = modalities(file.key) - modalities(scans[0].key)  # `plain_key` leaves them out.

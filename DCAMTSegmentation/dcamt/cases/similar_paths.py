@@ -101,13 +101,9 @@ def replace_all_but_name(files: Iterable[NamedFile]) -> Replacements:
 
 
 def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
-    """Replace the last folder and the name: `p1/output/aorta` for `p1/ct`.
+    """Replace the last folder and the name: `p1/output/aorta` may be a mask of `p1/ct`.
 
-    | files | grouped by |
-    | --- | --- |
-    | `output/x`, `output/y` | `output` |
-    | `p1/x`, `p2/x` | `x` |
-    | `p1/x_p1` to `p10/x_p10` | the folder that holds `p1` to `p10` |
+    Files are grouped by the more frequent of these two names.
     """
     folders = {file.path.parent for file in files}
     beside = Counter(folder.parent for folder in folders)
@@ -115,6 +111,7 @@ def replace_folder_beside(files: Sequence[NamedFile]) -> Replacements:
     for file in files:
         folder = file.path.parent
         more_frequent_name = max(folder.name, file.path.name, key=counts.__getitem__)
+        # `p1/x_p1` to `p10/x_p10` are grouped by the folder above.
         is_case = counts[more_frequent_name] == 1 and beside[folder.parent] >= MIN_NAMES_OF_CASES
         if folder.parent in folders and folder.parent != folder:  # Path(".") is its own parent.
             yield file, folder.parent if is_case else more_frequent_name, [(str(folder.parent), "*")]
