@@ -231,6 +231,25 @@ def test_series_is_chosen_by_a_unique_part_with_whole_numbers(tmp_path: Path) ->
         assert read_scan(tmp_path, choice=ScanChoice(series=unique)).grid.shape[2] == 8
 
 
+def write_series_with_decimal_numbers(folder: Path) -> None:
+    for add, title in ((100, "LGE 1,5 mm"), (200, "LGE 3 mm"), (300, "LGE 2.5 mm"), (400, "T1 .5 cm")):
+        write_slices(folder / title, 8, add=add, series=f"1.2.{add}", SeriesDescription=title)
+
+
+@pytest.mark.parametrize("series", ["5 mm", "LGE 1", "LGE 1,", ",5 mm", "LGE 2", "LGE 2.", ".5 mm", "5 cm"])
+def test_series_is_not_chosen_by_a_part_of_a_decimal_number(tmp_path: Path, series: str) -> None:
+    write_series_with_decimal_numbers(tmp_path)
+    refused(
+        lambda: read_scan(tmp_path, choice=ScanChoice(series=series)), tmp_path, f'no image that fits "{series}" among'
+    )
+
+
+@pytest.mark.parametrize(("series", "add"), [("1,5 mm", 100), ("LGE 3", 200), ("LGE 2.5", 300), (".5 cm", 400)])
+def test_series_is_chosen_by_a_whole_decimal_number(tmp_path: Path, series: str, add: int) -> None:
+    write_series_with_decimal_numbers(tmp_path)
+    assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(series=series)), 8, add)
+
+
 def test_error_lists_the_series_number_of_each_unnamed_series(tmp_path: Path) -> None:
     for number in (2, 5):
         for k in range(8):

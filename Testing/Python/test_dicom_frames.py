@@ -293,9 +293,9 @@ def test_kinds_t1_and_t1_map_can_each_be_chosen_by_name(tmp_path: Path, name: st
 def test_echo_is_not_chosen_by_a_part_of_its_number(tmp_path: Path) -> None:
     for number, time in enumerate((2.3, 12.3, 15)):
         write_slices(tmp_path / f"{time}", 8, first=8 * number + 1, add=100 + 1000 * number, EchoTime=time)
-    for name, add in (("2.3", 100), ("echo 2.3 ms", 100), ("12", 1100), ("15 ms", 2100)):
+    for name, add in (("2.3", 100), ("echo 2.3 ms", 100), ("12.3", 1100), ("15 ms", 2100)):
         assert_slices_in_place(read_scan(tmp_path, choice=ScanChoice(frame_type=name)), 8, add)
-    for name in ("5 ms", "3 ms", "echo 1", "1"):
+    for name in ("5 ms", "3 ms", ".3 ms", "echo 1", "1", "12", "12."):
         refused(
             lambda name=name: read_scan(tmp_path, choice=ScanChoice(frame_type=name)), tmp_path, "3 kinds of images"
         )

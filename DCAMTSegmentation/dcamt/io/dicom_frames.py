@@ -92,6 +92,8 @@ Each attribute comes with its functional group ("" if it has none). A plus sign 
 """
 _DATE_AND_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)?(\d\d(?:\.\d*)?)?(?:[+-]\d{4})?")
 """Year, month, day, hour, minute and second; the time zone is ignored."""
+_NUMBER = re.compile(r"\.?\d+(?:[.,]\d+)*")
+"""A number in a description, with a decimal point or comma."""
 NUMBERED_TIMES = 2
 """How many of `TIME_ATTRIBUTES`, counted from the first, state the ordinal number of a frame's time point."""
 COMPUTED_TIMES = 2
@@ -182,15 +184,14 @@ def words_of(value: Any) -> list[str]:
 
 
 def is_part(text: str, whole: str) -> bool:
-    """Return whether `whole` contains `text`, and no number of `whole` is split at the start or the end of `text`.
+    """Return whether `whole` contains `text` and `text` cuts no number of `whole` into pieces.
 
-    Exception: `text` may end before the decimal point of a number in `whole`.
-
-    Thus "echo 1" is no part of "echo 15 ms", nor is "5 ms". "echo 12" is a part of "echo 12.3 ms", but "3 ms" is not.
+    >>> is_part("5 ms", "echo 15 ms"), is_part("LGE 1", "LGE 1,5 mm"), is_part("LGE 1,5", "LGE 1,5 mm")
+    (False, False, True)
     """
-    start = r"(?<!\d)(?<!\d\.)" if text[:1].isdigit() else ""
-    end = r"(?!\d)" if text[-1:].isdigit() else ""
-    return re.search(start + re.escape(text) + end, whole) is not None
+    inside_numbers = {place for number in _NUMBER.finditer(whole) for place in range(number.start() + 1, number.end())}
+    starts = [match.start() for match in re.finditer(f"(?={re.escape(text)})", whole)]
+    return any(inside_numbers.isdisjoint((start, start + len(text))) for start in starts)
 
 
 def functional_groups(data: Any) -> list[tuple[Any, ...]]:
