@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import nrrd
@@ -106,6 +107,20 @@ def test_message_lists_the_skipped_dicom_files(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.seg.nrrd"]
     listed = ", ".join(f"{place}.dcm" for place in range(8))
     assert f"{home}: skipped DICOM images beside scan files of other formats ({listed})." in capsys.readouterr().err
+
+
+def test_message_names_the_skipped_zip_files(
+    noise_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "scans"
+    home.mkdir()
+    zipped = save_noise_scan(home / "b.nrrd")
+    with zipfile.ZipFile(home / "b.zip", "w") as archive:
+        archive.write(zipped, zipped.name)
+    zipped.rename(home / "a.nrrd")
+    assert call_dcamt(["segment", home, "-o", tmp_path / "out", "--model", noise_model]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.seg.nrrd"]
+    assert f"{home}: skipped zip files, which may repeat scans beside them (b.zip)." in capsys.readouterr().err
 
 
 def test_region_limits_the_result_and_may_begin_with_a_negative_number(noise_model: Path, tmp_path: Path) -> None:

@@ -266,15 +266,43 @@ def test_zip_files_are_scans_and_the_labels_beside_them_are_not(tmp_path: Path, 
     assert sorted((case.image, case.label) for case in cases) == list(zip(scans, labels, strict=True))
 
 
-def test_zip_files_beside_other_scans_are_ignored(tmp_path: Path) -> None:
+def skipped_zip_files(folder: Path) -> list[Path]:
+    """Return the zip files that `find_cases` skips; check that `find_scans` skips the same, and that none is a case."""
+    found = find_cases(folder)
+    assert all(case.image.suffix != ".zip" for case in found.cases)
+    skipped = [file.path for file in found.skipped if file.reason.startswith("a zip file")]
+    assert find_scans(folder).skipped_zip_files == skipped
+    return skipped
+
+
+def test_zip_files_beside_other_scans_are_skipped(tmp_path: Path) -> None:
     """The zip file may be an archive of the scans that lie beside it."""
-    zip_slices(tmp_path / "dicom" / "studies.zip")
+    studies = zip_slices(tmp_path / "dicom" / "studies.zip")
     scans = write_studies(tmp_path / "dicom", "p1", "p2")
+    inner = zip_slices(scans[0] / "inner.zip")
     assert find_scans(tmp_path / "dicom").scans == scans
-    zip_slices(tmp_path / "files" / "p1.zip")
+    zip_file = zip_slices(tmp_path / "files" / "p1.zip")
     write_noise(tmp_path / "files" / "p1.nrrd")
     assert find_scans(tmp_path / "files").scans == [tmp_path / "files" / "p1.nrrd"]
-    for folder, number in (("dicom", 2), ("files", 1), (".", 3)):
-        cases = find_cases(tmp_path / folder).cases
-        assert len(cases) == number
-        assert all(case.image.suffix != ".zip" for case in cases)
+    for folder, number, skipped in (
+        ("dicom", 2, [studies, inner]),
+        ("dicom/p1", 1, [inner]),
+        ("files", 1, [zip_file]),
+    ):
+        assert len(find_cases(tmp_path / folder).cases) == number
+        assert skipped_zip_files(tmp_path / folder) == skipped
+    assert len(find_cases(tmp_path).cases) == 3
+
+
+def test_zip_files_of_an_nnunet_data_set_are_skipped(tmp_path: Path) -> None:
+    for name in ("imagesTr/a_0000", "imagesTr/b_0000"):
+        write_noise(tmp_path / f"{name}.nii.gz")
+    zip_file = zip_slices(tmp_path / "imagesTr" / "c.zip")
+    assert skipped_zip_files(tmp_path) == [zip_file]
+
+
+def test_zip_file_in_a_skipped_folder_is_not_named(tmp_path: Path) -> None:
+    write_noise(tmp_path / "p1.nrrd")
+    zip_slices(tmp_path / "old" / "p1.zip")
+    found = find_scans(tmp_path)
+    assert (found.skipped_folders, found.skipped_zip_files) == ([tmp_path / "old"], [])

@@ -25,8 +25,8 @@ from ..io.volume_content import may_hold_volume
 from .bids import RAW_DATA, find_bids_cases
 from .case_names import with_folders, with_numbers
 from .dataset_json import lists_cases, lists_nnunet_cases, other_case_lists, read_description
-from .folder_files import images_below
-from .found_cases import UNREADABLE, FoundCases, SkippedFile
+from .folder_files import images_below, zip_files_below
+from .found_cases import UNREADABLE, ZIP_FILE, FoundCases, SkippedFile
 from .listed_cases import find_listed_cases, find_listed_nnunet_cases
 from .name_pairing import find_cases_by_names
 from .nnunet_folders import find_nnunet_cases
@@ -77,7 +77,8 @@ def find_all_scans(folder: Path, ignored: Iterable[Path] = ()) -> FoundCases:
     found_cases = _find(folder, (*ignored, *unreadable))
     notes = tuple(SkippedFile(path, UNREADABLE) for path in unreadable)
     notes += tuple(_other_lists(folder, (*ignored, *unreadable)))
-    found_cases = replace(found_cases, skipped=notes + found_cases.skipped)
+    zip_files = tuple(_unused_zip_files(folder, found_cases, (*ignored, *unreadable)))
+    found_cases = replace(found_cases, skipped=notes + found_cases.skipped + zip_files)
     if not found_cases.cases and not found_cases.unused:
         raise _nothing_found(folder, found_cases)
     cases = (*found_cases.cases, *found_cases.unused)
@@ -93,6 +94,18 @@ def _other_lists(folder: Path, ignored: Sequence[Path]) -> Iterator[SkippedFile]
         yield from (SkippedFile(path, _OTHER_LIST) for path in other_case_lists(files))
         if len(place.relative_to(folder).parts) == _DEPTH:
             folders[:] = []
+
+
+def _unused_zip_files(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> Iterator[SkippedFile]:
+    """Yield the zip files below a folder that `found_cases` does not name."""
+    known = _files_of(found_cases)
+    yield from (SkippedFile(path, ZIP_FILE) for path in zip_files_below(folder, ignored) if path not in known)
+
+
+def _files_of(found_cases: FoundCases) -> set[Path]:
+    """Return the files of all cases, and the skipped files."""
+    cases = (*found_cases.cases, *found_cases.unused)
+    return {file for case in cases for file in case.files} | {file.path for file in found_cases.skipped}
 
 
 def _find(folder: Path, ignored: Sequence[Path]) -> FoundCases:
@@ -127,9 +140,7 @@ def _find_without_data_set(folder: Path, ignored: Sequence[Path]) -> FoundCases:
 
 def _unread_folders(folder: Path, found_cases: FoundCases, ignored: Sequence[Path]) -> list[Path]:
     """Return the subfolders that contain images, but no file of `found_cases`."""
-    cases = (*found_cases.cases, *found_cases.unused)
-    known = {file for case in cases for file in case.files}
-    known |= {file.path for file in found_cases.skipped}
+    known = _files_of(found_cases)
     # A file may be a link to a file in another folder; then both folders count as read.
     places = {Path(os.path.realpath(place)) for file in known for place in (file, file.parent)}
     read = places | {parent for place in places for parent in place.parents}

@@ -56,8 +56,7 @@ def find_cases_by_names(folder: Path, ignored: Iterable[Path] = ()) -> FoundCase
       skipped, and each scan becomes a case that is not for training (`FoundCases.unused`).
     - A label without a scan is skipped.
     - DCAMT results (`is_dcamt_result`) are skipped if their scan also has a label from another source.
-    - A zip file is a scan if there are no other scans. Beside other scans, zip files are ignored, since they may hold
-      the same scans.
+    - A zip file is a scan if there are no other scans.
 
     Args:
         ignored: folders that are not searched.

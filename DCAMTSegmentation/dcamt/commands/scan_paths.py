@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cases.dicom_labels import dicom_files_among
 from ..cases.few_values import has_few_values
 from ..cases.folder_files import image_files, images_below, is_file_or_missing_link, zip_files_below
 from ..cases.folders import find_all_scans
+from ..cases.found_cases import ZIP_FILE
 from ..cases.masks import labels_and_results
 from ..errors import InputError
 from ..io.channels import channel_files, has_channel_files
@@ -31,6 +32,7 @@ class FoundScans:
             `cases.folders.find_all_scans` skips, such as missing files that a `dataset.json` names.
         skipped_folders: folders beside the scans.
         skipped_dicom: DICOM images beside scan files of other formats.
+        skipped_zip_files: zip files beside other scans.
     """
 
     scans: list[Path]
@@ -38,6 +40,7 @@ class FoundScans:
     skipped_files: list[Path]
     skipped_folders: list[Path]
     skipped_dicom: Sequence[Path] = ()
+    skipped_zip_files: Sequence[Path] = ()
 
 
 def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> FoundScans:
@@ -57,6 +60,7 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     - labels and automatic results of scans, such as `p1_seg` and `p1_pred` (`cases.names`, `cases.masks`)
     - DCAMT's maps of agreement and probabilities
     - the files of a scan's further channels, such as `x_0001.nii.gz` (`_further_channels`)
+    - zip files beside other scans
 
     Args:
         channels: the number of channels that the model needs.
@@ -68,6 +72,14 @@ def find_scans(path: Path, channels: int = 1, results: Iterable[Path] = ()) -> F
     if not os.path.isdir(path):  # `path.is_dir()` may raise for invalid names.
         return _named([path])
     result_folders = [folder for folder in results if _is_below(folder, path) and _holds_only_results(folder)]
+    found = _find_scans_in(path, channels, result_folders)
+    known = {*found.scans, *found.skipped_files}
+    zip_files = zip_files_below(path, [*result_folders, *found.skipped_folders])
+    return replace(found, skipped_zip_files=[file for file in zip_files if file not in known])
+
+
+def _find_scans_in(path: Path, channels: int, result_folders: Sequence[Path]) -> FoundScans:
+    """Return the scans that a folder stands for; `skipped_zip_files` is empty."""
     left_out = {os.path.realpath(folder) for folder in result_folders}
     try:
         shown = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
@@ -162,7 +174,8 @@ def _find_cases_of_files(folder: Path, channels: int, ignored: Sequence[Path]) -
     further = set(_further_channels(images, channels))
     labels = [case.label for case in cases if case.label is not None and case.label != case.image]
     known = {*labels, *further, *images}
-    skipped = [*labels, *further, *(file.path for file in found.skipped if file.path not in known)]
+    others = [file.path for file in found.skipped if file.path not in known and file.reason != ZIP_FILE]
+    skipped = [*labels, *further, *others]
     kept = [case for case in cases if case.image not in further]
     return FoundScans(
         [case.image for case in kept],

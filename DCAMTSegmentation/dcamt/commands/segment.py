@@ -142,6 +142,10 @@ def _print_skipped(path: Path, found: FoundScans, output: Path) -> None:
         names = _relative_names(path, found.skipped_dicom)
         remedy = "To segment the DICOM images, move them into a folder of their own."
         print_error(f"{path}: skipped DICOM images beside scan files of other formats ({names}). {remedy}")
+    if found.skipped_zip_files:
+        names = _relative_names(path, found.skipped_zip_files)
+        remedy = "To segment a zip file, give the file's path in the command."
+        print_error(f"{path}: skipped zip files, which may repeat scans beside them ({names}). {remedy}")
     existing = [file for file in found.skipped_files if os.path.lexists(file)]
     missing = [file for file in found.skipped_files if not os.path.lexists(file)]
     if existing:
