@@ -230,7 +230,7 @@ def test_command_prints_the_estimate_of_each_effort(tmp_path: Path, capfd: pytes
     arguments = ["estimate", table, "--device", "cpu", "--run", run, *set_options("iterations=60")]
     assert call_dcamt([*arguments, "--json"]) == 0
     events = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
-    assert [event["effort"] for event in events] == list(EFFORTS)
+    assert [(event["effort"], event["iterations"]) for event in events] == list(zip(EFFORTS, (5, 30, 60), strict=True))
     assert all(event["seconds"] == event["step_s"] * event["iterations"] for event in events)
     assert all(event["disk_free"] > 0 for event in events)
     assert not (tmp_path / "not").exists()
@@ -249,6 +249,16 @@ def test_settings_that_contradict_the_start_model_are_refused_as_in_training(
     assert call_dcamt(["estimate", table, *settings]) == 1
     assert capfd.readouterr().err == in_training
     assert "embedding is 32 in the model, but 8 in the recipe" in in_training
+
+
+def test_effort_takes_a_fraction_of_the_iterations_and_patch_that_the_settings_state(tmp_path: Path) -> None:
+    table = write_cases_folder(tmp_path / "data", labelled=1)
+    run = RunFolder(tmp_path / "run")
+    (tmp_path / "own.json").write_text(tiny_recipe().to_json(), encoding="utf-8")
+    arguments = ["train", table, "--run", run.path, "--recipe", tmp_path / "own.json", "--device", "cpu"]
+    assert call_dcamt([*arguments, "--effort", QUICK, *set_options("iterations=24", "patch=24,24,24")]) == 0
+    training = run.open()[0].training
+    assert (training.iterations, training.patch) == (2, (16, 16, 16))
 
 
 def test_effort_of_a_run_sets_its_iterations(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def choose_recipe(
     effort: str | None = None,
     on_note: Callable[[str], None] = lambda note: None,
 ) -> tuple[Recipe, Origin | None, dict[str, Tensor] | None]:
-    """Return the recipe changed by `effort` and `settings`, and the origin and weights of the model to start from.
+    """Return the recipe, changed by `settings` and then by `effort`, and origin and weights of the model to start from.
 
     Without `start_from`, origin and weights are None. With `start_from`, the recipe's channels are compared with the
     model's. If the recipe does not name its channels, they get the model's names. If both have the same names in
@@ -146,9 +146,9 @@ def choose_recipe(
 
 
 def _changed(recipe: Recipe, settings: Mapping[str, Any] | Sequence[str], effort: str | None) -> Recipe:
-    """Return the recipe changed by `effort` and then by `settings`."""
-    changes = effort_settings(recipe, effort) if effort is not None else []
-    return with_settings(recipe, [*changes, *_setting_lines(settings)])
+    """Return the recipe changed by `settings` and then by `effort`."""
+    changed = with_settings(recipe, _setting_lines(settings))
+    return changed if effort is None else with_settings(changed, effort_settings(changed, effort))
 
 
 def _check_same_network(model: Recipe, recipe: Recipe, path: str | Path) -> None:

@@ -16,6 +16,7 @@ from dcamt.cases.case_list import LEFT_OUT, Case
 from dcamt.errors import DCAMTError, InputError, OutputError, write_error
 from dcamt.machine import AUTO
 from dcamt.recipe import Recipe
+from dcamt.runs.efforts import effort_settings
 from dcamt.runs.folder import RunFolder
 from dcamt.runs.lock import is_held
 from dcamt.runs.state import last_line
@@ -57,7 +58,7 @@ class RunPlan:
     """A run to start in the folder `run`, on the cases of `rows`.
 
     Attributes:
-        recipe: the recipe to which `dcamt train` applies `effort` and `settings`.
+        recipe: the recipe to which the run applies first `effort` and then `settings`.
         settings: `key=value` as for `dcamt train --set`.
         start_from: a model's name or file, empty for random weights.
     """
@@ -154,9 +155,10 @@ def refuse_if_existing(run: RunFolder) -> None:
 def train_arguments(plan: RunPlan) -> list[str]:
     """Return the arguments of `dcamt` for a plan."""
     arguments = ["train", str(plan.run.scans / "cases.csv"), "--run", str(plan.run.path), "--device", plan.device]
-    arguments += ["--recipe", str(plan.run.scans / "recipe.json"), "--effort", plan.effort]
     arguments += ["--start-from", plan.start_from] if plan.start_from else []
-    return arguments + (["--set", *plan.settings] if plan.settings else [])
+    # Not `--effort`, which would scale the iterations that the user typed.
+    changes = [*effort_settings(plan.recipe, plan.effort), *plan.settings]
+    return [*arguments, "--recipe", str(plan.run.scans / "recipe.json"), "--set", *changes]
 
 
 def resume(run: RunFolder, device: str = AUTO) -> None:
