@@ -106,7 +106,7 @@ class Estimation:
 
         arguments = ["estimate", str(cases), "--recipe", str(recipe_file)]
         # The user's effort is already in `recipe`. "thorough" keeps the recipe's iterations and patch.
-        arguments += ["--effort", "thorough", "--run", str(folder), "--device", device]
+        arguments += ["--effort", "thorough", "--run", str(folder), "--device", device, "--scene"]
         self._command = EngineCommand(arguments, on_event, on_command_end)
         self._command.start()
 

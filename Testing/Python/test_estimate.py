@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 import torch
 from dcamt.cases.case_list import read_cases
@@ -23,7 +25,14 @@ from dcamt.training import estimate as estimate_module
 from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
 from dcamt_testing.processes import call_dcamt
-from dcamt_testing.synthetic import CPU, new_trainer, save_tiny_model, set_options, write_cases_folder
+from dcamt_testing.synthetic import (
+    CPU,
+    new_trainer,
+    save_tiny_model,
+    set_options,
+    write_cases_folder,
+    write_table,
+)
 from dcamt_testing.tiny_recipes import tiny_recipe
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -296,3 +305,44 @@ def test_cases_and_recipes_that_training_refuses_are_refused_before_a_step_is_me
             assert part in capsys.readouterr().err, command
         assert not (tmp_path / "run").exists()
     assert call_dcamt(["cases", "check", used, "--start-from", model, "--set", "batch=4"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "settings", "part"),
+    [
+        (("b", "labelled1.nii.gz", "shifted.nii.gz", "labelled"), (), "different grid"),
+        (("b", "labelled1.nii.gz", "shifted.nii.gz", "validation"), (), "different grid"),
+        (("b", "labelled1.nii.gz", "none.nii.gz", "labelled"), (), "not exist"),
+        (("b", "none.nii.gz", "labelled1_label.nii.gz", "labelled"), (), "not exist"),
+        (("b", "labelled1.nii.gz", "", "labelled"), (), "no label"),
+        (("b", "cases.csv", "", "unlabelled"), (), "cases.csv"),
+        (("b", "labelled1.nii.gz", "", "unlabelled"), ("input_channels=2",), "channel"),
+    ],
+)
+def test_case_that_check_and_training_refuse_is_refused_from_its_headers(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    row: tuple[str, ...],
+    settings: tuple[str, ...],
+    part: str,
+) -> None:
+    monkeypatch.setattr(estimate_module, "try_steps", lambda *_: pytest.fail("a step was measured"))
+    write_cases_folder(tmp_path, labelled=2)
+    shifted = nibabel.load(tmp_path / "labelled1_label.nii.gz")
+    affine = shifted.affine + np.outer((1, 0, 0, 0), (0, 0, 0, 50))
+    nibabel.save(nibabel.Nifti1Image(np.asarray(shifted.dataobj), affine), tmp_path / "shifted.nii.gz")
+    table = write_table(tmp_path / "cases.csv", [("a", "labelled0.nii.gz", "labelled0_label.nii.gz", "labelled"), row])
+    for command in (["estimate"], ["cases", "check"], ["train", "--run", tmp_path / "run"]):
+        assert call_dcamt([*command, table, *set_options(*settings)]) == 1, command
+        printed = capsys.readouterr()
+        assert part in printed.out + printed.err, command
+
+
+def test_missing_scans_of_a_scene_are_named_but_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(estimate_module, "try_steps", lambda *arguments: Trial(1.0, 10**8, 1.0))
+    table = write_table(tmp_path / "cases.csv", [("a", "vtkMRMLScalarVolumeNode1", "", "labelled")])
+    assert call_dcamt(["estimate", table, "--scene", "--device", "cpu", *set_options()]) == 0
+    assert "omits scans that cannot be read (1 of 1 checked scans)" in capsys.readouterr().err

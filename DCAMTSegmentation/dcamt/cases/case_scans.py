@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import InputError
+from ..geometry import Grid
 from ..io.channels import names_of_channels
-from ..io.readers import read_scan
+from ..io.readers import read_header, read_scan
 from ..recipe import Recipe
-from ..volume import Volume, differ_in_order, order_channels
+from ..volume import Labelmap, Volume, check_channels, differ_in_order, fit_labelmap, order_channels
 from .case_list import LEFT_OUT, Case
+from .labels import parse_case_mapping
 
 
 def read_case_scan(image: Path, recipe: Recipe) -> Volume:
@@ -23,6 +27,23 @@ def read_case_scan(image: Path, recipe: Recipe) -> Volume:
         InputError: as in `read_scan`, for example if the scan has another number of channels than the recipe.
     """
     return order_channels(read_scan(image, channels=recipe.input_channels), recipe.channel_names)
+
+
+def read_case_grid(case: Case, recipe: Recipe) -> Grid:
+    """Return the grid of a case's scan.
+
+    Raises:
+        InputError: the label mapping or a header shows that training would refuse the case.
+    """
+    scan = read_header(case.image, channels=recipe.input_channels)
+    check_channels(scan.channels, recipe.input_channels, case.image)
+    if case.label is not None:
+        parse_case_mapping(case, recipe.classes)
+        label = read_header(case.label, as_labelmap=True)
+        if not label.partial:
+            empty = np.broadcast_to(np.uint8(0), label.grid.shape)
+            fit_labelmap(Labelmap(empty, label.grid, case.label), scan.grid, case.image)
+    return scan.grid
 
 
 def refuse_mixed_orders(cases: Sequence[Case], recipe: Recipe) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from ..api.training_plan import choose_recipe
-from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases, refuse_violations, violations
+from ..api.training_plan import check_cases_and_batch, choose_recipe
+from ..cases.case_list import LEFT_OUT, VALIDATION, list_cases, read_cases
+from ..cases.case_scans import read_case_grid
 from ..errors import InputError
 from ..geometry import Grid, Shape
 from ..io.readers import read_header
@@ -19,21 +21,29 @@ from .console import Console, format_duration
 if TYPE_CHECKING:
     from ..training.estimate import MeasuredPatch, Trial
 
+_Item = TypeVar("_Item")
 MAX_HEADERS = 200
-"""The headers of at most this many scans are read; the other scans are assumed to have similar sizes."""
+"""The headers of at most this many cases are read; the other scans are assumed to have similar sizes."""
 
 
 def run_estimate(options: argparse.Namespace) -> int:
     """Measure a few training steps, print the estimate for each chosen effort, and return 0."""
     console = Console(options.json)
-    cases = [case for case in list_cases(options.cases, options.labels) if case.role != LEFT_OUT]
+    if options.scene:
+        cases = [case for case in list_cases(options.cases, options.labels) if case.role != LEFT_OUT]
+    else:
+        cases = read_cases(options.cases, options.labels)
     plans = {
         effort: choose_recipe(options.recipe, options.start_from, options.set, effort)[0]
         for effort in options.effort or EFFORTS
     }
     for planned in plans.values():
-        refuse_violations(violations(cases, planned))
-    grids = _read_grids([case.image for case in cases], console)
+        check_cases_and_batch(planned, cases)
+    if options.scene:
+        grids = _read_grids([case.image for case in cases], console)
+    else:
+        recipe = next(iter(plans.values()))  # Header checks do not depend on the effort.
+        grids = _for_all(cases, [read_case_grid(case, recipe) for case in _sample(cases)])
     validated = any(case.role == VALIDATION for case in cases)
     # Imported after the checks above, since torch loads slowly.
     from ..devices import choose_device
@@ -70,11 +80,9 @@ def run_estimate(options: argparse.Namespace) -> int:
 def _read_grids(images: list[Path], console: Console) -> list[Grid]:
     """Return the grids of the readable images, and print the number of unreadable images and the first reason.
 
-    If there are more than `MAX_HEADERS` images, only a sample is read. The sample's grids are repeated, so that they
-    also stand for the images that are not read.
+    If there are more than `MAX_HEADERS` images, only a sample is read.
     """
-    step = max(1, -(-len(images) // MAX_HEADERS))  # rounded up
-    sample = images[::step]
+    sample = _sample(images)
     grids, errors = [], []
     for image in sample:
         try:
@@ -84,4 +92,14 @@ def _read_grids(images: list[Path], console: Console) -> list[Grid]:
     if errors:
         what = f"the estimate omits scans that cannot be read ({len(errors)} of {len(sample)} checked scans)"
         console.print_error(f"{what}. The first is {errors[0]}")
-    return (grids * step)[: len(images)]
+    return _for_all(images, grids)
+
+
+def _sample(items: Sequence[_Item]) -> Sequence[_Item]:
+    """Return at most `MAX_HEADERS` items, evenly distributed."""
+    return items[:: max(1, math.ceil(len(items) / MAX_HEADERS))]
+
+
+def _for_all(items: Sequence[object], grids: list[Grid]) -> list[Grid]:
+    """Repeat the grids of a `_sample`, so that they also stand for the items that are not in the sample."""
+    return (grids * math.ceil(len(items) / MAX_HEADERS))[: len(items)]

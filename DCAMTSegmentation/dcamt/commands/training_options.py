@@ -105,6 +105,9 @@ def add_estimate(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "--run", type=parse_path, metavar="FOLDER", help="where the run would be written (default: here)"
     )
+    parser.add_argument(
+        "--scene", action="store_true", help="for the cases of a scene in 3D Slicer: accept missing scans and labels"
+    )
     add_device(parser)
     add_json(parser)
 

@@ -105,10 +105,11 @@ class LabelMapping(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Header:
-    """The number of channels and the grid of an image file."""
+    """The number of channels and the grid of an image file; `partial` is as in `Labelmap`."""
 
     channels: int
     grid: Grid
+    partial: bool = False
 
 
 @default_numpy_settings()
@@ -258,7 +259,8 @@ def read_header(
             check_scan_grid(image.grid, path)
         image.verify()
         files = channel_files(path) if channels > 1 and image.channels == 1 else ()
-        return Header(len(files) or (1 if as_labelmap and image.segments else image.channels), image.grid)
+        partial = as_labelmap and bool(image.segments)
+        return Header(len(files) or (1 if partial else image.channels), image.grid, partial)
 
 
 @contextmanager
