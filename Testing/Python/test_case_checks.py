@@ -419,7 +419,7 @@ def test_command_prints_facts_as_json_without_importing_torch(tmp_path: Path) ->
     assert [event["event"] for event in events] == ["case"] * 6 + ["checked"]
     assert events[0] | {"index": 0, "name": "labelled0", "size": [24] * 3, "channels": 1} == events[0]
     assert events[3]["problems"] == ["The scan does not exist. Check the name and the folder."]
-    assert events[-1] == {"event": "checked", "cases": 4, "faulty": 1, "problems": []}
+    assert events[-1] == {"event": "checked", "cases": 4, "faulty": 1, "problems": [], "notes": []}
 
 
 def test_commands_find_and_check_the_cases_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

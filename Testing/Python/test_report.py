@@ -160,7 +160,7 @@ def test_command_rewrites_the_report(run: Path, tmp_path: Path, capsys: pytest.C
     (run / "report.html").unlink()
     assert call_dcamt(["report", run, "--json", "--device", "cpu"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert events[-1] == {"event": "report", "report": str(run / "report.html")}
+    assert events[-1] == {"event": "report", "report": str(run / "report.html"), "notes": []}
     assert (run / "report.html").read_text(encoding="utf-8") == before
     assert call_dcamt(["report", tmp_path]) == 1
     assert "holds no run" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from dcamt.cases.labels import parse_value_mapping
 from dcamt.io.readers import map_labelmap, read_labelmap
 from dcamt.io.writers import write_volume
 from dcamt.models.package import ModelPackage, write_package
+from dcamt.training.estimate import Trial
 from dcamt.volume import Labelmap, OverlapNote, Volume
 from dcamt_testing.evaluated_folders import AFFINE, call_evaluate, random_mask, save_labels
 from dcamt_testing.overlapping_segments import write_layers
@@ -321,6 +322,44 @@ def test_notes_on_labels_of_any_kind_are_printed(
         call_dcamt(command)
         printed = capsys.readouterr()
         assert (printed.out + printed.err).count(f"{label}: {note}") == 1, command
+
+
+@pytest.mark.usefixtures("coarse_pictures")
+def test_events_contain_the_notes_that_are_printed(
+    tiny_package: ModelPackage,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DCAMT_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("dcamt.inference.calibrating.DISTURBED", 0)
+    monkeypatch.setattr("dcamt.training.estimate.try_steps", lambda *arguments: Trial(1.0, 10**8, 1.0))
+    table = write_cases_folder(tmp_path, labelled=1, validation=8, shape=(12, 12, 12))
+    for name in ("labelled0", "validation0"):
+        contradict_spacing(tmp_path / f"{name}.nii.gz")
+        contradict_spacing(tmp_path / f"{name}_label.nii.gz")
+    scan, label = tmp_path / "validation0.nii.gz", tmp_path / "validation0_label.nii.gz"
+    scene = write_table(tmp_path / "scene.csv", [("a", "vtkMRMLScalarVolumeNode1", "", "labelled")])
+    model = tmp_path / "m.dcamt"
+    write_package(model, tiny_package)
+    model.with_name("m.calibration.json").write_text("{", encoding="utf-8")
+    short = write_table(tmp_path / "short.csv", [row.split(",") for row in table.read_text("utf-8").split()[1:3]])
+    assert call_dcamt(["train", short, "--run", tmp_path / "run", "--device", "cpu", *set_options("iterations=1")]) == 0
+    capsys.readouterr()
+    for command, event, key in (
+        (["models", "show", model], "card", "printed_notes"),
+        (["models", "import", model], "imported", "notes"),
+        (["models", "calibrate", model, table, "--device", "cpu", "--overwrite"], "calibrated", "printed_notes"),
+        (["recipe", "suggest", short, "-o", tmp_path / "recipe.json", "--device", "cpu"], "recipe", "notes"),
+        (["estimate", scene, "--scene", "--device", "cpu", *set_options()], "estimate", "notes"),
+        (["report", tmp_path / "run", "--device", "cpu"], "report", "notes"),
+        (["picture", scan, label, "-o", tmp_path / "a.png"], "picture", "notes"),
+    ):
+        call_dcamt([*command, "--json"])
+        printed = capsys.readouterr()
+        lines = [line.removeprefix("dcamt: ") for line in printed.err.splitlines()]
+        (found, *_) = [fields for line in printed.out.splitlines() if (fields := json.loads(line))["event"] == event]
+        assert found[key] == lines != [], command
 
 
 @pytest.mark.usefixtures("coarse_pictures")

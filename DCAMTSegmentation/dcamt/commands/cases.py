@@ -82,7 +82,7 @@ def _show_found(found_cases: FoundCases, console: Console) -> None:
 def _check(options: argparse.Namespace) -> int:
     console = Console(options.json)
     cases = list_cases(options.cases, options.labels)
-    recipe, _, _ = choose_recipe(options.recipe, options.start_from, options.set, on_note=console.print_error)
+    recipe, _, _ = choose_recipe(options.recipe, options.start_from, options.set, on_note=console.print_note)
     last: dict[int, CaseFacts] = {}
     for facts in check_cases(cases, recipe, options.checksums):
         last[facts.index] = facts
@@ -99,7 +99,7 @@ def _check(options: argparse.Namespace) -> int:
             console.print_text(f"    {line}")
     problems = list_problems(cases, last.values(), recipe)
     faulty = sum(bool(facts.problems) for index, facts in last.items() if cases[index].role != LEFT_OUT)
-    console.print_event("checked", cases=len(cases), faulty=faulty, problems=problems)
+    console.print_event("checked", cases=len(cases), faulty=faulty, problems=problems, notes=console.notes)
     for problem in problems:
         console.print_error(problem)
     if faulty:

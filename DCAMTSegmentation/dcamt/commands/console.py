@@ -22,11 +22,15 @@ class Console:
 
     Args:
         with_bar: whether to draw the bar. Of the processes that share a terminal, only one should draw it.
+
+    Attributes:
+        notes: the notes that `print_note` printed, for an event.
     """
 
     def __init__(self, as_json: bool, with_bar: bool = True) -> None:
         self.as_json = as_json
         self.with_bar = with_bar
+        self.notes: list[str] = []
 
     def print_event(self, event: str, **fields: Any) -> None:
         """Print an event as a JSON line in JSON mode; numbers that are not finite become null."""
@@ -50,6 +54,12 @@ class Console:
     def print_error(self, message: str) -> None:
         """Print one line on stderr in both modes."""
         print_error(message)
+
+    def print_note(self, note: str) -> None:
+        """Print a note as `print_error` does and add the note to `notes`; do nothing if `notes` contains the note."""
+        if note not in self.notes:
+            self.notes.append(note)
+            self.print_error(note)
 
     def show_progress(self, title: str, fraction: float) -> None:
         """Redraw the progress bar at `fraction` (0 to 1) of the work."""

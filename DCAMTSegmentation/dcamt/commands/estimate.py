@@ -34,7 +34,7 @@ def run_estimate(options: argparse.Namespace) -> int:
     else:
         cases = read_cases(options.cases, options.labels)
     plans = {
-        effort: choose_recipe(options.recipe, options.start_from, options.set, effort)[0]
+        effort: choose_recipe(options.recipe, options.start_from, options.set, effort, console.print_note)[0]
         for effort in options.effort or EFFORTS
     }
     for planned in plans.values():
@@ -68,10 +68,11 @@ def run_estimate(options: argparse.Namespace) -> int:
     for effort, planned in smallest_patch_first:
         trial = trials[planned.training.patch]
         estimated = estimate(planned, trial, grids, validated, device, options.run or Path(), memory_free)
-        console.print_event("estimate", effort=effort, iterations=planned.training.iterations, **asdict(estimated))
+        iterations = planned.training.iterations
+        console.print_event("estimate", effort=effort, iterations=iterations, **asdict(estimated), notes=console.notes)
         memory = f"{estimated.memory_bytes / 1e9:.1f} GB"
         console.print_text(
-            f"{effort:<9} {planned.training.iterations:>6} iterations  time {format_duration(estimated.seconds):>8}"
+            f"{effort:<9} {iterations:>6} iterations  time {format_duration(estimated.seconds):>8}"
             f"  memory {memory} ({estimated.device})  disk {estimated.disk_bytes / 1e9:.1f} GB"
         )
     return 0
@@ -91,7 +92,7 @@ def _read_grids(images: list[Path], console: Console) -> list[Grid]:
             errors.append(error)
     if errors:
         what = f"the estimate omits scans that cannot be read ({len(errors)} of {len(sample)} checked scans)"
-        console.print_error(f"{what}. The first is {errors[0]}")
+        console.print_note(f"{what}. The first is {errors[0]}")
     return _for_all(images, grids)
 
 

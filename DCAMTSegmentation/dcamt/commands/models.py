@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..io.atomic import atomic_path
 from ..models.calibration import MIN_CASES, Calibration
 from ..models.package import (
-    Card,
     ModelPackage,
     calibration_path,
     find_calibration,
@@ -47,7 +46,7 @@ def run_models(options: argparse.Namespace) -> int:
     if options.action == "show":
         path = model_path(options.model)
         package = open_model(path)
-        _show_card(package.card, console)
+        _show_card(package, console)
         _show_calibration(package.calibration, console)
         _print_notes(package, console)
     elif options.action == "verify":
@@ -63,9 +62,10 @@ def run_models(options: argparse.Namespace) -> int:
 
         file = Path(os.path.expanduser(options.model))
         model = import_model(file, check_package, options.replace, options.name)
-        console.print_event("imported", name=model.name, path=str(model.path))
+        notes = find_calibration(file, read_card(model.path))[1]
+        console.print_event("imported", name=model.name, path=str(model.path), notes=notes)
         console.print_text(f"imported as '{model.name}': {model.path}")
-        for note in find_calibration(file, read_card(model.path))[1]:
+        for note in notes:
             console.print_error(note)
     else:
         model = remove_model(options.model)
@@ -84,7 +84,9 @@ def _list_models(console: Console) -> int:
             status = 1
             continue
         title = package.card.title
-        console.print_event("model", name=model.name, path=str(model.path), shipped=model.shipped, title=title)
+        console.print_event(
+            "model", name=model.name, path=str(model.path), shipped=model.shipped, title=title, notes=package.notes
+        )
         console.print_text(f"{model.name:<20} {title} ({'shipped' if model.shipped else 'imported'})")
         _print_notes(package, console)
     check_store()
@@ -129,7 +131,7 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
     package = replace(verify_model(path), calibration=None, notes=())
     predictor = Predictor(package, choose_device(options.device))
     notes = f"{len(cases)} validation cases of {options.cases.name}, each also with simulated disturbances"
-    calibration = calibrate(package, cases, predictor, notes, progress, on_note=console.print_error)
+    calibration = calibrate(package, cases, predictor, notes, progress, on_note=console.print_note)
     if options.output is None:
         if file_stamp(path) != stamp:
             remedy = "Calibrate the model again, or write the calibration to a file with --output."
@@ -142,13 +144,15 @@ def _calibrate(options: argparse.Namespace, console: Console) -> None:
         with atomic_path(options.output) as partial:
             partial.write_text(calibration.to_json(), encoding="utf-8")
     console.clear_progress()
-    console.print_event("calibrated", file=str(options.output or path), **asdict(calibration))
+    if options.output is not None and not has_own_calibration and not _is_beside(options.output, path):
+        console.print_note(f"{options.output}: is used only if moved to {calibration_path(path)}")
+    console.print_event(
+        "calibrated", file=str(options.output or path), **asdict(calibration), printed_notes=console.notes
+    )
     for figure, value in calibration.measured.items():
         console.print_text(f"{figure}: {value:.3f}")
     console.print_text(_doubt_text(calibration))
     console.print_text(f"calibration: {options.output or path}")
-    if options.output is not None and not has_own_calibration and not _is_beside(options.output, path):
-        console.print_error(f"{options.output}: is used only if moved to {calibration_path(path)}")
 
 
 def _would_remove_calibration(model: Path) -> bool:
@@ -193,7 +197,7 @@ def _report_unused_calibration(output: Path, model: Path, console: Console) -> N
     )
     if _is_beside(output, model):
         raise error
-    console.print_error(str(error))
+    console.print_note(str(error))
 
 
 def _is_beside(output: Path, model: Path) -> bool:
@@ -228,9 +232,9 @@ def _show_calibration(calibration: Calibration | None, console: Console) -> None
     console.print_text(f"  {_doubt_text(calibration)}")
 
 
-def _show_card(card: Card, console: Console) -> None:
-    fields = asdict(card)
-    console.print_event("card", **fields)
+def _show_card(package: ModelPackage, console: Console) -> None:
+    fields = asdict(package.card)
+    console.print_event("card", **fields, printed_notes=package.notes)
     for key, value in fields.items():
         if value not in ("", (), {}):
             first, *others = _readable_lines(value)

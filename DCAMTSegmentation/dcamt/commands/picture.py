@@ -26,11 +26,11 @@ def run_picture(options: argparse.Namespace) -> int:
     render_picture(volume, labelmap, segments, options.output)
     console = Console(options.json)
     for note in scan_notes(volume):
-        console.print_error(f"{options.scan}: {note}")
+        console.print_note(f"{options.scan}: {note}")
     for note in labelmap.notes:
-        console.print_error(f"{options.segmentation}: {note}")
+        console.print_note(f"{options.segmentation}: {note}")
     if not labelmap.voxels.any():
-        console.print_error(f"{options.segmentation}: is empty, so the picture shows only the scan")
-    console.print_event("picture", picture=str(options.output))
+        console.print_note(f"{options.segmentation}: is empty, so the picture shows only the scan")
+    console.print_event("picture", picture=str(options.output), notes=console.notes)
     console.print_text(f"picture: {options.output}")
     return 0

@@ -30,10 +30,10 @@ def run_recipe(options: argparse.Namespace) -> int:
     memory = available_memory(choose_device(options.device, training=True))
     name = options.output.name.removesuffix(".json")
     folder = task.parent if task.exists() else None
-    recipe = suggest_recipe(cases, memory, name, folder, console.print_error)
+    recipe = suggest_recipe(cases, memory, name, folder, console.print_note)
     refuse_appeared_file(options.output, existing)
     write_text(options.output, recipe.to_json() + "\n")
-    console.print_event("recipe", path=str(options.output), recipe=recipe.to_dict())
+    console.print_event("recipe", path=str(options.output), recipe=recipe.to_dict(), notes=console.notes)
     spacing = " x ".join(f"{mm:g}" for mm in recipe.spacing)
     patch = " x ".join(map(str, recipe.training.patch))
     console.print_text(

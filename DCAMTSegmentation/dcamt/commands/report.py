@@ -33,7 +33,7 @@ def run_report(options: argparse.Namespace) -> int:
         console.print_event("progress", step=done, of=of)
         console.show_progress("scoring the validation cases", done / of)
 
-    path = write_run_report(run, choose_device(options.device), progress, console.print_error)
-    console.print_event("report", report=str(path))
+    path = write_run_report(run, choose_device(options.device), progress, console.print_note)
+    console.print_event("report", report=str(path), notes=console.notes)
     console.print_text(f"report: {path}")
     return 0
