@@ -150,6 +150,7 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
         _("Correct the scan's origin, or export the scan again."),
         _("Correct the spacing, which may be in a unit other than millimetres{0}."),
         _("Crop or resample the image, or copy the file again if it is damaged."),
+        _("Crop the scan around the organ, correct its spacing if it is wrong, or close other programs."),
         _("Decompress the file."),
         _("Decompress the files."),
         _("Download the folder in Finder, and try again."),

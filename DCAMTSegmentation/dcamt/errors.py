@@ -9,6 +9,8 @@ import errno
 import os
 import re
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -171,6 +173,18 @@ def user_error(error: Exception, path: Path | None = None) -> DCAMTError:
         return OutputError(f"{where}: cannot be used ({error.strerror}). Check its name and permissions.")
     what = f"unexpected error ({type(error).__name__}{': ' if text else ''}{text[:200]})"
     return InternalError(what, path=path, remedy="Please report this error.")
+
+
+@contextmanager
+def memory_for_scan(path: Path | None) -> Iterator[None]:
+    """Raise a lack of memory inside the block as MemoryShortage that names the scan `path`."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DCAMTError) or not is_out_of_memory(error):
+            raise
+        remedy = "Crop the scan around the organ, correct its spacing if it is wrong, or close other programs."
+        raise MemoryShortage("not enough memory for this scan", path=path, remedy=remedy) from error
 
 
 def names_path(error: Exception, path: Path) -> bool:

@@ -6,8 +6,10 @@ In most tests, the network is a stub that computes its logits from the scan.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -295,11 +297,21 @@ def test_insufficient_memory_for_the_smallest_tile_is_a_one_line_error(
     tiles = record_tiles(monkeypatch)
     network = NetworkOfScan(OUT_OF_MEMORY[0], failures=10**9)
     predictor, scan = predictor_and_scan(tiny_package, network)
-    with pytest.raises(MemoryShortage, match=r"not enough memory.*region of interest") as caught:
-        predictor.segment(scan)
+    with pytest.raises(MemoryShortage, match=r"scan\.nrrd: not enough memory.*region of interest") as caught:
+        predictor.segment(replace(scan, path=Path("scan.nrrd")))
     assert "\n" not in str(caught.value)
     assert len(tiles) < 20
     assert tiles[-1] == (16, 16, 16)  # the smallest tile was tried
+
+
+@pytest.mark.parametrize("step", ["scan_to_network", "doubt_map"])
+def test_lack_of_memory_before_or_after_the_network_names_the_scan(
+    tiny_package: ModelPackage, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    predictor, scan = predictor_and_scan(tiny_package, NetworkOfScan())
+    monkeypatch.setattr(f"dcamt.inference.predictor.{step}", Mock(side_effect=MemoryError))
+    with pytest.raises(MemoryShortage, match=r"^scan\.nrrd: not enough memory for this scan\. Crop the scan"):
+        predictor.segment(replace(scan, path=Path("scan.nrrd")))
 
 
 def test_other_errors_are_not_treated_as_lack_of_memory(tiny_package: ModelPackage) -> None:

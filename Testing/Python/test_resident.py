@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import Mock
 
 import nibabel
 import numpy as np
 import pytest
 import torch
+from dcamt import preprocessing
 from dcamt.cases.case_list import LABELLED, UNLABELLED, Case
-from dcamt.errors import InputError
+from dcamt.errors import InputError, MemoryShortage
 from dcamt.io.readers import read_scan
 from dcamt.preprocessing import scan_to_network
 from dcamt.recipe import Recipe
 from dcamt.recipe_files import with_settings
+from dcamt.training import resident
 from dcamt.training.resident import VOXELS_PER_CLASS, load_case, uint8_scale_offset
 from dcamt_testing.ellipsoids import ellipsoid_scan
 from dcamt_testing.synthetic import CPU, write_nifti
@@ -146,3 +150,15 @@ def test_scan_of_one_intensity_is_refused(tmp_path: Path) -> None:
     image, label = ellipsoid_scan()
     case = write_case(tmp_path, image * 0, label)
     assert refusal_text(case).startswith(f"{case.image}: is blank")
+
+
+@pytest.mark.parametrize(("module", "step"), [(preprocessing, "resample"), (resident, "labels_to_network")])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_lack_of_memory_names_the_scan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str, error: Exception
+) -> None:
+    case = write_case(tmp_path, *ellipsoid_scan())
+    monkeypatch.setattr(module, step, Mock(side_effect=error))
+    with pytest.raises(MemoryShortage) as caught:
+        load_case(case, tiny_recipe(), CPU)
+    assert str(caught.value).startswith(f"{case.image}: not enough memory for this scan. Crop the scan")

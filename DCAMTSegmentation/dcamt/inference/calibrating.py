@@ -64,7 +64,9 @@ def calibrate(
             for quality, observations in observed.items():
                 if check:
                     check()
-                result = predictor.segment(Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid), quality)
+                result = predictor.segment(
+                    Volume(np.ascontiguousarray(scan.image, np.float32), scan.grid, case.image), quality
+                )
                 segmented = result.labelmap.voxels
                 overlap = mean_dice(segmented, scan.labels, values)
                 observations.append(Observation(result.doubt, overlap, case.name, disturbance))

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..devices import default_torch_settings, fast_bfloat16
-from ..errors import InputError, MemoryShortage
+from ..errors import InputError, MemoryShortage, memory_for_scan
 from ..geometry import CUT_BY_REGION, Box, Grid, NetworkGrid, Region, Shape, box_in_part, network_grid, whole_box
 from ..models.calibration import ExpectedOverlap
 from ..models.package import Card, ModelPackage
@@ -135,13 +136,14 @@ class Predictor:
         report = progress or (lambda stage, fraction: None)
         segment_all = partial(self._segment_all, quality=quality, keep_probabilities=keep_probabilities)
         grid = network_grid(volume.grid, self.recipe.spacing)
-        if region is not None or not is_large(self.recipe, grid):
-            return segment_all(volume, report, grid=grid, region=region)
-        report("preparing", 0.0)
-        location = locate_organs(volume, grid, self.recipe, lambda image: self._run(image, FAST)[0])
-        if location is None:
-            return segment_all(volume, _scale_progress(LOCATED, 1.0, report), grid=grid)
-        return _segment_around(location, volume, organ_margin(self.recipe, grid), segment_all, report)
+        with memory_for_scan(volume.path):
+            if region is not None or not is_large(self.recipe, grid):
+                return segment_all(volume, report, grid=grid, region=region)
+            report("preparing", 0.0)
+            location = locate_organs(volume, grid, self.recipe, lambda image: self._run(image, volume.path, FAST)[0])
+            if location is None:
+                return segment_all(volume, _scale_progress(LOCATED, 1.0, report), grid=grid)
+            return _segment_around(location, volume, organ_margin(self.recipe, grid), segment_all, report)
 
     def _segment_all(
         self,
@@ -171,7 +173,10 @@ class Predictor:
             )
         report("segmenting", 0.1)
         branches, notes = self._run(
-            image[(slice(None), *box)], quality, lambda done, of: report("segmenting", 0.1 + 0.7 * done / of)
+            image[(slice(None), *box)],
+            volume.path,
+            quality,
+            lambda done, of: report("segmenting", 0.1 + 0.7 * done / of),
         )
         branches = _embed(branches, box, grid.shape)
         report("finishing", 0.8)
@@ -226,8 +231,13 @@ class Predictor:
         segments = f"{', '.join(others)} and {last}" if others else last
         return f"{what} Check that the scan shows the {segments} in {card.modality}, as the model expects."
 
-    def _run(self, image: Tensor, quality: str, tick: Tick | None = None) -> tuple[Tensor, tuple[str, ...]]:
-        """Return a CPU tensor with the branches' probabilities (branches, 1 + classes, X, Y, Z), and notes."""
+    def _run(
+        self, image: Tensor, path: Path | None, quality: str, tick: Tick | None = None
+    ) -> tuple[Tensor, tuple[str, ...]]:
+        """Return a CPU tensor with the branches' probabilities (branches, 1 + classes, X, Y, Z), and notes.
+
+        If the memory is too small, MemoryShortage names `path`.
+        """
         network, notes = self.network, []
         if self.device.type != "cpu":
             with suppress(OutOfMemory):
@@ -238,7 +248,7 @@ class Predictor:
             branches, more_notes = self._predict(network, "computer", image, quality, tick)
         except OutOfMemory as error:
             remedy = "Close other programs, or give a region of interest."
-            raise MemoryShortage("not enough memory for this scan", remedy=remedy) from error
+            raise MemoryShortage("not enough memory for this scan", path=path, remedy=remedy) from error
         return branches, (*notes, *more_notes)
 
     def _predict(

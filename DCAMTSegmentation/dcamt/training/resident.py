@@ -13,6 +13,7 @@ from torch import Tensor
 from ..cases.case_list import Case
 from ..cases.case_scans import read_case_scan
 from ..cases.labels import check_label, label_notes, read_case_label, refuse_thin_classes
+from ..errors import memory_for_scan
 from ..geometry import NetworkGrid
 from ..preprocessing import intensity_reach, labels_to_network, scan_to_network
 from ..recipe import Intensity, Recipe
@@ -72,15 +73,21 @@ def load_case(
     Raises:
         InputError: a file cannot be read, or the label lies on a different grid, is empty, has an unknown class, or has
             a class that is too thin for the network grid.
+        MemoryShortage: the memory is too small.
     """
     volume = read_case_scan(case.image, recipe)
     on_scan(volume)
     for note in volume.notes:
         if isinstance(note, ChannelNote):
             on_note(f"{case.image.parent}: {note}")
-    image, grid = scan_to_network(volume, recipe)
-    scale, offset = uint8_scale_offset(recipe.intensity)
-    image_8bit = ((image - offset) / scale).round().clamp(0, 255).to(torch.uint8)
+    with memory_for_scan(case.image):
+        return _prepare_case(case, volume, recipe, device, on_note)
+
+
+def _prepare_case(
+    case: Case, volume: Volume, recipe: Recipe, device: torch.device, on_note: Callable[[str], None]
+) -> ResidentCase:
+    image, grid = _scan_to_8bit(volume, recipe)
     label: Tensor | None = None
     voxels: tuple[Tensor, ...] = ()
     values: tuple[int, ...] = ()
@@ -95,7 +102,13 @@ def load_case(
             _sample_voxels(label == value) for value in range(1, recipe.output_channels) if (label == value).any()
         )
         label = label.to(device)
-    return ResidentCase(case.name, image_8bit.to(device), label, voxels, grid, values, case.image)
+    return ResidentCase(case.name, image.to(device), label, voxels, grid, values, case.image)
+
+
+def _scan_to_8bit(volume: Volume, recipe: Recipe) -> tuple[Tensor, NetworkGrid]:
+    image, grid = scan_to_network(volume, recipe)
+    scale, offset = uint8_scale_offset(recipe.intensity)
+    return image.sub_(offset).div_(scale).round_().clamp_(0, 255).to(torch.uint8), grid
 
 
 def _sample_voxels(mask: Tensor) -> Tensor:
