@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .case_memory import MOMENTS
 from .devices import to_device
 from .geometry import Box, NetworkGrid, axis_weights, network_grid, reverse_slice
 from .label_resampling import resample_labels
@@ -125,30 +126,49 @@ def normalise(
             for intensities around 0.
     """
     if rule.rule == "clip":
-        return (image.clamp(rule.low, rule.high) - rule.low) * (2 / (rule.high - rule.low)) - 1
+        return image.clamp(rule.low, rule.high).sub_(rule.low).mul_(2 / (rule.high - rule.low)).sub_(1)
     reach = [max(1, round(rule.radius_mm / step)) for step in spacing]
     x, y, z = (
         to_device(smoothing_matrix(length, n).to(precision), image.device)
         for length, n in zip(image.shape[1:], reach, strict=True)
     )
-    moments = torch.empty((2, *image.shape), dtype=precision, device=image.device)
-    for slab in _slabs(image, axis=1):
-        part = image[:, slab].to(precision)
-        moments[:, :, slab] = apply_along_axis(apply_along_axis(torch.stack([part, part.square()]), z, -1), y, -2)
     result = torch.empty_like(image, memory_format=torch.contiguous_format)
-    for slab in _slabs(image, axis=2):
-        mean, square = apply_along_axis(moments[:, :, :, slab], x, -3)
-        deviation = (square - mean.square()).clamp_min_(0).sqrt_()
-        # The small terms keep noise from being amplified where intensities hardly vary.
-        local = (image[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt_() + 1e-12)
-        result[:, :, slab] = local.clamp_(-intensity_reach(rule), intensity_reach(rule))
+    for part in _slabs(image, axis=3, voxels=MOMENTS):
+        _normalise_locally(image, (x, y, z[part]), image[..., part], intensity_reach(rule), result[..., part])
     return result
 
 
-def _slabs(image: Tensor | np.ndarray, axis: int) -> Iterator[slice]:
-    """Yield index ranges along an axis of `image` (C, X, Y, Z): at most `SLAB` voxels each, but at least one plane."""
+def _normalise_locally(
+    image: Tensor, smoothing: tuple[Tensor, Tensor, Tensor], part: Tensor, reach: float, result: Tensor
+) -> None:
+    """Write a part of `image` (C, X, Y, Z), normalised by the local mean and deviation, into `result`.
+
+    Args:
+        smoothing: the matrices of the box filter along X, Y and Z; the rows of the last one are the part's voxels.
+        part: the part, a range along Z.
+        reach: the largest magnitude in the result.
+    """
+    x, y, z = smoothing
+    moments = torch.empty((2, *part.shape), dtype=z.dtype, device=image.device)
+    for slab in _slabs(image, axis=1):
+        values = image[:, slab].to(z.dtype)
+        moments[:, :, slab] = apply_along_axis(apply_along_axis(torch.stack([values, values.square()]), z, -1), y, -2)
+    for slab in _slabs(part, axis=2):
+        mean, square = apply_along_axis(moments[:, :, :, slab], x, -3)
+        deviation = (square - mean.square()).clamp_min_(0).sqrt_()
+        # The small terms keep noise from being amplified where intensities hardly vary.
+        local = (part[:, :, slab] - mean) / (deviation + 1e-3 * square.sqrt_() + 1e-12)
+        result[:, :, slab] = local.clamp_(-reach, reach)
+
+
+def _slabs(image: Tensor | np.ndarray, axis: int, voxels: int | None = None) -> Iterator[slice]:
+    """Yield index ranges along an axis of `image` (C, X, Y, Z): at most `voxels` each, but at least one plane.
+
+    Args:
+        voxels: by default `SLAB`.
+    """
     length = image.shape[axis]
-    thickness = max(1, SLAB * length // math.prod(image.shape))
+    thickness = max(1, (voxels or SLAB) * length // math.prod(image.shape))
     return (slice(start, start + thickness) for start in range(0, length, thickness))
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import slicer
+from dcamt.case_memory import loading_bytes, resident_bytes
 from dcamt.cases.case_list import LEFT_OUT
 from dcamt.errors import InputError, user_error
+from dcamt.geometry import Grid
 from dcamt.machine import free_disk_bytes
 from dcamt.recipe import Recipe
 
@@ -85,6 +88,7 @@ class Estimation:
         recipe = self._planned_recipe()
         # The cases may change before the estimate arrives.
         key, scene_bytes = self._key(recipe, device), self._scene_bytes(recipe)
+        loading = loading_bytes(recipe, _grids_of(self._used_rows()))
         try:
             files = self._folder.create()
             cases, recipe_file = files / "cases.csv", files / "recipe.json"
@@ -96,7 +100,7 @@ class Estimation:
 
         def on_event(event: dict[str, Any]) -> None:
             if event["event"] == "estimate":
-                self._estimates[key] = _with_scene_volumes(event, *scene_bytes)
+                self._estimates[key] = _with_scene_volumes(event, *scene_bytes, loading)
 
         def on_command_end(message: str) -> None:
             self.failure = message
@@ -123,16 +127,14 @@ class Estimation:
         `dcamt estimate` omits these volumes, since they are not written to files until the run starts. Every case is
         counted as if it had a label.
         """
-        memory, disk = 0.0, 0
+        rows, disk = [], 0
         for row in self._used_rows():
             if isinstance(row.source, SceneScan) and row.size and row.spacing:
-                count = math.prod(row.size)
-                # As in `dcamt.training.estimate.resident_bytes`: one byte for each channel and one for the label.
-                network_voxels = count * math.prod(row.spacing) / math.prod(recipe.spacing)
-                memory += network_voxels * (recipe.input_channels + 1)
+                rows.append(row)
                 images = [node.GetImageData() for node in _used_channels(row.source, recipe)]
-                disk += count * (1 + sum(image.GetScalarSize() for image in images if image is not None))
-        return round(memory), disk
+                scalars = sum(image.GetScalarSize() for image in images if image is not None)
+                disk += math.prod(row.size) * (1 + scalars)
+        return resident_bytes(recipe, _grids_of(rows)), disk
 
     def _used_rows(self) -> list[CaseRow]:
         return [row for row in self._table.rows if row.role != LEFT_OUT]
@@ -141,10 +143,21 @@ class Estimation:
         return recipe, device, tuple((row.scan, row.role) for row in self._used_rows())
 
 
-def _with_scene_volumes(event: dict[str, Any], memory_bytes: int, disk_bytes: int) -> dict[str, Any]:
-    measured = event["memory_bytes"]
-    more = {"memory_bytes": None if measured is None else measured + memory_bytes}
-    return {**event, **more, "disk_bytes": event["disk_bytes"] + disk_bytes}
+def _grids_of(rows: Sequence[CaseRow]) -> list[Grid]:
+    """Return grids with the size and spacing of the rows, without the rows whose size is unknown."""
+    known = [(row.size, row.spacing) for row in rows if row.size and row.spacing]
+    return [Grid((i, j, k), np.diag([*spacing, 1.0])) for (i, j, k), spacing in known]
+
+
+def _with_scene_volumes(
+    event: dict[str, Any], memory_bytes: int, disk_bytes: int, loading_bytes: int
+) -> dict[str, Any]:
+    memory = event["memory_bytes"]
+    if memory is not None:
+        memory += memory_bytes
+        if event["device"] != "cuda":
+            memory = max(memory, loading_bytes)
+    return {**event, "memory_bytes": memory, "disk_bytes": event["disk_bytes"] + disk_bytes}
 
 
 def _used_channels(source: SceneScan, recipe: Recipe) -> tuple[Any, ...]:

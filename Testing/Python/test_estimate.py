@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from dcamt.case_memory import resident_bytes
 from dcamt.cases.case_list import read_cases
 from dcamt.commands import estimate as estimate_command
 from dcamt.commands.console import Console
@@ -22,7 +23,7 @@ from dcamt.recipe_files import load_recipe, with_settings
 from dcamt.runs.efforts import EFFORTS, QUICK, THOROUGH, effort_settings
 from dcamt.runs.folder import RunFolder
 from dcamt.training import estimate as estimate_module
-from dcamt.training.estimate import Trial, disk_bytes, resident_bytes, trial_patches, try_steps
+from dcamt.training.estimate import Trial, disk_bytes, trial_patches, try_steps
 from dcamt.training.resident import load_case
 from dcamt_testing.processes import call_dcamt
 from dcamt_testing.synthetic import (
@@ -138,11 +139,11 @@ def test_cost_is_extrapolated_from_a_smaller_patch_when_time_is_short(monkeypatc
 def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The simulated cost of a step is 1 ms and 10 kB per voxel; as in reality, the peak memory never falls."""
+    """The simulated cost of a step is 1 ms and 100 kB per voxel; as in reality, the peak memory never falls."""
     peak = [0]
 
     def pretend_cost(trainer: object, recipe: object, patch: tuple[int, ...], device: object) -> tuple[float, int]:
-        peak[0] = max(peak[0], 10_000 * math.prod(patch))
+        peak[0] = max(peak[0], 100_000 * math.prod(patch))
         return math.prod(patch) / 1000, peak[0]
 
     monkeypatch.setattr(estimate_module, "_measure", pretend_cost)
@@ -160,8 +161,8 @@ def test_memory_of_each_effort_does_not_depend_on_the_efforts_measured_before(
         by_effort = {event["effort"]: event for event in estimates}
         assert by_effort[QUICK]["measured"] == 1
         assert by_effort[THOROUGH]["measured"] < 1
-        assert by_effort[QUICK]["memory_bytes"] == pytest.approx(10_000 * 20**3, rel=0.01)
-        assert by_effort[THOROUGH]["memory_bytes"] == pytest.approx(10_000 * 32**3, rel=0.01)
+        assert by_effort[QUICK]["memory_bytes"] == pytest.approx(100_000 * 20**3, rel=0.01)
+        assert by_effort[THOROUGH]["memory_bytes"] == pytest.approx(100_000 * 32**3, rel=0.01)
         assert by_effort[THOROUGH]["step_s"] == pytest.approx(32**3 / 1000)
 
 

@@ -26,7 +26,8 @@ HEAVY = {"torch", "SimpleITK", "scipy", "slicerio", "matplotlib", "nibabel"}
 # The lowest layer is first. A module imports only from its own layer and from lower layers.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
-        {"__init__", "errors", "geometry", "volume", "label_resampling", "machine", "process_settings"}
+        {"__init__", "case_memory", "errors", "geometry", "volume", "label_resampling"}
+        | {"machine", "process_settings"}
         | {"recipe", "recipe_checks", "recipe_files"}
         | {"io", "cases", "runs", "models", "metrics", "worker", "wall"}
     ),

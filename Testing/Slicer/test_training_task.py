@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Callable
@@ -373,6 +374,27 @@ class EstimateTest(TrainingCase):
         click(self.ui.addSceneButton)
         self.assertIsNone(self.session.estimation.estimate())
 
+    def test_estimated_memory_covers_loading_the_scene_on_a_cpu_only(self) -> None:
+        (row,) = self.session.table.rows
+        assert row.size is not None
+        assert row.spacing is not None
+        spacing = self.session.recipe().spacing
+        self.assertEqual(self.session.recipe().input_channels, 1)
+        count = math.prod(row.size)
+        voxels = count * math.prod(row.spacing) / math.prod(spacing)
+        resident = 2 * voxels
+        # The scan in float32, its resampled and normalised intensities, and two local moments in float64.
+        loading = 500e6 + resident + 4 * count + (4 + 4 + 2 * 8) * voxels
+        for device, measured, expected in (
+            ("cpu", 0, loading),
+            ("mps", 0, loading),
+            ("cpu", 10**10, 10**10 + resident),
+            ("cuda", 0, resident),
+        ):
+            self.measure(device=device, memory_bytes=measured)
+            estimated = self.session.estimation.estimate()
+            self.assertAlmostEqual(estimated["memory_bytes"], expected, delta=2)
+
     def test_estimate_is_not_valid_after_two_cases_swap_roles(self) -> None:
         add_case("another", 2)
         click(self.ui.addSceneButton)
@@ -421,7 +443,7 @@ class EstimateTest(TrainingCase):
                 on_event = command.call_args.args[1]
                 roles = [row.role for row in self.session.table.rows]
                 meanwhile()
-                on_event({"event": "estimate", "memory_bytes": 0, "disk_bytes": 0})
+                on_event({"event": "estimate", "device": "cuda", "memory_bytes": 0, "disk_bytes": 0})
                 for index, role in enumerate(roles):
                     self.session.table.set_role([index], role)
                 estimates.append(self.session.estimation.estimate())

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ..case_memory import loading_bytes, resident_bytes
 from ..geometry import Grid, Shape
 from ..io.temporary import temporary_folder
 from ..machine import free_disk_bytes, free_memory_bytes
@@ -94,10 +95,13 @@ def estimate(
         memory_free: free memory of the device, from `available_memory` before the trial.
     """
     seconds = trial.step_s * recipe.training.iterations * (1 + VALIDATION_FRACTION * validated)
+    memory_bytes = trial.memory_bytes + resident_bytes(recipe, grids)
+    if device.type != "cuda":  # Cases are prepared in the computer's memory, not in a CUDA GPU's.
+        memory_bytes = max(memory_bytes, loading_bytes(recipe, grids))
     return Estimate(
         seconds,
         trial.step_s,
-        trial.memory_bytes + resident_bytes(recipe, grids),
+        memory_bytes,
         memory_free,
         disk_bytes(recipe, validated),
         free_disk_bytes(place),
@@ -204,17 +208,6 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
-    """Return the bytes that cases take in training.
-
-    A voxel of the network grid takes one byte per channel, and one for the label. Every case is counted as if it were
-    labelled.
-    """
-    network_voxel = math.prod(recipe.spacing)
-    voxels = sum(math.prod(grid.shape) * grid.voxel_volume_mm3 / network_voxel for grid in grids)
-    return round(voxels * (recipe.input_channels + 1))
 
 
 def disk_bytes(recipe: Recipe, validated: bool) -> int:

@@ -108,8 +108,8 @@ def machine_problems(estimate: Mapping[str, Any]) -> list[Problem]:
         kind = _("GPU memory") if estimate["device"] == "cuda" else _("memory")
         text = _(
             "The run needs {needed} of {kind}, but may only use {usable}: {free} were free, and a tenth of that is"
-            " kept in reserve. Choose a smaller patch, fewer patches per iteration or the effort “Quick try”. Or close"
-            " other programs, and press Measure again."
+            " kept in reserve. Choose a smaller patch, fewer patches per iteration or the effort “Quick try”. Or crop"
+            " large scans, or close other programs, and press Measure again."
         )
         problems.append(Problem(text.format(kind=kind, **_texts_of_shortage(needed, free))))
     return problems

@@ -1,0 +1,43 @@
+"""Estimate the memory that the cases of a run take while they are loaded, and afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .geometry import Grid
+from .recipe import Recipe
+
+MOMENTS = 1 << 26
+"""Maximum number of voxels whose local mean and mean square `preprocessing.normalise` has in memory at a time."""
+MOMENT_BYTES = 16
+"""Bytes of a voxel's local mean and mean square, float64."""
+PROCESS_BYTES = 500_000_000
+"""Memory of a process that has loaded PyTorch and a network, but no case."""
+
+
+def resident_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
+    """Return the bytes that cases take in training.
+
+    A voxel of the network grid takes one byte per channel, and one for the label. Every case is counted as if it were
+    labelled.
+    """
+    return round(sum(_network_voxels(recipe, grid) for grid in grids) * (recipe.input_channels + 1))
+
+
+def loading_bytes(recipe: Recipe, grids: Sequence[Grid]) -> int:
+    """Return the peak memory of a process that loads the cases of a run, if the largest scan is loaded last."""
+    return PROCESS_BYTES + resident_bytes(recipe, grids) + max((_preparing_bytes(recipe, g) for g in grids), default=0)
+
+
+def _preparing_bytes(recipe: Recipe, grid: Grid) -> int:
+    """Return the bytes that it takes to bring a scan onto the network grid and to normalise it.
+
+    Counted are the scan, its resampled and its normalised intensities, each in float32, and the local moments.
+    """
+    read, resampled = (recipe.input_channels * n for n in (math.prod(grid.shape), _network_voxels(recipe, grid)))
+    return round(4 * (read + 2 * resampled) + MOMENT_BYTES * min(resampled, MOMENTS))
+
+
+def _network_voxels(recipe: Recipe, grid: Grid) -> float:
+    return math.prod(grid.shape) * grid.voxel_volume_mm3 / math.prod(recipe.spacing)
