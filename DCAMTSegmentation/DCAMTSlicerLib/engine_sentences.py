@@ -377,6 +377,10 @@ def sentences(_: Callable[[str], str]) -> tuple[str, ...]:
             " the recipe's order."
         ),
         _("The scan has only {0} different intensities, like a label. Check that the file is the scan."),
+        _(
+            "The scan is larger than a body: {0} m. Correct its voxel spacing ({1} mm) or, if the spacing is"
+            " right, crop the scan around the organ. Otherwise a segmentation may take hours."
+        ),
         _("The segmentation is probably wrong: the expected overlap with an expert's outline is {0}."),
         _(
             "The segmentation touches a face of the region of interest, so part of the organ is probably"

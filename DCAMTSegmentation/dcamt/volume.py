@@ -17,6 +17,7 @@ MAXIMUM_VOXELS = 2**30  # 1024 cubed, or 4 GiB as float32; a larger number usual
 MAXIMUM_DISTANCE_MM = 1e6  # from the origin to the first voxel, along each axis
 MAXIMUM_MM, MINIMUM_MM = 1000.0, 5.0  # limits for the longest side of a scan; a whole heart is 150 mm long
 MINIMUM_THICKNESS_MM = 1.0  # limit for the shortest side of a scan
+LARGE_MM = 600.0  # limit for the two longest sides of a scan, above which the user is warned; a body is narrower
 MAXIMUM_LABEL_MM, MINIMUM_LABEL_MM = 2500.0, 1.0  # limits for the longest side of a label; a body is 2 m long
 MINIMUM_LABEL_SPACING_MM = 0.01
 GREY_SCALE_REMEDY = "A grey-scale scan is needed."
@@ -317,11 +318,22 @@ def check_label_grid(grid: Grid, path: str | Path | None, partial: bool) -> None
         raise _size_error(grid, path)
 
 
+def large_scan_warning(grid: Grid) -> str:
+    """Return the warning about a scan with two sides longer than `LARGE_MM`; empty for other scans."""
+    sides = grid.spacing * grid.shape
+    if np.count_nonzero(sides > LARGE_MM) < 2:
+        return ""
+    return (
+        f"The scan is larger than a body: {_metres(sides)} m. Correct its voxel spacing ({_millimetres(grid)} mm) or,"
+        " if the spacing is right, crop the scan around the organ. Otherwise a segmentation may take hours."
+    )
+
+
 def _size_error(grid: Grid, path: str | Path | None, other_remedy: str = "") -> InputError:
     """Return the error for an image of an implausible size; the remedy ends with `other_remedy`."""
     sides = grid.spacing * grid.shape
     metres = sides.max() > MAXIMUM_MM
-    size = " x ".join(plain_number(side / 1000 if metres else side, 2) for side in sides)
+    size = _metres(sides) if metres else " x ".join(plain_number(side, 2) for side in sides)
     return InputError(
         f"has an implausible size: {size} {'m' if metres else 'mm'} with a voxel spacing of {_millimetres(grid)} mm",
         path=path,
@@ -578,6 +590,10 @@ def _grid_mismatch(labelmap: Labelmap, grid: Grid, scan: str | Path, detail: str
         path=labelmap.path,
         remedy="Choose the scan on which these labels were drawn, or resample them to this scan's grid.",
     )
+
+
+def _metres(sides: np.ndarray) -> str:
+    return " x ".join(plain_number(mm / 1000, 2) for mm in sides)
 
 
 def _millimetres(grid: Grid) -> str:

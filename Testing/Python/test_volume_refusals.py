@@ -14,7 +14,7 @@ from dcamt.errors import InputError, OutputError
 from dcamt.geometry import Grid
 from dcamt.io.readers import read_header, read_labelmap, read_scan
 from dcamt.io.writers import write_labelmap, write_volume
-from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, check_size, fit_labelmap
+from dcamt.volume import Labelmap, Volume, check_grid, check_scan_grid, check_size, fit_labelmap, large_scan_warning
 from dcamt_testing.scan_files import (
     LEFT_ATRIUM,
     ORTHOGONAL,
@@ -206,6 +206,16 @@ def test_error_states_the_impossible_size_or_spacing(
 ) -> None:
     path = save_nifti(tmp_path / "x.nii.gz", scan(), np.diag([*spacing, 1.0]))
     refused(lambda: read_scan(path), path, message_part)
+
+
+@pytest.mark.parametrize(
+    ("sides_mm", "is_large"),
+    [((900, 680, 440), True), ((680, 300, 900), True), ((500, 500, 1000), False), ((600, 600, 600), False)],
+)
+def test_scan_with_two_sides_above_600_mm_causes_a_warning(sides_mm: tuple[int, ...], is_large: bool) -> None:
+    grid = Grid((100, 50, 20), np.diag([*np.divide(sides_mm, (100, 50, 20)), 1.0]))
+    check_scan_grid(grid, None)
+    assert bool(large_scan_warning(grid)) == is_large
 
 
 def test_labelmaps_of_an_impossible_size_are_refused(tmp_path: Path) -> None:

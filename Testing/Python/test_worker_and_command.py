@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - the alias that SimpleITK's documentation uses
 import torch
+from dcamt.cases.case_list import UNLABELLED, Case
+from dcamt.cases.checks import check_cases
 from dcamt.commands import serving
 from dcamt.commands.serving import Worker
 from dcamt.networks.dual_vnet import DualVNet
@@ -133,6 +135,21 @@ def test_worker_and_command_report_the_same_warning_for_a_scan_with_few_differen
     warning = f"The scan has only {values} different intensities, like a label. Check that the file is the scan."
     assert warning in result.notes
     assert warning in messages
+
+
+def test_worker_and_command_warn_of_a_scan_larger_than_a_body(
+    saved_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = write_scan(tmp_path / "x.nrrd", intensities((3, 9, 10)), (70.0, 70.0, 2.0))
+    result = ask_worker(scan, saved_model, tmp_path / "worker")[-1]
+    assert isinstance(result, ScanSegmented)
+    status, messages = run_command(scan, saved_model, capsys)
+    assert status == 0
+    warning = "The scan is larger than a body: 0.7 x 0.63 x 0.006 m. Correct its voxel spacing (70 x 70 x 2 mm) or,"
+    for notes in (result.notes, messages):
+        assert [note.startswith(warning) for note in notes].count(True) == 1
+    *_, checked = check_cases([Case("x", scan, None, UNLABELLED)], tiny_recipe())
+    assert [text.startswith(warning) for text in checked.warnings] == [True]
 
 
 def segment_by_command(scan: Path, model: Path) -> np.ndarray:

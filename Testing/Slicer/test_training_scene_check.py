@@ -67,9 +67,10 @@ class VoxelsTest(SceneCheckCase):
             ("scan of few values", label.astype(np.int16), label, self.recipe),
             ("inverted label", image, 1 - label, self.recipe),
             ("thin label on a coarse grid", image, sheet, coarse),
+            ("larger than a body", image, label, coarse),
         ):
             with self.subTest(name):
-                volume = add_volume("scan", voxels)
+                volume = add_volume("scan", voxels, spacing=40.0 if name == "larger than a body" else 2.0)
                 row = row_of(volume, self.add_outline(volume, outline), recipe)
                 facts = run_to_end(scene_facts(row.source, LABELLED, recipe))
                 labelmap = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode")

@@ -21,7 +21,7 @@ from ..io.readers import Header, read_header
 from ..io.slabs import slabs
 from ..io.writers import is_dcamt_result
 from ..recipe import Recipe
-from ..volume import Labelmap, Volume
+from ..volume import Labelmap, Volume, large_scan_warning
 from .case_list import LEFT_OUT, VALIDATION, Case, ListedCase, Rule, violations
 from .case_scans import mixed_orders, read_case_scan
 from .dicom_labels import segmentation_file
@@ -148,9 +148,14 @@ def few_values_warning(volume: Volume) -> str:
     return f"The scan has only {count} different intensities, like a label. Check that the file is the scan."
 
 
+def scan_warnings(volume: Volume) -> list[str]:
+    """Return `few_values_warning` and `large_scan_warning`, each only if it is not empty."""
+    return [text for text in (few_values_warning(volume), large_scan_warning(volume.grid)) if text]
+
+
 def scan_notes(volume: Volume) -> tuple[str, ...]:
-    """Return `few_values_warning`, if it is not empty, and the scan's notes, without duplicates."""
-    return tuple(dict.fromkeys(filter(None, (few_values_warning(volume), *volume.notes))))
+    """Return the `scan_warnings` and the scan's notes, without duplicates."""
+    return tuple(dict.fromkeys((*scan_warnings(volume), *volume.notes)))
 
 
 def _check_headers(index: int, case: Case, recipe: Recipe) -> CaseFacts:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ..cases.checks import few_values_warning, scan_notes
+from ..cases.checks import scan_notes, scan_warnings
 from ..devices import choose_device
 from ..errors import Cancelled, InternalError, is_out_of_memory, user_error, write_error
 from ..geometry import Grid, bounding_box
@@ -120,7 +120,7 @@ class Worker:
         volume = read_scan(request)
         with self._reporting(request, None) as estimate:
             predictor, notes = self._load(request, estimate)
-        if warning := few_values_warning(volume):
+        for warning in scan_warnings(volume):
             self._note(request, warning, notes)
         size_mm3 = _size_mm3(volume.grid, request)
         started = time.monotonic()

@@ -13,7 +13,7 @@ from dcamt.cases.case_list import LABELLED, ROLES_WITH_LABEL, Case
 from dcamt.cases.checks import CaseFacts, few_values_warning, scan_checksum_in_steps, with_label
 from dcamt.errors import InputError
 from dcamt.recipe import Recipe
-from dcamt.volume import Labelmap, Volume, channel_order, check_scan
+from dcamt.volume import Labelmap, Volume, channel_order, check_scan, large_scan_warning
 from DCAMTSlicerLib.node_types import SegmentationNode, VolumeNode
 from DCAMTSlicerLib.segment_voxels import labelmap_name
 from DCAMTSlicerLib.volume_bridge import grid_of, voxels_of
@@ -95,6 +95,8 @@ def _check_scan(volume: VolumeNode, source: SceneScan, recipe: Recipe) -> Genera
             problems.append(f"{subject} {channel.problem}")
     # As in the engine, the warning is kept only if every channel of the scan causes it.
     warnings = [channels[0].warning] if all(channel.warning for channel in channels) else []
+    if large := large_scan_warning(grid_of(nodes[0])):
+        warnings.append(large)
     # As in the engine, the checksum is that of the recipe's first channel.
     order = channel_order(channel_names_of(source, len(nodes)), recipe.channel_names)
     first = channels[order[0] if order else 0]
