@@ -6,13 +6,17 @@ SCAN ?= Resources/SampleData/LGEHeartPhantom.nrrd
 OUT ?= results
 PYTHON ?= python3
 BIN := .venv/bin
-NAME = $(shell $(BIN)/python -c 'import sys; from dcamt.io.formats import scan_name; print(scan_name(sys.argv[1]))' '$(SCAN)')
+RESULT = import os, sys; from dcamt.io.formats import scan_name; \
+	print(os.path.join(os.path.expanduser(sys.argv[2]), scan_name(sys.argv[1])))
+# The shell reads these variables from its environment: a quotation mark in $(SCAN) would end a word of the command.
+export SCAN OUT
 
 .PHONY: segment test tests lint pictures
 
 segment: .venv/ready
-	$(BIN)/dcamt segment '$(SCAN)' -o '$(OUT)' --measurements '$(OUT)/measurements.csv' --skip-existing
-	test -e '$(OUT)/$(NAME).png' || $(BIN)/dcamt picture '$(SCAN)' '$(OUT)/$(NAME).seg.nrrd' -o '$(OUT)/$(NAME).png'
+	$(BIN)/dcamt segment "$$SCAN" -o "$$OUT" --measurements "$$OUT/measurements.csv" --skip-existing
+	@result="$$($(BIN)/python -c '$(RESULT)' "$$SCAN" "$$OUT")" && { test -e "$$result.png" || \
+	$(BIN)/dcamt picture "$$SCAN" "$$result.seg.nrrd" -o "$$result.png"; }
 
 test: .venv/ready
 	$(MAKE) -j 2 lint tests
@@ -36,6 +40,7 @@ lint: .venv/ready
 
 # PIP_CONSTRAINT reaches pip's own build environments, too.
 .venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("DCAMT needs Python 3.10 or newer: PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@

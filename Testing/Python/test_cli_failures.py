@@ -94,10 +94,10 @@ def test_write_refused_by_the_system_leaves_no_file(saved_model: Path, scan: Pat
 @pytest.mark.parametrize(
     ("raised", "parts"),
     [
-        (MemoryError(), ("scan.nii.gz", "memory", "Close other programs")),
+        (MemoryError(), ("scan.nii.gz", "memory", "close other programs")),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate\nmemory"),
-            ("scan.nii.gz", "memory", "Close other programs"),
+            ("scan.nii.gz", "memory", "close other programs"),
         ),
         (OSError(errno.EIO, "Input/output error"), ("scan.nii.gz", "Input/output error")),
         (ZeroDivisionError("float\ndivision"), ("scan.nii.gz", "ZeroDivisionError: float division", "report")),
